@@ -1,0 +1,35 @@
+"""The unit of data: one question about one or more figures."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+IMAGE_MARKER = "<image>"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One visual question with its gold answer.
+
+    `problem` holds one `<image>` marker per image at the place where the model sees it. `images`
+    are encoded files (PNG or JPEG bytes), never decoded pixels, so that a problem stays small.
+    `meta` is JSON-able; procedural problems keep `family`, `facts` and `solution` in it.
+    """
+
+    id: str
+    images: tuple[bytes, ...]
+    problem: str
+    answer: str
+    choices: tuple[str, ...] = ()
+    source: str = ""
+    meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def question(self) -> str:
+        """The text of the problem without its image markers."""
+        return self.problem.replace(IMAGE_MARKER, "").strip()
+
+    @property
+    def family(self) -> str:
+        """The kind of problem, for reports by family; the source's name where there is none."""
+        return str(self.meta.get("family", self.source))

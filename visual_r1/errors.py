@@ -1,0 +1,56 @@
+"""Everything that Visual R1 raises on purpose.
+
+VisualR1Error
+├── ConfigError          a flag, a TOML key or a preset is wrong
+├── DataError            a source, a row or a dataset folder is wrong
+├── ModelError           a model folder, tokenizer or processor is wrong
+├── BackendError         the Tinker server: unreachable, refused, incompatible
+│   ├── CredentialError  no key where one is needed, or a key of the wrong form
+│   └── EngineError      the embedded engine did not start, or died
+├── RunError             a run folder: in use, of another configuration, damaged
+├── RewardError          a reward component is unknown or failed
+└── StorageError         a file could not be written (disk full, no permission)
+
+Each message is one sentence that names the value, the place and the way out: it is what a user
+reads. Programs exit with status 1 on any of them, without a traceback.
+"""
+
+
+class VisualR1Error(Exception):
+    """The root of all errors raised on purpose; its text is meant for the user."""
+
+
+class ConfigError(VisualR1Error):
+    """A flag, a TOML key or a preset is wrong."""
+
+
+class DataError(VisualR1Error):
+    """A dataset source, a row or a dataset folder is wrong."""
+
+
+class ModelError(VisualR1Error):
+    """A model folder, tokenizer or image processor is missing or unusable."""
+
+
+class BackendError(VisualR1Error):
+    """The Tinker server cannot be reached, refused the call, or is incompatible."""
+
+
+class CredentialError(BackendError):
+    """A key is needed and missing, or does not have the form that the SDK accepts."""
+
+
+class EngineError(BackendError):
+    """The embedded engine did not start, or died while it was needed."""
+
+
+class RunError(VisualR1Error):
+    """A run folder is in use, belongs to another configuration, or cannot be read."""
+
+
+class RewardError(VisualR1Error):
+    """A reward component is unknown, or a user's own reward function failed."""
+
+
+class StorageError(VisualR1Error):
+    """A file could not be written: the disk is full, or the folder refuses it."""
