@@ -1,0 +1,148 @@
+"""What the protocol side hands to the compute side, and gets back: plain values, no torch.
+
+A `Prompt` is a tuple of text and image parts. Where image features go is decided by the parts
+alone, never by token ids: an `<|image_pad|>` id inside a `TextPart` (a policy may sample one) is an
+ordinary token. A model input of several images and texts has one position per text token and one
+per `<|image_pad|>` token that the processor makes of each image.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from visual_r1.errors import VisualR1Error
+
+StopReason: TypeAlias = Literal["stop", "length"]
+"""`stop`: a stop token or stop string completed the answer; `length`: `max_tokens` were used."""
+
+TopkRow: TypeAlias = tuple[tuple[int, float], ...]
+"""The k likeliest tokens at one position as (token id, log-probability), likeliest first."""
+
+
+class InvalidRequest(VisualR1Error):
+    """A request is wrong by itself: the client must change it, sending it again will not help."""
+
+
+@dataclass(frozen=True)
+class TextPart:
+    """Token ids of a stretch of text."""
+
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ImagePart:
+    """An encoded image (PNG or JPEG) and the number of tokens that the client expects it to take.
+
+    `expected_tokens` None means "count it for me"; a wrong count is refused with both counts.
+    """
+
+    data: bytes
+    expected_tokens: int | None = None
+
+
+Prompt: TypeAlias = tuple[TextPart | ImagePart, ...]
+
+
+@dataclass(frozen=True)
+class Datum:
+    """One training example: a model input of T positions, image tokens included.
+
+    `inputs["target_tokens"]` is int64 [T], already shifted by one (or [T, K] for cross_entropy on
+    K weighted targets a position); `weights`, `logprobs`, `advantages` are float32 of the same
+    shape.
+    """
+
+    prompt: Prompt
+    inputs: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class LoraSpec:
+    """Which low-rank adapter: its rank, what it is put on, and the seed of its initial values."""
+
+    rank: int
+    seed: int | None = None
+    train_mlp: bool = True
+    train_attn: bool = True
+    train_unembed: bool = True
+
+
+@dataclass(frozen=True)
+class AdamSettings:
+    """One optimizer step. `weight_decay` is decoupled (AdamW); `grad_clip_norm` 0 is off."""
+
+    learning_rate: float = 1e-4
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-12
+    weight_decay: float = 0.0
+    grad_clip_norm: float = 0.0
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How to draw tokens. `temperature` 0 is greedy; `top_k` -1 or 0 and `top_p` 1 are off.
+
+    `seed` None draws from fresh entropy. Sample j of a request has its own stream, a function of
+    (seed, j) alone.
+    """
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = -1
+    seed: int | None = None
+    stop_tokens: tuple[int, ...] = ()
+    stop_strings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """A prompt to be answered `num_samples` times, and what to report of the prompt itself.
+
+    With `num_samples` 0 only the prompt is scored.
+    """
+
+    prompt: Prompt
+    settings: SamplingSettings
+    num_samples: int = 1
+    prompt_logprobs: bool = False
+    topk_prompt_logprobs: int = 0
+
+
+@dataclass(frozen=True)
+class SampledSequence:
+    """One answer. The token that ended it, by id or by completing a stop string, is included.
+
+    `logprobs` are those of the model itself at temperature 1 over the whole vocabulary, whatever
+    temperature, top_p and top_k shaped the draw: the number that the learner computes for the
+    token, so an importance ratio of unchanged weights is 1.
+    """
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    stop_reason: StopReason
+
+
+@dataclass(frozen=True)
+class SampleOutput:
+    """The answers to one request; prompt log-probabilities start with None (nothing precedes)."""
+
+    sequences: tuple[SampledSequence, ...]
+    prompt_logprobs: tuple[float | None, ...] | None = None
+    topk_prompt_logprobs: tuple[TopkRow | None, ...] | None = None
+
+
+@dataclass(frozen=True)
+class ForwardOutput:
+    """Per datum the log-probabilities of its target tokens, float32 of the targets' shape.
+
+    `metrics` has keys of the form `name:reduction`; `loss:sum` is the loss over all data, and each
+    reduction says how a client joins the metrics of several chunks.
+    """
+
+    logprobs: tuple[np.ndarray, ...]
+    metrics: dict[str, float]
