@@ -5,25 +5,27 @@ The field defaults are the values of the scripts this project grew from, to the 
 preset, the defaults.
 """
 
-import hashlib
-import json
-import sys
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, CliApp, CliSettingsSource, SettingsError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from visual_r1.errors import ConfigError
+from visual_r1.hashing import digest
 
 PRESETS_DIR = Path(__file__).parent / "presets"
-DEFAULT_PRESET = "quickstart"
 
-# What a run may change without becoming another run.
-NOT_IDENTITY = ("run", "logging", "output_dir", "preset", "backend")
-NOT_IDENTITY_IN_TRAIN = ("steps", "resume_from_step")
+# What may differ without making it another run: names, places, logging, and how far it goes.
+NOT_IDENTITY: dict[str, set[str] | bool] = {
+    "preset": True,
+    "output_dir": True,
+    "run": True,
+    "logging": True,
+    "backend": {"server", "base_url", "engine_home", "checkpoint_ttl_seconds"},
+    "train": {"steps", "resume_from_step"},
+}
 
 
 class Section(BaseModel):
@@ -34,102 +36,134 @@ class Section(BaseModel):
 
 class RunSection(Section):
     name: str | None = Field(
-        None, description="Name of the run; by default <preset>-<digest of the configuration>."
+        default=None,
+        description="Name of the run; by default <preset>-<digest of the configuration>.",
     )
 
 
 class BackendSection(Section):
     server: Literal["auto", "embedded", "remote"] = Field(
-        "auto",
+        default="auto",
         description="auto: TINKER_BASE_URL, else TINKER_API_KEY, else the embedded engine.",
     )
-    base_url: str | None = Field(None, description="A Tinker-compatible server.")
-    threads: int = Field(2, ge=1, description="Threads of the embedded engine: results depend on it.")
-    engine_home: Path | None = Field(None, description="Default: .visual-r1/engine")
+    base_url: str | None = Field(default=None, description="A Tinker-compatible server.")
+    threads: int = Field(
+        default=2, ge=1, description="Threads of the engine: results depend on it."
+    )
+    engine_home: Path | None = Field(default=None, description="Default: .visual-r1/engine")
     checkpoint_ttl_seconds: int = Field(
-        7 * 86400, ge=3600, description="Lifetime of periodic checkpoints; the final one has none."
+        default=7 * 86400,
+        ge=3600,
+        description="Lifetime of periodic checkpoints; the final one has none.",
     )
 
 
 class ModelSection(Section):
-    name: str = Field("Qwen/Qwen3-VL-30B-A3B-Instruct", description="Base model, as the server names it.")
-    lora_rank: int = Field(16, ge=1)
+    name: str = Field(
+        default="Qwen/Qwen3-VL-30B-A3B-Instruct", description="Base model, as the server names it."
+    )
+    lora_rank: int = Field(default=16, ge=1)
     train_mlp: bool = True
     train_attn: bool = True
     train_unembed: bool = True
-    max_pixels: int = Field(1_003_520, ge=1024, description="Larger images are scaled down to this area.")
+    max_pixels: int = Field(
+        default=1_003_520, ge=1024, description="Larger images are scaled down to this area."
+    )
 
 
 class DataSection(Section):
     source: str = Field(
-        "hiyouga/geometry3k",
+        default="hiyouga/geometry3k",
         description="procedural, a hub id, a folder in the Inter-GPS layout, or a Parquet folder.",
     )
-    seed: int = Field(0, description="Seed of the procedural problems and of a split by hash.")
-    train: int | None = Field(None, ge=1, description="Training problems; default all (procedural: 4096).")
-    validation: int | None = Field(None, ge=1, description="Default all (procedural: 256).")
-    test: int | None = Field(None, ge=1, description="Default all (procedural: 512).")
+    seed: int = Field(
+        default=0, description="Seed of the procedural problems and of a split by hash."
+    )
+    train: int | None = Field(
+        default=None, ge=1, description="Training problems; default all (procedural: 4096)."
+    )
+    validation: int | None = Field(default=None, ge=1, description="Default all (procedural: 256).")
+    test: int | None = Field(default=None, ge=1, description="Default all (procedural: 512).")
 
 
 class PromptSection(Section):
-    template: str = Field("think", description="Name of a shipped template, or the path of your own.")
+    template: str = Field(
+        default="think", description="Name of a shipped template, or the path of your own."
+    )
 
 
 class TrainSection(Section):
     seed: int = 0
-    steps: int = Field(500, ge=1)
-    chunk_steps: int = Field(50, ge=1, description="Steps between two checkpoints.")
-    batch_size: int = Field(4, ge=1, description="Problems a step.")
-    group_size: int = Field(4, ge=2, description="Samples a problem.")
-    learning_rate: float = Field(1e-6, gt=0)
-    loss: str = Field("importance_sampling", description="importance_sampling, ppo, cispo or dro.")
-    clip_epsilon: float = Field(0.2, gt=0, lt=1, description="ppo clips the ratio to 1 ± this.")
-    skip_without_contrast: bool = Field(
-        False, description="Leave out groups whose samples are all right or all wrong."
+    steps: int = Field(default=500, ge=1)
+    chunk_steps: int = Field(default=50, ge=1, description="Steps between two checkpoints.")
+    batch_size: int = Field(default=4, ge=1, description="Problems a step.")
+    group_size: int = Field(default=4, ge=2, description="Samples a problem.")
+    learning_rate: float = Field(default=1e-6, gt=0)
+    loss: str = Field(
+        default="importance_sampling", description="importance_sampling, ppo, cispo or dro."
     )
-    resume_from_step: int | None = Field(None, ge=0, description="Go back to the checkpoint of this step.")
+    clip_epsilon: float = Field(
+        default=0.2, gt=0, lt=1, description="ppo clips the ratio to 1 ± this."
+    )
+    skip_without_contrast: bool = Field(
+        default=False, description="Leave out groups whose samples are all right or all wrong."
+    )
+    resume_from_step: int | None = Field(
+        default=None, ge=0, description="Go back to the checkpoint of this step."
+    )
 
 
 class OptimizerSection(Section):
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.95, ge=0, lt=1)
-    eps: float = Field(1e-12, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    grad_clip_norm: float = Field(0.0, ge=0, description="0 is off.")
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.95, ge=0, lt=1)
+    eps: float = Field(default=1e-12, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    grad_clip_norm: float = Field(default=0.0, ge=0, description="0 is off.")
 
 
 class SamplingSection(Section):
-    temperature: float = Field(0.9, gt=0)
-    max_new_tokens: int = Field(768, ge=1)
+    temperature: float = Field(default=0.9, gt=0)
+    max_new_tokens: int = Field(default=768, ge=1)
 
 
 class RewardSection(Section):
     format: float = 0.5
     accuracy: float = 1.0
     visual_grounding: float = 0.1
-    random: float = Field(0.0, description="A coin flip, as a control: nothing can be learnt from it.")
+    random: float = Field(
+        default=0.0, description="A coin flip, as a control: nothing can be learnt from it."
+    )
     rounding: Literal["exact", "rounded"] = "exact"
 
 
 class EvaluationSection(Section):
-    samples: int = Field(8, ge=1, description="Samples a problem for pass@k, at the training temperature.")
-    problems: int | None = Field(None, ge=1, description="Test problems to use; default all.")
-    blind: bool = Field(True, description="Also with the image blanked.")
+    samples: int = Field(
+        default=8, ge=1, description="Samples a problem for pass@k, at the training temperature."
+    )
+    problems: int | None = Field(
+        default=None, ge=1, description="Test problems to use; default all."
+    )
+    blind: bool = Field(default=True, description="Also with the image blanked.")
     seed: int = 0
 
 
 class LoggingSection(Section):
-    wandb: bool = Field(True, description="Offline where WANDB_API_KEY is not set.")
+    wandb: bool = Field(default=True, description="Offline where WANDB_API_KEY is not set.")
     wandb_project: str = "visual-r1"
 
 
 class RunConfig(BaseModel):
-    """One run, resolved. Construct it with `load_config`, or directly for the origin's values."""
+    """One run, resolved.
+
+    `RunConfig()` holds the origin's values; `RunConfig(preset="quickstart", …)` lays what is given
+    over that preset. A preset is looked up among `visual_r1/presets`; `ConfigError` names those
+    there are.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    preset: str = "seed"
-    output_dir: Path = Path()
+    preset: str = Field(default="seed", description="Which preset lies beneath the other values.")
+    output_dir: Path = Field(Path(), description="Where runs/, data/ and .visual-r1/ are.")
     run: RunSection = RunSection()
     backend: BackendSection = BackendSection()
     model: ModelSection = ModelSection()
@@ -141,3 +175,81 @@ class RunConfig(BaseModel):
     reward: RewardSection = RewardSection()
     evaluation: EvaluationSection = EvaluationSection()
     logging: LoggingSection = LoggingSection()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lay_over_preset(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        given = cast("Mapping[str, Any]", values)
+        return merged(read_preset(str(given.get("preset", "seed"))), given)
+
+    def identity(self) -> dict[str, Any]:
+        """What makes this run the run it is, as JSON-able values: no steps, logging or paths."""
+        return self.model_dump(mode="json", exclude=NOT_IDENTITY)
+
+    def digest(self) -> str:
+        """Eight hex digits of `identity()`."""
+        return digest(self.identity())
+
+    @property
+    def run_name(self) -> str:
+        """`run.name`, else `<preset>-<digest>`."""
+        return self.run.name or f"{self.preset}-{self.digest()}"
+
+    @property
+    def run_dir(self) -> Path:
+        """The run's folder."""
+        return self.output_dir / "runs" / self.run_name
+
+    @property
+    def state_dir(self) -> Path:
+        """Where the engine's home and Prefect's records are."""
+        return self.output_dir / ".visual-r1"
+
+
+def preset_names() -> list[str]:
+    """The presets that ship with the package, in alphabetical order."""
+    return sorted(path.stem for path in PRESETS_DIR.glob("*.toml"))
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """The values that a preset lays over the defaults; raises `ConfigError` where it is unknown."""
+    if name not in preset_names():
+        raise ConfigError(f"There is no preset {name!r}; there are: {', '.join(preset_names())}.")
+    return read_toml(PRESETS_DIR / f"{name}.toml")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file as nested dictionaries; raises `ConfigError` naming the file and the fault."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"Cannot read the configuration {path}: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}.") from error
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` laid over `below`, section by section."""
+    result = dict(below)
+    for key, value in above.items():
+        under = result.get(key)
+        if isinstance(under, Mapping) and isinstance(value, Mapping):
+            result[key] = merged(cast("Mapping[str, Any]", under), cast("Mapping[str, Any]", value))
+        else:
+            result[key] = value
+    return result
+
+
+def differing_keys(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Dotted names of the keys whose values differ, in alphabetical order."""
+    names: list[str] = []
+    for key in sorted({*one, *other}):
+        a, b = one.get(key), other.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            left, right = cast("Mapping[str, Any]", a), cast("Mapping[str, Any]", b)
+            names += differing_keys(left, right, f"{prefix}{key}.")
+        elif a != b:
+            names.append(f"{prefix}{key}")
+    return names

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from visual_r1.errors import StorageError
 
 
 @contextmanager
-def replaced_whole(path: Path) -> Iterator[Path]:
+def replaced_whole(path: Path) -> Generator[Path]:
     """Yield a temporary path beside `path`; on success flush it to disk and rename it over `path`.
 
     A reader therefore sees the old file or the new one, never a half-written one, also after a
