@@ -1,0 +1,168 @@
+"""Statistics: against published values, against independent computation, and by their laws."""
+
+import math
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from visual_r1.evaluation.statistics import (
+    Pairs,
+    distinguishable,
+    exact_mcnemar,
+    in_words,
+    mean_pass_at_k,
+    paired_difference_ci,
+    pass_at_k,
+    smallest_detectable,
+    wilson,
+)
+
+CELL = st.integers(0, 400)
+PAIRS = st.builds(Pairs, both=CELL, gained=CELL, lost=CELL, neither=CELL).filter(lambda p: p.n > 0)
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "expected"),
+    [
+        (81, 263, (0.2553, 0.3662)),  # Newcombe 1998, Statistics in Medicine 17, 857-872, table I
+        (15, 148, (0.0624, 0.1605)),
+        (0, 20, (0.0000, 0.1611)),
+        (1, 29, (0.0061, 0.1718)),
+    ],
+)
+def test_wilson_gives_the_values_that_newcombe_published(
+    successes: int, n: int, expected: tuple[float, float]
+):
+    assert wilson(successes, n) == pytest.approx(expected, abs=5e-5)
+
+
+def test_wilson_knows_nothing_about_no_problems_and_refuses_nonsense():
+    assert wilson(0, 0) == (0.0, 1.0)
+    with pytest.raises(ValueError, match="9 successes out of 8"):
+        wilson(9, 8)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "expected"),
+    [
+        # Complete response before and after consolidation (Cavo et al. 2012), as Fagerland,
+        # Lydersen and Laake's "Statistical Analysis of Contingency Tables" computes it.
+        (Pairs(both=59, gained=16, lost=6, neither=80), (0.0046, 0.1186)),
+        # Airway hyper-responsiveness (Bentur et al. 2009), in the same book: phi is corrected to 0.
+        (Pairs(both=1, gained=7, lost=1, neither=12), (0.0256, 0.5069)),
+    ],
+)
+def test_the_paired_interval_gives_published_values(pairs: Pairs, expected: tuple[float, float]):
+    assert paired_difference_ci(pairs) == pytest.approx(expected, abs=5e-5)
+
+
+def test_the_paired_interval_covers_the_truth_as_often_as_it_says():
+    """Coverage by simulation at n = 100: 60 % before, 68 % after, 16 % of problems change."""
+    draws = np.random.default_rng(7).multinomial(100, [0.56, 0.12, 0.04, 0.28], size=2000)
+    covered = 0
+    for both, gained, lost, neither in draws.tolist():
+        low, high = paired_difference_ci(Pairs(both, gained, lost, neither))
+        covered += low <= 0.08 <= high
+    assert 0.93 <= covered / 2000 <= 0.985
+
+
+@given(PAIRS)
+def test_the_paired_interval_holds_the_difference_and_stays_in_range(pairs: Pairs):
+    low, high = paired_difference_ci(pairs)
+    assert -1 <= low <= pairs.delta + 1e-12
+    assert pairs.delta - 1e-12 <= high <= 1
+    assert pairs.delta == pytest.approx(pairs.after - pairs.before)
+
+
+@given(PAIRS)
+def test_exchanging_before_and_after_mirrors_the_paired_interval(pairs: Pairs):
+    mirrored = Pairs(pairs.both, gained=pairs.lost, lost=pairs.gained, neither=pairs.neither)
+    low, high = paired_difference_ci(pairs)
+    assert paired_difference_ci(mirrored) == pytest.approx((-high, -low), abs=1e-12)
+
+
+def test_pairs_are_counted_by_what_became_of_each_problem():
+    before = [True, False, True, False, False]
+    after = [True, True, False, False, True]
+    assert Pairs.count(before, after) == Pairs(both=1, gained=2, lost=1, neither=1)
+    with pytest.raises(ValueError):
+        Pairs.count([True], [True, False])
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "expected"),
+    [(7, 1, 0.0703125), (16, 6, 0.052478790283203125), (5, 0, 0.0625), (0, 0, 1.0), (3, 3, 1.0)],
+)
+def test_exact_mcnemar_gives_known_values(gained: int, lost: int, expected: float):
+    assert exact_mcnemar(gained, lost) == pytest.approx(expected, rel=1e-12)
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_exact_mcnemar_is_twice_the_smaller_tail(gained: int, lost: int):
+    n, few = gained + lost, min(gained, lost)
+    tail = sum(math.comb(n, i) for i in range(few + 1)) / 2**n
+    assert exact_mcnemar(gained, lost) == pytest.approx(min(1.0, 2 * tail), rel=1e-9)
+
+
+@given(st.integers(1, 9), st.integers(0, 9), st.integers(1, 9))
+def test_pass_at_k_is_the_share_of_all_draws_that_hold_a_right_answer(n: int, c: int, k: int):
+    c, k = min(c, n), min(k, n)
+    draws = list(combinations([True] * c + [False] * (n - c), k))
+    assert pass_at_k(n, c, k) == pytest.approx(sum(map(any, draws)) / len(draws))
+
+
+def test_pass_at_k_refuses_more_draws_than_samples():
+    with pytest.raises(ValueError, match="pass@9"):
+        pass_at_k(8, 3, 9)
+
+
+def test_mean_pass_at_k_with_all_samples_is_a_proportion_with_wilsons_interval():
+    found = mean_pass_at_k([(8, 0)] * 30 + [(8, 3)] * 50 + [(8, 8)] * 20, k=8)
+    assert found.value == pytest.approx(0.7)
+    assert found.ci95 == wilson(70, 100)
+
+
+def test_the_bootstrap_interval_agrees_with_the_normal_one_on_many_problems():
+    counts = [(8, c) for c in range(9)] * 60
+    values = np.array([c / 8 for _, c in counts])
+    found = mean_pass_at_k(counts, k=1)
+    half = 1.96 * values.std(ddof=1) / math.sqrt(len(values))
+    assert found.value == pytest.approx(values.mean())
+    assert found.ci95 == pytest.approx((values.mean() - half, values.mean() + half), abs=0.003)
+    assert found == mean_pass_at_k(counts, k=1), "the same data give the same interval"
+
+
+def test_pass_at_k_leaves_out_problems_with_too_few_samples_and_admits_ignorance():
+    assert mean_pass_at_k([(8, 8), (0, 0)], k=8).value == 1.0
+    assert mean_pass_at_k([(8, 8)] * 10, k=2).ci95 == wilson(10, 10)
+    assert mean_pass_at_k([], k=8).ci95 == (0.0, 1.0)
+
+
+def test_a_difference_of_the_smallest_detectable_size_is_found_four_times_in_five():
+    n, changed = 512, 0.2
+    difference = smallest_detectable(Pairs(300, 60, 42, 110), share_changed=changed)
+    assert 0.05 < difference < 0.06
+    gained, lost = (changed + difference) / 2, (changed - difference) / 2
+    draws = np.random.default_rng(3).multinomial(n, [gained, lost, 1 - changed], size=2000)
+    found = np.mean([exact_mcnemar(int(g), int(b)) < 0.05 for g, b, _ in draws])
+    assert found == pytest.approx(0.8, abs=0.05)  # the exact test is a little conservative
+
+
+def test_the_smallest_detectable_difference_shrinks_with_more_problems():
+    sizes = [smallest_detectable(Pairs(0, 0, 0, n), share_changed=0.3) for n in (10, 50, 200, 800)]
+    assert sizes[0] == 1.0, "ten problems cannot show it at all"
+    assert sizes == sorted(sizes, reverse=True)
+
+
+@settings(max_examples=30)
+@given(st.floats(0, 1))
+def test_p_values_in_words(p_value: float):
+    assert in_words(p_value).startswith(("p = ", "p < "))
+    assert distinguishable(p_value) == (p_value < 0.05)
+
+
+def test_p_values_are_worded_as_a_reader_expects():
+    assert [in_words(p) for p in (1.0, 0.0312, 0.000004)] == ["p = 1", "p = 0.031", "p < 0.0001"]

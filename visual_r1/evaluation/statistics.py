@@ -1,0 +1,235 @@
+"""The statistics of an evaluation: intervals, a paired test, pass@k, and what a test can see.
+
+Every number of a report comes with an interval, and two evaluations of the same problems are
+compared as pairs: the difference lives in the problems that changed (gained, lost), whatever
+happened on all others.
+
+References
+    Wilson (1927), Probable inference, the law of succession, and statistical inference. JASA 22.
+    Newcombe (1998), Improved confidence intervals for the difference between binomial proportions
+        based on paired data. Statistics in Medicine 17, 2635-2650 (method 10).
+    McNemar (1947), Note on the sampling error of the difference between correlated proportions
+        or percentages. Psychometrika 12; here with the exact binomial p-value.
+    Connor (1987), Sample size for testing differences in proportions for the paired-sample
+        design. Biometrics 43, 207-211.
+    Chen et al. (2021), Evaluating large language models trained on code. arXiv:2107.03374.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import numpy as np
+from scipy import stats  # pyright: ignore[reportMissingTypeStubs]
+
+CONFIDENCE = 0.95
+SIGNIFICANCE = 0.05
+_Z = 1.959963984540054  # the normal quantile of CONFIDENCE, two-sided
+_Z_POWER_80 = 0.8416212335729143
+_BOOTSTRAP_DRAWS = 10_000
+
+Interval = tuple[float, float]
+
+
+class _BinomialTest(Protocol):
+    pvalue: float
+
+    def proportion_ci(self, confidence_level: float, method: str) -> Any: ...
+
+
+def _binomial_test(successes: int, n: int) -> _BinomialTest:
+    return cast(_BinomialTest, stats.binomtest(successes, n))  # pyright: ignore[reportUnknownMemberType]
+
+
+def wilson(successes: int, n: int) -> Interval:
+    """The 95 % Wilson score interval of `successes` out of `n`; (0, 1) where n is 0.
+
+    Raises `ValueError` unless 0 <= successes <= n.
+    """
+    if not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes out of {n} is no proportion")
+    if n == 0:
+        return 0.0, 1.0
+    found = _binomial_test(successes, n).proportion_ci(CONFIDENCE, "wilson")
+    return float(found.low), float(found.high)
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """The same problems before and after, counted by what became of them."""
+
+    both: int
+    gained: int
+    lost: int
+    neither: int
+
+    @classmethod
+    def count(cls, before_N: Sequence[bool], after_N: Sequence[bool]) -> "Pairs":
+        """Count two aligned lists of verdicts. Raises `ValueError` where the lengths differ."""
+        cells = Counter(zip(before_N, after_N, strict=True))
+        return cls(
+            both=cells[True, True],
+            gained=cells[False, True],
+            lost=cells[True, False],
+            neither=cells[False, False],
+        )
+
+    @property
+    def n(self) -> int:
+        """How many problems were paired."""
+        return self.both + self.gained + self.lost + self.neither
+
+    @property
+    def before(self) -> float:
+        """The share that was right before; 0 where nothing was paired."""
+        return (self.both + self.lost) / self.n if self.n else 0.0
+
+    @property
+    def after(self) -> float:
+        """The share that is right after; 0 where nothing was paired."""
+        return (self.both + self.gained) / self.n if self.n else 0.0
+
+    @property
+    def delta(self) -> float:
+        """after - before = (gained - lost) / n; 0 where nothing was paired."""
+        return (self.gained - self.lost) / self.n if self.n else 0.0
+
+
+def exact_mcnemar(gained: int, lost: int) -> float:
+    """The exact two-sided McNemar p-value: are gains and losses equally likely?
+
+    Given gained + lost changed problems, gained ~ Binomial(gained + lost, 1/2) under the null.
+    1 where nothing changed.
+    """
+    if gained < 0 or lost < 0:
+        raise ValueError(f"counts cannot be negative: gained {gained}, lost {lost}")
+    if gained + lost == 0:
+        return 1.0
+    return float(_binomial_test(gained, gained + lost).pvalue)
+
+
+def paired_difference_ci(pairs: Pairs) -> Interval:
+    """The 95 % interval of after - before, Newcombe's method 10 (square-and-add).
+
+    With Wilson limits l, u of each proportion p and the correlation phi of the paired table,
+        delta - sqrt((p2 - l2)^2 - 2 phi (p2 - l2)(u1 - p1) + (u1 - p1)^2)  up to
+        delta + sqrt((u2 - p2)^2 - 2 phi (u2 - p2)(p1 - l1) + (p1 - l1)^2),
+    1 before and 2 after. phi is corrected for continuity towards 0 where positive, and 0 where a
+    margin of the table is empty. (-1, 1) where nothing was paired.
+    """
+    if pairs.n == 0:
+        return -1.0, 1.0
+    p1, p2, n = pairs.before, pairs.after, pairs.n
+    low1, high1 = wilson(pairs.both + pairs.lost, n)
+    low2, high2 = wilson(pairs.both + pairs.gained, n)
+    phi = _newcombe_phi(pairs)
+    down2, up2, down1, up1 = p2 - low2, high2 - p2, p1 - low1, high1 - p1
+    below = down2 * down2 - 2 * phi * down2 * up1 + up1 * up1
+    above = up2 * up2 - 2 * phi * up2 * down1 + down1 * down1
+    low = pairs.delta - math.sqrt(max(below, 0.0))
+    high = pairs.delta + math.sqrt(max(above, 0.0))
+    return max(low, -1.0), min(high, 1.0)
+
+
+def _newcombe_phi(pairs: Pairs) -> float:
+    margins = (
+        (pairs.both + pairs.lost)
+        * (pairs.gained + pairs.neither)
+        * (pairs.both + pairs.gained)
+        * (pairs.lost + pairs.neither)
+    )
+    if margins == 0:
+        return 0.0
+    excess = float(pairs.both * pairs.neither - pairs.gained * pairs.lost)
+    if excess > 0:
+        excess = max(excess - pairs.n / 2, 0.0)
+    return excess / math.sqrt(margins)
+
+
+def smallest_detectable(pairs: Pairs, share_changed: float | None = None) -> float:
+    """The true difference that n pairs show at 5 % in four of five repetitions (power 80 %).
+
+    Solves Connor's n = (z_a sqrt(psi) + z_b sqrt(psi - d^2))^2 / d^2 for d by bisection, psi the
+    share of problems that change (by default the observed one, at least 1/n). 1 where even the
+    largest possible difference, psi, would not show.
+    """
+    n = pairs.n
+    if n == 0:
+        return 1.0
+    psi = share_changed if share_changed is not None else (pairs.gained + pairs.lost) / n
+    psi = min(max(psi, 1 / n), 1.0)
+
+    def needed(difference: float) -> float:
+        spread = _Z * math.sqrt(psi) + _Z_POWER_80 * math.sqrt(max(psi - difference**2, 0.0))
+        return (spread / difference) ** 2
+
+    if needed(psi) > n:
+        return 1.0
+    low, high = 1e-9, psi
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if needed(middle) > n else (low, middle)
+    return high
+
+
+def pass_at_k(n: int, correct: int, k: int) -> float:
+    """The unbiased estimate that one of k samples is right, from `correct` of `n`.
+
+    1 - C(n - c, k) / C(n, k), Chen et al. (2021). Raises `ValueError` unless 1 <= k <= n and
+    0 <= correct <= n.
+    """
+    if not (1 <= k <= n and 0 <= correct <= n):
+        raise ValueError(f"pass@{k} cannot be estimated from {correct} right of {n} samples")
+    return 1.0 - math.comb(n - correct, k) / math.comb(n, k)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value with its 95 % interval."""
+
+    value: float
+    ci95: Interval
+
+
+def mean_pass_at_k(counts_N: Iterable[tuple[int, int]], k: int, seed: int = 0) -> Estimate:
+    """pass@k over problems, from (samples, correct) of each, with a 95 % interval over problems.
+
+    Problems with fewer than k samples are left out. Where every problem has exactly k samples the
+    value is a proportion of problems and the interval Wilson's; else it is a percentile bootstrap
+    over problems (10,000 seeded draws), widened to Wilson's on a value of 0 or 1, where a
+    bootstrap cannot see any spread.
+    """
+    usable = [(n, c) for n, c in counts_N if n >= k]
+    if not usable:
+        return Estimate(0.0, (0.0, 1.0))
+    values = [pass_at_k(n, c, k) for n, c in usable]
+    value = math.fsum(values) / len(values)
+    if value in (0.0, 1.0) or all(n == k for n, _ in usable):
+        return Estimate(value, wilson(round(value * len(values)), len(values)))
+    return Estimate(value, _bootstrap_mean(values, seed))
+
+
+def _bootstrap_mean(values_N: Sequence[float], seed: int) -> Interval:
+    """Percentile bootstrap of a mean. Few distinct values: draw their counts, not the problems."""
+    distinct = Counter(values_N)
+    support = np.array(sorted(distinct), dtype=np.float64)
+    weights = np.array([distinct[v] for v in sorted(distinct)], dtype=np.float64)
+    n = len(values_N)
+    draws = np.random.default_rng(seed).multinomial(n, weights / n, size=_BOOTSTRAP_DRAWS)
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = np.percentile(draws @ support / n, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def distinguishable(p_value: float) -> bool:
+    """Whether a difference counts as seen: p under 0.05."""
+    return p_value < SIGNIFICANCE
+
+
+def in_words(p_value: float) -> str:
+    """A p-value as text: `p = 0.031`, `p < 0.0001`, `p = 1`."""
+    if p_value < 0.0001:
+        return "p < 0.0001"
+    return f"p = {p_value:.2g}" if p_value < 0.995 else "p = 1"
