@@ -1,0 +1,28 @@
+# Two commands do everything on a fresh machine: `make train` and `make test`.
+PYTHON ?= python3
+# Passed on to pip, for a CPU-only torch say:
+#   make train PIP_FLAGS="--extra-index-url <the index of CPU builds>"
+PIP_FLAGS ?=
+# Flags of the run: make train ARGS="--train.steps 40"
+ARGS ?=
+BIN := .venv/bin
+
+.PHONY: setup train test lint
+
+setup: .venv/.installed
+
+.venv/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -e '.[dev]'
+	touch $@
+
+train: setup
+	$(BIN)/python flows/train_flow.py $(ARGS)
+
+test: setup
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright

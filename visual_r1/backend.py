@@ -1,0 +1,212 @@
+"""Which Tinker server a run talks to, and clients of it.
+
+A base URL beats a key, and a key beats the embedded engine; `backend.server = "embedded"` (preset
+quickstart) beats both. Whatever it is, all calls go through the unmodified `tinker` SDK.
+"""
+
+import os
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+from urllib.parse import urlsplit
+
+import httpx
+import tinker
+
+from visual_r1.config import RunConfig
+from visual_r1.engine.launch import EngineLaunch, RunningEngine
+from visual_r1.errors import BackendError, CredentialError
+
+Kind = Literal["embedded", "hosted", "self-hosted"]
+
+# The SDK itself keeps trying a dead port for minutes, so the address is probed before it is used.
+PROBE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a server listens; `base_url` is None for the hosted service's own address."""
+
+    kind: Kind
+    base_url: str | None = None
+    api_key: str = field(default="", repr=False)
+
+
+def choose_kind(config: RunConfig, environ: Mapping[str, str]) -> Kind:
+    """The server that `config` and the environment ask for."""
+    if config.backend.server == "embedded":
+        return "embedded"
+    if config.backend.base_url or environ.get("TINKER_BASE_URL"):
+        return "self-hosted"
+    if config.backend.server == "remote" or environ.get("TINKER_API_KEY"):
+        return "hosted"
+    return "embedded"
+
+
+def unused_key_note(config: RunConfig, environ: Mapping[str, str]) -> str | None:
+    """One sentence where a key or URL is set and this configuration does not use it."""
+    names = [name for name in ("TINKER_API_KEY", "TINKER_BASE_URL") if environ.get(name)]
+    if choose_kind(config, environ) != "embedded" or not names:
+        return None
+    return (
+        f"{' and '.join(names)} set and not used: preset {config.preset} runs on the embedded "
+        "engine. --backend.server auto uses it, with a --model.name that the server offers."
+    )
+
+
+def remote_endpoint(config: RunConfig, environ: Mapping[str, str]) -> Endpoint:
+    """The remote server with its key; raises `CredentialError` or `BackendError` in a sentence."""
+    kind = choose_kind(config, environ)
+    base_url = config.backend.base_url or environ.get("TINKER_BASE_URL") or None
+    if base_url is not None:
+        parts = urlsplit(base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise BackendError(
+                f"{base_url!r} is not a server's address: it should look like http://host:port."
+            )
+    return Endpoint(kind, base_url, checked_key(environ.get("TINKER_API_KEY")))
+
+
+def checked_key(key: str | None) -> str:
+    """The key, if it has the form that the SDK accepts; the text never shows the key itself."""
+    if not key:
+        raise CredentialError(
+            "A Tinker server needs a key and TINKER_API_KEY is not set: "
+            "export TINKER_API_KEY=tml-…, or use --preset quickstart, which needs none."
+        )
+    looks_like_jwt = key.count(".") == 2
+    if not key.startswith("tml-") and not looks_like_jwt:
+        raise CredentialError(
+            f"TINKER_API_KEY does not have the form of a Tinker key ({len(key)} characters that "
+            "do not start with tml-): copy it again from the Tinker console."
+        )
+    return key
+
+
+def probe(base_url: str) -> None:
+    """Raise `BackendError` within five seconds where nothing answers at `base_url`."""
+    try:
+        httpx.get(f"{base_url.rstrip('/')}/api/v1/healthz", timeout=PROBE_SECONDS)
+    except httpx.TimeoutException as error:
+        raise BackendError(
+            f"{base_url} did not answer within {PROBE_SECONDS:.0f} s: check TINKER_BASE_URL and "
+            "that the server runs."
+        ) from error
+    except httpx.HTTPError as error:
+        raise BackendError(
+            f"Nothing answers at {base_url} ({error}): check TINKER_BASE_URL and that the "
+            "server runs."
+        ) from error
+
+
+class Backend:
+    """A Tinker server in use; `service` is a client of it.
+
+    The embedded engine is started at once, in the background, and waited for when the first client
+    is asked for. One that has died is started again by the next `connect`, so that a retried task
+    goes on from the last checkpoint.
+    """
+
+    def __init__(self, config: RunConfig, environ: Mapping[str, str] = os.environ) -> None:
+        self.kind: Kind = choose_kind(config, environ)
+        self._model = config.model.name
+        self._launch: EngineLaunch | None = None
+        self._engine: RunningEngine | None = None
+        self._service: tinker.ServiceClient | None = None
+        self._remote: Endpoint | None = None
+        if self.kind == "embedded":
+            self._home = config.backend.engine_home or config.state_dir / "engine"
+            self._threads = config.backend.threads
+            self._launch = self._begin_engine()
+        else:
+            self._remote = remote_endpoint(config, environ)
+            if self._remote.base_url:
+                probe(self._remote.base_url)
+
+    @property
+    def service(self) -> tinker.ServiceClient:
+        """The client in use; connects where there is none."""
+        return self._service if self._service is not None else self.connect()
+
+    def connect(self) -> tinker.ServiceClient:
+        """A client with a session of its own; the one before it is left behind.
+
+        Raises `BackendError` when the server does not offer the model, naming those on offer, and
+        `EngineError` when the embedded engine does not start.
+        """
+        self._service = None
+        endpoint = self._endpoint()
+        service = tinker.ServiceClient(base_url=endpoint.base_url, api_key=endpoint.api_key)
+        self._require_model(service)
+        self._service = service
+        return service
+
+    def check(self) -> None:
+        """Raise `EngineError` where the embedded engine has died; the SDK would wait for ever."""
+        if self._engine is not None:
+            self._engine.check()
+
+    def close(self) -> None:
+        """End the session, and the embedded engine with it."""
+        if self._service is not None and (self._engine is None or self._engine.alive):
+            self._service.close().result(timeout=PROBE_SECONDS)
+        self._service = None
+        for process in (self._engine, self._launch):
+            if process is not None:
+                process.close()
+        self._engine = self._launch = None
+
+    def _endpoint(self) -> Endpoint:
+        if self._remote is not None:
+            return self._remote
+        if self._engine is not None and not self._engine.alive:
+            self._engine.close()
+            self._engine = None
+        if self._engine is None:
+            launch = self._launch or self._begin_engine()
+            self._launch = None
+            self._engine = launch.ready()
+        return Endpoint("embedded", self._engine.url, self._engine.api_key)
+
+    def _begin_engine(self) -> EngineLaunch:
+        log = self._home / "engine.log"
+        return EngineLaunch.begin(self._home, self._model, threads=self._threads, log=log)
+
+    def _require_model(self, service: tinker.ServiceClient) -> None:
+        try:
+            offered = service.get_server_capabilities().supported_models
+        except tinker.AuthenticationError as error:
+            raise CredentialError(
+                "The server does not accept the key in TINKER_API_KEY: check that it is valid."
+            ) from error
+        except (tinker.APIError, TimeoutError) as error:
+            raise BackendError(f"The server did not say which models it offers: {error}.") from error
+        names = sorted(model.model_name for model in offered if model.model_name)
+        if self._model not in names:
+            raise BackendError(
+                f"The server does not offer the model {self._model!r}: choose with --model.name "
+                f"among {', '.join(names) or 'none'}."
+            )
+
+
+_opened: list[Backend] = []
+
+
+@contextmanager
+def open_backend(config: RunConfig) -> Generator[Backend]:
+    """Yield the backend of this process, opening it for the block where nobody has yet.
+
+    Re-entrant on purpose: a program opens it before it starts the flow, so that the engine loads
+    while Prefect does; the flow's own block then finds it open.
+    """
+    if _opened:
+        yield _opened[-1]
+        return
+    backend = Backend(config)
+    _opened.append(backend)
+    try:
+        yield backend
+    finally:
+        _opened.pop()
+        backend.close()
