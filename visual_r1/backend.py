@@ -16,7 +16,7 @@ import tinker
 
 from visual_r1.config import RunConfig
 from visual_r1.engine.launch import EngineLaunch, RunningEngine
-from visual_r1.errors import BackendError, CredentialError
+from visual_r1.errors import BackendError, ConfigError, CredentialError
 
 Kind = Literal["embedded", "hosted", "self-hosted"]
 
@@ -103,8 +103,8 @@ def probe(base_url: str) -> None:
 class Backend:
     """A Tinker server in use; `service` is a client of it.
 
-    The embedded engine is started at once, in the background, and waited for when the first client
-    is asked for. One that has died is started again by the next `connect`, so that a retried task
+    `begin` starts the embedded engine in the background; it is waited for when the first client is
+    asked for. One that has died is started again by the next `connect`, so that a retried task
     goes on from the last checkpoint.
     """
 
@@ -118,11 +118,15 @@ class Backend:
         if self.kind == "embedded":
             self._home = config.backend.engine_home or config.state_dir / "engine"
             self._threads = config.backend.threads
-            self._launch = self._begin_engine()
         else:
             self._remote = remote_endpoint(config, environ)
             if self._remote.base_url:
                 probe(self._remote.base_url)
+
+    def begin(self) -> None:
+        """Let the embedded engine start while the caller does something else."""
+        if self.kind == "embedded" and self._launch is None and self._engine is None:
+            self._launch = self._begin_engine()
 
     @property
     def service(self) -> tinker.ServiceClient:
@@ -132,7 +136,7 @@ class Backend:
     def connect(self) -> tinker.ServiceClient:
         """A client with a session of its own; the one before it is left behind.
 
-        Raises `BackendError` when the server does not offer the model, naming those on offer, and
+        Raises `ConfigError` when the server does not offer the model, naming those on offer, and
         `EngineError` when the embedded engine does not start.
         """
         self._service = None
@@ -181,10 +185,12 @@ class Backend:
                 "The server does not accept the key in TINKER_API_KEY: check that it is valid."
             ) from error
         except (tinker.APIError, TimeoutError) as error:
-            raise BackendError(f"The server did not say which models it offers: {error}.") from error
+            raise BackendError(
+                f"The server did not say which models it offers: {error}."
+            ) from error
         names = sorted(model.model_name for model in offered if model.model_name)
         if self._model not in names:
-            raise BackendError(
+            raise ConfigError(
                 f"The server does not offer the model {self._model!r}: choose with --model.name "
                 f"among {', '.join(names) or 'none'}."
             )

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,9 @@ def replaced_whole(path: Path) -> Generator[Path]:
             "Free some space or choose another folder with --output-dir; nothing was lost."
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # The write has succeeded or failed already: what is left of it must not hide that.
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

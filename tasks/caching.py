@@ -1,0 +1,45 @@
+"""When a task's earlier result counts: its key is the same, and what it points at is there."""
+
+from collections.abc import Callable
+from typing import Any
+
+import tinker
+from prefect import State, Task
+from prefect.client.schemas.objects import TaskRun
+
+from visual_r1.errors import BackendError, CredentialError
+from visual_r1.hashing import digest
+
+Result = dict[str, Any]
+
+
+def cache_key(task: str, version: int, **what: Any) -> str:
+    """`<task>-v<version>-<hash of all that the result depends on>`.
+
+    The version is raised by hand when the meaning of the task changes: a hash of its source would
+    miss a change in what it imports, and would throw GPU hours away for a comment.
+    """
+    return f"{task}-v{version}-{digest(what, 24)}"
+
+
+def run_verified(
+    task: Task[..., Result], still_there: Callable[[Result], bool], *args: Any
+) -> Result:
+    """The task's result, from its cache only where `still_there(result)` holds."""
+    result = task(*args)
+    if still_there(result):
+        return result
+    return task.with_options(refresh_cache=True)(*args)
+
+
+async def worth_retrying(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+    """Try again what a server did, not what a user wrote.
+
+    A missing key, a bad row or a full disk is the same the second time; a server that died, a lost
+    connection or an expired session is not.
+    """
+    del task, run
+    error = await state.aresult(raise_on_failure=False)
+    if isinstance(error, CredentialError):
+        return False
+    return isinstance(error, (BackendError, tinker.TinkerError, ConnectionError, TimeoutError))

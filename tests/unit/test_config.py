@@ -1,0 +1,123 @@
+"""RunConfig, presets and what makes a run the run it is."""
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from visual_r1.config import RunConfig, differing_keys, merged, preset_names
+from visual_r1.errors import ConfigError
+
+# The settings of the scripts that this project grew from.
+ORIGIN = {
+    "model.name": "Qwen/Qwen3-VL-30B-A3B-Instruct",
+    "model.lora_rank": 16,
+    "train.batch_size": 4,
+    "train.group_size": 4,
+    "train.steps": 500,
+    "train.learning_rate": 1e-6,
+    "train.clip_epsilon": 0.2,
+    "train.chunk_steps": 50,
+    "sampling.temperature": 0.9,
+    "sampling.max_new_tokens": 768,
+    "reward.format": 0.5,
+    "reward.accuracy": 1.0,
+    "reward.visual_grounding": 0.1,
+}
+
+
+def value_at(config: RunConfig, name: str) -> object:
+    section, key = name.split(".")
+    return getattr(getattr(config, section), key)
+
+
+@pytest.mark.parametrize("config", [RunConfig(), RunConfig(preset="seed")], ids=["default", "seed"])
+def test_defaults_are_the_origins_table(config: RunConfig) -> None:
+    assert {name: value_at(config, name) for name in ORIGIN} == ORIGIN
+    assert not config.train.skip_without_contrast
+
+
+def test_every_preset_loads_and_is_another_run() -> None:
+    assert preset_names() == ["geometry3k", "quickstart", "seed"]
+    assert len({RunConfig(preset=name).digest() for name in preset_names()}) == 3
+
+
+def test_quickstart_runs_on_the_embedded_engine_whatever_is_set() -> None:
+    config = RunConfig(preset="quickstart")
+    assert config.backend.server == "embedded"
+    assert config.model.name == "visual-r1/tiny-geometry"
+    assert (config.train.batch_size, config.train.group_size, config.train.steps) == (16, 8, 60)
+    assert config.sampling.temperature == 1.0
+
+
+def test_values_given_lie_over_the_preset() -> None:
+    config = RunConfig.model_validate({"preset": "quickstart", "train": {"steps": 7}})
+    assert (config.train.steps, config.train.batch_size) == (7, 16)
+
+
+def test_no_section_has_more_than_ten_fields() -> None:
+    for name, field in RunConfig.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            assert len(section.model_fields) <= 10, name
+
+
+def test_every_field_survives_its_own_json() -> None:
+    config = RunConfig(preset="geometry3k")
+    assert RunConfig.model_validate_json(config.model_dump_json()) == config
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        {"train": {"steps": 3}},
+        {"train": {"resume_from_step": 5}},
+        {"run": {"name": "mine"}},
+        {"logging": {"wandb": False}},
+        {"output_dir": "/elsewhere"},
+        {"backend": {"base_url": "http://localhost:1"}},
+    ],
+)
+def test_steps_logging_and_places_do_not_make_another_run(same: dict[str, object]) -> None:
+    assert RunConfig.model_validate(same).digest() == RunConfig().digest()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"train": {"seed": 1}},
+        {"train": {"learning_rate": 2e-6}},
+        {"backend": {"threads": 1}},
+        {"data": {"seed": 1}},
+        {"reward": {"random": 1.0}},
+    ],
+)
+def test_what_changes_results_makes_another_run(other: dict[str, object]) -> None:
+    assert RunConfig.model_validate(other).digest() != RunConfig().digest()
+
+
+def test_run_name_is_preset_and_digest_unless_given() -> None:
+    config = RunConfig(preset="quickstart")
+    assert config.run_name == f"quickstart-{config.digest()}"
+    assert RunConfig.model_validate({"run": {"name": "mine"}}).run_name == "mine"
+
+
+def test_an_unknown_preset_names_those_there_are() -> None:
+    with pytest.raises(ConfigError, match="no preset 'qickstart'; there are: geometry3k, quick"):
+        RunConfig(preset="qickstart")
+
+
+def test_an_unknown_key_is_refused() -> None:
+    with pytest.raises(ValidationError, match="stepz"):
+        RunConfig.model_validate({"train": {"stepz": 3}})
+
+
+def test_merged_goes_section_by_section() -> None:
+    assert merged({"a": {"x": 1, "y": 2}, "b": 1}, {"a": {"y": 3}}) == {
+        "a": {"x": 1, "y": 3},
+        "b": 1,
+    }
+
+
+def test_differing_keys_are_dotted_and_ordered() -> None:
+    one = {"train": {"seed": 1, "loss": "ppo"}, "a": 1}
+    other = {"train": {"seed": 2, "loss": "ppo"}, "b": 1}
+    assert differing_keys(one, other) == ["a", "b", "train.seed"]

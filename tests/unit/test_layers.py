@@ -1,0 +1,78 @@
+"""An import points down only, and torch and Prefect stay where they belong."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "visual_r1"
+
+# Each part of the library and the parts it may import; what is not named here may import nothing.
+BASE = {"errors", "hashing", "storage"}
+LOWER = BASE | {"config", "models", "progress"}
+MIDDLE = LOWER | {"data", "prompts", "grading", "rewards", "backend"}
+MAY_IMPORT = {
+    "errors": set[str](),
+    "hashing": set[str](),
+    "storage": {"errors"},
+    "config": BASE,
+    "command_line": BASE | {"config"},
+    "models": BASE,
+    "progress": BASE,
+    "engine": BASE | {"models"},
+    "backend": LOWER | {"engine"},
+    "data": LOWER | {"grading"},
+    "prompts": LOWER | {"data"},
+    "grading": {"errors"},
+    "rewards": {"errors", "hashing", "config", "data", "grading"},
+    "run_folder": LOWER,
+    "remote": LOWER | {"backend"},
+    "ledger": LOWER | {"backend", "remote", "run_folder"},
+    "rl": MIDDLE | {"ledger", "remote", "run_folder"},
+    "evaluation": MIDDLE | {"ledger", "remote", "run_folder", "rl"},
+    "export": MIDDLE | {"ledger", "remote", "run_folder", "rl"},
+}
+
+
+def imports_of(path: Path) -> set[str]:
+    """Dotted names of all that a file imports, at any depth of its code."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def part_of(path: Path) -> str:
+    relative = path.relative_to(PACKAGE)
+    return relative.parts[0].removesuffix(".py")
+
+
+LIBRARY = sorted(p for p in PACKAGE.rglob("*.py") if p.parent != PACKAGE or p.stem in MAY_IMPORT)
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_down(path: Path) -> None:
+    part = part_of(path)
+    known = {p.name.removesuffix(".py") for p in PACKAGE.iterdir()}
+    imported = {
+        name.split(".")[1] for name in imports_of(path) if name.startswith("visual_r1.")
+    } & known
+    allowed = MAY_IMPORT.get(part, set()) | {part}
+    assert imported <= allowed, f"{part} must not import {sorted(imported - allowed)}"
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_prefect_and_torch_stay_out(path: Path) -> None:
+    roots = {name.split(".")[0] for name in imports_of(path)}
+    assert "prefect" not in roots
+    if part_of(path) != "engine":
+        assert not roots & {"torch", "peft"}
+
+
+def test_every_part_is_in_the_table() -> None:
+    parts = {part_of(path) for path in PACKAGE.rglob("*.py")} - {"__init__", "__main__"}
+    assert parts <= MAY_IMPORT.keys()

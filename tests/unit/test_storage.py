@@ -1,0 +1,37 @@
+"""Files are there whole or not at all, and hashes are stable."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from visual_r1.errors import StorageError
+from visual_r1.hashing import digest, stable_seed
+from visual_r1.storage import replaced_whole, write_json, write_text
+
+
+def test_json_is_written_and_read_back(tmp_path: Path) -> None:
+    write_json(tmp_path / "deep" / "a.json", {"angle": "∠A"})
+    assert json.loads((tmp_path / "deep" / "a.json").read_text()) == {"angle": "∠A"}
+
+
+def test_a_failure_in_the_middle_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with pytest.raises(RuntimeError), replaced_whole(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_what_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(StorageError, match="could not write .*--output-dir"):
+        write_text(tmp_path / "file" / "a.txt", "x")
+
+
+def test_hashes_do_not_change_between_versions() -> None:
+    assert stable_seed("rollout", 0, 1, "∠") == 227945973
+    assert digest({"b": 1, "a": [1, 2]}) == digest({"a": [1, 2], "b": 1})
+    assert stable_seed(1, 2) != stable_seed(12) != stable_seed("1", 2)
