@@ -1,0 +1,17 @@
+"""Plane geometry drawn from numbers: problems in which the picture is needed.
+
+Every figure is 96 x 96 pixels, schematic (angles are not to scale), and every answer is a whole
+number. Without the picture, no guess is right more often than the commonest answer of a family.
+"""
+
+from visual_r1.data.procedural.generator import (
+    FAMILIES,
+    Split,
+    capacity,
+    fresh_values,
+    generate,
+    problem,
+    split_of,
+)
+
+__all__ = ["FAMILIES", "Split", "capacity", "fresh_values", "generate", "problem", "split_of"]
