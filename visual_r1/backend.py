@@ -6,7 +6,7 @@ quickstart) beats both. Whatever it is, all calls go through the unmodified `tin
 
 import os
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
@@ -22,6 +22,7 @@ Kind = Literal["embedded", "hosted", "self-hosted"]
 
 # The SDK itself keeps trying a dead port for minutes, so the address is probed before it is used.
 PROBE_SECONDS = 5.0
+CONNECT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,7 @@ class Backend:
         self._service = None
         endpoint = self._endpoint()
         service = tinker.ServiceClient(base_url=endpoint.base_url, api_key=endpoint.api_key)
-        self._require_model(service)
+        self._require_model()
         self._service = service
         return service
 
@@ -151,11 +152,23 @@ class Backend:
         if self._engine is not None:
             self._engine.check()
 
+    @property
+    def rest(self) -> tinker.RestClient:
+        """For what needs no session: which checkpoints there are, their lifetime, their files."""
+        endpoint = self._endpoint()
+        return tinker.RestClient(base_url=endpoint.base_url, api_key=endpoint.api_key)
+
+    def disconnect(self, status: Literal["success", "errored"] = "success") -> None:
+        """End the session, so that the server can let go of its models; `connect` opens another."""
+        service, self._service = self._service, None
+        if service is not None and (self._engine is None or self._engine.alive):
+            # A session that cannot be ended politely runs out by itself.
+            with suppress(TimeoutError, tinker.TinkerError):
+                service.close(status).result(timeout=PROBE_SECONDS)
+
     def close(self) -> None:
         """End the session, and the embedded engine with it."""
-        if self._service is not None and (self._engine is None or self._engine.alive):
-            self._service.close().result(timeout=PROBE_SECONDS)
-        self._service = None
+        self.disconnect()
         for process in (self._engine, self._launch):
             if process is not None:
                 process.close()
@@ -177,9 +190,10 @@ class Backend:
         log = self._home / "engine.log"
         return EngineLaunch.begin(self._home, self._model, threads=self._threads, log=log)
 
-    def _require_model(self, service: tinker.ServiceClient) -> None:
+    def _require_model(self) -> None:
         try:
-            offered = service.get_server_capabilities().supported_models
+            capabilities = self.rest.get_server_capabilities().result(timeout=CONNECT_SECONDS)
+            offered = capabilities.supported_models
         except tinker.AuthenticationError as error:
             raise CredentialError(
                 "The server does not accept the key in TINKER_API_KEY: check that it is valid."
