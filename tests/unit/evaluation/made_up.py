@@ -1,0 +1,127 @@
+"""Made-up evaluations and run folders for the tests of this package, drawn from a seed."""
+
+import json
+import random
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from visual_r1.data.problem import Problem
+from visual_r1.evaluation.metrics import Answer, Conditions, Prediction, measure
+from visual_r1.evaluation.predictions import FILE_NAME, write_predictions
+from visual_r1.storage import write_json
+
+FAMILIES = ("inscribed_angle", "parallel_lines", "pythagoras", "triangle_angles")
+
+
+def picture(seed: int, size: int = 96) -> bytes:
+    """A small line drawing as PNG."""
+    draw = random.Random(seed)
+    image = Image.new("RGB", (size, size), "white")
+    corners = [(draw.randrange(8, size - 8), draw.randrange(8, size - 8)) for _ in range(3)]
+    pencil = ImageDraw.Draw(image)
+    pencil.polygon(corners, outline="black")
+    pencil.text(corners[0], "74", fill="black")
+    out = BytesIO()
+    image.save(out, "PNG")
+    return out.getvalue()
+
+
+def problems(count: int) -> list[Problem]:
+    """Problems of four families, the i-th with the answer i + 1."""
+    return [
+        Problem(
+            id=f"test-{i:04d}",
+            images=(picture(i),),
+            problem=f"<image>Find the measure of angle {'ABC'[i % 3]} in figure {i}.",
+            answer=str(i + 1),
+            source="procedural",
+            meta={"family": FAMILIES[i % len(FAMILIES)]},
+        )
+        for i in range(count)
+    ]
+
+
+def answer(right: bool, text: str = "", **changes: object) -> Answer:
+    """A graded response."""
+    values: dict[str, object] = {
+        "response": text or f"<think>angle A reads 74</think><answer>{1 if right else 0}</answer>",
+        "extracted": "1" if right else "0",
+        "verdict": "right" if right else "wrong",
+        "reason": "",
+        "right_exact": right,
+        "right_rounded": right,
+        "format_ok": True,
+        "grounded": True,
+        "truncated": False,
+        "tokens": 24,
+    }
+    return Answer(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def predictions(of: Sequence[Problem], accuracy: float, seed: int, k: int = 8) -> list[Prediction]:
+    """Predictions of a policy that is right with a chance of `accuracy`, drawn by problem."""
+    made: list[Prediction] = []
+    for problem in of:
+        draw = random.Random(f"{seed}-{problem.id}")
+        thought = f"<think>angle A reads 74, so 180 - 74 = {draw.randrange(180)}</think>"
+        right = draw.random() < accuracy
+        given = problem.answer if right else str(draw.randrange(180))
+        made.append(
+            Prediction(
+                id=problem.id,
+                family=problem.family,
+                greedy=answer(right, f"{thought}<answer>{given}</answer>", extracted=given),
+                blind=answer(draw.random() < 0.03),
+                sampled=tuple(answer(draw.random() < accuracy) for _ in range(k)),
+                failures={},
+            )
+        )
+    return made
+
+
+def conditions(**changes: object) -> Conditions:
+    """Conditions of a quickstart evaluation."""
+    values: dict[str, object] = {
+        "sampler_path": "tinker://session:train:0/sampler_weights/final",
+        "model": "visual-r1/tiny-geometry",
+        "dataset_digest": "0123abcd",
+        "seed": 0,
+        "k": 8,
+        "temperature": 1.0,
+        "max_new_tokens": 96,
+        "template": "think",
+        "rounding": "exact",
+        "grader_version": "1",
+        "blind": True,
+    }
+    return Conditions(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def write_evaluation(
+    folder: Path, of: Sequence[Problem], made: Sequence[Prediction], **changes: object
+) -> None:
+    """An evaluation folder, as `evaluate` leaves it."""
+    write_predictions(folder / FILE_NAME, of, made)
+    write_json(folder / "report.json", measure(made, conditions(**changes)).to_json())
+
+
+def write_metrics(run_dir: Path, steps: int, updated: bool = True) -> None:
+    """A `metrics.jsonl` whose reward and accuracy rise."""
+    draw = random.Random(5)
+    rows: list[str] = []
+    for step in range(steps):
+        accuracy = min(0.97, 0.55 + 0.4 * step / max(steps, 1) + draw.gauss(0, 0.04))
+        row = {
+            "step": step,
+            "updated": updated,
+            "reward_mean": 0.5 + accuracy,
+            "accuracy": accuracy,
+            "format_rate": 0.97,
+            "groups_used": 12 if updated else 0,
+        }
+        rows.append(json.dumps(row))
+    run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / "metrics.jsonl").write_text("".join(row + "\n" for row in rows))

@@ -1,0 +1,89 @@
+"""What enters a report, and how it is counted."""
+
+import pytest
+from made_up import answer, conditions, predictions, problems
+
+from visual_r1.evaluation.metrics import Prediction, measure
+from visual_r1.evaluation.statistics import wilson
+
+
+def prediction(id: str, family: str = "f", **parts: object) -> Prediction:
+    values: dict[str, object] = {"greedy": None, "blind": None, "sampled": (), "failures": {}}
+    return Prediction(id=id, family=family, **{**values, **parts})  # type: ignore[arg-type]
+
+
+def test_a_failed_request_leaves_n_and_a_wrong_answer_does_not():
+    report = measure(
+        [
+            prediction("right", greedy=answer(True)),
+            prediction("wrong", greedy=answer(False)),
+            prediction("gave up", greedy=answer(False, verdict="gave_up", reason="too deep")),
+            prediction("cut off", greedy=answer(False, truncated=True, extracted=None)),
+            prediction("failed", failures={"greedy": "the server refused it"}),
+        ],
+        conditions(),
+    )
+    assert (report.n, report.correct, report.accuracy) == (4, 1, 0.25)
+    assert report.accuracy_ci95 == wilson(1, 4)
+    assert (report.gave_up, report.truncated) == (1, 1)
+    assert report.failed == {"greedy": 1, "sampled": 0, "blind": 0}
+
+
+def test_the_sampled_and_the_blind_pass_keep_their_own_counts():
+    samples = tuple(answer(right) for right in (True, False, False, False))
+    report = measure(
+        [
+            prediction("a", greedy=answer(True), blind=answer(True), sampled=samples),
+            prediction("b", greedy=answer(False), sampled=samples[1:] + samples[2:3]),
+            prediction("c", greedy=answer(False), blind=answer(False)),
+        ],
+        conditions(k=4),
+    )
+    assert (report.n, report.sampled_n, report.blind_n) == (3, 2, 2)
+    assert report.pass_at == {"1": 0.125, "2": 0.25, "4": 0.5}
+    assert (report.sampled_accuracy, report.pass_at_k) == (0.125, 0.5)
+    assert report.blind_accuracy == 0.5
+
+
+def test_rates_and_both_roundings_come_from_the_greedy_pass():
+    report = measure(
+        [
+            prediction("a", greedy=answer(True, format_ok=False, tokens=10)),
+            prediction("b", greedy=answer(False, right_rounded=True, grounded=False, tokens=30)),
+        ],
+        conditions(),
+    )
+    assert (report.accuracy_exact, report.accuracy_rounded) == (0.5, 1.0)
+    assert (report.format_rate, report.visual_grounding_rate) == (0.5, 0.5)
+    assert report.mean_response_tokens == 20
+
+
+def test_families_add_up_to_the_whole():
+    made = predictions(problems(40), accuracy=0.6, seed=1)
+    report = measure(made, conditions())
+    assert sorted(report.by_family) == list(report.by_family)
+    assert sum(family["n"] for family in report.by_family.values()) == report.n
+    assert sum(family["correct"] for family in report.by_family.values()) == report.correct
+
+
+def test_the_json_form_holds_the_names_that_scripts_rely_on():
+    flat = measure(predictions(problems(8), 0.5, seed=0), conditions(k=8)).to_json()
+    promised = (
+        "n accuracy accuracy_ci95 format_rate visual_grounding_rate blind_accuracy "
+        "mean_response_tokens seed sampler_path"
+    )
+    assert set(promised.split()) <= set(flat)
+    assert flat["pass_at_8"] == flat["pass_at_k"] == flat["pass_at"]["8"]
+    assert "conditions" not in flat
+
+
+def test_a_switched_off_blind_control_is_none_and_not_zero():
+    report = measure([prediction("a", greedy=answer(True))], conditions(blind=False))
+    assert report.blind_accuracy is None
+    assert report.blind_accuracy_ci95 is None
+
+
+def test_an_evaluation_in_which_all_failed_is_a_report_that_knows_nothing():
+    report = measure([prediction("a", failures={"greedy": "refused"})], conditions())
+    assert (report.n, report.accuracy, report.accuracy_ci95) == (0, 0.0, (0.0, 1.0))
+    assert report.mean_response_tokens == pytest.approx(0)

@@ -1,0 +1,82 @@
+"""predictions.parquet: what is written is read, whole or not at all, and `datasets` shows it."""
+
+from pathlib import Path
+
+import datasets
+import pytest
+from made_up import answer, picture, predictions, problems
+
+from visual_r1.errors import DataError, StorageError
+from visual_r1.evaluation.metrics import Prediction
+from visual_r1.evaluation.predictions import (
+    FILE_NAME,
+    ROW_GROUP,
+    iterate_predictions,
+    read_predictions,
+    write_predictions,
+)
+
+
+def test_rows_come_back_in_order_with_picture_and_answers(tmp_path: Path):
+    asked = problems(ROW_GROUP + 3)
+    made = predictions(asked, accuracy=0.5, seed=2, k=4)
+    write_predictions(tmp_path / FILE_NAME, asked, made)
+    rows = read_predictions(tmp_path)
+    assert [row["id"] for row in rows] == [problem.id for problem in asked]
+    row, prediction = rows[-1], made[-1]
+    assert row["images"][0]["bytes"] == picture(ROW_GROUP + 2)
+    assert prediction.greedy is not None
+    assert (row["response"], row["correct"]) == (
+        prediction.greedy.response,
+        prediction.greedy.right,
+    )
+    assert (row["k"], row["sampled_correct"]) == (4, prediction.sampled_correct)
+    assert len(row["sampled_responses"]) == 4
+
+
+def test_a_failed_request_is_null_and_not_wrong(tmp_path: Path):
+    asked = problems(2)
+    made = [
+        Prediction(asked[0].id, "f", None, None, (), {"greedy": "refused: too long"}),
+        Prediction(asked[1].id, "f", answer(False), None, (), {}),
+    ]
+    write_predictions(tmp_path / FILE_NAME, asked, made)
+    rows = read_predictions(tmp_path, ["correct", "failures", "blind_correct"])
+    assert [row["correct"] for row in rows] == [None, False]
+    assert [row["blind_correct"] for row in rows] == [None, None]
+    assert "too long" in rows[0]["failures"]
+
+
+def test_datasets_opens_the_file_with_decoded_pictures(tmp_path: Path):
+    asked = problems(3)
+    write_predictions(tmp_path / FILE_NAME, asked, predictions(asked, 1.0, seed=0))
+    opened = datasets.Dataset.from_parquet(
+        str(tmp_path / FILE_NAME), cache_dir=str(tmp_path / "cache")
+    )
+    assert opened[0]["images"][0].size == (96, 96)
+    assert opened["correct"][:] == [True, True, True]
+
+
+def test_a_write_that_breaks_off_leaves_the_old_file(tmp_path: Path):
+    asked = problems(ROW_GROUP + 1)
+    made = predictions(asked, 1.0, seed=0)
+    write_predictions(tmp_path / FILE_NAME, asked[:1], made[:1])
+    with pytest.raises(IndexError):
+        write_predictions(tmp_path / FILE_NAME, asked[:-1], made)
+    assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
+    assert len(read_predictions(tmp_path)) == 1
+
+
+def test_a_folder_that_refuses_the_file_is_one_sentence(tmp_path: Path):
+    (tmp_path / "taken").write_text("a file where the folder should be")
+    asked = problems(1)
+    with pytest.raises(StorageError, match="could not write"):
+        write_predictions(tmp_path / "taken" / FILE_NAME, asked, predictions(asked, 1.0, seed=0))
+
+
+@pytest.mark.parametrize("content", [None, b"not parquet"])
+def test_an_unreadable_file_says_what_to_do(tmp_path: Path, content: bytes | None):
+    if content is not None:
+        (tmp_path / FILE_NAME).write_bytes(content)
+    with pytest.raises(DataError, match="evaluate again"):
+        list(iterate_predictions(tmp_path))

@@ -1,0 +1,228 @@
+"""A policy, on held-out problems: greedy, blind, and sampled for pass@k.
+
+Three passes over the same problems, all requests in one bounded window:
+    greedy    temperature 0, one sample: the accuracy that is reported and compared;
+    blind     the same with the picture replaced by a white one: what the text alone gives away;
+    sampled   k samples at the training temperature, seeded by problem: pass@k.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import tinker
+
+from visual_r1.config import RunConfig
+from visual_r1.data.problem import Problem
+from visual_r1.errors import BackendError, DataError, RequestRefused
+from visual_r1.evaluation.metrics import Answer, Conditions, Prediction, Report, measure
+from visual_r1.evaluation.predictions import FILE_NAME, write_predictions
+from visual_r1.evaluation.window import WINDOW, answered
+from visual_r1.grading import GRADER_VERSION, extract_answer
+from visual_r1.hashing import stable_seed
+from visual_r1.models.processor import Processor
+from visual_r1.progress import Progress
+from visual_r1.prompts.prompts import Prompter
+from visual_r1.remote import Watch, nothing_to_watch
+from visual_r1.rewards import RewardInput, score
+from visual_r1.rl.rollouts import Policy, response_text
+from visual_r1.storage import write_json
+
+REPORT_NAME = "report.json"
+Pass = Literal["greedy", "blind", "sampled"]
+Key = tuple[Pass, int]  # a pass and the index of a problem
+
+# Beyond this share of refused requests the rest is no fair sample of the problems any more.
+MOST_REFUSED = 0.1
+
+
+def evaluate(
+    sampler: tinker.SamplingClient,
+    prompter: Prompter,
+    processor: Processor,
+    problems: Sequence[Problem],
+    config: RunConfig,
+    sampler_path: str,
+    out_dir: Path,
+    progress: Progress,
+    *,
+    dataset_digest: str = "",
+    watch: Watch = nothing_to_watch,
+    window: int = WINDOW,
+) -> Report:
+    """Evaluate `sampler` on `problems` (the first `evaluation.problems` of them) into `out_dir`.
+
+    Writes `predictions.parquet`, and last `report.json`: its presence means that the evaluation is
+    complete. A request that the server refuses is counted as failed and leaves `n`. Where more
+    than a tenth are refused, or the server fails, `BackendError` is raised and nothing is written.
+    `watch` is called about once a second while waiting, and raises when the server has died.
+    """
+    policy = Policy(prompter, processor, config, watch)
+    count = min(len(problems), config.evaluation.problems or len(problems))
+    if count == 0:
+        raise DataError("There is no problem to evaluate on: the test split is empty.")
+    passes: tuple[Pass, ...] = ("greedy", "sampled")
+    if config.evaluation.blind:
+        passes = ("greedy", "blind", "sampled")
+    keys: list[Key] = [(name, index) for name in passes for index in range(count)]
+
+    what = f"the evaluation {out_dir.name!r}"
+    answers = _Answers()
+    progress.start(f"evaluate {out_dir.name}", len(keys), "requests")
+    sent = ((key, _send(sampler, policy, problems[key[1]], key[0])) for key in keys)
+    for key, response in answered(sent, what, watch, window=window):
+        answers.take(policy, problems[key[1]], key, response)
+        progress.advance(1, accuracy=answers.accuracy_so_far)
+    _require_most(answers, keys, what)
+
+    predictions = [answers.prediction(problems[index], index) for index in range(count)]
+    report = measure(predictions, _conditions(config, sampler_path, dataset_digest))
+    _write(out_dir, problems, predictions, report)
+    progress.finish(_in_a_line(report))
+    return report
+
+
+def _send(
+    sampler: tinker.SamplingClient, policy: Policy, problem: Problem, name: Pass
+) -> "tinker.APIFuture[tinker.SampleResponse]":
+    config = policy.config
+    prompt = policy.prompter.model_input(problem, image="blank" if name == "blind" else "full")
+    params = tinker.SamplingParams(
+        max_tokens=config.sampling.max_new_tokens,
+        temperature=config.sampling.temperature if name == "sampled" else 0.0,
+        seed=stable_seed("evaluation", config.evaluation.seed, problem.id, name),
+        stop=policy.processor.stop_token_ids,
+    )
+    samples = config.evaluation.samples if name == "sampled" else 1
+    return sampler.sample(prompt, num_samples=samples, sampling_params=params)
+
+
+@dataclass
+class _Answers:
+    """What has come back so far, by pass and problem."""
+
+    graded: dict[Key, tuple[Answer, ...]] = field(default_factory=dict[Key, tuple[Answer, ...]])
+    refused: dict[Key, str] = field(default_factory=dict[Key, str])
+    greedy_right: int = 0
+    greedy_n: int = 0
+
+    def take(
+        self,
+        policy: Policy,
+        problem: Problem,
+        key: Key,
+        response: tinker.SampleResponse | RequestRefused,
+    ) -> None:
+        if isinstance(response, RequestRefused):
+            self.refused[key] = str(response)
+            return
+        name = key[0]
+        asked = policy.config.evaluation.samples if name == "sampled" else 1
+        if len(response.sequences) != asked:
+            raise BackendError(
+                f"The server returned {len(response.sequences)} of {asked} samples for problem "
+                f"{problem.id} ({name} pass); pass@k would be wrong, so the evaluation stops."
+            )
+        answers = tuple(
+            grade_answer(policy, problem, sequence, both_roundings=name == "greedy")
+            for sequence in response.sequences
+        )
+        self.graded[key] = answers
+        if name == "greedy":
+            self.greedy_n += 1
+            self.greedy_right += answers[0].right
+
+    @property
+    def accuracy_so_far(self) -> float:
+        return self.greedy_right / max(self.greedy_n, 1)
+
+    def prediction(self, problem: Problem, index: int) -> Prediction:
+        names: tuple[Pass, ...] = ("greedy", "blind", "sampled")
+        return Prediction(
+            id=problem.id,
+            family=problem.family,
+            greedy=next(iter(self.graded.get(("greedy", index), ())), None),
+            blind=next(iter(self.graded.get(("blind", index), ())), None),
+            sampled=self.graded.get(("sampled", index), ()),
+            failures={n: self.refused[n, index] for n in names if (n, index) in self.refused},
+        )
+
+
+def grade_answer(
+    policy: Policy, problem: Problem, sequence: tinker.SampledSequence, *, both_roundings: bool
+) -> Answer:
+    """Grade one sampled response as training does, and on demand under both roundings."""
+    reward = policy.config.reward
+    response = response_text(policy.processor, sequence.tokens)
+    truncated = sequence.stop_reason == "length"
+    sample = RewardInput(problem, response, truncated, 0, policy.prompter.opens_think)
+    scored = score(reward, sample)
+    exact = rounded = None
+    if both_roundings:
+        other = "exact" if reward.rounding == "rounded" else "rounded"
+        again = score(reward.model_copy(update={"rounding": other}), sample)
+        verdicts = {reward.rounding: scored.grade.verdict, other: again.grade.verdict}
+        exact, rounded = verdicts["exact"] == "right", verdicts["rounded"] == "right"
+    return Answer(
+        response=response,
+        extracted=extract_answer(response),
+        verdict=scored.grade.verdict,
+        reason=scored.grade.reason,
+        right_exact=exact,
+        right_rounded=rounded,
+        format_ok=scored.components["format"] > 0,
+        grounded=scored.components["visual_grounding"] > 0,
+        truncated=truncated,
+        tokens=len(sequence.tokens),
+    )
+
+
+def _require_most(answers: _Answers, keys: Sequence[Key], what: str) -> None:
+    refused = len(answers.refused)
+    if refused > MOST_REFUSED * len(keys):
+        first = next(iter(answers.refused.values()))
+        raise BackendError(
+            f"{refused} of {len(keys)} requests of {what} were refused, too many for the rest to "
+            f"be a fair sample; the first with: {first}"
+        )
+
+
+def _conditions(config: RunConfig, sampler_path: str, dataset_digest: str) -> Conditions:
+    return Conditions(
+        sampler_path=sampler_path,
+        model=config.model.name,
+        dataset_digest=dataset_digest,
+        seed=config.evaluation.seed,
+        k=config.evaluation.samples,
+        temperature=config.sampling.temperature,
+        max_new_tokens=config.sampling.max_new_tokens,
+        template=config.prompt.template,
+        rounding=config.reward.rounding,
+        grader_version=str(GRADER_VERSION),
+        blind=config.evaluation.blind,
+    )
+
+
+def _write(
+    out_dir: Path,
+    problems: Sequence[Problem],
+    predictions: Sequence[Prediction],
+    report: Report,
+) -> None:
+    # The report of an earlier evaluation must not vouch for half-written new predictions.
+    (out_dir / REPORT_NAME).unlink(missing_ok=True)
+    write_predictions(out_dir / FILE_NAME, problems, predictions)
+    write_json(out_dir / REPORT_NAME, report.to_json())
+
+
+def _in_a_line(report: Report) -> str:
+    low, high = report.accuracy_ci95
+    parts = [
+        f"accuracy {report.accuracy:.1%} [{low:.1%}, {high:.1%}]",
+        f"pass@{report.k} {report.pass_at_k:.1%}",
+    ]
+    if report.blind_accuracy is not None:
+        parts.append(f"blind {report.blind_accuracy:.1%}")
+    failed = sum(report.failed.values())
+    return "  ".join([*parts, *([f"{failed} requests failed"] if failed else [])])

@@ -1,0 +1,222 @@
+"""A report: what an evaluation found, counted from graded predictions.
+
+What enters `n`. A problem counts when its greedy request was answered: right, wrong, truncated and
+given up by the grader alike, the last three as not right. A request that failed on the way says
+nothing about the policy: it leaves `n` and is counted in `failed`. The sampled and the blind pass
+keep their own counts by the same rule.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from visual_r1.evaluation.statistics import Interval, mean_pass_at_k, wilson
+
+Verdict = Literal["right", "wrong", "gave_up"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One graded response.
+
+    `verdict` is under the rounding of the run; `right_exact` and `right_rounded` are the two ways
+    to compare, which are looked at for the greedy pass alone (else None).
+    """
+
+    response: str
+    extracted: str | None
+    verdict: Verdict
+    reason: str
+    right_exact: bool | None
+    right_rounded: bool | None
+    format_ok: bool
+    grounded: bool
+    truncated: bool
+    tokens: int
+
+    @property
+    def right(self) -> bool:
+        """Whether the answer counts, under the rounding of the run."""
+        return self.verdict == "right"
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a policy answered to one problem; None or empty where the request failed or was not
+    made, with the failures' messages by pass in `failures`."""
+
+    id: str
+    family: str
+    greedy: Answer | None
+    blind: Answer | None
+    sampled: tuple[Answer, ...]
+    failures: Mapping[str, str]
+
+    @property
+    def sampled_correct(self) -> int:
+        """How many of the samples are right."""
+        return sum(answer.right for answer in self.sampled)
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """Under which an evaluation was made: what two reports must share to be compared."""
+
+    sampler_path: str
+    model: str
+    dataset_digest: str
+    seed: int
+    k: int
+    temperature: float
+    max_new_tokens: int
+    template: str
+    rounding: str
+    grader_version: str
+    blind: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """`correct` of `n`, with Wilson's 95 % interval; `value` is 0 where n is 0."""
+
+    correct: int
+    n: int
+
+    @property
+    def value(self) -> float:
+        return self.correct / self.n if self.n else 0.0
+
+    @property
+    def ci95(self) -> Interval:
+        return wilson(self.correct, self.n)
+
+    @classmethod
+    def of(cls, answers: Iterable[Answer], holds: Callable[[Answer], bool]) -> "Rate":
+        """The share of `answers` for which `holds` is true."""
+        outcomes = [holds(answer) for answer in answers]
+        return cls(sum(outcomes), len(outcomes))
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """An evaluation as `report.json` holds it. Shares go from 0 to 1; intervals are [low, high].
+
+    `pass_at` maps m to the unbiased pass@m for m = 1, 2, 4 ... k, from the k samples of each
+    problem; `pass_at_k` is its last value and `sampled_accuracy` its first. `blind_accuracy` is
+    None where the blind control was switched off.
+    """
+
+    n: int
+    correct: int
+    accuracy: float
+    accuracy_ci95: Interval
+    accuracy_exact: float
+    accuracy_rounded: float
+    format_rate: float
+    visual_grounding_rate: float
+    k: int
+    pass_at_k: float
+    pass_at_k_ci95: Interval
+    pass_at: Mapping[str, float]
+    sampled_n: int
+    sampled_accuracy: float
+    sampled_accuracy_ci95: Interval
+    blind_n: int
+    blind_accuracy: float | None
+    blind_accuracy_ci95: Interval | None
+    mean_response_tokens: float
+    truncated: int
+    gave_up: int
+    failed: Mapping[str, int]
+    by_family: Mapping[str, Mapping[str, Any]]
+    conditions: Conditions
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `report.json`: the conditions stand flat beside the results, and
+        `pass_at_8` (with the run's k) stands beside `pass_at_k`."""
+        flat = asdict(self)
+        flat.update(flat.pop("conditions"))
+        flat[f"pass_at_{self.k}"] = self.pass_at_k
+        return flat
+
+
+def measure(predictions: Sequence[Prediction], conditions: Conditions) -> Report:
+    """Count `predictions` into a report."""
+    greedy = [p.greedy for p in predictions if p.greedy is not None]
+    accuracy = Rate.of(greedy, lambda answer: answer.right)
+    blind = _blind_rate(predictions)
+    counts = _sample_counts(predictions)
+    k = conditions.k
+    last, first = mean_pass_at_k(counts, k), mean_pass_at_k(counts, 1)
+    return Report(
+        n=accuracy.n,
+        correct=accuracy.correct,
+        accuracy=accuracy.value,
+        accuracy_ci95=accuracy.ci95,
+        accuracy_exact=Rate.of(greedy, lambda answer: answer.right_exact is True).value,
+        accuracy_rounded=Rate.of(greedy, lambda answer: answer.right_rounded is True).value,
+        format_rate=Rate.of(greedy, lambda answer: answer.format_ok).value,
+        visual_grounding_rate=Rate.of(greedy, lambda answer: answer.grounded).value,
+        k=k,
+        pass_at_k=last.value,
+        pass_at_k_ci95=last.ci95,
+        pass_at={str(m): mean_pass_at_k(counts, m).value for m in _powers_up_to(k)},
+        sampled_n=len(counts),
+        sampled_accuracy=first.value,
+        sampled_accuracy_ci95=first.ci95,
+        blind_n=blind.n,
+        blind_accuracy=blind.value if conditions.blind else None,
+        blind_accuracy_ci95=blind.ci95 if conditions.blind else None,
+        mean_response_tokens=math.fsum(a.tokens for a in greedy) / max(len(greedy), 1),
+        truncated=sum(answer.truncated for answer in greedy),
+        gave_up=sum(answer.verdict == "gave_up" for answer in greedy),
+        failed=_failures(predictions),
+        by_family=_by_family(predictions, conditions),
+        conditions=conditions,
+    )
+
+
+def _blind_rate(predictions: Sequence[Prediction]) -> Rate:
+    return Rate.of((p.blind for p in predictions if p.blind is not None), lambda a: a.right)
+
+
+def _sample_counts(predictions: Sequence[Prediction]) -> list[tuple[int, int]]:
+    """(samples, right ones) of each problem whose samples came."""
+    return [(len(p.sampled), p.sampled_correct) for p in predictions if p.sampled]
+
+
+def _powers_up_to(k: int) -> list[int]:
+    """1, 2, 4 ... and k itself."""
+    return sorted({2**i for i in range(k.bit_length())} | {k})
+
+
+def _failures(predictions: Sequence[Prediction]) -> dict[str, int]:
+    """How many requests failed, by pass."""
+    return {
+        name: sum(name in prediction.failures for prediction in predictions)
+        for name in ("greedy", "sampled", "blind")
+    }
+
+
+def _by_family(
+    predictions: Sequence[Prediction], conditions: Conditions
+) -> dict[str, dict[str, Any]]:
+    families: dict[str, list[Prediction]] = {}
+    for prediction in predictions:
+        families.setdefault(prediction.family, []).append(prediction)
+    return {name: _family(families[name], conditions) for name in sorted(families)}
+
+
+def _family(members: Sequence[Prediction], conditions: Conditions) -> dict[str, Any]:
+    greedy = Rate.of((p.greedy for p in members if p.greedy is not None), lambda a: a.right)
+    counts = _sample_counts(members)
+    return {
+        "n": greedy.n,
+        "correct": greedy.correct,
+        "accuracy": greedy.value,
+        "accuracy_ci95": greedy.ci95,
+        "pass_at_k": mean_pass_at_k(counts, conditions.k).value,
+        "sampled_accuracy": mean_pass_at_k(counts, 1).value,
+        "blind_accuracy": _blind_rate(members).value if conditions.blind else None,
+    }
