@@ -1,0 +1,57 @@
+"""A flow as a command: flags in, an exit status out, one sentence where something is wrong."""
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.markup import escape
+
+from visual_r1.backend import open_backend, unused_key_note
+from visual_r1.command_line import load_config
+from visual_r1.config import RunConfig
+from visual_r1.errors import VisualR1Error
+from visual_r1.run_folder import open_run_folder
+
+INTERRUPTED = 130
+
+
+def run_as_command(
+    flow: Callable[[RunConfig], object], arguments: Sequence[str] | None = None
+) -> int:
+    """Run `flow` with the configuration of the command line; the exit status.
+
+    What is wrong with the configuration, the run's folder or the server is found before Prefect
+    starts, and the embedded engine loads while it does.
+    """
+    console = Console(stderr=True)
+    _show_warnings(console)
+    try:
+        config = load_config(arguments)
+        if note := unused_key_note(config, os.environ):
+            console.print(f"[yellow]note[/]: {note}", soft_wrap=True)
+        with open_run_folder(config) as run_dir:
+            is_done = (run_dir / "summary.json").exists()
+        with open_backend(config) as backend:
+            if not is_done:
+                backend.begin()
+            flow(config)
+    except VisualR1Error as error:
+        console.print("[bold red]error[/]:", escape(str(error)), soft_wrap=True)
+        return 1
+    except KeyboardInterrupt:
+        console.print("Stopped. The same command goes on from the last checkpoint.")
+        return INTERRUPTED
+    return 0
+
+
+def _show_warnings(console: Console) -> None:
+    """The library's warnings go to the terminal as sentences; Prefect's own go to its records."""
+    handler = RichHandler(
+        logging.WARNING, console, show_time=False, show_path=False, show_level=False
+    )
+    handler.setFormatter(logging.Formatter("note: %(message)s"))
+    logger = logging.getLogger("visual_r1")
+    logger.addHandler(handler)
+    logger.propagate = False

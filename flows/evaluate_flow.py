@@ -1,0 +1,46 @@
+"""Any checkpoint, or the base model, to an evaluation on the test problems.
+
+    python flows/evaluate_flow.py --name base
+    python flows/evaluate_flow.py --name step-40 --sampler-path tinker://…/sampler_weights/step-000040
+
+The result is in the run's folder under `evaluations/<name>/`.
+"""
+
+import argparse
+import sys
+
+from tasks.environment import settle_prefect
+
+settle_prefect()
+
+from prefect import flow  # noqa: E402
+
+from flows.command import run_as_command  # noqa: E402
+from tasks.evaluate import evaluate as evaluate_checkpoint  # noqa: E402
+from tasks.prepare import prepare  # noqa: E402
+from tasks.temporary_server import guard_temporary_server  # noqa: E402
+from visual_r1.backend import open_backend  # noqa: E402
+from visual_r1.config import RunConfig  # noqa: E402
+from visual_r1.run_folder import open_run_folder  # noqa: E402
+
+
+@flow(name="evaluate", on_running=[guard_temporary_server])
+def evaluate(
+    config: RunConfig, name: str = "base", sampler_path: str | None = None
+) -> dict[str, object]:
+    """Evaluate `sampler_path`, or the base model; returns where the report is."""
+    with open_run_folder(config), open_backend(config):
+        return evaluate_checkpoint(config, prepare(config), name, sampler_path)
+
+
+def main() -> int:
+    """The command: its own two flags, then those of every flow."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--name", default="base")
+    parser.add_argument("--sampler-path")
+    own, flags = parser.parse_known_args()
+    return run_as_command(lambda config: evaluate(config, own.name, own.sampler_path), flags)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""A checkpoint, or the base model, on the test problems."""
+
+import json
+from pathlib import Path
+
+from prefect import task
+from prefect.context import TaskRunContext
+
+from tasks.caching import Result, cache_key, run_verified, worth_retrying
+from visual_r1.backend import open_backend
+from visual_r1.config import RunConfig
+from visual_r1.data.dataset import Dataset
+from visual_r1.evaluation.evaluate import REPORT_NAME
+from visual_r1.evaluation.evaluate import evaluate as evaluate_policy
+from visual_r1.progress import open_progress
+from visual_r1.rl.chunk import open_policy
+
+VERSION = 1
+
+
+def evaluate(
+    config: RunConfig, dataset: Dataset, name: str, sampler_path: str | None = None
+) -> Result:
+    """The report `evaluations/<name>`; `sampler_path` None is the base model."""
+    return run_verified(_evaluate, _complete, config, dataset, name, sampler_path)
+
+
+def _key(_: TaskRunContext, parameters: Result) -> str:
+    config: RunConfig = parameters["config"]
+    dataset: Dataset = parameters["dataset"]
+    identity = config.identity()
+    return cache_key(
+        "evaluate",
+        VERSION,
+        run=str(config.run_dir.absolute()),
+        name=parameters["name"],
+        sampler_path=parameters["sampler_path"],
+        dataset=dataset.digest,
+        what={key: identity[key] for key in ("model", "prompt", "sampling", "evaluation")},
+        reward=identity["reward"],
+    )
+
+
+@task(
+    name="evaluate",
+    task_run_name="evaluate {name}",
+    retries=3,
+    retry_delay_seconds=[2, 30, 300],
+    retry_condition_fn=worth_retrying,
+    cache_key_fn=_key,
+    persist_result=True,
+    result_serializer="json",
+)
+def _evaluate(config: RunConfig, dataset: Dataset, name: str, sampler_path: str | None) -> Result:
+    folder = config.run_dir / "evaluations" / name
+    with open_backend(config) as backend, open_progress() as progress:
+        policy = open_policy(config, backend)
+        evaluate_policy(
+            backend.sampler(sampler_path),
+            policy.prompter,
+            policy.processor,
+            dataset.problems("test"),
+            config,
+            sampler_path or config.model.name,
+            folder,
+            progress,
+            dataset_digest=dataset.digest,
+            watch=policy.watch,
+        )
+    return {"folder": str(folder), "sampler_path": sampler_path or config.model.name}
+
+
+def _complete(result: Result) -> bool:
+    report = Path(result["folder"]) / REPORT_NAME
+    if not report.exists():
+        return False
+    return json.loads(report.read_text())["sampler_path"] == result["sampler_path"]

@@ -1,0 +1,47 @@
+"""A dataset source to a dataset folder."""
+
+from pathlib import Path
+
+from prefect import task
+from prefect.context import TaskRunContext
+
+from tasks.caching import Result, cache_key, run_verified, worth_retrying
+from visual_r1.config import RunConfig
+from visual_r1.data.dataset import Dataset, open_dataset
+from visual_r1.data.dataset import prepare as prepare_dataset
+from visual_r1.errors import DataError
+from visual_r1.progress import open_progress
+
+VERSION = 1
+
+
+def prepare(config: RunConfig) -> Dataset:
+    """The dataset of `config`, prepared where it is not there yet."""
+    return open_dataset(Path(run_verified(_prepare, _complete, config)["folder"]))
+
+
+def _key(_: TaskRunContext, parameters: Result) -> str:
+    config: RunConfig = parameters["config"]
+    return cache_key("prepare", VERSION, data=config.data, output_dir=config.output_dir.absolute())
+
+
+@task(
+    name="prepare",
+    retries=2,
+    retry_delay_seconds=[5, 60],
+    retry_condition_fn=worth_retrying,
+    cache_key_fn=_key,
+    persist_result=True,
+    result_serializer="json",
+)
+def _prepare(config: RunConfig) -> Result:
+    with open_progress() as progress:
+        dataset = prepare_dataset(config.data, config.output_dir, progress)
+    return {"folder": str(dataset.folder), "digest": dataset.digest}
+
+
+def _complete(result: Result) -> bool:
+    try:
+        return open_dataset(Path(result["folder"])).digest == result["digest"]
+    except DataError:
+        return False

@@ -1,0 +1,81 @@
+"""The steps between two checkpoints: the unit of retry, and of caching."""
+
+from dataclasses import asdict
+
+from prefect import task
+from prefect.context import TaskRunContext
+
+from tasks.caching import Result, cache_key, run_verified, worth_retrying
+from visual_r1.backend import open_backend
+from visual_r1.config import RunConfig
+from visual_r1.data.dataset import Dataset
+from visual_r1.evaluation.tracking import track_steps
+from visual_r1.ledger import Ledger, LedgerRow
+from visual_r1.progress import open_progress
+from visual_r1.rl.chunk import plan_chunk
+from visual_r1.rl.chunk import train_chunk as run_chunk
+from visual_r1.rl.resume import resume_point
+
+VERSION = 1
+
+
+def settle_ledger(config: RunConfig, dataset: Dataset) -> None:
+    """Set aside the checkpoints that cannot be gone on from, or that the user wants to go behind.
+
+    Asks the server only where steps are left to do.
+    """
+    rows = Ledger(config.run_dir).rows()
+    is_done = bool(rows) and rows[-1].step >= config.train.steps
+    if is_done and config.train.resume_from_step is None:
+        return
+    with open_backend(config) as backend:
+        resume_point(config, backend, dataset, config.run_dir)
+
+
+def train_chunk(config: RunConfig, dataset: Dataset, start: LedgerRow | None) -> LedgerRow:
+    """The checkpoint that follows `start` (None: the beginning), trained where it is not there."""
+    number = plan_chunk(config, start.step if start else 0).number
+
+    def in_ledger(result: Result) -> bool:
+        return any(asdict(row) == result for row in Ledger(config.run_dir).rows())
+
+    return LedgerRow(**run_verified(_train_chunk, in_ledger, config, dataset, start, number))
+
+
+def _key(_: TaskRunContext, parameters: Result) -> str:
+    config: RunConfig = parameters["config"]
+    dataset: Dataset = parameters["dataset"]
+    start: LedgerRow | None = parameters["start"]
+    return cache_key(
+        "train_chunk",
+        VERSION,
+        run=str(config.run_dir.absolute()),
+        config=config.digest(),
+        dataset=dataset.digest,
+        start=start.state_path if start else None,
+        end=plan_chunk(config, start.step if start else 0).end,
+    )
+
+
+@task(
+    name="train_chunk",
+    task_run_name="train_chunk {number}",
+    retries=5,
+    retry_delay_seconds=[2, 10, 60, 300, 900],
+    retry_condition_fn=worth_retrying,
+    cache_key_fn=_key,
+    persist_result=True,
+    result_serializer="json",
+)
+def _train_chunk(
+    config: RunConfig, dataset: Dataset, start: LedgerRow | None, number: int
+) -> Result:
+    del number  # for the name of the task run
+    first = start.step if start else 0
+    done = [row for row in Ledger(config.run_dir).rows() if row.step > first]
+    if done:
+        return asdict(done[0])
+    with open_backend(config) as backend, open_progress() as progress:
+        row = run_chunk(config, backend, dataset, config.run_dir, start, progress)
+    track_steps(config)
+    return asdict(row)

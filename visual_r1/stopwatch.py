@@ -1,0 +1,43 @@
+"""The wall time of a run, over all the times it was started."""
+
+import json
+import time
+from pathlib import Path
+from typing import cast
+
+from visual_r1.errors import RunError
+from visual_r1.storage import write_json
+
+
+class Stopwatch:
+    """Counts on from what the run's earlier invocations took.
+
+    `lap` records the time so far in `wall.json`; of an invocation that was killed, what passed
+    after its last lap is lost, and no more than that.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self._path = run_dir / "wall.json"
+        self._earlier = self._read()
+        self._started = time.monotonic()
+
+    def seconds(self) -> float:
+        """Wall seconds of this invocation and those before it."""
+        return self._earlier + time.monotonic() - self._started
+
+    def lap(self) -> float:
+        """Record the time so far, and return it."""
+        seconds = self.seconds()
+        write_json(self._path, {"seconds": round(seconds, 3)})
+        return seconds
+
+    def _read(self) -> float:
+        if not self._path.exists():
+            return 0.0
+        try:
+            record = cast("dict[str, float]", json.loads(self._path.read_text(encoding="utf-8")))
+            return float(record["seconds"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"{self._path} is damaged ({error}): remove it to count the wall time anew."
+            ) from error
