@@ -1,0 +1,28 @@
+"""The answer out of a response, and whether it is the gold answer.
+
+`grade(response, reference)` gives a verdict — right, wrong, or gave_up — with its reason and the
+version of the grader. The parser is bounded in length, depth and size of numbers, evaluates
+nothing of the response, and answers in well under 10 ms whatever the text.
+"""
+
+from visual_r1.grading.equivalence import Rounding
+from visual_r1.grading.extraction import extract_answer
+from visual_r1.grading.grade import (
+    GRADER_VERSION,
+    Grade,
+    Verdict,
+    grade,
+    grade_answer,
+    is_equivalent,
+)
+
+__all__ = [
+    "GRADER_VERSION",
+    "Grade",
+    "Rounding",
+    "Verdict",
+    "extract_answer",
+    "grade",
+    "grade_answer",
+    "is_equivalent",
+]

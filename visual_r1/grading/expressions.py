@@ -1,0 +1,338 @@
+"""Expressions as trees, and their values.
+
+A value is a `Fraction` as long as everything is rational, so that 15/2, 7.5 and 30/4 are compared
+exactly; a root, π or a function turns it into a 50-digit `Decimal`. Sizes are bounded at every
+operation: nothing here can take long, whatever the text was.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Context, Decimal, DivisionByZero, InvalidOperation, Overflow
+from fractions import Fraction
+from math import isqrt
+
+from visual_r1.grading.spelling import Unreadable
+
+Number = Fraction | Decimal
+
+MAX_BITS = 4096
+MAX_EXPONENT = 100
+
+_CONTEXT = Context(
+    prec=50, Emax=9999, Emin=-9999, traps=[InvalidOperation, DivisionByZero, Overflow]
+)
+PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459")
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """A number as written; `decimals` counts its digits after the point, None without a point."""
+
+    value: Fraction
+    decimals: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """π."""
+
+
+@dataclass(frozen=True, slots=True)
+class Binary:
+    """`operator` is one of + - * / ^."""
+
+    operator: str
+    left: "Expression"
+    right: "Expression"
+
+
+@dataclass(frozen=True, slots=True)
+class Negative:
+    inside: "Expression"
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    inside: "Expression"
+    index: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A function: abs, sin, cos, tan, csc, sec, cot, asin, acos, atan, ln, log."""
+
+    name: str
+    inside: "Expression"
+
+
+@dataclass(frozen=True, slots=True)
+class Degree:
+    """`inside` marked with a degree sign: the number itself, except inside a function."""
+
+    inside: "Expression"
+
+
+Expression = Literal | Variable | Constant | Binary | Negative | Root | Call | Degree
+
+
+class Undefined(Exception):
+    """The expression has no real value here: a division by zero, the root of a negative number."""
+
+
+def children(expression: Expression) -> tuple[Expression, ...]:
+    """The direct parts of an expression."""
+    match expression:
+        case Binary(_, left, right):
+            return left, right
+        case Negative(inside) | Root(inside, _) | Call(_, inside) | Degree(inside):
+            return (inside,)
+        case _:
+            return ()
+
+
+def contains(expression: Expression, kind: type) -> bool:
+    """Whether a node of type `kind` is anywhere in the tree."""
+    return isinstance(expression, kind) or any(contains(c, kind) for c in children(expression))
+
+
+def variables(expression: Expression) -> frozenset[str]:
+    """The names of all variables."""
+    if isinstance(expression, Variable):
+        return frozenset((expression.name,))
+    return frozenset[str]().union(*(variables(child) for child in children(expression)))
+
+
+def evaluate(expression: Expression, at: Mapping[str, Fraction] | None = None) -> Number:
+    """The value of `expression`, its variables taken from `at`.
+
+    Raises:
+        Undefined: no real value there.
+        Unreadable: the value is beyond the limits of size.
+    """
+    try:
+        return _evaluate(expression, at or {})
+    except (InvalidOperation, DivisionByZero, ZeroDivisionError) as error:
+        raise Undefined("division by zero or no real value") from error
+    except Overflow as error:
+        raise Unreadable("the value is too large") from error
+
+
+def to_decimal(value: Number) -> Decimal:
+    """A 50-digit decimal of `value`."""
+    if isinstance(value, Decimal):
+        return value
+    return _CONTEXT.divide(Decimal(value.numerator), Decimal(value.denominator))
+
+
+def difference(left: Number, right: Number) -> Number:
+    """left − right, exact where both are fractions."""
+    return _plus(left, negated(right))
+
+
+def negated(value: Number) -> Number:
+    """−value, without rounding."""
+    return value.copy_negate() if isinstance(value, Decimal) else -value
+
+
+def magnitude(value: Number) -> Number:
+    """|value|, without rounding."""
+    return value.copy_abs() if isinstance(value, Decimal) else abs(value)
+
+
+def product(left: Number, right: Number) -> Number:
+    """left · right, exact where both are fractions."""
+    if isinstance(left, Fraction) and isinstance(right, Fraction):
+        return _bounded(left * right)
+    return _CONTEXT.multiply(to_decimal(left), to_decimal(right))
+
+
+def quotient(left: Number, right: Number) -> Number:
+    """left / right, exact where both are fractions. Raises `Undefined` where right is 0."""
+    if right == 0:
+        raise Undefined("division by zero")
+    if isinstance(left, Fraction) and isinstance(right, Fraction):
+        return _bounded(left / right)
+    return _CONTEXT.divide(to_decimal(left), to_decimal(right))
+
+
+def _plus(left: Number, right: Number) -> Number:
+    if isinstance(left, Fraction) and isinstance(right, Fraction):
+        return _bounded(left + right)
+    return _CONTEXT.add(to_decimal(left), to_decimal(right))
+
+
+def _evaluate(expression: Expression, at: Mapping[str, Fraction]) -> Number:
+    match expression:
+        case Literal(value, _):
+            return value
+        case Variable(name):
+            return at[name]
+        case Constant():
+            return PI
+        case Negative(inside):
+            return negated(_evaluate(inside, at))
+        case Degree(inside):
+            return _evaluate(inside, at)
+        case Root(inside, index):
+            return _root(_evaluate(inside, at), index)
+        case Call(name, inside):
+            return _call(name, inside, at)
+        case Binary(operator, left, right):
+            return _OPERATIONS[operator](_evaluate(left, at), _evaluate(right, at))
+
+
+def _power(base: Number, exponent: Number) -> Number:
+    if isinstance(exponent, Decimal):
+        exponent = Fraction(exponent) if exponent == exponent.to_integral_value() else exponent
+    if magnitude(exponent) > MAX_EXPONENT:
+        raise Unreadable(f"an exponent beyond {MAX_EXPONENT}")
+    if isinstance(exponent, Fraction) and exponent.denominator == 1:
+        return _integer_power(base, exponent.numerator)
+    if base < 0:
+        raise Undefined("a fractional power of a negative number")
+    if base == 0:
+        if exponent < 0:
+            raise Undefined("division by zero")
+        return Fraction(0)
+    if isinstance(exponent, Fraction) and exponent.denominator in (2, 3, 4):
+        return _integer_power(_root(base, exponent.denominator), exponent.numerator)
+    return _CONTEXT.power(to_decimal(base), to_decimal(exponent))
+
+
+def _integer_power(base: Number, exponent: int) -> Number:
+    if base == 0 and exponent <= 0:
+        raise Undefined("0 to a power that is not positive")
+    if isinstance(base, Decimal):
+        return _CONTEXT.power(base, Decimal(exponent))
+    bits = max(base.numerator.bit_length(), base.denominator.bit_length())
+    if bits * abs(exponent) > MAX_BITS:
+        raise Unreadable("the value is too large")
+    return base**exponent
+
+
+def _root(value: Number, index: int) -> Number:
+    if value < 0:
+        if index % 2:
+            return negated(_root(negated(value), index))
+        raise Undefined("the root of a negative number")
+    if isinstance(value, Fraction):
+        top, low = _whole_root(value.numerator, index), _whole_root(value.denominator, index)
+        if top is not None and low is not None:
+            return Fraction(top, low)
+    if index == 2:
+        return _CONTEXT.sqrt(to_decimal(value))
+    if value == 0:
+        return Fraction(0)
+    return _CONTEXT.power(to_decimal(value), _CONTEXT.divide(Decimal(1), Decimal(index)))
+
+
+def _whole_root(value: int, index: int) -> int | None:
+    """The exact root of a whole number, None where it has none."""
+    if index == 2:
+        root = isqrt(value)
+    elif value.bit_length() <= 50 * index:
+        root = round(value ** (1 / index)) if value.bit_length() < 1000 else 0
+    else:
+        return None
+    return root if root**index == value else None
+
+
+def _call(name: str, inside: Expression, at: Mapping[str, Fraction]) -> Number:
+    value = _evaluate(inside, at)
+    if name == "abs":
+        return magnitude(value)
+    if name in ("ln", "log"):
+        if value <= 0:
+            raise Undefined("the logarithm of a number that is not positive")
+        return (_CONTEXT.ln if name == "ln" else _CONTEXT.log10)(to_decimal(value))
+    if name in _INVERSE:
+        return _INVERSE[name](to_decimal(value))
+    # Bare numbers are degrees, as in school geometry; what holds π is radians.
+    degrees = contains(inside, Degree) or not contains(inside, Constant)
+    if magnitude(value) > 10**6:
+        raise Unreadable("an angle beyond 10^6")
+    angle = to_decimal(value)
+    if degrees:
+        angle = _CONTEXT.divide(_CONTEXT.multiply(angle, PI), Decimal(180))
+    return _ratio(name, _sine(angle), _sine(_CONTEXT.add(angle, _CONTEXT.divide(PI, Decimal(2)))))
+
+
+def _ratio(name: str, sine: Decimal, cosine: Decimal) -> Decimal:
+    top, low = {
+        "sin": (sine, Decimal(1)),
+        "cos": (cosine, Decimal(1)),
+        "tan": (sine, cosine),
+        "cot": (cosine, sine),
+        "sec": (Decimal(1), cosine),
+        "csc": (Decimal(1), sine),
+    }[name]
+    if low.copy_abs() < Decimal("1e-20"):
+        raise Undefined("a pole")
+    return _CONTEXT.divide(top, low)
+
+
+def _sine(angle: Decimal) -> Decimal:
+    """Taylor's series after taking whole turns away; good to 20 digits up to 10^6 radians."""
+    turn = _CONTEXT.multiply(PI, Decimal(2))
+    angle = _CONTEXT.remainder_near(angle, turn)
+    square = _CONTEXT.multiply(angle, angle)
+    term = total = angle
+    for n in range(2, 60, 2):
+        term = _CONTEXT.divide(_CONTEXT.multiply(term, square.copy_negate()), Decimal(n * (n + 1)))
+        total = _CONTEXT.add(total, term)
+    return total
+
+
+def _arctangent(value: Decimal) -> Decimal:
+    """In degrees. The argument is halved (in angle) until the series runs fast."""
+    halvings = 0
+    while value.copy_abs() > Decimal("0.1"):
+        root = _CONTEXT.sqrt(_CONTEXT.add(Decimal(1), _CONTEXT.multiply(value, value)))
+        value = _CONTEXT.divide(value, _CONTEXT.add(Decimal(1), root))
+        halvings += 1
+    square = _CONTEXT.multiply(value, value)
+    power = total = value
+    for n in range(3, 60, 2):
+        power = _CONTEXT.multiply(power, square.copy_negate())
+        total = _CONTEXT.add(total, _CONTEXT.divide(power, Decimal(n)))
+    turns = _CONTEXT.multiply(total, Decimal(2**halvings))
+    return _CONTEXT.divide(_CONTEXT.multiply(turns, Decimal(180)), PI)
+
+
+def _arcsine(value: Decimal) -> Decimal:
+    if value.copy_abs() > 1:
+        raise Undefined("the arcsine of a number beyond 1")
+    if value.copy_abs() == 1:
+        return _CONTEXT.multiply(value, Decimal(90))
+    rest = _CONTEXT.sqrt(_CONTEXT.subtract(Decimal(1), _CONTEXT.multiply(value, value)))
+    return _arctangent(_CONTEXT.divide(value, rest))
+
+
+def _arccosine(value: Decimal) -> Decimal:
+    return _CONTEXT.subtract(Decimal(90), _arcsine(value))
+
+
+def _bounded(value: Fraction) -> Fraction:
+    if max(value.numerator.bit_length(), value.denominator.bit_length()) > MAX_BITS:
+        raise Unreadable("the value is too large")
+    return value
+
+
+_OPERATIONS: Mapping[str, Callable[[Number, Number], Number]] = {
+    "+": _plus,
+    "-": difference,
+    "*": product,
+    "/": quotient,
+    "^": _power,
+}
+
+_INVERSE: Mapping[str, Callable[[Decimal], Decimal]] = {
+    "asin": _arcsine,
+    "acos": _arccosine,
+    "atan": _arctangent,
+}

@@ -1,0 +1,59 @@
+"""The answer out of a response.
+
+What stands inside `<think>` is ignored, tags included. After it: exactly one `<answer>`, its
+`\\boxed{}` unwrapped; else, where there is no `<answer>` at all, exactly one `\\boxed{}`; else
+none. All scans are linear in the length of the response.
+"""
+
+from visual_r1.grading.spelling import matching_brace, unboxed
+
+_OPEN, _CLOSE = "<think>", "</think>"
+
+
+def extract_answer(response: str) -> str | None:
+    """The text of the answer in `response`, stripped; None where there is none or more than one.
+
+    A response to a prompt that already opened `<think>` starts inside it: what stands before a
+    `</think>` without a `<think>` is ignored as well.
+    """
+    spoken = _after_thinking(response)
+    if spoken is None:
+        return None
+    if "<answer>" in spoken or "</answer>" in spoken:
+        return _tagged(spoken)
+    return _boxed(spoken)
+
+
+def _after_thinking(response: str) -> str | None:
+    """What follows the last thought; None where a thought never ends, or says it ended twice."""
+    opened, closed = response.find(_OPEN), response.find(_CLOSE)
+    start = 0
+    if closed >= 0 and (opened < 0 or closed < opened):
+        start = closed + len(_CLOSE)
+    said: list[str] = []
+    while (opened := response.find(_OPEN, start)) >= 0:
+        said.append(response[start:opened])
+        closed = response.find(_CLOSE, opened)
+        if closed < 0:
+            return None
+        start = closed + len(_CLOSE)
+    rest = response[start:]
+    if _CLOSE in rest or any("<answer>" in text or "</answer>" in text for text in said):
+        return None
+    return rest
+
+
+def _tagged(text: str) -> str | None:
+    if text.count("<answer>") != 1 or text.count("</answer>") != 1:
+        return None
+    _, _, after = text.partition("<answer>")
+    inside, closed, _ = after.partition("</answer>")
+    return (unboxed(inside.strip()) or None) if closed else None
+
+
+def _boxed(text: str) -> str | None:
+    if text.count("\\boxed{") != 1:
+        return None
+    start = text.index("\\boxed{") + len("\\boxed{")
+    end = matching_brace(text, start)
+    return None if end is None else text[start:end].strip() or None

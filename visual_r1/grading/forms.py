@@ -1,0 +1,80 @@
+"""What an answer can be: a quantity, a ratio, a group, a relation, an equation, a word."""
+
+from dataclasses import dataclass
+
+from visual_r1.grading.expressions import Expression
+from visual_r1.grading.units import Unit
+
+
+class Contradiction(Exception):
+    """The answer says two different things (`5 = 6`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """An expression with what stands around it; `decimals` where it is a plain decimal literal."""
+
+    expression: Expression
+    decimals: int | None = None
+    unit: Unit | None = None
+    percent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """`3:4` or `3 to 4 to 5`."""
+
+    terms: tuple[Expression, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """Plain words, in lower case, articles left out; also `infinity` and `-infinity`."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """`kind` is list, set, or the two brackets: `()` (a pair, or an open interval), `[)`, ..."""
+
+    kind: str
+    items: tuple["Answer", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """`low < subject < high`; a bound may be absent; `x != 3` has both bounds equal."""
+
+    subject: Expression
+    low: Expression | None
+    high: Expression | None
+    low_closed: bool = False
+    high_closed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Equation:
+    """An equation that is not merely a label and a value."""
+
+    left: Expression
+    right: Expression
+
+
+Form = Quantity | Ratio | Word | Group | Relation | Equation
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a value belongs to. `kind` is variable, points, function or noun."""
+
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A labelled chain of forms that all say the same (`x = 3√5 ≈ 6.71`)."""
+
+    chain: tuple[Form, ...]
+    labels: tuple[Label, ...] = ()

@@ -1,0 +1,151 @@
+"""Verdicts."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from visual_r1.grading.equivalence import Rounding, same_answer
+from visual_r1.grading.extraction import extract_answer
+from visual_r1.grading.forms import Contradiction
+from visual_r1.grading.reading import read
+from visual_r1.grading.spelling import Unreadable, canonical
+
+# Raised whenever a verdict may change: stored rollouts can then be graded again and compared.
+GRADER_VERSION = "1"
+
+Verdict = Literal["right", "wrong", "gave_up"]
+
+_LETTER = re.compile(r"\(?\s*([A-H])\s*\)?")
+_CHOSEN = re.compile(
+    r"(?:(?:the\s+)?(?:correct\s+|final\s+)?(?:answer|option|choice)(?:\s+is)?\s*:?\s*)?"
+    r"(?:\(\s*([A-Ha-h])\s*\)|([A-Ha-h])(?=[\s.):,]|$))[.):,]*\s*(.*)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """`verdict`: right, wrong, or gave_up where the grader could not tell; `reason` in words."""
+
+    verdict: Verdict
+    reason: str
+    version: str = GRADER_VERSION
+
+    @property
+    def right(self) -> bool:
+        return self.verdict == "right"
+
+
+def grade(
+    response: str,
+    reference: str,
+    rounding: Rounding = "exact",
+    *,
+    choices: Sequence[str] = (),
+) -> Grade:
+    """Grade a whole response against the gold answer.
+
+    Args:
+        response: what the model wrote, tags and all.
+        reference: the gold answer.
+        rounding: "rounded" also accepts a decimal with k >= 1 decimals on either side that is the
+            other side rounded to k.
+        choices: the texts of choices A, B, ... where the problem shows them; then a letter and
+            the text of its choice are the same answer.
+    """
+    answer = extract_answer(response)
+    if answer is None:
+        return Grade(
+            "wrong", "no answer: exactly one <answer>, or one \\boxed{}, after the thought"
+        )
+    return grade_answer(answer, reference, rounding, choices=choices)
+
+
+def grade_answer(
+    answer: str,
+    reference: str,
+    rounding: Rounding = "exact",
+    *,
+    choices: Sequence[str] = (),
+) -> Grade:
+    """Grade an answer that has already been taken out of its response."""
+    if not answer.strip():
+        return Grade("wrong", "the answer is empty")
+    if not reference.strip():
+        return Grade("gave_up", "the gold answer is empty")
+    try:
+        letter = _gold_letter(reference)
+        if letter is not None:
+            return _grade_choice(answer, letter, rounding, choices)
+        if choices and (place := _chosen(answer, choices)) is not None:
+            answer = choices[place]
+        return _grade_value(answer, reference, rounding)
+    except Unreadable as error:
+        return Grade("gave_up", f"the answer cannot be read: {error}")
+
+
+def is_equivalent(answer: str, reference: str, rounding: Rounding = "exact") -> bool:
+    """Whether the grader finds `answer` right for `reference`."""
+    return grade_answer(answer, reference, rounding).right
+
+
+def _grade_value(answer: str, reference: str, rounding: Rounding) -> Grade:
+    try:
+        gold = read(reference)
+    except Unreadable as error:
+        return Grade("gave_up", f"the gold answer cannot be read: {error}")
+    try:
+        for mine in read(answer):
+            if any(same_answer(mine, one, rounding) for one in gold):
+                return Grade("right", "the same answer")
+    except Contradiction as error:
+        return Grade("wrong", str(error))
+    if _plain(answer) == _plain(reference) and _plain(reference).isalpha():
+        return Grade("right", "the same words")
+    return Grade("wrong", "another answer")
+
+
+def _plain(text: str) -> str:
+    return "".join(canonical(text).casefold().split())
+
+
+def _gold_letter(reference: str) -> str | None:
+    found = _LETTER.fullmatch(canonical(reference))
+    return found[1] if found else None
+
+
+def _chosen(answer: str, choices: Sequence[str]) -> int | None:
+    """Which choice the answer picks by letter (`B`, `(b)`, `option B`, `B. 12`), if any."""
+    found = _CHOSEN.fullmatch(canonical(answer))
+    if found is None:
+        return None
+    place = ord((found[1] or found[2]).upper()) - ord("A")
+    rest = found[3].strip()
+    if not rest:
+        return place
+    # What follows must be that choice's text; other letters or choices make it two answers.
+    if re.search(r"(?<![A-Za-z\\])[A-H](?![A-Za-z])", rest) or not _one_value(rest):
+        return None
+    if choices and place < len(choices):
+        return place if _grade_value(rest, choices[place], "rounded").right else None
+    return place
+
+
+def _one_value(text: str) -> bool:
+    try:
+        return all(len(reading.chain) == 1 for reading in read(text))
+    except Unreadable:
+        return False
+
+
+def _grade_choice(answer: str, letter: str, rounding: Rounding, choices: Sequence[str]) -> Grade:
+    gold = ord(letter) - ord("A")
+    place = _chosen(answer, choices)
+    if place is not None:
+        return (
+            Grade("right", "the same choice") if place == gold else Grade("wrong", "another choice")
+        )
+    if gold < len(choices):
+        return _grade_value(answer, choices[gold], rounding)
+    return Grade("wrong", "no single choice")
