@@ -13,15 +13,15 @@ from tasks.environment import settle_prefect
 
 settle_prefect()
 
-from prefect import flow  # noqa: E402
+from prefect import flow
 
-from flows.command import run_as_command  # noqa: E402
-from tasks.evaluate import evaluate as evaluate_checkpoint  # noqa: E402
-from tasks.prepare import prepare  # noqa: E402
-from tasks.temporary_server import guard_temporary_server  # noqa: E402
-from visual_r1.backend import open_backend  # noqa: E402
-from visual_r1.config import RunConfig  # noqa: E402
-from visual_r1.run_folder import open_run_folder  # noqa: E402
+from flows.command import run_as_command
+from tasks.evaluate import evaluate as evaluate_checkpoint
+from tasks.prepare import prepare
+from tasks.temporary_server import guard_temporary_server
+from visual_r1.backend import open_backend
+from visual_r1.config import RunConfig
+from visual_r1.run_folder import open_run_folder
 
 
 @flow(name="evaluate", on_running=[guard_temporary_server])

@@ -6,12 +6,12 @@ from tasks.environment import settle_prefect
 
 settle_prefect()
 
-from prefect import flow  # noqa: E402
+from prefect import flow
 
-from flows.command import run_as_command  # noqa: E402
-from tasks.prepare import prepare as prepare_dataset  # noqa: E402
-from tasks.temporary_server import guard_temporary_server  # noqa: E402
-from visual_r1.config import RunConfig  # noqa: E402
+from flows.command import run_as_command
+from tasks.prepare import prepare as prepare_dataset
+from tasks.temporary_server import guard_temporary_server
+from visual_r1.config import RunConfig
 
 
 @flow(name="prepare", on_running=[guard_temporary_server])

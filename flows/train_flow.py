@@ -13,19 +13,19 @@ from tasks.environment import settle_prefect
 
 settle_prefect()
 
-from prefect import flow  # noqa: E402
+from prefect import flow
 
-from flows.command import run_as_command  # noqa: E402
-from tasks.evaluate import evaluate  # noqa: E402
-from tasks.export import export  # noqa: E402
-from tasks.prepare import prepare  # noqa: E402
-from tasks.summarize import summarize  # noqa: E402
-from tasks.temporary_server import guard_temporary_server  # noqa: E402
-from tasks.train_chunk import settle_ledger, train_chunk  # noqa: E402
-from visual_r1.backend import open_backend  # noqa: E402
-from visual_r1.config import RunConfig  # noqa: E402
-from visual_r1.run_folder import open_run_folder  # noqa: E402
-from visual_r1.stopwatch import Stopwatch  # noqa: E402
+from flows.command import run_as_command
+from tasks.evaluate import evaluate
+from tasks.export import export
+from tasks.prepare import prepare
+from tasks.summarize import summarize
+from tasks.temporary_server import guard_temporary_server
+from tasks.train_chunk import settle_ledger, train_chunk
+from visual_r1.backend import open_backend
+from visual_r1.config import RunConfig
+from visual_r1.run_folder import open_run_folder
+from visual_r1.stopwatch import Stopwatch
 
 
 @flow(name="train", on_running=[guard_temporary_server])
