@@ -6,7 +6,8 @@ VisualR1Error
 ├── ModelError           a model folder, tokenizer or processor is wrong
 ├── BackendError         the Tinker server: unreachable, refused, incompatible
 │   ├── CredentialError  no key where one is needed, or a key of the wrong form
-│   └── EngineError      the embedded engine did not start, or died
+│   ├── EngineError      the embedded engine did not start, or died
+│   └── RequestRefused   one request is at fault, not the server: too long, unreadable
 ├── RunError             a run folder: in use, of another configuration, damaged
 ├── RewardError          a reward component is unknown or failed
 └── StorageError         a file could not be written (disk full, no permission)
@@ -42,6 +43,10 @@ class CredentialError(BackendError):
 
 class EngineError(BackendError):
     """The embedded engine did not start, or died while it was needed."""
+
+
+class RequestRefused(BackendError):
+    """The server says that this one request is at fault; others may go on."""
 
 
 class RunError(VisualR1Error):

@@ -37,6 +37,12 @@ def replaced_whole(path: Path) -> Generator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def sync_file(path: Path) -> None:
+    """Flush a file that was written in pieces, so that what was appended survives a power cut."""
+    with path.open("rb") as written:
+        os.fsync(written.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Flush a folder's entries, so that a rename survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)

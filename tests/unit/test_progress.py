@@ -1,0 +1,115 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from visual_r1.progress import PlainProgress, Silent, TerminalProgress, open_progress
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_plain_lines_show_rate_time_left_and_the_newest_values() -> None:
+    out, clock = io.StringIO(), Clock()
+    progress = PlainProgress(out, interval_s=10, clock=clock)
+    progress.start("training", 40, "steps")
+    for step in range(20):
+        clock.now += 1
+        progress.advance(1, reward=step / 10, accuracy=0.5)
+    clock.now += 20
+    progress.advance(20)
+    progress.finish()
+    assert out.getvalue().splitlines() == [
+        "training: 40 steps",
+        "training: 10/40 steps, 1.0 steps/s, 30 s left, reward 0.9, accuracy 0.5",
+        "training: 20/40 steps, 1.0 steps/s, 20 s left, reward 1.9, accuracy 0.5",
+        "training: done in 40 s; 40/40 steps, 1.0 steps/s, reward 1.9, accuracy 0.5",
+    ]
+
+
+def test_plain_summary_takes_the_place_of_the_state() -> None:
+    out = io.StringIO()
+    progress = PlainProgress(out, clock=Clock())
+    progress.start("export", 2, "files")
+    progress.finish("runs/x/export/adapter")
+    assert out.getvalue().splitlines()[-1] == "export: done in 0.0 s; runs/x/export/adapter"
+
+
+def test_a_new_stage_ends_the_one_before() -> None:
+    out = io.StringIO()
+    progress = PlainProgress(out, clock=Clock())
+    progress.start("one", 1, "steps")
+    progress.start("two", 1, "steps")
+    progress.finish()
+    progress.finish()
+    stages = [line.split(":")[0] for line in out.getvalue().splitlines()]
+    assert stages == ["one", "one", "two", "two"]
+
+
+def test_long_durations_read_as_hours_and_minutes() -> None:
+    out, clock = io.StringIO(), Clock()
+    progress = PlainProgress(out, interval_s=1, clock=clock)
+    progress.start("training", 3, "steps")
+    clock.now += 3660
+    progress.advance()
+    clock.now += 90
+    progress.finish()
+    assert "2 h 02 min left" in out.getvalue()
+    assert "done in 1 h 02 min" in out.getvalue()
+
+
+def terminal() -> tuple[Console, io.StringIO]:
+    out = io.StringIO()
+    return Console(file=out, force_terminal=True, width=160), out
+
+
+def test_terminal_bar_shows_counts_and_values_and_leaves_one_line() -> None:
+    console, out = terminal()
+    progress = TerminalProgress(console)
+    progress.start("training", 4, "steps")
+    progress.advance(4, reward=0.625, accuracy=0.5)
+    progress.finish()
+    text = out.getvalue()
+    assert "4/4" in text
+    last = text.rstrip().splitlines()[-1]
+    assert "training" in last
+    assert "reward 0.625" in last
+    assert "accuracy 0.5" in last
+
+
+def test_values_with_brackets_in_stage_names_are_shown_as_they_are() -> None:
+    console, out = terminal()
+    progress = TerminalProgress(console)
+    progress.start("steps [0, 4]", 1, "steps")
+    progress.finish()
+    assert "steps [0, 4]" in out.getvalue().rstrip().splitlines()[-1]
+
+
+def test_open_progress_is_plain_where_there_is_no_terminal() -> None:
+    out = io.StringIO()
+    with open_progress(out) as progress:
+        progress.start("evaluation", 2, "problems")
+        progress.advance(2)
+        progress.finish()
+    assert "\x1b" not in out.getvalue()
+    assert out.getvalue().startswith("evaluation: 2 problems\n")
+
+
+def test_open_progress_lets_errors_through() -> None:
+    out = io.StringIO()
+    with pytest.raises(KeyError), open_progress(out) as progress:
+        progress.start("evaluation", 2, "problems")
+        raise KeyError("x")
+    assert "done" not in out.getvalue()
+
+
+def test_silent_takes_everything() -> None:
+    progress = Silent()
+    progress.start("x", 1, "steps")
+    progress.advance(1, reward=1.0)
+    progress.finish("said")

@@ -1,0 +1,114 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from visual_r1.config import RunConfig
+from visual_r1.errors import RunError, StorageError
+from visual_r1.run_folder import open_run_folder, read_config
+
+
+def config(tmp_path: Path, name: str = "mine", **sections: dict[str, object]) -> RunConfig:
+    return RunConfig.model_validate({"output_dir": tmp_path, "run": {"name": name}, **sections})
+
+
+def test_the_folder_holds_the_resolved_configuration(tmp_path: Path) -> None:
+    mine = config(tmp_path, train={"steps": 7})
+    with open_run_folder(mine) as run_dir:
+        assert run_dir == tmp_path / "runs" / "mine"
+        assert read_config(run_dir) == mine
+
+
+def test_opened_again_with_more_steps_and_other_logging_it_is_the_same_run(tmp_path: Path) -> None:
+    with open_run_folder(config(tmp_path, train={"steps": 7})):
+        pass
+    longer = config(tmp_path, train={"steps": 9}, logging={"wandb": False})
+    with open_run_folder(longer) as run_dir:
+        assert read_config(run_dir) == longer
+
+
+def test_another_configuration_is_refused_with_its_keys_and_both_ways_out(tmp_path: Path) -> None:
+    with open_run_folder(config(tmp_path)) as run_dir:
+        before = (run_dir / "config.json").read_bytes()
+    other = config(tmp_path, train={"learning_rate": 0.5}, sampling={"temperature": 0.7})
+    with pytest.raises(RunError) as caught, open_run_folder(other):
+        pytest.fail("it was opened")
+    message = str(caught.value)
+    assert "train.learning_rate (there 1e-06, here 0.5)" in message
+    assert "sampling.temperature (there 0.9, here 0.7)" in message
+    assert "Set them back" in message
+    assert "--run.name" in message
+    assert (run_dir / "config.json").read_bytes() == before
+
+
+def test_a_field_that_an_older_version_did_not_have_counts_as_its_default(tmp_path: Path) -> None:
+    with open_run_folder(config(tmp_path)) as run_dir:
+        stored = json.loads((run_dir / "config.json").read_text())
+    del stored["model"]["max_pixels"]
+    (run_dir / "config.json").write_text(json.dumps(stored))
+    with open_run_folder(config(tmp_path)):
+        pass
+
+
+@pytest.mark.parametrize("text", ["{", '{"trian": {}}', "\xff"])
+def test_a_damaged_configuration_is_one_sentence_and_stays(tmp_path: Path, text: str) -> None:
+    with open_run_folder(config(tmp_path)) as run_dir:
+        pass
+    (run_dir / "config.json").write_text(text, encoding="latin-1")
+    with (
+        pytest.raises(RunError, match=r"config\.json is damaged"),
+        open_run_folder(config(tmp_path)),
+    ):
+        pytest.fail("it was opened")
+    assert (run_dir / "config.json").read_text(encoding="latin-1") == text
+
+
+def test_a_second_process_is_refused_and_names_the_first(tmp_path: Path) -> None:
+    mine = config(tmp_path)
+    program = (
+        "import sys; from visual_r1.config import RunConfig\n"
+        "from visual_r1.errors import RunError\n"
+        "from visual_r1.run_folder import open_run_folder\n"
+        "mine = RunConfig.model_validate_json(sys.argv[1])\n"
+        "try:\n"
+        "    with open_run_folder(mine): print('opened')\n"
+        "except RunError as error: print(error)\n"
+    )
+    command = [sys.executable, "-c", program, mine.model_dump_json()]
+    with open_run_folder(mine) as run_dir:
+        owner = (run_dir / ".owner").read_text().strip()
+        inside = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    after = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert f"in use by another process (pid {owner})" in inside
+    assert "--run.name" in inside
+    assert after == "opened\n"
+
+
+def test_the_lock_goes_with_a_killed_process(tmp_path: Path) -> None:
+    mine = config(tmp_path)
+    program = (
+        "import os, signal, sys; from visual_r1.config import RunConfig\n"
+        "from visual_r1.run_folder import open_run_folder\n"
+        "with open_run_folder(RunConfig.model_validate_json(sys.argv[1])):\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, mine.model_dump_json()], check=False)
+    assert killed.returncode == -9
+    with open_run_folder(mine) as run_dir:
+        assert run_dir.is_dir()
+
+
+def test_a_password_in_the_servers_url_does_not_reach_the_file(tmp_path: Path) -> None:
+    url = "https://user:hunter2@tinker.example:8443/v2?token=hunter3"
+    with open_run_folder(config(tmp_path, backend={"base_url": url})) as run_dir:
+        text = (run_dir / "config.json").read_text()
+    assert "hunter" not in text
+    assert "https://tinker.example:8443/v2" in text
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file in the way")
+    with pytest.raises(StorageError, match="--output-dir"), open_run_folder(config(tmp_path)):
+        pytest.fail("it was opened")

@@ -1,0 +1,236 @@
+"""What a run leaves for others: a PEFT adapter folder and a `tinker://` sampler path.
+
+    export/adapter/       adapter_config.json, adapter_model.safetensors: what
+                          peft.PeftModel.from_pretrained(base_model, folder) loads
+    export/export.json    written last: its presence means that the folder is complete
+
+Hosted sampler checkpoints cannot be downloaded, so the weights leave through a training client of
+the final state: `save_weights_external`, then one signed URL a file.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
+
+import httpx
+from safetensors import SafetensorError, safe_open
+
+from visual_r1.backend import Backend
+from visual_r1.config import RunConfig
+from visual_r1.errors import BackendError, StorageError
+from visual_r1.ledger import LedgerRow
+from visual_r1.progress import Progress
+from visual_r1.remote import CONTROL_LIMIT_S, SAVE_LIMIT_S, wait
+from visual_r1.storage import replaced_whole, sync_folder, write_json
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+DOWNLOAD_TIMEOUT_S = 120.0
+# The copy on the server is only there to be downloaded, at once.
+EXTERNAL_TTL_S = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedFile:
+    """A file of the adapter folder as it was downloaded."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExportResult:
+    """An export. `trained` is false where no step updated anything."""
+
+    adapter_dir: Path
+    sampler_path: str
+    state_path: str
+    step: int
+    trained: bool
+    files: tuple[ExportedFile, ...]
+
+
+def export(
+    config: RunConfig, backend: Backend, run_dir: Path, row: LedgerRow, progress: Progress
+) -> ExportResult:
+    """Export the checkpoint of `row` to `run_dir`/export; does nothing where that is done already.
+
+    Its state and sampler weights lose their time limit. Raises `BackendError` when the server
+    fails or what it sends is not a PEFT adapter, `StorageError` when the disk does; a complete
+    export of before stays until the new one is complete.
+    """
+    there = read_export(run_dir)
+    if there is not None and there.state_path == row.state_path:
+        return there
+    keep_for_ever(backend, row)
+    urls = external_urls(backend, row)
+    progress.start("export", len(urls), "files")
+    fresh = run_dir / "export" / ".adapter.tmp"
+    try:
+        shutil.rmtree(fresh, ignore_errors=True)
+        files = _download_all(urls, fresh, progress)
+        require_adapter(fresh)
+        result = _put_in_place(config, run_dir, fresh, row, files)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    progress.finish(str(result.adapter_dir))
+    return result
+
+
+def read_export(run_dir: Path) -> ExportResult | None:
+    """The complete export in `run_dir`; None where there is none or its files have changed."""
+    record = run_dir / "export" / "export.json"
+    if not record.exists():
+        return None
+    try:
+        values = cast("dict[str, Any]", json.loads(record.read_text(encoding="utf-8")))
+        files = tuple(ExportedFile(**one) for one in values["files"])
+        result = ExportResult(
+            adapter_dir=run_dir / "export" / "adapter",
+            sampler_path=values["sampler_path"],
+            state_path=values["state_path"],
+            step=values["step"],
+            trained=values["trained"],
+            files=files,
+        )
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+        return None
+    whole = all(_described(result.adapter_dir, one.name) == one for one in files)
+    return result if whole and files else None
+
+
+def keep_for_ever(backend: Backend, row: LedgerRow) -> None:
+    """Take the time limit off the row's state and sampler weights."""
+    if row.expires_at is None:
+        return
+    rest = backend.rest
+    for path in (row.state_path, row.sampler_path):
+        change = rest.set_checkpoint_ttl_from_tinker_path(path, None)
+        wait(change, f"taking the time limit off {path}", CONTROL_LIMIT_S, backend.check)
+
+
+def external_urls(backend: Backend, row: LedgerRow) -> Mapping[str, str]:
+    """A URL for each file of the adapter, from a temporary client of the row's state."""
+    service = backend.connect()
+    ended = False
+    try:
+        loading = service.create_training_client_from_state(row.state_path)
+        client = wait(loading, f"loading {row.state_path}", SAVE_LIMIT_S, backend.check)
+        saving = client.save_weights_external("adapter", ttl_seconds=EXTERNAL_TTL_S)
+        path = wait(saving, "saving the adapter", SAVE_LIMIT_S, backend.check).path
+        listing = backend.rest.get_external_weights_urls(path)
+        urls = wait(listing, f"the files of {path}", CONTROL_LIMIT_S, backend.check).urls
+        ended = True
+    finally:
+        backend.disconnect("success" if ended else "errored")
+    missing = [name for name in ADAPTER_FILES if name not in urls]
+    if missing:
+        raise BackendError(
+            f"The server's export of {row.state_path} lacks {' and '.join(missing)}; it has "
+            f"{', '.join(sorted(urls)) or 'no files'}, which PEFT cannot load."
+        )
+    return urls
+
+
+def require_adapter(folder: Path) -> None:
+    """Raise `BackendError` unless the folder holds a PEFT adapter whose files are whole."""
+    config_path, weights_path = (folder / name for name in ADAPTER_FILES)
+    try:
+        config = json.loads(config_path.read_text(encoding="utf-8"))
+        with safe_open(weights_path, framework="numpy") as weights:
+            names = cast("list[str]", list(weights.keys()))
+    except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
+        raise BackendError(f"The adapter that the server sent is damaged: {error}.") from error
+    is_lora = isinstance(config, dict) and cast("dict[str, Any]", config).get("peft_type") == "LORA"
+    if not is_lora or not any("lora_A" in name for name in names):
+        raise BackendError(
+            f"The adapter that the server sent ({len(names)} tensors) is not a LoRA that PEFT "
+            "can load."
+        )
+
+
+def _download_all(
+    urls: Mapping[str, str], folder: Path, progress: Progress
+) -> tuple[ExportedFile, ...]:
+    for name, url in sorted(urls.items()):
+        relative = PurePosixPath(name)
+        if relative.is_absolute() or ".." in relative.parts:
+            raise BackendError(f"The server named a file {name!r} that lies outside the adapter.")
+        _download(url, folder / relative)
+        progress.advance()
+    return tuple(_described(folder, name) for name in sorted(urls))
+
+
+def _download(url: str, path: Path) -> None:
+    try:
+        with (
+            replaced_whole(path) as temporary,
+            httpx.stream("GET", url, timeout=DOWNLOAD_TIMEOUT_S, follow_redirects=True) as reply,
+            temporary.open("wb") as out,
+        ):
+            reply.raise_for_status()
+            for block in reply.iter_bytes():
+                out.write(block)
+    except httpx.HTTPStatusError as error:
+        status = error.response.status_code
+        raise BackendError(f"The server did not hand out {path.name} (status {status}).") from error
+    except httpx.HTTPError as error:
+        raise BackendError(f"The download of {path.name} broke off: {error}.") from error
+
+
+def _put_in_place(
+    config: RunConfig,
+    run_dir: Path,
+    fresh: Path,
+    row: LedgerRow,
+    files: tuple[ExportedFile, ...],
+) -> ExportResult:
+    record = run_dir / "export" / "export.json"
+    adapter = run_dir / "export" / "adapter"
+    result = ExportResult(
+        adapter_dir=adapter,
+        sampler_path=row.sampler_path,
+        state_path=row.state_path,
+        step=row.step,
+        trained=row.updates > 0,
+        files=files,
+    )
+    try:
+        record.unlink(missing_ok=True)
+        if adapter.exists():
+            shutil.rmtree(adapter)
+        fresh.rename(adapter)
+        sync_folder(adapter.parent)
+    except OSError as error:
+        raise StorageError(
+            f"could not put the adapter into {adapter}: {error.strerror or error}."
+        ) from error
+    write_json(
+        record,
+        {
+            "step": result.step,
+            "updates": row.updates,
+            "trained": result.trained,
+            "base_model": config.model.name,
+            "adapter": adapter.name,
+            "sampler_path": result.sampler_path,
+            "state_path": result.state_path,
+            "files": [asdict(one) for one in files],
+            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
+    )
+    return result
+
+
+def _described(folder: Path, name: str) -> ExportedFile:
+    path = folder / name
+    if not path.is_file():
+        return ExportedFile(name, -1, "")
+    with path.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    return ExportedFile(name, path.stat().st_size, digest)

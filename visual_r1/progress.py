@@ -1,0 +1,214 @@
+"""How long work says where it stands: a bar on a terminal, plain lines elsewhere, or nothing."""
+
+import sys
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from typing import Protocol, TextIO
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichBar
+from rich.text import Text
+
+PLAIN_INTERVAL_S = 15.0
+SPEED_WINDOW_S = 120.0
+
+
+class Progress(Protocol):
+    """What library functions report to. One stage at a time; a new one ends the one before."""
+
+    def start(self, stage: str, total: int, unit: str) -> None:
+        """Begin `stage`, which has `total` things to do, counted in `unit` ("steps")."""
+        ...
+
+    def advance(self, n: int = 1, **shown: float) -> None:
+        """`n` more are done; `shown` are the newest values to display (reward=0.61)."""
+        ...
+
+    def finish(self, summary: str = "") -> None:
+        """End the stage, with one line that says what came of it."""
+        ...
+
+
+class Silent:
+    """A progress that says nothing."""
+
+    def start(self, stage: str, total: int, unit: str) -> None: ...
+
+    def advance(self, n: int = 1, **shown: float) -> None: ...
+
+    def finish(self, summary: str = "") -> None: ...
+
+
+class PlainProgress:
+    """Lines for logs: one when a stage starts, one now and then, one when it ends."""
+
+    def __init__(
+        self,
+        stream: TextIO,
+        interval_s: float = PLAIN_INTERVAL_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stream = stream
+        self._interval_s = interval_s
+        self._clock = clock
+        self._stage: str | None = None
+        self._unit = ""
+        self._total = 0
+        self._done = 0
+        self._shown: dict[str, float] = {}
+        self._started_at = 0.0
+        self._said_at = 0.0
+
+    def start(self, stage: str, total: int, unit: str) -> None:
+        self.finish()
+        self._stage, self._total, self._unit = stage, total, unit
+        self._done, self._shown = 0, {}
+        self._started_at = self._said_at = self._clock()
+        self._say(f"{stage}: {total} {unit}")
+
+    def advance(self, n: int = 1, **shown: float) -> None:
+        self._done += n
+        self._shown.update(shown)
+        now = self._clock()
+        if now - self._said_at >= self._interval_s and self._done < self._total:
+            self._said_at = now
+            self._say(f"{self._stage}: {self._state(now)}")
+
+    def finish(self, summary: str = "") -> None:
+        if self._stage is None:
+            return
+        now = self._clock()
+        end = summary or self._state(now)
+        self._say(f"{self._stage}: done in {_duration(now - self._started_at)}; {end}")
+        self._stage = None
+
+    def _state(self, now: float) -> str:
+        rate = self._done / max(now - self._started_at, 1e-9)
+        parts = [f"{self._done}/{self._total} {self._unit}", _rate(rate, self._unit)]
+        if 0 < self._done < self._total:
+            parts.append(f"{_duration((self._total - self._done) / rate)} left")
+        return ", ".join([*parts, *_shown(self._shown)])
+
+    def _say(self, line: str) -> None:
+        self._stream.write(line + "\n")
+        self._stream.flush()
+
+
+class TerminalProgress:
+    """A bar with count, rate, time left and the newest values, for a person at a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar: RichBar | None = None
+        self._task: TaskID = TaskID(0)
+        self._stage = ""
+        self._shown: dict[str, float] = {}
+        self._started_at = 0.0
+
+    def start(self, stage: str, total: int, unit: str) -> None:
+        self.finish()
+        self._stage, self._shown = stage, {}
+        self._started_at = time.monotonic()
+        self._bar = RichBar(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            _RateColumn(unit),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("[cyan]{task.fields[shown]}"),
+            console=self._console,
+            transient=True,
+            speed_estimate_period=SPEED_WINDOW_S,
+        )
+        self._task = self._bar.add_task(stage, total=total, shown="")
+        self._bar.start()
+
+    def advance(self, n: int = 1, **shown: float) -> None:
+        if self._bar is None:
+            return
+        self._shown.update(shown)
+        self._bar.update(self._task, advance=n, shown="  ".join(_shown(self._shown)))
+
+    def finish(self, summary: str = "") -> None:
+        if self._bar is None:
+            return
+        self._bar.stop()
+        self._bar = None
+        end = summary or "  ".join(_shown(self._shown))
+        took = _duration(time.monotonic() - self._started_at)
+        self._console.print(
+            Text.assemble(("✓ ", "green"), (self._stage, "bold"), f"  {took}  {end}".rstrip())
+        )
+
+    def abandon(self) -> None:
+        """Take the bar off the screen without saying that anything is done."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+class _RateColumn(ProgressColumn):
+    """Things a second, or seconds a thing where that reads better."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else _rate(speed, self._unit), style="dim")
+
+
+@contextmanager
+def open_progress(stream: TextIO | None = None) -> Generator[Progress]:
+    """A progress for `stream` (default stderr): a bar on a terminal, plain lines elsewhere.
+
+    Whatever stage is open when the block ends, also by an error, is taken off the screen.
+    """
+    target = sys.stderr if stream is None else stream
+    console = Console(file=target)
+    if not console.is_terminal:
+        yield PlainProgress(target)
+        return
+    progress = TerminalProgress(console)
+    try:
+        yield progress
+    except BaseException:
+        progress.abandon()
+        raise
+    progress.finish()
+
+
+def _rate(per_second: float, unit: str) -> str:
+    if per_second <= 0:
+        return f"- {unit}/s"
+    if per_second < 1:
+        return f"{1 / per_second:.1f} s/{unit.removesuffix('s')}"
+    return f"{per_second:.1f} {unit}/s"
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    if minutes:
+        return f"{minutes} min {whole % 60:02d} s"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+
+
+def _shown(values: Mapping[str, float]) -> list[str]:
+    return [f"{name.replace('_', ' ')} {value:.3g}" for name, value in values.items()]

@@ -1,0 +1,179 @@
+"""A chunk: the steps between two checkpoints, and the unit of retry.
+
+A chunk opens a fresh client from the ledger's newest state, runs its steps, saves state and
+sampler weights, and appends a ledger row. Until that row is on the disk the chunk has not happened:
+whoever starts again starts from the row before, and what the broken chunk wrote down is written
+again. So no optimizer step is lost or applied twice.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import tinker
+
+from visual_r1.backend import Backend
+from visual_r1.config import RunConfig
+from visual_r1.data.batches import batch
+from visual_r1.data.dataset import Dataset
+from visual_r1.data.problem import Problem
+from visual_r1.hashing import stable_seed
+from visual_r1.ledger import Ledger, LedgerRow
+from visual_r1.models.processor import load_processor
+from visual_r1.progress import Progress
+from visual_r1.prompts.prompts import Prompter
+from visual_r1.remote import SAVE_LIMIT_S, wait
+from visual_r1.rl.journal import Journal
+from visual_r1.rl.losses import loss_of
+from visual_r1.rl.rollouts import Policy
+from visual_r1.rl.step import StepResult, train_step
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkPlan:
+    """Which steps a chunk runs: `first` up to, not including, `end`; `number` names its files."""
+
+    number: int
+    first: int
+    end: int
+
+
+def plan_chunk(config: RunConfig, first: int) -> ChunkPlan:
+    """The chunk that starts at step `first`; it ends at the next multiple of `chunk_steps`.
+
+    So checkpoints fall on the same steps wherever a run was interrupted or made longer.
+    """
+    train = config.train
+    number = first // train.chunk_steps
+    return ChunkPlan(number, first, min(train.steps, (number + 1) * train.chunk_steps))
+
+
+def train_chunk(
+    config: RunConfig,
+    backend: Backend,
+    dataset: Dataset,
+    run_dir: Path,
+    start: LedgerRow | None,
+    progress: Progress,
+) -> LedgerRow:
+    """Train from `start` (None: from the beginning) to the next checkpoint; return its row.
+
+    Running it again after it has ended returns the row that is there. Raises `BackendError` when
+    the server fails, `RunError` when the loss is not finite; both leave ledger and checkpoints as
+    they were.
+    """
+    plan = plan_chunk(config, start.step if start else 0)
+    ledger, journal = Ledger(run_dir), Journal(run_dir)
+    if (done := ledger.at_step(plan.end)) is not None:
+        return done
+    loss_of(config.train)
+    journal.rewind(plan.first)
+    policy = open_policy(config, backend)
+
+    service = backend.connect()
+    ended = False
+    try:
+        training = open_training(config, service, start, policy)
+        results = _run_steps(training, policy, dataset.problems("train"), plan, journal, progress)
+        updates = (start.updates if start else 0) + sum(
+            result.metrics.update is not None for result in results
+        )
+        is_last = plan.end >= config.train.steps
+        state_path, sampler_path = save_checkpoint(
+            config, training, policy, plan.end, keep_for_ever=is_last
+        )
+        ended = True
+    finally:
+        backend.disconnect("success" if ended else "errored")
+
+    journal.write_rollouts(plan.number, results)
+    journal.flush()
+    now = datetime.now(UTC)
+    lifetime = timedelta(seconds=config.backend.checkpoint_ttl_seconds)
+    row = LedgerRow(
+        step=plan.end,
+        state_path=state_path,
+        sampler_path=sampler_path,
+        expires_at=None if is_last else (now + lifetime).isoformat(timespec="seconds"),
+        config_digest=config.digest(),
+        dataset_digest=dataset.digest,
+        backend=backend.kind,
+        created_at=now.isoformat(timespec="seconds"),
+        updates=updates,
+    )
+    ledger.append(row)
+    return row
+
+
+def open_policy(config: RunConfig, backend: Backend) -> Policy:
+    """The prompts, processor and watch that the steps of a chunk share."""
+    processor = load_processor(config.model.name)
+    prompter = Prompter(processor, config.prompt.template, config.model.max_pixels)
+    return Policy(prompter, processor, config, backend.check)
+
+
+def open_training(
+    config: RunConfig, service: tinker.ServiceClient, start: LedgerRow | None, policy: Policy
+) -> tinker.TrainingClient:
+    """A client with the weights and optimizer state of `start`, or a new LoRA without one."""
+    model = config.model
+    if start is None:
+        creating = service.create_lora_training_client(
+            base_model=model.name,
+            rank=model.lora_rank,
+            seed=stable_seed("lora", config.train.seed),
+            train_mlp=model.train_mlp,
+            train_attn=model.train_attn,
+            train_unembed=model.train_unembed,
+        )
+        return wait(creating, f"making a LoRA of {model.name}", SAVE_LIMIT_S, policy.watch)
+    loading = service.create_training_client_from_state_with_optimizer(start.state_path)
+    return wait(loading, f"loading {start.state_path}", SAVE_LIMIT_S, policy.watch)
+
+
+def save_checkpoint(
+    config: RunConfig,
+    training: tinker.TrainingClient,
+    policy: Policy,
+    step: int,
+    *,
+    keep_for_ever: bool,
+) -> tuple[str, str]:
+    """Save state and sampler weights; returns their `tinker://` paths."""
+    name = f"step-{step:06d}"
+    ttl = None if keep_for_ever else config.backend.checkpoint_ttl_seconds
+    state = training.save_state(name, ttl_seconds=ttl)
+    sampler = training.save_weights_for_sampler(name, ttl_seconds=ttl)
+    what = f"saving the checkpoint of step {step}"
+    saved_state = wait(state, what, SAVE_LIMIT_S, policy.watch)
+    saved_sampler = wait(sampler, what, SAVE_LIMIT_S, policy.watch)
+    return saved_state.path, saved_sampler.path
+
+
+def _run_steps(
+    training: tinker.TrainingClient,
+    policy: Policy,
+    problems: Sequence[Problem],
+    plan: ChunkPlan,
+    journal: Journal,
+    progress: Progress,
+) -> list[StepResult]:
+    train = policy.config.train
+    results: list[StepResult] = []
+    progress.start(
+        f"training, steps {plan.first} to {plan.end - 1}", plan.end - plan.first, "steps"
+    )
+    for step in range(plan.first, plan.end):
+        chosen = batch(problems, train.batch_size, train.seed, step)
+        result = train_step(training, policy, chosen, step)
+        journal.append(result.metrics)
+        results.append(result)
+        progress.advance(1, **_shown(result))
+    progress.finish()
+    return results
+
+
+def _shown(result: StepResult) -> dict[str, float]:
+    shown = {"reward": result.metrics.reward_mean, "accuracy": result.metrics.accuracy}
+    return {name: value for name, value in shown.items() if value is not None}

@@ -1,0 +1,160 @@
+"""What a step is described by: one row of metrics.jsonl."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, pstdev
+
+import numpy as np
+
+from visual_r1.rl.datums import Floats
+from visual_r1.rl.rollouts import Rollout, RolloutGroup
+
+JsonNumber = float | int | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What the learner reported of one optimizer step.
+
+    `loss` is the sum over tokens that Tinker's losses are. `kl_sampler_learner` is an estimate of
+    KL(sampler || learner) in nats a token, the mean over sampled tokens of r - 1 - log r with
+    r = p_learner / p_sampler (Schulman's k3: unbiased and never negative). The two should be the
+    same model, so it is zero up to rounding; `ratio_max` and `ratio_min` are the extremes of r.
+    """
+
+    loss: float
+    grad_norm: float | None
+    kl_sampler_learner: float
+    ratio_max: float
+    ratio_min: float
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """Wall time of a step: sampling and grading, training, and all of it."""
+
+    sample: float
+    train: float
+    total: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepMetrics:
+    """One step. Everything but `seconds` is a function of (configuration, dataset, step).
+
+    Rates and means are over the samples that came back, and None where none did. `accuracy` counts
+    a grade that gave up as not right; `gave_up` says how many there were, `failed` how many samples
+    never came back. `components` are the means of the unweighted reward components.
+    """
+
+    step: int
+    update: Update | None
+    reward_mean: float | None
+    reward_std: float | None
+    components: Mapping[str, float]
+    accuracy: float | None
+    gave_up: int
+    failed: int
+    groups: int
+    groups_without_contrast: int
+    datums: int
+    response_tokens_mean: float | None
+    response_tokens_max: int | None
+    truncated_share: float | None
+    learning_rate: float
+    prompt_tokens: int
+    sampled_tokens: int
+    seconds: Seconds
+
+    def row(self) -> dict[str, JsonNumber]:
+        """The step as a flat row of metrics.jsonl; components are named `reward_<component>`."""
+        update = self.update
+        return {
+            "step": self.step,
+            "updated": update is not None,
+            "reward_mean": self.reward_mean,
+            "reward_std": self.reward_std,
+            **{f"reward_{name}": mean for name, mean in self.components.items()},
+            "accuracy": self.accuracy,
+            "format_rate": self.components.get("format"),
+            "gave_up": self.gave_up,
+            "failed": self.failed,
+            "groups": self.groups,
+            "groups_without_contrast": self.groups_without_contrast,
+            "datums": self.datums,
+            "response_tokens_mean": self.response_tokens_mean,
+            "response_tokens_max": self.response_tokens_max,
+            "truncated_share": self.truncated_share,
+            "loss": update.loss if update else None,
+            "grad_norm": update.grad_norm if update else None,
+            "kl_sampler_learner": update.kl_sampler_learner if update else None,
+            "ratio_max": update.ratio_max if update else None,
+            "ratio_min": update.ratio_min if update else None,
+            "learning_rate": self.learning_rate,
+            "prompt_tokens": self.prompt_tokens,
+            "sampled_tokens": self.sampled_tokens,
+            "seconds_sample": round(self.seconds.sample, 3),
+            "seconds_train": round(self.seconds.train, 3),
+            "seconds_total": round(self.seconds.total, 3),
+        }
+
+
+def summarize(
+    step: int,
+    groups: Sequence[RolloutGroup],
+    update: Update | None,
+    *,
+    without_contrast: int,
+    datums: int,
+    learning_rate: float,
+    seconds: Seconds,
+) -> StepMetrics:
+    """The metrics of one step from its groups and what the learner reported."""
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    rewards = [rollout.scored.reward for rollout in rollouts]
+    lengths = [len(rollout.tokens) for rollout in rollouts]
+    return StepMetrics(
+        step=step,
+        update=update,
+        reward_mean=_mean(rewards),
+        reward_std=pstdev(rewards) if rewards else None,
+        components=_component_means(rollouts),
+        accuracy=_mean([float(rollout.right) for rollout in rollouts]),
+        gave_up=sum(rollout.scored.grade.verdict == "gave_up" for rollout in rollouts),
+        failed=sum(group.failed for group in groups),
+        groups=len(groups),
+        groups_without_contrast=without_contrast,
+        datums=datums,
+        response_tokens_mean=_mean(lengths),
+        response_tokens_max=max(lengths, default=None),
+        truncated_share=_mean([float(rollout.truncated) for rollout in rollouts]),
+        learning_rate=learning_rate,
+        prompt_tokens=sum(group.prompt.length for group in groups),
+        sampled_tokens=sum(lengths),
+        seconds=seconds,
+    )
+
+
+def learner_agreement(
+    sampler_logprobs: Sequence[Floats], learner_logprobs: Sequence[Floats]
+) -> tuple[float, float, float]:
+    """(KL(sampler || learner), largest r, smallest r) over all answer tokens; see `Update`."""
+    sampled = np.concatenate(sampler_logprobs).astype(np.float64)
+    learnt = np.concatenate(learner_logprobs).astype(np.float64)
+    log_ratio = learnt - sampled
+    with np.errstate(over="ignore"):
+        ratio = np.exp(log_ratio)
+    return float(np.mean(ratio - 1 - log_ratio)), float(ratio.max()), float(ratio.min())
+
+
+def _component_means(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    names = sorted({name for rollout in rollouts for name in rollout.scored.components})
+    return {
+        name: fmean(rollout.scored.components.get(name, 0.0) for rollout in rollouts)
+        for name in names
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return math.fsum(values) / len(values) if values else None

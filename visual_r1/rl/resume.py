@@ -1,0 +1,50 @@
+"""From which checkpoint a run goes on."""
+
+from pathlib import Path
+
+from visual_r1.backend import Backend
+from visual_r1.config import RunConfig
+from visual_r1.data.dataset import Dataset
+from visual_r1.errors import RunError
+from visual_r1.ledger import Ledger, LedgerRow
+from visual_r1.remote import checkpoint_exists
+from visual_r1.rl.journal import Journal
+
+
+def resume_point(
+    config: RunConfig, backend: Backend, dataset: Dataset, run_dir: Path
+) -> LedgerRow | None:
+    """The ledger row to go on from; None for the very beginning.
+
+    That is the newest whose state the server still has, or with `train.resume_from_step` the row
+    of that step (0: the beginning). Ledger rows, metrics and rollouts that come after it are set
+    aside. Raises `RunError` when the ledger belongs to another server or dataset, when the wanted
+    step has no row, and when no checkpoint is left on the server.
+    """
+    ledger = Ledger(run_dir)
+    ledger.require_same_origin(dataset_digest=dataset.digest, backend=backend.kind)
+    row = _chosen(config, backend, ledger)
+    step = row.step if row else 0
+    if any(known.step > step for known in ledger.rows()):
+        # In this order a kill in between loses nothing: the copy first, the ledger then.
+        journal = Journal(run_dir)
+        journal.copy_aside(step)
+        ledger.go_back_to(step)
+        journal.rewind(step)
+    return row
+
+
+def _chosen(config: RunConfig, backend: Backend, ledger: Ledger) -> LedgerRow | None:
+    wanted = config.train.resume_from_step
+    if wanted is None:
+        if not ledger.rows():
+            return None
+        rest = backend.rest
+        return ledger.newest_loadable(lambda path: checkpoint_exists(rest, path, backend.check))
+    row = ledger.row_to_go_back_to(wanted)
+    if row is not None and not checkpoint_exists(backend.rest, row.state_path, backend.check):
+        raise RunError(
+            f"The checkpoint of step {wanted} ({row.state_path}) has gone from the server: choose "
+            "another step, or 0 to start over."
+        )
+    return row

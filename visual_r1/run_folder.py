@@ -1,0 +1,113 @@
+"""The folder of one run: one configuration, one process at a time."""
+
+import json
+import os
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlsplit, urlunsplit
+
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+
+from visual_r1.config import RunConfig, differing_keys
+from visual_r1.errors import RunError, StorageError
+from visual_r1.storage import write_json, write_text
+
+CONFIG_FILE = "config.json"
+
+
+@contextmanager
+def open_run_folder(config: RunConfig) -> Generator[Path]:
+    """Yield `config.run_dir`, made if need be, for this process alone.
+
+    `config.json` in it then holds the resolved configuration, without secrets. Raises `RunError`
+    when another process uses the folder, or when it belongs to another configuration: then with
+    the names of the keys that differ and the ways out. What was there stays. The lock goes with
+    the process, however it ends.
+    """
+    run_dir = config.run_dir
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"could not make the run folder {run_dir}: {error.strerror or error}. "
+            "Choose another place with --output-dir."
+        ) from error
+    with _only_process(run_dir):
+        require_same_config(run_dir, config)
+        write_json(run_dir / CONFIG_FILE, without_secrets(config))
+        yield run_dir
+
+
+def require_same_config(run_dir: Path, config: RunConfig) -> None:
+    """Raise `RunError` when the folder's configuration differs in what makes the run."""
+    stored = read_config(run_dir)
+    if stored is None:
+        return
+    keys = differing_keys(stored.identity(), config.identity())
+    if keys:
+        raise RunError(
+            f"{run_dir} belongs to another configuration: {_differences(stored, config, keys)}. "
+            "Set them back to go on with that run, or choose another --run.name for this one."
+        )
+
+
+def read_config(run_dir: Path) -> RunConfig | None:
+    """The configuration of the run in `run_dir`; None where there is none yet.
+
+    Raises `RunError` when the file cannot be understood.
+    """
+    path = run_dir / CONFIG_FILE
+    if not path.exists():
+        return None
+    try:
+        return RunConfig.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
+        raise RunError(
+            f"{path} is damaged or of another version of Visual R1: choose another --run.name, or "
+            "remove that file if you are sure that its run had this configuration."
+        ) from error
+
+
+def without_secrets(config: RunConfig) -> dict[str, Any]:
+    """The resolved configuration, JSON-able; a password in the server's URL is left out."""
+    values = config.model_dump(mode="json")
+    url = config.backend.base_url
+    if url:
+        parts = urlsplit(url)
+        host = parts.netloc.rpartition("@")[2]
+        values["backend"]["base_url"] = urlunsplit((parts.scheme, host, parts.path, "", ""))
+    return values
+
+
+@contextmanager
+def _only_process(run_dir: Path) -> Generator[None]:
+    owner = run_dir / ".owner"
+    lock = FileLock(run_dir / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        who = owner.read_text(encoding="utf-8").strip() if owner.exists() else "unknown"
+        raise RunError(
+            f"{run_dir} is in use by another process (pid {who}): wait until it ends, or choose "
+            "another --run.name."
+        ) from error
+    try:
+        write_text(owner, f"{os.getpid()}\n")
+        yield
+    finally:
+        lock.release()
+
+
+def _differences(stored: RunConfig, config: RunConfig, keys: list[str]) -> str:
+    then, now = stored.identity(), config.identity()
+    return ", ".join(f"{key} (there {_value(then, key)}, here {_value(now, key)})" for key in keys)
+
+
+def _value(identity: Mapping[str, Any], dotted: str) -> str:
+    value: Any = identity
+    for part in dotted.split("."):
+        value = cast("Mapping[str, Any]", value).get(part) if isinstance(value, Mapping) else None
+    return json.dumps(value)
