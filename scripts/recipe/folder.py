@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-from recipe.texts import TEMPLATES, example
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     GenerationConfig,
@@ -12,6 +11,7 @@ from transformers import (
     Qwen3VLForConditionalGeneration,
 )
 
+from recipe.texts import TEMPLATES, example
 from visual_r1.data.procedural import generate
 
 VOCABULARY = 768

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
-from transformers.utils.hub import cached_file
+from transformers.utils.hub import cached_file  # pyright: ignore[reportUnknownVariableType]
 
 from visual_r1.errors import DataError, ModelError
 from visual_r1.models import model_path
@@ -42,8 +42,8 @@ class ImageGrid:
         """
         if min(width, height) < 1 or max(width, height) > _MAX_ASPECT * min(width, height):
             raise DataError(
-                f"an image of {width} x {height} pixels is empty or longer than {_MAX_ASPECT} times "
-                "its shorter side, which the model cannot see; crop it."
+                f"an image of {width} x {height} pixels is empty, or one side is more than "
+                f"{_MAX_ASPECT} times the other, which the model cannot see; crop it."
             )
         factor = self.patch * self.merge
         wide, high = round(width / factor) * factor, round(height / factor) * factor
@@ -63,12 +63,39 @@ class ImageGrid:
         return (wide // (self.patch * self.merge)) * (high // (self.patch * self.merge))
 
 
+class _Tokenizer(Protocol):
+    """What is used of a transformers tokenizer, typed."""
+
+    chat_template: str | None
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
+
+    def decode(
+        self,
+        token_ids: list[int],
+        *,
+        skip_special_tokens: bool,
+        clean_up_tokenization_spaces: bool,
+    ) -> str: ...
+
+    def apply_chat_template(
+        self,
+        conversation: list[dict[str, Any]],
+        *,
+        tokenize: bool,
+        add_generation_prompt: bool,
+    ) -> str: ...
+
+    def get_vocab(self) -> dict[str, int]: ...
+
+
 class Processor:
     """The text and image arithmetic of one model; see `load_processor`."""
 
     def __init__(self, name: str, tokenizer: PreTrainedTokenizerFast, grid: ImageGrid) -> None:
         self.name = name
         self.tokenizer = tokenizer
+        self._text = cast(_Tokenizer, tokenizer)
         self.grid = grid
         self.image_token_id = self._id("<|image_pad|>")
         self.vision_start_id = self._id("<|vision_start|>")
@@ -77,28 +104,24 @@ class Processor:
 
     def encode(self, text: str) -> list[int]:
         """Tokens of `text`; nothing is added, and names such as `<|im_end|>` become their ids."""
-        return cast("list[int]", self.tokenizer.encode(text, add_special_tokens=False))
+        return self._text.encode(text, add_special_tokens=False)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of `tokens`, special tokens included."""
-        text = self.tokenizer.decode(
+        return self._text.decode(
             list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
-        return cast(str, text)
 
     def chat(self, messages: list[dict[str, Any]]) -> str:
         """`messages` as the model's chat text, up to where the assistant begins to write."""
-        text = self.tokenizer.apply_chat_template(  # pyright: ignore[reportUnknownMemberType]
-            messages, tokenize=False, add_generation_prompt=True
-        )
-        return cast(str, text)
+        return self._text.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
     def image_tokens(self, width: int, height: int) -> int:
         """How many `<|image_pad|>` tokens the model's processor makes of an image of this size."""
         return self.grid.tokens(width, height)
 
     def _id(self, token: str) -> int:
-        index = cast("int | None", self.tokenizer.get_vocab().get(token))
+        index = self._text.get_vocab().get(token)
         if index is None:
             raise ModelError(
                 f"the tokenizer of {self.name!r} has no token {token}; "
@@ -117,8 +140,8 @@ def load_processor(name: str) -> Processor:
     settings = _json(path, "preprocessor_config.json")
     if settings is None:
         raise ModelError(
-            f"{name!r} has no preprocessor_config.json, or is neither a folder nor a model that the "
-            "hub gives out; check --model.name."
+            f"{name!r} has no preprocessor_config.json, or is neither a folder nor a model of the "
+            "hub; check --model.name."
         )
     try:
         tokenizer = cast(
@@ -127,9 +150,10 @@ def load_processor(name: str) -> Processor:
         )
     except (OSError, ValueError) as error:
         raise ModelError(f"the tokenizer of {name!r} cannot be loaded: {error}") from error
-    if tokenizer.chat_template is None:
-        tokenizer.chat_template = (_json(path, "chat_template.json") or {}).get("chat_template")
-    if tokenizer.chat_template is None:
+    text = cast(_Tokenizer, tokenizer)
+    if text.chat_template is None:
+        text.chat_template = (_json(path, "chat_template.json") or {}).get("chat_template")
+    if text.chat_template is None:
         raise ModelError(f"{name!r} has no chat template; use an Instruct or Thinking variant.")
     return Processor(name, tokenizer, _grid(name, settings))
 
