@@ -1,0 +1,13 @@
+"""Rewards: named components, each a pure function of one sample, and their weighted sum."""
+
+from visual_r1.rewards.components import format_ok, visual_grounding
+from visual_r1.rewards.scoring import COMPONENTS, RewardInput, Scored, score
+
+__all__ = [
+    "COMPONENTS",
+    "RewardInput",
+    "Scored",
+    "format_ok",
+    "score",
+    "visual_grounding",
+]
