@@ -86,17 +86,20 @@ class AdamSettings:
 class SamplingSettings:
     """How to draw tokens. `temperature` 0 is greedy; `top_k` -1 or 0 and `top_p` 1 are off.
 
-    `seed` None draws from fresh entropy. Sample j of a request has its own stream, a function of
-    (seed, j) alone.
+    `max_tokens` None goes on until the context is full. `seed` None draws from fresh entropy.
+    Sample j of a request has its own stream, a function of (seed, j) alone. An answer ends at the
+    model's own end tokens unless `stop_at_eos` is off (the SDK's `stop=[]`), at any of
+    `stop_tokens`, and with the token that completes one of `stop_strings`.
     """
 
-    max_tokens: int
+    max_tokens: int | None
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = -1
     seed: int | None = None
     stop_tokens: tuple[int, ...] = ()
     stop_strings: tuple[str, ...] = ()
+    stop_at_eos: bool = True
 
 
 @dataclass(frozen=True)

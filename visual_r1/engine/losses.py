@@ -1,0 +1,85 @@
+"""The losses of Tinker: sums over tokens, without mask and without normalisation.
+
+Each takes the learner's log-probabilities logp of the target tokens, the datum's inputs of the same
+shape, and its configuration; it returns the loss of each token. With q the sampler's
+log-probabilities, A the advantages and r = exp(logp − q):
+
+    cross_entropy        −weights · logp
+    importance_sampling  −r · A
+    ppo                  −min(r · A, clip(r, low, high) · A)          (Schulman et al., 2017)
+    cispo                −stop_gradient(clip(r, low, high)) · logp · A  (MiniMax, 2025)
+    dro                  −(logp · A − ½ β (logp − q)²)                (Richemond et al., 2024)
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+Inputs: TypeAlias = Mapping[str, Tensor]
+Settings: TypeAlias = Mapping[str, float]
+TokenLoss: TypeAlias = Callable[[Tensor, Inputs, Settings], Tensor]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss by name: its formula, the inputs it needs, and its configuration with defaults."""
+
+    formula: TokenLoss
+    inputs: tuple[str, ...]
+    defaults: Settings = field(default_factory=dict[str, float])
+
+
+def ratio(logp: Tensor, inputs: Inputs) -> Tensor:
+    """r = exp(logp − q) where A is not 0, else 1.
+
+    Where A is 0 the token adds nothing to a loss in r · A, whatever q is; taking r there could
+    overflow and make 0 · inf of it.
+    """
+    difference = torch.where(inputs["advantages"] != 0, logp - inputs["logprobs"], 0.0)
+    return torch.exp(difference)
+
+
+def cross_entropy(logp: Tensor, inputs: Inputs, _: Settings) -> Tensor:
+    """−weights · logp; targets and weights may be [T, K], K weighted targets a position."""
+    return -inputs["weights"] * logp
+
+
+def importance_sampling(logp: Tensor, inputs: Inputs, _: Settings) -> Tensor:
+    """−r · A."""
+    return -ratio(logp, inputs) * inputs["advantages"]
+
+
+def ppo(logp: Tensor, inputs: Inputs, settings: Settings) -> Tensor:
+    """−min(r · A, clip(r, low, high) · A); the thresholds are ratios, not distances from 1."""
+    r, advantages = ratio(logp, inputs), inputs["advantages"]
+    return -torch.minimum(r * advantages, _clip(r, settings) * advantages)
+
+
+def cispo(logp: Tensor, inputs: Inputs, settings: Settings) -> Tensor:
+    """−stop_gradient(clip(r, low, high)) · logp · A."""
+    return -_clip(ratio(logp, inputs), settings).detach() * logp * inputs["advantages"]
+
+
+def dro(logp: Tensor, inputs: Inputs, settings: Settings) -> Tensor:
+    """−(logp · A − ½ β (logp − q)²); the penalty counts at every position, also where A is 0."""
+    penalty = 0.5 * settings["beta"] * (logp - inputs["logprobs"]).square()
+    return penalty - logp * inputs["advantages"]
+
+
+def _clip(r: Tensor, settings: Settings) -> Tensor:
+    return r.clamp(settings["clip_low_threshold"], settings["clip_high_threshold"])
+
+
+_POLICY_INPUTS = ("logprobs", "advantages")
+
+LOSSES: Mapping[str, Loss] = {
+    "cross_entropy": Loss(cross_entropy, ("weights",)),
+    "importance_sampling": Loss(importance_sampling, _POLICY_INPUTS),
+    "ppo": Loss(ppo, _POLICY_INPUTS, {"clip_low_threshold": 0.8, "clip_high_threshold": 1.2}),
+    "cispo": Loss(cispo, _POLICY_INPUTS, {"clip_low_threshold": 0.0, "clip_high_threshold": 4.0}),
+    # Tinker's documentation shows β = 0.05 and names no other default.
+    "dro": Loss(dro, _POLICY_INPUTS, {"beta": 0.05}),
+}
