@@ -16,7 +16,14 @@ import tinker
 from visual_r1.config import RunConfig
 from visual_r1.data.problem import Problem
 from visual_r1.errors import BackendError, DataError, RequestRefused
-from visual_r1.evaluation.metrics import Answer, Conditions, Prediction, Report, measure
+from visual_r1.evaluation.metrics import (
+    REPORT_NAME,
+    Answer,
+    Conditions,
+    Prediction,
+    Report,
+    measure,
+)
 from visual_r1.evaluation.predictions import FILE_NAME, write_predictions
 from visual_r1.evaluation.window import WINDOW, answered
 from visual_r1.grading import GRADER_VERSION, extract_answer
@@ -29,7 +36,6 @@ from visual_r1.rewards import RewardInput, score
 from visual_r1.rl.rollouts import Policy, response_text
 from visual_r1.storage import write_json
 
-REPORT_NAME = "report.json"
 Pass = Literal["greedy", "blind", "sampled"]
 Key = tuple[Pass, int]  # a pass and the index of a problem
 

@@ -6,12 +6,17 @@ nothing about the policy: it leaves `n` and is counted in `failed`. The sampled 
 keep their own counts by the same rule.
 """
 
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, cast
 
+from visual_r1.errors import DataError
 from visual_r1.evaluation.statistics import Interval, mean_pass_at_k, wilson
+
+REPORT_NAME = "report.json"
 
 Verdict = Literal["right", "wrong", "gave_up"]
 
@@ -139,6 +144,31 @@ class Report:
         flat.update(flat.pop("conditions"))
         flat[f"pass_at_{self.k}"] = self.pass_at_k
         return flat
+
+
+def read_report(folder: Path) -> Report:
+    """The report of the evaluation in `folder`; `DataError` where it is missing or damaged."""
+    path = folder / REPORT_NAME
+    try:
+        flat = cast("dict[str, Any]", json.loads(path.read_text(encoding="utf-8")))
+        values: dict[str, Any] = {
+            field.name: _as_interval(flat[field.name])
+            if field.name.endswith("ci95")
+            else flat[field.name]
+            for field in fields(Report)
+            if field.name != "conditions"
+        }
+        conditions = Conditions(**{field.name: flat[field.name] for field in fields(Conditions)})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} is not the report of a complete evaluation ({type(error).__name__}: {error}): "
+            f"remove the folder {folder} and evaluate again."
+        ) from error
+    return Report(**values, conditions=conditions)
+
+
+def _as_interval(value: Sequence[float] | None) -> Interval | None:
+    return None if value is None else (float(value[0]), float(value[1]))
 
 
 def measure(predictions: Sequence[Prediction], conditions: Conditions) -> Report:

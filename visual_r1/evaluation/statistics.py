@@ -28,6 +28,8 @@ CONFIDENCE = 0.95
 SIGNIFICANCE = 0.05
 _Z = 1.959963984540054  # the normal quantile of CONFIDENCE, two-sided
 _Z_POWER_80 = 0.8416212335729143
+# 6 : 0 is the first exact p under 0.05, and a Poisson count of this mean reaches 6 in 80 %.
+_MEAN_GAINS_FOR_SIX = 7.906
 _BOOTSTRAP_DRAWS = 10_000
 
 Interval = tuple[float, float]
@@ -151,27 +153,27 @@ def _newcombe_phi(pairs: Pairs) -> float:
 def smallest_detectable(pairs: Pairs, share_changed: float | None = None) -> float:
     """The true difference that n pairs show at 5 % in four of five repetitions (power 80 %).
 
-    Solves Connor's n = (z_a sqrt(psi) + z_b sqrt(psi - d^2))^2 / d^2 for d by bisection, psi the
-    share of problems that change (by default the observed one, at least 1/n). 1 where even the
-    largest possible difference, psi, would not show.
+    Solves Connor's n = (z_a sqrt(psi) + z_b sqrt(psi - d^2))^2 / d^2 for d by bisection. psi is
+    the share of problems that change, by default the observed one, and never less than d itself.
+    Where few change, the exact test asks for more: without a single loss it needs six gains. 1
+    where no difference would show.
     """
     n = pairs.n
     if n == 0:
         return 1.0
-    psi = share_changed if share_changed is not None else (pairs.gained + pairs.lost) / n
-    psi = min(max(psi, 1 / n), 1.0)
+    observed = (pairs.gained + pairs.lost) / n
+    changed = observed if share_changed is None else share_changed
 
     def needed(difference: float) -> float:
-        spread = _Z * math.sqrt(psi) + _Z_POWER_80 * math.sqrt(max(psi - difference**2, 0.0))
+        psi = max(changed, difference)
+        spread = _Z * math.sqrt(psi) + _Z_POWER_80 * math.sqrt(psi - difference**2)
         return (spread / difference) ** 2
 
-    if needed(psi) > n:
-        return 1.0
-    low, high = 1e-9, psi
+    low, high = 1e-9, 1.0
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if needed(middle) > n else (low, middle)
-    return high
+    return min(1.0, max(high, _MEAN_GAINS_FOR_SIX / n))
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:
@@ -226,10 +228,3 @@ def _bootstrap_mean(values_N: Sequence[float], seed: int) -> Interval:
 def distinguishable(p_value: float) -> bool:
     """Whether a difference counts as seen: p under 0.05."""
     return p_value < SIGNIFICANCE
-
-
-def in_words(p_value: float) -> str:
-    """A p-value as text: `p = 0.031`, `p < 0.0001`, `p = 1`."""
-    if p_value < 0.0001:
-        return "p < 0.0001"
-    return f"p = {p_value:.2g}" if p_value < 0.995 else "p = 1"

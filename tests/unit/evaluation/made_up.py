@@ -120,7 +120,8 @@ def write_metrics(run_dir: Path, steps: int, updated: bool = True) -> None:
             "reward_mean": 0.5 + accuracy,
             "accuracy": accuracy,
             "format_rate": 0.97,
-            "groups_used": 12 if updated else 0,
+            "groups": 16,
+            "groups_without_contrast": 4 if updated else 16,
         }
         rows.append(json.dumps(row))
     run_dir.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,115 @@
+"""Before against after, from the files of a run folder."""
+
+import json
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from made_up import answer, predictions, problems, write_evaluation, write_metrics
+from rich.console import Console
+
+from visual_r1.errors import DataError
+from visual_r1.evaluation.metrics import Prediction, read_report
+from visual_r1.evaluation.summary import summarize
+from visual_r1.evaluation.terminal import print_summary
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """A run that went from 60 % to 85 %."""
+    folder = tmp_path / "runs" / "quickstart-0a1b2c3d"
+    asked = problems(200)
+    write_evaluation(folder / "evaluations/baseline", asked, predictions(asked, 0.6, seed=0))
+    write_evaluation(folder / "evaluations/final", asked, predictions(asked, 0.85, seed=0))
+    write_metrics(folder, steps=12)
+    return folder
+
+
+def test_the_summary_file_holds_the_names_that_scripts_rely_on(run_dir: Path):
+    summarize(run_dir, steps=12, wall_seconds=61.25)
+    written = json.loads((run_dir / "summary.json").read_text())
+    before = read_report(run_dir / "evaluations/baseline")
+    after = read_report(run_dir / "evaluations/final")
+    assert written["baseline"] == before.accuracy
+    assert written["final"] == after.accuracy
+    assert written["delta"] == pytest.approx(after.accuracy - before.accuracy)
+    assert written["delta_ci95"][0] < written["delta"] < written["delta_ci95"][1]
+    assert written["p_value"] < 1e-6
+    assert (written["steps"], written["updated_steps"], written["wall_seconds"]) == (12, 12, 61.25)
+    assert written["gained"] - written["lost"] == round(written["delta"] * 200)
+    assert written["pass_at_k"]["n"] == written["blind"]["n"] == 200
+
+
+def test_the_conclusion_says_which_way_it_went(run_dir: Path):
+    rose = summarize(run_dir, steps=12, wall_seconds=1).conclusion
+    assert rose.startswith("Accuracy rose by ")
+    before, after = run_dir / "evaluations/baseline", run_dir / "evaluations/final"
+    before.rename(run_dir / "kept")
+    after.rename(before)
+    (run_dir / "kept").rename(after)
+    fell = summarize(run_dir, steps=12, wall_seconds=1).conclusion
+    assert fell.startswith("Accuracy fell by ")
+
+
+def test_a_difference_that_is_not_seen_is_said_in_plain_words(run_dir: Path):
+    asked = problems(200)
+    write_evaluation(run_dir / "evaluations/final", asked, predictions(asked, 0.62, seed=0))
+    summary = summarize(run_dir, steps=12, wall_seconds=1)
+    assert summary.accuracy.p_value >= 0.05
+    assert summary.conclusion.startswith("Not distinguishable: accuracy went from ")
+    assert "points shows in four of five evaluations" in summary.conclusion
+
+
+def test_a_run_without_an_update_says_that_nothing_was_trained(run_dir: Path):
+    write_metrics(run_dir, steps=4, updated=False)
+    assert "Nothing was trained" in summarize(run_dir, steps=4, wall_seconds=1).conclusion
+
+
+def test_a_problem_that_failed_in_one_evaluation_is_in_no_pair(run_dir: Path):
+    asked = problems(200)
+    made = predictions(asked, 0.85, seed=0)
+    made[0] = replace(made[0], greedy=None, failures={"greedy": "refused"})
+    made[1] = Prediction(asked[1].id, asked[1].family, answer(True), None, (), {})
+    write_evaluation(run_dir / "evaluations/final", asked, made)
+    summary = summarize(run_dir, steps=12, wall_seconds=1)
+    assert summary.accuracy.pairs.n == 199
+    assert summary.pass_at_k is not None and summary.pass_at_k.pairs.n == 199
+    assert summary.blind is not None and summary.blind.pairs.n == 199
+
+
+def test_families_are_compared_one_by_one(run_dir: Path):
+    summary = summarize(run_dir, steps=12, wall_seconds=1)
+    assert sum(found.pairs.n for found in summary.by_family.values()) == 200
+    gained = sum(found.pairs.gained for found in summary.by_family.values())
+    assert gained == summary.accuracy.pairs.gained
+
+
+def test_evaluations_under_different_conditions_are_refused_by_name(run_dir: Path):
+    asked = problems(200)
+    made = predictions(asked, 0.85, seed=0)
+    write_evaluation(run_dir / "evaluations/final", asked, made, rounding="rounded")
+    with pytest.raises(DataError, match=r"differ in rounding \('exact' and 'rounded'\)"):
+        summarize(run_dir, steps=12, wall_seconds=1)
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"n": 3}'])
+def test_an_incomplete_evaluation_is_one_sentence(run_dir: Path, content: str | None):
+    report = run_dir / "evaluations/final/report.json"
+    if content is None:
+        report.unlink()
+    else:
+        report.write_text(content)
+    with pytest.raises(DataError, match="not the report of a complete evaluation"):
+        summarize(run_dir, steps=12, wall_seconds=1)
+
+
+def test_the_terminal_table_shows_what_a_newcomer_looks_for(run_dir: Path):
+    out = StringIO()
+    summary = summarize(run_dir, steps=12, wall_seconds=412)
+    console = Console(file=out, width=80)
+    print_summary(summary, run_dir / "report.html", console)
+    shown = out.getvalue()
+    for expected in ("accuracy", "pass@8", "image blanked", "6 min 52 s", "report.html", "p < 0."):
+        assert expected in shown
+    assert max(len(line.rstrip()) for line in shown.splitlines()) <= 80

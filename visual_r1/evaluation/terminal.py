@@ -1,0 +1,57 @@
+"""The small table that ends a run."""
+
+from pathlib import Path
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from visual_r1.evaluation.summary import Comparison, Summary
+from visual_r1.evaluation.wording import (
+    duration,
+    p_value_in_words,
+    percent,
+    percent_range,
+    points,
+    points_range,
+)
+
+
+def summary_table(summary: Summary, report_path: Path) -> RenderableType:
+    """Before, after and difference of each measure, the verdict, the time and the report."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.title = f"{summary.run}: {summary.steps} steps on {summary.model}"
+    table.caption = "in grey: 95% intervals; p: exact McNemar"
+    for heading in ("", "before", "after", "difference in points"):
+        table.add_column(heading, justify="right" if heading else "left")
+    rows = (
+        ("accuracy", summary.accuracy),
+        (f"pass@{summary.k}", summary.pass_at_k),
+        ("image blanked", summary.blind),
+    )
+    for name, found in rows:
+        if found is not None:
+            table.add_row(name, *_cells(found))
+    before, after = summary.rates["format_rate"]
+    table.add_row("format rate", percent(before), percent(after), points(after - before))
+    closing = Text.assemble(
+        (summary.conclusion, "bold"),
+        f"\nWall time {duration(summary.wall_seconds)}. Report: {report_path}",
+    )
+    return Group(table, closing)
+
+
+def print_summary(summary: Summary, report_path: Path, console: Console | None = None) -> None:
+    """Print `summary_table`, by default to standard output."""
+    (console or Console()).print(summary_table(summary, report_path))
+
+
+def _cells(found: Comparison) -> tuple[str, str, str]:
+    numbers = found.to_json()
+    return (
+        f"{percent(numbers['baseline'])}\n[dim]{percent_range(numbers['baseline_ci95'])}[/]",
+        f"{percent(numbers['final'])}\n[dim]{percent_range(numbers['final_ci95'])}[/]",
+        f"{points(numbers['delta'])}, {p_value_in_words(found.p_value)}\n"
+        f"[dim]{points_range(found.delta_ci95)}[/]",
+    )
