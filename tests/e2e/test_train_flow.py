@@ -1,0 +1,89 @@
+"""The whole pipeline as a command: to its end, again, killed, and killed again."""
+
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from train_command import Folder, finish, start
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    status, output = finish(folder)
+    assert status == 0, output
+    return Folder(folder)
+
+
+def lines_until(process: "subprocess.Popen[str]", wanted: str) -> Iterator[str]:
+    """The lines that a run prints, up to the first that holds `wanted`."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        yield line
+        if wanted in line:
+            return
+    raise AssertionError(f"the run ended before it printed {wanted!r}")
+
+
+def engine_of(process: "subprocess.Popen[str]") -> psutil.Process:
+    children = psutil.Process(process.pid).children(recursive=True)
+    (engine,) = [child for child in children if "visual_r1.engine" in child.cmdline()]
+    return engine
+
+
+def test_a_run_leaves_what_is_promised(uninterrupted: Folder) -> None:
+    run = uninterrupted.run
+    for name in (
+        "config.json",
+        "ledger.jsonl",
+        "metrics.jsonl",
+        "rollouts/chunk-00000.parquet",
+        "rollouts/chunk-00002.parquet",
+        "evaluations/baseline/report.json",
+        "evaluations/baseline/predictions.parquet",
+        "evaluations/final/report.json",
+        "export/adapter/adapter_config.json",
+        "summary.json",
+        "report.html",
+    ):
+        assert (run / name).is_file(), name
+    assert [row["step"] for row in uninterrupted.rows("metrics.jsonl")] == list(range(6))
+    assert [row["step"] for row in uninterrupted.rows("ledger.jsonl")] == [2, 4, 6]
+
+
+def test_the_second_time_everything_is_done(uninterrupted: Folder) -> None:
+    before = {path: path.stat().st_mtime_ns for path in uninterrupted.run.rglob("*.parquet")}
+    summary = (uninterrupted.run / "summary.json").read_bytes()
+    status, output = finish(uninterrupted.root)
+    assert status == 0, output
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert (uninterrupted.run / "summary.json").read_bytes() == summary
+    assert "accuracy" in output
+
+
+@pytest.mark.parametrize("victim", ["flow", "engine", "both"])
+def test_killed_and_started_again_it_ends_with_the_same_weights(
+    uninterrupted: Folder, tmp_path: Path, victim: str
+) -> None:
+    process = start(tmp_path)
+    list(lines_until(process, "training, steps 2 to 3: done"))
+    engine = engine_of(process)
+    if victim in ("engine", "both"):
+        engine.send_signal(signal.SIGKILL)
+    if victim in ("flow", "both"):
+        process.kill()
+        process.communicate()
+        engine.wait(timeout=30)  # a killed flow leaves no engine behind
+        status, output = finish(tmp_path)
+    else:
+        output, _ = process.communicate()  # the flow starts another engine by itself
+        status = process.returncode
+    assert status == 0, output
+
+    folder = Folder(tmp_path)
+    assert folder.adapter == uninterrupted.adapter
+    assert [row["step"] for row in folder.rows("metrics.jsonl")] == list(range(6))
+    assert folder.rows("ledger.jsonl")[-1]["step"] == 6

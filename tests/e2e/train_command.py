@@ -1,0 +1,74 @@
+"""`python flows/train_flow.py` as a user starts it, small enough for a test."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+SMALL = {
+    "run.name": "small",
+    "data.train": 64,
+    "data.validation": 8,
+    "data.test": 24,
+    "train.steps": 6,
+    "train.chunk_steps": 2,
+    "train.batch_size": 4,
+    "train.group_size": 4,
+    "evaluation.samples": 2,
+}
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Where a run leaves its files."""
+
+    root: Path
+
+    @property
+    def run(self) -> Path:
+        return self.root / "runs" / "small"
+
+    def rows(self, name: str) -> list[dict[str, object]]:
+        path = self.run / name
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    @property
+    def adapter(self) -> bytes:
+        return (self.run / "export/adapter/adapter_model.safetensors").read_bytes()
+
+
+def command(**changes: object) -> list[str]:
+    """The command line; `train_steps=4` becomes `--train.steps 4`."""
+    given = SMALL | {name.replace("__", "."): value for name, value in changes.items()}
+    flags = [part for name, value in given.items() for part in (f"--{name}", str(value))]
+    return [sys.executable, str(ROOT / "flows/train_flow.py"), *flags, "--no-logging.wandb"]
+
+
+def start(folder: Path, **changes: object) -> "subprocess.Popen[str]":
+    """Start a run in `folder` and leave it running."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return subprocess.Popen(
+        command(**changes),
+        cwd=folder,
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(folder: Path, **changes: object) -> tuple[int, str]:
+    """Run to the end; exit status and all that was printed."""
+    process = start(folder, **changes)
+    output, _ = process.communicate()
+    return process.returncode, output
+
+
+def clean_environment() -> dict[str, str]:
+    """This environment without what would point a run at another server."""
+    dropped = ("TINKER_", "PREFECT_", "WANDB_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
