@@ -1,0 +1,81 @@
+"""Images on their way into a prompt: their size, scaled down where too large, blanked.
+
+A figure is decoded only where its pixels must change; its size is read from the file's header.
+"""
+
+import io
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from PIL import Image, UnidentifiedImageError
+
+from visual_r1.errors import DataError
+
+ImageFormat = Literal["png", "jpeg"]
+
+_MAGIC: tuple[tuple[bytes, ImageFormat], ...] = (
+    (b"\x89PNG\r\n\x1a\n", "png"),
+    (b"\xff\xd8\xff", "jpeg"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptImage:
+    """An encoded image as it is sent, with its size in pixels."""
+
+    data: bytes
+    format: ImageFormat
+    width: int
+    height: int
+
+
+@lru_cache(maxsize=256)
+def prepare_image(data: bytes, max_pixels: int) -> PromptImage:
+    """`data` itself where it is PNG or JPEG and small enough; else a PNG of at most `max_pixels`.
+
+    The aspect ratio is kept as well as whole pixels allow. Raises `DataError` where `data` is not
+    an image.
+    """
+    image_format = _format(data)
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            width, height = image.size
+            if image_format is not None and width * height <= max_pixels:
+                return PromptImage(data, image_format, width, height)
+            wide, high = scaled_size(width, height, max_pixels)
+            pixels = image.convert("RGB")
+            if (wide, high) != (width, height):
+                pixels = pixels.resize((wide, high), Image.Resampling.LANCZOS)
+            return PromptImage(_png(pixels), "png", wide, high)
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"an image of {len(data)} bytes cannot be decoded: {error}; prepare the dataset again."
+        ) from error
+
+
+@lru_cache(maxsize=1024)
+def blank_image(width: int, height: int) -> PromptImage:
+    """A white PNG of this size."""
+    return PromptImage(_png(Image.new("RGB", (width, height), "white")), "png", width, height)
+
+
+def scaled_size(width: int, height: int, max_pixels: int) -> tuple[int, int]:
+    """Width and height scaled down to an area of at most `max_pixels`, each at least 1."""
+    if width * height <= max_pixels:
+        return width, height
+    shrink = math.sqrt(max_pixels / (width * height))
+    wide = max(1, math.floor(width * shrink))
+    high = max(1, math.floor(height * shrink))
+    return min(wide, max_pixels // high), min(high, max_pixels)
+
+
+def _format(data: bytes) -> ImageFormat | None:
+    return next((name for magic, name in _MAGIC if data.startswith(magic)), None)
+
+
+def _png(image: Image.Image) -> bytes:
+    out = io.BytesIO()
+    image.save(out, format="PNG")
+    return out.getvalue()
