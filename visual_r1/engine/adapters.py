@@ -197,7 +197,8 @@ def _lora_layers(network: nn.Module) -> Iterator[Any]:
 
 def _pieces(network: nn.Module, slot: str) -> Iterator[_Piece]:
     start = 0
-    for module_name, module in network.named_modules():
+    named = cast("Iterator[tuple[str, nn.Module]]", network.named_modules())
+    for module_name, module in named:
         if not isinstance(module, LoraLayer) or slot not in module.lora_A:
             continue
         for side in ("lora_A", "lora_B"):
@@ -206,7 +207,7 @@ def _pieces(network: nn.Module, slot: str) -> Iterator[_Piece]:
             stop = start + matrix.weight.numel()
             yield _Piece(
                 name=f"{module_name}.{side}.weight",
-                parameter=matrix.weight,
+                parameter=cast(nn.Parameter, matrix.weight),
                 shape=tuple(matrix.weight.shape),
                 start=start,
                 stop=stop,

@@ -4,11 +4,12 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers.utils import logging
 
 from visual_r1.errors import ConfigError, ModelError
 from visual_r1.models import model_path
@@ -106,8 +107,9 @@ def load_base_model(name: str, device: str = "auto") -> BaseModel:
     if not isinstance(projection, nn.Conv3d):
         raise ModelError(f"the vision tower of {name} has no Conv3d patch embedding.")
     visual.register_module("patch_embed", PatchProjection(projection))
-    text = network.config.get_text_config()  # pyright: ignore
-    heads, width = int(text.num_key_value_heads), int(text.head_dim)  # pyright: ignore
+    config = cast(Any, network).config
+    text = config.get_text_config()
+    heads, width = int(text.num_key_value_heads), int(text.head_dim)
     return BaseModel(
         name=name,
         path=path,
@@ -115,11 +117,11 @@ def load_base_model(name: str, device: str = "auto") -> BaseModel:
         processor=load_processor(name),
         device=target,
         dtype=dtype,
-        context_length=int(text.max_position_embeddings),  # pyright: ignore
-        vocabulary_size=int(text.vocab_size),  # pyright: ignore
-        merge_size=int(network.config.vision_config.spatial_merge_size),  # pyright: ignore
-        is_mixture_of_experts=network.config.model_type == "qwen3_vl_moe",  # pyright: ignore
-        cache_bytes_per_token=2 * int(text.num_hidden_layers) * heads * width * dtype.itemsize,  # pyright: ignore
+        context_length=int(text.max_position_embeddings),
+        vocabulary_size=int(text.vocab_size),
+        merge_size=int(config.vision_config.spatial_merge_size),
+        is_mixture_of_experts=config.model_type == "qwen3_vl_moe",
+        cache_bytes_per_token=2 * int(text.num_hidden_layers) * heads * width * dtype.itemsize,
     )
 
 
@@ -143,7 +145,7 @@ def pick_device(device: str) -> torch.device:
 def _load_network(name: str, path: str, dtype: torch.dtype) -> nn.Module:
     """Read the checkpoint; only safetensors are accepted, and no code of the checkpoint is run."""
     try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        config = cast(Any, AutoConfig).from_pretrained(path, trust_remote_code=False)
         if config.model_type not in SUPPORTED_MODEL_TYPES:
             raise ModelError(
                 f"model {name} is of type {config.model_type}; the engine serves Qwen3-VL "
@@ -152,7 +154,8 @@ def _load_network(name: str, path: str, dtype: torch.dtype) -> nn.Module:
         with warnings.catch_warnings():
             # transformers warns of its own deprecations while it loads; none is the user's to mend.
             warnings.simplefilter("ignore")
-            network = AutoModelForImageTextToText.from_pretrained(
+            logging.disable_progress_bar()
+            network = cast(Any, AutoModelForImageTextToText).from_pretrained(
                 path,
                 dtype=dtype,
                 attn_implementation="sdpa",

@@ -5,7 +5,7 @@ All methods are called from one worker thread. A method that takes a request of 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -66,7 +66,7 @@ class Compute:
             torch.use_deterministic_algorithms(True)
             # Asked for along with determinism by default, and only a cost: nothing here reads
             # memory that it has not written.
-            torch.utils.deterministic.fill_uninitialized_memory = False
+            cast(Any, torch.utils).deterministic.fill_uninitialized_memory = False
         self._images = ImageReader(self._base.path, self._base.merge_size, max_image_pixels)
         self._slots = Slots(self._base)
         self.model_name = model
@@ -112,6 +112,11 @@ class Compute:
         """
         return adam_step(adapter, settings)
 
+    def drop_gradients(self, adapter: Adapter) -> None:
+        """Forget the accumulated gradients, as if no backward pass had been since the last step."""
+        adapter.gradients.zero_()
+        adapter.pending = 0
+
     def sample(
         self, weights: FrozenWeights | None, requests: Sequence[SampleRequest]
     ) -> list[SampleOutput | InvalidRequest]:
@@ -148,9 +153,7 @@ class Compute:
         slot = self._slots.of(adapter.spec)
         return states.adapter_tensors(slot, adapter, optimizer=optimizer)
 
-    def restore(
-        self, spec: LoraSpec, tensors: Mapping[str, Tensor], *, optimizer: bool
-    ) -> Adapter:
+    def restore(self, spec: LoraSpec, tensors: Mapping[str, Tensor], *, optimizer: bool) -> Adapter:
         """Return the adapter of `tensors`; without `optimizer` with a fresh Adam state.
 
         Raises `InvalidRequest` when the tensors do not fit the spec and the base model.

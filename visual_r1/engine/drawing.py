@@ -38,7 +38,9 @@ class DrawRules:
     any_filtered: bool
 
     @staticmethod
-    def of(settings: Sequence[SamplingSettings], vocabulary: int, device: torch.device) -> "DrawRules":
+    def of(
+        settings: Sequence[SamplingSettings], vocabulary: int, device: torch.device
+    ) -> "DrawRules":
         """The rules of R sequences; `top_k` off is the whole vocabulary."""
         top_k = [min(s.top_k, vocabulary) if s.top_k > 0 else vocabulary for s in settings]
         return DrawRules(

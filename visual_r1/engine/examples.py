@@ -13,6 +13,7 @@ from visual_r1.engine.images import ImageReader
 from visual_r1.engine.layout import Layout, lay_out
 from visual_r1.engine.losses import LOSSES, Loss
 from visual_r1.engine.requests import Datum, InvalidRequest
+from visual_r1.engine.tensors import of_array
 
 
 @dataclass(frozen=True)
@@ -149,5 +150,5 @@ def _targets(datum: Datum, length: int, vocabulary_size: int, loss_name: str) ->
 
 
 def _columns(values: np.ndarray) -> Tensor:
-    tensor = torch.from_numpy(np.ascontiguousarray(values))  # pyright: ignore[reportUnknownMemberType]
+    tensor = of_array(values)
     return tensor if tensor.ndim == 2 else tensor[:, None]

@@ -89,7 +89,9 @@ class FutureTable:
 
     def sweep(self, now: float) -> None:
         """Forget results that were fetched a while ago, or that nobody fetched for long."""
-        over = [key for key, p in self._pending.items() if p.drop_at is not None and p.drop_at < now]
+        over = [
+            key for key, p in self._pending.items() if p.drop_at is not None and p.drop_at < now
+        ]
         for key in over:
             del self._pending[key]
 

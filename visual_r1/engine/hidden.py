@@ -5,10 +5,11 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.utils import checkpoint
 
 from visual_r1.engine.base_model import BaseModel
 from visual_r1.engine.layout import Layout
+from visual_r1.engine.tensors import of_array, split
 from visual_r1.engine.vision import Features
 
 LOGITS_AT_ONCE = 2**25
@@ -31,9 +32,9 @@ def hidden_states(
     positions = torch.zeros(3, len(layouts), length, dtype=torch.long)
     is_image = torch.zeros(len(layouts), length, dtype=torch.bool)
     for row, layout in enumerate(layouts):
-        tokens[row, : layout.length] = torch.from_numpy(layout.tokens)  # pyright: ignore[reportUnknownMemberType]
-        positions[:, row, : layout.length] = torch.from_numpy(layout.positions)  # pyright: ignore[reportUnknownMemberType]
-        is_image[row, : layout.length] = torch.from_numpy(layout.is_image)  # pyright: ignore[reportUnknownMemberType]
+        tokens[row, : layout.length] = of_array(layout.tokens)
+        positions[:, row, : layout.length] = of_array(layout.positions)
+        is_image[row, : layout.length] = of_array(layout.is_image)
     embeddings = base.embed(tokens.to(base.device))
     visual: dict[str, Any] = {}
     shown = [features[image.digest] for layout in layouts for image in layout.images]
@@ -67,9 +68,9 @@ def target_logprobs(base: BaseModel, hidden: Tensor, targets: Tensor) -> Tensor:
 
     if len(hidden) <= at_once:
         return piece(hidden, targets)
-    run = cast(Callable[..., Tensor], checkpoint)
+    run = cast(Callable[..., Tensor], cast(Any, checkpoint).checkpoint)
     pieces = [
         run(piece, rows, wanted, use_reentrant=False)
-        for rows, wanted in zip(hidden.split(at_once), targets.split(at_once), strict=True)
+        for rows, wanted in zip(split(hidden, at_once), split(targets, at_once), strict=True)
     ]
     return torch.cat(pieces)

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from visual_r1.engine.requests import ImagePart, InvalidRequest
+from visual_r1.engine.tensors import of_array
 from visual_r1.errors import ModelError
 
 CACHED_BYTES = 256 * 2**20
@@ -44,7 +44,7 @@ class ImageReader:
     def __init__(self, model_path: str, merge_size: int, max_pixels: int) -> None:
         """Load the image processor of the model's folder; `max_pixels` bounds the decoded size."""
         try:
-            processor: Any = Qwen2VLImageProcessorPil.from_pretrained(model_path)
+            processor = cast(Any, Qwen2VLImageProcessorPil).from_pretrained(model_path)
         except (OSError, ValueError) as error:
             raise ModelError(
                 f"no image processor could be read from {model_path}: {error}"
@@ -99,10 +99,10 @@ class ImageReader:
             raise InvalidRequest(
                 f"an image of {image.width} x {image.height} pixels cannot be prepared: {error}"
             ) from error
-        patches = np.ascontiguousarray(cast(np.ndarray, prepared["pixel_values"]), np.float32)
+        patches = of_array(cast(np.ndarray, prepared["pixel_values"]).astype(np.float32))
         _, down, across = (int(n) for n in prepared["image_grid_thw"][0])
         tokens = down * across // self._merge_size**2
-        return PreparedImage(digest, torch.from_numpy(patches), (down, across), tokens)  # pyright: ignore[reportUnknownMemberType]
+        return PreparedImage(digest, patches, (down, across), tokens)
 
     def _remember(self, image: PreparedImage) -> None:
         self._cache[image.digest] = image
@@ -113,7 +113,7 @@ class ImageReader:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """RGB, with transparency over white as Qwen's own tools do: black lines on nothing stay seen."""
+    """RGB, transparency over white as in Qwen's own tools: black lines on nothing stay seen."""
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         overlay = image.convert("RGBA")
         canvas = Image.new("RGBA", overlay.size, (255, 255, 255, 255))

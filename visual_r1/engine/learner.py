@@ -32,7 +32,9 @@ class Learner:
         self._config = config
         self._metrics: dict[str, float] = {"loss:sum": 0.0, "tokens:sum": 0.0}
 
-    def run(self, adapter: Adapter, examples: Sequence[Example], *, backward: bool) -> ForwardOutput:
+    def run(
+        self, adapter: Adapter, examples: Sequence[Example], *, backward: bool
+    ) -> ForwardOutput:
         """Compute all examples; gradients are added to the adapter's only when all went well."""
         gradients = torch.zeros_like(adapter.weights) if backward else None
         self._slot.bind(adapter.weights, gradients)
@@ -72,7 +74,11 @@ class Learner:
         return [values for values in logprobs if values is not None]
 
     def _microbatch(
-        self, examples: Sequence[Example], features: dict[bytes, Tensor], length: int, backward: bool
+        self,
+        examples: Sequence[Example],
+        features: dict[bytes, Tensor],
+        length: int,
+        backward: bool,
     ) -> list[np.ndarray]:
         batch = pad(examples, length, self._base.device)
         layouts = [example.layout for example in examples]

@@ -6,7 +6,7 @@ outside the engine's home folder.
 
 import re
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, cast
+from typing import Literal, TypeAlias
 
 from visual_r1.engine.requests import InvalidRequest
 
@@ -14,7 +14,6 @@ CheckpointKind: TypeAlias = Literal["weights", "sampler_weights", "external_weig
 
 _KINDS = ("weights", "sampler_weights", "external_weights")
 _SCHEME = "tinker://"
-_SESSION_ID = re.compile(r"[0-9a-f]{8,64}")
 _MODEL_ID = re.compile(r"([0-9a-f]{8,64}):train:(0|[1-9][0-9]{0,17})")
 _NAME = re.compile(r"[A-Za-z0-9_=+@-][A-Za-z0-9._=+@-]{0,127}")
 
@@ -53,13 +52,6 @@ def split_model_id(model_id: str) -> tuple[str, int]:
     return match.group(1), int(match.group(2))
 
 
-def check_session_id(session_id: str) -> str:
-    """Return `session_id` when it has the form of one. Raises `InvalidRequest` else."""
-    if not _SESSION_ID.fullmatch(session_id):
-        raise InvalidRequest(f"{session_id!r} is not a session id of this engine.")
-    return session_id
-
-
 def check_name(name: str) -> str:
     """Return a checkpoint's name when it is safe. Raises `InvalidRequest` else."""
     if not _NAME.fullmatch(name):
@@ -74,8 +66,10 @@ def checkpoint_path(model_id: str, kind: str, name: str) -> CheckpointPath:
     """Return the checked path. Raises `InvalidRequest` when a part of it is wrong."""
     split_model_id(model_id)
     if kind not in _KINDS:
-        raise InvalidRequest(f"{kind!r} is not a kind of checkpoint; there are {', '.join(_KINDS)}.")
-    return CheckpointPath(model_id, cast("CheckpointKind", kind), check_name(name))
+        raise InvalidRequest(
+            f"{kind!r} is not a kind of checkpoint; there are {', '.join(_KINDS)}."
+        )
+    return CheckpointPath(model_id, kind, check_name(name))
 
 
 def parse_path(text: str) -> CheckpointPath:

@@ -2,8 +2,6 @@
 
 import math
 
-import torch
-
 from visual_r1.engine.adapters import Adapter
 from visual_r1.engine.requests import AdamSettings, InvalidRequest
 
@@ -42,7 +40,7 @@ def adam_step(adapter: Adapter, settings: AdamSettings) -> dict[str, float]:
             "succeeded."
         )
     gradient = adapter.gradients
-    norm = float(torch.linalg.vector_norm(gradient, dtype=torch.float64))
+    norm = math.sqrt(float(gradient.double().square().sum()))
     adapter.pending = 0
     if not math.isfinite(norm):
         gradient.zero_()

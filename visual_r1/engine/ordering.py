@@ -17,7 +17,7 @@ GAP_PATIENCE_S = 60.0
 
 @dataclass(frozen=True)
 class Ticket:
-    """A request's place in its model's order; `arrival` counts the model's requests as they came."""
+    """A request's place in its model's order; `arrival` counts the requests as they come in."""
 
     seq_id: int
     kind: OperationKind

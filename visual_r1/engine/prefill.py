@@ -13,6 +13,7 @@ from visual_r1.engine.batching import ROWS, chunks, round_up
 from visual_r1.engine.hidden import LOGITS_AT_ONCE, hidden_states
 from visual_r1.engine.requests import TopkRow
 from visual_r1.engine.sampling_plan import Plan
+from visual_r1.engine.tensors import floats, integers, of_array, split
 from visual_r1.engine.vision import Features
 
 TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 32768}
@@ -75,19 +76,19 @@ def _score(base: BaseModel, plan: Plan, hidden: Tensor) -> PromptScores:
     """Score a prompt's tokens from its hidden states [P, width], padding included."""
     length, top = plan.layout.length, plan.request.topk_prompt_logprobs
     targets = torch.zeros(len(hidden), 1, dtype=torch.long)
-    targets[: length - 1, 0] = torch.from_numpy(plan.layout.tokens[1:])  # pyright: ignore[reportUnknownMemberType]
+    targets[: length - 1, 0] = of_array(plan.layout.tokens[1:])
     targets = targets.to(base.device)
     at_once = max(ROWS, LOGITS_AT_ONCE // base.vocabulary_size // ROWS * ROWS)
     own: list[float] = []
     best: list[TopkRow] = []
-    for rows, wanted in zip(hidden.split(at_once), targets.split(at_once), strict=True):
+    for rows, wanted in zip(split(hidden, at_once), split(targets, at_once), strict=True):
         logp = torch.log_softmax(base.unembed(rows).float(), dim=-1)
-        own += cast("list[float]", logp.gather(-1, wanted)[:, 0].tolist())
+        own += floats(logp.gather(-1, wanted)[:, 0])
         if top > 0:
             values, ids = logp.topk(top, dim=-1)
             best += [
-                tuple(zip(row_ids, row_values, strict=True))
-                for row_ids, row_values in zip(ids.tolist(), values.tolist(), strict=True)
+                tuple(zip(integers(row_ids), floats(row_values), strict=True))
+                for row_ids, row_values in zip(ids, values, strict=True)
             ]
     return PromptScores(
         logprobs=(None, *own[: length - 1]) if plan.request.prompt_logprobs else None,

@@ -14,6 +14,7 @@ from visual_r1.engine.kv_cache import DecodeCache
 from visual_r1.engine.prefill import Prefill, prefill
 from visual_r1.engine.requests import SampledSequence, SampleOutput, StopReason
 from visual_r1.engine.sampling_plan import Plan
+from visual_r1.engine.tensors import floats, integers, of_array
 from visual_r1.engine.vision import distinct, image_features
 
 SEQUENCES_AT_ONCE = 256
@@ -142,7 +143,7 @@ class _Decoding:
         """Draw one token a row, and give it to the answers that are not complete."""
         tokens = draw(self._logits, self._rules, self._uniforms[:, self._step % BLOCK])
         logp = torch.log_softmax(self._logits, dim=-1).gather(-1, tokens[:, None])[:, 0]
-        for answer, token, logprob in zip(self._rows, tokens.tolist(), logp.tolist(), strict=False):
+        for answer, token, logprob in zip(self._rows, integers(tokens), floats(logp), strict=False):
             if answer.stop_reason is None:
                 answer.append(token, logprob)
         return tokens
@@ -191,4 +192,4 @@ class _Decoding:
         drawn = np.zeros((round_up(len(self._rows), ROWS), BLOCK))
         for row, answer in enumerate(self._rows):
             drawn[row] = answer.generator.random(BLOCK)
-        self._uniforms = torch.from_numpy(drawn).to(self._base.device)  # pyright: ignore[reportUnknownMemberType]
+        self._uniforms = of_array(drawn).to(self._base.device)

@@ -18,6 +18,7 @@ from visual_r1.engine.sessions import (
     ClientSession,
     EphemeralWeights,
     SamplerSession,
+    SessionOver,
     Sessions,
     UnknownId,
     WeightsKey,
@@ -56,6 +57,18 @@ class Engine:
         )
         return self.sessions.create(record, asyncio.get_running_loop().time())
 
+    def heartbeat(self, session_id: str) -> None:
+        """Note that a session's client lives. Raises `UnknownId` or `SessionOver`."""
+        self.sessions.heartbeat(session_id, asyncio.get_running_loop().time())
+
+    def finish_session(self, session_id: str) -> None:
+        """End a session as its client asks; a second time changes nothing."""
+        try:
+            session = self.sessions.live(session_id)
+        except SessionOver:
+            return
+        self.end_session(session, f"the session {session_id} was finished by its client.")
+
     def end_session(self, session: ClientSession, reason: str) -> None:
         """Free the weights of a session's models and samplers; checkpoints stay."""
         for model_id in session.model_ids:
@@ -85,7 +98,9 @@ class Engine:
         return self._models.get(model_id)
 
     def add_model(self, session: ClientSession, model_id: str) -> TrainingModel:
-        """Open a model, still without weights."""
+        """Open a model, still without weights. Raises `InvalidRequest` when there is one."""
+        if model_id in self._models:
+            raise InvalidRequest(f"the model {model_id} was made before.")
         model = TrainingModel(model_id, self.worker, self.compute)
         self._models[model_id] = model
         session.model_ids.append(model_id)
@@ -124,7 +139,9 @@ class Engine:
     def open_sampler(self, body: types.CreateSamplingSessionRequest) -> SamplerSession:
         """Open a sampler, once for each number. Raises `InvalidRequest`."""
         session = self.sessions.live(body.session_id)
-        known = self.sessions.find_sampler(f"{body.session_id}:sample:{body.sampling_session_seq_id}")
+        known = self.sessions.find_sampler(
+            f"{body.session_id}:sample:{body.sampling_session_seq_id}"
+        )
         if known is not None:
             return known
         key = self.weights_key(body.model_path, body.base_model)

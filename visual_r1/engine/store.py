@@ -1,9 +1,9 @@
 """Checkpoints and the records of runs on disk: whole or not at all.
 
-    {home}/engine.lock                                   held by the one engine that serves the folder
+    {home}/engine.lock                                   held by the engine that serves it
     {home}/sessions/{session}/session.json
     {home}/sessions/{session}/train-{n}/run.json
-    {home}/sessions/{session}/train-{n}/{kind}/{name}/   a checkpoint: manifest.json and its files
+    {home}/sessions/{session}/train-{n}/{kind}/{name}/   manifest.json and the checkpoint's files
     {home}/ephemeral/                                    weights of samplers without a name
 
 A checkpoint is written under a hidden name and renamed when everything in it has reached the disk;

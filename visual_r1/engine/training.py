@@ -21,6 +21,7 @@ from visual_r1.engine.records import RunRecord
 from visual_r1.engine.requests import InvalidRequest
 from visual_r1.engine.worker import Work, Worker
 
+
 @dataclass(frozen=True)
 class Operation:
     """A received request: its place in the order, who waits for it, and what it does."""
@@ -61,7 +62,9 @@ class TrainingModel:
         """Whether a request of that number has come before."""
         return self._sequence.seen(seq_id)
 
-    def add(self, seq_id: int, kind: OperationKind, future: Pending, run: Callable[[], Reply]) -> None:
+    def add(
+        self, seq_id: int, kind: OperationKind, future: Pending, run: Callable[[], Reply]
+    ) -> None:
         """Take in a request that is new; its future is settled when it has run, or cannot."""
         self._arrivals += 1
         ticket = Ticket(seq_id, kind, self._arrivals)

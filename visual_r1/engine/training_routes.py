@@ -1,16 +1,17 @@
 """The HTTP calls of a training client. Each is answered at once with the id of a future."""
 
 import uuid
+from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 from fastapi import APIRouter, Body, Request
 from pydantic import BaseModel
 from tinker import types
 
 from visual_r1.engine import model_calls
-from visual_r1.engine.futures import Pending
-from visual_r1.engine.naming import check_session_id, model_id_of
+from visual_r1.engine.futures import Pending, Reply
+from visual_r1.engine.naming import model_id_of
 from visual_r1.engine.ordering import OperationKind
 from visual_r1.engine.requests import InvalidRequest
 from visual_r1.engine.service import Engine
@@ -20,6 +21,9 @@ from visual_r1.engine.wire import parse_forward_backward, validated
 
 Json = Annotated[dict[str, Any], Body()]
 Parsed = TypeVar("Parsed", bound=BaseModel)
+
+RunOf: TypeAlias = Callable[[TrainingModel], Callable[[], Reply]]
+"""Checks a request and binds it to its model; what it returns runs on the worker thread."""
 
 SEQ_ID_MAX = 2**63 - 1
 
@@ -57,41 +61,25 @@ class TrainingCalls:
 
     async def create_model(self, body: Json) -> dict[str, Any]:
         """Make a model; its id is `{session_id}:train:{model_seq_id}`."""
-        return self._create(
-            body,
-            lambda session, model: partial(
-                model_calls.create,
-                self._engine,
-                session,
-                model,
-                validated(types.CreateModelRequest, body),
-            ),
-        )
+        return self._create(body, types.CreateModelRequest, model_calls.create)
 
     async def load_weights(self, body: Json) -> dict[str, Any]:
         """Load a checkpoint: into a model that is there, or as a new one."""
         if body.get("session_id") is not None:
-            return self._create(
-                body,
-                lambda session, model: partial(
-                    model_calls.create_from_state,
-                    self._engine,
-                    session,
-                    model,
-                    validated(types.LoadWeightsRequest, body),
-                ),
-            )
+            return self._create(body, types.LoadWeightsRequest, model_calls.create_from_state)
         return self._numbered(body, "load", types.LoadWeightsRequest, model_calls.load)
 
-    def _create(self, body: dict[str, Any], run_of: Any) -> dict[str, Any]:
-        session_id = check_session_id(str(body.get("session_id")))
-        model_id = model_id_of(session_id, _number(body, "model_seq_id"))
+    def _create(
+        self, body: dict[str, Any], parsed_as: type[Parsed], call: Callable[..., Reply]
+    ) -> dict[str, Any]:
+        model_id = model_id_of(str(body.get("session_id")), _number(body, "model_seq_id"))
         future, new = self._engine.futures.open(f"{model_id}:create")
-        if new and self._engine.find_model(model_id) is None:
+        if new:
             try:
-                session = self._engine.sessions.live(session_id)
+                parsed = validated(parsed_as, body)
+                session = self._engine.sessions.live(str(body.get("session_id")))
                 model = self._engine.add_model(session, model_id)
-                model.create(future, run_of(session.record, model))
+                model.create(future, partial(call, self._engine, session.record, model, parsed))
             except InvalidRequest as error:
                 future.fail(str(error))
         return {"request_id": future.request_id, "model_id": model_id}
@@ -152,7 +140,7 @@ class TrainingCalls:
             body, "save", types.SaveWeightsExternalRequest, model_calls.save_external
         )
 
-    def _ephemeral(self, body: dict[str, Any], model: TrainingModel) -> Any:
+    def _ephemeral(self, body: dict[str, Any], model: TrainingModel) -> Callable[[], Reply]:
         request = validated(types.SaveWeightsForSamplerRequest, body)
         if request.sampling_session_seq_id is None:
             raise InvalidRequest("give a path, or a sampling_session_seq_id for a sampler.")
@@ -165,12 +153,14 @@ class TrainingCalls:
         sampler = self._engine.sessions.add_sampler(
             session, request.sampling_session_seq_id, self._engine.compute.model_name, key
         )
-        return partial(
-            model_calls.save_ephemeral, self._engine, model, key, sampler.sampler_id
-        )
+        return partial(model_calls.save_ephemeral, self._engine, model, key, sampler.sampler_id)
 
     def _numbered(
-        self, body: dict[str, Any], kind: OperationKind, parsed_as: type[Parsed], call: Any
+        self,
+        body: dict[str, Any],
+        kind: OperationKind,
+        parsed_as: type[Parsed],
+        call: Callable[..., Reply],
     ) -> dict[str, Any]:
         return self._queue(
             str(body.get("model_id")),
@@ -180,7 +170,7 @@ class TrainingCalls:
         )
 
     def _queue(
-        self, model_id: str, seq_id: int, kind: OperationKind, run_of: Any
+        self, model_id: str, seq_id: int, kind: OperationKind, run_of: RunOf
     ) -> dict[str, Any]:
         """Put a request into its model's order, once; answer with its future in any case."""
         future, new = self._engine.futures.open(f"{model_id}:{seq_id}")
@@ -189,7 +179,7 @@ class TrainingCalls:
         return {"request_id": future.request_id, "model_id": model_id}
 
     def _admit(
-        self, future: Pending, model_id: str, seq_id: int, kind: OperationKind, run_of: Any
+        self, future: Pending, model_id: str, seq_id: int, kind: OperationKind, run_of: RunOf
     ) -> None:
         try:
             if not 1 <= seq_id <= SEQ_ID_MAX:
@@ -209,7 +199,7 @@ class TrainingCalls:
         model.add(seq_id, kind, future, run)
 
 
-def _complain(error: InvalidRequest) -> Any:
+def _complain(error: InvalidRequest) -> Reply:
     """In its turn, fail: the request has its place in the order even if it makes no sense."""
     raise error
 

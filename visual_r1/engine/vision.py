@@ -9,6 +9,7 @@ from torch import Tensor
 from visual_r1.engine.base_model import BaseModel
 from visual_r1.engine.batching import ROWS, chunks
 from visual_r1.engine.images import PreparedImage
+from visual_r1.engine.tensors import split
 
 Features: TypeAlias = Mapping[bytes, Tensor]
 """By image digest: [1 + D, tokens, hidden], the tokens' embeddings and D deepstack layers."""
@@ -51,7 +52,7 @@ def image_features(base: BaseModel, images: Sequence[PreparedImage]) -> dict[byt
     features: dict[bytes, Tensor] = {}
     with torch.no_grad():
         for batch in batches(base, images):
-            pieces = run_tower(base, batch).split([image.tokens for image in batch], dim=1)
+            pieces = split(run_tower(base, batch), [image.tokens for image in batch], dim=1)
             features.update(zip((image.digest for image in batch), pieces, strict=True))
     return features
 

@@ -241,10 +241,6 @@ def lora_spec(config: types.LoraConfig | None) -> LoraSpec:
     """The adapter that a client asks for. Raises `InvalidRequest`."""
     if config is None:
         raise InvalidRequest("lora_config is missing: this engine trains LoRA adapters only.")
-    if not 1 <= config.rank <= 1024:
-        raise InvalidRequest(f"the LoRA rank is {config.rank}; it lies between 1 and 1024.")
-    if not (config.train_mlp or config.train_attn or config.train_unembed):
-        raise InvalidRequest("none of train_mlp, train_attn and train_unembed is set.")
     return LoraSpec(
         rank=config.rank,
         seed=config.seed,

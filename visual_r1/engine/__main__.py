@@ -1,0 +1,103 @@
+"""`python -m visual_r1.engine`: serve Tinker's protocol over a model on this machine."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from visual_r1.engine.serving import Ending, ServeOptions, bind, serve
+from visual_r1.errors import CredentialError, StorageError, VisualR1Error
+from visual_r1.models import TINY_GEOMETRY
+
+KEY_VARIABLE = "VISUAL_R1_ENGINE_KEY"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the engine; the status is 1 when it could not start, after one sentence saying why."""
+    chosen = _parser().parse_args(arguments)
+    ending = Ending()
+    ending.on_signals()
+    if chosen.parent_fd is not None:
+        ending.with_parent(chosen.parent_fd)
+    try:
+        _log_to(chosen.log)
+        options = ServeOptions(
+            host=chosen.host,
+            port=chosen.port,
+            home=chosen.home.absolute(),
+            model=chosen.model,
+            device=chosen.device,
+            threads=chosen.threads,
+            api_key=_key(chosen.api_key),
+        )
+        serve(options, bind(options.host, options.port), ending)
+    except VisualR1Error as error:
+        print(f"visual_r1.engine: {error}", file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
+def run() -> None:
+    """Run the engine and end the process at once: no computation is waited for."""
+    status = main()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m visual_r1.engine", description=__doc__)
+    parser.add_argument("--port", type=int, default=0, help="0 lets the system choose (default)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (loopback)")
+    parser.add_argument(
+        "--home",
+        type=Path,
+        default=Path(".visual-r1/engine"),
+        help="folder of the checkpoints (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--model", default=TINY_GEOMETRY, help="hub id or folder of a Qwen3-VL (%(default)s)"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
+    parser.add_argument("--api-key", help=f"starts with tml-; else ${KEY_VARIABLE}")
+    parser.add_argument("--log", type=Path, help="file for errors and warnings (default: stderr)")
+    parser.add_argument(
+        "--parent-fd", type=int, help="end when this inherited pipe is closed by its other side"
+    )
+    return parser
+
+
+def _key(given: str | None) -> str:
+    key = given or os.environ.pop(KEY_VARIABLE, "")
+    if not key:
+        raise CredentialError(
+            f"the engine needs a key: set {KEY_VARIABLE}, or pass --api-key; it starts with tml-."
+        )
+    if not key.startswith("tml-"):
+        raise CredentialError(
+            "the engine's key must start with tml-, as the tinker SDK wants it; choose another."
+        )
+    return key
+
+
+def _log_to(file: Path | None) -> None:
+    handlers: list[logging.Handler] | None = None
+    if file is not None:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            handlers = [logging.FileHandler(file)]
+        except OSError as error:
+            raise StorageError(f"the log {file} cannot be written: {error.strerror}.") from error
+    logging.basicConfig(
+        level=logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        handlers=handlers,
+    )
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,153 @@
+"""Start the engine as a child process of this one, without importing torch here."""
+
+import os
+import secrets
+import selectors
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from visual_r1.errors import EngineError
+
+READY = "engine ready on "
+START_WITHIN_S = 180.0
+"""Large models take minutes to load; a child that dies is noticed at once."""
+
+_LOG_TAIL = 2000
+
+
+@dataclass(frozen=True)
+class RunningEngine:
+    """A serving engine; it ends with `close`, or when this process ends in whatever way."""
+
+    url: str
+    api_key: str = field(repr=False)
+    process: subprocess.Popen[bytes] = field(repr=False)
+    _pipe: IO[bytes] = field(repr=False)
+
+    def close(self, patience_s: float = 10.0) -> None:
+        """End the engine: it finishes a checkpoint that it is writing, and nothing else."""
+        _end(self.process, self._pipe, patience_s)
+
+    def __enter__(self) -> "RunningEngine":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class StartingEngine:
+    """An engine that was begun: it loads while this process does other things."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], pipe: IO[bytes], api_key: str, log: Path
+    ) -> None:
+        self._process = process
+        self._pipe = pipe
+        self._api_key = api_key
+        self._log = log
+
+    def ready(self, within_s: float = START_WITHIN_S) -> RunningEngine:
+        """Wait until it serves.
+
+        Raises `EngineError` with the end of its log when it dies first, or is not ready in time.
+        """
+        line = self._first_line(time.monotonic() + within_s)
+        if not line.startswith(READY):
+            self.cancel()
+            raise EngineError(
+                f"the engine did not start{'' if line else f' within {within_s:.0f} s'}: "
+                f"{self._end_of_log() or 'it wrote nothing'}. Its log is {self._log}."
+            )
+        url = line.removeprefix(READY).strip()
+        return RunningEngine(url, self._api_key, self._process, self._pipe)
+
+    def cancel(self) -> None:
+        """End it without having used it."""
+        _end(self._process, self._pipe, 2.0)
+
+    def _first_line(self, deadline: float) -> str:
+        """The ready line; "ended" when the child died, "" when time is up."""
+        output = self._process.stdout
+        assert output is not None
+        text = b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(output, selectors.EVENT_READ)
+            while (left := deadline - time.monotonic()) > 0:
+                if not selector.select(left):
+                    continue
+                piece = os.read(output.fileno(), 4096)
+                text += piece
+                for line in text.decode(errors="replace").splitlines(keepends=True):
+                    if line.startswith(READY) and line.endswith("\n"):
+                        return line
+                if not piece:
+                    return "ended"
+        return ""
+
+    def _end_of_log(self) -> str:
+        text = self._log.read_text(errors="replace") if self._log.exists() else ""
+        return text[-_LOG_TAIL:].strip()
+
+
+def begin_engine(
+    home: Path, model: str, threads: int, log: Path, *, device: str = "auto"
+) -> StartingEngine:
+    """Start an engine process on a free loopback port, with a fresh key, and return at once.
+
+    The key goes by the environment, where other users do not see it. The engine holds one end of a
+    pipe whose other end this process keeps: when this process ends, so does the engine.
+    Raises `EngineError` when the process cannot be started.
+    """
+    api_key = f"tml-{secrets.token_urlsafe(24)}"
+    theirs, ours = os.pipe()
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as log_file:
+            process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "visual_r1.engine", "--port", "0"),
+                    *("--home", str(home), "--model", model, "--threads", str(threads)),
+                    *("--device", device, "--parent-fd", str(theirs)),
+                ],
+                env=os.environ | {"VISUAL_R1_ENGINE_KEY": api_key},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log_file,
+                pass_fds=(theirs,),
+                # Ctrl-C goes to the flow, which ends the engine when it is done with it.
+                start_new_session=True,
+            )
+    except OSError as error:
+        os.close(ours)
+        raise EngineError(f"the engine could not be started: {error}.") from error
+    finally:
+        os.close(theirs)
+    return StartingEngine(process, os.fdopen(ours, "wb", buffering=0), api_key, log)
+
+
+def start_engine(
+    home: Path, model: str, threads: int, log: Path, *, device: str = "auto"
+) -> RunningEngine:
+    """Start an engine and wait until it serves. Raises `EngineError`."""
+    return begin_engine(home, model, threads, log, device=device).ready()
+
+
+def _end(process: subprocess.Popen[bytes], pipe: IO[bytes], patience_s: float) -> None:
+    pipe.close()
+    try:
+        process.wait(patience_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdout is not None:
+        process.stdout.close()

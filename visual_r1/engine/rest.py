@@ -1,0 +1,196 @@
+"""The HTTP calls that list and manage runs, sessions and checkpoints."""
+
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import FileResponse
+
+from visual_r1.engine.downloads import Downloads
+from visual_r1.engine.naming import CheckpointKind, checkpoint_path, parse_path
+from visual_r1.engine.records import CheckpointRecord, RunRecord
+from visual_r1.engine.requests import InvalidRequest
+from visual_r1.engine.service import Engine
+from visual_r1.engine.sessions import UnknownId
+from visual_r1.engine.training_routes import Json
+
+_TYPES: dict[CheckpointKind, str] = {
+    "weights": "training",
+    "sampler_weights": "sampler",
+    "external_weights": "external",
+}
+_CHECKPOINT = "/training_runs/{model_id}/checkpoints/{kind}/{name}"
+
+
+def rest_routes(engine: Engine) -> APIRouter:
+    """The routes of listings and of what is done to checkpoints."""
+    router = APIRouter()
+    calls = RestCalls(engine)
+
+    def route(method: str, path: str, endpoint: Any) -> None:
+        router.add_api_route(path, endpoint, methods=[method], response_model=None)
+
+    route("POST", "/weights_info", calls.weights_info)
+    route("GET", "/training_runs", calls.training_runs)
+    route("GET", "/training_runs/{model_id}", calls.training_run)
+    route("GET", "/training_runs/{model_id}/checkpoints", calls.run_checkpoints)
+    route("GET", "/checkpoints", calls.checkpoints)
+    route("GET", "/sessions", calls.sessions)
+    route("GET", "/sessions/{session_id}", calls.session)
+    route("DELETE", _CHECKPOINT, calls.delete)
+    route("PUT", f"{_CHECKPOINT}/ttl", calls.set_ttl)
+    route("POST", f"{_CHECKPOINT}/publish", partial(calls.publish, public=True))
+    route("DELETE", f"{_CHECKPOINT}/publish", partial(calls.publish, public=False))
+    route("GET", f"{_CHECKPOINT}/external_weights_urls", calls.external_urls)
+    route("GET", "/download/{model_id}/{name}/{file}", calls.download)
+    return router
+
+
+class RestCalls:
+    """One method a call. Those that touch the disk are not coroutines: they run on a thread."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._store = engine.store
+        self._downloads = Downloads(engine.store)
+
+    def weights_info(self, body: Json) -> dict[str, Any]:
+        """What a client must know to load a checkpoint."""
+        record = self._store.find(parse_path(str(body.get("tinker_path"))))
+        return {
+            "base_model": record.base_model,
+            "optimizer_config": {"type": "adamw"},
+            "is_lora": True,
+            "lora_rank": record.spec.rank,
+            "train_unembed": record.spec.train_unembed,
+            "train_mlp": record.spec.train_mlp,
+            "train_attn": record.spec.train_attn,
+        }
+
+    def training_runs(self, limit: int = 20, offset: int = 0) -> dict[str, Any]:
+        """A page of training runs, newest first."""
+        runs = self._store.runs()
+        page = [self._run(run) for run in _page(runs, limit, offset)]
+        return {"training_runs": page, "cursor": _cursor(limit, offset, len(runs))}
+
+    def training_run(self, model_id: str) -> dict[str, Any]:
+        """One training run."""
+        run = self._store.run(model_id)
+        if run is None:
+            raise UnknownId(f"there is no training run {model_id!r} here.")
+        return self._run(run)
+
+    def run_checkpoints(self, model_id: str) -> dict[str, Any]:
+        """All checkpoints of a run."""
+        self.training_run(model_id)
+        found = self._store.checkpoints(model_id)
+        return {"checkpoints": [_checkpoint(record) for record in found]}
+
+    def checkpoints(self, limit: int = 100, offset: int = 0) -> dict[str, Any]:
+        """A page of all checkpoints, newest first."""
+        found = self._store.checkpoints()
+        page = [_checkpoint(record) for record in _page(found, limit, offset)]
+        return {"checkpoints": page, "cursor": _cursor(limit, offset, len(found))}
+
+    async def sessions(self, limit: int = 20, offset: int = 0) -> dict[str, Any]:
+        """A page of sessions, newest first; of earlier runs of the engine those with a model."""
+        known = {
+            session.record.session_id: session.record for session in self._engine.sessions.all()
+        }
+        known |= {record.session_id: record for record in self._store.sessions()}
+        ids = sorted(known, key=lambda key: known[key].created_at, reverse=True)
+        return {"sessions": _page(ids, limit, offset)}
+
+    async def session(self, session_id: str) -> dict[str, Any]:
+        """One session."""
+        live = [s for s in self._engine.sessions.all() if s.record.session_id == session_id]
+        stored = [s for s in self._store.sessions() if s.session_id == session_id]
+        if not live and not stored:
+            raise UnknownId(f"there is no session {session_id!r} here.")
+        record = live[0].record if live else stored[0]
+        runs = [run.model_id for run in self._store.runs() if _is_of(run, session_id)]
+        return {
+            "training_run_ids": sorted(runs),
+            "sampler_ids": live[0].sampler_ids if live else [],
+            "user_metadata": record.user_metadata or None,
+            "display_name": record.display_name,
+        }
+
+    def delete(self, model_id: str, kind: str, name: str) -> Response:
+        """Remove a checkpoint."""
+        self._store.delete(checkpoint_path(model_id, kind, name))
+        return Response(status_code=204)
+
+    def set_ttl(self, model_id: str, kind: str, name: str, body: Json) -> Response:
+        """Let a checkpoint end some seconds from now, or with null never."""
+        seconds = body.get("ttl_seconds")
+        if seconds is not None and (not isinstance(seconds, int) or isinstance(seconds, bool)):
+            raise InvalidRequest(f"ttl_seconds is {seconds!r}; give whole seconds or null.")
+        self._store.set_ttl(checkpoint_path(model_id, kind, name), seconds)
+        return Response(status_code=204)
+
+    def publish(self, model_id: str, kind: str, name: str, *, public: bool) -> Response:
+        """Mark a checkpoint; a second time changes nothing (clients retry a 409 for minutes)."""
+        self._store.set_public(checkpoint_path(model_id, kind, name), public)
+        return Response(status_code=204)
+
+    def external_urls(
+        self, request: Request, model_id: str, kind: str, name: str
+    ) -> dict[str, Any]:
+        """A signed URL for each file of a PEFT adapter folder."""
+        path = checkpoint_path(model_id, kind, name)
+        urls, expires = self._downloads.urls(path, str(request.base_url))
+        return {"urls": urls, "expires": expires.isoformat()}
+
+    def download(
+        self, model_id: str, name: str, file: str, expires: int, signature: str
+    ) -> FileResponse:
+        """A file behind a signed URL."""
+        return FileResponse(self._downloads.file(model_id, name, file, expires, signature))
+
+    def _run(self, run: RunRecord) -> dict[str, Any]:
+        checkpoints = self._store.checkpoints(run.model_id)
+        newest = {
+            kind: next((_checkpoint(c) for c in checkpoints if c.path.kind == kind), None)
+            for kind in ("weights", "sampler_weights")
+        }
+        last = max([run.created_at, *(record.created_at for record in checkpoints)])
+        return {
+            "training_run_id": run.model_id,
+            "base_model": run.base_model,
+            "model_owner": "local",
+            "is_lora": True,
+            "corrupted": False,
+            "lora_rank": run.spec.rank,
+            "last_request_time": last.isoformat(),
+            "last_checkpoint": newest["weights"],
+            "last_sampler_checkpoint": newest["sampler_weights"],
+            "user_metadata": run.user_metadata or None,
+        }
+
+
+def _checkpoint(record: CheckpointRecord) -> dict[str, Any]:
+    return {
+        "checkpoint_id": record.path.checkpoint_id,
+        "checkpoint_type": _TYPES[record.path.kind],
+        "time": record.created_at.isoformat(),
+        "tinker_path": str(record.path),
+        "size_bytes": record.size_bytes,
+        "public": record.public,
+        "user_metadata": record.user_metadata,
+        "expires_at": None if record.expires_at is None else record.expires_at.isoformat(),
+    }
+
+
+def _is_of(run: RunRecord, session_id: str) -> bool:
+    return run.model_id.startswith(f"{session_id}:")
+
+
+def _page(items: list[Any], limit: int, offset: int) -> list[Any]:
+    if limit < 0 or offset < 0:
+        raise InvalidRequest(f"limit is {limit} and offset {offset}; neither may be below 0.")
+    return items[offset : offset + limit]
+
+
+def _cursor(limit: int, offset: int, total: int) -> dict[str, int]:
+    return {"offset": offset, "limit": limit, "total_count": total}

@@ -1,0 +1,161 @@
+"""The engine as a process: its socket, its server, and the ways in which it ends."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from visual_r1.errors import EngineError
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from visual_r1.engine.service import Engine
+
+KEEP_ALIVE_S = 300
+"""Longer than clients keep idle connections, so that none is closed under a request."""
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """What `python -m visual_r1.engine` was asked for."""
+
+    host: str
+    port: int
+    home: Path
+    model: str
+    device: str
+    threads: int
+    api_key: str
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Take the port (0 lets the system choose one). Raises `EngineError` when it is in use."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise EngineError(
+            f"port {port} of {host} cannot be used: {error.strerror or error}. "
+            "Choose another with --port, or 0 to let the system choose."
+        ) from error
+    return listener
+
+
+class Ending:
+    """The one place that says that the process is to end, from a signal or the parent's death."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._asked = False
+        self._act: Callable[[], None] | None = None
+
+    def ask(self) -> None:
+        """End: at once while the engine is still loading, else by a clean stop of the server."""
+        with self._lock:
+            self._asked = True
+            act = self._act
+        if act is None:
+            os._exit(0)
+        act()
+
+    def when_asked(self, act: Callable[[], None]) -> None:
+        """From now on, do this to end."""
+        with self._lock:
+            self._act = act
+
+    def on_signals(self) -> None:
+        """End on SIGTERM and SIGINT."""
+
+        def handle(_number: int, _frame: FrameType | None) -> None:
+            self.ask()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, handle)
+
+    def with_parent(self, parent_fd: int) -> None:
+        """End when the other side of a pipe closes, which the death of the parent does."""
+
+        def watch() -> None:
+            with contextlib.suppress(OSError):
+                while os.read(parent_fd, 64):
+                    pass
+            self.ask()
+
+        threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+def serve(options: ServeOptions, listener: socket.socket, ending: Ending) -> None:
+    """Load the model, serve until asked to end. Raises `VisualR1Error` when it cannot start."""
+    # Imported here since they bring torch: what can be refused is refused before.
+    from transformers.utils import logging as transformers_logging
+
+    from visual_r1.engine.compute import Compute
+    from visual_r1.engine.service import Engine
+    from visual_r1.engine.store import Store
+
+    transformers_logging.disable_progress_bar()
+    store = Store(options.home)
+    try:
+        compute = Compute(options.model, device=options.device, threads=options.threads)
+        asyncio.run(_serve(Engine(compute, store), options, listener, ending))
+    finally:
+        store.close()
+
+
+async def _serve(
+    engine: "Engine", options: ServeOptions, listener: socket.socket, ending: Ending
+) -> None:
+    import uvicorn
+
+    from visual_r1.engine.app import make_app
+
+    class Server(uvicorn.Server):
+        @contextlib.contextmanager
+        def capture_signals(self) -> Generator[None]:
+            # Signals go to `Ending`, which also knows of the time before the server runs.
+            yield
+
+    server = Server(
+        uvicorn.Config(
+            make_app(engine, options.api_key),
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=2,
+        )
+    )
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        engine.futures.close()
+        server.should_exit = True
+
+    ending.when_asked(lambda: loop.call_soon_threadsafe(stop))
+    background = [asyncio.create_task(engine.worker.serve()), asyncio.create_task(engine.sweep())]
+    announced = asyncio.create_task(_announce(server, options.host, listener))
+    await server.serve(sockets=[listener])
+    for task in (*background, announced):
+        task.cancel()
+    await asyncio.gather(*background, announced, return_exceptions=True)
+
+
+async def _announce(server: "uvicorn.Server", host: str, listener: socket.socket) -> None:
+    """Say that the engine serves; what prints after this goes to the log."""
+    while not server.started:
+        await asyncio.sleep(0.005)
+    print(f"engine ready on http://{host}:{listener.getsockname()[1]}", flush=True)
+    os.dup2(2, 1)
