@@ -15,8 +15,8 @@ import httpx
 import tinker
 
 from visual_r1.config import RunConfig
-from visual_r1.engine.launch import EngineLaunch, RunningEngine
-from visual_r1.errors import BackendError, ConfigError, CredentialError
+from visual_r1.engine.launch import RunningEngine, StartingEngine, begin_engine
+from visual_r1.errors import BackendError, ConfigError, CredentialError, EngineError
 
 Kind = Literal["embedded", "hosted", "self-hosted"]
 
@@ -112,7 +112,7 @@ class Backend:
     def __init__(self, config: RunConfig, environ: Mapping[str, str] = os.environ) -> None:
         self.kind: Kind = choose_kind(config, environ)
         self._model = config.model.name
-        self._launch: EngineLaunch | None = None
+        self._launch: StartingEngine | None = None
         self._engine: RunningEngine | None = None
         self._service: tinker.ServiceClient | None = None
         self._remote: Endpoint | None = None
@@ -149,8 +149,12 @@ class Backend:
 
     def check(self) -> None:
         """Raise `EngineError` where the embedded engine has died; the SDK would wait for ever."""
-        if self._engine is not None:
-            self._engine.check()
+        if self._engine is not None and not _alive(self._engine):
+            raise EngineError(
+                f"The embedded engine ended (status {self._engine.process.returncode}); "
+                f"{self._home / 'engine.log'} says why. The same command goes on from the last "
+                "checkpoint."
+            )
 
     @property
     def rest(self) -> tinker.RestClient:
@@ -158,10 +162,23 @@ class Backend:
         endpoint = self._endpoint()
         return tinker.RestClient(base_url=endpoint.base_url, api_key=endpoint.api_key)
 
+    def sampler(self, sampler_path: str | None) -> tinker.SamplingClient:
+        """A sampler of a checkpoint, or of the base model where `sampler_path` is None.
+
+        Raises `BackendError` where the server does not have it.
+        """
+        base_model = self._model if sampler_path is None else None
+        try:
+            return self.connect().create_sampling_client(sampler_path, base_model)
+        except (tinker.TinkerError, TimeoutError) as error:
+            raise BackendError(
+                f"The server gives no sampler of {sampler_path or base_model}: {error}."
+            ) from error
+
     def disconnect(self, status: Literal["success", "errored"] = "success") -> None:
         """End the session, so that the server can let go of its models; `connect` opens another."""
         service, self._service = self._service, None
-        if service is not None and (self._engine is None or self._engine.alive):
+        if service is not None and (self._engine is None or _alive(self._engine)):
             # A session that cannot be ended politely runs out by itself.
             with suppress(TimeoutError, tinker.TinkerError):
                 service.close(status).result(timeout=PROBE_SECONDS)
@@ -169,15 +186,16 @@ class Backend:
     def close(self) -> None:
         """End the session, and the embedded engine with it."""
         self.disconnect()
-        for process in (self._engine, self._launch):
-            if process is not None:
-                process.close()
+        if self._engine is not None:
+            self._engine.close()
+        if self._launch is not None:
+            self._launch.cancel()
         self._engine = self._launch = None
 
     def _endpoint(self) -> Endpoint:
         if self._remote is not None:
             return self._remote
-        if self._engine is not None and not self._engine.alive:
+        if self._engine is not None and not _alive(self._engine):
             self._engine.close()
             self._engine = None
         if self._engine is None:
@@ -186,9 +204,8 @@ class Backend:
             self._engine = launch.ready()
         return Endpoint("embedded", self._engine.url, self._engine.api_key)
 
-    def _begin_engine(self) -> EngineLaunch:
-        log = self._home / "engine.log"
-        return EngineLaunch.begin(self._home, self._model, threads=self._threads, log=log)
+    def _begin_engine(self) -> StartingEngine:
+        return begin_engine(self._home, self._model, self._threads, self._home / "engine.log")
 
     def _require_model(self) -> None:
         try:
@@ -208,6 +225,10 @@ class Backend:
                 f"The server does not offer the model {self._model!r}: choose with --model.name "
                 f"among {', '.join(names) or 'none'}."
             )
+
+
+def _alive(engine: RunningEngine) -> bool:
+    return engine.process.poll() is None
 
 
 _opened: list[Backend] = []
