@@ -12,6 +12,16 @@ from visual_r1.data.procedural.generator import (
     generate,
     problem,
     split_of,
+    value_count,
 )
 
-__all__ = ["FAMILIES", "Split", "capacity", "fresh_values", "generate", "problem", "split_of"]
+__all__ = [
+    "FAMILIES",
+    "Split",
+    "capacity",
+    "fresh_values",
+    "generate",
+    "problem",
+    "split_of",
+    "value_count",
+]

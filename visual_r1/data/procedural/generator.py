@@ -56,7 +56,12 @@ def capacity(split: Split) -> int:
 
 def fresh_values(split: Split) -> int:
     """How many problems of the split come before a family draws values for the second time."""
-    return min(len(_values(i, split)) for i in range(len(_FAMILIES))) * len(_FAMILIES)
+    return min(value_count(family, split) for family in FAMILIES) * len(FAMILIES)
+
+
+def value_count(family: str, split: Split) -> int:
+    """How many tuples of numbers a family has in a split."""
+    return len(_values(FAMILIES.index(family), split))
 
 
 def problem(seed: int, split: Split, index: int) -> Problem:
