@@ -84,27 +84,32 @@ class Summary:
     rates: Mapping[str, tuple[float, float]]
 
     @property
+    def evidence(self) -> str:
+        """Interval, test and counts of the accuracy, without a verdict."""
+        found = self.accuracy
+        return (
+            f"95% interval {points_range(found.delta_ci95)} points, exact McNemar "
+            f"{p_value_in_words(found.p_value)}; {found.pairs.gained} problems gained and "
+            f"{found.pairs.lost} lost of {found.pairs.n}"
+        )
+
+    @property
     def conclusion(self) -> str:
         """The result in one or two plain sentences."""
-        found = self.accuracy
+        pairs = self.accuracy.pairs
         if self.updated_steps == 0:
             return (
                 f"Nothing was trained: in none of the {self.steps} steps did a group have contrast "
                 "(some samples right, some wrong), so the exported adapter is the unchanged one."
             )
-        before, after = percent(found.pairs.before), percent(found.pairs.after)
-        evidence = (
-            f"95% interval {points_range(found.delta_ci95)} points, exact McNemar "
-            f"{p_value_in_words(found.p_value)}; {found.pairs.gained} problems gained and "
-            f"{found.pairs.lost} lost of {found.pairs.n}"
-        )
-        if distinguishable(found.p_value):
-            verb = "rose" if found.pairs.delta > 0 else "fell"
-            by = f"{abs(100 * found.pairs.delta):.1f}"
-            return f"Accuracy {verb} by {by} points, from {before} to {after} ({evidence})."
+        before, after = percent(pairs.before), percent(pairs.after)
+        if distinguishable(self.accuracy.p_value):
+            verb = "rose" if pairs.delta > 0 else "fell"
+            by = f"{abs(100 * pairs.delta):.1f}"
+            return f"Accuracy {verb} by {by} points, from {before} to {after} ({self.evidence})."
         return (
-            f"Not distinguishable: accuracy went from {before} to {after} ({evidence}). "
-            f"{_what_would_show(found.pairs)}"
+            f"Not distinguishable: accuracy went from {before} to {after} ({self.evidence}). "
+            f"{_what_would_show(pairs)}"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -113,6 +118,7 @@ class Summary:
             "run": self.run,
             "model": self.model,
             "conclusion": self.conclusion,
+            "evidence": self.evidence,
             "distinguishable": distinguishable(self.accuracy.p_value),
             **self.accuracy.to_json(),
             "steps": self.steps,

@@ -1,0 +1,216 @@
+"""report.html: self-contained, escaped, true to the files, and readable at every stage."""
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from made_up import answer, picture, predictions, problems, write_evaluation, write_metrics
+
+from visual_r1.errors import DataError, RunError
+from visual_r1.evaluation.gallery import before_and_after, data_uri
+from visual_r1.evaluation.report import write_html
+from visual_r1.evaluation.summary import summarize
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+VOID = {"meta", "img", "link", "br", "hr", "input", "source"}
+HOSTILE = '</pre><script>document.title="ran"</script><img src=x onerror=alert(1)>&amp;'
+
+
+class Page(HTMLParser):
+    """The page's elements, and whether they nest."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.text: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == [], f"never closed: {self._open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open, f"</{tag}> closes nothing"
+        assert self._open.pop() == tag, f"</{tag}> closes another element"
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def words(self) -> str:
+        return " ".join(" ".join(self.text).split())
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """A finished run."""
+    folder = tmp_path / "runs" / "quickstart-0a1b2c3d"
+    asked = problems(80)
+    write_evaluation(folder / "evaluations/baseline", asked, predictions(asked, 0.6, seed=0))
+    write_evaluation(folder / "evaluations/final", asked, predictions(asked, 0.9, seed=1))
+    write_metrics(folder, steps=30)
+    (folder / "config.json").write_text(json.dumps({"data": {"source": "procedural"}}))
+    summarize(folder, steps=30, wall_seconds=400)
+    return folder
+
+
+def page(run_dir: Path) -> Page:
+    return Page(write_html(run_dir).read_text(encoding="utf-8"))
+
+
+def test_the_page_says_what_the_summary_says(run_dir: Path):
+    summary = json.loads((run_dir / "summary.json").read_text())
+    words = page(run_dir).words
+    assert f"{100 * summary['baseline']:.1f}%" in words
+    assert f"{100 * summary['final']:.1f}%" in words
+    assert f"{summary['gained']} gained, {summary['lost']} lost of 80" in words
+    assert summary["evidence"] in words
+    for family in summary["by_family"]:
+        assert family.replace("_", " ") in words
+
+
+def test_nothing_is_loaded_from_elsewhere_and_no_script_may_run(run_dir: Path):
+    found = page(run_dir)
+    for tag, attributes in found.elements:
+        assert tag not in {"script", "link", "iframe", "object", "embed", "base", "form"}
+        for name, value in attributes.items():
+            assert not name.startswith("on"), f"{tag} has an event handler {name}"
+            if name in {"src", "href", "srcset", "data", "action", "xlink:href"}:
+                assert value.startswith("data:image/"), f"{tag} loads {value[:60]}"
+    text = (run_dir / "report.html").read_text()
+    assert not re.search(r"@import|url\(", text)
+    policies = [a["content"] for a in found.all("meta") if "http-equiv" in a]
+    assert policies == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+
+
+def test_pictures_have_texts_tables_have_headers_and_charts_have_descriptions(run_dir: Path):
+    found = page(run_dir)
+    assert found.all("img")
+    assert all(image["alt"].startswith("Figure ") for image in found.all("img"))
+    assert all("scope" in header for header in found.all("th"))
+    assert len(found.all("caption")) >= 3
+    charts = found.all("svg")
+    assert len(charts) == 2
+    ids = {attributes.get("id") for _, attributes in found.elements}
+    assert all(set(chart["aria-labelledby"].split()) <= ids for chart in charts)
+    assert found.all("html") == [{"lang": "en"}]
+
+
+def hostile_run(run_dir: Path) -> None:
+    """Put the same hostile text wherever a model or a dataset can write."""
+    asked = [
+        replace(
+            problem, id=f"{i}{HOSTILE}", problem=HOSTILE, answer=HOSTILE, meta={"family": HOSTILE}
+        )
+        for i, problem in enumerate(problems(12))
+    ]
+    for name, right in (("baseline", False), ("final", True)):
+        made = [
+            replace(
+                prediction,
+                greedy=answer(right, HOSTILE, extracted=HOSTILE),
+            )
+            for prediction in predictions(asked, 0.5, seed=0)
+        ]
+        write_evaluation(run_dir / "evaluations" / name, asked, made, sampler_path=HOSTILE)
+    (run_dir / "config.json").write_text(json.dumps({"prompt": {"template": HOSTILE}}))
+    summarize(run_dir, steps=30, wall_seconds=1)
+
+
+def test_whatever_a_model_or_a_dataset_wrote_stays_text(run_dir: Path):
+    hostile_run(run_dir)
+    found = page(run_dir)
+    assert HOSTILE in " ".join(found.text), "shown, character for character"
+    assert found.all("script") == []
+    assert not [a for _, a in found.elements if "onerror" in a]
+
+
+def test_the_page_works_when_no_step_trained_and_says_so(run_dir: Path):
+    write_metrics(run_dir, steps=4, updated=False)
+    summarize(run_dir, steps=4, wall_seconds=1)
+    found = page(run_dir)
+    assert "Nothing was trained" in found.words
+    assert "0 of 4" in found.words
+
+
+def test_the_page_works_before_a_run_is_finished(run_dir: Path):
+    (run_dir / "summary.json").unlink()
+    assert "in the evaluation “final”" in page(run_dir).words
+    shutil.rmtree(run_dir / "evaluations/final")
+    assert "in the evaluation “baseline”" in page(run_dir).words
+    (run_dir / "metrics.jsonl").unlink()
+    assert "No step was trained in this run." in page(run_dir).words
+    write_metrics(run_dir, steps=1)
+    shutil.rmtree(run_dir / "evaluations")
+    assert "nothing has been evaluated yet" in page(run_dir).words
+
+
+def test_a_step_without_samples_leaves_a_gap_and_not_a_crash(run_dir: Path):
+    with (run_dir / "metrics.jsonl").open("a") as out:
+        out.write('{"step": 30, "updated": false, "accuracy": null, "reward_mean": null}\n{"st')
+    assert len(page(run_dir).all("svg")) == 2
+
+
+def test_a_folder_with_nothing_in_it_is_one_sentence(tmp_path: Path):
+    with pytest.raises(RunError, match="nothing to report"):
+        write_html(tmp_path)
+
+
+def test_a_damaged_summary_is_one_sentence_and_the_old_page_stays(run_dir: Path):
+    before = write_html(run_dir).read_text()
+    (run_dir / "summary.json").write_text("{")
+    with pytest.raises(DataError, match=r"summary\.json is damaged"):
+        write_html(run_dir)
+    assert (run_dir / "report.html").read_text() == before
+
+
+def test_the_gallery_holds_each_fate_by_a_rule_that_does_not_look(run_dir: Path):
+    folders = run_dir / "evaluations/baseline", run_dir / "evaluations/final"
+    kinds = {kind.name: kind for kind in before_and_after(*folders)}
+    assert list(kinds) == ["Gained", "Lost", "Still wrong", "Still right"]
+    assert sum(kind.count for kind in kinds.values()) == 80
+    for name, fate in (("Gained", (False, True)), ("Lost", (True, False))):
+        for exhibit in kinds[name].exhibits:
+            assert tuple(given.right for given in exhibit.given) == fate
+    more = {kind.name: kind for kind in before_and_after(*folders, per_kind=9)}
+    assert more["Gained"].exhibits[:4] == kinds["Gained"].exhibits
+
+
+def test_pictures_are_shown_as_they_are():
+    assert data_uri(picture(1)).startswith("data:image/png;base64,iVBOR")
+    assert data_uri(b"\xff\xd8\xff\xe0").startswith("data:image/jpeg;base64,")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium")
+def test_a_browser_shows_the_page_and_runs_nothing(run_dir: Path, tmp_path: Path):
+    hostile_run(run_dir)
+    path = write_html(run_dir)
+    assert CHROMIUM is not None
+    flags = (
+        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
+        "--disable-background-networking --disable-component-update --window-size=400,1200"
+    )
+    shown = subprocess.run(
+        [CHROMIUM, *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",
+         path.as_uri()],
+        capture_output=True, text=True, timeout=60, check=True,
+    ).stdout  # fmt: skip
+    assert "<title>quickstart-0a1b2c3d · Visual R1</title>" in shown, "no script changed the title"
+    assert shown.count("<svg") == 2
+    assert shown.count('class="exhibit"') == 4
+    assert "<script" not in shown

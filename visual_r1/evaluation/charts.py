@@ -1,0 +1,162 @@
+"""The learning curves as inline SVG: no script, no fonts, colours from the page's style sheet."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+Point = tuple[float, float]
+
+WIDTH, HEIGHT = 460, 280
+_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 14, 14, 40
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """A labelled point with an interval: an evaluation beside the curve of training.
+
+    `shift` moves it sideways, in units of the view box.
+    """
+
+    x: float
+    y: float
+    low: float
+    high: float
+    label: str
+    shift: float = 0.0
+    hollow: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A value by step, drawn as points and as a smoothed line, with evaluations as markers."""
+
+    title: str
+    description: str
+    points: tuple[Point, ...]
+    markers: tuple[Marker, ...] = ()
+    y_range: Point | None = None
+    show: Callable[[float], str] = "{:g}".format
+
+
+def smoothed(points: Sequence[Point], window: int) -> list[Point]:
+    """The centred mean over `window` points, fewer at the ends."""
+    half = window // 2
+    line: list[Point] = []
+    for index, (x, _) in enumerate(points):
+        near = points[max(0, index - half) : index + half + 1]
+        line.append((x, math.fsum(y for _, y in near) / len(near)))
+    return line
+
+
+def smoothing_window(count: int) -> int:
+    """An odd number of steps, about a tenth of all, at least 1."""
+    return 2 * (count // 20) + 1
+
+
+def ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """About so many round numbers that span [low, high]: 1, 2 or 5 times a power of ten apart."""
+    span = max(high - low, 1e-9)
+    rough = span / about
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(i * step, 10) for i in range(first, last + 1)]
+
+
+def draw(curve: Curve, ident: str) -> Markup:
+    """The chart of `curve`; `ident` makes its element ids unique in the page."""
+    xs = [x for x, _ in curve.points] + [marker.x for marker in curve.markers]
+    x_ticks = [x for x in ticks(0, max([*xs, 1]), 6) if x == int(x)]
+    y_ticks = ticks(*(curve.y_range or _range_of(curve)))
+    place = _Placing(max([*xs, 1]), y_ticks[0], y_ticks[-1])
+    body = Markup("").join(
+        [
+            *(_y_tick(y, place, curve.show) for y in y_ticks),
+            *(_x_tick(x, place) for x in x_ticks if x <= place.x_high),
+            _axis_label(),
+            *(_dot(point, place, curve.show) for point in curve.points),
+            _line(smoothed(curve.points, smoothing_window(len(curve.points))), place),
+            *(_marker(marker, place, curve.show) for marker in curve.markers),
+        ]
+    )
+    return Markup(
+        '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-labelledby="{i}-t {i}-d">'
+        '<title id="{i}-t">{}</title><desc id="{i}-d">{}</desc>{}</svg>'
+    ).format(WIDTH, HEIGHT, curve.title, curve.description, body, i=ident)
+
+
+@dataclass(frozen=True, slots=True)
+class _Placing:
+    """From values to the coordinates of the view box."""
+
+    x_high: float
+    y_low: float
+    y_high: float
+
+    def x(self, value: float) -> float:
+        return round(_LEFT + (WIDTH - _LEFT - _RIGHT) * value / self.x_high, 1)
+
+    def y(self, value: float) -> float:
+        share = (value - self.y_low) / (self.y_high - self.y_low)
+        return round(HEIGHT - _BOTTOM - (HEIGHT - _TOP - _BOTTOM) * share, 1)
+
+
+def _range_of(curve: Curve) -> Point:
+    ys = [y for _, y in curve.points] + [y for m in curve.markers for y in (m.low, m.high)]
+    if not ys:
+        return 0.0, 1.0
+    low, high = min(ys), max(ys)
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def _y_tick(value: float, place: _Placing, show: Callable[[float], str]) -> Markup:
+    return Markup(
+        '<line class="grid" x1="{}" x2="{}" y1="{y}" y2="{y}"/>'
+        '<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>'
+    ).format(_LEFT, WIDTH - _RIGHT, _LEFT - 7, place.y(value) + 4.5, show(value), y=place.y(value))
+
+
+def _x_tick(value: float, place: _Placing) -> Markup:
+    return Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{:g}</text>').format(
+        place.x(value), HEIGHT - _BOTTOM + 18, value
+    )
+
+
+def _axis_label() -> Markup:
+    return Markup('<text class="tick" x="{}" y="{}" text-anchor="end">step</text>').format(
+        WIDTH - _RIGHT, HEIGHT - 5
+    )
+
+
+def _dot(point: Point, place: _Placing, show: Callable[[float], str]) -> Markup:
+    x, y = point
+    return Markup('<circle class="dot" cx="{}" cy="{}" r="2.6"><title>{}</title></circle>').format(
+        place.x(x), place.y(y), f"step {x:g}: {show(y)}"
+    )
+
+
+def _line(points: Sequence[Point], place: _Placing) -> Markup:
+    if len(points) < 2:
+        return Markup("")
+    path = " ".join(f"{place.x(x)},{place.y(y)}" for x, y in points)
+    return Markup('<polyline class="curve" points="{}"/>').format(path)
+
+
+def _marker(marker: Marker, place: _Placing, show: Callable[[float], str]) -> Markup:
+    x, y = place.x(marker.x) + marker.shift, place.y(marker.y)
+    text = (
+        f"{marker.label}: {show(marker.y)} (95% interval {show(marker.low)} to {show(marker.high)})"
+    )
+    return Markup(
+        '<g class="marker{}"><title>{}</title><line x1="{x}" x2="{x}" y1="{}" y2="{}"/>'
+        '<circle cx="{x}" cy="{}" r="5"/></g>'
+    ).format(
+        " hollow" if marker.hollow else "",
+        text,
+        place.y(marker.low),
+        place.y(marker.high),
+        y,
+        x=x,
+    )
