@@ -1,0 +1,153 @@
+"""train_step against the real engine: what it sends, and what comes of it."""
+
+import os
+from collections.abc import Generator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import tinker
+
+from visual_r1.config import RunConfig
+from visual_r1.data.problem import Problem
+from visual_r1.data.procedural import generate
+from visual_r1.engine.launch import start_engine
+from visual_r1.errors import BackendError, EngineError
+from visual_r1.models.processor import load_processor
+from visual_r1.prompts import Prompter
+from visual_r1.rl.rollouts import Policy
+from visual_r1.rl.step import StepResult, train_step
+
+PROBLEMS = list(generate(3, "train", 3))
+UNSOLVABLE = [replace(problem, answer="1234567") for problem in PROBLEMS]
+# Far beyond the context of the shipped model.
+ENDLESS = replace(PROBLEMS[0], id="endless", problem="<image>" + "Find x. " * 20_000)
+
+
+def config(**train: Any) -> RunConfig:
+    """A coin flip as reward: every group has something to tell apart, however good the model is."""
+    return RunConfig.model_validate(
+        {
+            "preset": "quickstart",
+            "train": {"group_size": 4, "skip_without_contrast": False, **train},
+            "sampling": {"max_new_tokens": 24},
+            "reward": {"format": 0.0, "accuracy": 0.0, "visual_grounding": 0.0, "random": 1.0},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Generator[tinker.ServiceClient]:
+    home = tmp_path_factory.mktemp("engine")
+    before = os.environ.get("TINKER_TELEMETRY")
+    os.environ["TINKER_TELEMETRY"] = "0"
+    with start_engine(home, config().model.name, threads=1, log=home / "engine.log") as engine:
+        client = tinker.ServiceClient(base_url=engine.url, api_key=engine.api_key)
+        yield client
+        client.close("success").result(timeout=10)
+    os.environ.pop("TINKER_TELEMETRY")
+    if before is not None:
+        os.environ["TINKER_TELEMETRY"] = before
+
+
+@pytest.fixture
+def training(service: tinker.ServiceClient) -> tinker.TrainingClient:
+    model = config().model.name
+    return service.create_lora_training_client(base_model=model, rank=4, seed=5).result(timeout=60)
+
+
+def policy(settings: RunConfig) -> Policy:
+    processor = load_processor(settings.model.name)
+    return Policy(
+        Prompter(processor, settings.prompt.template, settings.model.max_pixels),
+        processor,
+        settings,
+    )
+
+
+def tokens_of(result: StepResult) -> list[tuple[int, ...]]:
+    return [scored.rollout.tokens for scored in result.rollouts]
+
+
+def test_a_step_updates_and_sampler_and_learner_agree(training: tinker.TrainingClient) -> None:
+    result = train_step(training, policy(config()), PROBLEMS, 0)
+    update = result.metrics.update
+    assert update is not None
+    assert update.kl_sampler_learner == pytest.approx(0, abs=1e-8)
+    assert update.ratio_max == pytest.approx(1, abs=1e-4)
+    assert update.ratio_min == pytest.approx(1, abs=1e-4)
+    assert update.grad_norm is not None
+    assert update.grad_norm > 0
+    after = train_step(training, policy(config()), PROBLEMS, 0)
+    assert tokens_of(after) != tokens_of(result)  # the next sampler has the new weights
+
+
+def test_samples_stand_in_the_order_of_group_and_sample(training: tinker.TrainingClient) -> None:
+    result = train_step(training, policy(config()), PROBLEMS, 0)
+    places = [(scored.rollout.group, scored.rollout.sample) for scored in result.rollouts]
+    assert places == [(group, sample) for group in range(3) for sample in range(4)]
+    ids = [scored.rollout.problem_id for scored in result.rollouts]
+    assert ids == [problem.id for problem in PROBLEMS for _ in range(4)]
+    assert len(set(tokens_of(result))) > 6  # samples of a group are not copies of one another
+
+
+def test_a_step_is_a_function_of_the_weights_and_its_number(service: tinker.ServiceClient) -> None:
+    rows: list[dict[str, Any]] = []
+    for step in (2, 2, 3):
+        model = config().model.name
+        client = service.create_lora_training_client(base_model=model, rank=4, seed=5).result(60)
+        row = dict(train_step(client, policy(config()), PROBLEMS, step).metrics.row())
+        rows.append({name: v for name, v in row.items() if not name.startswith("seconds_")})
+    assert rows[0] == rows[1]
+    assert rows[0]["loss"] != rows[2]["loss"]
+
+
+def test_without_contrast_nothing_is_sent_and_the_weights_stay(
+    training: tinker.TrainingClient,
+) -> None:
+    strict = policy(config(skip_without_contrast=True))
+    first = train_step(training, strict, UNSOLVABLE, 0)
+    assert first.metrics.update is None
+    assert first.metrics.groups_without_contrast == 3
+    assert first.metrics.datums == 0
+    assert {scored.advantage for scored in first.rollouts} == {0.0}
+    again = train_step(training, strict, UNSOLVABLE, 0)
+    assert tokens_of(again) == tokens_of(first)
+
+
+def test_a_refused_prompt_is_counted_and_the_step_goes_on(training: tinker.TrainingClient) -> None:
+    problems: list[Problem] = [PROBLEMS[0], ENDLESS, PROBLEMS[1]]
+    result = train_step(training, policy(config()), problems, 0)
+    assert result.metrics.failed == 4
+    assert {scored.rollout.group for scored in result.rollouts} == {0, 2}
+    assert result.metrics.update is not None
+
+
+def test_a_step_of_which_nothing_is_left_is_an_error(training: tinker.TrainingClient) -> None:
+    with pytest.raises(BackendError, match="All 1 prompts of step 7 were refused"):
+        train_step(training, policy(config()), [ENDLESS], 7)
+
+
+def test_the_losses_agree_at_the_sampling_weights(service: tinker.ServiceClient) -> None:
+    """With r = 1 all four have the gradient of -A logp; only dro counts prompt positions too."""
+    norms: dict[str, float] = {}
+    for loss in ("importance_sampling", "ppo", "cispo", "dro"):
+        model = config().model.name
+        client = service.create_lora_training_client(base_model=model, rank=4, seed=5).result(60)
+        update = train_step(client, policy(config(loss=loss)), PROBLEMS, 0).metrics.update
+        assert update is not None
+        assert update.grad_norm is not None
+        norms[loss] = update.grad_norm
+    assert norms == {loss: pytest.approx(norms["ppo"], rel=1e-4) for loss in norms}
+
+
+def test_a_server_that_died_ends_the_step(training: tinker.TrainingClient) -> None:
+    def died() -> None:
+        raise EngineError("the engine died")
+
+    settings = config().model_copy(
+        update={"sampling": config().sampling.model_copy(update={"max_new_tokens": 400})}
+    )
+    watched = replace(policy(settings), watch=died)
+    with pytest.raises(EngineError):
+        train_step(training, watched, PROBLEMS * 8, 0)

@@ -1,0 +1,67 @@
+import numpy as np
+import tinker
+from sampled import PROMPT, group_of, rollout
+
+from visual_r1.rl.datums import answer_part, datum, with_prompt_logprobs
+
+
+def test_prompt_and_image_stand_before_the_answer() -> None:
+    one = rollout(tokens=[21, 22, 23])
+    made = datum(group_of(one), one, 2.0)
+    *prompt, answer = made.model_input.chunks
+    assert prompt == PROMPT.chunks
+    assert isinstance(answer, tinker.EncodedTextChunk)
+    assert answer.tokens == [21, 22]
+
+
+def test_targets_are_the_next_tokens_and_nothing_else_counts() -> None:
+    one = rollout(tokens=[21, 22, 23])
+    made = datum(group_of(one), one, 2.0)
+    # 3 text + 4 image + 2 text positions of prompt, of which the last one predicts the answer.
+    silent = 8
+    inputs = {name: tensor.tolist() for name, tensor in made.loss_fn_inputs.items()}
+    assert inputs["target_tokens"] == [0] * silent + [21, 22, 23]
+    assert inputs["logprobs"] == [0.0] * silent + [-0.5, -0.75, -1.0]
+    assert inputs["advantages"] == [0.0] * silent + [2.0, 2.0, 2.0]
+    assert {len(values) for values in inputs.values()} == {made.model_input.length}
+    dtypes = {name: tensor.dtype for name, tensor in made.loss_fn_inputs.items()}
+    assert dtypes == {"target_tokens": "int64", "logprobs": "float32", "advantages": "float32"}
+
+
+def test_what_is_read_at_a_position_comes_right_before_its_target() -> None:
+    one = rollout(tokens=[21, 22, 23])
+    made = datum(group_of(one), one, 1.0)
+    image = [-1] * 4
+    read = [11, 12, 13, *image, 14, 15, 21, 22]
+    targets = made.loss_fn_inputs["target_tokens"].tolist()
+    whole = [*read, 23]
+    for position, target in enumerate(targets):
+        if target:
+            assert whole[position] == read[position]
+            assert whole[position + 1] == target
+
+
+def test_an_answer_of_one_token_adds_no_empty_chunk() -> None:
+    one = rollout(tokens=[21])
+    made = datum(group_of(one), one, 1.0)
+    assert made.model_input.chunks == PROMPT.chunks
+    assert made.loss_fn_inputs["target_tokens"].tolist() == [0] * 8 + [21]
+
+
+def test_the_answers_part_of_an_array() -> None:
+    one = rollout(tokens=[21, 22, 23])
+    group = group_of(one)
+    values = np.arange(11, dtype=np.float32)
+    assert answer_part(group, values).tolist() == [8, 9, 10]
+
+
+def test_prompt_positions_take_the_learners_logprobs_and_the_answer_keeps_its_own() -> None:
+    one = rollout(tokens=[21, 22, 23])
+    group = group_of(one)
+    before = datum(group, one, 2.0)
+    learner = np.full(11, -7.0, dtype=np.float32)
+    [after] = with_prompt_logprobs([before], [group], [learner])
+    assert after.loss_fn_inputs["logprobs"].tolist() == [-7.0] * 8 + [-0.5, -0.75, -1.0]
+    assert before.loss_fn_inputs["logprobs"].tolist()[:8] == [0.0] * 8
+    for kept in ("target_tokens", "advantages"):
+        assert after.loss_fn_inputs[kept] is before.loss_fn_inputs[kept]

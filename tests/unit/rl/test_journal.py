@@ -1,0 +1,138 @@
+import json
+import logging
+from pathlib import Path
+
+import pytest
+from sampled import group_of, rollout
+
+from visual_r1.rl.journal import Journal, read_rollouts
+from visual_r1.rl.metrics import Seconds, summarize
+from visual_r1.rl.step import ScoredRollout, StepResult
+
+
+def result(step: int, reward: float = 0.5) -> StepResult:
+    samples = [
+        rollout(reward, "right", sample=0, components={"format": 1.0, "accuracy": 1.0}),
+        rollout(0.0, "gave_up", sample=1, stop_reason="length"),
+    ]
+    metrics = summarize(
+        step,
+        [group_of(*samples)],
+        None,
+        without_contrast=0,
+        datums=0,
+        learning_rate=1e-3,
+        seconds=Seconds(1, 1, 2),
+    )
+    advantages = (1.0, -1.0)
+    scored = [ScoredRollout(one, a) for one, a in zip(samples, advantages, strict=True)]
+    return StepResult(metrics, tuple(scored))
+
+
+def steps_of(journal: Journal) -> list[int]:
+    lines = journal.metrics_path.read_text().splitlines()
+    return [json.loads(line)["step"] for line in lines]
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    """Two chunks of three steps, written to the end."""
+    made = Journal(tmp_path)
+    for chunk in range(2):
+        results = [result(step) for step in range(3 * chunk, 3 * chunk + 3)]
+        for one in results:
+            made.append(one.metrics)
+        made.write_rollouts(chunk, results)
+    return made
+
+
+def test_a_row_is_there_as_soon_as_its_step_is(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.append(result(0).metrics)
+    assert steps_of(journal) == [0]
+    journal.append(result(1).metrics)
+    assert [row["step"] for row in journal.rows()] == [0, 1]
+
+
+def test_a_broken_chunk_is_written_again_and_each_step_stands_once(journal: Journal) -> None:
+    for step in (6, 7):
+        journal.append(result(step).metrics)
+    with journal.metrics_path.open("a") as out:
+        out.write('{"step": 8, "updat')
+    whole = journal.metrics_path.read_text().splitlines(keepends=True)[:6]
+    journal.rewind(6)
+    assert journal.metrics_path.read_text() == "".join(whole)
+    for step in (6, 7, 8):
+        journal.append(result(step).metrics)
+    assert steps_of(journal) == list(range(9))
+
+
+def test_nothing_changes_where_there_is_nothing_to_rewind(journal: Journal) -> None:
+    before = {path: path.stat().st_mtime_ns for path in journal.rollouts_dir.iterdir()}
+    text = journal.metrics_path.read_bytes()
+    journal.rewind(6)
+    assert journal.metrics_path.read_bytes() == text
+    assert {p: p.stat().st_mtime_ns for p in journal.rollouts_dir.iterdir()} == before
+
+
+def test_going_back_takes_later_rollouts_away_and_keeps_a_copy(
+    journal: Journal, tmp_path: Path
+) -> None:
+    journal.copy_aside(2)
+    journal.rewind(2)
+    assert steps_of(journal) == [0, 1]
+    [left] = sorted(journal.rollouts_dir.iterdir())
+    assert read_rollouts(left)["step"].to_pylist() == [0, 0, 1, 1]
+    [aside] = (tmp_path / "set-aside").iterdir()
+    assert len((aside / "metrics.jsonl").read_text().splitlines()) == 6
+    assert len(list((aside / "rollouts").glob("*.parquet"))) == 2
+
+
+def test_a_chunk_that_was_cut_short_is_continued_in_its_file(journal: Journal) -> None:
+    journal.rewind(4)
+    path = journal.write_rollouts(1, [result(4), result(5)])
+    assert path.name == "chunk-00001.parquet"
+    assert read_rollouts(path)["step"].to_pylist() == [3, 3, 4, 4, 5, 5]
+
+
+def test_a_row_a_sample_with_all_that_the_report_reads(journal: Journal) -> None:
+    first, second = read_rollouts(journal.rollouts_dir / "chunk-00000.parquet").to_pylist()[:2]
+    assert first == {
+        "step": 0,
+        "problem_id": "p0",
+        "group": 0,
+        "sample": 0,
+        "response": "<answer>5</answer>",
+        "reward": 0.5,
+        "reward_accuracy": 1.0,
+        "reward_format": 1.0,
+        "advantage": 1.0,
+        "response_tokens": 3,
+        "stop_reason": "stop",
+        "verdict": "right",
+        "reason": "",
+        "grader_version": "1",
+        "outcome": None,
+    }
+    assert (second["verdict"], second["reason"]) == ("gave_up", "too deep")
+    assert (second["stop_reason"], second["advantage"]) == ("length", -1.0)
+
+
+def test_metrics_that_are_missing_are_said_to_be(
+    journal: Journal, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = journal.metrics_path.read_text().splitlines(keepends=True)
+    journal.metrics_path.write_text("".join([*lines[:2], "\0\0\n", *lines[3:]]))
+    with caplog.at_level(logging.WARNING):
+        journal.rewind(6)
+    assert "no row for steps 2" in caplog.text
+    assert steps_of(journal) == [0, 1, 3, 4, 5]
+
+
+def test_leftovers_of_a_kill_are_cleared(journal: Journal) -> None:
+    (journal.rollouts_dir / ".chunk-00002.parquet.123.tmp").write_bytes(b"half")
+    journal.rewind(6)
+    assert {p.name for p in journal.rollouts_dir.iterdir()} == {
+        "chunk-00000.parquet",
+        "chunk-00001.parquet",
+    }

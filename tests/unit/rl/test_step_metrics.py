@@ -1,0 +1,85 @@
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from sampled import group_of, rollout
+
+from visual_r1.rl.metrics import Seconds, StepMetrics, Update, learner_agreement, summarize
+
+SECONDS = Seconds(1.23456, 2.0, 3.5)
+
+
+def summary(*groups: Any, update: Update | None = None) -> StepMetrics:
+    return summarize(
+        7, groups, update, without_contrast=1, datums=0, learning_rate=1e-3, seconds=SECONDS
+    )
+
+
+def test_a_step_by_hand() -> None:
+    first = group_of(
+        rollout(1.6, "right", tokens=[1, 2], components={"format": 1, "accuracy": 1}),
+        rollout(0.6, "wrong", tokens=[1] * 6, components={"format": 1, "accuracy": 0}),
+    )
+    second = group_of(
+        rollout(0.0, "gave_up", tokens=[1] * 8, components={"format": 0, "accuracy": 0}),
+        rollout(0.2, "wrong", tokens=[1] * 4, stop_reason="length"),
+        failed=2,
+    )
+    row = summary(first, second, update=Update(-3.0, 0.5, 1e-7, 1.01, 0.99)).row()
+    assert row["step"] == 7
+    assert row["updated"] is True
+    assert row["reward_mean"] == pytest.approx(0.6)
+    assert row["reward_std"] == pytest.approx(math.sqrt((1 + 0 + 0.36 + 0.16) / 4))
+    assert row["reward_accuracy"] == pytest.approx((1 + 0 + 0 + 0.2) / 4)
+    assert row["format_rate"] == row["reward_format"] == 0.75
+    assert row["accuracy"] == 0.25
+    assert (row["gave_up"], row["failed"], row["groups"]) == (1, 2, 2)
+    assert (row["response_tokens_mean"], row["response_tokens_max"]) == (5, 8)
+    assert row["truncated_share"] == 0.25
+    assert (row["prompt_tokens"], row["sampled_tokens"]) == (18, 20)
+    assert (row["loss"], row["grad_norm"]) == (-3.0, 0.5)
+    assert row["seconds_sample"] == 1.235
+
+
+def test_a_step_without_an_update_says_so() -> None:
+    row = summary(group_of(rollout())).row()
+    assert row["updated"] is False
+    assert row["loss"] is row["grad_norm"] is row["kl_sampler_learner"] is None
+
+
+def test_where_nothing_came_back_there_are_no_means() -> None:
+    row = summary(group_of(failed=8)).row()
+    assert row["reward_mean"] is row["accuracy"] is row["response_tokens_max"] is None
+    assert row["failed"] == 8
+    assert json.loads(json.dumps(row)) == row
+
+
+def test_only_seconds_may_differ_between_two_runs_of_a_step() -> None:
+    group = group_of(rollout())
+    names = [
+        summarize(0, [group], None, without_contrast=0, datums=0, learning_rate=1, seconds=took)
+        for took in (Seconds(1, 2, 3), Seconds(4, 5, 6))
+    ]
+    one, other = (metrics.row() for metrics in names)
+    differing = {name for name in one if one[name] != other[name]}
+    assert differing == {"seconds_sample", "seconds_train", "seconds_total"}
+
+
+def test_agreement_is_zero_for_the_same_model() -> None:
+    logprobs = [np.array([-0.1, -2.0], np.float32), np.array([-1.0], np.float32)]
+    assert learner_agreement(logprobs, logprobs) == (0.0, 1.0, 1.0)
+
+
+def test_agreement_estimates_the_divergence() -> None:
+    rng = np.random.default_rng(0)
+    sampler = np.array([0.5, 0.3, 0.2])
+    learner = np.array([0.4, 0.4, 0.2])
+    drawn = rng.choice(3, size=200_000, p=sampler)
+    kl, largest, smallest = learner_agreement(
+        [np.log(sampler)[drawn].astype(np.float32)], [np.log(learner)[drawn].astype(np.float32)]
+    )
+    assert kl == pytest.approx(float(np.sum(sampler * np.log(sampler / learner))), rel=0.02)
+    assert largest == pytest.approx(4 / 3, rel=1e-5)
+    assert smallest == pytest.approx(0.8, rel=1e-5)
