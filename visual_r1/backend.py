@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import tinker
+from tinker.lib.base_url import resolve_base_url
 
 from visual_r1.config import RunConfig
 from visual_r1.engine.launch import RunningEngine, StartingEngine, begin_engine
@@ -23,6 +24,7 @@ Kind = Literal["embedded", "hosted", "self-hosted"]
 # The SDK itself keeps trying a dead port for minutes, so the address is probed before it is used.
 PROBE_SECONDS = 5.0
 CONNECT_SECONDS = 60.0
+SAMPLER_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,8 @@ def checked_key(key: str | None) -> str:
 def probe(base_url: str) -> None:
     """Raise `BackendError` within five seconds where nothing answers at `base_url`."""
     try:
-        httpx.get(f"{base_url.rstrip('/')}/api/v1/healthz", timeout=PROBE_SECONDS)
+        # The limit holds for connecting and for reading, one after the other.
+        httpx.get(f"{base_url.rstrip('/')}/api/v1/healthz", timeout=PROBE_SECONDS / 2)
     except httpx.TimeoutException as error:
         raise BackendError(
             f"{base_url} did not answer within {PROBE_SECONDS:.0f} s: check TINKER_BASE_URL and "
@@ -121,8 +124,7 @@ class Backend:
             self._threads = config.backend.threads
         else:
             self._remote = remote_endpoint(config, environ)
-            if self._remote.base_url:
-                probe(self._remote.base_url)
+            probe(resolve_base_url(self._remote.base_url))
 
     def begin(self) -> None:
         """Let the embedded engine start while the caller does something else."""
@@ -169,7 +171,8 @@ class Backend:
         """
         base_model = self._model if sampler_path is None else None
         try:
-            return self.connect().create_sampling_client(sampler_path, base_model)
+            making = self.connect().create_sampling_client(sampler_path, base_model)
+            return making.result(timeout=SAMPLER_SECONDS)
         except (tinker.TinkerError, TimeoutError) as error:
             raise BackendError(
                 f"The server gives no sampler of {sampler_path or base_model}: {error}."
