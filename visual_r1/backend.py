@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import tinker
-from tinker.lib.base_url import resolve_base_url
+from tinker.lib.base_url import resolve_base_url  # pyright: ignore[reportMissingTypeStubs]
 
 from visual_r1.config import RunConfig
 from visual_r1.engine.launch import RunningEngine, StartingEngine, begin_engine
@@ -87,11 +87,20 @@ def checked_key(key: str | None) -> str:
     return key
 
 
-def probe(base_url: str) -> None:
-    """Raise `BackendError` within five seconds where nothing answers at `base_url`."""
+def probe(endpoint: Endpoint) -> None:
+    """Make the SDK's first call, within five seconds.
+
+    The SDK itself tries for minutes. Raises `BackendError` where nothing answers or what answers
+    is not a Tinker server, `CredentialError` where it refuses the key.
+    """
+    base_url = resolve_base_url(endpoint.base_url)
     try:
-        # The limit holds for connecting and for reading, one after the other.
-        httpx.get(f"{base_url.rstrip('/')}/api/v1/healthz", timeout=PROBE_SECONDS / 2)
+        answer = httpx.post(
+            f"{base_url}/api/v1/client/config",
+            json={"sdk_version": tinker.__version__},
+            headers={"X-API-Key": endpoint.api_key},
+            timeout=PROBE_SECONDS / 2,  # for connecting and for reading, one after the other
+        )
     except httpx.TimeoutException as error:
         raise BackendError(
             f"{base_url} did not answer within {PROBE_SECONDS:.0f} s: check TINKER_BASE_URL and "
@@ -102,6 +111,15 @@ def probe(base_url: str) -> None:
             f"Nothing answers at {base_url} ({error}): check TINKER_BASE_URL and that the "
             "server runs."
         ) from error
+    if answer.status_code in (401, 403):
+        raise CredentialError(
+            f"{base_url} does not accept the key in TINKER_API_KEY: check that it is valid there."
+        )
+    if not answer.is_success:
+        raise BackendError(
+            f"What answers at {base_url} is not a Tinker server in working order (status "
+            f"{answer.status_code}): check TINKER_BASE_URL."
+        )
 
 
 class Backend:
@@ -124,7 +142,7 @@ class Backend:
             self._threads = config.backend.threads
         else:
             self._remote = remote_endpoint(config, environ)
-            probe(resolve_base_url(self._remote.base_url))
+            probe(self._remote)
 
     def begin(self) -> None:
         """Let the embedded engine start while the caller does something else."""
