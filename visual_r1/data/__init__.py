@@ -1,0 +1,1 @@
+"""Data: sources, dataset folders, and the batches of each step."""

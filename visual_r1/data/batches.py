@@ -1,0 +1,60 @@
+"""Which problems a step trains on: a function of the seed and the step number alone.
+
+    epoch e is the permutation of all problems that (seed, e) gives, cut into whole batches;
+    step s takes batch s mod (n // B) of epoch s div (n // B).
+
+No state is kept, so a resumed run goes on with the same batches in the same order. The few problems
+that do not fill a batch at an epoch's end are others in each epoch, and no batch holds a problem
+twice.
+"""
+
+import random
+from array import array
+from collections.abc import Sequence
+from functools import lru_cache
+
+from visual_r1.data.problem import Problem
+from visual_r1.errors import DataError
+from visual_r1.hashing import stable_seed
+
+
+def batch(
+    problems: Sequence[Problem], batch_size: int, seed: int, step: int, round: int = 0
+) -> list[Problem]:
+    """The `batch_size` problems of `step`, in order.
+
+    Args:
+        problems: the training split.
+        batch_size: problems a step; may exceed the split, whose problems then come again.
+        seed: of the data order.
+        step: zero-based.
+        round: a further draw for the same step, independent of the first.
+
+    Raises:
+        DataError: there are no problems.
+    """
+    return [
+        problems[index] for index in batch_indices(len(problems), batch_size, seed, step, round)
+    ]
+
+
+def batch_indices(count: int, batch_size: int, seed: int, step: int, round: int = 0) -> list[int]:
+    """The indices of `batch`."""
+    if count < 1:
+        raise DataError("there are no training problems to draw a batch from.")
+    if round:
+        seed = stable_seed("round", seed, round)
+    if batch_size <= count:
+        epoch, place = divmod(step, count // batch_size)
+        start = place * batch_size
+        return list(_permutation(count, seed, epoch)[start : start + batch_size])
+    # A split smaller than the batch: whole permutations one after another.
+    positions = range(step * batch_size, (step + 1) * batch_size)
+    return [_permutation(count, seed, at // count)[at % count] for at in positions]
+
+
+@lru_cache(maxsize=8)
+def _permutation(count: int, seed: int, epoch: int) -> "array[int]":
+    order = array("L", range(count))
+    random.Random(stable_seed("epoch", seed, epoch)).shuffle(order)
+    return order

@@ -1,0 +1,68 @@
+"""`manifest.json`: written last, so that its presence means that a dataset folder is complete."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from visual_r1.errors import DataError
+from visual_r1.storage import write_json
+
+MANIFEST_FILE = "manifest.json"
+# Part of every digest: raised when the same source would give other rows or another layout.
+FORMAT_VERSION = 1
+
+
+class StoredFile(BaseModel):
+    """A file of the folder: its size in bytes and its rows."""
+
+    model_config = ConfigDict(frozen=True)
+
+    bytes: int
+    rows: int
+
+
+class Manifest(BaseModel):
+    """What a dataset folder holds. `counts` has train, validation, test and rejected."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format_version: int
+    source: str
+    digest: str
+    settings: Mapping[str, Any]
+    fingerprint: str
+    created_at: str
+    counts: Mapping[str, int]
+    reasons: Mapping[str, int]
+    files: Mapping[str, StoredFile]
+
+    def write(self, folder: Path) -> None:
+        """Write it into `folder`, whole or not at all."""
+        write_json(folder / MANIFEST_FILE, self.model_dump(mode="json"))
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a complete dataset folder whose files are all there, in their full size.
+
+    Raises `DataError` saying what is missing, and to prepare again.
+    """
+    path = folder / MANIFEST_FILE
+    again = "prepare it again (the same command does)"
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise DataError(
+            f"{folder} is no complete dataset: {MANIFEST_FILE} cannot be read "
+            f"({error.strerror}); {again}."
+        ) from error
+    except ValidationError as error:
+        raise DataError(f"{path} is damaged ({error.error_count()} faults); {again}.") from error
+    for name, stored in manifest.files.items():
+        file = folder / name
+        size = file.stat().st_size if file.is_file() else None
+        if size != stored.bytes:
+            there = "is missing" if size is None else f"has {size} bytes instead of {stored.bytes}"
+            raise DataError(f"{file} {there}; {again}.")
+    return manifest

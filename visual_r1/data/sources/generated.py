@@ -1,0 +1,55 @@
+"""The procedural generator as a source."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+
+from visual_r1.config import DataSection
+from visual_r1.data import procedural
+from visual_r1.data.rows import SourceRow
+from visual_r1.data.sources.source import SPLITS, Split
+
+DEFAULT_COUNTS: Mapping[Split, int] = {"train": 4096, "validation": 256, "test": 512}
+_PROBED = 2 * len(procedural.FAMILIES)
+
+
+class GeneratedSource:
+    """Procedural geometry: `DataSection.seed` and the counts say all there is to say."""
+
+    slug = "procedural"
+
+    def __init__(self, data: DataSection) -> None:
+        asked: Mapping[Split, int | None] = {
+            "train": data.train,
+            "validation": data.validation,
+            "test": data.test,
+        }
+        self._seed = data.seed
+        self._counts: Mapping[Split, int] = {
+            split: asked[split] or DEFAULT_COUNTS[split] for split in SPLITS
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the first problems, so that a changed generator makes another dataset."""
+        whole = hashlib.blake2b(digest_size=16)
+        for problem in procedural.generate(self._seed, "train", _PROBED):
+            whole.update(f"{problem.problem}\0{problem.answer}\0{problem.meta}".encode())
+            whole.update(problem.images[0])
+        return whole.hexdigest()
+
+    def sizes(self) -> Mapping[Split, int]:
+        return self._counts
+
+    def rows(self, split: Split) -> Iterator[SourceRow]:
+        problems = procedural.generate(self._seed, split, self._counts[split])
+        for index, problem in enumerate(problems):
+            yield SourceRow(
+                place=f"{split} {index}",
+                id=problem.id,
+                images=problem.images,
+                problem=problem.problem,
+                answer=problem.answer,
+                choices=problem.choices,
+                source=problem.source,
+                meta=problem.meta,
+            )

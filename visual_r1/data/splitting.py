@@ -1,0 +1,54 @@
+"""A train split alone, cut into train, validation and test by a hash of the ids.
+
+The `TEST_SHARE` with the smallest hashes become test, the next `VALIDATION_SHARE` validation. Which
+side a problem falls on depends on its id and the seed, never on its place in the source.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from visual_r1.data.sources.source import Split
+from visual_r1.hashing import stable_seed
+
+TEST_SHARE = 0.2
+VALIDATION_SHARE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class HashSplit:
+    """Hashes below `test_below` are test, those from there to `validation_below` validation."""
+
+    seed: int
+    test_below: int
+    validation_below: int
+
+    def split_of(self, id: str) -> Split:
+        """The split of the problem with this id."""
+        key = split_key(self.seed, id)
+        if key < self.test_below:
+            return "test"
+        return "validation" if key < self.validation_below else "train"
+
+
+def split_key(seed: int, id: str) -> int:
+    """What ids are ordered by."""
+    return stable_seed("split", seed, id)
+
+
+def hash_split(seed: int, ids: Iterable[str]) -> HashSplit:
+    """The cut for these ids: shares rounded, of two problems or more at least one in test.
+
+    Ten problems become seven, one and two; fewer than five have no validation.
+    """
+    keys = sorted({split_key(seed, id) for id in ids})
+    test = min(max(1, round(len(keys) * TEST_SHARE)), max(0, len(keys) - 1))
+    validation = min(math.floor(len(keys) * VALIDATION_SHARE + 0.5), max(0, len(keys) - test - 1))
+    return HashSplit(seed, _bound(keys, test), _bound(keys, test + validation))
+
+
+def _bound(keys: list[int], count: int) -> int:
+    """A number that exactly `count` of the sorted `keys` lie below."""
+    if count == 0:
+        return 0
+    return keys[count] if count < len(keys) else keys[-1] + 1

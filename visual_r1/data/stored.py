@@ -1,0 +1,66 @@
+"""Problems on disk as a sequence."""
+
+import threading
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+from visual_r1.data.problem import Problem
+from visual_r1.data.shards import problem_of_row
+from visual_r1.data.tables import Table, group_sizes, read_group
+
+# Row groups kept decoded: a step's problems are drawn from all over the split.
+CACHED_GROUPS = 16
+
+
+class StoredProblems(Sequence[Problem]):
+    """The problems of Parquet shards by index, read a row group at a time when they are wanted.
+
+    Memory holds the footers and at most `CACHED_GROUPS` row groups. Threads may share it.
+    """
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._lock = threading.Lock()
+        self._cache: OrderedDict[int, Table] = OrderedDict()
+        self._groups: list[tuple[Path, int]] = []
+        self._starts: list[int] = []
+        self._length = 0
+        for path in files:
+            for group, rows in enumerate(group_sizes(path)):
+                self._groups.append((path, group))
+                self._starts.append(self._length)
+                self._length += rows
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> Problem: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Problem]: ...
+
+    def __getitem__(self, index: int | slice) -> Problem | Sequence[Problem]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self._length))]
+        place = index + self._length if index < 0 else index
+        if not 0 <= place < self._length:
+            raise IndexError(f"problem {index} of {self._length}")
+        group = bisect_right(self._starts, place) - 1
+        return problem_of_row(self._row(group, place - self._starts[group]))
+
+    def __iter__(self) -> Iterator[Problem]:
+        return (self[index] for index in range(self._length))
+
+    def _row(self, group: int, index: int) -> dict[str, Any]:
+        with self._lock:
+            table = self._cache.get(group)
+            if table is None:
+                table = read_group(*self._groups[group])
+                self._cache[group] = table
+                if len(self._cache) > CACHED_GROUPS:
+                    self._cache.popitem(last=False)
+            self._cache.move_to_end(group)
+        return table.slice(index, 1).to_pylist()[0]

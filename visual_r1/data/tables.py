@@ -1,0 +1,146 @@
+"""Parquet, as far as datasets need it. pyarrow has no types, so it is touched here alone."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import pyarrow  # pyright: ignore[reportMissingTypeStubs]
+import pyarrow.parquet  # pyright: ignore[reportMissingTypeStubs]
+
+from visual_r1.errors import DataError
+
+GROUP_ROWS = 128
+GROUP_BYTES = 8 * 2**20
+_BATCH_ROWS = 32
+
+_pa = cast(Any, pyarrow)
+_pq = cast(Any, pyarrow.parquet)
+_READ_ERRORS = (cast("type[Exception]", _pa.ArrowException), OSError)
+
+_STRING = {"dtype": "string", "_type": "Value"}
+# What `datasets` reads from the schema's metadata to decode the images.
+_FEATURES = {
+    "id": _STRING,
+    "images": {"feature": {"_type": "Image"}, "_type": "List"},
+    "problem": _STRING,
+    "answer": _STRING,
+    "choices": {"feature": _STRING, "_type": "List"},
+    "source": _STRING,
+    "meta": _STRING,
+}
+PROBLEM_SCHEMA: Any = _pa.schema(
+    [
+        ("id", _pa.string()),
+        ("images", _pa.list_(_pa.struct({"bytes": _pa.binary(), "path": _pa.string()}))),
+        ("problem", _pa.string()),
+        ("answer", _pa.string()),
+        ("choices", _pa.list_(_pa.string())),
+        ("source", _pa.string()),
+        ("meta", _pa.string()),
+    ],
+    metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})},
+)
+REJECTED_SCHEMA: Any = _pa.schema(
+    [(name, _pa.string()) for name in ("split", "row", "id", "reason")]
+)
+
+
+class Table(Protocol):
+    """A row group in memory."""
+
+    def slice(self, offset: int, length: int) -> "Table": ...
+
+    def to_pylist(self) -> list[dict[str, Any]]: ...
+
+
+class GroupWriter:
+    """One Parquet file, written in row groups of at most `GROUP_ROWS` rows or `GROUP_BYTES`."""
+
+    def __init__(self, path: Path, schema: Any) -> None:
+        self._path = path
+        self._schema = schema
+        self._writer: Any = _pq.ParquetWriter(path, schema, compression="zstd")
+        self._waiting: list[Mapping[str, Any]] = []
+        self._bytes = 0
+        self.written_bytes = 0
+
+    def write(self, row: Mapping[str, Any], size: int = 0) -> None:
+        """Add a row that takes about `size` bytes."""
+        self._waiting.append(row)
+        self._bytes += size
+        if len(self._waiting) >= GROUP_ROWS or self._bytes >= GROUP_BYTES:
+            self._flush()
+
+    def close(self) -> None:
+        """Write what waits and the footer, and make sure that they survive a power cut."""
+        self._flush()
+        self._writer.close()
+        with self._path.open("rb") as file:
+            os.fsync(file.fileno())
+
+    def abandon(self) -> None:
+        """Close the file as it is; nobody will read it."""
+        self._writer.close()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._writer.write_table(_pa.Table.from_pylist(self._waiting, self._schema))
+        self.written_bytes += self._bytes
+        self._waiting, self._bytes = [], 0
+
+
+def group_sizes(path: Path) -> Sequence[int]:
+    """The rows of each row group. Raises `DataError` where the file is damaged."""
+    try:
+        footer = _pq.read_metadata(path)
+    except _READ_ERRORS as error:
+        raise _damaged(path, error) from error
+    return [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
+
+
+def read_group(path: Path, group: int) -> Table:
+    """One row group. Raises `DataError` where the file is damaged."""
+    try:
+        with _pq.ParquetFile(path) as file:
+            return cast(Table, file.read_row_group(group))
+    except _READ_ERRORS as error:
+        raise _damaged(path, error) from error
+
+
+def column_names(path: Path) -> Sequence[str]:
+    """The names of the columns. Raises `DataError` where the file is no Parquet."""
+    try:
+        return cast("list[str]", _pq.read_schema(path).names)
+    except _READ_ERRORS as error:
+        raise _damaged(path, error) from error
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows one by one, a few in memory.
+
+    Text comes as bytes, so that one row that is not UTF-8 does not spoil those beside it.
+    """
+    try:
+        with _pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=_BATCH_ROWS):
+                names = cast("list[str]", batch.schema.names)
+                columns = [_text_as_bytes(column).to_pylist() for column in batch.columns]
+                for values in zip(*columns, strict=True):
+                    yield dict(zip(names, values, strict=True))
+    except _READ_ERRORS as error:
+        raise _damaged(path, error) from error
+
+
+def _text_as_bytes(column: Any) -> Any:
+    if _pa.types.is_string(column.type):
+        return column.cast(_pa.binary())
+    return column.cast(_pa.large_binary()) if _pa.types.is_large_string(column.type) else column
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return DataError(
+        f"{path} cannot be read as Parquet ({reason}); copy, download or prepare it again."
+    )
