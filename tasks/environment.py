@@ -29,6 +29,8 @@ def settle_prefect() -> None:
             # One sentence tells the user what went wrong; tracebacks go to the run's log.
             "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         }
+        # Prefect warns about each folder above its home that is missing.
+        (state_dir / "prefect").mkdir(parents=True, exist_ok=True)
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
 

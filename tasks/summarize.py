@@ -1,7 +1,5 @@
 """Both evaluations to a summary, a page and a table."""
 
-import json
-
 from prefect import task
 from prefect.context import TaskRunContext
 
@@ -9,15 +7,21 @@ from tasks.caching import Result, cache_key, run_verified
 from visual_r1.config import RunConfig
 from visual_r1.evaluation.report import write_html
 from visual_r1.evaluation.summary import summarize as summarize_run
+from visual_r1.evaluation.terminal import print_summary
 from visual_r1.ledger import LedgerRow
 
 VERSION = 1
 
 
 def summarize(config: RunConfig, checkpoint: LedgerRow, wall_seconds: float) -> Result:
-    """The content of `summary.json`; `report.html` stands beside it."""
-    run_verified(_summarize, lambda _: _complete(config), config, checkpoint, wall_seconds)
-    return json.loads((config.run_dir / "summary.json").read_text(encoding="utf-8"))
+    """The content of `summary.json`, also shown as a table; `report.html` stands beside it."""
+    result = run_verified(_summarize, lambda _: _complete(config), config, checkpoint, wall_seconds)
+    # From the cache or not, the table shows the wall time of the run that did the work.
+    summary = summarize_run(
+        config.run_dir, steps=checkpoint.step, wall_seconds=result["wall_seconds"]
+    )
+    print_summary(summary, config.run_dir / "report.html")
+    return summary.to_json()
 
 
 def _key(_: TaskRunContext, parameters: Result) -> str:
@@ -30,8 +34,8 @@ def _key(_: TaskRunContext, parameters: Result) -> str:
 @task(name="summarize", cache_key_fn=_key, persist_result=True, result_serializer="json")
 def _summarize(config: RunConfig, checkpoint: LedgerRow, wall_seconds: float) -> Result:
     summarize_run(config.run_dir, steps=checkpoint.step, wall_seconds=wall_seconds)
-    page = write_html(config.run_dir)
-    return {"page": str(page)}
+    write_html(config.run_dir)
+    return {"wall_seconds": wall_seconds}
 
 
 def _complete(config: RunConfig) -> bool:
