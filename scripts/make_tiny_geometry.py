@@ -22,27 +22,42 @@ from recipe.batches import collate
 from recipe.folder import configuration, write_model, write_processor, write_tokenizer
 from recipe.measure import blanked, measure
 from recipe.muon import Optimizer
-from recipe.texts import Example, Template, example
+from recipe.texts import Chat, Prompts, Template, chat
 from visual_r1.data.problem import Problem
-from visual_r1.data.procedural import generate, problem
+from visual_r1.data.procedural import FAMILIES, generate, problem
 from visual_r1.hashing import stable_seed
-from visual_r1.models.processor import Processor, load_processor
+from visual_r1.models.processor import load_processor
 
 THREADS = 1
 BATCH = 32
+PRINT_EVERY = 25
 WARMUP = 50
 MUON_RATE, ADAM_RATE = 0.02, 2e-3
 SHARES: dict[Template, float] = {"think": 0.7, "scan_think": 0.15, "scan_only": 0.15}
 PROBLEM_SEED = 20_000  # of the problems; runs use small seeds, and splits are disjoint anyway
+# Twelve chats in turn: what is learnt last comes more often, so that no family is left at zero
+# while another is done.
+TURNS = (*FAMILIES, "quadrilateral", "segment", "segment")
 
 
-def chats_of(seed: int, step: int) -> list[Example]:
+def chats_of(seed: int, step: int) -> list[Chat]:
     """The chats of a step: all of one template, on problems that no other step has seen."""
     template = random.Random(stable_seed("template", seed, step)).choices(
         list(SHARES), list(SHARES.values())
     )[0]
     numbers = range(step * BATCH, (step + 1) * BATCH)
-    return [example(problem(PROBLEM_SEED + seed, "train", i), template) for i in numbers]
+    return [
+        chat(problem(PROBLEM_SEED + seed, "train", problem_number(number)), template)
+        for number in numbers
+    ]
+
+
+def problem_number(chat_number: int) -> int:
+    """The problem of a chat: families by TURNS, each problem of a family once."""
+    cycle, place = divmod(chat_number, len(TURNS))
+    family = TURNS[place]
+    before = cycle * TURNS.count(family) + TURNS[:place].count(family)
+    return before * len(FAMILIES) + FAMILIES.index(family)
 
 
 def rate(step: int, steps: int, cooldown: int) -> float:
@@ -53,12 +68,12 @@ def rate(step: int, steps: int, cooldown: int) -> float:
 def train_step(
     model: Qwen3VLForConditionalGeneration,
     optimizer: Optimizer,
-    processor: Processor,
-    chats: list[Example],
+    prompts: Prompts,
+    chats: list[Chat],
     factor: float,
 ) -> float:
     """One update on the mean cross-entropy of the response tokens; gives that loss in nats."""
-    batch = collate(chats, processor)
+    batch = collate(chats, prompts)
     logits = model(
         input_ids=batch.tokens,
         position_ids=batch.positions,
@@ -74,20 +89,46 @@ def train_step(
     return loss.item()
 
 
-def report(
-    model: Qwen3VLForConditionalGeneration, processor: Processor, problems: list[Problem]
+def train(
+    model: Qwen3VLForConditionalGeneration,
+    prompts: Prompts,
+    seed: int,
+    steps: int,
+    cooldown: int,
 ) -> None:
-    """Print the validation accuracies."""
+    """The whole schedule, with a line of progress every few steps."""
+    optimizer = Optimizer(model)
+    model.train()
+    started, losses = time.monotonic(), list[float]()
+    for step in range(steps):
+        factor = rate(step, steps, cooldown)
+        losses.append(train_step(model, optimizer, prompts, chats_of(seed, step), factor))
+        if (step + 1) % PRINT_EVERY == 0 or step + 1 == steps:
+            seconds = time.monotonic() - started
+            left = seconds / (step + 1) * (steps - step - 1)
+            print(
+                f"step {step + 1}/{steps} loss {sum(losses) / len(losses):.4f} "
+                f"{(step + 1) * BATCH / seconds:.0f} chats/s, {left:.0f} s left",
+                flush=True,
+            )
+            losses.clear()
+
+
+def report(
+    model: Qwen3VLForConditionalGeneration, prompts: Prompts, problems: list[Problem]
+) -> None:
+    """Print accuracies, for each template and by family, and with the picture blanked."""
     for template in SHARES:
         for sampled in (False, True):
-            scores = measure(model, processor, problems, template, sampled=sampled)
+            scores = measure(model, prompts, problems, template, sampled=sampled)
             how = "sampled" if sampled else "greedy "
             families = " ".join(f"{name} {hit:.2f}" for name, hit in scores.by_family.items())
             print(
                 f"{template:10} {how} accuracy {scores.accuracy:.3f} format "
-                f"{scores.format_rate:.3f} tokens {scores.mean_tokens:.0f} | {families}"
+                f"{scores.format_rate:.3f} tokens {scores.mean_tokens:.0f} | {families}",
+                flush=True,
             )
-    blind = measure(model, processor, [blanked(p) for p in problems], sampled=False)
+    blind = measure(model, prompts, [blanked(p) for p in problems], sampled=False)
     print(f"think      blind   accuracy {blind.accuracy:.3f}")
 
 
@@ -95,11 +136,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the model")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--cooldown", type=int, default=300, help="of these, the last ones")
-    parser.add_argument("--validation", type=int, default=504, help="validation problems")
-    parser.add_argument("--every", type=int, default=250, help="steps between two lines")
-    parser.add_argument("--resume", type=Path, help="a .pt of an earlier run to go on from")
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--cooldown", type=int, default=200, help="of these, the last ones")
+    parser.add_argument("--validation", type=int, default=504, help="problems to measure on")
     args = parser.parse_args()
 
     torch.set_num_threads(THREADS)
@@ -109,46 +148,12 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     tokenizer = write_tokenizer(args.out, PROBLEM_SEED + args.seed)
     write_processor(args.out)
-    processor = load_processor(str(args.out))
+    prompts = Prompts(load_processor(str(args.out)))
     model = Qwen3VLForConditionalGeneration(configuration(tokenizer))
-    optimizer = Optimizer(model)
-    problems = list(generate(PROBLEM_SEED + args.seed, "validation", args.validation))
-    first = 0
-    if args.resume:
-        saved = torch.load(args.resume)
-        first = saved["step"]
-        model.load_state_dict(saved["model"])
-        optimizer.muon.velocity = saved["muon"]
-        optimizer.adam.load_state_dict(saved["adam"])
-    started, losses = time.monotonic(), []
-    for step in range(first, args.steps):
-        model.train()
-        chats = chats_of(args.seed, step)
-        losses.append(
-            train_step(model, optimizer, processor, chats, rate(step, args.steps, args.cooldown))
-        )
-        if (step + 1) % args.every == 0:
-            pace = (step + 1 - first) * BATCH / (time.monotonic() - started)
-            scores = measure(model, processor, problems[:135], sampled=False)
-            families = " ".join(f"{name} {hit:.2f}" for name, hit in scores.by_family.items())
-            print(
-                f"step {step + 1} loss {sum(losses) / len(losses):.4f} "
-                f"greedy {scores.accuracy:.3f} {families} | {pace:.0f} chats/s",
-                flush=True,
-            )
-            losses = []
-            if args.cooldown == 0:
-                torch.save(
-                    {
-                        "step": step + 1,
-                        "model": model.state_dict(),
-                        "muon": optimizer.muon.velocity,
-                        "adam": optimizer.adam.state_dict(),
-                    },
-                    args.out / f"at{step + 1}.pt",
-                )
+    train(model, prompts, args.seed, args.steps, args.cooldown)
     write_model(args.out, model)
-    report(model, processor, problems)
+    problems = list(generate(PROBLEM_SEED + args.seed, "validation", args.validation))
+    report(model, prompts, problems)
 
 
 if __name__ == "__main__":

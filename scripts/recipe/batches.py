@@ -9,8 +9,7 @@ import torch
 from PIL import Image
 
 from recipe.folder import MERGE, PATCH
-from recipe.texts import Example
-from visual_r1.models.processor import Processor
+from recipe.texts import Chat, Prompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,23 +28,11 @@ class Batch:
     grids: torch.Tensor | None
 
 
-def prompt_tokens(chat: Example, processor: Processor) -> list[int]:
-    """The prompt's tokens, with as many image tokens as the figure takes."""
-    text = processor.chat(chat.messages)
-    tokens = processor.encode(text)
-    if chat.template == "scan_only":
-        return tokens
-    width, height = Image.open(io.BytesIO(chat.problem.images[0])).size
-    at = tokens.index(processor.image_token_id)
-    return (
-        tokens[:at]
-        + [processor.image_token_id] * processor.image_tokens(width, height)
-        + tokens[at + 1 :]
-    )
-
-
 def positions(tokens: Sequence[int], image_token: int, rows: int, columns: int) -> np.ndarray:
-    """Qwen3-VL's positions [3, L]: text counts on, an image spans its grid, text goes on behind it."""
+    """Qwen3-VL's positions [3, L]: text counts on, an image of rows x columns spans its grid.
+
+    Text behind an image goes on at the larger of its sides.
+    """
     where = np.zeros((3, len(tokens)), dtype=np.int64)
     position, index = 0, 0
     while index < len(tokens):
@@ -81,23 +68,24 @@ def patches(files: Sequence[bytes]) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(flat), torch.tensor([[1, rows, columns]] * count)
 
 
-def collate(chats: Sequence[Example], processor: Processor) -> Batch:
-    """One training batch; all chats with an image, or all without."""
-    grid = (4, 4)
-    rows = [(prompt_tokens(c, processor), processor.encode(c.response)) for c in chats]
-    length = max(len(prompt) + len(answer) for prompt, answer in rows) - 1
-    pad = processor.tokenizer.pad_token_id
-    tokens = np.full((len(rows), length), pad, dtype=np.int64)
-    targets = np.full((len(rows), length), -100, dtype=np.int64)
-    where = np.zeros((3, len(rows), length), dtype=np.int64)
-    for row, (prompt, answer) in enumerate(rows):
-        whole = prompt + answer
-        tokens[row, : len(whole) - 1] = whole[:-1]
-        targets[row, len(prompt) - 1 : len(whole) - 1] = answer
-        where[:, row, : len(whole) - 1] = positions(whole[:-1], processor.image_token_id, *grid)
+def collate(chats: Sequence[Chat], prompts: Prompts) -> Batch:
+    """One training batch; all chats with an image of one size, or all without."""
+    processor = prompts.processor
+    tokenized = [(prompts.tokens(chat), processor.encode(chat.response)) for chat in chats]
+    length = max(len(prompt) + len(answer) for prompt, answer in tokenized) - 1
+    tokens = np.full((len(chats), length), processor.tokenizer.pad_token_id, dtype=np.int64)
+    targets = np.full((len(chats), length), -100, dtype=np.int64)
+    where = np.zeros((3, len(chats), length), dtype=np.int64)
     pixels, grids = None, None
+    rows = columns = 0
     if chats[0].template != "scan_only":
-        pixels, grids = patches([c.problem.images[0] for c in chats])
+        pixels, grids = patches([chat.problem.images[0] for chat in chats])
+        rows, columns = int(grids[0, 1]) // MERGE, int(grids[0, 2]) // MERGE
+    for index, (prompt, answer) in enumerate(tokenized):
+        inputs = [*prompt, *answer[:-1]]
+        tokens[index, : len(inputs)] = inputs
+        targets[index, len(prompt) - 1 : len(inputs)] = answer
+        where[:, index, : len(inputs)] = positions(inputs, processor.image_token_id, rows, columns)
     return Batch(
         torch.from_numpy(tokens), torch.from_numpy(targets), torch.from_numpy(where), pixels, grids
     )

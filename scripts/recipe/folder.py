@@ -11,9 +11,11 @@ from transformers import (
     Qwen3VLForConditionalGeneration,
 )
 
-from recipe.texts import TEMPLATES, example
+from recipe.texts import TEMPLATES, chat, plain_text
 from visual_r1.data.procedural import generate
 
+# Rows of the embedding. The training texts give some 520 tokens; the rest is padding, as in Qwen's
+# own checkpoints.
 VOCABULARY = 768
 PATCH, MERGE = 12, 2
 # Whatever is larger is scaled down to 256 visual tokens: the figures of real datasets fit.
@@ -65,11 +67,9 @@ def write_tokenizer(folder: Path, seed: int) -> PreTrainedTokenizerFast:
     No Unicode normalisation: decode(encode(text)) is text for any text, unlike Qwen's NFC.
     """
     corpus = [
-        "user\n"
-        + "".join(part.get("text", "") for part in chat.messages[0]["content"])
-        + f"assistant\n{chat.response}"
+        plain_text(chat(problem, template))
         for problem in generate(seed, "train", 1800)
-        for chat in (example(problem, template) for template in TEMPLATES)
+        for template in TEMPLATES
     ]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

@@ -10,10 +10,9 @@ import torch
 from PIL import Image
 from transformers import Qwen3VLForConditionalGeneration
 
-from recipe.batches import patches, prompt_tokens
-from recipe.texts import Example, Template, example
+from recipe.batches import patches
+from recipe.texts import Chat, Prompts, Template, chat
 from visual_r1.data.problem import Problem
-from visual_r1.models.processor import Processor
 
 MAX_NEW_TOKENS = 112
 _BATCH = 128
@@ -41,7 +40,7 @@ def blanked(problem: Problem) -> Problem:
 
 def measure(
     model: Qwen3VLForConditionalGeneration,
-    processor: Processor,
+    prompts: Prompts,
     problems: Sequence[Problem],
     template: Template = "think",
     *,
@@ -49,8 +48,8 @@ def measure(
     seed: int = 0,
 ) -> Scores:
     """Answer each problem once, greedily or at temperature 1, and grade by equality."""
-    chats = [example(problem, template) for problem in problems]
-    responses = respond(model, processor, chats, sampled=sampled, seed=seed)
+    chats = [chat(problem, template) for problem in problems]
+    responses = respond(model, prompts, chats, sampled=sampled, seed=seed)
     right, formed = defaultdict[str, list[bool]](list), list[bool]()
     tokens = 0
     for problem, text in zip(problems, responses, strict=True):
@@ -58,7 +57,7 @@ def measure(
         right[problem.family].append(answer is not None and answer[1].strip() == problem.answer)
         shape = _SCAN_FORMAT if template == "scan_think" else _FORMAT
         formed.append(shape.fullmatch(text.removesuffix("<|im_end|>")) is not None)
-        tokens += len(processor.encode(text))
+        tokens += len(prompts.processor.encode(text))
     every = [hit for hits in right.values() for hit in hits]
     return Scores(
         accuracy=sum(every) / len(every),
@@ -71,8 +70,8 @@ def measure(
 @torch.no_grad()
 def respond(
     model: Qwen3VLForConditionalGeneration,
-    processor: Processor,
-    chats: Sequence[Example],
+    prompts: Prompts,
+    chats: Sequence[Chat],
     *,
     sampled: bool,
     seed: int,
@@ -80,16 +79,17 @@ def respond(
     """One response a chat, in order; batches hold prompts of one length, so nothing is padded."""
     model.eval()
     torch.manual_seed(seed)
-    prompts = [prompt_tokens(chat, processor) for chat in chats]
+    processor = prompts.processor
+    asked = [prompts.tokens(chat) for chat in chats]
     by_length = defaultdict[int, list[int]](list)
-    for index, prompt in enumerate(prompts):
+    for index, prompt in enumerate(asked):
         by_length[len(prompt)].append(index)
     responses = [""] * len(chats)
     for length in sorted(by_length):
         members = by_length[length]
         for start in range(0, len(members), _BATCH):
             chosen = members[start : start + _BATCH]
-            tokens = torch.tensor([prompts[i] for i in chosen])
+            tokens = torch.tensor([asked[i] for i in chosen])
             inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
             inputs["mm_token_type_ids"] = (tokens == processor.image_token_id).long()
             if chats[chosen[0]].template != "scan_only":

@@ -1,55 +1,61 @@
-"""Prompts and responses of the three templates, as chat text."""
+"""What the model is taught: prompts as `visual_r1.prompts` makes them, and gold responses."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from functools import cache
+from typing import Literal
 
-import jinja2
+from tinker.types import EncodedTextChunk, ImageChunk
 
-import visual_r1.prompts
-from visual_r1.data.problem import IMAGE_MARKER, Problem
+from visual_r1.data.problem import Problem
+from visual_r1.models.processor import Processor
+from visual_r1.prompts.prompts import Prompter
+from visual_r1.prompts.templates import load_template
 
 Template = Literal["think", "scan_think", "scan_only"]
 TEMPLATES: tuple[Template, ...] = ("think", "scan_think", "scan_only")
 END_OF_TURN = "<|im_end|>"
+_MAX_PIXELS = 1_000_000  # far above what is drawn: nothing is scaled here
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
-    """One chat: the messages of the prompt, the response, and the problem it is about."""
+class Chat:
+    """One problem under one template, with its gold response; the response ends its turn."""
 
     problem: Problem
     template: Template
-    messages: list[dict[str, Any]]
     response: str
 
 
-def example(problem: Problem, template: Template) -> Example:
-    """The chat that teaches `problem` under `template`; the response ends its turn."""
-    return Example(problem, template, messages(problem, template), response(problem, template))
+class Prompts:
+    """The tokens of prompts, for each template."""
+
+    def __init__(self, processor: Processor) -> None:
+        self.processor = processor
+        self._prompters = {t: Prompter(processor, t, _MAX_PIXELS) for t in TEMPLATES}
+
+    def tokens(self, chat: Chat) -> list[int]:
+        """The prompt; the image is as many `<|image_pad|>` as it has visual tokens."""
+        prompter = self._prompters[chat.template]
+        if chat.template == "scan_only":
+            facts = scan(chat.problem.meta["facts"])
+            model_input = prompter.model_input(chat.problem, image="none", scan=facts)
+        else:
+            model_input = prompter.model_input(chat.problem)
+        tokens: list[int] = []
+        for chunk in model_input.chunks:
+            if isinstance(chunk, EncodedTextChunk):
+                tokens += chunk.tokens
+            elif isinstance(chunk, ImageChunk):
+                tokens += [self.processor.image_token_id] * (chunk.expected_tokens or 0)
+        return tokens
 
 
-def messages(problem: Problem, template: Template) -> list[dict[str, Any]]:
-    """The prompt as chat messages; `scan_only` gets the figure's facts and no image."""
-    folder = Path(visual_r1.prompts.__file__).parent / "templates"
-    source = (folder / f"{template}.txt").read_text(encoding="utf-8")
-    user = re.split(r"^\[user\]\n", source, flags=re.MULTILINE)[1]
-    text = (
-        jinja2.Environment(autoescape=False)
-        .from_string(user)
-        .render(
-            problem=problem.problem, question=problem.question, scan=scan(problem.meta["facts"])
-        )
-    )
-    parts: list[dict[str, Any]] = []
-    for index, piece in enumerate(text.strip().split(IMAGE_MARKER)):
-        if index > 0:
-            parts.append({"type": "image"})
-        if piece:
-            parts.append({"type": "text", "text": piece})
-    return [{"role": "user", "content": parts}]
+def chat(problem: Problem, template: Template) -> Chat:
+    """The chat that teaches `problem` under `template`."""
+    thought = f"<think>{problem.meta['solution']}</think><answer>{problem.answer}</answer>"
+    before = f"<scan>{scan(problem.meta['facts'])}</scan>" if template == "scan_think" else ""
+    return Chat(problem, template, before + thought + END_OF_TURN)
 
 
 def scan(facts: Sequence[str]) -> str:
@@ -57,8 +63,15 @@ def scan(facts: Sequence[str]) -> str:
     return " ".join(f"{fact}." for fact in facts)
 
 
-def response(problem: Problem, template: Template) -> str:
-    """The gold response, with the end of the turn."""
-    thought = f"<think>{problem.meta['solution']}</think><answer>{problem.answer}</answer>"
-    before = f"<scan>{scan(problem.meta['facts'])}</scan>" if template == "scan_think" else ""
-    return before + thought + END_OF_TURN
+def plain_text(chat: Chat) -> str:
+    """A chat's words without images and special tokens: what the tokenizer learns from."""
+    values = {
+        "problem": chat.problem.question,
+        "question": chat.problem.question,
+        "scan": scan(chat.problem.meta["facts"]),
+    }
+    user = _template(chat.template).render("user", values)
+    return f"user\n{user}assistant\n{chat.response}"
+
+
+_template = cache(load_template)
