@@ -102,6 +102,10 @@ def load_base_model(name: str, device: str = "auto") -> BaseModel:
     path = model_path(name)
     network = _load_network(name, path, dtype).to(target).eval()
     network.requires_grad_(False)
+    if target.type == "cuda":
+        # Takes effect in training mode alone: activations are computed again in the backward pass.
+        settings: dict[str, Any] = {"use_reentrant": False}
+        cast(Any, network).activation_checkpointing_enable(settings)
     visual = network.get_submodule("model.visual")
     projection = visual.get_submodule("patch_embed.proj")
     if not isinstance(projection, nn.Conv3d):

@@ -44,6 +44,7 @@ class Compute:
     tokenizer_id: str
     """Local folder or hub id from which a client can load the tokenizer."""
     context_length: int
+    vocabulary_size: int
     device: torch.device
     dtype: torch.dtype
     threads: int
@@ -72,6 +73,7 @@ class Compute:
         self.model_name = model
         self.tokenizer_id = self._base.path
         self.context_length = self._base.context_length
+        self.vocabulary_size = self._base.vocabulary_size
         self.device = self._base.device
         self.dtype = self._base.dtype
         self.threads = threads

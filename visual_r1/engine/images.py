@@ -79,7 +79,12 @@ class ImageReader:
                     self._check_size(image.size)
                     image.load()
                     return _on_white(image)
-            except (*_DECODE_ERRORS, Image.DecompressionBombError) as error:
+            except Image.DecompressionBombError as error:
+                raise InvalidRequest(
+                    f"an image of {len(data)} bytes claims a size that no image here has, beyond "
+                    f"the limit of {self._max_pixels} pixels: {error}"
+                ) from error
+            except _DECODE_ERRORS as error:
                 raise InvalidRequest(
                     f"an image of {len(data)} bytes could not be decoded as PNG or JPEG: {error}"
                 ) from error

@@ -38,10 +38,13 @@ class Learner:
         """Compute all examples; gradients are added to the adapter's only when all went well."""
         gradients = torch.zeros_like(adapter.weights) if backward else None
         self._slot.bind(adapter.weights, gradients)
+        # Training mode changes one thing, activation checkpointing, which is for large models.
+        self._base.network.train(backward and self._base.device.type == "cuda")
         try:
             with torch.set_grad_enabled(backward):
                 logprobs = self._compute(examples, backward)
         finally:
+            self._base.network.eval()
             self._slot.bind(adapter.weights)
         if gradients is not None:
             adapter.gradients.add_(gradients)

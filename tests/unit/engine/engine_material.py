@@ -1,0 +1,81 @@
+"""Prompts, data and requests for the engine's tests; all of them functions of small numbers."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from visual_r1.engine.requests import (
+    Datum,
+    ImagePart,
+    Prompt,
+    SampledSequence,
+    SampleRequest,
+    SamplingSettings,
+    TextPart,
+)
+
+IMAGE_TOKENS = 16
+"""What the shipped model makes of 96 x 96 pixels."""
+
+
+def png(seed: int, width: int = 96, height: int = 96) -> bytes:
+    """Noise, encoded."""
+    pixels = np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def words(seed: int, count: int) -> TextPart:
+    """Token ids that are neither special nor bytes that end an answer."""
+    ids = np.random.default_rng(seed).integers(3, 250, count)
+    return TextPart(tuple(int(token) for token in ids))
+
+
+def picture_prompt(seed: int, before: int = 20, after: int = 30) -> Prompt:
+    """Text, a 96 x 96 image, text."""
+    return (words(seed, before), ImagePart(png(seed)), words(seed + 1000, after))
+
+
+def length(prompt: Prompt) -> int:
+    """Places of a prompt whose images are all 96 x 96."""
+    return sum(len(p.tokens) if isinstance(p, TextPart) else IMAGE_TOKENS for p in prompt)
+
+
+def request(prompt: Prompt, samples: int = 4, **settings: object) -> SampleRequest:
+    """A sample request; 24 tokens and the seed 7 unless told."""
+    given = {"max_tokens": 24, "seed": 7, **settings}
+    return SampleRequest(prompt, SamplingSettings(**given), num_samples=samples)  # type: ignore[arg-type]
+
+
+def rollout_datum(prompt: Prompt, sampled: SampledSequence, advantage: float) -> Datum:
+    """The datum of a sampled answer: prompt and answer but its last token, targets shifted."""
+    start = length(prompt) - 1
+    places = start + len(sampled.tokens)
+    targets = np.zeros(places, np.int64)
+    logprobs = np.zeros(places, np.float32)
+    advantages = np.zeros(places, np.float32)
+    targets[start:] = sampled.tokens
+    logprobs[start:] = sampled.logprobs
+    advantages[start:] = advantage
+    return Datum(
+        (*prompt, TextPart(sampled.tokens[:-1])),
+        {"target_tokens": targets, "logprobs": logprobs, "advantages": advantages},
+    )
+
+
+def random_datum(seed: int, prompt: Prompt, names: Sequence[str]) -> Datum:
+    """Random targets; inputs of ordinary sizes, some advantages and weights zero."""
+    rng = np.random.default_rng(seed)
+    places = length(prompt)
+    made = {
+        "weights": rng.uniform(-1, 2, places),
+        "logprobs": -rng.uniform(0.0, 9.0, places),
+        "advantages": rng.standard_normal(places),
+    }
+    for name in ("weights", "advantages"):
+        made[name][rng.random(places) < 0.3] = 0.0
+    inputs = {name: made[name].astype(np.float32) for name in names}
+    return Datum(prompt, {"target_tokens": rng.integers(0, 250, places), **inputs})

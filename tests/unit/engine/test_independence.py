@@ -1,0 +1,120 @@
+"""What a request gives does not depend on what else is computed, nor on when: bit for bit."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from engine_material import IMAGE_TOKENS, picture_prompt, png, random_datum, request, words
+
+from visual_r1.engine.compute import Adapter, Compute, FrozenWeights
+from visual_r1.engine.requests import (
+    ImagePart,
+    InvalidRequest,
+    LoraSpec,
+    SampleOutput,
+    SampleRequest,
+    SamplingSettings,
+)
+
+
+@pytest.fixture(scope="module", params=[1, 16], ids=["rank 1", "rank 16"])
+def weights(
+    request: pytest.FixtureRequest, compute: Compute, trained: Callable[[LoraSpec], Adapter]
+) -> FrozenWeights:
+    return compute.freeze(trained(LoraSpec(rank=request.param, seed=1)))
+
+
+def scored(seed: int, samples: int) -> SampleRequest:
+    """Requests of all lengths; some greedy, some cut by top-k or top-p, most with an image."""
+    rng = np.random.default_rng(seed)
+    before, after = (int(n) for n in rng.integers(1, 60, 2))
+    prompt = (words(seed, before), words(seed + 1, after))
+    if seed % 5:
+        sizes = [(96, 96), (96, 96), (120, 72), (60, 60)]
+        part = ImagePart(png(seed % 7, *sizes[seed % 4]))
+        prompt = (words(seed, before), part, words(seed + 1, after))
+    settings = SamplingSettings(
+        max_tokens=int(rng.integers(1, 45)),
+        temperature=float(rng.choice([0.0, 0.7, 1.0, 1.0])),
+        top_p=float(rng.choice([0.9, 1.0, 1.0])),
+        top_k=int(rng.choice([-1, -1, 20])),
+        seed=seed,
+    )
+    return SampleRequest(prompt, settings, samples, prompt_logprobs=True, topk_prompt_logprobs=2)
+
+
+def only(outputs: list[SampleOutput | InvalidRequest]) -> SampleOutput:
+    (output,) = outputs
+    assert isinstance(output, SampleOutput)
+    return output
+
+
+def test_a_request_alone_and_among_a_hundred(compute: Compute, weights: FrozenWeights) -> None:
+    requests = [scored(seed, samples=1 + seed % 3) for seed in range(100)]
+    together = compute.sample(weights, requests)
+    order = np.random.default_rng(0).permutation(100)
+    shuffled = compute.sample(weights, [requests[index] for index in order])
+    for place, index in enumerate(order):
+        assert shuffled[place] == together[index]
+    for index in range(0, 100, 7):
+        assert only(compute.sample(weights, [requests[index]])) == together[index]
+
+
+def test_a_sample_alone_and_among_more_samples(compute: Compute, weights: FrozenWeights) -> None:
+    prompt = picture_prompt(3)
+    one = only(compute.sample(weights, [request(prompt, samples=1, max_tokens=60)]))
+    many = only(compute.sample(weights, [request(prompt, samples=300, max_tokens=60)]))
+    assert many.sequences[0] == one.sequences[0]
+    assert len({sequence.tokens for sequence in many.sequences}) > 30
+
+
+def test_a_datum_alone_and_among_others(
+    compute: Compute, trained: Callable[[LoraSpec], Adapter]
+) -> None:
+    adapter = trained(LoraSpec(rank=8, seed=1))
+    data = [
+        random_datum(seed, picture_prompt(seed, 10, 5 + 3 * seed), ("weights",))
+        for seed in range(24)
+    ]
+    together = compute.forward(adapter, data, "cross_entropy", {}, backward=False)
+    for index in (0, 11, 23):
+        alone = compute.forward(adapter, [data[index]], "cross_entropy", {}, backward=False)
+        np.testing.assert_array_equal(alone.logprobs[0], together.logprobs[index])
+
+
+def test_gradients_repeat_bit_for_bit(
+    compute: Compute, trained: Callable[[LoraSpec], Adapter]
+) -> None:
+    """Also after other adapters and samples went through the same modules."""
+    data = [random_datum(seed, picture_prompt(seed), ("weights",)) for seed in range(6)]
+    first = trained(LoraSpec(rank=8, seed=1))
+    compute.forward(first, data, "cross_entropy", {}, backward=True)
+    other = trained(LoraSpec(rank=8, seed=2))
+    compute.forward(other, data[:3], "cross_entropy", {}, backward=True)
+    compute.sample(compute.freeze(other), [request(picture_prompt(1))])
+    again = trained(LoraSpec(rank=8, seed=1))
+    compute.forward(again, data, "cross_entropy", {}, backward=True)
+    assert torch.equal(first.gradients, again.gradients)
+    assert not torch.equal(first.gradients, other.gradients)
+
+
+def test_the_samples_of_a_seed_differ_and_repeat(compute: Compute) -> None:
+    prompt = picture_prompt(5)
+    first = only(compute.sample(None, [request(prompt, samples=6)]))
+    again = only(compute.sample(None, [request(prompt, samples=6)]))
+    other = only(compute.sample(None, [request(prompt, samples=6, seed=8)]))
+    fresh = only(compute.sample(None, [request(prompt, samples=6, seed=None)]))
+    assert first == again
+    assert len({sequence.tokens for sequence in first.sequences}) > 1
+    assert first != other
+    assert fresh not in (first, other)
+
+
+def test_an_image_counts_sixteen_tokens(compute: Compute) -> None:
+    """What the other tests take for granted of the shipped model."""
+    output = only(
+        compute.sample(None, [SampleRequest((ImagePart(png(1)),), SamplingSettings(1), 0, True)])
+    )
+    assert output.prompt_logprobs is not None
+    assert len(output.prompt_logprobs) == IMAGE_TOKENS

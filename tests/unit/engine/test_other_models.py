@@ -1,0 +1,115 @@
+"""Checkpoints other than the shipped one, made up of random weights in a folder."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from engine_material import picture_prompt, random_datum, request, rollout_datum
+from transformers import (
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLMoeConfig,
+    Qwen3VLMoeForConditionalGeneration,
+)
+
+from visual_r1.engine import hidden
+from visual_r1.engine.compute import Compute
+from visual_r1.engine.requests import AdamSettings, InvalidRequest, LoraSpec, SampleOutput
+from visual_r1.errors import ModelError
+from visual_r1.models import TINY_GEOMETRY, model_path
+
+MOE = {
+    "model_type": "qwen3_vl_moe_text",
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32,
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [],
+}
+
+
+def folder_of(tmp_path: Path, network: Any) -> Path:
+    """The shipped model's tokenizer and processor beside other weights."""
+    folder = tmp_path / "model"
+    shutil.copytree(model_path(TINY_GEOMETRY), folder)
+    (folder / "model.safetensors").unlink()
+    network.save_pretrained(folder)
+    return folder
+
+
+def shipped_config() -> dict[str, Any]:
+    return json.loads((Path(model_path(TINY_GEOMETRY)) / "config.json").read_text())
+
+
+def one_step(compute: Compute, spec: LoraSpec) -> None:
+    """Sample, learn from it, and find the sampler's log-probabilities in the learner's."""
+    adapter = compute.new_adapter(spec)
+    prompts = [picture_prompt(1), picture_prompt(2)]
+    for _ in range(2):
+        outputs = compute.sample(compute.freeze(adapter), [request(p) for p in prompts])
+        data = [
+            rollout_datum(prompt, sequence, 1.0 - index)
+            for prompt, output in zip(prompts, outputs, strict=True)
+            if isinstance(output, SampleOutput)
+            for index, sequence in enumerate(output.sequences)
+        ]
+        learnt = compute.forward(adapter, data, "importance_sampling", {}, backward=True)
+        assert learnt.metrics["ratio:max"] == pytest.approx(1.0, abs=1e-4)
+        assert compute.optim_step(adapter, AdamSettings())["grad_norm:mean"] > 0
+
+
+def test_a_model_with_an_output_matrix_of_its_own(tmp_path: Path) -> None:
+    config = shipped_config()
+    config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = False
+    network = Qwen3VLForConditionalGeneration(Qwen3VLConfig(**config))
+    assert network.lm_head.weight is not network.model.language_model.embed_tokens.weight
+    folder = folder_of(tmp_path, network)
+    one_step(Compute(str(folder), device="cpu", threads=1), LoraSpec(rank=4, seed=1))
+
+
+def test_a_mixture_of_experts(tmp_path: Path) -> None:
+    """Attention and output are trained; the experts are refused with a sentence."""
+    config = shipped_config()
+    text = {**config.pop("text_config"), **MOE}
+    vision = {**config.pop("vision_config"), "model_type": "qwen3_vl_moe_vision"}
+    kept = {key: value for key, value in config.items() if key.endswith(("_id", "embeddings"))}
+    network = Qwen3VLMoeForConditionalGeneration(
+        Qwen3VLMoeConfig(text_config=text, vision_config=vision, **kept)
+    )
+    compute = Compute(str(folder_of(tmp_path, network)), device="cpu", threads=1)
+    one_step(compute, LoraSpec(rank=4, seed=1, train_mlp=False))
+    with pytest.raises(InvalidRequest, match="train_mlp=False"):
+        compute.new_adapter(LoraSpec(rank=4))
+
+
+def test_pickled_weights_are_never_loaded(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model_path(TINY_GEOMETRY), folder)
+    (folder / "model.safetensors").unlink()
+    torch.save({}, folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="safetensors"):
+        Compute(str(folder), device="cpu", threads=1)
+
+
+def test_another_family_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    with pytest.raises(ModelError, match="type gpt2; the engine serves Qwen3-VL"):
+        Compute(str(folder), device="cpu", threads=1)
+
+
+def test_a_large_vocabulary_in_pieces(compute: Compute, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits of a few rows at a time, computed again in the backward pass, give the same."""
+    data = [random_datum(seed, picture_prompt(seed), ("weights",)) for seed in range(3)]
+    whole, pieces = (compute.new_adapter(LoraSpec(rank=4, seed=1)) for _ in range(2))
+    expected = compute.forward(whole, data, "cross_entropy", {}, backward=True)
+    monkeypatch.setattr(hidden, "LOGITS_AT_ONCE", 32 * compute.vocabulary_size)
+    output = compute.forward(pieces, data, "cross_entropy", {}, backward=True)
+    for ours, theirs in zip(output.logprobs, expected.logprobs, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    torch.testing.assert_close(pieces.gradients, whole.gradients, rtol=1e-4, atol=1e-4)
