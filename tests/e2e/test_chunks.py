@@ -1,0 +1,224 @@
+"""Chunks, resume points and export on the real engine, within this process."""
+
+import json
+import logging
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+from train_chunks import config
+
+from visual_r1.backend import Backend, open_backend
+from visual_r1.config import RunConfig
+from visual_r1.data.dataset import Dataset, prepare
+from visual_r1.errors import RunError
+from visual_r1.export import export, read_export
+from visual_r1.ledger import Ledger, LedgerRow
+from visual_r1.models import model_path
+from visual_r1.progress import Silent
+from visual_r1.rl.chunk import train_chunk
+from visual_r1.rl.journal import Journal
+from visual_r1.rl.resume import resume_point
+from visual_r1.run_folder import open_run_folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="module")
+def backend(folder: Path) -> Generator[Backend]:
+    kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("TINKER_")}
+    os.environ["TINKER_TELEMETRY"] = "0"
+    with open_backend(config(folder)) as opened:
+        yield opened
+    del os.environ["TINKER_TELEMETRY"]
+    os.environ.update(kept)
+
+
+@pytest.fixture(scope="module")
+def dataset(folder: Path) -> Dataset:
+    return prepare(config(folder).data, folder)
+
+
+def settings(folder: Path, name: str, **train: object) -> RunConfig:
+    """Chunks of one step, in a run folder of its own."""
+    base = config(folder).model_dump()
+    base["run"] = {"name": name}
+    base["train"] |= {"steps": 3, "chunk_steps": 1, **train}
+    return RunConfig.model_validate(base)
+
+
+class Trained:
+    """A run of three chunks."""
+
+    def __init__(self, mine: RunConfig, backend: Backend, dataset: Dataset) -> None:
+        self.config, self.backend, self.dataset = mine, backend, dataset
+        with open_run_folder(mine) as self.run_dir:
+            row = None
+            while row is None or row.step < mine.train.steps:
+                row = self.train_from(row)
+        self.ledger = Ledger(self.run_dir)
+
+    def train_from(self, row: LedgerRow | None) -> LedgerRow:
+        return train_chunk(self.config, self.backend, self.dataset, self.run_dir, row, Silent())
+
+    def resume(self, resume_from_step: int | None = None) -> LedgerRow | None:
+        train = self.config.train.model_copy(update={"resume_from_step": resume_from_step})
+        wanted = self.config.model_copy(update={"train": train})
+        return resume_point(wanted, self.backend, self.dataset, self.run_dir)
+
+    def delete_state(self, row: LedgerRow) -> None:
+        deletion = self.backend.rest.delete_checkpoint_from_tinker_path(row.state_path)
+        deletion.result(timeout=30)
+
+    @property
+    def metric_steps(self) -> list[int]:
+        return [row["step"] for row in Journal(self.run_dir).rows()]
+
+
+@pytest.fixture(scope="module")
+def untouched(folder: Path, backend: Backend, dataset: Dataset) -> Trained:
+    """For tests that only look, or ask for what must change nothing."""
+    return Trained(settings(folder, "untouched"), backend, dataset)
+
+
+@pytest.fixture
+def trained(
+    folder: Path, backend: Backend, dataset: Dataset, request: pytest.FixtureRequest
+) -> Trained:
+    return Trained(settings(folder, request.node.name), backend, dataset)
+
+
+def test_each_chunk_leaves_a_checkpoint_and_the_last_one_stays(untouched: Trained) -> None:
+    rows = untouched.ledger.rows()
+    assert [row.step for row in rows] == [1, 2, 3]
+    assert [row.updates for row in rows] == [1, 2, 3]
+    assert [row.expires_at is None for row in rows] == [False, False, True]
+    assert {row.backend for row in rows} == {"embedded"}
+    assert untouched.metric_steps == [0, 1, 2]
+
+
+def test_a_chunk_that_is_there_is_not_trained_again(untouched: Trained) -> None:
+    first, second, _ = untouched.ledger.rows()
+    assert untouched.train_from(first) == second
+    assert [row.step for row in untouched.ledger.rows()] == [1, 2, 3]
+    assert untouched.metric_steps == [0, 1, 2]
+
+
+def test_going_back_to_a_step_and_on_from_there(trained: Trained) -> None:
+    first, second, third = trained.ledger.rows()
+    assert trained.resume(1) == first
+    assert trained.ledger.rows() == [first]
+    assert trained.metric_steps == [0]
+    aside = trained.ledger.set_aside_path.read_text().splitlines()
+    assert [json.loads(line)["step"] for line in aside] == [2, 3]
+    [copy] = (trained.run_dir / "set-aside").iterdir()
+    assert len((copy / "metrics.jsonl").read_text().splitlines()) == 3
+
+    again = trained.train_from(trained.train_from(first))
+    assert again.step == 3
+    assert again.state_path not in {second.state_path, third.state_path}
+    assert trained.metric_steps == [0, 1, 2]
+
+
+def test_a_step_without_a_checkpoint_lists_those_there_are(untouched: Trained) -> None:
+    with pytest.raises(RunError, match="one of: 1, 2, 3"):
+        untouched.resume(7)
+    assert len(untouched.ledger.rows()) == 3
+
+
+def test_starting_over_keeps_what_was_there_aside(trained: Trained) -> None:
+    assert trained.resume(0) is None
+    assert trained.ledger.rows() == []
+    assert trained.metric_steps == []
+    assert list((trained.run_dir / "rollouts").iterdir()) == []
+
+
+def test_a_checkpoint_that_has_gone_is_reported_and_the_one_before_used(
+    trained: Trained, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second, third = trained.ledger.rows()
+    trained.delete_state(third)
+    with caplog.at_level(logging.WARNING):
+        assert trained.resume() == second
+    assert "step 3" in caplog.text
+    assert "has gone from the server" in caplog.text
+    assert trained.ledger.rows() == [first, second]
+    assert trained.metric_steps == [0, 1]
+
+    trained.delete_state(second)
+    with pytest.raises(RunError, match=r"checkpoint of step 2 .* has gone"):
+        trained.resume(2)
+    trained.delete_state(first)
+    with pytest.raises(RunError, match="None of the checkpoints"):
+        trained.resume()
+    assert trained.ledger.rows() == [first, second]
+
+
+def test_a_damaged_last_row_costs_one_chunk(trained: Trained) -> None:
+    first, second, _ = trained.ledger.rows()
+    text = trained.ledger.path.read_text()
+    trained.ledger.path.write_text(text[:-30])
+    assert trained.resume() == second
+    last = trained.train_from(second)
+    assert trained.ledger.rows() == [first, second, last]
+    assert trained.metric_steps == [0, 1, 2]
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings:UserWarning")
+def test_an_export_loads_in_peft_and_is_made_once(untouched: Trained) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForImageTextToText
+
+    *_, last = untouched.ledger.rows()
+    made = export(untouched.config, untouched.backend, untouched.run_dir, last, Silent())
+    assert made.trained
+    assert made.sampler_path == last.sampler_path
+    assert untouched.backend.sampler(made.sampler_path) is not None
+    base = AutoModelForImageTextToText.from_pretrained(model_path(untouched.config.model.name))
+    model = PeftModel.from_pretrained(base, str(made.adapter_dir))
+    parts = {name: p for name, p in model.named_parameters() if "lora_B" in name}
+    assert parts
+    assert all(part.abs().max() > 0 for part in parts.values())
+
+    stamp = (made.adapter_dir / "adapter_model.safetensors").stat().st_mtime_ns
+    again = export(untouched.config, untouched.backend, untouched.run_dir, last, Silent())
+    assert again == made == read_export(untouched.run_dir)
+    assert (made.adapter_dir / "adapter_model.safetensors").stat().st_mtime_ns == stamp
+
+
+def test_an_earlier_checkpoint_is_kept_for_ever_once_it_is_exported(untouched: Trained) -> None:
+    first, *_ = untouched.ledger.rows()
+    export(untouched.config, untouched.backend, untouched.run_dir, first, Silent())
+    run = first.state_path.removeprefix("tinker://").split("/")[0]
+    listed = untouched.backend.rest.list_checkpoints(run).result(timeout=30).checkpoints
+    expiry = {checkpoint.tinker_path: checkpoint.expires_at for checkpoint in listed}
+    assert expiry[first.state_path] is None
+    assert expiry[first.sampler_path] is None
+
+
+def test_a_run_that_learnt_nothing_says_so(
+    folder: Path, backend: Backend, dataset: Dataset
+) -> None:
+    """Answers of a token at most are never right, so no group has contrast."""
+    base = settings(folder, "untrained", skip_without_contrast=True).model_dump()
+    base["sampling"]["max_new_tokens"] = 1
+    run = Trained(RunConfig.model_validate(base), backend, dataset)
+    *_, last = run.ledger.rows()
+    assert last.updates == 0
+    assert [row["updated"] for row in Journal(run.run_dir).rows()] == [False] * 3
+    made = export(run.config, run.backend, run.run_dir, last, Silent())
+    assert not made.trained
+    assert json.loads((run.run_dir / "export" / "export.json").read_text())["trained"] is False
+
+
+def test_other_data_under_the_same_ledger_is_refused(untouched: Trained) -> None:
+    other = prepare(
+        untouched.config.data.model_copy(update={"seed": 9}), untouched.config.output_dir
+    )
+    with pytest.raises(RunError, match="made with the dataset"):
+        resume_point(untouched.config, untouched.backend, other, untouched.run_dir)

@@ -1,0 +1,147 @@
+"""Killed at random moments, training ends with the weights of a run that nobody disturbed."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+import pytest
+from train_chunks import CHUNK_STEPS, STEPS
+
+from visual_r1.rl.journal import read_rollouts
+
+PROGRAM = Path(__file__).with_name("train_chunks.py")
+# A chunk prints its start, its steps but the last, its end (the save begins), its checkpoint.
+LINES_A_CHUNK = CHUNK_STEPS + 2
+
+Victim = Literal["training", "engine", "both"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished run left, without the times."""
+
+    adapter: bytes
+    metrics: list[dict[str, Any]]
+    rollouts: list[dict[str, Any]]
+    checkpoints: list[int]
+
+
+def outcome_of(folder: Path) -> Outcome:
+    run = folder / "runs" / "chunks"
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    ledger = [json.loads(line) for line in (run / "ledger.jsonl").read_text().splitlines()]
+    chunks = sorted((run / "rollouts").iterdir())
+    return Outcome(
+        adapter=(run / "export/adapter/adapter_model.safetensors").read_bytes(),
+        metrics=[
+            {name: value for name, value in row.items() if not name.startswith("seconds_")}
+            for row in rows
+        ],
+        rollouts=[row for chunk in chunks for row in read_rollouts(chunk).to_pylist()],
+        checkpoints=[row["step"] for row in ledger],
+    )
+
+
+def start(folder: Path) -> "subprocess.Popen[str]":
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("TINKER_")}
+    return subprocess.Popen(
+        [sys.executable, str(PROGRAM), str(folder)],
+        env=environment | {"TINKER_TELEMETRY": "0"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def lines_of(process: "subprocess.Popen[str]") -> Iterator[str]:
+    assert process.stdout is not None
+    for line in process.stdout:
+        yield line.strip()
+
+
+def engine_of(process: "subprocess.Popen[str]") -> psutil.Process:
+    children = psutil.Process(process.pid).children(recursive=True)
+    (engine,) = [child for child in children if "visual_r1.engine" in child.cmdline()]
+    return engine
+
+
+def finish(folder: Path) -> list[str]:
+    process = start(folder)
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    return output.splitlines()
+
+
+def kill_after(folder: Path, victim: Victim, lines: int) -> tuple[int | None, str]:
+    """Run until `lines` lines were printed after the first checkpoint known, then kill.
+
+    The exit status and what went to stderr; None where the run was at its end before that.
+    """
+    process = start(folder)
+    counting = False
+    left = lines
+    for line in lines_of(process):
+        counting = counting or line.startswith("checkpoint") or line in resumed()
+        left -= counting
+        if left < 0:
+            break
+    else:
+        process.communicate()
+        return None, ""
+    engine = engine_of(process)
+    if victim in ("engine", "both"):
+        engine.send_signal(signal.SIGKILL)
+    if victim in ("training", "both"):
+        process.kill()
+    _, errors = process.communicate()
+    engine.wait(timeout=60)  # killed, or ended by itself: nobody is left behind
+    return process.returncode, errors
+
+
+def resumed() -> set[str]:
+    return {f"from step {step}" for step in range(1, STEPS + 1)}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    finish(folder)
+    return outcome_of(folder)
+
+
+def test_an_undisturbed_run_writes_down_each_step(undisturbed: Outcome) -> None:
+    assert [row["step"] for row in undisturbed.metrics] == list(range(STEPS))
+    assert all(row["updated"] for row in undisturbed.metrics)
+    assert undisturbed.checkpoints == list(range(CHUNK_STEPS, STEPS + 1, CHUNK_STEPS))
+    per_step = [sum(row["step"] == step for row in undisturbed.rollouts) for step in range(STEPS)]
+    assert per_step == [3 * 4] * STEPS
+
+
+@pytest.mark.parametrize("seed", [0])
+def test_killed_again_and_again_it_ends_the_same(
+    undisturbed: Outcome, tmp_path: Path, seed: int
+) -> None:
+    rng = random.Random(seed)
+    victims: list[Victim] = ["training", "engine", "both"]
+    rng.shuffle(victims)
+    for victim in victims:
+        # An engine that is killed right after a checkpoint is started again without a word.
+        earliest = 1 if victim == "engine" else 0
+        status, errors = kill_after(tmp_path, victim, rng.randrange(earliest, LINES_A_CHUNK))
+        assert status is not None, "the run was over before it could be killed"
+        assert status == (1 if victim == "engine" else -signal.SIGKILL)
+        if victim == "engine":
+            assert errors.strip().splitlines()[-1].startswith("error: ")
+            assert "from the last checkpoint" in errors
+            assert "Traceback" not in errors
+    first, *_ = finish(tmp_path)
+    assert first in resumed()
+    assert outcome_of(tmp_path) == undisturbed

@@ -1,0 +1,68 @@
+"""The library's training without Prefect, chunk by chunk; a line on stdout at each event.
+
+Run as `python train_chunks.py FOLDER` by test_kill_and_resume, which kills it.
+"""
+
+import sys
+from pathlib import Path
+
+from visual_r1.backend import open_backend
+from visual_r1.config import RunConfig
+from visual_r1.data.dataset import prepare
+from visual_r1.errors import VisualR1Error
+from visual_r1.export import export
+from visual_r1.progress import PlainProgress
+from visual_r1.rl.chunk import train_chunk
+from visual_r1.rl.resume import resume_point
+from visual_r1.run_folder import open_run_folder
+
+STEPS, CHUNK_STEPS = 12, 3
+
+
+def config(folder: Path) -> RunConfig:
+    """Small, and with a coin flip in the reward: every step updates, whatever the model can do."""
+    return RunConfig.model_validate(
+        {
+            "preset": "quickstart",
+            "output_dir": folder,
+            "run": {"name": "chunks"},
+            "backend": {"threads": 1},
+            "data": {"train": 8, "validation": 4, "test": 4},
+            "train": {
+                "steps": STEPS,
+                "chunk_steps": CHUNK_STEPS,
+                "batch_size": 3,
+                "group_size": 4,
+                "skip_without_contrast": False,
+            },
+            "sampling": {"max_new_tokens": 24},
+            "reward": {"random": 1.0},
+        }
+    )
+
+
+def main(folder: Path) -> None:
+    """Train to the end and export, from wherever the folder is."""
+    settings = config(folder)
+    progress = PlainProgress(sys.stdout, interval_s=0)
+    with open_run_folder(settings) as run_dir, open_backend(settings) as backend:
+        dataset = prepare(settings.data, settings.output_dir)
+        row = resume_point(settings, backend, dataset, run_dir)
+        say(f"from step {row.step if row else 0}")
+        while row is None or row.step < STEPS:
+            row = train_chunk(settings, backend, dataset, run_dir, row, progress)
+            say(f"checkpoint {row.step}")
+        export(settings, backend, run_dir, row, progress)
+    say("exported")
+
+
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    try:
+        main(Path(sys.argv[1]))
+    except VisualR1Error as error:
+        sys.exit(f"error: {error}")
