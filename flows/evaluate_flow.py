@@ -21,6 +21,7 @@ from tasks.prepare import prepare
 from tasks.temporary_server import guard_temporary_server
 from visual_r1.backend import open_backend
 from visual_r1.config import RunConfig
+from visual_r1.evaluation.tracking import track_run
 from visual_r1.run_folder import open_run_folder
 
 
@@ -30,7 +31,9 @@ def evaluate(
 ) -> dict[str, object]:
     """Evaluate `sampler_path`, or the base model; returns where the report is."""
     with open_run_folder(config), open_backend(config):
-        return evaluate_checkpoint(config, prepare(config), name, sampler_path)
+        report = evaluate_checkpoint(config, prepare(config), name, sampler_path)
+        track_run(config)
+        return report
 
 
 def main() -> int:

@@ -8,6 +8,7 @@ from visual_r1.config import RunConfig
 from visual_r1.evaluation.report import write_html
 from visual_r1.evaluation.summary import summarize as summarize_run
 from visual_r1.evaluation.terminal import print_summary
+from visual_r1.evaluation.tracking import track_run
 from visual_r1.ledger import LedgerRow
 
 VERSION = 1
@@ -35,6 +36,7 @@ def _key(_: TaskRunContext, parameters: Result) -> str:
 def _summarize(config: RunConfig, checkpoint: LedgerRow, wall_seconds: float) -> Result:
     summarize_run(config.run_dir, steps=checkpoint.step, wall_seconds=wall_seconds)
     write_html(config.run_dir)
+    track_run(config)
     return {"wall_seconds": wall_seconds}
 
 

@@ -9,6 +9,7 @@ from tasks.caching import Result, cache_key, run_verified, worth_retrying
 from visual_r1.backend import open_backend
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
+from visual_r1.evaluation.tracking import track_steps
 from visual_r1.ledger import Ledger, LedgerRow
 from visual_r1.progress import open_progress
 from visual_r1.rl.chunk import plan_chunk
@@ -76,4 +77,5 @@ def _train_chunk(
         return asdict(done[0])
     with open_backend(config) as backend, open_progress() as progress:
         row = run_chunk(config, backend, dataset, config.run_dir, start, progress)
+    track_steps(config)
     return asdict(row)
