@@ -119,6 +119,11 @@ class Compute:
         adapter.gradients.zero_()
         adapter.pending = 0
 
+    def drop_gradients(self, adapter: Adapter) -> None:
+        """Forget the accumulated gradients, as after a call that failed in part."""
+        adapter.gradients.zero_()
+        adapter.pending = 0
+
     def sample(
         self, weights: FrozenWeights | None, requests: Sequence[SampleRequest]
     ) -> list[SampleOutput | InvalidRequest]:

@@ -128,6 +128,19 @@ def test_no_step_without_a_gradient(compute: Compute) -> None:
         compute.optim_step(adapter, AdamSettings())
 
 
+def test_dropped_gradients_are_gone(
+    compute: Compute, trained: Callable[[LoraSpec], Adapter]
+) -> None:
+    adapter, clean = trained(SPEC), trained(SPEC)
+    compute.forward(adapter, data(3), "cross_entropy", {}, backward=True)
+    compute.drop_gradients(adapter)
+    with pytest.raises(InvalidRequest, match="forward_backward first"):
+        compute.optim_step(adapter, AdamSettings())
+    train(compute, adapter, range(1))
+    train(compute, clean, range(1))
+    assert torch.equal(adapter.weights, clean.weights)
+
+
 def test_a_gradient_that_is_not_finite_is_discarded(compute: Compute) -> None:
     adapter = compute.new_adapter(SPEC)
     before = adapter.weights.clone()
