@@ -33,6 +33,7 @@ from visual_r1.progress import Progress
 from visual_r1.prompts.prompts import Prompter
 from visual_r1.remote import Watch, nothing_to_watch
 from visual_r1.rewards import RewardInput, score
+from visual_r1.rewards.components import opened
 from visual_r1.rl.rollouts import Policy, response_text
 from visual_r1.storage import write_json
 
@@ -172,7 +173,7 @@ def grade_answer(
         exact, rounded = verdicts["exact"] == "right", verdicts["rounded"] == "right"
     return Answer(
         response=response,
-        extracted=extract_answer(response),
+        extracted=extract_answer(opened(response, sample.opens_think)),
         verdict=scored.grade.verdict,
         reason=scored.grade.reason,
         right_exact=exact,

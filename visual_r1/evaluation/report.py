@@ -17,7 +17,7 @@ from visual_r1.errors import RunError
 from visual_r1.evaluation import gallery
 from visual_r1.evaluation.charts import Curve, Marker, draw, smoothing_window
 from visual_r1.evaluation.metrics import Report, read_report
-from visual_r1.evaluation.run_folder import Row, evaluation_names, read_metrics, read_object
+from visual_r1.evaluation.run_files import Row, evaluation_names, read_metrics, read_object
 from visual_r1.evaluation.summary import BASELINE, FILE_NAME, FINAL
 from visual_r1.evaluation.wording import (
     duration,

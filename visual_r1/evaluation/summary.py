@@ -8,7 +8,7 @@ from typing import Any
 from visual_r1.errors import DataError
 from visual_r1.evaluation.metrics import Report, read_report
 from visual_r1.evaluation.predictions import read_predictions
-from visual_r1.evaluation.run_folder import read_metrics
+from visual_r1.evaluation.run_files import read_metrics
 from visual_r1.evaluation.statistics import (
     Interval,
     Pairs,

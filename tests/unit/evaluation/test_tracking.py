@@ -1,0 +1,221 @@
+"""W&B: offline in the run folder, read back from the file that `wandb sync` uploads."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_up import predictions, problems, write_evaluation, write_metrics
+from wandb.proto.wandb_internal_pb2 import Record
+
+from visual_r1.config import RunConfig
+from visual_r1.evaluation import tracking, wandb_runs
+from visual_r1.evaluation.summary import summarize
+from visual_r1.evaluation.tracking import track_run, track_steps
+
+BLOCK = 32768
+
+
+def records(path: Path) -> Iterator[Record]:
+    """The records of a .wandb file: LevelDB's log format after a header of seven bytes."""
+    data, at, held = path.read_bytes(), 7, b""
+    while at + 7 <= len(data):
+        if BLOCK - at % BLOCK < 7:
+            at += BLOCK - at % BLOCK
+            continue
+        length, kind = struct.unpack_from("<HB", data, at + 4)
+        held += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # a whole record, or the last part of one
+            record = Record()
+            record.ParseFromString(held)
+            held = b""
+            yield record
+
+
+class Copy:
+    """What the single offline copy of a run holds."""
+
+    def __init__(self, run_dir: Path) -> None:
+        (self.file,) = run_dir.glob("wandb/offline-run-*/*.wandb")
+        self.history: list[dict[str, Any]] = []
+        self.summary: dict[str, Any] = {}
+        self.pictures = 0
+        for record in records(self.file):
+            kind = record.WhichOneof("record_type")
+            if kind == "run":
+                self.ident, self.project = record.run.run_id, record.run.project
+                self.config = {i.key: json.loads(i.value_json) for i in record.run.config.update}
+            elif kind == "history":
+                items = record.history.item
+                self.history.append(
+                    {i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in items}
+                )
+            elif kind == "summary":
+                for item in record.summary.update:
+                    self.summary[item.key or "/".join(item.nested_key)] = json.loads(
+                        item.value_json
+                    )
+            elif kind == "artifact":
+                contents = record.artifact.manifest.contents
+                self.pictures += sum(entry.path.startswith("media/images") for entry in contents)
+
+    def steps(self) -> list[int]:
+        return [row["step"] for row in self.history if "train/accuracy" in row]
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
+    """A run in an empty folder, without a key, and with a home folder that must stay empty."""
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setattr(tracking, "OFFLINE_INTERVAL_S", 0.0)
+    return RunConfig(preset="quickstart", output_dir=tmp_path, run={"name": "tracked run"})  # type: ignore[arg-type]
+
+
+def evaluate(config: RunConfig, name: str, accuracy: float, count: int = 12) -> None:
+    asked = problems(count)
+    made = predictions(asked, accuracy, seed=0)
+    write_evaluation(config.run_dir / "evaluations" / name, asked, made)
+
+
+def test_a_finished_run_is_all_there_with_each_step_once(config: RunConfig):
+    evaluate(config, "baseline", 0.5)
+    write_metrics(config.run_dir, steps=4)
+    track_steps(config)
+    write_metrics(config.run_dir, steps=8)
+    track_steps(config)
+    evaluate(config, "final", 0.9)
+    summarize(config.run_dir, steps=8, wall_seconds=3)
+    track_run(config)
+
+    copy = Copy(config.run_dir)
+    assert copy.steps() == list(range(8))
+    assert copy.project == "visual-r1"
+    assert copy.config["train"]["batch_size"] == 16
+    evaluations = [row for row in copy.history if "evaluation/accuracy" in row]
+    assert [row["step"] for row in evaluations] == [0, 8]
+    for name in ("accuracy", "format_rate", "visual_grounding_rate", "blind_accuracy"):
+        assert f"final/{name}" in copy.summary
+    assert copy.summary["delta"] > 0
+
+
+def test_the_predictions_table_holds_every_picture(config: RunConfig):
+    evaluate(config, "base", 0.5, count=9)
+    track_run(config)
+    copy = Copy(config.run_dir)
+    (table,) = copy.file.parent.glob("files/media/table/base/predictions*.table.json")
+    shown = json.loads(table.read_text())
+    assert {"id", "image", "question", "answer", "response", "verdict"} <= set(shown["columns"])
+    assert len(shown["data"]) == 9
+    assert copy.pictures == 9
+    staged = list((config.run_dir / "wandb" / "data").rglob("tmp*"))
+    assert len(staged) >= 9, "the pictures lie in the run folder until they are uploaded"
+
+
+def test_nothing_is_written_outside_the_run_folder(config: RunConfig):
+    evaluate(config, "base", 0.5, count=2)
+    track_run(config)
+    home = config.output_dir / "home"
+    assert [path for path in home.rglob("*") if path.is_file()] == []
+
+
+def test_a_run_that_was_killed_goes_on_under_the_same_id(config: RunConfig):
+    write_metrics(config.run_dir, steps=3)
+    track_steps(config)
+    before = Copy(config.run_dir)
+    torn = config.run_dir / "wandb" / f"offline-run-20200101_000000-{before.ident}"
+    torn.mkdir()  # as a kill leaves it
+    (torn / f"run-{before.ident}.wandb").write_bytes(b"half")
+    write_metrics(config.run_dir, steps=6)
+    track_steps(config)
+    after = Copy(config.run_dir)
+    assert after.ident == before.ident
+    assert after.ident.startswith("tracked-run-")
+    assert after.steps() == list(range(6))
+
+
+def test_nothing_new_writes_nothing(config: RunConfig):
+    write_metrics(config.run_dir, steps=3)
+    track_run(config)
+    before = Copy(config.run_dir).file
+    track_run(config)
+    track_steps(config)
+    assert Copy(config.run_dir).file == before
+
+
+def test_while_training_the_copy_is_written_now_and_then(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tracking, "OFFLINE_INTERVAL_S", 3600.0)
+    for steps in (2, 4):
+        write_metrics(config.run_dir, steps=steps)
+        track_steps(config)
+    assert Copy(config.run_dir).steps() == [0, 1]
+    track_run(config)
+    assert Copy(config.run_dir).steps() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("how", ["flag", "variable"])
+def test_off_means_off(config: RunConfig, monkeypatch: pytest.MonkeyPatch, how: str):
+    if how == "flag":
+        config = config.model_copy(
+            update={"logging": config.logging.model_copy(update={"wandb": False})}
+        )
+    else:
+        monkeypatch.setenv("WANDB_MODE", "disabled")
+    write_metrics(config.run_dir, steps=3)
+    track_run(config)
+    assert not (config.run_dir / "wandb").exists()
+
+
+SERVER_DOWN = """
+import sys
+from pathlib import Path
+from visual_r1.config import RunConfig
+from visual_r1.evaluation import tracking, wandb_runs
+wandb_runs._INIT_LIMIT_S = 0.5
+config = RunConfig(preset="quickstart", output_dir=Path(sys.argv[1]), run={"name": "tracked run"})
+tracking.track_steps(config)
+tracking.track_steps(config)
+tracking.track_run(config)
+print("the run goes on")
+"""
+
+
+def test_a_server_that_is_down_costs_one_warning_and_not_the_run(config: RunConfig):
+    """In a process of its own: wandb keeps the first server's address for as long as it lives."""
+    write_metrics(config.run_dir, steps=3)
+    key = "0" * 40
+    done = subprocess.run(
+        [sys.executable, "-c", SERVER_DOWN, str(config.output_dir)],
+        env={**os.environ, "WANDB_API_KEY": key, "WANDB_BASE_URL": "http://127.0.0.1:9"},
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert done.stdout == "the run goes on\n"
+    assert done.stderr.startswith("W&B is not keeping up")
+    assert done.stderr.count("\n") == 1
+    assert key not in done.stderr
+    state = json.loads((config.run_dir / "wandb" / "tracked.json").read_text())
+    assert state["next_step"] == 0, "what W&B did not hear is told again"
+
+
+@pytest.mark.parametrize(
+    ("environ", "mode"),
+    [
+        ({}, "offline"),
+        ({"WANDB_API_KEY": "k"}, "online"),
+        ({"WANDB_API_KEY": "k", "WANDB_MODE": "offline"}, "offline"),
+        ({"WANDB_API_KEY": "k", "WANDB_MODE": "disabled"}, "disabled"),
+    ],
+)
+def test_the_mode_follows_the_environment(environ: dict[str, str], mode: str):
+    assert wandb_runs.mode_of(environ) == mode
