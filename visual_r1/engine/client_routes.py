@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from tinker import types
 
@@ -88,7 +88,7 @@ class ClientCalls:
         self._engine.finish_session(session_id)
         return Response(status_code=204)
 
-    async def retrieve_future(self, body: Json, request: Request) -> Response:
+    async def retrieve_future(self, body: Json) -> Response:
         """The result of a request, once it is there: waits for it, since clients do not."""
         wanted = validated(types.FutureRetrieveRequest, body).request_id
         try:

@@ -69,6 +69,7 @@ class RestCalls:
 
     def training_runs(self, limit: int = 20, offset: int = 0) -> dict[str, Any]:
         """A page of training runs, newest first."""
+        self._store.sweep()
         runs = self._store.runs()
         page = [self._run(run) for run in _page(runs, limit, offset)]
         return {"training_runs": page, "cursor": _cursor(limit, offset, len(runs))}
@@ -82,12 +83,14 @@ class RestCalls:
 
     def run_checkpoints(self, model_id: str) -> dict[str, Any]:
         """All checkpoints of a run."""
+        self._store.sweep()
         self.training_run(model_id)
         found = self._store.checkpoints(model_id)
         return {"checkpoints": [_checkpoint(record) for record in found]}
 
     def checkpoints(self, limit: int = 100, offset: int = 0) -> dict[str, Any]:
         """A page of all checkpoints, newest first."""
+        self._store.sweep()
         found = self._store.checkpoints()
         page = [_checkpoint(record) for record in _page(found, limit, offset)]
         return {"checkpoints": page, "cursor": _cursor(limit, offset, len(found))}

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from visual_r1.engine.store import Store
 from visual_r1.errors import EngineError
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Ending:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._asked = False
-        self._act: Callable[[], None] | None = None
+        self._act: Callable[[], object] | None = None
 
     def ask(self) -> None:
         """End: at once while the engine is still loading, else by a clean stop of the server."""
@@ -69,7 +70,7 @@ class Ending:
             os._exit(0)
         act()
 
-    def when_asked(self, act: Callable[[], None]) -> None:
+    def when_asked(self, act: Callable[[], object]) -> None:
         """From now on, do this to end."""
         with self._lock:
             self._act = act
@@ -97,16 +98,15 @@ class Ending:
 
 def serve(options: ServeOptions, listener: socket.socket, ending: Ending) -> None:
     """Load the model, serve until asked to end. Raises `VisualR1Error` when it cannot start."""
-    # Imported here since they bring torch: what can be refused is refused before.
-    from transformers.utils import logging as transformers_logging
-
-    from visual_r1.engine.compute import Compute
-    from visual_r1.engine.service import Engine
-    from visual_r1.engine.store import Store
-
-    transformers_logging.disable_progress_bar()
     store = Store(options.home)
     try:
+        # Imported here since they bring torch: what can be refused is refused before.
+        from transformers.utils import logging as transformers_logging
+
+        from visual_r1.engine.compute import Compute
+        from visual_r1.engine.service import Engine
+
+        transformers_logging.disable_progress_bar()
         compute = Compute(options.model, device=options.device, threads=options.threads)
         asyncio.run(_serve(Engine(compute, store), options, listener, ending))
     finally:

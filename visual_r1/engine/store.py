@@ -15,7 +15,7 @@ import os
 import secrets
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -297,7 +297,7 @@ def _clear_hidden(kind_folder: Path) -> None:
 
 
 @contextmanager
-def _skipped_when_damaged() -> Iterator[None]:
+def _skipped_when_damaged() -> Generator[None]:
     """A record that cannot be read is left alone on disk and not listed."""
     try:
         yield
@@ -306,7 +306,7 @@ def _skipped_when_damaged() -> Iterator[None]:
 
 
 @contextmanager
-def _told_as_storage_error(folder: Path) -> Iterator[None]:
+def _told_as_storage_error(folder: Path) -> Generator[None]:
     try:
         yield
     except OSError as error:

@@ -15,7 +15,9 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write `tensors` to `path` and flush them to disk. Raises `StorageError` when it fails."""
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     try:
-        safetensors.torch.save_file(contiguous, str(path), metadata={"format": "pt"})
+        safetensors.torch.save_file(  # pyright: ignore[reportUnknownMemberType]
+            contiguous, str(path), metadata={"format": "pt"}
+        )
         with path.open("rb") as written:
             os.fsync(written.fileno())
     except (OSError, SafetensorError) as error:
