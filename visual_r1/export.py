@@ -142,8 +142,8 @@ def require_adapter(folder: Path) -> None:
     config_path, weights_path = (folder / name for name in ADAPTER_FILES)
     try:
         config = json.loads(config_path.read_text(encoding="utf-8"))
-        with safe_open(weights_path, framework="numpy") as weights:
-            names = cast("list[str]", list(weights.keys()))
+        with cast("Any", safe_open)(weights_path, framework="numpy") as weights:
+            names: list[str] = list(weights.keys())
     except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
         raise BackendError(f"The adapter that the server sent is damaged: {error}.") from error
     is_lora = isinstance(config, dict) and cast("dict[str, Any]", config).get("peft_type") == "LORA"

@@ -27,8 +27,11 @@ SPEED_WINDOW_S = 120.0
 class Progress(Protocol):
     """What library functions report to. One stage at a time; a new one ends the one before."""
 
-    def start(self, stage: str, total: int, unit: str) -> None:
-        """Begin `stage`, which has `total` things to do, counted in `unit` ("steps")."""
+    def start(self, stage: str, total: int, unit: str, done: int = 0) -> None:
+        """Begin `stage`: of `total` things, counted in `unit` ("steps"), `done` were there before.
+
+        Rate and time left are of what is done from here on.
+        """
         ...
 
     def advance(self, n: int = 1, **shown: float) -> None:
@@ -43,7 +46,7 @@ class Progress(Protocol):
 class Silent:
     """A progress that says nothing."""
 
-    def start(self, stage: str, total: int, unit: str) -> None: ...
+    def start(self, stage: str, total: int, unit: str, done: int = 0) -> None: ...
 
     def advance(self, n: int = 1, **shown: float) -> None: ...
 
@@ -65,17 +68,18 @@ class PlainProgress:
         self._stage: str | None = None
         self._unit = ""
         self._total = 0
-        self._done = 0
+        self._before = self._done = 0
         self._shown: dict[str, float] = {}
         self._started_at = 0.0
         self._said_at = 0.0
 
-    def start(self, stage: str, total: int, unit: str) -> None:
+    def start(self, stage: str, total: int, unit: str, done: int = 0) -> None:
         self.finish()
         self._stage, self._total, self._unit = stage, total, unit
-        self._done, self._shown = 0, {}
+        self._before = self._done = done
+        self._shown = {}
         self._started_at = self._said_at = self._clock()
-        self._say(f"{stage}: {total} {unit}")
+        self._say(f"{stage}: {total} {unit}" + f", {done} done before" * bool(done))
 
     def advance(self, n: int = 1, **shown: float) -> None:
         self._done += n
@@ -94,9 +98,9 @@ class PlainProgress:
         self._stage = None
 
     def _state(self, now: float) -> str:
-        rate = self._done / max(now - self._started_at, 1e-9)
+        rate = (self._done - self._before) / max(now - self._started_at, 1e-9)
         parts = [f"{self._done}/{self._total} {self._unit}", _rate(rate, self._unit)]
-        if 0 < self._done < self._total:
+        if rate > 0 and self._done < self._total:
             parts.append(f"{_duration((self._total - self._done) / rate)} left")
         return ", ".join([*parts, *_shown(self._shown)])
 
@@ -116,7 +120,7 @@ class TerminalProgress:
         self._shown: dict[str, float] = {}
         self._started_at = 0.0
 
-    def start(self, stage: str, total: int, unit: str) -> None:
+    def start(self, stage: str, total: int, unit: str, done: int = 0) -> None:
         self.finish()
         self._stage, self._shown = stage, {}
         self._started_at = time.monotonic()
@@ -133,7 +137,7 @@ class TerminalProgress:
             transient=True,
             speed_estimate_period=SPEED_WINDOW_S,
         )
-        self._task = self._bar.add_task(stage, total=total, shown="")
+        self._task = self._bar.add_task(stage, total=total, completed=done, shown="")
         self._bar.start()
 
     def advance(self, n: int = 1, **shown: float) -> None:

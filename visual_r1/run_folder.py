@@ -94,6 +94,11 @@ def _only_process(run_dir: Path) -> Generator[None]:
             f"{run_dir} is in use by another process (pid {who}): wait until it ends, or choose "
             "another --run.name."
         ) from error
+    except OSError as error:
+        raise StorageError(
+            f"could not lock {run_dir}: {error.strerror or error}. "
+            "Choose another place with --output-dir."
+        ) from error
     try:
         write_text(owner, f"{os.getpid()}\n")
         yield

@@ -22,6 +22,8 @@ from visual_r1.rl.journal import Journal
 from visual_r1.rl.resume import resume_point
 from visual_r1.run_folder import open_run_folder
 
+WEIGHTS = "adapter_model.safetensors"
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -185,10 +187,23 @@ def test_an_export_loads_in_peft_and_is_made_once(untouched: Trained) -> None:
     assert parts
     assert all(part.abs().max() > 0 for part in parts.values())
 
-    stamp = (made.adapter_dir / "adapter_model.safetensors").stat().st_mtime_ns
+    stamp = (made.adapter_dir / WEIGHTS).stat().st_mtime_ns
     again = export(untouched.config, untouched.backend, untouched.run_dir, last, Silent())
     assert again == made == read_export(untouched.run_dir)
-    assert (made.adapter_dir / "adapter_model.safetensors").stat().st_mtime_ns == stamp
+    assert (made.adapter_dir / WEIGHTS).stat().st_mtime_ns == stamp
+
+
+def test_where_the_checkpoints_fall_makes_no_difference_to_the_weights(
+    untouched: Trained, folder: Path, backend: Backend, dataset: Dataset
+) -> None:
+    """Three chunks of a step and one of three: so weights and optimizer come back bit for bit."""
+    whole = Trained(settings(folder, "whole", chunk_steps=3), backend, dataset)
+    weights = [
+        (export(run.config, backend, run.run_dir, row, Silent()).adapter_dir / WEIGHTS).read_bytes()
+        for run in (untouched, whole)
+        for row in run.ledger.rows()[-1:]
+    ]
+    assert weights[0] == weights[1]
 
 
 def test_an_earlier_checkpoint_is_kept_for_ever_once_it_is_exported(untouched: Trained) -> None:

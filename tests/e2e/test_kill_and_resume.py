@@ -18,8 +18,8 @@ from train_chunks import CHUNK_STEPS, STEPS
 from visual_r1.rl.journal import read_rollouts
 
 PROGRAM = Path(__file__).with_name("train_chunks.py")
-# A chunk prints its start, its steps but the last, its end (the save begins), its checkpoint.
-LINES_A_CHUNK = CHUNK_STEPS + 2
+# A chunk prints its start, its steps, its end (the save begins), its checkpoint.
+LINES_A_CHUNK = CHUNK_STEPS + 3
 
 Victim = Literal["training", "engine", "both"]
 

@@ -32,6 +32,18 @@ def test_plain_lines_show_rate_time_left_and_the_newest_values() -> None:
     ]
 
 
+def test_what_was_done_before_counts_for_the_state_and_not_for_the_rate() -> None:
+    out, clock = io.StringIO(), Clock()
+    progress = PlainProgress(out, interval_s=1, clock=clock)
+    progress.start("training, steps 20 to 24", 40, "steps", done=20)
+    clock.now += 10
+    progress.advance(5)
+    assert out.getvalue().splitlines() == [
+        "training, steps 20 to 24: 40 steps, 20 done before",
+        "training, steps 20 to 24: 25/40 steps, 2.0 s/step, 30 s left",
+    ]
+
+
 def test_plain_summary_takes_the_place_of_the_state() -> None:
     out = io.StringIO()
     progress = PlainProgress(out, clock=Clock())
@@ -71,11 +83,11 @@ def terminal() -> tuple[Console, io.StringIO]:
 def test_terminal_bar_shows_counts_and_values_and_leaves_one_line() -> None:
     console, out = terminal()
     progress = TerminalProgress(console)
-    progress.start("training", 4, "steps")
+    progress.start("training", 8, "steps", done=4)
     progress.advance(4, reward=0.625, accuracy=0.5)
     progress.finish()
     text = out.getvalue()
-    assert "4/4" in text
+    assert "8/8" in text
     last = text.rstrip().splitlines()[-1]
     assert "training" in last
     assert "reward 0.625" in last

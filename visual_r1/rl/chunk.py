@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from statistics import fmean
 
 import tinker
 
@@ -161,19 +162,21 @@ def _run_steps(
 ) -> list[StepResult]:
     train = policy.config.train
     results: list[StepResult] = []
-    progress.start(
-        f"training, steps {plan.first} to {plan.end - 1}", plan.end - plan.first, "steps"
-    )
+    stage = f"training, steps {plan.first} to {plan.end - 1}"
+    progress.start(stage, train.steps, "steps", done=plan.first)
     for step in range(plan.first, plan.end):
         chosen = batch(problems, train.batch_size, train.seed, step)
         result = train_step(training, policy, chosen, step)
         journal.append(result.metrics)
         results.append(result)
-        progress.advance(1, **_shown(result))
-    progress.finish()
+        progress.advance(1, **_means([result]))
+    progress.finish(", ".join(f"{name} {mean:.3f}" for name, mean in _means(results).items()))
     return results
 
 
-def _shown(result: StepResult) -> dict[str, float]:
-    shown = {"reward": result.metrics.reward_mean, "accuracy": result.metrics.accuracy}
-    return {name: value for name, value in shown.items() if value is not None}
+def _means(results: Sequence[StepResult]) -> dict[str, float]:
+    """Reward and accuracy over the steps that have any."""
+    rewards = [r.metrics.reward_mean for r in results if r.metrics.reward_mean is not None]
+    accuracies = [r.metrics.accuracy for r in results if r.metrics.accuracy is not None]
+    named = {"reward": rewards, "accuracy": accuracies}
+    return {name: fmean(values) for name, values in named.items() if values}

@@ -77,11 +77,17 @@ class Journal:
         """Keep a copy of all there is under set-aside/, before the run goes back to `step`."""
         taken = len(list(self._set_aside_dir.glob("*")))
         target = self._set_aside_dir / f"{taken:03d}-before-going-back-to-step-{step:06d}"
-        target.mkdir(parents=True)
-        if self.metrics_path.exists():
-            shutil.copy2(self.metrics_path, target)
-        if self.rollouts_dir.exists():
-            shutil.copytree(self.rollouts_dir, target / "rollouts")
+        try:
+            target.mkdir(parents=True)
+            if self.metrics_path.exists():
+                shutil.copy2(self.metrics_path, target)
+            if self.rollouts_dir.exists():
+                shutil.copytree(self.rollouts_dir, target / "rollouts")
+        except (OSError, shutil.Error) as error:
+            raise StorageError(
+                f"could not keep a copy of the later steps in {target}: {error}. "
+                "Free some space; nothing was changed."
+            ) from error
 
     def write_rollouts(self, chunk: int, results: Sequence[StepResult]) -> Path:
         """Write the chunk's rollouts, a row a sample, after rows of it that are there already."""

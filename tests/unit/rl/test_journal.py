@@ -1,10 +1,12 @@
 import json
 import logging
+import resource
 from pathlib import Path
 
 import pytest
 from sampled import group_of, rollout
 
+from visual_r1.errors import StorageError
 from visual_r1.rl.journal import Journal, read_rollouts
 from visual_r1.rl.metrics import Seconds, summarize
 from visual_r1.rl.step import ScoredRollout, StepResult
@@ -136,3 +138,20 @@ def test_leftovers_of_a_kill_are_cleared(journal: Journal) -> None:
         "chunk-00000.parquet",
         "chunk-00001.parquet",
     }
+
+
+def test_a_full_disk_is_one_sentence_and_what_was_there_stays(journal: Journal) -> None:
+    before = {path: path.read_bytes() for path in journal.rollouts_dir.iterdir()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))
+    try:
+        with pytest.raises(StorageError, match=r"could not write .*metrics"):
+            journal.append(result(6).metrics)
+        with pytest.raises(StorageError, match=r"could not write .*chunk-00001"):
+            journal.write_rollouts(1, [result(6)])
+        with pytest.raises(StorageError, match="could not keep a copy"):
+            journal.copy_aside(2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path: path.read_bytes() for path in journal.rollouts_dir.iterdir()} == before
+    assert [row["step"] for row in journal.rows()] == list(range(6))
