@@ -104,6 +104,19 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
+class FamilyResult:
+    """The part of a report that one family of problems makes; shares from 0 to 1."""
+
+    n: int
+    correct: int
+    accuracy: float
+    accuracy_ci95: Interval
+    pass_at_k: float
+    sampled_accuracy: float
+    blind_accuracy: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """An evaluation as `report.json` holds it. Shares go from 0 to 1; intervals are [low, high].
 
@@ -134,7 +147,7 @@ class Report:
     truncated: int
     gave_up: int
     failed: Mapping[str, int]
-    by_family: Mapping[str, Mapping[str, Any]]
+    by_family: Mapping[str, FamilyResult]
     conditions: Conditions
 
     def to_json(self) -> dict[str, Any]:
@@ -151,14 +164,11 @@ def read_report(folder: Path) -> Report:
     path = folder / REPORT_NAME
     try:
         flat = cast("dict[str, Any]", json.loads(path.read_text(encoding="utf-8")))
-        values: dict[str, Any] = {
-            field.name: _as_interval(flat[field.name])
-            if field.name.endswith("ci95")
-            else flat[field.name]
-            for field in fields(Report)
-            if field.name != "conditions"
+        values = _typed({name: flat[name] for name in _names(Report) if name != "conditions"})
+        values["by_family"] = {
+            name: FamilyResult(**_typed(found)) for name, found in flat["by_family"].items()
         }
-        conditions = Conditions(**{field.name: flat[field.name] for field in fields(Conditions)})
+        conditions = Conditions(**{name: flat[name] for name in _names(Conditions)})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path} is not the report of a complete evaluation ({type(error).__name__}: {error}): "
@@ -167,8 +177,16 @@ def read_report(folder: Path) -> Report:
     return Report(**values, conditions=conditions)
 
 
-def _as_interval(value: Sequence[float] | None) -> Interval | None:
-    return None if value is None else (float(value[0]), float(value[1]))
+def _names(kind: type[Report] | type[Conditions]) -> list[str]:
+    return [field.name for field in fields(kind)]
+
+
+def _typed(found: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON's lists as the intervals they were."""
+    return {
+        name: tuple(value) if name.endswith("ci95") and value is not None else value
+        for name, value in found.items()
+    }
 
 
 def measure(predictions: Sequence[Prediction], conditions: Conditions) -> Report:
@@ -231,22 +249,22 @@ def _failures(predictions: Sequence[Prediction]) -> dict[str, int]:
 
 def _by_family(
     predictions: Sequence[Prediction], conditions: Conditions
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, FamilyResult]:
     families: dict[str, list[Prediction]] = {}
     for prediction in predictions:
         families.setdefault(prediction.family, []).append(prediction)
     return {name: _family(families[name], conditions) for name in sorted(families)}
 
 
-def _family(members: Sequence[Prediction], conditions: Conditions) -> dict[str, Any]:
+def _family(members: Sequence[Prediction], conditions: Conditions) -> FamilyResult:
     greedy = Rate.of((p.greedy for p in members if p.greedy is not None), lambda a: a.right)
     counts = _sample_counts(members)
-    return {
-        "n": greedy.n,
-        "correct": greedy.correct,
-        "accuracy": greedy.value,
-        "accuracy_ci95": greedy.ci95,
-        "pass_at_k": mean_pass_at_k(counts, conditions.k).value,
-        "sampled_accuracy": mean_pass_at_k(counts, 1).value,
-        "blind_accuracy": _blind_rate(members).value if conditions.blind else None,
-    }
+    return FamilyResult(
+        n=greedy.n,
+        correct=greedy.correct,
+        accuracy=greedy.value,
+        accuracy_ci95=greedy.ci95,
+        pass_at_k=mean_pass_at_k(counts, conditions.k).value,
+        sampled_accuracy=mean_pass_at_k(counts, 1).value,
+        blind_accuracy=_blind_rate(members).value if conditions.blind else None,
+    )

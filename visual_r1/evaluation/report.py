@@ -193,7 +193,7 @@ def _family_lines(summary: Row | None, reports: Mapping[str, Report]) -> list[Li
         return []
     label, report = _latest(reports)
     return [
-        Line(name, found["n"], (Span(label, found["accuracy"], tuple(found["accuracy_ci95"])),))
+        Line(name, found.n, (Span(label, found.accuracy, found.accuracy_ci95),))
         for name, found in report.by_family.items()
     ]
 

@@ -1,9 +1,11 @@
 """What enters a report, and how it is counted."""
 
-import pytest
-from made_up import answer, conditions, predictions, problems
+from pathlib import Path
 
-from visual_r1.evaluation.metrics import Prediction, measure
+import pytest
+from made_up import answer, conditions, predictions, problems, write_evaluation
+
+from visual_r1.evaluation.metrics import Prediction, measure, read_report
 from visual_r1.evaluation.statistics import wilson
 
 
@@ -62,8 +64,15 @@ def test_families_add_up_to_the_whole():
     made = predictions(problems(40), accuracy=0.6, seed=1)
     report = measure(made, conditions())
     assert sorted(report.by_family) == list(report.by_family)
-    assert sum(family["n"] for family in report.by_family.values()) == report.n
-    assert sum(family["correct"] for family in report.by_family.values()) == report.correct
+    assert sum(family.n for family in report.by_family.values()) == report.n
+    assert sum(family.correct for family in report.by_family.values()) == report.correct
+
+
+def test_a_report_is_read_as_it_was_written(tmp_path: Path):
+    asked = problems(30)
+    made = predictions(asked, accuracy=0.6, seed=1)
+    write_evaluation(tmp_path, asked, made)
+    assert read_report(tmp_path) == measure(made, conditions())
 
 
 def test_the_json_form_holds_the_names_that_scripts_rely_on():
