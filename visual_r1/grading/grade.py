@@ -79,6 +79,8 @@ def grade_answer(
         if letter is not None:
             return _grade_choice(answer, letter, rounding, choices)
         if choices and (place := _chosen(answer, choices)) is not None:
+            if place >= len(choices):
+                return Grade("wrong", "there is no such choice")
             answer = choices[place]
         return _grade_value(answer, reference, rounding)
     except Unreadable as error:

@@ -97,6 +97,8 @@ _THOUSANDS = re.compile(
 )
 _SUPERSCRIPT_RUN = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+")
 _SUBSCRIPT_RUN = re.compile(r"[₀₁₂₃₄₅₆₇₈₉]+")
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_MOST_BOXES = 3
 _TOKEN = re.compile(
     r"(?P<space>\s+)"
     r"|(?P<number>(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+(?![\d.A-Za-z]))?)"
@@ -135,12 +137,16 @@ def canonical(text: str) -> str:
 
 
 def unboxed(text: str) -> str:
-    """The inside of `\\boxed{}` where that is all there is; otherwise `text` itself."""
-    while (opened := re.match(r"\\(?:boxed|fbox)\s*\{", text)) and text.endswith("}"):
-        inside = text[opened.end() : -1]
-        if matching_brace(text, opened.end()) != len(text) - 1:
+    """The inside of `\\boxed{}` where that is all there is; otherwise `text` itself.
+
+    A box in a box is opened too, a few times: what is nested deeper is no answer, and opening each
+    level costs a scan of what is left.
+    """
+    for _ in range(_MOST_BOXES):
+        opened = _BOX.match(text)
+        if opened is None or matching_brace(text, opened.end()) != len(text) - 1:
             break
-        text = inside.strip()
+        text = text[opened.end() : -1].strip()
     return text
 
 
