@@ -82,8 +82,8 @@ def _draw_filtered(scaled: Tensor, rules: DrawRules, uniforms: Tensor) -> Tensor
     ordered = ordered.masked_fill(rank >= rules.top_k[:, None], -torch.inf)
     probabilities = torch.softmax(ordered, dim=-1)
     before = probabilities.cumsum(dim=-1) - probabilities
-    # The likeliest token always stays, however small top_p is.
-    beyond = (before >= rules.top_p[:, None]) & (rank > 0)
+    # Nothing is before the likeliest token: it stays, however small top_p is.
+    beyond = before >= rules.top_p[:, None]
     chosen = _invert(probabilities.masked_fill(beyond, 0.0), uniforms)
     return ids.gather(-1, chosen[:, None])[:, 0]
 

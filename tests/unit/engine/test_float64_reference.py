@@ -136,9 +136,9 @@ def test_value_and_gradient_of_every_loss(
 ) -> None:
     adapter = trained(SPECS["all"])
     model = load(adapter)
-    data = [
-        random_datum(seed, prompt, LOSSES[name].inputs) for seed, prompt in enumerate(PROMPTS[:3])
-    ]
+    # The first and the last show one image in sequences of different lengths.
+    prompts = [*PROMPTS[:3], (words(30, 70), ImagePart(png(1)))]
+    data = [random_datum(seed, prompt, LOSSES[name].inputs) for seed, prompt in enumerate(prompts)]
     output = compute.forward(adapter, data, name, config, backward=True)
     value = 0.0
     for datum in data:

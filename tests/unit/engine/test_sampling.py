@@ -110,6 +110,22 @@ def expected_distribution(
     return scaled / scaled.sum()
 
 
+def test_each_token_takes_the_next_number_of_its_stream(compute: Compute) -> None:
+    """Token t of sample j inverts the distribution at number t of Philox keyed by (seed, j)."""
+    wanted = request(PROMPT, samples=3, max_tokens=70, seed=11, stop_at_eos=False)
+    for index, sequence in enumerate(sample_one(compute, wanted).sequences):
+        stream = np.random.Generator(np.random.Philox(key=[11, index]))
+        whole = (*PROMPT, TextPart(sequence.tokens))
+        scores = SampleRequest(whole, SamplingSettings(1), 0, False, compute.vocabulary_size)
+        rows = sample_one(compute, scores).topk_prompt_logprobs
+        assert rows is not None
+        for row, token in zip(rows[-70:], sequence.tokens, strict=True):
+            assert row is not None
+            below = sum(np.exp(logprob) for other, logprob in row if other < token)
+            upto = below + np.exp(dict(row)[token])
+            assert below - 1e-4 <= stream.random() <= upto + 1e-4
+
+
 def test_greedy_takes_the_likeliest_each_time(compute: Compute) -> None:
     output = sample_one(compute, request(PROMPT, samples=2, temperature=0.0, max_tokens=12))
     first, second = output.sequences
