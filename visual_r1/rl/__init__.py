@@ -1,0 +1,1 @@
+"""GRPO: rollouts, advantages, datums, the step, the chunk."""

@@ -16,7 +16,7 @@ import pyarrow  # pyright: ignore[reportMissingTypeStubs]
 import pyarrow.compute  # pyright: ignore[reportMissingTypeStubs]
 import pyarrow.parquet  # pyright: ignore[reportMissingTypeStubs]
 
-from visual_r1.errors import StorageError
+from visual_r1.errors import RunError, StorageError
 from visual_r1.rl.metrics import StepMetrics
 from visual_r1.rl.step import ScoredRollout, StepResult
 from visual_r1.storage import replaced_whole, sync_file, write_text
@@ -149,9 +149,14 @@ def rollout_table(results: Sequence[StepResult]) -> Any:
     return pa.Table.from_pylist(rows, schema=schema)
 
 
-def read_rollouts(path: Path) -> Any:
-    """The rollouts of one chunk, as a `pyarrow.Table`."""
-    return pq.read_table(path)
+def read_rollouts(path: Path, columns: Sequence[str] | None = None) -> Any:
+    """The rollouts of one chunk, as a `pyarrow.Table`; raises `RunError` where it is damaged."""
+    try:
+        return pq.read_table(path, columns=columns)
+    except pa.ArrowInvalid as error:
+        raise RunError(
+            f"{path} is damaged: move it away to go on without the rollouts of its steps."
+        ) from error
 
 
 def _rollout_row(step: int, scored: ScoredRollout) -> Row:
@@ -176,15 +181,17 @@ def _rollout_row(step: int, scored: ScoredRollout) -> Row:
 
 
 def _rewind_rollouts(path: Path, step: int) -> None:
-    table = read_rollouts(path)
-    kept = table.filter(compute.less(table["step"], step))
-    if kept.num_rows == table.num_rows:
+    steps: list[int] = read_rollouts(path, ["step"])["step"].to_pylist()
+    if not steps or max(steps) < step:
         return
-    if kept.num_rows == 0:
+    if min(steps) >= step:
         path.unlink()
         return
+    table = read_rollouts(path)
     with replaced_whole(path) as temporary:
-        pq.write_table(kept, temporary, compression="zstd")
+        pq.write_table(
+            table.filter(compute.less(table["step"], step)), temporary, compression="zstd"
+        )
 
 
 def _parsed(line: str) -> Row | None:

@@ -2,7 +2,12 @@ import numpy as np
 import tinker
 from sampled import PROMPT, group_of, rollout
 
+from visual_r1.data.procedural import generate
+from visual_r1.models import TINY_GEOMETRY
+from visual_r1.models.processor import load_processor
+from visual_r1.prompts import Prompter
 from visual_r1.rl.datums import answer_part, datum, with_prompt_logprobs
+from visual_r1.rl.rollouts import RolloutGroup
 
 
 def test_prompt_and_image_stand_before_the_answer() -> None:
@@ -39,6 +44,33 @@ def test_what_is_read_at_a_position_comes_right_before_its_target() -> None:
         if target:
             assert whole[position] == read[position]
             assert whole[position + 1] == target
+
+
+def test_a_real_problem_decodes_to_prompt_figure_and_answer() -> None:
+    processor = load_processor(TINY_GEOMETRY)
+    [problem] = generate(0, "train", 1)
+    prompt = Prompter(processor, "think", 1_000_000).model_input(problem)
+    answer = "<think>angle A reads 74</think><answer>32</answer><|im_end|>"
+    one = rollout(tokens=processor.encode(answer))
+    made = datum(RolloutGroup(problem, prompt, (one,)), one, 1.0)
+
+    before, image, *after = made.model_input.chunks
+    assert isinstance(before, tinker.EncodedTextChunk)
+    assert isinstance(image, tinker.types.ImageChunk)
+    assert image.data == problem.images[0]
+    assert processor.decode(before.tokens).endswith("<|vision_start|>")
+    text = processor.decode(
+        [t for chunk in after if isinstance(chunk, tinker.EncodedTextChunk) for t in chunk.tokens]
+    )
+    assert text.startswith("<|vision_end|>")
+    assert problem.question in text
+    assert text.endswith("<|im_start|>assistant\n" + answer.removesuffix("<|im_end|>"))
+
+    advantages = made.loss_fn_inputs["advantages"].to_numpy()
+    targets = made.loss_fn_inputs["target_tokens"].to_numpy()
+    assert processor.decode(targets[advantages != 0].tolist()) == answer
+    assert len(targets) == prompt.length + len(one.tokens) - 1
+    assert not advantages[: before.length + image.length].any()
 
 
 def test_an_answer_of_one_token_adds_no_empty_chunk() -> None:

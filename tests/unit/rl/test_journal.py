@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sampled import group_of, rollout
 
-from visual_r1.errors import StorageError
+from visual_r1.errors import RunError, StorageError
 from visual_r1.rl.journal import Journal, read_rollouts
 from visual_r1.rl.metrics import Seconds, summarize
 from visual_r1.rl.step import ScoredRollout, StepResult
@@ -155,3 +155,10 @@ def test_a_full_disk_is_one_sentence_and_what_was_there_stays(journal: Journal) 
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert {path: path.read_bytes() for path in journal.rollouts_dir.iterdir()} == before
     assert [row["step"] for row in journal.rows()] == list(range(6))
+
+
+def test_damaged_rollouts_are_named(journal: Journal) -> None:
+    path = journal.rollouts_dir / "chunk-00001.parquet"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(RunError, match="chunk-00001"):
+        journal.rewind(3)
