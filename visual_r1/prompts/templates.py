@@ -52,10 +52,10 @@ class Template:
             return ""
         try:
             return self.sections[section].render(variables).strip()
-        except jinja2.TemplateError as error:
+        except (jinja2.TemplateError, ArithmeticError, TypeError, ValueError) as error:
             raise ConfigError(
                 f"section [{section}] of the prompt template {self.path} cannot be filled in: "
-                f"{error.message}; it may use {', '.join(VARIABLES)}."
+                f"{error}; it may use {', '.join(VARIABLES)}."
             ) from error
 
 
@@ -125,9 +125,7 @@ def _check(path: Path, start: int, source: str) -> set[str]:
     try:
         tree = _JINJA.parse(source)
     except jinja2.TemplateSyntaxError as error:
-        raise ConfigError(
-            f"{path}, line {start + error.lineno - 1}: {error.message}; write {{{{ problem }}}}."
-        ) from error
+        raise ConfigError(f"{path}, line {start + error.lineno - 1}: {error.message}") from error
     used = meta.find_undeclared_variables(tree)
     for name in sorted(used - set(VARIABLES)):
         line = min((n.lineno for n in tree.find_all(nodes.Name) if n.name == name), default=1)
