@@ -7,6 +7,7 @@ import tinker
 from protocol_client import MODEL, TOKENS, RawClient, datum, image_prompt, png
 from tinker import types
 
+from visual_r1.engine.samplers import MAX_ROWS
 from visual_r1.models import model_path
 from visual_r1.models.processor import load_processor
 
@@ -194,3 +195,21 @@ def test_bad_samplers_are_refused_at_once(service: tinker.ServiceClient) -> None
         service.create_sampling_client(model_path="tinker://a/../b").result(timeout=60)
     with pytest.raises(tinker.BadRequestError, match=MODEL):
         service.create_sampling_client(base_model="Qwen/None").result(timeout=60)
+
+
+def test_a_long_sampling_does_not_stop_the_rest(
+    raw: RawClient, sampler: tinker.SamplingClient
+) -> None:
+    endless = types.SamplingParams(max_tokens=40, stop=[], seed=1)
+    # As many rows as one call takes, twice.
+    running = [sampler.sample(PROMPT, MAX_ROWS, endless) for _ in range(2)]
+    for _ in range(5):
+        answer = raw.post("session_heartbeat", {"session_id": raw.session})
+        assert answer == {"type": "session_heartbeat"}
+        assert raw.http.get("get_server_capabilities").status_code == 200
+    assert not any(future.future().done() for future in running)
+    # A model in training has its turn between the two at the latest.
+    assert raw.model()
+    assert not all(future.future().done() for future in running)
+    for future in running:
+        assert len(future.result(timeout=120).sequences) == MAX_ROWS

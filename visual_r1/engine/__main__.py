@@ -1,8 +1,10 @@
 """`python -m visual_r1.engine`: serve Tinker's protocol over a model on this machine."""
 
 import argparse
+import contextlib
 import logging
 import os
+import resource
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ending.with_parent(chosen.parent_fd)
     try:
         _log_to(chosen.log)
+        _allow_many_connections()
         options = ServeOptions(
             host=chosen.host,
             port=chosen.port,
@@ -82,6 +85,16 @@ def _key(given: str | None) -> str:
             "the engine's key must start with tml-, as the tinker SDK wants it; choose another."
         )
     return key
+
+
+def _allow_many_connections() -> None:
+    """Each waiting result holds a connection: take more than the usual thousand."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 16384 if most == resource.RLIM_INFINITY else min(most, 16384)
+    if now != resource.RLIM_INFINITY and now < wanted:
+        # Some systems refuse below their stated limit; then the thousand must do.
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def _log_to(file: Path | None) -> None:

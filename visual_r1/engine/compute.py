@@ -115,11 +115,6 @@ class Compute:
         return adam_step(adapter, settings)
 
     def drop_gradients(self, adapter: Adapter) -> None:
-        """Forget the accumulated gradients, as if no backward pass had been since the last step."""
-        adapter.gradients.zero_()
-        adapter.pending = 0
-
-    def drop_gradients(self, adapter: Adapter) -> None:
         """Forget the accumulated gradients, as after a call that failed in part."""
         adapter.gradients.zero_()
         adapter.pending = 0

@@ -3,16 +3,13 @@
 import hmac
 import json
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 OPEN_PATHS = ("/api/v1/healthz", "/api/v1/download/")
 """Paths without a key: the health check says nothing, a download's URL is signed."""
 
 _DRAINED_AT_MOST = 1 << 30
-
-
-class BodyTooLarge(Exception):
-    """The body went over the limit while it was being read."""
 
 
 class Gate:
@@ -22,6 +19,10 @@ class Gate:
         self._app = app
         self._key = api_key.encode()
         self._limit = body_limit
+        self._too_large = (
+            f"the request has more than {body_limit} bytes: "
+            "send fewer or smaller images or data in one request."
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -38,7 +39,8 @@ class Gate:
             return
         announced = headers.get(b"content-length", b"0")
         if not announced.isdigit() or int(announced) > self._limit:
-            await self._refuse_body(receive, send)
+            await _drain(receive)
+            await _answer(send, 413, self._too_large)
             return
         received = 0
 
@@ -47,32 +49,29 @@ class Gate:
             message = await receive()
             received += len(message.get("body", b""))
             if received > self._limit:
-                raise BodyTooLarge
+                if message.get("more_body", False):
+                    await _drain(receive)
+                raise HTTPException(413, self._too_large)
             return message
 
-        try:
-            await self._app(scope, counted, send)
-        except BodyTooLarge:
-            await self._refuse_body(receive, send)
+        await self._app(scope, counted, send)
 
     def _may_enter(self, path: str, key: bytes) -> bool:
         return path.startswith(OPEN_PATHS) or hmac.compare_digest(key, self._key)
 
-    async def _refuse_body(self, receive: Receive, send: Send) -> None:
-        # The rest is read and thrown away: a client whose connection is cut while it sends takes
-        # that for a lost connection and sends everything again.
-        drained = 0
-        while drained < _DRAINED_AT_MOST:
-            message = await receive()
-            drained += len(message.get("body", b""))
-            if message["type"] != "http.request" or not message.get("more_body", False):
-                break
-        await _answer(
-            send,
-            413,
-            f"the request has more than {self._limit} bytes: "
-            "send fewer or smaller images or data in one request.",
-        )
+
+async def _drain(receive: Receive) -> None:
+    """Read the rest and throw it away.
+
+    A client whose connection is cut while it sends takes that for a lost connection and sends
+    everything again.
+    """
+    drained = 0
+    while drained < _DRAINED_AT_MOST:
+        message = await receive()
+        drained += len(message.get("body", b""))
+        if message["type"] != "http.request" or not message.get("more_body", False):
+            return
 
 
 async def _answer(send: Send, status: int, detail: str) -> None:

@@ -15,6 +15,7 @@ from visual_r1.engine.sessions import WeightsKey
 from visual_r1.engine.weights_cache import WeightsCache
 from visual_r1.engine.wire import encode_sample
 from visual_r1.engine.worker import Work, Worker
+from visual_r1.errors import VisualR1Error
 
 MAX_ROWS = 512
 """Sampled sequences in one call of the compute side, unless a single request asks for more."""
@@ -49,11 +50,12 @@ class SampleQueue:
         self._cache = cache
         self._worker = worker
         self._waiting: deque[SampleJob] = deque()
+        self._alone: deque[SampleJob] = deque()
 
     @property
     def empty(self) -> bool:
         """Whether nothing waits."""
-        return not self._waiting
+        return not self._waiting and not self._alone
 
     def add(self, job: SampleJob) -> None:
         """Take a request in."""
@@ -69,6 +71,8 @@ class SampleQueue:
 
     async def take(self) -> Work | None:
         """All that waits, up to the row limit, as one call."""
+        if self._alone:
+            return self._work([self._alone.popleft()])
         await self._settled()
         jobs: list[SampleJob] = []
         rows = 0
@@ -77,6 +81,9 @@ class SampleQueue:
             jobs.append(self._waiting.popleft())
         if not jobs:
             return None
+        return self._work(jobs)
+
+    def _work(self, jobs: Sequence[SampleJob]) -> Work:
         return Work(partial(self._run, jobs), partial(self._done, jobs))
 
     async def _settled(self) -> None:
@@ -102,6 +109,15 @@ class SampleQueue:
         self, jobs: Sequence[SampleJob], outcome: Future[list[Reply | InvalidRequest]]
     ) -> None:
         failed = failure_of(outcome, "sampling")
+        if (
+            failed is not None
+            and len(jobs) > 1
+            and not isinstance(outcome.exception(), VisualR1Error)
+        ):
+            # One of them may have broken the call (or all of them the memory): try each by itself.
+            self._alone.extend(jobs)
+            self._worker.poke(self)
+            return
         for place, job in enumerate(jobs):
             if failed is not None:
                 job.future.fail(*failed)

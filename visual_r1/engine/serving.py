@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
 import threading
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -20,8 +22,13 @@ if TYPE_CHECKING:
 
     from visual_r1.engine.service import Engine
 
+log = logging.getLogger("visual_r1.engine")
+
 KEEP_ALIVE_S = 300
 """Longer than clients keep idle connections, so that none is closed under a request."""
+
+END_WITHIN_S = 20.0
+"""A stop takes no longer: open requests are answered, a checkpoint is written to its end."""
 
 
 @dataclass(frozen=True)
@@ -57,23 +64,21 @@ class Ending:
     """The one place that says that the process is to end, from a signal or the parent's death."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._asked = False
         self._act: Callable[[], object] | None = None
 
     def ask(self) -> None:
         """End: at once while the engine is still loading, else by a clean stop of the server."""
-        with self._lock:
-            self._asked = True
-            act = self._act
-        if act is None:
+        if self._act is None:
             os._exit(0)
-        act()
+        # Whatever hangs then, no orphan stays.
+        last_resort = threading.Timer(END_WITHIN_S, os._exit, (1,))
+        last_resort.daemon = True
+        last_resort.start()
+        self._act()
 
     def when_asked(self, act: Callable[[], object]) -> None:
         """From now on, do this to end."""
-        with self._lock:
-            self._act = act
+        self._act = act
 
     def on_signals(self) -> None:
         """End on SIGTERM and SIGINT."""
@@ -145,12 +150,24 @@ async def _serve(
         server.should_exit = True
 
     ending.when_asked(lambda: loop.call_soon_threadsafe(stop))
-    background = [asyncio.create_task(engine.worker.serve()), asyncio.create_task(engine.sweep())]
-    announced = asyncio.create_task(_announce(server, options.host, listener))
+    background = [
+        asyncio.create_task(engine.worker.serve()),
+        asyncio.create_task(engine.sweep()),
+        asyncio.create_task(_announce(server, options.host, listener)),
+    ]
+    for task in background:
+        task.add_done_callback(partial(_end_with, stop))
     await server.serve(sockets=[listener])
-    for task in (*background, announced):
+    for task in background:
         task.cancel()
-    await asyncio.gather(*background, announced, return_exceptions=True)
+    await asyncio.gather(*background, return_exceptions=True)
+
+
+def _end_with(stop: Callable[[], None], task: asyncio.Task[None]) -> None:
+    """An engine whose worker has died answers nothing any more: let it end, and say why."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("the engine ends since a part of it failed", exc_info=error)
+        stop()
 
 
 async def _announce(server: "uvicorn.Server", host: str, listener: socket.socket) -> None:

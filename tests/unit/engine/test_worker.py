@@ -1,0 +1,96 @@
+"""The one thread for computing, shared in turn; and what failures become."""
+
+import asyncio
+import json
+from collections import deque
+from concurrent.futures import Future
+from functools import partial
+
+import pytest
+
+from visual_r1.engine.futures import FutureTable, json_reply
+from visual_r1.engine.outcomes import failure_of
+from visual_r1.engine.requests import InvalidRequest
+from visual_r1.engine.worker import Work, Worker
+from visual_r1.errors import StorageError
+
+
+class Letters:
+    """A source that writes its name for each piece of work."""
+
+    def __init__(self, name: str, count: int, written: list[str]) -> None:
+        self.left = deque([name] * count)
+        self.written = written
+
+    async def take(self) -> Work | None:
+        if not self.left:
+            return None
+        return Work(partial(self.written.append, self.left.popleft()), lambda _: None)
+
+
+def test_sources_take_turns() -> None:
+    async def play() -> list[str]:
+        written: list[str] = []
+        worker = Worker()
+        serving = asyncio.create_task(worker.serve())
+        for name, count in (("a", 4), ("b", 2), ("c", 1)):
+            worker.poke(Letters(name, count, written))
+        while len(written) < 7:
+            await asyncio.sleep(0)
+        serving.cancel()
+        return written
+
+    assert "".join(asyncio.run(play())) == "abcabaa"
+
+
+def outcome(error: Exception | None) -> "Future[str]":
+    future: Future[str] = Future()
+    if error is None:
+        future.set_result("fine")
+    else:
+        future.set_exception(error)
+    return future
+
+
+def test_failures_have_the_category_of_their_cause(caplog: pytest.LogCaptureFixture) -> None:
+    assert failure_of(outcome(None), "it") is None
+    assert failure_of(outcome(InvalidRequest("wrong")), "it") == ("wrong", "user")
+    assert failure_of(outcome(StorageError("full")), "it") == ("full", "server")
+    assert "Traceback" not in caplog.text
+    told = failure_of(outcome(RuntimeError("out of memory")), "sampling")
+    assert told is not None and told[1] == "server"
+    assert "sampling" in told[0] and "out of memory" in told[0]
+    assert "RuntimeError" in caplog.text
+
+
+def test_a_future_waits_is_settled_once_and_is_forgotten() -> None:
+    async def play() -> None:
+        table = FutureTable()
+        future, new = table.open("id")
+        assert new and table.open("id") == (future, False)
+        assert await table.wait("id", 0.001) is None
+        waiting = asyncio.create_task(table.wait("id", 30))
+        await asyncio.sleep(0)
+        future.settle(json_reply({"x": 1}))
+        future.fail("too late")
+        reply = await waiting
+        assert reply is not None and json.loads(reply.body) == {"x": 1}
+        assert await table.wait("id", 30) == reply
+        table.sweep(asyncio.get_running_loop().time() + 10_000)
+        with pytest.raises(KeyError):
+            await table.wait("id", 30)
+
+    asyncio.run(play())
+
+
+def test_those_who_wait_are_answered_when_the_server_stops() -> None:
+    async def play() -> None:
+        table = FutureTable()
+        table.open("id")
+        waiting = asyncio.create_task(table.wait("id", 30))
+        await asyncio.sleep(0)
+        table.close()
+        assert await asyncio.wait_for(waiting, 5) is None
+        assert await asyncio.wait_for(table.wait("id", 30), 5) is None
+
+    asyncio.run(play())
