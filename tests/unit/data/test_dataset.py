@@ -1,0 +1,418 @@
+"""Sources to dataset folders: what comes in, what is left out, what survives a kill."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from drawn import (
+    CHOICES,
+    figure,
+    hub_row,
+    inter_gps,
+    read_rejected,
+    write_parquet,
+    write_problem,
+)
+
+from visual_r1.config import DataSection
+from visual_r1.data.dataset import Dataset, open_dataset, prepare
+from visual_r1.errors import DataError, StorageError
+
+REAL = "VISUAL_R1_GEOMETRY3K"
+
+
+def prepared(source: Path | str, out: Path, **settings: Any) -> Dataset:
+    return prepare(DataSection(source=str(source), **settings), out)
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
+    return {p.name: (p.stat().st_mtime_ns, p.stat().st_size) for p in sorted(folder.iterdir())}
+
+
+class Counted:
+    """A progress that remembers."""
+
+    def __init__(self, at: int | None = None, then: Callable[[], None] | None = None) -> None:
+        self.total = self.done = 0
+        self.summary = ""
+        self._at, self._then = at, then
+
+    def start(self, stage: str, total: int, unit: str) -> None:  # noqa: ARG002
+        self.total = total
+
+    def advance(self, n: int = 1, **shown: float) -> None:  # noqa: ARG002
+        self.done += n
+        if self.done == self._at and self._then is not None:
+            self._then()
+
+    def finish(self, summary: str = "") -> None:
+        self.summary = summary
+
+
+def test_inter_gps_layout(tmp_path: Path) -> None:
+    source = inter_gps(tmp_path / "geo", {"train": 6, "val": 2, "test": 3})
+    progress = Counted()
+    dataset = prepare(DataSection(source=str(source)), tmp_path, progress)
+    assert dict(dataset.counts) == {"train": 6, "validation": 2, "test": 3, "rejected": 0}
+    assert dataset.folder == tmp_path / "data" / f"geo-{dataset.digest}"
+    assert (progress.done, progress.total) == (11, 11)
+    assert "6 train" in progress.summary and "0 rejected" in progress.summary
+    problem = dataset.problems("train")[1]
+    assert problem.id == "1"
+    assert problem.problem == "<image>Find $x_{1}$."
+    assert problem.answer == "5 \\sqrt { 3 }"
+    assert problem.choices == tuple(CHOICES)
+    assert problem.images == (figure(1),)
+    assert problem.family == "triangle"
+    assert problem.source == "geometry3k"
+
+
+def test_a_train_folder_alone_is_split_by_a_hash_of_the_id(tmp_path: Path) -> None:
+    source = inter_gps(tmp_path / "geo", {"train": 10})
+    dataset = prepared(source, tmp_path)
+    assert dict(dataset.counts) == {"train": 7, "validation": 1, "test": 2, "rejected": 0}
+    members = {s: {p.id for p in dataset.problems(s)} for s in ("train", "validation", "test")}
+    assert sum(map(len, members.values())) == len(set().union(*members.values())) == 10
+    # The place in the source does not matter, the seed does.
+    other = inter_gps(tmp_path / "other", {"": 10})
+    again = prepared(other, tmp_path)
+    assert {p.id for p in again.problems("test")} == members["test"]
+    reseeded = {
+        tuple(sorted(p.id for p in prepared(source, tmp_path, seed=seed).problems("test")))
+        for seed in range(1, 5)
+    }
+    assert len(reseeded | {tuple(sorted(members["test"]))}) > 1
+
+
+@pytest.mark.parametrize(
+    ("count", "shares"), [(1, (1, 0, 0)), (2, (1, 0, 1)), (3, (2, 0, 1)), (5, (3, 1, 1))]
+)
+def test_tiny_sets_keep_a_training_and_a_test_problem(
+    tmp_path: Path, count: int, shares: tuple[int, int, int]
+) -> None:
+    dataset = prepared(inter_gps(tmp_path / "geo", {"train": count}), tmp_path)
+    assert tuple(dataset.counts[s] for s in ("train", "validation", "test")) == shares
+
+
+def test_a_bad_row_cannot_leave_test_empty(tmp_path: Path) -> None:
+    source = inter_gps(tmp_path / "geo", {"train": 4})
+    (bad,) = prepared(source, tmp_path).problems("test")
+    (source / "train" / bad.id / "img_diagram.png").write_bytes(b"")
+    dataset = prepared(source, tmp_path)
+    assert (dataset.counts["test"], dataset.counts["rejected"]) == (1, 1)
+    assert dataset.counts["train"] == 2
+
+
+def test_hub_schema_in_and_out_again(tmp_path: Path) -> None:
+    source = tmp_path / "geometry3k"
+    rows = [hub_row(n) for n in range(9)]
+    write_parquet(source / "data" / "train-00000-of-00002.parquet", rows[:4])
+    write_parquet(source / "data" / "train-00001-of-00002.parquet", rows[4:6])
+    write_parquet(source / "data" / "validation-00000-of-00001.parquet", rows[6:7])
+    write_parquet(source / "data" / "test-00000-of-00001.parquet", rows[7:])
+    dataset = prepared(source, tmp_path)
+    assert [p.id for p in dataset.problems("train")] == [f"train-{n}" for n in range(6)]
+    problem = dataset.problems("test")[1]
+    assert (problem.problem, problem.answer) == (rows[8]["problem"], "8")
+    assert problem.images == (rows[8]["images"][0]["bytes"],)
+    # What was prepared is itself a source, and gives the same problems.
+    again = prepared(dataset.folder, tmp_path)
+    assert again.folder != dataset.folder
+    for split in ("train", "validation", "test"):
+        assert list(again.problems(split)) == list(dataset.problems(split))
+
+
+def test_datasets_decodes_the_images(tmp_path: Path) -> None:
+    dataset = prepared(inter_gps(tmp_path / "geo", {"train": 3, "test": 1}), tmp_path)
+    loaded = datasets.load_dataset(
+        "parquet", data_dir=str(dataset.folder), cache_dir=str(tmp_path / "cache")
+    )
+    assert {split: len(rows) for split, rows in loaded.items()} == {"train": 3, "test": 1}
+    row = loaded["train"][2]
+    assert row["images"][0].size == (120, 90)
+    assert (row["id"], row["answer"]) == ("2", CHOICES[2])
+    assert json.loads(row["meta"])["family"] == "triangle"
+    assert loaded["train"].column_names == [
+        "id", "images", "problem", "answer", "choices", "source", "meta"
+    ]  # fmt: skip
+
+
+def test_procedural_is_made_in_any_number(tmp_path: Path) -> None:
+    dataset = prepared("procedural", tmp_path, train=300, validation=20, test=30)
+    assert dict(dataset.counts) == {"train": 300, "validation": 20, "test": 30, "rejected": 0}
+    train = dataset.problems("train")
+    assert train[299].meta["facts"] and train[-1] == train[299]
+    assert [p.id for p in train[5:8]] == [train[i].id for i in (5, 6, 7)]
+    with pytest.raises(IndexError):
+        train[300]
+    assert prepared("procedural", tmp_path, seed=1, train=5, validation=1, test=1).problems(
+        "train"
+    )[0] != train[0]  # fmt: skip
+
+
+def test_counts_limit_each_split(tmp_path: Path) -> None:
+    source = inter_gps(tmp_path / "geo", {"train": 6, "val": 3, "test": 3})
+    dataset = prepared(source, tmp_path, train=2, test=1)
+    assert dict(dataset.counts) == {"train": 2, "validation": 3, "test": 1, "rejected": 0}
+
+
+def test_preparing_again_does_nothing_and_a_change_makes_another_folder(tmp_path: Path) -> None:
+    source = inter_gps(tmp_path / "geo", {"train": 5})
+    first = prepared(source, tmp_path)
+    before = snapshot(first.folder)
+    progress = Counted()
+    assert prepare(DataSection(source=str(source)), tmp_path, progress) == first
+    assert progress.total == 0 and snapshot(first.folder) == before
+    os.utime(source / "train" / "0" / "data.json")
+    assert prepared(source, tmp_path) == first
+    write_problem(source / "train" / "77", 77)
+    second = prepared(source, tmp_path)
+    assert second.folder != first.folder
+    assert snapshot(first.folder) == before
+    assert prepared(source, tmp_path, train=2).folder not in (first.folder, second.folder)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, truncate])
+@pytest.mark.parametrize("name", ["manifest.json", "train-00000-of-00001.parquet"])
+def test_damage_is_found_and_mended(
+    tmp_path: Path, name: str, damage: Callable[[Path], None]
+) -> None:
+    source = inter_gps(tmp_path / "geo", {"train": 5})
+    dataset = prepared(source, tmp_path)
+    problems = list(dataset.problems("train"))
+    damage(dataset.folder / name)
+    with pytest.raises(DataError, match=rf"{name}.*prepare it again"):
+        open_dataset(dataset.folder)
+    assert prepared(source, tmp_path) == dataset
+    assert list(open_dataset(dataset.folder).problems("train")) == problems
+    assert {p.name for p in (tmp_path / "data").iterdir() if p.is_dir()} == {dataset.folder.name}
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from visual_r1.config import DataSection
+from visual_r1.data.dataset import prepare
+
+class Killer:
+    done = 0
+    def start(self, stage, total, unit): pass
+    def advance(self, n=1, **shown):
+        self.done += n
+        if self.done == int(sys.argv[3]):
+            os.kill(os.getpid(), signal.SIGKILL)
+    def finish(self, summary=""): pass
+
+prepare(DataSection(source=sys.argv[1]), Path(sys.argv[2]), Killer())
+"""
+
+
+def test_a_killed_preparation_leaves_nothing_that_looks_complete(tmp_path: Path) -> None:
+    source = inter_gps(tmp_path / "geo", {"train": 6, "test": 2})
+    command = [sys.executable, "-c", KILLED, str(source), str(tmp_path), "5"]
+    assert subprocess.run(command, check=False, timeout=60).returncode == -9
+    left = [p for p in (tmp_path / "data").rglob("*") if p.name == "manifest.json"]
+    assert not left
+    assert not [p for p in (tmp_path / "data").iterdir() if not p.name.startswith(".")]
+    dataset = prepared(source, tmp_path)
+    assert dataset.counts["train"] == 6
+    assert {p.name for p in (tmp_path / "data").iterdir() if p.is_dir()} == {dataset.folder.name}
+
+
+def test_an_interrupted_preparation_cleans_up(tmp_path: Path) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    source = inter_gps(tmp_path / "geo", {"train": 6})
+    with pytest.raises(KeyboardInterrupt):
+        prepare(DataSection(source=str(source)), tmp_path, Counted(4, interrupt))
+    assert not [p for p in (tmp_path / "data").iterdir() if p.is_dir()]
+
+
+def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
+    source = inter_gps(tmp_path / "geo", {"train": 3})
+    (tmp_path / "out").write_text("a file where the folder should be")
+    with pytest.raises(StorageError, match="--output-dir"):
+        prepared(source, tmp_path / "out")
+
+
+def rejection(source: Path, out: Path) -> list[tuple[str, str]]:
+    """What was rejected of a source whose other three rows are good."""
+    dataset = prepared(source, out)
+    rejected = read_rejected(dataset.folder)
+    assert dataset.counts["rejected"] == len(rejected)
+    assert dataset.counts["train"] + dataset.counts["test"] == 3
+    return [(row["row"], row["reason"]) for row in rejected]
+
+
+BROKEN: dict[str, tuple[dict[str, Any], str]] = {
+    "no problem": ({"problem": None}, "the problem is missing"),
+    "empty problem": ({"problem": " <image> "}, "the problem is empty"),
+    "no answer": ({"answer": None}, "the answer is missing"),
+    "empty answer": ({"answer": "  "}, "the answer is empty"),
+    "an answer beyond the grader": ({"answer": "\\int_0^1 x"}, "does not grade as itself"),
+    "an answer of two kinds": ({"answer": "5 = 6"}, "does not grade as itself"),
+    "an endless problem": ({"problem": "x" * 60_000}, "60000 characters"),
+    "control characters": ({"problem": "Find\x00x"}, "not text"),
+    "no images": ({"images": []}, "there is no image"),
+    "null images": ({"images": None}, "there is no image"),
+    "an image without bytes": ({"images": [{"bytes": None, "path": None}]}, "image 1 is missing"),
+    "a zero-byte image": ({"images": [{"bytes": b"", "path": None}]}, "empty (0 bytes)"),
+    "text for an image": ({"images": [{"bytes": b"404", "path": None}]}, "does not decode"),
+    "two markers": ({"problem": "<image><image>Find x."}, "2 <image> markers and 1 images"),
+    "an image path that leads out": (
+        {"images": [{"bytes": None, "path": "../../etc/passwd"}]}, "leads out of"),
+    "an image path to nothing": (
+        {"images": [{"bytes": None, "path": "gone.png"}]}, "'gone.png' cannot be read"),
+    "a bad second image": (
+        {"images": [{"bytes": figure(1), "path": None}, {"bytes": b"x", "path": None}],
+         "problem": "<image><image>?"}, "image 2: "),
+    "a repeated question": ({"images": [{"bytes": figure(0, mode="RGBA"), "path": None}],
+                             "problem": "<image> find  $x_{0}$."}, "same question"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "reason"), BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_row_is_rejected_with_its_reason(
+    tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
+    rows = [hub_row(0), hub_row(1), hub_row(9, **changes)]
+    write_parquet(tmp_path / "set" / "train.parquet", rows)
+    write_parquet(tmp_path / "set" / "test.parquet", [hub_row(3)])
+    ((place, why),) = rejection(tmp_path / "set", tmp_path)
+    assert reason in why
+    assert place == "train.parquet row 2"
+
+
+def test_text_that_is_not_utf8_spoils_its_own_row_alone(tmp_path: Path) -> None:
+    rows = [hub_row(n) for n in range(3)]
+    table = pa.Table.from_pylist(rows)
+    texts = pa.array([b"<image>Find x.", b"<image>\xff\xfe", b"<image>Find y."], pa.binary())
+    broken = texts.view(pa.string())
+    table = table.set_column(table.schema.get_field_index("problem"), "problem", broken)
+    (tmp_path / "set").mkdir()
+    pq.write_table(table, tmp_path / "set" / "train.parquet")
+    write_parquet(tmp_path / "set" / "test.parquet", [hub_row(7)])
+    assert rejection(tmp_path / "set", tmp_path) == [
+        ("train.parquet row 1", "the problem is not UTF-8")
+    ]
+
+
+def test_own_ids_must_differ_and_other_columns_are_kept(tmp_path: Path) -> None:
+    rows = [hub_row(n, id=f"p{n % 2}", meta='{"family": "kites"}') for n in range(3)]
+    write_parquet(tmp_path / "set" / "train.parquet", rows)
+    write_parquet(tmp_path / "set" / "test.parquet", [hub_row(7, answer="A", choices=["1", "2"])])
+    assert rejection(tmp_path / "set", tmp_path) == [
+        ("train.parquet row 2", "the id 'p0' came before")
+    ]
+    dataset = prepared(tmp_path / "set", tmp_path)
+    assert dataset.problems("train")[0].family == "kites"
+    assert dataset.problems("test")[0].choices == ("1", "2")
+
+
+def test_numbers_and_image_files_are_read(tmp_path: Path) -> None:
+    (tmp_path / "set" / "figures").mkdir(parents=True)
+    (tmp_path / "set" / "figures" / "0.jpg").write_bytes(figure(0, kind="JPEG"))
+    row = {"image": {"bytes": None, "path": "figures/0.jpg"}, "problem": "Find x.", "answer": 12}
+    write_parquet(tmp_path / "set" / "train.parquet", [row])
+    (problem,) = prepared(tmp_path / "set", tmp_path).problems("train")
+    assert (problem.problem, problem.answer) == ("<image>Find x.", "12")
+    assert problem.images == (figure(0, kind="JPEG"),)
+
+
+def test_broken_folders_of_the_inter_gps_layout(tmp_path: Path) -> None:
+    source = inter_gps(tmp_path / "geo", {"train": 3})
+    write_problem(source / "train" / "10", 10, answer="E")
+    write_problem(source / "train" / "11", 11, answer=None)
+    write_problem(source / "train" / "12", 12, choices="none")
+    write_problem(source / "train" / "13", 13)
+    (source / "train" / "13" / "img_diagram.png").unlink()
+    write_problem(source / "train" / "14", 14)
+    (source / "train" / "14" / "data.json").write_text("{")
+    write_problem(source / "train" / "15", 15)
+    (source / "train" / "15" / "data.json").write_bytes(b'{"id": "\xff"}')
+    write_problem(source / "train" / "16", 16)
+    (source / "train" / "16" / "data.json").write_text("[]")
+    write_problem(source / "train" / "17", 17, annotat_text=None, problem_text=None)
+    write_problem(source / "train" / "18", 0)
+    reasons = dict(rejection(source, tmp_path))
+    assert {place: reasons[place].split(":")[0] for place in sorted(reasons)} == {
+        "train/10": "the answer is missing",
+        "train/11": "the answer is missing",
+        "train/12": "the answer is missing",
+        "train/13": "image 1 is missing",
+        "train/14": "data.json is not JSON",
+        "train/15": "data.json is not UTF-8",
+        "train/16": "data.json holds no object",
+        "train/17": "the problem is missing",
+        "train/18": "the id '0' came before",
+    }
+
+
+def test_a_training_problem_that_repeats_a_test_problem_is_left_out(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "set" / "train.parquet", [hub_row(n) for n in range(4)])
+    write_parquet(tmp_path / "set" / "test.parquet", [hub_row(2), hub_row(2)])
+    dataset = prepared(tmp_path / "set", tmp_path)
+    assert dict(dataset.counts) == {"train": 3, "validation": 0, "test": 2, "rejected": 1}
+    assert read_rejected(dataset.folder)[0]["row"] == "train.parquet row 2"
+
+
+def test_sources_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds neither Parquet files nor folders"):
+        prepared(tmp_path / "empty", tmp_path)
+    with pytest.raises(DataError, match="is not there"):
+        prepared("./nowhere", tmp_path)
+    with pytest.raises(DataError, match="is not there"):
+        prepared("a/b/c", tmp_path)
+    write_parquet(tmp_path / "other" / "train.parquet", [{"question": "?", "answer": "1"}])
+    with pytest.raises(DataError, match=r"no column 'problem' and no 'images' \(it has question"):
+        prepared(tmp_path / "other", tmp_path)
+    write_parquet(tmp_path / "tests" / "test.parquet", [hub_row(1)])
+    with pytest.raises(DataError, match=r"no train split \(it has test\)"):
+        prepared(tmp_path / "tests", tmp_path)
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "train.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"train\.parquet cannot be read as Parquet"):
+        prepared(tmp_path / "damaged", tmp_path)
+    write_parquet(tmp_path / "bad" / "train.parquet", [hub_row(n, answer="") for n in range(3)])
+    with pytest.raises(DataError, match="3 rows were rejected, most because the answer is empty"):
+        prepared(tmp_path / "bad", tmp_path)
+    assert not [p for p in (tmp_path / "data").iterdir() if p.is_dir()]
+
+
+def test_a_hub_dataset_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    with pytest.raises(DataError, match=r"'nobody/nothing-at-all'.*--data.source procedural"):
+        prepared("nobody/nothing-at-all", tmp_path)
+
+
+def test_many_row_groups_are_read_by_index(tmp_path: Path) -> None:
+    dataset = prepared("procedural", tmp_path, train=700, validation=1, test=1)
+    train = dataset.problems("train")
+    order = [(index * 389) % 700 for index in range(700)]
+    in_order = [problem.id for problem in train]
+    assert len(set(in_order)) == 700
+    assert [train[index].id for index in order] == [in_order[index] for index in order]
+
+
+@pytest.mark.skipif(REAL not in os.environ, reason=f"{REAL} names no folder of Geometry3K")
+def test_real_problems(tmp_path: Path) -> None:
+    """All of them are used, and their figures kept byte for byte."""
+    dataset = prepared(os.environ[REAL], tmp_path)
+    assert dataset.counts["rejected"] == 0
+    files = {path.read_bytes() for path in Path(os.environ[REAL]).rglob("img_diagram.png")}
+    kept = {p.images[0] for s in ("train", "validation", "test") for p in dataset.problems(s)}
+    assert kept == files
