@@ -25,7 +25,7 @@ def extract_answer(response: str) -> str | None:
 
 
 def _after_thinking(response: str) -> str | None:
-    """What follows the last thought; None where a thought never ends, or says it ended twice."""
+    """What follows the last thought; None where it never ends, or an answer stands before it."""
     opened, closed = response.find(_OPEN), response.find(_CLOSE)
     start = 0
     if closed >= 0 and (opened < 0 or closed < opened):
@@ -38,7 +38,10 @@ def _after_thinking(response: str) -> str | None:
             return None
         start = closed + len(_CLOSE)
     rest = response[start:]
-    if _CLOSE in rest or any("<answer>" in text or "</answer>" in text for text in said):
+    if _CLOSE in rest:  # a thought inside a thought: only what follows the outer one is spoken
+        inside, _, rest = rest.rpartition(_CLOSE)
+        said.append(inside)
+    if any("<answer>" in text or "</answer>" in text for text in said):
         return None
     return rest
 

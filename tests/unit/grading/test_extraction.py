@@ -16,6 +16,7 @@ ANSWERED = {
     "<think>maybe <answer>5</answer>, \\boxed{4}</think><answer>6</answer>": "6",
     "<think>is it <think>? yes</think><answer>6</answer>": "6",
     "<think>a</think> so <think>b</think><answer>6</answer>": "6",
+    "<think>a <think>b</think> c</think><answer>6</answer>": "6",
     # The template had opened <think> already.
     "so <answer>5</answer>?</think><answer>6</answer>": "6",
     "<scan>angle A reads 40</scan><think>t</think><answer>6</answer>": "6",
@@ -40,6 +41,7 @@ UNANSWERED = [
     "<think>t</think><answer>5 \\boxed{6}",
     # An answer before the thought, or between two, is not after it.
     "<answer>5</answer><think>t</think>",
+    "<think>a <think>b</think><answer>5</answer></think>",
     "<answer>5</answer><think>t</think><answer>6</answer>",
     "<think>a</think><answer>5</answer></think><answer>6</answer>",
 ]
