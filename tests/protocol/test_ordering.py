@@ -1,5 +1,7 @@
 """Requests out of order, repeated, missing and failed, as raw HTTP."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from protocol_client import TOKENS, RawClient, bad_datum, datum
 
@@ -149,6 +151,15 @@ def test_a_numbered_request_without_sense_fails_its_future_and_keeps_its_place(
 def test_requests_to_a_model_that_is_not_there_fail_their_futures(raw: RawClient) -> None:
     failed = raw.result(raw.forward_backward("0123456789abcdef:train:0", 1, [datum()]))
     assert failed["category"] == "user" and "not in training here" in failed["error"]
+
+
+def test_a_result_is_waited_for_in_one_poll(raw: RawClient) -> None:
+    model = raw.model()
+    waiting = raw.forward_backward(model, 2, [datum()])
+    with ThreadPoolExecutor(1) as pool:
+        poll = pool.submit(raw.http.post, "retrieve_future", json={"request_id": waiting})
+        raw.logprobs(model, 1)
+        assert poll.result(timeout=30).status_code == 200
 
 
 def test_a_result_that_nobody_knows_is_gone(raw: RawClient) -> None:
