@@ -9,6 +9,7 @@ from tasks.caching import Result, cache_key, run_verified, worth_retrying
 from visual_r1.backend import open_backend
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
+from visual_r1.errors import RunError
 from visual_r1.evaluation.tracking import track_steps
 from visual_r1.ledger import Ledger, LedgerRow
 from visual_r1.progress import open_progress
@@ -22,12 +23,20 @@ VERSION = 1
 def settle_ledger(config: RunConfig, dataset: Dataset) -> None:
     """Set aside the checkpoints that cannot be gone on from, or that the user wants to go behind.
 
-    Asks the server only where steps are left to do.
+    Asks the server only where steps are left to do. Raises `RunError` where fewer are wanted than
+    the run has.
     """
     rows = Ledger(config.run_dir).rows()
-    is_done = bool(rows) and rows[-1].step >= config.train.steps
-    if is_done and config.train.resume_from_step is None:
-        return
+    newest = rows[-1].step if rows else 0
+    if config.train.resume_from_step is None:
+        if newest == config.train.steps:
+            return
+        if newest > config.train.steps:
+            raise RunError(
+                f"{config.run_dir} has trained {newest} steps already and train.steps is "
+                f"{config.train.steps}: ask for {newest} or more, go back with "
+                "--train.resume_from_step, or choose another --run.name."
+            )
     with open_backend(config) as backend:
         resume_point(config, backend, dataset, config.run_dir)
 
