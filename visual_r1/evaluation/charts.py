@@ -76,8 +76,8 @@ def draw(curve: Curve, ident: str) -> Markup:
             *(_y_tick(y, place, curve.show) for y in y_ticks),
             *(_x_tick(x, place) for x in x_ticks if x <= place.x_high),
             _axis_label(),
-            *(_dot(point, place, curve.show) for point in curve.points),
             _line(smoothed(curve.points, smoothing_window(len(curve.points))), place),
+            *(_dot(point, place, curve.show) for point in curve.points),
             *(_marker(marker, place, curve.show) for marker in curve.markers),
         ]
     )

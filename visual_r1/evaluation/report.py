@@ -5,6 +5,7 @@ script and forbids all (a content security policy), loads nothing, and escapes w
 a dataset wrote.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,7 @@ def write_html(run_dir: Path) -> Path:
     page = _environment().get_template("report.html.j2").render(
         run=run_dir.name,
         headline=_headline(summary, reports),
-        explanation=_explanation(summary),
+        explanation=_with_minus(_explanation)(summary),
         summary=summary,
         facts=_facts(summary, metrics, reports, config),
         lines=_result_lines(summary, reports),
@@ -113,8 +114,8 @@ def _environment() -> Environment:
 
 
 def _with_minus(show: Callable[[Any], str]) -> Callable[[Any], str]:
-    """The same with a real minus sign, which a terminal may not have."""
-    return lambda value: show(value).replace("-", "−")
+    """The same with real minus signs, which a terminal may not have."""
+    return lambda value: re.sub(r"-(?=\d)", "−", show(value))
 
 
 def _words(name: str) -> str:

@@ -60,6 +60,13 @@ def test_answers_come_in_the_order_of_arrival_and_no_more_than_the_window_wait()
     assert [key for key, _ in got] == [2, 3, 4, 5, 0, 1, 6]
 
 
+def test_a_request_is_sent_only_when_another_was_answered():
+    sent: Sent = []
+    stream = answered(requests(20, sent, at_once), "a test", window=3)
+    for received, _ in enumerate(stream, start=1):
+        assert len(sent) - received <= 3
+
+
 def test_a_refusal_is_data_and_the_others_go_on():
     def refuse_the_first(sent: Sent) -> None:
         if len(sent) == 1:
