@@ -16,7 +16,7 @@ def main() -> int:
     arguments = sys.argv[1:]
     match arguments[:1]:
         case ["engine"]:
-            from visual_r1.engine.__main__ import main as serve
+            from visual_r1.engine.__main__ import run as serve
 
             return serve(arguments[1:])
         case ["-h" | "--help"]:

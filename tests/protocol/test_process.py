@@ -155,3 +155,12 @@ def _alive(pid: int) -> bool:
         return False
     state = Path(f"/proc/{pid}/stat")
     return not state.exists() or state.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def test_an_engine_waits_for_the_end_of_the_one_before_it(tmp_path: Path) -> None:
+    home, log = tmp_path / "home", tmp_path / "log"
+    first = begin_engine(home, MODEL, 1, log, device="cpu").ready()
+    second = begin_engine(home, MODEL, 1, log, device="cpu")
+    first.close()
+    with second.ready() as running:
+        assert running.url != ""

@@ -8,6 +8,7 @@ import resource
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from visual_r1.engine.serving import Ending, ServeOptions, bind, serve
 from visual_r1.errors import CredentialError, StorageError, VisualR1Error
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             device=chosen.device,
             threads=chosen.threads,
             api_key=_key(chosen.api_key),
+            has_parent=chosen.parent_fd is not None,
         )
         serve(options, bind(options.host, options.port), ending)
     except VisualR1Error as error:
@@ -42,9 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run() -> None:
+def run(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the engine and end the process at once: no computation is waited for."""
-    status = main()
+    status = main(arguments)
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

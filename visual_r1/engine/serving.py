@@ -27,6 +27,9 @@ log = logging.getLogger("visual_r1.engine")
 KEEP_ALIVE_S = 300
 """Longer than clients keep idle connections, so that none is closed under a request."""
 
+PREDECESSOR_S = 10.0
+"""A flow that was killed and started again finds the engine of the first one still ending."""
+
 END_WITHIN_S = 20.0
 """A stop takes no longer: open requests are answered, a checkpoint is written to its end."""
 
@@ -42,6 +45,7 @@ class ServeOptions:
     device: str
     threads: int
     api_key: str
+    has_parent: bool
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -103,7 +107,7 @@ class Ending:
 
 def serve(options: ServeOptions, listener: socket.socket, ending: Ending) -> None:
     """Load the model, serve until asked to end. Raises `VisualR1Error` when it cannot start."""
-    store = Store(options.home)
+    store = Store(options.home, patience_s=PREDECESSOR_S if options.has_parent else 0.0)
     try:
         # Imported here since they bring torch: what can be refused is refused before.
         from transformers.utils import logging as transformers_logging

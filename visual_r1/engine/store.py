@@ -67,9 +67,12 @@ def expiry(now: datetime, ttl_seconds: int | None) -> datetime | None:
 class Store:
     """The engine's home folder. Safe to use from several threads."""
 
-    def __init__(self, home: Path, clock: Callable[[], datetime] = now_utc) -> None:
+    def __init__(
+        self, home: Path, clock: Callable[[], datetime] = now_utc, patience_s: float = 0.0
+    ) -> None:
         """Lock and read the folder; clear what a crash left half done.
 
+        Another engine that holds the folder has `patience_s` to end.
         Raises `EngineError` when another engine serves it, `StorageError` when it cannot be used.
         """
         self.home = home
@@ -84,7 +87,7 @@ class Store:
         self._lock = FileLock(home / "engine.lock")
         try:
             self._sessions_folder.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
+            self._lock.acquire(timeout=patience_s)
             self._read_all()
             shutil.rmtree(self.ephemeral, ignore_errors=True)
             self.ephemeral.mkdir()
