@@ -1,5 +1,6 @@
 """predictions.parquet: what is written is read, whole or not at all, and `datasets` shows it."""
 
+import resource
 from pathlib import Path
 
 import datasets
@@ -72,6 +73,20 @@ def test_a_folder_that_refuses_the_file_is_one_sentence(tmp_path: Path):
     asked = problems(1)
     with pytest.raises(StorageError, match="could not write"):
         write_predictions(tmp_path / "taken" / FILE_NAME, asked, predictions(asked, 1.0, seed=0))
+
+
+def test_a_full_disk_is_one_sentence_and_the_old_file_stays(tmp_path: Path):
+    asked = problems(50)
+    write_predictions(tmp_path / FILE_NAME, asked[:1], predictions(asked[:1], 1.0, seed=0))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(StorageError, match="could not write"):
+            write_predictions(tmp_path / FILE_NAME, asked, predictions(asked, 1.0, seed=0))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert len(read_predictions(tmp_path)) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
 
 
 @pytest.mark.parametrize("content", [None, b"not parquet"])
