@@ -40,6 +40,7 @@ def test_a_repeated_request_is_run_once(raw: RawClient) -> None:
     # Repeated after it ran, with another body: still the same request.
     assert raw.optim_step(repeated, 4, learning_rate=9.0) == optim
     assert raw.forward_backward(repeated, 1, [datum(scale=100.0)]) == sent[0]
+    assert raw.result(optim)["metrics"] and raw.result(sent[0]).metrics
     assert raw.logprobs(repeated, 5) == expected
 
 
