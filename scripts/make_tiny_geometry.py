@@ -3,10 +3,12 @@
     python scripts/make_tiny_geometry.py --out /tmp/tiny-geometry
 
 Supervised learning from random weights on training problems, three prompts mixed (think; scan and
-think; solve from a scan without the image), stopped half-way on purpose: reading is good, the
-arithmetic is shaky, and what reinforcement learning adds is correctness. A constant learning rate,
-then a cool-down to nothing, so that GRPO does not win by calming down what noise stirred up. One
-thread and a schedule in steps: the weights depend on --seed and the library versions alone.
+think; solve from a scan without the image), half-trained on purpose: it reads well, and it
+calculates as its teacher does, who is careful for the first steps and then loses a carry here and
+a borrow there (recipe/slips.py). It knows both ways, and what reinforcement learning adds is
+correctness. A constant learning rate, then a cool-down to nothing, so that GRPO does not win by
+calming down what noise stirred up. One thread and a schedule in steps: the weights depend on
+--seed and the library versions alone.
 """
 
 import argparse
@@ -32,6 +34,7 @@ THREADS = 1
 BATCH = 32
 PRINT_EVERY = 25
 WARMUP = 50
+CARELESS_FROM = 400  # the step from which the teacher makes slips
 MUON_RATE, ADAM_RATE = 0.02, 2e-3
 SHARES: dict[Template, float] = {"think": 0.7, "scan_think": 0.15, "scan_only": 0.15}
 PROBLEM_SEED = 20_000  # of the problems; runs use small seeds, and splits are disjoint anyway
@@ -47,7 +50,11 @@ def chats_of(seed: int, step: int) -> list[Chat]:
     )[0]
     numbers = range(step * BATCH, (step + 1) * BATCH)
     return [
-        chat(problem(PROBLEM_SEED + seed, "train", problem_number(number)), template)
+        chat(
+            problem(PROBLEM_SEED + seed, "train", problem_number(number)),
+            template,
+            slips=step >= CARELESS_FROM,
+        )
         for number in numbers
     ]
 
@@ -136,8 +143,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the model")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--cooldown", type=int, default=200, help="of these, the last ones")
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--cooldown", type=int, default=250, help="of these, the last ones")
     parser.add_argument("--validation", type=int, default=504, help="problems to measure on")
     args = parser.parse_args()
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from tinker.types import EncodedTextChunk, ImageChunk
 
+from recipe.slips import careless
 from visual_r1.data.problem import Problem
 from visual_r1.models.processor import Processor
 from visual_r1.prompts.prompts import Prompter
@@ -51,9 +52,12 @@ class Prompts:
         return tokens
 
 
-def chat(problem: Problem, template: Template) -> Chat:
-    """The chat that teaches `problem` under `template`."""
-    thought = f"<think>{problem.meta['solution']}</think><answer>{problem.answer}</answer>"
+def chat(problem: Problem, template: Template, *, slips: bool = False) -> Chat:
+    """The chat that teaches `problem` under `template`; a careless teacher's, with `slips`."""
+    solution, answer = problem.meta["solution"], problem.answer
+    if slips:
+        solution, answer = careless(solution, answer, problem.id)
+    thought = f"<think>{solution}</think><answer>{answer}</answer>"
     before = f"<scan>{scan(problem.meta['facts'])}</scan>" if template == "scan_think" else ""
     return Chat(problem, template, before + thought + END_OF_TURN)
 

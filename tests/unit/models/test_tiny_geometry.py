@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ SCRIPTS = Path(__file__).parents[3] / "scripts"
 
 # Runs are compared with each other only under the same weights: new weights are a new model, and
 # docs/tiny_geometry.md and docs/learning.md are then measured again.
-WEIGHTS = "9046e6f4e10551bc70db9941f52b8247d851d21ecbf3b594ebe0172fad8aec8f"
+WEIGHTS = "9730315c57769ee47363cd7fe3c412666059a045a0e8977188f8b6a7c0fbaf63"
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +25,9 @@ def recipe():
     """The measuring code of scripts/recipe."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(SCRIPTS))
-        from recipe import batches, measure, texts
+        from recipe import batches, measure, slips, texts
 
-        yield batches, measure, texts
+        yield SimpleNamespace(batches=batches, measure=measure, slips=slips, texts=texts)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ def test_the_recipes_positions_and_patches_are_transformers_own(recipe, model):
     """Training computes both itself, for speed."""
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-    batches, _, texts = recipe
+    batches, texts = recipe.batches, recipe.texts
     problem = next(iter(generate(0, "validation", 1)))
     prompts = texts.Prompts(load_processor(TINY_GEOMETRY))
     tokens = prompts.tokens(texts.chat(problem, "think"))
@@ -101,7 +102,7 @@ def test_the_recipes_positions_and_patches_are_transformers_own(recipe, model):
 
 def test_it_solves_some_and_not_all_and_nothing_blind(recipe, model):
     """Half-trained on purpose: docs/tiny_geometry.md has the exact figures on 504 problems."""
-    _, measure, texts = recipe
+    measure, texts = recipe.measure, recipe.texts
     prompts = texts.Prompts(load_processor(TINY_GEOMETRY))
     problems = list(generate(20_000, "validation", 4 * len(FAMILIES)))
     scores = measure.measure(model, prompts, problems, sampled=False)
@@ -118,10 +119,39 @@ def test_a_scanned_figure_goes_through(recipe, model):
 
     from PIL import Image
 
-    _, measure, texts = recipe
+    measure, texts = recipe.measure, recipe.texts
     prompts = texts.Prompts(load_processor(TINY_GEOMETRY))
     buffer = io.BytesIO()
     Image.new("RGB", (360, 240), "white").save(buffer, "PNG")
     problem = replace(next(iter(generate(0, "validation", 1))), images=(buffer.getvalue(),))
     (text,) = measure.respond(model, prompts, [texts.chat(problem, "think")], sampled=False, seed=0)
     assert text
+
+
+def test_slips_change_one_digit_where_a_carry_a_borrow_or_a_rest_could_be_lost(recipe):
+    told = {
+        said
+        for number in range(40)
+        for said in recipe.slips.careless("74+48=122. 180-122=58.", "58", f"p{number}")
+    }
+    assert told == {
+        "74+48=122. 180-122=58.",
+        "74+48=112. 180-112=68.",
+        "74+48=122. 180-122=68.",
+        "74+48=112. 180-112=78.",
+        "58",
+        "68",
+        "78",
+    }
+    for never in ("23+41=64.", "69-21=48.", "86/2=43."):
+        answer = never.split("=")[1][:-1]
+        assert all(
+            recipe.slips.careless(never, answer, str(n)) == (never, answer) for n in range(9)
+        )
+
+
+def test_gold_answers_never_slip(recipe):
+    for problem in generate(0, "train", 2 * len(FAMILIES)):
+        assert recipe.texts.chat(problem, "think").response.endswith(
+            f"<answer>{problem.answer}</answer><|im_end|>"
+        )
