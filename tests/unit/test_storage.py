@@ -27,7 +27,7 @@ def test_a_failure_in_the_middle_keeps_the_old_file(tmp_path: Path) -> None:
 
 def test_what_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(StorageError, match="could not write .*--output-dir"):
+    with pytest.raises(StorageError, match=r"could not write .*--output-dir"):
         write_text(tmp_path / "file" / "a.txt", "x")
 
 
