@@ -12,18 +12,22 @@ from visual_r1.backend import open_backend, unused_key_note
 from visual_r1.command_line import load_config
 from visual_r1.config import RunConfig
 from visual_r1.errors import VisualR1Error
+from visual_r1.preflight import require_sound
 from visual_r1.run_folder import open_run_folder
 
 INTERRUPTED = 130
 
 
 def run_as_command(
-    flow: Callable[[RunConfig], object], arguments: Sequence[str] | None = None
+    flow: Callable[[RunConfig], object],
+    arguments: Sequence[str] | None = None,
+    check: Callable[[RunConfig], object] | None = None,
 ) -> int:
     """Run `flow` with the configuration of the command line; the exit status.
 
     What is wrong with the configuration, the run's folder or the server is found before Prefect
-    starts, and the embedded engine loads while it does.
+    starts, and the embedded engine loads while it does. `check` looks at what is in the run's
+    folder; nobody else uses the folder meanwhile.
     """
     console = Console(stderr=True)
     _show_warnings(console)
@@ -31,9 +35,12 @@ def run_as_command(
         config = load_config(arguments)
         if note := unused_key_note(config, os.environ):
             console.print(f"[yellow]note[/]: {note}", soft_wrap=True)
-        with open_run_folder(config) as run_dir:
-            is_done = (run_dir / "summary.json").exists()
+        require_sound(config)
         with open_backend(config) as backend:
+            with open_run_folder(config) as run_dir:
+                if check is not None:
+                    check(config)
+                is_done = (run_dir / "summary.json").exists()
             if not is_done:
                 backend.begin()
             flow(config)
@@ -53,5 +60,5 @@ def _show_warnings(console: Console) -> None:
     )
     handler.setFormatter(logging.Formatter("note: %(message)s"))
     logger = logging.getLogger("visual_r1")
-    logger.addHandler(handler)
+    logger.handlers = [handler]
     logger.propagate = False

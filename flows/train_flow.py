@@ -24,6 +24,7 @@ from tasks.temporary_server import guard_temporary_server
 from tasks.train_chunk import settle_ledger, train_chunk
 from visual_r1.backend import open_backend
 from visual_r1.config import RunConfig
+from visual_r1.rl.resume import require_goal
 from visual_r1.run_folder import open_run_folder
 from visual_r1.stopwatch import Stopwatch
 
@@ -49,4 +50,4 @@ def train(config: RunConfig) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    sys.exit(run_as_command(train))
+    sys.exit(run_as_command(train, check=require_goal))

@@ -9,13 +9,12 @@ from tasks.caching import Result, cache_key, run_verified, worth_retrying
 from visual_r1.backend import open_backend
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
-from visual_r1.errors import RunError
 from visual_r1.evaluation.tracking import track_steps
 from visual_r1.ledger import Ledger, LedgerRow
 from visual_r1.progress import open_progress
 from visual_r1.rl.chunk import plan_chunk
 from visual_r1.rl.chunk import train_chunk as run_chunk
-from visual_r1.rl.resume import resume_point
+from visual_r1.rl.resume import require_goal, resume_point
 
 VERSION = 1
 
@@ -26,17 +25,8 @@ def settle_ledger(config: RunConfig, dataset: Dataset) -> None:
     Asks the server only where steps are left to do. Raises `RunError` where fewer are wanted than
     the run has.
     """
-    rows = Ledger(config.run_dir).rows()
-    newest = rows[-1].step if rows else 0
-    if config.train.resume_from_step is None:
-        if newest == config.train.steps:
-            return
-        if newest > config.train.steps:
-            raise RunError(
-                f"{config.run_dir} has trained {newest} steps already and train.steps is "
-                f"{config.train.steps}: ask for {newest} or more, go back with "
-                "--train.resume_from_step, or choose another --run.name."
-            )
+    if not require_goal(config):
+        return
     with open_backend(config) as backend:
         resume_point(config, backend, dataset, config.run_dir)
 

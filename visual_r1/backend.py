@@ -4,6 +4,7 @@ A base URL beats a key, and a key beats the embedded engine; `backend.server = "
 quickstart) beats both. Whatever it is, all calls go through the unmodified `tinker` SDK.
 """
 
+import json
 import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
@@ -62,13 +63,20 @@ def remote_endpoint(config: RunConfig, environ: Mapping[str, str]) -> Endpoint:
     """The remote server with its key; raises `CredentialError` or `BackendError` in a sentence."""
     kind = choose_kind(config, environ)
     base_url = config.backend.base_url or environ.get("TINKER_BASE_URL") or None
-    if base_url is not None:
-        parts = urlsplit(base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise BackendError(
-                f"{base_url!r} is not a server's address: it should look like http://host:port."
-            )
+    if base_url is not None and not _is_address(base_url):
+        raise BackendError(
+            f"{base_url!r} is not a server's address: it should look like http://host:port."
+        )
     return Endpoint(kind, base_url, checked_key(environ.get("TINKER_API_KEY")))
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # parsed only now
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def checked_key(key: str | None) -> str:
@@ -106,7 +114,7 @@ def probe(endpoint: Endpoint) -> None:
             f"{base_url} did not answer within {PROBE_SECONDS:.0f} s: check TINKER_BASE_URL and "
             "that the server runs."
         ) from error
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise BackendError(
             f"Nothing answers at {base_url} ({error}): check TINKER_BASE_URL and that the "
             "server runs."
@@ -115,11 +123,18 @@ def probe(endpoint: Endpoint) -> None:
         raise CredentialError(
             f"{base_url} does not accept the key in TINKER_API_KEY: check that it is valid there."
         )
-    if not answer.is_success:
+    if not answer.is_success or not _is_json_object(answer.content):
         raise BackendError(
             f"What answers at {base_url} is not a Tinker server in working order (status "
             f"{answer.status_code}): check TINKER_BASE_URL."
         )
+
+
+def _is_json_object(content: bytes) -> bool:
+    try:
+        return isinstance(json.loads(content), dict)
+    except ValueError:
+        return False
 
 
 class Backend:
@@ -145,8 +160,13 @@ class Backend:
             probe(self._remote)
 
     def begin(self) -> None:
-        """Let the embedded engine start while the caller does something else."""
-        if self.kind == "embedded" and self._launch is None and self._engine is None:
+        """Let the embedded engine start while the caller does something else.
+
+        Of a remote server, make sure that it offers the model; raises `ConfigError` where not.
+        """
+        if self.kind != "embedded":
+            self._require_model()
+        elif self._launch is None and self._engine is None:
             self._launch = self._begin_engine()
 
     @property

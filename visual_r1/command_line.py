@@ -115,6 +115,11 @@ def _flag_error(flags: Sequence[str], error: SettingsError) -> str:
     return f"{text[0].upper()}{text[1:]}. --help lists the flags."
 
 
+def _reason(message: str) -> str:
+    reason = message.removeprefix("Value error, ")
+    return reason[:1].lower() + reason[1:]
+
+
 def _value_error(error: ValidationError) -> str:
     parts: list[str] = []
     for fault in error.errors():
@@ -124,5 +129,5 @@ def _value_error(error: ValidationError) -> str:
             hint = f", did you mean {near[0]}?" if near else "."
             parts.append(f"There is no setting {name}{hint}")
         else:
-            parts.append(f"{name} = {fault['input']!r}: {fault['msg'].lower()}.")
+            parts.append(f"{name} = {fault['input']!r}: {_reason(fault['msg'])}.")
     return " ".join(parts)

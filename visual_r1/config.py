@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from visual_r1.errors import ConfigError
 from visual_r1.hashing import digest
@@ -39,6 +39,13 @@ class RunSection(Section):
         default=None,
         description="Name of the run; by default <preset>-<digest of the configuration>.",
     )
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_folder_name(cls, name: str | None) -> str | None:
+        if name is not None and (not name.strip(". ") or set(name) & {"/", "\\", "\0"}):
+            raise ValueError("a run's name is the name of its folder under runs/, without slashes")
+        return name
 
 
 class BackendSection(Section):

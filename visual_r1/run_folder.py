@@ -42,9 +42,13 @@ def open_run_folder(config: RunConfig) -> Generator[Path]:
 
 
 def require_same_config(run_dir: Path, config: RunConfig) -> None:
-    """Raise `RunError` when the folder's configuration differs in what makes the run."""
+    """Raise `RunError` when the folder's configuration differs in what makes the run.
+
+    A folder in which nothing was done yet (its first start found a missing key, say) has no
+    configuration to protect: the user may mend the command and keep the name.
+    """
     stored = read_config(run_dir)
-    if stored is None:
+    if stored is None or not _has_results(run_dir):
         return
     keys = differing_keys(stored.identity(), config.identity())
     if keys:
@@ -52,6 +56,11 @@ def require_same_config(run_dir: Path, config: RunConfig) -> None:
             f"{run_dir} belongs to another configuration: {_differences(stored, config, keys)}. "
             "Set them back to go on with that run, or choose another --run.name for this one."
         )
+
+
+def _has_results(run_dir: Path) -> bool:
+    names = {path.name for path in run_dir.iterdir()}
+    return any(name != CONFIG_FILE and not name.startswith(".") for name in names)
 
 
 def read_config(run_dir: Path) -> RunConfig | None:

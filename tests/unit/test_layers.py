@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "ledger": LOWER | {"backend", "remote", "run_folder"},
     "rl": MIDDLE | {"ledger", "remote", "run_folder"},
     "evaluation": MIDDLE | {"ledger", "remote", "run_folder", "rl"},
+    "preflight": MIDDLE | {"rl"},
     "export": MIDDLE | {"ledger", "remote", "run_folder", "rl"},
 }
 

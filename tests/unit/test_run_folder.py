@@ -32,6 +32,7 @@ def test_opened_again_with_more_steps_and_other_logging_it_is_the_same_run(tmp_p
 def test_another_configuration_is_refused_with_its_keys_and_both_ways_out(tmp_path: Path) -> None:
     with open_run_folder(config(tmp_path)) as run_dir:
         before = (run_dir / "config.json").read_bytes()
+        (run_dir / "metrics.jsonl").write_text("")
     other = config(tmp_path, train={"learning_rate": 0.5}, sampling={"temperature": 0.7})
     with pytest.raises(RunError) as caught, open_run_folder(other):
         pytest.fail("it was opened")
@@ -41,6 +42,14 @@ def test_another_configuration_is_refused_with_its_keys_and_both_ways_out(tmp_pa
     assert "Set them back" in message
     assert "--run.name" in message
     assert (run_dir / "config.json").read_bytes() == before
+
+
+def test_a_name_under_which_nothing_was_done_is_free(tmp_path: Path) -> None:
+    with open_run_folder(config(tmp_path)):
+        pass
+    mended = config(tmp_path, train={"learning_rate": 0.5})
+    with open_run_folder(mended) as run_dir:
+        assert read_config(run_dir) == mended
 
 
 def test_a_field_that_an_older_version_did_not_have_counts_as_its_default(tmp_path: Path) -> None:

@@ -11,6 +11,28 @@ from visual_r1.remote import checkpoint_exists
 from visual_r1.rl.journal import Journal
 
 
+def require_goal(config: RunConfig) -> bool:
+    """Whether steps are left to do, or the user wants to go back; asks no server.
+
+    Raises `RunError` where fewer steps are wanted than the run has, where there is no checkpoint
+    to go back to, and where the ledger is damaged.
+    """
+    ledger = Ledger(config.run_dir)
+    wanted = config.train.resume_from_step
+    if wanted is not None:
+        ledger.row_to_go_back_to(wanted)
+        return True
+    rows = ledger.rows()
+    newest = rows[-1].step if rows else 0
+    if newest > config.train.steps:
+        raise RunError(
+            f"{config.run_dir} has trained {newest} steps already and train.steps is "
+            f"{config.train.steps}: ask for {newest} or more, go back with "
+            "--train.resume_from_step, or choose another --run.name."
+        )
+    return newest < config.train.steps
+
+
 def resume_point(
     config: RunConfig, backend: Backend, dataset: Dataset, run_dir: Path
 ) -> LedgerRow | None:

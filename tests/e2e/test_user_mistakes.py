@@ -1,0 +1,205 @@
+"""Mistakes of a user, through the command: one sentence, a status of 1, and nothing is lost.
+
+The first half is found before Prefect starts, so there a flow that must not run stands in for it.
+"""
+
+import http.server
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import pytest
+
+from flows.command import run_as_command
+from visual_r1.config import RunConfig
+from visual_r1.engine.launch import RunningEngine, start_engine
+from visual_r1.models import TINY_GEOMETRY
+
+KEY = "tml-a-key-that-nobody-may-see"
+
+Command = Callable[..., str]
+
+
+def never(config: RunConfig) -> None:
+    pytest.fail(f"the flow was started with {config}")
+
+
+@pytest.fixture
+def refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
+    """Run the command with some flags; the sentence on stderr with which it was refused."""
+    for name in list(os.environ):
+        if name.startswith("TINKER_"):
+            monkeypatch.delenv(name)
+
+    def run(*flags: str) -> str:
+        assert run_as_command(never, ["--output-dir", str(tmp_path), *flags]) == 1
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        lines = printed.err.splitlines()
+        assert len(lines) == 1, printed.err
+        assert lines[0].startswith("error: ")
+        assert KEY not in printed.err
+        return lines[0].removeprefix("error: ")
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--train.loss", "pppo"), ("'pppo'", "importance_sampling, ppo, cispo, dro")),
+        (("--prompt.template", "nope"), ("nope", "think")),
+        (("--data.source", "/nowhere"), ("--data.source /nowhere is not there", "procedural")),
+        (("--preset", "nope"), ("'nope'", "geometry3k, quickstart, seed")),
+        (("--train.stepz", "3"), ("--train.stepz", "--train.steps?")),
+        (("--train.steps", "0"), ("train.steps = '0'", "greater than or equal to 1")),
+        (("--config", "/nowhere.toml"), ("Cannot read the configuration /nowhere.toml",)),
+        (("--run.name", "../elsewhere"), ("run.name", "../elsewhere")),
+        (("--run.name", ""), ("run.name",)),
+    ],
+)
+def test_a_setting_that_cannot_be(
+    refused: Command, tmp_path: Path, flags: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    sentence = refused(*flags)
+    assert all(word in sentence for word in words), sentence
+    assert list(tmp_path.iterdir()) == []  # a mistake leaves no run behind
+
+
+def test_a_file_of_settings_with_a_mistake(refused: Command, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("[train]\nsteps = 3\nsteps = 4\n")
+    sentence = refused("--config", str(file))
+    assert f"{file} is not valid TOML" in sentence
+    assert "line 3" in sentence
+
+
+def test_a_source_that_holds_nothing(refused: Command, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    sentence = refused("--data.source", str(empty))
+    assert str(empty) in sentence
+    assert "Parquet" in sentence
+
+
+def test_an_output_folder_that_cannot_be_written(refused: Command, tmp_path: Path) -> None:
+    # (root may write anywhere, so a file stands where the folder should be)
+    (tmp_path / "runs").write_text("in the way")
+    sentence = refused()
+    assert str(tmp_path / "runs") in sentence
+    assert "--output-dir" in sentence
+    assert (tmp_path / "runs").read_text() == "in the way"
+
+
+def test_no_key_where_one_is_needed(refused: Command) -> None:
+    sentence = refused("--preset", "geometry3k", "--backend.server", "remote")
+    assert "TINKER_API_KEY is not set" in sentence
+    assert "--preset quickstart" in sentence
+
+
+def test_a_key_of_the_wrong_form(refused: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINKER_API_KEY", "sk-secret")
+    sentence = refused("--preset", "geometry3k")
+    assert "do not start with tml-" in sentence
+    assert "secret" not in sentence
+
+
+class Elsewhere(http.server.BaseHTTPRequestHandler):
+    """A web server that has never heard of Tinker, and greets whoever calls."""
+
+    def do_POST(self) -> None:
+        body = b"<html>Welcome</html>"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None: ...
+
+
+@pytest.fixture
+def elsewhere() -> Generator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def deaf() -> Generator[str]:
+    """The address of something that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.fixture
+def nobody() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ("nobody", "Nothing answers at"),
+        ("deaf", "did not answer within 5 s"),
+        ("elsewhere", "is not a Tinker server"),
+    ],
+)
+def test_a_server_that_is_none(
+    refused: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    where: str,
+    words: str,
+) -> None:
+    url: str = request.getfixturevalue(where)
+    monkeypatch.setenv("TINKER_API_KEY", KEY)
+    monkeypatch.setenv("TINKER_BASE_URL", url)
+    before = time.monotonic()
+    sentence = refused("--preset", "geometry3k")
+    assert time.monotonic() - before < 5
+    assert words in sentence
+    assert url in sentence
+    assert "TINKER_BASE_URL" in sentence
+
+
+def test_what_is_no_address(refused: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINKER_API_KEY", KEY)
+    monkeypatch.setenv("TINKER_BASE_URL", "http://127.0.0.1:port")
+    assert "http://host:port" in refused("--preset", "geometry3k")
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Generator[RunningEngine]:
+    home = tmp_path_factory.mktemp("engine")
+    with start_engine(home, TINY_GEOMETRY, 1, home / "engine.log") as running:
+        yield running
+
+
+def test_a_key_that_the_server_does_not_know(
+    refused: Command, monkeypatch: pytest.MonkeyPatch, engine: RunningEngine
+) -> None:
+    monkeypatch.setenv("TINKER_API_KEY", KEY)
+    monkeypatch.setenv("TINKER_BASE_URL", engine.url)
+    sentence = refused("--preset", "geometry3k")
+    assert "does not accept the key in TINKER_API_KEY" in sentence
+    assert engine.url in sentence
+
+
+def test_a_model_that_the_server_does_not_offer(
+    refused: Command, monkeypatch: pytest.MonkeyPatch, engine: RunningEngine
+) -> None:
+    monkeypatch.setenv("TINKER_API_KEY", engine.api_key)
+    monkeypatch.setenv("TINKER_BASE_URL", engine.url)
+    sentence = refused("--preset", "geometry3k", "--model.name", "some/model")
+    assert "'some/model'" in sentence
+    assert TINY_GEOMETRY in sentence
+    assert "--model.name" in sentence

@@ -1,0 +1,17 @@
+"""What can be found wrong with a run before anything of it is started or written."""
+
+from visual_r1.config import RunConfig
+from visual_r1.data.sources import open_source
+from visual_r1.prompts.templates import load_template
+from visual_r1.rl.losses import loss_of
+
+
+def require_sound(config: RunConfig) -> None:
+    """Raise `ConfigError` or `DataError` for a loss, template or source that is not there.
+
+    All of this would be found later too, but only after a server's start, or a whole baseline
+    evaluation.
+    """
+    loss_of(config.train)
+    load_template(config.prompt.template)
+    open_source(config.data)
