@@ -43,7 +43,11 @@ def running(
             yield process
         finally:
             process.terminate()
-            process.wait(timeout=60)
+            try:
+                process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
 
 
 @pytest.fixture
@@ -74,7 +78,13 @@ def is_healthy(url: str) -> bool:
 
 def prefect(env: dict[str, str], *arguments: str) -> str:
     done = subprocess.run(
-        [*PREFECT, *arguments], env=env, cwd=ROOT, capture_output=True, text=True, check=False
+        [*PREFECT, *arguments],
+        env=env,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,  # a worker that takes no run would be watched for ever
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -88,13 +98,13 @@ def test_deployed_scheduled_and_run_by_a_worker(server: dict[str, str], tmp_path
 
     small = nested(SMALL | {"train.steps": 2, "logging.wandb": False})
     config = {"preset": "quickstart", "output_dir": str(tmp_path), **small}
-    environment = {"env": {"PREFECT_LOCAL_STORAGE_PATH": str(tmp_path / "results")}}
+    environment = json.dumps({"PREFECT_LOCAL_STORAGE_PATH": str(tmp_path / "results")})
     with running(["worker", "start", "--pool", "visual-r1"], server, tmp_path / "worker.log"):
         prefect(
             server,
             *("deployment", "run", "train/quickstart", "--watch"),
             *("--params", json.dumps({"config": config})),
-            *("--job-variable", f"env={json.dumps(environment['env'])}"),
+            *("--job-variable", f"env={environment}"),
         )
     folder = Folder(tmp_path)
     assert (folder.run / "report.html").is_file()
