@@ -8,12 +8,14 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
 
+from tasks.environment import require_prefect_server
 from visual_r1.backend import open_backend, unused_key_note
 from visual_r1.command_line import load_config
 from visual_r1.config import RunConfig
 from visual_r1.errors import VisualR1Error
 from visual_r1.preflight import require_sound
 from visual_r1.run_folder import open_run_folder
+from visual_r1.storage import require_room
 
 INTERRUPTED = 130
 
@@ -36,6 +38,8 @@ def run_as_command(
         if note := unused_key_note(config, os.environ):
             console.print(f"[yellow]note[/]: {note}", soft_wrap=True)
         require_sound(config)
+        require_prefect_server()
+        require_room(config.state_dir)
         with open_backend(config) as backend:
             with open_run_folder(config) as run_dir:
                 if check is not None:

@@ -1,5 +1,6 @@
 """When a task's earlier result counts: its key is the same, and what it points at is there."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -7,8 +8,10 @@ import tinker
 from prefect import State, Task
 from prefect.client.schemas.objects import TaskRun
 
-from visual_r1.errors import BackendError, CredentialError
+from visual_r1.errors import BackendError, CredentialError, EngineRefused, RequestRefused
 from visual_r1.hashing import digest
+
+logger = logging.getLogger("visual_r1.tasks")
 
 Result = dict[str, Any]
 
@@ -33,13 +36,18 @@ def run_verified(
 
 
 async def worth_retrying(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
-    """Try again what a server did, not what a user wrote.
+    """Try again what a server did, not what a user wrote; and say so, for the pauses are long.
 
-    A missing key, a bad row or a full disk is the same the second time; a server that died, a lost
-    connection or an expired session is not.
+    A missing key, a refused request, a bad row or a full disk is the same the second time; a server
+    that died, a lost connection or an expired session is not.
     """
-    del task, run
     error = await state.aresult(raise_on_failure=False)
-    if isinstance(error, CredentialError):
+    if isinstance(error, (CredentialError, EngineRefused, RequestRefused)):
         return False
-    return isinstance(error, (BackendError, tinker.TinkerError, ConnectionError, TimeoutError))
+    if not isinstance(error, (BackendError, tinker.TinkerError, ConnectionError, TimeoutError)):
+        return False
+    delays = task.retry_delay_seconds
+    if isinstance(delays, list):
+        pause = delays[min(run.run_count, len(delays)) - 1]
+        logger.warning("%s failed: %s Trying again in %.0f s.", task.name, error, pause)
+    return True

@@ -7,6 +7,7 @@ VisualR1Error
 ├── BackendError         the Tinker server: unreachable, refused, incompatible
 │   ├── CredentialError  no key where one is needed, or a key of the wrong form
 │   ├── EngineError      the embedded engine did not start, or died
+│   │   └── EngineRefused  it said why it cannot start, and will say so again
 │   └── RequestRefused   one request is at fault, not the server: too long, unreadable
 ├── RunError             a run folder: in use, of another configuration, damaged
 ├── RewardError          a reward component is unknown or failed
@@ -43,6 +44,10 @@ class CredentialError(BackendError):
 
 class EngineError(BackendError):
     """The embedded engine did not start, or died while it was needed."""
+
+
+class EngineRefused(EngineError):
+    """The embedded engine said why it cannot start: trying again would end the same way."""
 
 
 class RequestRefused(BackendError):

@@ -141,6 +141,8 @@ def described(error: BaseException, what: str) -> BackendError:
                 f"The server does not accept the key for {what} "
                 f"(status {error.status_code}); check TINKER_API_KEY."
             )
+        case tinker.BadRequestError() | tinker.UnprocessableEntityError():
+            return RequestRefused(f"The server refused {what}: {error.message}")
         case tinker.APIStatusError():
             return BackendError(
                 f"The server answered {what} with status {error.status_code}: {error.message}"

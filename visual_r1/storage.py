@@ -2,12 +2,16 @@
 
 import json
 import os
+import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from visual_r1.errors import StorageError
+
+# Less than the smallest run writes: Prefect's records, the checkpoints, the report.
+ROOM = 16 * 2**20
 
 
 @contextmanager
@@ -35,6 +39,25 @@ def replaced_whole(path: Path) -> Generator[Path]:
         # The write has succeeded or failed already: what is left of it must not hide that.
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def require_room(folder: Path, size: int = ROOM) -> None:
+    """Raise `StorageError` where no file of `size` bytes can be written in `folder`.
+
+    The folder is made if need be, and nothing stays in it. For what starts with a full disk:
+    Prefect's server would try to start for two minutes, and say nothing.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(size))
+            probe.flush()
+    except OSError as error:
+        raise StorageError(
+            f"less than {size // 2**20} MB can be written in {folder} "
+            f"({error.strerror or error}): free some space or choose another folder with "
+            "--output-dir; nothing was changed."
+        ) from error
 
 
 def sync_file(path: Path) -> None:

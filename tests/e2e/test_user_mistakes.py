@@ -5,6 +5,7 @@ The first half is found before Prefect starts, so there a flow that must not run
 
 import http.server
 import os
+import resource
 import socket
 import threading
 import time
@@ -33,7 +34,7 @@ def refused(
 ) -> Command:
     """Run the command with some flags; the sentence on stderr with which it was refused."""
     for name in list(os.environ):
-        if name.startswith("TINKER_"):
+        if name.startswith(("TINKER_", "PREFECT_")):
             monkeypatch.delenv(name)
 
     def run(*flags: str) -> str:
@@ -94,6 +95,13 @@ def test_an_output_folder_that_cannot_be_written(refused: Command, tmp_path: Pat
     assert str(tmp_path / "runs") in sentence
     assert "--output-dir" in sentence
     assert (tmp_path / "runs").read_text() == "in the way"
+
+
+def test_a_folder_of_state_that_cannot_be_written(refused: Command, tmp_path: Path) -> None:
+    (tmp_path / ".visual-r1").write_text("in the way")
+    sentence = refused()
+    assert str(tmp_path / ".visual-r1") in sentence
+    assert "--output-dir" in sentence
 
 
 def test_no_key_where_one_is_needed(refused: Command) -> None:
@@ -177,6 +185,20 @@ def test_what_is_no_address(refused: Command, monkeypatch: pytest.MonkeyPatch) -
     assert "http://host:port" in refused("--preset", "geometry3k")
 
 
+@pytest.mark.parametrize("where", ["nobody", "deaf"])
+def test_a_prefect_server_that_is_none(
+    refused: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    where: str,
+) -> None:
+    url: str = request.getfixturevalue(where)
+    monkeypatch.setenv("PREFECT_API_URL", f"{url}/api")
+    sentence = refused()
+    assert f"{url}/api" in sentence
+    assert "unset PREFECT_API_URL" in sentence
+
+
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Generator[RunningEngine]:
     home = tmp_path_factory.mktemp("engine")
@@ -203,3 +225,20 @@ def test_a_model_that_the_server_does_not_offer(
     assert "'some/model'" in sentence
     assert TINY_GEOMETRY in sentence
     assert "--model.name" in sentence
+
+
+@pytest.fixture
+def no_room() -> Generator[None]:
+    """No file of this process may grow beyond a hundred kilobytes, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("no_room")
+def test_a_disk_that_is_full_from_the_start(refused: Command, tmp_path: Path) -> None:
+    sentence = refused()
+    assert str(tmp_path) in sentence
+    assert "free some space" in sentence
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

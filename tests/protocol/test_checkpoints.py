@@ -254,7 +254,7 @@ def test_a_full_disk_fails_the_save_and_nothing_else(
         for save in saves:
             with pytest.raises(tinker.RequestFailedError, match="Free some space") as caught:
                 save().result(timeout=60)
-            assert caught.value.category is types.RequestErrorCategory.Server
+            assert caught.value.category is types.RequestErrorCategory.User
         train(client, 1)
     (listed,) = rest.list_checkpoints(client.model_id).result(timeout=60).checkpoints
     assert listed.tinker_path == path and state_file(home, path) == kept

@@ -142,5 +142,6 @@ def _text_as_bytes(column: Any) -> Any:
 def _damaged(path: Path, error: Exception) -> DataError:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     return DataError(
-        f"{path} cannot be read as Parquet ({reason}); copy, download or prepare it again."
+        f"{path} cannot be read as Parquet ({reason}); copy or download it again, or remove its "
+        "folder where it is a prepared one: the same command then prepares it anew."
     )

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from visual_r1.engine.launch import REFUSAL
 from visual_r1.engine.serving import Ending, ServeOptions, bind, serve
 from visual_r1.errors import CredentialError, StorageError, VisualR1Error
 from visual_r1.models import TINY_GEOMETRY
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         serve(options, bind(options.host, options.port), ending)
     except VisualR1Error as error:
-        print(f"visual_r1.engine: {error}", file=sys.stderr, flush=True)
+        print(f"{REFUSAL}{error}", file=sys.stderr, flush=True)
         return 1
     return 0
 

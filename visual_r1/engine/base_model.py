@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.utils import logging
@@ -166,10 +167,10 @@ def _load_network(name: str, path: str, dtype: torch.dtype) -> nn.Module:
                 use_safetensors=True,
                 trust_remote_code=False,
             )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"could not load the model {name} from {_place(path)}: "
-            f"{str(error).strip().splitlines()[0]} "
+            f"{str(error).strip().splitlines()[0].rstrip('.')}. "
             "Name a Qwen3-VL folder with safetensors weights, or a hub id that can be reached."
         ) from error
     return cast(nn.Module, network)

@@ -11,13 +11,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from visual_r1.errors import EngineError
+from visual_r1.errors import EngineError, EngineRefused
 
 READY = "engine ready on "
+REFUSAL = "visual_r1.engine: "
+"""What stands before the one sentence of an engine that cannot start."""
+
 START_WITHIN_S = 180.0
 """Large models take minutes to load; a child that dies is noticed at once."""
-
-_LOG_TAIL = 2000
 
 
 @dataclass(frozen=True)
@@ -49,24 +50,34 @@ class StartingEngine:
     """An engine that was begun: it loads while this process does other things."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], pipe: IO[bytes], api_key: str, log: Path
+        self,
+        process: subprocess.Popen[bytes],
+        pipe: IO[bytes],
+        api_key: str,
+        log: Path,
+        log_start: int,
     ) -> None:
         self._process = process
         self._pipe = pipe
         self._api_key = api_key
         self._log = log
+        self._log_start = log_start
 
     def ready(self, within_s: float = START_WITHIN_S) -> RunningEngine:
         """Wait until it serves.
 
-        Raises `EngineError` with the end of its log when it dies first, or is not ready in time.
+        Raises `EngineRefused` with its sentence when it says why it cannot start, `EngineError`
+        with the last line of its log when it dies otherwise or is not ready in time.
         """
         line = self._first_line(time.monotonic() + within_s)
         if not line.startswith(READY):
             self.cancel()
+            said = self._last_said()
+            if said.startswith(REFUSAL):
+                raise EngineRefused(f"The engine did not start: {said.removeprefix(REFUSAL)}")
             raise EngineError(
-                f"the engine did not start{'' if line else f' within {within_s:.0f} s'}: "
-                f"{self._end_of_log() or 'it wrote nothing'}. Its log is {self._log}."
+                f"The engine did not start{'' if line else f' within {within_s:.0f} s'}: "
+                f"{said.rstrip('.') or 'it wrote nothing'}. Its log is {self._log}."
             )
         url = line.removeprefix(READY).strip()
         return RunningEngine(url, self._api_key, self._process, self._pipe)
@@ -94,9 +105,12 @@ class StartingEngine:
                     return "ended"
         return ""
 
-    def _end_of_log(self) -> str:
-        text = self._log.read_text(errors="replace") if self._log.exists() else ""
-        return text[-_LOG_TAIL:].strip()
+    def _last_said(self) -> str:
+        """The last line that this engine, not one before it, wrote to the log."""
+        with self._log.open("rb") as log:
+            log.seek(self._log_start)
+            text = log.read().decode(errors="replace").strip()
+        return text.splitlines()[-1] if text else ""
 
 
 def begin_engine(
@@ -113,6 +127,7 @@ def begin_engine(
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as log_file:
+            log_start = log_file.tell()
             process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "visual_r1.engine", "--port", "0"),
@@ -129,10 +144,13 @@ def begin_engine(
             )
     except OSError as error:
         os.close(ours)
-        raise EngineError(f"the engine could not be started: {error}.") from error
+        raise EngineRefused(
+            f"The engine could not be started: {error}. Mend that, or choose another place with "
+            "--output-dir."
+        ) from error
     finally:
         os.close(theirs)
-    return StartingEngine(process, os.fdopen(ours, "wb", buffering=0), api_key, log)
+    return StartingEngine(process, os.fdopen(ours, "wb", buffering=0), api_key, log, log_start)
 
 
 def start_engine(

@@ -6,7 +6,7 @@ from typing import Any
 
 from visual_r1.engine.futures import Category
 from visual_r1.engine.requests import InvalidRequest
-from visual_r1.errors import VisualR1Error
+from visual_r1.errors import StorageError, VisualR1Error
 
 log = logging.getLogger("visual_r1.engine")
 
@@ -17,7 +17,8 @@ def told(error: BaseException, what: str) -> tuple[str, Category]:
         return str(error), "user"
     if isinstance(error, VisualR1Error):
         log.error("%s: %s", what, error)
-        return str(error), "server"
+        # A full disk is for the user to mend: who tries again by himself would wait in vain.
+        return str(error), "user" if isinstance(error, StorageError) else "server"
     log.error("%s failed", what, exc_info=error)
     return f"the engine failed in {what}: {type(error).__name__}: {error}", "server"
 

@@ -27,7 +27,7 @@ log = logging.getLogger("visual_r1.engine")
 KEEP_ALIVE_S = 300
 """Longer than clients keep idle connections, so that none is closed under a request."""
 
-PREDECESSOR_S = 10.0
+PREDECESSOR_S = 20.0
 """A flow that was killed and started again finds the engine of the first one still ending."""
 
 END_WITHIN_S = 20.0

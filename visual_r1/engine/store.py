@@ -256,7 +256,7 @@ class Store:
 
     def _refuse_when_closed(self) -> None:
         if self._closed:
-            raise StorageError("the engine is stopping; this checkpoint was not written.")
+            raise EngineError("the engine is stopping; this checkpoint was not written.")
 
     def _run_folder(self, model_id: str) -> Path:
         session_id, number = split_model_id(model_id)

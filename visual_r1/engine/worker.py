@@ -60,5 +60,7 @@ class Worker:
             # Back at the end of the line: others come first.
             self.poke(source)
             outcome = self._thread.submit(work.run)
-            await asyncio.wait({asyncio.wrap_future(outcome)})
+            await asyncio.wait([outcome_here := asyncio.wrap_future(outcome)])
+            if not outcome_here.cancelled():
+                outcome_here.exception()  # seen: `done` tells it, asyncio need not log it too
             work.done(outcome)
