@@ -2,7 +2,6 @@
 
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -18,14 +17,15 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     return Folder(folder)
 
 
-def lines_until(process: "subprocess.Popen[str]", wanted: str) -> Iterator[str]:
-    """The lines that a run prints, up to the first that holds `wanted`."""
+def wait_for(process: "subprocess.Popen[str]", wanted: str) -> None:
+    """Read what a run prints, up to the first line that holds `wanted`."""
     assert process.stdout is not None
+    printed: list[str] = []
     for line in process.stdout:
-        yield line
+        printed.append(line)
         if wanted in line:
             return
-    raise AssertionError(f"the run ended before it printed {wanted!r}")
+    raise AssertionError(f"the run ended before it printed {wanted!r}:\n{''.join(printed)}")
 
 
 def engine_of(process: "subprocess.Popen[str]") -> psutil.Process:
@@ -69,7 +69,7 @@ def test_killed_and_started_again_it_ends_with_the_same_weights(
     uninterrupted: Folder, tmp_path: Path, victim: str
 ) -> None:
     process = start(tmp_path)
-    list(lines_until(process, "training, steps 2 to 3: done"))
+    wait_for(process, "training, steps 2 to 3: done")
     engine = engine_of(process)
     if victim in ("engine", "both"):
         engine.send_signal(signal.SIGKILL)
