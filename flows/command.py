@@ -31,7 +31,7 @@ def run_as_command(
     starts, and the embedded engine loads while it does. `check` looks at what is in the run's
     folder; nobody else uses the folder meanwhile.
     """
-    console = Console(stderr=True)
+    console = Console(stderr=True, emoji=False)  # tinker://…:train:0 holds no locomotive
     _show_warnings(console)
     try:
         config = load_config(arguments)

@@ -130,10 +130,10 @@ def described(error: BaseException, what: str) -> BackendError:
     """The sentence for a failure of the SDK (one of `FAILURES`)."""
     match error:
         case tinker.RequestFailedError(category=RequestErrorCategory.User):
-            return RequestRefused(f"The server refused {what}: {error.message}")
+            return RequestRefused(f"The server refused {what}: {_as_the_server_said(error)}")
         case tinker.RequestFailedError():
             return BackendError(
-                f"The server failed at {what}: {error.message} "
+                f"The server failed at {what}: {_as_the_server_said(error)} "
                 "Start the same command again: it goes on from the last checkpoint."
             )
         case tinker.AuthenticationError() | tinker.PermissionDeniedError():
@@ -163,6 +163,11 @@ def described(error: BaseException, what: str) -> BackendError:
                 f"({type(error).__name__}: {error}). Start the same command again: it goes on "
                 "from the last checkpoint."
             )
+
+
+def _as_the_server_said(error: tinker.RequestFailedError) -> str:
+    """The server's own words, out of what the SDK puts around them."""
+    return error.message.removeprefix("Request failed: ").partition(" for self.request_id=")[0]
 
 
 def _late(what: str, limit_s: float) -> str:

@@ -4,20 +4,27 @@ The first half is found before Prefect starts, so there a flow that must not run
 """
 
 import http.server
+import json
+import logging
 import os
 import resource
 import socket
 import threading
 import time
 from collections.abc import Callable, Generator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from flows.command import run_as_command
+from visual_r1.command_line import load_config
 from visual_r1.config import RunConfig
 from visual_r1.engine.launch import RunningEngine, start_engine
+from visual_r1.ledger import LedgerRow
 from visual_r1.models import TINY_GEOMETRY
+from visual_r1.rl.resume import require_goal
+from visual_r1.run_folder import open_run_folder
 
 KEY = "tml-a-key-that-nobody-may-see"
 
@@ -36,9 +43,14 @@ def refused(
     for name in list(os.environ):
         if name.startswith(("TINKER_", "PREFECT_")):
             monkeypatch.delenv(name)
+    # The command takes over the library's log; other tests want to see it.
+    logger = logging.getLogger("visual_r1")
+    monkeypatch.setattr(logger, "handlers", list(logger.handlers))
+    monkeypatch.setattr(logger, "propagate", logger.propagate)
 
     def run(*flags: str) -> str:
-        assert run_as_command(never, ["--output-dir", str(tmp_path), *flags]) == 1
+        given = ["--output-dir", str(tmp_path), *flags]
+        assert run_as_command(never, given, check=require_goal) == 1
         printed = capsys.readouterr()
         assert printed.out == ""
         lines = printed.err.splitlines()
@@ -115,6 +127,65 @@ def test_a_key_of_the_wrong_form(refused: Command, monkeypatch: pytest.MonkeyPat
     sentence = refused("--preset", "geometry3k")
     assert "do not start with tml-" in sentence
     assert "secret" not in sentence
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """The folder of a run named mine, with checkpoints of steps 4 and 8."""
+    with open_run_folder(
+        load_config(["--output-dir", str(tmp_path), "--run.name", "mine"])
+    ) as made:
+        rows = [
+            LedgerRow(s, "tinker://a", "tinker://b", None, "c", "d", "embedded", "", s)
+            for s in (4, 8)
+        ]
+        (made / "ledger.jsonl").write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (
+            ("--train.learning_rate", "0.5"),
+            ("train.learning_rate (there", "Set them back", "--run.name"),
+        ),
+        (("--train.steps", "6"), ("trained 8 steps already", "8 or more", "--run.name")),
+        (("--train.resume_from_step", "6"), ("no checkpoint of step 6", "0 (start over)", "4, 8")),
+    ],
+)
+def test_what_does_not_go_with_the_run_that_is_there(
+    refused: Command, run_dir: Path, flags: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    before = {path: path.read_bytes() for path in run_dir.glob("*.json*")}
+    sentence = refused("--run.name", "mine", *flags)
+    assert all(word in sentence for word in words), sentence
+    after = {path: path.read_bytes() for path in run_dir.glob("*.json*")}
+    assert {**after, run_dir / "config.json": b""} == {**before, run_dir / "config.json": b""}
+
+
+def test_a_damaged_row_before_others(refused: Command, run_dir: Path) -> None:
+    ledger = run_dir / "ledger.jsonl"
+    damaged = ledger.read_text().replace("{", "[", 1)
+    ledger.write_text(damaged)
+    sentence = refused("--run.name", "mine")
+    assert f"Row 1 of {ledger} is damaged" in sentence
+    assert "repair or remove that line" in sentence
+    assert ledger.read_text() == damaged
+
+
+def test_two_processes_on_one_run(refused: Command, tmp_path: Path) -> None:
+    mine = load_config(["--output-dir", str(tmp_path), "--run.name", "mine"])
+    with open_run_folder(mine):
+        sentence = refused("--run.name", "mine")
+    assert f"in use by another process (pid {os.getpid()})" in sentence
+
+
+def test_a_damaged_configuration(refused: Command, run_dir: Path) -> None:
+    (run_dir / "config.json").write_text("{")
+    sentence = refused("--run.name", "mine")
+    assert f"{run_dir / 'config.json'} is damaged" in sentence
+    assert (run_dir / "config.json").read_text() == "{"
 
 
 class Elsewhere(http.server.BaseHTTPRequestHandler):

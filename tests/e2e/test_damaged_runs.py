@@ -1,0 +1,70 @@
+"""What damages a run, and the same command afterwards: it goes on, and nothing is lost."""
+
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import pytest
+from train_command import SMALL, Folder
+from warm_command import Ended, WarmCommand
+
+SHORT = SMALL | {
+    "data.test": 8,
+    "train.chunk_steps": 1,
+    "train.batch_size": 2,
+    "train.group_size": 2,
+}
+
+Train = Callable[..., Ended]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    return Folder(tmp_path_factory.mktemp("damaged"))
+
+
+@pytest.fixture(scope="module")
+def train(folder: Folder) -> Generator[Train]:
+    """The command to `steps` steps; a first run of one step is there already."""
+    flags = [part for name, value in SHORT.items() for part in (f"--{name}", str(value))]
+    with WarmCommand(folder.root) as command:
+
+        def run(steps: int, **how: object) -> Ended:
+            given = ["--output-dir", folder.root, *flags, "--no-logging.wandb"]
+            return command.run(*given, "--train.steps", steps, **how)
+
+        first = run(1)
+        assert first.status == 0, first.output
+        yield run
+
+
+def contents(folder: Folder) -> dict[Path, bytes]:
+    """What a failure must leave as it is."""
+    files = [*folder.run.glob("rollouts/*"), *folder.run.glob("export/adapter/*")]
+    return {path: path.read_bytes() for path in [folder.run / "ledger.jsonl", *files]}
+
+
+def test_a_disk_that_fills_up_on_the_way(train: Train, folder: Folder) -> None:
+    before = contents(folder)
+    for victim in ("engine", "flow"):
+        failed = train(2, full_disk=victim)
+        assert "could not write" in failed.sentence
+        assert "Free some space" in failed.sentence
+        assert "request_id" not in failed.sentence  # the server's words, not the SDK's
+        assert "Trying again" not in failed.output
+        assert contents(folder) == before
+    again = train(2)
+    assert again.status == 0, again.output
+    assert [row["step"] for row in folder.rows("metrics.jsonl")] == [0, 1]
+    assert [row["step"] for row in folder.rows("ledger.jsonl")] == [1, 2]
+
+
+def test_a_last_row_that_is_damaged(train: Train, folder: Folder) -> None:
+    ledger = folder.run / "ledger.jsonl"
+    ledger.write_text(ledger.read_text()[:-30])
+    shard = next((folder.root / "data").glob("*/train-*.parquet"))
+    shard.write_bytes(shard.read_bytes()[:-30])  # is prepared again, to the same dataset
+    ended = train(2)
+    assert ended.status == 0, ended.output
+    assert " ".join(ended.output.split()).count("was moved to ledger.set-aside.jsonl; the run") == 1
+    assert [row["step"] for row in folder.rows("ledger.jsonl")] == [1, 2]
+    assert [row["step"] for row in folder.rows("metrics.jsonl")] == [0, 1]
