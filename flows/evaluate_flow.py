@@ -8,6 +8,7 @@ The result is in the run's folder under `evaluations/<name>/`.
 
 import argparse
 import sys
+from pathlib import Path
 
 from tasks.environment import settle_prefect
 
@@ -21,6 +22,7 @@ from tasks.prepare import prepare
 from tasks.temporary_server import guard_temporary_server
 from visual_r1.backend import open_backend
 from visual_r1.config import RunConfig
+from visual_r1.errors import ConfigError
 from visual_r1.evaluation.tracking import track_run
 from visual_r1.run_folder import open_run_folder
 
@@ -42,7 +44,14 @@ def main() -> int:
     parser.add_argument("--name", default="base")
     parser.add_argument("--sampler-path")
     own, flags = parser.parse_known_args()
-    return run_as_command(lambda config: evaluate(config, own.name, own.sampler_path), flags)
+
+    def check(_: RunConfig) -> None:
+        if Path(own.name).name != own.name:
+            raise ConfigError(
+                f"--name {own.name!r} is no folder name: it names the folder under evaluations/."
+            )
+
+    return run_as_command(lambda config: evaluate(config, own.name, own.sampler_path), flags, check)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, cast
 from urllib.parse import urlsplit
 
 import httpx
@@ -18,7 +18,13 @@ from tinker.lib.base_url import resolve_base_url  # pyright: ignore[reportMissin
 
 from visual_r1.config import RunConfig
 from visual_r1.engine.launch import RunningEngine, StartingEngine, begin_engine
-from visual_r1.errors import BackendError, ConfigError, CredentialError, EngineError
+from visual_r1.errors import (
+    BackendError,
+    ConfigError,
+    CredentialError,
+    EngineError,
+    RequestRefused,
+)
 
 Kind = Literal["embedded", "hosted", "self-hosted"]
 
@@ -205,12 +211,20 @@ class Backend:
     def sampler(self, sampler_path: str | None) -> tinker.SamplingClient:
         """A sampler of a checkpoint, or of the base model where `sampler_path` is None.
 
-        Raises `BackendError` where the server does not have it.
+        Raises `RequestRefused` where the server does not have it, `BackendError` where it fails.
         """
         base_model = self._model if sampler_path is None else None
         try:
             making = self.connect().create_sampling_client(sampler_path, base_model)
             return making.result(timeout=SAMPLER_SECONDS)
+        except (
+            tinker.BadRequestError,
+            tinker.NotFoundError,
+            tinker.UnprocessableEntityError,
+        ) as error:
+            raise RequestRefused(
+                f"The server gives no sampler of {sampler_path or base_model}: {detail_of(error)}"
+            ) from error
         except (tinker.TinkerError, TimeoutError) as error:
             raise BackendError(
                 f"The server gives no sampler of {sampler_path or base_model}: {error}."
@@ -266,6 +280,16 @@ class Backend:
                 f"The server does not offer the model {self._model!r}: choose with --model.name "
                 f"among {', '.join(names) or 'none'}."
             )
+
+
+def detail_of(error: tinker.APIStatusError) -> str:
+    """What the server said, without the SDK's wrapping where it can be told apart."""
+    body = error.body
+    if isinstance(body, Mapping):
+        detail = cast("Mapping[str, object]", body).get("detail")
+        if isinstance(detail, str):
+            return detail
+    return error.message
 
 
 def _alive(engine: RunningEngine) -> bool:

@@ -16,6 +16,7 @@ from tinker.lib.retryable_exception import (  # pyright: ignore[reportMissingTyp
 )
 from tinker.types import RequestErrorCategory
 
+from visual_r1.backend import detail_of
 from visual_r1.errors import BackendError, CredentialError, RequestRefused
 
 T = TypeVar("T")
@@ -142,10 +143,10 @@ def described(error: BaseException, what: str) -> BackendError:
                 f"(status {error.status_code}); check TINKER_API_KEY."
             )
         case tinker.BadRequestError() | tinker.UnprocessableEntityError():
-            return RequestRefused(f"The server refused {what}: {error.message}")
+            return RequestRefused(f"The server refused {what}: {detail_of(error)}")
         case tinker.APIStatusError():
             return BackendError(
-                f"The server answered {what} with status {error.status_code}: {error.message}"
+                f"The server answered {what} with status {error.status_code}: {detail_of(error)}"
             )
         case tinker.APIConnectionError():
             return BackendError(

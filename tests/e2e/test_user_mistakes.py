@@ -18,9 +18,11 @@ from pathlib import Path
 import pytest
 
 from flows.command import run_as_command
+from visual_r1.backend import Backend
 from visual_r1.command_line import load_config
 from visual_r1.config import RunConfig
 from visual_r1.engine.launch import RunningEngine, start_engine
+from visual_r1.errors import RequestRefused
 from visual_r1.ledger import LedgerRow
 from visual_r1.models import TINY_GEOMETRY
 from visual_r1.rl.resume import require_goal
@@ -313,3 +315,18 @@ def test_a_disk_that_is_full_from_the_start(refused: Command, tmp_path: Path) ->
     assert str(tmp_path) in sentence
     assert "free some space" in sentence
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_checkpoint_that_the_server_does_not_have(
+    monkeypatch: pytest.MonkeyPatch, engine: RunningEngine
+) -> None:
+    monkeypatch.setenv("TINKER_API_KEY", engine.api_key)
+    monkeypatch.setenv("TINKER_BASE_URL", engine.url)
+    config = RunConfig(preset="geometry3k").model_dump()
+    config["model"]["name"] = TINY_GEOMETRY
+    backend = Backend(RunConfig.model_validate(config))
+    for path in ("tinker://nope", "tinker://a:train:0/sampler_weights/b"):
+        with pytest.raises(RequestRefused, match=f"no sampler of {path}: ") as caught:
+            backend.sampler(path)
+        assert "{" not in str(caught.value)  # the server's words, not the SDK's
+    backend.close()
