@@ -24,12 +24,15 @@ def run_as_command(
     flow: Callable[[RunConfig], object],
     arguments: Sequence[str] | None = None,
     check: Callable[[RunConfig], object] | None = None,
+    *,
+    needs_server: bool = True,
 ) -> int:
     """Run `flow` with the configuration of the command line; the exit status.
 
     What is wrong with the configuration, the run's folder or the server is found before Prefect
     starts, and the embedded engine loads while it does. `check` looks at what is in the run's
-    folder; nobody else uses the folder meanwhile.
+    folder; nobody else uses the folder meanwhile. A flow that needs no Tinker server has no run's
+    folder either.
     """
     console = Console(stderr=True, emoji=False)  # tinker://…:train:0 holds no locomotive
     _show_warnings(console)
@@ -40,6 +43,9 @@ def run_as_command(
         require_sound(config)
         require_prefect_server()
         require_room(config.state_dir)
+        if not needs_server:
+            flow(config)
+            return 0
         with open_backend(config) as backend:
             with open_run_folder(config) as run_dir:
                 if check is not None:

@@ -24,4 +24,4 @@ def prepare(config: RunConfig) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    sys.exit(run_as_command(prepare))
+    sys.exit(run_as_command(prepare, needs_server=False))
