@@ -176,7 +176,7 @@ def test_one_engine_a_home(home: Path, clock: Clock) -> None:
 def test_a_closed_store_writes_no_more(home: Path, clock: Clock) -> None:
     store = Store(home, clock)
     store.close()
-    with pytest.raises(StorageError, match="stopping"):
+    with pytest.raises(EngineError, match="stopping"):
         store.write(record(clock), text("late"))
 
 

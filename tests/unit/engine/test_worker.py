@@ -55,7 +55,7 @@ def outcome(error: Exception | None) -> "Future[str]":
 def test_failures_have_the_category_of_their_cause(caplog: pytest.LogCaptureFixture) -> None:
     assert failure_of(outcome(None), "it") is None
     assert failure_of(outcome(InvalidRequest("wrong")), "it") == ("wrong", "user")
-    assert failure_of(outcome(StorageError("full")), "it") == ("full", "server")
+    assert failure_of(outcome(StorageError("full")), "it") == ("full", "user")
     assert "Traceback" not in caplog.text
     told = failure_of(outcome(RuntimeError("out of memory")), "sampling")
     assert told is not None and told[1] == "server"
