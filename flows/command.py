@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.markup import escape
 
+from flows.first_look import show_error, terminal
 from tasks.environment import require_prefect_server
 from visual_r1.backend import open_backend, unused_key_note
 from visual_r1.command_line import load_config
@@ -34,7 +34,7 @@ def run_as_command(
     folder; nobody else uses the folder meanwhile. A flow that needs no Tinker server has no run's
     folder either.
     """
-    console = Console(stderr=True, emoji=False)  # tinker://…:train:0 holds no locomotive
+    console = terminal()
     _show_warnings(console)
     try:
         config = load_config(arguments)
@@ -55,7 +55,7 @@ def run_as_command(
                 backend.begin()
             flow(config)
     except VisualR1Error as error:
-        console.print("[bold red]error[/]:", escape(str(error)), soft_wrap=True)
+        show_error(console, error)
         return 1
     except KeyboardInterrupt:
         console.print("Stopped. The same command goes on from the last checkpoint.")

@@ -9,8 +9,11 @@ Kill it at any moment and start it again: it goes on from the last checkpoint.
 
 import sys
 
+from flows.first_look import first_look
 from tasks.environment import settle_prefect
 
+if __name__ == "__main__":
+    first_look()
 settle_prefect()
 
 from prefect import flow

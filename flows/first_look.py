@@ -1,0 +1,37 @@
+"""What is wrong with the command line or the server is said before the slow imports.
+
+Prefect and what the tasks need take several seconds to import; a mistyped flag or an address that
+nobody answers at should not have to wait for them.
+"""
+
+import os
+import sys
+
+from rich.console import Console
+from rich.markup import escape
+
+from visual_r1.command_line import load_config
+from visual_r1.errors import VisualR1Error
+
+
+def first_look() -> None:
+    """End the program with status 1 and one sentence where its flags or its server are wrong."""
+    try:
+        config = load_config()
+        from visual_r1.backend import choose_kind, probe, remote_endpoint
+
+        if choose_kind(config, os.environ) != "embedded":
+            probe(remote_endpoint(config, os.environ))
+    except VisualR1Error as error:
+        show_error(terminal(), error)
+        sys.exit(1)
+
+
+def terminal() -> Console:
+    """Where a command speaks to its user."""
+    return Console(stderr=True, emoji=False)  # tinker://…:train:0 holds no locomotive
+
+
+def show_error(console: Console, error: VisualR1Error) -> None:
+    """The error's sentence, as every command shows it."""
+    console.print("[bold red]error[/]:", escape(str(error)), soft_wrap=True)

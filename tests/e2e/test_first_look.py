@@ -1,0 +1,48 @@
+"""A mistake on the command line is said before anything slow is imported."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from train_command import ROOT, clean_environment
+
+
+def imported_by(tmp_path: Path, environ: dict[str, str], *flags: str) -> tuple[int, str, str]:
+    """Exit status, what was said, and the list of imports of the command with these flags."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", str(ROOT / "flows/train_flow.py"), *flags],
+        cwd=tmp_path,
+        env=clean_environment() | environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = done.stderr.splitlines()
+    said = [line for line in lines if not line.startswith("import time:")]
+    imports = [line for line in lines if line.startswith("import time:")]
+    return done.returncode, "\n".join(said), "\n".join(imports)
+
+
+@pytest.mark.parametrize(
+    ("environ", "flags", "sentence"),
+    [
+        ({}, ["--train.stepz", "4"], "There is no flag --train.stepz"),
+        ({}, ["--preset", "geometry3k", "--backend.server", "remote"], "TINKER_API_KEY is not set"),
+        (
+            {"TINKER_API_KEY": "tml-x", "TINKER_BASE_URL": "http://127.0.0.1:1"},
+            ["--preset", "seed"],
+            "Nothing answers at http://127.0.0.1:1",
+        ),
+    ],
+    ids=["flag", "key", "server"],
+)
+def test_a_mistake_waits_for_no_slow_import(
+    tmp_path: Path, environ: dict[str, str], flags: list[str], sentence: str
+) -> None:
+    status, said, imports = imported_by(tmp_path, environ, *flags)
+    assert status == 1
+    assert sentence in said
+    assert "Traceback" not in said
+    assert "prefect" not in imports
+    assert not list(tmp_path.iterdir())  # nothing was started or written
