@@ -1,6 +1,6 @@
 """Make the shipped model `visual-r1/tiny-geometry` again, bit for bit.
 
-    python scripts/make_tiny_geometry.py --out /tmp/tiny-geometry
+    python scripts/make_tiny_geometry.py --out tiny-geometry
 
 Supervised learning from random weights on training problems, three prompts mixed (think; scan and
 think; solve from a scan without the image), half-trained on purpose: it reads well, and it
