@@ -3,6 +3,7 @@
 import os
 from collections.abc import Generator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -141,13 +142,16 @@ def test_the_losses_agree_at_the_sampling_weights(service: tinker.ServiceClient)
     assert norms == {loss: pytest.approx(norms["ppo"], rel=1e-4) for loss in norms}
 
 
-def test_a_server_that_died_ends_the_step(training: tinker.TrainingClient) -> None:
-    def died() -> None:
-        raise EngineError("the engine died")
+def test_a_server_that_died_ends_the_step(tmp_path: Path) -> None:
+    model = config().model.name
+    with start_engine(tmp_path / "home", model, threads=1, log=tmp_path / "engine.log") as engine:
+        client = tinker.ServiceClient(base_url=engine.url, api_key=engine.api_key)
+        training = client.create_lora_training_client(base_model=model, rank=4, seed=5).result(60)
 
-    settings = config().model_copy(
-        update={"sampling": config().sampling.model_copy(update={"max_new_tokens": 400})}
-    )
-    watched = replace(policy(settings), watch=died)
-    with pytest.raises(EngineError):
-        train_step(training, watched, PROBLEMS * 8, 0)
+        def watch() -> None:
+            if engine.process.poll() is not None:
+                raise EngineError("the engine died")
+
+        engine.process.kill()
+        with pytest.raises(EngineError):
+            train_step(training, replace(policy(config()), watch=watch), PROBLEMS, 0)
