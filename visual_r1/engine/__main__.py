@@ -95,7 +95,7 @@ def _share_the_cores() -> None:
     """Let idle threads sleep; must run before torch is loaded.
 
     By default they spin, and beside any other busy process two threads then fall to a thirtieth of
-    their speed (256 samples: 35 s instead of 1).
+    their speed (128 samples beside one: 35 s instead of 0.9).
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
