@@ -10,8 +10,20 @@ import argparse
 import sys
 from pathlib import Path
 
+from flows.first_look import first_look
 from tasks.environment import settle_prefect
 
+
+def own_flags() -> tuple[argparse.Namespace, list[str]]:
+    """The two flags of this command alone, and the rest: those of every flow."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--name", default="base")
+    parser.add_argument("--sampler-path")
+    return parser.parse_known_args()
+
+
+if __name__ == "__main__":
+    first_look(own_flags()[1])
 settle_prefect()
 
 from prefect import flow
@@ -40,10 +52,7 @@ def evaluate(
 
 def main() -> int:
     """The command: its own two flags, then those of every flow."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--name", default="base")
-    parser.add_argument("--sampler-path")
-    own, flags = parser.parse_known_args()
+    own, flags = own_flags()
 
     def check(_: RunConfig) -> None:
         if Path(own.name).name != own.name:

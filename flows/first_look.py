@@ -6,6 +6,7 @@ nobody answers at should not have to wait for them.
 
 import os
 import sys
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -14,10 +15,12 @@ from visual_r1.command_line import load_config
 from visual_r1.errors import VisualR1Error
 
 
-def first_look() -> None:
+def first_look(arguments: Sequence[str] | None = None, *, needs_server: bool = True) -> None:
     """End the program with status 1 and one sentence where its flags or its server are wrong."""
     try:
-        config = load_config()
+        config = load_config(arguments)
+        if not needs_server:
+            return
         from visual_r1.backend import choose_kind, probe, remote_endpoint
 
         if choose_kind(config, os.environ) != "embedded":

@@ -2,8 +2,11 @@
 
 import sys
 
+from flows.first_look import first_look
 from tasks.environment import settle_prefect
 
+if __name__ == "__main__":
+    first_look(needs_server=False)
 settle_prefect()
 
 from prefect import flow
