@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -300,18 +301,23 @@ def test_a_model_that_the_server_does_not_offer(
     assert "--model.name" in sentence
 
 
-@pytest.fixture
+@contextmanager
 def no_room() -> Generator[None]:
-    """No file of this process may grow beyond a hundred kilobytes, as on a full disk."""
+    """No file of this process may grow beyond a hundred kilobytes, as on a full disk.
+
+    For a block and not for a test: pytest's own output may go to a file that is larger.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.usefixtures("no_room")
 def test_a_disk_that_is_full_from_the_start(refused: Command, tmp_path: Path) -> None:
-    sentence = refused()
+    with no_room():
+        sentence = refused()
     assert str(tmp_path) in sentence
     assert "free some space" in sentence
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -2,6 +2,7 @@ import json
 import logging
 import resource
 from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,13 +27,18 @@ def row(step: int) -> LedgerRow:
     )
 
 
-@pytest.fixture
-def limited_file_size() -> Generator[None]:
-    """No file may grow beyond 16 KiB: to a process it is what a full disk is."""
+@contextmanager
+def full_disk() -> Generator[None]:
+    """No file may grow beyond 16 KiB: to a process it is what a full disk is.
+
+    For a block and not for a test: pytest's own output may go to a file that is larger.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture
@@ -155,8 +161,8 @@ def test_another_server_or_dataset_is_refused(
         ledger.require_same_origin(dataset_digest=dataset, backend=backend)
 
 
-def test_a_full_disk_leaves_the_ledger_as_it_was(ledger: Ledger, limited_file_size: None) -> None:
+def test_a_full_disk_leaves_the_ledger_as_it_was(ledger: Ledger) -> None:
     before = ledger.path.read_bytes()
-    with pytest.raises(StorageError, match="could not write"):
+    with pytest.raises(StorageError, match="could not write"), full_disk():
         ledger.append(replace(row(16), carry={"big": "x" * 100_000}))
     assert ledger.path.read_bytes() == before
