@@ -120,8 +120,9 @@ def test_open_progress_lets_errors_through() -> None:
     assert "done" not in out.getvalue()
 
 
-def test_silent_takes_everything() -> None:
+def test_silent_takes_everything_and_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     progress = Silent()
     progress.start("x", 1, "steps")
     progress.advance(1, reward=1.0)
     progress.finish("said")
+    assert capsys.readouterr() == ("", "")

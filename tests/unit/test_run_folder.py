@@ -58,7 +58,7 @@ def test_a_field_that_an_older_version_did_not_have_counts_as_its_default(tmp_pa
     del stored["model"]["max_pixels"]
     (run_dir / "config.json").write_text(json.dumps(stored))
     with open_run_folder(config(tmp_path)):
-        pass
+        assert read_config(run_dir) == config(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["{", '{"trian": {}}', "\xff"])

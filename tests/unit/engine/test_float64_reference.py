@@ -123,8 +123,8 @@ def test_an_exported_adapter_gives_the_same_logits(
             assert row is not None
             values, ids = expected[place].topk(3)
             assert [token for token, _ in row] == ids.tolist()
-            # The project's bound for fp32; the shipped weights come to 2.5e-5.
-            assert [value for _, value in row] == pytest.approx(values.tolist(), abs=1e-4)
+            # Twice the rounding of fp32 measured on the shipped weights (2.44e-5).
+            assert [value for _, value in row] == pytest.approx(values.tolist(), abs=5e-5)
 
 
 @pytest.mark.parametrize(("name", "config"), CASES)
