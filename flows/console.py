@@ -1,0 +1,58 @@
+"""The command `visual-r1`: what is of use besides the flows."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """Where a command is, and what it does."""
+
+    module: str
+    function: str
+    what: str
+
+
+# Imported when it is asked for: the engine needs torch, the flows Prefect, and none needs both.
+COMMANDS = {
+    "engine": Command(
+        "visual_r1.engine.__main__",
+        "run",
+        "serve the embedded Tinker engine to any program on this machine",
+    ),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that the first argument names; its exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] in (["-h"], ["--help"]):
+        print(usage())
+        return 0
+    if not given or given[0] not in COMMANDS:
+        wrong = f"There is no command {given[0]!r}.\n\n" if given else ""
+        print(wrong + usage(), file=sys.stderr)
+        return 2
+    command = COMMANDS[given[0]]
+    return getattr(importlib.import_module(command.module), command.function)(given[1:])
+
+
+def usage() -> str:
+    """What `--help` prints."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.what}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: visual-r1 COMMAND [...]",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "`visual-r1 COMMAND --help` says more. Training is `python flows/train_flow.py`.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
