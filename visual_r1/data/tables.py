@@ -117,20 +117,35 @@ def column_names(path: Path) -> Sequence[str]:
         raise _damaged(path, error) from error
 
 
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows one by one, a few in memory.
+def read_rows(path: Path, start: int = 0) -> Iterator[dict[str, Any]]:
+    """The rows from number `start` on one by one, a few in memory.
 
-    Text comes as bytes, so that one row that is not UTF-8 does not spoil those beside it.
+    Text comes as bytes, so that one row that is not UTF-8 does not spoil those beside it. Row
+    groups that lie before `start` are not read.
     """
     try:
         with _pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=_BATCH_ROWS):
+            groups, before = _groups_from(group_sizes(path), start)
+            skipped = start - before
+            for batch in file.iter_batches(batch_size=_BATCH_ROWS, row_groups=groups):
+                wanted = batch.slice(min(skipped, batch.num_rows))
+                skipped -= batch.num_rows - wanted.num_rows
                 names = cast("list[str]", batch.schema.names)
-                columns = [_text_as_bytes(column).to_pylist() for column in batch.columns]
+                columns = [_text_as_bytes(column).to_pylist() for column in wanted.columns]
                 for values in zip(*columns, strict=True):
                     yield dict(zip(names, values, strict=True))
     except _READ_ERRORS as error:
         raise _damaged(path, error) from error
+
+
+def _groups_from(sizes: Sequence[int], start: int) -> tuple[list[int], int]:
+    """The row groups that hold rows from `start` on, and how many rows lie before the first."""
+    before = 0
+    for first, size in enumerate(sizes):
+        if before + size > start:
+            return list(range(first, len(sizes))), before
+        before += size
+    return [], start
 
 
 def _text_as_bytes(column: Any) -> Any:

@@ -24,6 +24,7 @@ from drawn import (
 
 from visual_r1.config import DataSection
 from visual_r1.data.dataset import Dataset, open_dataset, prepare
+from visual_r1.data.sources import open_source
 from visual_r1.errors import DataError, StorageError
 
 REAL = "VISUAL_R1_GEOMETRY3K"
@@ -416,3 +417,19 @@ def test_real_problems(tmp_path: Path) -> None:
     files = {path.read_bytes() for path in Path(os.environ[REAL]).rglob("img_diagram.png")}
     kept = {p.images[0] for s in ("train", "validation", "test") for p in dataset.problems(s)}
     assert kept == files
+
+
+def test_rows_of_a_source_from_the_middle_on(tmp_path: Path) -> None:
+    table = pa.Table.from_pylist([hub_row(n) for n in range(9)])
+    (tmp_path / "set").mkdir()
+    pq.write_table(table, tmp_path / "set" / "train-0.parquet", row_group_size=2)
+    pq.write_table(table, tmp_path / "set" / "train-1.parquet", row_group_size=5)
+    for name in (
+        str(tmp_path / "set"),
+        str(inter_gps(tmp_path / "geo", {"train": 5})),
+        "procedural",
+    ):
+        source = open_source(DataSection(source=name, train=12))
+        rows = list(source.rows("train"))
+        for start in (*range(len(rows) + 1), len(rows) + 3):
+            assert list(source.rows("train", start)) == rows[start:], (name, start)

@@ -36,8 +36,10 @@ _LETTERINGS = tuple(order for alphabet in ALPHABETS for order in permutations(al
 _ROUNDS = 2 * 4 * len(_JITTER)
 
 
-def generate(seed: int, split: Split, count: int) -> Iterator[Problem]:
-    """The first `count` problems of a split; see `problem` for what each depends on.
+def generate(seed: int, split: Split, count: int, start: int = 0) -> Iterator[Problem]:
+    """The first `count` problems of a split, those before number `start` left out.
+
+    See `problem` for what each depends on.
 
     Raises `DataError` when `count` exceeds `capacity(split)`.
     """
@@ -46,7 +48,7 @@ def generate(seed: int, split: Split, count: int) -> Iterator[Problem]:
             f"{count} problems asked of the procedural {split} split, which has "
             f"{capacity(split)} different ones; ask for fewer."
         )
-    return (problem(seed, split, index) for index in range(count))
+    return (problem(seed, split, index) for index in range(start, count))
 
 
 def capacity(split: Split) -> int:

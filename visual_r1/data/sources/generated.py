@@ -40,9 +40,9 @@ class GeneratedSource:
     def sizes(self) -> Mapping[Split, int]:
         return self._counts
 
-    def rows(self, split: Split) -> Iterator[SourceRow]:
-        problems = procedural.generate(self._seed, split, self._counts[split])
-        for index, problem in enumerate(problems):
+    def rows(self, split: Split, start: int = 0) -> Iterator[SourceRow]:
+        problems = procedural.generate(self._seed, split, self._counts[split], start)
+        for index, problem in enumerate(problems, start):
             yield SourceRow(
                 place=f"{split} {index}",
                 id=problem.id,

@@ -30,20 +30,20 @@ class HubSource:
                 found[split] = found.get(split, 0) + len(rows)
         return found
 
-    def rows(self, split: Split) -> Iterator[SourceRow]:
-        number = 0
+    def rows(self, split: Split, start: int = 0) -> Iterator[SourceRow]:
+        before = 0
         for name, rows in self._splits.items():
             if split_of(name) != split:
                 continue
-            for index in range(len(rows)):
+            for index in range(max(0, start - before), len(rows)):
                 yield row_from_columns(
                     rows[index],
                     place=f"{name} row {index}",
-                    own_id=f"{split}-{number}",
+                    own_id=f"{split}-{before + index}",
                     source=self._name,
                     root=None,
                 )
-                number += 1
+            before += len(rows)
 
     @cached_property
     def _splits(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:

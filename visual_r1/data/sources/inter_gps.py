@@ -50,8 +50,8 @@ class InterGPSSource:
     def sizes(self) -> Mapping[Split, int]:
         return {split: len(folders) for split, folders in self._problems.items()}
 
-    def rows(self, split: Split) -> Iterator[SourceRow]:
-        for folder in self._problems[split]:
+    def rows(self, split: Split, start: int = 0) -> Iterator[SourceRow]:
+        for folder in self._problems[split][start:]:
             yield _row(folder, folder.relative_to(self._folder).as_posix())
 
 

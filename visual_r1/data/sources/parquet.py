@@ -42,19 +42,21 @@ class ParquetSource:
             for split, files in self._files.items()
         }
 
-    def rows(self, split: Split) -> Iterator[SourceRow]:
-        number = 0
+    def rows(self, split: Split, start: int = 0) -> Iterator[SourceRow]:
+        before = 0
         for file in self._files[split]:
             name = file.relative_to(self._root).as_posix()
-            for index, columns in enumerate(read_rows(_checked(file))):
+            count = sum(group_sizes(_checked(file)))
+            first = min(max(0, start - before), count)
+            for index, columns in enumerate(read_rows(file, first), first):
                 yield row_from_columns(
                     columns,
                     place=f"{name} row {index}",
-                    own_id=f"{split}-{number}",
+                    own_id=f"{split}-{before + index}",
                     source=self.slug,
                     root=self._root,
                 )
-                number += 1
+            before += count
 
 
 def _files_by_split(path: Path) -> dict[Split, list[Path]]:

@@ -42,8 +42,12 @@ class Source(Protocol):
         """How many rows each split that is there has."""
         ...
 
-    def rows(self, split: Split) -> Iterator[SourceRow]:
-        """The rows of a split, one at a time."""
+    def rows(self, split: Split, start: int = 0) -> Iterator[SourceRow]:
+        """The rows of a split, one at a time, from row number `start` on.
+
+        A preparation that goes on after an interruption begins behind the rows it has seen, so
+        skipping should cost little: no image is read, nothing is generated.
+        """
         ...
 
 
