@@ -143,6 +143,27 @@ class RewardSection(Section):
     rounding: Literal["exact", "rounded"] = "exact"
 
 
+class SecondPassSection(Section):
+    """Whether the scan alone leads to the answer: each sample's scan is read without the image."""
+
+    enabled: bool = Field(
+        default=False, description="Answer from each <scan> again, without the image (Vision-SR1)."
+    )
+    reward: float = Field(default=1.0, description="For a second pass that is right.")
+    penalty: float = Field(
+        default=-0.5, description="For one that is not, for no scan, and for a scan that leaks."
+    )
+    minus_question_only: bool = Field(
+        default=False,
+        description="Scale the reward by the share of answers without image and scan that are not "
+        "right: what the question alone gives away earns nothing.",
+    )
+    template: str = Field(default="scan_only", description="Prompt of the second pass.")
+    question_only_template: str = Field(
+        default="think", description="Prompt of the pass without image and scan."
+    )
+
+
 class EvaluationSection(Section):
     samples: int = Field(
         default=8, ge=1, description="Samples a problem for pass@k, at the training temperature."
@@ -180,6 +201,7 @@ class RunConfig(BaseModel):
     optimizer: OptimizerSection = OptimizerSection()
     sampling: SamplingSection = SamplingSection()
     reward: RewardSection = RewardSection()
+    second_pass: SecondPassSection = SecondPassSection()
     evaluation: EvaluationSection = EvaluationSection()
     logging: LoggingSection = LoggingSection()
 

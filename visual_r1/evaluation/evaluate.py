@@ -163,7 +163,8 @@ def grade_answer(
     reward = policy.config.reward
     response = response_text(policy.processor, sequence.tokens)
     truncated = sequence.stop_reason == "length"
-    sample = RewardInput(problem, response, truncated, 0, policy.prompter.opens_think)
+    opens_think, tags = policy.prompter.opens_think, policy.prompter.tags
+    sample = RewardInput(problem, response, truncated, 0, opens_think, tags)
     scored = score(reward, sample)
     exact = rounded = None
     if both_roundings:

@@ -61,6 +61,9 @@ class Prompter:
         ]
         self._special = re.compile("|".join(re.escape(name) for name in sorted(names)) or "(?!)")
         self.opens_think = self._opens_think()
+        self.tags = self.template.tags
+        if self.opens_think:  # then the thought comes first, whether or not our template names it
+            self.tags = ("think", *(tag for tag in self.tags if tag != "think"))
 
     def model_input(
         self, problem: Problem, image: ImageMode = "full", scan: str | None = None

@@ -14,6 +14,13 @@
 Each section is a Jinja template that knows `problem` (the text with `<image>` where each image
 stands), `question` (the text alone) and `scan` (a description of the figure). A `<image>` in the
 template itself is a place for an image too.
+
+Which tags the format reward asks for follows from the template: those of `<scan>`, `<think>` and
+`<answer>` that it names, in this order. A section `[format]` with the tags' names in another order,
+or with others, overrides that:
+
+    [format]
+    plan think answer
 """
 
 import re
@@ -28,20 +35,26 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from visual_r1.errors import ConfigError
 
 TEMPLATES_DIR = Path(__file__).parent / "templates"
-SECTIONS = ("system", "user", "assistant")
+SECTIONS = ("system", "user", "assistant", "format")
+TAGS = ("scan", "think", "answer")
 VARIABLES = ("problem", "question", "scan")
 
 _HEADING = re.compile(r"\[([^\]\s]*)\]\s*")
+_TAG = re.compile(r"[A-Za-z][\w-]*")
 _JINJA = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A loaded template: Jinja sources by section, stripped; see `load_template`."""
+    """A loaded template: Jinja sources by section, stripped; see `load_template`.
+
+    `tags` are those that a response has to have, in their order.
+    """
 
     path: Path
     sections: Mapping[str, jinja2.Template]
     uses_scan: bool
+    tags: tuple[str, ...]
 
     def render(self, section: str, variables: Mapping[str, str]) -> str:
         """The text of a section, stripped; empty where the template does not have it.
@@ -73,12 +86,13 @@ def load_template(name: str) -> Template:
     sources = _split(path, text)
     if "user" not in sources:
         raise ConfigError(f"the prompt template {path} has no [user] section; add one.")
+    tags = _tags(path, sources)
     used: set[str] = set()
     sections: dict[str, jinja2.Template] = {}
     for section, (start, source) in sources.items():
         used |= _check(path, start, source)
         sections[section] = _JINJA.from_string(source)
-    return Template(path, sections, "scan" in used)
+    return Template(path, sections, "scan" in used, tags)
 
 
 def _find(name: str) -> Path:
@@ -118,6 +132,25 @@ def _split(path: Path, text: str) -> dict[str, tuple[int, str]]:
                 "start with [system] or [user]."
             )
     return {name: (start, "\n".join(lines)) for name, (start, lines) in sections.items()}
+
+
+def _tags(path: Path, sources: dict[str, tuple[int, str]]) -> tuple[str, ...]:
+    """The tags of a response, declared in `[format]` (which is taken out) or named elsewhere."""
+    start, declared = sources.pop("format", (0, ""))
+    if declared.strip():
+        tags = tuple(declared.split())
+        for tag in tags:
+            if not _TAG.fullmatch(tag) or tags.count(tag) > 1:
+                raise ConfigError(
+                    f"{path}, line {start}: {tag!r} is no tag that can be asked for once; "
+                    "[format] holds names such as: scan think answer."
+                )
+        return tags
+    text = "".join(source for _, source in sources.values())
+    # A thought that the template writes itself, to its end, is no part of the response.
+    _, prefill = sources.get("assistant", (0, ""))
+    named = [tag for tag in TAGS if f"<{tag}>" in text and f"</{tag}>" not in prefill]
+    return tuple(named) or ("think", "answer")
 
 
 def _check(path: Path, start: int, source: str) -> set[str]:

@@ -21,6 +21,7 @@ class RewardInput:
         truncated: it ran out of tokens.
         seed: a stable hash of the sample's place; the `random` component draws from it.
         opens_think: the template had already written `<think>`.
+        tags: those that the template asks for, in their order.
     """
 
     problem: Problem
@@ -28,6 +29,7 @@ class RewardInput:
     truncated: bool = False
     seed: int = 0
     opens_think: bool = False
+    tags: Sequence[str] = ("think", "answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ Component = Callable[[RewardInput, Grade], float]
 
 
 def _format(sample: RewardInput, _: Grade) -> float:
-    return float(format_ok(sample.response, opens_think=sample.opens_think))
+    return float(format_ok(sample.response, sample.tags, sample.opens_think))
 
 
 def _accuracy(_: RewardInput, verdict: Grade) -> float:

@@ -147,9 +147,10 @@ def _graded(
     response = response_text(policy.processor, sequence.tokens)
     truncated = sequence.stop_reason == "length"
     seed = stable_seed("reward", policy.config.train.seed, step, group, problem.id, sample)
+    opens_think, tags = policy.prompter.opens_think, policy.prompter.tags
     scored = score(
         policy.config.reward,
-        RewardInput(problem, response, truncated, seed, policy.prompter.opens_think),
+        RewardInput(problem, response, truncated, seed, opens_think, tags),
     )
     return Rollout(
         problem_id=problem.id,

@@ -252,3 +252,5 @@ def test_who_opens_the_thought(tmp_path: Path) -> None:
     change = ("'<|im_start|>assistant\\n'", "'<|im_start|>assistant\\n<think>\\n'")
     thinking = with_chat_template(tmp_path / "thinking", change)
     assert Prompter(thinking, "think", MAX_PIXELS).opens_think
+    # What is opened first has to be closed first.
+    assert Prompter(thinking, "scan_think", MAX_PIXELS).tags == ("think", "scan", "answer")

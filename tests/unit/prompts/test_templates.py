@@ -31,8 +31,33 @@ def test_a_users_own_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "tags"),
+    [
+        ("[user]\n{{ problem }} Answer in <answer>, thoughts in <think>.", ("think", "answer")),
+        ("[user]\n{{ problem }}\n[system]\nDescribe in <scan>, answer in <answer>.",
+         ("scan", "answer")),
+        ("[user]\n{{ problem }} Put the answer in a box.", ("think", "answer")),
+        ("[user]\n{{ problem }} <think> <answer>\n[format]\nplan think\nanswer\n",
+         ("plan", "think", "answer")),
+        ("[user]\n{{ problem }} <answer>\n[assistant]\n<think></think>", ("answer",)),
+        ("[user]\n{{ problem }} <scan>\n[format]\n\n", ("scan",)),
+    ],
+)  # fmt: skip
+def test_the_tags_of_a_response_follow_from_the_template(
+    tmp_path: Path, text: str, tags: tuple[str, ...]
+) -> None:
+    mine = tmp_path / "mine.txt"
+    mine.write_text(text)
+    assert load_template(str(mine)).tags == tags
+    assert load_template("scan_think").tags == ("scan", "think", "answer")
+    assert load_template("scan_only").tags == load_template("think").tags == ("think", "answer")
+
+
+@pytest.mark.parametrize(
     ("text", "line", "says"),
     [
+        ("[user]\n{{ problem }}\n[format]\n<scan> think", 4, "'<scan>' is no tag"),
+        ("[user]\n{{ problem }}\n[format]\nscan scan", 4, "'scan' is no tag .* once"),
         ("[user]\n{{ problem }}\n[asistant]\n<think>", 3, r"\[asistant\]"),
         ("[user]\n{{ problem }}\n\n[user]\nagain", 4, "second time"),
         ("hello\n[user]\n{{ problem }}", 1, "before the first section"),

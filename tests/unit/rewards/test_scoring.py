@@ -46,6 +46,14 @@ def test_a_template_that_opens_the_thought() -> None:
     assert (scored.reward, scored.grade.verdict) == (0.0, "wrong")
 
 
+def test_the_format_asks_for_the_templates_tags() -> None:
+    tags = ("scan", "think", "answer")
+    scanned = "<scan>angle A reads 74.</scan>" + RIGHT
+    assert score(STANDARD, sample(scanned, tags=tags)).components["format"] == 1.0
+    assert score(STANDARD, sample(RIGHT, tags=tags)).components["format"] == 0.0
+    assert score(STANDARD, sample(scanned)).components["format"] == 0.0
+
+
 @given(
     st.tuples(*[st.floats(-2, 2)] * 4),
     st.sampled_from([RIGHT, "\\boxed{62}", "no", "<think>t</think><answer>1</answer>"]),
