@@ -8,21 +8,58 @@ import io
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 8
 # Qwen's image processors refuse what is more elongated.
 MAX_ASPECT = 200
+# A file that outweighs its own pixels carries something else: metadata, or another file behind it.
+MAX_BYTES_PER_PIXEL = 4
+SPARE_BYTES = 256 * 1024
 
+# Only decoders that read pixels from bytes: Pillow's others run programs (EPS), read fonts, or
+# take almost anything for an image (TGA). JPEG opens MPO as well.
+_FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "JPEG2000", "AVIF", "PPM")
+_KEPT_FORMATS = frozenset(("PNG", "JPEG", "MPO"))
 # Decoders turn these into RGB without loss, so their files can stay as they are.
 _PLAIN_MODES = frozenset(("RGB", "L", "P", "1"))
 _ALPHA_MODES = frozenset(("RGBA", "LA", "PA", "RGBa", "La"))
-_KEPT_FORMATS = frozenset(("PNG", "JPEG", "MPO"))
 _ORIENTATION = 0x0112
+_TURNED = range(2, 9)
+_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+
+# What people have in the place of an image, by how it begins (in lower case, spaces stripped).
+_IMPOSTORS = (
+    (b"version https://git-lfs", "a Git LFS pointer and not the image: run git lfs pull"),
+    (b"<!doctype html", "a web page"),
+    (b"<html", "a web page"),
+    (b"<svg", "an SVG drawing: convert it to PNG"),
+    (b"<?xml", "XML, perhaps an SVG drawing: convert it to PNG"),
+    (b"%pdf", "a PDF: convert it to PNG"),
+    (b"%!ps", "PostScript: convert it to PNG"),
+    (b"pk\x03\x04", "a ZIP archive: unpack it"),
+    (b"{", "JSON"),
+)
+# All of these come out of Pillow's decoders for damaged files.
+_DECODE_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    OverflowError,
+    MemoryError,
+    KeyError,
+    IndexError,
+    TypeError,
+    struct.error,
+    zlib.error,
+)
 
 
 class BadImage(Exception):
@@ -43,8 +80,9 @@ def check_image(data: bytes) -> CheckedImage:
     """Decode `data` once, and mend what can be mended.
 
     Mended: a rotation kept in EXIF, transparency (over white), 16-bit and CMYK colours, formats
-    other than PNG and JPEG. Refused with `BadImage`: what does not decode, animations, sizes
-    beyond the limits (found in the header, before anything is decoded).
+    other than PNG and JPEG, wrong checksums and a missing end in a PNG whose pixels are all there,
+    damaged EXIF, files that outweigh their pixels. Refused with `BadImage`: what does not decode,
+    animations, sizes beyond the limits (found in the header, before anything is decoded).
     """
     if not data:
         raise BadImage("the image is empty (0 bytes)")
@@ -53,26 +91,23 @@ def check_image(data: bytes) -> CheckedImage:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow warns of is checked below
-            with Image.open(io.BytesIO(data)) as image:
+            with Image.open(io.BytesIO(data), formats=_formats()) as image:
                 _check_header(image)
                 image.load()
                 return _mended(image, data)
     except Image.DecompressionBombError as error:
         raise BadImage(f"the image has more than {MAX_PIXELS} pixels") from error
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        EOFError,
-        OverflowError,
-        MemoryError,
-        KeyError,
-        IndexError,
-        TypeError,
-        struct.error,
-        zlib.error,
-    ) as error:  # all of these come out of Pillow's decoders for damaged files
+    except UnidentifiedImageError as error:
+        raise BadImage(_unidentified(data)) from error
+    except _DECODE_ERRORS as error:
         raise BadImage(f"the image does not decode: {error or type(error).__name__}") from error
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of `_FORMATS` that this Pillow was built with."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
 def _check_header(image: Image.Image) -> None:
@@ -83,24 +118,52 @@ def _check_header(image: Image.Image) -> None:
         raise BadImage(f"the image has {width} x {height} pixels; {MIN_SIDE} a side are needed")
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise BadImage(
-            f"the image has {width} x {height} pixels: longer than {MAX_ASPECT} times its width"
+            f"the image has {width} x {height} pixels, one side over {MAX_ASPECT} times the other"
         )
+    if image.mode == "F":
+        raise BadImage("the image has floating-point pixels, whose range is unknown")
+    # A phone's MPO is a JPEG with a preview behind it: the first picture is the picture.
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         raise BadImage("the image is animated or has several pages")
 
 
+def _unidentified(data: bytes) -> str:
+    start = data[:256].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    for beginning, what in _IMPOSTORS:
+        if start.startswith(beginning):
+            return f"the image does not decode: it is {what}"
+    if start.isascii() and start.decode("ascii").isprintable():
+        return "the image does not decode: it is text"
+    return "the image does not decode: no format that is known here, or a damaged beginning"
+
+
 def _mended(image: Image.Image, data: bytes) -> CheckedImage:
-    upright = image
-    if image.getexif().get(_ORIENTATION, 1) != 1:
-        upright = ImageOps.exif_transpose(image)
-    flat, recoloured = _flattened(upright)
-    if upright is not image or recoloured or image.format not in _KEPT_FORMATS:
-        out = io.BytesIO()
-        flat.save(out, format="PNG")
-        data = out.getvalue()
+    upright = _upright(image)
+    flat, recoloured = _flattened(image if upright is None else upright)
+    if (
+        upright is not image
+        or recoloured
+        or image.format not in _KEPT_FORMATS
+        or len(data) > MAX_BYTES_PER_PIXEL * flat.width * flat.height + SPARE_BYTES
+        or (image.format == "PNG" and not _sound_png(data))
+    ):
+        data = _png(flat)
     size = struct.pack("<II", *flat.size)
     digest = hashlib.blake2b(size + flat.tobytes(), digest_size=16).digest()
     return CheckedImage(data, flat.width, flat.height, digest)
+
+
+def _upright(image: Image.Image) -> Image.Image | None:
+    """The image turned as its EXIF says; itself where there is nothing to turn.
+
+    None where the EXIF is damaged: the pixels stay as they are, and the EXIF must go.
+    """
+    try:
+        if image.getexif().get(_ORIENTATION) not in _TURNED:
+            return image
+        return ImageOps.exif_transpose(image)
+    except _DECODE_ERRORS:
+        return None
 
 
 def _flattened(image: Image.Image) -> tuple[Image.Image, bool]:
@@ -115,3 +178,35 @@ def _flattened(image: Image.Image) -> tuple[Image.Image, bool]:
         narrow = image.convert("I").point(lambda value: value * (1 / 256))
         return narrow.convert("L").convert("RGB"), True
     return image.convert("RGB"), image.mode not in _PLAIN_MODES
+
+
+def _png(flat: Image.Image) -> bytes:
+    # What came with the old file describes other pixels: a CMYK profile, the rotation undone.
+    flat.info.clear()
+    out = io.BytesIO()
+    flat.save(out, format="PNG")
+    return out.getvalue()
+
+
+def _sound_png(data: bytes) -> bool:
+    """Whether every checksum is right and IEND is the end: Pillow reads on where others refuse."""
+    for name, body, checksum, end in _png_chunks(data):
+        if zlib.crc32(body, zlib.crc32(name)) != checksum:
+            return False
+        if name == b"IEND":
+            return end == len(data)
+    return False
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, int, int]]:
+    """Name, contents, checksum and end of each whole chunk."""
+    view = memoryview(data)
+    start = len(_PNG_MAGIC)
+    while start + 12 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, start)
+        end = start + 12 + length
+        if end > len(data):
+            return
+        (checksum,) = struct.unpack_from(">I", data, end - 4)
+        yield name, view[start + 8 : end - 4], checksum, end
+        start = end

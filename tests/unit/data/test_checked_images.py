@@ -7,6 +7,7 @@ import zlib
 import pytest
 from drawn import figure
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from visual_r1.data.images import MAX_PIXELS, BadImage, check_image
 
@@ -21,6 +22,23 @@ def opened(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data))
 
 
+def turn(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+def texts(key: str, value: str, zip: bool = False) -> PngInfo:
+    info = PngInfo()
+    info.add_text(key, value, zip=zip)
+    return info
+
+
+def flipped(data: bytes, place: int) -> bytes:
+    """The same with the bits of one byte turned over."""
+    return data[:place] + bytes([data[place] ^ 255]) + data[place + 1 :]
+
+
 KEPT = {
     "rgb png": figure(),
     "gray png": figure(mode="L"),
@@ -31,6 +49,12 @@ KEPT = {
     "jpeg": figure(kind="JPEG"),
     "gray jpeg": figure(mode="L", kind="JPEG"),
     "upright exif": figure(kind="JPEG", exif=Image.Exif()),
+    "a turn that EXIF does not know": figure(kind="JPEG", exif=turn(9)),
+    "a picture with a preview behind it": figure(
+        kind="MPO", save_all=True, append_images=[Image.new("RGB", (30, 20))]
+    ),
+    "a colour profile": figure(icc_profile=b"whatever" * 40),
+    "some text": figure(pnginfo=texts("made by", "hand" * 20_000)),
 }
 
 
@@ -41,12 +65,6 @@ def test_what_needs_no_change_is_kept_byte_for_byte(data: bytes) -> None:
     assert (checked.width, checked.height) == (120, 90)
 
 
-def rotated() -> bytes:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return figure(kind="JPEG", exif=exif)
-
-
 MENDED = {
     "webp": (figure(kind="WEBP", lossless=True), (120, 90)),
     "gif": (figure(kind="GIF"), (120, 90)),
@@ -54,7 +72,20 @@ MENDED = {
     "tiff": (figure(kind="TIFF"), (120, 90)),
     "cmyk jpeg": (figure(mode="CMYK", kind="JPEG"), (120, 90)),
     "16 bit png": (encoded(Image.new("I;16", (120, 90), 0xFFFF)), (120, 90)),
-    "turned by exif": (rotated(), (90, 120)),
+    "16 bit tiff": (encoded(Image.new("I;16", (120, 90), 0xFFFF), "TIFF"), (120, 90)),
+    "jpeg 2000": (figure(kind="JPEG2000"), (120, 90)),
+    "ppm": (figure(kind="PPM"), (120, 90)),
+    "lab tiff": (encoded(Image.new("LAB", (120, 90), (255, 128, 128)), "TIFF"), (120, 90)),
+    "cmyk with its profile": (figure(mode="CMYK", kind="JPEG", icc_profile=b"ink" * 99), (120, 90)),
+    "turned by exif": (figure(kind="JPEG", exif=turn(6)), (90, 120)),
+    "a png turned by exif": (figure(exif=turn(8)), (90, 120)),
+    "mirrored": (figure(kind="JPEG", exif=turn(2)), (120, 90)),
+    "damaged exif": (figure(exif=b"Exif\0\0garbage"), (120, 90)),
+    "a wrong checksum over the pixels": (flipped(figure(), -16), (120, 90)),
+    "no end": (figure()[:-12], (120, 90)),
+    "something behind the end": (figure() + b"PK\x03\x04 an archive", (120, 90)),
+    "more text than picture": (figure(pnginfo=texts("novel", "x" * 900_000)), (120, 90)),
+    "a megabyte behind a jpeg": (figure(kind="JPEG") + bytes(2**20), (120, 90)),
 }
 
 
@@ -62,10 +93,12 @@ MENDED = {
 def test_what_can_be_mended_becomes_a_png(data: bytes, size: tuple[int, int]) -> None:
     checked = check_image(data)
     image = opened(checked.data)
+    assert checked.data != data and len(checked.data) < 20_000
     assert (image.format, image.mode, image.size) == ("PNG", "RGB", size)
     assert image.getpixel((0, 0)) >= (250, 250, 250)
     assert check_image(checked.data).data == checked.data
     assert check_image(checked.data).pixels == checked.pixels
+    assert not image.info, "a profile or text that belongs to the old file"
 
 
 def test_transparency_goes_over_white() -> None:
@@ -114,7 +147,7 @@ BAD = {
     "bomb": (bomb(), f"more than {MAX_PIXELS}"),
     "large": (encoded(Image.new("1", (9000, 8000))), f"more than {MAX_PIXELS}"),
     "one pixel": (encoded(Image.new("RGB", (1, 1))), "8 a side"),
-    "thin": (encoded(Image.new("RGB", (8, 4000))), "longer than"),
+    "thin": (encoded(Image.new("RGB", (8, 4000))), "one side over 200 times"),
     "animated gif": (animation(), "animated"),
     "animated png": (
         encoded(
@@ -124,8 +157,32 @@ BAD = {
         ),
         "animated",
     ),
-    "pdf": (b"%PDF-1.4\n%\xe2\xe3", "does not decode"),
-    "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "does not decode"),
+    **{
+        f"animated {kind.lower()}": (
+            encoded(
+                Image.new("RGB", (40, 40)),
+                kind,
+                save_all=True,
+                append_images=[Image.new("RGB", (40, 40), "red")],
+            ),
+            "animated or has several pages",
+        )
+        for kind in ("WEBP", "TIFF")
+    },
+    "pdf": (b"%PDF-1.4\n%\xe2\xe3", "it is a PDF: convert it"),
+    "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "it is an SVG drawing"),
+    "html under a byte order mark": (b"\xef\xbb\xbf<html>", "it is a web page"),
+    "a git lfs pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha", "git lfs pull"),
+    "postscript, which would start a program": (figure(kind="EPS"), "it is PostScript"),
+    "floating point": (encoded(Image.new("F", (40, 40)), "TIFF"), "floating-point"),
+    "a text bomb": (figure(pnginfo=texts("a", "x" * 9_000_000, zip=True)), "too large"),
+    "damaged pixels": (flipped(figure(), -40), "does not decode"),
+    "a damaged header": (flipped(figure(), 29), "does not decode"),
+    **{
+        f"truncated {kind.lower()}": (figure(kind=kind)[:-70], "does not decode")
+        for kind in ("GIF", "BMP", "TIFF", "WEBP", "JPEG2000")
+    },
+    "noise": (bytes(range(256)) * 4, "no format that is known here"),
 }
 
 
