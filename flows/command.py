@@ -26,8 +26,9 @@ def run_as_command(
     check: Callable[[RunConfig], object] | None = None,
     *,
     needs_server: bool = True,
+    load: Callable[[Sequence[str] | None], RunConfig] = load_config,
 ) -> int:
-    """Run `flow` with the configuration of the command line; the exit status.
+    """Run `flow` with the configuration of the command line, as `load` reads it; the exit status.
 
     What is wrong with the configuration, the run's folder or the server is found before Prefect
     starts, and the embedded engine loads while it does. `check` looks at what is in the run's
@@ -37,7 +38,7 @@ def run_as_command(
     console = terminal()
     _show_warnings(console)
     try:
-        config = load_config(arguments)
+        config = load(arguments)
         if note := unused_key_note(config, os.environ):
             console.print(f"[yellow]note[/]: {note}", soft_wrap=True)
         require_sound(config)

@@ -21,6 +21,9 @@ COMMANDS = {
         "run",
         "serve the embedded Tinker engine to any program on this machine",
     ),
+    "resume": Command(
+        "flows.resume", "main", "go on with a run by its folder, or prove that it can be replayed"
+    ),
 }
 
 

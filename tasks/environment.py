@@ -17,13 +17,14 @@ from visual_r1.errors import ConfigError
 PROBE_SECONDS = 2.5  # for connecting and for reading, one after the other
 
 
-def settle_prefect() -> None:
+def settle_prefect(output_dir: Path | None = None) -> None:
     """Give Prefect a home of its own under `.visual-r1/`, and keep it quiet and private.
 
+    That folder is in `output_dir`, by default in the one that the command line names.
     The home matters: an older Prefect fails on the database of a newer one. With `PREFECT_API_URL`
     set, the server is somebody else's, and its home and settings are left alone.
     """
-    state_dir = _output_dir() / ".visual-r1"
+    state_dir = (output_dir or _output_dir()).absolute() / ".visual-r1"
     defaults = {
         "PREFECT_LOCAL_STORAGE_PATH": str(state_dir / "results"),
         "DO_NOT_TRACK": "1",
@@ -37,12 +38,13 @@ def settle_prefect() -> None:
             "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
             "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
         }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    if "PREFECT_HOME" in defaults:
         # Prefect warns about each folder above its home that is missing.
         # Where it cannot be made, the command itself says so a moment later.
         with contextlib.suppress(OSError):
-            (state_dir / "prefect").mkdir(parents=True, exist_ok=True)
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
+            Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
 
 
 def require_prefect_server(environ: Mapping[str, str] = os.environ) -> None:

@@ -17,6 +17,7 @@ import tinker
 from tinker.lib.base_url import resolve_base_url  # pyright: ignore[reportMissingTypeStubs]
 
 from visual_r1.config import RunConfig
+from visual_r1.engine.fingerprints import tensor_fingerprints
 from visual_r1.engine.launch import RunningEngine, StartingEngine, begin_engine
 from visual_r1.errors import (
     BackendError,
@@ -229,6 +230,15 @@ class Backend:
             raise BackendError(
                 f"The server gives no sampler of {sampler_path or base_model}: {error}."
             ) from error
+
+    def tensor_fingerprints(self, path: str) -> dict[str, str]:
+        """A digest of each tensor of a saved state, read from the embedded engine's home.
+
+        Raises `BackendError` on any other server: a state there is not for reading.
+        """
+        if self.kind != "embedded":
+            raise BackendError(f"A {self.kind} server does not show what is in {path}.")
+        return tensor_fingerprints(self._home, path)
 
     def disconnect(self, status: Literal["success", "errored"] = "success") -> None:
         """End the session, so that the server can let go of its models; `connect` opens another."""

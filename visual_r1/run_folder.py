@@ -35,7 +35,7 @@ def open_run_folder(config: RunConfig) -> Generator[Path]:
             f"could not make the run folder {run_dir}: {error.strerror or error}. "
             "Choose another place with --output-dir."
         ) from error
-    with _only_process(run_dir):
+    with only_process(run_dir):
         require_same_config(run_dir, config)
         write_json(run_dir / CONFIG_FILE, without_secrets(config))
         yield run_dir
@@ -80,6 +80,28 @@ def read_config(run_dir: Path) -> RunConfig | None:
         ) from error
 
 
+def config_of_run(run_dir: Path, steps: int | None = None) -> RunConfig:
+    """The configuration to go on with in `run_dir`, wherever the folder has been moved to.
+
+    `steps` asks for more steps than the run was started with. Raises `RunError` where the folder
+    holds no run.
+    """
+    stored = read_config(run_dir)
+    if stored is None or run_dir.absolute().parent.name != "runs":
+        raise RunError(
+            f"{run_dir} is no run's folder: it should be one of those under runs/, with a "
+            f"{CONFIG_FILE} in it."
+        )
+    wanted = {"resume_from_step": None} | ({} if steps is None else {"steps": steps})
+    return stored.model_copy(
+        update={
+            "output_dir": run_dir.absolute().parents[1],
+            "run": stored.run.model_copy(update={"name": run_dir.absolute().name}),
+            "train": stored.train.model_copy(update=wanted),
+        }
+    )
+
+
 def without_secrets(config: RunConfig) -> dict[str, Any]:
     """The resolved configuration, JSON-able; a password in the server's URL is left out."""
     values = config.model_dump(mode="json")
@@ -92,7 +114,8 @@ def without_secrets(config: RunConfig) -> dict[str, Any]:
 
 
 @contextmanager
-def _only_process(run_dir: Path) -> Generator[None]:
+def only_process(run_dir: Path) -> Generator[None]:
+    """Hold the run's folder for this process alone; raises `RunError` where another has it."""
     owner = run_dir / ".owner"
     lock = FileLock(run_dir / ".lock")
     try:

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 from collections.abc import Generator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from visual_r1.models import model_path
 from visual_r1.progress import Silent
 from visual_r1.rl.chunk import train_chunk
 from visual_r1.rl.journal import Journal
+from visual_r1.rl.proof import Proof, prove
 from visual_r1.rl.resume import resume_point
 from visual_r1.run_folder import open_run_folder
 
@@ -72,9 +74,19 @@ class Trained:
         wanted = self.config.model_copy(update={"train": train})
         return resume_point(wanted, self.backend, self.dataset, self.run_dir)
 
+    def prove(self) -> Proof:
+        return prove(self.config, self.backend, self.dataset, self.run_dir, Silent())
+
+    def rewrite_ledger(self, rows: list[LedgerRow]) -> None:
+        self.ledger.path.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
+
     def delete_state(self, row: LedgerRow) -> None:
         deletion = self.backend.rest.delete_checkpoint_from_tinker_path(row.state_path)
         deletion.result(timeout=30)
+
+    def stored_checkpoints(self) -> set[str]:
+        listed = self.backend.rest.list_user_checkpoints(limit=1000).result(timeout=30)
+        return {checkpoint.tinker_path for checkpoint in listed.checkpoints}
 
     @property
     def metric_steps(self) -> list[int]:
@@ -229,6 +241,47 @@ def test_a_run_that_learnt_nothing_says_so(
     made = export(run.config, run.backend, run.run_dir, last, Silent())
     assert not made.trained
     assert json.loads((run.run_dir / "export" / "export.json").read_text())["trained"] is False
+
+
+def test_the_last_chunk_again_gives_the_same_bits_and_leaves_no_trace(untouched: Trained) -> None:
+    files = sorted(path for path in untouched.run_dir.rglob("*") if path.is_file())
+    stored = untouched.stored_checkpoints()
+    proof = untouched.prove()
+    assert proof.holds
+    assert (proof.first, proof.end) == (2, 3)
+    assert proof.tensors > 100  # LoRA weights, both of Adam's moments, and its step count
+    assert sorted(path for path in untouched.run_dir.rglob("*") if path.is_file()) == files
+    assert untouched.stored_checkpoints() == stored
+
+
+def test_a_replay_from_other_weights_is_found_out(trained: Trained) -> None:
+    first, second, third = trained.ledger.rows()
+    trained.rewrite_ledger([first, replace(second, state_path=first.state_path), third])
+    proof = trained.prove()
+    assert not proof.holds
+    assert any(name.startswith("adam.second_moment.") for name in proof.differing)
+    assert "step 2 loss" in proof.metrics
+    assert proof.rollouts == (2,)
+
+
+def test_metrics_that_were_changed_are_found_out(trained: Trained) -> None:
+    path = trained.run_dir / "metrics.jsonl"
+    *before, last = path.read_text().splitlines()
+    changed = json.loads(last) | {"reward_mean": 0.5}
+    path.write_text("\n".join([*before, json.dumps(changed)]) + "\n")
+    assert trained.prove().metrics == ("step 2 reward_mean",)
+
+
+def test_what_cannot_be_proved_is_said(trained: Trained) -> None:
+    first, second, _ = trained.ledger.rows()
+    trained.delete_state(second)
+    with pytest.raises(RunError, match=r"step 2 .* has gone"):
+        trained.prove()
+    trained.rewrite_ledger([])
+    with pytest.raises(RunError, match="no checkpoint yet"):
+        trained.prove()
+    trained.rewrite_ledger([first])
+    assert trained.prove().first == 0
 
 
 def test_other_data_under_the_same_ledger_is_refused(untouched: Trained) -> None:

@@ -1,0 +1,115 @@
+"""Go on with a run by its folder alone; `--prove` replays its last chunk and compares the bits.
+
+visual-r1 resume runs/quickstart-0a1b2c3d              # the same as the command it came from
+visual-r1 resume runs/quickstart-0a1b2c3d --steps 80   # and further
+visual-r1 resume runs/quickstart-0a1b2c3d --prove      # exit status 2 where something differs
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from flows.first_look import show_error, terminal
+from tasks.environment import settle_prefect
+from visual_r1.backend import open_backend
+from visual_r1.config import RunConfig
+from visual_r1.data.dataset import prepare
+from visual_r1.errors import VisualR1Error
+from visual_r1.progress import open_progress
+from visual_r1.rl.proof import Proof, prove
+from visual_r1.run_folder import config_of_run, only_process
+
+DIFFERS = 2
+_MOST_NAMES = 5
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Resume or prove the run that `arguments` name; the exit status."""
+    chosen = _parser().parse_args(arguments)
+    try:
+        config = config_of_run(chosen.run, chosen.steps)
+        if chosen.prove:
+            return prove_run(config)
+    except VisualR1Error as error:
+        show_error(terminal(), error)
+        return 1
+    return _resume(config)
+
+
+def prove_run(config: RunConfig) -> int:
+    """Say whether the run's last chunk, trained again, gives the same bits; 0, or 2 where not."""
+    with (
+        only_process(config.run_dir),
+        open_backend(config) as backend,
+        open_progress() as progress,
+    ):
+        dataset = prepare(config.data, config.output_dir, progress)
+        proof = prove(config, backend, dataset, config.run_dir, progress)
+    show(proof, Console(emoji=False))
+    return 0 if proof.holds else DIFFERS
+
+
+def show(proof: Proof, console: Console) -> None:
+    """The verdict in words: what was compared, and the first few things that differ."""
+    what = f"steps {proof.first} to {proof.end - 1}"
+    if proof.holds:
+        console.print(
+            f"[green]proved[/]: {what} trained again give the same bits: {proof.tensors} tensors "
+            "of weights and optimizer, every metric, every rollout.",
+            soft_wrap=True,
+        )
+        return
+    console.print(f"[bold red]not the same[/]: {what} trained again differ.", soft_wrap=True)
+    for name, found in (
+        ("tensors", proof.differing),
+        ("metrics", proof.metrics),
+        ("rollouts of steps", tuple(map(str, proof.rollouts))),
+    ):
+        if found:
+            more = f" and {len(found) - _MOST_NAMES} more" if len(found) > _MOST_NAMES else ""
+            console.print(f"  {name}: {', '.join(found[:_MOST_NAMES])}{more}", soft_wrap=True)
+    console.print(
+        "Results depend on the number of engine threads, on torch's version and on the processor: "
+        "was one of them another then?",
+        soft_wrap=True,
+    )
+
+
+def _resume(config: RunConfig) -> int:
+    settle_prefect(config.output_dir)
+    from flows.command import run_as_command
+    from flows.train_flow import train
+    from visual_r1.rl.resume import require_goal
+
+    return run_as_command(train, check=require_goal, load=lambda _: config)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="visual-r1 resume",
+        description="Go on with a run by its folder.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("run", type=Path, help="the run's folder, such as runs/quickstart-0a1b2c3d")
+    parser.add_argument(
+        "--steps", type=_count, help="steps in all (default: as the run was started)"
+    )
+    parser.add_argument(
+        "--prove",
+        action="store_true",
+        help="train the last chunk again, and say whether weights, metrics and rollouts agree",
+    )
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of steps")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

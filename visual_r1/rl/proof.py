@@ -1,0 +1,154 @@
+"""The proof that a resumed run is the run: the last chunk again, compared bit for bit.
+
+The last chunk is trained once more from the checkpoint before it, in a folder of its own, and what
+comes out is compared with what the run has: weights and optimizer state tensor by tensor, metrics
+row by row (but for the seconds), rollouts sample by sample.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from visual_r1.backend import Backend
+from visual_r1.config import RunConfig
+from visual_r1.data.dataset import Dataset
+from visual_r1.errors import RunError
+from visual_r1.ledger import Ledger, LedgerRow
+from visual_r1.progress import Progress
+from visual_r1.remote import CONTROL_LIMIT_S, checkpoint_exists, wait
+from visual_r1.rl.chunk import train_chunk
+from visual_r1.rl.journal import Journal, read_rollouts
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What the replay of steps `first` to `end` - 1 gave.
+
+    `tensors` counts what was compared (weights, Adam's moments, step count); `differing` names the
+    tensors, `metrics` the "step 12 loss" values, `rollouts` the steps that are not the same.
+    """
+
+    first: int
+    end: int
+    tensors: int
+    differing: tuple[str, ...]
+    metrics: tuple[str, ...]
+    rollouts: tuple[int, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether everything agrees, to the last bit."""
+        return not (self.differing or self.metrics or self.rollouts)
+
+
+def prove(
+    config: RunConfig, backend: Backend, dataset: Dataset, run_dir: Path, progress: Progress
+) -> Proof:
+    """Replay from the last checkpoint but one to the last; the run itself is not touched.
+
+    Raises `RunError` where the run has no checkpoint, where the one to start from has gone, and on
+    a server that does not promise the same bits (all but the embedded engine).
+    """
+    if backend.kind != "embedded":
+        raise RunError(
+            "--prove compares bits, which the embedded engine alone promises; this run is on a "
+            f"{backend.kind} server."
+        )
+    ledger = Ledger(run_dir)
+    ledger.require_same_origin(dataset_digest=dataset.digest, backend=backend.kind)
+    start, end = _last_chunk(ledger, run_dir)
+    for row in (start, end):
+        if row is not None and not checkpoint_exists(backend.rest, row.state_path, backend.check):
+            raise RunError(
+                f"The checkpoint of step {row.step} ({row.state_path}) has gone, so the steps to "
+                f"{end.step} cannot be replayed; go on with the run and prove its next chunk."
+            )
+    scratch = Path(tempfile.mkdtemp(prefix=".proof-", dir=run_dir))
+    try:
+        again = _replayed(config, backend, dataset, scratch, start, end, progress)
+        try:
+            before = backend.tensor_fingerprints(end.state_path)
+            after = backend.tensor_fingerprints(again.state_path)
+        finally:
+            _delete(backend, again)
+        first = start.step if start else 0
+        return Proof(
+            first=first,
+            end=end.step,
+            tensors=len(before),
+            differing=_differing(before, after),
+            metrics=_differing_metrics(run_dir, scratch, first, end.step),
+            rollouts=_differing_rollouts(run_dir, scratch, first, end.step),
+        )
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _last_chunk(ledger: Ledger, run_dir: Path) -> tuple[LedgerRow | None, LedgerRow]:
+    """The checkpoints around the last chunk; it starts from None where it was the only one."""
+    rows = ledger.rows()
+    if not rows:
+        raise RunError(f"{run_dir} has no checkpoint yet: there is nothing to prove.")
+    return (rows[-2] if len(rows) > 1 else None), rows[-1]
+
+
+def _replayed(
+    config: RunConfig,
+    backend: Backend,
+    dataset: Dataset,
+    scratch: Path,
+    start: LedgerRow | None,
+    end: LedgerRow,
+    progress: Progress,
+) -> LedgerRow:
+    steps = config.train.model_copy(update={"steps": end.step, "resume_from_step": None})
+    upto = config.model_copy(update={"train": steps})
+    return train_chunk(upto, backend, dataset, scratch, start, progress)
+
+
+def _delete(backend: Backend, row: LedgerRow) -> None:
+    for path in (row.state_path, row.sampler_path):
+        deletion = backend.rest.delete_checkpoint_from_tinker_path(path)
+        wait(deletion, f"deleting {path}", CONTROL_LIMIT_S, backend.check)
+
+
+def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
+    names = sorted({*before, *after})
+    return tuple(name for name in names if before.get(name) != after.get(name))
+
+
+def _differing_metrics(run_dir: Path, scratch: Path, first: int, end: int) -> tuple[str, ...]:
+    before, after = (
+        {row["step"]: _without_seconds(row) for row in Journal(folder).rows()}
+        for folder in (run_dir, scratch)
+    )
+    return tuple(
+        f"step {step} {name}"
+        for step in range(first, end)
+        for name in _differing(before.get(step, {}), after.get(step, {}))
+    )
+
+
+def _without_seconds(row: Mapping[str, Any]) -> dict[str, str]:
+    """The row as text, so that NaN agrees with itself."""
+    return {
+        name: json.dumps(value) for name, value in row.items() if not name.startswith("seconds_")
+    }
+
+
+def _differing_rollouts(run_dir: Path, scratch: Path, first: int, end: int) -> tuple[int, ...]:
+    before, after = (_rollouts_by_step(folder) for folder in (run_dir, scratch))
+    return tuple(step for step in range(first, end) if before.get(step) != after.get(step))
+
+
+def _rollouts_by_step(run_dir: Path) -> dict[int, list[str]]:
+    found: dict[int, list[str]] = {}
+    for path in sorted(Journal(run_dir).rollouts_dir.glob("chunk-*.parquet")):
+        rows: Sequence[Mapping[str, Any]] = read_rollouts(path).to_pylist()
+        for row in rows:
+            found.setdefault(row["step"], []).append(json.dumps(row, sort_keys=True))
+    return found
