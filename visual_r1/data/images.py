@@ -14,6 +14,8 @@ from functools import cache
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from visual_r1.data.fingerprint import Look, look_of
+
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 8
@@ -68,12 +70,13 @@ class BadImage(Exception):
 
 @dataclass(frozen=True, slots=True)
 class CheckedImage:
-    """An encoded PNG or JPEG that decodes, and a digest of its pixels."""
+    """An encoded PNG or JPEG that decodes, a digest of its pixels, and what it looks like."""
 
     data: bytes
     width: int
     height: int
     pixels: bytes
+    look: Look
 
 
 def check_image(data: bytes) -> CheckedImage:
@@ -150,7 +153,7 @@ def _mended(image: Image.Image, data: bytes) -> CheckedImage:
         data = _png(flat)
     size = struct.pack("<II", *flat.size)
     digest = hashlib.blake2b(size + flat.tobytes(), digest_size=16).digest()
-    return CheckedImage(data, flat.width, flat.height, digest)
+    return CheckedImage(data, flat.width, flat.height, digest, look_of(flat))
 
 
 def _upright(image: Image.Image) -> Image.Image | None:

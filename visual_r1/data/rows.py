@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from visual_r1.data.images import BadImage, check_image
+from visual_r1.data.fingerprint import Look
+from visual_r1.data.images import BadImage, CheckedImage, check_image
 from visual_r1.data.problem import IMAGE_MARKER, Problem
 from visual_r1.grading import grade_answer
 
@@ -36,10 +37,11 @@ class SourceRow:
 
 @dataclass(frozen=True, slots=True)
 class CheckedRow:
-    """A problem that passed, with digests of its images' pixels for finding duplicates."""
+    """A problem that passed, with what finds duplicates: its images' pixel digests and looks."""
 
     problem: Problem
     pixels: tuple[bytes, ...]
+    looks: tuple[Look, ...]
 
 
 class BadRow(Exception):
@@ -65,14 +67,15 @@ def check_row(row: SourceRow) -> CheckedRow:
     return CheckedRow(
         Problem(
             id=row.id.strip(),
-            images=tuple(data for data, _ in images),
+            images=tuple(image.data for image in images),
             problem=text,
             answer=answer,
             choices=row.choices,
             source=row.source,
             meta=row.meta,
         ),
-        tuple(pixels for _, pixels in images),
+        tuple(image.pixels for image in images),
+        tuple(image.look for image in images),
     )
 
 
@@ -102,11 +105,10 @@ def _with_markers(text: str, images: int) -> str:
     return text
 
 
-def _image(data: bytes | None, number: int) -> tuple[bytes, bytes]:
+def _image(data: bytes | None, number: int) -> CheckedImage:
     if data is None:
         raise BadRow(f"image {number} is missing")
     try:
-        checked = check_image(data)
+        return check_image(data)
     except BadImage as error:
         raise BadRow(str(error) if number == 1 else f"image {number}: {error}") from error
-    return checked.data, checked.pixels
