@@ -23,6 +23,7 @@ NOT_IDENTITY: dict[str, set[str] | bool] = {
     "output_dir": True,
     "run": True,
     "logging": True,
+    "data": {"max_rejected_share"},
     "backend": {"server", "base_url", "engine_home", "checkpoint_ttl_seconds"},
     "train": {"steps", "resume_from_step"},
 }
@@ -81,7 +82,11 @@ class ModelSection(Section):
 class DataSection(Section):
     source: str = Field(
         default="hiyouga/geometry3k",
-        description="procedural, a hub id, a folder in the Inter-GPS layout, or a Parquet folder.",
+        description="procedural, a hub id, or a folder or file: Parquet, JSONL, images with "
+        "metadata, the Inter-GPS layout.",
+    )
+    max_rejected_share: float = Field(
+        default=0.2, ge=0, le=1, description="Stop where more of the rows are bad."
     )
     seed: int = Field(
         default=0, description="Seed of the procedural problems and of a split by hash."

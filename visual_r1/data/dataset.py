@@ -10,7 +10,7 @@ from filelock import FileLock
 
 from visual_r1.config import DataSection
 from visual_r1.data.manifest import FORMAT_VERSION, read_manifest
-from visual_r1.data.preparation import build
+from visual_r1.data.preparation import REJECTED_FILE, build
 from visual_r1.data.sources import SPLITS, Source, Split, open_source
 from visual_r1.data.stored import StoredProblems
 from visual_r1.errors import DataError, StorageError
@@ -95,8 +95,16 @@ def _build_beside(
         if leftover.exists():
             shutil.rmtree(leftover)
     partial.mkdir()
+    listed = folder.with_name(f"{folder.name}-{REJECTED_FILE}")
+    listed.unlink(missing_ok=True)
     try:
-        build(source, data, partial, digest, progress)
+        try:
+            build(source, data, partial, digest, progress, listed)
+        except DataError:
+            # What is wrong with the rows outlives the folder that did not come about.
+            if (partial / REJECTED_FILE).exists():
+                (partial / REJECTED_FILE).replace(listed)
+            raise
         if folder.exists():
             folder.rename(damaged)
         partial.rename(folder)
@@ -107,7 +115,7 @@ def _build_beside(
 
 
 def _digest(data: DataSection, source: Source) -> str:
-    settings = data.model_dump(mode="json", exclude={"source"})
+    settings = data.model_dump(mode="json", exclude={"source", "max_rejected_share"})
     return digest_of([FORMAT_VERSION, source.slug, source.fingerprint, settings])
 
 

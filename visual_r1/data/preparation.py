@@ -13,6 +13,7 @@ from pathlib import Path
 
 from visual_r1.config import DataSection
 from visual_r1.data.manifest import FORMAT_VERSION, Manifest, StoredFile
+from visual_r1.data.rejection import most_frequent, reason_kind, require_few_rejected
 from visual_r1.data.rows import BadRow, CheckedRow, SourceRow, check_row
 from visual_r1.data.shards import SplitWriter
 from visual_r1.data.sources import SPLITS, Source, Split
@@ -25,18 +26,28 @@ REJECTED_FILE = "rejected.parquet"
 # Where only train is there and it is this small, rows are checked before it is split, so that a
 # bad row cannot leave test empty.
 SMALL = 2000
-_REPORTED = 100
+# Up to here all rows are looked at, so that the reasons are counted in full.
+ENOUGH_FAULTS = 1000
+
+
+class _Duplicate(BadRow):
+    """Nothing is wrong with the row, but the problem is there already."""
 
 
 @dataclass
 class _Preparation:
-    """What one preparation has seen so far."""
+    """What one preparation has seen so far; `faults` are the reasons of rows that were bad."""
 
+    source: str
+    total: int
+    share: float
+    rejected_place: Path
     folder: Path
     progress: Progress
     rejected: GroupWriter
     counts: Counter[str] = field(default_factory=Counter[str])
     reasons: Counter[str] = field(default_factory=Counter[str])
+    faults: Counter[str] = field(default_factory=Counter[str])
     ids: set[int] = field(default_factory=set[int])
     contents: set[int] = field(default_factory=set[int])
 
@@ -48,7 +59,7 @@ class _Preparation:
                     writer.write(self._checked(split, row).problem)
                     self.counts[split] += 1
                 except BadRow as error:
-                    self._reject(split, row, str(error))
+                    self._reject(split, row, error)
                 self.progress.advance(1, rejected=self.counts["rejected"])
                 if limit is not None and self.counts[split] >= limit:
                     return
@@ -61,24 +72,40 @@ class _Preparation:
         question = " ".join(checked.problem.question.split()).casefold().encode()
         content = _short_hash(question, *checked.pixels)
         if split == "train" and content in self.contents:
-            raise BadRow("the same question with the same image came before")
+            raise _Duplicate("the same question with the same image came before")
         self.ids.add(name)
         self.contents.add(content)
         return checked
 
-    def _reject(self, split: Split, row: SourceRow, reason: str) -> None:
+    def _reject(self, split: Split, row: SourceRow, error: BadRow) -> None:
+        reason, kind = str(error), reason_kind(str(error))
         self.counts["rejected"] += 1
         self.rejected.write({"split": split, "row": row.place, "id": row.id, "reason": reason})
-        if reason in self.reasons or len(self.reasons) < _REPORTED:
-            self.reasons[reason] += 1
+        self.reasons[kind] += 1
+        if not isinstance(error, _Duplicate):
+            self.faults[kind] += 1
+            if self.faults.total() >= ENOUGH_FAULTS:
+                # However good the rows to come are, they cannot make up for it.
+                self.require_few_rejected(self.total)
+
+    def require_few_rejected(self, seen: int) -> None:
+        """Raise `DataError` where too many of the `seen` rows were bad."""
+        bad = self.faults.total()
+        require_few_rejected(self.source, bad, seen, self.share, self.faults, self.rejected_place)
 
 
 def build(
-    source: Source, data: DataSection, folder: Path, digest: str, progress: Progress
+    source: Source,
+    data: DataSection,
+    folder: Path,
+    digest: str,
+    progress: Progress,
+    rejected_place: Path,
 ) -> Manifest:
     """Write shards, `rejected.parquet` and, last, the manifest into the empty `folder`.
 
-    Raises `DataError` where no problem is left to train on.
+    Raises `DataError` where too many rows are bad or no problem is left to train on; its sentence
+    sends the user to `rejected_place`, where the caller puts `rejected.parquet` then.
     """
     limits: Mapping[Split, int | None] = {
         "train": data.train,
@@ -94,21 +121,33 @@ def build(
     splits = _split_rows(source, data.seed, sizes)
     progress.start("prepare", sum(_expected(sizes, limits).values()), "problems")
     rejected = GroupWriter(folder / REJECTED_FILE, REJECTED_SCHEMA)
-    work = _Preparation(folder, progress, rejected)
+    work = _Preparation(
+        source=data.source,
+        total=sum(sizes.values()),
+        share=data.max_rejected_share,
+        rejected_place=rejected_place,
+        folder=folder,
+        progress=progress,
+        rejected=rejected,
+    )
     try:
         for split in reversed(SPLITS):
             if split in splits:
                 work.write_split(split, splits[split](), limits[split])
+        work.require_few_rejected(work.counts.total())
+    except DataError:
+        rejected.close()
+        raise
     except BaseException:
         rejected.abandon()
         raise
     rejected.close()
     counts = {name: work.counts[name] for name in (*SPLITS, "rejected")}
     if not counts["train"]:
-        reason = work.reasons.most_common(1)
+        reasons = most_frequent(work.reasons)
         raise DataError(
             f"no problem of {data.source!r} can be used for training: {counts['rejected']} rows "
-            f"were rejected{f', most because {reason[0][0]}' if reason else ''}."
+            f"were rejected{f', {reasons}; see {rejected_place}' if reasons else ''}."
         )
     manifest = Manifest(
         format_version=FORMAT_VERSION,

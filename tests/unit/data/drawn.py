@@ -69,5 +69,5 @@ def write_parquet(path: Path, rows: Iterable[Mapping[str, Any]], schema: Any = N
     return path
 
 
-def read_rejected(folder: Path) -> list[dict[str, str]]:
-    return pq.read_table(folder / "rejected.parquet").to_pylist()
+def read_rejected(folder: Path, name: str = "rejected.parquet") -> list[dict[str, str]]:
+    return pq.read_table(folder / name).to_pylist()

@@ -107,7 +107,7 @@ def test_a_bad_row_cannot_leave_test_empty(tmp_path: Path) -> None:
     source = inter_gps(tmp_path / "geo", {"train": 4})
     (bad,) = prepared(source, tmp_path).problems("test")
     (source / "train" / bad.id / "img_diagram.png").write_bytes(b"")
-    dataset = prepared(source, tmp_path)
+    dataset = prepared(source, tmp_path, max_rejected_share=0.25)
     assert (dataset.counts["test"], dataset.counts["rejected"]) == (1, 1)
     assert dataset.counts["train"] == 2
 
@@ -251,7 +251,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
 
 def rejection(source: Path, out: Path) -> list[tuple[str, str]]:
     """What was rejected of a source whose other three rows are good."""
-    dataset = prepared(source, out)
+    dataset = prepared(source, out, max_rejected_share=1.0)
     rejected = read_rejected(dataset.folder)
     assert dataset.counts["rejected"] == len(rejected)
     assert dataset.counts["train"] + dataset.counts["test"] == 3
@@ -389,8 +389,8 @@ def test_sources_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train\.parquet cannot be read as Parquet"):
         prepared(tmp_path / "damaged", tmp_path)
     write_parquet(tmp_path / "bad" / "train.parquet", [hub_row(n, answer="") for n in range(3)])
-    with pytest.raises(DataError, match="3 rows were rejected, most because the answer is empty"):
-        prepared(tmp_path / "bad", tmp_path)
+    with pytest.raises(DataError, match="3 rows were rejected, 3 because the answer is empty; see"):
+        prepared(tmp_path / "bad", tmp_path, max_rejected_share=1.0)
     assert not [p for p in (tmp_path / "data").iterdir() if p.is_dir()]
 
 
