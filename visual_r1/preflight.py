@@ -4,6 +4,7 @@ from visual_r1.config import RunConfig
 from visual_r1.data.sources import open_source
 from visual_r1.prompts.templates import load_template
 from visual_r1.rl.losses import loss_of
+from visual_r1.rl.second_pass import require_scan
 
 
 def require_sound(config: RunConfig) -> None:
@@ -14,4 +15,5 @@ def require_sound(config: RunConfig) -> None:
     """
     loss_of(config.train)
     load_template(config.prompt.template)
+    require_scan(config)
     open_source(config.data)

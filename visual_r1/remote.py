@@ -6,9 +6,10 @@ short waits whether the server is still alive (the embedded engine's process, sa
 """
 
 import concurrent.futures
+import queue
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
 
 import tinker
 from tinker.lib.retryable_exception import (  # pyright: ignore[reportMissingTypeStubs]
@@ -19,6 +20,7 @@ from tinker.types import RequestErrorCategory
 from visual_r1.backend import detail_of
 from visual_r1.errors import BackendError, CredentialError, RequestRefused
 
+Key = TypeVar("Key")
 T = TypeVar("T")
 Watch = Callable[[], None]
 
@@ -70,36 +72,51 @@ def wait(
         raise described(error, what) from error
 
 
-def as_they_arrive(
-    futures: Sequence[tinker.APIFuture[T]],
-    what: str,
-    limit_s: float,
-    watch: Watch = nothing_to_watch,
-) -> Iterator[tuple[int, T | RequestRefused]]:
-    """Yield (index, result) in the order of arrival, until all have arrived.
+class Arrivals(Generic[Key, T]):
+    """Requests under way and their results in the order of arrival; more may be added meanwhile.
 
-    A refused request yields its `RequestRefused` in place of a result: it is data. Any other
-    failure raises `BackendError`, as does a pause of `limit_s` seconds in which nothing arrives.
-    Whatever is still pending when the iteration ends early is cancelled.
+        arrivals = Arrivals("sampling of step 3", SAMPLE_LIMIT_S, watch)
+        arrivals.add("first", future)
+        for key, result in arrivals:
+            ...  # may add what follows from the result
+
+    Iterating ends when nothing is under way. A refused request yields its `RequestRefused` in place
+    of a result: it is data. Any other failure raises `BackendError`, as does a pause of `limit_s`
+    seconds in which nothing arrives. `watch` is called about once a second while waiting, and
+    raises when the server has died. What is still pending when the iteration ends early is
+    cancelled.
     """
-    index_of = {future.future(): index for index, future in enumerate(futures)}
-    pending = set(index_of)
-    progress_at = time.monotonic()
-    try:
-        while pending:
-            done, pending = concurrent.futures.wait(
-                pending, timeout=_SLICE_S, return_when=concurrent.futures.FIRST_COMPLETED
-            )
-            for future in sorted(done, key=index_of.__getitem__):
-                progress_at = time.monotonic()
-                yield index_of[future], _result(future, what, watch)
-            if not done:
-                watch()
-                if time.monotonic() - progress_at > limit_s:
-                    raise BackendError(_late(what, limit_s))
-    finally:
-        for future in pending:
-            future.cancel()
+
+    def __init__(self, what: str, limit_s: float, watch: Watch = nothing_to_watch) -> None:
+        self._what, self._limit_s, self._watch = what, limit_s, watch
+        self._arrived: queue.SimpleQueue[concurrent.futures.Future[T]] = queue.SimpleQueue()
+        self._key_of: dict[concurrent.futures.Future[T], Key] = {}
+
+    def add(self, key: Key, future: tinker.APIFuture[T]) -> None:
+        """Wait for `future` too; its result comes with `key`."""
+        pending = future.future()
+        self._key_of[pending] = key
+        # A callback costs the same however many wait; `wait` on a set grows with the set.
+        pending.add_done_callback(self._arrived.put)
+
+    def __iter__(self) -> Iterator[tuple[Key, T | RequestRefused]]:
+        try:
+            while self._key_of:
+                future = self._next()
+                yield self._key_of.pop(future), _result(future, self._what, self._watch)
+        finally:
+            for pending in self._key_of:
+                pending.cancel()
+
+    def _next(self) -> "concurrent.futures.Future[T]":
+        deadline = time.monotonic() + self._limit_s
+        while True:
+            try:
+                return self._arrived.get(timeout=min(_SLICE_S, self._limit_s))
+            except queue.Empty:
+                self._watch()
+            if time.monotonic() > deadline:
+                raise BackendError(_late(self._what, self._limit_s))
 
 
 def _result(future: "concurrent.futures.Future[T]", what: str, watch: Watch) -> T | RequestRefused:

@@ -36,8 +36,8 @@ def test_defaults_are_the_origins_table(config: RunConfig) -> None:
 
 
 def test_every_preset_loads_and_is_another_run() -> None:
-    assert preset_names() == ["geometry3k", "quickstart", "seed"]
-    assert len({RunConfig(preset=name).digest() for name in preset_names()}) == 3
+    assert preset_names() == ["geometry3k", "quickstart", "seed", "vision_sr1"]
+    assert len({RunConfig(preset=name).digest() for name in preset_names()}) == 4
 
 
 def test_quickstart_runs_on_the_embedded_engine_whatever_is_set() -> None:

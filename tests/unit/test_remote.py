@@ -11,7 +11,7 @@ from tinker.lib.retryable_exception import RetryableException
 from tinker.types import RequestErrorCategory
 
 from visual_r1.errors import BackendError, CredentialError, EngineError, RequestRefused
-from visual_r1.remote import as_they_arrive, checkpoint_exists, wait
+from visual_r1.remote import Arrivals, checkpoint_exists, wait
 
 REQUEST = httpx.Request("POST", "http://127.0.0.1:1/api/v1/asample")
 
@@ -31,6 +31,15 @@ def ended(value: Any = None, error: BaseException | None = None) -> AwaitableCon
     else:
         future.set_exception(error)
     return AwaitableConcurrentFuture(future)
+
+
+def under_way(
+    *futures: "tinker.APIFuture[Any]", limit_s: float = 60, watch: Any = None
+) -> Arrivals[int, Any]:
+    arrivals: Arrivals[int, Any] = Arrivals("step 3", limit_s, *([watch] if watch else []))
+    for index, future in enumerate(futures):
+        arrivals.add(index, future)
+    return arrivals
 
 
 @pytest.mark.parametrize(
@@ -80,7 +89,7 @@ def test_waiting_ends_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BackendError, match="No answer to step 3"):
         wait(AwaitableConcurrentFuture(pending), "step 3", 0.05)
     with pytest.raises(BackendError, match="No answer to step 3"):
-        list(as_they_arrive([AwaitableConcurrentFuture(pending)], "step 3", 0.05))
+        list(under_way(AwaitableConcurrentFuture(pending), limit_s=0.05))
 
 
 def test_a_dead_engine_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,16 +102,14 @@ def test_a_dead_engine_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EngineError):
         wait(AwaitableConcurrentFuture(pending), "step 3", 60, died)
     with pytest.raises(EngineError):
-        list(as_they_arrive([AwaitableConcurrentFuture(pending)], "step 3", 60, died))
+        list(under_way(AwaitableConcurrentFuture(pending), watch=died))
     with pytest.raises(EngineError):
         wait(ended(error=tinker.APIConnectionError(request=REQUEST)), "step 3", 60, died)
 
 
 def test_results_come_in_the_order_of_arrival_and_refusals_are_data() -> None:
     futures: list[Future[str]] = [Future() for _ in range(3)]
-    arriving = as_they_arrive(
-        [AwaitableConcurrentFuture(future) for future in futures], "step 3", 60
-    )
+    arriving = iter(under_way(*(AwaitableConcurrentFuture(future) for future in futures)))
     futures[2].set_result("third")
     assert next(arriving) == (2, "third")
     futures[0].set_exception(failing(RequestErrorCategory.User))
@@ -113,11 +120,26 @@ def test_results_come_in_the_order_of_arrival_and_refusals_are_data() -> None:
     assert list(arriving) == [(1, "second")]
 
 
+def test_what_follows_from_a_result_is_waited_for_among_the_others() -> None:
+    slow: Future[str] = Future()
+    follow_up: Future[str] = Future()
+    arrivals = under_way(ended("first"), AwaitableConcurrentFuture(slow))
+    arriving = iter(arrivals)
+    assert next(arriving) == (0, "first")
+    arrivals.add(2, AwaitableConcurrentFuture(follow_up))
+    follow_up.set_result("second")
+    assert next(arriving) == (2, "second")  # while another first one is still under way
+    slow.set_result("late")
+    assert next(arriving) == (1, "late")
+    arrivals.add(3, ended("the last one's"))
+    assert list(arriving) == [(3, "the last one's")]
+
+
 def test_a_failure_of_the_server_cancels_what_is_pending() -> None:
     pending: Future[str] = Future()
     broken = ended(error=failing(RequestErrorCategory.Server))
     with pytest.raises(BackendError, match="failed at step 3"):
-        list(as_they_arrive([AwaitableConcurrentFuture(pending), broken], "step 3", 60))
+        list(under_way(AwaitableConcurrentFuture(pending), broken))
     assert pending.cancelled()
 
 

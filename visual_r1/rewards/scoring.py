@@ -78,19 +78,24 @@ def score(reward: RewardSection, sample: RewardInput) -> Scored:
 
     `reward = Σ weight_c · component_c`; every component is computed and kept, also at weight 0.
     """
-    verdict = grade(
-        opened(sample.response, sample.opens_think),
-        sample.problem.answer,
-        reward.rounding,
-        choices=_shown_choices(sample.problem),
-    )
+    verdict = verdict_of(reward, sample)
     components = {name: component(sample, verdict) for name, component in COMPONENTS.items()}
     weights: Mapping[str, float] = reward.model_dump(include=set(COMPONENTS))
     total = sum(weights[name] * value for name, value in components.items())
     return Scored(total, components, verdict)
 
 
-def _shown_choices(problem: Problem) -> Sequence[str]:
+def verdict_of(reward: RewardSection, sample: RewardInput) -> Grade:
+    """The grade of the sample's answer, under the configured rounding."""
+    return grade(
+        opened(sample.response, sample.opens_think),
+        sample.problem.answer,
+        reward.rounding,
+        choices=shown_choices(sample.problem),
+    )
+
+
+def shown_choices(problem: Problem) -> Sequence[str]:
     """The choices, where the problem shows them or its answer is a letter; else none.
 
     A letter guessed for choices that the model never saw must not be right one time in four.

@@ -27,10 +27,11 @@ def grpo(rewards_G: Sequence[float]) -> list[float]:
 
 
 def has_contrast(group: RolloutGroup) -> bool:
-    """Whether some samples of the group are right and others are not.
+    """Whether the samples of the group differ in (right with the image, right from the scan).
 
     It looks at correctness, never at the shaped reward: an all-wrong group whose samples differ
     in format alone would teach format at the cost of everything else. A grade that gave up counts
-    as not right.
+    as not right. Without a second pass, only being right with the image is left.
     """
-    return len({rollout.right for rollout in group.rollouts}) > 1
+    found = {(one.right, one.second is not None and one.second.right) for one in group.rollouts}
+    return len(found) > 1

@@ -170,13 +170,19 @@ def _run_steps(
         journal.append(result.metrics)
         results.append(result)
         progress.advance(1, **_means([result]))
-    progress.finish(", ".join(f"{name} {mean:.3f}" for name, mean in _means(results).items()))
+    progress.finish(
+        ", ".join(f"{name.replace('_', ' ')} {mean:.3f}" for name, mean in _means(results).items())
+    )
     return results
 
 
 def _means(results: Sequence[StepResult]) -> dict[str, float]:
-    """Reward and accuracy over the steps that have any."""
-    rewards = [r.metrics.reward_mean for r in results if r.metrics.reward_mean is not None]
-    accuracies = [r.metrics.accuracy for r in results if r.metrics.accuracy is not None]
-    named = {"reward": rewards, "accuracy": accuracies}
-    return {name: fmean(values) for name, values in named.items() if values}
+    """Reward, accuracy and accuracy from the scan alone, over the steps that have any."""
+    seconds = [r.metrics.second for r in results]
+    named = {
+        "reward": [r.metrics.reward_mean for r in results],
+        "accuracy": [r.metrics.accuracy for r in results],
+        "second_pass": [second.accuracy for second in seconds if second is not None],
+    }
+    present = {name: [v for v in values if v is not None] for name, values in named.items()}
+    return {name: fmean(values) for name, values in present.items() if values}

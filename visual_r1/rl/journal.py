@@ -120,7 +120,9 @@ def rollout_table(results: Sequence[StepResult]) -> Any:
     """A `pyarrow.Table` with a row a sample; `reward_<component>` holds the unweighted components.
 
     `outcome` says with and without which view the answer came (both, image_only, scan_only,
-    neither), and is null where there was no second pass.
+    neither), `second_verdict` what the second pass was (right, wrong, gave_up, no_scan, leak),
+    `scan_read` the masked scan, `second_response` the answer to it. They are null where there was
+    no second pass, or no scan, or nothing was asked.
     """
     rows = [
         _rollout_row(result.metrics.step, scored)
@@ -144,6 +146,9 @@ def rollout_table(results: Sequence[StepResult]) -> Any:
             ("reason", pa.string()),
             ("grader_version", pa.string()),
             ("outcome", pa.string()),
+            ("second_verdict", pa.string()),
+            ("scan_read", pa.string()),
+            ("second_response", pa.string()),
         ]
     )
     return pa.Table.from_pylist(rows, schema=schema)
@@ -161,7 +166,7 @@ def read_rollouts(path: Path, columns: Sequence[str] | None = None) -> Any:
 
 def _rollout_row(step: int, scored: ScoredRollout) -> Row:
     rollout = scored.rollout
-    grade = rollout.scored.grade
+    grade, second = rollout.scored.grade, rollout.second
     return {
         "step": step,
         "problem_id": rollout.problem_id,
@@ -176,7 +181,10 @@ def _rollout_row(step: int, scored: ScoredRollout) -> Row:
         "verdict": grade.verdict,
         "reason": grade.reason,
         "grader_version": str(grade.version),
-        "outcome": None,
+        "outcome": rollout.outcome,
+        "second_verdict": second.verdict if second else None,
+        "scan_read": second.scan.text if second and second.scan else None,
+        "second_response": second.response if second else None,
     }
 
 

@@ -1,7 +1,8 @@
 """Rollouts: G samples a problem, graded as they arrive, ordered by (group, sample)."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import tinker
 
@@ -11,8 +12,17 @@ from visual_r1.errors import BackendError, RequestRefused
 from visual_r1.hashing import stable_seed
 from visual_r1.models.processor import Processor
 from visual_r1.prompts.prompts import Prompter
-from visual_r1.remote import SAMPLE_LIMIT_S, Watch, as_they_arrive, nothing_to_watch
+from visual_r1.remote import SAMPLE_LIMIT_S, Arrivals, Watch, nothing_to_watch
 from visual_r1.rewards import RewardInput, Scored, score
+from visual_r1.rewards.masking import MaskedScan
+from visual_r1.rl.second_pass import (
+    Outcome,
+    ScanReader,
+    SecondPass,
+    open_reader,
+    outcome_of,
+    with_bonus,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +30,7 @@ class Rollout:
     """One sampled response: n tokens with their n log-probabilities under the sampler.
 
     `tokens` end with the stop token unless `stop_reason` is "length"; `response` is their text
-    without it.
+    without it. `second` is None where the run has no second pass; `scored` holds its bonus.
     """
 
     problem_id: str
@@ -31,11 +41,17 @@ class Rollout:
     response: str
     stop_reason: str
     scored: Scored
+    second: SecondPass | None = None
 
     @property
     def right(self) -> bool:
         """Whether the grader found the answer right; false also where it gave up."""
         return self.scored.grade.verdict == "right"
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """With and without which view the answer came; None without a second pass."""
+        return None if self.second is None else outcome_of(self.right, self.second.right)
 
     @property
     def truncated(self) -> bool:
@@ -47,8 +63,9 @@ class Rollout:
 class RolloutGroup:
     """The samples of one problem in one step.
 
-    `failed` counts samples that never came back; they are no part of `rollouts`, and `failure`
-    then holds the server's sentence.
+    `failed` counts samples that never came back, or whose second pass did not; they are no part of
+    `rollouts`, and `failure` then holds the server's sentence. `question_only` holds whether each
+    answer without image and scan was right, where the run asks for them.
     """
 
     problem: Problem
@@ -56,64 +73,181 @@ class RolloutGroup:
     rollouts: tuple[Rollout, ...]
     failed: int = 0
     failure: str = ""
+    question_only: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What it takes to ask the current weights for answers, and to grade them."""
+    """What it takes to ask the current weights for answers, and to grade them.
+
+    `reader` is there where the configuration asks for a second pass.
+    """
 
     prompter: Prompter
     processor: Processor
     config: RunConfig
     watch: Watch = nothing_to_watch
+    reader: ScanReader | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reader", open_reader(self.config, self.processor))
 
 
 def sample_groups(
-    sampler: tinker.SamplingClient,
-    policy: Policy,
-    problems: Sequence[Problem],
-    step: int,
-    on_rollout: Callable[[Rollout], None] | None = None,
+    sampler: tinker.SamplingClient, policy: Policy, problems: Sequence[Problem], step: int
 ) -> list[RolloutGroup]:
-    """Sample `train.group_size` responses to each of the step's problems.
+    """Sample `train.group_size` responses to each of the step's problems, and their second passes.
 
-    All prompts are requested at once; each is graded when it arrives, while the others are still
-    sampled. Seeds come from (train.seed, step, group, problem), so the result does not depend on
-    arrival. A prompt that the server refuses gives an empty group with its samples counted as
-    failed; raises `BackendError` when that is so for every prompt, and on any other failure.
+    All prompts are requested at once; each is graded when it arrives and its second passes are
+    requested then, while other first passes are still sampled. Seeds come from (train.seed, step,
+    group, problem, sample), so the result does not depend on arrival. A prompt that the server
+    refuses gives an empty group with its samples counted as failed; a second pass that it refuses
+    takes its sample out of the group, counted likewise. Raises `BackendError` when that leaves
+    nothing, and on any other failure.
     """
-    prompts = [policy.prompter.model_input(problem) for problem in problems]
-    futures = [
-        sampler.sample(
-            prompt,
-            num_samples=policy.config.train.group_size,
-            sampling_params=sampling_params(policy, step, group, problem),
-        )
-        for group, (problem, prompt) in enumerate(zip(problems, prompts, strict=True))
-    ]
-    groups: dict[int, RolloutGroup] = {}
-    what = f"sampling of step {step}"
-    for group, response in as_they_arrive(futures, what, SAMPLE_LIMIT_S, policy.watch):
-        problem, prompt = problems[group], prompts[group]
-        if isinstance(response, RequestRefused):
-            failed = policy.config.train.group_size
-            groups[group] = RolloutGroup(problem, prompt, (), failed, str(response))
-            continue
-        rollouts = tuple(
-            _graded(policy, problem, step, group, sample, sequence)
-            for sample, sequence in enumerate(response.sequences)
-        )
-        groups[group] = RolloutGroup(problem, prompt, rollouts)
-        for rollout in rollouts:
-            if on_rollout is not None:
-                on_rollout(rollout)
-    ordered = [groups[index] for index in range(len(problems))]
+    under_way = _UnderWay(sampler, policy, problems, step)
+    under_way.ask()
+    under_way.take_all()
+    ordered = [under_way.group(index) for index in range(len(problems))]
     if not any(group.rollouts for group in ordered):
         raise BackendError(
             f"All {len(ordered)} prompts of step {step} were refused; the first with: "
             f"{ordered[0].failure}"
         )
     return ordered
+
+
+_Pass = Literal["first", "second", "question_only"]
+_Key = tuple[_Pass, int, int]  # a pass, the group, and the sample (0 where it is all of them)
+
+
+class _UnderWay:
+    """The requests of one step and what has come back so far."""
+
+    def __init__(
+        self,
+        sampler: tinker.SamplingClient,
+        policy: Policy,
+        problems: Sequence[Problem],
+        step: int,
+    ) -> None:
+        self._sampler, self._policy, self._problems, self._step = sampler, policy, problems, step
+        self._prompts = [policy.prompter.model_input(problem) for problem in problems]
+        self._arrivals: Arrivals[_Key, tinker.SampleResponse] = Arrivals(
+            f"sampling of step {step}", SAMPLE_LIMIT_S, policy.watch
+        )
+        self._first: dict[int, tuple[Rollout, ...]] = {}
+        self._second: dict[tuple[int, int], SecondPass] = {}
+        self._read: dict[tuple[int, int], tuple[MaskedScan, tinker.ModelInput]] = {}
+        self._question_only: dict[int, tuple[bool, ...]] = {}
+        self._refused: dict[_Key, str] = {}
+
+    def ask(self) -> None:
+        """Request all first passes, and answers without image and scan where they are wanted."""
+        policy, reader = self._policy, self._policy.reader
+        size = policy.config.train.group_size
+        for group, (problem, prompt) in enumerate(zip(self._problems, self._prompts, strict=True)):
+            params = sampling_params(policy, self._step, group, problem)
+            self._ask(("first", group, 0), prompt, size, params)
+            if reader is not None and policy.config.second_pass.minus_question_only:
+                params = reader.question_params(self._step, group, problem)
+                self._ask(
+                    ("question_only", group, 0), reader.question_prompt(problem), size, params
+                )
+
+    def take_all(self) -> None:
+        """Wait until nothing is under way."""
+        for key, response in self._arrivals:
+            if isinstance(response, RequestRefused):
+                self._refused[key] = str(response)
+                continue
+            match key:
+                case ("first", group, _):
+                    self._take_first(group, response)
+                case ("second", group, sample):
+                    self._take_second(group, sample, response)
+                case ("question_only", group, _):
+                    self._take_question_only(group, response)
+
+    def group(self, index: int) -> RolloutGroup:
+        """The group as it ended."""
+        drawn = self._first.get(index, ())
+        failures = [why for (_, group, _), why in sorted(self._refused.items()) if group == index]
+        question_only = self._question_only.get(index, ())
+        whole = not any(("question_only", index, 0) == key for key in self._refused)
+        kept = [
+            finished
+            for rollout in drawn
+            if whole and (finished := self._finished(rollout, question_only)) is not None
+        ]
+        return RolloutGroup(
+            problem=self._problems[index],
+            prompt=self._prompts[index],
+            rollouts=tuple(kept),
+            failed=self._policy.config.train.group_size - len(kept),
+            failure=failures[0] if failures else "",
+            question_only=question_only,
+        )
+
+    def _ask(
+        self, key: _Key, prompt: tinker.ModelInput, samples: int, params: tinker.SamplingParams
+    ) -> None:
+        future = self._sampler.sample(prompt, num_samples=samples, sampling_params=params)
+        self._arrivals.add(key, future)
+
+    def _take_first(self, group: int, response: tinker.SampleResponse) -> None:
+        problem, reader = self._problems[group], self._policy.reader
+        rollouts = tuple(
+            _graded(self._policy, problem, self._step, group, sample, sequence)
+            for sample, sequence in enumerate(response.sequences)
+        )
+        self._first[group] = rollouts
+        if reader is not None:
+            for rollout in rollouts:
+                self._ask_second(reader, rollout)
+
+    def _ask_second(self, reader: ScanReader, rollout: Rollout) -> None:
+        group, sample = place = rollout.group, rollout.sample
+        problem = self._problems[group]
+        opens_think = self._policy.prompter.opens_think
+        seen = reader.look(problem, rollout.response, opens_think=opens_think)
+        if isinstance(seen, SecondPass):
+            self._second[place] = seen
+            return
+        prompt = reader.prompt(problem, seen)
+        self._read[place] = seen, prompt
+        params = reader.params(self._step, group, problem, sample)
+        self._ask(("second", group, sample), prompt, 1, params)
+
+    def _take_second(self, group: int, sample: int, response: tinker.SampleResponse) -> None:
+        reader, problem = self._policy.reader, self._problems[group]
+        assert reader is not None
+        scan, prompt = self._read.pop((group, sample))
+        tokens = response.sequences[0].tokens
+        text = response_text(self._policy.processor, tokens)
+        second = reader.graded(problem, scan, prompt, text, len(tokens))
+        self._second[group, sample] = second
+
+    def _take_question_only(self, group: int, response: tinker.SampleResponse) -> None:
+        reader, problem = self._policy.reader, self._problems[group]
+        assert reader is not None
+        self._question_only[group] = tuple(
+            reader.grade_question_only(
+                problem, response_text(self._policy.processor, sequence.tokens)
+            ).right
+            for sequence in response.sequences
+        )
+
+    def _finished(self, rollout: Rollout, question_only: tuple[bool, ...]) -> Rollout | None:
+        """The rollout with its bonus; None where its second pass was refused."""
+        if self._policy.reader is None:
+            return rollout
+        second = self._second.get((rollout.group, rollout.sample))
+        if second is None:
+            return None
+        known = sum(question_only) / len(question_only) if question_only else 0.0
+        scored = with_bonus(rollout.scored, second, self._policy.config.second_pass, known)
+        return replace(rollout, scored=scored, second=second)
 
 
 def sampling_params(

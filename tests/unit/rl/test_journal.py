@@ -115,6 +115,9 @@ def test_a_row_a_sample_with_all_that_the_report_reads(journal: Journal) -> None
         "reason": "",
         "grader_version": "1",
         "outcome": None,
+        "second_verdict": None,
+        "scan_read": None,
+        "second_response": None,
     }
     assert (second["verdict"], second["reason"]) == ("gave_up", "too deep")
     assert (second["stop_reason"], second["advantage"]) == ("length", -1.0)

@@ -1,0 +1,242 @@
+"""The blindfold of the second pass: a scan without the answer in it.
+
+Masked as `[masked]` is whatever says the gold answer or the response's own, in any spelling the
+grader reads or as a calculation of it (`answer_spans`), and the results of calculations
+(`74 + 44 = 118`). Values that the problem's text or the figure's facts state are never masked: a
+description may name what is drawn, also where the answer happens to be the same number.
+
+What is left can still leak: an answer in tags or a box, words that announce an answer, words that
+tell the reader what to do, or more arithmetic than can be looked through. A scan with a leak is no
+description, and its second pass counts as wrong.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, cast
+
+from visual_r1.data.problem import Problem
+from visual_r1.grading.equivalence import Rounding
+from visual_r1.rewards.answer_spans import answers_in, math_of, segments
+from visual_r1.rewards.scan_text import Lexeme, levelled, lexemes, runs
+from visual_r1.rewards.targets import Span, Target, TooMuch, numeric, target
+
+MASK = "[masked]"
+# Longer than any description; what is longer is not looked through.
+MAX_SCAN_CHARACTERS = 20_000
+
+_LEAKS: tuple[tuple[str, re.Pattern[str]], ...] = (
+    (
+        "a tag or a box",
+        re.compile(r"</?\s*(?:answer|think|scan)\b|\\(?:boxed|fbox)\b|<\|", re.IGNORECASE),
+    ),
+    (
+        "an announced answer",
+        re.compile(
+            r"\banswers?\s*(?:is|are|=|:|≈|would|should|must|will|equals)"
+            r"|\b(?:the|my|our|your|final|correct|right)\s+(?:(?:final|correct|right)\s+)?answer\b"
+            r"|\b(?:the|final)\s+(?:result|solution)\s*(?:is|=|:)",
+            re.IGNORECASE,
+        ),
+    ),
+    (
+        "an instruction to the reader",
+        re.compile(
+            r"\b(?:ignore|disregard|forget)\b.{0,40}\b(?:instruction|question|above|previous|text)"
+            r"|\b(?:answer|respond|reply)\s+(?:with|by|using)\b"
+            r"|\b(?:output|print|write|say|return|choose|pick|select)\s+(?:just\s+|only\s+)?"
+            r"(?:the\s+)?(?:number|value|answer|following|option|choice|\[masked\])"
+            r"|^\s*(?:system|assistant|user)\s*:",
+            re.IGNORECASE | re.MULTILINE,
+        ),
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedScan:
+    """A scan as the second pass may read it.
+
+    `masked` counts the places masked; `held_answer` says whether an answer was among them, or
+    leaks; `leak` says what gives the answer away all the same, "" where nothing does.
+    """
+
+    text: str
+    masked: int
+    held_answer: bool
+    leak: str = ""
+
+
+def extract_scan(response: str) -> str | None:
+    """What stands in the one `<scan>` of a response, stripped; None where there is not exactly one
+    or nothing is in it."""
+    if response.count("<scan>") != 1 or response.count("</scan>") != 1:
+        return None
+    _, _, rest = response.partition("<scan>")
+    inside, closed, _ = rest.partition("</scan>")
+    return inside.strip() or None if closed else None
+
+
+def mask_scan(
+    scan: str, problem: Problem, answers: Sequence[str], rounding: Rounding = "exact"
+) -> MaskedScan:
+    """`scan` with `answers` (gold, and the response's own) and results masked.
+
+    Bounded: a description of a few thousand characters takes some milliseconds, and nothing takes
+    more than about a tenth of a second.
+    """
+    if len(scan) > MAX_SCAN_CHARACTERS:
+        return MaskedScan(scan[:MAX_SCAN_CHARACTERS], 0, True, "it is too long to be a description")
+    stated = lexemes(stated_text(problem))
+    tokens = lexemes(scan)
+    try:
+        hidden, letters = _hidden(problem, answers, stated, rounding)
+        said = [*answers_in(tokens, hidden, rounding), *_chosen(scan, letters)]
+        said = [span for span in said if not _is_stated_name(scan[slice(*span)], stated)]
+        results = list(_results(tokens, _numbers(stated)))
+        text, masked = _with_masks(scan, [*said, *results])
+        left = bool(answers_in(lexemes(text), hidden, rounding))
+    except TooMuch:
+        return MaskedScan(scan, 0, True, "it holds more arithmetic than a description does")
+    leak = "the answer is still in it" if left else _leak(text)
+    return MaskedScan(text, masked, bool(said) or bool(leak), leak)
+
+
+def stated_text(problem: Problem) -> str:
+    """What the problem says without its solution: its text, and the facts of the figure where the
+    dataset has them (`meta["facts"]`, in any nesting of lists and mappings)."""
+    return " ; ".join([problem.question, *_texts(problem.meta.get("facts"))])
+
+
+def _texts(found: Any) -> Iterator[str]:
+    if isinstance(found, Mapping):
+        for name, value in cast("Mapping[Any, Any]", found).items():
+            yield str(name)
+            yield from _texts(value)
+    elif isinstance(found, Sequence) and not isinstance(found, str):
+        for value in cast("Sequence[Any]", found):
+            yield from _texts(value)
+    elif found is not None:
+        yield str(found)
+
+
+def _hidden(
+    problem: Problem, answers: Sequence[str], stated: Sequence[Lexeme], rounding: Rounding
+) -> tuple[list[Target], set[str]]:
+    """What must not be said: answers that are not stated, and the letters of choices."""
+    texts = [text.strip() for text in answers if text.strip()]
+    letters: set[str] = set()
+    for text in list(texts):
+        letter = re.fullmatch(r"\(?([A-H])\)?\.?", text)
+        if letter is not None and problem.choices:
+            place = ord(letter[1]) - ord("A")
+            texts.remove(text)
+            letters.add(letter[1])
+            texts += [choice for choice in problem.choices[place : place + 1] if choice.strip()]
+    for place, choice in enumerate(problem.choices):
+        if choice.strip() and choice.strip() in texts:
+            letters.add(chr(ord("A") + place))
+    targets = [target(text) for text in dict.fromkeys(texts)]
+    return [one for one in targets if not _is_stated(one, stated, rounding)], letters
+
+
+def _is_stated(one: Target, stated: Sequence[Lexeme], rounding: Rounding) -> bool:
+    """Whether the problem says the value itself, and does not merely calculate with it."""
+    if not one.is_quantity:
+        return bool(answers_in(stated, [one], rounding))
+    wholes = [
+        (part[0].start, part[-1].end)
+        for run in runs(stated, one.names)
+        for part in segments([token for token in run if token.kind != "silent"])
+        if part
+    ]
+    places = {(token.start, token.end) for token in stated if token.number is not None}
+    return any(span in places or span in wholes for span in answers_in(stated, [one], rounding))
+
+
+def _is_stated_name(text: str, stated: Sequence[Lexeme]) -> bool:
+    """`CD` is 400 in Roman digits; where the problem names a segment CD it is that segment."""
+    return text.isalpha() and text.isupper() and any(token.text == text for token in stated)
+
+
+def _numbers(stated: Sequence[Lexeme]) -> frozenset[Fraction]:
+    return frozenset(token.number for token in stated if token.number is not None)
+
+
+def _chosen(scan: str, letters: set[str]) -> Iterator[Span]:
+    """The letter of a choice, where it is called one: `(B)`, `option B`, `B)`, or all there is."""
+    for letter in sorted(letters):
+        called = (
+            rf"\(\s*{letter}\s*\)|(?i:\b(?:option|choice|answer)\s*(?:is\s*)?[:=]?\s*)\(?{letter}\b"
+            rf"|(?<![\w(]){letter}\)|\A\s*{letter}\s*\.?\s*\Z"
+        )
+        for found in re.finditer(called, scan):
+            yield found.span()
+
+
+def _results(tokens: Sequence[Lexeme], stated: frozenset[Fraction]) -> Iterator[Span]:
+    """The other side of every calculation: the 118 of `74 + 44 = 118`, and of `118 = 74 + 44`."""
+    for run in runs(tokens):
+        sides = list(segments(run))
+        calculated = [_calculates(side) for side in sides] if len(sides) > 1 else []
+        for index in range(len(calculated)):
+            before = index > 0 and any(calculated[:index])
+            after = index + 1 < len(sides) and calculated[index + 1] and not calculated[index]
+            value = _leading_value(sides[index]) if before or after else None
+            if value is None:
+                continue
+            span, number = value
+            if number not in stated:
+                yield span
+
+
+def _calculates(side: Sequence[Lexeme]) -> bool:
+    values = sum(token.kind == "value" for token in side)
+    works = any(token.kind == "function" for token in side) or (
+        values > 1 and any(token.kind in ("operator", "open") for token in side)
+    )
+    return works and values > 0 and numeric(_trimmed(side)) is not None
+
+
+def _trimmed(side: Sequence[Lexeme]) -> str:
+    part = list(side)
+    while part and part[-1].kind in ("operator", "silent"):
+        part.pop()
+    return math_of(part)
+
+
+def _leading_value(side: Sequence[Lexeme]) -> tuple[Span, Any] | None:
+    """The longest value that a side begins with, up to where something else follows."""
+    for end in range(len(side), 0, -1):
+        if side[end - 1].kind in ("operator", "silent"):
+            continue
+        value = numeric(math_of(side[:end]))
+        if value is not None:
+            return (side[0].start, side[end - 1].end), value
+    return None
+
+
+def _with_masks(scan: str, spans: Sequence[Span]) -> tuple[str, int]:
+    """`scan` with each stretch of overlapping or touching spans as one mask, and their number."""
+    joined: list[list[int]] = []
+    for start, end in sorted(spans):
+        if joined and not scan[joined[-1][1] : start].strip():
+            joined[-1][1] = max(joined[-1][1], end)
+        else:
+            joined.append([start, end])
+    pieces: list[str] = []
+    at = 0
+    for start, end in joined:
+        pieces += [scan[at:start], MASK]
+        at = end
+    return "".join([*pieces, scan[at:]]), len(joined)
+
+
+def _leak(text: str) -> str:
+    """What in a masked scan still leads to an answer, or leads the reader; "" where nothing."""
+    plain = levelled(text)
+    for name, pattern in _LEAKS:
+        if pattern.search(plain):
+            return f"there is {name} in it"
+    return ""

@@ -1,0 +1,112 @@
+"""What a scan must not say, and whether a text says it."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from functools import lru_cache
+
+from visual_r1.grading.equivalence import Rounding, same_answer
+from visual_r1.grading.expressions import Number, Undefined, evaluate, variables
+from visual_r1.grading.forms import Answer, Contradiction, Quantity
+from visual_r1.grading.reading import read
+from visual_r1.grading.spelling import Unreadable
+
+Span = tuple[int, int]  # from, up to and without
+
+MAX_CHECKS = 600
+
+
+class TooMuch(Exception):
+    """The text holds more calculations than can be looked through."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An answer to look for.
+
+    `value` is its number where it has one and holds no variables; `names` are its variables;
+    `digits` how its digits would be spelled out.
+    """
+
+    text: str
+    readings: tuple[Answer, ...]
+    value: Number | None
+    names: frozenset[str]
+    digits: str
+
+    @property
+    def is_quantity(self) -> bool:
+        """Whether it is a number or an expression, and no word, pair or relation."""
+        return any(isinstance(form, Quantity) for one in self.readings for form in one.chain)
+
+
+def target(text: str) -> Target:
+    """What to look for, for the answer `text`."""
+    try:
+        readings = read(text)
+    except Unreadable:
+        readings = ()
+    quantities = [f for one in readings for f in one.chain if isinstance(f, Quantity)]
+    names = frozenset[str]().union(*(variables(one.expression) for one in quantities[:1]))
+    value = _value(quantities[0]) if quantities and not names else None
+    return Target(text, readings, value, names, _digits(value))
+
+
+class Checks:
+    """Equality with a target, counted."""
+
+    def __init__(self, rounding: Rounding) -> None:
+        self.rounding: Rounding = rounding
+        self.made = 0
+
+    def says(self, text: str, one: Target) -> bool:
+        """Whether the grader reads `text` as the target. Raises `TooMuch` past the limit."""
+        self.made += 1
+        if self.made > MAX_CHECKS:
+            raise TooMuch
+        return _says(text, one, self.rounding)
+
+
+@lru_cache(maxsize=8192)
+def _says(text: str, one: Target, rounding: Rounding) -> bool:
+    try:
+        mine = read(text)
+    except Unreadable:
+        return False
+    return any(same(left, right, rounding) for left in mine for right in one.readings)
+
+
+def same(mine: Answer, gold: Answer, rounding: Rounding) -> bool:
+    """Whether the grader finds them the same; false where it cannot tell."""
+    try:
+        return same_answer(mine, gold, rounding)
+    except (Contradiction, Unreadable):
+        return False
+
+
+def numeric(text: str) -> Number | None:
+    """The value of a calculation without variables; None for anything else."""
+    try:
+        readings = read(text)
+    except Unreadable:
+        return None
+    forms = [form for one in readings for form in one.chain if not one.labels]
+    return _value(forms[0]) if forms and isinstance(forms[0], Quantity) else None
+
+
+def _value(quantity: Quantity) -> Number | None:
+    if variables(quantity.expression):
+        return None
+    try:
+        return evaluate(quantity.expression)
+    except (Undefined, Unreadable):
+        return None
+
+
+def _digits(value: Number | None) -> str:
+    """`62`, `12.5`: the digits of a value that has few of them, "" for one that has not."""
+    if not isinstance(value, Fraction) or value.denominator not in (1, 2, 4, 5, 10, 20, 100):
+        return ""
+    if abs(value) > 10**9:
+        return ""
+    return format(Decimal(value.numerator) / Decimal(value.denominator), "f").lstrip("-")

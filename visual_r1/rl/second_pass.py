@@ -1,0 +1,198 @@
+"""The second pass: the same weights answer again, from the scan alone.
+
+Vision-SR1 (Li et al. 2025, arXiv:2508.19652) rewards a description from which the question can be
+answered without the image. As published that can be cheated: an answer written into the
+description is a perfect description, and a response without one was handed over whole. Here
+
+    no scan                          is wrong, without asking
+    the answer in the scan           is masked before anybody reads it
+    a leak that survives masking     is wrong, without asking
+    everything else                  is asked once more: template `second_pass.template`, the
+                                     question without its image, the masked scan; no choices
+
+    bonus = reward · (1 - q)   where the second pass is right
+            penalty            where it is not
+
+whatever the first pass came to. q is the share of answers that are right without image and scan
+(`second_pass.minus_question_only`, else 0), so that what the question alone gives away earns
+nothing. The tokens of a second pass get no gradient.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import tinker
+
+from visual_r1.config import RunConfig, SecondPassSection
+from visual_r1.data.problem import Problem
+from visual_r1.errors import ConfigError
+from visual_r1.grading import Grade, extract_answer
+from visual_r1.hashing import stable_seed
+from visual_r1.models.processor import Processor
+from visual_r1.prompts.prompts import Prompter
+from visual_r1.prompts.templates import load_template
+from visual_r1.rewards import Scored
+from visual_r1.rewards.components import opened
+from visual_r1.rewards.masking import MaskedScan, extract_scan, mask_scan
+from visual_r1.rewards.scoring import RewardInput, verdict_of
+
+SecondVerdict = Literal["right", "wrong", "gave_up", "no_scan", "leak"]
+Outcome = Literal["both", "image_only", "scan_only", "neither"]
+OUTCOMES: tuple[Outcome, ...] = ("both", "image_only", "scan_only", "neither")
+
+COMPONENT = "second_pass"
+
+
+@dataclass(frozen=True, slots=True)
+class SecondPass:
+    """What came of the second pass of one sample.
+
+    `scan` is the masked scan; None where there was none. `response` is None, and `prompt_tokens`
+    and `tokens` are 0, where nothing was asked. `reason` is the grader's, or says what was wrong
+    with the scan.
+    """
+
+    verdict: SecondVerdict
+    reason: str
+    scan: MaskedScan | None = None
+    response: str | None = None
+    prompt_tokens: int = 0
+    tokens: int = 0
+
+    @property
+    def right(self) -> bool:
+        """Whether the scan alone led to the right answer."""
+        return self.verdict == "right"
+
+
+def outcome_of(image: bool, scan: bool) -> Outcome:
+    """The outcome of a sample: right with the image, and right from the scan."""
+    if image:
+        return "both" if scan else "image_only"
+    return "scan_only" if scan else "neither"
+
+
+def with_bonus(
+    scored: Scored, second: SecondPass, settings: SecondPassSection, known: float
+) -> Scored:
+    """`scored` with the bonus of its second pass.
+
+    The component `second_pass` is 1 - `known` where the second pass is right (`known`: the share
+    of answers that the question alone gives away), and 0 where it is not.
+    """
+    credit = 1.0 - known if second.right else 0.0
+    bonus = settings.reward * credit if second.right else settings.penalty
+    components = {**scored.components, COMPONENT: credit}
+    return replace(scored, reward=scored.reward + bonus, components=components)
+
+
+@dataclass(frozen=True, slots=True)
+class ScanReader:
+    """Looks at scans, and asks and grades what can be answered without the image.
+
+    `prompter` has the template of the second pass, `question_prompter` that of the pass without
+    image and scan.
+    """
+
+    config: RunConfig
+    processor: Processor
+    prompter: Prompter
+    question_prompter: Prompter
+
+    def look(
+        self, problem: Problem, response: str, *, opens_think: bool
+    ) -> SecondPass | MaskedScan:
+        """The scan of a response as it may be read; a second pass that is over where it may not."""
+        response = opened(response, opens_think)
+        scan = extract_scan(response)
+        if scan is None:
+            return SecondPass("no_scan", "there is not exactly one <scan> with something in it")
+        answers = [problem.answer]
+        own = extract_answer(response)
+        if own is not None:
+            answers.append(own)
+        masked = mask_scan(scan, problem, answers, self.config.reward.rounding)
+        if masked.leak:
+            return SecondPass("leak", masked.leak, masked)
+        return masked
+
+    def prompt(self, problem: Problem, scan: MaskedScan) -> tinker.ModelInput:
+        """The question without its image, and the masked scan."""
+        return self.prompter.model_input(problem, image="none", scan=scan.text)
+
+    def question_prompt(self, problem: Problem) -> tinker.ModelInput:
+        """The question without image and scan."""
+        return self.question_prompter.model_input(problem, image="none")
+
+    def graded(
+        self,
+        problem: Problem,
+        scan: MaskedScan,
+        prompt: tinker.ModelInput,
+        response: str,
+        tokens: int,
+    ) -> SecondPass:
+        """The second pass whose answer is `response`, of so many tokens."""
+        found = self._grade(problem, response, self.prompter)
+        return SecondPass(found.verdict, found.reason, scan, response, prompt.length, tokens)
+
+    def grade_question_only(self, problem: Problem, response: str) -> Grade:
+        """The grade of an answer without image and scan."""
+        return self._grade(problem, response, self.question_prompter)
+
+    def _grade(self, problem: Problem, response: str, prompter: Prompter) -> Grade:
+        sample = RewardInput(problem, response, opens_think=prompter.opens_think)
+        return verdict_of(self.config.reward, sample)
+
+    def params(self, step: int, group: int, problem: Problem, sample: int) -> tinker.SamplingParams:
+        """How the second pass of one sample is drawn: as the first, from a seed of its own."""
+        return self._params("second_pass", step, group, problem.id, sample)
+
+    def question_params(self, step: int, group: int, problem: Problem) -> tinker.SamplingParams:
+        """How the answers without image and scan are drawn, as many as the group has samples."""
+        return self._params("question_only", step, group, problem.id)
+
+    def _params(self, name: str, *place: int | str) -> tinker.SamplingParams:
+        sampling = self.config.sampling
+        return tinker.SamplingParams(
+            max_tokens=sampling.max_new_tokens,
+            temperature=sampling.temperature,
+            seed=stable_seed(name, self.config.train.seed, *place),
+            stop=self.processor.stop_token_ids,
+        )
+
+
+def open_reader(config: RunConfig, processor: Processor) -> ScanReader | None:
+    """The reader that the configuration asks for; None where it asks for no second pass."""
+    settings = config.second_pass
+    if not settings.enabled:
+        return None
+    pixels = config.model.max_pixels
+    return ScanReader(
+        config,
+        processor,
+        Prompter(processor, settings.template, pixels),
+        Prompter(processor, settings.question_only_template, pixels),
+    )
+
+
+def require_scan(config: RunConfig) -> None:
+    """Raise `ConfigError` where the templates of a second pass do not fit together."""
+    settings = config.second_pass
+    if not settings.enabled:
+        return
+    if "scan" not in load_template(config.prompt.template).tags:
+        raise ConfigError(
+            f"second_pass.enabled needs a prompt that asks for a <scan>, and the template "
+            f"{config.prompt.template!r} does not: set --prompt.template scan_think."
+        )
+    if not load_template(settings.template).uses_scan:
+        raise ConfigError(
+            f"second_pass.template = {settings.template!r} does not use {{{{ scan }}}}, so the "
+            "second pass would not read any; scan_only is the shipped one."
+        )
+    if load_template(settings.question_only_template).uses_scan:
+        raise ConfigError(
+            f"second_pass.question_only_template = {settings.question_only_template!r} uses "
+            "{{ scan }}, and the pass without image and scan has none; think is the shipped one."
+        )
