@@ -145,6 +145,20 @@ class RewardSection(Section):
     random: float = Field(
         default=0.0, description="A coin flip, as a control: nothing can be learnt from it."
     )
+    length: float = Field(
+        default=0.0, description="Weight of the length penalty (DAPO's soft overlong punishment)."
+    )
+    truncation: float = Field(
+        default=0.0, description="Weight of the penalty on responses that ran out of tokens."
+    )
+    repetition: float = Field(
+        default=0.0, description="Weight of the penalty on n-grams that stood before."
+    )
+    custom: str | None = Field(
+        default=None,
+        description="Your own function, module:function; it takes a sample and its grade.",
+    )
+    custom_weight: float = 1.0
     rounding: Literal["exact", "rounded"] = "exact"
 
 
@@ -166,6 +180,18 @@ class SecondPassSection(Section):
     template: str = Field(default="scan_only", description="Prompt of the second pass.")
     question_only_template: str = Field(
         default="think", description="Prompt of the pass without image and scan."
+    )
+
+
+class PenaltySection(Section):
+    length_buffer: float = Field(
+        default=0.2,
+        gt=0,
+        le=1,
+        description="Share of sampling.max_new_tokens over which the length penalty grows.",
+    )
+    repetition_ngram: int = Field(
+        default=40, ge=2, description="Tokens of the n-grams that the repetition penalty counts."
     )
 
 
@@ -207,6 +233,7 @@ class RunConfig(BaseModel):
     sampling: SamplingSection = SamplingSection()
     reward: RewardSection = RewardSection()
     second_pass: SecondPassSection = SecondPassSection()
+    penalty: PenaltySection = PenaltySection()
     evaluation: EvaluationSection = EvaluationSection()
     logging: LoggingSection = LoggingSection()
 

@@ -1,6 +1,7 @@
 """train_step against the real engine: what it sends, and what comes of it."""
 
 import os
+import sys
 from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from visual_r1.config import RunConfig
 from visual_r1.data.problem import Problem
 from visual_r1.data.procedural import generate
 from visual_r1.engine.launch import start_engine
-from visual_r1.errors import BackendError, EngineError
+from visual_r1.errors import BackendError, EngineError, RewardError
 from visual_r1.models.processor import load_processor
 from visual_r1.prompts import Prompter
 from visual_r1.rl.rollouts import Policy
@@ -127,6 +128,30 @@ def test_a_refused_prompt_is_counted_and_the_step_goes_on(training: tinker.Train
 def test_a_step_of_which_nothing_is_left_is_an_error(training: tinker.TrainingClient) -> None:
     with pytest.raises(BackendError, match="All 1 prompts of step 7 were refused"):
         train_step(training, policy(config()), [ENDLESS], 7)
+
+
+def test_samples_that_a_users_reward_fails_on_leave_their_groups(
+    training: tinker.TrainingClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "moody.py").write_text(
+        "def odd(sample, grade):\n    return 1 / (sample.seed % 2)\n\n"
+        "def never(sample, grade):\n    return 'good'\n"
+    )
+    settings = config().model_dump()
+    settings["reward"] |= {"random": 0.0, "length": 1.0, "custom": "moody:odd"}
+    result = train_step(training, policy(RunConfig.model_validate(settings)), PROBLEMS, 0)
+    failed = [scored for scored in result.rollouts if scored.rollout.scored.failure]
+    assert len(result.rollouts) == 12
+    assert 0 < result.metrics.unscored == len(failed) < 12
+    assert {scored.advantage for scored in failed} == {0.0}
+    assert result.metrics.components["custom"] == 1.0
+    assert result.metrics.datums <= 12 - len(failed)
+
+    settings["reward"]["custom"] = "moody:never"
+    with pytest.raises(RewardError, match="any of the 12 samples of step 1: moody:never returned"):
+        train_step(training, policy(RunConfig.model_validate(settings)), PROBLEMS, 1)
 
 
 def test_the_losses_agree_at_the_sampling_weights(service: tinker.ServiceClient) -> None:

@@ -160,7 +160,8 @@ def grade_answer(
     policy: Policy, problem: Problem, sequence: tinker.SampledSequence, *, both_roundings: bool
 ) -> Answer:
     """Grade one sampled response as training does, and on demand under both roundings."""
-    reward = policy.config.reward
+    # A user's own component says nothing about the answer, and must not fail an evaluation.
+    reward = policy.config.reward.model_copy(update={"custom": None})
     response = response_text(policy.processor, sequence.tokens)
     truncated = sequence.stop_reason == "length"
     opens_think, tags = policy.prompter.opens_think, policy.prompter.tags

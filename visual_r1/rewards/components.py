@@ -1,22 +1,28 @@
 """Components of the reward that look at the response alone: format and visual grounding."""
 
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 
+from visual_r1.rewards.copying import not_copied
 from visual_r1.rewards.figure_words import named_things
 
-# A run of this many words that the question has too was copied, not seen.
-COPIED_WORDS = 4
 # So many different things of the figure must be named.
 GROUNDED_THINGS = 2
 
 _WORD = re.compile(r"\\?[A-Za-z]+|\d+(?:\.\d+)?|[∠△⊙∥⊥°]")
+_TAG = re.compile(r"<(think|scan|answer)>")
+# Letters and symbols that show as nothing: the Hangul fillers and the blank Braille cell.
+_BLANK = frozenset("\u115f\u1160\u3164\uffa0\u2800")
 
 
 def format_ok(
     response: str, tags: Sequence[str] = ("think", "answer"), opens_think: bool = False
 ) -> bool:
     """Whether each tag stands once, in order, is not empty, and nothing but space is outside.
+
+    A tag is empty where no letter, digit or symbol is inside: spaces, punctuation and characters
+    that show as nothing (zero-width spaces, fillers) are no content.
 
     Args:
         response: what the model wrote.
@@ -29,7 +35,7 @@ def format_ok(
     for tag in tags:
         before, _, rest = rest.partition(f"<{tag}>")
         inside, closed, rest = rest.partition(f"</{tag}>")
-        if before.strip() or not inside.strip() or not closed:
+        if before.strip() or not _says_something(inside) or not closed:
             return False
     return not rest.strip()
 
@@ -37,19 +43,17 @@ def format_ok(
 def visual_grounding(response: str, question: str, opens_think: bool = False) -> float:
     """1.0 where the thought or the scan names at least two different things of the figure, else 0.
 
-    What counts as a thing is in `figure_words`; spans of four words or more that the question
-    holds too do not count, so repeating the question earns nothing.
+    What counts as a thing is in `figure_words`, and what counts as copied from the question, which
+    earns nothing, in `copying`. Only what stands before the answer counts.
     """
-    asked = [found[0].casefold() for found in _WORD.finditer(question)]
-    copied = {tuple(gram) for gram in _grams(asked)}
+    asked = [word.casefold() for word in _WORD.findall(question)]
     things: set[str] = set()
     for text in _seen(opened(response, opens_think)):
-        words = [found[0] for found in _WORD.finditer(text)]
-        kept = list[str | None](words)
-        for start, gram in enumerate(_grams([word.casefold() for word in words])):
-            if tuple(gram) in copied:
-                kept[start : start + COPIED_WORDS] = [None] * COPIED_WORDS
-        things |= named_things(kept)
+        words: list[str] = _WORD.findall(text)
+        own = not_copied([word.casefold() for word in words], asked)
+        things |= named_things(
+            [word if kept else None for word, kept in zip(words, own, strict=True)]
+        )
     return 1.0 if len(things) >= GROUNDED_THINGS else 0.0
 
 
@@ -58,18 +62,22 @@ def opened(response: str, opens_think: bool) -> str:
     return f"<think>{response}" if opens_think else response
 
 
-def _grams(words: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(len(words) - COPIED_WORDS + 1):
-        yield words[start : start + COPIED_WORDS]
+def _says_something(text: str) -> bool:
+    return any(
+        unicodedata.category(character)[0] in "LNS" and character not in _BLANK
+        for character in text
+    )
 
 
 def _seen(response: str) -> Iterator[str]:
-    """What stands inside closed `<think>` and `<scan>` tags."""
-    for tag in ("think", "scan"):
-        start = 0
-        while (begin := response.find(f"<{tag}>", start)) >= 0:
-            end = response.find(f"</{tag}>", begin)
-            if end < 0:
-                break
-            yield response[begin + len(tag) + 2 : end]
-            start = end + len(tag) + 3
+    """What stands inside closed `<think>` and `<scan>` tags before the answer begins.
+
+    Tags inside of a tag are its text: a scan inside the answer is part of the answer.
+    """
+    start = 0
+    while (found := _TAG.search(response, start)) is not None and found[1] != "answer":
+        end = response.find(f"</{found[1]}>", found.end())
+        if end < 0:
+            return
+        yield response[found.end() : end]
+        start = end

@@ -101,8 +101,9 @@ def named_things(words: Sequence[str | None]) -> set[str]:
 
 
 def _is_name(word: str) -> bool:
-    """Capital letters: the name of a point, a segment or a shape."""
-    return word.isascii() and word.isupper() and len(word) <= _MOST_LETTERS
+    """Capitals: the name of a point, a segment or a shape, and no listed word shouted."""
+    named = word.isascii() and word.isupper() and len(word) <= _MOST_LETTERS
+    return named and word.casefold() not in _THING
 
 
 def _is_root(words: Sequence[str | None], index: int) -> bool:

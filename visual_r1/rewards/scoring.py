@@ -4,11 +4,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from visual_r1.config import RewardSection
+from visual_r1.config import PenaltySection, RewardSection
 from visual_r1.data.problem import Problem
+from visual_r1.errors import RewardError
 from visual_r1.grading import Grade, grade
 from visual_r1.hashing import stable_seed
 from visual_r1.rewards.components import format_ok, opened, visual_grounding
+from visual_r1.rewards.custom import load_custom
+from visual_r1.rewards.penalties import length_penalty, repetition_penalty, truncation_penalty
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +22,11 @@ class RewardInput:
         problem: what was asked.
         response: what the model wrote, without its stop token.
         truncated: it ran out of tokens.
-        seed: a stable hash of the sample's place; the `random` component draws from it.
+        seed: a stable hash of the sample's place; whoever needs chance draws from it.
         opens_think: the template had already written `<think>`.
         tags: those that the template asks for, in their order.
+        tokens: of the response, with the stop token that ended it.
+        max_tokens: how many it might have had; 0 where nobody knows.
     """
 
     problem: Problem
@@ -30,59 +35,92 @@ class RewardInput:
     seed: int = 0
     opens_think: bool = False
     tags: Sequence[str] = ("think", "answer")
+    tokens: tuple[int, ...] = ()
+    max_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """`reward` is the weighted sum; `components` holds every component unweighted, by name."""
+    """`reward` is the weighted sum; `components` holds every component unweighted, by name.
+
+    Where the user's own function failed, `failure` says how and `reward` is the sum without it:
+    nothing to learn from, the sample leaves its group.
+    """
 
     reward: float
     components: Mapping[str, float]
     grade: Grade
+    failure: str = ""
 
 
-Component = Callable[[RewardInput, Grade], float]
+Component = Callable[[RewardInput, Grade, PenaltySection], float]
 
 
-def _format(sample: RewardInput, _: Grade) -> float:
+def _format(sample: RewardInput, _: Grade, __: PenaltySection) -> float:
     return float(format_ok(sample.response, sample.tags, sample.opens_think))
 
 
-def _accuracy(_: RewardInput, verdict: Grade) -> float:
+def _accuracy(_: RewardInput, verdict: Grade, __: PenaltySection) -> float:
     """1 for right; 0 for wrong and for a grader that gave up (the grade keeps them apart)."""
     return float(verdict.right)
 
 
-def _visual_grounding(sample: RewardInput, _: Grade) -> float:
+def _visual_grounding(sample: RewardInput, _: Grade, __: PenaltySection) -> float:
     return visual_grounding(
         sample.response, sample.problem.question, opens_think=sample.opens_think
     )
 
 
-def _random(sample: RewardInput, _: Grade) -> float:
+def _random(sample: RewardInput, _: Grade, __: PenaltySection) -> float:
     """A fair coin that nothing in the response can turn: the control."""
     return float(stable_seed("coin", sample.seed) & 1)
 
 
-# A component is one line here and one weight of the same name in `RewardSection`.
+def _length(sample: RewardInput, _: Grade, penalty: PenaltySection) -> float:
+    return length_penalty(len(sample.tokens), sample.max_tokens, penalty.length_buffer)
+
+
+def _truncation(sample: RewardInput, _: Grade, __: PenaltySection) -> float:
+    return truncation_penalty(sample.truncated)
+
+
+def _repetition(sample: RewardInput, _: Grade, penalty: PenaltySection) -> float:
+    return repetition_penalty(sample.tokens, penalty.repetition_ngram)
+
+
+# A component is one line here and one weight of the same name in `RewardSection`. The user's own,
+# `custom`, comes on top where there is one, with the weight `custom_weight`.
 COMPONENTS: Mapping[str, Component] = {
     "format": _format,
     "accuracy": _accuracy,
     "visual_grounding": _visual_grounding,
     "random": _random,
+    "length": _length,
+    "truncation": _truncation,
+    "repetition": _repetition,
 }
+_PENALTY = PenaltySection()
 
 
-def score(reward: RewardSection, sample: RewardInput) -> Scored:
+def score(reward: RewardSection, sample: RewardInput, penalty: PenaltySection = _PENALTY) -> Scored:
     """Grade the sample and add up its components.
 
     `reward = Σ weight_c · component_c`; every component is computed and kept, also at weight 0.
+    Raises `ConfigError` where `reward.custom` names no function.
     """
     verdict = verdict_of(reward, sample)
-    components = {name: component(sample, verdict) for name, component in COMPONENTS.items()}
+    components = {
+        name: component(sample, verdict, penalty) for name, component in COMPONENTS.items()
+    }
     weights: Mapping[str, float] = reward.model_dump(include=set(COMPONENTS))
     total = sum(weights[name] * value for name, value in components.items())
-    return Scored(total, components, verdict)
+    if reward.custom is None:
+        return Scored(total, components, verdict)
+    try:
+        own = load_custom(reward.custom)(sample, verdict)
+    except RewardError as error:
+        return Scored(total, components, verdict, failure=str(error))
+    return Scored(total + reward.custom_weight * own, {**components, "custom": own}, verdict)
 
 
 def verdict_of(reward: RewardSection, sample: RewardInput) -> Grade:

@@ -27,6 +27,7 @@ from visual_r1.prompts.prompts import Prompter
 from visual_r1.remote import SAVE_LIMIT_S, wait
 from visual_r1.rl.journal import Journal
 from visual_r1.rl.losses import loss_of
+from visual_r1.rl.reward_source import keep_reward_source
 from visual_r1.rl.rollouts import Policy
 from visual_r1.rl.step import StepResult, train_step
 
@@ -69,6 +70,7 @@ def train_chunk(
     if (done := ledger.at_step(plan.end)) is not None:
         return done
     loss_of(config.train)
+    keep_reward_source(config, run_dir, anew=start is None)
     journal.rewind(plan.first)
     policy = open_policy(config, backend)
 

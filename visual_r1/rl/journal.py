@@ -123,6 +123,7 @@ def rollout_table(results: Sequence[StepResult]) -> Any:
     neither), `second_verdict` what the second pass was (right, wrong, gave_up, no_scan, leak),
     `scan_read` the masked scan, `second_response` the answer to it. They are null where there was
     no second pass, or no scan, or nothing was asked.
+    `failure` says why a sample has no reward: what the user's own reward function did.
     """
     rows = [
         _rollout_row(result.metrics.step, scored)
@@ -149,6 +150,7 @@ def rollout_table(results: Sequence[StepResult]) -> Any:
             ("second_verdict", pa.string()),
             ("scan_read", pa.string()),
             ("second_response", pa.string()),
+            ("failure", pa.string()),
         ]
     )
     return pa.Table.from_pylist(rows, schema=schema)
@@ -173,7 +175,7 @@ def _rollout_row(step: int, scored: ScoredRollout) -> Row:
         "group": rollout.group,
         "sample": rollout.sample,
         "response": rollout.response,
-        "reward": rollout.scored.reward,
+        "reward": None if rollout.scored.failure else rollout.scored.reward,
         **{f"reward_{name}": value for name, value in rollout.scored.components.items()},
         "advantage": scored.advantage,
         "response_tokens": len(rollout.tokens),
@@ -185,6 +187,7 @@ def _rollout_row(step: int, scored: ScoredRollout) -> Row:
         "second_verdict": second.verdict if second else None,
         "scan_read": second.scan.text if second and second.scan else None,
         "second_response": second.response if second else None,
+        "failure": rollout.scored.failure or None,
     }
 
 

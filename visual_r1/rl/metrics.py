@@ -84,7 +84,8 @@ class StepMetrics:
 
     Rates and means are over the samples that came back, and None where none did. `accuracy` counts
     a grade that gave up as not right; `gave_up` says how many there were, `failed` how many samples
-    never came back. `components` are the means of the unweighted reward components.
+    never came back, `unscored` how many the user's own reward function could not score.
+    `components` are the means of the unweighted reward components.
     """
 
     step: int
@@ -95,6 +96,7 @@ class StepMetrics:
     accuracy: float | None
     gave_up: int
     failed: int
+    unscored: int
     groups: int
     groups_without_contrast: int
     datums: int
@@ -120,6 +122,7 @@ class StepMetrics:
             "format_rate": self.components.get("format"),
             "gave_up": self.gave_up,
             "failed": self.failed,
+            "unscored": self.unscored,
             "groups": self.groups,
             "groups_without_contrast": self.groups_without_contrast,
             "datums": self.datums,
@@ -164,6 +167,7 @@ def summarize(
         accuracy=_mean([float(rollout.right) for rollout in rollouts]),
         gave_up=sum(rollout.scored.grade.verdict == "gave_up" for rollout in rollouts),
         failed=sum(group.failed for group in groups),
+        unscored=sum(len(group.unscored) for group in groups),
         groups=len(groups),
         groups_without_contrast=without_contrast,
         datums=datums,

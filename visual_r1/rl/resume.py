@@ -9,20 +9,24 @@ from visual_r1.errors import RunError
 from visual_r1.ledger import Ledger, LedgerRow
 from visual_r1.remote import checkpoint_exists
 from visual_r1.rl.journal import Journal
+from visual_r1.rl.reward_source import require_same_reward
 
 
 def require_goal(config: RunConfig) -> bool:
     """Whether steps are left to do, or the user wants to go back; asks no server.
 
     Raises `RunError` where fewer steps are wanted than the run has, where there is no checkpoint
-    to go back to, and where the ledger is damaged.
+    to go back to, where the ledger is damaged, and where the user's own reward function is
+    another than the run began with.
     """
     ledger = Ledger(config.run_dir)
     wanted = config.train.resume_from_step
+    rows = ledger.rows()
+    if rows and wanted != 0:
+        require_same_reward(config)
     if wanted is not None:
         ledger.row_to_go_back_to(wanted)
         return True
-    rows = ledger.rows()
     newest = rows[-1].step if rows else 0
     if newest > config.train.steps:
         raise RunError(

@@ -1,5 +1,6 @@
 """Rollouts: G samples a problem, graded as they arrive, ordered by (group, sample)."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -8,7 +9,7 @@ import tinker
 
 from visual_r1.config import RunConfig
 from visual_r1.data.problem import Problem
-from visual_r1.errors import BackendError, RequestRefused
+from visual_r1.errors import BackendError, RequestRefused, RewardError
 from visual_r1.hashing import stable_seed
 from visual_r1.models.processor import Processor
 from visual_r1.prompts.prompts import Prompter
@@ -23,6 +24,8 @@ from visual_r1.rl.second_pass import (
     outcome_of,
     with_bonus,
 )
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,8 @@ class RolloutGroup:
     `failed` counts samples that never came back, or whose second pass did not; they are no part of
     `rollouts`, and `failure` then holds the server's sentence. `question_only` holds whether each
     answer without image and scan was right, where the run asks for them.
+    The `unscored` are no part of `rollouts` either: the user's own reward function failed on them,
+    and a reward of 0 would be a reward for making it fail.
     """
 
     problem: Problem
@@ -74,6 +79,7 @@ class RolloutGroup:
     failed: int = 0
     failure: str = ""
     question_only: tuple[bool, ...] = ()
+    unscored: tuple[Rollout, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +115,34 @@ def sample_groups(
     under_way.ask()
     under_way.take_all()
     ordered = [under_way.group(index) for index in range(len(problems))]
+    _require_scores(ordered, step)
     if not any(group.rollouts for group in ordered):
         raise BackendError(
             f"All {len(ordered)} prompts of step {step} were refused; the first with: "
             f"{ordered[0].failure}"
         )
     return ordered
+
+
+def _require_scores(groups: Sequence[RolloutGroup], step: int) -> None:
+    """Say how many samples the user's reward function failed on; raise where that is all."""
+    failures = [rollout.scored.failure for group in groups for rollout in group.unscored]
+    if not failures:
+        return
+    count = len(failures) + sum(len(group.rollouts) for group in groups)
+    if len(failures) == count:
+        raise RewardError(
+            f"reward.custom could not score any of the {count} samples of step {step}: "
+            f"{failures[0]}. Mend it and start again: the run goes on from its last checkpoint."
+        )
+    logger.warning(
+        "reward.custom could not score %d of %d samples of step %d, and they leave their groups; "
+        "the first: %s",
+        len(failures),
+        count,
+        step,
+        failures[0],
+    )
 
 
 _Pass = Literal["first", "second", "question_only"]
@@ -172,21 +200,25 @@ class _UnderWay:
     def group(self, index: int) -> RolloutGroup:
         """The group as it ended."""
         drawn = self._first.get(index, ())
+        unscored = tuple(rollout for rollout in drawn if rollout.scored.failure)
         failures = [why for (_, group, _), why in sorted(self._refused.items()) if group == index]
         question_only = self._question_only.get(index, ())
         whole = not any(("question_only", index, 0) == key for key in self._refused)
         kept = [
             finished
             for rollout in drawn
-            if whole and (finished := self._finished(rollout, question_only)) is not None
+            if whole
+            and not rollout.scored.failure
+            and (finished := self._finished(rollout, question_only)) is not None
         ]
         return RolloutGroup(
             problem=self._problems[index],
             prompt=self._prompts[index],
             rollouts=tuple(kept),
-            failed=self._policy.config.train.group_size - len(kept),
+            failed=self._policy.config.train.group_size - len(kept) - len(unscored),
             failure=failures[0] if failures else "",
             question_only=question_only,
+            unscored=unscored,
         )
 
     def _ask(
@@ -204,7 +236,8 @@ class _UnderWay:
         self._first[group] = rollouts
         if reader is not None:
             for rollout in rollouts:
-                self._ask_second(reader, rollout)
+                if not rollout.scored.failure:
+                    self._ask_second(reader, rollout)
 
     def _ask_second(self, reader: ScanReader, rollout: Rollout) -> None:
         group, sample = place = rollout.group, rollout.sample
@@ -284,7 +317,17 @@ def _graded(
     opens_think, tags = policy.prompter.opens_think, policy.prompter.tags
     scored = score(
         policy.config.reward,
-        RewardInput(problem, response, truncated, seed, opens_think, tags),
+        RewardInput(
+            problem,
+            response,
+            truncated,
+            seed,
+            opens_think,
+            tags,
+            tokens=tuple(sequence.tokens),
+            max_tokens=policy.config.sampling.max_new_tokens,
+        ),
+        policy.config.penalty,
     )
     return Rollout(
         problem_id=problem.id,

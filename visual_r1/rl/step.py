@@ -26,7 +26,7 @@ from visual_r1.rl.rollouts import Policy, Rollout, RolloutGroup, sample_groups
 
 @dataclass(frozen=True, slots=True)
 class ScoredRollout:
-    """A rollout with the advantage it was given (0 where its group was skipped)."""
+    """A rollout with the advantage it was given (0 where it or its group was left out)."""
 
     rollout: Rollout
     advantage: float
@@ -85,12 +85,24 @@ def train_step(
         learning_rate=policy.config.train.learning_rate,
         seconds=Seconds(sampled - began, ended - sampled, ended - began),
     )
-    rollouts = tuple(
-        ScoredRollout(rollout, advantage)
-        for group, advantages_G in zip(groups, advantages, strict=True)
-        for rollout, advantage in zip(group.rollouts, advantages_G, strict=True)
+    return StepResult(
+        metrics,
+        tuple(
+            scored
+            for group, advantages_G in zip(groups, advantages, strict=True)
+            for scored in _with_advantages(group, advantages_G)
+        ),
     )
-    return StepResult(metrics, rollouts)
+
+
+def _with_advantages(group: RolloutGroup, advantages_G: Sequence[float]) -> list[ScoredRollout]:
+    """All samples of the group in their order, also those that could not be scored."""
+    scored = [
+        ScoredRollout(rollout, advantage)
+        for rollout, advantage in zip(group.rollouts, advantages_G, strict=True)
+    ]
+    scored += [ScoredRollout(rollout, 0.0) for rollout in group.unscored]
+    return sorted(scored, key=lambda one: one.rollout.sample)
 
 
 def advantages_of(group: RolloutGroup, config: RunConfig) -> list[float]:

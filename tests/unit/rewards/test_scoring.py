@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from visual_r1.config import RewardSection
+from visual_r1.config import PenaltySection, RewardSection
 from visual_r1.data.problem import Problem
 from visual_r1.rewards import COMPONENTS, RewardInput, score
 
@@ -35,7 +35,7 @@ def test_the_standard_reward(response: str, reward: float, verdict: str) -> None
     scored = score(STANDARD, sample(response))
     assert scored.reward == pytest.approx(reward)
     assert scored.grade.verdict == verdict
-    assert set(scored.components) == {"format", "accuracy", "visual_grounding", "random"}
+    assert set(scored.components) == set(COMPONENTS)
 
 
 def test_a_template_that_opens_the_thought() -> None:
@@ -55,19 +55,21 @@ def test_the_format_asks_for_the_templates_tags() -> None:
 
 
 @given(
-    st.tuples(*[st.floats(-2, 2)] * 4),
+    st.tuples(*[st.floats(-2, 2)] * len(COMPONENTS)),
     st.sampled_from([RIGHT, "\\boxed{62}", "no", "<think>t</think><answer>1</answer>"]),
     st.integers(0, 2**31 - 1),
 )
 def test_the_reward_is_the_weighted_sum(
-    weights: tuple[float, float, float, float], response: str, seed: int
+    weights: tuple[float, ...], response: str, seed: int
 ) -> None:
-    names = ("format", "accuracy", "visual_grounding", "random")
-    section = RewardSection(**dict(zip(names, weights, strict=True)))
-    scored = score(section, sample(response, seed=seed))
+    names = list(COMPONENTS)
+    section = RewardSection.model_validate(dict(zip(names, weights, strict=True)))
+    one = sample(response, seed=seed, tokens=(1, 2) * 50, max_tokens=100, truncated=True)
+    scored = score(section, one)
+    assert all(scored.components[name] < 0 for name in ("length", "truncation", "repetition"))
     parts = [w * scored.components[n] for n, w in zip(names, weights, strict=True)]
     assert scored.reward == pytest.approx(math.fsum(parts), abs=1e-12)
-    assert scored == score(section, sample(response, seed=seed))
+    assert scored == score(section, one)
 
 
 def test_the_coin_is_fair_and_does_not_look_at_the_response() -> None:
@@ -79,7 +81,18 @@ def test_the_coin_is_fair_and_does_not_look_at_the_response() -> None:
 
 
 def test_every_weight_has_its_component() -> None:
-    assert set(COMPONENTS) == set(RewardSection.model_fields) - {"rounding"}
+    others = {"rounding", "custom", "custom_weight"}
+    assert set(COMPONENTS) == set(RewardSection.model_fields) - others
+
+
+def test_penalties_cost_nothing_unless_they_are_asked_for() -> None:
+    loop = sample(RIGHT, tokens=(1, 2) * 50, max_tokens=100, truncated=True)
+    assert score(STANDARD, loop).reward == score(STANDARD, sample(RIGHT)).reward
+    strict = RewardSection(length=0.5, truncation=0.25, repetition=2.0)
+    penalty = PenaltySection(length_buffer=0.5, repetition_ngram=2)
+    # 99 pairs of tokens, two different ones.
+    expected = 1.6 - 0.5 - 0.25 - 2 * (1 - 2 / 99)
+    assert score(strict, loop, penalty).reward == pytest.approx(expected)
 
 
 def test_rounded_answers_are_an_option() -> None:

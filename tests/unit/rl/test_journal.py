@@ -118,6 +118,7 @@ def test_a_row_a_sample_with_all_that_the_report_reads(journal: Journal) -> None
         "second_verdict": None,
         "scan_read": None,
         "second_response": None,
+        "failure": None,
     }
     assert (second["verdict"], second["reason"]) == ("gave_up", "too deep")
     assert (second["stop_reason"], second["advantage"]) == ("length", -1.0)
