@@ -1,47 +1,43 @@
 """Whether two readings of answers are the same answer."""
 
-from collections.abc import Iterator, Sequence
-from decimal import Decimal
+from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
-from typing import Literal as OneOf
 
+from visual_r1.grading.closeness import (
+    Rounding,
+    proportional,
+    proportional_everywhere,
+    same_everywhere,
+    same_number,
+)
 from visual_r1.grading.expressions import (
     Binary,
     Expression,
-    Number,
     Undefined,
     Variable,
-    difference,
     evaluate,
-    magnitude,
     product,
-    to_decimal,
+    quotient,
     variables,
 )
 from visual_r1.grading.forms import (
+    LISTS,
+    STATEMENTS,
     Answer,
     Contradiction,
     Equation,
     Form,
     Group,
     Label,
+    Named,
     Quantity,
     Ratio,
     Relation,
     Word,
 )
 from visual_r1.grading.reading import flattened
-from visual_r1.grading.spelling import Unreadable
-from visual_r1.grading.units import in_conflict, scaled
-from visual_r1.hashing import stable_seed
-
-Rounding = OneOf["exact", "rounded"]
-
-# Irrational values are 50-digit decimals here; a textbook's may have been printed by a float.
-RELATIVE = Decimal("1e-9")
-# A decimal this long is taken to stand for the value it was cut from: 0.333333 for 1/3.
-LONG_DECIMAL = 6
-POINTS = 4
+from visual_r1.grading.units import in_conflict
 
 
 def same_answer(answer: Answer, reference: Answer, rounding: Rounding = "exact") -> bool:
@@ -53,9 +49,9 @@ def same_answer(answer: Answer, reference: Answer, rounding: Rounding = "exact")
     """
     for one in (answer, reference):
         _check_chain(one.chain)
-    if _labels_differ(answer.labels, reference.labels):
-        return False
-    if any(_same_form(mine, gold, rounding) for mine in answer.chain for gold in reference.chain):
+    if not _labels_differ(answer.labels, reference.labels) and any(
+        _same_form(mine, gold, rounding) for mine in answer.chain for gold in reference.chain
+    ):
         return True
     return _same_equation(answer, reference)
 
@@ -63,10 +59,15 @@ def same_answer(answer: Answer, reference: Answer, rounding: Rounding = "exact")
 def _check_chain(chain: Sequence[Form]) -> None:
     """A chain holds together where each value is the first one, or its rounding."""
     for form in chain[1:]:
-        if not _same_form(chain[0], form, "exact"):
-            coarser = isinstance(form, Quantity) and form.decimals is not None
-            if not (coarser and _same_form(chain[0], form, "rounded")):
-                raise Contradiction("the values that the answer puts equal differ")
+        if not _is_or_rounds(chain[0], form):
+            raise Contradiction("the values that the answer puts equal differ")
+
+
+def _is_or_rounds(value: Form, other: Form) -> bool:
+    if _same_form(value, other, "exact"):
+        return True
+    coarser = isinstance(other, Quantity) and other.decimals is not None
+    return coarser and _same_form(value, other, "rounded")
 
 
 def _labels_differ(mine: Sequence[Label], gold: Sequence[Label]) -> bool:
@@ -87,28 +88,50 @@ def _same_form(mine: Form, gold: Form, rounding: Rounding) -> bool:
         case Quantity(), Quantity():
             return _same_quantity(mine, gold, rounding)
         case Ratio(), Ratio():
-            return _proportional(mine.terms, gold.terms)
-        case (Ratio((a, b)), Quantity()) | (Quantity(), Ratio((a, b))):
-            other = gold if isinstance(gold, Quantity) else mine
-            assert isinstance(other, Quantity)
-            return _same_quantity(Quantity(Binary("/", a, b)), other, rounding)
+            return proportional(mine.terms, gold.terms)
+        case (Ratio((a, b)), Quantity()):
+            return _same_quantity(Quantity(Binary("/", a, b)), gold, rounding)
+        case (Quantity(), Ratio((a, b))):
+            return _same_quantity(mine, Quantity(Binary("/", a, b)), rounding)
         case Word(), Word():
             return mine.text == gold.text
+        case Named(), Named():
+            return _same_name(mine, gold)
         case Relation(), Relation():
             return _same_relation(mine, gold)
-        case (Relation() as relation, Group() as group) | (
-            Group() as group,
-            Relation() as relation,
-        ):
-            return _is_interval(group, relation, rounding)
+        case Relation(), Group():
+            return _is_interval(gold, mine, rounding)
+        case Group(), Relation():
+            return _is_interval(mine, gold, rounding)
         case Group(), Group():
             return _same_group(mine, gold, rounding)
-        case (Group("set" | "list", (only,)), _):
-            return same_answer(only, Answer((gold,)), rounding)
-        case (_, Group("set" | "list", (only,))):
-            return same_answer(Answer((mine,)), only, rounding)
+        case Group(), _:
+            return _is_one(mine, Answer((gold,)), rounding)
+        case _, Group():
+            return _is_one(gold, Answer((mine,)), rounding)
         case Equation(), Equation():
-            return _proportional_everywhere(_moved(mine), _moved(gold))
+            return proportional_everywhere(_moved(mine), _moved(gold))
+        case _:
+            return False
+
+
+def _is_one(group: Group, other: Answer, rounding: Rounding) -> bool:
+    """A list of one; or `3√5 or 6.71`, a value and its rounding."""
+    if group.kind not in LISTS:
+        return False
+    if len(group.items) == 1:
+        return same_answer(group.items[0], other, rounding)
+    match group:
+        case Group(
+            "or",
+            (
+                Answer((Quantity(decimals=None) as exact,), labels),
+                Answer((Quantity() as near,), ()),
+            ),
+        ):
+            return _is_or_rounds(exact, near) and same_answer(
+                Answer((exact, near), labels), other, rounding
+            )
         case _:
             return False
 
@@ -119,103 +142,39 @@ def _same_quantity(mine: Quantity, gold: Quantity, rounding: Rounding) -> bool:
     if variables(mine.expression) != variables(gold.expression):
         return False
     if variables(mine.expression):
-        return _same_everywhere(mine.expression, gold.expression)
+        return same_everywhere(mine.expression, gold.expression)
     try:
         left, right = evaluate(mine.expression), evaluate(gold.expression)
     except Undefined:
         return False
-    if mine.unit is not None and gold.unit is not None and mine.unit.size != gold.unit.size:
-        return _same_value(scaled(left, mine.unit), scaled(right, gold.unit))
-    if _same_number((left, mine.decimals), (right, gold.decimals), rounding):
+    if (
+        mine.unit is not None
+        and gold.unit is not None
+        and mine.unit.measures == gold.unit.measures
+        and mine.unit.size != gold.unit.size
+    ):
+        # Each in the unit of the other, so that a literal is compared in its own digits.
+        factor = quotient(mine.unit.size, gold.unit.size)
+        return same_number(
+            (left, mine.decimals), (quotient(right, factor), None), rounding
+        ) or same_number((product(left, factor), None), (right, gold.decimals), rounding)
+    if same_number((left, mine.decimals), (right, gold.decimals), rounding):
         return True
     if mine.percent == gold.percent:
         return False
-    hundredth = Fraction(1, 100)
+    # The percentage keeps its digits, the other side is brought to hundredths.
+    hundred = Fraction(100)
     if mine.percent:
-        return _same_value(product(left, hundredth), right)
-    return _same_value(left, product(right, hundredth))
+        return same_number((left, mine.decimals), (product(right, hundred), None), rounding)
+    return same_number((product(left, hundred), None), (right, gold.decimals), rounding)
 
 
-def _same_value(left: Number, right: Number) -> bool:
-    """Exactly, where both are fractions; else to 1e-9 of the larger."""
-    if isinstance(left, Fraction) and isinstance(right, Fraction):
-        return left == right
-    gap = to_decimal(magnitude(difference(left, right)))
-    size = max(to_decimal(magnitude(left)), to_decimal(magnitude(right)))
-    return gap <= to_decimal(product(RELATIVE, size)) or gap < Decimal("1e-40")
-
-
-def _same_number(
-    left: tuple[Number, int | None], right: tuple[Number, int | None], rounding: Rounding
-) -> bool:
-    """Values, each with the decimals of its literal."""
-    if _same_value(left[0], right[0]):
-        return True
-    for (literal, decimals), (other, other_decimals) in ((left, right), (right, left)):
-        if decimals is None or not isinstance(literal, Fraction):
-            continue
-        if rounding == "rounded" and decimals >= 1 and _rounded(other, decimals) == literal:
-            return True
-        if decimals >= LONG_DECIMAL and other_decimals is None:
-            long = abs(literal) * 10**decimals >= 10 ** (LONG_DECIMAL - 1)
-            gap = magnitude(difference(other, literal))
-            if long and gap < Fraction(1, 10**decimals):
-                return True
-    return False
-
-
-def _rounded(value: Number, decimals: int) -> Fraction:
-    """`value` to that many decimals, halves away from zero, as in school."""
-    exact = Fraction(value)
-    shifted = abs(exact) * 10**decimals
-    whole = (2 * shifted.numerator + shifted.denominator) // (2 * shifted.denominator)
-    return Fraction(whole if exact >= 0 else -whole, 10**decimals)
-
-
-def _points(names: Sequence[str]) -> Iterator[dict[str, Fraction]]:
-    """Values for the variables: positive, of a few bits, the same for the same names."""
-    for index in range(3 * POINTS):
-        yield {
-            name: Fraction(stable_seed("grading", name, index) % 9973 + 11, 1009) for name in names
-        }
-
-
-def _values_everywhere(left: Expression, right: Expression) -> Iterator[tuple[Number, Number]]:
-    """Both values at `POINTS` points where both are defined. Raises `Unreadable` without enough."""
-    found = 0
-    for at in _points(sorted(variables(left) | variables(right))):
-        try:
-            pair = evaluate(left, at), evaluate(right, at)
-        except Undefined:
-            continue
-        yield pair
-        found += 1
-        if found == POINTS:
-            return
-    raise Unreadable("the expressions are not both defined at enough points")
-
-
-def _same_everywhere(left: Expression, right: Expression) -> bool:
-    return all(_same_value(x, y) for x, y in _values_everywhere(left, right))
-
-
-def _proportional_everywhere(left: Expression, right: Expression) -> bool:
-    if variables(left) != variables(right):
+def _same_name(mine: Named, gold: Named) -> bool:
+    if mine.mark and gold.mark and mine.mark != gold.mark:
         return False
-    pairs = list(_values_everywhere(left, right))
-    x0, y0 = pairs[0]
-    return all(_same_value(product(x, y0), product(y, x0)) for x, y in pairs[1:])
-
-
-def _proportional(left: Sequence[Expression], right: Sequence[Expression]) -> bool:
-    if len(left) != len(right):
-        return False
-    return all(
-        _same_quantity(
-            Quantity(Binary("*", left[0], y)), Quantity(Binary("*", right[0], x)), "exact"
-        )
-        for x, y in zip(left[1:], right[1:], strict=True)
-    )
+    if "triangle" in (mine.mark, gold.mark):
+        return sorted(mine.name) == sorted(gold.name)
+    return mine.name == gold.name
 
 
 def _same_bound(left: Expression | None, right: Expression | None) -> bool:
@@ -253,15 +212,35 @@ def _is_interval(group: Group, relation: Relation, rounding: Rounding) -> bool:
 
 
 def _same_group(mine: Group, gold: Group, rounding: Rounding) -> bool:
-    unordered = ("list", "set")
-    if mine.kind in unordered and gold.kind in unordered:
-        return _same_items(
-            list(flattened(Answer((mine,)))), list(flattened(Answer((gold,)))), rounding
-        )
-    if mine.kind != gold.kind or len(mine.items) != len(gold.items):
-        return False
-    pairs = zip(mine.items, gold.items, strict=True)
-    return all(same_answer(x, y, rounding) for x, y in pairs)
+    if mine.kind in LISTS and gold.kind in LISTS:
+        left, right = list(flattened(Answer((mine,)))), list(flattened(Answer((gold,))))
+        if bool(_in_order(left)) == bool(_in_order(right)):
+            return _same_items(left, right, rounding)
+        return _same_tuple(_in_order(left) or left, _in_order(right) or right, rounding)
+    if mine.kind in STATEMENTS:
+        return mine.kind == gold.kind and _same_items(mine.items, list(gold.items), rounding)
+    for pair, values in ((mine, gold), (gold, mine)):
+        if pair.kind == "()" and values.kind in LISTS and (ordered := _in_order(values.items)):
+            return _same_tuple(pair.items, ordered, rounding)
+    return mine.kind == gold.kind and _same_tuple(mine.items, gold.items, rounding)
+
+
+def _in_order(items: Sequence[Answer]) -> list[Answer]:
+    """`x = 5, y = 3` as the values of x and y in that order; empty where they are not so named."""
+    names: dict[str, Answer] = {}
+    for item in items:
+        match item.labels:
+            case (Label("variable", name),) if "_" not in name:
+                names[name] = replace(item, labels=())
+            case _:
+                return []
+    return [names[name] for name in sorted(names)] if len(names) == len(items) else []
+
+
+def _same_tuple(mine: Sequence[Answer], gold: Sequence[Answer], rounding: Rounding) -> bool:
+    return len(mine) == len(gold) and all(
+        same_answer(x, y, rounding) for x, y in zip(mine, gold, strict=True)
+    )
 
 
 def _same_items(mine: Sequence[Answer], gold: list[Answer], rounding: Rounding) -> bool:
@@ -282,19 +261,19 @@ def _moved(equation: Equation) -> Expression:
 
 
 def _same_equation(answer: Answer, reference: Answer) -> bool:
-    """`y = 2x + 3`, read as a label and a value, against `2x − y + 3 = 0`."""
+    """`y = 2x + 3`, read as a label and a value, against `2x − y + 3 = 0`; `AB = CD` turned."""
     mine, gold = _as_equation(answer), _as_equation(reference)
-    written = (*answer.chain, *reference.chain)
-    if mine is None or gold is None or not any(isinstance(form, Equation) for form in written):
-        return False
-    return _proportional_everywhere(mine, gold)
+    return mine is not None and gold is not None and proportional_everywhere(mine, gold)
 
 
 def _as_equation(answer: Answer) -> Expression | None:
     match answer:
         case Answer((Equation() as equation,), ()):
             return _moved(equation)
-        case Answer((Quantity(expression),), (Label("variable", name),)):
+        # `x = 24` is an answer, and `2x = 48` is not yet one: only with variables on both sides.
+        case Answer((Quantity(expression),), (Label("variable", name),)) if variables(expression):
             return Binary("-", Variable(name), expression)
+        case Answer((Named("", other),), (Label("points", name),)):
+            return Binary("-", Variable(name), Variable(other))
         case _:
             return None

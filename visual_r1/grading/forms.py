@@ -1,4 +1,4 @@
-"""What an answer can be: a quantity, a ratio, a group, a relation, an equation, a word."""
+"""What an answer can be: a quantity, a ratio, a figure, a group, a relation, a word, ..."""
 
 from dataclasses import dataclass
 
@@ -35,8 +35,23 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True)
+class Named:
+    """A figure by the letters of its points; `mark` says which, and is empty where nothing does."""
+
+    mark: str
+    name: str
+
+
+# Groups whose items have no order; items joined by "or" may also be a value and its rounding.
+LISTS = frozenset(("list", "or", "set"))
+# What two figures can be to each other.
+STATEMENTS = frozenset("∥⊥≅∼")
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
-    """`kind` is list, set, or the two brackets: `()` (a pair, or an open interval), `[)`, ..."""
+    """`kind` is one of `LISTS` or `STATEMENTS`, or two brackets: `()` (a pair, or an open
+    interval), `[)`, ..."""
 
     kind: str
     items: tuple["Answer", ...]
@@ -61,12 +76,12 @@ class Equation:
     right: Expression
 
 
-Form = Quantity | Ratio | Word | Group | Relation | Equation
+Form = Quantity | Ratio | Word | Named | Group | Relation | Equation
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What a value belongs to. `kind` is variable, points, function or noun."""
+    """What a value belongs to. `kind` is variable, points, function, ratio, tuple or noun."""
 
     kind: str
     name: str

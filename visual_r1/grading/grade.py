@@ -12,15 +12,20 @@ from visual_r1.grading.reading import read
 from visual_r1.grading.spelling import Unreadable, canonical
 
 # Raised whenever a verdict may change: stored rollouts can then be graded again and compared.
-GRADER_VERSION = "1"
+GRADER_VERSION = "2"
 
 Verdict = Literal["right", "wrong", "gave_up"]
 
 _LETTER = re.compile(r"\(?\s*([A-H])\s*\)?")
 _CHOSEN = re.compile(
-    r"(?:(?:the\s+)?(?:correct\s+|final\s+)?(?:answer|option|choice)(?:\s+is)?\s*:?\s*)?"
-    r"(?:\(\s*([A-Ha-h])\s*\)|([A-Ha-h])(?=[\s.):,]|$))[.):,]*\s*(.*)",
+    r"(?:it is\s+|(?:i|we) (?:choose|pick|select)\s+)?"
+    r"(?:(?:the\s+)?(?:correct\s+|final\s+|right\s+|best\s+)?"
+    r"(?:answer|option|choice|letter)(?:\s+(?:is|would be))?\s*[:=]?\s*){0,2}"
+    r"(?:[(\[]\s*([A-Ha-h])\s*[)\]]|([A-Ha-h])(?=[\s.):,]|$))[.):,]*\s*(.*)",
     re.IGNORECASE | re.DOTALL,
+)
+_SAYS_RIGHT = re.compile(
+    r"^is\s+(?:the\s+)?(?:correct|right)(?:\s+(?:answer|option|choice|one))?$", re.IGNORECASE
 )
 
 
@@ -123,7 +128,7 @@ def _chosen(answer: str, choices: Sequence[str]) -> int | None:
     if found is None:
         return None
     place = ord((found[1] or found[2]).upper()) - ord("A")
-    rest = found[3].strip()
+    rest = _SAYS_RIGHT.sub("", found[3]).strip()
     if not rest:
         return place
     # What follows must be that choice's text; other letters or choices make it two answers.

@@ -16,14 +16,16 @@ _NOUNS = frozenset(
     ("answer", "value", "result", "solution", "area", "perimeter", "circumference", "radius",
      "diameter", "length", "measure", "width", "height", "volume", "distance", "slope", "angle",
      "side", "arc", "hypotenuse", "altitude", "median", "midpoint", "probability", "ratio", "base",
-     "leg", "sum", "total", "degree", "size", "midsegment", "apothem", "sine", "cosine", "tangent")
+     "leg", "sum", "total", "degree", "size", "midsegment", "apothem", "sine", "cosine", "tangent",
+     "point", "center", "centre", "vertex", "coordinates", "equation", "number", "lengths")
 )  # fmt: skip
 _FILLERS = frozenset(
     ("the", "a", "an", "of", "final", "correct", "our", "my", "so", "thus", "therefore", "hence",
      "then", "this", "that", "it", "its", "segment", "line", "triangle", "circle", "square",
      "rectangle", "parallelogram", "trapezoid", "rhombus", "kite", "polygon", "quadrilateral",
      "hexagon", "pentagon", "shaded", "region", "surface", "missing", "unknown", "and", "in",
-     "for", "we", "have", "get", "m")
+     "for", "we", "have", "get", "m", "they", "these", "triangles", "lines", "figures", "figure",
+     "shape", "two", "given", "required", "inscribed", "central", "whole")
 )  # fmt: skip
 APPROXIMATORS = frozenset(("approximately", "about", "roughly", "around", "approx", "nearly"))
 OPENERS = frozenset(("so", "thus", "therefore", "hence", "then", "it", "answer"))
@@ -47,10 +49,45 @@ _PARTS = {
 
 def read_label(tokens: Sequence[Token]) -> Label | None:
     """The label that all of `tokens` make up, or None where they are something else."""
-    parts = [token for token in tokens if token.text not in ("{", "}", "(", ")")]
-    if not parts or len(parts) > 12:
+    if len(tokens) > 24:
         return None
+    called = _called(tokens) or _ratio(tokens)
+    parts = [token for token in tokens if token.text not in ("{", "}", "(", ")", "[", "]", "|")]
+    if called is not None or not parts or len(parts) > 12:
+        return called
     return _variable(parts) or _function(parts) or _points(parts) or _noun(parts)
+
+
+def _called(tokens: Sequence[Token]) -> Label | None:
+    """`f(2)`, `f(x)`; `(x, y)`, the name of a pair."""
+    texts = [token.text for token in tokens]
+    if len(texts) < 4 or texts[-1] != ")":
+        return None
+    named = tokens[0].kind == "word" and len(texts[0]) == 1 and texts[1] == "("
+    if named and len(texts) == 4 and tokens[2].kind in ("word", "number"):
+        return Label("function", "".join(texts))
+    names = texts[1:-1:2]
+    between = texts[2:-1:2]
+    if (
+        texts[0] == "("
+        and set(between) == {","}
+        and all(len(n) == 1 and n.isalpha() for n in names)
+    ):
+        return Label("tuple", ",".join(names))
+    return None
+
+
+def _ratio(tokens: Sequence[Token]) -> Label | None:
+    """`AB : BC`, `AB/BC`, `\\frac{AB}{BC}`: what the ratio is of."""
+    texts = [t.text for t in tokens if t.text not in ("{", "}", "overline", "(", ")")]
+    if len(texts) == 3 and texts[0] == "frac":
+        texts = [texts[1], ":", texts[2]]
+    if len(texts) < 3 or len(texts) % 2 == 0 or not set(texts[1::2]) <= {":", "/", "to"}:
+        return None
+    names = texts[::2]
+    if not all(n.isalpha() and len(n) <= 3 and (n.isupper() or len(n) == 1) for n in names):
+        return None
+    return Label("ratio", ":".join(min(name, name[::-1]) for name in names))
 
 
 def _variable(parts: Sequence[Token]) -> Label | None:
@@ -61,8 +98,10 @@ def _variable(parts: Sequence[Token]) -> Label | None:
         return None
     if len(parts) == 1:
         return Label("variable", first.text)
-    if len(parts) == 3 and parts[1].text == "_" and parts[2].kind != "symbol":
-        return Label("variable", f"{first.text}_{parts[2].text}")
+    index = parts[2:]
+    named = all(t.kind in ("word", "number") or t.text in _MARKS for t in index)
+    if parts[1].text == "_" and 0 < len(index) <= 5 and named:
+        return Label("variable", f"{first.text}_{''.join(t.text for t in index)}")
     return None
 
 
@@ -73,9 +112,14 @@ def _function(parts: Sequence[Token]) -> Label | None:
 
 
 def _points(parts: Sequence[Token]) -> Label | None:
-    """`m \\angle A B C`, `\\overline{AB}`, `RS`, `\\angle 1`: marks, then capital letters."""
+    """`m \\angle A B C`, `\\overline{AB}`, `RS`, `\\angle 1`."""
+    name = points_name(parts)
+    return None if name is None else Label("points", min(name, name[::-1]))
+
+
+def points_name(parts: Sequence[Token], marked: bool = False) -> str | None:
+    """The letters after marks such as `m \\angle`; a single one, or a digit, only after a mark."""
     names: list[str] = []
-    marked = False
     for index, token in enumerate(parts):
         if token.kind == "command" and token.text in _MARKS:
             marked = True
@@ -90,18 +134,18 @@ def _points(parts: Sequence[Token]) -> Label | None:
         else:
             return None
     name = "".join(names)
-    if not name or (len(name) < 2 and not marked):
-        return None
-    return Label("points", min(name, name[::-1]))
+    return name if len(name) > 1 or (name and marked) else None
 
 
 def _noun(parts: Sequence[Token]) -> Label | None:
     """`the area of triangle ABC`: known words; the last known noun in front of `of` names it."""
     noun = ""
-    for token in parts:
+    for index, token in enumerate(parts):
         text = token.text.lower()
         if token.kind == "word" and text in _NOUNS:
             noun = noun or text
+        elif token.kind == "number" and index and parts[index - 1].text.lower() == "angle":
+            continue
         elif not (
             (token.kind == "word" and (text in _FILLERS or len(text) == 1 or token.text.isupper()))
             or (token.kind == "command" and token.text in _MARKS)

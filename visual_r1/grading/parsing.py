@@ -1,7 +1,7 @@
 """Tokens to an expression: a recursive-descent parser with a cap on depth.
 
     sum      = ["+" | "-"] product {("+" | "-") product}
-    product  = power {["*" | "/"] power}          (no sign: only before a letter, root, bracket)
+    product  = power {["*" | "/"] ["-"] power}    (no operator: before a letter, root, bracket)
     power    = postfix ["^" exponent]
     postfix  = atom {"°"}
     atom     = number | mixed number | variable | "\\pi" | bracketed sum | "|" sum "|"
@@ -37,9 +37,10 @@ FUNCTIONS = {
     "abs": "abs",
 }  # fmt: skip
 _INVERSE_OF = {"sin": "asin", "cos": "acos", "tan": "atan"}
+_ROOTS = {"sqrt": 2, "surd": 2, "cbrt": 3, "fourthroot": 4}
 GREEK_VARIABLES = frozenset(
-    ("alpha", "beta", "gamma", "delta", "theta", "lambda", "mu", "phi", "psi", "omega", "rho",
-     "sigma", "tau")
+    ("alpha", "beta", "gamma", "delta", "epsilon", "theta", "lambda", "mu", "phi", "psi", "omega",
+     "rho", "sigma", "tau")
 )  # fmt: skip
 
 
@@ -101,7 +102,7 @@ class _Parser:
             operator = self.symbol()
             if operator in ("*", "/") and operator:
                 self.at += 1
-                value = Binary(operator, value, self.power())
+                value = Binary(operator, value, self.signed_power())
             elif self.starts_factor():
                 value = Binary("*", value, self.power())
             else:
@@ -110,11 +111,17 @@ class _Parser:
     def starts_factor(self) -> bool:
         """Whether a factor may follow here without a sign."""
         token = self.peek()
-        if token is None or token.kind == "number":
+        if token is None or token.kind == "number" or token[:2] == ("command", "over"):
             return False
         if token.kind == "symbol":
             return token.text in ("(", "{") or (token.text == "|" and not self.bars)
         return True
+
+    def signed_power(self) -> Expression:
+        if self.symbol() != "-":
+            return self.power()
+        self.at += 1
+        return Negative(self.power())
 
     def power(self) -> Expression:
         value = self.postfix()
@@ -157,6 +164,10 @@ class _Parser:
             return self.command(token.text)
         if token.text in ("(", "{", "["):
             inside = self.sum()
+            over = self.peek()
+            if over is not None and over[:2] == ("command", "over"):  # {4 \over 3}
+                self.at += 1
+                inside = Binary("/", inside, self.sum())
             self.take(_CLOSING[token.text])
             return inside
         if token.text == "|":
@@ -189,10 +200,10 @@ class _Parser:
         return Literal(whole.value + Fraction(int(top), int(low)))
 
     def word(self, text: str) -> Expression:
-        if text == "pi":
+        if text.lower() == "pi":
             return Constant()
-        if text == "sqrt":
-            return Root(self.argument())
+        if text in ("sqrt", "cbrt"):
+            return Root(self.argument(), 2 if text == "sqrt" else 3)
         if text.lower() in FUNCTIONS:
             return self.function(FUNCTIONS[text.lower()])
         if len(text) == 1:
@@ -202,9 +213,13 @@ class _Parser:
         if self.symbol() == "(":
             raise Unreadable(f"a call of {text!r}")
         value: Expression = Variable(text[0])
-        for letter in text[1:]:
+        for letter in text[1:-1]:
             value = Binary("*", value, Variable(letter))
-        return value
+        last = self.variable(text[-1])
+        if self.symbol() == "^":  # ab^2 is a times the square of b
+            self.at += 1
+            last = Binary("^", last, self.exponent())
+        return Binary("*", value, last)
 
     def variable(self, name: str) -> Expression:
         if self.symbol() != "_":
@@ -227,8 +242,8 @@ class _Parser:
         if name == "frac":
             top = self.argument()
             return Binary("/", top, self.argument())
-        if name in ("sqrt", "surd", "cbrt"):
-            return self.root(3 if name == "cbrt" else 2)
+        if name in _ROOTS:
+            return self.root(_ROOTS[name])
         if name in FUNCTIONS:
             return self.function(FUNCTIONS[name])
         if name in GREEK_VARIABLES:
@@ -266,17 +281,37 @@ class _Parser:
 
     def function(self, name: str) -> Expression:
         exponent: Expression | None = None
+        base: Expression | None = None
+        if name == "log" and self.symbol() == "_":
+            self.at += 1
+            base = self.deeper()
         if self.symbol() == "^":
             self.at += 1
             exponent = self.exponent()
             if exponent == Negative(Literal(Fraction(1))) and name in _INVERSE_OF:
                 name, exponent = _INVERSE_OF[name], None
+        inside = self.function_argument()
+        call: Expression = Call(name, inside)
+        if base is not None:
+            call = Binary("/", Call("ln", inside), Call("ln", base))
+        return call if exponent is None else Binary("^", call, exponent)
+
+    def function_argument(self) -> Expression:
+        """`\\sin 30^\\circ`, `\\sin(x+1)`, and, as everywhere in print, `\\sin 2\\theta`."""
+        bare = (token := self.peek()) is not None and token.kind == "number"
         inside = self.deeper()
+        while bare and (token := self.peek()) is not None and _is_letter(token):
+            inside = Binary("*", inside, self.atom())
         while self.symbol() == "°":
             self.at += 1
             inside = Degree(inside)
-        call = Call(name, inside)
-        return call if exponent is None else Binary("^", call, exponent)
+        return inside
+
+
+def _is_letter(token: Token) -> bool:
+    if token.kind == "command":
+        return token.text in GREEK_VARIABLES or token.text == "pi"
+    return token.kind == "word" and (len(token.text) == 1 or token.text.lower() == "pi")
 
 
 def literal(text: str) -> Literal:

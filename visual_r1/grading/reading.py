@@ -8,15 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from visual_r1.grading.expressions import (
-    Binary,
-    Degree,
-    Expression,
-    Literal,
-    Negative,
-    variables,
-)
+from visual_r1.grading.expressions import variables
 from visual_r1.grading.forms import (
+    LISTS,
+    STATEMENTS,
     Answer,
     Equation,
     Form,
@@ -25,30 +20,36 @@ from visual_r1.grading.forms import (
     Quantity,
     Ratio,
     Relation,
-    Word,
 )
 from visual_r1.grading.labels import APPROXIMATORS, OPENERS, number_words, read_label
-from visual_r1.grading.parsing import parse
+from visual_r1.grading.relations import COMPARISONS, merged, read_relation
 from visual_r1.grading.spelling import Token, Unreadable, canonical, tokenise
-from visual_r1.grading.units import DEGREES, Unit, split_unit
+from visual_r1.grading.splitting import opening, split
+from visual_r1.grading.units import split_unit
+from visual_r1.grading.values import (
+    mixed_in_words,
+    read_name,
+    read_quantity,
+    read_word,
+    words_alone,
+)
 
 MAX_ITEMS = 12
 MAX_NESTING = 4
 
-_OPENING = {"(": 1, "{": 1, "[": 1, "\\{": 1, ")": -1, "}": -1, "]": -1, "\\}": -1}
 _SIGNS = {
     "approx": "≈",
     "le": "≤",
     "ge": "≥",
     "ne": "≠",
-    "neq": "≠",
     "cup": ";",
-    "lbrace": "\\{",
-    "rbrace": "\\}",
+    "in": "∈",
+    "parallel": "∥",
+    "perp": "⊥",
+    "cong": "≅",
+    "sim": "∼",
 }
-_EQUAL = ("=", "≈", "is", "equals", "are")
-_COMPARISONS = ("<", ">", "≤", "≥")
-_ARTICLES = ("a", "an", "the")
+_EQUAL = ("=", "≈", "∈", "is", "equals", "are")
 
 
 @lru_cache(maxsize=8192)
@@ -58,19 +59,22 @@ def read(text: str) -> tuple[Answer, ...]:
     Raises:
         Unreadable: outside the grammar or its limits.
     """
-    tokens = tokenise(canonical(text))
+    tokens = _spelled_alike(tokenise(canonical(text)))
     if not tokens:
         raise Unreadable("nothing is there")
     readings: list[Answer] = []
     problem = Unreadable("")
     for with_unit in (True, False):
         try:
-            reading = _list(_spelled_alike(tokens), with_unit, 0)
+            reading = _list(tokens, with_unit, 0)
         except Unreadable as error:
             problem = error
         else:
             if reading not in readings:
                 readings.append(reading)
+    mixed = mixed_in_words(tokens)
+    if mixed is not None:
+        readings.append(Answer((mixed,)))
     if not readings:
         raise problem
     return tuple(readings)
@@ -86,50 +90,44 @@ def _spelled_alike(tokens: Sequence[Token]) -> list[Token]:
     ]
 
 
-def _split(
-    tokens: Sequence[Token], separators: Sequence[str]
-) -> tuple[list[Sequence[Token]], list[str]]:
-    """The parts between top-level `separators`, and the separators in between."""
-    parts: list[Sequence[Token]] = []
-    found: list[str] = []
-    depth = start = 0
-    for index, token in enumerate(tokens):
-        depth += _OPENING.get(token.text, 0) if token.kind == "symbol" else 0
-        if depth == 0 and token.kind != "number" and token.text.lower() in separators:
-            parts.append(tokens[start:index])
-            found.append(token.text.lower())
-            start = index + 1
-    parts.append(tokens[start:])
-    return parts, found
-
-
 def _list(tokens: Sequence[Token], with_unit: bool, nesting: int) -> Answer:
     if nesting > MAX_NESTING:
         raise Unreadable(f"groups nested deeper than {MAX_NESTING}")
-    parts, found = _split(tokens, (",", ";", "or", "and"))
-    if not found:
+    parts, found = split(tokens, (",", ";", "or", "and"))
+    if not found or _is_number_in_words(tokens):
         return _answer(tokens, with_unit, nesting)
-    words = _words(tokens)
-    if words is not None and number_words(words) is not None:
-        return _answer(tokens, with_unit, nesting)  # one hundred and five
     parts = [part for part in parts if part]  # `3, 4, and 5`
     if tokens[0].text.lower() in ("either", "both"):
         parts[0] = parts[0][1:]
     if not 1 < len(parts) <= MAX_ITEMS:
         raise Unreadable("a list with one item or too many")
-    return Answer((Group("list", tuple(_answer(part, with_unit, nesting) for part in parts)),))
+    items = tuple(_answer(part, with_unit, nesting) for part in parts)
+    match items:
+        case (Answer((Relation() as one,)), Answer((Relation() as other,))) if "or" not in found:
+            both = merged(one, other, if_not_empty=found[0] != "and")
+            if both is not None:
+                return Answer((both,))
+        case _:
+            pass
+    return Answer((Group("or" if "or" in found else "list", items),))
+
+
+def _is_number_in_words(tokens: Sequence[Token]) -> bool:
+    """One hundred and five degrees."""
+    words = words_alone(split_unit(tokens)[0])
+    return words is not None and number_words(words) is not None
 
 
 def _answer(tokens: Sequence[Token], with_unit: bool, nesting: int) -> Answer:
     tokens = _without_openers(tokens)
     if not tokens:
         raise Unreadable("nothing is there")
-    if any(token.kind == "symbol" and token.text in (*_COMPARISONS, "≠") for token in tokens):
-        return Answer((_relation(tokens),))
-    parts, found = _split(tokens, _EQUAL)
+    if any(token.kind == "symbol" and token.text in (*COMPARISONS, "≠") for token in tokens):
+        return Answer((read_relation(tokens),))
+    parts, found = split(tokens, _EQUAL)
     parts = [_without_openers(part) for part in parts]
     labels: list[Label] = []
-    if not found and (labelled := _colon(tokens)) is not None:
+    if not found and (labelled := _colon(tokens) or _point(tokens)) is not None:
         label, tokens = labelled
         return Answer(_forms(tokens, with_unit, nesting), (label,))
     while len(parts) > 1 and (label := read_label(parts[0])) is not None:
@@ -159,7 +157,13 @@ def _chain(
             names = variables(left.expression) | variables(right.expression)
             if names:
                 return Answer((Equation(left.expression, right.expression),))
+    if labels and not _is_formula(forms[-1]):
+        forms = [form for form in forms if not _is_formula(form)]  # A = \\pi r^2 = 25\\pi
     return Answer(tuple(forms), tuple(labels))
+
+
+def _is_formula(form: Form) -> bool:
+    return isinstance(form, Quantity) and bool(variables(form.expression))
 
 
 def _without_openers(tokens: Sequence[Token]) -> Sequence[Token]:
@@ -177,10 +181,24 @@ def _without_openers(tokens: Sequence[Token]) -> Sequence[Token]:
 
 def _colon(tokens: Sequence[Token]) -> tuple[Label, Sequence[Token]] | None:
     """`perimeter: 24`, where what stands before the colon is a label."""
-    parts, found = _split(tokens, (":",))
+    parts, found = split(tokens, (":",))
     if len(found) == 1 and parts[1] and (label := read_label(parts[0])) is not None:
         return label, parts[1]
     return None
+
+
+def _point(tokens: Sequence[Token]) -> tuple[Label, Sequence[Token]] | None:
+    """`A(1, 4)`, `the point (1, 4)`."""
+    start = opening(tokens)
+    if not start or tokens[start].text != "(" or not split(tokens[start + 1 : -1], (",",))[1]:
+        return None
+    name = tokens[0]
+    if start == 1 and name.kind == "word" and len(name.text) == 1 and name.text.isupper():
+        return Label("points", name.text), tokens[1:]
+    label = read_label(tokens[:start])
+    return (
+        None if label is None or label.kind not in ("noun", "points") else (label, tokens[start:])
+    )
 
 
 def _forms(tokens: Sequence[Token], with_unit: bool, nesting: int) -> tuple[Form, ...]:
@@ -189,18 +207,25 @@ def _forms(tokens: Sequence[Token], with_unit: bool, nesting: int) -> tuple[Form
     group = _group(tokens, with_unit, nesting)
     if group is not None:
         return (group,)
+    parts, found = split(tokens, tuple(STATEMENTS))
+    if len(found) == 1:
+        sides = tuple(_answer(part, with_unit, nesting) for part in parts)
+        return (Group(found[0], sides),)
     signs = [i for i, token in enumerate(tokens) if token[:2] == ("command", "pm")]
     if signs:
         return (_plus_minus(tokens, signs, with_unit, nesting),)
-    parts, found = _split(tokens, (":", "to"))
+    parts, found = split(tokens, (":", "to"))
     if found:
         if len(parts) > 4:
             raise Unreadable("a ratio of more than four terms")
-        return (Ratio(tuple(_quantity(part, with_unit).expression for part in parts)),)
+        return (Ratio(tuple(read_quantity(part, with_unit).expression for part in parts)),)
+    name = read_name(tokens)
+    if name is not None and (name.mark or len(name.name) > 1):
+        return (name,)
     try:
-        return (_quantity(tokens, with_unit),)
+        return (read_quantity(tokens, with_unit),)
     except Unreadable:
-        word = _word(tokens)
+        word = read_word(tokens)
         if word is None:
             raise
         return (word,)
@@ -212,7 +237,7 @@ def _group(tokens: Sequence[Token], with_unit: bool, nesting: int) -> Group | No
     if len(tokens) < 3 or first not in ("(", "[", "{", "\\{") or last not in (")", "]", "}", "\\}"):
         return None
     inside = tokens[1:-1]
-    parts, found = _split(inside, (",", ";"))
+    parts, found = split(inside, (",", ";"))
     is_set = first in ("{", "\\{") and last in ("}", "\\}")
     if not found and first != "\\{":
         return None
@@ -237,98 +262,10 @@ def _plus_minus(
     return Group("list", tuple(both))
 
 
-def _quantity(tokens: Sequence[Token], with_unit: bool) -> Quantity:
-    unit: Unit | None = None
-    percent = False
-    if tokens and tokens[-1].text.lower() in ("%", "percent"):
-        tokens, percent = tokens[:-1], True
-    elif with_unit:
-        tokens, unit = split_unit(tokens)
-    words = _words(tokens)
-    number = number_words(words) if words else None
-    expression: Expression = Literal(number) if number is not None else parse(tokens)
-    if isinstance(expression, Degree):
-        expression = expression.inside
-        unit = unit or DEGREES
-    elif unit is None and _all_degrees(expression):
-        unit = DEGREES
-    return Quantity(expression, _decimals(expression), unit, percent)
-
-
-def _all_degrees(expression: Expression) -> bool:
-    """Whether a sum's every term carries a degree sign (`180° − 30°`)."""
-    match expression:
-        case Degree():
-            return True
-        case Negative(inside):
-            return _all_degrees(inside)
-        case Binary("+" | "-", left, right):
-            return _all_degrees(left) and _all_degrees(right)
-        case _:
-            return False
-
-
-def _decimals(expression: Expression) -> int | None:
-    match expression:
-        case Literal(_, decimals):
-            return decimals
-        case Negative(Literal(_, decimals)):
-            return decimals
-        case _:
-            return None
-
-
-def _words(tokens: Sequence[Token]) -> list[str] | None:
-    """The words in lower case where there is nothing else (hyphens aside)."""
-    if not all(token.kind == "word" or token.text in ("-", "'") for token in tokens):
-        return None
-    return [token.text.lower() for token in tokens if token.kind == "word"]
-
-
-def _word(tokens: Sequence[Token]) -> Word | None:
-    signed = [token.text for token in tokens]
-    if signed in (["infty"], ["+", "infty"]):
-        return Word("infinity")
-    if signed == ["-", "infty"]:
-        return Word("-infinity")
-    words = _words(tokens)
-    kept = [word for word in words or () if word not in _ARTICLES]
-    return Word(" ".join(kept)) if kept else None
-
-
-def _relation(tokens: Sequence[Token]) -> Relation:
-    """`x > 3`, `3 < x`, `2 < x ≤ 5`, `5 ≥ x > 2`, all brought to low < subject < high."""
-    parts, found = _split(tokens, (*_COMPARISONS, "≠"))
-    sides = [parse(part) for part in parts]
-    if len(found) == 1:
-        left, right = sides
-        if not variables(left):
-            left, right, sign = right, left, _MIRROR[found[0]]
-        else:
-            sign = found[0]
-        if not variables(left) or variables(right):
-            raise Unreadable("an inequality without a variable on one side alone")
-        if sign == "≠":
-            return Relation(left, right, right)
-        closed = sign in ("≤", "≥")
-        if sign in ("<", "≤"):
-            return Relation(left, None, right, high_closed=closed)
-        return Relation(left, right, None, low_closed=closed)
-    if len(found) != 2 or "≠" in found or (found[0] in "<≤") != (found[1] in "<≤"):
-        raise Unreadable("a chain of inequalities that do not point the same way")
-    if found[0] not in "<≤":
-        sides, found = sides[::-1], [_MIRROR[sign] for sign in found[::-1]]
-    low, subject, high = sides
-    return Relation(subject, low, high, found[0] == "≤", found[1] == "≤")
-
-
-_MIRROR = {"<": ">", ">": "<", "≤": "≥", "≥": "≤", "≠": "≠"}
-
-
 def flattened(answer: Answer) -> Iterator[Answer]:
     """The items of a list, lists inside lists opened; the answer itself where it is no list."""
     match answer.chain:
-        case (Group("list" | "set", items),):
+        case (Group(kind, items),) if kind in LISTS:
             for item in items:
                 yield from flattened(replace(item, labels=item.labels or answer.labels))
         case _:

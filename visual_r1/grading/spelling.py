@@ -5,8 +5,10 @@ LaTeX, Unicode and plain spelling of the same thing end as the same tokens: `\\d
 """
 
 import re
-import unicodedata
 from typing import NamedTuple
+
+from visual_r1.grading.characters import plain_characters
+from visual_r1.grading.wording import plain_words
 
 MAX_CHARACTERS = 400
 MAX_TOKENS = 200
@@ -24,55 +26,14 @@ class Token(NamedTuple):
     spaced: bool
 
 
-_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n")
-_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
-
-_VULGAR = {
-    "½": (1, 2), "⅓": (1, 3), "⅔": (2, 3), "¼": (1, 4), "¾": (3, 4), "⅕": (1, 5), "⅖": (2, 5),
-    "⅗": (3, 5), "⅘": (4, 5), "⅙": (1, 6), "⅚": (5, 6), "⅛": (1, 8), "⅜": (3, 8), "⅝": (5, 8),
-    "⅞": (7, 8), "⅐": (1, 7), "⅑": (1, 9), "⅒": (1, 10),
-}  # fmt: skip
-
-_GREEK = {
-    "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "θ": "theta", "ϑ": "theta",
-    "λ": "lambda", "μ": "mu", "φ": "phi", "ϕ": "phi", "ψ": "psi", "ω": "omega", "ρ": "rho",
-    "σ": "sigma", "τ": "tau",
-}  # fmt: skip
-
-_CHARACTERS = str.maketrans(
-    {
-        **dict.fromkeys("−–—‒‐‑﹣－", "-"),
-        **dict.fromkeys("×·⋅∙•∗＊", "*"),
-        **dict.fromkeys("÷⁄∕", "/"),
-        **dict.fromkeys("°º˚", "°"),
-        **dict.fromkeys("∠∡∢", " \\angle "),
-        **dict.fromkeys("△Δ▵", " \\triangle "),
-        **dict.fromkeys("⊙◯○", " \\odot "),
-        **dict.fromkeys("≈≃≅≐", " \\approx "),
-        **dict.fromkeys("≤⩽≦", " \\le "),
-        **dict.fromkeys("≥⩾≧", " \\ge "),
-        **dict.fromkeys("'’′", "'"),
-        **dict.fromkeys("\u200b\u200c\u200d\ufeff\u2061\u2062", ""),
-        "√": " \\surd ",
-        "∛": " \\cbrt ",
-        "≠": " \\ne ",
-        "π": " \\pi ",
-        "∞": " \\infty ",
-        "±": " \\pm ",
-        "∪": " \\cup ",
-        "∈": " \\in ",
-        "∶": ":",
-        **{glyph: f" \\frac{{{top}}}{{{low}}}" for glyph, (top, low) in _VULGAR.items()},
-        **{glyph: f" \\{name} " for glyph, name in _GREEK.items()},
-    }
-)
-
 _SYNONYMS = {
     "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "leq": "le", "geq": "ge",
     "leqslant": "le", "geqslant": "ge", "thickapprox": "approx", "simeq": "approx",
     "sphericalangle": "angle", "measuredangle": "angle", "overarc": "widehat", "arc": "widehat",
     "vartheta": "theta", "varphi": "phi", "bigcirc": "odot", "vartriangle": "triangle",
-    "bigtriangleup": "triangle",
+    "bigtriangleup": "triangle", "nicefrac": "frac", "sfrac": "frac", "neq": "ne",
+    "varepsilon": "epsilon", "varnothing": "emptyset", "overparen": "widehat",
+    "shortparallel": "parallel", "lbrace": "{", "rbrace": "}", "doteq": "approx",
 }  # fmt: skip
 
 _OPERATORS = {
@@ -84,19 +45,29 @@ _OPERATORS = {
 # Commands that change how things look and nothing else.
 _LAYOUT = re.compile(
     r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|scriptstyle|limits|tiny|small"
-    r"|normalsize|large|Large|LARGE|huge|Huge|quad|qquad|thinspace|enspace|hspace|bf|rm|it|Rightarrow"
-    r"|implies|therefore)(?![A-Za-z])|\\[,;:> ]|~|\\\\"
+    r"|normalsize|large|Large|LARGE|huge|Huge|quad|qquad|thinspace|enspace|bf|rm|it"
+    r"|underline|ensuremath|hbox|nobreak|mathstrut)(?![A-Za-z])"
+    r"|\\hspace\s*\{[^{}]*\}|\\(?:text)?color\s*\{[A-Za-z0-9!]*\}|\\[,;:> ]|~|\\\\"
 )
 _TEXT = re.compile(
-    r"\\(?:text|textbf|textit|textrm|textsf|texttt|textnormal|mathrm|mathbf|mathit|mathsf|mathtt"
-    r"|operatorname|mbox|bm|boldsymbol|emph)\s*\{([^{}]*)\}"
+    r"\\(?:text|textbf|textit|textrm|textsf|texttt|textnormal|textup|mathrm|mathbf|mathit|mathsf"
+    r"|mathtt|mathnormal|operatorname|mbox|bm|boldsymbol|emph)\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
 )
-_DEGREE = re.compile(r"\^\s*\{\s*\\circ\s*\}|\^\s*\\circ(?![A-Za-z])|\^\s*\{?\s*°\s*\}?")
+_ARC = re.compile(r"\\(?:overset|stackrel)\s*\{\s*\\(?:frown|smile|smallfrown)\s*\}")
+_DEGREE = re.compile(
+    r"(?:\{\s*\})?\s*(?:\^\s*\{\s*(?:\\circ|o|°)\s*\}|\^\s*(?:\\circ(?![A-Za-z])|o(?![A-Za-z])|°)"
+    r"|(?<=\d)\s*\\(?:circ|textdegree)(?![A-Za-z]))"
+)
 _THOUSANDS = re.compile(
     r"(?<![\d.,}])(\d{1,3})((?:,\d{3})+|(?:\{,\}\d{3})+|(?:\\,\d{3})+)(?=(?:\.\d+)?(?!\d|,\d))"
 )
-_SUPERSCRIPT_RUN = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+")
-_SUBSCRIPT_RUN = re.compile(r"[₀₁₂₃₄₅₆₇₈₉]+")
+_SPACED_THOUSANDS = re.compile(r"(?<![\w.,/}^_-])(-?\d{1,3})((?: \d{3})+)(?![\d,]| ?[/\d])")
+_TIMES = re.compile(r"(?<=[\d.])\s*[xX]\s*(?=10\s*(?:\^|\*\*))")
+_REPEATING = re.compile(
+    r"(\d{0,9})\.(\d{0,9})(?:\\(?:overline|bar|dot)\s*\{(\d{1,9})\}|(\d{1,6})\4{2,}(?:\.\.\.|\\l?dots))"
+)
+_MINUTES = re.compile(r"(\d{1,3})\s*°\s*(\d{1,2})\s*'(?:\s*(\d{1,2})\s*(?:''|\"))?(?=\s*$)")
+_BOLD = re.compile(r"(?<![\w)}\].])\*\*(?=\S)([^*]+?)\*\*(?![\w({\\])")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _MOST_BOXES = 3
 _TOKEN = re.compile(
@@ -105,7 +76,7 @@ _TOKEN = re.compile(
     r"|\\(?P<command>[A-Za-z]+)"
     r"|(?P<escaped>\\[{}])"
     r"|(?P<word>[A-Za-z]+)"
-    r"|(?P<symbol><=|>=|[-+*/^_(){}\[\]|<>=,;:°%'])"
+    r"|(?P<symbol><=|>=|[-+*/^_(){}\[\]|<>=,;:°%'\"])"
 )
 
 
@@ -118,22 +89,42 @@ def canonical(text: str) -> str:
     text = text.strip()
     if len(text) > MAX_CHARACTERS:
         raise Unreadable(f"longer than {MAX_CHARACTERS} characters")
-    text = _without_markdown(text)
-    text = _SUPERSCRIPT_RUN.sub(lambda m: "^{" + m[0].translate(_SUPERSCRIPTS) + "}", text)
-    text = _SUBSCRIPT_RUN.sub(lambda m: "_{" + m[0].translate(_SUBSCRIPTS) + "}", text)
-    text = unicodedata.normalize("NFKC", text.translate(_CHARACTERS))
+    text = _without_markdown(plain_characters(text).strip())
     text = text.replace("\\$", " \\dollar ").replace("$", " ").replace("\\%", "%")
-    text = re.sub(r"\\[()\[\]]", " ", text).replace("\\!", "")
-    text = unboxed(text.strip())
+    text = re.sub(r"\\+[()\[\]]", " ", text).replace("\\!", "")
+    text = re.sub(r"^\\boxed\s+(?=[^\s{])", "", _with_box_opened(text.strip()))
+    text = re.sub(r"\\text\s*\{([,:])\}", r"{\1}", text).replace("{:}", ":")
+    text = re.sub(r"\\ang\s*\{(\d[\d.]*)\}", r"\1°", text)
     # Twice: `$12,345$, ...` and a thousand inside \text{} both become visible only afterwards.
-    text = _THOUSANDS.sub(lambda m: m[1] + re.sub(r"\D", "", m[2]), text)
-    text = _LAYOUT.sub(" ", text)
+    text = _THOUSANDS.sub(_joined, text)
+    text = _LAYOUT.sub(" ", _ARC.sub("\\\\widehat ", text))
     for _ in range(3):
         text = _TEXT.sub(r" \1 ", text)
-    text = _THOUSANDS.sub(lambda m: m[1] + re.sub(r"\D", "", m[2]), text)
-    text = _DEGREE.sub("°", text).replace("**", "^")
-    text = re.sub(r"(?<=[A-Za-z]{2})\.(?=\s|$)", "", text)  # sq. ft
-    return re.sub(r"[\s.,;:]+$", "", text.strip())
+    text = _SPACED_THOUSANDS.sub(_joined, _THOUSANDS.sub(_joined, text))
+    text = _MINUTES.sub(_in_degrees, _DEGREE.sub("°", text))
+    text = _TIMES.sub("*", _REPEATING.sub(_as_fraction, text))
+    text = plain_words(text.replace("**", "^").strip())
+    text = re.sub(r"(?<=[A-Z}]) ?\|\| ?(?=[A-Z\\])", r" \\parallel ", text)
+    text = re.sub(r"(?<=[A-Za-z]{2})\.(?=\s|$|\^)", "", text)  # sq. ft, in.^2
+    return re.sub(r"[\s.,;:\\]+$", "", text.strip())
+
+
+def _joined(found: re.Match[str]) -> str:
+    return found[1] + re.sub(r"\D", "", found[2])
+
+
+def _as_fraction(found: re.Match[str]) -> str:
+    """`1.\\overline{3}` and `0.333...` as the fractions they are."""
+    whole, fixed, period = found[1] or "0", found[2], found[3] or found[4]
+    scale = 10 ** len(fixed)
+    nines = scale * (10 ** len(period) - 1)
+    top = int(whole + fixed) * (10 ** len(period) - 1) + int(period)
+    return f" \\frac{{{top}}}{{{nines}}} "
+
+
+def _in_degrees(found: re.Match[str]) -> str:
+    """`40°30'` as degrees."""
+    return f"({found[1]}+{found[2]}/60+{found[3] or 0}/3600)°"
 
 
 def unboxed(text: str) -> str:
@@ -150,6 +141,18 @@ def unboxed(text: str) -> str:
     return text
 
 
+def _with_box_opened(text: str) -> str:
+    """`The answer is \\boxed{12}.` without the box; two boxes are two answers and stay."""
+    text = unboxed(text)
+    opened = _BOX.search(text)
+    if opened is None or _BOX.search(text, opened.end()) is not None:
+        return text
+    end = matching_brace(text, opened.end())
+    if end is None:
+        return text
+    return f"{text[: opened.start()]} {text[opened.end() : end]} {text[end + 1 :]}"
+
+
 def matching_brace(text: str, start: int) -> int | None:
     """Index of the `}` that closes the brace opened just before `start`, or None."""
     depth = 1
@@ -161,12 +164,13 @@ def matching_brace(text: str, start: int) -> int | None:
 
 
 def _without_markdown(text: str) -> str:
-    for mark in ("**", "__", "`", "*"):
+    """Emphasis, code and quotation marks around all of the text, and bold words inside."""
+    for mark in ("```", "***", "**", "__", "`", "*", '"', "'"):
         if len(text) > 2 * len(mark) and text.startswith(mark) and text.endswith(mark):
             inside = text[len(mark) : -len(mark)]
             if mark not in inside:
                 text = inside.strip()
-    return text
+    return _BOLD.sub(r"\1", text)
 
 
 def tokenise(text: str) -> tuple[Token, ...]:
@@ -196,6 +200,8 @@ def tokenise(text: str) -> tuple[Token, ...]:
 def _token(kind: str, text: str, spaced: bool, before: list[Token]) -> list[Token]:
     if kind == "command":
         name = _SYNONYMS.get(text, text)
+        if name in ("{", "}"):
+            return [Token("symbol", "\\" + name, spaced)]
         if name in _OPERATORS:
             return [Token("symbol", _OPERATORS[name], spaced)]
         return [Token("command", name, spaced)]
@@ -203,18 +209,18 @@ def _token(kind: str, text: str, spaced: bool, before: list[Token]) -> list[Toke
         return [Token("symbol", text, spaced)]
     if kind == "symbol":
         return [Token("symbol", {"<=": "≤", ">=": "≥"}.get(text, text), spaced)]
-    if kind == "number" and _takes_one_digit(before) and text.isdigit():
+    if kind == "number" and text.isdigit() and len(text) > 1 and _takes_one_digit(before):
         # \frac12 is one half, as TeX reads it.
         return [Token("number", digit, spaced) for digit in text]
     return [Token(kind, text, spaced)]
 
 
 def _takes_one_digit(before: list[Token]) -> bool:
-    """Whether an unbraced argument of `\\frac` or `\\sqrt` comes next."""
+    """Whether an unbraced argument of `\\frac` comes next."""
     if not before:
         return False
     if before[-1].kind == "command":
-        return before[-1].text in ("frac", "sqrt")
+        return before[-1].text == "frac"
     if before[-1].text != "}":
         return False
     depth = 0

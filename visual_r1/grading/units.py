@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from visual_r1.grading.expressions import PI, Number, product, quotient
+from visual_r1.grading.expressions import PI, Number, quotient
 from visual_r1.grading.spelling import Token
 
 
@@ -21,7 +21,17 @@ class Unit:
 
 
 DEGREES = Unit((("angle", 1),))
-DOLLARS = Unit((("money", 1),))
+_CURRENCIES = {
+    "dollar": Unit((("dollar", 1),)),
+    "euro": Unit((("euro", 1),)),
+    "sterling": Unit((("sterling", 1),)),
+}
+# 5' and 5"; 25 °C is no multiple of 25 °F.
+_MARKS = {
+    "'": Unit((("length", 1),), Fraction(3048, 10000)),
+    '"': Unit((("length", 1),), Fraction(254, 10000)),
+}
+_TEMPERATURES = {name: Unit(((f"temperature {name}", 1),)) for name in "CF"}
 
 _METRE = {"mm": "1/1000", "cm": "1/100", "dm": "1/10", "m": "1", "km": "1000"}
 _LENGTH_WORDS = {
@@ -40,8 +50,17 @@ _MASS = {
     "lb": "45359237/100000", "pound": "45359237/100000", "oz": "28349523125/1000000000",
     "ounce": "28349523125/1000000000",
 }  # fmt: skip
-_VOLUME = {"ml": "1/1000000", "milliliter": "1/1000000", "liter": "1/1000", "litre": "1/1000"}
-_MONEY = {"dollar": "1", "cent": "1/100"}
+_VOLUME = {"ml": "1/1000000", "L": "1/1000", "millilitre": "1/1000000",
+           "milliliter": "1/1000000", "liter": "1/1000", "litre": "1/1000"}  # fmt: skip
+_AREA = {"hectare": "10000", "acre": "40468564224/10000000"}
+_SPEED = {"mph": "1609344/3600000", "kph": "1000/3600", "kmh": "1000/3600"}
+_COUNTED = (
+    "unit", "people", "person", "student", "child", "children", "side", "vertex", "vertices",
+    "edge", "face", "diagonal", "triangle", "square", "circle", "rectangle", "point", "object",
+    "item", "piece", "apple", "ball", "book", "year", "week", "month", "time", "way", "tile",
+    "cube", "block", "car", "dot", "cell",
+)  # fmt: skip
+_MONEY = {"dollar": "1", "cent": "1/100", "usd": "1"}
 
 _UNITS: dict[str, Unit] = {
     **{name: Unit((("length", 1),), Fraction(size))
@@ -49,11 +68,13 @@ _UNITS: dict[str, Unit] = {
     **{name: Unit((("time", 1),), Fraction(size)) for name, size in _TIME.items()},
     **{name: Unit((("mass", 1),), Fraction(size)) for name, size in _MASS.items()},
     **{name: Unit((("length", 3),), Fraction(size)) for name, size in _VOLUME.items()},
-    **{name: Unit((("money", 1),), Fraction(size)) for name, size in _MONEY.items()},
+    **{name: Unit((("dollar", 1),), Fraction(size)) for name, size in _MONEY.items()},
+    **{name: Unit((("length", 2),), Fraction(size)) for name, size in _AREA.items()},
     **dict.fromkeys(("degree", "deg"), DEGREES),
     **dict.fromkeys(("radian", "rad"), Unit((("angle", 1),), quotient(Fraction(180), PI))),
+    **{name: Unit((("length", 1), ("time", -1)), Fraction(size)) for name, size in _SPEED.items()},
     # "12 units" says nothing about which.
-    "unit": Unit(()),
+    **dict.fromkeys(_COUNTED, Unit(())),
 }  # fmt: skip
 
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3, "squared": 2, "cubed": 3}
@@ -64,10 +85,14 @@ def split_unit(tokens: Sequence[Token]) -> tuple[Sequence[Token], Unit | None]:
 
     The longest tail of tokens that reads as a unit is taken; something must be left before it.
     """
-    if tokens and tokens[0][:2] == ("command", "dollar"):
-        return tokens[1:], DOLLARS
+    if tokens and tokens[0].kind == "command" and tokens[0].text in _CURRENCIES:
+        return tokens[1:], _CURRENCIES[tokens[0].text]
+    if len(tokens) > 1 and (mark := _MARKS.get(tokens[-1].text)) and tokens[-2].kind == "number":
+        return tokens[:-1], mark
+    if len(tokens) > 2 and tokens[-2].text == "°" and tokens[-1].text in _TEMPERATURES:
+        return tokens[:-2], _TEMPERATURES[tokens[-1].text]
     for start in range(max(1, len(tokens) - 12), len(tokens)):
-        if tokens[start].kind == "word" or tokens[start].text in ("(", "{"):
+        if tokens[start].kind == "word" or tokens[start].text in ("(", "{", "["):
             unit = read_unit(tokens[start:])
             if unit is not None:
                 return tokens[:start], unit
@@ -77,7 +102,7 @@ def split_unit(tokens: Sequence[Token]) -> tuple[Sequence[Token], Unit | None]:
 def read_unit(tokens: Sequence[Token]) -> Unit | None:
     """The unit that all of `tokens` spell (`sq. ft`, `cm^{2}`, `(units)`, `km/h`), or None."""
     texts = [token.text for token in tokens if token.text not in ("{", "}", ".")]
-    if len(texts) > 2 and texts[0] == "(" and texts[-1] == ")":
+    if len(texts) > 2 and (texts[0], texts[-1]) in (("(", ")"), ("[", "]")):
         texts = texts[1:-1]
     for divider in ("/", "per"):
         if divider in texts:
@@ -85,11 +110,6 @@ def read_unit(tokens: Sequence[Token]) -> Unit | None:
             top, low = _simple(texts[:place]), _simple(texts[place + 1 :])
             return None if top is None or low is None else _divided(top, low)
     return _simple(texts)
-
-
-def scaled(value: Number, unit: Unit | None) -> Number:
-    """`value` in the base units."""
-    return value if unit is None or unit.size == 1 else product(value, unit.size)
 
 
 def in_conflict(left: Unit | None, right: Unit | None) -> bool:
@@ -110,6 +130,8 @@ def _simple(texts: Sequence[str]) -> Unit | None:
     elif len(rest) == 2 and rest[1].lower() in ("squared", "cubed"):
         power *= _POWERS[rest[1].lower()]
         rest = rest[:1]
+    elif len(rest) == 2 and rest[1] in ("2", "3") and len(rest[0]) == 2:  # cm2
+        power *= int(rest.pop())
     if len(rest) != 1 or not rest[0].isalpha():
         return None
     unit = _named(rest[0])

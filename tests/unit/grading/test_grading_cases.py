@@ -11,6 +11,7 @@ import pytest
 from visual_r1.grading import Rounding, grade, grade_answer
 
 CASES = Path(__file__).parent / "cases.txt"
+SHIPPED = Path(__file__).parents[3] / "benchmarks" / "grader_cases.jsonl"
 ELSEWHERE = "VISUAL_R1_GRADER_CASES"
 
 
@@ -36,15 +37,13 @@ def test_case(gold: str, answer: str, exact: str, rounded: str) -> None:
             assert graded.verdict == wanted, (rounding, graded)
 
 
-@pytest.mark.skipif(ELSEWHERE not in os.environ, reason=f"{ELSEWHERE} names no file of cases")
-def test_cases_from_elsewhere() -> None:
-    """JSON lines: kind, mode (answer | response), ref, pred or pred_parts, equal, tol_equal."""
-    lines = Path(os.environ[ELSEWHERE]).read_text(encoding="utf-8").splitlines()
-    cases = [json.loads(line) for line in lines]
+def wrong_verdicts(path: Path) -> tuple[list[dict[str, Any]], float, int]:
+    """The cases of `path` answered otherwise than labelled, the slowest answer, and how many."""
+    cases = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     wrong: list[dict[str, Any]] = []
     slowest = 0.0
     for case in cases:
-        text = case.get("pred") or "".join(part * n for part, n in case.get("pred_parts", []))
+        text = case["pred"] if "pred" in case else "".join(p * n for p, n in case["pred_parts"])
         judge = grade if case["mode"] == "response" else grade_answer
         for rounding, wanted in (("exact", "equal"), ("rounded", "tol_equal")):
             mode: Rounding = "rounded" if rounding == "rounded" else "exact"
@@ -53,7 +52,21 @@ def test_cases_from_elsewhere() -> None:
             slowest = max(slowest, time.process_time() - began)
             if right != case.get(wanted, case["equal"]):
                 wrong.append({**case, "rounding": rounding})
+    return wrong, slowest, len(cases)
+
+
+def test_the_benchmarks_cases() -> None:
+    """JSON lines: kind, mode (answer | response), ref, pred or pred_parts, equal, tol_equal."""
+    wrong, _, count = wrong_verdicts(SHIPPED)
+    accepted = [case for case in wrong if not case["equal"] and not case.get("tol_equal")]
+    assert not accepted
+    assert len(wrong) <= 0.01 * count, wrong
+
+
+@pytest.mark.skipif(ELSEWHERE not in os.environ, reason=f"{ELSEWHERE} names no file of cases")
+def test_cases_from_elsewhere() -> None:
+    wrong, slowest, count = wrong_verdicts(Path(os.environ[ELSEWHERE]))
     hacks = [case for case in wrong if "hack" in case["kind"] or case["kind"].startswith("dos")]
     assert not hacks
-    assert len(wrong) <= 0.03 * len(cases), wrong
+    assert len(wrong) <= 0.03 * count, wrong
     assert slowest < 0.1

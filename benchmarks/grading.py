@@ -1,0 +1,241 @@
+"""The grader beside math-verify and mathruler on the same labelled pairs, as Markdown tables.
+
+    pip install -e ".[bench]"
+    python benchmarks/grading.py [--cases FILE.jsonl ...] [--only visual-r1]
+
+A case is one JSON line: `kind`, `mode` ("answer": `pred` is one; "response": a whole response, and
+the answer is to be found in it), `ref` (the gold answer), `pred` (or `pred_parts`, a list of
+[string, repeat] to join), `equal` (whether the two are the same answer) and, where it differs,
+`tol_equal` (the same under `rounding="rounded"`).
+
+A kind named hack… or dos… holds answers that must never be right; "wrong accepted" there is a hole
+in the reward. Every grader runs in a process of its own that is killed when a pair takes longer
+than the limit: such a pair counts as refused. The peers know nothing of `<answer>`, so only pairs
+of mode "answer" go to them.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+SHIPPED = HERE / "grader_cases.jsonl"
+Judge = Callable[[str, str], bool]
+Case = dict[str, Any]
+
+
+def visual_r1() -> Judge:
+    from visual_r1.grading import is_equivalent
+
+    return is_equivalent
+
+
+def math_verify() -> Judge:
+    """As its README has it: LaTeX in dollars, the gold answer first."""
+    import logging
+
+    from math_verify import parse, verify  # pyright: ignore[reportMissingImports]
+
+    logging.disable(logging.CRITICAL)
+    return lambda answer, gold: bool(verify(parse(f"${gold}$"), parse(f"${answer}$")))
+
+
+def mathruler() -> Judge:
+    from mathruler.grader import grade_answer  # pyright: ignore[reportMissingImports]
+
+    return lambda answer, gold: bool(grade_answer(answer, gold))
+
+
+GRADERS: dict[str, tuple[str, Callable[[], Judge]]] = {
+    "visual-r1": ("visual-r1", visual_r1),
+    "math-verify": ("math-verify", math_verify),
+    "mathruler": ("mathruler", mathruler),
+}
+
+
+def answer_forever(name: str, connection: Connection) -> None:
+    """Judge pairs until the pipe closes; what a grader raises is a refusal."""
+    with Path(os.devnull).open("w") as nowhere:
+        sys.stdout = sys.stderr = nowhere
+        judge = GRADERS[name][1]()
+        connection.send("ready")
+        while True:
+            try:
+                answer, gold = connection.recv()
+            except EOFError:
+                return
+            began = time.perf_counter()
+            try:
+                right = judge(answer, gold)
+            except Exception:  # noqa: BLE001  a peer may raise anything
+                right = False
+            connection.send((right, time.perf_counter() - began))
+
+
+class Worker:
+    """A grader in a process that is killed, and started anew, when it takes too long."""
+
+    def __init__(self, name: str, limit: float) -> None:
+        self.name, self.limit, self.killed = name, limit, 0
+        self.start()
+
+    def start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=answer_forever, args=(self.name, theirs), daemon=True)
+        self.process.start()
+        theirs.close()
+        if not self.connection.poll(120) or self.connection.recv() != "ready":
+            raise SystemExit(f"{self.name} did not start")
+
+    def judge(self, answer: str, gold: str) -> tuple[bool, float]:
+        """The verdict and its seconds; a refusal and the limit where it had to be killed."""
+        self.connection.send((answer, gold))
+        try:
+            if self.connection.poll(self.limit):
+                return self.connection.recv()
+        except EOFError:
+            pass  # it brought its process down
+        self.killed += 1
+        self.close()
+        self.start()
+        return False, self.limit
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+
+
+@dataclass
+class Score:
+    """What one grader made of the cases."""
+
+    pairs: Counter[str] = field(default_factory=Counter[str])
+    accepted: Counter[str] = field(default_factory=Counter[str])
+    refused: Counter[str] = field(default_factory=Counter[str])
+    seconds: list[float] = field(default_factory=list[float])
+    killed: int = 0
+
+    def add(self, kind: str, right: bool, wanted: bool, seconds: float) -> None:
+        self.pairs[kind] += 1
+        self.accepted[kind] += right and not wanted
+        self.refused[kind] += wanted and not right
+        self.seconds.append(seconds)
+
+    def cell(self, kinds: Sequence[str]) -> str:
+        n, wrong, missed = (
+            sum(counts[k] for k in kinds) for counts in (self.pairs, self.accepted, self.refused)
+        )
+        return f"{(n - wrong - missed) / n:.3f} / {wrong} / {missed}" if n else "–"
+
+
+def text_of(case: Case) -> str:
+    return case["pred"] if "pred" in case else "".join(p * n for p, n in case["pred_parts"])
+
+
+def score_here(cases: Sequence[Case], rounding: str) -> tuple[Score, int]:
+    """Our own grader in this process, responses included; and how often it gave up."""
+    from visual_r1.grading import grade, grade_answer
+
+    score, gave_up = Score(), 0
+    for case in cases:
+        judge = grade if case["mode"] == "response" else grade_answer
+        wanted = case["equal"] if rounding == "exact" else case.get("tol_equal", case["equal"])
+        text = text_of(case)
+        began = time.perf_counter()
+        graded = judge(text, case["ref"], "rounded" if rounding == "rounded" else "exact")
+        score.add(case["kind"], graded.right, wanted, time.perf_counter() - began)
+        gave_up += graded.verdict == "gave_up"
+        if graded.right != wanted:
+            print(f"- {rounding}: {case['kind']} {case['ref']!r} {text[:60]!r}: {graded}")
+    return score, gave_up
+
+
+def score_peer(name: str, cases: Sequence[Case], limit: float) -> Score:
+    score, worker = Score(), Worker(name, limit)
+    for case in cases:
+        right, seconds = worker.judge(text_of(case), case["ref"])
+        score.add(case["kind"], right, case["equal"], seconds)
+    score.killed = worker.killed
+    worker.close()
+    return score
+
+
+def is_hack(kind: str) -> bool:
+    return "hack" in kind or kind.startswith("dos")
+
+
+def report(scores: dict[str, Score], kinds: Sequence[str]) -> None:
+    """Accuracy / wrong accepted / right refused, by kind."""
+    core = [kind for kind in kinds if not is_hack(kind)]
+    rows = [*((kind, [kind]) for kind in kinds), ("all core", core)]
+    rows += [("all hacks", [k for k in kinds if is_hack(k)]), ("all", list(kinds))]
+    ours = scores["visual-r1"]
+    print("\n| kind | pairs | " + " | ".join(scores) + " |")
+    print("| --- | --: |" + " --- |" * len(scores))
+    for name, members in rows:
+        cells = " | ".join(score.cell(members) for score in scores.values())
+        print(f"| {name} | {sum(ours.pairs[k] for k in members)} | {cells} |")
+
+
+def speed(cases: Sequence[Case], seconds: float = 3.0) -> float:
+    """Answers a second on ordinary ones, each text new, so that no cache helps."""
+    from visual_r1.grading import is_equivalent
+
+    pairs = [
+        (text_of(c), c["ref"]) for c in cases if not is_hack(c["kind"]) and c["mode"] == "answer"
+    ]
+    done, began = 0, time.process_time()
+    while time.process_time() - began < seconds:
+        for answer, gold in pairs:
+            # A leading space is no part of an answer, and makes another text of it.
+            is_equivalent(" " * (done // len(pairs) % 300) + answer, gold)
+            done += 1
+    return done / (time.process_time() - began)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", type=Path, nargs="+", default=[SHIPPED])
+    parser.add_argument("--only", nargs="+", choices=GRADERS, default=list(GRADERS))
+    parser.add_argument("--limit", type=float, default=5.0, help="seconds a pair may take")
+    options = parser.parse_args()
+    lines = [line for path in options.cases for line in path.read_text("utf-8").splitlines()]
+    cases: list[Case] = [json.loads(line) for line in lines]
+    answers = [case for case in cases if case["mode"] == "answer"]
+    kinds = list(dict.fromkeys(case["kind"] for case in cases))
+    ours, gave_up = score_here(cases, "exact")
+    rounded, _ = score_here(cases, "rounded")
+    scores = {"visual-r1": ours}
+    for name in options.only:
+        if name != "visual-r1":
+            scores[name] = score_peer(name, answers, options.limit)
+    report(scores, kinds)
+    print(
+        f"\n{len(cases)} cases; ours under rounding: {rounded.cell(kinds)}; gave up on {gave_up}.\n"
+    )
+    print("| grader | version | pairs a second | slowest pair | killed |")
+    print("| --- | --- | --: | --: | --: |")
+    for name, score in scores.items():
+        rate = speed(cases) if name == "visual-r1" else len(score.seconds) / sum(score.seconds)
+        print(
+            f"| {name} | {version(GRADERS[name][0])} | {rate:,.0f} | {max(score.seconds):.3f} s"
+            f" | {score.killed} |"
+        )
+    print(f"\nPython {platform.python_version()}, {platform.machine()}, one process each.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""When two numbers, and two expressions in variables, are the same.
+
+    |a − b| <= 1e-9 · max(|a|, |b|)      where a root, π or a function is in one of them
+    a = b                                where both are fractions
+
+Expressions are compared at points drawn from a hash of their variables' names.
+"""
+
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from fractions import Fraction
+from typing import Literal as OneOf
+
+from visual_r1.grading.expressions import (
+    Binary,
+    Expression,
+    Number,
+    Undefined,
+    difference,
+    evaluate,
+    magnitude,
+    product,
+    quotient,
+    to_decimal,
+    variables,
+)
+from visual_r1.grading.spelling import Unreadable
+from visual_r1.hashing import stable_seed
+
+Rounding = OneOf["exact", "rounded"]
+
+# Irrational values are 50-digit decimals here; a textbook's may have been printed by a float.
+RELATIVE = Decimal("1e-9")
+# What is left of a difference that should be nothing, at 50 digits.
+NOISE = Decimal("1e-40")
+# A decimal this long is taken to stand for the value it was cut from: 0.333333 for 1/3.
+LONG_DECIMAL = 6
+POINTS = 4
+
+
+def same_value(left: Number, right: Number) -> bool:
+    """Exactly, where both are fractions; else to 1e-9 of the larger."""
+    if isinstance(left, Fraction) and isinstance(right, Fraction):
+        return left == right
+    gap = to_decimal(magnitude(difference(left, right)))
+    size = max(to_decimal(magnitude(left)), to_decimal(magnitude(right)))
+    return gap <= to_decimal(product(RELATIVE, size)) or (gap < NOISE and 0 in (left, right))
+
+
+def same_number(
+    left: tuple[Number, int | None], right: tuple[Number, int | None], rounding: Rounding
+) -> bool:
+    """Values, each with the decimals of its literal.
+
+    Under "rounded", a literal with k >= 1 decimals also stands for whatever rounds to it.
+    """
+    if same_value(left[0], right[0]):
+        return True
+    for (literal, decimals), (other, other_decimals) in ((left, right), (right, left)):
+        if decimals is None or not isinstance(literal, Fraction):
+            continue
+        if rounding == "rounded" and decimals >= 1 and rounded(other, decimals) == literal:
+            return True
+        if decimals >= LONG_DECIMAL and other_decimals is None:
+            long = abs(literal) * 10**decimals >= 10 ** (LONG_DECIMAL - 1)
+            if long and literal in (rounded(other, decimals), _cut(other, decimals)):
+                return True
+    return False
+
+
+def rounded(value: Number, decimals: int) -> Fraction:
+    """`value` to that many decimals, halves away from zero, as in school."""
+    exact = Fraction(value)
+    shifted = abs(exact) * 10**decimals
+    whole = (2 * shifted.numerator + shifted.denominator) // (2 * shifted.denominator)
+    return Fraction(whole if exact >= 0 else -whole, 10**decimals)
+
+
+def _cut(value: Number, decimals: int) -> Fraction:
+    exact = Fraction(value)
+    whole = abs(exact) * 10**decimals // 1
+    return Fraction(whole if exact >= 0 else -whole, 10**decimals)
+
+
+def _points(names: Sequence[str]) -> Iterator[dict[str, Fraction]]:
+    """Values for the variables: positive, of a few bits, the same for the same names."""
+    for index in range(3 * POINTS):
+        yield {
+            name: Fraction(stable_seed("grading", name, index) % 9973 + 11, 1009) for name in names
+        }
+
+
+def _values_everywhere(left: Expression, right: Expression) -> Iterator[tuple[Number, Number]]:
+    """Both values at `POINTS` points where both are defined. Raises `Unreadable` without enough."""
+    found = 0
+    for at in _points(sorted(variables(left) | variables(right))):
+        try:
+            pair = evaluate(left, at), evaluate(right, at)
+        except Undefined:
+            continue
+        yield pair
+        found += 1
+        if found == POINTS:
+            return
+    raise Unreadable("the expressions are not both defined at enough points")
+
+
+def same_everywhere(left: Expression, right: Expression) -> bool:
+    """Whether two expressions in the same variables have the same values."""
+    return all(same_value(x, y) for x, y in _values_everywhere(left, right))
+
+
+def proportional_everywhere(left: Expression, right: Expression) -> bool:
+    """Whether left / right is one number other than 0: then left = 0 says what right = 0 says."""
+    if variables(left) != variables(right):
+        return False
+    return _one_quotient(list(_values_everywhere(left, right)))
+
+
+def proportional(left: Sequence[Expression], right: Sequence[Expression]) -> bool:
+    """Whether the terms of two ratios are in the same proportion; 0 : 0 is in none."""
+    if len(left) != len(right):
+        return False
+    names = {frozenset(variables(term)) for term in (*left, *right)}
+    if names == {frozenset()}:
+        try:
+            return _one_quotient(
+                [(evaluate(x), evaluate(y)) for x, y in zip(left, right, strict=True)]
+            )
+        except Undefined:
+            return False
+    ties = zip(left[1:], right[1:], strict=True)
+    return all(same_everywhere(Binary("*", left[0], y), Binary("*", right[0], x)) for x, y in ties)
+
+
+def _one_quotient(pairs: Sequence[tuple[Number, Number]]) -> bool:
+    """Quotients, not products: what is tiny on one side is not lost in the tolerance.
+
+    Where one side is 0 the other must be; 0 everywhere is in no proportion to anything.
+    """
+    nothing = [tuple(to_decimal(magnitude(value)) < NOISE for value in pair) for pair in pairs]
+    if any(x != y for x, y in nothing):
+        return False
+    quotients = [
+        quotient(x, y) for (x, y), (zero, _) in zip(pairs, nothing, strict=True) if not zero
+    ]
+    return bool(quotients) and all(same_value(quotients[0], other) for other in quotients[1:])

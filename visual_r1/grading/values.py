@@ -1,0 +1,175 @@
+"""One value: a quantity with its unit, a number in words, the name of a figure, a word."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+from visual_r1.grading.expressions import (
+    Binary,
+    Degree,
+    Expression,
+    Literal,
+    Negative,
+    Undefined,
+    evaluate,
+    product,
+    quotient,
+)
+from visual_r1.grading.forms import Named, Quantity, Word
+from visual_r1.grading.labels import number_words, points_name
+from visual_r1.grading.parsing import literal, parse
+from visual_r1.grading.spelling import Token, Unreadable
+from visual_r1.grading.units import DEGREES, Unit, split_unit
+
+_ARTICLES = ("a", "an", "the")
+_MULTIPLES = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
+_FIGURES = {
+    "segment": "segment", "line": "line", "ray": "ray", "angle": "angle", "triangle": "triangle",
+    "arc": "arc", "circle": "circle", "overline": "segment", "bar": "segment",
+    "overleftrightarrow": "line", "overrightarrow": "ray", "vec": "ray", "widehat": "arc",
+    "odot": "circle",
+}  # fmt: skip
+_KINDS_OF_TRIANGLE = frozenset(
+    ("isosceles", "scalene", "equilateral", "equiangular", "acute", "obtuse", "right")
+)
+
+
+def read_quantity(tokens: Sequence[Token], with_unit: bool) -> Quantity:
+    """A value, its unit or percent sign, and the decimals of a plain literal.
+
+    Raises:
+        Unreadable: not a value.
+    """
+    unit: Unit | None = None
+    percent = False
+    if tokens and tokens[-1].text.lower() in ("%", "percent"):
+        tokens, percent = tokens[:-1], True
+    elif with_unit:
+        tokens, unit = split_unit(tokens)
+        if unit is not None and (whole := _in_two_units(tokens, unit)) is not None:
+            return whole
+    multiple = _MULTIPLES.get(tokens[-1].text) if len(tokens) > 1 else None
+    if multiple and tokens[-2].kind == "number":
+        return replace(
+            read_quantity(tokens[:-1], False),
+            expression=Binary("*", parse(tokens[:-1]), Literal(Fraction(multiple))),
+            decimals=None,
+            unit=unit,
+            percent=percent,
+        )
+    expression = _in_words(tokens) or parse(tokens)
+    if isinstance(expression, Degree):
+        expression = expression.inside
+        unit = unit or DEGREES
+    elif unit is None and _all_degrees(expression):
+        unit = DEGREES
+    return Quantity(expression, _decimals(expression), unit, percent)
+
+
+def _in_two_units(tokens: Sequence[Token], small: Unit) -> Quantity | None:
+    """`6 ft 3 in`, where `tokens` is what stands before the last unit."""
+    if len(tokens) < 3 or tokens[-1].kind != "number":
+        return None
+    rest, large = split_unit(tokens[:-1])
+    if large is None or large.measures != small.measures or len(rest) != 1:
+        return None
+    if rest[0].kind != "number" or large.size <= small.size:
+        return None
+    factor = quotient(large.size, small.size)
+    first, second = literal(rest[0].text).value, literal(tokens[-1].text).value
+    whole = product(first, factor)
+    if not isinstance(whole, Fraction) or second >= factor:
+        return None
+    return Quantity(Literal(whole + second), None, small)
+
+
+def _in_words(tokens: Sequence[Token]) -> Expression | None:
+    words = words_alone(tokens)
+    number = number_words(words) if words else None
+    if number is None:
+        return None
+    return Literal(-number if tokens[0].text == "-" else number)
+
+
+def mixed_in_words(tokens: Sequence[Token]) -> Quantity | None:
+    """`2 and 3/4`, `two and three fourths`, `four and a half feet`; None for anything else."""
+    tokens, unit = split_unit(tokens)
+    places = [i for i, token in enumerate(tokens) if token.text.lower() == "and"]
+    if len(places) != 1 or not 0 < places[0] < len(tokens) - 1 or len(tokens) > 12:
+        return None
+    try:
+        whole, part = (
+            evaluate(read_quantity(side, False).expression)
+            for side in (tokens[: places[0]], tokens[places[0] + 1 :])
+        )
+    except (Unreadable, Undefined, KeyError):
+        return None
+    if not (isinstance(whole, Fraction) and isinstance(part, Fraction)):
+        return None
+    if whole.denominator != 1 or whole <= 0 or not 0 < part < 1:
+        return None
+    return Quantity(Literal(whole + part), None, unit)
+
+
+def _all_degrees(expression: Expression) -> bool:
+    """Whether a sum's every term carries a degree sign (`180° − 30°`)."""
+    match expression:
+        case Degree():
+            return True
+        case Negative(inside):
+            return _all_degrees(inside)
+        case Binary("+" | "-", left, right):
+            return _all_degrees(left) and _all_degrees(right)
+        case _:
+            return False
+
+
+def _decimals(expression: Expression) -> int | None:
+    match expression:
+        case Literal(_, decimals):
+            return decimals
+        case Negative(Literal(_, decimals)):
+            return decimals
+        case _:
+            return None
+
+
+def words_alone(tokens: Sequence[Token]) -> list[str] | None:
+    """The words in lower case where there is nothing else (hyphens aside)."""
+    if not all(token.kind == "word" or token.text in ("-", "'") for token in tokens):
+        return None
+    return [token.text.lower() for token in tokens if token.kind == "word"]
+
+
+def read_word(tokens: Sequence[Token]) -> Word | None:
+    """Words with articles and plurals left out, an infinity, the empty set; None for the rest."""
+    signed = [token.text for token in tokens]
+    if signed in (["infty"], ["+", "infty"]):
+        return Word("infinity")
+    if signed == ["-", "infty"]:
+        return Word("-infinity")
+    if signed in (["emptyset"], ["\\{", "\\}"]):
+        return Word("empty set")
+    words = words_alone(tokens)
+    kept = [_singular(word) for word in words or () if word not in _ARTICLES]
+    if len(kept) > 1 and kept[-1] == "triangle" and kept[-2] in _KINDS_OF_TRIANGLE:
+        kept = kept[:-1]
+    return Word(" ".join(kept)) if kept else None
+
+
+def _singular(word: str) -> str:
+    plural = len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is"))
+    return word[:-1] if plural and word not in ("isosceles",) else word
+
+
+def read_name(tokens: Sequence[Token]) -> Named | None:
+    """`\\triangle ABC`, `angle ABC`, `segment AB`, `AB`; None for anything else."""
+    mark, rest = "", list(tokens)
+    while rest and rest[0].text.lower() in _ARTICLES:
+        rest = rest[1:]
+    if rest and rest[0].text.lower() in _FIGURES and rest[0].kind in ("word", "command"):
+        mark, rest = _FIGURES[rest[0].text.lower()], rest[1:]
+    name = points_name([token for token in rest if token.text not in ("{", "}")], marked=bool(mark))
+    if name is None or not name[0].isalnum():
+        return None
+    return Named(mark, name if mark == "ray" else min(name, name[::-1]))
