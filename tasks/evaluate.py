@@ -1,6 +1,5 @@
 """A checkpoint, or the base model, on the test problems."""
 
-import json
 from pathlib import Path
 
 from prefect import task
@@ -10,8 +9,10 @@ from tasks.caching import Result, cache_key, run_verified, worth_retrying
 from visual_r1.backend import open_backend
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
-from visual_r1.evaluation.evaluate import REPORT_NAME
+from visual_r1.errors import DataError
 from visual_r1.evaluation.evaluate import evaluate as evaluate_policy
+from visual_r1.evaluation.metrics import read_report
+from visual_r1.evaluation.predictions import read_predictions
 from visual_r1.progress import open_progress
 from visual_r1.rl.chunk import open_policy
 
@@ -71,7 +72,10 @@ def _evaluate(config: RunConfig, dataset: Dataset, name: str, sampler_path: str 
 
 
 def _complete(result: Result) -> bool:
-    report = Path(result["folder"]) / REPORT_NAME
-    if not report.exists():
+    folder = Path(result["folder"])
+    try:
+        report = read_report(folder)
+        predictions = read_predictions(folder, ["id"])
+    except DataError:
         return False
-    return json.loads(report.read_text())["sampler_path"] == result["sampler_path"]
+    return report.conditions.sampler_path == result["sampler_path"] and bool(predictions)
