@@ -45,7 +45,7 @@ def run_as_command(
         require_prefect_server()
         require_room(config.state_dir)
         if not needs_server:
-            flow(config)
+            _run(flow, config)
             return 0
         with open_backend(config) as backend:
             with open_run_folder(config) as run_dir:
@@ -54,7 +54,7 @@ def run_as_command(
                 is_done = (run_dir / "summary.json").exists()
             if not is_done:
                 backend.begin()
-            flow(config)
+            _run(flow, config)
     except VisualR1Error as error:
         show_error(console, error)
         return 1
@@ -62,6 +62,14 @@ def run_as_command(
         console.print("Stopped. The same command goes on from the last checkpoint.")
         return INTERRUPTED
     return 0
+
+
+def _run(flow: Callable[[RunConfig], object], config: RunConfig) -> None:
+    # Prefect reads its settings when it is imported: not before the flow's module settled them.
+    from tasks.temporary_server import start_temporary_server
+
+    start_temporary_server()
+    flow(config)
 
 
 def _show_warnings(console: Console) -> None:

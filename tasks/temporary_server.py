@@ -1,30 +1,87 @@
-"""The temporary Prefect server of a run that has none must not outlive it.
+"""The temporary Prefect server of a run that has none: started here, and ended with the run.
 
-Prefect ends it when the process exits, but not when the process is killed. So a shell waits on a
-pipe that only this process holds open: when the pipe closes, however that came about, it ends the
-server.
+Prefect would start it by itself, with two faults. One that dies at its start (a damaged database,
+say) is started anew for two minutes, and that ends in a traceback. And Prefect ends its server
+when the process exits, but not when the process is killed; so a shell waits on a pipe that only
+this process holds open: when the pipe closes, however that came about, it ends the server.
 """
 
 import subprocess
+import threading
 from typing import Any
 
+import httpx
 from prefect import Flow
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.server.api.server import SubprocessASGIServer
+from prefect.settings import PREFECT_API_URL, get_current_settings
 
-_guards: list["subprocess.Popen[bytes]"] = []
+from visual_r1.errors import ConfigError
+
+MOST_ATTEMPTS = 2
+"""Prefect starts another server for one that ended, as if its port had been taken meanwhile."""
+
+_guards: dict[int, "subprocess.Popen[bytes]"] = {}
+
+
+def start_temporary_server() -> None:
+    """Start Prefect's temporary server, where no other is set, and wait until it answers.
+
+    Raises `ConfigError` when it has ended or does not answer within Prefect's time limit.
+    """
+    if PREFECT_API_URL.value():
+        return
+    server = SubprocessASGIServer()
+    failures: list[Exception] = []
+
+    def start() -> None:
+        try:
+            server.start()
+        # AttributeError: Prefect stopped the server while this was waiting for it.
+        except (RuntimeError, OSError, httpx.HTTPError, AttributeError) as error:
+            failures.append(error)
+
+    starting = threading.Thread(target=start, name="prefect-server", daemon=True)
+    starting.start()
+    attempts: set[int] = set()
+    while starting.is_alive():
+        starting.join(0.1)
+        process = server.server_process
+        if process is None:
+            continue
+        guard(process.pid)
+        attempts.add(process.pid)
+        ended = len(attempts) - (process.poll() is None)
+        if ended >= MOST_ATTEMPTS:
+            raise ConfigError(_sentence("ends as soon as it is started"))
+    if failures:
+        raise ConfigError(_sentence("did not start")) from failures[0]
 
 
 def guard_temporary_server(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """A flow's `on_running` hook; does nothing where the server is not our own."""
+    """A flow's `on_running` hook, for a flow that is called without the command."""
     del flow, flow_run, state
     server = SubprocessASGIServer().server_process
-    if server is None or _guards:
+    if server is not None:
+        guard(server.pid)
+
+
+def guard(server: int) -> None:
+    """Let the server with this process id end with this process."""
+    if server in _guards:
         return
     script = 'cat >/dev/null; kill "$1" 2>/dev/null'
-    guard = subprocess.Popen(
-        ["/bin/sh", "-c", script, "sh", str(server.pid)],
+    _guards[server] = subprocess.Popen(
+        ["/bin/sh", "-c", script, "sh", str(server)],
         stdin=subprocess.PIPE,
         start_new_session=True,  # Ctrl-C in the terminal must not end the guard first
     )
-    _guards.append(guard)
+
+
+def _sentence(what: str) -> str:
+    home = get_current_settings().home
+    return (
+        f"Prefect's temporary server {what}: its records in {home} may be damaged, of another "
+        "version of Prefect, or on a full disk. Move that folder away and start the same command "
+        "again; no checkpoint or result is in it."
+    )
