@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 from rich.logging import RichHandler
 
-from flows.first_look import show_error, terminal
+from flows.first_look import show_error, show_stopped, terminal
 from tasks.environment import require_prefect_server
 from visual_r1.backend import open_backend, unused_key_note
 from visual_r1.command_line import load_config
@@ -59,7 +59,7 @@ def run_as_command(
         show_error(console, error)
         return 1
     except KeyboardInterrupt:
-        console.print("Stopped. The same command goes on from the last checkpoint.")
+        show_stopped(console)
         return INTERRUPTED
     return 0
 

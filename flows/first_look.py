@@ -7,6 +7,7 @@ nobody answers at should not have to wait for them.
 import os
 import sys
 from collections.abc import Sequence
+from types import TracebackType
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,7 +17,11 @@ from visual_r1.errors import VisualR1Error
 
 
 def first_look(arguments: Sequence[str] | None = None, *, needs_server: bool = True) -> None:
-    """End the program with status 1 and one sentence where its flags or its server are wrong."""
+    """End the program with status 1 and one sentence where its flags or its server are wrong.
+
+    From here on Ctrl-C is answered with a sentence too, also in the seconds of the slow imports.
+    """
+    sys.excepthook = _without_traceback_of_ctrl_c
     try:
         config = load_config(arguments)
         if not needs_server:
@@ -30,9 +35,23 @@ def first_look(arguments: Sequence[str] | None = None, *, needs_server: bool = T
         sys.exit(1)
 
 
+def _without_traceback_of_ctrl_c(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        show_stopped(terminal())
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
 def terminal() -> Console:
     """Where a command speaks to its user."""
     return Console(stderr=True, emoji=False)  # tinker://…:train:0 holds no locomotive
+
+
+def show_stopped(console: Console) -> None:
+    """What Ctrl-C is answered with."""
+    console.print("Stopped. The same command goes on from the last checkpoint.")
 
 
 def show_error(console: Console, error: VisualR1Error) -> None:

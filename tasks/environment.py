@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 
+from visual_r1.addresses import without_secrets
 from visual_r1.errors import ConfigError
 
 PROBE_SECONDS = 2.5  # for connecting and for reading, one after the other
@@ -59,7 +60,7 @@ def require_prefect_server(environ: Mapping[str, str] = os.environ) -> None:
         httpx.get(f"{url.rstrip('/')}/health", timeout=PROBE_SECONDS)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ConfigError(
-            f"No Prefect server answers at PREFECT_API_URL {url!r} "
+            f"No Prefect server answers at PREFECT_API_URL {without_secrets(url)!r} "
             f"({error}): start it, or unset PREFECT_API_URL for a temporary one."
         ) from error
 

@@ -16,6 +16,7 @@ import httpx
 import tinker
 from tinker.lib.base_url import resolve_base_url  # pyright: ignore[reportMissingTypeStubs]
 
+from visual_r1.addresses import may_hold_secrets, without_secrets
 from visual_r1.config import RunConfig
 from visual_r1.engine.fingerprints import tensor_fingerprints
 from visual_r1.engine.launch import RunningEngine, StartingEngine, begin_engine
@@ -40,7 +41,7 @@ class Endpoint:
     """Where a server listens; `base_url` is None for the hosted service's own address."""
 
     kind: Kind
-    base_url: str | None = None
+    base_url: str | None = field(default=None, repr=False)  # it may hold a password
     api_key: str = field(default="", repr=False)
 
 
@@ -72,7 +73,13 @@ def remote_endpoint(config: RunConfig, environ: Mapping[str, str]) -> Endpoint:
     base_url = config.backend.base_url or environ.get("TINKER_BASE_URL") or None
     if base_url is not None and not _is_address(base_url):
         raise BackendError(
-            f"{base_url!r} is not a server's address: it should look like http://host:port."
+            f"{without_secrets(base_url)!r} is not a server's address: it should look like "
+            "http://host:port."
+        )
+    if config.backend.base_url and may_hold_secrets(config.backend.base_url):
+        raise ConfigError(
+            "backend.base_url holds a user, a password or a query, and a configuration is stored "
+            "and shown: set TINKER_BASE_URL to that address instead."
         )
     return Endpoint(kind, base_url, checked_key(environ.get("TINKER_API_KEY")))
 
@@ -109,6 +116,7 @@ def probe(endpoint: Endpoint) -> None:
     is not a Tinker server, `CredentialError` where it refuses the key.
     """
     base_url = resolve_base_url(endpoint.base_url)
+    shown = without_secrets(base_url)
     try:
         answer = httpx.post(
             f"{base_url}/api/v1/client/config",
@@ -118,21 +126,20 @@ def probe(endpoint: Endpoint) -> None:
         )
     except httpx.TimeoutException as error:
         raise BackendError(
-            f"{base_url} did not answer within {PROBE_SECONDS:.0f} s: check TINKER_BASE_URL and "
+            f"{shown} did not answer within {PROBE_SECONDS:.0f} s: check TINKER_BASE_URL and "
             "that the server runs."
         ) from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise BackendError(
-            f"Nothing answers at {base_url} ({error}): check TINKER_BASE_URL and that the "
-            "server runs."
+            f"Nothing answers at {shown} ({error}): check TINKER_BASE_URL and that the server runs."
         ) from error
     if answer.status_code in (401, 403):
         raise CredentialError(
-            f"{base_url} does not accept the key in TINKER_API_KEY: check that it is valid there."
+            f"{shown} does not accept the key in TINKER_API_KEY: check that it is valid there."
         )
     if not answer.is_success or not _is_json_object(answer.content):
         raise BackendError(
-            f"What answers at {base_url} is not a Tinker server in working order (status "
+            f"What answers at {shown} is not a Tinker server in working order (status "
             f"{answer.status_code}): check TINKER_BASE_URL."
         )
 

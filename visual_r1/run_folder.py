@@ -6,11 +6,11 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import urlsplit, urlunsplit
 
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
+from visual_r1 import addresses
 from visual_r1.config import RunConfig, differing_keys
 from visual_r1.errors import RunError, StorageError
 from visual_r1.storage import write_json, write_text
@@ -105,11 +105,8 @@ def config_of_run(run_dir: Path, steps: int | None = None) -> RunConfig:
 def without_secrets(config: RunConfig) -> dict[str, Any]:
     """The resolved configuration, JSON-able; a password in the server's URL is left out."""
     values = config.model_dump(mode="json")
-    url = config.backend.base_url
-    if url:
-        parts = urlsplit(url)
-        host = parts.netloc.rpartition("@")[2]
-        values["backend"]["base_url"] = urlunsplit((parts.scheme, host, parts.path, "", ""))
+    if config.backend.base_url:
+        values["backend"]["base_url"] = addresses.without_secrets(config.backend.base_url)
     return values
 
 

@@ -63,8 +63,12 @@ def test_a_last_row_that_is_damaged(train: Train, folder: Folder) -> None:
     ledger.write_text(ledger.read_text()[:-30])
     shard = next((folder.root / "data").glob("*/train-*.parquet"))
     shard.write_bytes(shard.read_bytes()[:-30])  # is prepared again, to the same dataset
+    report = folder.run / "evaluations" / "baseline" / "report.json"
+    whole = report.read_bytes()
+    report.write_bytes(whole[:-30])
     ended = train(2)
     assert ended.status == 0, ended.output
+    assert report.read_bytes() == whole
     assert " ".join(ended.output.split()).count("was moved to ledger.set-aside.jsonl; the run") == 1
     assert [row["step"] for row in folder.rows("ledger.jsonl")] == [1, 2]
     assert [row["step"] for row in folder.rows("metrics.jsonl")] == [0, 1]

@@ -1,5 +1,6 @@
 """A mistake on the command line is said before anything slow is imported."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -46,3 +47,23 @@ def test_a_mistake_waits_for_no_slow_import(
     assert "Traceback" not in said
     assert "prefect" not in imports
     assert not list(tmp_path.iterdir())  # nothing was started or written
+
+
+def test_ctrl_c_during_the_slow_imports_shows_no_traceback(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", str(ROOT / "flows/train_flow.py")],
+        cwd=tmp_path,
+        env=clean_environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        # Who starts the tests in the background may have it ignore the signal.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stderr is not None
+    while "numpy" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    said = [line for line in errors.splitlines() if not line.startswith("import time:")]
+    assert said == ["Stopped. The same command goes on from the last checkpoint."]
+    assert process.returncode == -signal.SIGINT

@@ -28,10 +28,11 @@ def wait_for(process: "subprocess.Popen[str]", wanted: str) -> None:
     raise AssertionError(f"the run ended before it printed {wanted!r}:\n{''.join(printed)}")
 
 
-def engine_of(process: "subprocess.Popen[str]") -> psutil.Process:
+def child_of(process: "subprocess.Popen[str]", module: str) -> psutil.Process:
+    """The only child process that runs `module`."""
     children = psutil.Process(process.pid).children(recursive=True)
-    (engine,) = [child for child in children if "visual_r1.engine" in child.cmdline()]
-    return engine
+    (child,) = [child for child in children if module in child.cmdline()]
+    return child
 
 
 def test_a_run_leaves_what_is_promised(uninterrupted: Folder) -> None:
@@ -70,13 +71,14 @@ def test_killed_and_started_again_it_ends_with_the_same_weights(
 ) -> None:
     process = start(tmp_path)
     wait_for(process, "training, steps 2 to 3: done")
-    engine = engine_of(process)
+    engine, server = child_of(process, "visual_r1.engine"), child_of(process, "uvicorn")
     if victim in ("engine", "both"):
         engine.send_signal(signal.SIGKILL)
     if victim in ("flow", "both"):
         process.kill()
         process.communicate()
-        engine.wait(timeout=30)  # a killed flow leaves no engine behind
+        for child in (engine, server):  # a killed flow leaves nobody behind
+            child.wait(timeout=30)
         status, output = finish(tmp_path)
     else:
         output, _ = process.communicate()  # the flow starts another engine by itself

@@ -19,7 +19,7 @@ from visual_r1.backend import (
     unused_key_note,
 )
 from visual_r1.config import RunConfig
-from visual_r1.errors import BackendError, CredentialError
+from visual_r1.errors import BackendError, ConfigError, CredentialError
 
 KEY = {"TINKER_API_KEY": "tml-secret"}
 URL = {"TINKER_BASE_URL": "http://127.0.0.1:9"}
@@ -72,6 +72,24 @@ def test_a_key_or_a_token_passes() -> None:
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(BackendError, match="not a server's address"):
         remote_endpoint(RunConfig(), KEY | {"TINKER_BASE_URL": url})
+
+
+SECRETS = "http://user:hunter2@127.0.0.1:{port}/v2?token=hunter3"
+
+
+def test_a_password_in_an_address_is_not_shown(closed_port: int) -> None:
+    for url in (SECRETS.format(port=closed_port), SECRETS.format(port="x"), "user:hunter2@host"):
+        with pytest.raises(BackendError) as raised:
+            Backend(RunConfig(), KEY | {"TINKER_BASE_URL": url})
+        assert "hunter" not in str(raised.value)
+    assert "hunter" not in repr(Endpoint("self-hosted", SECRETS.format(port=1)))
+
+
+def test_a_password_in_the_configuration_is_refused_for_that_is_stored_and_shown() -> None:
+    config = RunConfig.model_validate({"backend": {"base_url": SECRETS.format(port=1)}})
+    with pytest.raises(ConfigError, match="TINKER_BASE_URL") as raised:
+        remote_endpoint(config, KEY)
+    assert "hunter" not in str(raised.value)
 
 
 @pytest.fixture

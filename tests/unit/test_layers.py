@@ -9,10 +9,11 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "visual_r1"
 
 # Each part of the library and the parts it may import; what is not named here may import nothing.
-BASE = {"errors", "hashing", "storage"}
+BASE = {"addresses", "errors", "hashing", "storage"}
 LOWER = BASE | {"config", "models", "progress"}
 MIDDLE = LOWER | {"data", "prompts", "grading", "rewards", "backend"}
 MAY_IMPORT = {
+    "addresses": set[str](),
     "errors": set[str](),
     "hashing": set[str](),
     "storage": {"errors"},

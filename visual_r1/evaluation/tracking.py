@@ -27,6 +27,7 @@ from visual_r1.evaluation.run_files import Row, evaluation_names, read_metrics, 
 from visual_r1.evaluation.summary import BASELINE, FILE_NAME, FINAL
 from visual_r1.evaluation.wandb_runs import failures, mode_of, open_run
 from visual_r1.hashing import digest
+from visual_r1.run_folder import without_secrets
 from visual_r1.storage import write_json
 
 logger = logging.getLogger(__name__)
@@ -141,7 +142,7 @@ def _identity(config: RunConfig, state: _State) -> dict[str, Any]:
         "project": config.logging.wandb_project,
         "name": config.run_name,
         "ident": state.ident,
-        "config": config.model_dump(mode="json"),
+        "config": without_secrets(config),
     }
 
 
