@@ -7,12 +7,11 @@ import http.server
 import json
 import logging
 import os
-import resource
 import socket
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -301,22 +300,10 @@ def test_a_model_that_the_server_does_not_offer(
     assert "--model.name" in sentence
 
 
-@contextmanager
-def no_room() -> Generator[None]:
-    """No file of this process may grow beyond a hundred kilobytes, as on a full disk.
-
-    For a block and not for a test: pytest's own output may go to a file that is larger.
-    """
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def test_a_disk_that_is_full_from_the_start(refused: Command, tmp_path: Path) -> None:
-    with no_room():
+def test_a_disk_that_is_full_from_the_start(
+    refused: Command, tmp_path: Path, full_disk: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    with full_disk(100_000):
         sentence = refused()
     assert str(tmp_path) in sentence
     assert "free some space" in sentence

@@ -1,8 +1,7 @@
 import json
 import logging
-import resource
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,20 +24,6 @@ def row(step: int) -> LedgerRow:
         updates=step - 1,
         carry={"seen": [1, 2]},
     )
-
-
-@contextmanager
-def full_disk() -> Generator[None]:
-    """No file may grow beyond 16 KiB: to a process it is what a full disk is.
-
-    For a block and not for a test: pytest's own output may go to a file that is larger.
-    """
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture
@@ -161,8 +146,10 @@ def test_another_server_or_dataset_is_refused(
         ledger.require_same_origin(dataset_digest=dataset, backend=backend)
 
 
-def test_a_full_disk_leaves_the_ledger_as_it_was(ledger: Ledger) -> None:
+def test_a_full_disk_leaves_the_ledger_as_it_was(
+    ledger: Ledger, full_disk: Callable[[int], AbstractContextManager[None]]
+) -> None:
     before = ledger.path.read_bytes()
-    with pytest.raises(StorageError, match="could not write"), full_disk():
+    with pytest.raises(StorageError, match="could not write"), full_disk(16_384):
         ledger.append(replace(row(16), carry={"big": "x" * 100_000}))
     assert ledger.path.read_bytes() == before

@@ -1,6 +1,7 @@
 """predictions.parquet: what is written is read, whole or not at all, and `datasets` shows it."""
 
-import resource
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import datasets
@@ -75,16 +76,13 @@ def test_a_folder_that_refuses_the_file_is_one_sentence(tmp_path: Path):
         write_predictions(tmp_path / "taken" / FILE_NAME, asked, predictions(asked, 1.0, seed=0))
 
 
-def test_a_full_disk_is_one_sentence_and_the_old_file_stays(tmp_path: Path):
+def test_a_full_disk_is_one_sentence_and_the_old_file_stays(
+    tmp_path: Path, full_disk: Callable[[int], AbstractContextManager[None]]
+):
     asked = problems(50)
     write_predictions(tmp_path / FILE_NAME, asked[:1], predictions(asked[:1], 1.0, seed=0))
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    try:
-        with pytest.raises(StorageError, match="could not write"):
-            write_predictions(tmp_path / FILE_NAME, asked, predictions(asked, 1.0, seed=0))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with pytest.raises(StorageError, match="could not write"), full_disk(4096):
+        write_predictions(tmp_path / FILE_NAME, asked, predictions(asked, 1.0, seed=0))
     assert len(read_predictions(tmp_path)) == 1
     assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
 

@@ -1,6 +1,7 @@
 import json
 import logging
-import resource
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -144,19 +145,17 @@ def test_leftovers_of_a_kill_are_cleared(journal: Journal) -> None:
     }
 
 
-def test_a_full_disk_is_one_sentence_and_what_was_there_stays(journal: Journal) -> None:
+def test_a_full_disk_is_one_sentence_and_what_was_there_stays(
+    journal: Journal, full_disk: Callable[[int], AbstractContextManager[None]]
+) -> None:
     before = {path: path.read_bytes() for path in journal.rollouts_dir.iterdir()}
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))
-    try:
+    with full_disk(64):
         with pytest.raises(StorageError, match=r"could not write .*metrics"):
             journal.append(result(6).metrics)
         with pytest.raises(StorageError, match=r"could not write .*chunk-00001"):
             journal.write_rollouts(1, [result(6)])
         with pytest.raises(StorageError, match="could not keep a copy"):
             journal.copy_aside(2)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert {path: path.read_bytes() for path in journal.rollouts_dir.iterdir()} == before
     assert [row["step"] for row in journal.rows()] == list(range(6))
 
