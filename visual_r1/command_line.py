@@ -80,14 +80,18 @@ def load_config(arguments: Sequence[str] | None = None, program: str | None = No
 
 
 def flag_names() -> list[str]:
-    """All flags, without their dashes: `train.steps`, `output-dir`, …"""
-    names = ["config", "output-dir"]
-    for name, field in RunConfig.model_fields.items():
-        section = field.annotation
-        if isinstance(section, type) and issubclass(section, BaseModel):
-            names += [f"{name}.{key}" for key in section.model_fields]
+    """All flags, without their dashes: `train.steps`, `data.columns.problem`, `output-dir`, …"""
+    return ["config", "output-dir", *_field_names(RunConfig, "")]
+
+
+def _field_names(section: type[BaseModel], prefix: str) -> list[str]:
+    names: list[str] = []
+    for name, field in section.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            names += _field_names(inner, f"{prefix}{name}.")
         else:
-            names.append(name)
+            names.append(f"{prefix}{name}")
     return names
 
 

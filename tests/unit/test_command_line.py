@@ -34,6 +34,19 @@ def test_switches_and_the_output_folder() -> None:
     assert load_config(["--output_dir", "/elsewhere"]).output_dir == Path("/elsewhere")
 
 
+def test_settings_within_a_section_are_flags_too(tmp_path: Path) -> None:
+    flags = ["--data.columns.problem", "question", "--data.splits.test=testmini"]
+    data = load_config([*flags, "--data.show_choices"]).data
+    assert (data.columns.problem, data.splits.test, data.show_choices) == (
+        "question",
+        "testmini",
+        True,
+    )
+    file = tmp_path / "mine.toml"
+    file.write_text('data.columns.problem = "question"\n[data.splits]\ntest = "testmini"\n')
+    assert load_config(["--config", str(file), "--data.show_choices"]).data == data
+
+
 def test_the_environment_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRAIN", '{"steps": 1}')
     monkeypatch.setenv("PRESET", "seed")
@@ -47,6 +60,7 @@ def test_the_environment_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
         (["--train.steps=x"], r"train\.steps = 'x'.*integer"),
         (["--train.batch_size", "0"], r"train\.batch_size = '0'.*greater than or equal to 1"),
         (["--train.steps"], "expected one argument"),
+        (["--data.colums.problem", "q"], r"Did you mean --data\.columns\.problem\?"),
         (["--preset", "foo"], "no preset 'foo'"),
         (["--config", "/nowhere.toml"], r"Cannot read the configuration /nowhere\.toml"),
         (["--config"], "needs the name of a TOML file"),

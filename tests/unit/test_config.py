@@ -92,6 +92,7 @@ def test_steps_logging_and_places_do_not_make_another_run(same: dict[str, object
         {"train": {"learning_rate": 2e-6}},
         {"backend": {"threads": 1}},
         {"data": {"seed": 1}},
+        {"data": {"columns": {"problem": "question"}}},
         {"reward": {"random": 1.0}},
     ],
 )

@@ -1,19 +1,29 @@
 """One row of a source: what it may look like, and what it must be to become a problem."""
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from visual_r1.data.choices import BadChoice, with_choices
 from visual_r1.data.fingerprint import Look
 from visual_r1.data.images import BadImage, CheckedImage, check_image
+from visual_r1.data.markers import BadMarkers, with_markers
 from visual_r1.data.problem import IMAGE_MARKER, Problem
 from visual_r1.grading import grade_answer
 
 MAX_CHARACTERS = 50_000
 MAX_IMAGES = 16
+NO_IMAGE = "there is no image"
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+MAX_ID_CHARACTERS = 500
+
+# Control characters, halves of surrogate pairs, and the sign that a decoder leaves for a byte that
+# it could not read.
+_NOT_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffd]")
+# What tables write where there is no value.
+_MISSING = frozenset(("nan", "null", "none", "<na>", "n/a", "#n/a"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +31,8 @@ class SourceRow:
     """A row as its source gives it, not yet checked.
 
     `place` says where it stands ("train/17", "train.parquet row 5"). `defect` is set by the
-    source where the row could not even be read; the other fields may then be empty.
+    source where the row could not even be read; the other fields may then be empty. With
+    `show_choices` the model is to see the choices.
     """
 
     place: str
@@ -32,6 +43,7 @@ class SourceRow:
     choices: tuple[str, ...] = ()
     source: str = ""
     meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    show_choices: bool = False
     defect: str | None = None
 
 
@@ -55,54 +67,58 @@ def check_row(row: SourceRow) -> CheckedRow:
     """
     if row.defect is not None:
         raise BadRow(row.defect)
-    if not row.id.strip():
-        raise BadRow("the id is empty")
+    id = _text(row.id, "id", MAX_ID_CHARACTERS).strip()
     text = _text(row.problem, "problem")
     answer = _text(row.answer, "answer").strip()
-    text = _with_markers(text, len(row.images))
+    choices = tuple(_text(choice, "choices", empty=True) for choice in row.choices)
+    if answer.casefold() in _MISSING and answer not in choices:
+        raise BadRow(f"the answer is missing: {answer!r} is what tables write for no value")
+    if not 0 < len(row.images) <= MAX_IMAGES:
+        count = len(row.images)
+        raise BadRow(f"there are {count} images, over {MAX_IMAGES}" if count else NO_IMAGE)
+    try:
+        text, answer, choices = with_choices(text, answer, choices, row.show_choices)
+        text, sources = with_markers(text, row.images)
+    except (BadChoice, BadMarkers) as error:
+        raise BadRow(str(error)) from error
     verdict = grade_answer(answer, answer)
     if not verdict.right:
         raise BadRow(f"the gold answer {answer[:80]!r} does not grade as itself: {verdict.reason}")
-    images = [_image(data, index) for index, data in enumerate(row.images, start=1)]
+    images = [_image(data, index) for index, data in enumerate(sources, start=1)]
     return CheckedRow(
         Problem(
-            id=row.id.strip(),
+            id=id,
             images=tuple(image.data for image in images),
             problem=text,
             answer=answer,
-            choices=row.choices,
-            source=row.source,
-            meta=row.meta,
+            choices=choices,
+            source=_text(row.source, "source", empty=True),
+            meta=_meta(row.meta),
         ),
         tuple(image.pixels for image in images),
         tuple(image.look for image in images),
     )
 
 
-def _text(value: str | None, name: str) -> str:
+def _text(value: str | None, name: str, most: int = MAX_CHARACTERS, *, empty: bool = False) -> str:
+    """The text, line ends as they are here and without a byte order mark."""
     if value is None:
         raise BadRow(f"the {name} is missing")
-    if not value.replace(IMAGE_MARKER, "").strip():
+    if not empty and not value.replace(IMAGE_MARKER, "").strip("\ufeff\u200b \t\r\n"):
         raise BadRow(f"the {name} is empty")
-    if len(value) > MAX_CHARACTERS:
-        raise BadRow(f"the {name} has {len(value)} characters, more than {MAX_CHARACTERS}")
-    if "\ufffd" in value or _CONTROL.search(value):
+    if len(value) > most:
+        raise BadRow(f"the {name} has {len(value)} characters, more than {most}")
+    if _NOT_TEXT.search(value):
         raise BadRow(f"the {name} holds characters that are not text")
-    return value
+    return value.replace("\r\n", "\n").replace("\r", "\n").replace("\ufeff", "")
 
 
-def _with_markers(text: str, images: int) -> str:
-    """The text with one `<image>` an image; without any marker the images come first."""
-    if not 0 < images <= MAX_IMAGES:
-        raise BadRow(
-            "there is no image" if not images else f"there are {images} images, over {MAX_IMAGES}"
-        )
-    markers = text.count(IMAGE_MARKER)
-    if not markers:
-        return IMAGE_MARKER * images + text
-    if markers != images:
-        raise BadRow(f"there are {markers} {IMAGE_MARKER} markers and {images} images")
-    return text
+def _meta(meta: Mapping[str, Any]) -> Mapping[str, Any]:
+    try:
+        json.dumps(meta, ensure_ascii=False, default=str).encode()
+    except (UnicodeEncodeError, RecursionError) as error:
+        raise BadRow("meta holds characters that are not text, or is nested too deeply") from error
+    return meta
 
 
 def _image(data: bytes | None, number: int) -> CheckedImage:

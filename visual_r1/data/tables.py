@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -117,25 +118,64 @@ def column_names(path: Path) -> Sequence[str]:
         raise _damaged(path, error) from error
 
 
-def read_rows(path: Path, start: int = 0) -> Iterator[dict[str, Any]]:
-    """The rows from number `start` on one by one, a few in memory.
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Stands where a column holds a value that Python cannot: text that is no UTF-8, say."""
 
-    Text comes as bytes, so that one row that is not UTF-8 does not spoil those beside it. Row
-    groups that lie before `start` are not read.
+    why: str
+
+
+def read_rows(
+    path: Path, start: int = 0, columns: Sequence[str] | None = None
+) -> Iterator[dict[str, Any]]:
+    """The rows from number `start` on one by one, a few in memory; `columns` alone where given.
+
+    Row groups that lie before `start` are not read. Text that is not UTF-8 becomes an
+    `Unreadable`, so that it spoils its own row and no other.
     """
     try:
         with _pq.ParquetFile(path) as file:
             groups, before = _groups_from(group_sizes(path), start)
             skipped = start - before
-            for batch in file.iter_batches(batch_size=_BATCH_ROWS, row_groups=groups):
-                wanted = batch.slice(min(skipped, batch.num_rows))
-                skipped -= batch.num_rows - wanted.num_rows
-                names = cast("list[str]", batch.schema.names)
-                columns = [_text_as_bytes(column).to_pylist() for column in wanted.columns]
-                for values in zip(*columns, strict=True):
-                    yield dict(zip(names, values, strict=True))
+            wanted = None if columns is None else list(columns)
+            for batch in file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=wanted):
+                rest = batch.slice(min(skipped, batch.num_rows))
+                skipped -= batch.num_rows - rest.num_rows
+                yield from rows_of(rest)
     except _READ_ERRORS as error:
         raise _damaged(path, error) from error
+
+
+def rows_of(table: Any) -> Iterator[dict[str, Any]]:
+    """The rows of an Arrow table or batch, as `read_rows` gives them."""
+    names = cast("list[str]", table.schema.names)
+    columns = [_values(column) for column in table.columns]
+    for values in zip(*columns, strict=True):
+        yield dict(zip(names, values, strict=True))
+
+
+def _values(column: Any) -> list[Any]:
+    try:
+        return column.to_pylist()
+    except (ValueError, OverflowError):
+        return [_value(scalar) for scalar in column]
+
+
+def _value(scalar: Any) -> Any:
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        return Unreadable("not UTF-8")
+    except (ValueError, OverflowError) as error:
+        return Unreadable(f"out of range: {error}")
+
+
+def names_files(path: Path, columns: Sequence[str]) -> bool:
+    """Whether any of `columns` holds text: a path, or base64."""
+    schema = _pq.read_schema(path)
+    kinds = [schema.field(name).type for name in columns]
+    kinds += [kind.value_type for kind in kinds if _pa.types.is_list(kind)]
+    return any(_pa.types.is_string(kind) or _pa.types.is_large_string(kind) for kind in kinds)
 
 
 def _groups_from(sizes: Sequence[int], start: int) -> tuple[list[int], int]:
@@ -146,12 +186,6 @@ def _groups_from(sizes: Sequence[int], start: int) -> tuple[list[int], int]:
             return list(range(first, len(sizes))), before
         before += size
     return [], start
-
-
-def _text_as_bytes(column: Any) -> Any:
-    if _pa.types.is_string(column.type):
-        return column.cast(_pa.binary())
-    return column.cast(_pa.large_binary()) if _pa.types.is_large_string(column.type) else column
 
 
 def _damaged(path: Path, error: Exception) -> DataError:

@@ -350,9 +350,9 @@ def test_broken_folders_of_the_inter_gps_layout(tmp_path: Path) -> None:
     write_problem(source / "train" / "18", 0)
     reasons = dict(rejection(source, tmp_path))
     assert {place: reasons[place].split(":")[0] for place in sorted(reasons)} == {
-        "train/10": "the answer is missing",
+        "train/10": "the answer 'E' names none of the 4 choices",
         "train/11": "the answer is missing",
-        "train/12": "the answer is missing",
+        "train/12": "choices are the text 'none', which is no list",
         "train/13": "image 1 is missing",
         "train/14": "data.json is not JSON",
         "train/15": "data.json is not UTF-8",
@@ -372,7 +372,7 @@ def test_a_training_problem_that_repeats_a_test_problem_is_left_out(tmp_path: Pa
 
 def test_sources_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="holds neither Parquet files nor folders"):
+    with pytest.raises(DataError, match="holds neither Parquet files nor JSON lines nor folders"):
         prepared(tmp_path / "empty", tmp_path)
     with pytest.raises(DataError, match="is not there"):
         prepared("./nowhere", tmp_path)

@@ -1,18 +1,21 @@
-"""Where problems come from: the generator, a folder, Parquet files, the hub."""
+"""Where problems come from: the generator, files and folders, the hub."""
 
 from pathlib import Path
 
 from visual_r1.config import DataSection
+from visual_r1.data.sources.files import FilesSource, row_files
 from visual_r1.data.sources.generated import GeneratedSource
 from visual_r1.data.sources.hub import HubSource
 from visual_r1.data.sources.inter_gps import InterGPSSource
-from visual_r1.data.sources.parquet import ParquetSource
-from visual_r1.data.sources.source import SPLITS, Source, Split
+from visual_r1.data.sources.source import SPLITS, Source, Split, require_unused
 from visual_r1.errors import DataError
 
 __all__ = ["SPLITS", "Source", "Split", "open_source"]
 
-_KINDS = "procedural, a hub id, a folder in the Inter-GPS layout, a Parquet file or folder"
+_KINDS = (
+    "procedural, a hub id, a folder in the Inter-GPS layout, or a file or folder of Parquet, JSON "
+    "lines (.jsonl), or images with metadata.jsonl, .csv or .parquet beside them"
+)
 
 
 def open_source(data: DataSection) -> Source:
@@ -26,14 +29,21 @@ def open_source(data: DataSection) -> Source:
         return GeneratedSource(data)
     path = Path(name).expanduser()
     if path.exists():
-        for kind in (ParquetSource, InterGPSSource):
-            if (path.is_dir() or kind is ParquetSource) and kind.recognises(path):
-                return kind(path)
-        raise DataError(
-            f"--data.source {name} is there, but holds neither Parquet files nor folders with a "
-            f"data.json; a source is one of: {_KINDS}."
-        )
+        return _local(path, data)
     parts = name.partition("@")[0].split("/")
     if name.startswith((".", "/", "~")) or len(parts) > 2 or not all(parts):
         raise DataError(f"--data.source {name} is not there; a source is one of: {_KINDS}.")
-    return HubSource(name)
+    return HubSource(data)
+
+
+def _local(path: Path, data: DataSection) -> Source:
+    require_unused(data, "a file or folder", "subset")
+    files = row_files(path)
+    if files:
+        return FilesSource(path, files, data)
+    if path.is_dir() and InterGPSSource.recognises(path):
+        return InterGPSSource(path, data)
+    raise DataError(
+        f"--data.source {data.source} is there, but holds neither Parquet files nor JSON lines nor "
+        f"folders with a data.json; a source is one of: {_KINDS}."
+    )

@@ -1,104 +1,212 @@
-"""A row of named columns (Parquet, or a hub dataset) to a source row."""
+"""A row of named columns, whatever they are called, to a source row."""
 
-import json
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from string import ascii_uppercase
 from typing import Any, cast
 
+from visual_r1.config import DataSection, listed
 from visual_r1.data.rows import SourceRow
+from visual_r1.data.sources.images_of_rows import BadColumn, ImageFiles, image_bytes, path_in_text
+from visual_r1.data.sources.texts import choices_of, list_in_text, meta_of, plain, text_of
+from visual_r1.data.tables import Unreadable
+from visual_r1.errors import DataError
+
+# How the Hugging Face image folders call the columns that name files.
+FILE_NAMES = ("file_names", "file_name")
+_FILE_SUFFIXES = tuple(f"_{name}" for name in FILE_NAMES)
 
 
-class _BadColumn(Exception):
-    """A column does not hold what it should."""
+@dataclass(frozen=True, slots=True)
+class ColumnMap:
+    """Which columns hold what; `read` are those to read, of `metadata.task` that is `metadata`.
+
+    `answer_index` stands in for `answer` where it is set.
+    """
+
+    problem: str
+    answer: str | None
+    answer_index: str | None
+    images: tuple[str, ...]
+    choices: tuple[str, ...]
+    id: str | None
+    source: str | None
+    meta: str | None
+    family: str | None
+    keep: tuple[str, ...]
+    show_choices: bool
+    read: tuple[str, ...]
+
+
+def map_columns(data: DataSection, there: Sequence[str], where: str) -> ColumnMap:
+    """The columns of `where` that `data.columns`, or the usual names, mean.
+
+    Raises `DataError`, naming those that are `there`, where one is missing.
+    """
+    asked = data.columns
+    missing: list[str] = []
+    read: dict[str, None] = {}
+
+    def need(name: str) -> str:
+        whole = name if name in there else name.partition(".")[0]
+        if whole in there:
+            read[whole] = None
+        else:
+            missing.append(name)
+        return name
+
+    def usual(name: str | None, default: str) -> str | None:
+        return need(name or default) if name or default in there else None
+
+    problem, answer = need(asked.problem or "problem"), None
+    if asked.answer or not asked.answer_index:
+        answer = need(asked.answer or "answer")
+    choices = listed(asked.choices) or (("choices",) if "choices" in there else ())
+    columns = ColumnMap(
+        problem=problem,
+        answer=answer,
+        answer_index=need(asked.answer_index) if asked.answer_index else None,
+        images=tuple(map(need, _image_columns(listed(asked.images), there))),
+        choices=tuple(map(need, choices)),
+        id=usual(asked.id, "id"),
+        source=usual(None, "source"),
+        meta=usual(None, "meta"),
+        family=usual(asked.family, ""),
+        keep=tuple(map(need, listed(asked.keep))),
+        show_choices=data.show_choices,
+        read=tuple(read),
+    )
+    if missing:
+        raise DataError(
+            f"{where} has no column {' and no '.join(map(repr, missing))} (it has "
+            f"{', '.join(there) or 'none'}); say which columns hold the problem, the answer and "
+            "the images, as in --data.columns.problem question."
+        )
+    return columns
+
+
+def _image_columns(asked: Sequence[str], there: Sequence[str]) -> Iterator[str]:
+    """The columns of images; `diagram` may be spelled `diagram_file_name` in an image folder."""
+    for name in asked:
+        spelled = (name, *(f"{name}{suffix}" for suffix in _FILE_SUFFIXES))
+        yield next((spelling for spelling in spelled if spelling in there), name)
+    if not asked:
+        usual = (*FILE_NAMES, "images", "image")
+        found = [name for name in usual if name in there]
+        found += [name for name in there if name.endswith(_FILE_SUFFIXES)]
+        yield found[0] if found else "images"
 
 
 def row_from_columns(
-    columns: Mapping[str, Any], *, place: str, own_id: str, source: str, root: Path | None
+    columns: Mapping[str, Any],
+    names: ColumnMap,
+    *,
+    place: str,
+    own_id: str,
+    source: str,
+    files: ImageFiles,
 ) -> SourceRow:
     """The row that `columns` hold; what cannot be read becomes its `defect`.
 
     Args:
-        columns: `images` or `image`, `problem`, `answer`, and perhaps `id`, `choices`, `source`
-            and `meta`. Text may come as UTF-8 bytes.
+        columns: a value for each column that the row has.
+        names: which of them holds what.
         place: where the row stands, for messages.
         own_id: its id where it brings none.
         source: its source where it brings none.
-        root: the folder under which images named by a path must lie; None allows no paths.
+        files: where images named by a path are.
     """
-    given_id: str | None = own_id
+    given_id: str | None = None
     try:
-        given_id = _text(columns.get("id"), "id")
+        given_id = text_of(_value(columns, names.id), "id")
+        choices = _choices(columns, names.choices)
         return SourceRow(
             place=place,
             id=own_id if given_id is None else given_id,
-            images=_images(columns.get("images", columns.get("image")), root),
-            problem=_text(columns["problem"], "problem"),
-            answer=_text(columns["answer"], "answer"),
-            choices=tuple(
-                _text(choice, "choices") or "" for choice in columns.get("choices") or ()
+            images=tuple(
+                image_bytes(image, files) for image in image_values(columns, names.images)
             ),
-            source=_text(columns.get("source"), "source") or source,
-            meta=_meta(columns.get("meta")),
+            problem=text_of(_value(columns, names.problem), "problem"),
+            answer=_answer(columns, names, choices),
+            choices=choices,
+            source=text_of(_value(columns, names.source), "source") or source,
+            meta=_meta(columns, names),
+            show_choices=names.show_choices,
         )
-    except _BadColumn as error:
+    except BadColumn as error:
         return SourceRow(place, given_id or own_id, defect=str(error))
+    except RecursionError:
+        return SourceRow(place, given_id or own_id, defect="a column is nested too deeply")
 
 
-def _text(value: object, name: str) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, bytes):
-        try:
-            return value.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise _BadColumn(f"the {name} is not UTF-8") from error
-    if isinstance(value, int | float):
-        return str(value)
-    raise _BadColumn(f"the {name} is a {type(value).__name__}, not text")
+def _value(columns: Mapping[str, Any], name: str | None) -> object:
+    """The column, or the field of a column (`metadata.task`); None where there is none."""
+    if name is None:
+        return None
+    if name in columns:
+        return columns[name]
+    head, dot, rest = name.partition(".")
+    inside = columns.get(head)
+    return (
+        _value(cast("dict[str, Any]", inside), rest) if dot and isinstance(inside, dict) else None
+    )
 
 
-def _images(value: object, root: Path | None) -> tuple[bytes | None, ...]:
-    if value is None:
-        return ()
-    images = cast("list[object]", value) if isinstance(value, list) else [value]
-    return tuple(_image(image, root) for image in images)
+def image_values(columns: Mapping[str, Any], names: Sequence[str]) -> Sequence[object]:
+    """What the image columns hold, lists opened; of several columns the empty ones are skipped."""
+    found: list[object] = []
+    for name in names:
+        value = _value(columns, name)
+        if isinstance(value, str) and value.lstrip().startswith("["):
+            value = list_in_text(value, "images")
+        if isinstance(value, Unreadable):
+            raise BadColumn(f"the image is {value.why}")
+        if isinstance(value, list):
+            found += cast("list[object]", value)
+        elif value is not None:
+            found.append(value)
+    return found
 
 
-def _image(value: object, root: Path | None) -> bytes | None:
-    """The bytes of `{bytes, path}` or of plain bytes; None where there is neither."""
-    if value is None or isinstance(value, bytes):
-        return value
-    if not isinstance(value, dict):
-        raise _BadColumn(f"an image is a {type(value).__name__}, not bytes")
-    parts = cast("dict[str, object]", value)
-    data, path = parts.get("bytes"), parts.get("path")
-    if isinstance(data, bytes):
-        return data
-    name = _text(path, "image path")
-    return None if name is None or root is None else _file(root, name)
-
-
-def _file(root: Path, name: str) -> bytes:
-    """An image file by its path under `root`; a path that leads out of it is refused."""
-    path = (root / name).resolve()
-    if not path.is_relative_to(root.resolve()):
-        raise _BadColumn(f"the image path {name!r} leads out of the source's folder")
+def image_paths(columns: Mapping[str, Any], names: Sequence[str]) -> Iterator[str]:
+    """The paths among the images of a row; what is wrong with it is for the preparation to say."""
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise _BadColumn(f"the image {name!r} cannot be read: {error.strerror}") from error
+        for value in image_values(columns, names):
+            parts = cast("dict[str, object]", value) if isinstance(value, dict) else {"path": value}
+            path = parts.get("path")
+            if isinstance(path, str) and parts.get("bytes") is None:
+                name = path_in_text(path)
+                if name:
+                    yield name
+    except BadColumn:
+        return
 
 
-def _meta(value: object) -> Mapping[str, Any]:
-    text = _text(value, "meta") if not isinstance(value, dict) else None
-    if isinstance(value, dict):
-        return cast("dict[str, Any]", value)
-    if not text:
-        return {}
-    try:
-        read: object = json.loads(text)
-    except ValueError as error:
-        raise _BadColumn(f"meta is not JSON: {error}") from error
-    if not isinstance(read, dict):
-        raise _BadColumn("meta holds no JSON object")
-    return cast("dict[str, Any]", read)
+def _choices(columns: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...]:
+    """One column of lists, or one column a choice, of which the last may be empty."""
+    if len(names) < 2:
+        return choices_of(_value(columns, names[0])) if names else ()
+    texts = [text_of(_value(columns, name), f"choice {name}") for name in names]
+    while texts and not (texts[-1] or "").strip():
+        texts.pop()
+    return choices_of(texts)
+
+
+def _answer(columns: Mapping[str, Any], names: ColumnMap, choices: Sequence[str]) -> str | None:
+    if names.answer_index is None:
+        return text_of(_value(columns, names.answer), "answer")
+    number = text_of(_value(columns, names.answer_index), "answer")
+    if number is None:
+        return None
+    known = min(len(choices), len(ascii_uppercase))
+    if not (number.isascii() and number.isdecimal() and len(number) < 4 and int(number) < known):
+        raise BadColumn(f"the number {number[:20]!r} names none of the {len(choices)} choices")
+    return ascii_uppercase[int(number)]
+
+
+def _meta(columns: Mapping[str, Any], names: ColumnMap) -> Mapping[str, Any]:
+    meta = dict(meta_of(_value(columns, names.meta)))
+    for name in names.keep:
+        meta[name] = plain(_value(columns, name))
+    family = text_of(_value(columns, names.family), "family")
+    return {**meta, "family": family} if family else meta

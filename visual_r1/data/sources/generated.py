@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from visual_r1.config import DataSection
 from visual_r1.data import procedural
 from visual_r1.data.rows import SourceRow
-from visual_r1.data.sources.source import SPLITS, Split
+from visual_r1.data.sources.source import SPLITS, Split, require_unused
 
 DEFAULT_COUNTS: Mapping[Split, int] = {"train": 4096, "validation": 256, "test": 512}
 _PROBED = 2 * len(procedural.FAMILIES)
@@ -18,6 +18,7 @@ class GeneratedSource:
     slug = "procedural"
 
     def __init__(self, data: DataSection) -> None:
+        require_unused(data, "generated problems", "subset", "splits", "columns", "show_choices")
         asked: Mapping[Split, int | None] = {
             "train": data.train,
             "validation": data.validation,

@@ -2,12 +2,33 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, Protocol, cast
 
+from visual_r1.config import DataSection
 from visual_r1.data.rows import SourceRow
-from visual_r1.data.sources.columns import row_from_columns
-from visual_r1.data.sources.source import Split, split_of
+from visual_r1.data.sources.columns import map_columns, row_from_columns
+from visual_r1.data.sources.images_of_rows import ImageFiles
+from visual_r1.data.sources.source import Split, SplitNames
+from visual_r1.data.tables import rows_of
 from visual_r1.errors import DataError
+
+_BATCH_ROWS = 32
+
+
+class _Rows(Protocol):
+    """What is used of `datasets.Dataset`."""
+
+    column_names: list[str]
+    features: Mapping[str, Any]
+
+    def __len__(self) -> int: ...
+
+    def select_columns(self, names: list[str]) -> "_Rows": ...
+
+    def with_format(self, kind: str) -> "_Rows": ...
+
+    def __getitem__(self, rows: slice) -> Any: ...
 
 
 class HubSource:
@@ -17,15 +38,17 @@ class HubSource:
     so that a prepared one is found again without a network.
     """
 
-    def __init__(self, name: str) -> None:
-        self._name, _, self._revision = name.partition("@")
-        self.slug = self._name.replace("/", "-")
-        self.fingerprint = name
+    def __init__(self, data: DataSection) -> None:
+        self._data = data
+        self._names = SplitNames(data.splits)
+        self._name, _, self._revision = data.source.partition("@")
+        self.slug = "-".join((*self._name.split("/"), *([data.subset] if data.subset else [])))
+        self.fingerprint = data.source
 
     def sizes(self) -> Mapping[Split, int]:
         found: dict[Split, int] = {}
         for name, rows in self._splits.items():
-            split = split_of(name)
+            split = self._names.split_of(name)
             if split is not None:
                 found[split] = found.get(split, 0) + len(rows)
         return found
@@ -33,20 +56,34 @@ class HubSource:
     def rows(self, split: Split, start: int = 0) -> Iterator[SourceRow]:
         before = 0
         for name, rows in self._splits.items():
-            if split_of(name) != split:
-                continue
-            for index in range(max(0, start - before), len(rows)):
+            if self._names.split_of(name) == split:
+                yield from self._rows_of(name, rows, split, before, max(0, start - before))
+                before += len(rows)
+
+    def _rows_of(
+        self, name: str, rows: _Rows, split: Split, before: int, first: int
+    ) -> Iterator[SourceRow]:
+        where = f"the split {name!r} of {self._name}"
+        names = map_columns(self._data, rows.column_names, where)
+        # As Arrow holds them: nothing is decoded, and one bad value spoils its own row alone.
+        tables = rows.select_columns(list(names.read)).with_format("arrow")
+        labels = _label_names(rows.features, names.read)
+        for at in range(first, len(rows), _BATCH_ROWS):
+            for index, columns in enumerate(rows_of(tables[at : at + _BATCH_ROWS]), at):
                 yield row_from_columns(
-                    rows[index],
+                    {
+                        column: _named(value, labels.get(column))
+                        for column, value in columns.items()
+                    },
+                    names,
                     place=f"{name} row {index}",
                     own_id=f"{split}-{before + index}",
                     source=self._name,
-                    root=None,
+                    files=_downloaded(),
                 )
-            before += len(rows)
 
     @cached_property
-    def _splits(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+    def _splits(self) -> Mapping[str, _Rows]:
         # Importing `datasets` takes a second, which no other source should pay for.
         import datasets  # pyright: ignore[reportMissingTypeStubs]
         from datasets.exceptions import (  # pyright: ignore[reportMissingTypeStubs]
@@ -56,26 +93,48 @@ class HubSource:
 
         hub = cast(Any, datasets)
         try:
-            loaded = hub.load_dataset(self._name, revision=self._revision or None)
+            loaded = hub.load_dataset(
+                self._name, self._data.subset, revision=self._revision or None
+            )
         except (DatasetsError, HfHubHTTPError, OSError, ValueError) as error:
+            reason = " ".join(str(error).split()) or "no reason given"
+            if "Config name is missing" in reason or "BuilderConfig" in reason:
+                raise DataError(
+                    f"the hub dataset {self._name!r} has several subsets and none was named, or "
+                    f"one it has not (--data.subset): {reason[:300]}"
+                ) from error
             raise DataError(
                 f"there is no source {self._name!r} (--data.source): it is no file or folder here, "
                 f"and as a hub dataset it cannot be loaded ({type(error).__name__}: "
-                f"{(str(error).splitlines() or ['no reason given'])[0]}); check the name and the "
-                "network, or use --data.source procedural."
+                f"{reason[:300]}); check the name and the network, or use --data.source procedural."
             ) from error
-        undecoded = {
-            "images": hub.List(hub.Image(decode=False)),
-            "image": hub.Image(decode=False),
-        }
-        splits: dict[str, Any] = {}
-        for name, rows in loaded.items():
-            columns = cast("list[str]", rows.column_names)
-            pictures = [column for column in undecoded if column in columns]
-            if not pictures or not {"problem", "answer"} <= set(columns):
-                raise DataError(
-                    f"the hub dataset {self._name!r} has the columns {', '.join(columns)} in its "
-                    f"split {name!r}; problems need images, problem and answer."
-                )
-            splits[name] = rows.cast_column(pictures[0], undecoded[pictures[0]])
+        splits = cast("dict[str, _Rows]", dict(loaded))
+        self._names.require_all(splits, self._name)
         return splits
+
+
+def _downloaded() -> ImageFiles:
+    """Images that `datasets` left as files in its own folders."""
+    import datasets  # pyright: ignore[reportMissingTypeStubs]
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    settings = cast(Any, datasets).config
+    places = (HF_HUB_CACHE, settings.HF_DATASETS_CACHE, settings.DOWNLOADED_DATASETS_PATH)
+    roots = [Path(str(place)) for place in places]
+    return ImageFiles(roots[0], roots)
+
+
+def _label_names(features: Mapping[str, Any], columns: Sequence[str]) -> Mapping[str, list[str]]:
+    """The names of columns that hold the numbers of classes."""
+    kinds = {name: features[name] for name in columns}
+    return {
+        name: cast("list[str]", kind.names)
+        for name, kind in kinds.items()
+        if type(kind).__name__ == "ClassLabel"
+    }
+
+
+def _named(value: Any, names: Sequence[str] | None) -> Any:
+    if names is None or not isinstance(value, int) or not 0 <= value < len(names):
+        return value
+    return names[value]

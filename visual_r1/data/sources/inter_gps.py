@@ -9,13 +9,18 @@ the choices are kept and not shown.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any, cast
 
+from visual_r1.config import DataSection, SplitsSection
 from visual_r1.data.problem import IMAGE_MARKER
 from visual_r1.data.rows import SourceRow
-from visual_r1.data.sources.source import Split, contents_digest, split_of
+from visual_r1.data.sources.images_of_rows import BadColumn, ImageFiles
+from visual_r1.data.sources.source import Split, SplitNames, contents_digest, require_unused
+from visual_r1.data.sources.texts import choices_of, plain, text_of
 from visual_r1.errors import DataError
 
 DATA, FIGURE = "data.json", "img_diagram.png"
@@ -25,26 +30,29 @@ _KEPT = ("problem_type_graph", "problem_type_goal", "unit")
 class InterGPSSource:
     """A folder in the Inter-GPS layout, with or without folders for the splits."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, data: DataSection) -> None:
+        require_unused(data, "the Inter-GPS layout", "subset", "columns")
         self._folder = folder
-        self._problems = _problem_folders(folder)
+        self._show_choices = data.show_choices
+        self._problems = _problem_folders(folder, SplitNames(data.splits))
         self.slug = folder.resolve().name
 
     @staticmethod
     def recognises(folder: Path) -> bool:
-        """Whether the folder has the layout: at least one problem folder in it."""
-        return any(_problem_folders(folder).values())
+        """Whether the folder has the layout: at least one problem with its data.json in it."""
+        problems = _problem_folders(folder, SplitNames(SplitsSection())).values()
+        return any((problem / DATA).exists() for folders in problems for problem in folders)
 
     @property
     def fingerprint(self) -> str:
         """A digest of the problems' texts and figures."""
-        files = (
+        files = [
             folder / name
             for folders in self._problems.values()
             for folder in folders
             for name in (DATA, FIGURE)
             if (folder / name).is_file()
-        )
+        ]
         return contents_digest(self._folder, files)
 
     def sizes(self) -> Mapping[Split, int]:
@@ -52,22 +60,31 @@ class InterGPSSource:
 
     def rows(self, split: Split, start: int = 0) -> Iterator[SourceRow]:
         for folder in self._problems[split][start:]:
-            yield _row(folder, folder.relative_to(self._folder).as_posix())
+            row = _row(folder, folder.relative_to(self._folder).as_posix())
+            yield replace(row, show_choices=self._show_choices)
 
 
-def _problem_folders(root: Path) -> dict[Split, list[Path]]:
+def _problem_folders(root: Path, splits: SplitNames) -> dict[Split, list[Path]]:
     """The problem folders by split, in the order of their numbers."""
     found: dict[Split, list[Path]] = {}
+    names: list[str] = []
     try:
         for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-            split = split_of(folder.name)
-            inside = [path for path in folder.iterdir() if path.is_dir()] if split else [folder]
-            problems = [path for path in inside if (path / DATA).is_file()]
-            if problems:
-                found.setdefault(split or "train", []).extend(problems)
+            one = _is_problem(folder)
+            inside = [folder] if one else [path for path in folder.iterdir() if path.is_dir()]
+            problems = [path for path in inside if _is_problem(path)]
+            names += [] if one else [folder.name]
+            split = splits.split_of(*([] if one else [folder.name]), default="train")
+            if problems and split is not None:
+                found.setdefault(split, []).extend(problems)
     except OSError as error:
         raise DataError(f"the folder {root} cannot be read: {error.strerror}") from error
+    splits.require_all(names, str(root))
     return {split: sorted(folders, key=_order) for split, folders in found.items()}
+
+
+def _is_problem(folder: Path) -> bool:
+    return (folder / DATA).exists() or (folder / FIGURE).exists()
 
 
 def _order(folder: Path) -> tuple[int, str]:
@@ -76,44 +93,57 @@ def _order(folder: Path) -> tuple[int, str]:
 
 def _row(folder: Path, place: str) -> SourceRow:
     try:
-        text = (folder / DATA).read_text(encoding="utf-8")
-        read: object = json.loads(text)
-    except UnicodeDecodeError:
-        return SourceRow(place, folder.name, defect=f"{DATA} is not UTF-8")
-    except ValueError as error:
-        return SourceRow(place, folder.name, defect=f"{DATA} is not JSON: {error}")
-    except OSError as error:
-        return SourceRow(place, folder.name, defect=f"{DATA} cannot be read: {error.strerror}")
-    if not isinstance(read, dict):
-        return SourceRow(place, folder.name, defect=f"{DATA} holds no object")
-    data = cast("dict[str, Any]", read)
+        data = _data(folder)
+        choices = choices_of(data.get("choices"))
+        problem = text_of(data.get("annotat_text") or data.get("problem_text"), "problem")
+        kinds = cast("list[object] | None", data.get("problem_type_graph"))
+        family = str(kinds[0]).lower() if isinstance(kinds, list) and kinds else ""
+        return SourceRow(
+            place=place,
+            id=text_of(data.get("id"), "id") or folder.name,
+            images=(_figure(folder),),
+            problem=f"{IMAGE_MARKER}{problem}" if problem else None,
+            answer=_answer(text_of(data.get("answer"), "answer"), choices),
+            choices=choices,
+            source="geometry3k",
+            meta={
+                **({"family": family} if family else {}),
+                **{name: plain(data[name]) for name in _KEPT if data.get(name)},
+            },
+        )
+    except BadColumn as error:
+        return SourceRow(place, folder.name, defect=str(error))
+
+
+def _data(folder: Path) -> Mapping[str, Any]:
+    """What data.json holds. Raises `BadColumn` where that is no object."""
     try:
-        figure: bytes | None = (folder / FIGURE).read_bytes()
-    except OSError:
-        figure = None
-    raw_choices: object = data.get("choices")
-    choices = cast("list[object]", raw_choices) if isinstance(raw_choices, list) else []
-    texts = tuple(str(choice) for choice in choices)
-    problem = data.get("annotat_text") or data.get("problem_text")
-    graph: object = data.get("problem_type_graph")
-    kinds = cast("list[object]", graph) if isinstance(graph, list) else []
-    meta = {name: data[name] for name in _KEPT if data.get(name)}
-    family = {"family": str(kinds[0]).lower()} if kinds else {}
-    return SourceRow(
-        place=place,
-        id=str(data.get("id", folder.name)),
-        images=(figure,),
-        problem=f"{IMAGE_MARKER}{problem}" if isinstance(problem, str) and problem else None,
-        answer=_answer(data.get("answer"), texts),
-        choices=texts,
-        source="geometry3k",
-        meta={**family, **meta},
-    )
+        read: object = json.loads((folder / DATA).read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise BadColumn(f"{DATA} is not UTF-8") from error
+    except ValueError as error:
+        raise BadColumn(f"{DATA} is not JSON: {error}") from error
+    except RecursionError as error:
+        raise BadColumn(f"{DATA} is nested too deeply") from error
+    except OSError as error:
+        raise BadColumn(f"{DATA} cannot be read: {error.strerror}") from error
+    if not isinstance(read, dict):
+        raise BadColumn(f"{DATA} holds no object")
+    return cast("dict[str, Any]", read)
 
 
-def _answer(letter: object, choices: tuple[str, ...]) -> str | None:
-    """The text of the choice that the letter names; None where it names none."""
-    if not isinstance(letter, str) or len(letter.strip()) != 1:
+def _figure(folder: Path) -> bytes | None:
+    try:
+        return ImageFiles(folder, [folder]).read(FIGURE) if (folder / FIGURE).exists() else None
+    except PermissionError as error:
+        raise BadColumn(f"{FIGURE} cannot be read: {error.strerror}") from error
+
+
+def _answer(letter: str | None, choices: Sequence[str]) -> str | None:
+    """The text of the choice that the letter names."""
+    if letter is None:
         return None
-    place = ord(letter.strip().upper()) - ord("A")
-    return choices[place] if 0 <= place < len(choices) else None
+    place = ascii_uppercase.find(letter.strip().upper()) if len(letter.strip()) == 1 else -1
+    if not 0 <= place < len(choices):
+        raise BadColumn(f"the answer {letter[:80]!r} names none of the {len(choices)} choices")
+    return choices[place]

@@ -1,11 +1,14 @@
 """What every source of problems offers."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
+from visual_r1.config import DataSection, SplitsSection, listed
 from visual_r1.data.rows import SourceRow
+from visual_r1.errors import DataError
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -21,6 +24,8 @@ _SPELLINGS: Mapping[str, Split] = {
     "testing": "test",
     "testmini": "test",
 }
+# `train-00000-of-00002-0123abcd` is a shard of `train`.
+_SHARD = re.compile(r"-\d{5}-of-\d{5}.*$")
 
 # Up to this size a local source is known by its contents; beyond it, by sizes and times.
 HASHED_BYTES = 2**30
@@ -51,23 +56,89 @@ class Source(Protocol):
         ...
 
 
+class SplitNames:
+    """Which of a source's own splits serve as ours.
+
+    By default a name's beginning says it: `val`, `train-00000-of-00002`, `testmini`. Where
+    `data.splits` names any, those names alone count, whole.
+
+    Raises `DataError` where one is named for two of ours.
+    """
+
+    def __init__(self, section: SplitsSection) -> None:
+        self._chosen: dict[str, Split] = {}
+        for split in SPLITS:
+            names: str | None = getattr(section, split)
+            for name in listed(names):
+                if self._chosen.setdefault(name, split) != split:
+                    raise DataError(
+                        f"the split {name!r} of the source is named for {self._chosen[name]} and "
+                        f"for {split} (--data.splits): a problem may serve in one of them alone."
+                    )
+
+    def split_of(self, *names: str, default: Split | None = None) -> Split | None:
+        """Which of our splits the first of `names` that tells it belongs to."""
+        for name in names:
+            found = self._chosen.get(_SHARD.sub("", name)) if self._chosen else split_of(name)
+            if found is not None:
+                return found
+        return None if self._chosen else default
+
+    def require_all(self, names: Iterable[str], source: str) -> None:
+        """Raise `DataError` where `data.splits` names what is not among the source's `names`."""
+        there = sorted({_SHARD.sub("", name) for name in names})
+        for name, split in self._chosen.items():
+            if name not in there:
+                raise DataError(
+                    f"--data.splits.{split} names {name!r}, and {source} has no split of that "
+                    f"name; it has {', '.join(there) or 'none'}."
+                )
+
+
+def require_unused(data: DataSection, kind: str, *fields: str) -> None:
+    """Raise `DataError` where a setting is given that sources of this `kind` have no use for."""
+    defaults = DataSection()
+    for name in fields:
+        if getattr(data, name) != getattr(defaults, name):
+            raise DataError(
+                f"--data.{name} means nothing to {kind} ({data.source!r}): leave it out."
+            )
+
+
 def split_of(name: str) -> Split | None:
     """The split that a folder, file or hub split of this name holds: `val`, `train-00000`, ..."""
     first = name.lower().replace("_", "-").replace(".", "-").split("-")[0]
     return _SPELLINGS.get(first)
 
 
-def contents_digest(root: Path, files: Iterable[Path]) -> str:
-    """A digest of the files' names and contents; of sizes and times where they are very large."""
+def contents_digest(root: Path, files: Sequence[Path], referenced: Iterable[Path] = ()) -> str:
+    """A digest of names and contents; of sizes and times where the files are very large.
+
+    Args:
+        root: what the names are relative to.
+        files: the files that hold the rows.
+        referenced: the files that rows name, in the rows' order; they are streamed, and beyond
+            `HASHED_BYTES` in all they are known by size and time.
+    """
     named = sorted((path.relative_to(root).as_posix(), path) for path in files)
-    hashed = sum(path.stat().st_size for _, path in named) <= HASHED_BYTES
+    left = HASHED_BYTES - sum(path.stat().st_size for _, path in named)
     whole = hashlib.blake2b(digest_size=16)
     for name, path in named:
-        status = path.stat()
-        whole.update(f"{name}\0{status.st_size}\0".encode())
-        if hashed:
-            with path.open("rb") as file:
-                whole.update(hashlib.file_digest(file, "blake2b").digest())
-        else:
-            whole.update(f"{status.st_mtime_ns}\0".encode())
+        _add(whole, name, path, contents=left >= 0)
+    for path in referenced:
+        try:
+            left -= path.stat().st_size
+            _add(whole, path.name, path, contents=left >= 0)
+        except OSError as error:
+            whole.update(f"{path.name}\0{error.errno}\0".encode())
     return whole.hexdigest()
+
+
+def _add(whole: "hashlib.blake2b", name: str, path: Path, *, contents: bool) -> None:
+    status = path.stat()
+    whole.update(f"{name}\0{status.st_size}\0".encode(errors="surrogateescape"))
+    if contents:
+        with path.open("rb") as file:
+            whole.update(hashlib.file_digest(file, "blake2b").digest())
+    else:
+        whole.update(f"{status.st_mtime_ns}\0".encode())

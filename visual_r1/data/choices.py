@@ -1,0 +1,94 @@
+"""Multiple choice: what the model sees of the choices, and which answer is the gold one.
+
+- Shown choices stand behind the problem, a letter each (`A. 30`); a problem that lists them in
+  that way already is left as it is.
+- Where they are shown, the gold answer may be a letter or the text of a choice. A text that does
+  not grade as itself ("purple > blue") becomes its letter, which does.
+- Where they are not shown, nobody can answer with a letter: it becomes the text of its choice.
+- A problem that lists lettered choices itself, and whose source has no column for them, gets them
+  from its own text, so that an answer by value is graded too.
+"""
+
+import re
+from collections.abc import Sequence
+from string import ascii_uppercase
+
+from visual_r1.grading import grade_answer
+
+_LETTER = re.compile(r"\(?([A-Za-z])\)?[.)]?")
+# "A:65°", "(B) 30", "C. 4": a line, or what follows another choice on the same line.
+_LISTED = re.compile(r"(?:^|\s)\(?([A-Z])\s*[.:)]\s*(.*?)\s*(?=\s\(?[A-Z]\s*[.:)]|$)", re.MULTILINE)
+
+
+class BadChoice(Exception):
+    """Choices and answer do not go together; the message says why."""
+
+
+def with_choices(
+    text: str, answer: str, choices: Sequence[str], show: bool
+) -> tuple[str, str, tuple[str, ...]]:
+    """Problem, gold answer and choices as they are stored; see the rules above.
+
+    Raises `BadChoice` where the answer is a letter that none of the choices has, or where a choice
+    that is to be shown is empty.
+    """
+    place = _place(answer)
+    if not choices:
+        found = listed_choices(text) if place is not None else ()
+        return text, answer, found if place is not None and place < len(found) else ()
+    kept = tuple(choice.strip() for choice in choices)
+    if len(kept) > len(ascii_uppercase):
+        raise BadChoice(f"there are {len(kept)} choices, more than letters")
+    if show and "" in kept:
+        raise BadChoice(f"choice {ascii_uppercase[kept.index('')]} is empty")
+    shown = lists_choices(text, kept)
+    if show and not shown:
+        text, shown = f"{text.rstrip()}\n{_block(kept)}", True
+    if answer in kept and not _only_letters(kept):
+        if shown and kept.count(answer) == 1 and not grade_answer(answer, answer).right:
+            answer = ascii_uppercase[kept.index(answer)]
+    elif place is not None:
+        if place >= len(kept):
+            raise BadChoice(f"the answer {answer!r} names none of the {len(kept)} choices")
+        answer = ascii_uppercase[place] if shown else kept[place]
+    return text, answer, kept
+
+
+def lists_choices(text: str, choices: Sequence[str]) -> bool:
+    """Whether `text` shows the choices, each behind its letter."""
+    if _only_letters(choices):
+        return _block(choices) in text
+    return all(
+        re.search(rf"(?<!\w){letter}\s*[.:)]?\)?\s*{re.escape(choice)}", text)
+        for letter, choice in zip(ascii_uppercase, choices, strict=False)
+    )
+
+
+def listed_choices(text: str) -> tuple[str, ...]:
+    """The choices that a problem lists itself as A, B, ... in order; none where it does not."""
+    best: list[str] = []
+    run: list[str] = []
+    for found in _LISTED.finditer(text):
+        if found[1] == "A":
+            run = []
+        if found[1] == ascii_uppercase[len(run) % len(ascii_uppercase)] and found[2]:
+            run.append(found[2])
+            best = run
+    return tuple(best) if len(best) > 1 else ()
+
+
+def _place(answer: str) -> int | None:
+    found = _LETTER.fullmatch(answer)
+    return None if found is None else ascii_uppercase.index(found[1].upper())
+
+
+def _only_letters(choices: Sequence[str]) -> bool:
+    """Whether the choices are in the picture, and the source only counts them: A, B, C."""
+    return list(choices) == list(ascii_uppercase[: len(choices)])
+
+
+def _block(choices: Sequence[str]) -> str:
+    if _only_letters(choices):
+        return f"Choices: {', '.join(choices)}"
+    lines = (f"{letter}. {text}" for letter, text in zip(ascii_uppercase, choices, strict=False))
+    return "\n".join(("Choices:", *lines))

@@ -1,0 +1,156 @@
+"""Local files of rows: Parquet, JSON lines, or images with a table of metadata beside them.
+
+A file belongs to the split that its name, or the nearest of the folders it is in, begins with; to
+train where none says. Images that a row names by a path are looked for from the row's file on, and
+must lie in the source's folder. Without ids a row is known by its split and number.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from visual_r1.config import DataSection
+from visual_r1.data.rows import SourceRow
+from visual_r1.data.sources.columns import ColumnMap, image_paths, map_columns, row_from_columns
+from visual_r1.data.sources.images_of_rows import BadColumn, ImageFiles
+from visual_r1.data.sources.records import Record, RecordFile, record_file
+from visual_r1.data.sources.source import HASHED_BYTES, Split, SplitNames, contents_digest
+from visual_r1.errors import DataError
+
+# By the convention of Hugging Face's image folders, which see them before anything else.
+METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+_KINDS = (
+    METADATA,
+    ("*.parquet",),
+    ("*.jsonl", "*.jsonl.gz", "*.ndjson", "*.ndjson.gz"),
+    ("*.csv",),
+)
+_NOT_DATA = ("rejected.parquet",)
+
+
+def row_files(path: Path) -> Sequence[Path]:
+    """The files of rows at `path`, all of one kind; none where there are none.
+
+    In a folder, metadata of images come first, then Parquet, then JSON lines, then CSV.
+    """
+    if path.is_file():
+        return [path] if record_file(path) else []
+    for patterns in _KINDS:
+        found = [
+            file for pattern in patterns for file in path.rglob(pattern) if _counts(file, path)
+        ]
+        if found:
+            return sorted(found)
+    return []
+
+
+def _counts(file: Path, root: Path) -> bool:
+    hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
+    return file.is_file() and not hidden and file.name not in _NOT_DATA
+
+
+class FilesSource:
+    """A file of rows, or a folder of them."""
+
+    def __init__(self, path: Path, files: Sequence[Path], data: DataSection) -> None:
+        self._data = data
+        self._root = path if path.is_dir() else path.parent
+        self._all = files
+        self._files = self._by_split(SplitNames(data.splits), path)
+        self.slug = path.resolve().name if path.is_dir() else path.name.partition(".")[0]
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the files and of the images that their rows name."""
+        files = [file for files in self._files.values() for file in files]
+        small = sum(file.stat().st_size for file in files) <= HASHED_BYTES
+        return contents_digest(self._root, files, self._referenced() if small else ())
+
+    def sizes(self) -> Mapping[Split, int]:
+        found: dict[Split, int] = {}
+        for split, files in self._files.items():
+            for file in files:
+                if self._counts[file]:
+                    self._columns(file)
+                    found[split] = found.get(split, 0) + self._counts[file]
+        return found
+
+    def rows(self, split: Split, start: int = 0) -> Iterator[SourceRow]:
+        before = 0
+        for file in self._files[split]:
+            count = self._counts[file]
+            first = min(max(0, start - before), count)
+            if first < count:
+                yield from self._rows_of(file, split, before, first)
+            before += count
+
+    def _rows_of(self, file: Path, split: Split, before: int, first: int) -> Iterator[SourceRow]:
+        names = self._columns(file)
+        name = file.relative_to(self._root).as_posix()
+        images = ImageFiles(file.parent, [self._root])
+        for index, record in enumerate(_reader(file).records(names.read, first), first):
+            place, own_id = f"{name} {record.place}", f"{split}-{before + index}"
+            if record.defect is not None:
+                yield SourceRow(place, own_id, defect=record.defect)
+                continue
+            yield row_from_columns(
+                record.columns,
+                names,
+                place=place,
+                own_id=own_id,
+                source=self.slug,
+                files=images,
+            )
+
+    def _columns(self, file: Path) -> ColumnMap:
+        if file not in self._maps:
+            self._maps[file] = map_columns(self._data, _reader(file).columns(), str(file))
+        return self._maps[file]
+
+    @cached_property
+    def _maps(self) -> dict[Path, ColumnMap]:
+        return {}
+
+    @cached_property
+    def _counts(self) -> Mapping[Path, int]:
+        return {file: _reader(file).count() for files in self._files.values() for file in files}
+
+    def _referenced(self) -> Iterator[Path]:
+        """The image files that rows name, in the rows' order."""
+        for files in self._files.values():
+            for file in files:
+                if not self._counts[file]:
+                    continue
+                names, images = self._columns(file).images, ImageFiles(file.parent, [self._root])
+                reader = _reader(file)
+                if reader.names_files(names):
+                    for record in reader.records(names):
+                        yield from _located(record, names, images)
+
+    def _by_split(self, splits: SplitNames, path: Path) -> dict[Split, list[Path]]:
+        found: dict[Split, list[Path]] = {}
+        every: list[str] = []
+        for file in self._all:
+            folders = file.relative_to(self._root).parts[:-1]
+            names = [file.name.partition(".")[0], *reversed(folders)]
+            every += names
+            split = splits.split_of(*names, default="train")
+            if split is not None:
+                found.setdefault(split, []).append(file)
+        splits.require_all(every, str(path))
+        return found
+
+
+def _located(record: Record, names: Sequence[str], images: ImageFiles) -> Iterator[Path]:
+    for name in image_paths(record.columns, names):
+        try:
+            yield images.locate(name)
+        except BadColumn:
+            continue
+
+
+def _reader(file: Path) -> RecordFile:
+    reader = record_file(file)
+    if reader is None:
+        raise DataError(f"{file} is no file of rows: Parquet, JSON lines or CSV.")
+    return reader

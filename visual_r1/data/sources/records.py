@@ -1,0 +1,250 @@
+"""Files that hold a record a row: Parquet, JSON lines, CSV. Rows are streamed."""
+
+import csv
+import gzip
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, Protocol, cast
+
+from visual_r1.data.tables import column_names, group_sizes, names_files, read_rows
+from visual_r1.errors import DataError
+
+# A line may hold an image as base64; one that is longer is read past, a piece at a time.
+MAX_LINE_BYTES = 96 * 2**20
+# The names of columns are gathered from so many rows, where no schema gives them.
+_PROBED = 64
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_JSONL = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A row as its file gives it: its values by column, or what is wrong with it."""
+
+    place: str
+    columns: Mapping[str, Any]
+    defect: str | None = None
+
+
+class RecordFile(Protocol):
+    """One file of records."""
+
+    def columns(self) -> Sequence[str]:
+        """The names of the columns; of JSON lines those of the first rows; empty where none."""
+        ...
+
+    def count(self) -> int:
+        """How many records there are."""
+        ...
+
+    def records(self, columns: Sequence[str] | None, start: int = 0) -> Iterator[Record]:
+        """The records from number `start` on; with `columns`, at least those of their values."""
+        ...
+
+    def names_files(self, columns: Sequence[str]) -> bool:
+        """Whether any of `columns` may name files."""
+        ...
+
+
+def record_file(path: Path) -> RecordFile | None:
+    """The reader for a file, by its name's ending; None for others."""
+    name = path.name.lower()
+    if name.endswith(".parquet"):
+        return ParquetRecords(path)
+    if name.endswith(_JSONL):
+        return JSONLines(path)
+    return CSVRecords(path) if name.endswith(".csv") else None
+
+
+class ParquetRecords:
+    """A Parquet file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def columns(self) -> Sequence[str]:
+        return column_names(self._path)
+
+    def count(self) -> int:
+        return sum(group_sizes(self._path))
+
+    def records(self, columns: Sequence[str] | None, start: int = 0) -> Iterator[Record]:
+        for index, row in enumerate(read_rows(self._path, start, columns), start):
+            yield Record(f"row {index}", row)
+
+    def names_files(self, columns: Sequence[str]) -> bool:
+        return names_files(self._path, columns)
+
+
+class JSONLines:
+    """A JSON object a line, perhaps compressed with gzip; empty lines do not count."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def columns(self) -> Sequence[str]:
+        names: dict[str, None] = {}
+        records = list(islice(self.records(None), _PROBED))
+        for record in records:
+            names |= dict.fromkeys(record.columns)
+        if records and all(record.defect for record in records):
+            raise DataError(
+                f"{self._path} holds no JSON object a line ({records[0].place}: "
+                f"{records[0].defect}); of a JSON list, jq -c '.[]' makes lines."
+            )
+        return list(names)
+
+    def count(self) -> int:
+        return sum(1 for _ in _lines(self._path))
+
+    def records(self, columns: Sequence[str] | None, start: int = 0) -> Iterator[Record]:
+        del columns  # a line is read whole
+        for number, line in islice(_lines(self._path), start, None):
+            yield _parsed(f"line {number}", line)
+
+    def names_files(self, columns: Sequence[str]) -> bool:
+        del columns
+        return True
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
+    """The lines that are not empty with their numbers from 1 on; None for one that is too long."""
+    number = 0
+    with _opened(path) as file:
+        while True:
+            try:
+                line = _line(file)
+            except (OSError, EOFError, zlib.error) as error:
+                raise DataError(
+                    f"{path} cannot be read beyond line {number} ({error}); copy or download it "
+                    "again."
+                ) from error
+            if line == b"":
+                return
+            number += 1
+            if line is not None and number == 1:
+                line = line.removeprefix(_BYTE_ORDER_MARK)
+            if line is None or line.strip():
+                yield number, line
+
+
+def _line(file: IO[bytes]) -> bytes | None:
+    """The next line, empty at the end; None for one that is too long, which is read past."""
+    line = file.readline(MAX_LINE_BYTES)
+    if len(line) < MAX_LINE_BYTES or line.endswith(b"\n"):
+        return line
+    while (piece := file.readline(MAX_LINE_BYTES)) and not piece.endswith(b"\n"):
+        pass
+    return None
+
+
+def _opened(path: Path) -> IO[bytes]:
+    try:
+        opener = gzip.open if path.suffix.lower() == ".gz" else open
+        return cast("IO[bytes]", opener(path, "rb"))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+class _Twice(ValueError):
+    """An object holds a key twice."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _Twice(f"the line holds the key {twice!r} twice")
+    return found
+
+
+def _parsed(place: str, line: bytes | None) -> Record:
+    if line is None:
+        return Record(place, {}, f"the line has more than {MAX_LINE_BYTES} bytes")
+    try:
+        read: object = json.loads(line.decode("utf-8"), object_pairs_hook=_object)
+    except UnicodeDecodeError:
+        return Record(place, {}, "the line is not UTF-8")
+    except _Twice as error:
+        return Record(place, {}, str(error))
+    except ValueError as error:
+        return Record(place, {}, f"the line is not JSON: {error}")
+    except RecursionError:
+        return Record(place, {}, "the line is nested too deeply")
+    if not isinstance(read, dict):
+        return Record(place, {}, f"the line holds a {type(read).__name__}, not an object")
+    return Record(place, cast("dict[str, Any]", read))
+
+
+class _Lines(Protocol):
+    """What is used of a `csv.reader`."""
+
+    @property
+    def line_num(self) -> int: ...
+
+    def __iter__(self) -> Iterator[list[str]]: ...
+
+    def __next__(self) -> list[str]: ...
+
+
+class CSVRecords:
+    """A CSV file with a header; commas, double quotes, UTF-8."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def columns(self) -> Sequence[str]:
+        with self._open() as file:
+            return self._header(csv.reader(file, strict=True))
+
+    def count(self) -> int:
+        return sum(1 for _ in self.records(None))
+
+    def records(self, columns: Sequence[str] | None, start: int = 0) -> Iterator[Record]:
+        del columns  # a line is read whole
+        csv.field_size_limit(MAX_LINE_BYTES)
+        with self._open() as file:
+            reader = csv.reader(file, strict=True)
+            header = self._header(reader)
+            yield from islice(self._rows(reader, header), start, None)
+
+    def names_files(self, columns: Sequence[str]) -> bool:
+        del columns
+        return True
+
+    def _open(self) -> IO[str]:
+        try:
+            # Bytes that are no UTF-8 are carried along, so that they spoil their own row alone.
+            return self._path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
+        except OSError as error:
+            raise DataError(f"{self._path} cannot be read: {error.strerror}.") from error
+
+    def _header(self, reader: _Lines) -> list[str]:
+        try:
+            return next(reader, list[str]())
+        except csv.Error as error:
+            raise DataError(f"{self._path} has no header that can be read: {error}.") from error
+
+    def _rows(self, reader: _Lines, header: Sequence[str]) -> Iterator[Record]:
+        while True:
+            place = f"line {reader.line_num + 1}"
+            try:
+                values = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield Record(place, {}, f"the line is not CSV: {error}")
+                continue
+            if not values:
+                continue
+            row = dict(zip(header, (value or None for value in values), strict=False))
+            if len(values) != len(header):
+                fault = f"the line has {len(values)} values for {len(header)} columns"
+                yield Record(place, {}, fault)
+            else:
+                yield Record(place, row)
