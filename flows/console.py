@@ -21,6 +21,11 @@ COMMANDS = {
         "run",
         "serve the embedded Tinker engine to any program on this machine",
     ),
+    "doctor": Command(
+        "visual_r1.doctor.command",
+        "main",
+        "look at a run before it is started: what will fail, and what it will take",
+    ),
     "resume": Command(
         "flows.resume", "main", "go on with a run by its folder, or prove that it can be replayed"
     ),

@@ -34,6 +34,8 @@ MAY_IMPORT = {
     "rl": MIDDLE | {"ledger", "remote", "run_folder"},
     "evaluation": MIDDLE | {"ledger", "remote", "run_folder", "rl"},
     "preflight": MIDDLE | {"rl"},
+    "doctor": MIDDLE
+    | {"command_line", "ledger", "remote", "run_folder", "rl", "evaluation", "preflight"},
     "export": MIDDLE | {"ledger", "remote", "run_folder", "rl"},
 }
 

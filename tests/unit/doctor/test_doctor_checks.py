@@ -1,0 +1,120 @@
+"""What the doctor says of settings, rows and prompts."""
+
+from dataclasses import replace
+
+import pytest
+
+from visual_r1.config import RunConfig
+from visual_r1.doctor import checks
+from visual_r1.doctor.evidence import Evidence
+from visual_r1.doctor.finding import Finding, exit_code
+from visual_r1.doctor.prompts import FirstRows, PromptSizes
+from visual_r1.doctor.workload import Prices, workload
+
+PROMPTS = PromptSizes(prompts=64, mean=100.0, longest=300, image_mean=60.0, image_longest=250)
+EVIDENCE = Evidence("a test", ((4, 8),) * 10, 50.0, 0.0, sample_rate=1000.0, train_rate=2000.0)
+
+
+def config(**sections: object) -> RunConfig:
+    return RunConfig.model_validate({"preset": "geometry3k", **sections})
+
+
+@pytest.mark.parametrize(
+    ("model", "rate", "severity"),
+    [
+        ("Qwen/Qwen3-VL-30B-A3B-Instruct", 1e-6, "warning"),
+        ("Qwen/Qwen3-VL-30B-A3B-Instruct", 4e-5, "ok"),
+        ("Qwen/Qwen3-VL-30B-A3B-Instruct", 1e-2, "warning"),
+        ("visual-r1/tiny-geometry", 1e-3, "ok"),
+        ("visual-r1/tiny-geometry", 1e-6, "warning"),
+    ],
+)
+def test_the_learning_rate_is_held_against_what_lora_wants(
+    model: str, rate: float, severity: str
+) -> None:
+    found = checks.learning_rate(config(model={"name": model}, train={"learning_rate": rate}))
+    assert found.severity == severity
+    assert ("--train.learning_rate" in found.advice) == (severity != "ok")
+
+
+def test_a_context_that_is_too_short_is_an_error_that_says_which_flags_help() -> None:
+    mine = config(sampling={"max_new_tokens": 768})
+    assert checks.context(mine, PROMPTS, 2000).severity == "ok"
+    found = checks.context(mine, PROMPTS, 1000)
+    assert found.severity == "error"
+    assert "1068 of 1000" in found.says
+    assert "--model.max_pixels" in found.advice
+    assert checks.context(mine, PROMPTS, None).severity == "note"
+
+
+def test_groups_without_contrast_are_foreseen_with_a_way_out() -> None:
+    mine = config(train={"group_size": 4})
+    easy = replace(EVIDENCE, counts=((19, 20),) * 50)
+    found = checks.contrast(mine, easy)
+    assert found.severity == "warning"
+    assert "--train.group_size" in found.advice
+    assert checks.contrast(mine, replace(EVIDENCE, counts=((20, 20),) * 50)).severity == "error"
+    assert checks.contrast(mine, EVIDENCE).severity == "ok"
+    assert checks.contrast(mine, replace(EVIDENCE, counts=())).severity == "note"
+
+
+def test_cut_off_answers_are_warned_of() -> None:
+    assert checks.truncation(config(), replace(EVIDENCE, truncated_share=None)) is None
+    cut = checks.truncation(config(), replace(EVIDENCE, truncated_share=0.4))
+    assert cut is not None
+    assert cut.severity == "warning"
+
+
+def test_a_checkpoint_must_outlive_the_chunk_after_it() -> None:
+    mine = config(
+        train={"chunk_steps": 100, "batch_size": 32, "group_size": 8},
+        backend={"checkpoint_ttl_seconds": 3600},
+    )
+    # 256 answers of 50 tokens at 1,000 a second, and 256 x 150 trained on at 2,000.
+    work = workload(mine, PROMPTS, EVIDENCE, test_rows=600)
+    assert work.step_seconds == pytest.approx(256 * 50 / 1000 + 256 * 150 / 2000, rel=0.02)
+    assert checks.checkpoint_lifetime(mine, work).severity == "warning"
+    slow = replace(work, step_seconds=100.0)
+    assert checks.checkpoint_lifetime(mine, slow).severity == "error"
+    unknown = replace(work, step_seconds=None)
+    assert checks.checkpoint_lifetime(mine, unknown).severity == "note"
+
+
+def test_tokens_and_cost_of_a_run() -> None:
+    mine = config(train={"steps": 10, "batch_size": 32, "group_size": 8})
+    work = workload(mine, PROMPTS, EVIDENCE, test_rows=600)
+    evaluations = 2 * 600
+    assert work.prefill == 10 * 32 * 100 + evaluations * 3 * 100
+    assert work.sample == 10 * 256 * 50 + evaluations * (1 + 8 + 1) * 50
+    assert work.train == pytest.approx(10 * 256 * 150, rel=0.02)
+    assert work.cost(Prices(1.0, 2.0)) is None
+    paid = work.cost(Prices(1.0, 2.0, 3.0))
+    assert paid == pytest.approx((work.prefill + 2 * work.sample + 3 * work.train) / 1e6)
+    blind = workload(mine, PROMPTS, None, test_rows=600)
+    assert blind.at_most
+    assert blind.hours is None
+    assert blind.sample > work.sample
+
+
+def test_a_second_pass_is_part_of_the_work() -> None:
+    once = config(train={"steps": 10})
+    twice = config(train={"steps": 10}, second_pass={"enabled": True})
+    extra = (
+        workload(twice, PROMPTS, EVIDENCE, 600).sample
+        - workload(once, PROMPTS, EVIDENCE, 600).sample
+    )
+    assert extra == 10 * 32 * 8 * 50
+
+
+def test_rows_that_cannot_be_used_are_named() -> None:
+    none = FirstRows((), ("row 0: there is no image",), 10, 0)
+    [found] = checks.rows(config(), none)
+    assert found.severity == "error"
+    assert "there is no image" in found.says
+
+
+def test_the_worst_finding_decides_the_exit_status() -> None:
+    assert exit_code([]) == 0
+    assert exit_code([Finding("ok", "a", ""), Finding("note", "b", "")]) == 0
+    assert exit_code([Finding("warning", "a", ""), Finding("ok", "b", "")]) == 1
+    assert exit_code([Finding("error", "a", ""), Finding("warning", "b", "")]) == 2

@@ -1,0 +1,192 @@
+"""Single checks: each looks at one thing and says how it is."""
+
+import os
+import shutil
+
+from visual_r1.config import RunConfig
+from visual_r1.doctor.contrast import share_without_contrast, smallest_group
+from visual_r1.doctor.evidence import Evidence
+from visual_r1.doctor.finding import Finding
+from visual_r1.doctor.prompts import FirstRows, PromptSizes
+from visual_r1.doctor.workload import Workload
+from visual_r1.evaluation.wording import duration, percent
+from visual_r1.models import TINY_GEOMETRY
+
+# LoRA wants about ten times the rate of full fine-tuning, whatever its rank ("LoRA Without Regret",
+# Thinking Machines 2025); runs on Tinker that were published used 1e-5 to 8e-5 for GRPO.
+LORA_RATES = (5e-6, 3e-4)
+# The shipped model is a thousand times smaller: docs/learning.md.
+TINY_RATES = (1e-4, 2e-3)
+MOST_WITHOUT_CONTRAST = 0.5
+GROUP_SIZES = (4, 8, 16, 32, 64)
+# Answers that are cut off cannot be right, and say nothing about the answer they would have given.
+MOST_TRUNCATED = 0.1
+FEW_TEST_PROBLEMS = 400
+ROOM_BYTES = 2**30
+
+
+def learning_rate(config: RunConfig) -> Finding:
+    """Against the range that LoRA has been seen to learn in."""
+    low, high = TINY_RATES if config.model.name == TINY_GEOMETRY else LORA_RATES
+    rate = config.train.learning_rate
+    says = f"{rate:g}; LoRA has been seen to learn between {low:g} and {high:g} on such a model"
+    if rate < low:
+        return Finding(
+            "warning",
+            "learning rate",
+            says,
+            f"It will hardly move: try --train.learning_rate {_within(low, high):g}.",
+        )
+    if rate > high:
+        return Finding(
+            "warning",
+            "learning rate",
+            says,
+            f"It may destroy the policy: try --train.learning_rate {_within(low, high):g}.",
+        )
+    return Finding("ok", "learning rate", says)
+
+
+def _within(low: float, high: float) -> float:
+    """The middle of the range on a logarithmic scale, in one digit."""
+    return float(f"{(low * high) ** 0.5:.0e}")
+
+
+def rows(config: RunConfig, first: FirstRows) -> list[Finding]:
+    """Whether there is data, and enough of it to tell a difference."""
+    found: list[Finding] = []
+    looked = len(first.problems) + len(first.rejected)
+    if not first.problems:
+        reason = f"; the first: {first.rejected[0]}" if first.rejected else ""
+        return [
+            Finding(
+                "error",
+                "dataset",
+                f"none of the first {looked} training rows can be used{reason}",
+                "docs/datasets.md says what a row must hold.",
+            )
+        ]
+    epochs = config.train.steps * config.train.batch_size / first.training_rows
+    found.append(
+        Finding(
+            "ok" if epochs <= 20 else "note",
+            "dataset",
+            f"{first.training_rows:,} training rows, {epochs:.1f} passes over them",
+            "" if epochs <= 20 else "Many passes over few problems learn them by heart.",
+        )
+    )
+    if first.rejected:
+        found.append(
+            Finding(
+                "warning",
+                "rejected rows",
+                f"{len(first.rejected)} of the first {looked} rows; {first.rejected[0]}",
+                "python flows/prepare_flow.py lists all of them in rejected.parquet.",
+            )
+        )
+    evaluated = min(config.evaluation.problems or first.test_rows, first.test_rows)
+    if 0 < evaluated < FEW_TEST_PROBLEMS:
+        found.append(
+            Finding(
+                "note",
+                "test problems",
+                f"{evaluated}: only a large difference will show (the report says how large)",
+            )
+        )
+    return found
+
+
+def context(config: RunConfig, prompts: PromptSizes, limit: int | None) -> Finding:
+    """Whether the longest prompt and answer fit into the model's context."""
+    longest = prompts.longest + config.sampling.max_new_tokens
+    says = (
+        f"prompts of {prompts.mean:.0f} tokens (longest {prompts.longest}), of which images "
+        f"{prompts.image_mean:.0f} (longest {prompts.image_longest})"
+    )
+    if limit is None:
+        return Finding("note", "context", f"{says}; the server does not say what fits")
+    says += f"; with the answer up to {longest} of {limit}"
+    if longest > limit:
+        return Finding(
+            "error",
+            "context",
+            says,
+            "Lower --model.max_pixels or --sampling.max_new_tokens.",
+        )
+    return Finding("ok", "context", says)
+
+
+def contrast(config: RunConfig, evidence: Evidence) -> Finding:
+    """The share of groups from which nothing will be learnt, at the measured pass rate."""
+    size = config.train.group_size
+    share = share_without_contrast(evidence.counts, size)
+    if share is None:
+        return Finding("note", "contrast", "not known: nothing was sampled twice yet")
+    right, samples = (sum(column) for column in zip(*evidence.counts, strict=True))
+    says = (
+        f"{percent(right / samples)} of samples right ({evidence.where}); "
+        f"about {percent(share)} of groups of {size} all right or all wrong"
+    )
+    if share <= MOST_WITHOUT_CONTRAST:
+        return Finding("ok", "contrast", says)
+    larger = smallest_group(
+        evidence.counts, MOST_WITHOUT_CONTRAST, [n for n in GROUP_SIZES if n > size]
+    )
+    advice = (
+        f"--train.group_size {larger} would have less than half of them so."
+        if larger
+        else "Take harder problems where most are right, easier ones where most are wrong."
+    )
+    return Finding("error" if share > 0.98 else "warning", "contrast", says, advice)
+
+
+def truncation(config: RunConfig, evidence: Evidence) -> Finding | None:
+    """Whether answers are cut off."""
+    share = evidence.truncated_share
+    if share is None:
+        return None
+    says = f"{percent(share)} of answers reach {config.sampling.max_new_tokens} tokens"
+    if share <= MOST_TRUNCATED:
+        return Finding("ok", "truncation", says)
+    return Finding("warning", "truncation", says, "Raise --sampling.max_new_tokens.")
+
+
+def checkpoint_lifetime(config: RunConfig, work: Workload) -> Finding:
+    """Whether a checkpoint outlives the time until the next, and a pause of the user."""
+    lifetime = config.backend.checkpoint_ttl_seconds
+    says = f"checkpoints live {duration(lifetime)}"
+    if work.step_seconds is None:
+        return Finding("note", "checkpoints", f"{says}; how long a chunk takes is not known")
+    chunk = config.train.chunk_steps * work.step_seconds
+    says += f", one is made every {duration(chunk)}"
+    if lifetime < 2 * chunk:
+        return Finding(
+            "error" if lifetime < chunk else "warning",
+            "checkpoints",
+            says,
+            "Raise --backend.checkpoint_ttl_seconds, or lower --train.chunk_steps.",
+        )
+    return Finding("ok", "checkpoints", says)
+
+
+def disk(config: RunConfig) -> Finding:
+    """Room where runs and, on this machine, checkpoints go."""
+    folder = config.output_dir.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    says = f"{free / 2**30:.1f} GB free at {config.output_dir.absolute()}"
+    if not os.access(folder, os.W_OK):
+        return Finding("error", "disk", f"{folder} cannot be written", "Choose --output-dir.")
+    if free < ROOM_BYTES:
+        return Finding("warning", "disk", says, "A run may need a gigabyte: free some.")
+    return Finding("ok", "disk", says)
+
+
+def threads(config: RunConfig, cores: int) -> Finding:
+    """The embedded engine's threads against the machine's cores."""
+    wanted = config.backend.threads
+    says = f"{wanted} for the engine on {cores} cores"
+    if wanted > cores:
+        return Finding("warning", "threads", says, f"--backend.threads {cores} is faster.")
+    return Finding("ok", "threads", says)

@@ -1,0 +1,133 @@
+"""`visual-r1 doctor`: the examination of the run that the other flags describe.
+
+    visual-r1 doctor --preset geometry3k --price-prefill 0.2 --price-sample 0.5 --price-train 0.6
+
+Exit status: 0 where all is well, 1 with a warning, 2 with an error.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from visual_r1.command_line import load_config
+from visual_r1.doctor.examination import Examination, examine
+from visual_r1.doctor.finding import EXIT_CODES, Finding, Severity, exit_code
+from visual_r1.doctor.workload import Prices, Workload
+from visual_r1.errors import VisualR1Error
+from visual_r1.evaluation.wording import duration
+
+_COLOURS: dict[Severity, str] = {
+    "ok": "green",
+    "note": "cyan",
+    "warning": "yellow",
+    "error": "bold red",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Examine the run that `arguments` describe, and say what was found; the exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    chosen, rest = _parser().parse_known_args(given)
+    console = Console(emoji=False)
+    try:
+        config = load_config(rest, program="visual-r1 doctor")
+    except VisualR1Error as error:
+        Console(stderr=True, emoji=False).print(
+            "[bold red]error[/]:", escape(str(error)), soft_wrap=True
+        )
+        return EXIT_CODES["error"]
+    examination = examine(config, measure=chosen.measure)
+    prices = Prices(chosen.price_prefill, chosen.price_sample, chosen.price_train)
+    show(examination, prices, console)
+    return exit_code(examination.findings)
+
+
+def show(examination: Examination, prices: Prices, console: Console) -> None:
+    """The findings, the worst last, then the prediction."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for finding in sorted(examination.findings, key=_weight):
+        colour = _COLOURS[finding.severity]
+        advice = f"\n[bold]{escape(finding.advice)}[/]" if finding.advice else ""
+        table.add_row(
+            f"[{colour}]{finding.severity}[/]",
+            finding.subject,
+            escape(finding.says) + advice,
+        )
+    console.print(table)
+    if examination.work is not None:
+        console.print(_prediction(examination.work, prices))
+
+
+def _weight(finding: Finding) -> int:
+    return list(_COLOURS).index(finding.severity)
+
+
+def _prediction(work: Workload, prices: Prices) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="what the run will take")
+    table.add_column("")
+    table.add_column("million tokens", justify="right")
+    table.add_column("cost", justify="right")
+    most = "at most " if work.at_most else ""
+    for name, tokens, price in (
+        ("prompts read", work.prefill, prices.prefill),
+        ("sampled", work.sample, prices.sample),
+        ("trained on", work.train, prices.train),
+    ):
+        cost = "" if price is None else f"{most}{tokens * price / 1e6:.2f}"
+        table.add_row(name, f"{most}{tokens / 1e6:.2f}", cost)
+    total = work.cost(prices)
+    if total is not None:
+        table.add_row("in all", "", f"{most}{total:.2f}")
+    time = "not known: nothing was timed" if work.hours is None else duration(3600 * work.hours)
+    table.caption = f"time: {time}" + (
+        ""
+        if prices.known
+        else "; give --price-prefill, --price-sample and --price-train (a "
+        "million tokens) for the cost"
+    )
+    return table
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="visual-r1 doctor", allow_abbrev=False, add_help=False, exit_on_error=True
+    )
+    for kind, what in (
+        ("prefill", "tokens of prompts"),
+        ("sample", "sampled tokens"),
+        ("train", "tokens trained on"),
+    ):
+        parser.add_argument(f"--price-{kind}", type=float, help=f"of a million {what}")
+    parser.add_argument(
+        "--measure",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="run one real step on an adapter that is thrown away (default: on the embedded "
+        "engine, where no earlier run has measured it)",
+    )
+    parser.add_argument("-h", "--help", action=_Help)
+    return parser
+
+
+class _Help(argparse.Action):
+    """The doctor's own flags; those of the run are the same as the flow's."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="show this")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        parser.print_help()
+        print("\nAll flags of `python flows/train_flow.py` say which run is looked at.")
+        parser.exit()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""What is known about how a model does on a dataset: from an earlier run, or from one real step."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pyarrow.parquet  # pyright: ignore[reportMissingTypeStubs]
+
+from visual_r1.backend import Backend
+from visual_r1.config import RunConfig
+from visual_r1.data.batches import batch
+from visual_r1.data.problem import Problem
+from visual_r1.errors import VisualR1Error
+from visual_r1.evaluation.predictions import FILE_NAME
+from visual_r1.evaluation.run_files import read_metrics
+from visual_r1.rl.chunk import open_policy, open_training
+from visual_r1.rl.step import train_step
+from visual_r1.run_folder import read_config
+
+pq: Any = pyarrow.parquet
+_NEWEST_STEPS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Measured figures; None where they are not known.
+
+    `counts` has (right, samples) of each problem that was sampled at the training temperature.
+    Rates are in tokens a second, over whole phases of a step; training counts prompt and answer.
+    """
+
+    where: str
+    counts: tuple[tuple[int, int], ...]
+    response_tokens: float | None
+    truncated_share: float | None
+    sample_rate: float | None
+    train_rate: float | None
+
+
+def earlier_evidence(config: RunConfig) -> Evidence | None:
+    """Of this run where it has begun, else of the newest run of the same model, data and prompt."""
+    folders = sorted(
+        config.run_dir.parent.glob("*/config.json"), key=lambda path: path.stat().st_mtime
+    )
+    candidates = [path.parent for path in reversed(folders) if path.parent != config.run_dir]
+    for run_dir in (config.run_dir, *candidates):
+        if run_dir == config.run_dir or _is_like(run_dir, config):
+            found = _of_run(run_dir)
+            if found is not None:
+                return found
+    return None
+
+
+def measured_step(config: RunConfig, backend: Backend, problems: tuple[Problem, ...]) -> Evidence:
+    """Run one real step on an adapter of its own, which is then thrown away.
+
+    So it also shows that this server does all that training asks of it. Raises `BackendError`
+    where it does not.
+    """
+    policy = open_policy(config, backend)
+    ended = False
+    try:
+        training = open_training(config, backend.connect(), None, policy)
+        chosen = batch(problems, min(config.train.batch_size, len(problems)), config.train.seed, 0)
+        result = train_step(training, policy, chosen, 0)
+        ended = True
+    finally:
+        backend.disconnect("success" if ended else "errored")
+    groups = Counter(one.rollout.group for one in result.rollouts)
+    right = Counter(one.rollout.group for one in result.rollouts if one.rollout.right)
+    rates = _rates([result.metrics.row()])
+    return Evidence(
+        where=f"one real step of {len(chosen)} problems x {config.train.group_size}",
+        counts=tuple((right[group], samples) for group, samples in groups.items()),
+        response_tokens=result.metrics.response_tokens_mean,
+        truncated_share=result.metrics.truncated_share,
+        sample_rate=rates[0],
+        train_rate=rates[1],
+    )
+
+
+def _is_like(run_dir: Path, config: RunConfig) -> bool:
+    try:
+        other = read_config(run_dir)
+    except VisualR1Error:
+        return False
+    return other is not None and all(
+        one == mine
+        for one, mine in (
+            (other.model.name, config.model.name),
+            (other.data.source, config.data.source),
+            (other.prompt.template, config.prompt.template),
+            (other.sampling, config.sampling),
+        )
+    )
+
+
+def _of_run(run_dir: Path) -> Evidence | None:
+    metrics = read_metrics(run_dir)[-_NEWEST_STEPS:]
+    predictions = run_dir / "evaluations" / "baseline" / FILE_NAME
+    counts: tuple[tuple[int, int], ...] = ()
+    if predictions.is_file():
+        table = pq.read_table(predictions, columns=["sampled_correct", "k"])
+        counts = tuple(
+            (right, samples)
+            for right, samples in zip(
+                table["sampled_correct"].to_pylist(), table["k"].to_pylist(), strict=True
+            )
+            if right is not None and samples
+        )
+    if not counts and not metrics:
+        return None
+    lengths = [row["response_tokens_mean"] for row in metrics if row.get("response_tokens_mean")]
+    cut = [row["truncated_share"] for row in metrics if row.get("truncated_share") is not None]
+    sample_rate, train_rate = _rates(metrics)
+    return Evidence(
+        where=f"the baseline and newest steps of {run_dir.name}",
+        counts=counts,
+        response_tokens=median(lengths) if lengths else None,
+        truncated_share=median(cut) if cut else None,
+        sample_rate=sample_rate,
+        train_rate=train_rate,
+    )
+
+
+def _rates(rows: list[dict[str, Any]]) -> tuple[float | None, float | None]:
+    """(sampled tokens a second, trained tokens a second), medians over the steps."""
+    sampling = [
+        row["sampled_tokens"] / row["seconds_sample"] for row in rows if row["seconds_sample"]
+    ]
+    training = [
+        row["datums"]
+        * (row["prompt_tokens"] / row["groups"] + row["response_tokens_mean"])
+        / row["seconds_train"]
+        for row in rows
+        if row["updated"] and row["seconds_train"] and row["groups"]
+    ]
+    return (
+        median(sampling) if sampling else None,
+        median(training) if training else None,
+    )

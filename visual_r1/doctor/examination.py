@@ -1,0 +1,126 @@
+"""The examination: what costs nothing first, and as far as each answer allows."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from visual_r1.backend import (
+    Backend,
+    choose_kind,
+    open_backend,
+    probe,
+    remote_endpoint,
+    unused_key_note,
+)
+from visual_r1.config import RunConfig
+from visual_r1.doctor import checks
+from visual_r1.doctor.evidence import Evidence, earlier_evidence, measured_step
+from visual_r1.doctor.finding import Finding
+from visual_r1.doctor.prompts import FirstRows, PromptSizes, first_rows, measure_prompts
+from visual_r1.doctor.workload import Workload, workload
+from visual_r1.errors import VisualR1Error
+from visual_r1.ledger import Ledger
+from visual_r1.preflight import require_sound
+from visual_r1.remote import CONTROL_LIMIT_S, wait
+from visual_r1.run_folder import require_same_config
+
+T = TypeVar("T")
+
+
+@dataclass
+class Examination:
+    """The findings so far, and the prediction where one could be made."""
+
+    findings: list[Finding] = field(default_factory=list[Finding])
+    work: Workload | None = None
+
+    def add(self, *found: Finding | None) -> None:
+        """Keep what was found; None is nothing."""
+        self.findings += [finding for finding in found if finding is not None]
+
+    def attempt(self, subject: str, look: Callable[[], T]) -> T | None:
+        """The result of `look`; where it fails, its sentence becomes an error of `subject`."""
+        try:
+            return look()
+        except VisualR1Error as error:
+            self.add(Finding("error", subject, str(error)))
+            return None
+
+
+def examine(config: RunConfig, *, measure: bool | None) -> Examination:
+    """Look at a run before it is started.
+
+    `measure` runs one real step where no earlier run says how the model does; None does so on the
+    embedded engine alone, where it costs nothing. All else asks a server only for what is free.
+    """
+    seen = Examination()
+    sound = seen.attempt("configuration", lambda: _sound(config))
+    seen.add(sound, checks.learning_rate(config), checks.disk(config))
+    first = seen.attempt("dataset", lambda: first_rows(config)) if sound else None
+    prompts: PromptSizes | None = None
+    if first is not None:
+        seen.add(*checks.rows(config, first))
+        problems = first.problems
+        if problems:
+            prompts = seen.attempt("prompts", lambda: measure_prompts(config, problems))
+    evidence = _at_the_server(seen, config, first, prompts, measure)
+    if evidence is not None:
+        seen.add(checks.contrast(config, evidence), checks.truncation(config, evidence))
+    if first is not None and prompts is not None:
+        seen.work = workload(config, prompts, evidence, first.test_rows)
+        seen.add(checks.checkpoint_lifetime(config, seen.work))
+    return seen
+
+
+def _sound(config: RunConfig) -> Finding:
+    require_sound(config)
+    if config.run_dir.is_dir():
+        require_same_config(config.run_dir, config)
+        rows = Ledger(config.run_dir).rows()
+        if rows:
+            return Finding("note", "configuration", f"goes on from step {rows[-1].step}")
+    return Finding("ok", "configuration", f"preset {config.preset}, run {config.run_name}")
+
+
+def _at_the_server(
+    seen: Examination,
+    config: RunConfig,
+    first: FirstRows | None,
+    prompts: PromptSizes | None,
+    measure: bool | None,
+) -> Evidence | None:
+    """Key, address, model and context; then what is known of how the model does."""
+    kind = choose_kind(config, os.environ)
+    earlier = earlier_evidence(config)
+    if kind == "embedded":
+        seen.add(checks.threads(config, os.cpu_count() or 1))
+        if note := unused_key_note(config, os.environ):
+            seen.add(Finding("note", "server", note))
+    elif seen.attempt("server", lambda: _reachable(config)) is None:
+        return earlier
+
+    def look() -> Evidence | None:
+        with open_backend(config) as backend:
+            backend.begin()
+            limit = _context_length(backend, config.model.name)
+            seen.add(Finding("ok", "server", f"{kind}, offers {config.model.name}"))
+            if prompts is not None:
+                seen.add(checks.context(config, prompts, limit))
+            wanted = kind == "embedded" if measure is None else measure
+            if first is None or prompts is None or not wanted or (earlier and measure is None):
+                return earlier
+            return measured_step(config, backend, first.problems)
+
+    return seen.attempt("server", look) or earlier
+
+
+def _reachable(config: RunConfig) -> bool:
+    probe(remote_endpoint(config, os.environ))
+    return True
+
+
+def _context_length(backend: Backend, model: str) -> int | None:
+    asked = backend.rest.get_server_capabilities()
+    offered = wait(asked, "its capabilities", CONTROL_LIMIT_S, backend.check).supported_models
+    return next((one.max_context_length for one in offered if one.model_name == model), None)

@@ -1,0 +1,67 @@
+"""How long the prompts of a run are, measured on its first problems."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from statistics import fmean
+
+from tinker.types import ImageChunk
+
+from visual_r1.config import RunConfig
+from visual_r1.data.problem import Problem
+from visual_r1.data.rows import BadRow, SourceRow, check_row
+from visual_r1.data.sources import open_source
+from visual_r1.models.processor import load_processor
+from visual_r1.prompts.prompts import Prompter
+
+LOOKED_AT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSizes:
+    """Tokens of the prompts, images included, and of their images alone."""
+
+    prompts: int
+    mean: float
+    longest: int
+    image_mean: float
+    image_longest: int
+
+
+@dataclass(frozen=True, slots=True)
+class FirstRows:
+    """The first problems of the training split, and what was wrong with the rows among them."""
+
+    problems: tuple[Problem, ...]
+    rejected: tuple[str, ...]
+    training_rows: int
+    test_rows: int
+
+
+def first_rows(config: RunConfig) -> FirstRows:
+    """Look at the first rows of the source, as a preparation would. Raises `DataError`."""
+    source = open_source(config.data)
+    sizes = source.sizes()
+    problems: list[Problem] = []
+    rejected: list[str] = []
+    rows: Iterator[SourceRow] = source.rows("train") if sizes.get("train") else iter(())
+    for row in islice(rows, LOOKED_AT):
+        try:
+            problems.append(check_row(row).problem)
+        except BadRow as error:
+            rejected.append(f"{row.place}: {error}")
+    return FirstRows(tuple(problems), tuple(rejected), sizes.get("train", 0), sizes.get("test", 0))
+
+
+def measure_prompts(config: RunConfig, problems: Sequence[Problem]) -> PromptSizes:
+    """The prompts of `problems` under the run's template, model and `max_pixels`."""
+    prompter = Prompter(
+        load_processor(config.model.name), config.prompt.template, config.model.max_pixels
+    )
+    prompts = [prompter.model_input(problem) for problem in problems]
+    images = [
+        sum(chunk.length for chunk in prompt.chunks if isinstance(chunk, ImageChunk))
+        for prompt in prompts
+    ]
+    lengths = [prompt.length for prompt in prompts]
+    return PromptSizes(len(prompts), fmean(lengths), max(lengths), fmean(images), max(images))
