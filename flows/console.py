@@ -18,7 +18,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "engine": Command(
         "visual_r1.engine.__main__",
-        "run",
+        "run_by_hand",
         "serve the embedded Tinker engine to any program on this machine",
     ),
     "doctor": Command(

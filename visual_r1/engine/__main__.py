@@ -5,22 +5,34 @@ import contextlib
 import logging
 import os
 import resource
+import secrets
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from visual_r1.engine.disk import parse_size, report
+from visual_r1.engine.home import HomeFolder
 from visual_r1.engine.launch import REFUSAL
 from visual_r1.engine.serving import Ending, ServeOptions, bind, serve
+from visual_r1.engine.store import now_utc
 from visual_r1.errors import CredentialError, StorageError, VisualR1Error
 from visual_r1.models import TINY_GEOMETRY
 
 KEY_VARIABLE = "VISUAL_R1_ENGINE_KEY"
+MAX_DISK_VARIABLE = "VISUAL_R1_ENGINE_MAX_DISK"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the engine; the status is 1 when it could not start, after one sentence saying why."""
-    chosen = _parser().parse_args(arguments)
+def main(arguments: Sequence[str] | None = None, *, by_hand: bool = False) -> int:
+    """Run the engine; the status is 1 when it could not start, after one sentence saying why.
+
+    Started `by_hand` (`visual-r1 engine`) it makes up a key where none is given, and says how to
+    point a program at it.
+    """
+    chosen = _parser(by_hand).parse_args(arguments)
+    if chosen.report:
+        print(report(HomeFolder(chosen.home), now_utc()))
+        return 0
     ending = Ending()
     ending.on_signals()
     if chosen.parent_fd is not None:
@@ -36,27 +48,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
             model=chosen.model,
             device=chosen.device,
             threads=chosen.threads,
-            api_key=_key(chosen.api_key),
+            api_key=_key(chosen.api_key, by_hand),
             has_parent=chosen.parent_fd is not None,
+            max_disk=_max_disk(chosen.max_disk),
+            by_hand=by_hand,
         )
         serve(options, bind(options.host, options.port), ending)
     except VisualR1Error as error:
-        print(f"{REFUSAL}{error}", file=sys.stderr, flush=True)
+        name = "visual-r1 engine: " if by_hand else REFUSAL
+        print(f"{name}{error}", file=sys.stderr, flush=True)
         return 1
     return 0
 
 
-def run(arguments: Sequence[str] | None = None) -> NoReturn:
+def run_by_hand(arguments: Sequence[str] | None = None) -> NoReturn:
+    """`visual-r1 engine`."""
+    run(arguments, by_hand=True)
+
+
+def run(arguments: Sequence[str] | None = None, *, by_hand: bool = False) -> NoReturn:
     """Run the engine and end the process at once: no computation is waited for."""
-    status = main(arguments)
+    status = main(arguments, by_hand=by_hand)
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m visual_r1.engine", description=__doc__)
+def _parser(by_hand: bool) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="visual-r1 engine" if by_hand else "python -m visual_r1.engine",
+        description="Serve Tinker's protocol over a model on this machine, until Ctrl-C.",
+    )
     parser.add_argument("--port", type=int, default=0, help="0 lets the system choose (default)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (loopback)")
     parser.add_argument(
@@ -70,7 +93,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
-    parser.add_argument("--api-key", help=f"starts with tml-; else ${KEY_VARIABLE}")
+    otherwise = "a fresh one is made up" if by_hand else "there must be one"
+    parser.add_argument(
+        "--api-key", help=f"starts with tml-; else ${KEY_VARIABLE}, else {otherwise}"
+    )
+    parser.add_argument(
+        "--max-disk",
+        metavar="SIZE",
+        help=f"most bytes of the folder, 20GB say; else ${MAX_DISK_VARIABLE}, else no limit",
+    )
+    parser.add_argument(
+        "--report", action="store_true", help="print the disk used by run in --home, and end"
+    )
     parser.add_argument("--log", type=Path, help="file for errors and warnings (default: stderr)")
     parser.add_argument(
         "--parent-fd", type=int, help="end when this inherited pipe is closed by its other side"
@@ -78,8 +112,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _key(given: str | None) -> str:
+def _max_disk(given: str | None) -> int | None:
+    text = given or os.environ.get(MAX_DISK_VARIABLE, "")
+    return parse_size(text) if text else None
+
+
+def _key(given: str | None, by_hand: bool) -> str:
     key = given or os.environ.pop(KEY_VARIABLE, "")
+    if not key and by_hand:
+        return f"tml-{secrets.token_urlsafe(24)}"
     if not key:
         raise CredentialError(
             f"the engine needs a key: set {KEY_VARIABLE}, or pass --api-key; it starts with tml-."

@@ -2,6 +2,7 @@
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from visual_r1.engine.client_routes import client_routes
@@ -11,9 +12,11 @@ from visual_r1.engine.requests import InvalidRequest
 from visual_r1.engine.rest import rest_routes
 from visual_r1.engine.sampling_routes import sampling_routes
 from visual_r1.engine.service import Engine
+from visual_r1.engine.session_routes import session_routes
 from visual_r1.engine.sessions import SessionOver, UnknownId
 from visual_r1.engine.store import CheckpointNotFound
 from visual_r1.engine.training_routes import training_routes
+from visual_r1.engine.unserved import unknown_call, unserved_routes
 from visual_r1.errors import VisualR1Error
 
 BODY_LIMIT = 64 << 20
@@ -28,9 +31,12 @@ def make_app(engine: Engine, api_key: str, body_limit: int = BODY_LIMIT) -> ASGI
         training_routes(engine, body_limit),
         sampling_routes(engine),
         rest_routes(engine),
+        session_routes(engine),
+        unserved_routes(),
     ):
         app.include_router(router, prefix="/api/v1")
     app.add_exception_handler(VisualR1Error, _refused)
+    app.add_exception_handler(HTTPException, unknown_call)
     return Gate(app, api_key, body_limit)
 
 

@@ -29,7 +29,6 @@ def client_routes(engine: Engine, long_poll_s: float = LONG_POLL_S) -> APIRouter
     post("/telemetry", calls.telemetry)
     post("/create_session", calls.create_session)
     post("/session_heartbeat", calls.heartbeat)
-    post("/sessions/{session_id}/finish", calls.finish)
     post("/retrieve_future", calls.retrieve_future)
     return router
 
@@ -60,9 +59,10 @@ class ClientCalls:
         """Flags of the SDK: its defaults.
 
         Chunks of a forward_backward stay parallel: then all of them have arrived when the first
-        runs, which is how a failed call is told from the next one (see `ordering`).
+        runs, which is how a failed call is told from the next one (see `ordering`). Copies of a
+        sampling client ask for a number of their own, so that their requests are never mixed up.
         """
-        return {"parallel_fwdbwd_chunks": True}
+        return {"parallel_fwdbwd_chunks": True, "sample_join_sampling_session": True}
 
     async def dynamic_config(self) -> dict[str, Any]:
         """Flags that the SDK asks for again and again."""
@@ -82,11 +82,6 @@ class ClientCalls:
         request = validated(types.SessionHeartbeatRequest, body)
         self._engine.heartbeat(request.session_id)
         return {"type": "session_heartbeat"}
-
-    async def finish(self, session_id: str) -> Response:
-        """The client is done; its weights in memory are freed."""
-        self._engine.finish_session(session_id)
-        return Response(status_code=204)
 
     async def retrieve_future(self, body: Json) -> Response:
         """The result of a request, once it is there: waits for it, since clients do not."""

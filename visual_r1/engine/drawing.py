@@ -76,6 +76,13 @@ def draw(logits: Tensor, rules: DrawRules, uniforms: Tensor) -> Tensor:
     return torch.where(is_greedy, greedy, tokens)
 
 
+def alternatives(logits: Tensor, temperature: float, uniforms: Tensor) -> Tensor:
+    """k independent draws a row, int64 [R, k], from logits [R, V] with uniforms float64 [R, k]."""
+    if temperature == 0:
+        return logits.argmax(dim=-1, keepdim=True).expand(-1, uniforms.shape[1])
+    return _invert_all(torch.softmax(logits / temperature, dim=-1), uniforms)
+
+
 def _draw_filtered(scaled: Tensor, rules: DrawRules, uniforms: Tensor) -> Tensor:
     ordered, ids = scaled.sort(dim=-1, descending=True, stable=True)
     rank = torch.arange(scaled.shape[1], device=scaled.device)
@@ -89,8 +96,11 @@ def _draw_filtered(scaled: Tensor, rules: DrawRules, uniforms: Tensor) -> Tensor
 
 
 def _invert(probabilities: Tensor, uniforms: Tensor) -> Tensor:
-    """The first index at which the cumulative sum exceeds u times the total."""
+    """The first index at which the cumulative sum exceeds u times the total, u [R]."""
+    return _invert_all(probabilities, uniforms[:, None])[:, 0]
+
+
+def _invert_all(probabilities: Tensor, uniforms: Tensor) -> Tensor:
     cumulative = probabilities.double().cumsum(dim=-1)
-    threshold = uniforms[:, None] * cumulative[:, -1:]
-    index = torch.searchsorted(cumulative, threshold, right=True)[:, 0]
+    index = torch.searchsorted(cumulative, uniforms * cumulative[:, -1:], right=True)
     return index.clamp_(max=probabilities.shape[1] - 1)

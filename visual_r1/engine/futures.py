@@ -1,4 +1,11 @@
-"""Results that clients wait for, by request id."""
+"""Results that clients wait for, by request id.
+
+A result that was fetched is kept for ten minutes, since the answer may have been lost on its way
+and the client then asks again. When those results take more than `FETCHED_BYTES`, the ones that
+were fetched first go earlier, but none within a minute of its last fetch: a client asks again after
+30 s at the latest. A result that nobody has fetched stays for an hour; one of a finished session
+for a minute.
+"""
 
 import asyncio
 import json
@@ -12,6 +19,11 @@ PROTOBUF = "application/x-protobuf"
 
 KEEP_AFTER_RETRIEVAL_S = 600.0
 KEEP_UNRETRIEVED_S = 3600.0
+KEEP_AT_LEAST_S = 60.0
+"""After its last fetch, however many others wait for their end; also after its session's end."""
+
+FETCHED_BYTES = 64 * 2**20
+"""Results that were fetched, together."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +52,12 @@ class Pending:
     reply: Reply | None = None
     done: asyncio.Event = field(default_factory=asyncio.Event)
     drop_at: float | None = None
+    fetched_at: float | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """What it holds in memory, but for a little."""
+        return 0 if self.reply is None else len(self.reply.body)
 
     def settle(self, reply: Reply) -> None:
         """Give the result; the first one stays."""
@@ -56,7 +74,9 @@ class Pending:
 class FutureTable:
     """All requests whose results may still be asked for. Lives on the event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, fetched_bytes: int = FETCHED_BYTES) -> None:
+        """`fetched_bytes` bounds the results that were fetched and are kept for a repetition."""
+        self._fetched_bytes = fetched_bytes
         self._pending: dict[str, Pending] = {}
         self._closing = False
 
@@ -84,16 +104,28 @@ class FutureTable:
             except TimeoutError:
                 return None
         if pending.reply is not None:
-            pending.drop_at = asyncio.get_running_loop().time() + KEEP_AFTER_RETRIEVAL_S
+            pending.fetched_at = asyncio.get_running_loop().time()
+            pending.drop_at = pending.fetched_at + KEEP_AFTER_RETRIEVAL_S
         return pending.reply
 
     def sweep(self, now: float) -> None:
         """Forget results that were fetched a while ago, or that nobody fetched for long."""
-        over = [
-            key for key, p in self._pending.items() if p.drop_at is not None and p.drop_at < now
-        ]
-        for key in over:
-            del self._pending[key]
+        for pending in list(self._pending.values()):
+            if pending.drop_at is not None and pending.drop_at < now:
+                del self._pending[pending.request_id]
+        fetched = [p for p in self._pending.values() if p.fetched_at is not None]
+        excess = sum(p.size_bytes for p in fetched) - self._fetched_bytes
+        for pending in sorted(fetched, key=lambda p: p.fetched_at or 0.0):
+            if excess <= 0 or now - (pending.fetched_at or 0.0) < KEEP_AT_LEAST_S:
+                return
+            excess -= pending.size_bytes
+            del self._pending[pending.request_id]
+
+    def forget_session(self, session_id: str, now: float) -> None:
+        """Nobody will ask for a finished session's results, but for an answer lost on its way."""
+        for pending in self._pending.values():
+            if pending.drop_at is not None and pending.request_id.startswith(f"{session_id}:"):
+                pending.drop_at = min(pending.drop_at, now + KEEP_AT_LEAST_S)
 
     def close(self) -> None:
         """Answer everyone who waits, so that the server can stop."""

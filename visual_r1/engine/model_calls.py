@@ -13,9 +13,9 @@ from visual_r1.engine.naming import CheckpointKind, CheckpointPath, checkpoint_p
 from visual_r1.engine.records import CheckpointRecord, RunRecord, SessionRecord
 from visual_r1.engine.requests import InvalidRequest
 from visual_r1.engine.service import Engine, text_values
-from visual_r1.engine.sessions import EphemeralWeights
+from visual_r1.engine.sessions import UnnamedWeights
 from visual_r1.engine.store import expiry
-from visual_r1.engine.tensor_files import read_tensors, write_tensors
+from visual_r1.engine.tensor_files import read_tensors, size_of, write_tensors
 from visual_r1.engine.training import TrainingModel
 from visual_r1.engine.weights_cache import STATE_FILE
 from visual_r1.engine.wire import adam_settings, data_of, encode_forward, lora_spec, loss_config
@@ -42,6 +42,9 @@ def create_from_state(
     """Make a model with the weights of a checkpoint, with or without its optimizer."""
     if body.base_model is not None:
         engine.check_base_model(body.base_model)
+    config = body.optimizer_config
+    if config is not None and not isinstance(config, types.AdamOptimizerConfig):
+        raise InvalidRequest(f"the optimizer {config.type!r} is not served; this engine has adamw.")
     path, adapter = _restored(engine, body)
     _enter(engine, session, model, adapter, body.user_metadata)
     return json_reply({"path": str(path), "model_id": model.model_id, "type": "load_weights"})
@@ -86,6 +89,7 @@ def save_state(engine: Engine, model: TrainingModel, body: types.SaveWeightsRequ
     record = engine.store.write(
         _new_record(engine, model, "weights", body.path, body.ttl_seconds, body.user_metadata),
         lambda folder: write_tensors(folder / STATE_FILE, tensors),
+        size_bytes=size_of(tensors),
         overwrite=body.overwrite,
     )
     return json_reply({"path": str(record.path), "type": "save_weights"})
@@ -101,15 +105,16 @@ def save_for_sampler(
             engine, model, "sampler_weights", body.path or "", body.ttl_seconds, body.user_metadata
         ),
         lambda folder: write_tensors(folder / STATE_FILE, tensors),
+        size_bytes=size_of(tensors),
     )
     return json_reply({"path": str(record.path), "type": "save_weights_for_sampler"})
 
 
-def save_ephemeral(
-    engine: Engine, model: TrainingModel, key: EphemeralWeights, sampler_id: str
+def save_unnamed(
+    engine: Engine, model: TrainingModel, key: UnnamedWeights, sampler_id: str
 ) -> Reply:
     """Keep a copy of the weights for a sampler without a name."""
-    engine.cache.add_ephemeral(key, engine.compute.freeze(model.adapter))
+    engine.cache.add_unnamed(key, engine.compute.freeze(model.adapter))
     return json_reply({"sampling_session_id": sampler_id, "type": "save_weights_for_sampler"})
 
 
@@ -129,7 +134,9 @@ def save_external(
         write_tensors(folder / "adapter_model.safetensors", peft_tensors)
 
     record = engine.store.write(
-        _new_record(engine, model, "external_weights", body.path, body.ttl_seconds), write
+        _new_record(engine, model, "external_weights", body.path, body.ttl_seconds),
+        write,
+        size_bytes=size_of(peft_tensors),
     )
     return json_reply(
         {
@@ -154,7 +161,7 @@ def _enter(
         created_at=engine.store.clock(),
         user_metadata=text_values(user_metadata),
     )
-    engine.store.add_session(session)
+    engine.store.put_session(session)
     engine.store.add_run(record)
     model.made(record, adapter)
 

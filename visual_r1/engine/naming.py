@@ -52,6 +52,11 @@ def split_model_id(model_id: str) -> tuple[str, int]:
     return match.group(1), int(match.group(2))
 
 
+def session_of(model_id: str) -> str:
+    """The session that made a model. Raises `InvalidRequest` when the id is none."""
+    return split_model_id(model_id)[0]
+
+
 def check_name(name: str) -> str:
     """Return a checkpoint's name when it is safe. Raises `InvalidRequest` else."""
     if not _NAME.fullmatch(name):

@@ -10,21 +10,12 @@ from transformers import DynamicCache
 
 from visual_r1.engine.base_model import BaseModel
 from visual_r1.engine.batching import ROWS, chunks, round_up
-from visual_r1.engine.hidden import LOGITS_AT_ONCE, hidden_states
-from visual_r1.engine.requests import TopkRow
+from visual_r1.engine.hidden import hidden_states
+from visual_r1.engine.prompt_scores import PromptScores, score_prompt
 from visual_r1.engine.sampling_plan import Plan
-from visual_r1.engine.tensors import floats, integers, of_array, split
 from visual_r1.engine.vision import Features
 
 TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 32768}
-
-
-@dataclass(frozen=True)
-class PromptScores:
-    """Log-probabilities of a prompt's own tokens; the first has none."""
-
-    logprobs: tuple[float | None, ...] | None
-    topk: tuple[TopkRow | None, ...] | None
 
 
 @dataclass(frozen=True)
@@ -54,7 +45,7 @@ def prefill(base: BaseModel, plans: Sequence[Plan], features: Features, length: 
         parts.append(([layer.keys for layer in layers], [layer.values for layer in layers]))
         for row, plan in enumerate(batch):
             last.append(hidden[row, plan.layout.length - 1])
-            scores.append(_score(base, plan, hidden[row]) if plan.scores_prompt else None)
+            scores.append(score_prompt(base, plan, hidden[row]) if plan.scores_prompt else None)
     layer_count = len(parts[0][0])
     return Prefill(
         keys=[torch.cat([keys[layer] for keys, _ in parts]) for layer in range(layer_count)],
@@ -70,27 +61,3 @@ def first_logits(base: BaseModel, hidden: Tensor) -> Tensor:
     rows = len(hidden)
     padded = torch.cat([hidden, hidden[:1].expand(round_up(rows, ROWS) - rows, -1)])
     return base.unembed(padded).float()[:rows]
-
-
-def _score(base: BaseModel, plan: Plan, hidden: Tensor) -> PromptScores:
-    """Score a prompt's tokens from its hidden states [P, width], padding included."""
-    length, top = plan.layout.length, plan.request.topk_prompt_logprobs
-    targets = torch.zeros(len(hidden), 1, dtype=torch.long)
-    targets[: length - 1, 0] = of_array(plan.layout.tokens[1:])
-    targets = targets.to(base.device)
-    at_once = max(ROWS, LOGITS_AT_ONCE // base.vocabulary_size // ROWS * ROWS)
-    own: list[float] = []
-    best: list[TopkRow] = []
-    for rows, wanted in zip(split(hidden, at_once), split(targets, at_once), strict=True):
-        logp = torch.log_softmax(base.unembed(rows).float(), dim=-1)
-        own += floats(logp.gather(-1, wanted)[:, 0])
-        if top > 0:
-            values, ids = logp.topk(top, dim=-1)
-            best += [
-                tuple(zip(integers(row_ids), floats(row_values), strict=True))
-                for row_ids, row_values in zip(ids, values, strict=True)
-            ]
-    return PromptScores(
-        logprobs=(None, *own[: length - 1]) if plan.request.prompt_logprobs else None,
-        topk=(None, *best[: length - 1]) if top > 0 else None,
-    )

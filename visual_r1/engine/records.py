@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -10,6 +10,17 @@ from visual_r1.engine.naming import CheckpointPath
 from visual_r1.engine.requests import LoraSpec
 
 T = TypeVar("T")
+
+NO_PROJECT = "local"
+"""The project of a session that names none. Projects are labels here: every key sees them all."""
+
+
+@dataclass(frozen=True)
+class SessionEnd:
+    """How a session ended: what its client said, or `silent` when it went without a word."""
+
+    reason: Literal["success", "errored", "interrupted", "silent"]
+    detail: str | None = None
 
 
 @dataclass(frozen=True)
@@ -20,6 +31,8 @@ class SessionRecord:
     created_at: datetime
     display_name: str | None = None
     user_metadata: dict[str, str] = field(default_factory=dict[str, str])
+    project_id: str = NO_PROJECT
+    end: SessionEnd | None = None
 
 
 @dataclass(frozen=True)

@@ -103,10 +103,23 @@ class SamplingSettings:
 
 
 @dataclass(frozen=True)
+class TargetTokens:
+    """Tokens to score in places of a prompt of `positions` + 1 tokens.
+
+    `ids` int64 [n] are scored at the prompt's tokens `rows` + 1, rows int64 [n] from 0.
+    """
+
+    positions: int
+    rows: np.ndarray
+    ids: np.ndarray
+
+
+@dataclass(frozen=True)
 class SampleRequest:
     """A prompt to be answered `num_samples` times, and what to report of the prompt itself.
 
-    With `num_samples` 0 only the prompt is scored.
+    With `num_samples` 0 only the prompt is scored. `prompt_alt_tokens` tokens are drawn at the
+    settings' temperature, uncut by top_p and top_k, in place of each prompt token but the first.
     """
 
     prompt: Prompt
@@ -114,6 +127,9 @@ class SampleRequest:
     num_samples: int = 1
     prompt_logprobs: bool = False
     topk_prompt_logprobs: int = 0
+    topk_sample_logprobs: int = 0
+    target_tokens: TargetTokens | None = None
+    prompt_alt_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -122,12 +138,22 @@ class SampledSequence:
 
     `logprobs` are those of the model itself at temperature 1 over the whole vocabulary, whatever
     temperature, top_p and top_k shaped the draw: the number that the learner computes for the
-    token, so an importance ratio of unchanged weights is 1.
+    token, so an importance ratio of unchanged weights is 1. `topk` has a row a token where asked
+    for.
     """
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
     stop_reason: StopReason
+    topk: tuple[TopkRow, ...] | None = None
+
+
+@dataclass(frozen=True)
+class PromptAltTokens:
+    """k draws in place of each of P - 1 prompt tokens: int64 [P - 1, k], float32 [P - 1, k]."""
+
+    tokens: np.ndarray
+    logprobs: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -137,6 +163,9 @@ class SampleOutput:
     sequences: tuple[SampledSequence, ...]
     prompt_logprobs: tuple[float | None, ...] | None = None
     topk_prompt_logprobs: tuple[TopkRow | None, ...] | None = None
+    target_logprobs: np.ndarray | None = None
+    """float32 [n] of the request's target tokens."""
+    prompt_alt_tokens: PromptAltTokens | None = None
 
 
 @dataclass(frozen=True)

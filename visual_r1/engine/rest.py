@@ -1,18 +1,30 @@
-"""The HTTP calls that list and manage runs, sessions and checkpoints."""
+"""The HTTP calls that list and manage training runs and checkpoints."""
 
+import threading
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import FileResponse
+from tinker import types
 
 from visual_r1.engine.downloads import Downloads
-from visual_r1.engine.naming import CheckpointKind, checkpoint_path, parse_path
-from visual_r1.engine.records import CheckpointRecord, RunRecord
+from visual_r1.engine.naming import (
+    CheckpointKind,
+    CheckpointPath,
+    checkpoint_path,
+    model_id_of,
+    parse_path,
+    session_of,
+)
+from visual_r1.engine.records import NO_PROJECT, CheckpointRecord, RunRecord, SessionRecord
 from visual_r1.engine.requests import InvalidRequest
 from visual_r1.engine.service import Engine
-from visual_r1.engine.sessions import UnknownId
+from visual_r1.engine.sessions import UnknownId, new_session_id
+from visual_r1.engine.store import expiry
 from visual_r1.engine.training_routes import Json
+from visual_r1.engine.wire import validated
 
 _TYPES: dict[CheckpointKind, str] = {
     "weights": "training",
@@ -35,8 +47,8 @@ def rest_routes(engine: Engine) -> APIRouter:
     route("GET", "/training_runs/{model_id}", calls.training_run)
     route("GET", "/training_runs/{model_id}/checkpoints", calls.run_checkpoints)
     route("GET", "/checkpoints", calls.checkpoints)
-    route("GET", "/sessions", calls.sessions)
-    route("GET", "/sessions/{session_id}", calls.session)
+    route("GET", "/billing/usage/checkpoints/current", calls.storage_usage)
+    route("POST", "/copy_weights", calls.copy_weights)
     route("DELETE", _CHECKPOINT, calls.delete)
     route("PUT", f"{_CHECKPOINT}/ttl", calls.set_ttl)
     route("POST", f"{_CHECKPOINT}/publish", partial(calls.publish, public=True))
@@ -53,6 +65,8 @@ class RestCalls:
         self._engine = engine
         self._store = engine.store
         self._downloads = Downloads(engine.store)
+        self._copying = threading.Lock()
+        self._copies: dict[str, str] = {}
 
     def weights_info(self, body: Json) -> dict[str, Any]:
         """What a client must know to load a checkpoint."""
@@ -67,12 +81,17 @@ class RestCalls:
             "train_attn": record.spec.train_attn,
         }
 
-    def training_runs(self, limit: int = 20, offset: int = 0) -> dict[str, Any]:
-        """A page of training runs, newest first."""
+    def training_runs(
+        self, limit: int = 20, offset: int = 0, project_id: str | None = None
+    ) -> dict[str, Any]:
+        """A page of training runs, newest first; with `project_id` those of its sessions."""
         self._store.sweep()
         runs = self._store.runs()
-        page = [self._run(run) for run in _page(runs, limit, offset)]
-        return {"training_runs": page, "cursor": _cursor(limit, offset, len(runs))}
+        if project_id is not None:
+            projects = self._projects()
+            runs = [run for run in runs if projects.get(session_of(run.model_id)) == project_id]
+        listed = [self._run(run) for run in page(runs, limit, offset)]
+        return {"training_runs": listed, "cursor": _cursor(limit, offset, len(runs))}
 
     def training_run(self, model_id: str) -> dict[str, Any]:
         """One training run."""
@@ -92,32 +111,8 @@ class RestCalls:
         """A page of all checkpoints, newest first."""
         self._store.sweep()
         found = self._store.checkpoints()
-        page = [_checkpoint(record) for record in _page(found, limit, offset)]
-        return {"checkpoints": page, "cursor": _cursor(limit, offset, len(found))}
-
-    async def sessions(self, limit: int = 20, offset: int = 0) -> dict[str, Any]:
-        """A page of sessions, newest first; of earlier runs of the engine those with a model."""
-        known = {
-            session.record.session_id: session.record for session in self._engine.sessions.all()
-        }
-        known |= {record.session_id: record for record in self._store.sessions()}
-        ids = sorted(known, key=lambda key: known[key].created_at, reverse=True)
-        return {"sessions": _page(ids, limit, offset)}
-
-    async def session(self, session_id: str) -> dict[str, Any]:
-        """One session."""
-        live = [s for s in self._engine.sessions.all() if s.record.session_id == session_id]
-        stored = [s for s in self._store.sessions() if s.session_id == session_id]
-        if not live and not stored:
-            raise UnknownId(f"there is no session {session_id!r} here.")
-        record = live[0].record if live else stored[0]
-        runs = [run.model_id for run in self._store.runs() if _is_of(run, session_id)]
-        return {
-            "training_run_ids": sorted(runs),
-            "sampler_ids": live[0].sampler_ids if live else [],
-            "user_metadata": record.user_metadata or None,
-            "display_name": record.display_name,
-        }
+        listed = [_checkpoint(record) for record in page(found, limit, offset)]
+        return {"checkpoints": listed, "cursor": _cursor(limit, offset, len(found))}
 
     def delete(self, model_id: str, kind: str, name: str) -> Response:
         """Remove a checkpoint."""
@@ -150,6 +145,66 @@ class RestCalls:
     ) -> FileResponse:
         """A file behind a signed URL."""
         return FileResponse(self._downloads.file(model_id, name, file, expires, signature))
+
+    def storage_usage(self, project_id: str | None = None) -> dict[str, Any]:
+        """Checkpoints and their bytes by project; they cost nothing."""
+        projects = self._projects()
+        by_project: dict[str, list[CheckpointRecord]] = {}
+        for record in self._store.checkpoints():
+            project = projects.get(session_of(record.path.model_id), NO_PROJECT)
+            by_project.setdefault(project, []).append(record)
+        return {
+            "data": [
+                {
+                    "project_id": project,
+                    "checkpoint_count": len(records),
+                    "size_bytes": (size := sum(record.size_bytes for record in records)),
+                    "size_gigabytes": size / 1e9,
+                    "estimated_monthly_cost_usd": 0.0,
+                }
+                for project, records in sorted(by_project.items())
+                if project_id in (None, project)
+            ]
+        }
+
+    def copy_weights(
+        self, body: Json, x_idempotency_key: Annotated[str | None, Header()] = None
+    ) -> dict[str, str]:
+        """A checkpoint again, under a run of its own that is not trained on."""
+        request = validated(types.CopyWeightsRequest, body)
+        with self._copying:
+            known = self._copies.get(x_idempotency_key or "")
+            if known is None:
+                known = str(self._copy(request))
+                if x_idempotency_key:
+                    self._copies[x_idempotency_key] = known
+        return {"tinker_path": known}
+
+    def _copy(self, request: types.CopyWeightsRequest) -> CheckpointPath:
+        source = self._store.find(parse_path(request.source_path))
+        now = self._store.clock()
+        if request.session_id is not None:
+            session = self._engine.sessions.live(request.session_id).record
+            number = request.model_seq_id or 0
+        else:
+            project = request.destination_project_id or NO_PROJECT
+            session = SessionRecord(new_session_id(), now, project_id=project)
+            number = 0
+        model_id = model_id_of(session.session_id, number)
+        copied = replace(
+            source,
+            path=checkpoint_path(model_id, source.path.kind, source.path.name),
+            created_at=now,
+            expires_at=expiry(now, request.ttl_seconds),
+            public=False,
+        )
+        self._store.put_session(session)
+        origin = {"copied_from": str(source.path)}
+        self._store.add_run(RunRecord(model_id, source.base_model, source.spec, now, origin))
+        return self._store.copy(source.path, copied).path
+
+    def _projects(self) -> dict[str, str]:
+        return {session.session_id: session.project_id for session in self._store.sessions()}
 
     def _run(self, run: RunRecord) -> dict[str, Any]:
         checkpoints = self._store.checkpoints(run.model_id)
@@ -185,11 +240,8 @@ def _checkpoint(record: CheckpointRecord) -> dict[str, Any]:
     }
 
 
-def _is_of(run: RunRecord, session_id: str) -> bool:
-    return run.model_id.startswith(f"{session_id}:")
-
-
-def _page(items: list[Any], limit: int, offset: int) -> list[Any]:
+def page(items: list[Any], limit: int, offset: int) -> list[Any]:
+    """One page of a listing. Raises `InvalidRequest`."""
     if limit < 0 or offset < 0:
         raise InvalidRequest(f"limit is {limit} and offset {offset}; neither may be below 0.")
     return items[offset : offset + limit]

@@ -11,9 +11,9 @@ from visual_r1.engine.compute import Compute
 from visual_r1.engine.futures import PROTOBUF, Pending, Reply
 from visual_r1.engine.outcomes import failure_of
 from visual_r1.engine.requests import InvalidRequest, SampleRequest
+from visual_r1.engine.sample_wire import ReplyForm, encode_sample
 from visual_r1.engine.sessions import WeightsKey
 from visual_r1.engine.weights_cache import WeightsCache
-from visual_r1.engine.wire import encode_sample
 from visual_r1.engine.worker import Work, Worker
 from visual_r1.errors import VisualR1Error
 
@@ -27,11 +27,11 @@ SETTLE_AT_MOST_S = 0.25
 
 @dataclass(frozen=True)
 class SampleJob:
-    """A sample request and who waits for it; `last_n` cuts the prompt's log-probabilities."""
+    """A sample request, the form of its reply, and who waits for it."""
 
     request: SampleRequest
+    form: ReplyForm
     future: Pending
-    last_n: int | None = None
 
     @property
     def rows(self) -> int:
@@ -101,7 +101,7 @@ class SampleQueue:
         return [
             output
             if isinstance(output, InvalidRequest)
-            else Reply(encode_sample(output, job.last_n), PROTOBUF)
+            else Reply(encode_sample(output, job.form), PROTOBUF)
             for job, output in zip(jobs, outputs, strict=True)
         ]
 

@@ -12,7 +12,8 @@ from visual_r1.engine.batching import ROWS, by_bucket, chunks, prompt_bucket, ro
 from visual_r1.engine.drawing import BLOCK, DrawRules, draw, stream
 from visual_r1.engine.kv_cache import DecodeCache
 from visual_r1.engine.prefill import Prefill, prefill
-from visual_r1.engine.requests import SampledSequence, SampleOutput, StopReason
+from visual_r1.engine.prompt_scores import topk_rows
+from visual_r1.engine.requests import SampledSequence, SampleOutput, StopReason, TopkRow
 from visual_r1.engine.sampling_plan import Plan
 from visual_r1.engine.tensors import floats, integers, of_array
 from visual_r1.engine.vision import distinct, image_features
@@ -35,12 +36,28 @@ class Answer:
     generator: np.random.Generator
     tokens: list[int] = field(default_factory=list[int])
     logprobs: list[float] = field(default_factory=list[float])
+    topk: list[TopkRow] = field(default_factory=list[TopkRow])
     stop_reason: StopReason | None = None
 
-    def append(self, token: int, logprob: float) -> None:
+    @property
+    def topk_wanted(self) -> int:
+        """How many of the likeliest tokens to report a token."""
+        return self.plan.request.topk_sample_logprobs
+
+    def sequence(self, stop_reason: StopReason) -> SampledSequence:
+        """The finished sample."""
+        return SampledSequence(
+            tokens=tuple(self.tokens),
+            logprobs=tuple(self.logprobs),
+            stop_reason=stop_reason,
+            topk=tuple(self.topk) if self.topk_wanted else None,
+        )
+
+    def append(self, token: int, logprob: float, likeliest: TopkRow) -> None:
         """Take the next token, and see whether it is the last."""
         self.tokens.append(token)
         self.logprobs.append(logprob)
+        self.topk.append(likeliest[: self.topk_wanted])
         if self.plan.stop.completes(self.tokens):
             self.stop_reason = "stop"
         elif len(self.tokens) == self.plan.max_tokens:
@@ -99,12 +116,14 @@ def _answer(base: BaseModel, plans: Sequence[Plan], prompts: Prefill) -> Iterato
         scores = prompts.scores[prompt]
         yield SampleOutput(
             sequences=tuple(
-                SampledSequence(tuple(a.tokens), tuple(a.logprobs), a.stop_reason)
+                a.sequence(a.stop_reason)
                 for a in answers[: plan.request.num_samples]
                 if a.stop_reason is not None
             ),
             prompt_logprobs=scores.logprobs if scores else None,
             topk_prompt_logprobs=scores.topk if scores else None,
+            target_logprobs=scores.targets if scores else None,
+            prompt_alt_tokens=scores.alternatives if scores else None,
         )
         del answers[: plan.request.num_samples]
 
@@ -142,10 +161,14 @@ class _Decoding:
     def _draw(self) -> Tensor:
         """Draw one token a row, and give it to the answers that are not complete."""
         tokens = draw(self._logits, self._rules, self._uniforms[:, self._step % BLOCK])
-        logp = torch.log_softmax(self._logits, dim=-1).gather(-1, tokens[:, None])[:, 0]
-        for answer, token, logprob in zip(self._rows, integers(tokens), floats(logp), strict=False):
+        logp = torch.log_softmax(self._logits, dim=-1)
+        chosen = floats(logp.gather(-1, tokens[:, None])[:, 0])
+        widest = max(answer.topk_wanted for answer in self._rows)
+        likeliest = topk_rows(logp, widest) if widest else [()] * len(logp)
+        drawn = zip(self._rows, integers(tokens), chosen, likeliest, strict=False)
+        for answer, token, logprob, others in drawn:
             if answer.stop_reason is None:
-                answer.append(token, logprob)
+                answer.append(token, logprob, others)
         return tokens
 
     def _forward(self, tokens: Tensor) -> None:

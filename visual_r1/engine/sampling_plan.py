@@ -8,7 +8,7 @@ from visual_r1.engine.base_model import BaseModel
 from visual_r1.engine.drawing import fresh_seed
 from visual_r1.engine.images import ImageReader
 from visual_r1.engine.layout import Layout, lay_out
-from visual_r1.engine.requests import InvalidRequest, SampleRequest, SamplingSettings
+from visual_r1.engine.requests import InvalidRequest, SampleRequest, SamplingSettings, TargetTokens
 
 MAX_SAMPLES = 4096
 
@@ -53,8 +53,14 @@ class Plan:
 
     @property
     def scores_prompt(self) -> bool:
-        """Whether log-probabilities of the prompt are wanted."""
-        return self.request.prompt_logprobs or self.request.topk_prompt_logprobs > 0
+        """Whether something of the prompt itself is wanted."""
+        request = self.request
+        return (
+            request.prompt_logprobs
+            or request.topk_prompt_logprobs > 0
+            or request.target_tokens is not None
+            or request.prompt_alt_tokens > 0
+        )
 
 
 def plan(base: BaseModel, images: ImageReader, request: SampleRequest) -> Plan:
@@ -62,6 +68,7 @@ def plan(base: BaseModel, images: ImageReader, request: SampleRequest) -> Plan:
     settings = request.settings
     _check(request, base.vocabulary_size)
     layout = lay_out(base, images, request.prompt)
+    _check_targets(request.target_tokens, layout.length, base.vocabulary_size)
     room = base.context_length - layout.length
     max_tokens = room if settings.max_tokens is None else settings.max_tokens
     if max_tokens > room or (room < 1 and request.num_samples > 0):
@@ -101,8 +108,25 @@ def _check(request: SampleRequest, vocabulary_size: int) -> None:
         raise InvalidRequest(
             f"num_samples is {request.num_samples}; 0 to {MAX_SAMPLES} are served a request."
         )
-    if not 0 <= request.topk_prompt_logprobs <= vocabulary_size:
+    for name, count in (
+        ("topk_prompt_logprobs", request.topk_prompt_logprobs),
+        ("topk_sample_logprobs", request.topk_sample_logprobs),
+        ("prompt_alt_tokens_k", request.prompt_alt_tokens),
+    ):
+        if not 0 <= count <= vocabulary_size:
+            raise InvalidRequest(f"{name} is {count}; the vocabulary has {vocabulary_size} tokens.")
+
+
+def _check_targets(targets: TargetTokens | None, length: int, vocabulary_size: int) -> None:
+    if targets is None:
+        return
+    if targets.positions != length - 1:
         raise InvalidRequest(
-            f"topk_prompt_logprobs is {request.topk_prompt_logprobs}; the vocabulary has "
-            f"{vocabulary_size} tokens."
+            f"target_prompt_logprobs has {targets.positions} rows; the prompt has {length} tokens, "
+            f"images included, so it takes {length - 1}."
+        )
+    if targets.ids.max() >= vocabulary_size:
+        raise InvalidRequest(
+            f"target_prompt_logprobs names the token {targets.ids.max()}; the model has ids 0 to "
+            f"{vocabulary_size - 1}."
         )

@@ -9,11 +9,12 @@ from tinker import types
 
 from visual_r1.engine.futures import Pending
 from visual_r1.engine.requests import InvalidRequest
+from visual_r1.engine.sample_wire import sample_request
 from visual_r1.engine.samplers import SampleJob
 from visual_r1.engine.service import Engine
 from visual_r1.engine.sessions import WeightsKey
 from visual_r1.engine.training_routes import Json
-from visual_r1.engine.wire import sample_request, validated
+from visual_r1.engine.wire import validated
 
 SAMPLES_AT_MOST = 4096
 """Answers to one prompt in one request."""
@@ -25,6 +26,7 @@ def sampling_routes(engine: Engine) -> APIRouter:
     calls = SamplingCalls(engine)
     post = partial(router.add_api_route, methods=["POST"], response_model=None)
     post("/create_sampling_session", calls.create_sampling_session)
+    post("/join_sampling_session", calls.join_sampling_session)
     post("/asample", calls.asample)
     post("/cancel_future", calls.cancel_future)
     router.add_api_route(
@@ -43,6 +45,12 @@ class SamplingCalls:
         """A sampler of the base model or of a checkpoint."""
         sampler = self._engine.open_sampler(validated(types.CreateSamplingSessionRequest, body))
         return {"type": "create_sampling_session", "sampling_session_id": sampler.sampler_id}
+
+    async def join_sampling_session(self, body: Json) -> dict[str, Any]:
+        """A number for a copy of a sampling client, in this process or another."""
+        request = validated(types.JoinSamplingSessionRequest, body)
+        sampler = self._engine.sessions.sampler(request.sampling_session_id)
+        return {"type": "join_sampling_session", "client_counter": next(sampler.clones)}
 
     async def sampler(self, sampler_id: str) -> dict[str, Any]:
         """What a sampler samples from."""
@@ -82,7 +90,7 @@ class SamplingCalls:
             raise InvalidRequest(
                 f"num_samples is {request.num_samples}; it lies between 0 and {SAMPLES_AT_MOST}."
             )
-        job = SampleJob(sample_request(request), future, request.prompt_logprobs_last_n)
+        job = SampleJob(*sample_request(request), future)
         self._engine.queue(self._weights(request)).add(job)
 
     def _weights(self, request: types.SampleRequest) -> WeightsKey:

@@ -1,6 +1,7 @@
 """The engine: its sessions, models and samplers, whatever the way by which requests come in."""
 
 import asyncio
+import logging
 from functools import partial
 from typing import Any
 
@@ -9,18 +10,18 @@ from tinker import types
 from visual_r1.engine.compute import Compute
 from visual_r1.engine.futures import FutureTable
 from visual_r1.engine.naming import CheckpointPath, parse_path
-from visual_r1.engine.records import SessionRecord
+from visual_r1.engine.records import NO_PROJECT, SessionEnd, SessionRecord
 from visual_r1.engine.requests import InvalidRequest
 from visual_r1.engine.samplers import SampleQueue
 from visual_r1.engine.sessions import (
     BaseModelWeights,
     CheckpointWeights,
     ClientSession,
-    EphemeralWeights,
     SamplerSession,
     SessionOver,
     Sessions,
     UnknownId,
+    UnnamedWeights,
     WeightsKey,
     new_session_id,
 )
@@ -28,6 +29,9 @@ from visual_r1.engine.store import Store
 from visual_r1.engine.training import TrainingModel
 from visual_r1.engine.weights_cache import WeightsCache
 from visual_r1.engine.worker import Worker
+from visual_r1.errors import StorageError
+
+log = logging.getLogger("visual_r1.engine")
 
 SWEEP_EVERY_S = 15.0
 
@@ -54,6 +58,7 @@ class Engine:
             created_at=self.store.clock(),
             display_name=body.display_name,
             user_metadata=text_values(body.user_metadata),
+            project_id=body.project_id or NO_PROJECT,
         )
         return self.sessions.create(record, asyncio.get_running_loop().time())
 
@@ -61,25 +66,34 @@ class Engine:
         """Note that a session's client lives. Raises `UnknownId` or `SessionOver`."""
         self.sessions.heartbeat(session_id, asyncio.get_running_loop().time())
 
-    def finish_session(self, session_id: str) -> None:
+    async def finish_session(self, session_id: str, end: SessionEnd) -> None:
         """End a session as its client asks; a second time changes nothing."""
         try:
             session = self.sessions.live(session_id)
         except SessionOver:
             return
-        self.end_session(session, f"the session {session_id} was finished by its client.")
+        await self.end_session(session, end)
 
-    def end_session(self, session: ClientSession, reason: str) -> None:
+    async def end_session(self, session: ClientSession, end: SessionEnd) -> None:
         """Free the weights of a session's models and samplers; checkpoints stay."""
+        session_id = session.record.session_id
+        silent = end.reason == "silent"
+        how = "no heartbeat came for an hour" if silent else "its client finished it"
         for model_id in session.model_ids:
             model = self._models.pop(model_id, None)
             if model is not None:
-                model.end(reason)
+                model.end(f"the session {session_id} is over: {how}.")
         for sampler_id in session.sampler_ids:
             sampler = self.sessions.find_sampler(sampler_id)
-            if sampler is not None and isinstance(sampler.weights, EphemeralWeights):
-                self.worker.call(partial(self.cache.drop_ephemeral, sampler.weights))
-        self.sessions.end(session)
+            if sampler is not None and isinstance(sampler.weights, UnnamedWeights):
+                self.worker.call(partial(self.cache.drop_unnamed, sampler.weights))
+        self.sessions.end(session, end)
+        self.futures.forget_session(session_id, asyncio.get_running_loop().time())
+        try:
+            await asyncio.to_thread(self.store.update_session, session.record)
+        except StorageError as error:
+            # It has ended all the same; a full disk must not keep its client from leaving.
+            log.error("the end of the session %s was not written down: %s", session_id, error)
 
     # -- models ----------------------------------------------------------------------------------
 
@@ -168,11 +182,15 @@ class Engine:
             await asyncio.sleep(SWEEP_EVERY_S)
             now_s = asyncio.get_running_loop().time()
             self.futures.sweep(now_s)
-            for session in self.sessions.silent(now_s):
-                self.end_session(session, "the session ended: no heartbeat came for an hour.")
             for key in [key for key, queue in self._queues.items() if queue.empty]:
                 del self._queues[key]
-            await asyncio.to_thread(self.store.sweep)
+            try:
+                for session in self.sessions.silent(now_s):
+                    await self.end_session(session, SessionEnd("silent"))
+                await asyncio.to_thread(self.store.sweep)
+            except StorageError as error:
+                # The disk may be away for a while; what has expired is not listed in any case.
+                log.error("the engine's folder could not be brought up to date: %s", error)
 
 
 def text_values(metadata: dict[str, Any] | None) -> dict[str, str]:

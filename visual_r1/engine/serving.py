@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from visual_r1.engine.disk import size_text
 from visual_r1.engine.store import Store
 from visual_r1.errors import EngineError
 
@@ -46,6 +47,10 @@ class ServeOptions:
     threads: int
     api_key: str
     has_parent: bool
+    max_disk: int | None = None
+    """Bytes that everything in `home` may take; None is no limit."""
+    by_hand: bool = False
+    """Whether someone sits at the terminal, and is told how to use it."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -107,7 +112,8 @@ class Ending:
 
 def serve(options: ServeOptions, listener: socket.socket, ending: Ending) -> None:
     """Load the model, serve until asked to end. Raises `VisualR1Error` when it cannot start."""
-    store = Store(options.home, patience_s=PREDECESSOR_S if options.has_parent else 0.0)
+    patience_s = PREDECESSOR_S if options.has_parent else 0.0
+    store = Store(options.home, patience_s=patience_s, max_disk=options.max_disk)
     try:
         # Imported here since they bring torch: what can be refused is refused before.
         from transformers.utils import logging as transformers_logging
@@ -157,7 +163,7 @@ async def _serve(
     background = [
         asyncio.create_task(engine.worker.serve()),
         asyncio.create_task(engine.sweep()),
-        asyncio.create_task(_announce(server, options.host, listener)),
+        asyncio.create_task(_announce(server, options, listener)),
     ]
     for task in background:
         task.add_done_callback(partial(_end_with, stop))
@@ -174,9 +180,29 @@ def _end_with(stop: Callable[[], None], task: asyncio.Task[None]) -> None:
         stop()
 
 
-async def _announce(server: "uvicorn.Server", host: str, listener: socket.socket) -> None:
+async def _announce(
+    server: "uvicorn.Server", options: ServeOptions, listener: socket.socket
+) -> None:
     """Say that the engine serves; what prints after this goes to the log."""
     while not server.started:
         await asyncio.sleep(0.005)
-    print(f"engine ready on http://{host}:{listener.getsockname()[1]}", flush=True)
+    url = f"http://{options.host}:{listener.getsockname()[1]}"
+    print(f"engine ready on {url}", flush=True)
+    if options.by_hand:
+        print(_welcome(options, url), flush=True)
     os.dup2(2, 1)
+
+
+def _welcome(options: ServeOptions, url: str) -> str:
+    limit = "" if options.max_disk is None else f", at most {size_text(options.max_disk)} of them"
+    return "\n".join(
+        [
+            f"It serves {options.model}; checkpoints are in {options.home}{limit}.",
+            "Point any Tinker program, and the `tinker` command, at it:",
+            "",
+            f"    export TINKER_BASE_URL={url}",
+            f"    export TINKER_API_KEY={options.api_key}",
+            "",
+            "Ctrl-C ends it; checkpoints stay.",
+        ]
+    )

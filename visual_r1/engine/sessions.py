@@ -1,11 +1,13 @@
 """Client sessions and their samplers, as long as their clients live."""
 
 import uuid
-from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import TypeAlias
 
 from visual_r1.engine.naming import CheckpointPath
-from visual_r1.engine.records import SessionRecord
+from visual_r1.engine.records import SessionEnd, SessionRecord
 from visual_r1.engine.requests import InvalidRequest
 
 SILENT_FOR_GOOD_S = 3600.0
@@ -40,7 +42,15 @@ class EphemeralWeights:
     key: str
 
 
-WeightsKey: TypeAlias = BaseModelWeights | CheckpointWeights | EphemeralWeights
+@dataclass(frozen=True)
+class InflightWeights:
+    """A sampler of what its model published last: later saves of that kind change it."""
+
+    model_id: str
+
+
+UnnamedWeights: TypeAlias = EphemeralWeights | InflightWeights
+WeightsKey: TypeAlias = BaseModelWeights | CheckpointWeights | UnnamedWeights
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,8 @@ class SamplerSession:
     session_id: str
     base_model: str
     weights: WeightsKey
+    clones: Iterator[int] = field(default_factory=lambda: count(1), compare=False)
+    """Numbers for the copies of the client that made it, which has number 0."""
 
     @property
     def model_path(self) -> str | None:
@@ -64,12 +76,13 @@ class ClientSession:
 
     record: SessionRecord
     last_seen_s: float
-    finished: bool = False
     model_ids: list[str] = field(default_factory=list[str])
     sampler_ids: list[str] = field(default_factory=list[str])
 
-
-SessionEnd: TypeAlias = Literal["finished", "silent"]
+    @property
+    def finished(self) -> bool:
+        """Whether it has ended, in whatever way."""
+        return self.record.end is not None
 
 
 class Sessions:
@@ -101,6 +114,10 @@ class Sessions:
         """Every session since the engine started."""
         return list(self._sessions.values())
 
+    def find(self, session_id: str) -> ClientSession | None:
+        """The session of that id since the engine started, also when it has ended."""
+        return self._sessions.get(session_id)
+
     def heartbeat(self, session_id: str, now_s: float) -> None:
         """Note that the client lives. Raises `UnknownId` or `SessionOver`."""
         self.live(session_id).last_seen_s = now_s
@@ -113,9 +130,9 @@ class Sessions:
             if not session.finished and now_s - session.last_seen_s > SILENT_FOR_GOOD_S
         ]
 
-    def end(self, session: ClientSession) -> None:
+    def end(self, session: ClientSession, end: SessionEnd) -> None:
         """Close a session: its samplers are gone."""
-        session.finished = True
+        session.record = replace(session.record, end=end)
         for sampler_id in session.sampler_ids:
             self._samplers.pop(sampler_id, None)
 

@@ -1,14 +1,6 @@
-"""Checkpoints and the records of runs on disk: whole or not at all.
+"""Checkpoints and the records of runs: whole or not at all, within the disk's budget.
 
-    {home}/engine.lock                                   held by the engine that serves it
-    {home}/sessions/{session}/session.json
-    {home}/sessions/{session}/train-{n}/run.json
-    {home}/sessions/{session}/train-{n}/{kind}/{name}/   manifest.json and the checkpoint's files
-    {home}/ephemeral/                                    weights of samplers without a name
-
-A checkpoint is written under a hidden name and renamed when everything in it has reached the disk;
-one that is removed is renamed to a hidden name first. Whatever hidden folder a crash leaves is
-cleared when the engine starts, so a listed checkpoint is always complete.
+Where they lie, and how a crash is survived: see `home`.
 """
 
 import os
@@ -16,15 +8,17 @@ import secrets
 import shutil
 import threading
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from pydantic import ValidationError
 
-from visual_r1.engine.naming import CheckpointKind, CheckpointPath, split_model_id
+from visual_r1.engine.disk import full
+from visual_r1.engine.ephemeral import EphemeralFiles
+from visual_r1.engine.home import MANIFEST, REPLACED, HomeFolder
+from visual_r1.engine.naming import CheckpointPath
 from visual_r1.engine.records import (
     CHECKPOINT_FORMAT,
     RUN_FORMAT,
@@ -37,9 +31,6 @@ from visual_r1.engine.requests import InvalidRequest
 from visual_r1.errors import EngineError, StorageError
 from visual_r1.storage import sync_folder, write_text
 
-MANIFEST = "manifest.json"
-_KINDS: tuple[CheckpointKind, ...] = ("weights", "sampler_weights", "external_weights")
-_REPLACED = ".replaced-"
 _TTL_MAX = 10 * 366 * 24 * 3600
 
 
@@ -65,32 +56,43 @@ def expiry(now: datetime, ttl_seconds: int | None) -> datetime | None:
 
 
 class Store:
-    """The engine's home folder. Safe to use from several threads."""
+    """The engine's home folder. Safe to use from several threads.
+
+    One checkpoint is written at a time, and listings do not wait for it.
+    """
 
     def __init__(
-        self, home: Path, clock: Callable[[], datetime] = now_utc, patience_s: float = 0.0
+        self,
+        home: Path,
+        clock: Callable[[], datetime] = now_utc,
+        patience_s: float = 0.0,
+        max_disk: int | None = None,
     ) -> None:
-        """Lock and read the folder; clear what a crash left half done.
+        """Lock and read the folder; clear what a crash left half done, and what has expired.
 
-        Another engine that holds the folder has `patience_s` to end.
+        Another engine that holds the folder has `patience_s` to end. `max_disk` bounds the bytes
+        of everything in the folder.
         Raises `EngineError` when another engine serves it, `StorageError` when it cannot be used.
         """
-        self.home = home
+        self.home = HomeFolder(home)
         self.clock = clock
-        self.ephemeral = home / "ephemeral"
-        self._sessions_folder = home / "sessions"
+        self.max_disk = max_disk
+        self._writing = threading.RLock()
         self._guard = threading.RLock()
         self._sessions: dict[str, SessionRecord] = {}
         self._runs: dict[str, RunRecord] = {}
         self._checkpoints: dict[CheckpointPath, CheckpointRecord] = {}
         self._closed = False
-        self._lock = FileLock(home / "engine.lock")
+        self._lock = FileLock(self.home.lock)
         try:
-            self._sessions_folder.mkdir(parents=True, exist_ok=True)
+            self.home.sessions.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=patience_s)
-            self._read_all()
-            shutil.rmtree(self.ephemeral, ignore_errors=True)
-            self.ephemeral.mkdir()
+            self.home.mend()
+            self._sessions = {one.session_id: one for one in self.home.read_sessions()}
+            self._runs = {run.model_id: run for run in self.home.read_runs()}
+            self._checkpoints = {one.path: one for one in self.home.read_checkpoints()}
+            shutil.rmtree(self.home.ephemeral, ignore_errors=True)
+            self.home.ephemeral.mkdir()
         except Timeout as error:
             raise EngineError(
                 f"another engine is serving the folder {home}: stop it, or choose another --home."
@@ -100,29 +102,37 @@ class Store:
                 f"the engine's folder {home} cannot be used: {error.strerror or error}. "
                 "Choose another with --home."
             ) from error
+        self.ephemeral = EphemeralFiles(self.home.ephemeral)
+        self.sweep()
 
     def close(self, patience_s: float = 10.0) -> None:
         """Let a write in progress finish (or give it up after `patience_s`), then unlock."""
-        if self._guard.acquire(timeout=patience_s):
+        if self._writing.acquire(timeout=patience_s):
             self._closed = True
-            self._guard.release()
-        shutil.rmtree(self.ephemeral, ignore_errors=True)
+            self._writing.release()
+        shutil.rmtree(self.home.ephemeral, ignore_errors=True)
         self._lock.release()
 
     # -- sessions and runs ---------------------------------------------------------------------
 
-    def add_session(self, record: SessionRecord) -> None:
-        """Write a session down, once. Raises `StorageError`."""
+    def put_session(self, record: SessionRecord) -> None:
+        """Write a session down, or down again. Raises `StorageError`."""
         with self._guard:
-            if record.session_id not in self._sessions:
-                folder = self._sessions_folder / record.session_id
-                write_text(folder / "session.json", SESSION_FORMAT.dump(record))
+            if self._sessions.get(record.session_id) != record:
+                file = self.home.session_file(record.session_id)
+                write_text(file, SESSION_FORMAT.dump(record))
                 self._sessions[record.session_id] = record
+
+    def update_session(self, record: SessionRecord) -> None:
+        """Write it down again, if it ever was: one that made no model leaves nothing behind."""
+        with self._guard:
+            if record.session_id in self._sessions:
+                self.put_session(record)
 
     def add_run(self, record: RunRecord) -> None:
         """Write a training run down. Raises `StorageError`."""
         with self._guard:
-            write_text(self._run_folder(record.model_id) / "run.json", RUN_FORMAT.dump(record))
+            write_text(self.home.run_file(record.model_id), RUN_FORMAT.dump(record))
             self._runs[record.model_id] = record
 
     def sessions(self) -> list[SessionRecord]:
@@ -147,22 +157,25 @@ class Store:
         record: CheckpointRecord,
         write_files: Callable[[Path], None],
         *,
+        size_bytes: int = 0,
         overwrite: bool = False,
     ) -> CheckpointRecord:
         """Write a checkpoint: `write_files(folder)` puts its files there, the manifest comes last.
 
-        Raises `InvalidRequest` when the name is taken and `overwrite` is not set, `StorageError`
-        when the disk refuses; then nothing of it stays.
+        `size_bytes` is about what they will take. Raises `InvalidRequest` when the name is taken
+        and `overwrite` is not set, `StorageError` when the disk or its budget is full; then nothing
+        of it stays.
         """
         folder = self.folder(record.path)
         hidden = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
-        with self._guard, _told_as_storage_error(folder):
+        with self._writing, _told_as_storage_error(folder):
             self._refuse_when_closed()
             if not overwrite and self._find(record.path) is not None:
                 raise InvalidRequest(
                     f"{record.path} exists already: choose another name"
                     + (" or pass overwrite=True." if record.path.kind == "weights" else ".")
                 )
+            self.make_room(size_bytes)
             try:
                 hidden.mkdir(parents=True)
                 write_files(hidden)
@@ -170,22 +183,39 @@ class Store:
                 finished = replace(record, files=sizes)
                 write_text(hidden / MANIFEST, CHECKPOINT_FORMAT.dump(finished))
                 sync_folder(hidden)
-                self._put_in_place(hidden, folder)
+                with self._guard:
+                    self._put_in_place(hidden, folder)
+                    self._checkpoints[record.path] = finished
             finally:
                 shutil.rmtree(hidden, ignore_errors=True)
-            self._checkpoints[record.path] = finished
             return finished
+
+    def make_room(self, size_bytes: int) -> None:
+        """See that so many bytes fit into the budget.
+
+        What has expired goes first, then weights of samplers without a name that nobody uses.
+        Checkpoints that were promised to stay, for ever or until a time, are never deleted: raises
+        `StorageError` with what its owner can delete.
+        """
+        if self.max_disk is None:
+            return
+        self.sweep()
+        missing = self.home.used_bytes() + size_bytes - self.max_disk
+        if missing > 0:
+            self.ephemeral.free(missing)
+            used = self.home.used_bytes()
+            if used + size_bytes > self.max_disk:
+                raise full(self.max_disk, used, size_bytes, self.checkpoints())
 
     def find(self, path: CheckpointPath) -> CheckpointRecord:
         """The checkpoint at `path`. Raises `CheckpointNotFound`, also when it has expired."""
-        with self._guard:
-            record = self._find(path)
-            if record is None:
-                raise CheckpointNotFound(
-                    f"there is no checkpoint {path} here: it was never finished, was deleted, "
-                    "or its time to live is over."
-                )
-            return record
+        record = self._find(path)
+        if record is None:
+            raise CheckpointNotFound(
+                f"there is no checkpoint {path} here: it was never finished, was deleted, "
+                "or its time to live is over."
+            )
+        return record
 
     def checkpoints(self, model_id: str | None = None) -> list[CheckpointRecord]:
         """The checkpoints of one run, or of all, newest first; expired ones are not among them."""
@@ -196,7 +226,24 @@ class Store:
                 for record in self._checkpoints.values()
                 if not record.expired(now) and model_id in (None, record.path.model_id)
             ]
-            return sorted(found, key=lambda record: record.created_at, reverse=True)
+        return sorted(found, key=lambda record: record.created_at, reverse=True)
+
+    def copy(self, source: CheckpointPath, record: CheckpointRecord) -> CheckpointRecord:
+        """Make `record` a checkpoint of the files of another; where the disk can, they are shared.
+
+        Raises `CheckpointNotFound`, `StorageError`.
+        """
+        names = self.find(source).files
+        folder = self.folder(source)
+
+        def link(target: Path) -> None:
+            for name in names:
+                try:
+                    os.link(folder / name, target / name)
+                except OSError:
+                    shutil.copyfile(folder / name, target / name)
+
+        return self.write(record, link)
 
     def set_ttl(self, path: CheckpointPath, ttl_seconds: int | None) -> None:
         """Let the checkpoint end `ttl_seconds` from now, or never."""
@@ -210,24 +257,28 @@ class Store:
         """Remove a checkpoint. Raises `CheckpointNotFound`."""
         with self._guard:
             self.find(path)
-            self._remove(path)
+            hidden = self._take_away(path)
+        shutil.rmtree(hidden, ignore_errors=True)
 
     def sweep(self) -> None:
         """Remove from disk every checkpoint whose time to live is over."""
         with self._guard:
             now = self.clock()
-            for path in [p for p, record in self._checkpoints.items() if record.expired(now)]:
-                self._remove(path)
+            over = [path for path, record in self._checkpoints.items() if record.expired(now)]
+            hidden = [self._take_away(path) for path in over]
+        for folder in hidden:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def folder(self, path: CheckpointPath) -> Path:
         """Where the files of a checkpoint lie."""
-        return self._run_folder(path.model_id) / path.kind / path.name
+        return self.home.checkpoint_folder(path)
 
     # -- inside --------------------------------------------------------------------------------
 
     def _find(self, path: CheckpointPath) -> CheckpointRecord | None:
-        record = self._checkpoints.get(path)
-        return None if record is None or record.expired(self.clock()) else record
+        with self._guard:
+            record = self._checkpoints.get(path)
+            return None if record is None or record.expired(self.clock()) else record
 
     def _rewrite(self, path: CheckpointPath, **changes: object) -> None:
         with self._guard:
@@ -235,18 +286,21 @@ class Store:
             write_text(self.folder(path) / MANIFEST, CHECKPOINT_FORMAT.dump(changed))
             self._checkpoints[path] = changed
 
-    def _remove(self, path: CheckpointPath) -> None:
+    def _take_away(self, path: CheckpointPath) -> Path:
+        """Let the checkpoint disappear from its place; returns the hidden folder to be removed."""
         folder = self.folder(path)
         hidden = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.gone")
-        del self._checkpoints[path]
         with _told_as_storage_error(folder):
-            folder.rename(hidden)
-            sync_folder(folder.parent)
-        shutil.rmtree(hidden, ignore_errors=True)
+            # Someone may have removed the folder by hand: then it is gone as well.
+            with suppress(FileNotFoundError):
+                folder.rename(hidden)
+                sync_folder(folder.parent)
+            del self._checkpoints[path]
+        return hidden
 
     def _put_in_place(self, hidden: Path, folder: Path) -> None:
         """Rename `hidden` to `folder`; one that was there is set aside until that is done."""
-        aside = folder.with_name(f"{_REPLACED}{folder.name}")
+        aside = folder.with_name(f"{REPLACED}{folder.name}")
         if folder.exists():
             folder.rename(aside)
         hidden.rename(folder)
@@ -257,55 +311,6 @@ class Store:
     def _refuse_when_closed(self) -> None:
         if self._closed:
             raise EngineError("the engine is stopping; this checkpoint was not written.")
-
-    def _run_folder(self, model_id: str) -> Path:
-        session_id, number = split_model_id(model_id)
-        return self._sessions_folder / session_id / f"train-{number}"
-
-    def _read_all(self) -> None:
-        for file in self._sessions_folder.glob("*/session.json"):
-            with _skipped_when_damaged():
-                session = SESSION_FORMAT.load(file.read_bytes())
-                self._sessions[session.session_id] = session
-        for file in self._sessions_folder.glob("*/train-*/run.json"):
-            with _skipped_when_damaged():
-                run = RUN_FORMAT.load(file.read_bytes())
-                self._runs[run.model_id] = run
-        for kind in _KINDS:
-            for kind_folder in self._sessions_folder.glob(f"*/train-*/{kind}"):
-                _clear_hidden(kind_folder)
-                self._read_checkpoints(kind_folder)
-
-    def _read_checkpoints(self, kind_folder: Path) -> None:
-        for manifest in kind_folder.glob(f"*/{MANIFEST}"):
-            with _skipped_when_damaged():
-                record = CHECKPOINT_FORMAT.load(manifest.read_bytes())
-                folder = manifest.parent
-                whole = all(
-                    (folder / name).is_file() and (folder / name).stat().st_size == size
-                    for name, size in record.files.items()
-                )
-                if whole and self.folder(record.path) == folder:
-                    self._checkpoints[record.path] = record
-
-
-def _clear_hidden(kind_folder: Path) -> None:
-    """Finish or undo what a crash interrupted in the folder of one kind of checkpoint."""
-    for hidden in kind_folder.glob(".*"):
-        target = kind_folder / hidden.name.removeprefix(_REPLACED)
-        if hidden.name.startswith(_REPLACED) and not target.exists():
-            hidden.rename(target)
-        else:
-            shutil.rmtree(hidden, ignore_errors=True)
-
-
-@contextmanager
-def _skipped_when_damaged() -> Generator[None]:
-    """A record that cannot be read is left alone on disk and not listed."""
-    try:
-        yield
-    except (ValidationError, InvalidRequest, OSError):
-        return
 
 
 @contextmanager

@@ -11,6 +11,11 @@ from safetensors import SafetensorError
 from visual_r1.errors import StorageError
 
 
+def size_of(tensors: Mapping[str, torch.Tensor]) -> int:
+    """About the bytes of a file of these tensors."""
+    return sum(tensor.nbytes for tensor in tensors.values())
+
+
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write `tensors` to `path` and flush them to disk. Raises `StorageError` when it fails."""
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}

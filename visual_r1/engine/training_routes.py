@@ -15,7 +15,12 @@ from visual_r1.engine.naming import model_id_of
 from visual_r1.engine.ordering import OperationKind
 from visual_r1.engine.requests import InvalidRequest
 from visual_r1.engine.service import Engine
-from visual_r1.engine.sessions import EphemeralWeights, sampler_id_of
+from visual_r1.engine.sessions import (
+    EphemeralWeights,
+    InflightWeights,
+    UnnamedWeights,
+    sampler_id_of,
+)
 from visual_r1.engine.training import TrainingModel
 from visual_r1.engine.wire import parse_forward_backward, validated
 
@@ -146,14 +151,16 @@ class TrainingCalls:
             raise InvalidRequest("give a path, or a sampling_session_seq_id for a sampler.")
         session_id = model.model_id.split(":")[0]
         session = self._engine.sessions.live(session_id)
-        key = EphemeralWeights(uuid.uuid4().hex)
+        key: UnnamedWeights = EphemeralWeights(uuid.uuid4().hex)
+        if request.kind == "inflight":
+            key = InflightWeights(model.model_id)
         sampler_id = sampler_id_of(session_id, request.sampling_session_seq_id)
         if self._engine.sessions.find_sampler(sampler_id) is not None:
             raise InvalidRequest(f"the sampler {sampler_id} exists already.")
         sampler = self._engine.sessions.add_sampler(
             session, request.sampling_session_seq_id, self._engine.compute.model_name, key
         )
-        return partial(model_calls.save_ephemeral, self._engine, model, key, sampler.sampler_id)
+        return partial(model_calls.save_unnamed, self._engine, model, key, sampler.sampler_id)
 
     def _numbered(
         self,

@@ -1,19 +1,20 @@
 """Sampler weights: in memory while they are used, on disk for the rest. For the worker thread."""
 
+import uuid
 from collections import OrderedDict
 from collections.abc import Callable
-from pathlib import Path
 
 from visual_r1.engine.compute import Compute, FrozenWeights
 from visual_r1.engine.requests import InvalidRequest, LoraSpec
 from visual_r1.engine.sessions import (
     BaseModelWeights,
     CheckpointWeights,
-    EphemeralWeights,
+    UnnamedWeights,
     WeightsKey,
 )
 from visual_r1.engine.store import Store
-from visual_r1.engine.tensor_files import read_tensors, write_tensors
+from visual_r1.engine.tensor_files import read_tensors, size_of, write_tensors
+from visual_r1.errors import StorageError
 
 STATE_FILE = "state.safetensors"
 
@@ -28,19 +29,33 @@ class WeightsCache:
         self._compute = compute
         self._store = store
         self._frozen: OrderedDict[WeightsKey, FrozenWeights] = OrderedDict()
-        self._ephemeral: dict[EphemeralWeights, LoraSpec] = {}
+        self._unnamed: dict[UnnamedWeights, tuple[str, LoraSpec]] = {}
 
-    def add_ephemeral(self, key: EphemeralWeights, frozen: FrozenWeights) -> None:
-        """Keep weights that have no name. Raises `StorageError` when the disk refuses them."""
-        write_tensors(self._file(key), self._compute.frozen_tensors(frozen))
-        self._ephemeral[key] = frozen.spec
+    def add_unnamed(self, key: UnnamedWeights, frozen: FrozenWeights) -> None:
+        """Keep weights that have no name, in place of any of that key.
+
+        Raises `StorageError` when the disk or its budget is full.
+        """
+        name = uuid.uuid4().hex
+        tensors = self._compute.frozen_tensors(frozen)
+        self._store.make_room(size_of(tensors))
+        file = self._store.ephemeral.file(name)
+        try:
+            write_tensors(file, tensors)
+        except StorageError:
+            file.unlink(missing_ok=True)
+            raise
+        self._store.ephemeral.add(name)
+        self.drop_unnamed(key)
+        self._unnamed[key] = (name, frozen.spec)
         self._keep(key, frozen)
 
-    def drop_ephemeral(self, key: EphemeralWeights) -> None:
+    def drop_unnamed(self, key: UnnamedWeights) -> None:
         """Forget weights that have no name."""
-        self._ephemeral.pop(key, None)
+        name, _ = self._unnamed.pop(key, (None, None))
         self._frozen.pop(key, None)
-        self._file(key).unlink(missing_ok=True)
+        if name is not None:
+            self._store.ephemeral.drop(name)
 
     def get(self, key: WeightsKey) -> FrozenWeights | None:
         """The weights to sample with; None is the base model.
@@ -55,12 +70,13 @@ class WeightsCache:
         self._frozen.move_to_end(key)
         return self._frozen[key]
 
-    def _loader(self, key: CheckpointWeights | EphemeralWeights) -> Callable[[], FrozenWeights]:
-        if isinstance(key, EphemeralWeights):
-            spec = self._ephemeral.get(key)
-            if spec is None:
-                raise InvalidRequest(f"the weights of the sampler {key.key} are gone.")
-            file = self._file(key)
+    def _loader(self, key: CheckpointWeights | UnnamedWeights) -> Callable[[], FrozenWeights]:
+        if not isinstance(key, CheckpointWeights):
+            if key not in self._unnamed:
+                raise InvalidRequest("the weights of this sampler are gone: its session is over.")
+            name, spec = self._unnamed[key]
+            self._store.ephemeral.use(name)
+            file = self._store.ephemeral.file(name)
         else:
             record = self._store.find(key.path)
             if record.created_at.isoformat() != key.version:
@@ -74,6 +90,3 @@ class WeightsCache:
         self._frozen[key] = frozen
         while len(self._frozen) > KEPT_IN_MEMORY:
             self._frozen.popitem(last=False)
-
-    def _file(self, key: EphemeralWeights) -> Path:
-        return self._store.ephemeral / f"{key.key}.safetensors"

@@ -1,6 +1,5 @@
-"""Between Tinker's wire format (protobuf and JSON, as SDK 0.38 speaks it) and the compute side."""
+"""Between Tinker's wire format (SDK 0.38) and the compute side: training; and see `sample_wire`."""
 
-from collections.abc import Iterable
 from itertools import groupby
 from typing import Any, TypeVar
 
@@ -18,12 +17,7 @@ from visual_r1.engine.requests import (
     ImagePart,
     InvalidRequest,
     LoraSpec,
-    Prompt,
-    SampleOutput,
-    SampleRequest,
-    SamplingSettings,
     TextPart,
-    TopkRow,
 )
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -33,8 +27,6 @@ _DTYPES: dict[int, np.dtype[Any]] = {
     pb.DTYPE_INT64: np.dtype(np.int64),
     pb.DTYPE_INT32: np.dtype(np.int32),
 }
-_STOP_REASONS = {"stop": pb.STOP_REASON_STOP, "length": pb.STOP_REASON_LENGTH}
-_NO_LOGPROB = -99999.0
 
 
 # -- requests ------------------------------------------------------------------------------------
@@ -113,11 +105,12 @@ def _part(chunk: pb.Chunk) -> TextPart | ImagePart:
         if image.HasField("override_dimensions"):
             raise InvalidRequest("override_dimensions of an image is not served here; resize it.")
         expected = image.expected_tokens if image.HasField("expected_tokens") else None
-        return _image(image.data, image.format, expected)
+        return image_part(image.data, image.format, expected)
     raise InvalidRequest(f"chunks of the kind {which} are not served here, only text and images.")
 
 
-def _image(data: bytes, image_format: str, expected_tokens: int | None) -> ImagePart:
+def image_part(data: bytes, image_format: str, expected_tokens: int | None) -> ImagePart:
+    """An image as it came. Raises `InvalidRequest` on a format that is not served."""
     if image_format not in ("png", "jpeg"):
         raise InvalidRequest(f"the image format {image_format!r} is not served: send png or jpeg.")
     return ImagePart(data, expected_tokens)
@@ -168,73 +161,6 @@ def _dense(name: str, tensor: pb.Tensor, dtype: np.dtype[Any]) -> np.ndarray:
     dense = np.zeros(shape, dtype=dtype)
     dense[np.repeat(np.arange(shape[0]), counts), columns] = values
     return dense
-
-
-def prompt_of(model_input: types.ModelInput) -> Prompt:
-    """A prompt from JSON. Raises `InvalidRequest` on chunks that are not served."""
-    parts: list[TextPart | ImagePart] = []
-    for chunk in model_input.chunks:
-        if isinstance(chunk, types.EncodedTextChunk):
-            parts.append(TextPart(tuple(chunk.tokens)))
-        elif isinstance(chunk, types.ImageChunk):
-            parts.append(_image(chunk.data, chunk.format, chunk.expected_tokens))
-        else:
-            raise InvalidRequest(
-                f"chunks of the kind {chunk.type} are not served here, only text and images."
-            )
-    return tuple(parts)
-
-
-def sample_request(body: types.SampleRequest) -> SampleRequest:
-    """What to compute for an `asample`. Raises `InvalidRequest` on what is not served.
-
-    `stop` None ends at the model's own end tokens, an empty list at nothing; stop strings and stop
-    tokens end an answer besides those.
-    """
-    _refuse_unserved(body)
-    params = body.sampling_params
-    stop_tokens, stop_strings = _stops(params.stop)
-    return SampleRequest(
-        prompt=prompt_of(body.prompt),
-        settings=SamplingSettings(
-            max_tokens=params.max_tokens,
-            temperature=params.temperature,
-            top_p=params.top_p,
-            top_k=params.top_k,
-            seed=params.seed,
-            stop_tokens=stop_tokens,
-            stop_strings=stop_strings,
-            stop_at_eos=params.stop is None or bool(params.stop),
-        ),
-        num_samples=body.num_samples,
-        prompt_logprobs=bool(body.prompt_logprobs),
-        topk_prompt_logprobs=body.topk_prompt_logprobs,
-    )
-
-
-def _refuse_unserved(body: types.SampleRequest) -> None:
-    asked = {
-        "topk_sample_logprobs": body.topk_sample_logprobs > 0,
-        "target_prompt_logprobs": body.target_prompt_logprobs is not None,
-        "prompt_alt_tokens_k": body.prompt_alt_tokens_k > 0,
-        "record_stability_info": bool(body.record_stability_info),
-    }
-    if body.prompt_logprobs_last_n is not None and body.prompt_logprobs_last_n < 1:
-        raise InvalidRequest(f"prompt_logprobs_last_n is {body.prompt_logprobs_last_n}, not >= 1.")
-    for name, wanted in asked.items():
-        if wanted:
-            raise InvalidRequest(f"{name} is not served by the embedded engine; leave it out.")
-
-
-def _stops(stop: str | Iterable[str | int] | None) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    items = [] if stop is None else [stop] if isinstance(stop, str) else list(stop)
-    strings = tuple(item for item in items if isinstance(item, str))
-    tokens = tuple(item for item in items if isinstance(item, int))
-    if strings and tokens:
-        raise InvalidRequest("stop mixes texts and token ids: give one kind.")
-    if stop == "" or "" in strings:
-        raise InvalidRequest("an empty stop string would end every answer before it starts.")
-    return tokens, strings
 
 
 def lora_spec(config: types.LoraConfig | None) -> LoraSpec:
@@ -289,44 +215,3 @@ def encode_forward(output: ForwardOutput) -> bytes:
         field.dtype = pb.DTYPE_FLOAT32
         field.trailing_shape.extend(trailing)
     return message.SerializeToString()
-
-
-def encode_sample(output: SampleOutput, last_n: int | None = None) -> bytes:
-    """A `SampleResponse`; with `last_n` the prompt is scored on its last n tokens only."""
-    message = pb.SampleResponse()
-    for sequence in output.sequences:
-        message.sequences.add(
-            stop_reason=_STOP_REASONS[sequence.stop_reason],
-            tokens=np.asarray(sequence.tokens, dtype=np.int32).tobytes(),
-            logprobs=np.asarray(sequence.logprobs, dtype=np.float32).tobytes(),
-        )
-    if output.prompt_logprobs is not None:
-        scores = [np.nan if value is None else value for value in output.prompt_logprobs]
-        _blank(scores, last_n, np.nan)
-        message.prompt_logprobs = np.asarray(scores, dtype=np.float32).tobytes()
-    if output.topk_prompt_logprobs is not None:
-        rows: list[TopkRow | None] = list(output.topk_prompt_logprobs)
-        _blank(rows, last_n, None)
-        message.topk_prompt_logprobs.CopyFrom(_topk(rows))
-    return message.SerializeToString()
-
-
-def _blank(rows: list[Any], last_n: int | None, nothing: object) -> None:
-    if last_n is not None:
-        skipped = max(0, len(rows) - last_n)
-        rows[:skipped] = [nothing] * skipped
-
-
-def _topk(rows: Iterable[TopkRow | None]) -> pb.TopkLogprobs:
-    """Dense [N, k] matrices; cells without a token hold id 0 and log-probability -99999."""
-    filled = [row or () for row in rows]
-    width = max((len(row) for row in filled), default=0)
-    ids = np.zeros((len(filled), width), dtype=np.int32)
-    logprobs = np.full((len(filled), width), _NO_LOGPROB, dtype=np.float32)
-    for position, row in enumerate(filled):
-        for rank, (token, logprob) in enumerate(row):
-            ids[position, rank] = token
-            logprobs[position, rank] = logprob
-    return pb.TopkLogprobs(
-        token_ids=ids.tobytes(), logprobs=logprobs.tobytes(), k=width, length=len(filled)
-    )

@@ -53,14 +53,14 @@ def text(content: str):
 
 def reopened(store: Store, clock: Clock) -> Store:
     store.close()
-    return Store(store.home, clock)
+    return Store(store.home.path, clock)
 
 
 def test_everything_is_there_after_a_restart(home: Path, clock: Clock) -> None:
     store = Store(home, clock)
     run = RunRecord(MODEL_ID, "base", LoraSpec(rank=4), clock.now, {"a": "b"})
     session = SessionRecord("0123456789abcdef", clock.now, "name")
-    store.add_session(session)
+    store.put_session(session)
     store.add_run(run)
     written = store.write(record(clock, ttl=60), text("whole"))
     again = reopened(store, clock)

@@ -1,6 +1,5 @@
 """The wire format against the SDK's own reader and writer."""
 
-import base64
 from typing import Any
 
 import numpy as np
@@ -14,19 +13,15 @@ from visual_r1.engine.requests import (
     ForwardOutput,
     ImagePart,
     InvalidRequest,
-    SampledSequence,
-    SampleOutput,
     TextPart,
 )
 from visual_r1.engine.wire import (
     adam_settings,
     data_of,
     encode_forward,
-    encode_sample,
     lora_spec,
     loss_config,
     parse_forward_backward,
-    sample_request,
     validated,
 )
 
@@ -139,85 +134,6 @@ def test_forward_outputs_of_several_widths_reach_the_client_in_order() -> None:
     read = [datum["logprobs"].to_numpy() for datum in output.loss_fn_outputs]
     for expected, got in zip(arrays, read, strict=True):
         np.testing.assert_array_equal(expected, got)
-
-
-def test_samples_reach_the_client() -> None:
-    output = SampleOutput(
-        sequences=(
-            SampledSequence((5, 6), (-0.5, -1.5), "stop"),
-            SampledSequence((7,), (-2.0,), "length"),
-        ),
-        prompt_logprobs=(None, -1.0, -2.0),
-        topk_prompt_logprobs=(None, ((3, -0.1), (4, -0.2)), ((8, -0.3),)),
-    )
-    read = deserialize_proto_response(encode_sample(output), types.SampleResponse)
-    assert isinstance(read, types.SampleResponse)
-    assert [(s.tokens, s.logprobs, s.stop_reason) for s in read.sequences] == [
-        ([5, 6], [-0.5, -1.5], "stop"),
-        ([7], [-2.0], "length"),
-    ]
-    assert read.prompt_logprobs == [None, -1.0, -2.0]
-    topk = read.topk_prompt_logprobs
-    assert topk is not None and topk[0] is None
-    assert [[token for token, _ in row or []] for row in topk[1:]] == [[3, 4], [8]]
-    last = deserialize_proto_response(encode_sample(output, last_n=1), types.SampleResponse)
-    assert isinstance(last, types.SampleResponse)
-    assert last.prompt_logprobs == [None, None, -2.0]
-    assert last.topk_prompt_logprobs is not None and last.topk_prompt_logprobs[:2] == [None, None]
-
-
-def asample(**changes: Any) -> types.SampleRequest:
-    picture = {"type": "image", "format": "png", "data": base64.b64encode(b"png").decode()}
-    body: dict[str, Any] = {
-        "prompt": {"chunks": [{"type": "encoded_text", "tokens": [1, 2]}, picture]},
-        "sampling_params": {"max_tokens": 5},
-    }
-    return validated(types.SampleRequest, body | changes)
-
-
-def test_a_sample_request_is_read() -> None:
-    request = sample_request(asample(num_samples=3, prompt_logprobs=True))
-    assert request.prompt == (TextPart((1, 2)), ImagePart(b"png", None))
-    assert request.num_samples == 3 and request.prompt_logprobs
-    assert request.settings.max_tokens == 5 and request.settings.temperature == 1
-
-
-@pytest.mark.parametrize(
-    ("stop", "tokens", "strings", "at_eos"),
-    [
-        (None, (), (), True),
-        ([], (), (), False),
-        ("end", (), ("end",), True),
-        (["a", "b"], (), ("a", "b"), True),
-        ([7, 8], (7, 8), (), True),
-    ],
-)
-def test_what_ends_an_answer(
-    stop: Any, tokens: tuple[int, ...], strings: tuple[str, ...], at_eos: bool
-) -> None:
-    settings = sample_request(asample(sampling_params={"stop": stop})).settings
-    assert (settings.stop_tokens, settings.stop_strings) == (tokens, strings)
-    assert settings.stop_at_eos is at_eos and settings.max_tokens is None
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"sampling_params": {"stop": ""}},
-        {"sampling_params": {"stop": ["a", ""]}},
-        {"topk_sample_logprobs": 1},
-        {"prompt_alt_tokens_k": 1},
-        {"record_stability_info": True},
-        {"prompt_logprobs_last_n": 0},
-        {"prompt": {"chunks": [{"type": "image", "format": "png", "data": "a"}]}},
-        {"prompt": {"chunks": [{"type": "image_asset_pointer", "format": "png", "location": "x"}]}},
-        {"prompt": "text"},
-        {"unknown_field": 1},
-    ],
-)
-def test_sample_requests_that_are_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(InvalidRequest):
-        sample_request(asample(**changes))
 
 
 def test_optimizers_and_adapters() -> None:

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from visual_r1.engine.futures import FutureTable, json_reply
+from visual_r1.engine.futures import FutureTable, Reply, json_reply
 from visual_r1.engine.outcomes import failure_of
 from visual_r1.engine.requests import InvalidRequest
 from visual_r1.engine.worker import Work, Worker
@@ -79,6 +79,44 @@ def test_a_future_waits_is_settled_once_and_is_forgotten() -> None:
         table.sweep(asyncio.get_running_loop().time() + 10_000)
         with pytest.raises(KeyError):
             await table.wait("id", 30)
+
+    asyncio.run(play())
+
+
+def test_fetched_results_are_bounded_by_bytes_but_can_be_fetched_again_for_a_minute() -> None:
+    async def play() -> None:
+        table = FutureTable(fetched_bytes=250)
+        for name in ("a", "b", "c", "unfetched"):
+            table.open(name)[0].settle(Reply(bytes(100)))
+        for name in ("a", "b", "c", "a"):
+            assert await table.wait(name, 1)
+        now = asyncio.get_running_loop().time()
+        table.sweep(now + 50)
+        assert all(table.get(name) for name in ("a", "b", "c", "unfetched"))
+        table.sweep(now + 70)
+        # The one that was fetched first went; "a" was fetched again after it.
+        assert [name for name in ("a", "b", "c", "unfetched") if table.get(name)] == [
+            *("a", "c", "unfetched"),
+        ]
+        table.sweep(now + 700)
+        assert table.get("a") is None and table.get("unfetched")
+        table.sweep(now + 4000)
+        assert table.get("unfetched") is None
+
+    asyncio.run(play())
+
+
+def test_the_results_of_a_finished_session_go_soon() -> None:
+    async def play() -> None:
+        table = FutureTable()
+        for name in ("one:train:0:1", "two:train:0:1"):
+            table.open(name)[0].settle(Reply(b"x"))
+        now = asyncio.get_running_loop().time()
+        table.forget_session("one", now)
+        table.sweep(now + 50)
+        assert table.get("one:train:0:1")
+        table.sweep(now + 70)
+        assert table.get("one:train:0:1") is None and table.get("two:train:0:1")
 
     asyncio.run(play())
 

@@ -1,0 +1,87 @@
+"""`visual-r1 engine`: served by hand to any program on the machine."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from protocol_client import MODEL
+
+ENGINE = "import sys; from flows.console import main; sys.exit(main(['engine', *sys.argv[1:]]))"
+
+# All that another program needs: the SDK, and the two variables.
+LOOP = """
+import tinker
+from tinker import types
+service = tinker.ServiceClient()
+model = service.get_server_capabilities().supported_models[0].model_name
+training = service.create_lora_training_client(model, rank=4).result()
+sampler = training.save_weights_and_get_sampling_client().result()
+prompt = types.ModelInput.from_ints(training.get_tokenizer().encode("2 + 3 ="))
+for sequence in sampler.sample(prompt, 2, types.SamplingParams(max_tokens=4)).result().sequences:
+    tokens, lead = prompt.to_ints() + sequence.tokens, prompt.length - 1
+    datum = types.Datum(types.ModelInput.from_ints(tokens[:-1]), {
+        "target_tokens": tokens[1:],
+        "logprobs": [0.0] * lead + sequence.logprobs,
+        "advantages": [0.0] * lead + [1.0] * len(sequence.tokens)})
+    training.forward_backward([datum], "importance_sampling")
+    training.optim_step(types.AdamParams(learning_rate=1e-4)).result()
+print(training.save_state("done").result().path)
+service.close("success").result()
+"""
+
+
+def test_it_says_how_to_use_it_and_another_program_does(tmp_path: Path) -> None:
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("TINKER_", "VISUAL_R1_ENGINE_"))
+    }
+    command = [sys.executable, "-c", ENGINE, "--home", str(home), "--threads", "1"]
+    engine = subprocess.Popen(
+        [*command, "--device", "cpu", "--max-disk", "1GB"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert engine.stdout is not None and engine.stderr is not None
+    try:
+        said = ""
+        while "Ctrl-C" not in said:
+            line = engine.stdout.readline()
+            assert line, engine.stderr.read()
+            said += line
+        assert MODEL in said and str(home) in said and "1.0 GB" in said
+        exported = dict(re.findall(r"export (\w+)=(\S+)", said))
+        assert exported.keys() == {"TINKER_BASE_URL", "TINKER_API_KEY"}
+        # No package but the SDK's own is imported: not even this repository is on the path.
+        outside = {name: value for name, value in environment.items() if name != "PYTHONPATH"}
+        done = subprocess.run(
+            [sys.executable, "-c", LOOP],
+            cwd=elsewhere,
+            env=outside | exported | {"TINKER_TELEMETRY": "0"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert re.fullmatch(r"tinker://\w+:train:0/weights/done\n", done.stdout)
+        taken = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert taken.returncode == 1 and taken.stderr.startswith("visual-r1 engine: another engine")
+        engine.send_signal(signal.SIGINT)
+        assert engine.wait(timeout=60) == 0
+        assert "Traceback" not in engine.stderr.read()
+        assert list(home.glob("sessions/*/train-0/weights/done"))
+    finally:
+        engine.kill()
+        engine.wait()
+        engine.stdout.close()
+        engine.stderr.close()
