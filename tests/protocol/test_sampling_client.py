@@ -100,9 +100,9 @@ def test_images_without_a_count_with_the_right_and_with_a_wrong_one(
         sampler.sample(image_prompt(picture=png()[:200]), 1, params()).result(timeout=60)
 
 
-def test_what_is_not_served_fails_with_its_name(sampler: tinker.SamplingClient) -> None:
+def test_what_cannot_be_served_fails_with_its_name(sampler: tinker.SamplingClient) -> None:
     with pytest.raises(tinker.RequestFailedError, match="topk_sample_logprobs"):
-        sampler.sample(PROMPT, 1, params(), topk_sample_logprobs=2).result(timeout=60)
+        sampler.sample(PROMPT, 1, params(), topk_sample_logprobs=10**6).result(timeout=60)
     with pytest.raises(tinker.RequestFailedError, match="num_samples"):
         sampler.sample(PROMPT, 100_000, params()).result(timeout=60)
 
