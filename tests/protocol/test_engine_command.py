@@ -11,26 +11,13 @@ from protocol_client import MODEL
 
 ENGINE = "import sys; from flows.console import main; sys.exit(main(['engine', *sys.argv[1:]]))"
 
-# All that another program needs: the SDK, and the two variables.
-LOOP = """
-import tinker
-from tinker import types
-service = tinker.ServiceClient()
-model = service.get_server_capabilities().supported_models[0].model_name
-training = service.create_lora_training_client(model, rank=4).result()
-sampler = training.save_weights_and_get_sampling_client().result()
-prompt = types.ModelInput.from_ints(training.get_tokenizer().encode("2 + 3 ="))
-for sequence in sampler.sample(prompt, 2, types.SamplingParams(max_tokens=4)).result().sequences:
-    tokens, lead = prompt.to_ints() + sequence.tokens, prompt.length - 1
-    datum = types.Datum(types.ModelInput.from_ints(tokens[:-1]), {
-        "target_tokens": tokens[1:],
-        "logprobs": [0.0] * lead + sequence.logprobs,
-        "advantages": [0.0] * lead + [1.0] * len(sequence.tokens)})
-    training.forward_backward([datum], "importance_sampling")
-    training.optim_step(types.AdamParams(learning_rate=1e-4)).result()
-print(training.save_state("done").result().path)
-service.close("success").result()
-"""
+DOCS = Path(__file__).parents[2] / "docs" / "engine.md"
+
+
+def program() -> str:
+    """The program in the docs: all that it needs are the SDK and the two variables."""
+    (found,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    return found
 
 
 def test_it_says_how_to_use_it_and_another_program_does(tmp_path: Path) -> None:
@@ -62,7 +49,7 @@ def test_it_says_how_to_use_it_and_another_program_does(tmp_path: Path) -> None:
         # No package but the SDK's own is imported: not even this repository is on the path.
         outside = {name: value for name, value in environment.items() if name != "PYTHONPATH"}
         done = subprocess.run(
-            [sys.executable, "-c", LOOP],
+            [sys.executable, "-c", program()],
             cwd=elsewhere,
             env=outside | exported | {"TINKER_TELEMETRY": "0"},
             capture_output=True,
