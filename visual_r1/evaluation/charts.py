@@ -68,14 +68,11 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 def draw(curve: Curve, ident: str) -> Markup:
     """The chart of `curve`; `ident` makes its element ids unique in the page."""
     xs = [x for x, _ in curve.points] + [marker.x for marker in curve.markers]
-    x_ticks = [x for x in ticks(0, max([*xs, 1]), 6) if x == int(x)]
     y_ticks = ticks(*(curve.y_range or _range_of(curve)))
-    place = _Placing(max([*xs, 1]), y_ticks[0], y_ticks[-1])
+    place = Placing(max([*xs, 1]), y_ticks[0], y_ticks[-1])
     body = Markup("").join(
         [
-            *(_y_tick(y, place, curve.show) for y in y_ticks),
-            *(_x_tick(x, place) for x in x_ticks if x <= place.x_high),
-            _axis_label(),
+            axis(place, y_ticks, curve.show),
             _line(smoothed(curve.points, smoothing_window(len(curve.points))), place),
             *(_dot(point, place, curve.show) for point in curve.points),
             *(_marker(marker, place, curve.show) for marker in curve.markers),
@@ -88,19 +85,33 @@ def draw(curve: Curve, ident: str) -> Markup:
 
 
 @dataclass(frozen=True, slots=True)
-class _Placing:
-    """From values to the coordinates of the view box."""
+class Placing:
+    """From values to the coordinates of the view box; x begins at 0."""
 
     x_high: float
     y_low: float
     y_high: float
 
     def x(self, value: float) -> float:
+        """Where the step `value` is."""
         return round(_LEFT + (WIDTH - _LEFT - _RIGHT) * value / self.x_high, 1)
 
     def y(self, value: float) -> float:
+        """Where the value `value` is."""
         share = (value - self.y_low) / (self.y_high - self.y_low)
         return round(HEIGHT - _BOTTOM - (HEIGHT - _TOP - _BOTTOM) * share, 1)
+
+
+def axis(place: Placing, y_ticks: Sequence[float], show: Callable[[float], str]) -> Markup:
+    """Grid lines with their values, and the steps below."""
+    x_ticks = [x for x in ticks(0, place.x_high, 6) if x == int(x) and x <= place.x_high]
+    return Markup("").join(
+        [
+            *(_y_tick(y, place, show) for y in y_ticks),
+            *(_x_tick(x, place) for x in x_ticks),
+            _axis_label(),
+        ]
+    )
 
 
 def _range_of(curve: Curve) -> Point:
@@ -111,14 +122,14 @@ def _range_of(curve: Curve) -> Point:
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
-def _y_tick(value: float, place: _Placing, show: Callable[[float], str]) -> Markup:
+def _y_tick(value: float, place: Placing, show: Callable[[float], str]) -> Markup:
     return Markup(
         '<line class="grid" x1="{}" x2="{}" y1="{y}" y2="{y}"/>'
         '<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>'
     ).format(_LEFT, WIDTH - _RIGHT, _LEFT - 7, place.y(value) + 4.5, show(value), y=place.y(value))
 
 
-def _x_tick(value: float, place: _Placing) -> Markup:
+def _x_tick(value: float, place: Placing) -> Markup:
     return Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{:g}</text>').format(
         place.x(value), HEIGHT - _BOTTOM + 18, value
     )
@@ -130,21 +141,21 @@ def _axis_label() -> Markup:
     )
 
 
-def _dot(point: Point, place: _Placing, show: Callable[[float], str]) -> Markup:
+def _dot(point: Point, place: Placing, show: Callable[[float], str]) -> Markup:
     x, y = point
     return Markup('<circle class="dot" cx="{}" cy="{}" r="2.6"><title>{}</title></circle>').format(
         place.x(x), place.y(y), f"step {x:g}: {show(y)}"
     )
 
 
-def _line(points: Sequence[Point], place: _Placing) -> Markup:
+def _line(points: Sequence[Point], place: Placing) -> Markup:
     if len(points) < 2:
         return Markup("")
     path = " ".join(f"{place.x(x)},{place.y(y)}" for x, y in points)
     return Markup('<polyline class="curve" points="{}"/>').format(path)
 
 
-def _marker(marker: Marker, place: _Placing, show: Callable[[float], str]) -> Markup:
+def _marker(marker: Marker, place: Placing, show: Callable[[float], str]) -> Markup:
     x, y = place.x(marker.x) + marker.shift, place.y(marker.y)
     text = (
         f"{marker.label}: {show(marker.y)} (95% interval {show(marker.low)} to {show(marker.high)})"

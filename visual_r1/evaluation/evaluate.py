@@ -4,9 +4,12 @@ Three passes over the same problems, all requests in one bounded window:
     greedy    temperature 0, one sample: the accuracy that is reported and compared;
     blind     the same with the picture replaced by a white one: what the text alone gives away;
     sampled   k samples at the training temperature, seeded by problem: pass@k.
+Where the run's reward has a second pass, two more, greedy as well:
+    question_only  the answer without image and scan;
+    scan_only      the answer from the greedy answer's masked scan.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -34,10 +37,12 @@ from visual_r1.prompts.prompts import Prompter
 from visual_r1.remote import Watch, nothing_to_watch
 from visual_r1.rewards import RewardInput, score
 from visual_r1.rewards.components import opened
+from visual_r1.rewards.masking import MaskedScan
 from visual_r1.rl.rollouts import Policy, response_text
+from visual_r1.rl.second_pass import ScanReader, SecondPass
 from visual_r1.storage import write_json
 
-Pass = Literal["greedy", "blind", "sampled"]
+Pass = Literal["greedy", "blind", "question_only", "sampled", "scan_only"]
 Key = tuple[Pass, int]  # a pass and the index of a problem
 
 # Beyond this share of refused requests the rest is no fair sample of the problems any more.
@@ -69,10 +74,7 @@ def evaluate(
     count = min(len(problems), config.evaluation.problems or len(problems))
     if count == 0:
         raise DataError("There is no problem to evaluate on: the test split is empty.")
-    passes: tuple[Pass, ...] = ("greedy", "sampled")
-    if config.evaluation.blind:
-        passes = ("greedy", "blind", "sampled")
-    keys: list[Key] = [(name, index) for name in passes for index in range(count)]
+    keys: list[Key] = [(name, index) for name in _passes(policy) for index in range(count)]
 
     what = f"the evaluation {out_dir.name!r}"
     answers = _Answers()
@@ -81,6 +83,11 @@ def evaluate(
     for key, response in answered(sent, what, watch, window=window):
         answers.take(policy, problems[key[1]], key, response)
         progress.advance(1, accuracy=answers.accuracy_so_far)
+    if policy.reader is not None:
+        asked = _read_scans(policy, policy.reader, answers, problems[:count])
+        again = ((key, sampler.sample(prompt, 1, params)) for key, prompt, params in asked)
+        for key, response in answered(again, what, watch, window=window):
+            answers.take(policy, problems[key[1]], key, response)
     _require_most(answers, keys, what)
 
     predictions = [answers.prediction(problems[index], index) for index in range(count)]
@@ -90,19 +97,33 @@ def evaluate(
     return report
 
 
+def _passes(policy: Policy) -> tuple[Pass, ...]:
+    """The passes that need nothing but the problem."""
+    evaluation = policy.config.evaluation
+    blind: tuple[Pass, ...] = ("blind",) if evaluation.blind else ()
+    question_only: tuple[Pass, ...] = ("question_only",) if policy.reader is not None else ()
+    return ("greedy", *blind, *question_only, "sampled")
+
+
 def _send(
     sampler: tinker.SamplingClient, policy: Policy, problem: Problem, name: Pass
 ) -> "tinker.APIFuture[tinker.SampleResponse]":
+    if name == "question_only" and policy.reader is not None:
+        prompt = policy.reader.question_prompt(problem)
+    else:
+        prompt = policy.prompter.model_input(problem, image="blank" if name == "blind" else "full")
+    samples = policy.config.evaluation.samples if name == "sampled" else 1
+    return sampler.sample(prompt, samples, _params(policy, problem, name))
+
+
+def _params(policy: Policy, problem: Problem, name: Pass) -> tinker.SamplingParams:
     config = policy.config
-    prompt = policy.prompter.model_input(problem, image="blank" if name == "blind" else "full")
-    params = tinker.SamplingParams(
+    return tinker.SamplingParams(
         max_tokens=config.sampling.max_new_tokens,
         temperature=config.sampling.temperature if name == "sampled" else 0.0,
         seed=stable_seed("evaluation", config.evaluation.seed, problem.id, name),
         stop=policy.processor.stop_token_ids,
     )
-    samples = config.evaluation.samples if name == "sampled" else 1
-    return sampler.sample(prompt, num_samples=samples, sampling_params=params)
 
 
 @dataclass
@@ -111,6 +132,11 @@ class _Answers:
 
     graded: dict[Key, tuple[Answer, ...]] = field(default_factory=dict[Key, tuple[Answer, ...]])
     refused: dict[Key, str] = field(default_factory=dict[Key, str])
+    seconds: dict[int, SecondPass] = field(default_factory=dict[int, SecondPass])
+    reading: dict[int, tuple[MaskedScan, tinker.ModelInput]] = field(
+        default_factory=dict[int, tuple[MaskedScan, tinker.ModelInput]]
+    )
+    question_only: dict[int, bool] = field(default_factory=dict[int, bool])
     greedy_right: int = 0
     greedy_n: int = 0
 
@@ -131,6 +157,9 @@ class _Answers:
                 f"The server returned {len(response.sequences)} of {asked} samples for problem "
                 f"{problem.id} ({name} pass); pass@k would be wrong, so the evaluation stops."
             )
+        if name in ("scan_only", "question_only"):
+            self._take_unseen(policy, problem, key, response.sequences[0])
+            return
         answers = tuple(
             grade_answer(policy, problem, sequence, both_roundings=name == "greedy")
             for sequence in response.sequences
@@ -140,12 +169,25 @@ class _Answers:
             self.greedy_n += 1
             self.greedy_right += answers[0].right
 
+    def _take_unseen(
+        self, policy: Policy, problem: Problem, key: Key, sequence: tinker.SampledSequence
+    ) -> None:
+        reader, (name, index) = policy.reader, key
+        assert reader is not None
+        text = response_text(policy.processor, sequence.tokens)
+        if name == "question_only":
+            self.question_only[index] = reader.grade_question_only(problem, text).right
+            return
+        scan, prompt = self.reading.pop(index)
+        tokens = len(sequence.tokens)
+        self.seconds[index] = reader.graded(problem, scan, prompt, text, tokens)
+
     @property
     def accuracy_so_far(self) -> float:
         return self.greedy_right / max(self.greedy_n, 1)
 
     def prediction(self, problem: Problem, index: int) -> Prediction:
-        names: tuple[Pass, ...] = ("greedy", "blind", "sampled")
+        names: tuple[Pass, ...] = ("greedy", "blind", "question_only", "sampled", "scan_only")
         return Prediction(
             id=problem.id,
             family=problem.family,
@@ -153,7 +195,24 @@ class _Answers:
             blind=next(iter(self.graded.get(("blind", index), ())), None),
             sampled=self.graded.get(("sampled", index), ()),
             failures={n: self.refused[n, index] for n in names if (n, index) in self.refused},
+            second=self.seconds.get(index),
+            question_only=self.question_only.get(index),
         )
+
+
+def _read_scans(
+    policy: Policy, reader: ScanReader, answers: _Answers, problems: Sequence[Problem]
+) -> Iterator[tuple[Key, tinker.ModelInput, tinker.SamplingParams]]:
+    """The second passes of the greedy answers that are worth asking; the others end here."""
+    for index, problem in enumerate(problems):
+        for greedy in answers.graded.get(("greedy", index), ()):
+            seen = reader.look(problem, greedy.response, opens_think=policy.prompter.opens_think)
+            if isinstance(seen, SecondPass):
+                answers.seconds[index] = seen
+                continue
+            prompt = reader.prompt(problem, seen)
+            answers.reading[index] = seen, prompt
+            yield ("scan_only", index), prompt, _params(policy, problem, "scan_only")
 
 
 def grade_answer(
@@ -233,5 +292,7 @@ def _in_a_line(report: Report) -> str:
     ]
     if report.blind_accuracy is not None:
         parts.append(f"blind {report.blind_accuracy:.1%}")
+    if report.second_pass is not None:
+        parts.append(f"from the scan {report.second_pass.scan_only_accuracy:.1%}")
     failed = sum(report.failed.values())
     return "  ".join([*parts, *([f"{failed} requests failed"] if failed else [])])

@@ -8,6 +8,7 @@ keep their own counts by the same rule.
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, Literal, cast
 
 from visual_r1.errors import DataError
 from visual_r1.evaluation.statistics import Interval, mean_pass_at_k, wilson
+from visual_r1.rl.second_pass import OUTCOMES, Outcome, SecondPass, outcome_of
 
 REPORT_NAME = "report.json"
 
@@ -49,7 +51,10 @@ class Answer:
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """What a policy answered to one problem; None or empty where the request failed or was not
-    made, with the failures' messages by pass in `failures`."""
+    made, with the failures' messages by pass in `failures`.
+
+    `second` is the second pass of the greedy answer's scan, `question_only` whether the answer
+    without image and scan is right; both are there where the run's reward has a second pass."""
 
     id: str
     family: str
@@ -57,6 +62,15 @@ class Prediction:
     blind: Answer | None
     sampled: tuple[Answer, ...]
     failures: Mapping[str, str]
+    second: SecondPass | None = None
+    question_only: bool | None = None
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """With and without which view the greedy answer is right; None without a second pass."""
+        if self.greedy is None or self.second is None:
+            return None
+        return outcome_of(self.greedy.right, self.second.right)
 
     @property
     def sampled_correct(self) -> int:
@@ -104,6 +118,27 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
+class ScanFigures:
+    """What the descriptions are worth: the second passes of the greedy answers, n of them.
+
+    `outcomes` are the shares of both, image_only, scan_only and neither; `leaks` and
+    `scans_missing` are shares that count as wrong without having been asked.
+    """
+
+    n: int
+    scan_only_accuracy: float
+    scan_only_accuracy_ci95: Interval
+    question_only_n: int
+    question_only_accuracy: float
+    question_only_accuracy_ci95: Interval
+    outcomes: Mapping[str, float]
+    scans_missing: float
+    scans_masked: float
+    scans_with_answer: float
+    leaks: float
+
+
+@dataclass(frozen=True, slots=True)
 class FamilyResult:
     """The part of a report that one family of problems makes; shares from 0 to 1."""
 
@@ -122,7 +157,7 @@ class Report:
 
     `pass_at` maps m to the unbiased pass@m for m = 1, 2, 4 ... k, from the k samples of each
     problem; `pass_at_k` is its last value and `sampled_accuracy` its first. `blind_accuracy` is
-    None where the blind control was switched off.
+    None where the blind control was switched off, `second_pass` where the run's reward has none.
     """
 
     n: int
@@ -149,13 +184,18 @@ class Report:
     failed: Mapping[str, int]
     by_family: Mapping[str, FamilyResult]
     conditions: Conditions
+    second_pass: ScanFigures | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The content of `report.json`: the conditions stand flat beside the results, and
-        `pass_at_8` (with the run's k) stands beside `pass_at_k`."""
+        `pass_at_8` (with the run's k) stands beside `pass_at_k`, and where there was a second pass
+        `scan_only_accuracy` and `question_only_accuracy` beside `blind_accuracy`."""
         flat = asdict(self)
         flat.update(flat.pop("conditions"))
         flat[f"pass_at_{self.k}"] = self.pass_at_k
+        if self.second_pass is not None:
+            flat["scan_only_accuracy"] = self.second_pass.scan_only_accuracy
+            flat["question_only_accuracy"] = self.second_pass.question_only_accuracy
         return flat
 
 
@@ -164,7 +204,10 @@ def read_report(folder: Path) -> Report:
     path = folder / REPORT_NAME
     try:
         flat = cast("dict[str, Any]", json.loads(path.read_text(encoding="utf-8")))
-        values = _typed({name: flat[name] for name in _names(Report) if name != "conditions"})
+        named = [name for name in _names(Report) if name not in ("conditions", "second_pass")]
+        values = _typed({name: flat[name] for name in named})
+        if flat.get("second_pass") is not None:
+            values["second_pass"] = ScanFigures(**_typed(flat["second_pass"]))
         values["by_family"] = {
             name: FamilyResult(**_typed(found)) for name, found in flat["by_family"].items()
         }
@@ -220,6 +263,7 @@ def measure(predictions: Sequence[Prediction], conditions: Conditions) -> Report
         truncated=sum(answer.truncated for answer in greedy),
         gave_up=sum(answer.verdict == "gave_up" for answer in greedy),
         failed=_failures(predictions),
+        second_pass=_scan_figures(predictions),
         by_family=_by_family(predictions, conditions),
         conditions=conditions,
     )
@@ -227,6 +271,32 @@ def measure(predictions: Sequence[Prediction], conditions: Conditions) -> Report
 
 def _blind_rate(predictions: Sequence[Prediction]) -> Rate:
     return Rate.of((p.blind for p in predictions if p.blind is not None), lambda a: a.right)
+
+
+def _scan_figures(predictions: Sequence[Prediction]) -> ScanFigures | None:
+    made = [(p.outcome, p.second) for p in predictions if p.outcome and p.second is not None]
+    if not made:
+        return None
+    seconds = [second for _, second in made]
+    scans = [second.scan for second in seconds]
+    known = [p.question_only for p in predictions if p.question_only is not None]
+    right, without_scan = (
+        Rate(sum(s.right for s in seconds), len(made)),
+        Rate(sum(known), len(known)),
+    )
+    return ScanFigures(
+        n=len(made),
+        scan_only_accuracy=right.value,
+        scan_only_accuracy_ci95=right.ci95,
+        question_only_n=without_scan.n,
+        question_only_accuracy=without_scan.value,
+        question_only_accuracy_ci95=without_scan.ci95,
+        outcomes={name: sum(one == name for one, _ in made) / len(made) for name in OUTCOMES},
+        scans_missing=sum(scan is None for scan in scans) / len(made),
+        scans_masked=sum(scan is not None and scan.masked > 0 for scan in scans) / len(made),
+        scans_with_answer=sum(scan is not None and scan.held_answer for scan in scans) / len(made),
+        leaks=sum(second.verdict == "leak" for second in seconds) / len(made),
+    )
 
 
 def _sample_counts(predictions: Sequence[Prediction]) -> list[tuple[int, int]]:
@@ -240,11 +310,10 @@ def _powers_up_to(k: int) -> list[int]:
 
 
 def _failures(predictions: Sequence[Prediction]) -> dict[str, int]:
-    """How many requests failed, by pass."""
-    return {
-        name: sum(name in prediction.failures for prediction in predictions)
-        for name in ("greedy", "sampled", "blind")
-    }
+    """How many requests failed, by pass; those of the second pass where there are any."""
+    always = ("greedy", "sampled", "blind")
+    counts = Counter(name for prediction in predictions for name in prediction.failures)
+    return {name: counts[name] for name in (*always, *sorted(counts.keys() - set(always)))}
 
 
 def _by_family(

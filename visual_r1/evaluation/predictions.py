@@ -21,7 +21,8 @@ FILE_NAME = "predictions.parquet"
 ROW_GROUP = 256  # rows that stand in memory with their images at a time
 
 # Column -> type as `datasets` names it; a leading "[]" makes it a list. `correct` and
-# `blind_correct` are null where the request failed or was not made.
+# `blind_correct` are null where the request failed or was not made; so are the columns of the
+# second pass, from `scan_read` to `outcome`.
 _COLUMNS = {
     "id": "string",
     "family": "string",
@@ -46,6 +47,12 @@ _COLUMNS = {
     "sampled_correct": "int32",
     "sampled_responses": "[]string",
     "sampled_verdicts": "[]string",
+    "scan_read": "string",
+    "second_verdict": "string",
+    "scan_only_response": "string",
+    "scan_only_correct": "bool",
+    "question_only_correct": "bool",
+    "outcome": "string",
     "failures": "string",
 }
 _ARROW: dict[str, Any] = {
@@ -101,6 +108,7 @@ def _row(problem: Problem, prediction: Prediction) -> dict[str, Any]:
         "sampled_correct": prediction.sampled_correct,
         "sampled_responses": [answer.response for answer in prediction.sampled],
         "sampled_verdicts": [answer.verdict for answer in prediction.sampled],
+        **_second_columns(prediction),
         "failures": json.dumps(dict(prediction.failures), sort_keys=True),
     }
 
@@ -130,6 +138,20 @@ def _blind_columns(answer: Answer | None) -> dict[str, Any]:
         "blind_response": answer.response,
         "blind_extracted": answer.extracted,
         "blind_correct": answer.right,
+    }
+
+
+def _second_columns(prediction: Prediction) -> dict[str, Any]:
+    second = prediction.second
+    if second is None:
+        return {"question_only_correct": prediction.question_only}
+    return {
+        "scan_read": second.scan.text if second.scan else None,
+        "second_verdict": second.verdict,
+        "scan_only_response": second.response,
+        "scan_only_correct": second.right,
+        "question_only_correct": prediction.question_only,
+        "outcome": prediction.outcome,
     }
 
 

@@ -18,6 +18,7 @@ from visual_r1.errors import RunError
 from visual_r1.evaluation import gallery
 from visual_r1.evaluation.charts import Curve, Marker, draw, smoothing_window
 from visual_r1.evaluation.metrics import Report, read_report
+from visual_r1.evaluation.outcome_chart import MEANINGS, draw_outcomes, outcome_shares
 from visual_r1.evaluation.run_files import Row, evaluation_names, read_metrics, read_object
 from visual_r1.evaluation.summary import BASELINE, FILE_NAME, FINAL
 from visual_r1.evaluation.wording import (
@@ -69,6 +70,7 @@ def write_html(run_dir: Path) -> Path:
         )
     summary = read_object(run_dir / FILE_NAME)
     config = read_object(run_dir / "config.json") or {}
+    shares = outcome_shares(metrics)
     page = _environment().get_template("report.html.j2").render(
         run=run_dir.name,
         headline=_headline(summary, reports),
@@ -79,6 +81,9 @@ def write_html(run_dir: Path) -> Path:
         families=_family_lines(summary, reports),
         rates=_rates(summary),
         curves=_curves(metrics, reports),
+        outcomes=draw_outcomes(shares, "outcomes") if shares else None,
+        meanings=MEANINGS,
+        scan_only=any(report.second_pass for report in reports.values()),
         smoothing=smoothing_window(len(metrics)),
         steps=len(metrics),
         updated=sum(bool(row.get("updated")) for row in metrics),
@@ -175,6 +180,7 @@ def _result_lines(summary: Row | None, reports: Mapping[str, Report]) -> list[Li
             ("Accuracy", summary),
             (f"pass@{summary['k']}", summary["pass_at_k"]),
             ("Image blanked", summary["blind"]),
+            ("From the description", summary.get("scan_only")),
         )
         return [_compared(name, found) for name, found in measures if found]
     lines: list[Line] = []
@@ -183,6 +189,9 @@ def _result_lines(summary: Row | None, reports: Mapping[str, Report]) -> list[Li
         spans.append(Span(f"pass@{report.k}", report.pass_at_k, report.pass_at_k_ci95))
         if report.blind_accuracy is not None and report.blind_accuracy_ci95 is not None:
             spans.append(Span("blanked", report.blind_accuracy, report.blind_accuracy_ci95))
+        if (scans := report.second_pass) is not None:
+            low_high = scans.scan_only_accuracy_ci95
+            spans.append(Span("from the description", scans.scan_only_accuracy, low_high))
         lines += [Line(f"{name}: {span.name}", report.n, (span,)) for span in spans]
     return lines
 
@@ -295,6 +304,14 @@ def _health(metrics: Sequence[Row]) -> list[tuple[str, str]]:
             facts.append((label, show.format(max(values))))
     for label, key in (("Samples that failed", "failed"), ("Grades given up", "gave_up")):
         facts.append((label, str(sum(row.get(key) or 0 for row in metrics))))
+    for label, key in (
+        ("Descriptions that held an answer, mean share", "scans_with_answer"),
+        ("Descriptions that leaked all the same, mean share", "leaks"),
+        ("Samples without a description, mean share", "scans_missing"),
+    ):
+        values = [row[key] for row in metrics if row.get(key) is not None]
+        if values:
+            facts.append((label, percent(sum(values) / len(values))))
     return facts
 
 

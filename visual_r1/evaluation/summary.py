@@ -80,6 +80,7 @@ class Summary:
     accuracy: Comparison
     pass_at_k: Comparison | None
     blind: Comparison | None
+    scan_only: Comparison | None
     by_family: Mapping[str, Comparison]
     rates: Mapping[str, tuple[float, float]]
 
@@ -127,6 +128,7 @@ class Summary:
             "k": self.k,
             "pass_at_k": self.pass_at_k.to_json() if self.pass_at_k else None,
             "blind": self.blind.to_json() if self.blind else None,
+            "scan_only": self.scan_only.to_json() if self.scan_only else None,
             "rates": {
                 name: {"baseline": before, "final": after}
                 for name, (before, after) in self.rates.items()
@@ -146,7 +148,9 @@ def summarize(run_dir: Path, *, steps: int, wall_seconds: float) -> Summary:
     folders = [run_dir / "evaluations" / name for name in (BASELINE, FINAL)]
     before, after = (read_report(folder) for folder in folders)
     _require_comparable(before, after)
-    columns = ["id", "family", "correct", "blind_correct", "k", "sampled_correct"]
+    columns = [
+        "id", "family", "correct", "blind_correct", "scan_only_correct", "k", "sampled_correct",
+    ]  # fmt: skip
     old, new = ({row["id"]: row for row in read_predictions(f, columns)} for f in folders)
     shared = [(old[id], new[id]) for id in old if id in new]
     families = sorted({str(a["family"]) for a, _ in shared})
@@ -161,6 +165,7 @@ def summarize(run_dir: Path, *, steps: int, wall_seconds: float) -> Summary:
         accuracy=Comparison(_pairs(shared, "correct")),
         pass_at_k=_present(Comparison(_pass_at_k_pairs(shared, after.k))),
         blind=_present(Comparison(_pairs(shared, "blind_correct"))),
+        scan_only=_present(Comparison(_pairs(shared, "scan_only_correct"))),
         by_family={
             name: Comparison(_pairs([p for p in shared if p[0]["family"] == name], "correct"))
             for name in families

@@ -29,6 +29,7 @@ def summary_table(summary: Summary, report_path: Path) -> RenderableType:
         ("accuracy", summary.accuracy),
         (f"pass@{summary.k}", summary.pass_at_k),
         ("image blanked", summary.blind),
+        ("from the scan", summary.scan_only),
     )
     for name, found in rows:
         if found is not None:
