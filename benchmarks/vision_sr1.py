@@ -19,8 +19,8 @@ from visual_r1.config import RunConfig
 from visual_r1.data.dataset import prepare
 from visual_r1.evaluation.evaluate import evaluate
 from visual_r1.evaluation.metrics import REPORT_NAME
-from visual_r1.evaluation.outcome_chart import draw_outcomes, mean_shares, outcome_shares
 from visual_r1.evaluation.outcome_chart import OutcomeShares as Shares
+from visual_r1.evaluation.outcome_chart import draw_outcomes, mean_shares, outcome_shares
 from visual_r1.evaluation.run_files import read_metrics
 from visual_r1.evaluation.summary import BASELINE, FINAL, summarize
 from visual_r1.progress import PlainProgress

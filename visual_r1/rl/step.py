@@ -21,7 +21,8 @@ from visual_r1.rl.advantages import grpo, has_contrast
 from visual_r1.rl.datums import Floats, answer_part, datum, with_prompt_logprobs
 from visual_r1.rl.losses import loss_of
 from visual_r1.rl.metrics import Seconds, StepMetrics, Update, learner_agreement, summarize
-from visual_r1.rl.rollouts import Policy, Rollout, RolloutGroup, sample_groups
+from visual_r1.rl.rollouts import Policy, Rollout, RolloutGroup
+from visual_r1.rl.sampling import sample_groups
 
 
 @dataclass(frozen=True, slots=True)

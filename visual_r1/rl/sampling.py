@@ -1,0 +1,264 @@
+"""Sampling of a step: G responses a problem and their second passes, graded as they arrive."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import tinker
+
+from visual_r1.data.problem import Problem
+from visual_r1.errors import BackendError, RequestRefused, RewardError
+from visual_r1.hashing import stable_seed
+from visual_r1.remote import SAMPLE_LIMIT_S, Arrivals
+from visual_r1.rewards import RewardInput, score
+from visual_r1.rewards.masking import MaskedScan
+from visual_r1.rl.rollouts import Policy, Rollout, RolloutGroup, response_text
+from visual_r1.rl.second_pass import ScanReader, SecondPass, with_bonus
+
+logger = logging.getLogger(__name__)
+
+
+def sample_groups(
+    sampler: tinker.SamplingClient, policy: Policy, problems: Sequence[Problem], step: int
+) -> list[RolloutGroup]:
+    """Sample `train.group_size` responses to each of the step's problems, and their second passes.
+
+    All prompts are requested at once; each is graded when it arrives and its second passes are
+    requested then, while other first passes are still sampled. Seeds come from (train.seed, step,
+    group, problem, sample), so the result does not depend on arrival. A prompt that the server
+    refuses gives an empty group with its samples counted as failed; a second pass that it refuses
+    takes its sample out of the group, counted likewise. Raises `BackendError` when that leaves
+    nothing, and on any other failure.
+    """
+    under_way = _UnderWay(sampler, policy, problems, step)
+    under_way.ask()
+    under_way.take_all()
+    ordered = [under_way.group(index) for index in range(len(problems))]
+    _require_scores(ordered, step)
+    if not any(group.rollouts for group in ordered):
+        raise BackendError(
+            f"All {len(ordered)} prompts of step {step} were refused; the first with: "
+            f"{ordered[0].failure}"
+        )
+    return ordered
+
+
+def _require_scores(groups: Sequence[RolloutGroup], step: int) -> None:
+    """Say how many samples the user's reward function failed on; raise where that is all."""
+    failures = [rollout.scored.failure for group in groups for rollout in group.unscored]
+    if not failures:
+        return
+    count = len(failures) + sum(len(group.rollouts) for group in groups)
+    if len(failures) == count:
+        raise RewardError(
+            f"reward.custom could not score any of the {count} samples of step {step}: "
+            f"{failures[0]}. Mend it and start again: the run goes on from its last checkpoint."
+        )
+    logger.warning(
+        "reward.custom could not score %d of %d samples of step %d, and they leave their groups; "
+        "the first: %s",
+        len(failures),
+        count,
+        step,
+        failures[0],
+    )
+
+
+_Pass = Literal["first", "second", "question_only"]
+_Key = tuple[_Pass, int, int]  # a pass, the group, and the sample (0 where it is all of them)
+
+
+class _UnderWay:
+    """The requests of one step and what has come back so far."""
+
+    def __init__(
+        self,
+        sampler: tinker.SamplingClient,
+        policy: Policy,
+        problems: Sequence[Problem],
+        step: int,
+    ) -> None:
+        self._sampler, self._policy, self._problems, self._step = sampler, policy, problems, step
+        self._prompts = [policy.prompter.model_input(problem) for problem in problems]
+        self._arrivals: Arrivals[_Key, tinker.SampleResponse] = Arrivals(
+            f"sampling of step {step}", SAMPLE_LIMIT_S, policy.watch
+        )
+        self._first: dict[int, tuple[Rollout, ...]] = {}
+        self._second: dict[tuple[int, int], SecondPass] = {}
+        self._read: dict[tuple[int, int], tuple[MaskedScan, tinker.ModelInput]] = {}
+        self._question_only: dict[int, tuple[bool, ...]] = {}
+        self._refused: dict[_Key, str] = {}
+
+    def ask(self) -> None:
+        """Request all first passes, and answers without image and scan where they are wanted."""
+        policy, reader = self._policy, self._policy.reader
+        size = policy.config.train.group_size
+        for group, (problem, prompt) in enumerate(zip(self._problems, self._prompts, strict=True)):
+            params = sampling_params(policy, self._step, group, problem)
+            self._ask(("first", group, 0), prompt, size, params)
+            if reader is not None and policy.config.second_pass.minus_question_only:
+                params = reader.question_params(self._step, group, problem)
+                self._ask(
+                    ("question_only", group, 0), reader.question_prompt(problem), size, params
+                )
+
+    def take_all(self) -> None:
+        """Wait until nothing is under way."""
+        for key, response in self._arrivals:
+            if isinstance(response, RequestRefused):
+                self._refused[key] = str(response)
+                continue
+            match key:
+                case ("first", group, _):
+                    self._take_first(group, response)
+                case ("second", group, sample):
+                    self._take_second(group, sample, response)
+                case ("question_only", group, _):
+                    self._take_question_only(group, response)
+
+    def group(self, index: int) -> RolloutGroup:
+        """The group as it ended."""
+        drawn = self._first.get(index, ())
+        unscored = tuple(rollout for rollout in drawn if rollout.scored.failure)
+        failures = [why for (_, group, _), why in sorted(self._refused.items()) if group == index]
+        question_only = self._question_only.get(index, ())
+        whole = not any(("question_only", index, 0) == key for key in self._refused)
+        kept = [
+            finished
+            for rollout in drawn
+            if whole
+            and not rollout.scored.failure
+            and (finished := self._finished(rollout, question_only)) is not None
+        ]
+        return RolloutGroup(
+            problem=self._problems[index],
+            prompt=self._prompts[index],
+            rollouts=tuple(kept),
+            failed=self._policy.config.train.group_size - len(kept) - len(unscored),
+            failure=failures[0] if failures else "",
+            question_only=question_only,
+            unscored=unscored,
+        )
+
+    def _ask(
+        self, key: _Key, prompt: tinker.ModelInput, samples: int, params: tinker.SamplingParams
+    ) -> None:
+        future = self._sampler.sample(prompt, num_samples=samples, sampling_params=params)
+        self._arrivals.add(key, future)
+
+    def _take_first(self, group: int, response: tinker.SampleResponse) -> None:
+        problem, reader = self._problems[group], self._policy.reader
+        rollouts = tuple(
+            _graded(self._policy, problem, self._step, group, sample, sequence)
+            for sample, sequence in enumerate(response.sequences)
+        )
+        self._first[group] = rollouts
+        if reader is not None:
+            for rollout in rollouts:
+                if not rollout.scored.failure:
+                    self._ask_second(reader, rollout)
+
+    def _ask_second(self, reader: ScanReader, rollout: Rollout) -> None:
+        group, sample = place = rollout.group, rollout.sample
+        problem = self._problems[group]
+        opens_think = self._policy.prompter.opens_think
+        seen = reader.look(problem, rollout.response, opens_think=opens_think)
+        if isinstance(seen, SecondPass):
+            self._second[place] = seen
+            return
+        prompt = reader.prompt(problem, seen)
+        self._read[place] = seen, prompt
+        params = reader.params(self._step, group, problem, sample)
+        self._ask(("second", group, sample), prompt, 1, params)
+
+    def _take_second(self, group: int, sample: int, response: tinker.SampleResponse) -> None:
+        reader, problem = self._policy.reader, self._problems[group]
+        assert reader is not None
+        scan, prompt = self._read.pop((group, sample))
+        if not response.sequences:
+            self._refused["second", group, sample] = "The server returned no second pass."
+            return
+        tokens = response.sequences[0].tokens
+        text = response_text(self._policy.processor, tokens)
+        second = reader.graded(problem, scan, prompt, text, len(tokens))
+        self._second[group, sample] = second
+
+    def _take_question_only(self, group: int, response: tinker.SampleResponse) -> None:
+        reader, problem = self._policy.reader, self._problems[group]
+        assert reader is not None
+        self._question_only[group] = tuple(
+            reader.grade_question_only(
+                problem, response_text(self._policy.processor, sequence.tokens)
+            ).right
+            for sequence in response.sequences
+        )
+
+    def _finished(self, rollout: Rollout, question_only: tuple[bool, ...]) -> Rollout | None:
+        """The rollout with its bonus; None where its second pass was refused."""
+        if self._policy.reader is None:
+            return rollout
+        second = self._second.get((rollout.group, rollout.sample))
+        if second is None:
+            return None
+        known = sum(question_only) / len(question_only) if question_only else 0.0
+        scored = with_bonus(rollout.scored, second, self._policy.config.second_pass, known)
+        return replace(rollout, scored=scored, second=second)
+
+
+def sampling_params(
+    policy: Policy, step: int, group: int, problem: Problem
+) -> tinker.SamplingParams:
+    """How the samples of one group are drawn; sample j's own stream is derived by the server."""
+    config = policy.config
+    return tinker.SamplingParams(
+        max_tokens=config.sampling.max_new_tokens,
+        temperature=config.sampling.temperature,
+        seed=stable_seed("rollout", config.train.seed, step, group, problem.id),
+        stop=policy.processor.stop_token_ids,
+    )
+
+
+def _graded(
+    policy: Policy,
+    problem: Problem,
+    step: int,
+    group: int,
+    sample: int,
+    sequence: tinker.SampledSequence,
+) -> Rollout:
+    logprobs = sequence.logprobs
+    if logprobs is None or len(logprobs) != len(sequence.tokens):
+        raise BackendError(
+            f"The server returned {len(logprobs or ())} log-probabilities for "
+            f"{len(sequence.tokens)} sampled tokens in step {step}; training needs one a token, "
+            "so this server cannot be trained with."
+        )
+    response = response_text(policy.processor, sequence.tokens)
+    truncated = sequence.stop_reason == "length"
+    seed = stable_seed("reward", policy.config.train.seed, step, group, problem.id, sample)
+    opens_think, tags = policy.prompter.opens_think, policy.prompter.tags
+    scored = score(
+        policy.config.reward,
+        RewardInput(
+            problem,
+            response,
+            truncated,
+            seed,
+            opens_think,
+            tags,
+            tokens=tuple(sequence.tokens),
+            max_tokens=policy.config.sampling.max_new_tokens,
+        ),
+        policy.config.penalty,
+    )
+    return Rollout(
+        problem_id=problem.id,
+        group=group,
+        sample=sample,
+        tokens=tuple(sequence.tokens),
+        logprobs=tuple(logprobs),
+        response=response,
+        stop_reason=sequence.stop_reason,
+        scored=scored,
+    )
