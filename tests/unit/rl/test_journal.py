@@ -8,6 +8,7 @@ import pytest
 from sampled import group_of, rollout
 
 from visual_r1.errors import RunError, StorageError
+from visual_r1.grading import GRADER_VERSION
 from visual_r1.rl.journal import Journal, read_rollouts
 from visual_r1.rl.metrics import Seconds, summarize
 from visual_r1.rl.step import ScoredRollout, StepResult
@@ -114,7 +115,7 @@ def test_a_row_a_sample_with_all_that_the_report_reads(journal: Journal) -> None
         "stop_reason": "stop",
         "verdict": "right",
         "reason": "",
-        "grader_version": "1",
+        "grader_version": GRADER_VERSION,
         "outcome": None,
         "second_verdict": None,
         "scan_read": None,
