@@ -9,19 +9,19 @@ from typing import Protocol, TextIO
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     ProgressColumn,
     Task,
     TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.progress import Progress as RichBar
+from rich.table import Column
 from rich.text import Text
 
 PLAIN_INTERVAL_S = 15.0
 SPEED_WINDOW_S = 120.0
+BAR_WIDTH = 24
+WIDE_TERMINAL = 110
+SHORTEST_STAGE = 8
 
 
 class Progress(Protocol):
@@ -124,15 +124,11 @@ class TerminalProgress:
         self.finish()
         self._stage, self._shown = stage, {}
         self._started_at = time.monotonic()
+        width = self._console.width
+        wide = width >= WIDE_TERMINAL
         self._bar = RichBar(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            _RateColumn(unit),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("[cyan]{task.fields[shown]}"),
+            *([BarColumn(bar_width=BAR_WIDTH)] if wide else []),
+            _LineColumn(unit, width - BAR_WIDTH - 1 if wide else width),
             console=self._console,
             transient=True,
             speed_estimate_period=SPEED_WINDOW_S,
@@ -164,16 +160,31 @@ class TerminalProgress:
             self._bar = None
 
 
-class _RateColumn(ProgressColumn):
-    """Things a second, or seconds a thing where that reads better."""
+class _LineColumn(ProgressColumn):
+    """The stage with its count, rate, time left and values, in one line of `width` characters.
 
-    def __init__(self, unit: str) -> None:
-        super().__init__()
+    Where they do not fit, the stage's name is cut first: the numbers are what changes.
+    """
+
+    def __init__(self, unit: str, width: int) -> None:
+        super().__init__(Column(no_wrap=True, overflow="ellipsis"))
         self._unit = unit
+        self._width = width
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text("" if speed is None else _rate(speed, self._unit), style="dim")
+        left = task.time_remaining
+        parts = [
+            f"{task.completed:.0f}/{task.total or 0:.0f}",
+            "" if speed is None else _rate(speed, self._unit),
+            "" if left is None or task.finished else f"{_duration(left)} left",
+        ]
+        state = "  ".join(part for part in parts if part)
+        shown = str(task.fields["shown"])
+        stage = Text(task.description, style="bold")
+        room = self._width - len(state) - 2 - (len(shown) + 2 if shown else 0)
+        stage.truncate(max(room, SHORTEST_STAGE), overflow="ellipsis")
+        return Text.assemble(stage, "  ", state, "  " if shown else "", (shown, "cyan"))
 
 
 @contextmanager

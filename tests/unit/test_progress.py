@@ -1,7 +1,9 @@
 import io
+import re
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from visual_r1.progress import PlainProgress, Silent, TerminalProgress, open_progress
 
@@ -92,6 +94,24 @@ def test_terminal_bar_shows_counts_and_values_and_leaves_one_line() -> None:
     assert "training" in last
     assert "reward 0.625" in last
     assert "accuracy 0.5" in last
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_a_bar_is_one_line_with_all_its_numbers_however_wide_the_terminal(width: int) -> None:
+    out = io.StringIO()
+    progress = TerminalProgress(Console(file=out, force_terminal=True, width=width))
+    progress.start("training, steps 40 to 44", 60, "steps", done=40)
+    progress.advance(1, reward=1.234, accuracy=0.567)
+    progress.advance(1, reward=1.234, accuracy=0.567)
+    progress.finish()
+    drawn = [Text.from_ansi(line).plain for line in re.split(r"[\r\n]", out.getvalue())]
+    (line, *_) = [line for line in drawn if "42/60" in line]
+    assert "train" in line
+    assert re.search(r"steps?/s|s/step", line)
+    assert " left" in line
+    assert "reward 1.23  accuracy 0.567" in line
+    assert len(line) <= width
+    assert ("━" in line) is (width >= 110)
 
 
 def test_values_with_brackets_in_stage_names_are_shown_as_they_are() -> None:
