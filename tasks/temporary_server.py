@@ -1,11 +1,13 @@
 """The temporary Prefect server of a run that has none: started here, and ended with the run.
 
-Prefect would start it by itself, with two faults. One that dies at its start (a damaged database,
-say) is started anew for two minutes, and that ends in a traceback. And Prefect ends its server
-when the process exits, but not when the process is killed; so a shell waits on a pipe that only
-this process holds open: when the pipe closes, however that came about, it ends the server.
+Prefect would start it by itself, with three faults. Ctrl-C ends it before the flow. One that dies
+at its start (a damaged database, say) is started anew for two minutes, and that ends in a
+traceback. And Prefect ends its server when the process exits, but not when the process is killed;
+so a shell waits on a pipe that only this process holds open: when the pipe closes, however that
+came about, it ends the server.
 """
 
+import signal
 import subprocess
 import threading
 from typing import Any
@@ -35,6 +37,9 @@ def start_temporary_server() -> None:
     failures: list[Exception] = []
 
     def start() -> None:
+        # The server inherits this. Ctrl-C in a terminal reaches all processes there, and a flow
+        # whose server has gone tries for minutes to tell it that it was stopped.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             server.start()
         # AttributeError: Prefect stopped the server while this was waiting for it.

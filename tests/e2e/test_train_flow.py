@@ -1,5 +1,6 @@
 """The whole pipeline as a command: to its end, again, killed, and killed again."""
 
+import os
 import signal
 import subprocess
 from pathlib import Path
@@ -89,3 +90,16 @@ def test_killed_and_started_again_it_ends_with_the_same_weights(
     assert folder.adapter == uninterrupted.adapter
     assert [row["step"] for row in folder.rows("metrics.jsonl")] == list(range(6))
     assert folder.rows("ledger.jsonl")[-1]["step"] == 6
+
+
+def test_ctrl_c_stops_a_run_in_a_sentence(tmp_path: Path) -> None:
+    process = start(tmp_path, in_a_terminal=True)
+    wait_for(process, "prepare: done")
+    engine, server = child_of(process, "visual_r1.engine"), child_of(process, "uvicorn")
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the flow and its server
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert output.splitlines()[-1].startswith("Stopped. The same command goes on")
+    assert "Traceback" not in output
+    for child in (engine, server):
+        child.wait(timeout=30)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -48,8 +49,13 @@ def command(**changes: object) -> list[str]:
     return [sys.executable, str(ROOT / "flows/train_flow.py"), *flags, "--no-logging.wandb"]
 
 
-def start(folder: Path, **changes: object) -> "subprocess.Popen[str]":
-    """Start a run in `folder` and leave it running."""
+def start(
+    folder: Path, *, in_a_terminal: bool = False, **changes: object
+) -> "subprocess.Popen[str]":
+    """Start a run in `folder` and leave it running.
+
+    As in a terminal it heads a process group of its own, which Ctrl-C reaches as a whole.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     return subprocess.Popen(
         command(**changes),
@@ -58,7 +64,14 @@ def start(folder: Path, **changes: object) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        process_group=0 if in_a_terminal else None,
+        # Who starts the tests in the background may have everything below ignore the signal.
+        preexec_fn=_hear_ctrl_c if in_a_terminal else None,
     )
+
+
+def _hear_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def finish(folder: Path, **changes: object) -> tuple[int, str]:
