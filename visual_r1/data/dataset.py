@@ -1,22 +1,28 @@
 """Datasets: prepared once from a source, opened by their folder."""
 
+import logging
 import re
 import shutil
-from collections.abc import Mapping
+import sqlite3
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from visual_r1.config import DataSection
+from visual_r1.data.journal import JOURNAL_FILE, Journal
 from visual_r1.data.manifest import FORMAT_VERSION, read_manifest
-from visual_r1.data.preparation import REJECTED_FILE, build
+from visual_r1.data.preparation import REJECTED_FILE, GivenUp, Preparation
 from visual_r1.data.sources import SPLITS, Source, Split, open_source
 from visual_r1.data.stored import StoredProblems
 from visual_r1.errors import DataError, StorageError
 from visual_r1.hashing import digest as digest_of
 from visual_r1.progress import Progress, Silent
 from visual_r1.storage import sync_folder
+
+logger = logging.getLogger("visual_r1.data")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +56,10 @@ def prepare(data: DataSection, output_dir: Path, progress: Progress | None = Non
     """The dataset of `data` in `output_dir/data`, made where it is not there in full.
 
     The folder's name ends in a digest of the source's contents and the settings, so a changed
-    source makes another folder. A preparation that was interrupted leaves nothing that looks
-    complete: all is written beside the folder and renamed at the end.
+    source makes another folder, and the old one stays. A preparation that was interrupted leaves
+    nothing that looks complete, and goes on when it is called again: all is written in a hidden
+    folder beside the dataset's, which is renamed at the end. Where it is given up because of what
+    was rejected, `<folder>-rejected.parquet` lists it.
 
     Raises:
         DataError: the source is wrong, or nothing in it can be used.
@@ -65,15 +73,16 @@ def prepare(data: DataSection, output_dir: Path, progress: Progress | None = Non
         return present
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        # Two processes that want the same dataset: the second waits and finds it done.
-        with FileLock(folder.parent / f".{folder.name}.lock"):
+        with _sole_preparation(folder):
             present = _present(folder)
             if present is None:
                 _build_beside(source, data, folder, digest, progress or Silent())
-    except OSError as error:
+    except (OSError, sqlite3.Error) as error:
+        reason = getattr(error, "strerror", None) or error
         raise StorageError(
-            f"the dataset folder {folder} could not be written: {error.strerror or error}; free "
-            "some space or choose another folder with --output-dir."
+            f"the dataset folder {folder} could not be written: {reason}; free some space or "
+            "choose another folder with --output-dir (what is done so far is kept, and the same "
+            "command goes on)."
         ) from error
     return present or open_dataset(folder)
 
@@ -85,33 +94,67 @@ def _present(folder: Path) -> Dataset | None:
         return None
 
 
+@contextmanager
+def _sole_preparation(folder: Path) -> Generator[None]:
+    """Two processes that want the same dataset: the second waits and finds it done."""
+    lock = FileLock(folder.parent / f".{folder.name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        logger.warning("another process prepares %s; waiting until it is done.", folder)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _build_beside(
     source: Source, data: DataSection, folder: Path, digest: str, progress: Progress
 ) -> None:
-    """Build in a sibling of `folder`, then put it in its place."""
+    """Build in a sibling of `folder`, or go on building, then put it in its place."""
     partial = folder.with_name(f".{folder.name}.partial")
     damaged = folder.with_name(f".{folder.name}.damaged")
-    for leftover in (partial, damaged):
-        if leftover.exists():
-            shutil.rmtree(leftover)
-    partial.mkdir()
-    listed = folder.with_name(f"{folder.name}-{REJECTED_FILE}")
-    listed.unlink(missing_ok=True)
+    rejected = folder.with_name(f"{folder.name}-{REJECTED_FILE}")
+    rejected.unlink(missing_ok=True)
+    if damaged.exists():
+        shutil.rmtree(damaged)
+    inside = _begun(partial)
     try:
-        try:
-            build(source, data, partial, digest, progress, listed)
-        except DataError:
-            # What is wrong with the rows outlives the folder that did not come about.
-            if (partial / REJECTED_FILE).exists():
-                (partial / REJECTED_FILE).replace(listed)
-            raise
-        if folder.exists():
-            folder.rename(damaged)
-        partial.rename(folder)
-        sync_folder(folder.parent)
-    finally:
-        for leftover in (partial, damaged):
-            shutil.rmtree(leftover, ignore_errors=True)
+        Preparation(source, data, digest, inside, partial, rejected).run(progress)
+    except DataError as error:
+        # A source that could not be read to its end may be readable again: what is done stays.
+        if isinstance(error, GivenUp) or not (partial / JOURNAL_FILE).exists():
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
+    if folder.exists():
+        folder.rename(damaged)
+    inside.rename(folder)
+    sync_folder(folder.parent)
+    for leftover in (partial, damaged):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _begun(partial: Path) -> Path:
+    """The folder inside `partial` to write to; what is there stays where its journal is sound."""
+    inside = partial / "dataset"
+    if not _is_sound(partial) or not inside.is_dir():
+        if partial.exists():
+            shutil.rmtree(partial)
+        inside.mkdir(parents=True)
+    return inside
+
+
+def _is_sound(partial: Path) -> bool:
+    if not (partial / JOURNAL_FILE).is_file():
+        return False
+    try:
+        with Journal(partial) as journal:
+            return journal.is_sound()
+    except sqlite3.OperationalError:  # it cannot be read or written now, which may pass
+        raise
+    except sqlite3.DatabaseError:
+        return False
 
 
 def _digest(data: DataSection, source: Source) -> str:

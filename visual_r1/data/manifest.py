@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from visual_r1.errors import DataError
 from visual_r1.storage import write_json
 
 MANIFEST_FILE = "manifest.json"
 # Part of every digest: raised when the same source would give other rows or another layout.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class StoredFile(BaseModel):
@@ -24,7 +24,13 @@ class StoredFile(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a dataset folder holds. `counts` has train, validation, test and rejected."""
+    """What a dataset folder holds.
+
+    `counts` has train, validation, test and rejected. `duplicates` says how many of the rejected
+    rows repeat a problem, how many do so with another answer, and how many repeats stayed in test
+    and validation. `files` are those whose size is checked: the Parquet files. The card and its
+    picture are not among them, and may be edited.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -35,6 +41,7 @@ class Manifest(BaseModel):
     fingerprint: str
     created_at: str
     counts: Mapping[str, int]
+    duplicates: Mapping[str, int] = Field(default_factory=dict[str, int])
     reasons: Mapping[str, int]
     files: Mapping[str, StoredFile]
 

@@ -1,26 +1,41 @@
 """A source to the files of a dataset folder.
 
-Test and validation are written before train, so that a training problem that repeats one of theirs
-(the same question over the same pixels) is found and left out.
+Test is looked at first, then validation, then train, so that a problem that repeats one of an
+earlier split is left out of the later one. Inside test and validation repeats stay, since figures
+are compared over all of a published split; train holds each problem once, and none at all of two
+that ask the same of the same picture and give different answers.
+
+What is done is in a journal beside the files: a preparation that was interrupted goes on behind the
+rows it has seen, and ends with the same bytes.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from visual_r1.config import DataSection
+from visual_r1.data.answer_kinds import answer_kind
+from visual_r1.data.card import write_card
+from visual_r1.data.duplicates import Repeats, same_gold
+from visual_r1.data.journal import Journal, Kept, RejectedAs, Standing
 from visual_r1.data.manifest import FORMAT_VERSION, Manifest, StoredFile
 from visual_r1.data.rejection import most_frequent, reason_kind, require_few_rejected
-from visual_r1.data.rows import BadRow, CheckedRow, SourceRow, check_row
-from visual_r1.data.shards import SplitWriter
+from visual_r1.data.rows import BadRow, SourceRow, check_row
+from visual_r1.data.shards import (
+    SHARD_BYTES,
+    finished_shard,
+    leave_out,
+    unfinished_shard,
+    write_shard,
+)
 from visual_r1.data.sources import SPLITS, Source, Split
 from visual_r1.data.splitting import HashSplit, hash_split
 from visual_r1.data.tables import REJECTED_SCHEMA, GroupWriter, group_sizes
 from visual_r1.errors import DataError
 from visual_r1.progress import Progress
+from visual_r1.storage import sync_folder
 
 REJECTED_FILE = "rejected.parquet"
 # Where only train is there and it is this small, rows are checked before it is split, so that a
@@ -28,141 +43,233 @@ REJECTED_FILE = "rejected.parquet"
 SMALL = 2000
 # Up to here all rows are looked at, so that the reasons are counted in full.
 ENOUGH_FAULTS = 1000
+# What an interruption costs at most.
+COMMIT_ROWS = 64
+COMMIT_BYTES = 8 * 2**20
+_REPORTED = 100
+
+REPEAT = "the same question with the same image came before"
+CONFLICT = "the same question with the same image has another answer"
+_SUMMARIES: Mapping[RejectedAs, str] = {"repeat": REPEAT, "conflict": CONFLICT}
 
 
-class _Duplicate(BadRow):
-    """Nothing is wrong with the row, but the problem is there already."""
+class GivenUp(DataError):
+    """Too little is left of the source; the rejected rows are where the message says."""
 
 
-@dataclass
-class _Preparation:
-    """What one preparation has seen so far; `faults` are the reasons of rows that were bad."""
-
-    source: str
-    total: int
-    share: float
-    rejected_place: Path
-    folder: Path
-    progress: Progress
-    rejected: GroupWriter
-    counts: Counter[str] = field(default_factory=Counter[str])
-    reasons: Counter[str] = field(default_factory=Counter[str])
-    faults: Counter[str] = field(default_factory=Counter[str])
-    ids: set[int] = field(default_factory=set[int])
-    contents: set[int] = field(default_factory=set[int])
-
-    def write_split(self, split: Split, rows: Iterator[SourceRow], limit: int | None) -> None:
-        """The good rows of a split, up to `limit`, to its shards; the others to the rejected."""
-        with SplitWriter(self.folder, split) as writer:
-            for row in rows:
-                try:
-                    writer.write(self._checked(split, row).problem)
-                    self.counts[split] += 1
-                except BadRow as error:
-                    self._reject(split, row, error)
-                self.progress.advance(1, rejected=self.counts["rejected"])
-                if limit is not None and self.counts[split] >= limit:
-                    return
-
-    def _checked(self, split: Split, row: SourceRow) -> CheckedRow:
-        checked = check_row(row)
-        name = _short_hash(checked.problem.id.encode())
-        if name in self.ids:
-            raise BadRow(f"the id {checked.problem.id!r} came before")
-        question = " ".join(checked.problem.question.split()).casefold().encode()
-        content = _short_hash(question, *checked.pixels)
-        if split == "train" and content in self.contents:
-            raise _Duplicate("the same question with the same image came before")
-        self.ids.add(name)
-        self.contents.add(content)
-        return checked
-
-    def _reject(self, split: Split, row: SourceRow, error: BadRow) -> None:
-        reason, kind = str(error), reason_kind(str(error))
-        self.counts["rejected"] += 1
-        self.rejected.write({"split": split, "row": row.place, "id": row.id, "reason": reason})
-        self.reasons[kind] += 1
-        if not isinstance(error, _Duplicate):
-            self.faults[kind] += 1
-            if self.faults.total() >= ENOUGH_FAULTS:
-                # However good the rows to come are, they cannot make up for it.
-                self.require_few_rejected(self.total)
-
-    def require_few_rejected(self, seen: int) -> None:
-        """Raise `DataError` where too many of the `seen` rows were bad."""
-        bad = self.faults.total()
-        require_few_rejected(self.source, bad, seen, self.share, self.faults, self.rejected_place)
+# From row number `start` of the split's source on: how many rows are used up, and the row.
+_Rows = Callable[[int], Iterator[tuple[int, SourceRow]]]
 
 
-def build(
-    source: Source,
-    data: DataSection,
-    folder: Path,
-    digest: str,
-    progress: Progress,
-    rejected_place: Path,
-) -> Manifest:
-    """Write shards, `rejected.parquet` and, last, the manifest into the empty `folder`.
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """One preparation: its source and settings, and where it writes.
 
-    Raises `DataError` where too many rows are bad or no problem is left to train on; its sentence
-    sends the user to `rejected_place`, where the caller puts `rejected.parquet` then.
+    `folder` holds the files of the dataset and becomes it; the journal is in `journal_folder`.
+    Where the preparation is given up, the rejected rows are written to `rejected_file`.
     """
-    limits: Mapping[Split, int | None] = {
-        "train": data.train,
-        "validation": data.validation,
-        "test": data.test,
-    }
-    sizes = source.sizes()
-    if not sizes.get("train"):
-        raise DataError(
-            f"the source {data.source!r} has no train split (it has {', '.join(sizes) or 'no rows'}"
-            "); a file or folder whose name begins with train holds it."
-        )
-    splits = _split_rows(source, data.seed, sizes)
-    progress.start("prepare", sum(_expected(sizes, limits).values()), "problems")
-    rejected = GroupWriter(folder / REJECTED_FILE, REJECTED_SCHEMA)
-    work = _Preparation(
-        source=data.source,
-        total=sum(sizes.values()),
-        share=data.max_rejected_share,
-        rejected_place=rejected_place,
-        folder=folder,
-        progress=progress,
-        rejected=rejected,
-    )
-    try:
+
+    source: Source
+    data: DataSection
+    digest: str
+    folder: Path
+    journal_folder: Path
+    rejected_file: Path
+
+    def run(self, progress: Progress) -> None:
+        """Write shards, `rejected.parquet`, the card and, last, the manifest.
+
+        Raises `GivenUp` where no problem is left to train on.
+        """
+        sizes = self.source.sizes()
+        if not sizes.get("train"):
+            raise DataError(
+                f"the source {self.data.source!r} has no train split (it has "
+                f"{', '.join(sizes) or 'no rows'}); a file or folder whose name begins with train "
+                "holds it."
+            )
+        with Journal(self.journal_folder) as journal:
+            try:
+                self._run(journal, sizes, progress)
+            except GivenUp:
+                _write_rejected(journal, self.rejected_file)
+                raise
+
+    def _run(self, journal: Journal, sizes: Mapping[Split, int], progress: Progress) -> None:
+        limits: Mapping[Split, int | None] = {
+            "train": self.data.train,
+            "validation": self.data.validation,
+            "test": self.data.test,
+        }
+        splits = _split_rows(self.source, self.data.seed, sizes, journal, progress)
+        done = sum(journal.standing(split).looked_at for split in SPLITS)
+        progress.start("prepare", sum(_expected(sizes, limits).values()), "problems", done)
+        work = _Work(journal, self.folder, progress, self._require_few_rejected)
         for split in reversed(SPLITS):
-            if split in splits:
-                work.write_split(split, splits[split](), limits[split])
-        work.require_few_rejected(work.counts.total())
-    except DataError:
-        rejected.close()
-        raise
-    except BaseException:
-        rejected.abandon()
-        raise
-    rejected.close()
-    counts = {name: work.counts[name] for name in (*SPLITS, "rejected")}
-    if not counts["train"]:
-        reasons = most_frequent(work.reasons)
-        raise DataError(
-            f"no problem of {data.source!r} can be used for training: {counts['rejected']} rows "
-            f"were rejected{f', {reasons}; see {rejected_place}' if reasons else ''}."
+            if split in splits and not journal.standing(split).complete:
+                work.write_split(split, splits[split], limits[split])
+        counts = {split: journal.count(split) for split in SPLITS}
+        counts["rejected"] = work.broken + work.repeats
+        self._require_few_rejected(journal, sum(counts.values()))
+        if not counts["train"]:
+            reasons = most_frequent(Counter(journal.reasons(_REPORTED)))
+            raise GivenUp(
+                f"no problem of {self.data.source!r} can be used for training: "
+                f"{counts['rejected']} rows were rejected"
+                f"{f', {reasons}; see {self.rejected_file}' if reasons else ''}."
+            )
+        self._finish(journal, counts)
+        shown = {**counts, "repeats among them": work.repeats}
+        progress.finish(", ".join(f"{count} {name}" for name, count in shown.items()))
+
+    def _require_few_rejected(self, journal: Journal, seen: int | None = None) -> None:
+        """Raise `GivenUp` where too many of the `seen` rows (all of them) were bad."""
+        faults = Counter(journal.reasons(_REPORTED, "broken"))
+        seen = sum(self.source.sizes().values()) if seen is None else seen
+        bad = journal.rejected_count("broken")
+        share = self.data.max_rejected_share
+        try:
+            require_few_rejected(self.data.source, bad, seen, share, faults, self.rejected_file)
+        except DataError as error:
+            raise GivenUp(str(error)) from error
+
+    def _finish(self, journal: Journal, counts: Mapping[str, int]) -> None:
+        """From shards to a dataset; it may be killed in between and is then done again."""
+        for split in SPLITS:
+            shards = journal.shard_count(split)
+            for shard, withdrawn in journal.shards(split):
+                path = unfinished_shard(self.folder, split, shard)
+                if path.exists():
+                    if withdrawn:
+                        leave_out(path, withdrawn)
+                    path.rename(finished_shard(self.folder, split, shard, shards))
+        _write_rejected(journal, self.folder / REJECTED_FILE)
+        manifest = Manifest(
+            format_version=FORMAT_VERSION,
+            source=self.data.source,
+            digest=self.digest,
+            settings=self.data.model_dump(mode="json"),
+            fingerprint=self.source.fingerprint,
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            counts=counts,
+            duplicates={
+                "repeats": journal.rejected_count("repeat"),
+                "conflicts": journal.rejected_count("conflict"),
+                **{f"kept in {split}": n for split, n in journal.repeats_kept().items()},
+            },
+            reasons=journal.reasons(_REPORTED),
+            files=_stored_files(self.folder),
         )
-    manifest = Manifest(
-        format_version=FORMAT_VERSION,
-        source=data.source,
-        digest=digest,
-        settings=data.model_dump(mode="json"),
-        fingerprint=source.fingerprint,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        counts=counts,
-        reasons=dict(work.reasons.most_common()),
-        files=_stored_files(folder),
-    )
-    manifest.write(folder)
-    progress.finish(", ".join(f"{count} {name}" for name, count in counts.items()))
-    return manifest
+        write_card(self.folder, manifest, journal)
+        sync_folder(self.folder)
+        manifest.write(self.folder)
+
+
+class _Work:
+    """Rows to shards."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        folder: Path,
+        progress: Progress,
+        look_at_faults: Callable[[Journal], None],
+    ) -> None:
+        self._look_at_faults = look_at_faults
+        self._journal = journal
+        self._folder = folder
+        self._progress = progress
+        self._repeats = Repeats(journal, folder)
+        self.broken = journal.rejected_count("broken")
+        self.repeats = journal.rejected_count("repeat", "conflict")
+
+    def write_split(self, split: Split, rows: _Rows, limit: int | None) -> None:
+        """The good rows of a split, up to `limit`, to its shards; the others to the rejected."""
+        if self._journal.waiting_bytes >= SHARD_BYTES:  # interrupted before this was noted
+            self._write_shard(split)
+        before = self._journal.standing(split)
+        looked_at, committed, kept = before.looked_at, before.looked_at, self._journal.count(split)
+        for used, row in rows(before.used):
+            looked_at += 1
+            kept += self._take(split, row)
+            self._progress.advance(1, rejected=self.broken + self.repeats, repeats=self.repeats)
+            complete = limit is not None and kept >= limit
+            full = self._journal.waiting_bytes >= SHARD_BYTES
+            due = looked_at - committed >= COMMIT_ROWS or self._journal.unsaved >= COMMIT_BYTES
+            if due or full or complete:
+                self._journal.set_standing(split, Standing(used, looked_at, complete=False))
+                self._journal.commit()
+                committed = looked_at
+                if self.broken >= ENOUGH_FAULTS:
+                    # However good the rows to come are, they cannot make up for it.
+                    self._look_at_faults(self._journal)
+            if full:
+                self._write_shard(split)
+            if complete:
+                break
+        self._journal.commit()
+        if self._journal.waiting_bytes:
+            self._write_shard(split)
+        self._journal.set_standing(split, Standing(0, looked_at, complete=True))
+        self._journal.commit()
+
+    def _write_shard(self, split: Split) -> None:
+        shard = self._journal.shard_count(split)
+        write_shard(unfinished_shard(self._folder, split, shard), self._journal.waiting())
+        self._journal.add_shard(split, shard)
+
+    def _take(self, split: Split, row: SourceRow) -> int:
+        """Keep or reject a row; by how much the number of kept problems grows."""
+        try:
+            checked = check_row(row)
+            same = self._journal.with_id(checked.problem.id)
+            if same is not None:
+                raise BadRow(f"the id {checked.problem.id!r} came before, in {_where(same)}")
+        except BadRow as error:
+            self._reject(split, row.place, row.id, str(error), "broken")
+            return 0
+        marks = self._repeats.marks(checked)
+        first = self._repeats.find(checked, marks)
+        if first is not None and not (first.split == split != "train"):
+            return self._reject_repeat(split, row, checked.problem.answer, first)
+        self._journal.keep(
+            checked.problem,
+            split,
+            row.place,
+            answer_kind(checked.problem.answer),
+            marks,
+            sizes=[(look.width, look.height) for look in checked.looks],
+            repeats=None if first is None else first.number,
+        )
+        return 1
+
+    def _reject_repeat(self, split: Split, row: SourceRow, answer: str, first: Kept) -> int:
+        if same_gold(answer, first.answer):
+            self._reject(split, row.place, row.id, f"{REPEAT}: {_where(first)}", "repeat")
+            return 0
+        told = "{}: {!r} here, {!r} in {}"
+        reason = told.format(CONFLICT, answer[:80], first.answer[:80], _where(first))
+        self._reject(split, row.place, row.id, reason, "conflict")
+        if first.split != "train" or first.withdrawn:
+            return 0
+        # Nobody knows which of the two is right, so neither is trained on.
+        here = f"{row.place} (train)"
+        reason = told.format(CONFLICT, first.answer[:80], answer[:80], here)
+        self._reject("train", first.place, first.id, reason, "conflict")
+        self._journal.withdraw(first.number)
+        return -1
+
+    def _reject(self, split: Split, place: str, id: str, reason: str, kind: RejectedAs) -> None:
+        summary = _SUMMARIES.get(kind) or reason_kind(reason)
+        self._journal.reject(split, place, id, reason, summary, kind)
+        if kind == "broken":
+            self.broken += 1
+        else:
+            self.repeats += 1
+
+
+def _where(kept: Kept) -> str:
+    return f"{kept.place} ({kept.split})"
 
 
 def _expected(
@@ -175,27 +282,59 @@ def _expected(
 
 
 def _split_rows(
-    source: Source, seed: int, sizes: Mapping[Split, int]
-) -> Mapping[Split, Callable[[], Iterator[SourceRow]]]:
+    source: Source, seed: int, sizes: Mapping[Split, int], journal: Journal, progress: Progress
+) -> Mapping[Split, _Rows]:
     """Where the rows of each split come from: the source's own splits, or a cut of its train."""
     if set(sizes) != {"train"}:
-        return {split: lambda split=split: source.rows(split) for split in sizes}
-    cut = hash_split(seed, _ids(source, check=sizes["train"] <= SMALL))
-    return {split: lambda split=split: _rows_of(source, cut, split) for split in SPLITS}
+        return {
+            split: lambda start, split=split: _own_rows(source, split, start) for split in sizes
+        }
+    bounds = journal.setting("cut")
+    if bounds is None:
+        cut = hash_split(seed, _ids(source, sizes["train"], progress))
+        bounds = [cut.test_below, cut.validation_below]
+        journal.set_setting("cut", bounds)
+        journal.commit()
+    cut = HashSplit(seed, *bounds)
+    return {
+        split: lambda start, split=split: _cut_rows(source, cut, split, start) for split in SPLITS
+    }
 
 
-def _ids(source: Source, check: bool) -> Iterator[str]:
+def _ids(source: Source, size: int, progress: Progress) -> Iterator[str]:
+    if size > SMALL:
+        progress.start("read the ids", size, "rows")
     for row in source.rows("train"):
-        if check:
+        if size <= SMALL:
             try:
                 check_row(row)
             except BadRow:
                 continue
+        else:
+            progress.advance(1)
         yield row.id
 
 
-def _rows_of(source: Source, cut: HashSplit, split: Split) -> Iterator[SourceRow]:
-    return (row for row in source.rows("train") if cut.split_of(row.id) == split)
+def _own_rows(source: Source, split: Split, start: int) -> Iterator[tuple[int, SourceRow]]:
+    return enumerate(source.rows(split, start), start + 1)
+
+
+def _cut_rows(
+    source: Source, cut: HashSplit, split: Split, start: int
+) -> Iterator[tuple[int, SourceRow]]:
+    rows = enumerate(source.rows("train", start), start + 1)
+    return ((used, row) for used, row in rows if cut.split_of(row.id) == split)
+
+
+def _write_rejected(journal: Journal, path: Path) -> None:
+    writer = GroupWriter(path, REJECTED_SCHEMA)
+    try:
+        for row in journal.rejected():
+            writer.write(row)
+    except BaseException:
+        writer.abandon()
+        raise
+    writer.close()
 
 
 def _stored_files(folder: Path) -> dict[str, StoredFile]:
@@ -203,12 +342,3 @@ def _stored_files(folder: Path) -> dict[str, StoredFile]:
         path.name: StoredFile(bytes=path.stat().st_size, rows=sum(group_sizes(path)))
         for path in sorted(folder.glob("*.parquet"))
     }
-
-
-def _short_hash(*parts: bytes) -> int:
-    """64 bits: among a million problems two are mistaken for one with a chance of 3e-8."""
-    whole = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        whole.update(len(part).to_bytes(8, "little"))
-        whole.update(part)
-    return int.from_bytes(whole.digest(), "little")

@@ -1,62 +1,51 @@
 """Problems to Parquet shards, a row group at a time, so that memory holds one row group."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from visual_r1.data.problem import Problem
-from visual_r1.data.tables import PROBLEM_SCHEMA, GroupWriter
+from visual_r1.data.tables import PROBLEM_SCHEMA, GroupWriter, group_sizes, read_group
 from visual_r1.storage import sync_folder
 
 SHARD_BYTES = 256 * 2**20
 
 
-class SplitWriter:
-    """The shards of one split: `train-00000-of-00002.parquet`, ... Use it as a context."""
+def unfinished_shard(folder: Path, split: str, shard: int) -> Path:
+    """Where a shard is until it is known how many its split has."""
+    return folder / f"{split}-{shard:05d}.part"
 
-    def __init__(self, folder: Path, split: str) -> None:
-        self._folder = folder
-        self._split = split
-        self._open: GroupWriter | None = None
-        self._paths: list[Path] = []
-        self.rows = 0
 
-    def write(self, problem: Problem) -> None:
-        """Add one problem."""
-        if self._open is not None and self._open.written_bytes >= SHARD_BYTES:
-            self._open.close()
-            self._open = None
-        if self._open is None:
-            # Not ".parquet" yet: how many shards there will be is known at the end.
-            path = self._folder / f"{self._split}-{len(self._paths):05d}.part"
-            self._paths.append(path)
-            self._open = GroupWriter(path, PROBLEM_SCHEMA)
-        row = problem_row(problem)
-        size = sum(len(data) for data in problem.images) + len(row["problem"]) + len(row["meta"])
-        self._open.write(row, size)
-        self.rows += 1
+def finished_shard(folder: Path, split: str, shard: int, shards: int) -> Path:
+    """Where a shard is in the end: `train-00000-of-00002.parquet`."""
+    return folder / f"{split}-{shard:05d}-of-{shards:05d}.parquet"
 
-    def __enter__(self) -> "SplitWriter":
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is not None:
-            if self._open is not None:
-                self._open.abandon()
-            return
-        if self._open is not None:
-            self._open.close()
-        for index, path in enumerate(self._paths):
-            name = f"{self._split}-{index:05d}-of-{len(self._paths):05d}.parquet"
-            path.rename(self._folder / name)
-        sync_folder(self._folder)
+def write_shard(path: Path, rows: Iterable[tuple[Mapping[str, Any], int]]) -> None:
+    """Write rows of `PROBLEM_SCHEMA`, each with its size in bytes, whole or not at all."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    writer = GroupWriter(temporary, PROBLEM_SCHEMA)
+    try:
+        for row, size in rows:
+            writer.write(row, size)
+    except BaseException:
+        writer.abandon()
+        raise
+    writer.close()
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def leave_out(path: Path, ids: Collection[str]) -> None:
+    """Write a shard again without the problems that have these ids."""
+    rows = (
+        (row, sum(len(image["bytes"]) for image in row["images"]))
+        for group in range(len(group_sizes(path)))
+        for row in read_group(path, group).to_pylist()
+        if row["id"] not in ids
+    )
+    write_shard(path, rows)
 
 
 def problem_row(problem: Problem) -> dict[str, Any]:

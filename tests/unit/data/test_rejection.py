@@ -71,7 +71,7 @@ def test_a_hopeless_source_stops_early(tmp_path: Path) -> None:
     class Watching:
         seen = 0
 
-        def start(self, stage: str, total: int, unit: str) -> None: ...
+        def start(self, stage: str, total: int, unit: str, done: int = 0) -> None: ...
 
         def advance(self, n: int = 1, **shown: float) -> None:  # noqa: ARG002
             self.seen += n

@@ -6,6 +6,7 @@ line to within a few percent. Characters get a white halo, so that a line never 
 
 import io
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,14 +98,21 @@ def _from(origin: Point, point: Point) -> Point:
 def _write(canvas: _Plane, label: Label) -> None:
     """Draw a label over `canvas` [SIZE, SIZE, 3] in place: a white halo of 1 px, then the text."""
     top, left = label.row * CELL, label.column * CELL
-    text = np.concatenate([glyph(character) for character in label.text], axis=1)
-    padded = np.pad(text, 2)
-    rows, columns = text.shape[0] + 2, text.shape[1] + 2
+    text, halo = _inked(label.text)
+    _blend(canvas, halo, top - 1, left - 1, _PAPER_RGB)
+    _blend(canvas, text, top, left, _NAME_RGB if label.kind == "name" else _VALUE_RGB)
+
+
+@lru_cache(maxsize=4096)
+def _inked(text: str) -> tuple[_Plane, _Plane]:
+    """A label's ink, and that of its halo, which is 1 px larger on each side."""
+    ink = np.concatenate([glyph(character) for character in text], axis=1)
+    padded = np.pad(ink, 2)
+    rows, columns = ink.shape[0] + 2, ink.shape[1] + 2
     halo = np.max(
         [padded[dy : dy + rows, dx : dx + columns] for dy in range(3) for dx in range(3)], axis=0
     )
-    _blend(canvas, halo, top - 1, left - 1, _PAPER_RGB)
-    _blend(canvas, text, top, left, _NAME_RGB if label.kind == "name" else _VALUE_RGB)
+    return ink, halo
 
 
 def _blend(canvas: _Plane, ink: _Plane, top: int, left: int, rgb: tuple[int, int, int]) -> None:

@@ -1,0 +1,88 @@
+"""How fast procedural problems are prepared, and how much memory that takes.
+
+    python benchmarks/preparation_memory.py [--problems 100000]
+
+A thread samples the resident memory of the process; the table gives the highest value that was seen
+up to each number of problems, the rate since the line before, and the size on disk of what is
+unfinished.
+"""
+
+import argparse
+import resource
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import psutil
+
+from visual_r1.config import DataSection
+from visual_r1.data.dataset import prepare
+
+MARKS = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000)
+INTERVAL_S = 0.05
+
+
+class Table:
+    """A progress that prints a line at each mark."""
+
+    def __init__(self, folder: Path) -> None:
+        self.peak = 0
+        self._folder = folder
+        self._done = self._line_done = 0
+        self._line_at = time.perf_counter()
+        self._cpu_at = time.process_time()
+
+    def start(self, stage: str, total: int, unit: str, done: int = 0) -> None:  # noqa: ARG002
+        print(f"{stage}: {total} {unit}\n")
+        print("| problems | problems/s | problems/s of CPU time | peak memory, MB | on disk, MB |")
+        print("| ---: | ---: | ---: | ---: | ---: |", flush=True)
+
+    def advance(self, n: int = 1, **shown: float) -> None:  # noqa: ARG002
+        self._done += n
+        if self._done not in MARKS:
+            return
+        now, cpu = time.perf_counter(), time.process_time()
+        count = self._done - self._line_done
+        rate, cpu_rate = count / (now - self._line_at), count / (cpu - self._cpu_at)
+        disk = sum(path.stat().st_size for path in self._folder.rglob("*") if path.is_file())
+        print(
+            f"| {self._done:,} | {rate:.0f} | {cpu_rate:.0f} | {self.peak / 1e6:.0f} "
+            f"| {disk / 1e6:.0f} |",
+            flush=True,
+        )
+        self._line_done, self._line_at, self._cpu_at = self._done, now, cpu
+
+    def finish(self, summary: str = "") -> None:
+        print(f"\n{summary}", flush=True)
+
+
+def main() -> None:
+    """Prepare into a temporary folder and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--problems", type=int, default=100_000)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        table = Table(Path(folder))
+        done = threading.Event()
+        sampler = threading.Thread(target=sample, args=(table, done))
+        sampler.start()
+        try:
+            data = DataSection(source="procedural", train=arguments.problems, validation=1, test=1)
+            prepare(data, Path(folder), table)
+        finally:
+            done.set()
+            sampler.join()
+    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"\nhighest of the whole process: {highest:.0f} MiB")
+
+
+def sample(table: Table, done: threading.Event) -> None:
+    """Keep the table's peak up to date until `done`."""
+    process = psutil.Process()
+    while not done.wait(INTERVAL_S):
+        table.peak = max(table.peak, process.memory_info().rss)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,260 @@
+"""Preparations that are killed, interrupted, run out of disk or meet each other."""
+
+import io
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from drawn import hub_row, write_parquet
+from filelock import FileLock
+
+from visual_r1.config import DataSection
+from visual_r1.data import preparation
+from visual_r1.data.dataset import Dataset, prepare
+from visual_r1.data.sources.files import FilesSource
+from visual_r1.errors import StorageError
+from visual_r1.progress import PlainProgress
+
+PROBLEMS = 420
+SETTINGS: dict[str, Any] = {"source": "procedural", "train": 300, "validation": 40, "test": 80}
+
+# Kills itself where the argument says: after so many rows, or when a file of that name is renamed.
+KILLED = """
+import json, os, signal, sys
+from pathlib import Path
+from visual_r1.config import DataSection
+from visual_r1.data import shards
+from visual_r1.data import preparation
+from visual_r1.data.dataset import prepare
+
+moment, settings = sys.argv[2], json.loads(sys.argv[3])
+preparation.SHARD_BYTES = 150_000
+
+class Killer:
+    done = 0
+    def start(self, stage, total, unit, done=0): self.done = done
+    def advance(self, n=1, **shown):
+        self.done += n
+        if str(self.done) == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+    def finish(self, summary=""): pass
+
+def watch(event, arguments):
+    if event == "os.rename" and Path(arguments[1]).name.startswith(moment):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(watch)
+prepare(DataSection(**settings), Path(sys.argv[1]), Killer())
+"""
+
+
+class Watched:
+    """A progress that remembers where it began."""
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        self.before = self.done = self.total = 0
+        self.shown: dict[str, float] = {}
+        self._stop_at = stop_at
+
+    def start(self, stage: str, total: int, unit: str, done: int = 0) -> None:  # noqa: ARG002
+        self.total, self.before, self.done = total, done, done
+
+    def advance(self, n: int = 1, **shown: float) -> None:
+        self.done += n
+        self.shown = shown
+        if self.done == self._stop_at:
+            raise KeyboardInterrupt
+
+    def finish(self, summary: str = "") -> None: ...
+
+
+def killed_at(moment: str, out: Path, settings: dict[str, Any] = SETTINGS) -> None:
+    command = [sys.executable, "-c", KILLED, str(out), moment, json.dumps(settings)]
+    assert subprocess.run(command, check=False, timeout=120).returncode == -signal.SIGKILL
+
+
+def contents(dataset: Dataset) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(dataset.folder.glob("*.parquet"))}
+
+
+def visible(out: Path) -> list[str]:
+    return [path.name for path in (out / "data").iterdir() if not path.name.startswith(".")]
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preparation, "SHARD_BYTES", 150_000)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dataset]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preparation, "SHARD_BYTES", 150_000)
+        yield prepare(DataSection(**SETTINGS), tmp_path_factory.mktemp("whole"))
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize(
+    ("moment", "before"),
+    [
+        ("100", 80),
+        ("train-00001.part", 265),  # a shard is written, and not yet noted
+        ("test-00000-of", PROBLEMS),  # the shards get their names
+        ("procedural-", PROBLEMS),  # all is there, under the hidden name
+    ],
+)
+def test_a_killed_preparation_goes_on_and_ends_with_the_same_bytes(
+    tmp_path: Path, whole: Dataset, moment: str, before: int
+) -> None:
+    killed_at(moment, tmp_path)
+    assert visible(tmp_path) == []
+    progress = Watched()
+    dataset = prepare(DataSection(**SETTINGS), tmp_path, progress)
+    assert contents(dataset) == contents(whole)
+    assert len([name for name in contents(whole) if name.startswith("train")]) > 2
+    assert before - preparation.COMMIT_ROWS <= progress.before <= before
+    assert (progress.done, progress.total) == (PROBLEMS, PROBLEMS)
+    assert visible(tmp_path) == [dataset.folder.name]
+    assert not [p for p in (tmp_path / "data").iterdir() if p.name.endswith(".partial")]
+
+
+def test_rows_that_were_seen_are_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of a source that is cut by a hash, with bad rows and repeats on both sides."""
+    rows = [hub_row(n) for n in range(150)]
+    rows[20] = hub_row(20, answer="")
+    rows[40] = hub_row(3)
+    rows[130] = hub_row(4)
+    rows[131] = hub_row(5, answer="77")
+    data = DataSection(source=str(write_parquet(tmp_path / "set" / "train.parquet", rows).parent))
+    whole = prepare(data, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        prepare(data, tmp_path / "again", Watched(stop_at=140))
+    assert visible(tmp_path / "again") == []
+    starts: list[int] = []
+    read = FilesSource.rows
+
+    def noted(self: FilesSource, split: Any, start: int = 0) -> Any:
+        starts.append(start)
+        return read(self, split, start)
+
+    monkeypatch.setattr(FilesSource, "rows", noted)
+    progress = Watched()
+    dataset = prepare(data, tmp_path / "again", progress)
+    assert contents(dataset) == contents(whole)
+    assert starts and min(starts) > 64
+    assert progress.done == 150
+    assert dataset.counts == whole.counts and dataset.counts["rejected"] >= 3
+
+
+def test_a_damaged_journal_is_left_behind(tmp_path: Path, whole: Dataset) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        prepare(DataSection(**SETTINGS), tmp_path, Watched(stop_at=200))
+    (journal,) = (tmp_path / "data").rglob("journal.sqlite")
+    damaged = bytearray(journal.read_bytes())
+    damaged[100:8000] = os.urandom(7900)
+    journal.write_bytes(damaged)
+    progress = Watched()
+    dataset = prepare(DataSection(**SETTINGS), tmp_path, progress)
+    assert progress.before == 0
+    assert dict(dataset.counts) == dict(whole.counts)
+
+
+def test_progress_shows_rate_rejected_and_repeats(tmp_path: Path) -> None:
+    rows = [hub_row(n) for n in range(4)] + [hub_row(1), hub_row(9, answer="")]
+    write_parquet(tmp_path / "set" / "train.parquet", rows)
+    write_parquet(tmp_path / "set" / "test.parquet", [hub_row(7)])
+    text = io.StringIO()
+    ticks = iter(range(1000))
+    progress = PlainProgress(text, interval_s=1, clock=lambda: float(next(ticks)))
+    prepare(DataSection(source=str(tmp_path / "set")), tmp_path, progress)
+    first, *between, last = text.getvalue().splitlines()
+    assert first == "prepare: 7 problems"
+    assert "problems/s" in between[-1] and "left" in between[-1]
+    assert any("rejected 1, repeats 1" in line for line in between)
+    assert "4 train, 0 validation, 1 test, 2 rejected, 1 repeats among them" in last
+
+
+class Said(logging.Handler):
+    """Sets an event when something is said."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.event = threading.Event()
+        self.text = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.text += record.getMessage()
+        self.event.set()
+
+
+def test_the_second_of_two_processes_waits_and_says_so(tmp_path: Path) -> None:
+    data = DataSection(source="procedural", train=5, validation=1, test=1)
+    first = prepare(data, tmp_path)
+    hidden = first.folder.rename(first.folder.with_name(".hidden"))
+    said = Said()
+    logger = logging.getLogger("visual_r1.data")
+    logger.addHandler(said)
+    results: list[Dataset] = []
+    try:
+        with FileLock(first.folder.parent / f".{first.folder.name}.lock"):
+            thread = threading.Thread(target=lambda: results.append(prepare(data, tmp_path)))
+            thread.start()
+            assert said.event.wait(60)
+            assert thread.is_alive() and not results
+            hidden.rename(first.folder)  # as the other process does at its end
+        thread.join(60)
+    finally:
+        logger.removeHandler(said)
+    assert results == [first]
+    assert f"another process prepares {first.folder}; waiting" in said.text
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from visual_r1.config import DataSection
+from visual_r1.data.dataset import prepare
+from visual_r1.errors import StorageError
+
+limit = int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+try:
+    prepare(DataSection(source="procedural", train=300, validation=40, test=80), Path(sys.argv[1]))
+except StorageError as error:
+    print(error)
+    sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize("limit", [1_000, 60_000, 300_000])
+def test_a_full_disk_is_one_sentence_and_loses_nothing(
+    tmp_path: Path, whole: Dataset, limit: int
+) -> None:
+    """A limit on file sizes stops the journal at once, the journal later, or a shard."""
+    command = [sys.executable, "-c", FULL, str(tmp_path), str(limit)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stderr) == (3, "")
+    assert done.stdout.count("\n") == 1
+    assert "free some space or choose another folder with --output-dir" in done.stdout
+    assert visible(tmp_path) == []
+    dataset = prepare(DataSection(**SETTINGS), tmp_path)
+    assert dict(dataset.counts) == dict(whole.counts)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data").chmod(0o500)
+    if os.access(tmp_path / "data", os.W_OK):
+        pytest.skip("root may write everywhere")
+    with pytest.raises(StorageError, match="--output-dir"):
+        prepare(DataSection(**SETTINGS), tmp_path)

@@ -1,0 +1,104 @@
+"""Problems that were there before: the same question over the same pictures.
+
+The same question is the same text but for spaces and capitals. The same pictures are the same
+pixels, or pictures encoded again or resized (`fingerprint`).
+"""
+
+import hashlib
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+
+from visual_r1.data.fingerprint import LOOK_BYTES, Look, same_picture
+from visual_r1.data.journal import Journal, Kept, Marks
+from visual_r1.data.rows import CheckedRow
+from visual_r1.data.shards import unfinished_shard
+from visual_r1.data.stored import StoredProblems
+from visual_r1.grading import grade_answer
+
+# Pictures laid over a new one, the likest first. Only sets of many drawings that all look alike
+# from afar have more candidates, and a copy is then among the likest.
+MAX_COMPARED = 24
+
+
+class Repeats:
+    """Finds what a new problem repeats among those that a journal kept.
+
+    `folder` is where the journal's shards are.
+    """
+
+    def __init__(self, journal: Journal, folder: Path) -> None:
+        self._journal = journal
+        self._folder = folder
+
+    def marks(self, checked: CheckedRow) -> Marks:
+        """What the problem will be found by."""
+        question = _question(checked)
+        return Marks(
+            content=_hash((question, *checked.pixels)),
+            cell=_cell(question, checked.looks[0].cell(), len(checked.looks)),
+            looks=b"".join(look.to_bytes() for look in checked.looks),
+        )
+
+    def find(self, checked: CheckedRow, marks: Marks) -> Kept | None:
+        """The problem that this one repeats: an exact copy, or else the likest."""
+        exact = self._journal.with_content(marks.content)
+        if exact is not None:
+            return exact
+        question, looks = _question(checked), checked.looks
+        cells = [_cell(question, cell, len(looks)) for cell in looks[0].cells()]
+        close = [
+            (distance, kept.number, kept)
+            for kept in self._journal.in_cells(cells)
+            if (distance := _distance(looks, kept.looks)) is not None
+        ]
+        for _, number, kept in sorted(close)[:MAX_COMPARED]:
+            pairs = zip(checked.problem.images, self._images(number), strict=True)
+            if all(same_picture(one, other) for one, other in pairs):
+                return kept
+        return None
+
+    def _images(self, number: int) -> tuple[bytes, ...]:
+        waiting = self._journal.images_waiting(number)
+        if waiting:
+            return waiting
+        split, shard, place = self._journal.shard_of(number)
+        return _opened(unfinished_shard(self._folder, split, shard))[place].images
+
+
+def same_gold(one: str, other: str) -> bool:
+    """Whether two gold answers say the same."""
+    return one == other or grade_answer(one, other).right or grade_answer(other, one).right
+
+
+@lru_cache(maxsize=4)
+def _opened(shard: Path) -> StoredProblems:
+    return StoredProblems([shard])
+
+
+def _question(checked: CheckedRow) -> bytes:
+    return " ".join(checked.problem.question.split()).casefold().encode()
+
+
+def _cell(question: bytes, cell: bytes, images: int) -> bytes:
+    return _hash((question, cell, bytes((images,))))
+
+
+def _distance(looks: Iterable[Look], stored: bytes) -> float | None:
+    """How far the pictures are apart from afar; None where they cannot be copies."""
+    largest = 0.0
+    for index, look in enumerate(looks):
+        other = Look.from_bytes(stored[index * LOOK_BYTES : (index + 1) * LOOK_BYTES])
+        if not look.may_be_copy(other):
+            return None
+        largest = max(largest, look.distance(other))
+    return largest
+
+
+def _hash(parts: Iterable[bytes]) -> bytes:
+    """96 bits: among a million problems two are mistaken for one with a chance of 1e-17."""
+    whole = hashlib.blake2b(digest_size=12)
+    for part in parts:
+        whole.update(len(part).to_bytes(8, "little"))
+        whole.update(part)
+    return whole.digest()
