@@ -57,18 +57,26 @@ def mathruler() -> Judge:
     return lambda answer, gold: bool(grade_answer(answer, gold))
 
 
-GRADERS: dict[str, tuple[str, Callable[[], Judge]]] = {
-    "visual-r1": ("visual-r1", visual_r1),
-    "math-verify": ("math-verify", math_verify),
-    "mathruler": ("mathruler", mathruler),
+GRADERS: dict[str, Callable[[], Judge]] = {
+    "visual-r1": visual_r1,
+    "math-verify": math_verify,
+    "mathruler": mathruler,
 }
+
+
+def version_of(name: str) -> str:
+    if name != "visual-r1":
+        return version(name)
+    from visual_r1.grading import GRADER_VERSION
+
+    return f"grader {GRADER_VERSION}"
 
 
 def answer_forever(name: str, connection: Connection) -> None:
     """Judge pairs until the pipe closes; what a grader raises is a refusal."""
     with Path(os.devnull).open("w") as nowhere:
         sys.stdout = sys.stderr = nowhere
-        judge = GRADERS[name][1]()
+        judge = GRADERS[name]()
         connection.send("ready")
         while True:
             try:
@@ -231,7 +239,7 @@ def main() -> None:
     for name, score in scores.items():
         rate = speed(cases) if name == "visual-r1" else len(score.seconds) / sum(score.seconds)
         print(
-            f"| {name} | {version(GRADERS[name][0])} | {rate:,.0f} | {max(score.seconds):.3f} s"
+            f"| {name} | {version_of(name)} | {rate:,.0f} | {max(score.seconds):.3f} s"
             f" | {score.killed} |"
         )
     print(f"\nPython {platform.python_version()}, {platform.machine()}, one process each.")

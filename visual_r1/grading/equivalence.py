@@ -47,6 +47,7 @@ def same_answer(answer: Answer, reference: Answer, rounding: Rounding = "exact")
         Contradiction: the values that the answer puts equal are not.
         Unreadable: a value is beyond the limits, or cannot be decided.
     """
+    answer, reference = _opened(answer), _opened(reference)
     for one in (answer, reference):
         _check_chain(one.chain)
     if not _labels_differ(answer.labels, reference.labels) and any(
@@ -54,6 +55,15 @@ def same_answer(answer: Answer, reference: Answer, rounding: Rounding = "exact")
     ):
         return True
     return _same_equation(answer, reference)
+
+
+def _opened(answer: Answer) -> Answer:
+    """A list of one item is that item, its label included."""
+    match answer.chain:
+        case (Group(kind, (only,)),) if kind in LISTS:
+            return _opened(replace(only, labels=only.labels or answer.labels))
+        case _:
+            return answer
 
 
 def _check_chain(chain: Sequence[Form]) -> None:

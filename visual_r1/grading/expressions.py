@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Context, Decimal, DivisionByZero, InvalidOperation, Overflow
 from fractions import Fraction
-from math import isqrt
+from math import factorial, isqrt
 
 from visual_r1.grading.spelling import Unreadable
 
@@ -64,7 +64,7 @@ class Root:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A function: abs, sin, cos, tan, csc, sec, cot, asin, acos, atan, ln, log."""
+    """A function: abs, factorial, sin, cos, tan, csc, sec, cot, asin, acos, atan, ln, log."""
 
     name: str
     inside: "Expression"
@@ -246,6 +246,8 @@ def _call(name: str, inside: Expression, at: Mapping[str, Fraction]) -> Number:
     value = _evaluate(inside, at)
     if name == "abs":
         return magnitude(value)
+    if name == "factorial":
+        return _factorial(value)
     if name in ("ln", "log"):
         if value <= 0:
             raise Undefined("the logarithm of a number that is not positive")
@@ -260,6 +262,14 @@ def _call(name: str, inside: Expression, at: Mapping[str, Fraction]) -> Number:
     if degrees:
         angle = _CONTEXT.divide(_CONTEXT.multiply(angle, PI), Decimal(180))
     return _ratio(name, _sine(angle), _sine(_CONTEXT.add(angle, _CONTEXT.divide(PI, Decimal(2)))))
+
+
+def _factorial(value: Number) -> Number:
+    if not isinstance(value, Fraction) or value.denominator != 1 or value < 0:
+        raise Undefined("the factorial of what is not a whole number")
+    if value > MAX_EXPONENT:
+        raise Unreadable(f"a factorial beyond {MAX_EXPONENT}")
+    return Fraction(factorial(value.numerator))
 
 
 def _ratio(name: str, sine: Decimal, cosine: Decimal) -> Decimal:

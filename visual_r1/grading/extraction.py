@@ -5,9 +5,13 @@ What stands inside `<think>` is ignored, tags included. After it: exactly one `<
 none. All scans are linear in the length of the response.
 """
 
+import re
+from itertools import islice
+
 from visual_r1.grading.spelling import matching_brace, unboxed
 
 _OPEN, _CLOSE = "<think>", "</think>"
+_BOX = re.compile(r"\\boxed\s*\{")
 
 
 def extract_answer(response: str) -> str | None:
@@ -55,8 +59,9 @@ def _tagged(text: str) -> str | None:
 
 
 def _boxed(text: str) -> str | None:
-    if text.count("\\boxed{") != 1:
+    boxes = list(islice(_BOX.finditer(text), 2))
+    if len(boxes) != 1:
         return None
-    start = text.index("\\boxed{") + len("\\boxed{")
+    start = boxes[0].end()
     end = matching_brace(text, start)
     return None if end is None else text[start:end].strip() or None

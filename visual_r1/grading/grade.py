@@ -21,7 +21,8 @@ _CHOSEN = re.compile(
     r"(?:it is\s+|(?:i|we) (?:choose|pick|select)\s+)?"
     r"(?:(?:the\s+)?(?:correct\s+|final\s+|right\s+|best\s+)?"
     r"(?:answer|option|choice|letter)(?:\s+(?:is|would be))?\s*[:=]?\s*){0,2}"
-    r"(?:[(\[]\s*([A-Ha-h])\s*[)\]]|([A-Ha-h])(?=[\s.):,]|$))[.):,]*\s*(.*)",
+    r"(?:[(\[]\s*([A-Ha-h])\s*[)\]]|([A-Ha-h])(?=[\s.):,]|$))"
+    r"\s*(-(?=\s)|[.):,]*)\s*(.*)",
     re.IGNORECASE | re.DOTALL,
 )
 _SAYS_RIGHT = re.compile(
@@ -90,6 +91,8 @@ def grade_answer(
         return _grade_value(answer, reference, rounding)
     except Unreadable as error:
         return Grade("gave_up", f"the answer cannot be read: {error}")
+    except RecursionError:  # the caller has used up the stack: depth here is bounded
+        return Grade("gave_up", "the answer cannot be read: no room left on the stack")
 
 
 def is_equivalent(answer: str, reference: str, rounding: Rounding = "exact") -> bool:
@@ -128,9 +131,11 @@ def _chosen(answer: str, choices: Sequence[str]) -> int | None:
     if found is None:
         return None
     place = ord((found[1] or found[2]).upper()) - ord("A")
-    rest = _SAYS_RIGHT.sub("", found[3]).strip()
+    mark, rest = found[3], _SAYS_RIGHT.sub("", found[4]).strip()
     if not rest:
         return place
+    if "," in mark or not (mark or found[1] or rest.startswith("(")):
+        return None  # `B, 6` and `B 6`
     # What follows must be that choice's text; other letters or choices make it two answers.
     if re.search(r"(?<![A-Za-z\\])[A-H](?![A-Za-z])", rest) or not _one_value(rest):
         return None

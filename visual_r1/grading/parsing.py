@@ -3,7 +3,7 @@
     sum      = ["+" | "-"] product {("+" | "-") product}
     product  = power {["*" | "/"] ["-"] power}    (no operator: before a letter, root, bracket)
     power    = postfix ["^" exponent]
-    postfix  = atom {"°"}
+    postfix  = atom {"°" | "!"}
     atom     = number | mixed number | variable | "\\pi" | bracketed sum | "|" sum "|"
              | "\\sqrt" ["[" n "]"] argument | "\\frac" argument argument | function argument
 
@@ -146,9 +146,9 @@ class _Parser:
 
     def postfix(self) -> Expression:
         value = self.atom()
-        while self.symbol() == "°":
+        while self.symbol() in ("°", "!") and self.symbol():
+            value = Degree(value) if self.symbol() == "°" else Call("factorial", value)
             self.at += 1
-            value = Degree(value)
         return value
 
     def atom(self) -> Expression:
@@ -202,8 +202,8 @@ class _Parser:
     def word(self, text: str) -> Expression:
         if text.lower() == "pi":
             return Constant()
-        if text in ("sqrt", "cbrt"):
-            return Root(self.argument(), 2 if text == "sqrt" else 3)
+        if text.lower() in ("sqrt", "cbrt"):
+            return Root(self.argument(), 2 if text.lower() == "sqrt" else 3)
         if text.lower() in FUNCTIONS:
             return self.function(FUNCTIONS[text.lower()])
         if len(text) == 1:

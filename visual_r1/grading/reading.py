@@ -48,8 +48,14 @@ _SIGNS = {
     "perp": "⊥",
     "cong": "≅",
     "sim": "∼",
+    "langle": "⟨",
+    "rangle": "⟩",
 }
 _EQUAL = ("=", "≈", "∈", "is", "equals", "are")
+
+
+_LEFT, _RIGHT = ("(", "[", "{", "\\{", "⟨"), (")", "]", "}", "\\}", "⟩")
+_OF_FORMULAS = frozenset("abdhlnprsw")
 
 
 @lru_cache(maxsize=8192)
@@ -81,13 +87,17 @@ def read(text: str) -> tuple[Answer, ...]:
 
 
 def _spelled_alike(tokens: Sequence[Token]) -> list[Token]:
-    """Commands that stand for a sign become that sign."""
-    return [
+    """Commands that stand for a sign become that sign; `≅` before a number is `≈`."""
+    alike = [
         Token("symbol", _SIGNS[token.text], token.spaced)
         if token.kind == "command" and token.text in _SIGNS
         else token
         for token in tokens
     ]
+    for index, following in enumerate(alike[1:]):
+        if alike[index].text in ("≅", "∼") and following.kind == "number":
+            alike[index] = Token("symbol", "≈", alike[index].spaced)
+    return alike
 
 
 def _list(tokens: Sequence[Token], with_unit: bool, nesting: int) -> Answer:
@@ -157,13 +167,20 @@ def _chain(
             names = variables(left.expression) | variables(right.expression)
             if names:
                 return Answer((Equation(left.expression, right.expression),))
-    if labels and not _is_formula(forms[-1]):
+    if any(_has_a_formula(label) for label in labels) and not _is_formula(forms[-1]):
         forms = [form for form in forms if not _is_formula(form)]  # A = \\pi r^2 = 25\\pi
     return Answer(tuple(forms), tuple(labels))
 
 
+def _has_a_formula(label: Label) -> bool:
+    """An area, a perimeter, ...: `x = 5 y = 4`, two answers, must not pass for a formula."""
+    capital = label.kind == "variable" and label.name[0].isupper()
+    return capital or (label.kind == "noun" and bool(label.name))
+
+
 def _is_formula(form: Form) -> bool:
-    return isinstance(form, Quantity) and bool(variables(form.expression))
+    names = variables(form.expression) if isinstance(form, Quantity) else frozenset[str]()
+    return bool(names) and names <= _OF_FORMULAS
 
 
 def _without_openers(tokens: Sequence[Token]) -> Sequence[Token]:
@@ -234,14 +251,14 @@ def _forms(tokens: Sequence[Token], with_unit: bool, nesting: int) -> tuple[Form
 def _group(tokens: Sequence[Token], with_unit: bool, nesting: int) -> Group | None:
     """`(2, 5)`, `[2, 5)`, `\\{2, 5\\}`; a bracket around one value is no group, save a set."""
     first, last = tokens[0].text, tokens[-1].text
-    if len(tokens) < 3 or first not in ("(", "[", "{", "\\{") or last not in (")", "]", "}", "\\}"):
+    if len(tokens) < 3 or first not in _LEFT or last not in _RIGHT:
         return None
     inside = tokens[1:-1]
     parts, found = split(inside, (",", ";"))
     is_set = first in ("{", "\\{") and last in ("}", "\\}")
     if not found and first != "\\{":
         return None
-    if not is_set and (first not in "([" or last not in ")]"):
+    if not is_set and (first not in "([⟨" or last not in ")]⟩"):
         raise Unreadable("brackets that do not match")
     if len(parts) > MAX_ITEMS or nesting >= MAX_NESTING or not all(parts):
         raise Unreadable("a group with an empty item, or too large")

@@ -67,7 +67,7 @@ _REPEATING = re.compile(
     r"(\d{0,9})\.(\d{0,9})(?:\\(?:overline|bar|dot)\s*\{(\d{1,9})\}|(\d{1,6})\4{2,}(?:\.\.\.|\\l?dots))"
 )
 _MINUTES = re.compile(r"(\d{1,3})\s*°\s*(\d{1,2})\s*'(?:\s*(\d{1,2})\s*(?:''|\"))?(?=\s*$)")
-_BOLD = re.compile(r"(?<![\w)}\].])\*\*(?=\S)([^*]+?)\*\*(?![\w({\\])")
+_BOLD = re.compile(r"(?<![\w)}\].])\*\*(?=\S)([^*]+?)\*\*(?![\w({]|\\[A-Za-z])")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _MOST_BOXES = 3
 _TOKEN = re.compile(
@@ -76,7 +76,7 @@ _TOKEN = re.compile(
     r"|\\(?P<command>[A-Za-z]+)"
     r"|(?P<escaped>\\[{}])"
     r"|(?P<word>[A-Za-z]+)"
-    r"|(?P<symbol><=|>=|[-+*/^_(){}\[\]|<>=,;:°%'\"])"
+    r"|(?P<symbol><=|>=|[-+*/^_(){}\[\]|<>=,;:°%!'\"])"
 )
 
 
@@ -94,6 +94,7 @@ def canonical(text: str) -> str:
     text = re.sub(r"\\+[()\[\]]", " ", text).replace("\\!", "")
     text = re.sub(r"^\\boxed\s+(?=[^\s{])", "", _with_box_opened(text.strip()))
     text = re.sub(r"\\text\s*\{([,:])\}", r"{\1}", text).replace("{:}", ":")
+    text = re.sub(r"(?<=[\[{, ])'([^'\[\]]{1,40})'(?=\s*[,\]}])", r"\1", text)
     text = re.sub(r"\\ang\s*\{(\d[\d.]*)\}", r"\1°", text)
     # Twice: `$12,345$, ...` and a thousand inside \text{} both become visible only afterwards.
     text = _THOUSANDS.sub(_joined, text)
@@ -103,7 +104,7 @@ def canonical(text: str) -> str:
     text = _SPACED_THOUSANDS.sub(_joined, _THOUSANDS.sub(_joined, text))
     text = _MINUTES.sub(_in_degrees, _DEGREE.sub("°", text))
     text = _TIMES.sub("*", _REPEATING.sub(_as_fraction, text))
-    text = plain_words(text.replace("**", "^").strip())
+    text = plain_words(_BOLD.sub(r"\1", text.strip()).replace("**", "^").strip())
     text = re.sub(r"(?<=[A-Z}]) ?\|\| ?(?=[A-Z\\])", r" \\parallel ", text)
     text = re.sub(r"(?<=[A-Za-z]{2})\.(?=\s|$|\^)", "", text)  # sq. ft, in.^2
     return re.sub(r"[\s.,;:\\]+$", "", text.strip())
@@ -164,13 +165,13 @@ def matching_brace(text: str, start: int) -> int | None:
 
 
 def _without_markdown(text: str) -> str:
-    """Emphasis, code and quotation marks around all of the text, and bold words inside."""
+    """`text` out of emphasis, code and quotation marks around all of it."""
     for mark in ("```", "***", "**", "__", "`", "*", '"', "'"):
         if len(text) > 2 * len(mark) and text.startswith(mark) and text.endswith(mark):
             inside = text[len(mark) : -len(mark)]
             if mark not in inside:
                 text = inside.strip()
-    return _BOLD.sub(r"\1", text)
+    return text
 
 
 def tokenise(text: str) -> tuple[Token, ...]:

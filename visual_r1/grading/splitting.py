@@ -4,7 +4,10 @@ from collections.abc import Sequence
 
 from visual_r1.grading.spelling import Token
 
-_OPENING = {"(": 1, "{": 1, "[": 1, "\\{": 1, ")": -1, "}": -1, "]": -1, "\\}": -1}
+_OPENING = {
+    **dict.fromkeys(("(", "{", "[", "\\{", "⟨"), 1),
+    **dict.fromkeys((")", "}", "]", "\\}", "⟩"), -1),
+}
 
 
 def split(
