@@ -14,7 +14,13 @@ from visual_r1.data.rows import SourceRow
 from visual_r1.data.sources.columns import ColumnMap, image_paths, map_columns, row_from_columns
 from visual_r1.data.sources.images_of_rows import BadColumn, ImageFiles
 from visual_r1.data.sources.records import Record, RecordFile, record_file
-from visual_r1.data.sources.source import HASHED_BYTES, Split, SplitNames, contents_digest
+from visual_r1.data.sources.source import (
+    HASHED_BYTES,
+    Split,
+    SplitNames,
+    contents_digest,
+    printable,
+)
 from visual_r1.errors import DataError
 
 # By the convention of Hugging Face's image folders, which see them before anything else.
@@ -86,7 +92,7 @@ class FilesSource:
 
     def _rows_of(self, file: Path, split: Split, before: int, first: int) -> Iterator[SourceRow]:
         names = self._columns(file)
-        name = file.relative_to(self._root).as_posix()
+        name = printable(file.relative_to(self._root).as_posix())
         images = ImageFiles(file.parent, [self._root])
         for index, record in enumerate(_reader(file).records(names.read, first), first):
             place, own_id = f"{name} {record.place}", f"{split}-{before + index}"

@@ -19,7 +19,13 @@ from visual_r1.config import DataSection, SplitsSection
 from visual_r1.data.problem import IMAGE_MARKER
 from visual_r1.data.rows import SourceRow
 from visual_r1.data.sources.images_of_rows import BadColumn, ImageFiles
-from visual_r1.data.sources.source import Split, SplitNames, contents_digest, require_unused
+from visual_r1.data.sources.source import (
+    Split,
+    SplitNames,
+    contents_digest,
+    printable,
+    require_unused,
+)
 from visual_r1.data.sources.texts import choices_of, plain, text_of
 from visual_r1.errors import DataError
 
@@ -60,7 +66,7 @@ class InterGPSSource:
 
     def rows(self, split: Split, start: int = 0) -> Iterator[SourceRow]:
         for folder in self._problems[split][start:]:
-            row = _row(folder, folder.relative_to(self._folder).as_posix())
+            row = _row(folder, printable(folder.relative_to(self._folder).as_posix()))
             yield replace(row, show_choices=self._show_choices)
 
 
@@ -100,7 +106,7 @@ def _row(folder: Path, place: str) -> SourceRow:
         family = str(kinds[0]).lower() if isinstance(kinds, list) and kinds else ""
         return SourceRow(
             place=place,
-            id=text_of(data.get("id"), "id") or folder.name,
+            id=text_of(data.get("id"), "id") or printable(folder.name),
             images=(_figure(folder),),
             problem=f"{IMAGE_MARKER}{problem}" if problem else None,
             answer=_answer(text_of(data.get("answer"), "answer"), choices),
@@ -112,7 +118,7 @@ def _row(folder: Path, place: str) -> SourceRow:
             },
         )
     except BadColumn as error:
-        return SourceRow(place, folder.name, defect=str(error))
+        return SourceRow(place, printable(folder.name), defect=str(error))
 
 
 def _data(folder: Path) -> Mapping[str, Any]:

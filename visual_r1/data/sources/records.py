@@ -167,7 +167,7 @@ def _parsed(place: str, line: bytes | None) -> Record:
     if line is None:
         return Record(place, {}, f"the line has more than {MAX_LINE_BYTES} bytes")
     try:
-        read: object = json.loads(line.decode("utf-8"), object_pairs_hook=_object)
+        read: object = json.loads(line.rstrip().decode("utf-8"), object_pairs_hook=_object)
     except UnicodeDecodeError:
         return Record(place, {}, "the line is not UTF-8")
     except _Twice as error:

@@ -111,6 +111,11 @@ def split_of(name: str) -> Split | None:
     return _SPELLINGS.get(first)
 
 
+def printable(text: str) -> str:
+    """The text as UTF-8 can hold it: half a surrogate pair (of a file's name, say) is escaped."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
 def contents_digest(root: Path, files: Sequence[Path], referenced: Iterable[Path] = ()) -> str:
     """A digest of names and contents; of sizes and times where the files are very large.
 

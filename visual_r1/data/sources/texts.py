@@ -9,6 +9,7 @@ from string import ascii_uppercase
 from typing import Any, cast
 
 from visual_r1.data.sources.images_of_rows import BadColumn
+from visual_r1.data.sources.source import printable
 from visual_r1.data.tables import Unreadable
 
 MAX_LIST_CHARACTERS = 50_000
@@ -18,8 +19,12 @@ _SINGLE_DIGITS = 9
 
 def text_of(value: object, name: str) -> str | None:
     """`value` as text; None where it is null or NaN. Raises `BadColumn` for other types."""
-    if value is None or isinstance(value, str):
+    if isinstance(value, str):
+        if printable(value) != value:
+            raise BadColumn(f"the {name} holds characters that are not text")
         return value
+    if value is None:
+        return None
     if isinstance(value, Unreadable):
         raise BadColumn(f"the {name} is {value.why}")
     if isinstance(value, bytes):
@@ -104,7 +109,7 @@ def _values_in_order(given: Mapping[str, object]) -> object:
         return given["text"]
     letters = ascii_uppercase[: len(given)]
     if sorted(given) != list(letters):
-        raise BadColumn(f"choices are named {', '.join(map(str, given))[:80]}, not A, B, ...")
+        raise BadColumn(f"choices are named {list(given)!r:.80}, not A, B, ...")
     return [given[letter] for letter in letters]
 
 
