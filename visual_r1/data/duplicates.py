@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
-from visual_r1.data.fingerprint import LOOK_BYTES, Look, same_picture
+from visual_r1.data.fingerprint import closest, same_picture
 from visual_r1.data.journal import Journal, Kept, Marks
 from visual_r1.data.rows import CheckedRow
 from visual_r1.data.shards import unfinished_shard
@@ -47,15 +47,14 @@ class Repeats:
             return exact
         question, looks = _question(checked), checked.looks
         cells = [_cell(question, cell, len(looks)) for cell in looks[0].cells()]
-        close = [
-            (distance, kept.number, kept)
-            for kept in self._journal.in_cells(cells)
-            if (distance := _distance(looks, kept.looks)) is not None
-        ]
-        for _, number, kept in sorted(close)[:MAX_COMPARED]:
-            pairs = zip(checked.problem.images, self._images(number), strict=True)
+        filed = self._journal.in_cells(cells)
+        if not filed:
+            return None
+        numbers = list(filed)
+        for index in closest(looks, list(filed.values()))[:MAX_COMPARED]:
+            pairs = zip(checked.problem.images, self._images(numbers[index]), strict=True)
             if all(same_picture(one, other) for one, other in pairs):
-                return kept
+                return self._journal.numbered(numbers[index])
         return None
 
     def _images(self, number: int) -> tuple[bytes, ...]:
@@ -82,17 +81,6 @@ def _question(checked: CheckedRow) -> bytes:
 
 def _cell(question: bytes, cell: bytes, images: int) -> bytes:
     return _hash((question, cell, bytes((images,))))
-
-
-def _distance(looks: Iterable[Look], stored: bytes) -> float | None:
-    """How far the pictures are apart from afar; None where they cannot be copies."""
-    largest = 0.0
-    for index, look in enumerate(looks):
-        other = Look.from_bytes(stored[index * LOOK_BYTES : (index + 1) * LOOK_BYTES])
-        if not look.may_be_copy(other):
-            return None
-        largest = max(largest, look.distance(other))
-    return largest
 
 
 def _hash(parts: Iterable[bytes]) -> bytes:

@@ -21,7 +21,7 @@ from visual_r1.data.shards import problem_row
 from visual_r1.data.sources.source import Split
 
 JOURNAL_FILE = "journal.sqlite"
-_VERSION = 1
+_VERSION = 2
 _CACHE_KB = 32 * 1024
 
 RejectedAs = Literal["broken", "repeat", "conflict"]
@@ -50,7 +50,7 @@ CREATE TABLE rejected (
 class Kept:
     """A problem that was kept, as far as its duplicates need it.
 
-    `number` counts all kept problems; `looks` are those of its images, one behind the other.
+    `number` counts all kept problems.
     """
 
     number: int
@@ -58,7 +58,6 @@ class Kept:
     place: str
     id: str
     answer: str
-    looks: bytes
     withdrawn: bool
 
 
@@ -209,9 +208,15 @@ class Journal(AbstractContextManager["Journal"]):
         """The first kept problem with exactly this content."""
         return next(self._kept("content = ? ORDER BY number LIMIT 1", content), None)
 
-    def in_cells(self, cells: Sequence[bytes]) -> Iterator[Kept]:
-        """The kept problems in any of these cells, in no order."""
-        return self._kept(f"cell IN ({', '.join('?' * len(cells))})", *cells)
+    def numbered(self, number: int) -> Kept:
+        """The kept problem with this number."""
+        return next(self._kept("number = ?", number))
+
+    def in_cells(self, cells: Sequence[bytes]) -> Mapping[int, bytes]:
+        """The looks of the kept problems that are filed in any of these cells, by their numbers."""
+        marks = ", ".join("?" * len(cells))
+        query = f"SELECT number, looks FROM kept WHERE cell IN ({marks}) ORDER BY number"
+        return dict(self._rows(query, *cells))
 
     def withdraw(self, number: int) -> None:
         """Take a kept problem out of the dataset; its duplicates are still found."""
@@ -328,10 +333,10 @@ class Journal(AbstractContextManager["Journal"]):
         return (data for (data,) in self._rows(query, number))
 
     def _kept(self, condition: str, *values: object) -> Iterator[Kept]:
-        columns = "number, split, place, id, answer, looks, withdrawn"
+        columns = "number, split, place, id, answer, withdrawn"
         for row in self._rows(f"SELECT {columns} FROM kept WHERE {condition}", *values):
-            number, split, place, id, answer, looks, withdrawn = row
-            yield Kept(number, split, place, id, answer, looks, bool(withdrawn))
+            number, split, place, id, answer, withdrawn = row
+            yield Kept(number, split, place, id, answer, bool(withdrawn))
 
     def _rows(self, query: str, *values: object) -> Iterator[Any]:
         return cast("Iterator[Any]", self._db.execute(query, values))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from visual_r1.data.fingerprint import Look, look_of, same_picture
+from visual_r1.data.fingerprint import Look, closest, look_of, same_picture
 from visual_r1.data.procedural.generator import problem
 from visual_r1.data.procedural.raster import png
 from visual_r1.data.procedural.sketch import Label, Segment, Sketch
@@ -71,7 +71,7 @@ def agree(one: Image.Image, other: Image.Image) -> bool:
     first, second = look_of(one.convert("RGB")), look_of(other.convert("RGB"))
     return (
         second.cell() in set(first.cells())
-        and first.may_be_copy(second)
+        and closest([first], [second.to_bytes()]) == [0]
         and same_picture(encoded(one), encoded(other))
     )
 
@@ -112,9 +112,17 @@ def test_colours_of_the_same_brightness_differ() -> None:
 
 def test_another_shape_or_a_tiny_picture_is_no_copy() -> None:
     look = look_of(triangle())
-    assert not look.may_be_copy(replace(look, width=300))
-    assert not look.may_be_copy(replace(look, width=33, height=24))
-    assert look.may_be_copy(replace(look, width=165, height=120))
+    sizes = [(300, 240), (33, 24), (165, 120), (660, 480), (330, 240)]
+    stored = [replace(look, width=w, height=h).to_bytes() for w, h in sizes]
+    assert closest([look], stored) == [2, 3, 4]
+
+
+def test_the_likest_comes_first() -> None:
+    look = look_of(triangle())
+    worse = look_of(resized(0.4)(triangle()))
+    other = look_of(drawn("74").convert("RGB"))
+    assert closest([look], [x.to_bytes() for x in (worse, other, look)]) == [2, 0]
+    assert closest([look, look], [x.to_bytes() + look.to_bytes() for x in (look, other)]) == [0]
 
 
 def test_pictures_without_contrast() -> None:
@@ -134,6 +142,7 @@ def test_procedural_problems_with_like_figures_stay_apart() -> None:
     """Of 400 drawn problems no two are the same, whatever their questions."""
     pictures = [problem(0, "train", i).images[0] for i in range(400)]
     looks = [look_of(Image.open(io.BytesIO(p)).convert("RGB")) for p in pictures]
-    close = [(i, j) for i in range(400) for j in range(i) if looks[i].may_be_copy(looks[j])]
-    assert close, "nothing was compared"
+    stored = [look.to_bytes() for look in looks]
+    close = [(i, j) for i, look in enumerate(looks) for j in closest([look], stored) if j < i]
     assert not [(i, j) for i, j in close if same_picture(pictures[i], pictures[j])]
+    assert all(i in closest([look], stored) for i, look in enumerate(looks))
