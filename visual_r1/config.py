@@ -8,7 +8,7 @@ preset, the defaults.
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -159,7 +159,8 @@ class TrainSection(Section):
     group_size: int = Field(default=4, ge=2, description="Samples a problem.")
     learning_rate: float = Field(default=1e-6, gt=0)
     loss: str = Field(
-        default="importance_sampling", description="importance_sampling, ppo, cispo or dro."
+        default="importance_sampling",
+        description="importance_sampling, ppo, cispo, dro, or another that the server offers.",
     )
     clip_epsilon: float = Field(
         default=0.2, gt=0, lt=1, description="ppo clips the ratio to 1 ± this."
@@ -172,12 +173,70 @@ class TrainSection(Section):
     )
 
 
+class AlgorithmSection(Section):
+    advantage: Literal["grpo", "dr_grpo", "rloo", "gdpo"] = Field(
+        default="grpo", description="How the rewards of a group become advantages."
+    )
+    normalization: Literal["none", "token", "sequence", "constant"] = Field(
+        default="none",
+        description="What the summed loss is divided by, through the advantages: nothing, all "
+        "tokens, each response's tokens and the responses, or max_new_tokens and the responses.",
+    )
+    clip_higher: float | None = Field(
+        default=None, gt=0, description="ppo's upper clip is 1 + this; default train.clip_epsilon."
+    )
+    loss_config: dict[str, float] = Field(
+        default_factory=dict[str, float],
+        description="Settings of the loss by name, over the defaults (cispo: clip_low_threshold, "
+        "clip_high_threshold; dro: beta).",
+    )
+    minibatches: int = Field(default=1, ge=1, description="Optimizer steps an epoch of a batch.")
+    epochs: int = Field(default=1, ge=1, description="Times that a batch is gone through.")
+    mask_truncated: bool = Field(
+        default=False, description="No gradient from responses that ran out of tokens."
+    )
+    kl_coefficient: float = Field(
+        default=0.0,
+        ge=0,
+        description="Weight of the KL to the base model in the reward, in nats a response.",
+    )
+
+
 class OptimizerSection(Section):
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.95, ge=0, lt=1)
     eps: float = Field(default=1e-12, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     grad_clip_norm: float = Field(default=0.0, ge=0, description="0 is off.")
+    grad_clip_per: Literal["sum", "response", "token"] = Field(
+        default="sum",
+        description="Whether grad_clip_norm is for the summed loss, or for its mean by response "
+        "or token: then it is multiplied by their number.",
+    )
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        default="constant", description="How train.learning_rate falls after the warm-up."
+    )
+    warmup_steps: int = Field(default=0, ge=0, description="Steps of linear warm-up.")
+    schedule_steps: int | None = Field(
+        default=None,
+        ge=1,
+        description="Steps until the learning rate has fallen; not train.steps, which may be "
+        "raised when a run goes on.",
+    )
+    final_fraction: float = Field(
+        default=0.0, ge=0, le=1, description="Of the learning rate, what is left in the end."
+    )
+
+    @model_validator(mode="after")
+    def _has_an_end(self) -> Self:
+        if self.schedule != "constant" and self.schedule_steps is None:
+            raise ValueError(
+                f"the {self.schedule} schedule needs optimizer.schedule_steps, the step at which "
+                "it ends"
+            )
+        if (self.schedule_steps or self.warmup_steps + 1) <= self.warmup_steps:
+            raise ValueError("optimizer.schedule_steps must be more than optimizer.warmup_steps")
+        return self
 
 
 class SamplingSection(Section):
@@ -276,6 +335,7 @@ class RunConfig(BaseModel):
     data: DataSection = DataSection()
     prompt: PromptSection = PromptSection()
     train: TrainSection = TrainSection()
+    algorithm: AlgorithmSection = AlgorithmSection()
     optimizer: OptimizerSection = OptimizerSection()
     sampling: SamplingSection = SamplingSection()
     reward: RewardSection = RewardSection()

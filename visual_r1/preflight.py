@@ -1,10 +1,14 @@
 """What can be found wrong with a run before anything of it is started or written."""
 
+import os
+
+from visual_r1.backend import choose_kind
 from visual_r1.config import RunConfig
 from visual_r1.data.sources import open_source
+from visual_r1.errors import ConfigError
 from visual_r1.prompts.templates import load_template
 from visual_r1.rewards import load_custom
-from visual_r1.rl.losses import loss_of
+from visual_r1.rl.losses import UNPUBLISHED, loss_of
 from visual_r1.rl.second_pass import require_scan
 
 
@@ -14,9 +18,18 @@ def require_sound(config: RunConfig) -> None:
     That is a loss, a template, a source, or the user's own reward function. All of this would be
     found later too, but only after a server's start, or a whole baseline evaluation.
     """
-    loss_of(config.train)
+    _require_loss(config)
     load_template(config.prompt.template)
     require_scan(config)
     if config.reward.custom is not None:
         load_custom(config.reward.custom)
     open_source(config.data)
+
+
+def _require_loss(config: RunConfig) -> None:
+    loss = loss_of(config.train, config.algorithm)
+    if loss.name in UNPUBLISHED and choose_kind(config, os.environ) == "embedded":
+        raise ConfigError(
+            f"The loss {loss.name} exists on the hosted service alone, which has not published it; "
+            "the embedded engine has importance_sampling, ppo, cispo and dro."
+        )

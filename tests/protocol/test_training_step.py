@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import tinker
 
-from visual_r1.config import RunConfig
+from visual_r1.config import AlgorithmSection, RunConfig
 from visual_r1.data.problem import Problem
 from visual_r1.data.procedural import generate
 from visual_r1.engine.launch import start_engine
@@ -165,6 +165,89 @@ def test_the_losses_agree_at_the_sampling_weights(service: tinker.ServiceClient)
         assert update.grad_norm is not None
         norms[loss] = update.grad_norm
     assert norms == {loss: pytest.approx(norms["ppo"], rel=1e-4) for loss in norms}
+
+
+@pytest.mark.parametrize("normalization", ["none", "token", "sequence", "constant"])
+def test_normalisation_divides_the_gradient(
+    service: tinker.ServiceClient, normalization: str
+) -> None:
+    settings = config().model_copy(
+        update={"algorithm": AlgorithmSection.model_validate({"normalization": normalization})}
+    )
+    client = service.create_lora_training_client(
+        base_model=settings.model.name, rank=4, seed=5
+    ).result(60)
+    result = train_step(client, policy(settings), PROBLEMS, 0)
+    update = result.metrics.update
+    assert update is not None
+    taught = [one.rollout for one in result.rollouts if one.advantage]
+    lengths = [len(rollout.tokens) for rollout in taught]
+    assert result.metrics.gradient_share == len(taught) / 12
+    by_hand = {
+        "none": 1.0,
+        "token": 1 / sum(lengths),
+        "constant": 1 / (len(lengths) * settings.sampling.max_new_tokens),
+    }
+    weights = [
+        by_hand.get(normalization, 1 / (len(lengths) * len(rollout.tokens))) for rollout in taught
+    ]
+    # With r = 1 the loss is minus the sum of each token's advantage and share.
+    total = sum(
+        one.advantage * len(one.rollout.tokens) * weight
+        for one, weight in zip([o for o in result.rollouts if o.advantage], weights, strict=True)
+    )
+    assert update.loss == pytest.approx(-total, rel=1e-3, abs=1e-5)
+
+
+def test_minibatches_and_epochs_are_optimizer_steps_off_policy(
+    service: tinker.ServiceClient,
+) -> None:
+    settings = config(loss="ppo", learning_rate=1e-3).model_copy(
+        update={"algorithm": AlgorithmSection(minibatches=2, epochs=2)}
+    )
+    client = service.create_lora_training_client(
+        base_model=settings.model.name, rank=4, seed=5
+    ).result(60)
+    update = train_step(client, policy(settings), PROBLEMS, 0).metrics.update
+    assert update is not None
+    assert update.optimizer_steps == 4
+    assert update.kl_sampler_learner == pytest.approx(0, abs=1e-8)
+    assert update.off_policy_kl is not None
+    assert update.off_policy_kl > 1e-6
+    assert update.off_policy_ratio_max is not None
+    assert update.off_policy_ratio_max > 1.001
+
+
+def test_the_divergence_from_the_base_model_is_in_the_reward(
+    service: tinker.ServiceClient,
+) -> None:
+    settings = config(learning_rate=1e-2).model_copy(
+        update={"algorithm": AlgorithmSection(kl_coefficient=0.5)}
+    )
+    model = settings.model.name
+    client = service.create_lora_training_client(base_model=model, rank=4, seed=5).result(60)
+    base = service.create_sampling_client(base_model=model).result(60)
+    before = train_step(client, policy(settings), PROBLEMS, 0, base)
+    # A new LoRA changes nothing yet: the policy is the base model.
+    for one in before.rollouts:
+        assert one.rollout.scored.components["kl"] == pytest.approx(0, abs=1e-3)
+    after = train_step(client, policy(settings), PROBLEMS, 1, base)
+    assert after.metrics.components["kl"] < -0.01
+    for one in after.rollouts:
+        scored = one.rollout.scored
+        expected = scored.components["random"] + 0.5 * scored.components["kl"]
+        assert scored.reward == pytest.approx(expected)
+
+
+def test_truncated_responses_give_no_gradient_where_they_are_masked(
+    training: tinker.TrainingClient,
+) -> None:
+    settings = config().model_copy(update={"algorithm": AlgorithmSection(mask_truncated=True)})
+    result = train_step(training, policy(settings), PROBLEMS, 0)
+    cut = [one for one in result.rollouts if one.rollout.truncated]
+    assert cut
+    assert {one.advantage for one in cut} == {0.0}
+    assert result.metrics.datums <= 12 - len(cut)
 
 
 def test_a_server_that_died_ends_the_step(tmp_path: Path) -> None:

@@ -1,15 +1,27 @@
 """Advantages of a group of samples, and whether the group has anything to teach.
 
-GRPO (Shao et al. 2024, arXiv:2402.03300, section 4.1.2):
+With the rewards r_1 … r_G of the samples of one problem:
 
-    A_i = (r_i - mean(r)) / std(r)      with the population standard deviation, 0 where std < 1e-8
+    grpo       (r_i - mean(r)) / std(r)         population std, 0 where std < 1e-8
+               Shao et al. 2024, arXiv:2402.03300, section 4.1.2
+    dr_grpo    r_i - mean(r)                    hard and easy problems count alike
+               Liu et al. 2025, arXiv:2503.20783
+    rloo       r_i - mean of the others         unbiased: G / (G - 1) times dr_grpo
+               Ahmadian et al. 2024, arXiv:2402.14740
+    gdpo       Σ_k w_k · grpo(component k)      then divided by the std over the batch
+               Liu et al. 2026, arXiv:2601.05242
 
-There is no learnt baseline: the other samples of the same problem are the baseline.
+gdpo normalises each component of the reward by itself, so that samples with different components
+and the same sum do not become the same. dr_grpo and rloo are linear: for them, component by
+component and then summed is the same as over the sum. There is no learnt baseline: the other
+samples of the same problem are the baseline.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from visual_r1.config import RunConfig
+from visual_r1.rl.reward_parts import Part, reward_parts
 from visual_r1.rl.rollouts import RolloutGroup
 
 MIN_STD = 1e-8
@@ -26,6 +38,74 @@ def grpo(rewards_G: Sequence[float]) -> list[float]:
     return [(reward - mean) / std for reward in rewards_G]
 
 
+def dr_grpo(rewards_G: Sequence[float]) -> list[float]:
+    """The G rewards minus their mean; zeros where all rewards are the same."""
+    if not rewards_G:
+        return []
+    mean = math.fsum(rewards_G) / len(rewards_G)
+    deviations = [reward - mean for reward in rewards_G]
+    if max(map(abs, deviations)) < MIN_STD:
+        return [0.0] * len(rewards_G)
+    return deviations
+
+
+def rloo(rewards_G: Sequence[float]) -> list[float]:
+    """Each of the G rewards minus the mean of the others; zero where there is no other."""
+    count = len(rewards_G)
+    if count < 2:
+        return [0.0] * count
+    return [deviation * count / (count - 1) for deviation in dr_grpo(rewards_G)]
+
+
+def gdpo(parts_G: Sequence[Mapping[str, Part]]) -> list[float]:
+    """Σ_k w_k · grpo(component k) of a group's G samples, before the batch is normalised.
+
+    `parts_G` holds the same components for every sample. A component that is the same for all
+    samples adds nothing, whatever it is worth.
+    """
+    totals = [0.0] * len(parts_G)
+    for name in parts_G[0] if parts_G else ():
+        weight = abs(parts_G[0][name].weight)
+        for index, advantage in enumerate(grpo([parts[name].worth for parts in parts_G])):
+            totals[index] += weight * advantage
+    return totals
+
+
+ADVANTAGES: Mapping[str, Callable[[Sequence[float]], list[float]]] = {
+    "grpo": grpo,
+    "dr_grpo": dr_grpo,
+    "rloo": rloo,
+}
+
+
+def advantages_of(groups: Sequence[RolloutGroup], config: RunConfig) -> list[list[float]]:
+    """The advantages of each group's G samples; zeros where it is skipped for lack of contrast.
+
+    A truncated response is part of its group's baseline; where `algorithm.mask_truncated` is set
+    its own advantage is zero (DAPO's overlong filtering, arXiv:2503.14476, section 3.4).
+    """
+    name = config.algorithm.advantage
+    advantages = [
+        [0.0] * len(group.rollouts)
+        if config.train.skip_without_contrast and not has_contrast(group)
+        else gdpo([reward_parts(rollout, config) for rollout in group.rollouts])
+        if name == "gdpo"
+        else ADVANTAGES[name]([rollout.scored.reward for rollout in group.rollouts])
+        for group in groups
+    ]
+    if name == "gdpo":
+        advantages = _over_batch(advantages)
+    if not config.algorithm.mask_truncated:
+        return advantages
+    return [
+        [
+            0.0 if rollout.truncated else advantage
+            for rollout, advantage in zip(group.rollouts, advantages_G, strict=True)
+        ]
+        for group, advantages_G in zip(groups, advantages, strict=True)
+    ]
+
+
 def has_contrast(group: RolloutGroup) -> bool:
     """Whether the samples of the group differ in (right with the image, right from the scan).
 
@@ -35,3 +115,15 @@ def has_contrast(group: RolloutGroup) -> bool:
     """
     found = {(one.right, one.second is not None and one.second.right) for one in group.rollouts}
     return len(found) > 1
+
+
+def _over_batch(advantages: Sequence[Sequence[float]]) -> list[list[float]]:
+    """Divided by the population std over the samples of all groups that have any advantage.
+
+    GDPO also takes away the batch's mean, which is zero: it is zero in every group.
+    """
+    taught = [value for group in advantages if any(group) for value in group]
+    if not taught:
+        return [list(group) for group in advantages]
+    std = math.sqrt(math.fsum(value * value for value in taught) / len(taught))
+    return [[value / std for value in group] for group in advantages]

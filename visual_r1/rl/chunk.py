@@ -69,7 +69,7 @@ def train_chunk(
     ledger, journal = Ledger(run_dir), Journal(run_dir)
     if (done := ledger.at_step(plan.end)) is not None:
         return done
-    loss_of(config.train)
+    loss_of(config.train, config.algorithm)
     keep_reward_source(config, run_dir, anew=start is None)
     journal.rewind(plan.first)
     policy = open_policy(config, backend)
@@ -78,9 +78,14 @@ def train_chunk(
     ended = False
     try:
         training = open_training(config, service, start, policy)
-        results = _run_steps(training, policy, dataset.problems("train"), plan, journal, progress)
+        # The reward holds the KL to the base model.
+        base = backend.sampler(None) if config.algorithm.kl_coefficient else None
+        using = _Stepping(training, policy, base)
+        results = _run_steps(using, dataset.problems("train"), plan, journal, progress)
         updates = (start.updates if start else 0) + sum(
-            result.metrics.update is not None for result in results
+            update.optimizer_steps
+            for result in results
+            if (update := result.metrics.update) is not None
         )
         is_last = plan.end >= config.train.steps
         state_path, sampler_path = save_checkpoint(
@@ -154,21 +159,29 @@ def save_checkpoint(
     return saved_state.path, saved_sampler.path
 
 
+@dataclass(frozen=True, slots=True)
+class _Stepping:
+    """What every step of a chunk is run with."""
+
+    training: tinker.TrainingClient
+    policy: Policy
+    base: tinker.SamplingClient | None
+
+
 def _run_steps(
-    training: tinker.TrainingClient,
-    policy: Policy,
+    using: _Stepping,
     problems: Sequence[Problem],
     plan: ChunkPlan,
     journal: Journal,
     progress: Progress,
 ) -> list[StepResult]:
-    train = policy.config.train
+    train = using.policy.config.train
     results: list[StepResult] = []
     stage = f"training, steps {plan.first} to {plan.end - 1}"
     progress.start(stage, train.steps, "steps", done=plan.first)
     for step in range(plan.first, plan.end):
         chosen = batch(problems, train.batch_size, train.seed, step)
-        result = train_step(training, policy, chosen, step)
+        result = train_step(using.training, using.policy, chosen, step, using.base)
         journal.append(result.metrics)
         results.append(result)
         progress.advance(1, **_means([result]))

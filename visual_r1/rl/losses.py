@@ -1,22 +1,32 @@
 """The policy losses by name, as Tinker computes them; with r = exp(logp - sampled logp):
 
 importance_sampling   -Σ r A
-ppo                   -Σ min(r A, clip(r, 1 - ε, 1 + ε) A)            ε is train.clip_epsilon
-cispo                 -Σ stop_grad(clip(r, 0, 4)) logp A
-dro                   -Σ (logp A - ½ β (logp - sampled logp)²)        β = 0.05
+ppo                   -Σ min(r A, clip(r, 1 - ε, 1 + ε') A)           ε is train.clip_epsilon; ε' is
+                      algorithm.clip_higher (DAPO's clip-higher, arXiv:2503.14476), else ε too
+cispo                 -Σ stop_grad(clip(r, 0, 4)) logp A              (MiniMax-M1, arXiv:2506.13585)
+dro                   -Σ (logp A - ½ β (logp - sampled logp)²)        β = 0.05 (arXiv:2405.19107)
+
+`algorithm.loss_config` lays values over these thresholds. gspo and stable_reinforce exist on the
+hosted service, which has not published their formulas; their thresholds are the server's own unless
+`algorithm.loss_config` names them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from visual_r1.config import TrainSection
+from visual_r1.config import AlgorithmSection, TrainSection
 from visual_r1.errors import ConfigError
 
-LossName = Literal["importance_sampling", "ppo", "cispo", "dro"]
+LossName = Literal["importance_sampling", "ppo", "cispo", "dro", "gspo", "stable_reinforce"]
 
 CISPO_CLIP = (0.0, 4.0)
 DRO_BETA = 0.05
+LOW, HIGH = "clip_low_threshold", "clip_high_threshold"
+# Their thresholds are not known here: any may be set.
+UNPUBLISHED: tuple[LossName, ...] = ("gspo", "stable_reinforce")
+
+_DEFAULT = AlgorithmSection()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +41,54 @@ class Loss:
     config: Mapping[str, float] = field(default_factory=dict[str, float])
     counts_prompt: bool = False
 
+    def scaled(self, share: float) -> "Loss":
+        """The loss whose advantages are multiplied by `share`: dro's penalty goes with them."""
+        if share == 1.0 or "beta" not in self.config:
+            return self
+        return replace(self, config={**self.config, "beta": self.config["beta"] * share})
 
-def loss_of(train: TrainSection) -> Loss:
-    """The loss that the configuration names; raises `ConfigError` where there is no such loss."""
-    low, high = 1 - train.clip_epsilon, 1 + train.clip_epsilon
+
+def loss_of(train: TrainSection, algorithm: AlgorithmSection = _DEFAULT) -> Loss:
+    """The loss that the configuration names.
+
+    Raises `ConfigError` where there is no such loss or it has no such setting, where a clip's lower
+    threshold is not below its upper one, and for dro with `sequence` normalisation: its penalty has
+    one weight for all tokens.
+    """
+    loss = _named(train, algorithm)
+    unknown = sorted(algorithm.loss_config.keys() - loss.config.keys())
+    if unknown and loss.name not in UNPUBLISHED:
+        has = ", ".join(loss.config) or "none"
+        raise ConfigError(
+            f"algorithm.loss_config: the loss {loss.name} has no setting {unknown[0]!r}; it has "
+            f"{has}."
+        )
+    settings = {**loss.config, **algorithm.loss_config}
+    if LOW in settings and HIGH in settings and settings[LOW] >= settings[HIGH]:
+        raise ConfigError(
+            f"the loss {loss.name} clips from {settings[LOW]:g} to {settings[HIGH]:g}: the lower "
+            "threshold must be below the upper one."
+        )
+    if loss.counts_prompt and algorithm.normalization == "sequence":
+        raise ConfigError(
+            f"the loss {loss.name} cannot be normalised by sequence, because its penalty has one "
+            "weight for all tokens: set algorithm.normalization to token or constant."
+        )
+    return replace(loss, config=settings)
+
+
+def _named(train: TrainSection, algorithm: AlgorithmSection) -> Loss:
+    low = 1 - train.clip_epsilon
+    high = 1 + (train.clip_epsilon if algorithm.clip_higher is None else algorithm.clip_higher)
     losses = (
         Loss("importance_sampling"),
-        Loss("ppo", {"clip_low_threshold": low, "clip_high_threshold": high}),
-        Loss("cispo", {"clip_low_threshold": CISPO_CLIP[0], "clip_high_threshold": CISPO_CLIP[1]}),
+        Loss("ppo", {LOW: low, HIGH: high}),
+        Loss("cispo", {LOW: CISPO_CLIP[0], HIGH: CISPO_CLIP[1]}),
         Loss("dro", {"beta": DRO_BETA}, counts_prompt=True),
+        *(Loss(name) for name in UNPUBLISHED),
     )
-    by_name = {loss.name: loss for loss in losses}
-    for name, loss in by_name.items():
-        if name == train.loss:
+    for loss in losses:
+        if loss.name == train.loss:
             return loss
-    raise ConfigError(f"There is no loss {train.loss!r}; train.loss can be {', '.join(by_name)}.")
+    names = ", ".join(loss.name for loss in losses)
+    raise ConfigError(f"There is no loss {train.loss!r}; train.loss can be {names}.")

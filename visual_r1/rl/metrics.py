@@ -16,12 +16,16 @@ JsonNumber = float | int | bool | None
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What the learner reported of one optimizer step.
+    """What the learner reported of the optimizer steps of one batch.
 
-    `loss` is the sum over tokens that Tinker's losses are. `kl_sampler_learner` is an estimate of
+    `loss` is the sum over the tokens of the batch that Tinker's losses are, a mean over epochs;
+    `grad_norm` is the largest. `kl_sampler_learner` is an estimate of
     KL(sampler || learner) in nats a token, the mean over sampled tokens of r - 1 - log r with
     r = p_learner / p_sampler (Schulman's k3: unbiased and never negative). The two should be the
     same model, so it is zero up to rounding; `ratio_max` and `ratio_min` are the extremes of r.
+    These three are of the first minibatch. `off_policy_…` are the largest KL and the extremes of r
+    over the later ones, which are learnt from with other weights than sampled them; None where
+    there is no later one.
     """
 
     loss: float
@@ -29,6 +33,10 @@ class Update:
     kl_sampler_learner: float
     ratio_max: float
     ratio_min: float
+    optimizer_steps: int = 1
+    off_policy_kl: float | None = None
+    off_policy_ratio_max: float | None = None
+    off_policy_ratio_min: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +93,8 @@ class StepMetrics:
     Rates and means are over the samples that came back, and None where none did. `accuracy` counts
     a grade that gave up as not right; `gave_up` says how many there were, `failed` how many samples
     never came back, `unscored` how many the user's own reward function could not score.
-    `components` are the means of the unweighted reward components.
+    `components` are the means of the unweighted reward components, `gradient_share` is the share of
+    all samples that were asked for of which a gradient came.
     """
 
     step: int
@@ -100,6 +109,7 @@ class StepMetrics:
     groups: int
     groups_without_contrast: int
     datums: int
+    gradient_share: float
     response_tokens_mean: float | None
     response_tokens_max: int | None
     truncated_share: float | None
@@ -126,6 +136,7 @@ class StepMetrics:
             "groups": self.groups,
             "groups_without_contrast": self.groups_without_contrast,
             "datums": self.datums,
+            "gradient_share": self.gradient_share,
             "response_tokens_mean": self.response_tokens_mean,
             "response_tokens_max": self.response_tokens_max,
             "truncated_share": self.truncated_share,
@@ -134,6 +145,10 @@ class StepMetrics:
             "kl_sampler_learner": update.kl_sampler_learner if update else None,
             "ratio_max": update.ratio_max if update else None,
             "ratio_min": update.ratio_min if update else None,
+            "optimizer_steps": update.optimizer_steps if update else 0,
+            "off_policy_kl": update.off_policy_kl if update else None,
+            "off_policy_ratio_max": update.off_policy_ratio_max if update else None,
+            "off_policy_ratio_min": update.off_policy_ratio_min if update else None,
             "learning_rate": self.learning_rate,
             "prompt_tokens": self.prompt_tokens,
             "sampled_tokens": self.sampled_tokens,
@@ -151,6 +166,7 @@ def summarize(
     *,
     without_contrast: int,
     datums: int,
+    with_gradient: int,
     learning_rate: float,
     seconds: Seconds,
 ) -> StepMetrics:
@@ -158,6 +174,7 @@ def summarize(
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     rewards = [rollout.scored.reward for rollout in rollouts]
     lengths = [len(rollout.tokens) for rollout in rollouts]
+    asked = sum(len(one.rollouts) + one.failed + len(one.unscored) for one in groups)
     return StepMetrics(
         step=step,
         update=update,
@@ -171,6 +188,7 @@ def summarize(
         groups=len(groups),
         groups_without_contrast=without_contrast,
         datums=datums,
+        gradient_share=with_gradient / asked if asked else 0.0,
         response_tokens_mean=_mean(lengths),
         response_tokens_max=max(lengths, default=None),
         truncated_share=_mean([float(rollout.truncated) for rollout in rollouts]),

@@ -25,6 +25,7 @@ def result(step: int, reward: float = 0.5) -> StepResult:
         None,
         without_contrast=0,
         datums=0,
+        with_gradient=0,
         learning_rate=1e-3,
         seconds=Seconds(1, 1, 2),
     )

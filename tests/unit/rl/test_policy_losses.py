@@ -1,14 +1,26 @@
+from typing import Any
+
 import pytest
 
-from visual_r1.config import TrainSection
+from visual_r1.config import AlgorithmSection, RunConfig, TrainSection
 from visual_r1.errors import ConfigError
-from visual_r1.rl.losses import loss_of
+from visual_r1.preflight import require_sound
+from visual_r1.rl.losses import Loss, loss_of
+
+
+def loss(name: str, clip_epsilon: float = 0.2, **algorithm: Any) -> Loss:
+    train = TrainSection(loss=name, clip_epsilon=clip_epsilon)
+    return loss_of(train, AlgorithmSection.model_validate(algorithm))
 
 
 def test_ppo_sends_ratios_around_one() -> None:
-    loss = loss_of(TrainSection(loss="ppo", clip_epsilon=0.25))
-    assert loss.name == "ppo"
-    assert loss.config == {"clip_low_threshold": 0.75, "clip_high_threshold": 1.25}
+    assert loss("ppo", 0.25).name == "ppo"
+    assert loss("ppo", 0.25).config == {"clip_low_threshold": 0.75, "clip_high_threshold": 1.25}
+
+
+def test_clip_higher_moves_the_upper_threshold_alone() -> None:
+    found = loss("ppo", 0.2, clip_higher=0.28).config
+    assert found == {"clip_low_threshold": 0.8, "clip_high_threshold": 1.28}
 
 
 @pytest.mark.parametrize(
@@ -17,19 +29,48 @@ def test_ppo_sends_ratios_around_one() -> None:
         ("importance_sampling", {}),
         ("cispo", {"clip_low_threshold": 0.0, "clip_high_threshold": 4.0}),
         ("dro", {"beta": 0.05}),
+        ("gspo", {}),
+        ("stable_reinforce", {}),
     ],
 )
 def test_other_losses_take_nothing_from_clip_epsilon(name: str, config: dict[str, float]) -> None:
-    assert loss_of(TrainSection(loss=name, clip_epsilon=0.4)).config == config
+    assert loss(name, 0.4, clip_higher=0.5).config == config
+
+
+def test_thresholds_can_be_set_by_name() -> None:
+    assert loss("dro", loss_config={"beta": 0.2}).config == {"beta": 0.2}
+    cispo = loss("cispo", loss_config={"clip_high_threshold": 2.0}).config
+    assert cispo == {"clip_low_threshold": 0.0, "clip_high_threshold": 2.0}
+    # Nobody has published what gspo takes, so the server is the judge.
+    assert loss("gspo", loss_config={"epsilon": 3e-4}).config == {"epsilon": 3e-4}
 
 
 def test_only_the_loss_with_a_penalty_counts_the_prompt() -> None:
     names = ["importance_sampling", "ppo", "cispo", "dro"]
-    assert [loss_of(TrainSection(loss=name)).counts_prompt for name in names] == [False] * 3 + [
-        True
-    ]
+    assert [loss(name).counts_prompt for name in names] == [False] * 3 + [True]
 
 
-def test_an_unknown_loss_names_those_there_are() -> None:
-    with pytest.raises(ConfigError, match=r"'reinforce'.*importance_sampling, ppo, cispo, dro"):
-        loss_of(TrainSection(loss="reinforce"))
+def test_the_penalty_goes_with_the_advantages() -> None:
+    assert loss("dro").scaled(0.1).config == {"beta": pytest.approx(0.005)}
+    assert loss("ppo").scaled(0.1) == loss("ppo")
+
+
+@pytest.mark.parametrize(
+    ("name", "algorithm", "says"),
+    [
+        ("reinforce", {}, r"'reinforce'.*importance_sampling, ppo, cispo, dro, gspo"),
+        ("dro", {"loss_config": {"bta": 1}}, r"dro has no setting 'bta'; it has beta\."),
+        ("importance_sampling", {"loss_config": {"x": 1}}, r"no setting 'x'; it has none\."),
+        ("cispo", {"loss_config": {"clip_low_threshold": 5}}, "clips from 5 to 4"),
+        ("dro", {"normalization": "sequence"}, "token or constant"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(name: str, algorithm: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        loss(name, **algorithm)
+
+
+def test_the_embedded_engine_has_only_what_is_published() -> None:
+    config = RunConfig.model_validate({"preset": "quickstart", "train": {"loss": "gspo"}})
+    with pytest.raises(ConfigError, match="gspo exists on the hosted service alone"):
+        require_sound(config)

@@ -13,7 +13,14 @@ SECONDS = Seconds(1.23456, 2.0, 3.5)
 
 def summary(*groups: Any, update: Update | None = None) -> StepMetrics:
     return summarize(
-        7, groups, update, without_contrast=1, datums=0, learning_rate=1e-3, seconds=SECONDS
+        7,
+        groups,
+        update,
+        without_contrast=1,
+        datums=0,
+        with_gradient=0,
+        learning_rate=1e-3,
+        seconds=SECONDS,
     )
 
 
@@ -59,7 +66,16 @@ def test_where_nothing_came_back_there_are_no_means() -> None:
 def test_only_seconds_may_differ_between_two_runs_of_a_step() -> None:
     group = group_of(rollout())
     names = [
-        summarize(0, [group], None, without_contrast=0, datums=0, learning_rate=1, seconds=took)
+        summarize(
+            0,
+            [group],
+            None,
+            without_contrast=0,
+            datums=0,
+            with_gradient=0,
+            learning_rate=1,
+            seconds=took,
+        )
         for took in (Seconds(1, 2, 3), Seconds(4, 5, 6))
     ]
     one, other = (metrics.row() for metrics in names)

@@ -1,0 +1,100 @@
+"""Does each loss, advantage and normalisation raise accuracy on the quickstart task?
+
+    python benchmarks/algorithms.py --output-dir DIR                       # all, seeds 0 and 1
+    python benchmarks/algorithms.py --output-dir DIR --only ppo cispo --seeds 0
+
+Every variant starts from the same weights and trains on the same problems, 30 steps of the preset
+`quickstart`; seed s trains and is judged on problems of its own (data seed 2000 + s, 512 test
+problems). What is in DIR already is not run again. Prints a Markdown table; docs/algorithms.md
+holds it.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+FIRST_DATA_SEED = 2000
+STEPS = 30
+COMMON = ["--no-logging.wandb", "--no-evaluation.blind", "--evaluation.samples=1"]
+VARIANTS: dict[str, list[str]] = {
+    "importance_sampling": [],
+    "ppo": ["--train.loss=ppo"],
+    "cispo": ["--train.loss=cispo"],
+    "dro": ["--train.loss=dro"],
+    "ppo, clip-higher, 2 minibatches": [
+        "--train.loss=ppo",
+        "--algorithm.clip_higher=0.28",
+        "--algorithm.minibatches=2",
+    ],
+    "dr_grpo": ["--algorithm.advantage=dr_grpo"],
+    "rloo": ["--algorithm.advantage=rloo"],
+    "gdpo": ["--algorithm.advantage=gdpo"],
+    "token mean": ["--algorithm.normalization=token"],
+    "sequence mean": ["--algorithm.normalization=sequence"],
+    "constant length": ["--algorithm.normalization=constant"],
+}
+HEADER = "| variant | seed | accuracy before | after | difference (95 % CI) | McNemar p |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--output-dir", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    arguments, flags = parser.parse_known_args()
+    found: dict[str, dict[int, dict[str, Any]]] = {}
+    for seed in arguments.seeds:
+        for name in arguments.only:
+            summary = run(arguments.output_dir, name, seed, flags)
+            found.setdefault(name, {})[seed] = summary
+    print("\n".join(table(found)))
+
+
+def run(output_dir: Path, name: str, seed: int, flags: list[str]) -> dict[str, Any]:
+    """One run to its end; its summary."""
+    run_name = f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
+    summary = output_dir / "runs" / run_name / "summary.json"
+    if not summary.exists():
+        subprocess.run(
+            [
+                sys.executable,
+                str(ROOT / "flows/train_flow.py"),
+                f"--output-dir={output_dir}",
+                f"--run.name={run_name}",
+                f"--train.seed={seed}",
+                f"--train.steps={STEPS}",
+                f"--data.seed={FIRST_DATA_SEED + seed}",
+                f"--evaluation.seed={seed}",
+                *COMMON,
+                *VARIANTS[name],
+                *flags,
+            ],
+            check=True,
+        )
+    return json.loads(summary.read_text())
+
+
+def table(found: dict[str, dict[int, dict[str, Any]]]) -> list[str]:
+    """The summaries as the lines of a Markdown table; the mean of each variant in its last row."""
+    rows = [HEADER, "| --- |" + " ---: |" * 5]
+    for name, summaries in found.items():
+        for seed, summary in summaries.items():
+            low, high = summary["delta_ci95"]
+            rows.append(
+                f"| {name} | {seed} | {summary['baseline']:.1%} | {summary['final']:.1%} "
+                f"| {100 * summary['delta']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}) "
+                f"| {summary['p_value']:.1e} |"
+            )
+        if len(summaries) > 1:
+            mean = fmean(summary["delta"] for summary in summaries.values())
+            rows.append(f"| **{name}** | mean | | | **{100 * mean:+.1f}** | |")
+    return rows
+
+
+if __name__ == "__main__":
+    main()
