@@ -4,7 +4,12 @@ import resource
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 
+import hypothesis
 import pytest
+
+# How long an example takes is a matter of the machine and of who else uses it.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 FullDisk = Callable[[int], AbstractContextManager[None]]
 

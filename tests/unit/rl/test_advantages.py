@@ -139,7 +139,8 @@ def test_gdpo_leaves_out_what_has_no_weight_and_counts_what_is_punished() -> Non
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=8))
 def test_linear_advantages_are_the_same_by_component(samples: list[tuple[bool, bool]]) -> None:
     group = [scored(float(a), float(b)) for a, b in samples]
-    parts = [reward_parts(one, RunConfig()) for one in group]
+    plain = RunConfig()
+    parts = [reward_parts(one, plain) for one in group]
     for advantage in (dr_grpo, rloo):
         by_part = [advantage([p[name].worth for p in parts]) for name in parts[0]]
         summed = [math.fsum(values) for values in zip(*by_part, strict=True)]
