@@ -62,6 +62,7 @@ GRADERS: dict[str, Callable[[], Judge]] = {
     "math-verify": math_verify,
     "mathruler": mathruler,
 }
+MODULES = ["math_verify", "mathruler.grader"]
 
 
 def version_of(name: str) -> str:
@@ -99,13 +100,19 @@ class Worker:
         self.start()
 
     def start(self) -> None:
-        context = multiprocessing.get_context("spawn")
+        # A server with the grader imported once: a new worker is there at once.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(MODULES)
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=answer_forever, args=(self.name, theirs), daemon=True)
         self.process.start()
         theirs.close()
-        if not self.connection.poll(120) or self.connection.recv() != "ready":
-            raise SystemExit(f"{self.name} did not start")
+        try:
+            started = self.connection.poll(120) and self.connection.recv() == "ready"
+        except EOFError:
+            started = False
+        if not started:
+            raise SystemExit(f"{self.name} did not start: pip install -e '.[bench]'")
 
     def judge(self, answer: str, gold: str) -> tuple[bool, float]:
         """The verdict and its seconds; a refusal and the limit where it had to be killed."""
@@ -173,7 +180,9 @@ def score_here(cases: Sequence[Case], rounding: str) -> tuple[Score, int]:
 
 def score_peer(name: str, cases: Sequence[Case], limit: float) -> Score:
     score, worker = Score(), Worker(name, limit)
-    for case in cases:
+    for number, case in enumerate(cases, start=1):
+        if number % 500 == 0:
+            print(f"{name}: {number} of {len(cases)}", file=sys.stderr, flush=True)
         right, seconds = worker.judge(text_of(case), case["ref"])
         score.add(case["kind"], right, case["equal"], seconds)
     score.killed = worker.killed

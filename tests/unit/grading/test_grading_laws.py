@@ -174,17 +174,19 @@ def test_a_loop_of_asyncio_and_its_threads_grade_alike() -> None:
 
 
 def test_a_full_stack_is_given_up_and_raises_nothing() -> None:
-    def at_depth(left: int) -> str:
-        return at_depth(left - 1) if left else grade("<answer>((((1+2))))</answer>", "3").verdict
-
-    depth = sys.getrecursionlimit()
-    while depth > 0:
+    def frames_left(used: int = 0) -> int:
         try:
-            assert at_depth(depth) in ("right", "gave_up")
-            break
-        except RecursionError:  # the calls of the test itself did not fit
-            depth -= 1
-    assert at_depth(0) == "right"
+            return frames_left(used + 1)
+        except RecursionError:
+            return used
+
+    def grade_under(frames: int, answer: str) -> str:
+        if frames:
+            return grade_under(frames - 1, answer)
+        return grade(f"<answer>{'(' * 20}{answer}{')' * 20}</answer>", "3").verdict
+
+    assert grade_under(0, "1+2") == "right"
+    assert grade_under(frames_left() - 60, "2+1") == "gave_up"
 
 
 def test_hostile_answers_end_in_a_fresh_process() -> None:
