@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -358,6 +359,19 @@ def test_a_hub_dataset_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     with pytest.raises(DataError, match=r"'nobody/nothing-at-all'.*--data.source procedural"):
         prepared("nobody/nothing-at-all", tmp_path)
+
+
+def test_a_hub_that_nobody_answers_at_is_not_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        with pytest.raises(DataError, match=r"'nobody/nothing-at-all'.*check the name and the net"):
+            prepared("nobody/nothing-at-all", tmp_path)
+    assert "Retrying" not in "".join(capfd.readouterr())
+    assert not datasets.config.HF_HUB_OFFLINE
 
 
 def test_many_row_groups_are_read_by_index(tmp_path: Path) -> None:

@@ -282,6 +282,7 @@ def test_a_setting_without_a_meaning_is_refused(
     [
         ("list.jsonl", json.dumps([{"problem": "?"}]).encode(), r"holds a list, not an object\); "),
         ("notes.txt", b"hello", "is there, but holds neither Parquet files nor JSON lines"),
+        ("list.json", b"[]", r"jq -c '\.\[\]' list\.json > list\.jsonl"),
         ("empty.jsonl", b"\n\n", r"has no train split \(it has no rows\)"),
         ("metadata.csv", b"", r"has no train split \(it has no rows\)"),
     ],

@@ -43,6 +43,11 @@ def _local(path: Path, data: DataSection) -> Source:
         return FilesSource(path, files, data)
     if path.is_dir() and InterGPSSource.recognises(path):
         return InterGPSSource(path, data)
+    if path.suffix == ".json":
+        raise DataError(
+            f"--data.source {data.source} is one JSON document; a problem a line can be read: "
+            f"jq -c '.[]' {path.name} > {path.stem}.jsonl makes that of a list."
+        )
     raise DataError(
         f"--data.source {data.source} is there, but holds neither Parquet files nor JSON lines nor "
         f"folders with a data.json; a source is one of: {_KINDS}."

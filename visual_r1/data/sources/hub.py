@@ -1,9 +1,12 @@
 """A dataset on the Hugging Face hub, through `datasets`."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, cast
+
+import httpx
 
 from visual_r1.config import DataSection
 from visual_r1.data.rows import SourceRow
@@ -93,9 +96,10 @@ class HubSource:
 
         hub = cast(Any, datasets)
         try:
-            loaded = hub.load_dataset(
-                self._name, self._data.subset, revision=self._revision or None
-            )
+            with _hub_as_it_is():
+                loaded = hub.load_dataset(
+                    self._name, self._data.subset, revision=self._revision or None
+                )
         except (DatasetsError, HfHubHTTPError, OSError, ValueError) as error:
             reason = " ".join(str(error).split()) or "no reason given"
             if "Config name is missing" in reason or "BuilderConfig" in reason:
@@ -111,6 +115,33 @@ class HubSource:
         splits = cast("dict[str, _Rows]", dict(loaded))
         self._names.require_all(splits, self._name)
         return splits
+
+
+@contextmanager
+def _hub_as_it_is() -> Generator[None]:
+    """`datasets` works offline, from what it has downloaded, where nobody answers at the hub.
+
+    It would else retry for half a minute, with a page of warnings, before it says so.
+    """
+    import datasets  # pyright: ignore[reportMissingTypeStubs]
+    from huggingface_hub import constants
+
+    settings = cast(Any, datasets).config
+    before = (settings.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE)
+    if not any(before) and not _answers(constants.ENDPOINT):
+        settings.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True  # pyright: ignore[reportConstantRedefinition]
+    try:
+        yield
+    finally:
+        settings.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before  # pyright: ignore[reportConstantRedefinition]
+
+
+def _answers(address: str) -> bool:
+    try:
+        httpx.head(address, timeout=10)
+    except httpx.TransportError:
+        return False
+    return True
 
 
 def _downloaded() -> ImageFiles:
