@@ -75,21 +75,20 @@ def version_of(name: str) -> str:
 
 def answer_forever(name: str, connection: Connection) -> None:
     """Judge pairs until the pipe closes; what a grader raises is a refusal."""
-    with Path(os.devnull).open("w") as nowhere:
-        sys.stdout = sys.stderr = nowhere
-        judge = GRADERS[name]()
-        connection.send("ready")
-        while True:
-            try:
-                answer, gold = connection.recv()
-            except EOFError:
-                return
-            began = time.perf_counter()
-            try:
-                right = judge(answer, gold)
-            except Exception:  # noqa: BLE001  a peer may raise anything
-                right = False
-            connection.send((right, time.perf_counter() - began))
+    sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  to the end of the process
+    judge = GRADERS[name]()
+    connection.send("ready")
+    while True:
+        try:
+            answer, gold = connection.recv()
+        except EOFError:
+            return
+        began = time.perf_counter()
+        try:
+            right = judge(answer, gold)
+        except Exception:  # noqa: BLE001  a peer may raise anything
+            right = False
+        connection.send((right, time.perf_counter() - began))
 
 
 class Worker:
