@@ -123,6 +123,8 @@ def test_an_undisturbed_run_writes_down_each_step(undisturbed: Outcome) -> None:
     assert undisturbed.checkpoints == list(range(CHUNK_STEPS, STEPS + 1, CHUNK_STEPS))
     per_step = [sum(row["step"] == step for row in undisturbed.rollouts) for step in range(STEPS)]
     assert per_step == [3 * 4] * STEPS
+    read = {row["second_verdict"] for row in undisturbed.rollouts}
+    assert read & {"right", "wrong"}, "some scans were read"
 
 
 @pytest.mark.parametrize("seed", [0])

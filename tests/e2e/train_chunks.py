@@ -20,7 +20,8 @@ STEPS, CHUNK_STEPS = 12, 3
 
 
 def config(folder: Path) -> RunConfig:
-    """Small, and with a coin flip in the reward: every step updates, whatever the model can do."""
+    """Small, and with all that can differ on the way: second passes, and a coin flip in the reward,
+    so that every step updates, whatever the model can do."""
     return RunConfig.model_validate(
         {
             "preset": "quickstart",
@@ -35,7 +36,9 @@ def config(folder: Path) -> RunConfig:
                 "group_size": 4,
                 "skip_without_contrast": False,
             },
-            "sampling": {"max_new_tokens": 24},
+            "prompt": {"template": "scan_think"},
+            "second_pass": {"enabled": True, "minus_question_only": True},
+            "sampling": {"max_new_tokens": 40},
             "reward": {"random": 1.0},
         }
     )

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 
 from visual_r1.grading.equivalence import Rounding
-from visual_r1.grading.expressions import Literal, Number
+from visual_r1.grading.expressions import Literal
 from visual_r1.grading.forms import Answer, Quantity
 from visual_r1.rewards.scan_text import Lexeme, runs
 from visual_r1.rewards.spellings import digits_apart, in_words, phrases, roman, windows
@@ -41,8 +41,9 @@ def answers_in(
             found += _calculations(tokens, one, checks)
             found += in_words(tokens, one, checks)
         else:
-            found += phrases(tokens, one)
             found += windows(tokens, one, checks)
+        if not one.is_quantity or one.is_a_word:
+            found += phrases(tokens, one)
     return found
 
 
@@ -56,7 +57,7 @@ def _literals(tokens: Sequence[Lexeme], one: Target, checks: Checks) -> Iterator
                 yield token.start, token.end
             continue
         follower = tokens[index + 1] if index + 1 < len(tokens) else None
-        if _is_near(token.number, one.value) and _same_literal(token, one, checks.rounding):
+        if _is_near(token.number, one) and _same_literal(token, one, checks.rounding):
             yield token.start, token.end
         elif (
             follower is not None
@@ -66,12 +67,17 @@ def _literals(tokens: Sequence[Lexeme], one: Target, checks: Checks) -> Iterator
             yield token.start, follower.end
 
 
-def _is_near(number: Fraction, value: Number | None) -> bool:
-    """Cheap, and true wherever the two could be equal, rounding allowed."""
-    if value is None:
+def _is_near(number: Fraction, one: Target) -> bool:
+    """Cheap, and true wherever the two could be equal, rounding and percent allowed."""
+    if one.value is None:
         return False
-    gap = abs(float(number) - float(value)) if abs(number) < 10**12 else 0.0
-    return gap <= 0.051 + 1e-6 * abs(float(number))
+    if max(abs(number), abs(one.value)) >= 10**12:
+        return True
+    value, wanted = float(number), float(one.value)
+    return any(
+        abs(value - each) <= 0.051 + 1e-6 * abs(value)
+        for each in ((wanted, wanted / 100) if one.is_percent else (wanted,))
+    )
 
 
 def _same_literal(token: Lexeme, one: Target, rounding: Rounding) -> bool:

@@ -149,7 +149,7 @@ def _is_stated(one: Target, stated: Sequence[Lexeme], rounding: Rounding) -> boo
         (part[0].start, part[-1].end)
         for run in runs(stated, one.names)
         for part in segments([token for token in run if token.kind != "silent"])
-        if part
+        if part and (one.names or not any(token.math in ("+", "-", "*") for token in part))
     ]
     places = {(token.start, token.end) for token in stated if token.number is not None}
     return any(span in places or span in wholes for span in answers_in(stated, [one], rounding))

@@ -44,7 +44,7 @@ _WITH_BY = {"divided": "/", "multiplied": "*"}
 _OPEN, _CLOSE = ("(", "{", "["), (")", "}", "]")
 _FUNCTIONS = {
     **{f"\\{name}": f"\\{name}" for name in ("frac", "dfrac", "tfrac", "sqrt")},
-    **{name: name for name in ("sqrt", "sin", "cos", "tan")},
+    **{name: f"\\{name}" for name in ("sqrt", "sin", "cos", "tan")},
     **{f"\\{name}": f"\\{name}" for name in ("sin", "cos", "tan")},
     "√": "√", "∛": "∛",
 }  # fmt: skip

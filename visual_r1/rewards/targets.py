@@ -39,6 +39,16 @@ class Target:
         """Whether it is a number or an expression, and no word, pair or relation."""
         return any(isinstance(form, Quantity) for one in self.readings for form in one.chain)
 
+    @property
+    def is_a_word(self) -> bool:
+        """Whether it is letters alone, which might also be read as a product of variables."""
+        return self.text.isalpha() and len(self.text) > 1
+
+    @property
+    def is_percent(self) -> bool:
+        """Whether it is so many hundredths."""
+        return any(f.percent for r in self.readings for f in r.chain if isinstance(f, Quantity))
+
 
 def target(text: str) -> Target:
     """What to look for, for the answer `text`."""

@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from PIL import Image, ImageDraw
 from visual_r1.data.problem import Problem
 from visual_r1.evaluation.metrics import Answer, Conditions, Prediction, measure
 from visual_r1.evaluation.predictions import FILE_NAME, write_predictions
+from visual_r1.rewards.masking import MaskedScan
+from visual_r1.rl.second_pass import SecondPass
 from visual_r1.storage import write_json
 
 FAMILIES = ("inscribed_angle", "parallel_lines", "pythagoras", "triangle_angles")
@@ -80,6 +83,20 @@ def predictions(of: Sequence[Problem], accuracy: float, seed: int, k: int = 8) -
             )
         )
     return made
+
+
+def with_scans(made: Sequence[Prediction], accuracy: float, seed: int) -> list[Prediction]:
+    """The same with second passes that are right with a chance of `accuracy`; every tenth has no
+    scan and every seventh one with an answer in it."""
+    found: list[Prediction] = []
+    for index, prediction in enumerate(made):
+        draw = random.Random(f"{seed}-scan-{prediction.id}")
+        scan = MaskedScan("angle A reads 74.", int(index % 7 == 0), held_answer=index % 7 == 0)
+        second = SecondPass("right" if draw.random() < accuracy else "wrong", "", scan, "a", 50, 9)
+        if index % 10 == 9:
+            second = SecondPass("no_scan", "")
+        found.append(replace(prediction, second=second, question_only=draw.random() < 0.02))
+    return found
 
 
 def conditions(**changes: object) -> Conditions:

@@ -7,6 +7,9 @@ from made_up import answer, conditions, predictions, problems, write_evaluation
 
 from visual_r1.evaluation.metrics import Prediction, measure, read_report
 from visual_r1.evaluation.statistics import wilson
+from visual_r1.rewards.masking import MaskedScan
+from visual_r1.rl.second_pass import SecondPass
+from visual_r1.storage import write_json
 
 
 def prediction(id: str, family: str = "f", **parts: object) -> Prediction:
@@ -96,3 +99,40 @@ def test_an_evaluation_in_which_all_failed_is_a_report_that_knows_nothing():
     report = measure([prediction("a", failures={"greedy": "refused"})], conditions())
     assert (report.n, report.accuracy, report.accuracy_ci95) == (0, 0.0, (0.0, 1.0))
     assert report.mean_response_tokens == pytest.approx(0)
+
+
+def test_descriptions_are_counted_where_there_was_a_second_pass(tmp_path: Path):
+    scan = MaskedScan("angle A reads 74.", 0, held_answer=False)
+    leaky = MaskedScan("<answer>", 1, held_answer=True, leak="a tag")
+    report = measure(
+        [
+            prediction("both", greedy=answer(True), second=SecondPass("right", "", scan, "a")),
+            prediction("image", greedy=answer(True), second=SecondPass("leak", "", leaky)),
+            prediction("scan", greedy=answer(False), second=SecondPass("right", "", scan, "a")),
+            prediction("neither", greedy=answer(False), second=SecondPass("no_scan", "")),
+            prediction("refused", greedy=answer(True), failures={"scan_only": "too long"}),
+            prediction("unseen", failures={"greedy": "refused"}, question_only=True),
+        ],
+        conditions(),
+    )
+    found = report.second_pass
+    assert found is not None
+    assert (found.n, found.scan_only_accuracy) == (4, 0.5)
+    assert found.scan_only_accuracy_ci95 == wilson(2, 4)
+    assert set(found.outcomes.values()) == {0.25}
+    assert (found.scans_missing, found.scans_masked, found.scans_with_answer) == (0.25, 0.25, 0.25)
+    assert (found.leaks, found.question_only_n, found.question_only_accuracy) == (0.25, 1, 1.0)
+    assert report.failed == {"greedy": 1, "sampled": 0, "blind": 0, "scan_only": 1}
+    flat = report.to_json()
+    assert (flat["scan_only_accuracy"], flat["question_only_accuracy"]) == (0.5, 1.0)
+    write_json(tmp_path / "report.json", flat)
+    assert read_report(tmp_path) == report
+    assert "scan_only_accuracy" not in measure([prediction("a")], conditions()).to_json()
+
+
+def test_a_report_from_before_second_passes_can_be_read(tmp_path: Path):
+    report = measure([prediction("a", greedy=answer(True))], conditions())
+    flat = report.to_json()
+    del flat["second_pass"]
+    write_json(tmp_path / "report.json", flat)
+    assert read_report(tmp_path) == report

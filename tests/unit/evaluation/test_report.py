@@ -9,7 +9,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from made_up import answer, picture, predictions, problems, write_evaluation, write_metrics
+from made_up import (
+    answer,
+    picture,
+    predictions,
+    problems,
+    with_scans,
+    write_evaluation,
+    write_metrics,
+)
 
 from visual_r1.errors import DataError, RunError
 from visual_r1.evaluation.gallery import before_and_after, data_uri
@@ -82,6 +90,34 @@ def test_the_page_says_what_the_summary_says(run_dir: Path):
     assert summary["evidence"].replace("-", "−") in words
     for family in summary["by_family"]:
         assert family.replace("_", " ") in words
+
+
+def test_a_run_with_second_passes_shows_outcomes_and_what_descriptions_are_worth(run_dir: Path):
+    asked = problems(80)
+    for name, accuracy in (("baseline", 0.5), ("final", 0.8)):
+        made = with_scans(predictions(asked, accuracy, seed=2), accuracy, seed=3)
+        write_evaluation(run_dir / "evaluations" / name, asked, made)
+    shares = {"both": 0.5, "scan_only": 0.2, "image_only": 0.2, "neither": 0.1}
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    more = {f"outcome_{name}": share for name, share in shares.items()} | {"leaks": 0.0625}
+    (run_dir / "metrics.jsonl").write_text("".join(json.dumps(r | more) + "\n" for r in rows))
+    summary = summarize(run_dir, steps=30, wall_seconds=1).to_json()
+    found = page(run_dir)
+    assert len(found.all("svg")) == 3
+    bands = found.all("polygon")
+    assert [band["class"].split()[1] for band in bands] == list(shares)  # from the bottom up
+    tops = [min(float(y) for y in re.findall(r",([\d.]+)", band["points"])) for band in bands]
+    assert tops == sorted(tops, reverse=True)
+    assert tops[-1] == 14, "the four shares fill the picture"
+    assert "both 50.0%, then 50.0%" in found.words
+    assert f"{100 * summary['scan_only']['final']:.1f}%" in found.words
+    assert "From the description" in found.words
+    assert "Descriptions that leaked all the same, mean share 6.2%" in found.words
+    # A run without second passes says nothing of them.
+    shutil.rmtree(run_dir / "evaluations")
+    write_metrics(run_dir, steps=3)
+    (run_dir / "summary.json").unlink()
+    assert "escription" not in page(run_dir).words
 
 
 def test_nothing_is_loaded_from_elsewhere_and_no_script_may_run(run_dir: Path):

@@ -1,0 +1,175 @@
+"""The second pass with the shipped model: honest descriptions earn it, planted leaks do not."""
+
+from collections.abc import Generator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tinker
+
+from visual_r1.backend import open_backend
+from visual_r1.config import RunConfig
+from visual_r1.data.problem import Problem
+from visual_r1.data.procedural import generate
+from visual_r1.rl.chunk import open_policy
+from visual_r1.rl.rollouts import Policy, response_text
+from visual_r1.rl.sampling import sample_groups
+from visual_r1.rl.second_pass import SecondPass
+from visual_r1.rl.step import train_step
+
+PROBLEMS = list(generate(5, "validation", 27))
+
+SMALL = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+    "fifteen sixteen seventeen eighteen nineteen"
+)
+
+
+def config(**second_pass: Any) -> RunConfig:
+    return RunConfig.model_validate(
+        {
+            "preset": "vision_sr1",
+            "train": {"group_size": 3, "batch_size": 3},
+            "second_pass": second_pass,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Generator[tinker.ServiceClient]:
+    run = config().model_copy(update={"output_dir": tmp_path_factory.mktemp("second")})
+    with open_backend(run) as backend, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TINKER_TELEMETRY", "0")
+        yield backend.connect()
+        backend.disconnect("success")
+
+
+class Unwatched:
+    """A backend whose server nobody looks after."""
+
+    def check(self) -> None: ...
+
+
+def open_for(run: RunConfig) -> Policy:
+    return open_policy(run, Unwatched())  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def policy() -> Policy:
+    return open_for(config())
+
+
+@pytest.fixture(scope="module")
+def sampler(service: tinker.ServiceClient) -> tinker.SamplingClient:
+    return service.create_sampling_client(base_model=config().model.name).result(timeout=60)
+
+
+def bonuses(sampler: tinker.SamplingClient, policy: Policy, scans: list[str]) -> list[bool]:
+    """Whether a planted response with this description to each problem earns its second pass."""
+    reader = policy.reader
+    assert reader is not None
+    found: list[SecondPass] = []
+    for problem, scan in zip(PROBLEMS, scans, strict=True):
+        response = f"{scan}<think>t</think><answer>{problem.answer}</answer>"
+        seen = reader.look(problem, response, opens_think=False)
+        if not isinstance(seen, SecondPass):
+            prompt = reader.prompt(problem, seen)
+            params = reader.params(0, 0, problem, 0).model_copy(update={"temperature": 0.0})
+            [sequence] = sampler.sample(prompt, 1, params).result(timeout=60).sequences
+            text = response_text(policy.processor, sequence.tokens)
+            seen = reader.graded(problem, seen, prompt, text, len(sequence.tokens))
+        found.append(seen)
+    return [one.right for one in found]
+
+
+def in_words(number: int) -> str:
+    """`two hundred and seven`, `thirty-five`."""
+    if number < 20:
+        return SMALL.split()[number]
+    tens = "twenty thirty forty fifty sixty seventy eighty ninety".split()  # noqa: SIM905
+    if number >= 100:
+        rest = f" and {in_words(number % 100)}" if number % 100 else ""
+        return f"{SMALL.split()[number // 100]} hundred{rest}"
+    return tens[number // 10 - 2] + (f"-{in_words(number % 10)}" if number % 10 else "")
+
+
+def facts(problem: Problem) -> str:
+    return " ".join(f"{fact}." for fact in problem.meta["facts"])
+
+
+def test_honest_descriptions_earn_it_and_leaks_do_not(
+    sampler: tinker.SamplingClient, policy: Policy
+) -> None:
+    honest = bonuses(sampler, policy, [f"<scan>{facts(p)}</scan>" for p in PROBLEMS])
+    assert sum(honest) >= len(PROBLEMS) / 2  # greedy, from true facts: about two of three
+    leaks = {
+        "nothing but the answer": "<scan>x reads {}.</scan>",
+        "in words": "<scan>x reads {words}.</scan>",
+        "its digits apart": "<scan>x reads {apart}.</scan>",
+        "as a calculation": "<scan>x reads {less}+1.</scan>",
+        "announced": "<scan>{facts} The answer is {}.</scan>",
+        "in a tag": "<scan>{facts} <answer>{}</answer></scan>",
+        "no description": "",
+        "none closed": "<scan>{facts}",
+    }
+    for name, form in leaks.items():
+        scans = [
+            form.format(
+                p.answer, words=in_words(int(p.answer)), apart=" ".join(p.answer),
+                less=int(p.answer) - 1,
+                facts=facts(p),
+            )
+            for p in PROBLEMS
+        ]  # fmt: skip
+        assert sum(bonuses(sampler, policy, scans)) <= 1, name  # a lucky guess at most
+
+
+def test_a_step_pays_what_its_second_passes_earned(service: tinker.ServiceClient) -> None:
+    model = config().model.name
+    rows: list[dict[str, Any]] = []
+    for _ in range(2):
+        client = service.create_lora_training_client(base_model=model, rank=4, seed=5).result(60)
+        result = train_step(client, open_for(config()), PROBLEMS[:3], 4)
+        for scored in result.rollouts:
+            one = scored.rollout
+            assert one.second is not None
+            parts = one.scored.components
+            bonus = 1.0 if one.second.right else -0.5
+            base = 0.1 * parts["format"] + parts["accuracy"]
+            assert one.scored.reward == pytest.approx(base + bonus)
+            assert parts["second_pass"] == float(one.second.right)
+        rows.append({k: v for k, v in result.metrics.row().items() if "seconds" not in k})
+        tokens = sum(len(scored.rollout.tokens) for scored in result.rollouts)
+        assert rows[-1]["sampled_tokens"] == tokens  # the second passes' are counted apart
+        assert rows[-1]["second_pass_tokens"] > 0
+    assert rows[0] == rows[1]
+
+
+def test_what_the_question_alone_gives_away_is_taken_off(
+    sampler: tinker.SamplingClient,
+) -> None:
+    known = [replace(problem, answer="5") for problem in PROBLEMS[:2]]
+    policy = open_for(config(minus_question_only=True))
+    for group in sample_groups(sampler, policy, known, 0):
+        assert len(group.question_only) == 3
+        assert not any(group.question_only)  # nobody guesses it
+
+
+def test_a_second_pass_that_the_server_refuses_takes_its_sample_out(
+    sampler: tinker.SamplingClient, tmp_path: Path
+) -> None:
+    template = tmp_path / "endless.txt"
+    template.write_text(
+        "[user]\n{{ question }} {{ scan }}"
+        "{% if 'endless' in question %}{% for _ in range(20000) %} Find x.{% endfor %}{% endif %}"
+    )
+    endless = replace(PROBLEMS[1], problem=PROBLEMS[1].problem + " endless")
+    policy = open_for(config(template=str(template)))
+    whole, broken = sample_groups(sampler, policy, [PROBLEMS[0], endless], 0)
+    assert (len(whole.rollouts), whole.failed) == (3, 0)
+    assert len(broken.rollouts) + broken.failed == 3
+    assert broken.failed > 0
+    assert "refused" in broken.failure
+    # What was over without being asked stays.
+    assert {one.second.verdict for one in broken.rollouts if one.second} <= {"no_scan", "leak"}

@@ -1,0 +1,157 @@
+"""Outcomes, bonuses and contrast; templates that do not fit together."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from sampled import group_of, rollout
+
+from visual_r1.config import RunConfig, SecondPassSection
+from visual_r1.data.problem import Problem
+from visual_r1.errors import ConfigError
+from visual_r1.grading import Verdict
+from visual_r1.models.processor import load_processor
+from visual_r1.rewards.masking import MASK, MaskedScan
+from visual_r1.rl.advantages import has_contrast
+from visual_r1.rl.metrics import Seconds, summarize
+from visual_r1.rl.rollouts import Rollout
+from visual_r1.rl.second_pass import (
+    SecondPass,
+    SecondVerdict,
+    open_reader,
+    outcome_of,
+    require_scan,
+    with_bonus,
+)
+
+VISION_SR1 = RunConfig(preset="vision_sr1")
+PROBLEM = Problem("1", (b"",), "<image>Find angle C.", "62", meta={"facts": ["angle A reads 74"]})
+SCAN = MaskedScan("angle A reads 74.", 0, held_answer=False)
+
+
+def sample(image: Verdict, scan: SecondVerdict, **more: Any) -> Rollout:
+    seen = None if scan == "no_scan" else SCAN
+    return replace(rollout(1.0, image, **more), second=SecondPass(scan, "", seen, "62", 50, 40))
+
+
+def test_the_four_outcomes() -> None:
+    assert [outcome_of(*pair) for pair in ((1, 1), (1, 0), (0, 1), (0, 0))] == [
+        "both", "image_only", "scan_only", "neither",
+    ]  # fmt: skip
+    assert sample("right", "leak").outcome == "image_only"
+    assert sample("gave_up", "right").outcome == "scan_only"
+    assert rollout().outcome is None
+
+
+@pytest.mark.parametrize("image", ["right", "wrong", "gave_up"])
+@pytest.mark.parametrize(
+    ("verdict", "known", "bonus", "credit"),
+    [
+        ("right", 0.0, 1.0, 1.0),
+        ("wrong", 0.0, -0.5, 0.0),
+        ("gave_up", 0.0, -0.5, 0.0),
+        ("no_scan", 0.0, -0.5, 0.0),
+        ("leak", 0.0, -0.5, 0.0),
+        ("right", 0.25, 0.75, 0.75),
+        ("right", 1.0, 0.0, 0.0),
+        ("wrong", 1.0, -0.5, 0.0),
+    ],
+)
+def test_the_bonus_does_not_depend_on_the_first_pass(
+    image: Verdict, verdict: SecondVerdict, known: float, bonus: float, credit: float
+) -> None:
+    first = rollout(0.4, image).scored
+    scored = with_bonus(first, SecondPass(verdict, ""), SecondPassSection(), known)
+    assert scored.reward == pytest.approx(0.4 + bonus)
+    assert scored.components == {**first.components, "second_pass": credit}
+    assert scored.grade == first.grade
+
+
+def test_contrast_is_in_either_pass() -> None:
+    alike = [sample("right", "wrong"), sample("right", "leak"), sample("right", "no_scan")]
+    assert not has_contrast(group_of(*alike))
+    assert has_contrast(group_of(*alike, sample("right", "right")))
+    assert has_contrast(group_of(*alike, sample("wrong", "wrong")))
+    # Format alone, and a grade given up beside a wrong one, are none.
+    assert not has_contrast(group_of(sample("wrong", "wrong"), sample("gave_up", "gave_up")))
+
+
+def test_what_a_step_says_of_its_second_passes() -> None:
+    masked = MaskedScan(f"{MASK}.", 1, held_answer=True)
+    leaking = MaskedScan("<answer>", 0, held_answer=True, leak="a tag")
+    group = group_of(
+        sample("right", "right"),
+        replace(rollout(), second=SecondPass("wrong", "", masked, "7", 60, 20)),
+        replace(rollout(0.0, "wrong"), second=SecondPass("leak", "", leaking)),
+        replace(rollout(0.0, "wrong"), second=SecondPass("no_scan", "")),
+    )
+    group = replace(group, question_only=(True, False, False, False))
+    took = Seconds(1, 1, 2)
+    row = summarize(
+        0, [group], None, without_contrast=0, datums=0, learning_rate=1, seconds=took
+    ).row()
+    expected = {
+        "second_pass_accuracy": 0.25, "scans_missing": 0.25, "scans_masked": 0.25,
+        "scans_with_answer": 0.5, "leaks": 0.25, "second_pass_gave_up": 0, "outcome_both": 0.25,
+        "outcome_image_only": 0.25, "outcome_scan_only": 0.0, "outcome_neither": 0.5,
+        "question_only_accuracy": 0.25, "second_pass_prompt_tokens": 110, "second_pass_tokens": 60,
+    }  # fmt: skip
+    assert {name: row[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("response", "verdict"),
+    [
+        ("<think>74</think><answer>62</answer>", "no_scan"),
+        ("<scan></scan><think>74</think><answer>62</answer>", "no_scan"),
+        ("<scan>the answer is 62</scan><think>t</think><answer>62</answer>", "leak"),
+        ("<scan>\\boxed{9}</scan><think>t</think><answer>62</answer>", "leak"),
+    ],
+)
+def test_what_is_not_even_asked(response: str, verdict: str) -> None:
+    reader = open_reader(VISION_SR1, load_processor(VISION_SR1.model.name))
+    assert reader is not None
+    seen = reader.look(PROBLEM, response, opens_think=False)
+    assert isinstance(seen, SecondPass)
+    assert (seen.verdict, seen.response, seen.tokens) == (verdict, None, 0)
+
+
+def test_gold_and_the_responses_own_answer_are_masked_before_it_is_read() -> None:
+    processor = load_processor(VISION_SR1.model.name)
+    reader = open_reader(VISION_SR1, processor)
+    assert reader is not None
+    scan = "angle A reads 74. C is 62, or 81"
+    seen = reader.look(
+        PROBLEM, f"<scan>{scan}</scan><think>t</think><answer>81</answer>", opens_think=False
+    )
+    assert isinstance(seen, MaskedScan)
+    assert seen.text == f"angle A reads 74. C is {MASK}, or {MASK}"
+    prompt = reader.prompt(PROBLEM, seen)
+    assert {chunk.type for chunk in prompt.chunks} == {"encoded_text"}
+    text = processor.decode([t for chunk in prompt.chunks for t in chunk.tokens])  # type: ignore[union-attr]
+    assert seen.text in text
+    assert "Find angle C." in text
+    assert "62" not in text
+    assert "81" not in text
+
+
+def test_a_run_without_a_second_pass_has_no_reader() -> None:
+    assert (
+        open_reader(RunConfig(preset="quickstart"), load_processor(VISION_SR1.model.name)) is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"prompt": {"template": "think"}}, "does not: set --prompt.template scan_think"),
+        ({"second_pass": {"template": "think"}}, "does not use {{ scan }}"),
+        ({"second_pass": {"question_only_template": "scan_only"}}, "without image and scan has"),
+    ],
+)
+def test_templates_that_do_not_fit_are_named(changes: dict[str, Any], sentence: str) -> None:
+    require_scan(VISION_SR1)
+    config = RunConfig.model_validate({"preset": "vision_sr1", **changes})
+    with pytest.raises(ConfigError) as raised:
+        require_scan(config)
+    assert sentence in str(raised.value)
