@@ -9,6 +9,7 @@ from tasks.caching import Result, cache_key, run_verified, worth_retrying
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset, open_dataset
 from visual_r1.data.dataset import prepare as prepare_dataset
+from visual_r1.data.sources import open_source
 from visual_r1.errors import DataError
 from visual_r1.progress import open_progress
 
@@ -17,12 +18,20 @@ VERSION = 1
 
 def prepare(config: RunConfig) -> Dataset:
     """The dataset of `config`, prepared where it is not there yet."""
-    return open_dataset(Path(run_verified(_prepare, _complete, config)["folder"]))
+    # A source that changed in place is another dataset, though the configuration is the same.
+    fingerprint = open_source(config.data).fingerprint
+    return open_dataset(Path(run_verified(_prepare, _complete, config, fingerprint)["folder"]))
 
 
 def _key(_: TaskRunContext, parameters: Result) -> str:
     config: RunConfig = parameters["config"]
-    return cache_key("prepare", VERSION, data=config.data, output_dir=config.output_dir.absolute())
+    return cache_key(
+        "prepare",
+        VERSION,
+        data=config.data,
+        output_dir=config.output_dir.absolute(),
+        source=parameters["fingerprint"],
+    )
 
 
 @task(
@@ -34,7 +43,8 @@ def _key(_: TaskRunContext, parameters: Result) -> str:
     persist_result=True,
     result_serializer="json",
 )
-def _prepare(config: RunConfig) -> Result:
+def _prepare(config: RunConfig, fingerprint: str) -> Result:
+    del fingerprint  # a part of the cache key
     with open_progress() as progress:
         dataset = prepare_dataset(config.data, config.output_dir, progress)
     return {"folder": str(dataset.folder), "digest": dataset.digest}
