@@ -83,8 +83,7 @@ def mask_scan(
 ) -> MaskedScan:
     """`scan` with `answers` (gold, and the response's own) and results masked.
 
-    Bounded: a description of a few thousand characters takes some milliseconds, and nothing takes
-    more than about a tenth of a second.
+    Bounded: linear in the length, with at most `targets.MAX_CHECKS` calculations compared.
     """
     if len(scan) > MAX_SCAN_CHARACTERS:
         return MaskedScan(scan[:MAX_SCAN_CHARACTERS], 0, True, "it is too long to be a description")
