@@ -21,8 +21,9 @@ from visual_r1.config import RunConfig
 def prepare(config: RunConfig) -> dict[str, object]:
     """The dataset of `config`; returns its folder, digest and counts."""
     dataset = prepare_dataset(config)
-    counts = {split: len(dataset.problems(split)) for split in ("train", "validation", "test")}
-    print(f"{dataset.folder}: " + ", ".join(f"{n} {split}" for split, n in counts.items()))
+    counts = dict(dataset.counts)
+    shown = ", ".join(f"{count} {name}" for name, count in counts.items())
+    print(f"{dataset.folder}: {shown}; its README.md tells more")
     return {"folder": str(dataset.folder), "digest": dataset.digest, **counts}
 
 

@@ -112,7 +112,8 @@ def _left_out(manifest: Manifest) -> Iterator[str]:
         f"{conflicts:,} are labels in conflict: the same question over the same image with "
         "different answers.\n"
     )
-    yield from _table("reason", "rows", manifest.reasons)
+    if manifest.reasons:
+        yield from _table("reason", "rows", manifest.reasons)
     for name, count in manifest.duplicates.items():
         if name.startswith("kept in "):
             yield (

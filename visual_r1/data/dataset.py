@@ -70,6 +70,8 @@ def prepare(data: DataSection, output_dir: Path, progress: Progress | None = Non
     folder = output_dir / "data" / f"{_slug(source.slug)}-{digest}"
     present = _present(folder)
     if present is not None:
+        # Killed after the last rename: nothing but the journal of a finished preparation.
+        shutil.rmtree(_partial(folder), ignore_errors=True)
         return present
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +115,7 @@ def _build_beside(
     source: Source, data: DataSection, folder: Path, digest: str, progress: Progress
 ) -> None:
     """Build in a sibling of `folder`, or go on building, then put it in its place."""
-    partial = folder.with_name(f".{folder.name}.partial")
+    partial = _partial(folder)
     damaged = folder.with_name(f".{folder.name}.damaged")
     rejected = folder.with_name(f"{folder.name}-{REJECTED_FILE}")
     rejected.unlink(missing_ok=True)
@@ -133,6 +135,10 @@ def _build_beside(
     sync_folder(folder.parent)
     for leftover in (partial, damaged):
         shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _partial(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.partial")
 
 
 def _begun(partial: Path) -> Path:

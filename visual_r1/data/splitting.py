@@ -8,6 +8,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from visual_r1.data.sources.source import Split
 from visual_r1.hashing import stable_seed
 
@@ -41,14 +44,15 @@ def hash_split(seed: int, ids: Iterable[str]) -> HashSplit:
 
     Ten problems become seven, one and two; fewer than five have no validation.
     """
-    keys = sorted({split_key(seed, id) for id in ids})
+    # Four bytes an id, for sets of millions.
+    keys = np.unique(np.fromiter((split_key(seed, id) for id in ids), np.uint32))
     test = min(max(1, round(len(keys) * TEST_SHARE)), max(0, len(keys) - 1))
     validation = min(math.floor(len(keys) * VALIDATION_SHARE + 0.5), max(0, len(keys) - test - 1))
     return HashSplit(seed, _bound(keys, test), _bound(keys, test + validation))
 
 
-def _bound(keys: list[int], count: int) -> int:
+def _bound(keys: NDArray[np.uint32], count: int) -> int:
     """A number that exactly `count` of the sorted `keys` lie below."""
     if count == 0:
         return 0
-    return keys[count] if count < len(keys) else keys[-1] + 1
+    return int(keys[count]) if count < len(keys) else int(keys[-1]) + 1

@@ -11,19 +11,21 @@ from visual_r1.data.problem import Problem
 from visual_r1.data.shards import problem_of_row
 from visual_r1.data.tables import Table, group_sizes, read_group
 
-# Row groups kept decoded: a step's problems are drawn from all over the split.
-CACHED_GROUPS = 16
+# What is kept of row groups: a step's problems are drawn from all over the split.
+CACHED_BYTES = 64 * 2**20
 
 
 class StoredProblems(Sequence[Problem]):
     """The problems of Parquet shards by index, read a row group at a time when they are wanted.
 
-    Memory holds the footers and at most `CACHED_GROUPS` row groups. Threads may share it.
+    Memory holds where the row groups are, and the last ones used: at least one, and of several at
+    most `CACHED_BYTES`. Threads may share it.
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
         self._lock = threading.Lock()
         self._cache: OrderedDict[int, Table] = OrderedDict()
+        self._cached_bytes = 0
         self._groups: list[tuple[Path, int]] = []
         self._starts: list[int] = []
         self._length = 0
@@ -60,7 +62,9 @@ class StoredProblems(Sequence[Problem]):
             if table is None:
                 table = read_group(*self._groups[group])
                 self._cache[group] = table
-                if len(self._cache) > CACHED_GROUPS:
-                    self._cache.popitem(last=False)
+                self._cached_bytes += table.nbytes
+                while self._cached_bytes > CACHED_BYTES and len(self._cache) > 1:
+                    _, oldest = self._cache.popitem(last=False)
+                    self._cached_bytes -= oldest.nbytes
             self._cache.move_to_end(group)
         return table.slice(index, 1).to_pylist()[0]

@@ -51,6 +51,9 @@ REJECTED_SCHEMA: Any = _pa.schema(
 class Table(Protocol):
     """A row group in memory."""
 
+    @property
+    def nbytes(self) -> int: ...
+
     def slice(self, offset: int, length: int) -> "Table": ...
 
     def to_pylist(self) -> list[dict[str, Any]]: ...
