@@ -192,6 +192,12 @@ class AlgorithmSection(Section):
     )
     minibatches: int = Field(default=1, ge=1, description="Optimizer steps an epoch of a batch.")
     epochs: int = Field(default=1, ge=1, description="Times that a batch is gone through.")
+    dynamic_rounds: int = Field(
+        default=0,
+        ge=0,
+        description="Further draws of problems, at most, until train.batch_size groups have "
+        "contrast.",
+    )
     mask_truncated: bool = Field(
         default=False, description="No gradient from responses that ran out of tokens."
     )
@@ -351,6 +357,15 @@ class RunConfig(BaseModel):
             return values
         given = cast("Mapping[str, Any]", values)
         return merged(read_preset(str(given.get("preset", "seed"))), given)
+
+    @model_validator(mode="after")
+    def _draws_again_for_contrast(self) -> Self:
+        if self.algorithm.dynamic_rounds and not self.train.skip_without_contrast:
+            raise ValueError(
+                "algorithm.dynamic_rounds draws until enough groups have contrast, so it needs "
+                "train.skip_without_contrast"
+            )
+        return self
 
     def identity(self) -> dict[str, Any]:
         """What makes this run the run it is, as JSON-able values: no steps, logging or paths."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import tinker
 
-from visual_r1.config import AlgorithmSection, RunConfig
+from visual_r1.config import AlgorithmSection, RunConfig, SamplingSection
 from visual_r1.data.problem import Problem
 from visual_r1.data.procedural import generate
 from visual_r1.engine.launch import start_engine
@@ -248,6 +248,38 @@ def test_truncated_responses_give_no_gradient_where_they_are_masked(
     assert cut
     assert {one.advantage for one in cut} == {0.0}
     assert result.metrics.datums <= 12 - len(cut)
+
+
+def test_problems_are_drawn_until_the_batch_is_full_or_the_rounds_are_over(
+    training: tinker.TrainingClient,
+) -> None:
+    drawn: list[int] = []
+
+    def draw(turn: int) -> list[Problem]:
+        drawn.append(turn)
+        return UNSOLVABLE if turn < 2 else list(generate(9, "train", 3))
+
+    settings = config(skip_without_contrast=True, batch_size=1).model_copy(
+        update={"algorithm": AlgorithmSection(dynamic_rounds=1)}
+    )
+    bounded = train_step(training, policy(settings), UNSOLVABLE, 0, draw=draw)
+    assert drawn == [1]
+    assert bounded.metrics.update is None
+    assert bounded.metrics.groups == 6
+
+    drawn.clear()
+    longer = {"sampling": SamplingSection(max_new_tokens=96, temperature=1.0)}
+    patient = settings.model_copy(
+        update={"algorithm": AlgorithmSection(dynamic_rounds=8), **longer}
+    )
+    found = train_step(training, policy(patient), UNSOLVABLE, 0, draw=draw)
+    assert drawn[:2] == [1, 2]
+    assert found.metrics.update is not None
+    taught = {one.rollout.group for one in found.rollouts if one.advantage}
+    assert len(taught) == 1  # a full batch, and not one group more
+    numbers = [one.rollout.group for one in found.rollouts]
+    assert numbers == sorted(numbers)
+    assert set(numbers) == set(range(found.metrics.groups))
 
 
 def test_a_server_that_died_ends_the_step(tmp_path: Path) -> None:

@@ -116,6 +116,11 @@ def test_an_unknown_key_is_refused() -> None:
         RunConfig.model_validate({"train": {"stepz": 3}})
 
 
+def test_drawing_for_contrast_needs_groups_to_be_skipped() -> None:
+    with pytest.raises(ValidationError, match=r"needs train\.skip_without_contrast"):
+        RunConfig.model_validate({"algorithm": {"dynamic_rounds": 2}})
+
+
 def test_merged_goes_section_by_section() -> None:
     assert merged({"a": {"x": 1, "y": 2}, "b": 1}, {"a": {"y": 3}}) == {
         "a": {"x": 1, "y": 3},

@@ -9,6 +9,7 @@ again. So no optimizer step is lost or applied twice.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -180,8 +181,8 @@ def _run_steps(
     stage = f"training, steps {plan.first} to {plan.end - 1}"
     progress.start(stage, train.steps, "steps", done=plan.first)
     for step in range(plan.first, plan.end):
-        chosen = batch(problems, train.batch_size, train.seed, step)
-        result = train_step(using.training, using.policy, chosen, step, using.base)
+        draw = partial(batch, problems, train.batch_size, train.seed, step)
+        result = train_step(using.training, using.policy, draw(0), step, using.base, draw)
         journal.append(result.metrics)
         results.append(result)
         progress.advance(1, **_means([result]))

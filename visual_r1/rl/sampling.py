@@ -1,7 +1,7 @@
 """Sampling of a step: G responses a problem and their second passes, graded as they arrive."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -20,10 +20,15 @@ logger = logging.getLogger(__name__)
 
 
 def sample_groups(
-    sampler: tinker.SamplingClient, policy: Policy, problems: Sequence[Problem], step: int
+    sampler: tinker.SamplingClient,
+    policy: Policy,
+    problems: Sequence[Problem],
+    step: int,
+    first: int = 0,
 ) -> list[RolloutGroup]:
     """Sample `train.group_size` responses to each of the step's problems, and their second passes.
 
+    The groups are numbered from `first`, which is not 0 for further draws of the same step.
     All prompts are requested at once; each is graded when it arrives and its second passes are
     requested then, while other first passes are still sampled. Seeds come from (train.seed, step,
     group, problem, sample), so the result does not depend on arrival. A prompt that the server
@@ -31,10 +36,10 @@ def sample_groups(
     takes its sample out of the group, counted likewise. Raises `BackendError` when that leaves
     nothing, and on any other failure.
     """
-    under_way = _UnderWay(sampler, policy, problems, step)
+    under_way = _UnderWay(sampler, policy, dict(enumerate(problems, first)), step)
     under_way.ask()
     under_way.take_all()
-    ordered = [under_way.group(index) for index in range(len(problems))]
+    ordered = [under_way.group(first + index) for index in range(len(problems))]
     _require_scores(ordered, step)
     if not any(group.rollouts for group in ordered):
         raise BackendError(
@@ -76,11 +81,13 @@ class _UnderWay:
         self,
         sampler: tinker.SamplingClient,
         policy: Policy,
-        problems: Sequence[Problem],
+        problems: Mapping[int, Problem],
         step: int,
     ) -> None:
         self._sampler, self._policy, self._problems, self._step = sampler, policy, problems, step
-        self._prompts = [policy.prompter.model_input(problem) for problem in problems]
+        self._prompts = {
+            group: policy.prompter.model_input(problem) for group, problem in problems.items()
+        }
         self._arrivals: Arrivals[_Key, tinker.SampleResponse] = Arrivals(
             f"sampling of step {step}", SAMPLE_LIMIT_S, policy.watch
         )
@@ -94,7 +101,8 @@ class _UnderWay:
         """Request all first passes, and answers without image and scan where they are wanted."""
         policy, reader = self._policy, self._policy.reader
         size = policy.config.train.group_size
-        for group, (problem, prompt) in enumerate(zip(self._problems, self._prompts, strict=True)):
+        for group, problem in self._problems.items():
+            prompt = self._prompts[group]
             params = sampling_params(policy, self._step, group, problem)
             self._ask(("first", group, 0), prompt, size, params)
             if reader is not None and policy.config.second_pass.minus_question_only:

@@ -15,10 +15,10 @@ import tinker
 from visual_r1.data.problem import Problem
 from visual_r1.remote import SAVE_LIMIT_S, wait
 from visual_r1.rl.advantages import advantages_of, has_contrast
+from visual_r1.rl.dynamic import Draw, sample_until_full, surplus
 from visual_r1.rl.kl import with_kl
 from visual_r1.rl.metrics import Seconds, StepMetrics, summarize
 from visual_r1.rl.rollouts import Policy, Rollout, RolloutGroup
-from visual_r1.rl.sampling import sample_groups
 from visual_r1.rl.schedule import learning_rate
 from visual_r1.rl.update import Example, send_update
 
@@ -45,8 +45,9 @@ def train_step(
     problems: Sequence[Problem],
     step: int,
     base: tinker.SamplingClient | None = None,
+    draw: Draw | None = None,
 ) -> StepResult:
-    """Run one step on `problems`, the batch of this step.
+    """Run one step on `problems`, the batch of this step; `draw(round)` gives further ones.
 
     A fresh sampler is made of the current weights; `base` samples from the base model, and is
     needed where `algorithm.kl_coefficient` is not 0. Where no group has contrast, neither
@@ -57,13 +58,18 @@ def train_step(
     began = time.monotonic()
     saving = training.save_weights_and_get_sampling_client()
     sampler = wait(saving, f"the sampler of step {step}", SAVE_LIMIT_S, policy.watch)
-    groups = sample_groups(sampler, policy, problems, step)
+    groups = sample_until_full(
+        sampler, policy, lambda turn: draw(turn) if turn and draw else problems, step
+    )
     if base is not None:
         groups = with_kl(base, groups, policy, step)
     sampled = time.monotonic()
 
     advantages = advantages_of(groups, policy.config)
     mask = policy.config.algorithm.mask_truncated
+    if policy.config.algorithm.dynamic_rounds:
+        for place in surplus(groups, policy.config.train.batch_size):
+            advantages[place] = [0.0] * len(advantages[place])
     examples = [
         Example(group, rollout, advantage)
         for group, advantages_G in zip(groups, advantages, strict=True)
