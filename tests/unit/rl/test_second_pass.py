@@ -88,7 +88,14 @@ def test_what_a_step_says_of_its_second_passes() -> None:
     group = replace(group, question_only=(True, False, False, False))
     took = Seconds(1, 1, 2)
     row = summarize(
-        0, [group], None, without_contrast=0, datums=0, learning_rate=1, seconds=took
+        0,
+        [group],
+        None,
+        without_contrast=0,
+        datums=0,
+        with_gradient=0,
+        learning_rate=1,
+        seconds=took,
     ).row()
     expected = {
         "second_pass_accuracy": 0.25, "scans_missing": 0.25, "scans_masked": 0.25,
