@@ -27,6 +27,8 @@ class Example:
     """float32 [T, K] each, exactly those that the loss needs."""
     shape: tuple[int, ...]
     """The shape that target_tokens came in: [T] or [T, K]."""
+    silent: int = 0
+    """How many places at its start bear on no loss."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,15 @@ def _read(
         if not np.isfinite(values).all():
             raise InvalidRequest(f"input {name!r} holds a value that is not finite.")
         inputs[name] = _columns(values.astype(np.float32))
-    return Example(layout, _columns(targets), inputs, targets.shape)
+    bearing = LOSSES[loss_name].bearing
+    silent = 0 if bearing is None else _leading_zeros(inputs[bearing])
+    return Example(layout, _columns(targets), inputs, targets.shape, silent)
+
+
+def _leading_zeros(values: Tensor) -> int:
+    """Rows of [T, K] before the first that is not all zero."""
+    bearing = (values != 0).any(dim=1)
+    return int(bearing.int().argmax()) if bool(bearing.any()) else len(values)
 
 
 def _targets(datum: Datum, length: int, vocabulary_size: int, loss_name: str) -> np.ndarray:

@@ -22,11 +22,13 @@ def hidden_states(
     features: Features,
     length: int,
     cache: Any = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """Hidden states [B, length, hidden] of layouts padded on the right to `length`.
 
     Attention is causal, so the padding behind a sequence is never seen by it and needs no mask. A
-    transformers cache, where given, receives keys and values of all places, padding included.
+    transformers cache, where given, receives keys and values of all places, padding included; one
+    that holds places already needs a `mask` [B, 1, length, all places], 0 or −inf.
     """
     tokens = torch.zeros(len(layouts), length, dtype=torch.long)
     positions = torch.zeros(3, len(layouts), length, dtype=torch.long)
@@ -46,7 +48,7 @@ def hidden_states(
     output = base.language_model(
         inputs_embeds=embeddings,
         position_ids=positions.to(base.device),
-        attention_mask=None,
+        attention_mask=mask,
         past_key_values=cache,
         use_cache=cache is not None,
         **visual,

@@ -30,6 +30,8 @@ class Loss:
     formula: TokenLoss
     inputs: tuple[str, ...]
     defaults: Settings = field(default_factory=dict[str, float])
+    bearing: str | None = None
+    """The input whose zeros are places that bear on nothing; None where every place counts."""
 
 
 def ratio(logp: Tensor, inputs: Inputs) -> Tensor:
@@ -76,10 +78,20 @@ def _clip(r: Tensor, settings: Settings) -> Tensor:
 _POLICY_INPUTS = ("logprobs", "advantages")
 
 LOSSES: Mapping[str, Loss] = {
-    "cross_entropy": Loss(cross_entropy, ("weights",)),
-    "importance_sampling": Loss(importance_sampling, _POLICY_INPUTS),
-    "ppo": Loss(ppo, _POLICY_INPUTS, {"clip_low_threshold": 0.8, "clip_high_threshold": 1.2}),
-    "cispo": Loss(cispo, _POLICY_INPUTS, {"clip_low_threshold": 0.0, "clip_high_threshold": 4.0}),
+    "cross_entropy": Loss(cross_entropy, ("weights",), bearing="weights"),
+    "importance_sampling": Loss(importance_sampling, _POLICY_INPUTS, bearing="advantages"),
+    "ppo": Loss(
+        ppo,
+        _POLICY_INPUTS,
+        {"clip_low_threshold": 0.8, "clip_high_threshold": 1.2},
+        bearing="advantages",
+    ),
+    "cispo": Loss(
+        cispo,
+        _POLICY_INPUTS,
+        {"clip_low_threshold": 0.0, "clip_high_threshold": 4.0},
+        bearing="advantages",
+    ),
     # Tinker's documentation shows β = 0.05 and names no other default.
     "dro": Loss(dro, _POLICY_INPUTS, {"beta": 0.05}),
 }

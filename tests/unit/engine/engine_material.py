@@ -50,6 +50,18 @@ def request(prompt: Prompt, samples: int = 4, **settings: object) -> SampleReque
     return SampleRequest(prompt, SamplingSettings(**given), num_samples=samples)  # type: ignore[arg-type]
 
 
+def group_data(names: Sequence[str]) -> list[Datum]:
+    """Two groups of answers of many lengths to a prompt with a picture, their data interleaved."""
+    prompts = [picture_prompt(50 + group, 20 + 7 * group) for group in range(2)]
+    return [
+        random_datum(
+            10 * answer + group, (*prompt, words(answer, 1 + 6 * answer)), names, length(prompt)
+        )
+        for answer in range(4)
+        for group, prompt in enumerate(prompts)
+    ]
+
+
 def rollout_datum(prompt: Prompt, sampled: SampledSequence, advantage: float) -> Datum:
     """The datum of a sampled answer: prompt and answer but its last token, targets shifted."""
     start = length(prompt) - 1
@@ -66,8 +78,11 @@ def rollout_datum(prompt: Prompt, sampled: SampledSequence, advantage: float) ->
     )
 
 
-def random_datum(seed: int, prompt: Prompt, names: Sequence[str]) -> Datum:
-    """Random targets; inputs of ordinary sizes, some advantages and weights zero."""
+def random_datum(seed: int, prompt: Prompt, names: Sequence[str], silent: int = 0) -> Datum:
+    """Random targets; inputs of ordinary sizes, some advantages and weights zero.
+
+    The first `silent` places bear on no loss, as those of a prompt do.
+    """
     rng = np.random.default_rng(seed)
     places = length(prompt)
     made = {
@@ -77,5 +92,6 @@ def random_datum(seed: int, prompt: Prompt, names: Sequence[str]) -> Datum:
     }
     for name in ("weights", "advantages"):
         made[name][rng.random(places) < 0.3] = 0.0
+        made[name][:silent] = 0.0
     inputs = {name: made[name].astype(np.float32) for name in names}
     return Datum(prompt, {"target_tokens": rng.integers(0, 250, places), **inputs})

@@ -16,7 +16,7 @@ import numpy as np
 import peft
 import pytest
 import torch
-from engine_material import picture_prompt, png, random_datum, request, words
+from engine_material import group_data, picture_prompt, png, random_datum, request, words
 from loss_reference import CASES, Array, reference
 from PIL import Image
 from safetensors.torch import save_file
@@ -135,11 +135,35 @@ def test_value_and_gradient_of_every_loss(
     name: str,
     config: dict[str, float],
 ) -> None:
-    adapter = trained(SPECS["all"])
-    model = load(adapter)
     # The first and the last show one image in sequences of different lengths.
     prompts = [*PROMPTS[:3], (words(30, 70), ImagePart(png(1)))]
-    data = [random_datum(seed, prompt, LOSSES[name].inputs) for seed, prompt in enumerate(prompts)]
+    names = LOSSES[name].inputs
+    data = [random_datum(seed, prompt, names) for seed, prompt in enumerate(prompts)]
+    compare(compute, load, trained(SPECS["all"]), data, name, config)
+
+
+@pytest.mark.parametrize(("name", "config"), CASES)
+def test_value_and_gradient_of_groups_that_share_their_prompts(
+    compute: Compute,
+    load: Any,
+    trained: Callable[[LoraSpec], Adapter],
+    name: str,
+    config: dict[str, float],
+) -> None:
+    data = group_data(LOSSES[name].inputs)[3:]
+    compare(compute, load, trained(SPECS["all"]), data, name, config)
+
+
+def compare(
+    compute: Compute,
+    load: Any,
+    adapter: Adapter,
+    data: list[Datum],
+    name: str,
+    config: dict[str, float],
+) -> None:
+    """Value and gradient of the engine and of the reference, for every tensor of the adapter."""
+    model = load(adapter)
     output = compute.forward(adapter, data, name, config, backward=True)
     value = 0.0
     for datum in data:

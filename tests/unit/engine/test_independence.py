@@ -1,14 +1,24 @@
 """What a request gives does not depend on what else is computed, nor on when: bit for bit."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from engine_material import IMAGE_TOKENS, picture_prompt, png, random_datum, request, words
+from engine_material import (
+    IMAGE_TOKENS,
+    group_data,
+    picture_prompt,
+    png,
+    random_datum,
+    request,
+    words,
+)
 
 from visual_r1.engine.compute import Adapter, Compute, FrozenWeights
 from visual_r1.engine.requests import (
+    Datum,
     ImagePart,
     InvalidRequest,
     LoraSpec,
@@ -81,6 +91,52 @@ def test_a_datum_alone_and_among_others(
     for index in (0, 11, 23):
         alone = compute.forward(adapter, [data[index]], "cross_entropy", {}, backward=False)
         np.testing.assert_array_equal(alone.logprobs[0], together.logprobs[index])
+
+
+def test_a_datum_alone_and_among_those_that_share_its_prompt(
+    compute: Compute, trained: Callable[[LoraSpec], Adapter]
+) -> None:
+    adapter = trained(LoraSpec(rank=8, seed=1))
+    data = group_data(("weights",))
+    # One that says nothing at all, and one whose prompt is another's with a word more.
+    data.append(
+        replace(data[0], inputs={**data[0].inputs, "weights": np.zeros_like(weights_of(data[0]))})
+    )
+    data.append(random_datum(77, data[3].prompt, ("weights",), silent=90))
+    together = compute.forward(adapter, data, "cross_entropy", {}, backward=True)
+    backwards = compute.forward(adapter, data[::-1], "cross_entropy", {}, backward=True)
+    whole = compute.forward(
+        adapter, [all_bearing(one) for one in data], "cross_entropy", {}, backward=False
+    )
+    for index, one in enumerate(data):
+        alone = compute.forward(adapter, [one], "cross_entropy", {}, backward=True)
+        np.testing.assert_array_equal(alone.logprobs[0], together.logprobs[index])
+        np.testing.assert_array_equal(alone.logprobs[0], backwards.logprobs[-1 - index])
+        np.testing.assert_allclose(alone.logprobs[0], whole.logprobs[index], atol=2e-5)
+
+
+def test_the_gradient_of_a_group_is_the_sum_of_its_parts(
+    compute: Compute, trained: Callable[[LoraSpec], Adapter]
+) -> None:
+    data = group_data(("logprobs", "advantages"))
+    together, apart = (trained(LoraSpec(rank=8, seed=1)) for _ in range(2))
+    compute.forward(together, data, "importance_sampling", {}, backward=True)
+    for one in data:
+        compute.forward(apart, [one], "importance_sampling", {}, backward=True)
+    error = (together.gradients - apart.gradients).norm() / apart.gradients.norm()
+    assert error < 1e-5
+    again = trained(LoraSpec(rank=8, seed=1))
+    compute.forward(again, data, "importance_sampling", {}, backward=True)
+    assert torch.equal(again.gradients, together.gradients)
+
+
+def weights_of(datum: Datum) -> np.ndarray:
+    return datum.inputs["weights"]
+
+
+def all_bearing(datum: Datum) -> Datum:
+    """The datum with a weight everywhere: it has no prompt to share."""
+    return replace(datum, inputs={**datum.inputs, "weights": np.ones_like(weights_of(datum))})
 
 
 def test_gradients_repeat_bit_for_bit(
