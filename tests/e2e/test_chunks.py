@@ -218,6 +218,30 @@ def test_where_the_checkpoints_fall_makes_no_difference_to_the_weights(
     assert weights[0] == weights[1]
 
 
+def test_nor_with_every_choice_of_the_algorithm(
+    folder: Path, backend: Backend, dataset: Dataset
+) -> None:
+    """Minibatches, schedule, KL and further draws depend on the step and its samples alone."""
+    weights: list[bytes] = []
+    for chunk_steps in (1, 3):
+        wanted = settings(folder, f"chosen-{chunk_steps}", chunk_steps=chunk_steps).model_dump()
+        wanted["train"] |= {"loss": "cispo", "skip_without_contrast": True}
+        wanted["optimizer"] |= {"schedule": "cosine", "schedule_steps": 5, "warmup_steps": 2}
+        wanted["algorithm"] |= {
+            "advantage": "gdpo",
+            "normalization": "token",
+            "minibatches": 2,
+            "epochs": 2,
+            "kl_coefficient": 0.05,
+            "dynamic_rounds": 2,
+        }
+        run = Trained(RunConfig.model_validate(wanted), backend, dataset)
+        exported = export(run.config, backend, run.run_dir, run.ledger.rows()[-1], Silent())
+        weights.append((exported.adapter_dir / WEIGHTS).read_bytes())
+        assert run.ledger.rows()[-1].updates >= 4
+    assert weights[0] == weights[1]
+
+
 def test_an_earlier_checkpoint_is_kept_for_ever_once_it_is_exported(untouched: Trained) -> None:
     first, *_ = untouched.ledger.rows()
     export(untouched.config, untouched.backend, untouched.run_dir, first, Silent())
