@@ -3,7 +3,8 @@
     python benchmarks/duplicates.py [--problems 20000] [--copies 300] [--folder FOLDER]
 
 All problems get the same question, so that the pictures alone tell them apart. First, procedural
-problems of all three splits, whose values differ: whatever is merged is merged wrongly. Then each
+problems of all three splits: whatever is merged and is not the same file, drawn again for another
+wording of its question, is merged wrongly. Then each
 picture is encoded again or resized, and looked for among all pictures. `--folder` adds the pictures
 of a folder to those that are copied: textbook figures, say.
 """
@@ -51,7 +52,9 @@ def main() -> None:
 def fill(journal: Journal, repeats: Repeats, count: int) -> list[bytes]:
     """Put procedural problems of all splits into the journal; say how many were merged."""
     pictures: list[bytes] = []
-    merged: list[str] = []
+    by_id: dict[str, bytes] = {}
+    wrong: list[str] = []
+    alike = 0
     started = time.perf_counter()
     for split in SPLITS:
         for problem in procedural.generate(0, split, count // len(SPLITS) + 1):
@@ -59,13 +62,17 @@ def fill(journal: Journal, repeats: Repeats, count: int) -> list[bytes]:
             marks = repeats.marks(checked)
             first = repeats.find(checked, marks)
             if first is not None:
-                merged.append(f"{problem.id} with {first.id}")
+                if by_id[first.id] == problem.images[0]:
+                    alike += 1
+                else:
+                    wrong.append(f"{problem.id} with {first.id}")
                 continue
             journal.keep(checked.problem, split, problem.id, "", marks, [], None)
             pictures.append(problem.images[0])
+            by_id[problem.id] = problem.images[0]
     took = time.perf_counter() - started
-    print(f"{len(pictures) + len(merged)} problems with one question in {took:.0f} s:")
-    print(f"{len(merged)} merged wrongly {merged[:5]}")
+    print(f"{len(pictures) + alike + len(wrong)} problems with one question in {took:.0f} s:")
+    print(f"{alike} are the same file; {len(wrong)} merged wrongly {wrong[:5]}", flush=True)
     return pictures
 
 
