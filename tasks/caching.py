@@ -4,11 +4,9 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import tinker
 from prefect import State, Task
 from prefect.client.schemas.objects import TaskRun
 
-from visual_r1.errors import BackendError, CredentialError, EngineRefused, RequestRefused
 from visual_r1.hashing import digest
 
 logger = logging.getLogger("visual_r1.tasks")
@@ -36,15 +34,13 @@ def run_verified(
 
 
 async def worth_retrying(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
-    """Try again what a server did, not what a user wrote; and say so, for the pauses are long.
+    """Try again what the network did, not what a user wrote; and say so, for the pauses are long.
 
-    A missing key, a refused request, a bad row or a full disk is the same the second time; a server
-    that died, a lost connection or an expired session is not.
+    For tasks that use no Tinker server: failures of that are met in `Backend.recoveries`, in one
+    place for flows and library.
     """
     error = await state.aresult(raise_on_failure=False)
-    if isinstance(error, (CredentialError, EngineRefused, RequestRefused)):
-        return False
-    if not isinstance(error, (BackendError, tinker.TinkerError, ConnectionError, TimeoutError)):
+    if not isinstance(error, (ConnectionError, TimeoutError)):
         return False
     delays = task.retry_delay_seconds
     if isinstance(delays, list):

@@ -5,7 +5,7 @@ from pathlib import Path
 from prefect import task
 from prefect.context import TaskRunContext
 
-from tasks.caching import Result, cache_key, run_verified, worth_retrying
+from tasks.caching import Result, cache_key, run_verified
 from visual_r1.backend import open_backend
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
@@ -45,9 +45,6 @@ def _key(_: TaskRunContext, parameters: Result) -> str:
 @task(
     name="evaluate",
     task_run_name="evaluate {name}",
-    retries=3,
-    retry_delay_seconds=[2, 30, 300],
-    retry_condition_fn=worth_retrying,
     cache_key_fn=_key,
     persist_result=True,
     result_serializer="json",
@@ -56,17 +53,20 @@ def _evaluate(config: RunConfig, dataset: Dataset, name: str, sampler_path: str 
     folder = config.run_dir / "evaluations" / name
     with open_backend(config) as backend, open_progress() as progress:
         policy = open_policy(config, backend)
-        evaluate_policy(
-            backend.sampler(sampler_path),
-            policy.prompter,
-            policy.processor,
-            dataset.problems("test"),
-            config,
-            sampler_path or config.model.name,
-            folder,
-            progress,
-            dataset_digest=dataset.digest,
-            watch=policy.watch,
+        backend.recoveries.run(
+            lambda: evaluate_policy(
+                backend.sampler(sampler_path),
+                policy.prompter,
+                policy.processor,
+                dataset.problems("test"),
+                config,
+                sampler_path or config.model.name,
+                folder,
+                progress,
+                dataset_digest=dataset.digest,
+                watch=policy.watch,
+            ),
+            f"the evaluation {name!r}",
         )
     return {"folder": str(folder), "sampler_path": sampler_path or config.model.name}
 

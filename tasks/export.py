@@ -3,7 +3,7 @@
 from prefect import task
 from prefect.context import TaskRunContext
 
-from tasks.caching import Result, cache_key, run_verified, worth_retrying
+from tasks.caching import Result, cache_key, run_verified
 from visual_r1.backend import open_backend
 from visual_r1.config import RunConfig
 from visual_r1.export import export as export_checkpoint
@@ -28,16 +28,16 @@ def _key(_: TaskRunContext, parameters: Result) -> str:
 
 @task(
     name="export",
-    retries=3,
-    retry_delay_seconds=[2, 30, 300],
-    retry_condition_fn=worth_retrying,
     cache_key_fn=_key,
     persist_result=True,
     result_serializer="json",
 )
 def _export(config: RunConfig, checkpoint: LedgerRow) -> Result:
     with open_backend(config) as backend, open_progress() as progress:
-        exported = export_checkpoint(config, backend, config.run_dir, checkpoint, progress)
+        exported = backend.recoveries.run(
+            lambda: export_checkpoint(config, backend, config.run_dir, checkpoint, progress),
+            "the export",
+        )
     return {
         "adapter": str(exported.adapter_dir),
         "sampler_path": exported.sampler_path,

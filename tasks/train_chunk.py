@@ -1,11 +1,11 @@
-"""The steps between two checkpoints: the unit of retry, and of caching."""
+"""The steps between two checkpoints: the unit of recovery (`Backend.recoveries`) and of caching."""
 
 from dataclasses import asdict
 
 from prefect import task
 from prefect.context import TaskRunContext
 
-from tasks.caching import Result, cache_key, run_verified, worth_retrying
+from tasks.caching import Result, cache_key, run_verified
 from visual_r1.backend import open_backend
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
@@ -28,7 +28,10 @@ def settle_ledger(config: RunConfig, dataset: Dataset) -> None:
     if not require_goal(config):
         return
     with open_backend(config) as backend:
-        resume_point(config, backend, dataset, config.run_dir)
+        backend.recoveries.run(
+            lambda: resume_point(config, backend, dataset, config.run_dir),
+            "looking up the checkpoints",
+        )
 
 
 def train_chunk(config: RunConfig, dataset: Dataset, start: LedgerRow | None) -> LedgerRow:
@@ -59,9 +62,6 @@ def _key(_: TaskRunContext, parameters: Result) -> str:
 @task(
     name="train_chunk",
     task_run_name="train_chunk {number}",
-    retries=5,
-    retry_delay_seconds=[2, 10, 60, 300, 900],
-    retry_condition_fn=worth_retrying,
     cache_key_fn=_key,
     persist_result=True,
     result_serializer="json",

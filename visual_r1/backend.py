@@ -9,12 +9,15 @@ import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Literal, cast
+from typing import Literal
 from urllib.parse import urlsplit
 
 import httpx
 import tinker
 from tinker.lib.base_url import resolve_base_url  # pyright: ignore[reportMissingTypeStubs]
+from tinker.lib.internal_client_holder import (  # pyright: ignore[reportMissingTypeStubs]
+    InternalClientHolder,
+)
 
 from visual_r1.addresses import may_hold_secrets, without_secrets
 from visual_r1.config import RunConfig
@@ -27,6 +30,8 @@ from visual_r1.errors import (
     EngineError,
     RequestRefused,
 )
+from visual_r1.recovery import Recoveries
+from visual_r1.remote import call, detail_of, wait
 
 Kind = Literal["embedded", "hosted", "self-hosted"]
 
@@ -34,6 +39,8 @@ Kind = Literal["embedded", "hosted", "self-hosted"]
 PROBE_SECONDS = 5.0
 CONNECT_SECONDS = 60.0
 SAMPLER_SECONDS = 600.0
+
+_REFUSALS = (tinker.BadRequestError, tinker.NotFoundError, tinker.UnprocessableEntityError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +172,10 @@ class Backend:
         self._launch: StartingEngine | None = None
         self._engine: RunningEngine | None = None
         self._service: tinker.ServiceClient | None = None
+        self._rest: tinker.RestClient | None = None
+        self.recoveries = Recoveries(
+            config.backend.recoveries_per_hour, patient=self.kind != "embedded"
+        )
         self._remote: Endpoint | None = None
         if self.kind == "embedded":
             self._home = config.backend.engine_home or config.state_dir / "engine"
@@ -214,7 +225,11 @@ class Backend:
     def rest(self) -> tinker.RestClient:
         """For what needs no session: which checkpoints there are, their lifetime, their files."""
         endpoint = self._endpoint()
-        return tinker.RestClient(base_url=endpoint.base_url, api_key=endpoint.api_key)
+        if self._rest is None:
+            self._rest = call(
+                lambda: _rest_client(endpoint), "connecting", CONNECT_SECONDS, self.check
+            )
+        return self._rest
 
     def sampler(self, sampler_path: str | None) -> tinker.SamplingClient:
         """A sampler of a checkpoint, or of the base model where `sampler_path` is None.
@@ -222,21 +237,24 @@ class Backend:
         Raises `RequestRefused` where the server does not have it, `BackendError` where it fails.
         """
         base_model = self._model if sampler_path is None else None
+        what = f"making a sampler of {sampler_path or base_model}"
+        service = self.connect()
         try:
-            making = self.connect().create_sampling_client(sampler_path, base_model)
-            return making.result(timeout=SAMPLER_SECONDS)
-        except (
-            tinker.BadRequestError,
-            tinker.NotFoundError,
-            tinker.UnprocessableEntityError,
-        ) as error:
-            raise RequestRefused(
-                f"The server gives no sampler of {sampler_path or base_model}: {detail_of(error)}"
-            ) from error
-        except (tinker.TinkerError, TimeoutError) as error:
-            raise BackendError(
-                f"The server gives no sampler of {sampler_path or base_model}: {error}."
-            ) from error
+            making = call(
+                lambda: service.create_sampling_client(sampler_path, base_model),
+                what,
+                SAMPLER_SECONDS,
+                self.check,
+            )
+            return wait(making, what, SAMPLER_SECONDS, self.check)
+        except BackendError as error:
+            cause = error.__cause__
+            if isinstance(cause, _REFUSALS):
+                raise RequestRefused(
+                    f"The server gives no sampler of {sampler_path or base_model}: "
+                    f"{detail_of(cause)}"
+                ) from error
+            raise
 
     def tensor_fingerprints(self, path: str) -> dict[str, str]:
         """A digest of each tensor of a saved state, read from the embedded engine's home.
@@ -262,7 +280,7 @@ class Backend:
             self._engine.close()
         if self._launch is not None:
             self._launch.cancel()
-        self._engine = self._launch = None
+        self._engine = self._launch = self._rest = None
 
     def _endpoint(self) -> Endpoint:
         if self._remote is not None:
@@ -271,6 +289,7 @@ class Backend:
             self._engine.close()
             self._engine = None
         if self._engine is None:
+            self._rest = None
             launch = self._launch or self._begin_engine()
             self._launch = None
             self._engine = launch.ready()
@@ -280,17 +299,9 @@ class Backend:
         return begin_engine(self._home, self._model, self._threads, self._home / "engine.log")
 
     def _require_model(self) -> None:
-        try:
-            capabilities = self.rest.get_server_capabilities().result(timeout=CONNECT_SECONDS)
-            offered = capabilities.supported_models
-        except tinker.AuthenticationError as error:
-            raise CredentialError(
-                "The server does not accept the key in TINKER_API_KEY: check that it is valid."
-            ) from error
-        except (tinker.APIError, TimeoutError) as error:
-            raise BackendError(
-                f"The server did not say which models it offers: {error}."
-            ) from error
+        asking = self.rest.get_server_capabilities()
+        what = "the question which models it offers"
+        offered = wait(asking, what, CONNECT_SECONDS, self.check).supported_models
         names = sorted(model.model_name for model in offered if model.model_name)
         if self._model not in names:
             raise ConfigError(
@@ -299,14 +310,13 @@ class Backend:
             )
 
 
-def detail_of(error: tinker.APIStatusError) -> str:
-    """What the server said, without the SDK's wrapping where it can be told apart."""
-    body = error.body
-    if isinstance(body, Mapping):
-        detail = cast("Mapping[str, object]", body).get("detail")
-        if isinstance(detail, str):
-            return detail
-    return error.message
+def _rest_client(endpoint: Endpoint) -> tinker.RestClient:
+    # With connections of its own: the SDK's shared ones are made under a lock of the process, which
+    # a server that dies meanwhile keeps shut for minutes.
+    holder = InternalClientHolder(
+        base_url=endpoint.base_url, api_key=endpoint.api_key, _skip_session=True
+    )
+    return tinker.RestClient(holder)
 
 
 def _alive(engine: RunningEngine) -> bool:

@@ -24,7 +24,13 @@ NOT_IDENTITY: dict[str, set[str] | bool] = {
     "run": True,
     "logging": True,
     "data": {"max_rejected_share"},
-    "backend": {"server", "base_url", "engine_home", "checkpoint_ttl_seconds"},
+    "backend": {
+        "server",
+        "base_url",
+        "engine_home",
+        "checkpoint_ttl_seconds",
+        "recoveries_per_hour",
+    },
     "train": {"steps", "resume_from_step"},
 }
 
@@ -63,6 +69,11 @@ class BackendSection(Section):
         default=7 * 86400,
         ge=3600,
         description="Lifetime of periodic checkpoints; the final one has none.",
+    )
+    recoveries_per_hour: int = Field(
+        default=12,
+        ge=0,
+        description="New sessions from the last checkpoint, after failures of the server.",
     )
 
 

@@ -25,7 +25,7 @@ from visual_r1.config import RunConfig
 from visual_r1.errors import BackendError, StorageError
 from visual_r1.ledger import LedgerRow
 from visual_r1.progress import Progress
-from visual_r1.remote import CONTROL_LIMIT_S, SAVE_LIMIT_S, wait
+from visual_r1.remote import CONTROL_LIMIT_S, SAVE_LIMIT_S, call, wait
 from visual_r1.storage import replaced_whole, sync_folder, write_json
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -119,8 +119,14 @@ def external_urls(backend: Backend, row: LedgerRow) -> Mapping[str, str]:
     service = backend.connect()
     ended = False
     try:
-        loading = service.create_training_client_from_state(row.state_path)
-        client = wait(loading, f"loading {row.state_path}", SAVE_LIMIT_S, backend.check)
+        what = f"loading {row.state_path}"
+        loading = call(
+            lambda: service.create_training_client_from_state(row.state_path),
+            what,
+            CONTROL_LIMIT_S,
+            backend.check,
+        )
+        client = wait(loading, what, SAVE_LIMIT_S, backend.check)
         saving = client.save_weights_external("adapter", ttl_seconds=EXTERNAL_TTL_S)
         path = wait(saving, "saving the adapter", SAVE_LIMIT_S, backend.check).path
         listing = backend.rest.get_external_weights_urls(path)

@@ -7,9 +7,10 @@ short waits whether the server is still alive (the embedded engine's process, sa
 
 import concurrent.futures
 import queue
+import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Generic, TypeVar, cast
 
 import tinker
 from tinker.lib.retryable_exception import (  # pyright: ignore[reportMissingTypeStubs]
@@ -17,7 +18,6 @@ from tinker.lib.retryable_exception import (  # pyright: ignore[reportMissingTyp
 )
 from tinker.types import RequestErrorCategory
 
-from visual_r1.backend import detail_of
 from visual_r1.errors import BackendError, CredentialError, RequestRefused
 
 Key = TypeVar("Key")
@@ -56,8 +56,30 @@ def wait(
     says that the request itself is at fault, `BackendError` for any other failure and when
     `limit_s` seconds have passed.
     """
+    return _awaited(future.future(), what, limit_s, watch)
+
+
+def call(work: Callable[[], T], what: str, limit_s: float, watch: Watch = nothing_to_watch) -> T:
+    """The result of an SDK call that talks to the server before it returns; else as `wait`.
+
+    Making a client opens a session, and where nobody answers the SDK tries for minutes. So `work`
+    runs in a thread of its own, which is left behind where waiting has become pointless.
+    """
+    pending: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+    def run() -> None:
+        try:
+            pending.set_result(work())
+        # Nothing is swallowed: whatever it is, the waiting thread raises it.
+        except BaseException as error:  # noqa: BLE001
+            pending.set_exception(error)
+
+    threading.Thread(target=run, name=what, daemon=True).start()
+    return _awaited(pending, what, limit_s, watch)
+
+
+def _awaited(pending: "concurrent.futures.Future[T]", what: str, limit_s: float, watch: Watch) -> T:
     deadline = time.monotonic() + limit_s
-    pending = future.future()
     while True:
         done, _ = concurrent.futures.wait([pending], timeout=_SLICE_S)
         if done:
@@ -181,6 +203,16 @@ def described(error: BaseException, what: str) -> BackendError:
                 f"({type(error).__name__}: {error}). Start the same command again: it goes on "
                 "from the last checkpoint."
             )
+
+
+def detail_of(error: tinker.APIStatusError) -> str:
+    """What the server said, without the SDK's wrapping where it can be told apart."""
+    body = error.body
+    if isinstance(body, Mapping):
+        detail = cast("Mapping[str, object]", body).get("detail")
+        if isinstance(detail, str):
+            return detail
+    return error.message
 
 
 def _as_the_server_said(error: tinker.RequestFailedError) -> str:

@@ -1,4 +1,4 @@
-"""What is tried again: what a server did, never what a user wrote."""
+"""What Prefect tries again: what the network did, never what a user wrote."""
 
 import asyncio
 import logging
@@ -9,11 +9,7 @@ import pytest
 from visual_r1.errors import (
     BackendError,
     ConfigError,
-    CredentialError,
     DataError,
-    EngineError,
-    EngineRefused,
-    RequestRefused,
     RunError,
     StorageError,
 )
@@ -31,7 +27,7 @@ def retried(error: Exception, run_count: int = 1) -> bool:
 
     from tasks.caching import worth_retrying
 
-    @task(name="train_chunk", retries=3, retry_delay_seconds=[2, 30, 300])
+    @task(name="prepare", retries=3, retry_delay_seconds=[2, 30, 300])
     def work() -> None: ...
 
     run = TaskRun(task_key="work", dynamic_key="0", run_count=run_count)
@@ -41,13 +37,9 @@ def retried(error: Exception, run_count: int = 1) -> bool:
 @pytest.mark.parametrize(
     ("error", "again"),
     [
-        (BackendError("The session was lost."), True),
-        (EngineError("The engine ended."), True),
+        (BackendError("The session was lost."), False),  # is for Backend.recoveries
         (ConnectionResetError("gone"), True),
         (TimeoutError("late"), True),
-        (EngineRefused("The model is damaged."), False),
-        (RequestRefused("The disk of the server is full."), False),
-        (CredentialError("No key."), False),
         (ConfigError("No such loss."), False),
         (DataError("No such source."), False),
         (RunError("In use."), False),
@@ -62,6 +54,6 @@ def test_only_what_may_be_different_the_second_time(error: Exception, again: boo
 
 def test_a_retry_is_announced_with_its_pause(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "visual_r1"):
-        retried(BackendError("The session was lost."), run_count=2)
+        retried(ConnectionResetError("The hub hung up."), run_count=2)
         retried(ConfigError("No such loss."))
-    assert caplog.messages == ["train_chunk failed: The session was lost. Trying again in 30 s."]
+    assert caplog.messages == ["prepare failed: The hub hung up. Trying again in 30 s."]

@@ -25,7 +25,7 @@ from visual_r1.ledger import Ledger, LedgerRow
 from visual_r1.models.processor import load_processor
 from visual_r1.progress import Progress
 from visual_r1.prompts.prompts import Prompter
-from visual_r1.remote import SAVE_LIMIT_S, wait
+from visual_r1.remote import CONTROL_LIMIT_S, SAVE_LIMIT_S, call, wait
 from visual_r1.rl.journal import Journal
 from visual_r1.rl.losses import loss_of
 from visual_r1.rl.reward_source import keep_reward_source
@@ -62,10 +62,24 @@ def train_chunk(
 ) -> LedgerRow:
     """Train from `start` (None: from the beginning) to the next checkpoint; return its row.
 
-    Running it again after it has ended returns the row that is there. Raises `BackendError` when
-    the server fails, `RunError` when the loss is not finite; both leave ledger and checkpoints as
-    they were.
+    Where the server fails, the chunk is begun again in a new session, as often as
+    `backend.recoveries_per_hour` allows. Running it again after it has ended returns the row that
+    is there. Raises `BackendError` when the server failed too often, `RunError` when the loss is
+    not finite; both leave ledger and checkpoints as they were.
     """
+    return backend.recoveries.run(
+        lambda: _train_once(config, backend, dataset, run_dir, start, progress), "training"
+    )
+
+
+def _train_once(
+    config: RunConfig,
+    backend: Backend,
+    dataset: Dataset,
+    run_dir: Path,
+    start: LedgerRow | None,
+    progress: Progress,
+) -> LedgerRow:
     plan = plan_chunk(config, start.step if start else 0)
     ledger, journal = Ledger(run_dir), Journal(run_dir)
     if (done := ledger.at_step(plan.end)) is not None:
@@ -128,17 +142,29 @@ def open_training(
     """A client with the weights and optimizer state of `start`, or a new LoRA without one."""
     model = config.model
     if start is None:
-        creating = service.create_lora_training_client(
-            base_model=model.name,
-            rank=model.lora_rank,
-            seed=stable_seed("lora", config.train.seed),
-            train_mlp=model.train_mlp,
-            train_attn=model.train_attn,
-            train_unembed=model.train_unembed,
+        what = f"making a LoRA of {model.name}"
+        creating = call(
+            lambda: service.create_lora_training_client(
+                base_model=model.name,
+                rank=model.lora_rank,
+                seed=stable_seed("lora", config.train.seed),
+                train_mlp=model.train_mlp,
+                train_attn=model.train_attn,
+                train_unembed=model.train_unembed,
+            ),
+            what,
+            CONTROL_LIMIT_S,
+            policy.watch,
         )
-        return wait(creating, f"making a LoRA of {model.name}", SAVE_LIMIT_S, policy.watch)
-    loading = service.create_training_client_from_state_with_optimizer(start.state_path)
-    return wait(loading, f"loading {start.state_path}", SAVE_LIMIT_S, policy.watch)
+        return wait(creating, what, SAVE_LIMIT_S, policy.watch)
+    state, what = start.state_path, f"loading {start.state_path}"
+    loading = call(
+        lambda: service.create_training_client_from_state_with_optimizer(state),
+        what,
+        CONTROL_LIMIT_S,
+        policy.watch,
+    )
+    return wait(loading, what, SAVE_LIMIT_S, policy.watch)
 
 
 def save_checkpoint(
