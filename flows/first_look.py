@@ -26,7 +26,7 @@ def first_look(arguments: Sequence[str] | None = None, *, needs_server: bool = T
         config = load_config(arguments)
         if not needs_server:
             return
-        from visual_r1.backend import choose_kind, probe, remote_endpoint
+        from visual_r1.endpoint import choose_kind, probe, remote_endpoint
 
         if choose_kind(config, os.environ) != "embedded":
             probe(remote_endpoint(config, os.environ))

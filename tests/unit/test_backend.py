@@ -8,17 +8,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from visual_r1.backend import (
-    Backend,
+from visual_r1.backend import Backend, open_backend
+from visual_r1.config import RunConfig
+from visual_r1.endpoint import (
     Endpoint,
     checked_key,
     choose_kind,
-    open_backend,
     probe,
     remote_endpoint,
     unused_key_note,
 )
-from visual_r1.config import RunConfig
 from visual_r1.errors import BackendError, ConfigError, CredentialError
 
 KEY = {"TINKER_API_KEY": "tml-secret"}

@@ -11,7 +11,7 @@ PACKAGE = ROOT / "visual_r1"
 # Each part of the library and the parts it may import; what is not named here may import nothing.
 BASE = {"addresses", "errors", "hashing", "storage"}
 LOWER = BASE | {"config", "models", "progress"}
-MIDDLE = LOWER | {"data", "prompts", "grading", "rewards", "backend"}
+MIDDLE = LOWER | {"data", "prompts", "grading", "rewards", "endpoint", "backend"}
 MAY_IMPORT = {
     "addresses": set[str](),
     "errors": set[str](),
@@ -24,7 +24,8 @@ MAY_IMPORT = {
     "engine": BASE | {"models"},
     "remote": LOWER,
     "recovery": LOWER,
-    "backend": LOWER | {"engine", "remote", "recovery"},
+    "endpoint": BASE | {"config"},
+    "backend": LOWER | {"endpoint", "engine", "remote", "recovery"},
     "data": LOWER | {"grading"},
     "prompts": LOWER | {"data"},
     "grading": BASE,

@@ -5,20 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from visual_r1.backend import (
-    Backend,
-    choose_kind,
-    open_backend,
-    probe,
-    remote_endpoint,
-    unused_key_note,
-)
+from visual_r1.backend import Backend, open_backend
 from visual_r1.config import RunConfig
 from visual_r1.doctor import checks
 from visual_r1.doctor.evidence import Evidence, earlier_evidence, measured_step
 from visual_r1.doctor.finding import Finding
 from visual_r1.doctor.prompts import FirstRows, PromptSizes, first_rows, measure_prompts
 from visual_r1.doctor.workload import Workload, workload
+from visual_r1.endpoint import choose_kind, probe, remote_endpoint, unused_key_note
 from visual_r1.errors import VisualR1Error
 from visual_r1.ledger import Ledger
 from visual_r1.preflight import require_sound

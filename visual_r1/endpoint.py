@@ -1,0 +1,156 @@
+"""Which Tinker server a run talks to: what is set, whether its key can be one, whether it answers.
+
+A base URL beats a key, and a key beats the embedded engine; `backend.server = "embedded"` (preset
+quickstart) beats both.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+from urllib.parse import urlsplit
+
+import httpx
+import tinker
+from tinker.lib.base_url import resolve_base_url  # pyright: ignore[reportMissingTypeStubs]
+
+from visual_r1.addresses import may_hold_secrets, without_secrets
+from visual_r1.config import RunConfig
+from visual_r1.errors import BackendError, ConfigError, CredentialError
+
+Kind = Literal["embedded", "hosted", "self-hosted"]
+
+# The SDK itself keeps trying a dead port for minutes, so the address is probed before it is used.
+PROBE_SECONDS = 5.0
+PROBE_PAUSE_S = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a server listens; `base_url` is None for the hosted service's own address."""
+
+    kind: Kind
+    base_url: str | None = field(default=None, repr=False)  # it may hold a password
+    api_key: str = field(default="", repr=False)
+
+
+def choose_kind(config: RunConfig, environ: Mapping[str, str]) -> Kind:
+    """The server that `config` and the environment ask for."""
+    if config.backend.server == "embedded":
+        return "embedded"
+    if config.backend.base_url or environ.get("TINKER_BASE_URL"):
+        return "self-hosted"
+    if config.backend.server == "remote" or environ.get("TINKER_API_KEY"):
+        return "hosted"
+    return "embedded"
+
+
+def unused_key_note(config: RunConfig, environ: Mapping[str, str]) -> str | None:
+    """One sentence where a key or URL is set and this configuration does not use it."""
+    names = [name for name in ("TINKER_API_KEY", "TINKER_BASE_URL") if environ.get(name)]
+    if choose_kind(config, environ) != "embedded" or not names:
+        return None
+    return (
+        f"{' and '.join(names)} set and not used: preset {config.preset} runs on the embedded "
+        "engine. --backend.server auto uses it, with a --model.name that the server offers."
+    )
+
+
+def remote_endpoint(config: RunConfig, environ: Mapping[str, str]) -> Endpoint:
+    """The remote server with its key; raises `CredentialError` or `BackendError` in a sentence."""
+    kind = choose_kind(config, environ)
+    base_url = config.backend.base_url or environ.get("TINKER_BASE_URL") or None
+    if base_url is not None and not _is_address(base_url):
+        raise BackendError(
+            f"{without_secrets(base_url)!r} is not a server's address: it should look like "
+            "http://host:port."
+        )
+    if config.backend.base_url and may_hold_secrets(config.backend.base_url):
+        raise ConfigError(
+            "backend.base_url holds a user, a password or a query, and a configuration is stored "
+            "and shown: set TINKER_BASE_URL to that address instead."
+        )
+    return Endpoint(kind, base_url, checked_key(environ.get("TINKER_API_KEY")))
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # parsed only now
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
+def checked_key(key: str | None) -> str:
+    """The key, if it has the form that the SDK accepts; the text never shows the key itself."""
+    if not key:
+        raise CredentialError(
+            "A Tinker server needs a key and TINKER_API_KEY is not set: "
+            "export TINKER_API_KEY=tml-…, or use --preset quickstart, which needs none."
+        )
+    looks_like_jwt = key.count(".") == 2
+    if not key.startswith("tml-") and not looks_like_jwt:
+        raise CredentialError(
+            f"TINKER_API_KEY does not have the form of a Tinker key ({len(key)} characters that "
+            "do not start with tml-): copy it again from the Tinker console."
+        )
+    return key
+
+
+def probe(endpoint: Endpoint) -> None:
+    """Make the SDK's first call, within five seconds.
+
+    The SDK itself tries for minutes. Raises `BackendError` where nothing answers or what answers
+    is not a Tinker server, `CredentialError` where it refuses the key.
+    """
+    base_url = resolve_base_url(endpoint.base_url)
+    shown = without_secrets(base_url)
+    try:
+        answer = _first_call(f"{base_url}/api/v1/client/config", endpoint.api_key)
+    except httpx.TimeoutException as error:
+        raise BackendError(
+            f"{shown} did not answer within {PROBE_SECONDS:.0f} s: check TINKER_BASE_URL and "
+            "that the server runs."
+        ) from error
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise BackendError(
+            f"Nothing answers at {shown} ({error}): check TINKER_BASE_URL and that the server runs."
+        ) from error
+    if answer.status_code in (401, 403):
+        raise CredentialError(
+            f"{shown} does not accept the key in TINKER_API_KEY: check that it is valid there."
+        )
+    if not answer.is_success or not _is_json_object(answer.content):
+        raise BackendError(
+            f"What answers at {shown} is not a Tinker server in working order (status "
+            f"{answer.status_code}): check TINKER_BASE_URL."
+        )
+
+
+def _first_call(url: str, api_key: str) -> httpx.Response:
+    """The answer; a server that is busy or drops the connection is asked again, twice."""
+    left = 2
+    while True:
+        try:
+            answer = httpx.post(
+                url,
+                json={"sdk_version": tinker.__version__},
+                headers={"X-API-Key": api_key},
+                timeout=PROBE_SECONDS / 2,  # for connecting and for reading, one after the other
+            )
+            if left == 0 or not (answer.status_code in (408, 429) or answer.is_server_error):
+                return answer
+        except (httpx.RemoteProtocolError, httpx.ReadError):
+            if left == 0:
+                raise
+        left -= 1
+        time.sleep(PROBE_PAUSE_S)
+
+
+def _is_json_object(content: bytes) -> bool:
+    try:
+        return isinstance(json.loads(content), dict)
+    except ValueError:
+        return False
