@@ -59,9 +59,21 @@ def lists_choices(text: str, choices: Sequence[str]) -> bool:
     if _only_letters(choices):
         return _block(choices) in text
     return all(
-        re.search(rf"(?<!\w){letter}\s*[.:)]?\)?\s*{re.escape(choice)}", text)
+        re.search(_shown_as(letter, choice), text)
         for letter, choice in zip(ascii_uppercase, choices, strict=False)
     )
+
+
+def without_choices(text: str, choices: Sequence[str]) -> str:
+    """`text` without the choices that it shows; whole where it shows none, or their letters alone.
+
+    For whoever must not be told them: one reads a number off them without having seen the figure.
+    """
+    if not choices or _only_letters(choices) or not lists_choices(text, choices):
+        return text
+    for letter, choice in zip(ascii_uppercase, choices, strict=False):
+        text = re.sub(rf"\(?{_shown_as(letter, choice)}[ \t]*[,;]?", "", text)
+    return re.sub(r"(?i)\b(?:choices|options)\s*:?\s*\Z", "", text.rstrip()).rstrip()
 
 
 def listed_choices(text: str) -> tuple[str, ...]:
@@ -75,6 +87,10 @@ def listed_choices(text: str) -> tuple[str, ...]:
             run.append(found[2])
             best = run
     return tuple(best) if len(best) > 1 else ()
+
+
+def _shown_as(letter: str, choice: str) -> str:
+    return rf"(?<!\w){letter}\s*[.:)]?\)?\s*{re.escape(choice)}"
 
 
 def _place(answer: str) -> int | None:

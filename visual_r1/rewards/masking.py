@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, cast
 
+from visual_r1.data.choices import without_choices
 from visual_r1.data.problem import Problem
 from visual_r1.grading.equivalence import Rounding
 from visual_r1.rewards.answer_spans import answers_in, math_of, segments
@@ -51,6 +52,11 @@ _LEAKS: tuple[tuple[str, re.Pattern[str]], ...] = (
             re.IGNORECASE | re.MULTILINE,
         ),
     ),
+)  # fmt: skip
+
+_ORDINALS = (
+    "first|1st", "second|2nd", "third|3rd", "fourth|4th", "fifth|5th", "sixth|6th", "seventh|7th",
+    "eighth|8th",
 )  # fmt: skip
 
 
@@ -104,8 +110,12 @@ def mask_scan(
 
 def stated_text(problem: Problem) -> str:
     """What the problem says without its solution: its text, and the facts of the figure where the
-    dataset has them (`meta["facts"]`, in any nesting of lists and mappings)."""
-    return " ; ".join([problem.question, *_texts(problem.meta.get("facts"))])
+    dataset has them (`meta["facts"]`, in any nesting of lists and mappings).
+
+    Choices that it shows are no part of that: the gold answer is among them.
+    """
+    question = without_choices(problem.question, problem.choices)
+    return " ; ".join([question, *_texts(problem.meta.get("facts"))])
 
 
 def _texts(found: Any) -> Iterator[str]:
@@ -164,11 +174,19 @@ def _numbers(stated: Sequence[Lexeme]) -> frozenset[Fraction]:
 
 
 def _chosen(scan: str, letters: set[str]) -> Iterator[Span]:
-    """The letter of a choice, where it is called one: `(B)`, `option B`, `B)`, or all there is."""
+    """The letter of a choice, where it is called one: `(B)`, `option B`, `B)`, `the second choice`,
+    `B is correct`, or a sentence of its own at the end."""
     for letter in sorted(letters):
+        place = ord(letter) - ord("A")
+        ordinal = _ORDINALS[place] if place < len(_ORDINALS) else f"{place + 1}th"
         called = (
-            rf"\(\s*{letter}\s*\)|(?i:\b(?:option|choice|answer)\s*(?:is\s*)?[:=]?\s*)\(?{letter}\b"
-            rf"|(?<![\w(]){letter}\)|\A\s*{letter}\s*\.?\s*\Z"
+            rf"(?i:\(\s*{letter}\s*\))"
+            rf"|(?i:\b(?:option|choice|answer|letter|pick|choose|select)\s*(?:is\s*)?[:=]?\s*"
+            rf"(?:number\s*)?)\(?(?:{letter}|{letter.lower()}|{place + 1})\b"
+            rf"|(?i:\b(?:{ordinal})\s+(?:option|choice|answer)\b)"
+            rf"|(?i:(?<![\w(]){letter}\))"
+            rf"|\b{letter}(?=\s+is\s+(?:the\s+)?(?:correct|right)\b(?!\s+(?:of|angle|triangle)))"
+            rf"|(?:\A|(?<=[.!?\n]))[\s*]*{letter}[\s*]*\.?[\s*]*\Z"
         )
         for found in re.finditer(called, scan):
             yield found.span()

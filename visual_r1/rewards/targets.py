@@ -5,6 +5,7 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
 
+from visual_r1.grading import is_equivalent
 from visual_r1.grading.equivalence import Rounding, same_answer
 from visual_r1.grading.expressions import Number, Undefined, evaluate, variables
 from visual_r1.grading.forms import Answer, Contradiction, Quantity
@@ -60,6 +61,12 @@ def target(text: str) -> Target:
     names = frozenset[str]().union(*(variables(one.expression) for one in quantities[:1]))
     value = _value(quantities[0]) if quantities and not names else None
     return Target(text, readings, value, names, _digits(value))
+
+
+def is_value(text: str) -> bool:
+    """Whether the answer `text` is a number or an expression that grades as itself."""
+    one = target(text)
+    return one.is_quantity and not one.is_a_word and is_equivalent(text, text)
 
 
 class Checks:

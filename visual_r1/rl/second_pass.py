@@ -8,7 +8,8 @@ description is a perfect description, and a response without one was handed over
     the answer in the scan           is masked before anybody reads it
     a leak that survives masking     is wrong, without asking
     everything else                  is asked once more: template `second_pass.template`, the
-                                     question without its image, the masked scan; no choices
+                                     question without its image, the masked scan; no choices where the
+                               answer is a value (`unaided`)
 
     bonus = reward · (1 - q)   where the second pass is right
             penalty            where it is not
@@ -18,12 +19,14 @@ whatever the first pass came to. q is the share of answers that are right withou
 nothing. The tokens of a second pass get no gradient.
 """
 
+import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import tinker
 
 from visual_r1.config import RunConfig, SecondPassSection
+from visual_r1.data.choices import without_choices
 from visual_r1.data.problem import Problem
 from visual_r1.errors import ConfigError
 from visual_r1.grading import Grade, extract_answer
@@ -35,6 +38,7 @@ from visual_r1.rewards import Scored
 from visual_r1.rewards.components import opened
 from visual_r1.rewards.masking import MaskedScan, extract_scan, mask_scan
 from visual_r1.rewards.scoring import RewardInput, verdict_of
+from visual_r1.rewards.targets import is_value
 
 SecondVerdict = Literal["right", "wrong", "gave_up", "no_scan", "leak"]
 Outcome = Literal["both", "image_only", "scan_only", "neither"]
@@ -70,6 +74,23 @@ def outcome_of(image: bool, scan: bool) -> Outcome:
     if image:
         return "both" if scan else "image_only"
     return "scan_only" if scan else "neither"
+
+
+def unaided(problem: Problem) -> Problem:
+    """The problem as a pass without the image may read it: without choices to choose from.
+
+    A number among four is guessed one time in four, and a scan would have to tell no more than
+    which of them. Choices in words stay, for nobody would hit on the same words, and so do letters
+    whose choices are in the picture.
+    """
+    answer = problem.answer
+    letter = re.fullmatch(r"\(?([A-Z])\)?", answer)
+    if letter is not None and (place := ord(letter[1]) - ord("A")) < len(problem.choices):
+        answer = problem.choices[place]
+    question = without_choices(problem.problem, problem.choices)
+    if question == problem.problem or not is_value(answer):
+        return problem
+    return replace(problem, problem=question, answer=answer, choices=())
 
 
 def with_bonus(
@@ -118,11 +139,11 @@ class ScanReader:
 
     def prompt(self, problem: Problem, scan: MaskedScan) -> tinker.ModelInput:
         """The question without its image, and the masked scan."""
-        return self.prompter.model_input(problem, image="none", scan=scan.text)
+        return self.prompter.model_input(unaided(problem), image="none", scan=scan.text)
 
     def question_prompt(self, problem: Problem) -> tinker.ModelInput:
         """The question without image and scan."""
-        return self.question_prompter.model_input(problem, image="none")
+        return self.question_prompter.model_input(unaided(problem), image="none")
 
     def graded(
         self,
@@ -141,7 +162,7 @@ class ScanReader:
         return self._grade(problem, response, self.question_prompter)
 
     def _grade(self, problem: Problem, response: str, prompter: Prompter) -> Grade:
-        sample = RewardInput(problem, response, opens_think=prompter.opens_think)
+        sample = RewardInput(unaided(problem), response, opens_think=prompter.opens_think)
         return verdict_of(self.config.reward, sample)
 
     def params(self, step: int, group: int, problem: Problem, sample: int) -> tinker.SamplingParams:

@@ -171,6 +171,31 @@ def test_a_choice_is_masked_by_its_letter_and_by_its_value() -> None:
     assert masked("point B at (B)", without_facts("62")) == "point B at (B)"
 
 
+CHOICES = "\nChoices:\nA. 30\nB. 62\nC. 80"
+
+
+@pytest.mark.parametrize("gold", ["B", "62"])
+def test_a_value_among_the_choices_shown_is_not_stated_by_the_problem(gold: str) -> None:
+    problem = without_facts(gold, f"<image>Find C.{CHOICES}", choices=("30", "62", "80"))
+    assert masked("the angle C is 62, or 60 + 2", problem) == f"the angle C is {MASK}, or {MASK}"
+    # Where the question says it as well, it is.
+    problem = replace(problem, problem=f"<image>Angle A is 62. Find C.{CHOICES}")
+    assert masked("angle A is 62", problem) == "angle A is 62"
+
+
+@pytest.mark.parametrize(
+    "called",
+    ["(b)", "option b", "Option 2", "the second choice", "2nd option", "letter B", "choose B",
+     "B is correct", "b)", "A sketch. B", "A sketch.\n**B**."],
+)  # fmt: skip
+def test_a_choice_is_masked_whatever_it_is_called_by(called: str) -> None:
+    problem = without_facts("B", f"<image>Find C.{CHOICES}", choices=("30", "62", "80"))
+    found = mask_scan(f"A drawing of lines. {called}", problem, ["B"])
+    assert (found.held_answer, MASK in found.text) == (True, True)
+    point = "B lies on AC; B is right of A, the second side is AB"
+    assert masked(point, problem) == point
+
+
 @pytest.mark.parametrize(
     ("scan", "kind"),
     [

@@ -21,6 +21,7 @@ from visual_r1.rl.second_pass import (
     open_reader,
     outcome_of,
     require_scan,
+    unaided,
     with_bonus,
 )
 
@@ -65,6 +66,24 @@ def test_the_bonus_does_not_depend_on_the_first_pass(
     assert scored.reward == pytest.approx(0.4 + bonus)
     assert scored.components == {**first.components, "second_pass": credit}
     assert scored.grade == first.grade
+
+
+def test_no_number_is_chosen_among_choices_without_the_image() -> None:
+    shown = "<image>Find C.\nChoices:\nA. 30\nB. 62\nC. 80"
+    problem = Problem("1", (b"",), shown, "B", choices=("30", "62", "80"))
+    reader = open_reader(VISION_SR1, load_processor("visual-r1/tiny-geometry"))
+    assert reader is not None
+    for prompt in (reader.prompt(problem, SCAN), reader.question_prompt(problem)):
+        text = reader.processor.tokenizer.decode(prompt.to_ints())
+        assert "Find C." in text
+        assert "30" not in text
+    said = "<think>a</think><answer>{}</answer>"
+    for answer, right in (("62", True), ("B", False), ("80", False)):
+        assert reader.grade_question_only(problem, said.format(answer)).right is right
+    # Words and pictures to choose from stay: nobody would hit on them.
+    for choices, text in ((("red", "blue"), "A. red\nB. blue"), (("A", "B"), "Choices: A, B")):
+        problem = Problem("1", (b"",), f"<image>Which?\n{text}", "B", choices=choices)
+        assert unaided(problem) == problem
 
 
 def test_contrast_is_in_either_pass() -> None:
