@@ -2,9 +2,11 @@
 
 What is looked for, for an answer that is a number or an expression:
 
-1. the value itself: `62`, `62.0`, `６２`, `sixty-two`, `0x3E`, `LXII`, its digits apart (`6 2`);
+1. the value itself: `62`, `62.0`, `６２`, `sixty-two`, `0x3E`, `111110`, `LXII`, its digits apart
+   (`6 2`);
 2. a calculation with that value: `180 - 118`, `60 plus 2`, `\\frac{124}{2}`, `twice 31`,
-   `the sum of 60 and 2`; every part of a longer calculation counts too.
+   `31 doubled`, `the sum of 60 and 2`, `one more than 61`; every part of a longer
+   calculation counts too.
 
 For words the words, for a choice its letter where it is called a choice, and for anything else
 (pairs, ratios, intervals) what the grader reads as equal. The work is bounded: `TooMuch` is raised
@@ -18,7 +20,15 @@ from visual_r1.grading.equivalence import Rounding
 from visual_r1.grading.expressions import Literal
 from visual_r1.grading.forms import Answer, Quantity
 from visual_r1.rewards.scan_text import Lexeme, runs
-from visual_r1.rewards.spellings import digits_apart, in_words, phrases, roman, windows
+from visual_r1.rewards.spellings import (
+    binary,
+    digits_apart,
+    in_words,
+    phrases,
+    roman,
+    tens_apart,
+    windows,
+)
 from visual_r1.rewards.targets import Checks, Span, Target, same
 
 MAX_RUN_TOKENS = 24
@@ -37,7 +47,9 @@ def answers_in(
         if one.is_quantity:
             found += _literals(tokens, one, checks)
             found += digits_apart(tokens, one)
+            found += tens_apart(tokens, one)
             found += roman(tokens, one)
+            found += binary(tokens, one)
             found += _calculations(tokens, one, checks)
             found += in_words(tokens, one, checks)
         else:

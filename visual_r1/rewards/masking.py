@@ -6,7 +6,8 @@ grader reads or as a calculation of it (`answer_spans`), and the results of calc
 description may name what is drawn, also where the answer happens to be the same number.
 
 What is left can still leak: an answer in tags or a box, words that announce an answer, words that
-tell the reader what to do, or more arithmetic than can be looked through. A scan with a leak is no
+tell the reader what to do, a number in code (digit by digit, reversed, in another base), or more
+arithmetic than can be looked through. A scan with a leak is no
 description, and its second pass counts as wrong.
 """
 
@@ -50,6 +51,19 @@ _LEAKS: tuple[tuple[str, re.Pattern[str]], ...] = (
             r"(?:the\s+)?(?:number|value|answer|following|option|choice|\[masked\])"
             r"|^\s*(?:system|assistant|user)\s*:",
             re.IGNORECASE | re.MULTILINE,
+        ),
+    ),
+    (
+        "a number in code",
+        re.compile(
+            r"\b(?:first|second|third|last|final|next|tens|ones|units|hundreds)[\s-]+"
+            r"(?:digit|place)\b|\bdigits?\s*(?:is|are|:|=)"
+            r"|\b(?:tens|hundreds)\s*[:=]?\s*\w+[\s,;]+(?:and\s+)?(?:ones|units)\b"
+            r"|\d\W{0,3}(?:reversed|backwards?|in\s+reverse|mirrored)\b|\breverse\s+of\s+\W?\d"
+            r"|\bin\s+(?:binary|octal|hex|hexadecimal|base\s*\w+|roman|ascii|base64)\b"
+            r"|\b(?:binary|octal|hex|hexadecimal|base64|ascii)\s*:?\s*\W?\d|\d\)?\s*_\s*\{?(?:2|8|16)\b"
+            r"|&#x?[0-9a-f]+;|\\[ux][0-9a-f]{2,4}|%3[0-9]|\bbase64,",
+            re.IGNORECASE,
         ),
     ),
 )  # fmt: skip

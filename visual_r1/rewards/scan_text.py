@@ -1,8 +1,9 @@
 """A scan as a list of tokens that know what they are in a calculation and where they stand.
 
-Spelling is levelled first, position by position: full-width and other digits become ASCII digits,
-invisible and combining characters go, superscripts become exponents. Number words (`sixty-two`,
-`one hundred and seven`) become one token with its value, `plus` and `divided by` become signs.
+Spelling is levelled first, position by position: full-width, circled and other digits become
+ASCII digits, invisible and combining characters go, superscripts become exponents. Number words
+(`sixty-two`, `one hundred and seven`) become one token with its value, `plus` and `divided by`
+become signs.
 """
 
 import re
@@ -24,7 +25,7 @@ _SUPERSCRIPTS = {c: str(i) for i, c in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")}
 _VULGAR = "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞⅐⅑⅒"
 _LEXEME = re.compile(
     r"\s+"
-    r"|(?P<hex>0[xX][0-9a-fA-F]{1,16}\b|0[bB][01]{1,64}\b)"
+    r"|(?P<hex>0[xX][0-9a-fA-F]{1,16}\b|0[bB][01]{1,64}\b|0[oO][0-7]{1,24}\b)"
     r"|(?P<number>(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d+)(?:\.\d+)?(?:[eE][+-]?\d{1,3}(?![\w.]))?"
     r"|\.\d+)"
     r"|(?P<equals>=>|->|==|[=≈≃≅≐→⇒⟹⟶⟾])"
@@ -44,6 +45,7 @@ _WITH_BY = {"divided": "/", "multiplied": "*"}
 _OPEN, _CLOSE = ("(", "{", "["), (")", "}", "]")
 _FUNCTIONS = {
     **{f"\\{name}": f"\\{name}" for name in ("frac", "dfrac", "tfrac", "sqrt")},
+    "\\cfrac": "\\frac",
     **{name: f"\\{name}" for name in ("sqrt", "sin", "cos", "tan")},
     **{f"\\{name}": f"\\{name}" for name in ("sin", "cos", "tan")},
     "√": "√", "∛": "∛",
@@ -109,8 +111,8 @@ def _levelled(text: str) -> tuple[str, list[int]]:
             plain = ("" if raised else "^") + _SUPERSCRIPTS[character]
         elif character in _VULGAR:
             plain = character
-        elif character.isdecimal():
-            plain = str(unicodedata.decimal(character))
+        elif unicodedata.digit(character, None) is not None:
+            plain = str(unicodedata.digit(character))
         else:
             plain = unicodedata.normalize("NFKC", character)
         raised = character in _SUPERSCRIPTS
@@ -123,6 +125,8 @@ def _lexeme(group: str, text: str, start: int, end: int) -> Lexeme:
     if group == "hex":
         value = Fraction(int(text, 0))
         return Lexeme("value", text, str(value), start, end, value)
+    if group == "number" and len(text) > _MOST_DIGITS:
+        return Lexeme("other", text, text, start, end)
     if group == "number":
         plain = text.replace(",", "")
         mantissa = plain.lower().partition("e")[0]
@@ -132,6 +136,10 @@ def _lexeme(group: str, text: str, start: int, end: int) -> Lexeme:
         return Lexeme("equals", text, "=", start, end)
     if group == "degree":
         return Lexeme("after", text, "°", start, end)
+    together = _RUN_TOGETHER.fullmatch(text.lower())
+    value = number_words(together.groups()) if together else None
+    if value is not None:
+        return Lexeme("value", text, str(value), start, end, value)
     kind, math = _meaning(text, text.lower() if group == "word" else text)
     return Lexeme(kind, text, math, start, end)
 
@@ -175,6 +183,12 @@ def _with_number_words(found: Sequence[Lexeme]) -> list[Lexeme]:
 
 
 _MOST_NUMBER_WORDS = 10
+# Longer than any answer that can be graded; Python itself refuses to read more than 4,300.
+_MOST_DIGITS = 400
+_RUN_TOGETHER = re.compile(
+    "(twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)"
+    "(one|two|three|four|five|six|seven|eight|nine)"
+)
 
 
 def _number_from(found: Sequence[Lexeme], at: int) -> tuple[Lexeme, int] | None:
@@ -185,11 +199,13 @@ def _number_from(found: Sequence[Lexeme], at: int) -> tuple[Lexeme, int] | None:
     best: tuple[Lexeme, int] | None = None
     for index in range(at, min(len(found), at + 2 * _MOST_NUMBER_WORDS)):
         token = found[index]
-        if token.text == "-" and words:
+        if words and (token.text == "_" or (token.math == "-" and not token.text.isalpha())):
             continue
         if not token.text.isalpha() or len(words) == _MOST_NUMBER_WORDS:
             break
         words.append(token.text.lower())
+        if words[0] == "a" and words[-1] in ("hundred", "thousand"):
+            words[0] = "one"
         value = number_words(words)
         if value is not None and (len(words) > 1 or value.denominator == 1):
             text = " ".join(words)

@@ -1,20 +1,57 @@
 """Ways to say an answer that the grader does not read, or reads only as a whole."""
 
+import re
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
 
 from visual_r1.grading.forms import Group, Word
 from visual_r1.rewards.scan_text import Lexeme, lexemes
 from visual_r1.rewards.targets import Checks, Span, Target
 
-_PAIRED = {"sum": "+", "product": "*", "difference": "-", "quotient": "/"}
-_SCALED = {
-    "twice": Fraction(2), "double": Fraction(2), "thrice": Fraction(3), "triple": Fraction(3),
-    "half": Fraction(1, 2), "third": Fraction(1, 3), "quarter": Fraction(1, 4),
-}  # fmt: skip
-_JOINTS = frozenset(
-    ("-", "_", "'", '"', "*", "{", "}", "\\,", "\\!", "\\;", "\\:", "\\ ", "~", "`")
+# Turns of phrase that are calculations: `#` is a value, and what it comes to.
+_TURNS: tuple[tuple[str, str], ...] = (
+    ("(?:twice|double) (?:of )?#", "2 * {0}"),
+    ("(?:thrice|triple) (?:of )?#", "3 * {0}"),
+    ("half (?:of )?#", "{0} / 2"),
+    ("third (?:of )?#", "{0} / 3"),
+    ("quarter (?:of )?#", "{0} / 4"),
+    ("# doubled", "2 * {0}"),
+    ("# tripled", "3 * {0}"),
+    ("# halved", "{0} / 2"),
+    ("# squared", "{0} ^ 2"),
+    ("# of #", "{0} * {1}"),
+    ("# / # of #", "{0} / {1} * {2}"),
+    ("# (?:%|percent) of #", "{0} * {1} / 100"),
+    ("sum (?:of )?# (?:and|,) #", "{0} + {1}"),
+    ("product (?:of )?# (?:and|by|,) #", "{0} * {1}"),
+    ("difference (?:of |between )?# (?:and|,) #", "{0} - {1}"),
+    ("difference (?:of |between )?# (?:and|,) #", "{1} - {0}"),
+    ("quotient (?:of )?# (?:and|by|,) #", "{0} / {1}"),
+    ("# (?:more|greater|larger|bigger|higher) than #", "{1} + {0}"),
+    ("# (?:less|fewer|smaller|lower) than #", "{1} - {0}"),
+    ("# (?:short of|below|before|under) #", "{1} - {0}"),
+    ("# (?:above|after|past|over|beyond) #", "{1} + {0}"),
+    ("add # (?:to|and) #", "{0} + {1}"),
+    ("# (?:added|add) (?:to )?#", "{0} + {1}"),
+    ("(?:subtract|take|deduct) # (?:away )?from #", "{1} - {0}"),
+    ("# (?:subtracted|taken|deducted) (?:away )?from #", "{1} - {0}"),
+    ("# (?:subtract|take away|take) #", "{0} - {1}"),
+    ("divide # by #", "{0} / {1}"),
+    ("multiply # (?:by|with|and) #", "{0} * {1}"),
+    ("root of #", "\\sqrt{{{0}}}"),
+    ("supplement (?:of |to )?#", "180 - {0}"),
+    ("complement (?:of |to )?#", "90 - {0}"),
+    ("# tens?(?: and)? #", "10 * {0} + {1}"),
 )
+_COMPILED = tuple(
+    (re.compile(r"(?<!\S)" + phrase.replace("#", r"#(\d+)") + r"(?!\S)"), formula)
+    for phrase, formula in _TURNS
+)
+_JOINTS = frozenset(
+    ("-", "_", "'", '"', "*", "{", "}", "\\,", "\\!", "\\;", "\\:", "\\ ", "~", "`",
+     "|", ";", "&", "…", "then", "\\text", "\\textbf", "\\underline", "\\overline", "\\mathbf",
+     "\\mathrm", "\\\\")
+)  # fmt: skip
+_TENS = frozenset(range(20, 100, 10))
 _ROMAN = (
     (1000, "M"), (900, "CM"), (500, "D"), (400, "CD"), (100, "C"), (90, "XC"), (50, "L"),
     (40, "XL"), (10, "X"), (9, "IX"), (5, "V"), (4, "IV"), (1, "I"),
@@ -44,12 +81,26 @@ def digits_apart(tokens: Sequence[Lexeme], one: Target) -> Iterator[Span]:
                 break
 
 
+def tens_apart(tokens: Sequence[Lexeme], one: Target) -> Iterator[Span]:
+    """`sixty and two`, `sixty, two`, `Sixty. Two`: tens in words, and ones behind them."""
+    for first, token in enumerate(tokens):
+        if token.number not in _TENS or not token.text[0].isalpha():
+            continue
+        for after in tokens[first + 1 : first + 4]:
+            if after.number is not None:
+                if 0 < after.number < 10 and token.number + after.number == one.value:
+                    yield token.start, after.end
+                break
+            if after.text not in _JOINTS and after.text.lower() not in ("and", ",", "."):
+                break
+
+
 def _plain(token: Lexeme) -> str:
     return token.math if token.math.isdigit() else ""
 
 
 def roman(tokens: Sequence[Lexeme], one: Target) -> Iterator[Span]:
-    """`LXII` and `lxii`; single letters are names of points."""
+    """`LXII`, `lxii` and `Lxii`; single letters are names of points."""
     if not one.digits.isdigit() or not 1 < int(one.digits) < 4000:
         return
     left, wanted = int(one.digits), ""
@@ -59,27 +110,36 @@ def roman(tokens: Sequence[Lexeme], one: Target) -> Iterator[Span]:
     if len(wanted) < 2:
         return
     for token in tokens:
-        if token.text in (wanted, wanted.lower()):
+        if token.text in (wanted, wanted.lower(), wanted.capitalize()):
+            yield token.start, token.end
+
+
+def binary(tokens: Sequence[Lexeme], one: Target) -> Iterator[Span]:
+    """`111110`: from five digits on, for shorter ones (`110`) are what a figure may well say."""
+    for token in tokens:
+        bits = token.text
+        if len(bits) >= 5 and set(bits) <= {"0", "1"} and int(bits, 2) == one.value:
             yield token.start, token.end
 
 
 def in_words(tokens: Sequence[Lexeme], one: Target, checks: Checks) -> Iterator[Span]:
-    """`twice 31`, `half of 124`, `31 doubled`, `the sum of 60 and 2`."""
+    """`twice 31`, `31 doubled`, `half of 124`, `the sum of 60 and 2`, `one more than 61`."""
+    pieces: list[str] = []
+    starts: dict[int, int] = {}  # where a token begins in the text put together, and which it is
+    length = 0
     for index, token in enumerate(tokens):
-        word = token.text.lower()
-        rest = [t for t in tokens[index + 1 : index + 6] if t.math not in ("", "of", "between")]
-        if word in _SCALED and rest and rest[0].number is not None:
-            if checks.says(f"({_SCALED[word]}) * {rest[0].math}", one):
-                yield token.start, rest[0].end
-        elif word in _PAIRED and len(rest) > 2 and rest[1].text.lower() in ("and", "by", ","):
-            left, _, right = rest[:3]
-            if left.number is None or right.number is None:
-                continue
-            if any(
-                checks.says(f"{a.math} {_PAIRED[word]} {b.math}", one)
-                for a, b in ((left, right), (right, left))
-            ):
-                yield token.start, right.end
+        if token.kind == "silent" or token.math == "°":
+            continue
+        starts[length] = index
+        pieces.append(f"#{index}" if token.kind == "value" else token.text.lower())
+        length += len(pieces[-1]) + 1
+    text = " ".join(pieces)
+    for phrase, formula in _COMPILED:
+        for found in phrase.finditer(text):
+            values = [tokens[int(index)] for index in found.groups()]
+            if checks.says(formula.format(*(value.math for value in values)), one):
+                first = tokens[starts[found.start()]]
+                yield first.start, max(value.end for value in values)
 
 
 def phrases(tokens: Sequence[Lexeme], one: Target) -> Iterator[Span]:

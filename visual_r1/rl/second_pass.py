@@ -8,8 +8,8 @@ description is a perfect description, and a response without one was handed over
     the answer in the scan           is masked before anybody reads it
     a leak that survives masking     is wrong, without asking
     everything else                  is asked once more: template `second_pass.template`, the
-                                     question without its image, the masked scan; no choices where the
-                               answer is a value (`unaided`)
+                                     question without its image, the masked scan; no choices where
+                                     the answer is a value (`unaided`)
 
     bonus = reward · (1 - q)   where the second pass is right
             penalty            where it is not
