@@ -6,8 +6,8 @@
 Each run is killed up to `--a-run` times, started again where the training was killed, and then let
 go to its end. There its weights, metrics, rollouts and checkpoints must be those of a run that
 nobody disturbed, bit for bit. Of an engine that is killed alone the living training must recover by
-itself. A third of the kills are drawn uniformly over the time of a run, a third by its events, so
-that steps get their share beside the slow start, and a third over the saving of a checkpoint.
+itself. A fifth of the kills are drawn uniformly over the time of a run, two by its events, so that
+steps get their share beside the slow start, and two over the saving of a checkpoint.
 Everything is drawn from `--seed`; what a kill hits depends on the machine's pace as well.
 """
 
@@ -268,12 +268,12 @@ class Aim:
 
 def draw(rng: random.Random, pace: Pace) -> Aim:
     """The next moment to kill at."""
-    how = rng.choice(("time", "event", "save"))
+    how = rng.choice(("time", "event", "event", "save", "save"))
     if how == "time":
         return Aim(0, 0, rng.uniform(0, pace.seconds))
     if how == "event":
-        return Aim(rng.randint(1, pace.events), 0, rng.uniform(0, pace.save_seconds))
-    return Aim(0, rng.choice((1, 1, 2, 3)), rng.uniform(0, pace.save_seconds))
+        return Aim(rng.randint(1, pace.events // 2), 0, rng.uniform(0, pace.save_seconds))
+    return Aim(0, rng.choice((1, 1, 2)), rng.uniform(0, pace.save_seconds))
 
 
 def undisturbed(way: Way, folder: Path) -> tuple[dict[str, Any], Pace]:

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
+INTERRUPTED = 130
+
 
 class Command(NamedTuple):
     """Where a command is, and what it does."""
@@ -43,7 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(wrong + usage(), file=sys.stderr)
         return 2
     command = COMMANDS[given[0]]
-    return getattr(importlib.import_module(command.module), command.function)(given[1:])
+    try:
+        return getattr(importlib.import_module(command.module), command.function)(given[1:])
+    except KeyboardInterrupt:  # also in the seconds of the slow imports
+        print("Stopped. Nothing is lost: the same command can be given again.", file=sys.stderr)
+        return INTERRUPTED
 
 
 def usage() -> str:

@@ -34,10 +34,7 @@ def _key(_: TaskRunContext, parameters: Result) -> str:
 )
 def _export(config: RunConfig, checkpoint: LedgerRow) -> Result:
     with open_backend(config) as backend, open_progress() as progress:
-        exported = backend.recoveries.run(
-            lambda: export_checkpoint(config, backend, config.run_dir, checkpoint, progress),
-            "the export",
-        )
+        exported = export_checkpoint(config, backend, config.run_dir, checkpoint, progress)
     return {
         "adapter": str(exported.adapter_dir),
         "sampler_path": exported.sampler_path,

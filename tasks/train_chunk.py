@@ -28,10 +28,7 @@ def settle_ledger(config: RunConfig, dataset: Dataset) -> None:
     if not require_goal(config):
         return
     with open_backend(config) as backend:
-        backend.recoveries.run(
-            lambda: resume_point(config, backend, dataset, config.run_dir),
-            "looking up the checkpoints",
-        )
+        resume_point(config, backend, dataset, config.run_dir)
 
 
 def train_chunk(config: RunConfig, dataset: Dataset, start: LedgerRow | None) -> LedgerRow:
@@ -39,7 +36,9 @@ def train_chunk(config: RunConfig, dataset: Dataset, start: LedgerRow | None) ->
     number = plan_chunk(config, start.step if start else 0).number
 
     def in_ledger(result: Result) -> bool:
-        return any(asdict(row) == result for row in Ledger(config.run_dir).rows())
+        # Not the whole row: the lifetime of a checkpoint is renewed.
+        kept = {row.step: row.state_path for row in Ledger(config.run_dir).rows()}
+        return kept.get(result["step"]) == result["state_path"]
 
     return LedgerRow(**run_verified(_train_chunk, in_ledger, config, dataset, start, number))
 

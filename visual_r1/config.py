@@ -23,12 +23,14 @@ NOT_IDENTITY: dict[str, set[str] | bool] = {
     "output_dir": True,
     "run": True,
     "logging": True,
+    "limits": True,
     "data": {"max_rejected_share"},
     "backend": {
         "server",
         "base_url",
         "engine_home",
         "checkpoint_ttl_seconds",
+        "keep_checkpoints",
         "recoveries_per_hour",
     },
     "train": {"steps", "resume_from_step"},
@@ -68,7 +70,14 @@ class BackendSection(Section):
     checkpoint_ttl_seconds: int = Field(
         default=7 * 86400,
         ge=3600,
-        description="Lifetime of periodic checkpoints; the final one has none.",
+        description="Lifetime of periodic checkpoints, renewed while the run needs them; the final "
+        "one has none.",
+    )
+    keep_checkpoints: int | None = Field(
+        default=None,
+        ge=2,
+        description="Delete all but so many of the newest checkpoints; default: leave them to "
+        "their lifetime.",
     )
     recoveries_per_hour: int = Field(
         default=12,
@@ -261,6 +270,25 @@ class SamplingSection(Section):
     max_new_tokens: int = Field(default=768, ge=1)
 
 
+class LimitsSection(Section):
+    """What a run puts up with before it stops in a sentence; what was saved stays."""
+
+    sample_retries: int = Field(
+        default=2, ge=0, description="How often a sample request that failed is sent again."
+    )
+    least_sampled: float = Field(
+        default=0.5, ge=0, le=1, description="Stop where less than this share of a step came back."
+    )
+    max_grad_norm: float | None = Field(
+        default=None, gt=0, description="Stop before a step with a larger gradient norm is saved."
+    )
+    max_kl: float | None = Field(
+        default=1.0,
+        gt=0,
+        description="Stop where sampler and learner differ more, in nats a token; none is off.",
+    )
+
+
 class RewardSection(Section):
     format: float = 0.5
     accuracy: float = 1.0
@@ -355,6 +383,7 @@ class RunConfig(BaseModel):
     algorithm: AlgorithmSection = AlgorithmSection()
     optimizer: OptimizerSection = OptimizerSection()
     sampling: SamplingSection = SamplingSection()
+    limits: LimitsSection = LimitsSection()
     reward: RewardSection = RewardSection()
     second_pass: SecondPassSection = SecondPassSection()
     penalty: PenaltySection = PenaltySection()

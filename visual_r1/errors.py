@@ -9,6 +9,7 @@ VisualR1Error
 │   ├── EngineError      the embedded engine did not start, or died
 │   │   └── EngineRefused  it said why it cannot start, and will say so again
 │   └── RequestRefused   one request is at fault, not the server: too long, unreadable
+│       └── RequestFailed  the server failed at one request, and may not when it is sent again
 ├── RunError             a run folder: in use, of another configuration, damaged
 ├── RewardError          a reward component is unknown or failed
 └── StorageError         a file could not be written (disk full, no permission)
@@ -52,6 +53,10 @@ class EngineRefused(EngineError):
 
 class RequestRefused(BackendError):
     """The server says that this one request is at fault; others may go on."""
+
+
+class RequestFailed(RequestRefused):
+    """The server failed at this one request; others may go on, and so may a repetition."""
 
 
 class RunError(VisualR1Error):

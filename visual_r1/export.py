@@ -67,6 +67,14 @@ def export(
     there = read_export(run_dir)
     if there is not None and there.state_path == row.state_path:
         return there
+    return backend.recoveries.run(
+        lambda: _export(config, backend, run_dir, row, progress), "the export"
+    )
+
+
+def _export(
+    config: RunConfig, backend: Backend, run_dir: Path, row: LedgerRow, progress: Progress
+) -> ExportResult:
     keep_for_ever(backend, row)
     urls = external_urls(backend, row)
     progress.start("export", len(urls), "files")

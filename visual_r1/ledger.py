@@ -15,7 +15,8 @@ than the step a user went back to) moves to `ledger.set-aside.jsonl`.
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -142,6 +143,19 @@ class Ledger:
             "another --run.name."
         )
 
+    def renew(self, step: int, expires_at: str) -> None:
+        """Note that the checkpoint of `step` lives longer now."""
+        rows = [
+            replace(row, expires_at=expires_at) if row.step == step else row for row in self.rows()
+        ]
+        self._write([json.dumps(asdict(row)) for row in rows])
+
+    def drop(self, count: int) -> None:
+        """Set the `count` oldest rows aside: their checkpoints were deleted."""
+        lines = self._lines()
+        if count > 0:
+            self._set_aside(lines[:count], lines[count:])
+
     def require_same_origin(self, *, dataset_digest: str, backend: str) -> None:
         """Raise `RunError` when the newest row was made on another server or dataset.
 
@@ -194,11 +208,37 @@ def _parsed(line: str) -> LedgerRow | None:
     if not isinstance(values, dict):
         return None
     fields = cast("dict[str, Any]", values)
-    whole = isinstance(fields.get("step"), int) and all(
-        isinstance(fields.get(name), str)
-        for name in ("state_path", "sampler_path", "dataset_digest", "backend")
-    )
+    whole = all(name in _HOLDS and _HOLDS[name](value) for name, value in fields.items())
     try:
         return LedgerRow(**fields) if whole else None
-    except TypeError:
+    except TypeError:  # a field is missing
         return None
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_time(value: object) -> bool:
+    try:
+        return isinstance(value, str) and datetime.fromisoformat(value).tzinfo is not None
+    except ValueError:
+        return False
+
+
+_HOLDS: Mapping[str, Callable[[object], bool]] = {
+    "step": _is_count,
+    "state_path": _is_text,
+    "sampler_path": _is_text,
+    "expires_at": lambda value: value is None or _is_time(value),
+    "config_digest": _is_text,
+    "dataset_digest": _is_text,
+    "backend": _is_text,
+    "created_at": _is_time,
+    "updates": _is_count,
+    "carry": lambda value: isinstance(value, dict),
+}

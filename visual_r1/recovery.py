@@ -16,7 +16,13 @@ from tinker.lib.retryable_exception import (  # pyright: ignore[reportMissingTyp
     RetryableException,
 )
 
-from visual_r1.errors import BackendError, CredentialError, EngineRefused, RequestRefused
+from visual_r1.errors import (
+    BackendError,
+    CredentialError,
+    EngineRefused,
+    RequestFailed,
+    RequestRefused,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +98,8 @@ def may_pass(error: Exception) -> bool:
     A missing key or a refused request is the same again; a server that died, a lost connection or
     an expired session is not.
     """
+    if isinstance(error, RequestFailed):
+        return True
     return not isinstance(error, (CredentialError, EngineRefused, RequestRefused))
 
 

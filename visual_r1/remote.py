@@ -18,7 +18,7 @@ from tinker.lib.retryable_exception import (  # pyright: ignore[reportMissingTyp
 )
 from tinker.types import RequestErrorCategory
 
-from visual_r1.errors import BackendError, CredentialError, RequestRefused
+from visual_r1.errors import BackendError, CredentialError, RequestFailed, RequestRefused
 
 Key = TypeVar("Key")
 T = TypeVar("T")
@@ -102,11 +102,12 @@ class Arrivals(Generic[Key, T]):
         for key, result in arrivals:
             ...  # may add what follows from the result
 
-    Iterating ends when nothing is under way. A refused request yields its `RequestRefused` in place
-    of a result: it is data. Any other failure raises `BackendError`, as does a pause of `limit_s`
-    seconds in which nothing arrives. `watch` is called about once a second while waiting, and
-    raises when the server has died. What is still pending when the iteration ends early is
-    cancelled.
+    Iterating ends when nothing is under way. A request that the server refuses or fails at yields
+    its `RequestRefused` (`RequestFailed`) in place of a result: it is data, and whether enough is
+    left is for the caller to say. Any other failure raises `BackendError`, as does a pause of
+    `limit_s` seconds in which nothing arrives. `watch` is called about once a second while
+    waiting, and raises when the server has died. What is still pending when the iteration ends
+    early is cancelled.
     """
 
     def __init__(self, what: str, limit_s: float, watch: Watch = nothing_to_watch) -> None:
@@ -144,6 +145,11 @@ class Arrivals(Generic[Key, T]):
 def _result(future: "concurrent.futures.Future[T]", what: str, watch: Watch) -> T | RequestRefused:
     try:
         return future.result(timeout=0)
+    except tinker.RequestFailedError as error:
+        watch()
+        if error.category is RequestErrorCategory.User:
+            return RequestRefused(str(described(error, what)))
+        return RequestFailed(f"The server failed at {what}: {_as_the_server_said(error)}")
     except FAILURES as error:
         watch()
         failure = described(error, what)

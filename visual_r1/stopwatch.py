@@ -1,12 +1,14 @@
 """The wall time of a run, over all the times it was started."""
 
 import json
+import logging
 import time
 from pathlib import Path
 from typing import cast
 
-from visual_r1.errors import RunError
 from visual_r1.storage import write_json
+
+logger = logging.getLogger(__name__)
 
 
 class Stopwatch:
@@ -38,6 +40,6 @@ class Stopwatch:
             record = cast("dict[str, float]", json.loads(self._path.read_text(encoding="utf-8")))
             return float(record["seconds"])
         except (ValueError, KeyError, TypeError) as error:
-            raise RunError(
-                f"{self._path} is damaged ({error}): remove it to count the wall time anew."
-            ) from error
+            # A figure for the report, and no reason to stop a run.
+            logger.warning("%s is damaged (%s); the wall time is counted anew.", self._path, error)
+            return 0.0

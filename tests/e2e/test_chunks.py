@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Generator
 from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from visual_r1.rl.chunk import train_chunk
 from visual_r1.rl.journal import Journal
 from visual_r1.rl.proof import Proof, prove
 from visual_r1.rl.resume import resume_point
+from visual_r1.rl.upkeep import keep_up
 from visual_r1.run_folder import open_run_folder
 
 WEIGHTS = "adapter_model.safetensors"
@@ -180,6 +182,40 @@ def test_a_damaged_last_row_costs_one_chunk(trained: Trained) -> None:
     last = trained.train_from(second)
     assert trained.ledger.rows() == [first, second, last]
     assert trained.metric_steps == [0, 1, 2]
+
+
+def test_old_checkpoints_are_deleted_and_the_kept_ones_live_on(
+    trained: Trained, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second, third = trained.ledger.rows()
+    assert {first.state_path, first.sampler_path} <= trained.stored_checkpoints()
+    wanted = trained.config.backend.model_copy(update={"keep_checkpoints": 2})
+    pruning = trained.config.model_copy(update={"backend": wanted})
+    keep_up(pruning, trained.backend, trained.ledger)
+    assert trained.ledger.rows() == [second, third]
+    assert not {first.state_path, first.sampler_path} & trained.stored_checkpoints()
+    assert {second.state_path, third.sampler_path} <= trained.stored_checkpoints()
+    assert first.state_path in trained.ledger.set_aside_path.read_text()
+
+    later = datetime.now(UTC) + timedelta(seconds=0.6 * wanted.checkpoint_ttl_seconds)
+    keep_up(pruning, trained.backend, trained.ledger, later)
+    renewed, last = trained.ledger.rows()
+    assert second.expires_at is not None
+    assert renewed.expires_at is not None
+    assert renewed.expires_at > second.expires_at
+    assert last == third  # the final one has no limit
+    run = second.state_path.removeprefix("tinker://").split("/")[0]
+    listed = trained.backend.rest.list_checkpoints(run).result(timeout=30).checkpoints
+    expiry = {checkpoint.tinker_path: checkpoint.expires_at for checkpoint in listed}
+    for path in (second.state_path, second.sampler_path):
+        set_to = expiry[path]
+        assert set_to is not None
+        assert set_to > datetime.fromisoformat(second.expires_at)
+
+    trained.rewrite_ledger([first, second, third])  # as a kill before the ledger leaves it
+    keep_up(pruning, trained.backend, trained.ledger)
+    assert [row.step for row in trained.ledger.rows()] == [2, 3]
+    assert not caplog.records
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

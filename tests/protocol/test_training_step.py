@@ -2,23 +2,29 @@
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Generator
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tinker
+from tinker.lib.public_interfaces.api_future import AwaitableConcurrentFuture
+from tinker.types import RequestErrorCategory
 
-from visual_r1.config import AlgorithmSection, RunConfig, SamplingSection
+from visual_r1.config import AlgorithmSection, LimitsSection, RunConfig, SamplingSection
 from visual_r1.data.problem import Problem
 from visual_r1.data.procedural import generate
 from visual_r1.engine.launch import start_engine
-from visual_r1.errors import BackendError, EngineError, RewardError
+from visual_r1.errors import BackendError, EngineError, RewardError, RunError
 from visual_r1.models.processor import load_processor
 from visual_r1.prompts import Prompter
-from visual_r1.rl.rollouts import Policy
+from visual_r1.rl.rollouts import Policy, RolloutGroup
+from visual_r1.rl.sampling import sample_groups
 from visual_r1.rl.step import StepResult, train_step
+from visual_r1.rl.update import Example, send_update
 
 PROBLEMS = list(generate(3, "train", 3))
 UNSOLVABLE = [replace(problem, answer="1234567") for problem in PROBLEMS]
@@ -126,7 +132,7 @@ def test_a_refused_prompt_is_counted_and_the_step_goes_on(training: tinker.Train
 
 
 def test_a_step_of_which_nothing_is_left_is_an_error(training: tinker.TrainingClient) -> None:
-    with pytest.raises(BackendError, match="All 1 prompts of step 7 were refused"):
+    with pytest.raises(BackendError, match=r"4 of 4 samples of step 7 failed.*refused"):
         train_step(training, policy(config()), [ENDLESS], 7)
 
 
@@ -295,3 +301,72 @@ def test_a_server_that_died_ends_the_step(tmp_path: Path) -> None:
         engine.process.kill()
         with pytest.raises(EngineError):
             train_step(training, replace(policy(config()), watch=watch), PROBLEMS, 0)
+
+
+class Flaky:
+    """A sampler whose server fails at each prompt's first requests."""
+
+    def __init__(self, sampler: tinker.SamplingClient, failures: int) -> None:
+        self.sampler, self.failures = sampler, failures
+        self.asked: Counter[str] = Counter()
+
+    def sample(self, prompt: tinker.ModelInput, **how: Any) -> Any:
+        key = prompt.model_dump_json()
+        self.asked[key] += 1
+        if self.asked[key] > self.failures:
+            return self.sampler.sample(prompt, **how)
+        failed: Future[Any] = Future()
+        category = RequestErrorCategory.Server
+        failed.set_exception(tinker.RequestFailedError("a worker was lost", "r1", category))
+        return AwaitableConcurrentFuture(failed)
+
+
+def sampled(sampler: Any, **limits: Any) -> list[RolloutGroup]:
+    settings = config().model_copy(update={"limits": LimitsSection(**limits)})
+    return sample_groups(sampler, policy(settings), PROBLEMS, 3)
+
+
+def test_a_sample_that_failed_is_asked_for_again_and_is_the_same(
+    training: tinker.TrainingClient,
+) -> None:
+    sampler = training.save_weights_and_get_sampling_client().result(timeout=60)
+    flaky = Flaky(sampler, failures=2)
+    assert sampled(flaky, sample_retries=2) == sampled(sampler)
+    assert set(flaky.asked.values()) == {3}
+
+
+def test_a_step_goes_on_with_what_is_left_and_stops_where_that_is_too_little(
+    training: tinker.TrainingClient,
+) -> None:
+    sampler = training.save_weights_and_get_sampling_client().result(timeout=60)
+    lost = Flaky(sampler, failures=1)
+    lost.asked[policy(config()).prompter.model_input(PROBLEMS[1]).model_dump_json()] = 1
+    lost.asked[policy(config()).prompter.model_input(PROBLEMS[2]).model_dump_json()] = 1
+    groups = sampled(lost, sample_retries=0)
+    assert [(len(group.rollouts), group.failed) for group in groups] == [(0, 4), (4, 0), (4, 0)]
+    assert "a worker was lost" in groups[0].failure
+    with pytest.raises(BackendError, match=r"12 of 12 samples of step 3 failed.*worker was lost"):
+        sampled(Flaky(sampler, failures=9), sample_retries=0)
+    lost = Flaky(sampler, failures=1)
+    lost.asked[policy(config()).prompter.model_input(PROBLEMS[1]).model_dump_json()] = 1
+    with pytest.raises(BackendError, match=r"8 of 12 .* limits.least_sampled asks for 50%"):
+        sampled(lost, sample_retries=0)
+
+
+def test_a_gradient_out_of_bounds_stops_the_run(training: tinker.TrainingClient) -> None:
+    settings = config().model_copy(update={"limits": LimitsSection(max_grad_norm=1e-9)})
+    with pytest.raises(RunError, match=r"gradient norm of step 0 is .*over limits.max_grad_norm"):
+        train_step(training, policy(settings), PROBLEMS, 0)
+
+
+def test_a_learner_that_is_not_what_was_sampled_stops_the_run(
+    training: tinker.TrainingClient,
+) -> None:
+    sampler = training.save_weights_and_get_sampling_client().result(timeout=60)
+    examples = [
+        Example(group, replace(rollout, logprobs=tuple(x + 2 for x in rollout.logprobs)), 1.0)
+        for group in sampled(sampler)
+        for rollout in group.rollouts
+    ]
+    with pytest.raises(RunError, match=r"over limits.max_kl \(1\).*before this step is saved"):
+        send_update(training, policy(config()), examples, 3)

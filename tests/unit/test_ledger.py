@@ -2,7 +2,7 @@ import json
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -51,8 +51,28 @@ def test_an_empty_ledger_has_nothing_to_resume_from(tmp_path: Path) -> None:
     assert ledger.newest_loadable(lambda _: pytest.fail("nothing to ask for")) is None
 
 
+def changed(**values: object) -> str:
+    """A row that would be the fourth, but for these values."""
+    return json.dumps(asdict(row(16)) | values)
+
+
 @pytest.mark.parametrize(
-    "torn", [json.dumps({"step": 16})[:-4], '{"step": 16}', "[]", '{"step": "16"}', "\0\0\0"]
+    "torn",
+    [
+        json.dumps({"step": 16})[:-4],
+        '{"step": 16}',
+        "[]",
+        '{"step": "16"}',
+        "\0\0\0",
+        changed(updates="15"),
+        changed(updates=True),
+        changed(expires_at=1_800_000_000),
+        changed(expires_at="next week"),
+        changed(expires_at="2026-05-08T10:00:00"),  # nobody can say when that is
+        changed(created_at=None),
+        changed(carry=[1]),
+        changed(surplus=1),
+    ],
 )
 def test_a_damaged_last_row_is_reported_and_set_aside(
     ledger: Ledger, caplog: pytest.LogCaptureFixture, torn: str

@@ -10,7 +10,13 @@ from tinker.lib.public_interfaces.api_future import AwaitableConcurrentFuture
 from tinker.lib.retryable_exception import RetryableException
 from tinker.types import RequestErrorCategory
 
-from visual_r1.errors import BackendError, CredentialError, EngineError, RequestRefused
+from visual_r1.errors import (
+    BackendError,
+    CredentialError,
+    EngineError,
+    RequestFailed,
+    RequestRefused,
+)
 from visual_r1.remote import Arrivals, checkpoint_exists, wait
 
 REQUEST = httpx.Request("POST", "http://127.0.0.1:1/api/v1/asample")
@@ -135,10 +141,17 @@ def test_what_follows_from_a_result_is_waited_for_among_the_others() -> None:
     assert list(arriving) == [(3, "the last one's")]
 
 
-def test_a_failure_of_the_server_cancels_what_is_pending() -> None:
+def test_one_request_that_the_server_failed_at_is_data_too() -> None:
+    [(index, failed)] = under_way(ended(error=failing(RequestErrorCategory.Server)))
+    assert index == 0
+    assert isinstance(failed, RequestFailed)
+    assert "failed at step 3: the prompt is too long" in str(failed)
+
+
+def test_a_lost_session_cancels_what_is_pending() -> None:
     pending: Future[str] = Future()
-    broken = ended(error=failing(RequestErrorCategory.Server))
-    with pytest.raises(BackendError, match="failed at step 3"):
+    broken = ended(error=ValueError("future r1 is unknown"))
+    with pytest.raises(BackendError, match="lost at step 3"):
         list(under_way(AwaitableConcurrentFuture(pending), broken))
     assert pending.cancelled()
 

@@ -31,6 +31,7 @@ from visual_r1.rl.losses import loss_of
 from visual_r1.rl.reward_source import keep_reward_source
 from visual_r1.rl.rollouts import Policy
 from visual_r1.rl.step import StepResult, train_step
+from visual_r1.rl.upkeep import keep_up
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +68,11 @@ def train_chunk(
     is there. Raises `BackendError` when the server failed too often, `RunError` when the loss is
     not finite; both leave ledger and checkpoints as they were.
     """
-    return backend.recoveries.run(
+    row = backend.recoveries.run(
         lambda: _train_once(config, backend, dataset, run_dir, start, progress), "training"
     )
+    keep_up(config, backend, Ledger(run_dir))
+    return row
 
 
 def _train_once(

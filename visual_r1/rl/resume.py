@@ -47,6 +47,14 @@ def resume_point(
     aside. Raises `RunError` when the ledger belongs to another server or dataset, when the wanted
     step has no row, and when no checkpoint is left on the server.
     """
+    return backend.recoveries.run(
+        lambda: _resume_point(config, backend, dataset, run_dir), "looking up the checkpoints"
+    )
+
+
+def _resume_point(
+    config: RunConfig, backend: Backend, dataset: Dataset, run_dir: Path
+) -> LedgerRow | None:
     ledger = Ledger(run_dir)
     ledger.require_same_origin(dataset_digest=dataset.digest, backend=backend.kind)
     row = _chosen(config, backend, ledger)

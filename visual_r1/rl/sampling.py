@@ -1,6 +1,7 @@
 """Sampling of a step: G responses a problem and their second passes, graded as they arrive."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -8,7 +9,7 @@ from typing import Literal
 import tinker
 
 from visual_r1.data.problem import Problem
-from visual_r1.errors import BackendError, RequestRefused, RewardError
+from visual_r1.errors import BackendError, RequestFailed, RequestRefused, RewardError
 from visual_r1.hashing import stable_seed
 from visual_r1.remote import SAMPLE_LIMIT_S, Arrivals
 from visual_r1.rewards import RewardInput, score
@@ -31,21 +32,18 @@ def sample_groups(
     The groups are numbered from `first`, which is not 0 for further draws of the same step.
     All prompts are requested at once; each is graded when it arrives and its second passes are
     requested then, while other first passes are still sampled. Seeds come from (train.seed, step,
-    group, problem, sample), so the result does not depend on arrival. A prompt that the server
-    refuses gives an empty group with its samples counted as failed; a second pass that it refuses
-    takes its sample out of the group, counted likewise. Raises `BackendError` when that leaves
-    nothing, and on any other failure.
+    group, problem, sample), so the result does not depend on arrival. A request that the server
+    refuses or fails at is sent again, `limits.sample_retries` times. A prompt that is lost for good
+    gives an empty group with its samples counted as failed; a second pass that is lost takes its
+    sample out of the group, counted likewise. Raises `BackendError` or `RequestRefused` when that
+    leaves less than `limits.least_sampled`, and `BackendError` on any other failure.
     """
     under_way = _UnderWay(sampler, policy, dict(enumerate(problems, first)), step)
     under_way.ask()
     under_way.take_all()
     ordered = [under_way.group(first + index) for index in range(len(problems))]
     _require_scores(ordered, step)
-    if not any(group.rollouts for group in ordered):
-        raise BackendError(
-            f"All {len(ordered)} prompts of step {step} were refused; the first with: "
-            f"{ordered[0].failure}"
-        )
+    under_way.require_enough(ordered)
     return ordered
 
 
@@ -95,7 +93,9 @@ class _UnderWay:
         self._second: dict[tuple[int, int], SecondPass] = {}
         self._read: dict[tuple[int, int], tuple[MaskedScan, tinker.ModelInput]] = {}
         self._question_only: dict[int, tuple[bool, ...]] = {}
-        self._refused: dict[_Key, str] = {}
+        self._refused: dict[_Key, RequestRefused] = {}
+        self._sent: dict[_Key, tuple[tinker.ModelInput, int, tinker.SamplingParams]] = {}
+        self._attempts: Counter[_Key] = Counter()
 
     def ask(self) -> None:
         """Request all first passes, and answers without image and scan where they are wanted."""
@@ -115,8 +115,12 @@ class _UnderWay:
         """Wait until nothing is under way."""
         for key, response in self._arrivals:
             if isinstance(response, RequestRefused):
-                self._refused[key] = str(response)
+                if self._attempts[key] <= self._policy.config.limits.sample_retries:
+                    self._ask(key, *self._sent[key])
+                else:
+                    self._refused[key] = response
                 continue
+            del self._sent[key]
             match key:
                 case ("first", group, _):
                     self._take_first(group, response)
@@ -129,7 +133,7 @@ class _UnderWay:
         """The group as it ended."""
         drawn = self._first.get(index, ())
         unscored = tuple(rollout for rollout in drawn if rollout.scored.failure)
-        failures = [why for (_, group, _), why in sorted(self._refused.items()) if group == index]
+        failures = [self._refused[key] for key in sorted(self._refused) if key[1] == index]
         question_only = self._question_only.get(index, ())
         whole = not any(("question_only", index, 0) == key for key in self._refused)
         kept = [
@@ -144,14 +148,34 @@ class _UnderWay:
             prompt=self._prompts[index],
             rollouts=tuple(kept),
             failed=self._policy.config.train.group_size - len(kept) - len(unscored),
-            failure=failures[0] if failures else "",
+            failure=str(failures[0]) if failures else "",
             question_only=question_only,
             unscored=unscored,
         )
 
+    def require_enough(self, groups: Sequence[RolloutGroup]) -> None:
+        """Raise where too few samples came back for the step to be worth its update."""
+        wanted = len(groups) * self._policy.config.train.group_size
+        failed = sum(group.failed for group in groups)
+        least = self._policy.config.limits.least_sampled
+        if failed == 0 or (failed < wanted and wanted - failed >= least * wanted):
+            return
+        reasons = [self._refused[key] for key in sorted(self._refused)]
+        sentence = (
+            f"{failed} of {wanted} samples of step {self._step} failed, and limits.least_sampled "
+            f"asks for {least:.0%}; the first with: "
+            f"{reasons[0] if reasons else 'too few sequences in the reply'}"
+        )
+        # What is refused is refused again; what the server failed at is worth another session.
+        if reasons and not any(isinstance(reason, RequestFailed) for reason in reasons):
+            raise RequestRefused(sentence)
+        raise BackendError(sentence)
+
     def _ask(
         self, key: _Key, prompt: tinker.ModelInput, samples: int, params: tinker.SamplingParams
     ) -> None:
+        self._sent[key] = prompt, samples, params
+        self._attempts[key] += 1
         future = self._sampler.sample(prompt, num_samples=samples, sampling_params=params)
         self._arrivals.add(key, future)
 
@@ -185,7 +209,8 @@ class _UnderWay:
         assert reader is not None
         scan, prompt = self._read.pop((group, sample))
         if not response.sequences:
-            self._refused["second", group, sample] = "The server returned no second pass."
+            why = RequestFailed("The server returned no second pass.")
+            self._refused["second", group, sample] = why
             return
         tokens = response.sequences[0].tokens
         text = response_text(self._policy.processor, tokens)

@@ -60,7 +60,8 @@ def send_update(
 ) -> Update:
     """Learn from `examples`; all requests are sent back to back, then all are awaited.
 
-    Raises `BackendError` when the server fails, `RunError` when loss or gradient are not finite.
+    Raises `BackendError` when the server fails, `RunError` when loss or gradient are not finite or
+    beyond the bounds of `limits`: before the step is saved.
     """
     config = policy.config
     sent = [_send(training, policy, part, step) for part in minibatches(examples, config, step)]
@@ -81,7 +82,7 @@ def send_update(
         off_policy_ratio_max=max((one.agreement[1] for one in later), default=None),
         off_policy_ratio_min=min((one.agreement[2] for one in later), default=None),
     )
-    _require_finite(update, step)
+    _require_sound(update, config, step)
     return update
 
 
@@ -176,16 +177,42 @@ def _grad_norm(stepped: tinker.OptimStepResponse) -> float | None:
     return None
 
 
-def _require_finite(update: Update, step: int) -> None:
-    values = {
-        "loss": update.loss,
-        "gradient norm": update.grad_norm,
-        "KL between sampler and learner": update.kl_sampler_learner,
-    }
-    for name, value in values.items():
-        if value is not None and not math.isfinite(value):
+def _require_sound(update: Update, config: RunConfig, step: int) -> None:
+    limits = config.limits
+    values = (
+        ("loss", update.loss, math.inf, ""),
+        ("gradient norm", update.grad_norm, limits.max_grad_norm, "limits.max_grad_norm"),
+        (
+            "KL between sampler and learner",
+            update.kl_sampler_learner,
+            limits.max_kl,
+            "limits.max_kl",
+        ),
+    )
+    for name, value, most, setting in values:
+        if value is None:
+            continue
+        if not math.isfinite(value):
             raise RunError(
                 f"The {name} of step {step} is {value}; the run stops before this step is saved. "
                 "Lower train.learning_rate or set optimizer.grad_clip_norm under another "
                 "--run.name; the checkpoints before it stay as they are."
             )
+        if most is not None and value > most:
+            raise RunError(
+                f"The {name} of step {step} is {value:.4g}, over {setting} ({most:g}); the run "
+                f"stops before this step is saved. {_advice(setting)}"
+            )
+
+
+def _advice(setting: str) -> str:
+    if setting == "limits.max_kl":
+        return (
+            "The server samples from another policy than it trains (another temperature, stale "
+            "weights, a lower precision): mend that, or raise the limit to go on from the last "
+            "checkpoint."
+        )
+    return (
+        "Set optimizer.grad_clip_norm or lower train.learning_rate under another --run.name, or "
+        "raise the limit to go on from the last checkpoint."
+    )
