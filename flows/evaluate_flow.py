@@ -45,7 +45,7 @@ def evaluate(
 ) -> dict[str, object]:
     """Evaluate `sampler_path`, or the base model; returns where the report is."""
     with open_run_folder(config), open_backend(config):
-        report = evaluate_checkpoint(config, prepare(config), name, sampler_path)
+        report = evaluate_checkpoint(config, prepare(config, ["test"]), name, sampler_path)
         track_run(config)
         return report
 

@@ -20,7 +20,7 @@ from visual_r1.config import RunConfig
 @flow(name="prepare", on_running=[guard_temporary_server])
 def prepare(config: RunConfig) -> dict[str, object]:
     """The dataset of `config`; returns its folder, digest and counts."""
-    dataset = prepare_dataset(config)
+    dataset = prepare_dataset(config, needs=[])
     counts = dict(dataset.counts)
     shown = ", ".join(f"{count} {name}" for name, count in counts.items())
     print(f"{dataset.folder}: {shown}; its README.md tells more")

@@ -1,5 +1,6 @@
 """A dataset source to a dataset folder."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from prefect import task
@@ -9,18 +10,21 @@ from tasks.caching import Result, cache_key, run_verified, worth_retrying
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset, open_dataset
 from visual_r1.data.dataset import prepare as prepare_dataset
-from visual_r1.data.sources import open_source
+from visual_r1.data.sources import Split, open_source
 from visual_r1.errors import DataError
 from visual_r1.progress import open_progress
 
 VERSION = 1
 
 
-def prepare(config: RunConfig) -> Dataset:
-    """The dataset of `config`, prepared where it is not there yet."""
+def prepare(config: RunConfig, needs: Sequence[Split] = ("train", "test")) -> Dataset:
+    """The dataset of `config`, prepared where it is not there yet; it has the splits of `needs`."""
     # A source that changed in place is another dataset, though the configuration is the same.
     fingerprint = open_source(config.data).fingerprint
-    return open_dataset(Path(run_verified(_prepare, _complete, config, fingerprint)["folder"]))
+    result = run_verified(_prepare, _complete, config, fingerprint, list(needs))
+    dataset = open_dataset(Path(result["folder"]))
+    dataset.require(needs)
+    return dataset
 
 
 def _key(_: TaskRunContext, parameters: Result) -> str:
@@ -43,10 +47,10 @@ def _key(_: TaskRunContext, parameters: Result) -> str:
     persist_result=True,
     result_serializer="json",
 )
-def _prepare(config: RunConfig, fingerprint: str) -> Result:
+def _prepare(config: RunConfig, fingerprint: str, needs: list[Split]) -> Result:
     del fingerprint  # a part of the cache key
     with open_progress() as progress:
-        dataset = prepare_dataset(config.data, config.output_dir, progress)
+        dataset = prepare_dataset(config.data, config.output_dir, progress, needs)
     return {"folder": str(dataset.folder), "digest": dataset.digest}
 
 

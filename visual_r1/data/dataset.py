@@ -4,7 +4,7 @@ import logging
 import re
 import shutil
 import sqlite3
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from visual_r1.data.journal import JOURNAL_FILE, Journal
 from visual_r1.data.manifest import FORMAT_VERSION, read_manifest
 from visual_r1.data.preparation import REJECTED_FILE, GivenUp, Preparation
 from visual_r1.data.sources import SPLITS, Source, Split, open_source
+from visual_r1.data.sources.source import require_splits
 from visual_r1.data.stored import StoredProblems
 from visual_r1.errors import DataError, StorageError
 from visual_r1.hashing import digest as digest_of
@@ -45,6 +46,11 @@ class Dataset:
         names = [name for name in self.files if name.startswith(f"{split}-")]
         return StoredProblems([self.folder / name for name in sorted(names)])
 
+    def require(self, needs: Sequence[Split]) -> None:
+        """Raise `DataError` where a split of `needs` has no problems."""
+        sizes: dict[Split, int] = {split: self.counts.get(split, 0) for split in SPLITS}
+        require_splits(f"the dataset {self.folder}", sizes, needs)
+
 
 def open_dataset(folder: Path) -> Dataset:
     """The dataset in `folder`. Raises `DataError` where it is not complete."""
@@ -52,8 +58,15 @@ def open_dataset(folder: Path) -> Dataset:
     return Dataset(folder, manifest.digest, manifest.counts, tuple(manifest.files))
 
 
-def prepare(data: DataSection, output_dir: Path, progress: Progress | None = None) -> Dataset:
+def prepare(
+    data: DataSection,
+    output_dir: Path,
+    progress: Progress | None = None,
+    needs: Sequence[Split] = ("train",),
+) -> Dataset:
     """The dataset of `data` in `output_dir/data`, made where it is not there in full.
+
+    `needs` are the splits without which it is of no use: a set to evaluate on has no train.
 
     The folder's name ends in a digest of the source's contents and the settings, so a changed
     source makes another folder, and the old one stays. A preparation that was interrupted leaves
@@ -78,7 +91,7 @@ def prepare(data: DataSection, output_dir: Path, progress: Progress | None = Non
         with _sole_preparation(folder):
             present = _present(folder)
             if present is None:
-                _build_beside(source, data, folder, digest, progress or Silent())
+                _build_beside(source, data, folder, digest, needs, progress or Silent())
     except (OSError, sqlite3.Error) as error:
         reason = getattr(error, "strerror", None) or error
         raise StorageError(
@@ -112,7 +125,12 @@ def _sole_preparation(folder: Path) -> Generator[None]:
 
 
 def _build_beside(
-    source: Source, data: DataSection, folder: Path, digest: str, progress: Progress
+    source: Source,
+    data: DataSection,
+    folder: Path,
+    digest: str,
+    needs: Sequence[Split],
+    progress: Progress,
 ) -> None:
     """Build in a sibling of `folder`, or go on building, then put it in its place."""
     partial = _partial(folder)
@@ -123,7 +141,7 @@ def _build_beside(
         shutil.rmtree(damaged)
     inside = _begun(partial)
     try:
-        Preparation(source, data, digest, inside, partial, rejected).run(progress)
+        Preparation(source, data, digest, inside, partial, rejected, needs).run(progress)
     except DataError as error:
         # A source that could not be read to its end may be readable again: what is done stays.
         if isinstance(error, GivenUp) or not (partial / JOURNAL_FILE).exists():

@@ -10,7 +10,7 @@ rows it has seen, and ends with the same bytes.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +31,7 @@ from visual_r1.data.shards import (
     write_shard,
 )
 from visual_r1.data.sources import SPLITS, Source, Split
+from visual_r1.data.sources.source import require_splits
 from visual_r1.data.splitting import HashSplit, hash_split
 from visual_r1.data.tables import REJECTED_SCHEMA, GroupWriter, group_sizes
 from visual_r1.errors import DataError
@@ -66,7 +67,8 @@ class Preparation:
     """One preparation: its source and settings, and where it writes.
 
     `folder` holds the files of the dataset and becomes it; the journal is in `journal_folder`.
-    Where the preparation is given up, the rejected rows are written to `rejected_file`.
+    Where the preparation is given up, the rejected rows are written to `rejected_file`. `needs`
+    are the splits without which it is not begun.
     """
 
     source: Source
@@ -75,19 +77,17 @@ class Preparation:
     folder: Path
     journal_folder: Path
     rejected_file: Path
+    needs: Sequence[Split] = ("train",)
 
     def run(self, progress: Progress) -> None:
         """Write shards, `rejected.parquet`, the card and, last, the manifest.
 
-        Raises `GivenUp` where no problem is left to train on.
+        Raises `GivenUp` where no problem is left to train on, or none at all.
         """
-        sizes = self.source.sizes()
-        if not sizes.get("train"):
-            raise DataError(
-                f"the source {self.data.source!r} has no train split (it has "
-                f"{', '.join(sizes) or 'no rows'}); a file or folder whose name begins with train "
-                "holds it."
-            )
+        sizes: dict[Split, int] = {
+            split: size for split, size in self.source.sizes().items() if size
+        }
+        require_splits(f"the source {self.data.source!r}", sizes, self.needs)
         with Journal(self.journal_folder) as journal:
             try:
                 self._run(journal, sizes, progress)
@@ -111,10 +111,11 @@ class Preparation:
         counts = {split: journal.count(split) for split in SPLITS}
         counts["rejected"] = work.broken + work.repeats
         self._require_few_rejected(journal, sum(counts.values()))
-        if not counts["train"]:
+        if not (counts["train"] if "train" in sizes else counts["validation"] + counts["test"]):
             reasons = most_frequent(Counter(journal.reasons(_REPORTED)))
             raise GivenUp(
-                f"no problem of {self.data.source!r} can be used for training: "
+                f"no problem of {self.data.source!r} can be used"
+                f"{' for training' if 'train' in sizes else ''}: "
                 f"{counts['rejected']} rows were rejected"
                 f"{f', {reasons}; see {self.rejected_file}' if reasons else ''}."
             )

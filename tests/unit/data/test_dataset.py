@@ -332,6 +332,25 @@ def test_a_training_problem_that_repeats_a_test_problem_is_left_out(tmp_path: Pa
     assert read_rejected(dataset.folder)[0]["row"] == "train.parquet row 2"
 
 
+def test_a_source_with_test_problems_alone_is_prepared_for_whom_that_is_enough(
+    tmp_path: Path,
+) -> None:
+    write_parquet(tmp_path / "set" / "testmini.parquet", [hub_row(n) for n in range(3)])
+    data = DataSection(source=str(tmp_path / "set"))
+    with pytest.raises(DataError, match=r"no train split \(it has test\).*evaluate_flow"):
+        prepare(data, tmp_path)
+    dataset = prepare(data, tmp_path, needs=["test"])
+    assert dict(dataset.counts) == {"train": 0, "validation": 0, "test": 3, "rejected": 0}
+    assert [problem.answer for problem in dataset.problems("test")] == ["0", "1", "2"]
+    with pytest.raises(DataError, match=r"no train split"):
+        dataset.require(["train", "test"])
+    # All are bad: then it is none.
+    write_parquet(tmp_path / "bad" / "test.parquet", [hub_row(n, answer="") for n in range(3)])
+    data = DataSection(source=str(tmp_path / "bad"), max_rejected_share=1)
+    with pytest.raises(DataError, match="can be used: 3 rows were rejected"):
+        prepare(data, tmp_path, needs=["test"])
+
+
 def test_sources_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds neither Parquet files nor JSON lines nor folders"):

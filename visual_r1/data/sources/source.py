@@ -105,6 +105,19 @@ def require_unused(data: DataSection, kind: str, *fields: str) -> None:
             )
 
 
+def require_splits(what: str, sizes: Mapping[Split, int], needs: Sequence[Split]) -> None:
+    """Raise `DataError` where a split of `needs` is empty in `what`, or all are."""
+    there = [split for split in SPLITS if sizes.get(split)]
+    for split in needs or (() if there else ("train",)):
+        if split not in there:
+            hint = " Evaluating it needs no train split: flows/evaluate_flow.py." if there else ""
+            raise DataError(
+                f"{what} has no {split} split (it has {', '.join(there) or 'no rows'}); a file or "
+                f"folder whose name begins with {split} holds it, or --data.splits.{split} names "
+                f"it.{hint if split == 'train' else ''}"
+            )
+
+
 def split_of(name: str) -> Split | None:
     """The split that a folder, file or hub split of this name holds: `val`, `train-00000`, ..."""
     first = name.lower().replace("_", "-").replace(".", "-").split("-")[0]
