@@ -26,7 +26,7 @@ from visual_r1.rewards.targets import Span, Target, TooMuch, numeric, target
 
 MASK = "[masked]"
 # Longer than any description; what is longer is not looked through.
-MAX_SCAN_CHARACTERS = 20_000
+MAX_SCAN_CHARACTERS = 10_000
 
 _LEAKS: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
@@ -49,7 +49,7 @@ _LEAKS: tuple[tuple[str, re.Pattern[str]], ...] = (
             r"|\b(?:answer|respond|reply)\s+(?:with|by|using)\b"
             r"|\b(?:output|print|write|say|return|choose|pick|select)\s+(?:just\s+|only\s+)?"
             r"(?:the\s+)?(?:number|value|answer|following|option|choice|\[masked\])"
-            r"|^\s*(?:system|assistant|user)\s*:",
+            r"|^[ \t]*(?:system|assistant|user)\s*:",
             re.IGNORECASE | re.MULTILINE,
         ),
     ),
@@ -58,7 +58,7 @@ _LEAKS: tuple[tuple[str, re.Pattern[str]], ...] = (
         re.compile(
             r"\b(?:first|second|third|last|final|next|tens|ones|units|hundreds)[\s-]+"
             r"(?:digit|place)\b|\bdigits?\s*(?:is|are|:|=)"
-            r"|\b(?:tens|hundreds)\s*[:=]?\s*\w+[\s,;]+(?:and\s+)?(?:ones|units)\b"
+            r"|\b(?:tens|hundreds)\s?[:=]?\s?\w+[\s,;]+(?:and\s+)?(?:ones|units)\b"
             r"|\d\W{0,3}(?:reversed|backwards?|in\s+reverse|mirrored)\b|\breverse\s+of\s+\W?\d"
             r"|\bin\s+(?:binary|octal|hex|hexadecimal|base\s*\w+|roman|ascii|base64)\b"
             r"|\b(?:binary|octal|hex|hexadecimal|base64|ascii)\s*:?\s*\W?\d|\d\)?\s*_\s*\{?(?:2|8|16)\b"
@@ -200,10 +200,13 @@ def _chosen(scan: str, letters: set[str]) -> Iterator[Span]:
             rf"|(?i:\b(?:{ordinal})\s+(?:option|choice|answer)\b)"
             rf"|(?i:(?<![\w(]){letter}\))"
             rf"|\b{letter}(?=\s+is\s+(?:the\s+)?(?:correct|right)\b(?!\s+(?:of|angle|triangle)))"
-            rf"|(?:\A|(?<=[.!?\n]))[\s*]*{letter}[\s*]*\.?[\s*]*\Z"
         )
         for found in re.finditer(called, scan):
             yield found.span()
+        sentences = scan.rstrip(" \t\n*.")
+        before = sentences.removesuffix(letter).rstrip(" \t*")
+        if sentences.endswith(letter) and (not before or before[-1] in ".!?\n"):
+            yield len(sentences) - 1, len(sentences)
 
 
 def _results(tokens: Sequence[Lexeme], stated: frozenset[Fraction]) -> Iterator[Span]:

@@ -252,6 +252,7 @@ def test_more_arithmetic_than_a_description_holds_is_a_leak() -> None:
     "scan",
     ["(" * 4000, "62 " * 2000, "1+" * 4000, "sixty-" * 1500, "\\frac{" * 1500, "a" * 15000,
      "9" * 5000, "9" * 20000, "1" * 4000 + "." + "1" * 4000, "[masked] " * 1000,
+     "x" + "\n" * 9900 + "y", "tens" + " " * 9900 + "y",
      "6 2 " * 2000, "= " * 5000, "IX" * 4000],
 )  # fmt: skip
 def test_hostile_descriptions_end_and_hold_no_answer(scan: str) -> None:
