@@ -17,6 +17,7 @@ import struct
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from types import TracebackType
 from typing import Literal
 
@@ -28,6 +29,15 @@ FAULTS: tuple[Fault, ...] = ("429", "500", "408", "reset", "stall", "duplicate",
 """A status without any work done; a connection that breaks before the work; a pause before it; the
 work asked for twice; and an answer lost after the work was done."""
 
+Change = Callable[[str, httpx.Response], httpx.Response]
+
+
+def unchanged(path: str, answer: httpx.Response) -> httpx.Response:
+    """The server's own answer."""
+    del path
+    return answer
+
+
 # What belongs to one connection, and not to the message that goes over it.
 _OF_THE_HOP = {"connection", "host", "keep-alive", "transfer-encoding", "content-length"}
 
@@ -35,8 +45,19 @@ _OF_THE_HOP = {"connection", "host", "keep-alive", "transfer-encoding", "content
 class FaultProxy:
     """Serves on a free loopback port while its block lasts; `faults` counts what it did."""
 
-    def __init__(self, upstream: str, seed: int, share: float = 0.2, stall_s: float = 30.0) -> None:
-        """`share` of all requests meet a fault; a stalled one waits for `stall_s` seconds."""
+    def __init__(
+        self,
+        upstream: str,
+        seed: int,
+        share: float = 0.2,
+        stall_s: float = 30.0,
+        change: Change = unchanged,
+    ) -> None:
+        """`share` of all requests meet a fault; a stalled one waits for `stall_s` seconds.
+
+        `change` makes of the path and the server's answer the one that the client gets.
+        """
+        self.change = change
         self.faults: Counter[str] = Counter()
         self.requests = 0
         self.stall_s = stall_s
@@ -82,6 +103,12 @@ class FaultProxy:
         self.client.close()
 
 
+def _raw(answer: httpx.Response) -> bytes:
+    """The body as it came over the wire, compressed or not."""
+    assert isinstance(answer.stream, httpx.ByteStream)
+    return b"".join(answer.stream)
+
+
 class _Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
     daemon_threads = True
     block_on_close = False  # a client may hold a connection open for good
@@ -111,12 +138,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self._forward(body)
             case _:
                 pass
-        answer = self._forward(body)
+        answer = self.server.proxy.change(self.path, self._forward(body))
         if fault == "dropped":
             self._reset()
             return
         headers = {k: v for k, v in answer.headers.items() if k.lower() not in _OF_THE_HOP}
-        self._answer(answer.status_code, b"".join(answer.iter_raw()), headers)
+        self._answer(answer.status_code, _raw(answer), headers)
 
     do_GET = do_POST = do_PUT = do_DELETE = _serve
 

@@ -1,11 +1,15 @@
 """Behind a network that loses, breaks, delays and repeats, a run ends with the same bits."""
 
+import json
 from pathlib import Path
 
-from fault_proxy import FAULTS, FaultProxy
+import httpx
+import pytest
+from fault_proxy import FAULTS, Change, FaultProxy
 from faults import config_of, run
 
 from visual_r1.engine.launch import start_engine
+from visual_r1.errors import BackendError, ConfigError, VisualR1Error
 from visual_r1.models import TINY_GEOMETRY
 
 SEED = 0
@@ -22,3 +26,47 @@ def test_a_fifth_of_all_requests_meets_a_fault(tmp_path: Path) -> None:
     assert faulty.differing(plain) == []
     assert set(proxy.faults) == set(FAULTS), "another seed would meet each kind of fault"
     assert 0.1 < proxy.faults.total() / proxy.requests < 0.3
+
+
+def without_sequence_ids(path: str, answer: httpx.Response) -> httpx.Response:
+    """A server of an older protocol."""
+    if not path.endswith("/asample"):
+        return answer
+    kept = json.loads(answer.read())
+    del kept["sample_sequence_ids"]
+    return httpx.Response(200, json=kept)
+
+
+def refusing(call: str, why: str) -> Change:
+    """A server that refuses one call."""
+
+    def change(path: str, answer: httpx.Response) -> httpx.Response:
+        return httpx.Response(400, json={"detail": why}) if path.endswith(call) else answer
+
+    return change
+
+
+LACKS: list[tuple[Change, type[VisualR1Error], str]] = [
+    (without_sequence_ids, BackendError, "made for another version of the protocol"),
+    (refusing("/asample", "no images"), ConfigError, "takes no image with the model .* no images"),
+    (
+        refusing("/forward_backward", "no such loss"),
+        ConfigError,
+        "does not compute the loss 'importance_sampling' .* no such loss",
+    ),
+]
+
+
+def test_what_a_server_lacks_is_said_before_the_first_step(tmp_path: Path) -> None:
+    home = tmp_path / "engine"
+    with start_engine(home, TINY_GEOMETRY, 1, tmp_path / "engine.log") as engine:
+        for number, (change, kind, sentence) in enumerate(LACKS):
+            config = config_of(tmp_path, f"lacks-{number}", 2, 1)
+            backend = config.backend.model_copy(update={"recoveries_per_hour": 0})
+            config = config.model_copy(update={"backend": backend})
+            with (
+                FaultProxy(engine.url, SEED, share=0, change=change) as proxy,
+                pytest.raises(kind, match=sentence),
+            ):
+                run(config, engine, home, proxy.url)
+            assert not (config.run_dir / "metrics.jsonl").exists()

@@ -28,6 +28,7 @@ from visual_r1.prompts.prompts import Prompter
 from visual_r1.remote import CONTROL_LIMIT_S, SAVE_LIMIT_S, call, wait
 from visual_r1.rl.journal import Journal
 from visual_r1.rl.losses import loss_of
+from visual_r1.rl.probe import require_capable
 from visual_r1.rl.reward_source import keep_reward_source
 from visual_r1.rl.rollouts import Policy
 from visual_r1.rl.step import StepResult, train_step
@@ -96,6 +97,8 @@ def _train_once(
     ended = False
     try:
         training = open_training(config, service, start, policy)
+        if start is None and backend.kind != "embedded":
+            require_capable(training, policy, dataset.problems("train")[0])
         # The reward holds the KL to the base model.
         base = backend.sampler(None) if config.algorithm.kl_coefficient else None
         using = _Stepping(training, policy, base)

@@ -27,18 +27,28 @@ Floats = npt.NDArray[np.float32]
 
 def datum(group: RolloutGroup, rollout: Rollout, advantage: float) -> tinker.Datum:
     """The training example of one rollout with at least one token; arrays of T (see above)."""
-    silent = group.prompt.length - 1
-    answer = len(rollout.tokens)
-    chunks = list(group.prompt.chunks)
+    return datum_of(group.prompt, rollout.tokens, rollout.logprobs, advantage)
+
+
+def datum_of(
+    prompt: tinker.ModelInput,
+    tokens: Sequence[int],
+    logprobs: Sequence[float],
+    advantage: float,
+) -> tinker.Datum:
+    """The training example of an answer of n >= 1 tokens with the sampler's n log-probabilities."""
+    silent = prompt.length - 1
+    answer = len(tokens)
+    chunks = list(prompt.chunks)
     if answer > 1:
-        chunks.append(tinker.EncodedTextChunk(tokens=list(rollout.tokens[:-1])))
+        chunks.append(tinker.EncodedTextChunk(tokens=list(tokens[:-1])))
     return tinker.Datum(
         model_input=tinker.ModelInput(chunks=chunks),
         loss_fn_inputs={
             "target_tokens": tinker.TensorData.from_numpy(
-                np.array([0] * silent + list(rollout.tokens), dtype=np.int64)
+                np.array([0] * silent + list(tokens), dtype=np.int64)
             ),
-            "logprobs": _floats([0.0] * silent + list(rollout.logprobs)),
+            "logprobs": _floats([0.0] * silent + list(logprobs)),
             "advantages": _floats([0.0] * silent + [advantage] * answer),
         },
     )

@@ -1,0 +1,85 @@
+"""What a server must do for this run, tried in small before the first step.
+
+One token sampled from a prompt with its image, and one forward with the run's loss: a server of
+another version, without vision or without that loss is found here, in a sentence, and not after
+a step's worth of sampling.
+"""
+
+import tinker
+
+from visual_r1.config import RunConfig
+from visual_r1.data.problem import Problem
+from visual_r1.errors import BackendError, ConfigError, RequestRefused
+from visual_r1.hashing import stable_seed
+from visual_r1.remote import CONTROL_LIMIT_S, SAVE_LIMIT_S, wait
+from visual_r1.rl.datums import datum_of
+from visual_r1.rl.losses import loss_of
+from visual_r1.rl.rollouts import Policy
+
+
+def require_capable(training: tinker.TrainingClient, policy: Policy, problem: Problem) -> None:
+    """Raise in a sentence where the server lacks what SDK and configuration need.
+
+    `ConfigError` where another model or loss would do, `BackendError` where the server does not
+    speak the protocol of this SDK. The weights of `training` stay as they are.
+    """
+    config = policy.config
+    saving = training.save_weights_and_get_sampling_client()
+    sampler = wait(saving, "a first sampler", SAVE_LIMIT_S, policy.watch)
+    prompt = policy.prompter.model_input(problem)
+    params = tinker.SamplingParams(
+        max_tokens=1,
+        temperature=config.sampling.temperature,
+        seed=stable_seed("probe", config.train.seed),
+    )
+    asked = sampler.sample(prompt, num_samples=1, sampling_params=params)
+    try:
+        reply = wait(asked, "a first sample with an image", CONTROL_LIMIT_S, policy.watch)
+    except RequestRefused as error:
+        raise ConfigError(
+            f"The server takes no image with the model {config.model.name}, so it cannot be "
+            f"trained on pictures there: choose another --model.name or server. {error}"
+        ) from error
+    tokens, logprobs = _sampled(reply)
+    _try_loss(training, policy, config, prompt, tokens, logprobs)
+
+
+def _sampled(reply: tinker.SampleResponse) -> tuple[list[int], list[float]]:
+    sequences = reply.sequences
+    if len(sequences) != 1 or not sequences[0].tokens:
+        raise BackendError(
+            f"The server returned {len(sequences)} sequences where one was asked for: it does not "
+            "speak the protocol that training needs."
+        )
+    tokens, logprobs = list(sequences[0].tokens), list(sequences[0].logprobs or ())
+    if len(logprobs) != len(tokens):
+        raise BackendError(
+            "The server returns no log-probabilities of sampled tokens, and training needs one a "
+            "token: this server cannot be trained with."
+        )
+    return tokens, logprobs
+
+
+def _try_loss(
+    training: tinker.TrainingClient,
+    policy: Policy,
+    config: RunConfig,
+    prompt: tinker.ModelInput,
+    tokens: list[int],
+    logprobs: list[float],
+) -> None:
+    loss = loss_of(config.train, config.algorithm)
+    data = [datum_of(prompt, tokens, logprobs, 1.0)]
+    forward = training.forward(data, loss.name, loss.config)
+    try:
+        output = wait(forward, f"a first forward of {loss.name}", CONTROL_LIMIT_S, policy.watch)
+    except RequestRefused as error:
+        raise ConfigError(
+            f"The server does not compute the loss {loss.name!r} as this run needs it: choose "
+            f"another --train.loss or server. {error}"
+        ) from error
+    if not output.loss_fn_outputs or "logprobs" not in output.loss_fn_outputs[0]:
+        raise BackendError(
+            f"The server's forward of {loss.name} returns no log-probabilities: it does not speak "
+            "the protocol that training needs."
+        )
