@@ -26,10 +26,12 @@ from visual_r1.data.dataset import prepare
 from visual_r1.engine.fingerprints import tensor_fingerprints
 from visual_r1.engine.launch import RunningEngine, start_engine
 from visual_r1.models import TINY_GEOMETRY
-from visual_r1.progress import Silent
+from visual_r1.progress import Progress, Silent
 from visual_r1.rl.chunk import train_chunk
 from visual_r1.rl.journal import Journal, read_rollouts
 from visual_r1.run_folder import open_run_folder
+
+SILENT = Silent()
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,13 @@ def config_of(folder: Path, name: str, steps: int, chunk_steps: int) -> RunConfi
     )
 
 
-def run(config: RunConfig, engine: RunningEngine, home: Path, url: str) -> Run:
+def run(
+    config: RunConfig,
+    engine: RunningEngine,
+    home: Path,
+    url: str,
+    progress: Progress = SILENT,
+) -> Run:
     """Train at `url`, where `engine` is reached, and read what came of it from its `home`."""
     began = time.monotonic()
     with (
@@ -82,7 +90,7 @@ def run(config: RunConfig, engine: RunningEngine, home: Path, url: str) -> Run:
         dataset = prepare(config.data, config.output_dir)
         row = None
         while row is None or row.step < config.train.steps:
-            row = train_chunk(config, backend, dataset, run_dir, row, Silent())
+            row = train_chunk(config, backend, dataset, run_dir, row, progress)
     seconds = time.monotonic() - began
     return Run(
         tensors=tensor_fingerprints(home, row.state_path),

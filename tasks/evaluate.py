@@ -52,7 +52,7 @@ def _key(_: TaskRunContext, parameters: Result) -> str:
 def _evaluate(config: RunConfig, dataset: Dataset, name: str, sampler_path: str | None) -> Result:
     folder = config.run_dir / "evaluations" / name
     with open_backend(config) as backend, open_progress() as progress:
-        policy = open_policy(config, backend)
+        policy = open_policy(config, backend, progress)
         backend.recoveries.run(
             lambda: evaluate_policy(
                 backend.sampler(sampler_path),

@@ -18,6 +18,7 @@ from visual_r1.endpoint import PROBE_SECONDS, Endpoint, Kind, choose_kind, probe
 from visual_r1.engine.fingerprints import tensor_fingerprints
 from visual_r1.engine.launch import RunningEngine, StartingEngine, begin_engine
 from visual_r1.errors import BackendError, ConfigError, EngineError, RequestRefused
+from visual_r1.pauses import forget
 from visual_r1.recovery import Recoveries
 from visual_r1.remote import call, detail_of, wait
 
@@ -137,6 +138,7 @@ class Backend:
     def disconnect(self, status: Literal["success", "errored"] = "success") -> None:
         """End the session, so that the server can let go of its models; `connect` opens another."""
         service, self._service = self._service, None
+        forget()
         if service is not None and (self._engine is None or _alive(self._engine)):
             # A session that cannot be ended politely runs out by itself.
             with suppress(TimeoutError, tinker.TinkerError):

@@ -38,6 +38,10 @@ class Progress(Protocol):
         """`n` more are done; `shown` are the newest values to display (reward=0.61)."""
         ...
 
+    def waiting(self, reason: str) -> None:
+        """Why nothing moves at present; empty where it does. May be said again and again."""
+        ...
+
     def finish(self, summary: str = "") -> None:
         """End the stage, with one line that says what came of it."""
         ...
@@ -49,6 +53,8 @@ class Silent:
     def start(self, stage: str, total: int, unit: str, done: int = 0) -> None: ...
 
     def advance(self, n: int = 1, **shown: float) -> None: ...
+
+    def waiting(self, reason: str) -> None: ...
 
     def finish(self, summary: str = "") -> None: ...
 
@@ -72,6 +78,7 @@ class PlainProgress:
         self._shown: dict[str, float] = {}
         self._started_at = 0.0
         self._said_at = 0.0
+        self._waiting = ""
 
     def start(self, stage: str, total: int, unit: str, done: int = 0) -> None:
         self.finish()
@@ -88,6 +95,11 @@ class PlainProgress:
         if now - self._said_at >= self._interval_s and self._done < self._total:
             self._said_at = now
             self._say(f"{self._stage}: {self._state(now)}")
+
+    def waiting(self, reason: str) -> None:
+        if reason and reason != self._waiting and self._stage is not None:
+            self._say(f"{self._stage}: waiting: {reason}")
+        self._waiting = reason
 
     def finish(self, summary: str = "") -> None:
         if self._stage is None:
@@ -141,6 +153,11 @@ class TerminalProgress:
             return
         self._shown.update(shown)
         self._bar.update(self._task, advance=n, shown="  ".join(_shown(self._shown)))
+
+    def waiting(self, reason: str) -> None:
+        if self._bar is not None:
+            said = f"waiting: {reason}" if reason else "  ".join(_shown(self._shown))
+            self._bar.update(self._task, shown=said)
 
     def finish(self, summary: str = "") -> None:
         if self._bar is None:

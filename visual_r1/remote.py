@@ -19,6 +19,7 @@ from tinker.lib.retryable_exception import (  # pyright: ignore[reportMissingTyp
 from tinker.types import RequestErrorCategory
 
 from visual_r1.errors import BackendError, CredentialError, RequestFailed, RequestRefused
+from visual_r1.pauses import observe
 
 Key = TypeVar("Key")
 T = TypeVar("T")
@@ -88,10 +89,12 @@ def _awaited(pending: "concurrent.futures.Future[T]", what: str, limit_s: float,
         if time.monotonic() > deadline:
             raise BackendError(_late(what, limit_s))
     try:
-        return pending.result(timeout=0)
+        result = pending.result(timeout=0)
     except FAILURES as error:
         watch()
         raise described(error, what) from error
+    observe(result)
+    return result
 
 
 class Arrivals(Generic[Key, T]):

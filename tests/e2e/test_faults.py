@@ -1,6 +1,9 @@
 """Behind a network that loses, breaks, delays and repeats, a run ends with the same bits."""
 
+import io
+import itertools
 import json
+import time
 from pathlib import Path
 
 import httpx
@@ -11,6 +14,7 @@ from faults import config_of, run
 from visual_r1.engine.launch import start_engine
 from visual_r1.errors import BackendError, ConfigError, VisualR1Error
 from visual_r1.models import TINY_GEOMETRY
+from visual_r1.progress import Silent
 
 SEED = 0
 
@@ -70,3 +74,33 @@ def test_what_a_server_lacks_is_said_before_the_first_step(tmp_path: Path) -> No
             ):
                 run(config, engine, home, proxy.url)
             assert not (config.run_dir / "metrics.jsonl").exists()
+
+
+def test_the_progress_says_why_nothing_moves(tmp_path: Path) -> None:
+    asked = itertools.count()
+
+    def pausing(path: str, answer: httpx.Response) -> httpx.Response:
+        if not path.endswith("/retrieve_future") or not 1 <= next(asked) <= 4:
+            return answer
+        time.sleep(0.6)  # as a server that lets its clients poll
+        return httpx.Response(408, json={"type": "try_again", "queue_state": "paused_capacity"})
+
+    said = io.StringIO()
+    home = tmp_path / "engine"
+    with (
+        start_engine(home, TINY_GEOMETRY, 1, tmp_path / "engine.log") as engine,
+        FaultProxy(engine.url, SEED, share=0, change=pausing) as proxy,
+    ):
+        run(config_of(tmp_path, "paused", 2, 1), engine, home, proxy.url, Said(said))
+    assert "waiting: paused for capacity" in said.getvalue()
+    assert said.getvalue().splitlines()[-1] == "waiting: "
+
+
+class Said(Silent):
+    """Writes down what is waited for."""
+
+    def __init__(self, out: io.StringIO) -> None:
+        self.out = out
+
+    def waiting(self, reason: str) -> None:
+        self.out.write(f"waiting: {reason}\n")

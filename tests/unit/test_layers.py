@@ -11,7 +11,7 @@ PACKAGE = ROOT / "visual_r1"
 # Each part of the library and the parts it may import; what is not named here may import nothing.
 BASE = {"addresses", "errors", "hashing", "storage"}
 LOWER = BASE | {"config", "models", "progress"}
-MIDDLE = LOWER | {"data", "prompts", "grading", "rewards", "endpoint", "backend"}
+MIDDLE = LOWER | {"data", "prompts", "grading", "rewards", "endpoint", "backend", "pauses"}
 MAY_IMPORT = {
     "addresses": set[str](),
     "errors": set[str](),
@@ -22,10 +22,11 @@ MAY_IMPORT = {
     "models": BASE,
     "progress": BASE,
     "engine": BASE | {"models"},
-    "remote": LOWER,
+    "pauses": BASE,
+    "remote": LOWER | {"pauses"},
     "recovery": LOWER,
     "endpoint": BASE | {"config"},
-    "backend": LOWER | {"endpoint", "engine", "remote", "recovery"},
+    "backend": LOWER | {"endpoint", "engine", "remote", "recovery", "pauses"},
     "data": LOWER | {"grading"},
     "prompts": LOWER | {"data"},
     "grading": BASE,

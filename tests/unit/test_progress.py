@@ -146,3 +146,12 @@ def test_silent_takes_everything_and_says_nothing(capsys: pytest.CaptureFixture[
     progress.advance(1, reward=1.0)
     progress.finish("said")
     assert capsys.readouterr() == ("", "")
+
+
+def test_why_nothing_moves_is_said_once_each_time() -> None:
+    out = io.StringIO()
+    progress = PlainProgress(out)
+    progress.start("training", 4, "steps")
+    for reason in ("", "paused for capacity", "paused for capacity", "", "paused for capacity"):
+        progress.waiting(reason)
+    assert out.getvalue().count("training: waiting: paused for capacity") == 2

@@ -23,6 +23,7 @@ from visual_r1.data.problem import Problem
 from visual_r1.hashing import stable_seed
 from visual_r1.ledger import Ledger, LedgerRow
 from visual_r1.models.processor import load_processor
+from visual_r1.pauses import reason_to_wait
 from visual_r1.progress import Progress
 from visual_r1.prompts.prompts import Prompter
 from visual_r1.remote import CONTROL_LIMIT_S, SAVE_LIMIT_S, call, wait
@@ -91,7 +92,7 @@ def _train_once(
     loss_of(config.train, config.algorithm)
     keep_reward_source(config, run_dir, anew=start is None)
     journal.rewind(plan.first)
-    policy = open_policy(config, backend)
+    policy = open_policy(config, backend, progress)
 
     service = backend.connect()
     ended = False
@@ -135,11 +136,20 @@ def _train_once(
     return row
 
 
-def open_policy(config: RunConfig, backend: Backend) -> Policy:
-    """The prompts, processor and watch that the steps of a chunk share."""
+def open_policy(config: RunConfig, backend: Backend, progress: Progress | None = None) -> Policy:
+    """The prompts, processor and watch that the steps of a chunk share.
+
+    Why the server lets its clients wait is said on `progress`.
+    """
+
+    def watch() -> None:
+        backend.check()
+        if progress is not None:
+            progress.waiting(reason_to_wait())
+
     processor = load_processor(config.model.name)
     prompter = Prompter(processor, config.prompt.template, config.model.max_pixels)
-    return Policy(prompter, processor, config, backend.check)
+    return Policy(prompter, processor, config, watch)
 
 
 def open_training(
@@ -215,6 +225,7 @@ def _run_steps(
     for step in range(plan.first, plan.end):
         draw = partial(batch, problems, train.batch_size, train.seed, step)
         result = train_step(using.training, using.policy, draw(0), step, using.base, draw)
+        progress.waiting(reason_to_wait())
         journal.append(result.metrics)
         results.append(result)
         progress.advance(1, **_means([result]))
