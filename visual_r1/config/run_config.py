@@ -1,0 +1,120 @@
+"""RunConfig: everything a run depends on, in sections of at most ten fields.
+
+The field defaults are the values of the scripts this project grew from, to the letter (preset
+`seed` overrides nothing). Order of precedence, highest first: flags, `--config FILE.toml`, the
+preset, the defaults.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self, cast
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from visual_r1.config.data import DataSection
+from visual_r1.config.learning import (
+    AlgorithmSection,
+    LimitsSection,
+    OptimizerSection,
+    SamplingSection,
+    TrainSection,
+)
+from visual_r1.config.presets import merged, read_preset
+from visual_r1.config.rewarding import PenaltySection, RewardSection, SecondPassSection
+from visual_r1.config.running import (
+    BackendSection,
+    EvaluationSection,
+    LoggingSection,
+    ModelSection,
+    PromptSection,
+    RunSection,
+)
+from visual_r1.hashing import digest
+
+# What may differ without making it another run: names, places, logging, and how far it goes.
+NOT_IDENTITY: dict[str, set[str] | bool] = {
+    "preset": True,
+    "output_dir": True,
+    "run": True,
+    "logging": True,
+    "limits": True,
+    "data": {"max_rejected_share"},
+    "backend": {
+        "server",
+        "base_url",
+        "engine_home",
+        "checkpoint_ttl_seconds",
+        "keep_checkpoints",
+        "recoveries_per_hour",
+    },
+    "train": {"steps", "resume_from_step"},
+}
+
+
+class RunConfig(BaseModel):
+    """One run, resolved.
+
+    `RunConfig()` holds the origin's values; `RunConfig(preset="quickstart", …)` lays what is given
+    over that preset. A preset is looked up among `visual_r1/presets`; `ConfigError` names those
+    there are.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    preset: str = Field(default="seed", description="Which preset lies beneath the other values.")
+    output_dir: Path = Field(Path(), description="Where runs/, data/ and .visual-r1/ are.")
+    run: RunSection = RunSection()
+    backend: BackendSection = BackendSection()
+    model: ModelSection = ModelSection()
+    data: DataSection = DataSection()
+    prompt: PromptSection = PromptSection()
+    train: TrainSection = TrainSection()
+    algorithm: AlgorithmSection = AlgorithmSection()
+    optimizer: OptimizerSection = OptimizerSection()
+    sampling: SamplingSection = SamplingSection()
+    limits: LimitsSection = LimitsSection()
+    reward: RewardSection = RewardSection()
+    second_pass: SecondPassSection = SecondPassSection()
+    penalty: PenaltySection = PenaltySection()
+    evaluation: EvaluationSection = EvaluationSection()
+    logging: LoggingSection = LoggingSection()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lay_over_preset(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        given = cast("Mapping[str, Any]", values)
+        return merged(read_preset(str(given.get("preset", "seed"))), given)
+
+    @model_validator(mode="after")
+    def _draws_again_for_contrast(self) -> Self:
+        if self.algorithm.dynamic_rounds and not self.train.skip_without_contrast:
+            raise ValueError(
+                "algorithm.dynamic_rounds draws until enough groups have contrast, so it needs "
+                "train.skip_without_contrast"
+            )
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """What makes this run the run it is, as JSON-able values: no steps, logging or paths."""
+        return self.model_dump(mode="json", exclude=NOT_IDENTITY)
+
+    def digest(self) -> str:
+        """Eight hex digits of `identity()`."""
+        return digest(self.identity())
+
+    @property
+    def run_name(self) -> str:
+        """`run.name`, else `<preset>-<digest>`."""
+        return self.run.name or f"{self.preset}-{self.digest()}"
+
+    @property
+    def run_dir(self) -> Path:
+        """The run's folder."""
+        return self.output_dir / "runs" / self.run_name
+
+    @property
+    def state_dir(self) -> Path:
+        """Where the engine's home and Prefect's records are."""
+        return self.output_dir / ".visual-r1"
