@@ -7,6 +7,7 @@ so a shell waits on a pipe that only this process holds open: when the pipe clos
 came about, it ends the server.
 """
 
+import atexit
 import signal
 import subprocess
 import threading
@@ -37,9 +38,10 @@ def start_temporary_server() -> None:
     failures: list[Exception] = []
 
     def start() -> None:
-        # The server inherits this. Ctrl-C in a terminal reaches all processes there, and a flow
-        # whose server has gone tries for minutes to tell it that it was stopped.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        # The server inherits this. Ctrl-C in a terminal, or `timeout`, reaches all processes of
+        # the group, and a flow whose server has gone tries to tell it that it was stopped: for
+        # minutes, or with a traceback. So the server outlives the flow, and the guard ends it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
             server.start()
         # AttributeError: Prefect stopped the server while this was waiting for it.
@@ -61,6 +63,9 @@ def start_temporary_server() -> None:
             raise ConfigError(_sentence("ends as soon as it is started"))
     if failures:
         raise ConfigError(_sentence("did not start")) from failures[0]
+    # Before Prefect's own hook, which would wait five seconds for a signal that is not heard.
+    if server.server_process is not None:
+        atexit.register(server.server_process.kill)
 
 
 def guard_temporary_server(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
@@ -75,7 +80,7 @@ def guard(server: int) -> None:
     """Let the server with this process id end with this process."""
     if server in _guards:
         return
-    script = 'cat >/dev/null; kill "$1" 2>/dev/null'
+    script = 'cat >/dev/null; kill -9 "$1" 2>/dev/null'
     _guards[server] = subprocess.Popen(
         ["/bin/sh", "-c", script, "sh", str(server)],
         stdin=subprocess.PIPE,

@@ -103,3 +103,16 @@ def test_ctrl_c_stops_a_run_in_a_sentence(tmp_path: Path) -> None:
     assert "Traceback" not in output
     for child in (engine, server):
         child.wait(timeout=30)
+
+
+def test_a_group_that_is_told_to_end_ends_without_a_traceback(tmp_path: Path) -> None:
+    """As `timeout make train` does, or a machine that is shut down."""
+    process = start(tmp_path, in_a_terminal=True)
+    wait_for(process, "prepare: done")
+    engine, server = child_of(process, "visual_r1.engine"), child_of(process, "uvicorn")
+    os.killpg(process.pid, signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGTERM, output
+    assert "Traceback" not in output
+    for child in (engine, server):
+        child.wait(timeout=30)
