@@ -9,7 +9,7 @@ import concurrent.futures
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Generic, TypeVar, cast
 
 import tinker
@@ -125,7 +125,7 @@ class Arrivals(Generic[Key, T]):
         # A callback costs the same however many wait; `wait` on a set grows with the set.
         pending.add_done_callback(self._arrived.put)
 
-    def __iter__(self) -> Iterator[tuple[Key, T | RequestRefused]]:
+    def __iter__(self) -> Generator[tuple[Key, T | RequestRefused]]:
         try:
             while self._key_of:
                 future = self._next()

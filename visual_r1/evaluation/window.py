@@ -1,11 +1,12 @@
 """Many requests to a sampler, a bounded number of them under way, taken as they are answered."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from typing import TypeVar
 
 import tinker
 
-from visual_r1.errors import RequestRefused
+from visual_r1.errors import BackendError, RequestFailed, RequestRefused
 from visual_r1.remote import SAMPLE_LIMIT_S, Arrivals, Watch, nothing_to_watch
 
 Key = TypeVar("Key")
@@ -23,9 +24,11 @@ def answered(
     window: int = WINDOW,
     limit_s: float = SAMPLE_LIMIT_S,
 ) -> Iterator[tuple[Key, T | RequestRefused]]:
-    """Yield (key, result) in the order of arrival; refusals, failures and `watch` as `Arrivals`.
+    """Yield (key, result) in the order of arrival; refusals and `watch` as `Arrivals`.
 
     `requests` is drawn lazily: drawing sends the request, and no more than `window` are under way.
+    A request that the server failed at raises `BackendError`, unlike in training: an evaluation
+    over the problems that a failing server happened to answer would be no honest figure.
     """
     source = iter(requests)
     arrivals: Arrivals[Key, T] = Arrivals(what, limit_s, watch)
@@ -37,6 +40,9 @@ def answered(
 
     for _ in range(window):
         send_next()
-    for key, result in arrivals:
-        send_next()
-        yield key, result
+    with closing(iter(arrivals)) as arriving:
+        for key, result in arriving:
+            if isinstance(result, RequestFailed):
+                raise BackendError(str(result))
+            send_next()
+            yield key, result
