@@ -29,6 +29,7 @@ from visual_r1.rl.resume import require_goal
 from visual_r1.run_folder import open_run_folder
 
 KEY = "tml-a-key-that-nobody-may-see"
+NOON = "2026-05-01T12:00:00+00:00"
 
 Command = Callable[..., str]
 
@@ -138,7 +139,7 @@ def run_dir(tmp_path: Path) -> Path:
         load_config(["--output-dir", str(tmp_path), "--run.name", "mine"])
     ) as made:
         rows = [
-            LedgerRow(s, "tinker://a", "tinker://b", None, "c", "d", "embedded", "", s)
+            LedgerRow(s, "tinker://a", "tinker://b", None, "c", "d", "embedded", NOON, s)
             for s in (4, 8)
         ]
         (made / "ledger.jsonl").write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
