@@ -328,14 +328,9 @@ def _cut_rows(
 
 
 def _write_rejected(journal: Journal, path: Path) -> None:
-    writer = GroupWriter(path, REJECTED_SCHEMA)
-    try:
+    with GroupWriter(path, REJECTED_SCHEMA) as writer:
         for row in journal.rejected():
             writer.write(row)
-    except BaseException:
-        writer.abandon()
-        raise
-    writer.close()
 
 
 def _stored_files(folder: Path) -> dict[str, StoredFile]:

@@ -25,14 +25,9 @@ def finished_shard(folder: Path, split: str, shard: int, shards: int) -> Path:
 def write_shard(path: Path, rows: Iterable[tuple[Mapping[str, Any], int]]) -> None:
     """Write rows of `PROBLEM_SCHEMA`, each with its size in bytes, whole or not at all."""
     temporary = path.with_name(f"{path.name}.tmp")
-    writer = GroupWriter(temporary, PROBLEM_SCHEMA)
-    try:
+    with GroupWriter(temporary, PROBLEM_SCHEMA) as writer:
         for row, size in rows:
             writer.write(row, size)
-    except BaseException:
-        writer.abandon()
-        raise
-    writer.close()
     temporary.replace(path)
     sync_folder(path.parent)
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Protocol, cast
 
 import pyarrow  # pyright: ignore[reportMissingTypeStubs]
@@ -60,7 +61,10 @@ class Table(Protocol):
 
 
 class GroupWriter:
-    """One Parquet file, written in row groups of at most `GROUP_ROWS` rows or `GROUP_BYTES`."""
+    """One Parquet file, written in row groups of at most `GROUP_ROWS` rows or `GROUP_BYTES`.
+
+    Use it as a context: where the block fails, the file is closed as it is, for nobody to read.
+    """
 
     def __init__(self, path: Path, schema: Any) -> None:
         self._path = path
@@ -77,16 +81,22 @@ class GroupWriter:
         if len(self._waiting) >= GROUP_ROWS or self._bytes >= GROUP_BYTES:
             self._flush()
 
-    def close(self) -> None:
-        """Write what waits and the footer, and make sure that they survive a power cut."""
-        self._flush()
-        self._writer.close()
-        with self._path.open("rb") as file:
-            os.fsync(file.fileno())
+    def __enter__(self) -> "GroupWriter":
+        return self
 
-    def abandon(self) -> None:
-        """Close the file as it is; nobody will read it."""
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Write what waits and the footer, and make sure that they survive a power cut."""
+        if kind is None:
+            self._flush()
         self._writer.close()
+        if kind is None:
+            with self._path.open("rb") as file:
+                os.fsync(file.fileno())
 
     def _flush(self) -> None:
         if self._waiting:
