@@ -50,6 +50,22 @@ def start_temporary_server() -> None:
 
     starting = threading.Thread(target=start, name="prefect-server", daemon=True)
     starting.start()
+    try:
+        _watch(server, starting)
+    finally:
+        # A thread that is still in Prefect's code when Python ends can abort the process.
+        while starting.is_alive():
+            _end(server)
+            starting.join(0.1)
+    if failures:
+        raise ConfigError(_sentence("did not start")) from failures[0]
+    # Before Prefect's own hook, which would wait five seconds for a signal that is not heard.
+    if server.server_process is not None:
+        atexit.register(server.server_process.kill)
+
+
+def _watch(server: SubprocessASGIServer, starting: threading.Thread) -> None:
+    """Wait while the server is being started; raise `ConfigError` when it ends again and again."""
     attempts: set[int] = set()
     while starting.is_alive():
         starting.join(0.1)
@@ -61,11 +77,13 @@ def start_temporary_server() -> None:
         ended = len(attempts) - (process.poll() is None)
         if ended >= MOST_ATTEMPTS:
             raise ConfigError(_sentence("ends as soon as it is started"))
-    if failures:
-        raise ConfigError(_sentence("did not start")) from failures[0]
-    # Before Prefect's own hook, which would wait five seconds for a signal that is not heard.
+
+
+def _end(server: SubprocessASGIServer) -> None:
+    """Stop the server; the thread that starts it then finds none, and ends."""
     if server.server_process is not None:
-        atexit.register(server.server_process.kill)
+        server.server_process.kill()  # it does not hear what `stop` sends first
+    server.stop()
 
 
 def guard_temporary_server(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
