@@ -15,6 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from visual_r1.config import AlgorithmSection, TrainSection
 from visual_r1.errors import ConfigError
 
@@ -46,6 +49,23 @@ class Loss:
         if share == 1.0 or "beta" not in self.config:
             return self
         return replace(self, config={**self.config, "beta": self.config["beta"] * share})
+
+    def clips(
+        self, ratio: npt.NDArray[np.float64], advantages: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.bool_] | None:
+        """Which tokens the loss clips, by their r and A; None for a loss that clips none.
+
+        ppo: r > high where A > 0, r < low where A < 0. There the clipped term is the smaller one
+        and the token has no gradient; on the other side it keeps it. cispo: r outside its
+        thresholds, whatever A is. Those of gspo and stable_reinforce are not known here.
+        """
+        low, high = self.config.get(LOW), self.config.get(HIGH)
+        if low is None or high is None or self.name in UNPUBLISHED:
+            return None
+        above, below = ratio > high, ratio < low
+        if self.name == "ppo":
+            return (above & (advantages > 0)) | (below & (advantages < 0))
+        return above | below
 
 
 def loss_of(train: TrainSection, algorithm: AlgorithmSection = _DEFAULT) -> Loss:

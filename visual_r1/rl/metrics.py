@@ -5,9 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
 
-import numpy as np
-
-from visual_r1.rl.datums import Floats
 from visual_r1.rl.rollouts import Rollout, RolloutGroup
 from visual_r1.rl.second_pass import OUTCOMES, Outcome
 
@@ -19,13 +16,12 @@ class Update:
     """What the learner reported of the optimizer steps of one batch.
 
     `loss` is the sum over the tokens of the batch that Tinker's losses are, a mean over epochs;
-    `grad_norm` is the largest. `kl_sampler_learner` is an estimate of
-    KL(sampler || learner) in nats a token, the mean over sampled tokens of r - 1 - log r with
-    r = p_learner / p_sampler (Schulman's k3: unbiased and never negative). The two should be the
-    same model, so it is zero up to rounding; `ratio_max` and `ratio_min` are the extremes of r.
-    These three are of the first minibatch. `off_policy_…` are the largest KL and the extremes of r
-    over the later ones, which are learnt from with other weights than sampled them; None where
-    there is no later one.
+    `grad_norm` is the largest. KL, ratios and clip share (see `agreement`) are of the first
+    minibatch: sampler and learner should be the same model there, so the KL is zero and the ratios
+    are one up to rounding. `off_policy_…` are the largest KL, the extremes of the ratio and the
+    share of clipped tokens over all the later ones, which are learnt from with other weights than
+    sampled them; None where there is no later one. The clip shares are None for a loss without a
+    clip.
     """
 
     loss: float
@@ -33,10 +29,12 @@ class Update:
     kl_sampler_learner: float
     ratio_max: float
     ratio_min: float
+    clip_share: float | None = None
     optimizer_steps: int = 1
     off_policy_kl: float | None = None
     off_policy_ratio_max: float | None = None
     off_policy_ratio_min: float | None = None
+    off_policy_clip_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +91,15 @@ class StepMetrics:
     Rates and means are over the samples that came back, and None where none did. `accuracy` counts
     a grade that gave up as not right; `gave_up` says how many there were, `failed` how many samples
     never came back, `unscored` how many the user's own reward function could not score.
-    `components` are the means of the unweighted reward components, `gradient_share` is the share of
-    all samples that were asked for of which a gradient came.
+    `components` are the means of the unweighted reward components and `components_std` their
+    population standard deviations, `gradient_share` is the share of all samples that were asked
+    for of which a gradient came.
+
+    `entropy` is minus the mean log-probability of the sampled tokens, in nats a token, pooled over
+    the tokens of all samples. The log-probabilities are the policy's own, at temperature 1 over the
+    whole vocabulary, as the learner needs them; the tokens were drawn at `sampling.temperature`. At
+    temperature 1 it is an unbiased estimate of the policy's entropy along its answers. At another
+    it is the cross-entropy of the draw and the policy, below the entropy where the draw is colder.
     """
 
     step: int
@@ -102,6 +107,7 @@ class StepMetrics:
     reward_mean: float | None
     reward_std: float | None
     components: Mapping[str, float]
+    components_std: Mapping[str, float]
     accuracy: float | None
     gave_up: int
     failed: int
@@ -113,6 +119,7 @@ class StepMetrics:
     response_tokens_mean: float | None
     response_tokens_max: int | None
     truncated_share: float | None
+    entropy: float | None
     learning_rate: float
     prompt_tokens: int
     sampled_tokens: int
@@ -120,7 +127,10 @@ class StepMetrics:
     second: SecondPasses | None = None
 
     def row(self) -> dict[str, JsonNumber]:
-        """The step as a flat row of metrics.jsonl; components are named `reward_<component>`."""
+        """The step as a flat row of metrics.jsonl.
+
+        A component's mean is named `reward_<component>`, its deviation `reward_<component>_std`.
+        """
         update = self.update
         return {
             "step": self.step,
@@ -128,6 +138,7 @@ class StepMetrics:
             "reward_mean": self.reward_mean,
             "reward_std": self.reward_std,
             **{f"reward_{name}": mean for name, mean in self.components.items()},
+            **{f"reward_{name}_std": std for name, std in self.components_std.items()},
             "accuracy": self.accuracy,
             "format_rate": self.components.get("format"),
             "gave_up": self.gave_up,
@@ -140,15 +151,18 @@ class StepMetrics:
             "response_tokens_mean": self.response_tokens_mean,
             "response_tokens_max": self.response_tokens_max,
             "truncated_share": self.truncated_share,
+            "entropy": self.entropy,
             "loss": update.loss if update else None,
             "grad_norm": update.grad_norm if update else None,
             "kl_sampler_learner": update.kl_sampler_learner if update else None,
             "ratio_max": update.ratio_max if update else None,
             "ratio_min": update.ratio_min if update else None,
+            "clip_share": update.clip_share if update else None,
             "optimizer_steps": update.optimizer_steps if update else 0,
             "off_policy_kl": update.off_policy_kl if update else None,
             "off_policy_ratio_max": update.off_policy_ratio_max if update else None,
             "off_policy_ratio_min": update.off_policy_ratio_min if update else None,
+            "off_policy_clip_share": update.off_policy_clip_share if update else None,
             "learning_rate": self.learning_rate,
             "prompt_tokens": self.prompt_tokens,
             "sampled_tokens": self.sampled_tokens,
@@ -173,6 +187,7 @@ def summarize(
     """The metrics of one step from its groups and what the learner reported."""
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     rewards = [rollout.scored.reward for rollout in rollouts]
+    components = _components(rollouts)
     lengths = [len(rollout.tokens) for rollout in rollouts]
     asked = sum(len(one.rollouts) + one.failed + len(one.unscored) for one in groups)
     return StepMetrics(
@@ -180,7 +195,8 @@ def summarize(
         update=update,
         reward_mean=_mean(rewards),
         reward_std=pstdev(rewards) if rewards else None,
-        components=_component_means(rollouts),
+        components={name: fmean(values) for name, values in components.items()},
+        components_std={name: pstdev(values) for name, values in components.items()},
         accuracy=_mean([float(rollout.right) for rollout in rollouts]),
         gave_up=sum(rollout.scored.grade.verdict == "gave_up" for rollout in rollouts),
         failed=sum(group.failed for group in groups),
@@ -192,6 +208,7 @@ def summarize(
         response_tokens_mean=_mean(lengths),
         response_tokens_max=max(lengths, default=None),
         truncated_share=_mean([float(rollout.truncated) for rollout in rollouts]),
+        entropy=_mean([-logprob for rollout in rollouts for logprob in rollout.logprobs]),
         learning_rate=learning_rate,
         prompt_tokens=sum(group.prompt.length for group in groups),
         sampled_tokens=sum(lengths),
@@ -223,23 +240,11 @@ def _second_passes(
     )
 
 
-def learner_agreement(
-    sampler_logprobs: Sequence[Floats], learner_logprobs: Sequence[Floats]
-) -> tuple[float, float, float]:
-    """(KL(sampler || learner), largest r, smallest r) over all answer tokens; see `Update`."""
-    sampled = np.concatenate(sampler_logprobs).astype(np.float64)
-    learnt = np.concatenate(learner_logprobs).astype(np.float64)
-    log_ratio = learnt - sampled
-    with np.errstate(over="ignore"):
-        ratio = np.exp(log_ratio)
-    return float(np.mean(ratio - 1 - log_ratio)), float(ratio.max()), float(ratio.min())
-
-
-def _component_means(rollouts: Sequence[Rollout]) -> dict[str, float]:
+def _components(rollouts: Sequence[Rollout]) -> dict[str, list[float]]:
+    """The values of each component over all rollouts; 0 where a rollout does not have it."""
     names = sorted({name for rollout in rollouts for name in rollout.scored.components})
     return {
-        name: fmean(rollout.scored.components.get(name, 0.0) for rollout in rollouts)
-        for name in names
+        name: [rollout.scored.components.get(name, 0.0) for rollout in rollouts] for name in names
     }
 
 

@@ -122,6 +122,7 @@ def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str
 
 
 def _differing_metrics(run_dir: Path, scratch: Path, first: int, end: int) -> tuple[str, ...]:
+    """What differs; a value that an earlier version did not write down yet is not compared."""
     before, after = (
         {row["step"]: _without_seconds(row) for row in Journal(folder).rows()}
         for folder in (run_dir, scratch)
@@ -130,6 +131,7 @@ def _differing_metrics(run_dir: Path, scratch: Path, first: int, end: int) -> tu
         f"step {step} {name}"
         for step in range(first, end)
         for name in _differing(before.get(step, {}), after.get(step, {}))
+        if step not in before or name in before[step]
     )
 
 

@@ -18,9 +18,10 @@ from visual_r1.config import RunConfig
 from visual_r1.errors import BackendError, RunError
 from visual_r1.hashing import stable_seed
 from visual_r1.remote import TRAIN_LIMIT_S, wait
+from visual_r1.rl.agreement import Agreement, agreement, clip_share
 from visual_r1.rl.datums import Floats, answer_part, datum, with_prompt_logprobs
-from visual_r1.rl.losses import loss_of
-from visual_r1.rl.metrics import Update, learner_agreement
+from visual_r1.rl.losses import Loss, loss_of
+from visual_r1.rl.metrics import Update
 from visual_r1.rl.normalization import token_shares
 from visual_r1.rl.rollouts import Policy, Rollout, RolloutGroup
 from visual_r1.rl.schedule import learning_rate
@@ -42,17 +43,18 @@ class _Sent:
     """A minibatch whose forward_backward and optim_step are under way."""
 
     examples: Sequence[Example]
+    loss: Loss
     backward: "tinker.APIFuture[tinker.ForwardBackwardOutput]"
     optim: "tinker.APIFuture[tinker.OptimStepResponse]"
 
 
 @dataclass(frozen=True, slots=True)
 class _Learnt:
-    """What came back of one minibatch; the agreement is (KL, largest r, smallest r)."""
+    """What came back of one minibatch."""
 
     loss: float
     grad_norm: float | None
-    agreement: tuple[float, float, float]
+    agreement: Agreement
 
 
 def send_update(
@@ -66,21 +68,22 @@ def send_update(
     config = policy.config
     sent = [_send(training, policy, part, step) for part in minibatches(examples, config, step)]
     learnt = [_awaited(one, policy, step) for one in sent]
-    first, later = learnt[0], learnt[1:]
-    kl, ratio_max, ratio_min = first.agreement
+    first, *later = (one.agreement for one in learnt)
     norms = [one.grad_norm for one in learnt if one.grad_norm is not None]
     update = Update(
         loss=math.fsum(one.loss for one in learnt) / config.algorithm.epochs,
         grad_norm=max(norms, key=lambda norm: norm if math.isfinite(norm) else math.inf)
         if norms
         else None,
-        kl_sampler_learner=kl,
-        ratio_max=ratio_max,
-        ratio_min=ratio_min,
+        kl_sampler_learner=first.kl,
+        ratio_max=first.ratio_max,
+        ratio_min=first.ratio_min,
+        clip_share=clip_share([first]),
         optimizer_steps=len(learnt),
-        off_policy_kl=max((one.agreement[0] for one in later), default=None),
-        off_policy_ratio_max=max((one.agreement[1] for one in later), default=None),
-        off_policy_ratio_min=min((one.agreement[2] for one in later), default=None),
+        off_policy_kl=max((one.kl for one in later), default=None),
+        off_policy_ratio_max=max((one.ratio_max for one in later), default=None),
+        off_policy_ratio_min=min((one.ratio_min for one in later), default=None),
+        off_policy_clip_share=clip_share(later),
     )
     _require_sound(update, config, step)
     return update
@@ -139,6 +142,7 @@ def _send(
         data = with_prompt_logprobs(data, groups, _logprobs_of(ahead, len(data)))
     return _Sent(
         examples,
+        loss,
         training.forward_backward(data, loss.name, loss.config),
         training.optim_step(adam_params(config, step, lengths)),
     )
@@ -156,7 +160,9 @@ def _awaited(sent: _Sent, policy: Policy, step: int) -> _Learnt:
     return _Learnt(
         loss=output.metrics.get("loss:sum", math.nan),
         grad_norm=_grad_norm(stepped),
-        agreement=learner_agreement(sampler, learner),
+        agreement=agreement(
+            sampler, learner, [example.advantage for example in sent.examples], sent.loss
+        ),
     )
 
 

@@ -2,11 +2,10 @@ import json
 import math
 from typing import Any
 
-import numpy as np
 import pytest
 from sampled import group_of, rollout
 
-from visual_r1.rl.metrics import Seconds, StepMetrics, Update, learner_agreement, summarize
+from visual_r1.rl.metrics import Seconds, StepMetrics, Update, summarize
 
 SECONDS = Seconds(1.23456, 2.0, 3.5)
 
@@ -40,6 +39,9 @@ def test_a_step_by_hand() -> None:
     assert row["reward_mean"] == pytest.approx(0.6)
     assert row["reward_std"] == pytest.approx(math.sqrt((1 + 0 + 0.36 + 0.16) / 4))
     assert row["reward_accuracy"] == pytest.approx((1 + 0 + 0 + 0.2) / 4)
+    deviation = math.sqrt((0.7**2 + 2 * 0.3**2 + 0.1**2) / 4)
+    assert row["reward_accuracy_std"] == pytest.approx(deviation)
+    assert row["reward_format_std"] == pytest.approx(math.sqrt(0.75 * 0.25))
     assert row["format_rate"] == row["reward_format"] == 0.75
     assert row["accuracy"] == 0.25
     assert (row["gave_up"], row["failed"], row["groups"]) == (1, 2, 2)
@@ -50,10 +52,18 @@ def test_a_step_by_hand() -> None:
     assert row["seconds_sample"] == 1.235
 
 
+def test_entropy_is_a_mean_over_tokens_not_over_responses() -> None:
+    # rollout() gives its tokens the log-probabilities -0.5, -0.75, -1 …
+    short, long = rollout(tokens=[1]), rollout(tokens=[1, 2, 3])
+    assert summary(group_of(short, long)).row()["entropy"] == pytest.approx(2.75 / 4)
+    assert summary(group_of(rollout(tokens=[]))).row()["entropy"] is None
+
+
 def test_a_step_without_an_update_says_so() -> None:
     row = summary(group_of(rollout())).row()
     assert row["updated"] is False
     assert row["loss"] is row["grad_norm"] is row["kl_sampler_learner"] is None
+    assert row["clip_share"] is row["off_policy_clip_share"] is None
 
 
 def test_where_nothing_came_back_there_are_no_means() -> None:
@@ -81,21 +91,3 @@ def test_only_seconds_may_differ_between_two_runs_of_a_step() -> None:
     one, other = (metrics.row() for metrics in names)
     differing = {name for name in one if one[name] != other[name]}
     assert differing == {"seconds_sample", "seconds_train", "seconds_total"}
-
-
-def test_agreement_is_zero_for_the_same_model() -> None:
-    logprobs = [np.array([-0.1, -2.0], np.float32), np.array([-1.0], np.float32)]
-    assert learner_agreement(logprobs, logprobs) == (0.0, 1.0, 1.0)
-
-
-def test_agreement_estimates_the_divergence() -> None:
-    rng = np.random.default_rng(0)
-    sampler = np.array([0.5, 0.3, 0.2])
-    learner = np.array([0.4, 0.4, 0.2])
-    drawn = rng.choice(3, size=200_000, p=sampler)
-    kl, largest, smallest = learner_agreement(
-        [np.log(sampler)[drawn].astype(np.float32)], [np.log(learner)[drawn].astype(np.float32)]
-    )
-    assert kl == pytest.approx(float(np.sum(sampler * np.log(sampler / learner))), rel=0.02)
-    assert largest == pytest.approx(4 / 3, rel=1e-5)
-    assert smallest == pytest.approx(0.8, rel=1e-5)
