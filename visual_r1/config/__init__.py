@@ -18,6 +18,7 @@ from visual_r1.config.running import (
     ModelSection,
     PromptSection,
     RunSection,
+    ValidationSection,
 )
 from visual_r1.config.section import Section
 
@@ -41,6 +42,7 @@ __all__ = [
     "Section",
     "SplitsSection",
     "TrainSection",
+    "ValidationSection",
     "differing_keys",
     "listed",
     "merged",

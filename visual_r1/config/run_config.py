@@ -28,6 +28,7 @@ from visual_r1.config.running import (
     ModelSection,
     PromptSection,
     RunSection,
+    ValidationSection,
 )
 from visual_r1.hashing import digest
 
@@ -45,9 +46,12 @@ NOT_IDENTITY: dict[str, set[str] | bool] = {
         "engine_home",
         "checkpoint_ttl_seconds",
         "keep_checkpoints",
+        "keep_best",
         "recoveries_per_hour",
     },
     "train": {"steps", "resume_from_step"},
+    # How often does not change what is found; which problems does.
+    "validation": {"every"},
 }
 
 
@@ -77,6 +81,7 @@ class RunConfig(BaseModel):
     second_pass: SecondPassSection = SecondPassSection()
     penalty: PenaltySection = PenaltySection()
     evaluation: EvaluationSection = EvaluationSection()
+    validation: ValidationSection = ValidationSection()
     logging: LoggingSection = LoggingSection()
 
     @model_validator(mode="before")

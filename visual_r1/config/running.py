@@ -44,6 +44,9 @@ class BackendSection(Section):
         description="Delete all but so many of the newest checkpoints; default: leave them to "
         "their lifetime.",
     )
+    keep_best: bool = Field(
+        default=True, description="Keep the best checkpoint by validation beside them."
+    )
     recoveries_per_hour: int = Field(
         default=12,
         ge=0,
@@ -79,6 +82,19 @@ class EvaluationSection(Section):
     )
     blind: bool = Field(default=True, description="Also with the image blanked.")
     seed: int = 0
+
+
+class ValidationSection(Section):
+    """Held-out problems between the steps of training: to watch it, and to choose a checkpoint."""
+
+    every: int = Field(
+        default=0, ge=0, description="Validate each so many checkpoints, and the last; 0 is off."
+    )
+    problems: int | None = Field(
+        default=128, ge=1, description="Problems of the validation split to use; none is all."
+    )
+    blind: bool = Field(default=True, description="Also with the image blanked.")
+    seed: int = Field(default=0, description="Which problems are drawn, where not all are used.")
 
 
 class LoggingSection(Section):

@@ -1,0 +1,141 @@
+"""The rows of validation.jsonl, and which checkpoint is the best."""
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from visual_r1.errors import StorageError
+from visual_r1.ledger import LedgerRow
+from visual_r1.rl.validations import ValidationRow, Validations, best_checkpoint
+
+
+def row(step: int, accuracy: float = 0.5, take: int = 0) -> ValidationRow:
+    return ValidationRow(
+        step=step,
+        n=4,
+        correct=round(4 * accuracy),
+        accuracy=accuracy,
+        accuracy_ci95=(0.2, 0.8),
+        blind_n=0,
+        blind_accuracy=None,
+        blind_accuracy_ci95=None,
+        format_rate=1.0,
+        mean_response_tokens=30.5,
+        truncated=0,
+        gave_up=0,
+        failed=0,
+        right="1100",
+        sampler_path=path(step, take),
+        seconds=1.5,
+        created_at="2026-05-01T10:00:00+00:00",
+    )
+
+
+def path(step: int, take: int = 0) -> str:
+    return f"tinker://m:train:{take}/sampler_weights/step-{step:06d}"
+
+
+def checkpoint(step: int, take: int = 0) -> LedgerRow:
+    return LedgerRow(
+        step, "tinker://state", path(step, take), None, "c", "d", "embedded", "2026-05-01", step
+    )
+
+
+@pytest.fixture
+def validations(tmp_path: Path) -> Validations:
+    made = Validations(tmp_path)
+    for step in (0, 4, 8):
+        made.record(row(step))
+    return made
+
+
+def test_rows_come_back_as_they_were_recorded(validations: Validations) -> None:
+    assert validations.rows() == [row(0), row(4), row(8)]
+    with_blind = replace(row(12), blind_n=4, blind_accuracy=0.25, blind_accuracy_ci95=(0.0, 0.7))
+    validations.record(with_blind)
+    assert validations.rows()[-1] == with_blind
+    assert validations.of(4, path(4)) == row(4)
+    assert validations.of(4, path(4, take=1)) is None
+
+
+def test_the_file_has_the_names_that_others_read(validations: Validations) -> None:
+    first = json.loads(validations.path.read_text().splitlines()[0])
+    assert {
+        "step", "n", "accuracy", "accuracy_ci95", "blind_accuracy", "format_rate",
+        "mean_response_tokens", "sampler_path", "seconds",
+    } <= set(first)  # fmt: skip
+
+
+def test_a_row_that_comes_late_stands_in_its_place(validations: Validations) -> None:
+    validations.record(row(2))
+    assert [one.step for one in validations.rows()] == [0, 2, 4, 8]
+    assert not validations.set_aside_path.exists()
+
+
+def test_each_step_stands_once_and_the_older_row_is_set_aside(validations: Validations) -> None:
+    validations.record(row(8, 0.75, take=1))
+    assert [one.step for one in validations.rows()] == [0, 4, 8]
+    assert validations.rows()[-1].accuracy == 0.75
+    [aside] = validations.set_aside_path.read_text().splitlines()
+    assert json.loads(aside)["sampler_path"] == path(8)
+
+
+def test_going_back_sets_later_rows_aside_and_the_base_model_stays(
+    validations: Validations,
+) -> None:
+    validations.go_back_to(8)
+    assert not validations.set_aside_path.exists()
+    validations.go_back_to(4)
+    assert [one.step for one in validations.rows()] == [0, 4]
+    validations.go_back_to(0)
+    assert [one.step for one in validations.rows()] == [0]
+    aside = [json.loads(line)["step"] for line in validations.set_aside_path.open()]
+    assert aside == [8, 4]
+
+
+def test_a_kill_between_the_two_files_loses_and_repeats_nothing(validations: Validations) -> None:
+    before = validations.path.read_text()
+    validations.go_back_to(4)
+    validations.path.write_text(before)  # as if it had been killed before the second file
+    validations.go_back_to(4)
+    assert [one.step for one in validations.rows()] == [0, 4]
+    assert len(validations.set_aside_path.read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("torn", ['{"step": 8, "n"', "[]", '{"step": 8}', "\ufffd", '"text"'])
+def test_a_damaged_line_is_left_out_and_kept_aside(validations: Validations, torn: str) -> None:
+    *kept, _ = validations.path.read_text().splitlines()
+    validations.path.write_text("\n".join([*kept, torn]) + "\n")
+    assert [one.step for one in validations.rows()] == [0, 4]
+    validations.record(row(8))
+    assert [one.step for one in validations.rows()] == [0, 4, 8]
+    assert validations.set_aside_path.read_text().splitlines() == [torn]
+
+
+def test_a_full_disk_leaves_what_was_there(
+    validations: Validations, full_disk: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    size = validations.path.stat().st_size
+    with full_disk(size), pytest.raises(StorageError, match=r"could not write .*validation"):
+        validations.record(row(12))
+    assert [one.step for one in validations.rows()] == [0, 4, 8]
+
+
+def test_the_best_is_the_most_accurate_and_of_equals_the_latest() -> None:
+    rows = [row(0, 1.0), row(4, 0.5), row(8, 0.75), row(12, 0.75), row(16, 0.5)]
+    ledger = [checkpoint(step) for step in (4, 8, 12, 16)]
+    assert best_checkpoint(rows, ledger) == checkpoint(12)
+    assert best_checkpoint(rows, ledger[:2]) == checkpoint(8)
+    assert best_checkpoint(reversed(rows), ledger) == checkpoint(12)
+
+
+def test_only_weights_that_are_there_and_were_validated_can_be_the_best() -> None:
+    assert best_checkpoint([], [checkpoint(4)]) is None
+    assert best_checkpoint([row(4, 1.0)], []) is None
+    assert best_checkpoint([row(4, 1.0), row(8, 0.25)], [checkpoint(4, take=1)]) is None
+    unanswered = replace(row(4, 0.0), n=0)
+    assert best_checkpoint([unanswered], [checkpoint(4)]) is None

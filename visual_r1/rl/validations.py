@@ -1,0 +1,135 @@
+"""What validation found: `validation.jsonl` has a row for each checkpoint that was validated.
+
+Greedy answers to the same problems of the `validation` split each time, with the image and with the
+image blanked; the row of step 0 is of the base model, before any training. For example:
+
+{"step": 20, "n": 64, "correct": 47, "accuracy": 0.734, "accuracy_ci95": [0.61, 0.83],
+ "blind_n": 64, "blind_accuracy": 0.016, "blind_accuracy_ci95": [0.003, 0.083],
+ "format_rate": 1.0, "mean_response_tokens": 38.2, "truncated": 0, "gave_up": 0, "failed": 0,
+ "right": "1101…", "sampler_path": "tinker://…/sampler_weights/step-000020",
+ "seconds": 2.9, "created_at": "2026-05-01T10:00:00+00:00"}
+
+Rows stand in the order of their steps, each step once. One that no longer counts (later than the
+step a run went back to, of a checkpoint that was trained anew, damaged) moves to
+`validation.set-aside.jsonl`.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, cast
+
+from visual_r1.ledger import LedgerRow
+from visual_r1.storage import write_text
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationRow:
+    """One checkpoint on the validation problems; shares from 0 to 1, intervals [low, high].
+
+    `step` is the checkpoint's: how many steps it was trained. `right` has a character a problem,
+    in an order that never changes within a run: 1 right, 0 not, - where the request failed. So two
+    rows can be compared as pairs. `blind_accuracy` is None where that control is off; `truncated`
+    and `gave_up` count greedy answers, `failed` requests of both passes.
+    """
+
+    step: int
+    n: int
+    correct: int
+    accuracy: float
+    accuracy_ci95: tuple[float, float]
+    blind_n: int
+    blind_accuracy: float | None
+    blind_accuracy_ci95: tuple[float, float] | None
+    format_rate: float
+    mean_response_tokens: float
+    truncated: int
+    gave_up: int
+    failed: int
+    right: str
+    sampler_path: str
+    seconds: float
+    created_at: str
+
+
+class Validations:
+    """The validation rows of the run in `run_dir`; only one process may write them."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.path = run_dir / "validation.jsonl"
+        self.set_aside_path = run_dir / "validation.set-aside.jsonl"
+
+    def rows(self) -> list[ValidationRow]:
+        """All rows in the order of their steps; a damaged line is left out, and validated anew."""
+        found = [row for row in map(_parsed, _read_lines(self.path)) if row is not None]
+        return sorted({row.step: row for row in found}.values(), key=lambda row: row.step)
+
+    def of(self, step: int, sampler_path: str) -> ValidationRow | None:
+        """The row of the checkpoint with these weights, or None."""
+        matching = (row for row in self.rows() if row.step == step)
+        return next((row for row in matching if row.sampler_path == sampler_path), None)
+
+    def record(self, row: ValidationRow) -> None:
+        """Put a row in its place, flushed to the disk; an older one of its step is set aside.
+
+        Raises `StorageError` when it cannot be written; the rows there were stay.
+        """
+        kept = [known for known in self.rows() if known.step != row.step]
+        self._write(sorted([*kept, row], key=lambda one: one.step))
+
+    def go_back_to(self, step: int) -> None:
+        """Set aside what was found after `step`: the run goes on from that checkpoint."""
+        rows = self.rows()
+        kept = [row for row in rows if row.step <= step]
+        if len(kept) < len(rows):
+            self._write(kept)
+
+    def _write(self, rows: Sequence[ValidationRow]) -> None:
+        lines = [json.dumps(asdict(row)) for row in rows]
+        gone = [line for line in _read_lines(self.path) if line not in lines]
+        if gone:
+            # The side file first: a kill between the two leaves a line in both, never in neither.
+            before = _read_lines(self.set_aside_path)
+            new = [line for line in gone if line not in before]
+            write_text(self.set_aside_path, "".join(line + "\n" for line in [*before, *new]))
+        write_text(self.path, "".join(line + "\n" for line in lines))
+
+
+def best_checkpoint(
+    validated: Iterable[ValidationRow], checkpoints: Iterable[LedgerRow]
+) -> LedgerRow | None:
+    """Of the checkpoints, the one with the highest accuracy on validation; of equals the latest.
+
+    None where none of them was validated. Only a row of the same weights counts.
+    """
+    there = {row.sampler_path: row for row in checkpoints}
+    found = [row for row in validated if row.n and row.sampler_path in there]
+    best = max(found, key=lambda row: (row.accuracy, row.step), default=None)
+    return there[best.sampler_path] if best is not None else None
+
+
+def _read_lines(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def _parsed(line: str) -> ValidationRow | None:
+    try:
+        values: Any = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    if not isinstance(values, dict) or set(cast("dict[str, Any]", values)) != _NAMES:
+        return None
+    found = cast("dict[str, Any]", values)
+    sound = all(isinstance(found[name], int | float) for name in ("step", "n", "accuracy"))
+    if not sound or not isinstance(found["sampler_path"], str):
+        return None
+    intervals = {name: tuple(found[name]) for name in _INTERVALS if isinstance(found[name], list)}
+    return ValidationRow(**found | intervals)
+
+
+_NAMES = {field.name for field in fields(ValidationRow)}
+_INTERVALS = ("accuracy_ci95", "blind_accuracy_ci95")
