@@ -127,8 +127,10 @@ def _parsed(line: str) -> ValidationRow | None:
     sound = all(isinstance(found[name], int | float) for name in ("step", "n", "accuracy"))
     if not sound or not isinstance(found["sampler_path"], str):
         return None
-    intervals = {name: tuple(found[name]) for name in _INTERVALS if isinstance(found[name], list)}
-    return ValidationRow(**found | intervals)
+    for name in _INTERVALS:
+        if isinstance(found[name], list):
+            found[name] = tuple(found[name])
+    return ValidationRow(**found)
 
 
 _NAMES = {field.name for field in fields(ValidationRow)}
