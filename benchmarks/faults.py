@@ -4,7 +4,7 @@
     python benchmarks/faults.py --stall 1 --seeds 3
 
 The engine is the same process for all runs; each is compared with a run that talks to it directly:
-weights, optimizer, metrics without times, rollouts.
+weights, optimizer, metrics without times, rollouts, checkpoints.
 """
 
 import argparse
@@ -14,39 +14,21 @@ import tempfile
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fault_proxy import FaultProxy
+from run_outcome import Outcome, outcome_of
 
 from visual_r1.backend import open_backend
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import prepare
-from visual_r1.engine.fingerprints import tensor_fingerprints
 from visual_r1.engine.launch import RunningEngine, start_engine
 from visual_r1.models import TINY_GEOMETRY
 from visual_r1.progress import Progress, Silent
 from visual_r1.rl.chunk import train_chunk
-from visual_r1.rl.journal import Journal, read_rollouts
 from visual_r1.run_folder import open_run_folder
 
 SILENT = Silent()
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a run left, without times, and how it came about."""
-
-    tensors: dict[str, str]
-    metrics: list[dict[str, Any]]
-    rollouts: list[dict[str, Any]]
-    seconds: float
-
-    def differing(self, other: "Run") -> list[str]:
-        """Names of what is not the same."""
-        names = ("tensors", "metrics", "rollouts")
-        return [name for name in names if getattr(self, name) != getattr(other, name)]
 
 
 def config_of(folder: Path, name: str, steps: int, chunk_steps: int) -> RunConfig:
@@ -79,9 +61,8 @@ def run(
     home: Path,
     url: str,
     progress: Progress = SILENT,
-) -> Run:
+) -> Outcome:
     """Train at `url`, where `engine` is reached, and read what came of it from its `home`."""
-    began = time.monotonic()
     with (
         _environment(TINKER_BASE_URL=url, TINKER_API_KEY=engine.api_key, TINKER_TELEMETRY="0"),
         open_run_folder(config) as run_dir,
@@ -91,20 +72,7 @@ def run(
         row = None
         while row is None or row.step < config.train.steps:
             row = train_chunk(config, backend, dataset, run_dir, row, progress)
-    seconds = time.monotonic() - began
-    return Run(
-        tensors=tensor_fingerprints(home, row.state_path),
-        metrics=[
-            {name: value for name, value in row.items() if not name.startswith("seconds_")}
-            for row in Journal(run_dir).rows()
-        ],
-        rollouts=[
-            row
-            for path in sorted(run_dir.glob("rollouts/*"))
-            for row in read_rollouts(path).to_pylist()
-        ],
-        seconds=seconds,
-    )
+    return outcome_of(run_dir, home)
 
 
 @contextmanager
@@ -135,12 +103,16 @@ def main() -> int:
         folder, home = Path(temporary), Path(temporary) / "engine"
         with start_engine(home, TINY_GEOMETRY, 1, folder / "engine.log") as engine:
             plain = config_of(folder, "plain", chosen.steps, chosen.chunk_steps)
+            began = time.monotonic()
             reference = run(plain, engine, home, engine.url)
-            print(f"without: {len(reference.tensors)} tensors, {reference.seconds:.0f} s")
+            took = time.monotonic() - began
+            print(f"without: {len(reference.tensors)} tensors, {took:.0f} s", flush=True)
             for seed in range(chosen.seeds):
                 config = config_of(folder, f"seed-{seed}", chosen.steps, chosen.chunk_steps)
+                began = time.monotonic()
                 with FaultProxy(engine.url, seed, chosen.share, chosen.stall) as proxy:
                     found = run(config, engine, home, proxy.url)
+                took = time.monotonic() - began
                 differing = found.differing(reference)
                 worst |= bool(differing)
                 faults = ", ".join(f"{name} {n}" for name, n in sorted(proxy.faults.items()))
@@ -148,7 +120,7 @@ def main() -> int:
                 print(
                     f"seed {seed}: {verdict}; "
                     f"{proxy.requests} requests, {proxy.faults.total()} faults ({faults}), "
-                    f"{found.seconds:.0f} s",
+                    f"{took:.0f} s",
                     flush=True,
                 )
     return worst

@@ -1,26 +1,16 @@
 """`python flows/train_flow.py` as a user starts it, small enough for a test."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from kill_runs.programs import ROOT, SMALL_FLOW, clean_environment, flow_command, run_dir
 
-SMALL = {
-    "run.name": "small",
-    "data.train": 64,
-    "data.validation": 8,
-    "data.test": 24,
-    "train.steps": 6,
-    "train.chunk_steps": 2,
-    "train.batch_size": 4,
-    "train.group_size": 4,
-    "evaluation.samples": 2,
-}
+__all__ = ["ROOT", "SMALL", "Folder", "clean_environment", "command", "finish", "start"]
+
+SMALL = SMALL_FLOW
 
 
 @dataclass(frozen=True)
@@ -31,7 +21,7 @@ class Folder:
 
     @property
     def run(self) -> Path:
-        return self.root / "runs" / "small"
+        return run_dir("flow", self.root)
 
     def rows(self, name: str) -> list[dict[str, object]]:
         path = self.run / name
@@ -44,9 +34,7 @@ class Folder:
 
 def command(**changes: object) -> list[str]:
     """The command line; `train_steps=4` becomes `--train.steps 4`."""
-    given = SMALL | {name.replace("__", "."): value for name, value in changes.items()}
-    flags = [part for name, value in given.items() for part in (f"--{name}", str(value))]
-    return [sys.executable, str(ROOT / "flows/train_flow.py"), *flags, "--no-logging.wandb"]
+    return flow_command(SMALL | {name.replace("__", "."): value for name, value in changes.items()})
 
 
 def start(
@@ -79,9 +67,3 @@ def finish(folder: Path, **changes: object) -> tuple[int, str]:
     process = start(folder, **changes)
     output, _ = process.communicate()
     return process.returncode, output
-
-
-def clean_environment() -> dict[str, str]:
-    """This environment without what would point a run at another server."""
-    dropped = ("TINKER_", "PREFECT_", "WANDB_")
-    return {name: value for name, value in os.environ.items() if not name.startswith(dropped)}

@@ -53,7 +53,8 @@ class WarmCommand:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=home,
-                env=clean_environment() | {"PYTHONPATH": str(ROOT)},
+                env=clean_environment()
+                | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'benchmarks'}"},
                 text=True,
             )
 

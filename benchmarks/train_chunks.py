@@ -1,6 +1,6 @@
 """The library's training without Prefect, chunk by chunk; a line on stdout at each event.
 
-Run as `python train_chunks.py FOLDER` by test_kill_and_resume, which kills it.
+`python train_chunks.py FOLDER` is what `kills.py` kills, and tests/e2e in small.
 """
 
 import sys
@@ -16,7 +16,7 @@ from visual_r1.rl.chunk import train_chunk
 from visual_r1.rl.resume import resume_point
 from visual_r1.run_folder import open_run_folder
 
-STEPS, CHUNK_STEPS = 12, 3
+STEPS, CHUNK_STEPS = 8, 2
 
 
 def config(folder: Path) -> RunConfig:
@@ -27,18 +27,18 @@ def config(folder: Path) -> RunConfig:
             "preset": "quickstart",
             "output_dir": folder,
             "run": {"name": "chunks"},
-            "backend": {"threads": 1},
+            "backend": {"threads": 1, "recoveries_per_hour": 100},
             "data": {"train": 8, "validation": 4, "test": 4},
             "train": {
                 "steps": STEPS,
                 "chunk_steps": CHUNK_STEPS,
-                "batch_size": 3,
+                "batch_size": 2,
                 "group_size": 4,
                 "skip_without_contrast": False,
             },
             "prompt": {"template": "scan_think"},
             "second_pass": {"enabled": True, "minus_question_only": True},
-            "sampling": {"max_new_tokens": 40},
+            "sampling": {"max_new_tokens": 32},
             "reward": {"random": 1.0},
         }
     )
