@@ -1,6 +1,6 @@
 """Does each loss, advantage and normalisation raise accuracy on the quickstart task?
 
-    python benchmarks/algorithms.py --output-dir DIR                       # all, seeds 0 and 1
+    python benchmarks/algorithms.py --output-dir DIR                    # all, seeds 0 to 2
     python benchmarks/algorithms.py --output-dir DIR --only ppo cispo --seeds 0
 
 Every variant starts from the same weights and trains on the same problems, 15 steps of the preset
@@ -12,11 +12,16 @@ holds it.
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
+
+from scipy.stats import t
+
+from visual_r1.evaluation.statistics import Pairs, exact_mcnemar, paired_difference_ci
 
 ROOT = Path(__file__).parents[1]
 FIRST_DATA_SEED = 2000
@@ -42,13 +47,17 @@ VARIANTS: dict[str, list[str]] = {
     "sequence mean": ["--algorithm.normalization=sequence"],
     "constant length": ["--algorithm.normalization=constant"],
 }
-HEADER = "| variant | seed | accuracy before | after | difference (95 % CI) | McNemar p |"
+CELLS = ("both", "gained", "lost", "neither")
+HEADER = (
+    "| variant | n | accuracy before | after | difference (95 % CI) | McNemar p "
+    "| each seed | over seeds (95 % CI) |"
+)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--output-dir", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     arguments, flags = parser.parse_known_args()
     found: dict[str, dict[int, dict[str, Any]]] = {}
@@ -83,20 +92,29 @@ def run(output_dir: Path, name: str, seed: int, flags: list[str]) -> dict[str, A
 
 
 def table(found: dict[str, dict[int, dict[str, Any]]]) -> list[str]:
-    """The summaries as the lines of a Markdown table; the mean of each variant in its last row."""
-    rows = [HEADER, "| --- |" + " ---: |" * 5]
+    """A Markdown row a variant: all its problems before and after, paired, and each seed apart."""
+    rows = [HEADER, "| --- |" + " ---: |" * (HEADER.count("|") - 2)]
     for name, summaries in found.items():
-        for seed, summary in summaries.items():
-            low, high = summary["delta_ci95"]
-            rows.append(
-                f"| {name} | {seed} | {summary['baseline']:.1%} | {summary['final']:.1%} "
-                f"| {100 * summary['delta']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}) "
-                f"| {summary['p_value']:.1e} |"
-            )
-        if len(summaries) > 1:
-            mean = fmean(summary["delta"] for summary in summaries.values())
-            rows.append(f"| **{name}** | mean | | | **{100 * mean:+.1f}** | |")
+        pairs = Pairs(
+            **{cell: sum(summary[cell] for summary in summaries.values()) for cell in CELLS}
+        )
+        low, high = paired_difference_ci(pairs)
+        deltas = [100 * summary["delta"] for summary in summaries.values()]
+        rows.append(
+            f"| {name} | {pairs.n} | {pairs.before:.1%} | {pairs.after:.1%} "
+            f"| {100 * pairs.delta:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}) "
+            f"| {exact_mcnemar(pairs.gained, pairs.lost):.0e} "
+            f"| {', '.join(f'{delta:+.1f}' for delta in deltas)} | {_over_seeds(deltas)} |"
+        )
     return rows
+
+
+def _over_seeds(deltas: list[float]) -> str:
+    """The 95 % t interval of their mean: seeds as what was drawn, not problems."""
+    if len(deltas) < 2:
+        return ""
+    half = float(t.ppf(0.975, len(deltas) - 1)) * stdev(deltas) / math.sqrt(len(deltas))
+    return f"{fmean(deltas) - half:+.1f} to {fmean(deltas) + half:+.1f}"
 
 
 if __name__ == "__main__":
