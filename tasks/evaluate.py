@@ -53,8 +53,10 @@ def _evaluate(config: RunConfig, dataset: Dataset, name: str, sampler_path: str 
     folder = config.run_dir / "evaluations" / name
     with open_backend(config) as backend, open_progress() as progress:
         policy = open_policy(config, backend, progress)
-        backend.recoveries.run(
-            lambda: evaluate_policy(
+
+        def once() -> None:
+            backend.connect()
+            evaluate_policy(
                 backend.sampler(sampler_path),
                 policy.prompter,
                 policy.processor,
@@ -65,9 +67,10 @@ def _evaluate(config: RunConfig, dataset: Dataset, name: str, sampler_path: str 
                 progress,
                 dataset_digest=dataset.digest,
                 watch=policy.watch,
-            ),
-            f"the evaluation {name!r}",
-        )
+            )
+
+        backend.recoveries.run(once, f"the evaluation {name!r}")
+        backend.disconnect()
     return {"folder": str(folder), "sampler_path": sampler_path or config.model.name}
 
 

@@ -1,7 +1,10 @@
 """What all tests share."""
 
+import asyncio
 import resource
-from collections.abc import Callable, Generator
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import hypothesis
@@ -31,3 +34,22 @@ def full_disk() -> FullDisk:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     return limited
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_session_goes_on() -> Iterator[None]:
+    """No session of the SDK outlives its module: its heartbeats would fail, and say so."""
+    yield
+    holders = sys.modules.get("tinker.lib.internal_client_holder")
+    loop = holders and holders._internal_client_holder_thread_singleton.loop_if_started()
+    if not loop:
+        return
+
+    async def heartbeats() -> list[str]:
+        tasks = [task.get_coro() for task in asyncio.all_tasks()]
+        return [str(coro) for coro in tasks if "_session_heartbeat" in coro.__qualname__]
+
+    deadline = time.monotonic() + 5  # ended sessions are cleaned up in the background
+    while left := asyncio.run_coroutine_threadsafe(heartbeats(), loop).result(5):
+        assert time.monotonic() < deadline, f"sessions that nobody closed: {left}"
+        time.sleep(0.02)

@@ -4,9 +4,9 @@ Whatever it is, embedded or remote, all calls go through the unmodified `tinker`
 """
 
 import os
+import threading
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager, suppress
-from typing import Literal
+from contextlib import contextmanager
 
 import tinker
 from tinker.lib.internal_client_holder import (  # pyright: ignore[reportMissingTypeStubs]
@@ -14,13 +14,14 @@ from tinker.lib.internal_client_holder import (  # pyright: ignore[reportMissing
 )
 
 from visual_r1.config import RunConfig
-from visual_r1.endpoint import PROBE_SECONDS, Endpoint, Kind, choose_kind, probe, remote_endpoint
+from visual_r1.endpoint import Endpoint, Kind, choose_kind, probe, remote_endpoint
 from visual_r1.engine.fingerprints import tensor_fingerprints
 from visual_r1.engine.launch import RunningEngine, StartingEngine, begin_engine
 from visual_r1.errors import BackendError, ConfigError, EngineError, RequestRefused
 from visual_r1.pauses import forget
 from visual_r1.recovery import Recoveries
 from visual_r1.remote import call, detail_of, wait
+from visual_r1.session_end import Status, begin_to_end, join
 
 CONNECT_SECONDS = 60.0
 SAMPLER_SECONDS = 600.0
@@ -43,6 +44,7 @@ class Backend:
         self._engine: RunningEngine | None = None
         self._service: tinker.ServiceClient | None = None
         self._rest: tinker.RestClient | None = None
+        self._ending: list[threading.Thread] = []
         self.recoveries = Recoveries(
             config.backend.recoveries_per_hour, patient=self.kind != "embedded"
         )
@@ -50,6 +52,8 @@ class Backend:
         if self.kind == "embedded":
             self._home = config.backend.engine_home or config.state_dir / "engine"
             self._threads = config.backend.threads
+            # The engine forgets it, and the end of a session would wait for one that died.
+            os.environ.setdefault("TINKER_TELEMETRY", "0")
         else:
             self._remote = remote_endpoint(config, environ)
             probe(self._remote)
@@ -70,12 +74,12 @@ class Backend:
         return self._service if self._service is not None else self.connect()
 
     def connect(self) -> tinker.ServiceClient:
-        """A client with a session of its own; the one before it is left behind.
+        """A client with a session of its own; the one before it ends.
 
         Raises `ConfigError` when the server does not offer the model, naming those on offer, and
         `EngineError` when the embedded engine does not start.
         """
-        self._service = None
+        self._leave_session("success")
         endpoint = self._endpoint()
         service = tinker.ServiceClient(base_url=endpoint.base_url, api_key=endpoint.api_key)
         self._require_model()
@@ -104,11 +108,12 @@ class Backend:
     def sampler(self, sampler_path: str | None) -> tinker.SamplingClient:
         """A sampler of a checkpoint, or of the base model where `sampler_path` is None.
 
+        It belongs to the session in use, and ends with it.
         Raises `RequestRefused` where the server does not have it, `BackendError` where it fails.
         """
         base_model = self._model if sampler_path is None else None
         what = f"making a sampler of {sampler_path or base_model}"
-        service = self.connect()
+        service = self.service
         try:
             making = call(
                 lambda: service.create_sampling_client(sampler_path, base_model),
@@ -135,14 +140,10 @@ class Backend:
             raise BackendError(f"A {self.kind} server does not show what is in {path}.")
         return tensor_fingerprints(self._home, path)
 
-    def disconnect(self, status: Literal["success", "errored"] = "success") -> None:
+    def disconnect(self, status: Status = "success") -> None:
         """End the session, so that the server can let go of its models; `connect` opens another."""
-        service, self._service = self._service, None
-        forget()
-        if service is not None and (self._engine is None or _alive(self._engine)):
-            # A session that cannot be ended politely runs out by itself.
-            with suppress(TimeoutError, tinker.TinkerError):
-                service.close(status).result(timeout=PROBE_SECONDS)
+        self._leave_session(status)
+        join(self._ending)
 
     def close(self) -> None:
         """End the session, and the embedded engine with it."""
@@ -152,6 +153,14 @@ class Backend:
         if self._launch is not None:
             self._launch.cancel()
         self._engine = self._launch = self._rest = None
+
+    def _leave_session(self, status: Status) -> None:
+        service, self._service = self._service, None
+        forget()
+        self._ending = [thread for thread in self._ending if thread.is_alive()]
+        if service is not None:
+            serves = self._engine is None or _alive(self._engine)
+            self._ending.append(begin_to_end(service, status, tell=serves))
 
     def _endpoint(self) -> Endpoint:
         if self._remote is not None:

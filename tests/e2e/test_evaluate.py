@@ -169,4 +169,5 @@ def test_an_engine_that_dies_ends_the_evaluation_in_a_sentence(
         engine.process.kill()
         with pytest.raises(EngineError, match="the engine died"):
             Setup(setup.config, sampler, watch).evaluate(problems, tmp_path / "killed")
+    service.holder.close()
     assert not (tmp_path / "killed").exists()

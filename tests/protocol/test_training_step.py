@@ -301,6 +301,7 @@ def test_a_server_that_died_ends_the_step(tmp_path: Path) -> None:
         engine.process.kill()
         with pytest.raises(EngineError):
             train_step(training, replace(policy(config()), watch=watch), PROBLEMS, 0)
+    client.holder.close()
 
 
 class Flaky:
