@@ -15,6 +15,7 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from fault_proxy import FaultProxy
 from run_outcome import Outcome, outcome_of
@@ -31,8 +32,30 @@ from visual_r1.run_folder import open_run_folder
 SILENT = Silent()
 
 
-def config_of(folder: Path, name: str, steps: int, chunk_steps: int) -> RunConfig:
-    """Small steps with second passes; a coin flip in the reward, so that every step updates."""
+KINDS: dict[str, dict[str, Any]] = {
+    # A coin flip in the reward, so that every step updates.
+    "second-pass": {
+        "train": {"batch_size": 2, "group_size": 2, "skip_without_contrast": False},
+        "prompt": {"template": "scan_think"},
+        "second_pass": {"enabled": True},
+        "sampling": {"max_new_tokens": 32},
+        "reward": {"random": 1.0},
+    },
+    # Further draws until enough groups have contrast, and the base model's log-probabilities.
+    "dynamic-kl": {
+        "train": {"batch_size": 2, "group_size": 4},
+        "algorithm": {"dynamic_rounds": 2, "kl_coefficient": 0.05},
+        "sampling": {"max_new_tokens": 64},
+    },
+}
+"""What a run may ask of a server, in small."""
+
+
+def config_of(
+    folder: Path, name: str, steps: int, chunk_steps: int, kind: str = "second-pass"
+) -> RunConfig:
+    """A run of small steps with what `kind`, one of `KINDS`, asks for."""
+    chosen = KINDS[kind]
     return RunConfig.model_validate(
         {
             "preset": "quickstart",
@@ -40,17 +63,8 @@ def config_of(folder: Path, name: str, steps: int, chunk_steps: int) -> RunConfi
             "run": {"name": name},
             "backend": {"server": "remote", "recoveries_per_hour": 1000},
             "data": {"train": 8, "validation": 4, "test": 4},
-            "train": {
-                "steps": steps,
-                "chunk_steps": chunk_steps,
-                "batch_size": 2,
-                "group_size": 2,
-                "skip_without_contrast": False,
-            },
-            "prompt": {"template": "scan_think"},
-            "second_pass": {"enabled": True},
-            "sampling": {"max_new_tokens": 32},
-            "reward": {"random": 1.0},
+            **chosen,
+            "train": {"steps": steps, "chunk_steps": chunk_steps, **chosen["train"]},
         }
     )
 
@@ -92,38 +106,50 @@ def _environment(**values: str) -> Generator[None]:
 def main() -> int:
     """Measure and print; 1 where a run ended otherwise."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--share", type=float, default=0.2)
     parser.add_argument("--stall", type=float, default=30.0, help="seconds")
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--chunk-steps", type=int, default=2)
     chosen = parser.parse_args()
-    worst = 0
+    print("| run | seed | ends | requests | faults | seconds |")
+    print("| --- | ---: | --- | ---: | --- | ---: |", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         folder, home = Path(temporary), Path(temporary) / "engine"
         with start_engine(home, TINY_GEOMETRY, 1, folder / "engine.log") as engine:
-            plain = config_of(folder, "plain", chosen.steps, chosen.chunk_steps)
-            began = time.monotonic()
-            reference = run(plain, engine, home, engine.url)
-            took = time.monotonic() - began
-            print(f"without: {len(reference.tensors)} tensors, {took:.0f} s", flush=True)
-            for seed in range(chosen.seeds):
-                config = config_of(folder, f"seed-{seed}", chosen.steps, chosen.chunk_steps)
-                began = time.monotonic()
-                with FaultProxy(engine.url, seed, chosen.share, chosen.stall) as proxy:
-                    found = run(config, engine, home, proxy.url)
-                took = time.monotonic() - began
-                differing = found.differing(reference)
-                worst |= bool(differing)
-                faults = ", ".join(f"{name} {n}" for name, n in sorted(proxy.faults.items()))
-                verdict = f"differs in {', '.join(differing)}" if differing else "the same"
-                print(
-                    f"seed {seed}: {verdict}; "
-                    f"{proxy.requests} requests, {proxy.faults.total()} faults ({faults}), "
-                    f"{took:.0f} s",
-                    flush=True,
-                )
-    return worst
+            same = [measure(kind, chosen, folder, engine, home) for kind in chosen.kinds]
+    return 0 if all(same) else 1
+
+
+def measure(
+    kind: str, chosen: argparse.Namespace, folder: Path, engine: RunningEngine, home: Path
+) -> bool:
+    """A run without faults, then one a seed; prints a line each. Whether all ended the same."""
+
+    def config(name: str) -> RunConfig:
+        return config_of(folder, f"{kind}-{name}", chosen.steps, chosen.chunk_steps, kind)
+
+    began = time.monotonic()
+    reference = run(config("plain"), engine, home, engine.url)
+    _say(kind, "", f"{len(reference.tensors)} tensors", "", "none", time.monotonic() - began)
+    worst: set[str] = set()
+    for seed in range(chosen.seeds):
+        began = time.monotonic()
+        with FaultProxy(engine.url, seed, chosen.share, chosen.stall) as proxy:
+            found = run(config(f"seed-{seed}"), engine, home, proxy.url)
+        differing = found.differing(reference)
+        worst |= set(differing)
+        verdict = f"differs in {', '.join(differing)}" if differing else "the same"
+        each = ", ".join(f"{name} {n}" for name, n in sorted(proxy.faults.items()))
+        faults = f"{proxy.faults.total()} ({each})"
+        _say(kind, seed, verdict, proxy.requests, faults, time.monotonic() - began)
+    return not worst
+
+
+def _say(*cells: object) -> None:
+    shown = [f"{cell:.0f}" if isinstance(cell, float) else str(cell) for cell in cells]
+    print(f"| {' | '.join(shown)} |", flush=True)
 
 
 if __name__ == "__main__":
