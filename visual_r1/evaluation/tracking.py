@@ -1,7 +1,8 @@
 """A run on W&B: each step's metrics, and each evaluation's rates and predictions with pictures.
 
 Everything comes from the run folder's files, so tracking can be late, repeated or broken without
-harm to the run. Online, what is new is added to one W&B run that a resumed run continues. Offline
+harm to the run. Online, what is new is added to one W&B run that a resumed run continues; what W&B
+has of it already, since a kill came before that was noted here, is not told again. Offline
 copies cannot be continued (a later one with the same id replaces an earlier one when both are
 synced), so the offline copy is always the whole run, written anew, in one folder that
 `wandb sync` uploads.
@@ -118,6 +119,9 @@ def _add_online(
     # Before W&B hears of it: a run that is killed here goes on under the same id.
     _write_state(config.run_dir, state)
     with open_run(config.run_dir, "online", **_identity(config, state)) as run:
+        newest = run.summary.get("train/step", -1)  # W&B hands it over when a run is continued
+        fresh_rows = [row for row in fresh_rows if row["step"] > newest]
+        fresh_names = [name for name in fresh_names if f"{name}/n" not in run.summary]
         _tell(run, config.run_dir, fresh_rows, fresh_names, tables=True)
     _write_state(config.run_dir, _told(state, rows, names))
 
@@ -176,16 +180,15 @@ def _tell_evaluation(run: Any, run_dir: Path, name: str, step: int, *, tables: b
     report = read_report(folder)
     found = {key: getattr(report, key) for key in _RATES}
     rates = {key: value for key, value in found.items() if value is not None}
-    run.summary.update({f"{name}/{key}": value for key, value in rates.items()})
     told: dict[str, Any] = {"step": step}
     if name in (BASELINE, FINAL):  # two points of one curve
         told.update({f"evaluation/{key}": value for key, value in rates.items()})
-    if not tables:
-        run.log(told)
-        return
     with tempfile.TemporaryDirectory() as pictures:
-        told[f"{name}/predictions"] = _table(folder, Path(pictures))
+        if tables:
+            told[f"{name}/predictions"] = _table(folder, Path(pictures))
         run.log(told)
+    # Last: where it is there, the rest has been told.
+    run.summary.update({f"{name}/{key}": value for key, value in rates.items()})
 
 
 def _table(folder: Path, pictures: Path) -> Any:

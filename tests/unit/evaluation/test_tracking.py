@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,56 @@ def test_off_means_off(config: RunConfig, monkeypatch: pytest.MonkeyPatch, how: 
     write_metrics(config.run_dir, steps=3)
     track_run(config)
     assert not (config.run_dir / "wandb").exists()
+
+
+class FakeServer:
+    """What a W&B server keeps of its runs, and hands over to whoever continues one."""
+
+    def __init__(self) -> None:
+        self.history: dict[str, list[dict[str, Any]]] = {}
+        self.summaries: dict[str, dict[str, Any]] = {}
+        self.killed_at_the_end = False
+
+    @contextmanager
+    def open_run(self, _folder: Path, _mode: str, *, ident: str, **_: Any) -> Iterator[Any]:
+        self.ident = ident
+        self.summary = self.summaries.setdefault(ident, {})
+        yield self
+        if self.killed_at_the_end:
+            raise KeyboardInterrupt
+
+    def define_metric(self, *_: Any, **__: Any) -> None: ...
+
+    def log(self, row: dict[str, Any]) -> None:
+        self.history.setdefault(self.ident, []).append(row)
+        self.summary.update(row)
+
+    def steps(self) -> list[int]:
+        return [row["step"] for row in self.history[self.ident] if "train/accuracy" in row]
+
+
+def test_online_a_kill_before_it_was_noted_repeats_nothing_and_loses_nothing(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+):
+    server = FakeServer()
+    monkeypatch.setattr(tracking, "open_run", server.open_run)
+    monkeypatch.setenv("WANDB_API_KEY", "k")
+    evaluate(config, "baseline", 0.5)
+    write_metrics(config.run_dir, steps=3)
+    server.killed_at_the_end = True
+    with pytest.raises(KeyboardInterrupt):
+        track_steps(config)
+    server.killed_at_the_end = False
+    write_metrics(config.run_dir, steps=6)
+    track_steps(config)
+    assert server.steps() == list(range(6))
+    assert sum("baseline/predictions" in row for row in server.history[server.ident]) == 1
+
+    first = server.ident
+    write_metrics(config.run_dir, steps=2)  # as `train.resume_from_step` leaves it
+    track_steps(config)
+    assert server.ident != first  # W&B takes no smaller steps
+    assert server.steps() == [0, 1]
 
 
 SERVER_DOWN = """
