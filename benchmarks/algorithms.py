@@ -11,23 +11,19 @@ holds it.
 """
 
 import argparse
-import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from scipy.stats import t
+from whole_runs import whole_run
 
 from visual_r1.evaluation.statistics import Pairs, exact_mcnemar, paired_difference_ci
 
-ROOT = Path(__file__).parents[1]
 FIRST_DATA_SEED = 2000
 COMMON = [
     "--train.steps=15",
-    "--no-logging.wandb",
     "--no-evaluation.blind",
     "--evaluation.samples=1",
     "--evaluation.problems=256",
@@ -71,24 +67,8 @@ def main() -> None:
 def run(output_dir: Path, name: str, seed: int, flags: list[str]) -> dict[str, Any]:
     """One run to its end; its summary."""
     run_name = f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
-    summary = output_dir / "runs" / run_name / "summary.json"
-    if not summary.exists():
-        subprocess.run(
-            [
-                sys.executable,
-                str(ROOT / "flows/train_flow.py"),
-                f"--output-dir={output_dir}",
-                f"--run.name={run_name}",
-                f"--train.seed={seed}",
-                f"--data.seed={FIRST_DATA_SEED + seed}",
-                f"--evaluation.seed={seed}",
-                *COMMON,
-                *VARIANTS[name],
-                *flags,
-            ],
-            check=True,
-        )
-    return json.loads(summary.read_text())
+    chosen = [*COMMON, *VARIANTS[name], *flags]
+    return whole_run(output_dir, run_name, seed, FIRST_DATA_SEED + seed, chosen)
 
 
 def table(found: dict[str, dict[int, dict[str, Any]]]) -> list[str]:

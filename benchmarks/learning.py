@@ -9,13 +9,11 @@ docs/learning.md holds it.
 """
 
 import argparse
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+from whole_runs import points, whole_run
+
 FIRST_DATA_SEED = 1000
 CONTROL = {"random": 1, "accuracy": 0, "format": 0, "visual_grounding": 0}
 HEADER = (
@@ -39,33 +37,17 @@ def run(output_dir: Path, seed: int, control: bool, flags: list[str]) -> dict[st
     """One run to its end; its summary."""
     name = f"{'control' if control else 'learning'}-{seed}"
     reward = [f"--reward.{key}={value}" for key, value in CONTROL.items()] if control else []
-    subprocess.run(
-        [
-            sys.executable,
-            str(ROOT / "flows/train_flow.py"),
-            f"--output-dir={output_dir}",
-            f"--run.name={name}",
-            f"--train.seed={seed}",
-            f"--data.seed={FIRST_DATA_SEED + seed}",
-            f"--evaluation.seed={seed}",
-            "--no-logging.wandb",
-            *reward,
-            *flags,
-        ],
-        check=True,
-    )
-    return json.loads((output_dir / "runs" / name / "summary.json").read_text())
+    return whole_run(output_dir, name, seed, FIRST_DATA_SEED + seed, [*reward, *flags])
 
 
 def table(summaries: dict[int, dict[str, Any]]) -> list[str]:
     """The summaries as the lines of a Markdown table, with the mean difference below."""
     rows = [HEADER, "| --- |" + " ---: |" * 7]
     for seed, summary in summaries.items():
-        low, high = summary["delta_ci95"]
         passes, blind = summary["pass_at_k"], summary["blind"]
         rows.append(
             f"| {seed} | {summary['baseline']:.1%} | {summary['final']:.1%} "
-            f"| {100 * summary['delta']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}) "
+            f"| {points(summary)} "
             f"| {summary['p_value']:.1e} | {passes['baseline']:.1%} → {passes['final']:.1%} "
             f"| {blind['baseline']:.1%} → {blind['final']:.1%} "
             f"| {summary['wall_seconds'] / 60:.1f} min |"

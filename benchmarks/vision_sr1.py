@@ -12,7 +12,8 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+
+from whole_runs import points
 
 from visual_r1.backend import open_backend
 from visual_r1.config import RunConfig
@@ -97,9 +98,9 @@ def held_out(folders: dict[int, Path]) -> list[str]:
         )
         both = [report["second_pass"]["outcomes"]["both"] for report in (before, after)]
         lines.append(
-            f"| {seed} | {arrow(summary['baseline'], summary['final'])} | {difference(summary)} | "
+            f"| {seed} | {arrow(summary['baseline'], summary['final'])} | {points(summary)} | "
             f"{arrow(summary['scan_only']['baseline'], summary['scan_only']['final'])} | "
-            f"{difference(summary['scan_only'])} | {arrow(*both)} | "
+            f"{points(summary['scan_only'])} | {arrow(*both)} | "
             f"{arrow(before['blind_accuracy'], after['blind_accuracy'])} | "
             f"{arrow(before['question_only_accuracy'], after['question_only_accuracy'])} |"
         )
@@ -112,8 +113,8 @@ def training(curves: dict[int, list[Shares]]) -> list[str]:
         "| seed | " + " | ".join(name.replace("_", " ") for name in OUTCOMES) + " |",
         "| --- |" + " ---: |" * len(OUTCOMES),
     ]
-    for seed, points in curves.items():
-        first, last = mean_shares(points[:10]), mean_shares(points[-10:])
+    for seed, shares in curves.items():
+        first, last = mean_shares(shares[:10]), mean_shares(shares[-10:])
         cells = " | ".join(arrow(first[name], last[name]) for name in OUTCOMES)
         lines.append(f"| {seed} | {cells} |")
     return lines
@@ -121,11 +122,6 @@ def training(curves: dict[int, list[Shares]]) -> list[str]:
 
 def arrow(before: float, after: float) -> str:
     return f"{before:.1%} → {after:.1%}"
-
-
-def difference(found: dict[str, Any]) -> str:
-    low, high = found["delta_ci95"]
-    return f"{100 * found['delta']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
 def svg(curves: list[list[Shares]]) -> str:
