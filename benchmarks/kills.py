@@ -1,6 +1,6 @@
 """Random kills: training, engine or both, at random moments; does each run end the same?
 
-    python benchmarks/kills.py                        # 95 through the chunk function, 5 the flow
+    python benchmarks/kills.py                        # 95 through the chunk function, 9 the flow
     python benchmarks/kills.py --kills 10 --flow-kills 0 --seed 3
 
 Each run is killed several times, started again where the training was killed, and then let go to
@@ -17,15 +17,16 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from kill_runs.life import Life, Victim
-from kill_runs.moments import Pace, draw_by_event, draw_by_phase, pace_of
+from kill_runs.moments import Aim, Pace, draw_by_event, pace_of, spread_over_phases
 from kill_runs.programs import Way, run_dir
 from run_outcome import Outcome, outcome_of
 
+FLOW_KILLS_A_RUN = 3
 VICTIMS: tuple[Victim, ...] = ("training", "engine", "both")
 
 
@@ -42,23 +43,28 @@ def outcome(way: Way, folder: Path) -> Outcome:
     return outcome_of(run_dir(way, folder), folder / ".visual-r1/engine")
 
 
+def aims(way: Way, number: int, seed: int, pace: Pace, rng: random.Random) -> Iterator[Aim]:
+    """When to kill run `number`."""
+    if way == "flow":
+        yield from spread_over_phases(seed, number, FLOW_KILLS_A_RUN, pace)
+        return
+    while True:
+        yield draw_by_event(rng, pace)
+
+
 def killed_run(
     way: Way, number: int, seed: int, most: int, reference: Outcome, pace: Pace, log: TextIO
 ) -> list[dict[str, Any]]:
     """One run with up to `most` kills; a row a kill, which says what differs in the end."""
     rng = random.Random(f"{seed}-{way}-{number}")
-    order = list(pace.phases)
-    reached = order[0]
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         life = Life(way, folder)
-        while len(rows) < most:
-            aim = draw_by_event(rng, pace) if way == "chunks" else draw_by_phase(rng, pace, reached)
-            if not life.reach(aim):
+        for aim in aims(way, number, seed, pace, rng):
+            if len(rows) == most or not life.reach(aim):
                 break
             phase = life.phase
-            reached = max(reached, phase, key=order.index)
             victim = life.kill(rng.choice(VICTIMS))
             rows.append({"way": way, "run": number, "phase": phase, "victim": victim})
             if victim != "engine":
@@ -109,15 +115,15 @@ def main() -> int:
     """Measure, print the table; 1 where a run ended otherwise."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--kills", type=int, default=95, help="through the chunk function")
-    parser.add_argument("--flow-kills", type=int, default=5, help="through the flow command")
-    parser.add_argument("--a-run", type=int, default=6, help="kills a run, at most; of a flow, 3")
+    parser.add_argument("--flow-kills", type=int, default=9, help="through the flow; 9: each phase")
+    parser.add_argument("--a-run", type=int, default=6, help="kills a run, at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("kills.jsonl"), help="a row a kill")
     chosen = parser.parse_args()
     rows: list[dict[str, Any]] = []
     with chosen.out.open("a", encoding="utf-8") as log:
         if chosen.flow_kills:
-            rows += measure("flow", chosen.flow_kills, min(chosen.a_run, 3), chosen.seed, log)
+            rows += measure("flow", chosen.flow_kills, chosen.a_run, chosen.seed, log)
         if chosen.kills:
             rows += measure("chunks", chosen.kills, chosen.a_run, chosen.seed, log)
     print(table(rows))

@@ -78,8 +78,14 @@ def draw_by_event(rng: random.Random, pace: Pace) -> Aim:
     return Aim(rng.choice((1, 1, 2)), SAVING, rng.uniform(0, save_seconds))
 
 
-def draw_by_phase(rng: random.Random, pace: Pace, reached: str) -> Aim:
-    """Any phase of the run from `reached` on, all as likely; then uniformly over its time."""
-    names = list(pace.phases)
-    phase = rng.choice(names[names.index(reached) :])
-    return Aim(0 if phase == START else 1, phase, rng.uniform(0, pace.phases[phase]))
+def spread_over_phases(seed: int, run: int, most: int, pace: Pace) -> list[Aim]:
+    """The kills of one run: `most` phases of all, drawn without repeats over several runs, in the
+    order in which they come; the moment is uniform over the time that the phase takes."""
+    order = list(pace.phases)
+    deck = random.Random(f"{seed}-phases").sample(order, len(order))
+    rng = random.Random(f"{seed}-moments-{run}")
+    hand = {deck[(run * most + place) % len(deck)] for place in range(most)}
+    return [
+        Aim(0 if phase == START else 1, phase, rng.uniform(0, pace.phases[phase]))
+        for phase in sorted(hand, key=order.index)
+    ]
