@@ -73,7 +73,7 @@ def show(proof: Proof, console: Console) -> None:
             console.print(f"  {name}: {', '.join(found[:_MOST_NAMES])}{more}", soft_wrap=True)
     console.print(
         "Results depend on the number of engine threads, on torch's version and on the processor: "
-        "was one of them another then?",
+        "was one of them another then, or a file of the run changed since?",
         soft_wrap=True,
     )
 

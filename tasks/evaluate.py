@@ -1,7 +1,5 @@
 """A checkpoint, or the base model, on the test problems."""
 
-from pathlib import Path
-
 from prefect import task
 from prefect.context import TaskRunContext
 
@@ -23,7 +21,11 @@ def evaluate(
     config: RunConfig, dataset: Dataset, name: str, sampler_path: str | None = None
 ) -> Result:
     """The report `evaluations/<name>`; `sampler_path` None is the base model."""
-    return run_verified(_evaluate, _complete, config, dataset, name, sampler_path)
+
+    def complete(result: Result) -> bool:
+        return _complete(config, dataset, name, result["sampler_path"])
+
+    return run_verified(_evaluate, complete, config, dataset, name, sampler_path)
 
 
 def _key(_: TaskRunContext, parameters: Result) -> str:
@@ -33,7 +35,7 @@ def _key(_: TaskRunContext, parameters: Result) -> str:
     return cache_key(
         "evaluate",
         VERSION,
-        run=str(config.run_dir.absolute()),
+        run=config.run_name,  # not its path: a folder that is moved keeps its evaluations
         name=parameters["name"],
         sampler_path=parameters["sampler_path"],
         dataset=dataset.digest,
@@ -71,14 +73,16 @@ def _evaluate(config: RunConfig, dataset: Dataset, name: str, sampler_path: str 
 
         backend.recoveries.run(once, f"the evaluation {name!r}")
         backend.disconnect()
-    return {"folder": str(folder), "sampler_path": sampler_path or config.model.name}
+    return {"name": name, "sampler_path": sampler_path or config.model.name}
 
 
-def _complete(result: Result) -> bool:
-    folder = Path(result["folder"])
+def _complete(config: RunConfig, dataset: Dataset, name: str, sampler_path: str) -> bool:
+    folder = config.run_dir / "evaluations" / name
     try:
         report = read_report(folder)
         predictions = read_predictions(folder, ["id"])
     except DataError:
         return False
-    return report.conditions.sampler_path == result["sampler_path"] and bool(predictions)
+    there = report.conditions
+    same = there.sampler_path == sampler_path and there.dataset_digest == dataset.digest
+    return same and bool(predictions)

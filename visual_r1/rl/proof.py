@@ -64,9 +64,12 @@ def prove(
     for row in (start, end):
         if row is not None and not checkpoint_exists(backend.rest, row.state_path, backend.check):
             raise RunError(
-                f"The checkpoint of step {row.step} ({row.state_path}) has gone, so the steps to "
-                f"{end.step} cannot be replayed; go on with the run and prove its next chunk."
+                f"The checkpoint of step {row.step} ({row.state_path}) has gone or is "
+                f"damaged, so the steps to {end.step} cannot be replayed; go on with the run and "
+                "prove its next chunk."
             )
+    for left in run_dir.glob(".proof-*"):  # by a proof that was killed
+        shutil.rmtree(left, ignore_errors=True)
     scratch = Path(tempfile.mkdtemp(prefix=".proof-", dir=run_dir))
     try:
         again = _replayed(config, backend, dataset, scratch, start, end, progress)
