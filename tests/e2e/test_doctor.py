@@ -11,6 +11,7 @@ SMALL = [
     *("--data.train", "64", "--data.validation", "4", "--data.test", "8"),
     *("--train.batch_size", "4", "--train.steps", "10"),
 ]
+PRICES = ["--prices.prefill", "1", "--prices.sample", "2", "--prices.train", "3"]
 
 
 @pytest.fixture(autouse=True)
@@ -23,13 +24,13 @@ def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_healthy_run_is_measured_by_one_real_step(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    prices = ["--price-prefill", "1", "--price-sample", "2", "--price-train", "3"]
-    status = main(["doctor", "--output-dir", str(tmp_path), *SMALL, *prices])
+    status = main(["doctor", "--output-dir", str(tmp_path), *SMALL, *PRICES])
     said = " ".join(capsys.readouterr().out.split())
     assert status == 0, said
     assert "one real step of 4 problems x 8" in said
     assert "offers visual-r1/tiny-geometry" in said
-    assert re.search(r"in all \d+\.\d\d", said)
+    assert "trained on" in said
+    assert "the embedded engine costs nothing" in said
     assert "time: not known" not in said
     assert not (tmp_path / "runs").exists()
     assert not (tmp_path / "data").exists()
@@ -42,8 +43,10 @@ def test_what_is_wrong_is_found_before_anything_starts(
         *("--output-dir", str(tmp_path), "--preset", "geometry3k"),
         *("--data.source", "procedural", "--model.name", "visual-r1/tiny-geometry"),
     ]
-    assert main(["doctor", *flags, "--backend.server", "remote", *SMALL]) == 2
-    assert "TINKER_API_KEY is not set" in " ".join(capsys.readouterr().out.split())
+    assert main(["doctor", *flags, "--backend.server", "remote", *SMALL, *PRICES]) == 2
+    said = " ".join(capsys.readouterr().out.split())
+    assert "TINKER_API_KEY is not set" in said
+    assert re.search(r"in all at most \d+\.\d\d", said)
     assert main(["doctor", *flags, "--train.stepz", "3"]) == 2
     assert "Did you mean --train.steps?" in capsys.readouterr().err
     assert main(["doctor", *flags, "--prompt.template", "missing", "--no-measure"]) == 2

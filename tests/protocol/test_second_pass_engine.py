@@ -48,6 +48,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Generator[tinker.Servic
 class Unwatched:
     """A backend whose server nobody looks after."""
 
+    kind = "embedded"
+
     def check(self) -> None: ...
 
 
@@ -143,6 +145,9 @@ def test_a_step_pays_what_its_second_passes_earned(service: tinker.ServiceClient
         tokens = sum(len(scored.rollout.tokens) for scored in result.rollouts)
         assert rows[-1]["sampled_tokens"] == tokens  # the second passes' are counted apart
         assert rows[-1]["second_pass_tokens"] > 0
+        assert rows[-1]["tokens_sampled"] == tokens + rows[-1]["second_pass_tokens"]
+        read = rows[-1]["prompt_tokens"] + rows[-1]["second_pass_prompt_tokens"]
+        assert rows[-1]["tokens_prefill"] == read
     assert rows[0] == rows[1]
 
 
@@ -154,6 +159,10 @@ def test_what_the_question_alone_gives_away_is_taken_off(
     for group in sample_groups(sampler, policy, known, 0):
         assert len(group.question_only) == 3
         assert not any(group.question_only)  # nobody guesses it
+        assert policy.reader is not None
+        asked = policy.reader.question_prompt(group.problem).length
+        seconds = sum(one.second.prompt_tokens for one in group.rollouts if one.second)
+        assert group.spent.prefill == group.prompt.length + asked + seconds
 
 
 def test_a_second_pass_that_the_server_refuses_takes_its_sample_out(

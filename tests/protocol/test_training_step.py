@@ -20,7 +20,9 @@ from visual_r1.data.procedural import generate
 from visual_r1.engine.launch import start_engine
 from visual_r1.errors import BackendError, EngineError, RewardError, RunError
 from visual_r1.models.processor import load_processor
+from visual_r1.prices import Prices, Tokens
 from visual_r1.prompts import Prompter
+from visual_r1.rl.phases import PHASES
 from visual_r1.rl.rollouts import Policy, RolloutGroup
 from visual_r1.rl.sampling import sample_groups
 from visual_r1.rl.step import StepResult, train_step
@@ -77,8 +79,26 @@ def tokens_of(result: StepResult) -> list[tuple[int, ...]]:
     return [scored.rollout.tokens for scored in result.rollouts]
 
 
+def answered(result: StepResult) -> int:
+    return sum(len(scored.rollout.tokens) for scored in result.rollouts)
+
+
+def read(settings: RunConfig) -> list[int]:
+    """Tokens of the prompts of `PROBLEMS`, those of their images included."""
+    prompter = policy(settings).prompter
+    return [prompter.model_input(problem).length for problem in PROBLEMS]
+
+
+def learnt(result: StepResult, settings: RunConfig) -> int:
+    """The positions of all datums: prompt and answer, but for the answer's last token."""
+    prompts, rollouts = read(settings), [scored.rollout for scored in result.rollouts]
+    taught = {scored.rollout.group for scored in result.rollouts if scored.advantage}
+    return sum(prompts[one.group] + len(one.tokens) - 1 for one in rollouts if one.group in taught)
+
+
 def test_a_step_updates_and_sampler_and_learner_agree(training: tinker.TrainingClient) -> None:
-    result = train_step(training, policy(config()), PROBLEMS, 0)
+    priced = replace(policy(config()), prices=Prices(1.0, 2.0, 3.0))
+    result = train_step(training, priced, PROBLEMS, 0)
     update = result.metrics.update
     assert update is not None
     assert update.kl_sampler_learner == pytest.approx(0, abs=1e-8)
@@ -86,7 +106,16 @@ def test_a_step_updates_and_sampler_and_learner_agree(training: tinker.TrainingC
     assert update.ratio_min == pytest.approx(1, abs=1e-4)
     assert update.grad_norm is not None
     assert update.grad_norm > 0
+    # Each prompt is read once for its four samples, and trained on with each of them.
+    prompts, trained = sum(read(config())), learnt(result, config())
+    assert result.metrics.tokens == Tokens(prompts, answered(result), trained)
+    cost = (prompts + 2 * answered(result) + 3 * trained) / 1e6
+    row = result.metrics.row()
+    assert row["cost_usd"] == pytest.approx(cost)
+    parts = [row[f"seconds_{phase}"] for phase in PHASES]
+    assert sum(map(float, filter(None, parts))) <= float(row["seconds_sample"] or 0) + 0.01
     after = train_step(training, policy(config()), PROBLEMS, 0)
+    assert after.metrics.cost_usd is None
     assert tokens_of(after) != tokens_of(result)  # the next sampler has the new weights
 
 
@@ -169,6 +198,9 @@ def test_the_losses_agree_at_the_sampling_weights(service: tinker.ServiceClient)
         update = train_step(client, policy(config(loss=loss)), PROBLEMS, 0).metrics.update
         assert update is not None
         assert update.grad_norm is not None
+        assert update.clip_share == (0.0 if loss in ("ppo", "cispo") else None)
+        # The penalty of dro costs a forward pass ahead.
+        assert update.tokens.prefill == (update.tokens.train if loss == "dro" else 0)
         norms[loss] = update.grad_norm
     assert norms == {loss: pytest.approx(norms["ppo"], rel=1e-4) for loss in norms}
 
@@ -214,9 +246,14 @@ def test_minibatches_and_epochs_are_optimizer_steps_off_policy(
     client = service.create_lora_training_client(
         base_model=settings.model.name, rank=4, seed=5
     ).result(60)
-    update = train_step(client, policy(settings), PROBLEMS, 0).metrics.update
+    result = train_step(client, policy(settings), PROBLEMS, 0)
+    update = result.metrics.update
     assert update is not None
     assert update.optimizer_steps == 4
+    assert update.tokens.train == 2 * learnt(result, settings)
+    assert update.clip_share == 0.0
+    assert update.off_policy_clip_share is not None
+    assert 0 < update.off_policy_clip_share < 0.5
     assert update.kl_sampler_learner == pytest.approx(0, abs=1e-8)
     assert update.off_policy_kl is not None
     assert update.off_policy_kl > 1e-6
@@ -237,6 +274,8 @@ def test_the_divergence_from_the_base_model_is_in_the_reward(
     # A new LoRA changes nothing yet: the policy is the base model.
     for one in before.rollouts:
         assert one.rollout.scored.components["kl"] == pytest.approx(0, abs=1e-3)
+    scored_too = 4 * sum(read(settings)) + answered(before)
+    assert before.metrics.tokens.prefill == sum(read(settings)) + scored_too
     after = train_step(client, policy(settings), PROBLEMS, 1, base)
     assert after.metrics.components["kl"] < -0.01
     for one in after.rollouts:

@@ -11,7 +11,8 @@ PACKAGE = ROOT / "visual_r1"
 # Each part of the library and the parts it may import; what is not named here may import nothing.
 BASE = {"addresses", "errors", "hashing", "storage"}
 LOWER = BASE | {"config", "models", "progress"}
-MIDDLE = LOWER | {"data", "prompts", "grading", "rewards", "endpoint", "backend", "pauses"}
+MIDDLE = LOWER | {"data", "prompts", "grading", "rewards", "endpoint", "prices"}
+MIDDLE |= {"backend", "pauses"}
 MAY_IMPORT = {
     "addresses": set[str](),
     "errors": set[str](),
@@ -26,6 +27,7 @@ MAY_IMPORT = {
     "remote": LOWER | {"pauses"},
     "recovery": LOWER,
     "endpoint": BASE | {"config"},
+    "prices": BASE | {"config", "endpoint"},
     "backend": LOWER | {"endpoint", "engine", "remote", "recovery", "pauses"},
     "data": LOWER | {"grading"},
     "prompts": LOWER | {"data"},

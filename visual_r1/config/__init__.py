@@ -9,6 +9,7 @@ from visual_r1.config.learning import (
     TrainSection,
 )
 from visual_r1.config.presets import differing_keys, merged, preset_names, read_preset, read_toml
+from visual_r1.config.prices import PricesSection
 from visual_r1.config.rewarding import PenaltySection, RewardSection, SecondPassSection
 from visual_r1.config.run_config import RunConfig
 from visual_r1.config.running import (
@@ -33,6 +34,7 @@ __all__ = [
     "ModelSection",
     "OptimizerSection",
     "PenaltySection",
+    "PricesSection",
     "PromptSection",
     "RewardSection",
     "RunConfig",

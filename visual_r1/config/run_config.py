@@ -20,6 +20,7 @@ from visual_r1.config.learning import (
     TrainSection,
 )
 from visual_r1.config.presets import merged, read_preset
+from visual_r1.config.prices import PricesSection
 from visual_r1.config.rewarding import PenaltySection, RewardSection, SecondPassSection
 from visual_r1.config.running import (
     BackendSection,
@@ -39,6 +40,7 @@ NOT_IDENTITY: dict[str, set[str] | bool] = {
     "run": True,
     "logging": True,
     "limits": True,
+    "prices": True,
     "data": {"max_rejected_share"},
     "backend": {
         "server",
@@ -83,6 +85,7 @@ class RunConfig(BaseModel):
     evaluation: EvaluationSection = EvaluationSection()
     validation: ValidationSection = ValidationSection()
     logging: LoggingSection = LoggingSection()
+    prices: PricesSection = PricesSection()
 
     @model_validator(mode="before")
     @classmethod

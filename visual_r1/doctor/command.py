@@ -1,11 +1,12 @@
 """`visual-r1 doctor`: the examination of the run that the other flags describe.
 
-    visual-r1 doctor --preset geometry3k --price-prefill 0.2 --price-sample 0.5 --price-train 0.6
+    visual-r1 doctor --preset geometry3k --prices.prefill 0.2 --prices.sample 0.5 --prices.train 0.6
 
 Exit status: 0 where all is well, 1 with a warning, 2 with an error.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -15,11 +16,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from visual_r1.command_line import load_config
+from visual_r1.config import RunConfig
 from visual_r1.doctor.examination import Examination, examine
 from visual_r1.doctor.finding import EXIT_CODES, Finding, Severity, exit_code
-from visual_r1.doctor.workload import Prices, Workload
+from visual_r1.doctor.workload import Workload
+from visual_r1.endpoint import Kind, choose_kind
 from visual_r1.errors import VisualR1Error
 from visual_r1.evaluation.wording import duration
+from visual_r1.prices import Prices, prices_of
 
 _COLOURS: dict[Severity, str] = {
     "ok": "green",
@@ -42,12 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return EXIT_CODES["error"]
     examination = examine(config, measure=chosen.measure)
-    prices = Prices(chosen.price_prefill, chosen.price_sample, chosen.price_train)
-    show(examination, prices, console)
+    show(examination, config, console)
     return exit_code(examination.findings)
 
 
-def show(examination: Examination, prices: Prices, console: Console) -> None:
+def show(examination: Examination, config: RunConfig, console: Console) -> None:
     """The findings, the worst last, then the prediction."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
@@ -63,36 +66,37 @@ def show(examination: Examination, prices: Prices, console: Console) -> None:
         )
     console.print(table)
     if examination.work is not None:
-        console.print(_prediction(examination.work, prices))
+        kind = choose_kind(config, os.environ)
+        console.print(_prediction(examination.work, prices_of(config, kind), kind))
 
 
 def _weight(finding: Finding) -> int:
     return list(_COLOURS).index(finding.severity)
 
 
-def _prediction(work: Workload, prices: Prices) -> Table:
+def _prediction(work: Workload, prices: Prices, kind: Kind) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="what the run will take")
     table.add_column("")
     table.add_column("million tokens", justify="right")
-    table.add_column("cost", justify="right")
+    table.add_column("US dollars", justify="right")
     most = "at most " if work.at_most else ""
-    for name, tokens, price in (
-        ("prompts read", work.prefill, prices.prefill),
-        ("sampled", work.sample, prices.sample),
-        ("trained on", work.train, prices.train),
+    tokens = work.tokens
+    for name, count, price in (
+        ("prompts read", tokens.prefill, prices.prefill),
+        ("sampled", tokens.sample, prices.sample),
+        ("trained on", tokens.train, prices.train),
     ):
-        cost = "" if price is None else f"{most}{tokens * price / 1e6:.2f}"
-        table.add_row(name, f"{most}{tokens / 1e6:.2f}", cost)
-    total = work.cost(prices)
+        cost = "" if price is None else f"{most}{count * price / 1e6:.2f}"
+        table.add_row(name, f"{most}{count / 1e6:.2f}", cost)
+    total = prices.cost(tokens)
     if total is not None:
         table.add_row("in all", "", f"{most}{total:.2f}")
     time = "not known: nothing was timed" if work.hours is None else duration(3600 * work.hours)
-    table.caption = f"time: {time}" + (
-        ""
-        if prices.known
-        else "; give --price-prefill, --price-sample and --price-train (a "
-        "million tokens) for the cost"
-    )
+    table.caption = f"time: {time}"
+    if kind == "embedded":
+        table.caption += "; the embedded engine costs nothing"
+    elif total is None:
+        table.caption += "; set --prices.prefill, --prices.sample and --prices.train for the cost"
     return table
 
 
@@ -100,12 +104,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="visual-r1 doctor", allow_abbrev=False, add_help=False, exit_on_error=True
     )
-    for kind, what in (
-        ("prefill", "tokens of prompts"),
-        ("sample", "sampled tokens"),
-        ("train", "tokens trained on"),
-    ):
-        parser.add_argument(f"--price-{kind}", type=float, help=f"of a million {what}")
     parser.add_argument(
         "--measure",
         action=argparse.BooleanOptionalAction,

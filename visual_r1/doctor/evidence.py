@@ -127,13 +127,9 @@ def _of_run(run_dir: Path) -> Evidence | None:
 
 def _rates(rows: list[dict[str, Any]]) -> tuple[float | None, float | None]:
     """(sampled tokens a second, trained tokens a second), medians over the steps."""
-    sampling = [
-        row["sampled_tokens"] / row["seconds_sample"] for row in rows if row["seconds_sample"]
-    ]
+    sampling = [_sampled(row) / row["seconds_sample"] for row in rows if row["seconds_sample"]]
     training = [
-        row["datums"]
-        * (row["prompt_tokens"] / row["groups"] + row["response_tokens_mean"])
-        / row["seconds_train"]
+        _trained(row) / row["seconds_train"]
         for row in rows
         if row["updated"] and row["seconds_train"] and row["groups"]
     ]
@@ -141,3 +137,17 @@ def _rates(rows: list[dict[str, Any]]) -> tuple[float | None, float | None]:
         median(sampling) if sampling else None,
         median(training) if training else None,
     )
+
+
+def _sampled(row: dict[str, Any]) -> float:
+    """All sampled tokens of a step, also by a row from before they were counted."""
+    known: float | None = row.get("tokens_sampled")
+    return row["sampled_tokens"] + row.get("second_pass_tokens", 0) if known is None else known
+
+
+def _trained(row: dict[str, Any]) -> float:
+    """All tokens of a step that were trained on, likewise."""
+    known: float | None = row.get("tokens_trained")
+    if known is not None:
+        return known
+    return row["datums"] * (row["prompt_tokens"] / row["groups"] + row["response_tokens_mean"])

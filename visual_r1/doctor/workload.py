@@ -1,92 +1,99 @@
 """What a run will ask of the server: tokens, hours, money."""
 
+import math
 from dataclasses import dataclass
 
 from visual_r1.config import RunConfig
 from visual_r1.doctor.contrast import share_without_contrast
 from visual_r1.doctor.evidence import Evidence
 from visual_r1.doctor.prompts import PromptSizes
-
-
-@dataclass(frozen=True, slots=True)
-class Prices:
-    """In any currency, for a million tokens; None where not given."""
-
-    prefill: float | None = None
-    sample: float | None = None
-    train: float | None = None
-
-    @property
-    def known(self) -> bool:
-        """Whether a cost can be told."""
-        return None not in (self.prefill, self.sample, self.train)
+from visual_r1.prices import Tokens, total
+from visual_r1.rl.losses import loss_of
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Tokens of the whole run, its two evaluations included, as they are billed.
+    """What the whole run asks for, its two evaluations included.
 
-    `prefill` counts each prompt once a request, `train` prompt and answer of every datum. With
-    `at_most`, nothing was measured and each answer is taken to be as long as it may be.
+    With `at_most`, nothing was measured and each answer is taken to be as long as it may be.
     """
 
-    prefill: float
-    sample: float
-    train: float
+    tokens: Tokens
     at_most: bool
     step_seconds: float | None
     hours: float | None
-
-    def cost(self, prices: Prices) -> float | None:
-        """What that comes to; None without all three prices."""
-        if prices.prefill is None or prices.sample is None or prices.train is None:
-            return None
-        paid = (
-            self.prefill * prices.prefill + self.sample * prices.sample + self.train * prices.train
-        )
-        return paid / 1e6
 
 
 def workload(
     config: RunConfig, prompts: PromptSizes, evidence: Evidence | None, test_rows: int
 ) -> Workload:
     """Predict the run from its prompts and from what was measured before."""
-    train, evaluation = config.train, config.evaluation
-    longest = config.sampling.max_new_tokens
     measured = evidence.response_tokens if evidence else None
-    answer = measured if measured is not None else float(longest)
+    answer = measured if measured is not None else float(config.sampling.max_new_tokens)
+    size = config.train.group_size
+    share = share_without_contrast(evidence.counts, size) if evidence else None
 
-    samples = train.batch_size * train.group_size
-    prefill = train.batch_size * prompts.mean
-    sampled = samples * answer
-    if config.second_pass.enabled:
-        # Each scan is a prompt of its own, without the image; at most as long as a response.
-        prefill += samples * (prompts.mean - prompts.image_mean + answer)
-        sampled += samples * answer
-    share = share_without_contrast(evidence.counts, train.group_size) if evidence else None
-    kept = 1 - share if share is not None and train.skip_without_contrast else 1.0
-    trained = kept * samples * (prompts.mean + answer)
-    seconds = _seconds(evidence, sampled, trained)
-
-    problems = min(evaluation.problems or test_rows, test_rows)
-    calls = 2 + evaluation.blind  # greedy, pass@k, blind
-    evaluated_prefill = 2 * problems * calls * prompts.mean
-    evaluated = 2 * problems * (1 + evaluation.samples + evaluation.blind) * answer
+    step = _step(config, prompts, answer, share)
+    evaluations = _evaluation(config, prompts, answer, test_rows, times=2)
+    seconds = _seconds(evidence, step)
     hours = None
     if seconds is not None and evidence is not None and evidence.sample_rate:
-        hours = (train.steps * seconds + evaluated / evidence.sample_rate) / 3600
+        hours = (config.train.steps * seconds + evaluations.sample / evidence.sample_rate) / 3600
     return Workload(
-        prefill=train.steps * prefill + evaluated_prefill,
-        sample=train.steps * sampled + evaluated,
-        train=train.steps * trained,
+        tokens=total([*[step] * config.train.steps, evaluations]),
         at_most=measured is None,
         step_seconds=seconds,
         hours=hours,
     )
 
 
-def _seconds(evidence: Evidence | None, sampled: float, trained: float) -> float | None:
+def _step(config: RunConfig, prompts: PromptSizes, answer: float, share: float | None) -> Tokens:
+    """One step, where `share` of the groups have no contrast (None: not known)."""
+    train, algorithm, second = config.train, config.algorithm, config.second_pass
+    rounds, kept = 1.0, 1.0
+    if train.skip_without_contrast and share is not None:
+        rounds = _rounds(share, algorithm.dynamic_rounds)
+        kept = min(rounds * (1 - share), 1.0)
+    problems = rounds * train.batch_size
+    samples = problems * train.group_size
+    unseen = prompts.mean - prompts.image_mean
+
+    asked = Tokens(prefill=problems * prompts.mean, sample=samples * answer)
+    if second.enabled:
+        # Each scan is a prompt of its own, without the image; at most as long as a response.
+        asked += Tokens(prefill=samples * (unseen + answer), sample=samples * answer)
+    if second.enabled and second.minus_question_only:
+        asked += Tokens(prefill=problems * unseen, sample=samples * answer)
+    if algorithm.kl_coefficient:
+        asked += Tokens(prefill=samples * (prompts.mean + answer))
+    learnt = kept * train.batch_size * train.group_size * (prompts.mean + answer)
+    learnt *= algorithm.epochs
+    ahead = learnt if loss_of(train, algorithm).counts_prompt else 0.0
+    return asked + Tokens(prefill=ahead, train=learnt)
+
+
+def _rounds(share: float, most: int) -> float:
+    """How many draws fill a batch, of which `most` may be further ones."""
+    return 1.0 + most if share >= 1 else min(1.0 + most, math.ceil(1 / (1 - share)))
+
+
+def _evaluation(
+    config: RunConfig, prompts: PromptSizes, answer: float, test_rows: int, times: int
+) -> Tokens:
+    """The passes of an evaluation: greedy, sampled, blind, and those of a second pass."""
+    evaluation = config.evaluation
+    problems = times * min(evaluation.problems or test_rows, test_rows)
+    tokens = Tokens(2 * problems * prompts.mean, problems * (1 + evaluation.samples) * answer)
+    if evaluation.blind:
+        tokens += Tokens(problems * prompts.mean, problems * answer)
+    if config.second_pass.enabled:
+        unseen = prompts.mean - prompts.image_mean
+        tokens += Tokens(problems * (2 * unseen + answer), 2 * problems * answer)
+    return tokens
+
+
+def _seconds(evidence: Evidence | None, step: Tokens) -> float | None:
     if evidence is None or not evidence.sample_rate:
         return None
-    training = trained / evidence.train_rate if evidence.train_rate else 0.0
-    return sampled / evidence.sample_rate + training
+    training = step.train / evidence.train_rate if evidence.train_rate else 0.0
+    return step.sample / evidence.sample_rate + training

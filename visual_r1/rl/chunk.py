@@ -24,6 +24,7 @@ from visual_r1.hashing import stable_seed
 from visual_r1.ledger import Ledger, LedgerRow
 from visual_r1.models.processor import load_processor
 from visual_r1.pauses import reason_to_wait
+from visual_r1.prices import prices_of
 from visual_r1.progress import Progress
 from visual_r1.prompts.prompts import Prompter
 from visual_r1.remote import CONTROL_LIMIT_S, SAVE_LIMIT_S, call, wait
@@ -149,7 +150,7 @@ def open_policy(config: RunConfig, backend: Backend, progress: Progress | None =
 
     processor = load_processor(config.model.name)
     prompter = Prompter(processor, config.prompt.template, config.model.max_pixels)
-    return Policy(prompter, processor, config, watch)
+    return Policy(prompter, processor, config, watch, prices_of(config, backend.kind))
 
 
 def open_training(

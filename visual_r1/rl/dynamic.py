@@ -13,6 +13,7 @@ import tinker
 
 from visual_r1.data.problem import Problem
 from visual_r1.rl.advantages import has_contrast
+from visual_r1.rl.phases import Phases
 from visual_r1.rl.rollouts import Policy, RolloutGroup
 from visual_r1.rl.sampling import sample_groups
 
@@ -20,18 +21,22 @@ Draw = Callable[[int], Sequence[Problem]]
 
 
 def sample_until_full(
-    sampler: tinker.SamplingClient, policy: Policy, draw: Draw, step: int
+    sampler: tinker.SamplingClient,
+    policy: Policy,
+    draw: Draw,
+    step: int,
+    phases: Phases | None = None,
 ) -> list[RolloutGroup]:
     """All groups that were sampled, in order; `draw(round)` gives a round's problems.
 
     Raises what `sample_groups` raises, for a further round too.
     """
     config = policy.config
-    groups = sample_groups(sampler, policy, draw(0), step)
+    groups = sample_groups(sampler, policy, draw(0), step, phases=phases)
     for turn in range(1, config.algorithm.dynamic_rounds + 1):
         if sum(map(has_contrast, groups)) >= config.train.batch_size:
             break
-        groups += sample_groups(sampler, policy, draw(turn), step, first=len(groups))
+        groups += sample_groups(sampler, policy, draw(turn), step, len(groups), phases)
     return groups
 
 

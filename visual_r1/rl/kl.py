@@ -15,6 +15,7 @@ from dataclasses import replace
 import tinker
 
 from visual_r1.errors import BackendError
+from visual_r1.prices import Tokens
 from visual_r1.remote import SAMPLE_LIMIT_S, wait
 from visual_r1.rl.reward_parts import KL
 from visual_r1.rl.rollouts import Policy, Rollout, RolloutGroup
@@ -40,9 +41,16 @@ def with_kl(
                 else rollout
                 for rollout, future in zip(group.rollouts, scored, strict=True)
             ),
+            spent=group.spent + _read(group),
         )
         for group, scored in zip(groups, futures, strict=True)
     ]
+
+
+def _read(group: RolloutGroup) -> Tokens:
+    """What the base model reads: prompt and response of every sample that has a token."""
+    answers = [len(rollout.tokens) for rollout in group.rollouts if rollout.tokens]
+    return Tokens(prefill=len(answers) * group.prompt.length + sum(answers))
 
 
 def _scored(

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean, pstdev
 
+from visual_r1.prices import NO_PRICES, NO_TOKENS, Prices, Tokens, total
+from visual_r1.rl.phases import PHASES, Phase
 from visual_r1.rl.rollouts import Rollout, RolloutGroup
-from visual_r1.rl.second_pass import OUTCOMES, Outcome
+from visual_r1.rl.second_pass_metrics import SecondPasses, second_passes
 
 JsonNumber = float | int | bool | None
 
@@ -35,53 +37,32 @@ class Update:
     off_policy_ratio_max: float | None = None
     off_policy_ratio_min: float | None = None
     off_policy_clip_share: float | None = None
+    tokens: Tokens = NO_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
 class Seconds:
-    """Wall time of a step: sampling and grading, training, and all of it."""
+    """Wall time of a step: all of sampling, training, and the whole.
+
+    `by_phase` and `grading` divide the sampling, see `phases.Phases`.
+    """
 
     sample: float
     train: float
     total: float
-
-
-@dataclass(frozen=True, slots=True)
-class SecondPasses:
-    """The second passes of a step. Shares and accuracies are over the samples that came back.
-
-    `scans_masked` is the share of samples in whose scan something was masked, `scans_with_answer`
-    of those whose scan held an answer, gold or the response's own, masked or not; `leaks` and
-    `scans_missing` are the shares that were wrong without being asked. `outcomes` are the shares of
-    both, image_only, scan_only and neither. `question_only_accuracy` is that of the answers without
-    image and scan, None where there were none.
-    """
-
-    accuracy: float | None
-    scans_missing: float | None
-    scans_masked: float | None
-    scans_with_answer: float | None
-    leaks: float | None
-    gave_up: int
-    outcomes: Mapping[Outcome, float | None]
-    question_only_accuracy: float | None
-    prompt_tokens: int
-    sampled_tokens: int
+    grading: float = 0.0
+    by_phase: Mapping[Phase, float] = field(default_factory=dict[Phase, float])
 
     def row(self) -> dict[str, JsonNumber]:
-        """The part of a row of metrics.jsonl that a run without a second pass does not have."""
-        return {
-            "second_pass_accuracy": self.accuracy,
-            "scans_missing": self.scans_missing,
-            "scans_masked": self.scans_masked,
-            "scans_with_answer": self.scans_with_answer,
-            "leaks": self.leaks,
-            "second_pass_gave_up": self.gave_up,
-            **{f"outcome_{name}": share for name, share in self.outcomes.items()},
-            "question_only_accuracy": self.question_only_accuracy,
-            "second_pass_prompt_tokens": self.prompt_tokens,
-            "second_pass_tokens": self.sampled_tokens,
+        """The part of a row of metrics.jsonl that two runs of a step need not share."""
+        named = {
+            "sample": self.sample,
+            **{phase: self.by_phase.get(phase, 0.0) for phase in PHASES},
+            "grading": self.grading,
+            "train": self.train,
+            "total": self.total,
         }
+        return {f"seconds_{name}": round(seconds, 3) for name, seconds in named.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +81,10 @@ class StepMetrics:
     whole vocabulary, as the learner needs them; the tokens were drawn at `sampling.temperature`. At
     temperature 1 it is an unbiased estimate of the policy's entropy along its answers. At another
     it is the cross-entropy of the draw and the policy, below the entropy where the draw is colder.
+
+    `prompt_tokens` counts the prompt of each group once and `sampled_tokens` the responses that
+    came back; `tokens` are those of all requests of the step, and `cost_usd` what they cost, None
+    where nothing is paid or a price is not known.
     """
 
     step: int
@@ -123,6 +108,8 @@ class StepMetrics:
     learning_rate: float
     prompt_tokens: int
     sampled_tokens: int
+    tokens: Tokens
+    cost_usd: float | None
     seconds: Seconds
     second: SecondPasses | None = None
 
@@ -131,10 +118,9 @@ class StepMetrics:
 
         A component's mean is named `reward_<component>`, its deviation `reward_<component>_std`.
         """
-        update = self.update
         return {
             "step": self.step,
-            "updated": update is not None,
+            "updated": self.update is not None,
             "reward_mean": self.reward_mean,
             "reward_std": self.reward_std,
             **{f"reward_{name}": mean for name, mean in self.components.items()},
@@ -152,24 +138,16 @@ class StepMetrics:
             "response_tokens_max": self.response_tokens_max,
             "truncated_share": self.truncated_share,
             "entropy": self.entropy,
-            "loss": update.loss if update else None,
-            "grad_norm": update.grad_norm if update else None,
-            "kl_sampler_learner": update.kl_sampler_learner if update else None,
-            "ratio_max": update.ratio_max if update else None,
-            "ratio_min": update.ratio_min if update else None,
-            "clip_share": update.clip_share if update else None,
-            "optimizer_steps": update.optimizer_steps if update else 0,
-            "off_policy_kl": update.off_policy_kl if update else None,
-            "off_policy_ratio_max": update.off_policy_ratio_max if update else None,
-            "off_policy_ratio_min": update.off_policy_ratio_min if update else None,
-            "off_policy_clip_share": update.off_policy_clip_share if update else None,
+            **_update_row(self.update),
             "learning_rate": self.learning_rate,
             "prompt_tokens": self.prompt_tokens,
             "sampled_tokens": self.sampled_tokens,
             **(self.second.row() if self.second else {}),
-            "seconds_sample": round(self.seconds.sample, 3),
-            "seconds_train": round(self.seconds.train, 3),
-            "seconds_total": round(self.seconds.total, 3),
+            "tokens_prefill": self.tokens.prefill,
+            "tokens_sampled": self.tokens.sample,
+            "tokens_trained": self.tokens.train,
+            "cost_usd": self.cost_usd,
+            **self.seconds.row(),
         }
 
 
@@ -183,12 +161,14 @@ def summarize(
     with_gradient: int,
     learning_rate: float,
     seconds: Seconds,
+    prices: Prices = NO_PRICES,
 ) -> StepMetrics:
     """The metrics of one step from its groups and what the learner reported."""
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     rewards = [rollout.scored.reward for rollout in rollouts]
     components = _components(rollouts)
     lengths = [len(rollout.tokens) for rollout in rollouts]
+    tokens = total([*(group.spent for group in groups), *([update.tokens] if update else [])])
     asked = sum(len(one.rollouts) + one.failed + len(one.unscored) for one in groups)
     return StepMetrics(
         step=step,
@@ -212,32 +192,23 @@ def summarize(
         learning_rate=learning_rate,
         prompt_tokens=sum(group.prompt.length for group in groups),
         sampled_tokens=sum(lengths),
+        tokens=tokens,
+        cost_usd=prices.cost(tokens),
         seconds=seconds,
-        second=_second_passes(rollouts, groups),
+        second=second_passes(groups),
     )
 
 
-def _second_passes(
-    rollouts: Sequence[Rollout], groups: Sequence[RolloutGroup]
-) -> SecondPasses | None:
-    made = [rollout.second for rollout in rollouts if rollout.second is not None]
-    if not made:
-        return None
-    scans = [second.scan for second in made]
-    outcomes = [rollout.outcome for rollout in rollouts]
-    known = [float(right) for group in groups for right in group.question_only]
-    return SecondPasses(
-        accuracy=_share([second.right for second in made]),
-        scans_missing=_share([scan is None for scan in scans]),
-        scans_masked=_share([scan is not None and scan.masked > 0 for scan in scans]),
-        scans_with_answer=_share([scan is not None and scan.held_answer for scan in scans]),
-        leaks=_share([second.verdict == "leak" for second in made]),
-        gave_up=sum(second.verdict == "gave_up" for second in made),
-        outcomes={name: _share([one == name for one in outcomes]) for name in OUTCOMES},
-        question_only_accuracy=_mean(known),
-        prompt_tokens=sum(second.prompt_tokens for second in made),
-        sampled_tokens=sum(second.tokens for second in made),
-    )
+_LEARNT = (
+    "loss", "grad_norm", "kl_sampler_learner", "ratio_max", "ratio_min", "clip_share",
+    "optimizer_steps", "off_policy_kl", "off_policy_ratio_max", "off_policy_ratio_min",
+    "off_policy_clip_share",
+)  # fmt: skip
+
+
+def _update_row(update: Update | None) -> dict[str, JsonNumber]:
+    found: dict[str, JsonNumber] = {name: getattr(update, name, None) for name in _LEARNT}
+    return found | {"optimizer_steps": update.optimizer_steps if update else 0}
 
 
 def _components(rollouts: Sequence[Rollout]) -> dict[str, list[float]]:
@@ -246,10 +217,6 @@ def _components(rollouts: Sequence[Rollout]) -> dict[str, list[float]]:
     return {
         name: [rollout.scored.components.get(name, 0.0) for rollout in rollouts] for name in names
     }
-
-
-def _share(found: Sequence[bool]) -> float | None:
-    return sum(found) / len(found) if found else None
 
 
 def _mean(values: Sequence[float]) -> float | None:

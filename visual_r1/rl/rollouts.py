@@ -8,6 +8,7 @@ import tinker
 from visual_r1.config import RunConfig
 from visual_r1.data.problem import Problem
 from visual_r1.models.processor import Processor
+from visual_r1.prices import NO_PRICES, NO_TOKENS, Prices, Tokens
 from visual_r1.prompts.prompts import Prompter
 from visual_r1.remote import Watch, nothing_to_watch
 from visual_r1.rewards import Scored
@@ -56,7 +57,8 @@ class RolloutGroup:
     `rollouts`, and `failure` then holds the server's sentence. `question_only` holds whether each
     answer without image and scan was right, where the run asks for them.
     The `unscored` are no part of `rollouts` either: the user's own reward function failed on them,
-    and a reward of 0 would be a reward for making it fail.
+    and a reward of 0 would be a reward for making it fail. `spent` are the tokens of all requests
+    for this group that were answered, those of lost samples included.
     """
 
     problem: Problem
@@ -66,19 +68,22 @@ class RolloutGroup:
     failure: str = ""
     question_only: tuple[bool, ...] = ()
     unscored: tuple[Rollout, ...] = ()
+    spent: Tokens = NO_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What it takes to ask the current weights for answers, and to grade them.
 
-    `reader` is there where the configuration asks for a second pass.
+    `reader` is there where the configuration asks for a second pass; `prices` are unknown unless
+    given.
     """
 
     prompter: Prompter
     processor: Processor
     config: RunConfig
     watch: Watch = nothing_to_watch
+    prices: Prices = NO_PRICES
     reader: ScanReader | None = field(init=False)
 
     def __post_init__(self) -> None:

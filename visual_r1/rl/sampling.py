@@ -1,6 +1,7 @@
 """Sampling of a step: G responses a problem and their second passes, graded as they arrive."""
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,9 +12,11 @@ import tinker
 from visual_r1.data.problem import Problem
 from visual_r1.errors import BackendError, RequestFailed, RequestRefused, RewardError
 from visual_r1.hashing import stable_seed
+from visual_r1.prices import NO_TOKENS, Tokens
 from visual_r1.remote import SAMPLE_LIMIT_S, Arrivals
 from visual_r1.rewards import RewardInput, score
 from visual_r1.rewards.masking import MaskedScan
+from visual_r1.rl.phases import Phases
 from visual_r1.rl.rollouts import Policy, Rollout, RolloutGroup, response_text
 from visual_r1.rl.second_pass import ScanReader, SecondPass, with_bonus
 
@@ -26,10 +29,12 @@ def sample_groups(
     problems: Sequence[Problem],
     step: int,
     first: int = 0,
+    phases: Phases | None = None,
 ) -> list[RolloutGroup]:
     """Sample `train.group_size` responses to each of the step's problems, and their second passes.
 
-    The groups are numbered from `first`, which is not 0 for further draws of the same step.
+    The groups are numbered from `first`, which is not 0 for further draws of the same step;
+    `phases` counts what it took.
     All prompts are requested at once; each is graded when it arrives and its second passes are
     requested then, while other first passes are still sampled. Seeds come from (train.seed, step,
     group, problem, sample), so the result does not depend on arrival. A request that the server
@@ -38,9 +43,14 @@ def sample_groups(
     sample out of the group, counted likewise. Raises `BackendError` or `RequestRefused` when that
     leaves less than `limits.least_sampled`, and `BackendError` on any other failure.
     """
-    under_way = _UnderWay(sampler, policy, dict(enumerate(problems, first)), step)
+    phases = phases or Phases()
+    with phases.during("prompts"):
+        under_way = _UnderWay(sampler, policy, dict(enumerate(problems, first)), step, phases)
+    began = time.monotonic()
     under_way.ask()
-    under_way.take_all()
+    firsts_came = under_way.take_all()
+    phases.add("first_pass", firsts_came - began)
+    phases.add("second_pass", time.monotonic() - firsts_came)
     ordered = [under_way.group(first + index) for index in range(len(problems))]
     _require_scores(ordered, step)
     under_way.require_enough(ordered)
@@ -81,8 +91,10 @@ class _UnderWay:
         policy: Policy,
         problems: Mapping[int, Problem],
         step: int,
+        phases: Phases,
     ) -> None:
         self._sampler, self._policy, self._problems, self._step = sampler, policy, problems, step
+        self._phases = phases
         self._prompts = {
             group: policy.prompter.model_input(problem) for group, problem in problems.items()
         }
@@ -96,6 +108,7 @@ class _UnderWay:
         self._refused: dict[_Key, RequestRefused] = {}
         self._sent: dict[_Key, tuple[tinker.ModelInput, int, tinker.SamplingParams]] = {}
         self._attempts: Counter[_Key] = Counter()
+        self._spent: dict[int, Tokens] = dict.fromkeys(problems, NO_TOKENS)
 
     def ask(self) -> None:
         """Request all first passes, and answers without image and scan where they are wanted."""
@@ -111,23 +124,19 @@ class _UnderWay:
                     ("question_only", group, 0), reader.question_prompt(problem), size, params
                 )
 
-    def take_all(self) -> None:
-        """Wait until nothing is under way."""
+    def take_all(self) -> float:
+        """Wait until nothing is under way; when the last first pass came (`time.monotonic`)."""
+        firsts_came = time.monotonic()
         for key, response in self._arrivals:
             if isinstance(response, RequestRefused):
-                if self._attempts[key] <= self._policy.config.limits.sample_retries:
-                    self._ask(key, *self._sent[key])
-                else:
-                    self._refused[key] = response
-                continue
-            del self._sent[key]
-            match key:
-                case ("first", group, _):
-                    self._take_first(group, response)
-                case ("second", group, sample):
-                    self._take_second(group, sample, response)
-                case ("question_only", group, _):
-                    self._take_question_only(group, response)
+                self._ask_again(key, response)
+            else:
+                self._spend(key, response)
+                with self._phases.while_grading():
+                    self._take(key, response)
+            if key[0] == "first":
+                firsts_came = time.monotonic()
+        return firsts_came
 
     def group(self, index: int) -> RolloutGroup:
         """The group as it ended."""
@@ -151,6 +160,7 @@ class _UnderWay:
             failure=str(failures[0]) if failures else "",
             question_only=question_only,
             unscored=unscored,
+            spent=self._spent[index],
         )
 
     def require_enough(self, groups: Sequence[RolloutGroup]) -> None:
@@ -178,6 +188,26 @@ class _UnderWay:
         self._attempts[key] += 1
         future = self._sampler.sample(prompt, num_samples=samples, sampling_params=params)
         self._arrivals.add(key, future)
+
+    def _ask_again(self, key: _Key, refusal: RequestRefused) -> None:
+        if self._attempts[key] <= self._policy.config.limits.sample_retries:
+            self._ask(key, *self._sent[key])
+        else:
+            self._refused[key] = refusal
+
+    def _spend(self, key: _Key, response: tinker.SampleResponse) -> None:
+        prompt, *_ = self._sent.pop(key)
+        sampled = sum(len(sequence.tokens) for sequence in response.sequences)
+        self._spent[key[1]] += Tokens(prefill=prompt.length, sample=sampled)
+
+    def _take(self, key: _Key, response: tinker.SampleResponse) -> None:
+        match key:
+            case ("first", group, _):
+                self._take_first(group, response)
+            case ("second", group, sample):
+                self._take_second(group, sample, response)
+            case ("question_only", group, _):
+                self._take_question_only(group, response)
 
     def _take_first(self, group: int, response: tinker.SampleResponse) -> None:
         problem, reader = self._problems[group], self._policy.reader

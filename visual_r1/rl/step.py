@@ -18,6 +18,7 @@ from visual_r1.rl.advantages import advantages_of, has_contrast
 from visual_r1.rl.dynamic import Draw, sample_until_full, surplus
 from visual_r1.rl.kl import with_kl
 from visual_r1.rl.metrics import Seconds, StepMetrics, summarize
+from visual_r1.rl.phases import Phases
 from visual_r1.rl.rollouts import Policy, Rollout, RolloutGroup
 from visual_r1.rl.schedule import learning_rate
 from visual_r1.rl.update import Example, send_update
@@ -55,14 +56,16 @@ def train_step(
     `BackendError` when the server fails, `RunError` when loss or gradient are not finite; the
     weights on the server are then not to be used any further.
     """
-    began = time.monotonic()
-    saving = training.save_weights_and_get_sampling_client()
-    sampler = wait(saving, f"the sampler of step {step}", SAVE_LIMIT_S, policy.watch)
+    began, phases = time.monotonic(), Phases()
+    with phases.during("sampler"):
+        saving = training.save_weights_and_get_sampling_client()
+        sampler = wait(saving, f"the sampler of step {step}", SAVE_LIMIT_S, policy.watch)
     groups = sample_until_full(
-        sampler, policy, lambda turn: draw(turn) if turn and draw else problems, step
+        sampler, policy, lambda turn: draw(turn) if turn and draw else problems, step, phases
     )
     if base is not None:
-        groups = with_kl(base, groups, policy, step)
+        with phases.during("kl"):
+            groups = with_kl(base, groups, policy, step)
     sampled = time.monotonic()
 
     advantages = advantages_of(groups, policy.config)
@@ -88,7 +91,10 @@ def train_step(
         datums=len(examples),
         with_gradient=sum(example.advantage != 0 for example in examples),
         learning_rate=learning_rate(policy.config, step),
-        seconds=Seconds(sampled - began, ended - sampled, ended - began),
+        seconds=Seconds(
+            sampled - began, ended - sampled, ended - began, phases.grading, phases.seconds
+        ),
+        prices=policy.prices,
     )
     return StepResult(
         metrics,

@@ -17,6 +17,7 @@ import tinker
 from visual_r1.config import RunConfig
 from visual_r1.errors import BackendError, RunError
 from visual_r1.hashing import stable_seed
+from visual_r1.prices import Tokens, total
 from visual_r1.remote import TRAIN_LIMIT_S, wait
 from visual_r1.rl.agreement import Agreement, agreement, clip_share
 from visual_r1.rl.datums import Floats, answer_part, datum, with_prompt_logprobs
@@ -46,6 +47,7 @@ class _Sent:
     loss: Loss
     backward: "tinker.APIFuture[tinker.ForwardBackwardOutput]"
     optim: "tinker.APIFuture[tinker.OptimStepResponse]"
+    tokens: Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ def send_update(
         off_policy_ratio_max=max((one.ratio_max for one in later), default=None),
         off_policy_ratio_min=min((one.ratio_min for one in later), default=None),
         off_policy_clip_share=clip_share(later),
+        tokens=total(one.tokens for one in sent),
     )
     _require_sound(update, config, step)
     return update
@@ -135,6 +138,7 @@ def _send(
         datum(example.group, example.rollout, example.advantage * share)
         for example, share in zip(examples, shares, strict=True)
     ]
+    positions = sum(one.model_input.length for one in data)
     if loss.counts_prompt:
         forward = training.forward(data, loss.name, loss.config)
         ahead = wait(forward, f"forward of step {step}", TRAIN_LIMIT_S, policy.watch)
@@ -145,6 +149,7 @@ def _send(
         loss,
         training.forward_backward(data, loss.name, loss.config),
         training.optim_step(adam_params(config, step, lengths)),
+        Tokens(prefill=positions if loss.counts_prompt else 0, train=positions),
     )
 
 

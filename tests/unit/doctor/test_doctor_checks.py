@@ -9,7 +9,8 @@ from visual_r1.doctor import checks
 from visual_r1.doctor.evidence import Evidence
 from visual_r1.doctor.finding import Finding, exit_code
 from visual_r1.doctor.prompts import FirstRows, PromptSizes
-from visual_r1.doctor.workload import Prices, workload
+from visual_r1.doctor.workload import workload
+from visual_r1.prices import Prices, Tokens
 
 PROMPTS = PromptSizes(prompts=64, mean=100.0, longest=300, image_mean=60.0, image_longest=250)
 EVIDENCE = Evidence("a test", ((4, 8),) * 10, 50.0, 0.0, sample_rate=1000.0, train_rate=2000.0)
@@ -84,26 +85,50 @@ def test_tokens_and_cost_of_a_run() -> None:
     mine = config(train={"steps": 10, "batch_size": 32, "group_size": 8})
     work = workload(mine, PROMPTS, EVIDENCE, test_rows=600)
     evaluations = 2 * 600
-    assert work.prefill == 10 * 32 * 100 + evaluations * 3 * 100
-    assert work.sample == 10 * 256 * 50 + evaluations * (1 + 8 + 1) * 50
-    assert work.train == pytest.approx(10 * 256 * 150, rel=0.02)
-    assert work.cost(Prices(1.0, 2.0)) is None
-    paid = work.cost(Prices(1.0, 2.0, 3.0))
-    assert paid == pytest.approx((work.prefill + 2 * work.sample + 3 * work.train) / 1e6)
+    tokens = work.tokens
+    assert tokens.prefill == 10 * 32 * 100 + evaluations * 3 * 100
+    assert tokens.sample == 10 * 256 * 50 + evaluations * (1 + 8 + 1) * 50
+    assert tokens.train == pytest.approx(10 * 256 * 150, rel=0.02)
+    assert Prices(1.0, 2.0).cost(tokens) is None
+    paid = Prices(1.0, 2.0, 3.0).cost(tokens)
+    assert paid == pytest.approx((tokens.prefill + 2 * tokens.sample + 3 * tokens.train) / 1e6)
     blind = workload(mine, PROMPTS, None, test_rows=600)
     assert blind.at_most
     assert blind.hours is None
-    assert blind.sample > work.sample
+    assert blind.tokens.sample > tokens.sample
 
 
 def test_a_second_pass_is_part_of_the_work() -> None:
     once = config(train={"steps": 10})
     twice = config(train={"steps": 10}, second_pass={"enabled": True})
-    extra = (
-        workload(twice, PROMPTS, EVIDENCE, 600).sample
-        - workload(once, PROMPTS, EVIDENCE, 600).sample
-    )
-    assert extra == 10 * 32 * 8 * 50
+    before, after = (workload(mine, PROMPTS, EVIDENCE, 600).tokens for mine in (once, twice))
+    evaluations = 2 * 600
+    # From the scan in each step; in the evaluations from the scan, and from the question alone.
+    assert after.sample - before.sample == 10 * 32 * 8 * 50 + evaluations * 2 * 50
+    scans = 40 + 50
+    read = 10 * 32 * 8 * scans + evaluations * (scans + 40)
+    assert after.prefill - before.prefill == read
+
+
+def test_what_else_an_algorithm_asks_for_is_part_of_the_work() -> None:
+    def step(loss: str = "ppo", counts: tuple[int, int] = (8, 16), **algorithm: object) -> Tokens:
+        mine = config(
+            train={"steps": 1, "batch_size": 10, "group_size": 2, "loss": loss},
+            algorithm=algorithm,
+        )
+        seen = replace(EVIDENCE, counts=(counts,) * 10)
+        return workload(mine, PROMPTS, seen, test_rows=0).tokens
+
+    # Of groups of two, (C(8, 2) + C(8, 2)) / C(16, 2) have no contrast; the others are learnt from.
+    kept = 1 - 56 / 120
+    plain = step()
+    assert plain == Tokens(1000, 20 * 50, pytest.approx(20 * kept * 150))
+    assert step(epochs=3).train == pytest.approx(3 * plain.train)
+    assert step(kl_coefficient=0.1).prefill == plain.prefill + 20 * 150
+    assert step("dro").prefill == plain.prefill + plain.train
+    # Two draws fill the batch, and no more than the batch is learnt from.
+    assert step(dynamic_rounds=4) == Tokens(2000, 2000, 20 * 150)
+    assert step(dynamic_rounds=4, counts=(16, 16)) == Tokens(5000, 5000, 0)
 
 
 def test_rows_that_cannot_be_used_are_named() -> None:

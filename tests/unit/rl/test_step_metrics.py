@@ -1,16 +1,19 @@
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from sampled import group_of, rollout
 
+from visual_r1.prices import NO_PRICES, Prices, Tokens
 from visual_r1.rl.metrics import Seconds, StepMetrics, Update, summarize
+from visual_r1.rl.phases import Phases
 
 SECONDS = Seconds(1.23456, 2.0, 3.5)
 
 
-def summary(*groups: Any, update: Update | None = None) -> StepMetrics:
+def summary(*groups: Any, update: Update | None = None, prices: Prices = NO_PRICES) -> StepMetrics:
     return summarize(
         7,
         groups,
@@ -20,6 +23,7 @@ def summary(*groups: Any, update: Update | None = None) -> StepMetrics:
         with_gradient=0,
         learning_rate=1e-3,
         seconds=SECONDS,
+        prices=prices,
     )
 
 
@@ -91,3 +95,32 @@ def test_only_seconds_may_differ_between_two_runs_of_a_step() -> None:
     one, other = (metrics.row() for metrics in names)
     differing = {name for name in one if one[name] != other[name]}
     assert differing == {"seconds_sample", "seconds_train", "seconds_total"}
+
+
+def test_seconds_are_told_by_phase() -> None:
+    phases = Phases()
+    phases.add("kl", 0.25)
+    phases.add("kl", 0.5)
+    with pytest.raises(KeyError), phases.during("prompts"):
+        raise KeyError
+    assert phases.seconds["prompts"] > 0
+    row = Seconds(1, 2, 3, by_phase=phases.seconds).row()
+    assert set(row) == {
+        f"seconds_{name}"
+        for name in ("sample", "sampler", "prompts", "first_pass", "second_pass", "kl", "grading",
+                     "train", "total")
+    }  # fmt: skip
+    assert (row["seconds_kl"], row["seconds_second_pass"]) == (0.75, 0.0)
+
+
+def test_all_that_was_asked_for_is_paid() -> None:
+    first = replace(group_of(rollout(tokens=[1, 2])), spent=Tokens(100, 40))
+    lost = replace(group_of(failed=4), spent=Tokens(10, 8))
+    update = Update(0, 0, 0, 1, 1, tokens=Tokens(5, 0, 300))
+    metrics = summary(first, lost, update=update, prices=Prices(1.0, 10.0, 100.0))
+    row = metrics.row()
+    tokens = (row["tokens_prefill"], row["tokens_sampled"], row["tokens_trained"])
+    assert tokens == (115, 48, 300)
+    assert row["sampled_tokens"] == 2
+    assert row["cost_usd"] == pytest.approx((115 + 480 + 30_000) / 1e6)
+    assert summary(first, lost, update=update).row()["cost_usd"] is None
