@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
 import httpx
@@ -24,6 +24,7 @@ Kind = Literal["embedded", "hosted", "self-hosted"]
 # The SDK itself keeps trying a dead port for minutes, so the address is probed before it is used.
 PROBE_SECONDS = 5.0
 PROBE_PAUSE_S = 0.3
+_LONGEST_DETAIL = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ def probe(endpoint: Endpoint) -> None:
     if not answer.is_success or not _is_json_object(answer.content):
         raise BackendError(
             f"What answers at {shown} is not a Tinker server in working order (status "
-            f"{answer.status_code}): check TINKER_BASE_URL."
+            f"{answer.status_code}{_said(answer.content)}): check TINKER_BASE_URL."
         )
 
 
@@ -147,6 +148,16 @@ def _first_call(url: str, api_key: str) -> httpx.Response:
                 raise
         left -= 1
         time.sleep(PROBE_PAUSE_S)
+
+
+def _said(content: bytes) -> str:
+    """The server's own words (that it wants another version of the SDK, say), where it has any."""
+    try:
+        body: Any = json.loads(content)
+    except ValueError:
+        return ""
+    detail: Any = cast("dict[str, Any]", body).get("detail") if isinstance(body, dict) else None
+    return f", {detail[:_LONGEST_DETAIL].rstrip('.')!r}" if isinstance(detail, str) else ""
 
 
 def _is_json_object(content: bytes) -> bool:

@@ -6,6 +6,7 @@ VisualR1Error
 ├── ModelError           a model folder, tokenizer or processor is wrong
 ├── BackendError         the Tinker server: unreachable, refused, incompatible
 │   ├── CredentialError  no key where one is needed, or a key of the wrong form
+│   ├── IncompatibleServer  it does not do what training needs, nor will the second time
 │   ├── EngineError      the embedded engine did not start, or died
 │   │   └── EngineRefused  it said why it cannot start, and will say so again
 │   └── RequestRefused   one request is at fault, not the server: too long, unreadable
@@ -41,6 +42,10 @@ class BackendError(VisualR1Error):
 
 class CredentialError(BackendError):
     """A key is needed and missing, or does not have the form that the SDK accepts."""
+
+
+class IncompatibleServer(BackendError):
+    """The server speaks another version of the protocol, or leaves out what training needs."""
 
 
 class EngineError(BackendError):

@@ -20,6 +20,7 @@ from visual_r1.errors import (
     BackendError,
     CredentialError,
     EngineRefused,
+    IncompatibleServer,
     RequestFailed,
     RequestRefused,
 )
@@ -100,7 +101,8 @@ def may_pass(error: Exception) -> bool:
     """
     if isinstance(error, RequestFailed):
         return True
-    return not isinstance(error, (CredentialError, EngineRefused, RequestRefused))
+    lasting = (CredentialError, EngineRefused, IncompatibleServer, RequestRefused)
+    return not isinstance(error, lasting)
 
 
 def _first_sentences(error: Exception) -> str:

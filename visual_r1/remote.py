@@ -203,8 +203,9 @@ def described(error: BaseException, what: str) -> BackendError:
             )
         case tinker.APIResponseValidationError() | AssertionError():
             return BackendError(
-                f"The server's reply to {what} is not what SDK {tinker.__version__} expects "
-                f"({error}); it is probably made for another version of the protocol."
+                f"The server's reply to {what} is not what SDK {tinker.__version__} expects"
+                f"{f' ({error})' if str(error) else ''}; it is probably made for another version "
+                "of the protocol."
             )
         case _:
             return BackendError(

@@ -10,9 +10,10 @@ import httpx
 import pytest
 from fault_proxy import FAULTS, Change, FaultProxy
 from faults import config_of, run
+from tinker.proto.tinker_public_pb2 import SampleResponse
 
 from visual_r1.engine.launch import start_engine
-from visual_r1.errors import BackendError, ConfigError, VisualR1Error
+from visual_r1.errors import BackendError, ConfigError, IncompatibleServer, VisualR1Error
 from visual_r1.models import TINY_GEOMETRY
 from visual_r1.progress import Silent
 
@@ -50,8 +51,44 @@ def refusing(call: str, why: str) -> Change:
     return change
 
 
+def without_logprobs(path: str, answer: httpx.Response) -> httpx.Response:
+    """A server that samples, and does not say how likely it found what it drew."""
+    if "protobuf" not in answer.headers.get("content-type", ""):
+        return answer
+    reply = SampleResponse.FromString(answer.read())
+    for sequence in reply.sequences:
+        sequence.ClearField("logprobs")
+    headers = {"content-type": answer.headers["content-type"]}
+    return httpx.Response(200, content=reply.SerializeToString(), headers=headers)
+
+
+def of_another_version(path: str, answer: httpx.Response) -> httpx.Response:
+    """A server that names what it offers in another form."""
+    del path
+    if b"sampling_session_id" not in answer.read():
+        return answer
+    return httpx.Response(200, json={"sampler": "another form"})
+
+
+def outdated(path: str, answer: httpx.Response) -> httpx.Response:
+    """A server that wants another SDK."""
+    said = {"detail": "sdk_version 0.38.0 is not supported, use 0.24"}
+    return httpx.Response(426, json=said) if path.endswith("/client/config") else answer
+
+
+def failing_images(path: str, answer: httpx.Response) -> httpx.Response:
+    """A server that takes the request and refuses it when it is its turn."""
+    if "protobuf" not in answer.headers.get("content-type", ""):
+        return answer
+    return httpx.Response(200, json={"error": "no vision here", "category": "user"})
+
+
 LACKS: list[tuple[Change, type[VisualR1Error], str]] = [
-    (without_sequence_ids, BackendError, "made for another version of the protocol"),
+    (outdated, BackendError, "status 426, 'sdk_version 0.38.0 is not supported, use 0.24'"),
+    (of_another_version, IncompatibleServer, "made for another version of the protocol"),
+    (without_sequence_ids, IncompatibleServer, "made for another version of the protocol"),
+    (without_logprobs, IncompatibleServer, "returns no log-probabilities of sampled tokens"),
+    (failing_images, ConfigError, "takes no image with the model .* no vision here"),
     (refusing("/asample", "no images"), ConfigError, "takes no image with the model .* no images"),
     (
         refusing("/forward_backward", "no such loss"),
@@ -66,8 +103,6 @@ def test_what_a_server_lacks_is_said_before_the_first_step(tmp_path: Path) -> No
     with start_engine(home, TINY_GEOMETRY, 1, tmp_path / "engine.log") as engine:
         for number, (change, kind, sentence) in enumerate(LACKS):
             config = config_of(tmp_path, f"lacks-{number}", 2, 1)
-            backend = config.backend.model_copy(update={"recoveries_per_hour": 0})
-            config = config.model_copy(update={"backend": backend})
             with (
                 FaultProxy(engine.url, SEED, share=0, change=change) as proxy,
                 pytest.raises(kind, match=sentence),

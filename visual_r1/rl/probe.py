@@ -9,20 +9,33 @@ import tinker
 
 from visual_r1.config import RunConfig
 from visual_r1.data.problem import Problem
-from visual_r1.errors import BackendError, ConfigError, RequestRefused
+from visual_r1.errors import BackendError, ConfigError, IncompatibleServer, RequestRefused
 from visual_r1.hashing import stable_seed
 from visual_r1.remote import CONTROL_LIMIT_S, SAVE_LIMIT_S, wait
 from visual_r1.rl.datums import datum_of
 from visual_r1.rl.losses import loss_of
 from visual_r1.rl.rollouts import Policy
 
+_ANOTHER_PROTOCOL = (AssertionError, tinker.APIResponseValidationError)
+"""What the SDK raises where a reply is not what it relies on."""
+
 
 def require_capable(training: tinker.TrainingClient, policy: Policy, problem: Problem) -> None:
     """Raise in a sentence where the server lacks what SDK and configuration need.
 
-    `ConfigError` where another model or loss would do, `BackendError` where the server does not
-    speak the protocol of this SDK. The weights of `training` stay as they are.
+    `ConfigError` where another model or loss would do, `IncompatibleServer` where the server does
+    not speak the protocol of this SDK: then it is of no use to begin again, as after any other
+    `BackendError`. The weights of `training` stay as they are.
     """
+    try:
+        _try(training, policy, problem)
+    except BackendError as error:
+        if isinstance(error.__cause__, _ANOTHER_PROTOCOL):
+            raise IncompatibleServer(str(error)) from error
+        raise
+
+
+def _try(training: tinker.TrainingClient, policy: Policy, problem: Problem) -> None:
     config = policy.config
     saving = training.save_weights_and_get_sampling_client()
     sampler = wait(saving, "a first sampler", SAVE_LIMIT_S, policy.watch)
@@ -47,13 +60,13 @@ def require_capable(training: tinker.TrainingClient, policy: Policy, problem: Pr
 def _sampled(reply: tinker.SampleResponse) -> tuple[list[int], list[float]]:
     sequences = reply.sequences
     if len(sequences) != 1 or not sequences[0].tokens:
-        raise BackendError(
+        raise IncompatibleServer(
             f"The server returned {len(sequences)} sequences where one was asked for: it does not "
             "speak the protocol that training needs."
         )
     tokens, logprobs = list(sequences[0].tokens), list(sequences[0].logprobs or ())
     if len(logprobs) != len(tokens):
-        raise BackendError(
+        raise IncompatibleServer(
             "The server returns no log-probabilities of sampled tokens, and training needs one a "
             "token: this server cannot be trained with."
         )
@@ -79,7 +92,7 @@ def _try_loss(
             f"another --train.loss or server. {error}"
         ) from error
     if not output.loss_fn_outputs or "logprobs" not in output.loss_fn_outputs[0]:
-        raise BackendError(
+        raise IncompatibleServer(
             f"The server's forward of {loss.name} returns no log-probabilities: it does not speak "
             "the protocol that training needs."
         )
