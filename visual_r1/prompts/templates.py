@@ -95,6 +95,12 @@ def load_template(name: str) -> Template:
     return Template(path, sections, "scan" in used, tags)
 
 
+def own_template(name: str) -> Path | None:
+    """The file of a user's own template; None for one that ships. Raises as `load_template`."""
+    path = _find(name)
+    return None if path.parent == TEMPLATES_DIR else path
+
+
 def _find(name: str) -> Path:
     shipped = {path.stem: path for path in sorted(TEMPLATES_DIR.glob("*.txt"))}
     if name in shipped:

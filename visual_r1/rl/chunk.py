@@ -30,8 +30,8 @@ from visual_r1.prompts.prompts import Prompter
 from visual_r1.remote import CONTROL_LIMIT_S, SAVE_LIMIT_S, call, wait
 from visual_r1.rl.journal import Journal
 from visual_r1.rl.losses import loss_of
+from visual_r1.rl.own_files import keep_files
 from visual_r1.rl.probe import require_capable
-from visual_r1.rl.reward_source import keep_reward_source
 from visual_r1.rl.rollouts import Policy
 from visual_r1.rl.step import StepResult, train_step
 from visual_r1.rl.upkeep import keep_up
@@ -91,7 +91,7 @@ def _train_once(
     if (done := ledger.at_step(plan.end)) is not None:
         return done
     loss_of(config.train, config.algorithm)
-    keep_reward_source(config, run_dir, anew=start is None)
+    keep_files(config, run_dir, anew=start is None)
     journal.rewind(plan.first)
     policy = open_policy(config, backend, progress)
 

@@ -22,6 +22,7 @@ from visual_r1.progress import Progress
 from visual_r1.remote import CONTROL_LIMIT_S, checkpoint_exists, wait
 from visual_r1.rl.chunk import train_chunk
 from visual_r1.rl.journal import Journal, read_rollouts
+from visual_r1.rl.own_files import require_same_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ def prove(
             "--prove compares bits, which the embedded engine alone promises; this run is on a "
             f"{backend.kind} server."
         )
+    require_same_files(config)
     ledger = Ledger(run_dir)
     ledger.require_same_origin(dataset_digest=dataset.digest, backend=backend.kind)
     start, end = _last_chunk(ledger, run_dir)

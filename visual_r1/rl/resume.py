@@ -9,21 +9,21 @@ from visual_r1.errors import RunError
 from visual_r1.ledger import Ledger, LedgerRow
 from visual_r1.remote import checkpoint_exists
 from visual_r1.rl.journal import Journal
-from visual_r1.rl.reward_source import require_same_reward
+from visual_r1.rl.own_files import require_same_files
 
 
 def require_goal(config: RunConfig) -> bool:
     """Whether steps are left to do, or the user wants to go back; asks no server.
 
     Raises `RunError` where fewer steps are wanted than the run has, where there is no checkpoint
-    to go back to, where the ledger is damaged, and where the user's own reward function is
-    another than the run began with.
+    to go back to, where the ledger is damaged, and where a file of the user's (a reward
+    function, a prompt) is another than the run began with.
     """
     ledger = Ledger(config.run_dir)
     wanted = config.train.resume_from_step
     rows = ledger.rows()
     if rows and wanted != 0:
-        require_same_reward(config)
+        require_same_files(config)
     if wanted is not None:
         ledger.row_to_go_back_to(wanted)
         return True

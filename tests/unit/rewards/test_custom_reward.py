@@ -16,7 +16,7 @@ from visual_r1.errors import ConfigError, RewardError, RunError
 from visual_r1.preflight import require_sound
 from visual_r1.rewards import RewardInput, load_custom, score
 from visual_r1.rewards.custom import CustomReward
-from visual_r1.rl.reward_source import COPY, keep_reward_source, require_same_reward
+from visual_r1.rl.own_files import keep_files, require_same_files
 
 ROOT = Path(__file__).parents[3]
 SAMPLE = RewardInput(Problem("1", (b"",), "<image>Find C.", "62"), "<answer>62</answer>", seed=7)
@@ -185,20 +185,20 @@ def test_a_run_keeps_the_function_it_began_with(here: Path) -> None:
     (here / "mine.py").write_text("def my_reward(sample, grade):\n    return 1\n")
     config = RunConfig.model_validate({"output_dir": here, "reward": {"custom": "mine:my_reward"}})
     config.run_dir.mkdir(parents=True)
-    require_same_reward(config)
-    keep_reward_source(config, config.run_dir, anew=True)
-    require_same_reward(config)
+    require_same_files(config)
+    keep_files(config, config.run_dir, anew=True)
+    require_same_files(config)
 
     (here / "mine.py").write_text("def my_reward(sample, grade):\n    return 2\n")
     with pytest.raises(RunError, match=r"mine.py has changed since .*choose another --run.name"):
-        require_same_reward(config)
-    keep_reward_source(config, config.run_dir, anew=False)  # no quiet change in the middle
-    assert "return 1" in (config.run_dir / COPY).read_text()
+        require_same_files(config)
+    keep_files(config, config.run_dir, anew=False)  # no quiet change in the middle
+    assert "return 1" in (config.run_dir / "custom_reward.py").read_text()
 
-    (config.run_dir / COPY).unlink()
-    require_same_reward(config)
-    keep_reward_source(config, config.run_dir, anew=False)
-    assert "return 2" in (config.run_dir / COPY).read_text()
+    (config.run_dir / "custom_reward.py").unlink()
+    require_same_files(config)
+    keep_files(config, config.run_dir, anew=False)
+    assert "return 2" in (config.run_dir / "custom_reward.py").read_text()
 
 
 def test_the_function_and_its_weight_are_part_of_the_run() -> None:
