@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
-from visual_r1.data.fingerprint import closest, same_picture
+from visual_r1.data.fingerprint import packed, same_picture, tiles_differ
 from visual_r1.data.journal import Journal, Kept, Marks
 from visual_r1.data.rows import CheckedRow
 from visual_r1.data.shards import unfinished_shard
@@ -36,8 +36,9 @@ class Repeats:
         question = _question(checked)
         return Marks(
             content=_hash((question, *checked.pixels)),
-            cell=_cell(question, checked.looks[0].cell(), len(checked.looks)),
+            question=_hash((question, bytes((len(checked.looks),)))),
             looks=b"".join(look.to_bytes() for look in checked.looks),
+            tiles=packed(checked.tiles),
         )
 
     def find(self, checked: CheckedRow, marks: Marks) -> Kept | None:
@@ -45,16 +46,12 @@ class Repeats:
         exact = self._journal.with_content(marks.content)
         if exact is not None:
             return exact
-        question, looks = _question(checked), checked.looks
-        cells = [_cell(question, cell, len(looks)) for cell in looks[0].cells()]
-        filed = self._journal.in_cells(cells)
-        if not filed:
-            return None
-        numbers = list(filed)
-        for index in closest(looks, list(filed.values()))[:MAX_COMPARED]:
-            pairs = zip(checked.problem.images, self._images(numbers[index]), strict=True)
+        for number in self._journal.alike(marks.question, checked.looks)[:MAX_COMPARED]:
+            if tiles_differ(checked.tiles, self._journal.tiles(number)):
+                continue
+            pairs = zip(checked.problem.images, self._images(number), strict=True)
             if all(same_picture(one, other) for one, other in pairs):
-                return self._journal.numbered(numbers[index])
+                return self._journal.numbered(number)
         return None
 
     def _images(self, number: int) -> tuple[bytes, ...]:
@@ -77,10 +74,6 @@ def _opened(shard: Path) -> StoredProblems:
 
 def _question(checked: CheckedRow) -> bytes:
     return " ".join(checked.problem.question.split()).casefold().encode()
-
-
-def _cell(question: bytes, cell: bytes, images: int) -> bytes:
-    return _hash((question, cell, bytes((images,))))
 
 
 def _hash(parts: Iterable[bytes]) -> bytes:

@@ -1,23 +1,25 @@
 """Whether two pictures are the same figure: encoded again, or at another size.
 
-In two stages. A `Look` finds who may be the same. It holds 35 low frequencies of the picture,
+In three stages. A `Look` finds who may be the same. It holds 35 low frequencies of the picture,
 
     c[k, l] = mean over y, x of grey(y, x) cos(pi k (y + 1/2) / H) cos(pi l (x + 1/2) / W),
 
-k and l from 0 to 5 without (0, 0), scaled to length 1, by which it is filed, and the mean greys of
-16 x 16 parts, which rule out nearly all that is filed beside it. `same_picture` then lays two
-pictures over each other, at the size of the smaller one, and asks whether what differs is spread
-over all edges, as an encoder's noise is, or stands in one place, as another label does.
+k and l from 0 to 5 without (0, 0), scaled to length 1, and the mean greys of 16 x 16 parts. The
+`tiles` of two pictures of one size, means over few pixels, then say of nearly all who are not the
+same, without the pictures. `same_picture` lays two pictures over each other, at the size of the
+smaller one, and asks whether what differs is spread over all edges, as an encoder's noise is, or
+stands in one place, as another label does.
 
 The bounds were measured (docs/performance.md has the rates, benchmarks/duplicates.py makes them).
 """
 
 import io
+import struct
 import warnings
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
 from typing import Any, cast
 
 import numpy as np
@@ -33,7 +35,6 @@ _STORED = np.dtype(
         ("greys", "u1", PARTS**2),
     ]
 )
-LOOK_BYTES = _STORED.itemsize
 # Copies were at most 0.15 apart (aliased lines of one pixel as JPEG of quality 30), half of them
 # below 0.02.
 MAX_DISTANCE = 0.16
@@ -45,6 +46,9 @@ _CELL = 0.24
 # The frequencies (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (2, 0) and (2, 1), by their places.
 _CELL_NUMBERS = (0, 1, 5, 6, 7, 11, 12)
 _LOOKED_AT = 256
+# Tiles on the longer side, at most, behind the picture's size.
+_TILES = 64
+_SIZE = struct.Struct("<II")
 _FLAT = 0.02
 
 # Of the smaller side to the larger: below it too little is left to tell labels apart.
@@ -73,7 +77,7 @@ class Look:
     greys: bytes
 
     def to_bytes(self) -> bytes:
-        """`LOOK_BYTES` bytes."""
+        """As many bytes for every look."""
         record = ((self.width, self.height), self.frequencies, tuple(self.greys))
         return np.array([record], _STORED).tobytes()
 
@@ -83,18 +87,6 @@ class Look:
         (record,) = np.frombuffer(data, _STORED)
         width, height = record["size"].tolist()
         return Look(width, height, tuple(record["frequencies"].tolist()), record["greys"].tobytes())
-
-    def cell(self) -> bytes:
-        """The cell that this look is filed in."""
-        return bytes(_cell_of(self.frequencies[place]) for place in _CELL_NUMBERS)
-
-    def cells(self) -> Iterator[bytes]:
-        """All cells in which the look of a copy may be filed, at most 128."""
-        ranges: list[list[int]] = []
-        for place in _CELL_NUMBERS:
-            value = self.frequencies[place]
-            ranges.append(sorted({_cell_of(value - _TOLERANCE), _cell_of(value + _TOLERANCE)}))
-        return (bytes(numbers) for numbers in product(*ranges))
 
 
 def closest(looks: Sequence[Look], stored: Sequence[bytes]) -> list[int]:
@@ -107,29 +99,66 @@ def closest(looks: Sequence[Look], stored: Sequence[bytes]) -> list[int]:
     Returns:
         Indices into `stored`.
     """
+    places, distances = near(looks, b"".join(stored))
+    return cast("list[int]", places[np.argsort(distances, kind="stable")].tolist())
+
+
+def near(looks: Sequence[Look], stored: bytes) -> tuple[NDArray[np.intp], _Plane]:
+    """As `closest`: the indices in their own order, and how far the pictures are from these."""
     mine = np.frombuffer(b"".join(look.to_bytes() for look in looks), _STORED)
-    others = np.frombuffer(b"".join(stored), _STORED).reshape(len(stored), len(looks))
-    sizes, other_sizes = mine["size"].astype(np.float64), others["size"].astype(np.float64)
-    ratio = other_sizes.sum(axis=2) / sizes.sum(axis=1)
-    # The smaller one's sides were rounded to whole pixels.
-    ratios = ratio[:, :, None]
-    gap = np.abs(sizes * ratios - other_sizes) / np.maximum(ratios, 1)
-    parts = np.abs(mine["greys"].astype(np.int16) - others["greys"].astype(np.int16))
+    others = np.frombuffer(stored, _STORED).reshape(-1, len(looks))
+    # First what rules out nearly all, in bytes.
+    greys, other_greys = mine["greys"], others["greys"]
+    parts = np.maximum(greys, other_greys) - np.minimum(greys, other_greys)
+    places = np.flatnonzero(parts.max(axis=(1, 2)) <= MAX_PART_DIFFERENCE)
+    if not len(places):
+        return places, np.zeros(0, np.float32)
+    others = others[places]
     distances = np.linalg.norm(
         mine["frequencies"].astype(np.float32) - others["frequencies"].astype(np.float32), axis=2
     )
     possible = (
-        (np.minimum(ratio, 1 / ratio) >= MIN_SCALE)
-        & (gap.max(axis=2) <= 1)
-        & (parts.max(axis=2) <= MAX_PART_DIFFERENCE)
+        _of_one_shape(mine["size"].astype(np.float64), others["size"].astype(np.float64))
         & (distances <= MAX_DISTANCE)
-    ).all(axis=1)
-    order = np.argsort(distances.max(axis=1), kind="stable")
-    return cast("list[int]", order[possible[order]].tolist())
+    ).all(axis=1) & _in_cells(mine["frequencies"][0], others["frequencies"][:, 0])
+    return places[possible], cast(_Plane, distances.max(axis=1)[possible])
 
 
-def _cell_of(value: float) -> int:
-    return int((value + 2) / _CELL)
+def _of_one_shape(sizes: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether pictures of these sizes [images, 2] and [n, images, 2] may be one, resized."""
+    ratio = others.sum(axis=2) / sizes.sum(axis=1)
+    # The smaller one's sides were rounded to whole pixels.
+    ratios = ratio[:, :, None]
+    gap = np.abs(sizes * ratios - others) / np.maximum(ratios, 1)
+    return (np.minimum(ratio, 1 / ratio) >= MIN_SCALE) & (gap.max(axis=2) <= 1)
+
+
+def _in_cells(frequencies: NDArray[np.float16], others: NDArray[np.float16]) -> NDArray[np.bool_]:
+    """Which of `others` [n, 35] have their first numbers in cells that reach into the tolerance."""
+    numbers = frequencies[list(_CELL_NUMBERS)].astype(np.float64)
+    cells = _cells_of(others[:, list(_CELL_NUMBERS)].astype(np.float64))
+    least, most = _cells_of(numbers - _TOLERANCE), _cells_of(numbers + _TOLERANCE)
+    return np.all((least <= cells) & (cells <= most), axis=1)
+
+
+def _cells_of(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.floor((values + 2) / _CELL)
+
+
+def points(stored: bytes, images: int) -> _Plane:
+    """[n, numbers]: the first looks of problems of so many images, as an index files them.
+
+    Those of copies differ by less than 1 in each number.
+    """
+    first = np.frombuffer(stored, _STORED).reshape(-1, images)[:, 0]
+    frequencies, greys = first["frequencies"], first["greys"]
+    return np.concatenate(
+        (
+            frequencies.astype(np.float32) / (MAX_DISTANCE * 1.01),
+            greys.astype(np.float32) / (MAX_PART_DIFFERENCE + 0.5),
+        ),
+        axis=1,
+    )
 
 
 def look_of(image: Image.Image) -> Look:
@@ -161,6 +190,43 @@ def _shares(count: int) -> _Plane:
     edges, pixels = np.linspace(0, count, PARTS + 1), np.arange(count)
     inside = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
     return (inside.clip(0, 1) * PARTS / count).astype(np.float32)
+
+
+def tiles_of(image: Image.Image) -> bytes:
+    """The size of an RGB or grey picture, and the mean greys of its whole tiles, row by row."""
+    grey = image.convert("L")
+    side = 3 * -(-max(grey.size) // (3 * _TILES))
+    whole = (0, 0, grey.width // side * side, grey.height // side * side)
+    greys = grey.reduce(side, whole).tobytes() if min(whole[2:]) else b""
+    return _SIZE.pack(*grey.size) + greys
+
+
+def packed(tiles: Sequence[bytes]) -> bytes:
+    """The tiles of a problem's pictures, to be kept."""
+    return zlib.compress(b"".join(tiles), 1)
+
+
+def tiles_differ(tiles: Sequence[bytes], kept: bytes) -> bool:
+    """Whether the pictures of two problems cannot be the same; no says nothing.
+
+    `kept` is what `packed` made of the tiles of the other problem.
+
+    Where no mean over 3 x 3 pixels differs by more than `MAX_DIFFERENCE`, none over a tile does: it
+    is made of such means.
+    """
+    others, start = zlib.decompress(kept), 0
+    for mine in tiles:
+        other = others[start : start + len(mine)]
+        if mine[: _SIZE.size] != other[: _SIZE.size]:
+            return False
+        start += len(mine)
+        one = np.frombuffer(mine, np.uint8, offset=_SIZE.size)
+        another = np.frombuffer(other, np.uint8, offset=_SIZE.size)
+        difference = np.maximum(one, another) - np.minimum(one, another)
+        # Both were rounded.
+        if difference.max(initial=0) > MAX_DIFFERENCE + 1:
+            return True
+    return False
 
 
 def same_picture(one: bytes, other: bytes) -> bool:

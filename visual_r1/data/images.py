@@ -14,7 +14,7 @@ from functools import cache
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from visual_r1.data.fingerprint import Look, look_of
+from visual_r1.data.fingerprint import Look, look_of, tiles_of
 
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 50_000_000
@@ -70,13 +70,14 @@ class BadImage(Exception):
 
 @dataclass(frozen=True, slots=True)
 class CheckedImage:
-    """An encoded PNG or JPEG that decodes, a digest of its pixels, and what it looks like."""
+    """An encoded PNG or JPEG that decodes, a digest of its pixels, its look and its tiles."""
 
     data: bytes
     width: int
     height: int
     pixels: bytes
     look: Look
+    tiles: bytes
 
 
 def check_image(data: bytes) -> CheckedImage:
@@ -153,7 +154,8 @@ def _mended(image: Image.Image, data: bytes) -> CheckedImage:
         data = _png(flat)
     size = struct.pack("<II", *flat.size)
     digest = hashlib.blake2b(size + flat.tobytes(), digest_size=16).digest()
-    return CheckedImage(data, flat.width, flat.height, digest, look_of(flat))
+    grey = flat.convert("L")
+    return CheckedImage(data, flat.width, flat.height, digest, look_of(grey), tiles_of(grey))
 
 
 def _upright(image: Image.Image) -> Image.Image | None:

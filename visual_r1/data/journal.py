@@ -7,34 +7,35 @@ so that a preparation killed at any moment goes on behind a row, with the same o
 """
 
 import json
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-from visual_r1.data.fingerprint import LOOK_BYTES
+from visual_r1.data import look_index
+from visual_r1.data.fingerprint import Look
+from visual_r1.data.journal_file import JOURNAL_FILE as JOURNAL_FILE
+from visual_r1.data.journal_file import JournalFile
+from visual_r1.data.look_index import LookIndex
 from visual_r1.data.problem import Problem
 from visual_r1.data.shards import problem_row
 from visual_r1.data.sources.source import Split
 
-JOURNAL_FILE = "journal.sqlite"
-_VERSION = 2
-_CACHE_KB = 32 * 1024
+_VERSION = 3
 
 RejectedAs = Literal["broken", "repeat", "conflict"]
 
-_TABLES = """
+_TABLES = f"""
 CREATE TABLE splits (split TEXT PRIMARY KEY, used INTEGER, looked_at INTEGER, complete INTEGER);
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE kept (
     number INTEGER PRIMARY KEY, split TEXT, place TEXT, id TEXT, answer TEXT, kind TEXT,
-    content BLOB, cell BLOB, looks BLOB, repeats INTEGER, withdrawn INTEGER DEFAULT 0);
+    content BLOB, images INTEGER, repeats INTEGER, withdrawn INTEGER DEFAULT 0);
 CREATE UNIQUE INDEX kept_id ON kept (id);
 CREATE INDEX kept_content ON kept (content);
-CREATE INDEX kept_cell ON kept (cell);
+CREATE TABLE tiles (number INTEGER PRIMARY KEY, tiles BLOB);
 CREATE TABLE sizes (number INTEGER, width INTEGER, height INTEGER);
 CREATE INDEX sizes_number ON sizes (number);
 CREATE TABLE waiting (number INTEGER PRIMARY KEY, row TEXT, bytes INTEGER);
@@ -43,7 +44,7 @@ CREATE TABLE shards (first INTEGER PRIMARY KEY, split TEXT, shard INTEGER);
 CREATE TABLE rejected (
     number INTEGER PRIMARY KEY, split TEXT, row TEXT, id TEXT, reason TEXT,
     summary TEXT, kind TEXT);
-"""
+{look_index.TABLES}"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +64,16 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """What a problem is found by: its exact content, the cell of its look, its images' looks."""
+    """What a problem is found by.
+
+    Its exact content, its question together with the number of its images, their looks one behind
+    another, and their tiles, packed.
+    """
 
     content: bytes
-    cell: bytes
+    question: bytes
     looks: bytes
+    tiles: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,28 +97,10 @@ class Journal(AbstractContextManager["Journal"]):
 
     def __init__(self, folder: Path) -> None:
         self.unsaved = 0
-        self._db = sqlite3.connect(folder / JOURNAL_FILE, isolation_level=None)
-        try:
-            self._open()
-        except BaseException:
-            self._db.close()
-            raise
-        self.waiting_bytes = self._number("SELECT TOTAL(bytes) FROM waiting")
-        self._next = self._number("SELECT IFNULL(MAX(number) + 1, 0) FROM kept")
-
-    def _open(self) -> None:
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        self._db.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
-        version = self._number("PRAGMA user_version")
-        self._db.execute("BEGIN")
-        if version == 0:
-            for statement in _TABLES.split(";")[:-1]:
-                self._db.execute(statement)
-            self._db.execute(f"PRAGMA user_version = {_VERSION}")
-            self.commit()
-        elif version != _VERSION:
-            raise sqlite3.DatabaseError(f"a journal of version {version}")
+        self._file = JournalFile(folder, _TABLES, _VERSION)
+        self._looks = LookIndex(self._file)
+        self.waiting_bytes = self._file.number("SELECT TOTAL(bytes) FROM waiting")
+        self._next = self._file.number("SELECT IFNULL(MAX(number) + 1, 0) FROM kept")
 
     def __exit__(
         self,
@@ -121,43 +109,45 @@ class Journal(AbstractContextManager["Journal"]):
         trace: TracebackType | None,
     ) -> None:
         """Close it; what was not committed is forgotten, and will be done again."""
-        self._db.close()
+        self._file.close()
 
     def commit(self) -> None:
         """Make all that was written since the last call last."""
-        self._db.execute("COMMIT")
-        self._db.execute("BEGIN")
+        self._file.commit()
         self.unsaved = 0
 
     def is_sound(self) -> bool:
         """Whether the file holds together."""
-        return next(self._rows("PRAGMA quick_check(1)"))[0] == "ok"
+        return next(self._file.rows("PRAGMA quick_check(1)"))[0] == "ok"
 
     # --- how far it is
 
     def standing(self, split: Split) -> Standing:
         """How far the split is."""
-        found = self._rows("SELECT used, looked_at, complete FROM splits WHERE split = ?", split)
+        found = self._file.rows(
+            "SELECT used, looked_at, complete FROM splits WHERE split = ?", split
+        )
         for used, looked_at, complete in found:
             return Standing(used, looked_at, bool(complete))
         return Standing(0, 0, False)
 
     def set_standing(self, split: Split, standing: Standing) -> None:
         """Note how far the split is."""
-        self._db.execute(
+        self._file.execute(
             "INSERT OR REPLACE INTO splits VALUES (?, ?, ?, ?)",
-            (split, standing.used, standing.looked_at, standing.complete),
-        )
+            split, standing.used, standing.looked_at, standing.complete,
+        )  # fmt: skip
 
     def setting(self, name: str) -> Any:
         """What `set_setting` stored, or None."""
-        for (value,) in self._rows("SELECT value FROM settings WHERE name = ?", name):
+        for (value,) in self._file.rows("SELECT value FROM settings WHERE name = ?", name):
             return json.loads(value)
         return None
 
     def set_setting(self, name: str, value: Any) -> None:
         """Store something JSON-able that must not change when the preparation goes on."""
-        self._db.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, json.dumps(value)))
+        text = json.dumps(value)
+        self._file.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", name, text)
 
     # --- problems that were kept
 
@@ -180,20 +170,22 @@ class Journal(AbstractContextManager["Journal"]):
         """
         number = self._next
         self._next += 1
-        self._db.execute(
-            "INSERT INTO kept VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
-            (number, split, place, problem.id, problem.answer, kind,
-             marks.content, marks.cell, marks.looks, repeats),
+        self._file.execute(
+            "INSERT INTO kept VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
+            number, split, place, problem.id, problem.answer, kind,
+            marks.content, len(problem.images), repeats,
         )  # fmt: skip
-        self._db.executemany(
+        self._file.execute("INSERT INTO tiles VALUES (?, ?)", number, marks.tiles)
+        self._looks.add(marks.question, number, marks.looks, len(problem.images))
+        self._file.execute_each(
             "INSERT INTO sizes VALUES (?, ?, ?)", ((number, *size) for size in sizes)
         )
         row = problem_row(problem)
         images = row.pop("images")
         text = json.dumps(row, ensure_ascii=False)
         size = sum(len(image["bytes"]) for image in images) + len(text)
-        self._db.execute("INSERT INTO waiting VALUES (?, ?, ?)", (number, text, size))
-        self._db.executemany(
+        self._file.execute("INSERT INTO waiting VALUES (?, ?, ?)", number, text, size)
+        self._file.execute_each(
             "INSERT INTO waiting_images VALUES (?, ?, ?)",
             ((number, part, image["bytes"]) for part, image in enumerate(images)),
         )
@@ -212,26 +204,29 @@ class Journal(AbstractContextManager["Journal"]):
         """The kept problem with this number."""
         return next(self._kept("number = ?", number))
 
-    def in_cells(self, cells: Sequence[bytes]) -> Mapping[int, bytes]:
-        """The looks of the kept problems that are filed in any of these cells, by their numbers."""
-        marks = ", ".join("?" * len(cells))
-        query = f"SELECT number, looks FROM kept WHERE cell IN ({marks}) ORDER BY number"
-        return dict(self._rows(query, *cells))
+    def alike(self, question: bytes, looks: Sequence[Look]) -> list[int]:
+        """The numbers of the kept problems that may have copies of these images, likest first."""
+        return self._looks.near(question, looks)
+
+    def tiles(self, number: int) -> bytes:
+        """The tiles of the images of a kept problem, packed."""
+        return next(self._file.rows("SELECT tiles FROM tiles WHERE number = ?", number))[0]
 
     def withdraw(self, number: int) -> None:
         """Take a kept problem out of the dataset; its duplicates are still found."""
-        self._db.execute("UPDATE kept SET withdrawn = 1 WHERE number = ?", (number,))
-        self._db.execute("DELETE FROM sizes WHERE number = ?", (number,))
+        self._file.execute("UPDATE kept SET withdrawn = 1 WHERE number = ?", number)
+        self._file.execute("DELETE FROM sizes WHERE number = ?", number)
 
     def count(self, split: Split) -> int:
         """How many problems of the split are kept."""
-        return self._number("SELECT COUNT(*) FROM kept WHERE split = ? AND NOT withdrawn", split)
+        query = "SELECT COUNT(*) FROM kept WHERE split = ? AND NOT withdrawn"
+        return self._file.number(query, split)
 
     # --- shards
 
     def waiting(self) -> Iterator[tuple[dict[str, Any], int]]:
         """The kept problems that are in no shard yet, as rows and their sizes in bytes."""
-        rows = self._rows("SELECT number, row, bytes FROM waiting ORDER BY number")
+        rows = self._file.rows("SELECT number, row, bytes FROM waiting ORDER BY number")
         for number, text, size in rows:
             row = json.loads(text)
             images = [{"bytes": data, "path": None} for data in self._waiting_images(number)]
@@ -243,32 +238,33 @@ class Journal(AbstractContextManager["Journal"]):
 
     def add_shard(self, split: Split, shard: int) -> None:
         """Note, for good, that all that waited is in this shard of the split."""
-        self._db.execute("INSERT INTO shards SELECT MIN(number), ?, ? FROM waiting", (split, shard))
-        self._db.execute("DELETE FROM waiting")
-        self._db.execute("DELETE FROM waiting_images")
+        query = "INSERT INTO shards SELECT MIN(number), ?, ? FROM waiting"
+        self._file.execute(query, split, shard)
+        self._file.execute("DELETE FROM waiting")
+        self._file.execute("DELETE FROM waiting_images")
         self.waiting_bytes = 0
         self.commit()
 
     def shard_count(self, split: Split) -> int:
         """How many shards of the split are written."""
-        return self._number("SELECT COUNT(*) FROM shards WHERE split = ?", split)
+        return self._file.number("SELECT COUNT(*) FROM shards WHERE split = ?", split)
 
     def shard_of(self, number: int) -> tuple[Split, int, int]:
         """Split and number of the shard that a kept problem is in, and its place in it."""
         query = (
             "SELECT first, split, shard FROM shards WHERE first <= ? ORDER BY first DESC LIMIT 1"
         )
-        for first, split, shard in self._rows(query, number):
+        for first, split, shard in self._file.rows(query, number):
             return split, shard, number - first
         raise KeyError(number)
 
     def shards(self, split: Split) -> Iterator[tuple[int, frozenset[str]]]:
         """The shards of the split, each with the ids of its problems that were withdrawn."""
         query = "SELECT shard, first FROM shards WHERE split = ? ORDER BY first"
-        firsts: dict[int, int] = dict(self._rows(query, split))
+        firsts: dict[int, int] = dict(self._file.rows(query, split))
         for shard, first in firsts.items():
             after = firsts.get(shard + 1, self._next)
-            found = self._rows(
+            found = self._file.rows(
                 "SELECT id FROM kept WHERE number >= ? AND number < ? AND withdrawn", first, after
             )
             yield shard, frozenset(id for (id,) in found)
@@ -279,67 +275,63 @@ class Journal(AbstractContextManager["Journal"]):
         self, split: Split, place: str, id: str, reason: str, summary: str, kind: RejectedAs
     ) -> None:
         """Add a row that will not be in the dataset; `summary` is what like reasons share."""
-        self._db.execute(
+        self._file.execute(
             "INSERT INTO rejected VALUES (NULL, ?, ?, ?, ?, ?, ?)",
-            (split, place, id, reason, summary, kind),
-        )
+            split, place, id, reason, summary, kind,
+        )  # fmt: skip
 
     def rejected(self) -> Iterator[Mapping[str, str]]:
         """The rejected rows: split, row, id and reason."""
-        for values in self._rows("SELECT split, row, id, reason FROM rejected ORDER BY number"):
+        for values in self._file.rows(
+            "SELECT split, row, id, reason FROM rejected ORDER BY number"
+        ):
             yield dict(zip(("split", "row", "id", "reason"), values, strict=True))
 
     def rejected_count(self, *kinds: RejectedAs) -> int:
         """How many rows were rejected as one of `kinds`."""
         marks = ", ".join("?" * len(kinds))
-        return self._number(f"SELECT COUNT(*) FROM rejected WHERE kind IN ({marks})", *kinds)
+        return self._file.number(f"SELECT COUNT(*) FROM rejected WHERE kind IN ({marks})", *kinds)
 
     def reasons(self, most: int, kind: RejectedAs | None = None) -> Mapping[str, int]:
         """The summaries of the reasons and how many rows each cost, the most frequent first."""
         query = """SELECT summary, COUNT(*) AS rows FROM rejected WHERE kind = ?1 OR ?1 IS NULL
             GROUP BY summary ORDER BY rows DESC, summary LIMIT ?2"""
-        return dict(self._rows(query, kind, most))
+        return dict(self._file.rows(query, kind, most))
 
     def answer_kinds(self) -> Mapping[str, int]:
         """How many problems have an answer of each kind, the most frequent first."""
         query = """SELECT kind, COUNT(*) AS problems FROM kept WHERE NOT withdrawn
             GROUP BY kind ORDER BY problems DESC, kind"""
-        return dict(self._rows(query))
+        return dict(self._file.rows(query))
 
     def images_each(self) -> Mapping[int, int]:
         """How many problems have one image, two, ..."""
-        query = """SELECT LENGTH(looks) / ? AS images, COUNT(*) FROM kept WHERE NOT withdrawn
+        query = """SELECT images, COUNT(*) FROM kept WHERE NOT withdrawn
             GROUP BY images ORDER BY images"""
-        return dict(self._rows(query, LOOK_BYTES))
+        return dict(self._file.rows(query))
 
     def repeats_kept(self) -> Mapping[str, int]:
         """How many problems of a split repeat another one of it, and stayed."""
         query = """SELECT split, COUNT(*) FROM kept WHERE repeats IS NOT NULL
             GROUP BY split ORDER BY split"""
-        return dict(self._rows(query))
+        return dict(self._file.rows(query))
 
     def spread(self, value: str) -> tuple[int, int, int]:
         """Smallest, median and largest of `value`, an expression in an image's width and height."""
-        middle = self._number("SELECT COUNT(*) FROM sizes") // 2
+        middle = self._file.number("SELECT COUNT(*) FROM sizes") // 2
         place = f"SELECT {value} FROM sizes ORDER BY {value} LIMIT 1 OFFSET ?"
         return (
-            self._number(f"SELECT MIN({value}) FROM sizes"),
-            self._number(place, middle),
-            self._number(f"SELECT MAX({value}) FROM sizes"),
+            self._file.number(f"SELECT MIN({value}) FROM sizes"),
+            self._file.number(place, middle),
+            self._file.number(f"SELECT MAX({value}) FROM sizes"),
         )
 
     def _waiting_images(self, number: int) -> Iterator[bytes]:
         query = "SELECT data FROM waiting_images WHERE number = ? ORDER BY part"
-        return (data for (data,) in self._rows(query, number))
+        return (data for (data,) in self._file.rows(query, number))
 
     def _kept(self, condition: str, *values: object) -> Iterator[Kept]:
         columns = "number, split, place, id, answer, withdrawn"
-        for row in self._rows(f"SELECT {columns} FROM kept WHERE {condition}", *values):
+        for row in self._file.rows(f"SELECT {columns} FROM kept WHERE {condition}", *values):
             number, split, place, id, answer, withdrawn = row
             yield Kept(number, split, place, id, answer, bool(withdrawn))
-
-    def _rows(self, query: str, *values: object) -> Iterator[Any]:
-        return cast("Iterator[Any]", self._db.execute(query, values))
-
-    def _number(self, query: str, *values: object) -> int:
-        return int(next(self._rows(query, *values))[0])

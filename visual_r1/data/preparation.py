@@ -10,7 +10,7 @@ rows it has seen, and ends with the same bytes.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,16 +32,13 @@ from visual_r1.data.shards import (
 )
 from visual_r1.data.sources import SPLITS, Source, Split
 from visual_r1.data.sources.source import require_splits
-from visual_r1.data.splitting import HashSplit, hash_split
+from visual_r1.data.split_rows import Rows, expected_rows, split_rows
 from visual_r1.data.tables import REJECTED_SCHEMA, GroupWriter, group_sizes
 from visual_r1.errors import DataError
 from visual_r1.progress import Progress
 from visual_r1.storage import sync_folder
 
 REJECTED_FILE = "rejected.parquet"
-# Where only train is there and it is this small, rows are checked before it is split, so that a
-# bad row cannot leave test empty.
-SMALL = 2000
 # Up to here all rows are looked at, so that the reasons are counted in full.
 ENOUGH_FAULTS = 1000
 # What an interruption costs at most.
@@ -56,10 +53,6 @@ _SUMMARIES: Mapping[RejectedAs, str] = {"repeat": REPEAT, "conflict": CONFLICT}
 
 class GivenUp(DataError):
     """Too little is left of the source; the rejected rows are where the message says."""
-
-
-# From row number `start` of the split's source on: how many rows are used up, and the row.
-_Rows = Callable[[int], Iterator[tuple[int, SourceRow]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +94,9 @@ class Preparation:
             "validation": self.data.validation,
             "test": self.data.test,
         }
-        splits = _split_rows(self.source, self.data.seed, sizes, journal, progress)
+        splits = split_rows(self.source, self.data.seed, sizes, journal, progress)
         done = sum(journal.standing(split).looked_at for split in SPLITS)
-        progress.start("prepare", sum(_expected(sizes, limits).values()), "problems", done)
+        progress.start("prepare", sum(expected_rows(sizes, limits).values()), "problems", done)
         work = _Work(journal, self.folder, progress, self._require_few_rejected)
         for split in reversed(SPLITS):
             if split in splits and not journal.standing(split).complete:
@@ -184,7 +177,7 @@ class _Work:
         self.broken = journal.rejected_count("broken")
         self.repeats = journal.rejected_count("repeat", "conflict")
 
-    def write_split(self, split: Split, rows: _Rows, limit: int | None) -> None:
+    def write_split(self, split: Split, rows: Rows, limit: int | None) -> None:
         """The good rows of a split, up to `limit`, to its shards; the others to the rejected."""
         if self._journal.waiting_bytes >= SHARD_BYTES:  # interrupted before this was noted
             self._write_shard(split)
@@ -271,60 +264,6 @@ class _Work:
 
 def _where(kept: Kept) -> str:
     return f"{kept.place} ({kept.split})"
-
-
-def _expected(
-    sizes: Mapping[Split, int], limits: Mapping[Split, int | None]
-) -> Mapping[Split, int]:
-    """How many rows will be looked at, as far as the sizes tell; a hash split looks at all."""
-    if set(sizes) == {"train"}:
-        return sizes
-    return {split: min(size, limits[split] or size) for split, size in sizes.items()}
-
-
-def _split_rows(
-    source: Source, seed: int, sizes: Mapping[Split, int], journal: Journal, progress: Progress
-) -> Mapping[Split, _Rows]:
-    """Where the rows of each split come from: the source's own splits, or a cut of its train."""
-    if set(sizes) != {"train"}:
-        return {
-            split: lambda start, split=split: _own_rows(source, split, start) for split in sizes
-        }
-    bounds = journal.setting("cut")
-    if bounds is None:
-        cut = hash_split(seed, _ids(source, sizes["train"], progress))
-        bounds = [cut.test_below, cut.validation_below]
-        journal.set_setting("cut", bounds)
-        journal.commit()
-    cut = HashSplit(seed, *bounds)
-    return {
-        split: lambda start, split=split: _cut_rows(source, cut, split, start) for split in SPLITS
-    }
-
-
-def _ids(source: Source, size: int, progress: Progress) -> Iterator[str]:
-    if size > SMALL:
-        progress.start("read the ids", size, "rows")
-    for row in source.rows("train"):
-        if size <= SMALL:
-            try:
-                check_row(row)
-            except BadRow:
-                continue
-        else:
-            progress.advance(1)
-        yield row.id
-
-
-def _own_rows(source: Source, split: Split, start: int) -> Iterator[tuple[int, SourceRow]]:
-    return enumerate(source.rows(split, start), start + 1)
-
-
-def _cut_rows(
-    source: Source, cut: HashSplit, split: Split, start: int
-) -> Iterator[tuple[int, SourceRow]]:
-    rows = enumerate(source.rows("train", start), start + 1)
-    return ((used, row) for used, row in rows if cut.split_of(row.id) == split)
 
 
 def _write_rejected(journal: Journal, path: Path) -> None:

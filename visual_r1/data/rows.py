@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from visual_r1.data.choices import BadChoice, with_choices
@@ -49,11 +50,12 @@ class SourceRow:
 
 @dataclass(frozen=True, slots=True)
 class CheckedRow:
-    """A problem that passed, with what finds duplicates: its images' pixel digests and looks."""
+    """A problem that passed, with what finds duplicates: its images' digests, looks and tiles."""
 
     problem: Problem
     pixels: tuple[bytes, ...]
     looks: tuple[Look, ...]
+    tiles: tuple[bytes, ...]
 
 
 class BadRow(Exception):
@@ -81,9 +83,9 @@ def check_row(row: SourceRow) -> CheckedRow:
         text, sources = with_markers(text, row.images)
     except (BadChoice, BadMarkers) as error:
         raise BadRow(str(error)) from error
-    verdict = grade_answer(answer, answer)
-    if not verdict.right:
-        raise BadRow(f"the gold answer {answer[:80]!r} does not grade as itself: {verdict.reason}")
+    fault = _fault(answer)
+    if fault is not None:
+        raise BadRow(f"the gold answer {answer[:80]!r} does not grade as itself: {fault}")
     images = [_image(data, index) for index, data in enumerate(sources, start=1)]
     return CheckedRow(
         Problem(
@@ -97,7 +99,15 @@ def check_row(row: SourceRow) -> CheckedRow:
         ),
         tuple(image.pixels for image in images),
         tuple(image.look for image in images),
+        tuple(image.tiles for image in images),
     )
+
+
+@lru_cache(maxsize=4096)
+def _fault(answer: str) -> str | None:
+    """Why an answer does not grade as itself; a set has few different ones."""
+    verdict = grade_answer(answer, answer)
+    return None if verdict.right else verdict.reason
 
 
 def _text(value: str | None, name: str, most: int = MAX_CHARACTERS, *, empty: bool = False) -> str:

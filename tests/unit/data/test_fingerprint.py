@@ -4,10 +4,21 @@ import io
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
-from visual_r1.data.fingerprint import Look, closest, look_of, same_picture
+from visual_r1.data.fingerprint import (
+    Look,
+    closest,
+    look_of,
+    packed,
+    same_picture,
+    tiles_differ,
+    tiles_of,
+)
 from visual_r1.data.procedural.generator import problem
 from visual_r1.data.procedural.raster import png
 from visual_r1.data.procedural.sketch import Label, Segment, Sketch
@@ -68,10 +79,10 @@ COPIES: dict[str, tuple[Change, str, dict[str, object]]] = {
 
 def agree(one: Image.Image, other: Image.Image) -> bool:
     """What a preparation asks of two pictures."""
-    first, second = look_of(one.convert("RGB")), look_of(other.convert("RGB"))
+    first, second = one.convert("RGB"), other.convert("RGB")
     return (
-        second.cell() in set(first.cells())
-        and closest([first], [second.to_bytes()]) == [0]
+        closest([look_of(first)], [look_of(second).to_bytes()]) == [0]
+        and not tiles_differ([tiles_of(first)], packed([tiles_of(second)]))
         and same_picture(encoded(one), encoded(other))
     )
 
@@ -101,6 +112,35 @@ def test_a_label_is_seen_through_an_encoder() -> None:
         noisy = encoded(make("74"), "JPEG", quality=50)
         assert not same_picture(noisy, encoded(make("14")))
         assert same_picture(noisy, encoded(make("74")))
+
+
+@given(
+    st.integers(-60, 60),
+    st.sampled_from([(96, 96), (61, 200), (193, 40), (9, 8), (400, 399)]),
+    st.sampled_from([1, 2, 3, 7]),
+)
+def test_tiles_rule_out_nothing_that_is_the_same(
+    shift: int, size: tuple[int, int], stripe: int
+) -> None:
+    """Edges everywhere, so that a picture that is lighter all over is the same up to the bound."""
+    across = np.arange(size[0]) // stripe % 2 * 100 + 70
+    base, lighter = (
+        Image.fromarray(np.tile(across + change, (size[1], 1)).astype(np.uint8)).convert("RGB")
+        for change in (0, shift)
+    )
+    same = same_picture(encoded(base), encoded(lighter))
+    assert same == (abs(shift) <= 40)
+    differ = tiles_differ([tiles_of(base)], packed([tiles_of(lighter)]))
+    assert differ == (abs(shift) > 41) or min(size) < 9
+
+
+def test_tiles_of_several_pictures_and_of_other_sizes() -> None:
+    one, two = tiles_of(triangle("74")), tiles_of(drawn("74").convert("RGB"))
+    moved = tiles_of(drawn("14").convert("RGB"))
+    assert tiles_differ([one, two], packed([one, moved]))
+    assert not tiles_differ([one, two], packed([one, two]))
+    half = tiles_of(resized(0.5)(triangle()))
+    assert not tiles_differ([half, two], packed([one, moved]))
 
 
 def test_colours_of_the_same_brightness_differ() -> None:
@@ -144,5 +184,8 @@ def test_procedural_problems_with_like_figures_stay_apart() -> None:
     looks = [look_of(Image.open(io.BytesIO(p)).convert("RGB")) for p in pictures]
     stored = [look.to_bytes() for look in looks]
     close = [(i, j) for i, look in enumerate(looks) for j in closest([look], stored) if j < i]
+    assert close
     assert not [(i, j) for i, j in close if same_picture(pictures[i], pictures[j])]
+    tiles = [[tiles_of(Image.open(io.BytesIO(p)))] for p in pictures]
+    assert all(tiles_differ(tiles[i], packed(tiles[j])) for i, j in close)
     assert all(i in closest([look], stored) for i, look in enumerate(looks))
