@@ -26,7 +26,13 @@ from visual_r1.evaluation.metrics import REPORT_NAME, read_report
 from visual_r1.evaluation.predictions import iterate_predictions
 from visual_r1.evaluation.run_files import Row, evaluation_names, read_metrics, read_object
 from visual_r1.evaluation.summary import BASELINE, FILE_NAME, FINAL
-from visual_r1.evaluation.wandb_runs import failures, mode_of, open_run
+from visual_r1.evaluation.wandb_runs import (
+    Mode,
+    failures,
+    let_go_of_a_dead_service,
+    mode_of,
+    open_run,
+)
 from visual_r1.hashing import digest
 from visual_r1.run_folder import without_secrets
 from visual_r1.storage import write_json
@@ -89,18 +95,10 @@ def _guarded(config: RunConfig, *, whole: bool) -> None:
     run_dir = config.run_dir
     if not config.logging.wandb or mode == "disabled" or (run_dir in _gave_up and not whole):
         return
-    rows, names = read_metrics(run_dir), evaluation_names(run_dir)
-    state = _read_state(run_dir, rows)
-    if mode == "offline" and _is_fresh(run_dir, state, rows, names, whole=whole):
-        return
-    if mode == "online" and not _news(state, rows, names):
-        return
     try:
-        if mode == "offline":
-            _write_offline_copy(config, state, rows, names, whole=whole)
-        else:
-            _add_online(config, state, rows, names)
+        _bring_up_to_date(config, mode, whole=whole)
     except failures() as error:
+        let_go_of_a_dead_service(error)
         if run_dir not in _gave_up:
             logger.warning(
                 "W&B is not keeping up (%s: %s). The run goes on, its files are complete, and the "
@@ -109,6 +107,16 @@ def _guarded(config: RunConfig, *, whole: bool) -> None:
                 " ".join(str(error).split()),
             )
         _gave_up.add(run_dir)
+
+
+def _bring_up_to_date(config: RunConfig, mode: Mode, *, whole: bool) -> None:
+    run_dir = config.run_dir
+    rows, names = read_metrics(run_dir), evaluation_names(run_dir)
+    state = _read_state(run_dir, rows)
+    if mode == "offline" and not _is_fresh(run_dir, state, rows, names, whole=whole):
+        _write_offline_copy(config, state, rows, names, whole=whole)
+    if mode == "online" and _news(state, rows, names):
+        _add_online(config, state, rows, names)
 
 
 def _add_online(

@@ -5,7 +5,7 @@ wandb is imported when it is needed and not before: it costs half a second.
 
 import os
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,8 +24,11 @@ def mode_of(environ: Mapping[str, str]) -> Mode:
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """What wandb raises when its service, its server, the network or the disk fails."""
+    """What wandb raises when its service, its server, the network or the disk fails, or where one
+    of its variables (WANDB_MODE, say) holds what it does not know.
+    """
     import wandb
+    from pydantic import ValidationError
     from wandb.sdk.lib.service import (  # pyright: ignore[reportMissingTypeStubs]
         service_connection,
         service_token,
@@ -41,9 +44,25 @@ def failures() -> tuple[type[Exception], ...]:
         HandleAbandonedError,
         MailboxClosedError,
         ServerResponseError,
+        ValidationError,
         TimeoutError,
         OSError,
     )
+
+
+def let_go_of_a_dead_service(error: Exception) -> None:
+    """Forget wandb's helper process where `error` says that it died; the next run starts another.
+
+    Else every later call fails too, and the program ends with a traceback.
+    """
+    import wandb
+    from wandb.sdk.mailbox import MailboxClosedError
+
+    if not isinstance(error, (MailboxClosedError, ConnectionError)):
+        return
+    # It says goodbye to the dead one first, and would end this process with the status of that.
+    with suppress(*failures(), SystemExit):
+        wandb.teardown()
 
 
 @contextmanager

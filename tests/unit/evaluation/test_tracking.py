@@ -259,6 +259,52 @@ def test_a_server_that_is_down_costs_one_warning_and_not_the_run(config: RunConf
     assert state["next_step"] == 0, "what W&B did not hear is told again"
 
 
+SERVICE_DIES = """
+import os, signal, subprocess, sys
+from pathlib import Path
+from visual_r1.config import RunConfig
+from visual_r1.evaluation import tracking
+config = RunConfig(preset="quickstart", output_dir=Path(sys.argv[1]), run={"name": "tracked run"})
+metrics = config.run_dir / "metrics.jsonl"
+rows = metrics.read_text().splitlines(keepends=True)
+metrics.write_text("".join(rows[:3]))
+tracking.OFFLINE_INTERVAL_S = 0.0
+tracking.track_steps(config)
+helpers = subprocess.run(["pgrep", "-P", str(os.getpid())], capture_output=True, text=True).stdout
+os.kill(int(helpers.split()[0]), signal.SIGKILL)
+metrics.write_text("".join(rows))
+tracking.track_steps(config)
+tracking.track_run(config)
+print("the run goes on")
+"""
+
+
+def test_a_service_of_wandb_that_dies_costs_one_warning_and_no_step(config: RunConfig):
+    write_metrics(config.run_dir, steps=6)
+    done = subprocess.run(
+        [sys.executable, "-c", SERVICE_DIES, str(config.output_dir)],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert done.stdout == "the run goes on\n"
+    assert done.stderr.startswith("W&B is not keeping up")
+    assert done.stderr.count("\n") == 1
+    assert Copy(config.run_dir).steps() == list(range(6))
+
+
+@pytest.mark.parametrize("harm", ["a file in its place", "a mode that is none"])
+def test_what_wandb_cannot_do_harms_no_run(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch, harm: str,
+    caplog: pytest.LogCaptureFixture,
+):  # fmt: skip
+    write_metrics(config.run_dir, steps=3)
+    if harm == "a file in its place":
+        (config.run_dir / "wandb").write_text("in the way")
+    else:
+        monkeypatch.setenv("WANDB_MODE", "sideways")
+    track_run(config)
+    assert "The run goes on" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("environ", "mode"),
     [
