@@ -69,6 +69,7 @@ def _evaluate(config: RunConfig, dataset: Dataset, name: str, sampler_path: str 
                 progress,
                 dataset_digest=dataset.digest,
                 watch=policy.watch,
+                prices=policy.prices,
             )
 
         backend.recoveries.run(once, f"the evaluation {name!r}")

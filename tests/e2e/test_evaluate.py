@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tinker
@@ -18,6 +19,7 @@ from visual_r1.evaluation.evaluate import evaluate
 from visual_r1.evaluation.metrics import Report, read_report
 from visual_r1.evaluation.predictions import read_predictions
 from visual_r1.grading import grade
+from visual_r1.prices import Prices
 from visual_r1.progress import Silent
 from visual_r1.remote import Watch
 from visual_r1.rl.chunk import open_policy
@@ -38,7 +40,7 @@ class Setup:
         problems: Sequence[Problem],
         folder: Path,
         config: RunConfig | None = None,
-        **more: int,
+        **more: Any,
     ) -> Report:
         config = config or self.config
         with open_backend(config) as backend:
@@ -81,6 +83,7 @@ def test_the_report_is_on_disk_as_it_was_returned(first: tuple[Report, Path]):
     assert flat["failed"] == {"greedy": 0, "sampled": 0, "blind": 0}
     assert flat["dataset_digest"] == "0123abcd"
     assert flat["accuracy_ci95"][0] < flat["accuracy"] < flat["accuracy_ci95"][1]
+    assert flat["cost_usd"] is None
     assert sorted(path.name for path in folder.iterdir()) == ["predictions.parquet", "report.json"]
 
 
@@ -111,9 +114,19 @@ def test_the_shipped_model_sees_and_without_the_picture_it_does_not(first: tuple
 def test_the_same_seed_gives_the_same_evaluation_whatever_the_window(
     setup: Setup, problems: list[Problem], first: tuple[Report, Path], tmp_path: Path
 ):
-    again = setup.evaluate(problems, tmp_path / "again", window=3)
+    prices = Prices(1.0, 2.0, 0.0)
+    again = setup.evaluate(problems, tmp_path / "again", window=3, prices=prices)
     assert again == first[0]
-    assert read_predictions(tmp_path / "again") == read_predictions(first[1])
+    rows = read_predictions(first[1])
+    assert read_predictions(tmp_path / "again") == rows
+    # Each prompt is read three times: greedy, blind, and once for all its samples.
+    with open_backend(setup.config) as backend:
+        prompter = open_policy(setup.config, backend).prompter
+    read = 3 * sum(prompter.model_input(problem).length for problem in problems)
+    spent = json.loads((tmp_path / "again" / "report.json").read_text())
+    assert spent["tokens_prefill"] == read
+    assert spent["tokens_sampled"] >= sum(row["response_tokens"] for row in rows)
+    assert spent["cost_usd"] == pytest.approx((read + 2 * spent["tokens_sampled"]) / 1e6)
 
 
 def test_another_seed_changes_the_samples_and_not_the_greedy_answers(

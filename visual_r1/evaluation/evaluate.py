@@ -32,6 +32,7 @@ from visual_r1.evaluation.window import WINDOW, answered
 from visual_r1.grading import GRADER_VERSION, extract_answer
 from visual_r1.hashing import stable_seed
 from visual_r1.models.processor import Processor
+from visual_r1.prices import NO_PRICES, NO_TOKENS, Prices, Tokens, total
 from visual_r1.progress import Progress
 from visual_r1.prompts.prompts import Prompter
 from visual_r1.remote import Watch, nothing_to_watch
@@ -62,12 +63,14 @@ def evaluate(
     dataset_digest: str = "",
     watch: Watch = nothing_to_watch,
     window: int = WINDOW,
+    prices: Prices = NO_PRICES,
 ) -> Report:
     """Evaluate `sampler` on `problems` (the first `evaluation.problems` of them) into `out_dir`.
 
     Writes `predictions.parquet`, and last `report.json`: its presence means that the evaluation is
-    complete. A request that the server refuses is counted as failed and leaves `n`. Where more
-    than a tenth are refused, or the server fails, `BackendError` is raised and nothing is written.
+    complete. Beside the report it holds what was spent: tokens, and their cost at `prices`. A
+    request that the server refuses is counted as failed and leaves `n`. Where more than a tenth
+    are refused, or the server fails, `BackendError` is raised and nothing is written.
     `watch` is called about once a second while waiting, and raises when the server has died.
     """
     policy = Policy(prompter, processor, config, watch)
@@ -79,7 +82,7 @@ def evaluate(
     what = f"the evaluation {out_dir.name!r}"
     answers = _Answers()
     progress.start(f"evaluate {out_dir.name}", len(keys), "requests")
-    sent = ((key, _send(sampler, policy, problems[key[1]], key[0])) for key in keys)
+    sent = ((key, _send(sampler, policy, problems[key[1]], key, answers)) for key in keys)
     for key, response in answered(sent, what, watch, window=window):
         answers.take(policy, problems[key[1]], key, response)
         progress.advance(1, accuracy=answers.accuracy_so_far)
@@ -92,7 +95,7 @@ def evaluate(
 
     predictions = [answers.prediction(problems[index], index) for index in range(count)]
     report = measure(predictions, _conditions(config, sampler_path, dataset_digest))
-    _write(out_dir, problems, predictions, report)
+    _write(out_dir, problems, predictions, report, prices)
     progress.finish(_in_a_line(report))
     return report
 
@@ -106,12 +109,14 @@ def _passes(policy: Policy) -> tuple[Pass, ...]:
 
 
 def _send(
-    sampler: tinker.SamplingClient, policy: Policy, problem: Problem, name: Pass
+    sampler: tinker.SamplingClient, policy: Policy, problem: Problem, key: Key, answers: "_Answers"
 ) -> "tinker.APIFuture[tinker.SampleResponse]":
+    name = key[0]
     if name == "question_only" and policy.reader is not None:
         prompt = policy.reader.question_prompt(problem)
     else:
         prompt = policy.prompter.model_input(problem, image="blank" if name == "blind" else "full")
+    answers.asked[key] = prompt.length
     samples = policy.config.evaluation.samples if name == "sampled" else 1
     return sampler.sample(prompt, samples, _params(policy, problem, name))
 
@@ -137,6 +142,8 @@ class _Answers:
         default_factory=dict[int, tuple[MaskedScan, tinker.ModelInput]]
     )
     question_only: dict[int, bool] = field(default_factory=dict[int, bool])
+    asked: dict[Key, int] = field(default_factory=dict[Key, int])  # tokens of the prompt
+    spent: dict[int, Tokens] = field(default_factory=dict[int, Tokens])
     greedy_right: int = 0
     greedy_n: int = 0
 
@@ -150,7 +157,10 @@ class _Answers:
         if isinstance(response, RequestRefused):
             self.refused[key] = str(response)
             return
-        name = key[0]
+        name, index = key
+        sampled = sum(len(sequence.tokens) for sequence in response.sequences)
+        before = self.spent.get(index, NO_TOKENS)
+        self.spent[index] = before + Tokens(prefill=self.asked.pop(key), sample=sampled)
         asked = policy.config.evaluation.samples if name == "sampled" else 1
         if len(response.sequences) != asked:
             raise BackendError(
@@ -197,6 +207,7 @@ class _Answers:
             failures={n: self.refused[n, index] for n in names if (n, index) in self.refused},
             second=self.seconds.get(index),
             question_only=self.question_only.get(index),
+            spent=self.spent.get(index, NO_TOKENS),
         )
 
 
@@ -212,6 +223,7 @@ def _read_scans(
                 continue
             prompt = reader.prompt(problem, seen)
             answers.reading[index] = seen, prompt
+            answers.asked["scan_only", index] = prompt.length
             yield ("scan_only", index), prompt, _params(policy, problem, "scan_only")
 
 
@@ -277,11 +289,18 @@ def _write(
     problems: Sequence[Problem],
     predictions: Sequence[Prediction],
     report: Report,
+    prices: Prices,
 ) -> None:
     # The report of an earlier evaluation must not vouch for half-written new predictions.
     (out_dir / REPORT_NAME).unlink(missing_ok=True)
     write_predictions(out_dir / FILE_NAME, problems, predictions)
-    write_json(out_dir / REPORT_NAME, report.to_json())
+    spent = total(prediction.spent for prediction in predictions)
+    paid = {
+        "tokens_prefill": spent.prefill,
+        "tokens_sampled": spent.sample,
+        "cost_usd": prices.cost(spent),
+    }
+    write_json(out_dir / REPORT_NAME, report.to_json() | paid)
 
 
 def _in_a_line(report: Report) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Literal, cast
 
 from visual_r1.errors import DataError
 from visual_r1.evaluation.statistics import Interval, mean_pass_at_k, wilson
+from visual_r1.prices import NO_TOKENS, Tokens
 from visual_r1.rl.second_pass import OUTCOMES, Outcome, SecondPass, outcome_of
 
 REPORT_NAME = "report.json"
@@ -54,7 +55,8 @@ class Prediction:
     made, with the failures' messages by pass in `failures`.
 
     `second` is the second pass of the greedy answer's scan, `question_only` whether the answer
-    without image and scan is right; both are there where the run's reward has a second pass."""
+    without image and scan is right; both are there where the run's reward has a second pass.
+    `spent` are the tokens of all its requests that were answered."""
 
     id: str
     family: str
@@ -64,6 +66,7 @@ class Prediction:
     failures: Mapping[str, str]
     second: SecondPass | None = None
     question_only: bool | None = None
+    spent: Tokens = NO_TOKENS
 
     @property
     def outcome(self) -> Outcome | None:

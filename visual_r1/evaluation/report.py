@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from visual_r1.errors import RunError
 from visual_r1.evaluation import gallery
-from visual_r1.evaluation.charts import Curve, Marker, draw, smoothing_window
+from visual_r1.evaluation.charts import smoothing_window
+from visual_r1.evaluation.cost import Cost, cost_of_run
 from visual_r1.evaluation.metrics import Report, read_report
 from visual_r1.evaluation.outcome_chart import MEANINGS, draw_outcomes, outcome_shares
 from visual_r1.evaluation.run_files import Row, evaluation_names, read_metrics, read_object
 from visual_r1.evaluation.summary import BASELINE, FILE_NAME, FINAL
+from visual_r1.evaluation.training_section import curves, health
 from visual_r1.evaluation.wording import (
     duration,
     p_value_in_words,
@@ -76,18 +77,18 @@ def write_html(run_dir: Path) -> Path:
         headline=_headline(summary, reports),
         explanation=_with_minus(_explanation)(summary),
         summary=summary,
-        facts=_facts(summary, metrics, reports, config),
+        facts=_facts(summary, metrics, reports, config, cost_of_run(run_dir)),
         lines=_result_lines(summary, reports),
         families=_family_lines(summary, reports),
         rates=_rates(summary),
-        curves=_curves(metrics, reports),
+        curves=curves(metrics, reports),
         outcomes=draw_outcomes(shares, "outcomes") if shares else None,
         meanings=MEANINGS,
         scan_only=any(report.second_pass for report in reports.values()),
         smoothing=smoothing_window(len(metrics)),
         steps=len(metrics),
         updated=sum(bool(row.get("updated")) for row in metrics),
-        health=_health(metrics),
+        health=health(metrics),
         kinds=_gallery(run_dir, reports),
         rule=gallery.RULE,
         reports=reports,
@@ -159,7 +160,11 @@ def _latest(reports: Mapping[str, Report]) -> tuple[str, Report]:
 
 
 def _facts(
-    summary: Row | None, metrics: Sequence[Row], reports: Mapping[str, Report], config: Row
+    summary: Row | None,
+    metrics: Sequence[Row],
+    reports: Mapping[str, Report],
+    config: Row,
+    cost: Cost | None,
 ) -> list[tuple[str, str]]:
     facts: list[tuple[str, str]] = []
     if reports:
@@ -171,6 +176,8 @@ def _facts(
         facts.append(("data", str(source)))
     if summary:
         facts.append(("wall time", duration(summary["wall_seconds"])))
+    if cost:
+        facts.append(("cost", str(cost)))
     return facts
 
 
@@ -226,93 +233,6 @@ def _rates(summary: Row | None) -> list[tuple[str, str, str]]:
         label = name.replace("_", " ").capitalize()
         rows.append((label, show(values["baseline"]), show(values["final"])))
     return rows
-
-
-def _curves(metrics: Sequence[Row], reports: Mapping[str, Report]) -> list[Markup]:
-    if not metrics:
-        return []
-    end = max(row["step"] for row in metrics) + 1
-    markers = [
-        marker
-        for name, x in ((BASELINE, 0.0), (FINAL, float(end)))
-        if name in reports
-        for marker in _markers(reports[name], name, x, inward=8 if name == BASELINE else -8)
-    ]
-    accuracy = Curve(
-        "Accuracy by step",
-        _described("Share of right samples", metrics, "accuracy", percent),
-        _series(metrics, "accuracy"),
-        tuple(markers),
-        y_range=(0.0, 1.0),
-        show="{:.0%}".format,
-    )
-    reward = Curve(
-        "Mean reward by step",
-        _described("Mean reward of the samples", metrics, "reward_mean", "{:.2f}".format),
-        _series(metrics, "reward_mean"),
-    )
-    return [draw(accuracy, "curve-accuracy"), draw(reward, "curve-reward")]
-
-
-def _markers(report: Report, name: str, x: float, inward: float) -> list[Marker]:
-    """Greedy and sampled accuracy side by side; `inward` keeps the second off the first."""
-    found = [Marker(x, report.accuracy, *report.accuracy_ci95, f"{name}, greedy")]
-    if report.sampled_n:
-        low, high = report.sampled_accuracy_ci95
-        sampled = Marker(x, report.sampled_accuracy, low, high, f"{name}, sampled", inward, True)
-        found.append(sampled)
-    return found
-
-
-def _series(metrics: Sequence[Row], key: str) -> tuple[tuple[float, float], ...]:
-    return tuple((float(r["step"]), float(r[key])) for r in metrics if r.get(key) is not None)
-
-
-def _described(what: str, metrics: Sequence[Row], key: str, show: Any) -> str:
-    values = [value for _, value in _series(metrics, key)]
-    if not values:
-        return f"{what}: no step has a value."
-    fifth = max(len(values) // 5, 1)
-    start, end = sum(values[:fifth]) / fifth, sum(values[-fifth:]) / fifth
-    return (
-        f"{what}, {len(values)} steps: {show(start)} on average over the first {fifth}, "
-        f"{show(end)} over the last {fifth}."
-    )
-
-
-def _health(metrics: Sequence[Row]) -> list[tuple[str, str]]:
-    """What tells a healthy run from one that only looks like it."""
-    if not metrics:
-        return []
-    groups = sum(row.get("groups") or 0 for row in metrics)
-    flat = sum(row.get("groups_without_contrast") or 0 for row in metrics)
-    facts = [
-        (
-            "Steps with an update",
-            f"{sum(bool(r.get('updated')) for r in metrics)} of {len(metrics)}",
-        )
-    ]
-    if groups:
-        facts.append(("Groups without contrast", f"{percent(flat / groups)} of {groups}"))
-    for label, key, show in (
-        ("Largest KL(sampler || learner) of a step, nats a token", "kl_sampler_learner", "{:.2e}"),
-        ("Largest importance ratio", "ratio_max", "{:.3f}"),
-        ("Largest gradient norm", "grad_norm", "{:.3g}"),
-    ):
-        values = [row[key] for row in metrics if row.get(key) is not None]
-        if values:
-            facts.append((label, show.format(max(values))))
-    for label, key in (("Samples that failed", "failed"), ("Grades given up", "gave_up")):
-        facts.append((label, str(sum(row.get(key) or 0 for row in metrics))))
-    for label, key in (
-        ("Descriptions that held an answer, mean share", "scans_with_answer"),
-        ("Descriptions that leaked all the same, mean share", "leaks"),
-        ("Samples without a description, mean share", "scans_missing"),
-    ):
-        values = [row[key] for row in metrics if row.get(key) is not None]
-        if values:
-            facts.append((label, percent(sum(values) / len(values))))
-    return facts
 
 
 def _gallery(run_dir: Path, reports: Mapping[str, Report]) -> list[gallery.Kind]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from visual_r1.errors import DataError
+from visual_r1.evaluation.cost import Cost, cost_of_run
 from visual_r1.evaluation.metrics import Report, read_report
 from visual_r1.evaluation.predictions import read_predictions
 from visual_r1.evaluation.run_files import read_metrics
@@ -83,6 +84,7 @@ class Summary:
     scan_only: Comparison | None
     by_family: Mapping[str, Comparison]
     rates: Mapping[str, tuple[float, float]]
+    cost: Cost | None = None
 
     @property
     def evidence(self) -> str:
@@ -125,6 +127,7 @@ class Summary:
             "steps": self.steps,
             "updated_steps": self.updated_steps,
             "wall_seconds": round(self.wall_seconds, 3),
+            "cost_usd": round(self.cost.usd, 6) if self.cost else None,
             "k": self.k,
             "pass_at_k": self.pass_at_k.to_json() if self.pass_at_k else None,
             "blind": self.blind.to_json() if self.blind else None,
@@ -176,6 +179,7 @@ def summarize(run_dir: Path, *, steps: int, wall_seconds: float) -> Summary:
                 "sampled_accuracy", "format_rate", "visual_grounding_rate", "mean_response_tokens",
             )
         },
+        cost=cost_of_run(run_dir),
     )  # fmt: skip
     write_json(run_dir / FILE_NAME, summary.to_json())
     return summary

@@ -36,9 +36,10 @@ def summary_table(summary: Summary, report_path: Path) -> RenderableType:
             table.add_row(name, *_cells(found))
     before, after = summary.rates["format_rate"]
     table.add_row("format rate", percent(before), percent(after), points(after - before))
+    cost = f", cost {summary.cost}" if summary.cost else ""
     closing = Text.assemble(
         (summary.conclusion, "bold"),
-        f"\nWall time {duration(summary.wall_seconds)}. Report: {report_path}",
+        f"\nWall time {duration(summary.wall_seconds)}{cost}. Report: {report_path}",
     )
     return Group(table, closing)
 

@@ -143,3 +143,15 @@ def write_metrics(run_dir: Path, steps: int, updated: bool = True) -> None:
         rows.append(json.dumps(row))
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / "metrics.jsonl").write_text("".join(row + "\n" for row in rows))
+
+
+def spend(run_dir: Path, steps: Sequence[float | None] = (), **evaluations: float | None) -> None:
+    """Give the first steps of a run and its evaluations a cost."""
+    path = run_dir / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row, cost in zip(rows, steps, strict=False):
+        row["cost_usd"] = cost
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, cost in evaluations.items():
+        report = run_dir / "evaluations" / name / "report.json"
+        write_json(report, json.loads(report.read_text()) | {"cost_usd": cost})

@@ -14,6 +14,7 @@ from made_up import (
     picture,
     predictions,
     problems,
+    spend,
     with_scans,
     write_evaluation,
     write_metrics,
@@ -200,6 +201,28 @@ def test_a_step_without_samples_leaves_a_gap_and_not_a_crash(run_dir: Path):
     with (run_dir / "metrics.jsonl").open("a") as out:
         out.write('{"step": 30, "updated": false, "accuracy": null, "reward_mean": null}\n{"st')
     assert len(page(run_dir).all("svg")) == 2
+
+
+def test_what_is_watched_has_a_curve_where_the_rows_have_it(run_dir: Path):
+    path = run_dir / "metrics.jsonl"
+    older, *newer = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in newer:
+        row |= {"entropy": 0.5, "response_tokens_mean": 40.0, "kl_sampler_learner": 1e-20}
+        row |= {"reward_kl": -3.0, "off_policy_kl": None, "off_policy_clip_share": 0.25}
+    path.write_text("".join(json.dumps(row) + "\n" for row in [older, *newer]))
+    found = page(run_dir)
+    # Accuracy, reward; entropy, length, KL to the learner and to the base: not the off-policy one.
+    assert len(found.all("svg")) == 6
+    count = len(newer)
+    assert f"Entropy of the sampled tokens, {count} steps: 0.50 on average" in found.words
+    assert f"Mean KL to the base model, {count} steps: 3 on average" in found.words
+    assert "Tokens clipped in later minibatches, mean share 25.0%" in found.words
+
+
+def test_what_a_run_has_cost_is_a_fact_of_it(run_dir: Path):
+    assert "$" not in page(run_dir).words
+    spend(run_dir, steps=[0.5] * 30, baseline=1.0, final=2.25)
+    assert "cost about $18.25" in page(run_dir).words
 
 
 def test_a_folder_with_nothing_in_it_is_one_sentence(tmp_path: Path):

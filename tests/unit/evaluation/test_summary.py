@@ -6,7 +6,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from made_up import answer, predictions, problems, write_evaluation, write_metrics
+from made_up import answer, predictions, problems, spend, write_evaluation, write_metrics
 from rich.console import Console
 
 from visual_r1.errors import DataError
@@ -39,6 +39,28 @@ def test_the_summary_file_holds_the_names_that_scripts_rely_on(run_dir: Path):
     assert (written["steps"], written["updated_steps"], written["wall_seconds"]) == (12, 12, 61.25)
     assert written["gained"] - written["lost"] == round(written["delta"] * 200)
     assert written["pass_at_k"]["n"] == written["blind"]["n"] == 200
+
+
+def test_the_cost_is_that_of_all_steps_and_evaluations(run_dir: Path):
+    def cost() -> tuple[float | None, str]:
+        out = StringIO()
+        summary = summarize(run_dir, steps=12, wall_seconds=61)
+        print_summary(summary, run_dir / "report.html", Console(file=out, width=200))
+        written = json.loads((run_dir / "summary.json").read_text())
+        return written["cost_usd"], out.getvalue()
+
+    # A run of an earlier version, or without prices, says nothing of it.
+    usd, shown = cost()
+    assert usd is None
+    assert "Wall time 1 min 1 s. Report" in shown
+    spend(run_dir, [0.125] * 11, baseline=1.0, final=2.0)
+    usd, shown = cost()
+    assert usd == pytest.approx(4.375)
+    assert "Wall time 1 min 1 s, cost at least $4.38. Report" in shown  # one step has none
+    spend(run_dir, [0.125] * 12)
+    usd, shown = cost()
+    assert usd == pytest.approx(4.5)
+    assert "cost about $4.50" in shown
 
 
 def test_the_conclusion_says_which_way_it_went(run_dir: Path):
