@@ -7,17 +7,18 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 from rich.logging import RichHandler
 
-from flows.first_look import show_error, show_stopped, terminal
+from flows.first_look import show_error, show_paused, show_stopped, terminal
 from tasks.environment import require_prefect_server
 from visual_r1.backend import open_backend
 from visual_r1.command_line import load_config
 from visual_r1.config import RunConfig
 from visual_r1.endpoint import unused_key_note
-from visual_r1.errors import VisualR1Error
+from visual_r1.errors import RunPaused, VisualR1Error
 from visual_r1.preflight import require_sound
 from visual_r1.run_folder import open_run_folder
 from visual_r1.storage import require_room
 
+PAUSED = 3
 INTERRUPTED = 130
 
 
@@ -56,6 +57,9 @@ def run_as_command(
             if not is_done:
                 backend.begin()
             _run(flow, config)
+    except RunPaused as error:
+        show_paused(console, error)
+        return PAUSED
     except VisualR1Error as error:
         show_error(console, error)
         return 1

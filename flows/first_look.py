@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from visual_r1.command_line import load_config
-from visual_r1.errors import VisualR1Error
+from visual_r1.errors import RunPaused, VisualR1Error
 
 
 def first_look(arguments: Sequence[str] | None = None, *, needs_server: bool = True) -> None:
@@ -52,6 +52,11 @@ def terminal() -> Console:
 def show_stopped(console: Console) -> None:
     """What Ctrl-C is answered with."""
     console.print("Stopped. The same command goes on from the last checkpoint.")
+
+
+def show_paused(console: Console, paused: RunPaused) -> None:
+    """Why an alarm paused the run, and how it goes on."""
+    console.print("[bold yellow]paused[/]:", escape(str(paused)), soft_wrap=True)
 
 
 def show_error(console: Console, error: VisualR1Error) -> None:

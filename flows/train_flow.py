@@ -16,9 +16,10 @@ if __name__ == "__main__":
     first_look()
 settle_prefect()
 
-from prefect import flow
+from prefect import State, flow
 
 from flows.command import run_as_command
+from tasks.alarms import heed_alarms
 from tasks.evaluate import evaluate
 from tasks.export import export
 from tasks.prepare import prepare
@@ -33,8 +34,8 @@ from visual_r1.stopwatch import Stopwatch
 
 
 @flow(name="train", on_running=[guard_temporary_server])
-def train(config: RunConfig) -> dict[str, object]:
-    """One run, from the data to the report; returns the summary."""
+def train(config: RunConfig) -> dict[str, object] | State:
+    """One run, from the data to the report; returns the summary, or how an alarm paused it."""
     with open_run_folder(config) as run_dir, open_backend(config):
         stopwatch = Stopwatch(run_dir)
         dataset = prepare(config)
@@ -46,6 +47,8 @@ def train(config: RunConfig) -> dict[str, object]:
         while checkpoint is None or checkpoint.step < config.train.steps:
             checkpoint = train_chunk(config, dataset, checkpoint)
             stopwatch.lap()
+            if (paused := heed_alarms(config, checkpoint)) is not None:
+                return paused
 
         exported = export(config, checkpoint)
         evaluate(config, dataset, "final", exported["sampler_path"])

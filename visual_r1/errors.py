@@ -12,6 +12,7 @@ VisualR1Error
 │   └── RequestRefused   one request is at fault, not the server: too long, unreadable
 │       └── RequestFailed  the server failed at one request, and may not when it is sent again
 ├── RunError             a run folder: in use, of another configuration, damaged
+├── RunPaused            an alarm paused the run; starting it again is the answer
 ├── RewardError          a reward component is unknown or failed
 └── StorageError         a file could not be written (disk full, no permission)
 
@@ -66,6 +67,10 @@ class RequestFailed(RequestRefused):
 
 class RunError(VisualR1Error):
     """A run folder is in use, belongs to another configuration, or cannot be read."""
+
+
+class RunPaused(VisualR1Error):
+    """An alarm paused the run at a checkpoint; started again, it goes on from there."""
 
 
 class RewardError(VisualR1Error):

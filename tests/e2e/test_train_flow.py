@@ -116,3 +116,20 @@ def test_a_group_that_is_told_to_end_ends_without_a_traceback(tmp_path: Path) ->
     assert "Traceback" not in output
     for child in (engine, server):
         child.wait(timeout=30)
+
+
+def test_an_alarm_pauses_a_run_that_then_ends_with_the_same_weights(
+    uninterrupted: Folder, tmp_path: Path
+) -> None:
+    alarm = {"alarms__mismatch": "pause", "alarms__window": 4, "alarms__max_kl": 1e-30}
+    status, output = finish(tmp_path, **alarm)
+    folder = Folder(tmp_path)
+    assert status == 3, output
+    assert "Traceback" not in output
+    assert output.splitlines()[-1].startswith("paused: Paused at the checkpoint of step 4")
+    assert [row["step"] for row in folder.rows("ledger.jsonl")] == [2, 4]
+    status, output = finish(tmp_path, **alarm)
+    assert status == 0, output
+    assert folder.adapter == uninterrupted.adapter
+    assert [row["checkpoint"] for row in folder.rows("alarms.jsonl")] == [4]
+    assert "mismatch" in (folder.run / "report.html").read_text()

@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "storage": {"errors"},
     "config": BASE,
     "command_line": BASE | {"config"},
+    "alarms": BASE | {"config"},
     "models": BASE,
     "progress": BASE,
     "engine": BASE | {"models"},
@@ -37,8 +38,8 @@ MAY_IMPORT = {
     "run_folder": LOWER,
     "stopwatch": BASE,
     "ledger": LOWER | {"backend", "remote", "run_folder"},
-    "rl": MIDDLE | {"ledger", "remote", "run_folder"},
-    "evaluation": MIDDLE | {"ledger", "remote", "run_folder", "rl"},
+    "rl": MIDDLE | {"alarms", "ledger", "remote", "run_folder"},
+    "evaluation": MIDDLE | {"alarms", "ledger", "remote", "run_folder", "rl"},
     "preflight": MIDDLE | {"rl"},
     "doctor": MIDDLE
     | {"command_line", "ledger", "remote", "run_folder", "rl", "evaluation", "preflight"},

@@ -1,5 +1,6 @@
 """The configuration of a run: `RunConfig` and its sections."""
 
+from visual_r1.config.alarms import AlarmAction, AlarmsSection
 from visual_r1.config.data import ColumnsSection, DataSection, SplitsSection, listed
 from visual_r1.config.learning import (
     AlgorithmSection,
@@ -24,6 +25,8 @@ from visual_r1.config.running import (
 from visual_r1.config.section import Section
 
 __all__ = [
+    "AlarmAction",
+    "AlarmsSection",
     "AlgorithmSection",
     "BackendSection",
     "ColumnsSection",

@@ -11,6 +11,7 @@ from typing import Any, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from visual_r1.config.alarms import AlarmsSection
 from visual_r1.config.data import DataSection
 from visual_r1.config.learning import (
     AlgorithmSection,
@@ -41,6 +42,7 @@ NOT_IDENTITY: dict[str, set[str] | bool] = {
     "logging": True,
     "limits": True,
     "prices": True,
+    "alarms": True,
     "data": {"max_rejected_share"},
     "backend": {
         "server",
@@ -79,6 +81,7 @@ class RunConfig(BaseModel):
     optimizer: OptimizerSection = OptimizerSection()
     sampling: SamplingSection = SamplingSection()
     limits: LimitsSection = LimitsSection()
+    alarms: AlarmsSection = AlarmsSection()
     reward: RewardSection = RewardSection()
     second_pass: SecondPassSection = SecondPassSection()
     penalty: PenaltySection = PenaltySection()

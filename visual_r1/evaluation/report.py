@@ -13,6 +13,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from visual_r1.alarms import AlarmLog
 from visual_r1.errors import RunError
 from visual_r1.evaluation import gallery
 from visual_r1.evaluation.charts import smoothing_window
@@ -89,6 +90,7 @@ def write_html(run_dir: Path) -> Path:
         steps=len(metrics),
         updated=sum(bool(row.get("updated")) for row in metrics),
         health=health(metrics),
+        alarms=AlarmLog(run_dir).findings(),
         kinds=_gallery(run_dir, reports),
         rule=gallery.RULE,
         reports=reports,

@@ -16,6 +16,7 @@ import pyarrow  # pyright: ignore[reportMissingTypeStubs]
 import pyarrow.compute  # pyright: ignore[reportMissingTypeStubs]
 import pyarrow.parquet  # pyright: ignore[reportMissingTypeStubs]
 
+from visual_r1.alarms import AlarmLog
 from visual_r1.errors import RunError, StorageError
 from visual_r1.rl.metrics import StepMetrics
 from visual_r1.rl.step import ScoredRollout, StepResult
@@ -37,6 +38,7 @@ class Journal:
         self.metrics_path = run_dir / "metrics.jsonl"
         self.rollouts_dir = run_dir / "rollouts"
         self._set_aside_dir = run_dir / "set-aside"
+        self._alarms_path = AlarmLog(run_dir).path
 
     def rows(self) -> list[Row]:
         """The rows of metrics.jsonl, one a step, in order; lines that are torn are left out."""
@@ -79,8 +81,9 @@ class Journal:
         target = self._set_aside_dir / f"{taken:03d}-before-going-back-to-step-{step:06d}"
         try:
             target.mkdir(parents=True)
-            if self.metrics_path.exists():
-                shutil.copy2(self.metrics_path, target)
+            for path in (self.metrics_path, self._alarms_path):
+                if path.exists():
+                    shutil.copy2(path, target)
             if self.rollouts_dir.exists():
                 shutil.copytree(self.rollouts_dir, target / "rollouts")
         except (OSError, shutil.Error) as error:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, pstdev
 
 from visual_r1.prices import NO_PRICES, NO_TOKENS, Prices, Tokens, total
+from visual_r1.rl.draws import draw_ratio
 from visual_r1.rl.phases import PHASES, Phase
 from visual_r1.rl.rollouts import Rollout, RolloutGroup
 from visual_r1.rl.second_pass_metrics import SecondPasses, second_passes
@@ -81,6 +82,8 @@ class StepMetrics:
     whole vocabulary, as the learner needs them; the tokens were drawn at `sampling.temperature`. At
     temperature 1 it is an unbiased estimate of the policy's entropy along its answers. At another
     it is the cross-entropy of the draw and the policy, below the entropy where the draw is colder.
+    `draw_ratio` says whether the tokens were drawn as they should (see `draws`): 1 up to noise, and
+    None at any temperature but 1.
 
     `prompt_tokens` counts the prompt of each group once and `sampled_tokens` the responses that
     came back; `tokens` are those of all requests of the step, and `cost_usd` what they cost, None
@@ -112,6 +115,7 @@ class StepMetrics:
     cost_usd: float | None
     seconds: Seconds
     second: SecondPasses | None = None
+    draw_ratio: float | None = None
 
     def row(self) -> dict[str, JsonNumber]:
         """The step as a flat row of metrics.jsonl.
@@ -138,6 +142,7 @@ class StepMetrics:
             "response_tokens_max": self.response_tokens_max,
             "truncated_share": self.truncated_share,
             "entropy": self.entropy,
+            "draw_ratio": self.draw_ratio,
             **_update_row(self.update),
             "learning_rate": self.learning_rate,
             "prompt_tokens": self.prompt_tokens,
@@ -162,6 +167,7 @@ def summarize(
     learning_rate: float,
     seconds: Seconds,
     prices: Prices = NO_PRICES,
+    temperature: float | None = None,
 ) -> StepMetrics:
     """The metrics of one step from its groups and what the learner reported."""
     rollouts = [rollout for group in groups for rollout in group.rollouts]
@@ -196,6 +202,7 @@ def summarize(
         cost_usd=prices.cost(tokens),
         seconds=seconds,
         second=second_passes(groups),
+        draw_ratio=draw_ratio(groups) if temperature == 1 else None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from visual_r1.alarms import AlarmLog
 from visual_r1.backend import Backend
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
@@ -65,6 +66,8 @@ def _resume_point(
         journal.copy_aside(step)
         ledger.go_back_to(step)
         journal.rewind(step)
+    # Whether or not rows were left: a kill may have come before this the last time.
+    AlarmLog(run_dir).go_back_to(step)
     return row
 
 

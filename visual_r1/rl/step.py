@@ -95,6 +95,7 @@ def train_step(
             sampled - began, ended - sampled, ended - began, phases.grading, phases.seconds
         ),
         prices=policy.prices,
+        temperature=policy.config.sampling.temperature,
     )
     return StepResult(
         metrics,

@@ -1,0 +1,40 @@
+"""What the alarms say at a checkpoint: in the log, as an artifact, and as the flow's state."""
+
+from prefect import State, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.states import Failed
+
+from tasks.caching import Result
+from visual_r1.config import RunConfig
+from visual_r1.ledger import LedgerRow
+from visual_r1.rl.alarming import check_alarms, pause
+
+PAUSED = "PausedByAlarm"
+
+
+def heed_alarms(config: RunConfig, checkpoint: LedgerRow) -> State | None:
+    """The state that the flow ends in where an alarm pauses it, else None.
+
+    It is called `PausedByAlarm` and of the type Failed: Prefect's own pause keeps the process, and
+    a Tinker session with it, waiting for a click that may come days later. Called as a function, a
+    flow that returns it raises `RunPaused`.
+    """
+    findings = check_alarms(config, checkpoint.step)
+    if findings:
+        _report([finding.row() for finding in findings], config.run_name, checkpoint.step)
+    paused = pause(config, findings)
+    return None if paused is None else Failed(name=PAUSED, message=str(paused), data=paused)
+
+
+@task(name="alarms", task_run_name="alarms at step {step}")
+def _report(findings: list[Result], run: str, step: int) -> None:
+    """The findings as an artifact: one a run, with a version each time something was found."""
+    told = [
+        f"### {one['alarm']} ({one['action']})\n\n{one['seen']}\n\n{one['means']} {one['advice']}"
+        for one in findings
+    ]
+    create_markdown_artifact(
+        f"## {run}, checkpoint of step {step}\n\n" + "\n\n".join(told),
+        key="alarms",
+        description=f"What the alarms found in {run}.",
+    )

@@ -1,0 +1,149 @@
+"""Looking for trouble at a checkpoint: from the rows of a run to its new findings.
+
+A pure function of the files, so that a run that was killed and started again finds what the
+uninterrupted one finds, at the same steps. Nothing here touches the training: with all alarms off,
+on, or tripped, the weights are the same.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from visual_r1.alarms.finding import ALARMS, AlarmName, Finding
+from visual_r1.alarms.training import (
+    accuracy_falls,
+    blind_without_image,
+    contrast_is_gone,
+    draws_are_others,
+    draws_change,
+    entropy_collapses,
+    format_pays,
+    learner_disagrees,
+    learner_drifts_away,
+    length_runs_away,
+    scans_carry_answers,
+    scans_held_answers,
+)
+from visual_r1.alarms.validating import blind_gap_closes, validation_falls
+from visual_r1.alarms.windows import Curves, Row
+from visual_r1.config import RunConfig
+
+StepRule = Callable[[Curves, int, RunConfig], str | None]
+ValidationRule = Callable[[Sequence[Row], int, RunConfig], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """What trips an alarm, and what is then said.
+
+    `steps` look at the rows up to each step. `levels` do so too, but only until the alarm has
+    tripped once: a level that its user has taken note of is no news. `validations` look at the
+    validations up to each checkpoint.
+    """
+
+    means: str
+    advice: str
+    steps: tuple[StepRule, ...] = ()
+    levels: tuple[StepRule, ...] = ()
+    validations: tuple[ValidationRule, ...] = ()
+
+
+CATALOGUE: dict[AlarmName, Alarm] = {
+    "format": Alarm(
+        "Usually the reward is being earned by the form of the answers and not by their content.",
+        "Read some rollouts; lower that weight against reward.accuracy.",
+        steps=(format_pays,),
+    ),
+    "length": Alarm(
+        "Usually length is paid for by accident: sums over tokens, a component that grows with "
+        "them, or nothing that ends a response.",
+        "Read the longest rollouts; set reward.length, reward.repetition or another "
+        "algorithm.normalization.",
+        steps=(length_runs_away,),
+    ),
+    "scans": Alarm(
+        "Usually the policy has learnt to pass the answer on, where it should describe the figure.",
+        "Read some scans (scan_read in the rollouts); what masking misses is a case for an issue.",
+        steps=(scans_carry_answers,),
+        levels=(scans_held_answers,),
+    ),
+    "blind_gap": Alarm(
+        "Usually the problems' texts give their answers away, and that is what is being learnt.",
+        "Look at the problems that are right without their image; take them out, or set "
+        "second_pass.minus_question_only.",
+        steps=(blind_without_image,),
+        validations=(blind_gap_closes,),
+    ),
+    "entropy": Alarm(
+        "Usually the policy gives the same few answers to everything (entropy down) or falls apart "
+        "(entropy up), after updates that were too large or a reward that a single answer earns.",
+        "Go back with --train.resume_from_step, under another --run.name lower "
+        "train.learning_rate, or set algorithm.kl_coefficient or algorithm.clip_higher.",
+        steps=(entropy_collapses,),
+        levels=(contrast_is_gone,),
+    ),
+    "validation": Alarm(
+        "Usually the run trains too fast or for too long, or is paid for something else.",
+        "Use the best checkpoint so far, or lower train.learning_rate under another --run.name.",
+        steps=(accuracy_falls,),
+        validations=(validation_falls,),
+    ),
+    "mismatch": Alarm(
+        "Usually one side applies a temperature, a cut of the distribution or a precision that "
+        "the other does not, or samples from stale weights.",
+        "Check the server before training further: what is learnt is weighted wrongly.",
+        steps=(learner_drifts_away, draws_change),
+        levels=(learner_disagrees, draws_are_others),
+    ),
+}
+
+
+def look(
+    config: RunConfig,
+    metrics: Sequence[Row],
+    validations: Sequence[Row],
+    known: Sequence[Finding],
+    *,
+    first: int,
+    checkpoint: int,
+) -> list[Finding]:
+    """The new findings of the chunk of steps `first` to `checkpoint` - 1, at most one an alarm.
+
+    `metrics` and `validations` are rows of the run's files, `known` what was found before. An
+    alarm that has tripped looks at what came after that checkpoint alone.
+    """
+    found: list[Finding] = []
+    for name in ALARMS:
+        action = getattr(config.alarms, name)
+        if action == "off":
+            continue
+        begin = max((f.checkpoint for f in known if f.alarm == name), default=0)
+        since = [row for row in metrics if begin <= row["step"] < checkpoint]
+        rows = [row for row in validations if begin <= row["step"] <= checkpoint]
+        seen = _first_seen(CATALOGUE[name], config, since, rows, max(first, begin), begin == 0)
+        if seen is not None:
+            step, words = seen
+            alarm = CATALOGUE[name]
+            found.append(Finding(name, step, checkpoint, action, words, alarm.means, alarm.advice))
+    return found
+
+
+def _first_seen(
+    alarm: Alarm,
+    config: RunConfig,
+    metrics: Sequence[Row],
+    validations: Sequence[Row],
+    first: int,
+    is_first: bool,
+) -> tuple[int, str] | None:
+    """The first step from `first` on at which something trips the alarm, and what it says."""
+    curves = Curves(metrics)
+    rules = alarm.steps + (alarm.levels if is_first else ())
+    for step in curves.steps:
+        for rule in rules if step >= first else ():
+            if (words := rule(curves, step, config)) is not None:
+                return step, words
+    for row in validations:
+        for rule in alarm.validations if row["step"] > first else ():
+            if (words := rule(validations, row["step"], config)) is not None:
+                return row["step"], words
+    return None
