@@ -17,6 +17,7 @@ from visual_r1.errors import VisualR1Error
 from visual_r1.ledger import Ledger
 from visual_r1.preflight import require_sound
 from visual_r1.remote import CONTROL_LIMIT_S, wait
+from visual_r1.rl.resume import require_goal
 from visual_r1.run_folder import require_same_config
 
 T = TypeVar("T")
@@ -73,7 +74,9 @@ def _sound(config: RunConfig) -> Finding:
         require_same_config(config.run_dir, config)
         rows = Ledger(config.run_dir).rows()
         if rows:
-            return Finding("note", "configuration", f"goes on from step {rows[-1].step}")
+            goes_on = f"goes on from step {rows[-1].step}"
+            finished = f"has all its {rows[-1].step} steps: nothing is left to train"
+            return Finding("note", "configuration", goes_on if require_goal(config) else finished)
     return Finding("ok", "configuration", f"preset {config.preset}, run {config.run_name}")
 
 

@@ -1,15 +1,22 @@
 """What the doctor says of settings, rows and prompts."""
 
+import os
+import shutil
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from visual_r1.config import RunConfig
 from visual_r1.doctor import checks
 from visual_r1.doctor.evidence import Evidence
+from visual_r1.doctor.examination import examine
 from visual_r1.doctor.finding import Finding, exit_code
 from visual_r1.doctor.prompts import FirstRows, PromptSizes
 from visual_r1.doctor.workload import workload
+from visual_r1.ledger import Ledger, LedgerRow
+from visual_r1.models import TINY_GEOMETRY
 from visual_r1.prices import Prices, Tokens
 
 PROMPTS = PromptSizes(prompts=64, mean=100.0, longest=300, image_mean=60.0, image_longest=250)
@@ -136,6 +143,45 @@ def test_rows_that_cannot_be_used_are_named() -> None:
     [found] = checks.rows(config(), none)
     assert found.severity == "error"
     assert "there is no image" in found.says
+
+
+def test_little_room_and_more_threads_than_cores_are_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = config(output_dir=str(tmp_path / "not" / "there" / "yet"))
+    assert checks.disk(mine).severity == "ok"
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**20))
+    assert checks.disk(mine).severity == "warning"
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert checks.disk(mine).severity == "error"
+
+    assert checks.threads(config(backend={"threads": 2}), cores=2).severity == "ok"
+    assert "--backend.threads 2" in checks.threads(config(backend={"threads": 9}), cores=2).advice
+
+
+def test_what_a_resume_would_refuse_is_found_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("TINKER_API_KEY", "TINKER_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    mine = config(
+        output_dir=str(tmp_path),
+        model={"name": TINY_GEOMETRY},
+        data={"source": "procedural"},
+        train={"steps": 4},
+    )
+    mine.run_dir.mkdir(parents=True)
+    row = LedgerRow(
+        step=4, state_path="tinker://a:train:0/weights/s", sampler_path="", expires_at=None,
+        config_digest=mine.digest(), dataset_digest="d", backend="hosted",
+        created_at="2026-01-01T00:00:00+00:00", updates=4,
+    )  # fmt: skip
+    Ledger(mine.run_dir).append(row)
+    [found] = [one for one in examine(mine, measure=False).findings if "step" in one.says]
+    assert (found.severity, found.says) == ("note", "has all its 4 steps: nothing is left to train")
+    fewer = mine.model_copy(update={"train": mine.train.model_copy(update={"steps": 2})})
+    refused = [one for one in examine(fewer, measure=False).findings if one.severity == "error"]
+    assert any("has trained 4 steps already" in one.says for one in refused)
 
 
 def test_the_worst_finding_decides_the_exit_status() -> None:
