@@ -3,7 +3,9 @@
 import json
 import logging
 import os
+import shutil
 from collections.abc import Generator
+from copy import copy
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -68,6 +70,16 @@ class Trained:
                 row = self.train_from(row)
         self.ledger = Ledger(self.run_dir)
 
+    def copy(self, name: str) -> "Trained":
+        """The run in another folder, with the same checkpoints on the server."""
+        other = copy(self)
+        run = self.config.run.model_copy(update={"name": name})
+        other.config = self.config.model_copy(update={"run": run})
+        other.run_dir = other.config.run_dir
+        shutil.copytree(self.run_dir, other.run_dir)
+        other.ledger = Ledger(other.run_dir)
+        return other
+
     def train_from(self, row: LedgerRow | None) -> LedgerRow:
         return train_chunk(self.config, self.backend, self.dataset, self.run_dir, row, Silent())
 
@@ -102,9 +114,16 @@ def untouched(folder: Path, backend: Backend, dataset: Dataset) -> Trained:
 
 
 @pytest.fixture
+def copied(untouched: Trained, request: pytest.FixtureRequest) -> Trained:
+    """For tests that change files, and leave alone the checkpoints that are there."""
+    return untouched.copy(request.node.name)
+
+
+@pytest.fixture
 def trained(
     folder: Path, backend: Backend, dataset: Dataset, request: pytest.FixtureRequest
 ) -> Trained:
+    """For tests that delete checkpoints, or exchange them."""
     return Trained(settings(folder, request.node.name), backend, dataset)
 
 
@@ -124,20 +143,20 @@ def test_a_chunk_that_is_there_is_not_trained_again(untouched: Trained) -> None:
     assert untouched.metric_steps == [0, 1, 2]
 
 
-def test_going_back_to_a_step_and_on_from_there(trained: Trained) -> None:
-    first, second, third = trained.ledger.rows()
-    assert trained.resume(1) == first
-    assert trained.ledger.rows() == [first]
-    assert trained.metric_steps == [0]
-    aside = trained.ledger.set_aside_path.read_text().splitlines()
+def test_going_back_to_a_step_and_on_from_there(copied: Trained) -> None:
+    first, second, third = copied.ledger.rows()
+    assert copied.resume(1) == first
+    assert copied.ledger.rows() == [first]
+    assert copied.metric_steps == [0]
+    aside = copied.ledger.set_aside_path.read_text().splitlines()
     assert [json.loads(line)["step"] for line in aside] == [2, 3]
-    [copy] = (trained.run_dir / "set-aside").iterdir()
+    [copy] = (copied.run_dir / "set-aside").iterdir()
     assert len((copy / "metrics.jsonl").read_text().splitlines()) == 3
 
-    again = trained.train_from(trained.train_from(first))
+    again = copied.train_from(copied.train_from(first))
     assert again.step == 3
     assert again.state_path not in {second.state_path, third.state_path}
-    assert trained.metric_steps == [0, 1, 2]
+    assert copied.metric_steps == [0, 1, 2]
 
 
 def test_a_step_without_a_checkpoint_lists_those_there_are(untouched: Trained) -> None:
@@ -146,11 +165,11 @@ def test_a_step_without_a_checkpoint_lists_those_there_are(untouched: Trained) -
     assert len(untouched.ledger.rows()) == 3
 
 
-def test_starting_over_keeps_what_was_there_aside(trained: Trained) -> None:
-    assert trained.resume(0) is None
-    assert trained.ledger.rows() == []
-    assert trained.metric_steps == []
-    assert list((trained.run_dir / "rollouts").iterdir()) == []
+def test_starting_over_keeps_what_was_there_aside(copied: Trained) -> None:
+    assert copied.resume(0) is None
+    assert copied.ledger.rows() == []
+    assert copied.metric_steps == []
+    assert list((copied.run_dir / "rollouts").iterdir()) == []
 
 
 def test_a_checkpoint_that_has_gone_is_reported_and_the_one_before_used(
@@ -174,14 +193,14 @@ def test_a_checkpoint_that_has_gone_is_reported_and_the_one_before_used(
     assert trained.ledger.rows() == [first, second]
 
 
-def test_a_damaged_last_row_costs_one_chunk(trained: Trained) -> None:
-    first, second, _ = trained.ledger.rows()
-    text = trained.ledger.path.read_text()
-    trained.ledger.path.write_text(text[:-30])
-    assert trained.resume() == second
-    last = trained.train_from(second)
-    assert trained.ledger.rows() == [first, second, last]
-    assert trained.metric_steps == [0, 1, 2]
+def test_a_damaged_last_row_costs_one_chunk(copied: Trained) -> None:
+    first, second, _ = copied.ledger.rows()
+    text = copied.ledger.path.read_text()
+    copied.ledger.path.write_text(text[:-30])
+    assert copied.resume() == second
+    last = copied.train_from(second)
+    assert copied.ledger.rows() == [first, second, last]
+    assert copied.metric_steps == [0, 1, 2]
 
 
 def test_old_checkpoints_are_deleted_and_the_kept_ones_live_on(
@@ -324,12 +343,12 @@ def test_a_replay_from_other_weights_is_found_out(trained: Trained) -> None:
     assert proof.rollouts == (2,)
 
 
-def test_metrics_that_were_changed_are_found_out(trained: Trained) -> None:
-    path = trained.run_dir / "metrics.jsonl"
+def test_metrics_that_were_changed_are_found_out(copied: Trained) -> None:
+    path = copied.run_dir / "metrics.jsonl"
     *before, last = path.read_text().splitlines()
     changed = json.loads(last) | {"reward_mean": 0.5}
     path.write_text("\n".join([*before, json.dumps(changed)]) + "\n")
-    assert trained.prove().metrics == ("step 2 reward_mean",)
+    assert copied.prove().metrics == ("step 2 reward_mean",)
 
 
 def test_what_cannot_be_proved_is_said(trained: Trained) -> None:

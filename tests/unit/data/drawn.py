@@ -56,8 +56,9 @@ def write_problem(folder: Path, number: int, **changes: Any) -> None:
 
 def hub_row(number: int, **changes: Any) -> dict[str, Any]:
     """A row in the schema of hiyouga/geometry3k."""
+    images = [] if "images" in changes else [{"bytes": figure(number), "path": None}]
     return {
-        "images": [{"bytes": figure(number), "path": None}],
+        "images": images,
         "problem": f"<image>Find $x_{{{number}}}$.",
         "answer": str(number),
     } | changes

@@ -23,8 +23,9 @@ from visual_r1.data.sources.files import FilesSource
 from visual_r1.errors import StorageError
 from visual_r1.progress import PlainProgress
 
-PROBLEMS = 420
-SETTINGS: dict[str, Any] = {"source": "procedural", "train": 300, "validation": 40, "test": 80}
+PROBLEMS = 210
+SETTINGS: dict[str, Any] = {"source": "procedural", "train": 150, "validation": 20, "test": 40}
+SHARD_BYTES = 75_000
 
 # Kills itself where the argument says: after so many rows, or when a file of that name is renamed.
 KILLED = """
@@ -36,7 +37,7 @@ from visual_r1.data import preparation
 from visual_r1.data.dataset import prepare
 
 moment, settings = sys.argv[2], json.loads(sys.argv[3])
-preparation.SHARD_BYTES = 150_000
+preparation.SHARD_BYTES = 75_000
 
 class Killer:
     done = 0
@@ -91,13 +92,13 @@ def visible(out: Path) -> list[str]:
 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preparation, "SHARD_BYTES", 150_000)
+    monkeypatch.setattr(preparation, "SHARD_BYTES", SHARD_BYTES)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dataset]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preparation, "SHARD_BYTES", 150_000)
+        patch.setattr(preparation, "SHARD_BYTES", SHARD_BYTES)
         yield prepare(DataSection(**SETTINGS), tmp_path_factory.mktemp("whole"))
 
 
@@ -105,8 +106,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dataset]:
 @pytest.mark.parametrize(
     ("moment", "before"),
     [
-        ("100", 80),
-        ("train-00001.part", 265),  # a shard is written, and not yet noted
+        ("100", 100),
+        ("train-00001.part", 132),  # a shard is written, and not yet noted
         ("test-00000-of", PROBLEMS),  # the shards get their names
         ("procedural-", PROBLEMS),  # all is there, under the hidden name
     ],
@@ -158,7 +159,7 @@ def test_rows_that_were_seen_are_not_read_again(
 
 def test_a_damaged_journal_is_left_behind(tmp_path: Path, whole: Dataset) -> None:
     with pytest.raises(KeyboardInterrupt):
-        prepare(DataSection(**SETTINGS), tmp_path, Watched(stop_at=200))
+        prepare(DataSection(**SETTINGS), tmp_path, Watched(stop_at=130))
     (journal,) = (tmp_path / "data").rglob("journal.sqlite")
     damaged = bytearray(journal.read_bytes())
     damaged[100:8000] = os.urandom(7900)
@@ -229,14 +230,14 @@ from visual_r1.errors import StorageError
 limit = int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 try:
-    prepare(DataSection(source="procedural", train=300, validation=40, test=80), Path(sys.argv[1]))
+    prepare(DataSection(source="procedural", train=150, validation=20, test=40), Path(sys.argv[1]))
 except StorageError as error:
     print(error)
     sys.exit(3)
 """
 
 
-@pytest.mark.parametrize("limit", [1_000, 60_000, 300_000])
+@pytest.mark.parametrize("limit", [1_000, 60_000, 150_000])
 def test_a_full_disk_is_one_sentence_and_loses_nothing(
     tmp_path: Path, whole: Dataset, limit: int
 ) -> None:
