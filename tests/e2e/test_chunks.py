@@ -134,6 +134,8 @@ def test_each_chunk_leaves_a_checkpoint_and_the_last_one_stays(untouched: Traine
     assert [row.expires_at is None for row in rows] == [False, False, True]
     assert {row.backend for row in rows} == {"embedded"}
     assert untouched.metric_steps == [0, 1, 2]
+    took = [row["seconds_checkpoint"] for row in Journal(untouched.run_dir).rows()]
+    assert all(seconds > 0 for seconds in took)
 
 
 def test_a_chunk_that_is_there_is_not_trained_again(untouched: Trained) -> None:

@@ -6,6 +6,7 @@ whoever starts again starts from the row before, and what the broken chunk wrote
 again. So no optimizer step is lost or applied twice.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -111,14 +112,17 @@ def _train_once(
             if (update := result.metrics.update) is not None
         )
         is_last = plan.end >= config.train.steps
+        began = time.monotonic()
         state_path, sampler_path = save_checkpoint(
             config, training, policy, plan.end, keep_for_ever=is_last
         )
+        saving = time.monotonic() - began
         ended = True
     finally:
         backend.disconnect("success" if ended else "errored")
 
     journal.write_rollouts(plan.number, results)
+    journal.add_to_last(seconds_checkpoint=round(saving, 3))
     journal.flush()
     now = datetime.now(UTC)
     lifetime = timedelta(seconds=config.backend.checkpoint_ttl_seconds)

@@ -62,6 +62,12 @@ class Journal:
                 "Free some space; the run goes on from its last checkpoint."
             ) from error
 
+    def add_to_last(self, **values: float) -> None:
+        """Lay `values` over the row of the newest step: what was known only after it."""
+        rows = self.rows()
+        rows[-1:] = [row | values for row in rows[-1:]]
+        write_text(self.metrics_path, "".join(json.dumps(row) + "\n" for row in rows))
+
     def flush(self) -> None:
         """Bring the metrics to the disk, before a checkpoint that relies on them is recorded."""
         if self.metrics_path.exists():

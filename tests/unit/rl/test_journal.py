@@ -59,6 +59,15 @@ def test_a_row_is_there_as_soon_as_its_step_is(tmp_path: Path) -> None:
     assert [row["step"] for row in journal.rows()] == [0, 1]
 
 
+def test_what_is_known_later_is_added_to_the_newest_row(journal: Journal) -> None:
+    before = journal.rows()
+    journal.add_to_last(seconds_checkpoint=1.5)
+    assert journal.rows() == [*before[:-1], before[-1] | {"seconds_checkpoint": 1.5}]
+    journal.rewind(0)
+    journal.add_to_last(seconds_checkpoint=1.5)
+    assert journal.rows() == []
+
+
 def test_a_broken_chunk_is_written_again_and_each_step_stands_once(journal: Journal) -> None:
     for step in (6, 7):
         journal.append(result(step).metrics)
