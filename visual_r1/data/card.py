@@ -70,7 +70,7 @@ def _body(manifest: Manifest, journal: Journal) -> Iterator[str]:
     yield from _table("split", "problems", {split: manifest.counts[split] for split in SPLITS})
     yield f"\n![Problems of the training split]({SHEET_FILE})\n"
     yield "## Answers\n\nAs the grader reads them.\n"
-    yield from _table("kind", "problems", journal.answer_kinds())
+    yield from _table("kind", "problems", journal.numbers.answer_kinds())
     yield "\n## Images\n"
     yield from _images(journal)
     yield "\n## What was left out\n"
@@ -96,10 +96,10 @@ def _images(journal: Journal) -> Iterator[str]:
         ),
     }
     for name, expression in rows.items():
-        low, middle, high = journal.spread(expression)
+        low, middle, high = journal.numbers.spread(expression)
         yield f"| {name} | {low:,} | {middle:,} | {high:,} |"
     yield ""
-    counts = {str(images): problems for images, problems in journal.images_each().items()}
+    counts = {str(images): problems for images, problems in journal.numbers.images_each().items()}
     yield from _table("images a problem", "problems", counts)
 
 

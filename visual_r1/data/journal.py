@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from visual_r1.data import look_index
+from visual_r1.data.card_numbers import CardNumbers
 from visual_r1.data.fingerprint import Look
 from visual_r1.data.journal_file import JOURNAL_FILE as JOURNAL_FILE
 from visual_r1.data.journal_file import JournalFile
@@ -88,8 +89,8 @@ class Standing:
 class Journal(AbstractContextManager["Journal"]):
     """The journal in `folder`; a transaction is always open, and `commit` makes it last.
 
-    `waiting_bytes` are those of the problems that are in no shard yet, `unsaved` those that came
-    since the last commit.
+    `numbers` are what the card tells. `waiting_bytes` are those of the problems that are in no
+    shard yet, `unsaved` those that came since the last commit.
 
     Raises `sqlite3.DatabaseError` where the file is damaged or of another version, and
     `sqlite3.OperationalError`, also later, where it cannot be written.
@@ -98,9 +99,14 @@ class Journal(AbstractContextManager["Journal"]):
     def __init__(self, folder: Path) -> None:
         self.unsaved = 0
         self._file = JournalFile(folder, _TABLES, _VERSION)
-        self._looks = LookIndex(self._file)
-        self.waiting_bytes = self._file.number("SELECT TOTAL(bytes) FROM waiting")
-        self._next = self._file.number("SELECT IFNULL(MAX(number) + 1, 0) FROM kept")
+        try:
+            self._looks = LookIndex(self._file)
+            self.numbers = CardNumbers(self._file)
+            self.waiting_bytes = self._file.number("SELECT TOTAL(bytes) FROM waiting")
+            self._next = self._file.number("SELECT IFNULL(MAX(number) + 1, 0) FROM kept")
+        except BaseException:
+            self._file.close()
+            raise
 
     def __exit__(
         self,
@@ -269,7 +275,7 @@ class Journal(AbstractContextManager["Journal"]):
             )
             yield shard, frozenset(id for (id,) in found)
 
-    # --- rejected rows, and what the card tells
+    # --- rejected rows and repeats
 
     def reject(
         self, split: Split, place: str, id: str, reason: str, summary: str, kind: RejectedAs
@@ -298,33 +304,11 @@ class Journal(AbstractContextManager["Journal"]):
             GROUP BY summary ORDER BY rows DESC, summary LIMIT ?2"""
         return dict(self._file.rows(query, kind, most))
 
-    def answer_kinds(self) -> Mapping[str, int]:
-        """How many problems have an answer of each kind, the most frequent first."""
-        query = """SELECT kind, COUNT(*) AS problems FROM kept WHERE NOT withdrawn
-            GROUP BY kind ORDER BY problems DESC, kind"""
-        return dict(self._file.rows(query))
-
-    def images_each(self) -> Mapping[int, int]:
-        """How many problems have one image, two, ..."""
-        query = """SELECT images, COUNT(*) FROM kept WHERE NOT withdrawn
-            GROUP BY images ORDER BY images"""
-        return dict(self._file.rows(query))
-
     def repeats_kept(self) -> Mapping[str, int]:
         """How many problems of a split repeat another one of it, and stayed."""
         query = """SELECT split, COUNT(*) FROM kept WHERE repeats IS NOT NULL
             GROUP BY split ORDER BY split"""
         return dict(self._file.rows(query))
-
-    def spread(self, value: str) -> tuple[int, int, int]:
-        """Smallest, median and largest of `value`, an expression in an image's width and height."""
-        middle = self._file.number("SELECT COUNT(*) FROM sizes") // 2
-        place = f"SELECT {value} FROM sizes ORDER BY {value} LIMIT 1 OFFSET ?"
-        return (
-            self._file.number(f"SELECT MIN({value}) FROM sizes"),
-            self._file.number(place, middle),
-            self._file.number(f"SELECT MAX({value}) FROM sizes"),
-        )
 
     def _waiting_images(self, number: int) -> Iterator[bytes]:
         query = "SELECT data FROM waiting_images WHERE number = ? ORDER BY part"
