@@ -4,9 +4,9 @@ Each value is a default: what the user, a profile or a worker has set stays.
 """
 
 import argparse
-import contextlib
 import os
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -43,9 +43,11 @@ def settle_prefect(output_dir: Path | None = None) -> None:
         os.environ.setdefault(name, value)
     if "PREFECT_HOME" in defaults:
         # Prefect warns about each folder above its home that is missing.
-        # Where it cannot be made, the command itself says so a moment later.
-        with contextlib.suppress(OSError):
+        try:
             Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
+        except OSError:
+            # The command itself says so a moment later, in a sentence.
+            warnings.filterwarnings("ignore", message="Failed to create the Prefect home")
 
 
 def require_prefect_server(environ: Mapping[str, str] = os.environ) -> None:

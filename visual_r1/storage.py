@@ -1,5 +1,6 @@
 """Files that are there whole or not at all."""
 
+import errno
 import json
 import os
 import tempfile
@@ -53,10 +54,12 @@ def require_room(folder: Path, size: int = ROOM) -> None:
             probe.write(bytes(size))
             probe.flush()
     except OSError as error:
+        why = error.strerror or str(error)
+        what = f"less than {size // 2**20} MB can be written in {folder} ({why}): free some space"
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            what = f"{folder.absolute()} cannot be written ({why}): allow it"
         raise StorageError(
-            f"less than {size // 2**20} MB can be written in {folder} "
-            f"({error.strerror or error}): free some space or choose another folder with "
-            "--output-dir; nothing was changed."
+            f"{what} or choose another folder with --output-dir; nothing was changed."
         ) from error
 
 

@@ -1,13 +1,15 @@
 """Files are there whole or not at all, and hashes are stable."""
 
+import errno
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from visual_r1.errors import StorageError
 from visual_r1.hashing import digest, stable_seed
-from visual_r1.storage import replaced_whole, write_json, write_text
+from visual_r1.storage import replaced_whole, require_room, write_json, write_text
 
 
 def test_json_is_written_and_read_back(tmp_path: Path) -> None:
@@ -29,6 +31,17 @@ def test_what_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(StorageError, match=r"could not write .*--output-dir"):
         write_text(tmp_path / "file" / "a.txt", "x")
+
+
+def test_a_folder_that_refuses_is_not_called_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(StorageError, match=r"cannot be written \(Permission denied\): allow it or"):
+        require_room(tmp_path)
 
 
 def test_hashes_do_not_change_between_versions() -> None:
