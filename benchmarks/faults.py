@@ -41,10 +41,12 @@ KINDS: dict[str, dict[str, Any]] = {
         "sampling": {"max_new_tokens": 32},
         "reward": {"random": 1.0},
     },
-    # Further draws until enough groups have contrast, and the base model's log-probabilities.
+    # Further draws until enough groups have contrast, by what was measured of the problems, and the
+    # base model's log-probabilities.
     "dynamic-kl": {
         "train": {"batch_size": 2, "group_size": 4},
         "algorithm": {"dynamic_rounds": 2, "kl_coefficient": 0.05},
+        "curriculum": {"rule": "contrast"},
         "sampling": {"max_new_tokens": 64},
     },
 }

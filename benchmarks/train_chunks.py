@@ -20,8 +20,8 @@ STEPS, CHUNK_STEPS = 8, 2
 
 
 def config(folder: Path) -> RunConfig:
-    """Small, and with all that can differ on the way: second passes, and a coin flip in the reward,
-    so that every step updates, whatever the model can do."""
+    """Small, and with all that can differ on the way: second passes, a curriculum, and a coin flip
+    in the reward, so that every step updates, whatever the model can do."""
     return RunConfig.model_validate(
         {
             "preset": "quickstart",
@@ -36,6 +36,7 @@ def config(folder: Path) -> RunConfig:
                 "group_size": 4,
                 "skip_without_contrast": False,
             },
+            "curriculum": {"rule": "contrast"},
             "prompt": {"template": "scan_think"},
             "second_pass": {"enabled": True, "minus_question_only": True},
             "sampling": {"max_new_tokens": 32},

@@ -278,8 +278,9 @@ def test_where_the_checkpoints_fall_makes_no_difference_to_the_weights(
 def test_nor_with_every_choice_of_the_algorithm(
     folder: Path, backend: Backend, dataset: Dataset
 ) -> None:
-    """Minibatches, schedule, KL and further draws depend on the step and its samples alone."""
+    """Minibatches, schedule, KL and the draws of problems depend on the steps' samples alone."""
     weights: list[bytes] = []
+    states: list[Path] = []
     for chunk_steps in (1, 3):
         wanted = settings(folder, f"chosen-{chunk_steps}", chunk_steps=chunk_steps).model_dump()
         wanted["train"] |= {"loss": "cispo", "skip_without_contrast": True}
@@ -292,11 +293,19 @@ def test_nor_with_every_choice_of_the_algorithm(
             "kl_coefficient": 0.05,
             "dynamic_rounds": 2,
         }
+        wanted["curriculum"]["rule"] = "contrast"
         run = Trained(RunConfig.model_validate(wanted), backend, dataset)
         exported = export(run.config, backend, run.run_dir, run.ledger.rows()[-1], Silent())
         weights.append((exported.adapter_dir / WEIGHTS).read_bytes())
         assert run.ledger.rows()[-1].updates >= 4
+        assert run.prove().holds  # from its last chunk but one, or from the beginning
+        carried = run.ledger.rows()[-1].carry["curriculum"]
+        states.append(run.run_dir / carried)
+        untried = [row["curriculum_untried"] for row in Journal(run.run_dir).rows()]
+        assert untried[0] == 1 > untried[-1]
     assert weights[0] == weights[1]
+    assert states[0].name == states[1].name
+    assert states[0].read_bytes() == states[1].read_bytes()
 
 
 def test_an_earlier_checkpoint_is_kept_for_ever_once_it_is_exported(untouched: Trained) -> None:

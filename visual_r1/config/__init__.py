@@ -4,6 +4,7 @@ from visual_r1.config.alarms import AlarmAction, AlarmsSection
 from visual_r1.config.data import ColumnsSection, DataSection, SplitsSection, listed
 from visual_r1.config.learning import (
     AlgorithmSection,
+    CurriculumSection,
     LimitsSection,
     OptimizerSection,
     SamplingSection,
@@ -30,6 +31,7 @@ __all__ = [
     "AlgorithmSection",
     "BackendSection",
     "ColumnsSection",
+    "CurriculumSection",
     "DataSection",
     "EvaluationSection",
     "LimitsSection",

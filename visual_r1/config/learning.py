@@ -64,6 +64,27 @@ class AlgorithmSection(Section):
     )
 
 
+class CurriculumSection(Section):
+    """Which problems a step draws, by what this run has measured of them."""
+
+    rule: Literal["none", "contrast"] = Field(
+        default="none",
+        description="none: epochs over all problems. contrast: more often those whose next group "
+        "is likely to be neither all right nor all wrong.",
+    )
+    uniform_share: float = Field(
+        default=0.2, ge=0, le=1, description="Part of the draw in which all problems count alike."
+    )
+    half_life: float = Field(
+        default=50.0, gt=0, description="Steps after which an attempt counts half."
+    )
+    prior_attempts: float = Field(
+        default=2.0,
+        gt=0,
+        description="How many attempts at a problem the pass rate of its family counts for.",
+    )
+
+
 class LimitsSection(Section):
     """What a run puts up with before it stops in a sentence; what was saved stays."""
 

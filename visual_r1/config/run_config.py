@@ -15,6 +15,7 @@ from visual_r1.config.alarms import AlarmsSection
 from visual_r1.config.data import DataSection
 from visual_r1.config.learning import (
     AlgorithmSection,
+    CurriculumSection,
     LimitsSection,
     OptimizerSection,
     SamplingSection,
@@ -78,6 +79,7 @@ class RunConfig(BaseModel):
     prompt: PromptSection = PromptSection()
     train: TrainSection = TrainSection()
     algorithm: AlgorithmSection = AlgorithmSection()
+    curriculum: CurriculumSection = CurriculumSection()
     optimizer: OptimizerSection = OptimizerSection()
     sampling: SamplingSection = SamplingSection()
     limits: LimitsSection = LimitsSection()

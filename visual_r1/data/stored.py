@@ -9,10 +9,12 @@ from typing import Any, overload
 
 from visual_r1.data.problem import Problem
 from visual_r1.data.shards import problem_of_row
-from visual_r1.data.tables import Table, group_sizes, read_group
+from visual_r1.data.tables import Table, group_sizes, read_group, read_rows
 
 # What is kept of row groups: a step's problems are drawn from all over the split.
 CACHED_BYTES = 64 * 2**20
+
+_WITHOUT_FIGURE = {"id": "", "images": (), "problem": "", "answer": "", "choices": ()}
 
 
 class StoredProblems(Sequence[Problem]):
@@ -29,6 +31,7 @@ class StoredProblems(Sequence[Problem]):
         self._groups: list[tuple[Path, int]] = []
         self._starts: list[int] = []
         self._length = 0
+        self._files = list(files)
         for path in files:
             for group, rows in enumerate(group_sizes(path)):
                 self._groups.append((path, group))
@@ -55,6 +58,14 @@ class StoredProblems(Sequence[Problem]):
 
     def __iter__(self) -> Iterator[Problem]:
         return (self[index] for index in range(self._length))
+
+    def families(self) -> list[str]:
+        """The family of each problem; no image is read for it."""
+        return [
+            problem_of_row({**_WITHOUT_FIGURE, **row}).family
+            for path in self._files
+            for row in read_rows(path, columns=("source", "meta"))
+        ]
 
     def _row(self, group: int, index: int) -> dict[str, Any]:
         with self._lock:

@@ -6,6 +6,7 @@ need less: text to tokens, messages to text, and how many visual tokens an image
 
 import json
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -90,13 +91,16 @@ class _Tokenizer(Protocol):
 
 
 class Processor:
-    """The text and image arithmetic of one model; see `load_processor`."""
+    """The text and image arithmetic of one model; see `load_processor`. Threads may share it."""
 
     def __init__(self, name: str, tokenizer: PreTrainedTokenizerFast, grid: ImageGrid) -> None:
         self.name = name
         self.tokenizer = tokenizer
         self._text = cast(_Tokenizer, tokenizer)
         self.grid = grid
+        # A fast tokenizer is one object in Rust: a thread that sets it up while another uses it
+        # fails with "Already borrowed" (huggingface/transformers#47085).
+        self._one_thread = threading.Lock()
         self.image_token_id = self._id("<|image_pad|>")
         self.vision_start_id = self._id("<|vision_start|>")
         self.vision_end_id = self._id("<|vision_end|>")
@@ -104,13 +108,15 @@ class Processor:
 
     def encode(self, text: str) -> list[int]:
         """Tokens of `text`; nothing is added, and names such as `<|im_end|>` become their ids."""
-        return self._text.encode(text, add_special_tokens=False)
+        with self._one_thread:
+            return self._text.encode(text, add_special_tokens=False)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of `tokens`, special tokens included."""
-        return self._text.decode(
-            list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
+        with self._one_thread:
+            return self._text.decode(
+                list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False
+            )
 
     def chat(self, messages: list[dict[str, Any]]) -> str:
         """`messages` as the model's chat text, up to where the assistant begins to write."""

@@ -7,8 +7,8 @@ again. So no optimizer step is lost or applied twice.
 """
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,6 @@ import tinker
 
 from visual_r1.backend import Backend
 from visual_r1.config import RunConfig
-from visual_r1.data.batches import batch
 from visual_r1.data.dataset import Dataset
 from visual_r1.data.problem import Problem
 from visual_r1.hashing import stable_seed
@@ -29,11 +28,14 @@ from visual_r1.prices import prices_of
 from visual_r1.progress import Progress
 from visual_r1.prompts.prompts import Prompter
 from visual_r1.remote import CONTROL_LIMIT_S, SAVE_LIMIT_S, call, wait
+from visual_r1.rl.curriculum import DrawnProblems
 from visual_r1.rl.journal import Journal
 from visual_r1.rl.losses import loss_of
 from visual_r1.rl.own_files import keep_files
 from visual_r1.rl.probe import require_capable
-from visual_r1.rl.rollouts import Policy
+from visual_r1.rl.problem_draws import Draws, open_draws
+from visual_r1.rl.prompts_ahead import PromptsAhead
+from visual_r1.rl.rollouts import Policy, RolloutGroup
 from visual_r1.rl.step import StepResult, train_step
 from visual_r1.rl.upkeep import keep_up
 
@@ -105,7 +107,9 @@ def _train_once(
         # The reward holds the KL to the base model.
         base = backend.sampler(None) if config.algorithm.kl_coefficient else None
         using = _Stepping(training, policy, base)
-        results = _run_steps(using, dataset.problems("train"), plan, journal, progress)
+        problems = dataset.problems("train")
+        draws = open_draws(config, problems, run_dir, start)
+        results = _run_steps(using, problems, draws, plan, journal, progress)
         updates = (start.updates if start else 0) + sum(
             update.optimizer_steps
             for result in results
@@ -124,6 +128,7 @@ def _train_once(
     journal.write_rollouts(plan.number, results)
     journal.add_to_last(seconds_checkpoint=round(saving, 3))
     journal.flush()
+    carry = draws.carry(run_dir, plan.end)
     now = datetime.now(UTC)
     lifetime = timedelta(seconds=config.backend.checkpoint_ttl_seconds)
     row = LedgerRow(
@@ -136,6 +141,7 @@ def _train_once(
         backend=backend.kind,
         created_at=now.isoformat(timespec="seconds"),
         updates=updates,
+        carry=carry,
     )
     ledger.append(row)
     return row
@@ -219,6 +225,7 @@ class _Stepping:
 def _run_steps(
     using: _Stepping,
     problems: Sequence[Problem],
+    draws: Draws,
     plan: ChunkPlan,
     journal: Journal,
     progress: Progress,
@@ -227,17 +234,46 @@ def _run_steps(
     results: list[StepResult] = []
     stage = f"training, steps {plan.first} to {plan.end - 1}"
     progress.start(stage, train.steps, "steps", done=plan.first)
-    for step in range(plan.first, plan.end):
-        draw = partial(batch, problems, train.batch_size, train.seed, step)
-        result = train_step(using.training, using.policy, draw(0), step, using.base, draw)
-        progress.waiting(reason_to_wait())
-        journal.append(result.metrics)
-        results.append(result)
-        progress.advance(1, **_means([result]))
+    with PromptsAhead(using.policy.prompter.model_input) as ahead:
+        policy = replace(using.policy, prompt_of=ahead.prompt)
+        for step in range(plan.first, plan.end):
+            draw = partial(_read, problems, draws, step)
+            batch = ahead.problems(step, partial(draw, 0))
+            begin_next = partial(_begin, ahead, problems, draws, step + 1, plan)
+            if not draws.needs_samples:
+                begin_next()
+            observe = partial(_observe, draws, step, begin_next)
+            result = train_step(using.training, policy, batch, step, using.base, draw, observe)
+            progress.waiting(reason_to_wait())
+            journal.append(result.metrics)
+            results.append(result)
+            progress.advance(1, **_means([result]))
     progress.finish(
         ", ".join(f"{name.replace('_', ' ')} {mean:.3f}" for name, mean in _means(results).items())
     )
     return results
+
+
+def _read(problems: Sequence[Problem], draws: Draws, step: int, round: int) -> list[Problem]:
+    return [problems[place] for place in draws.places(step, round)]
+
+
+def _begin(
+    ahead: PromptsAhead, problems: Sequence[Problem], draws: Draws, step: int, plan: ChunkPlan
+) -> None:
+    """Have the prompts of `step` built ahead, where it belongs to the chunk."""
+    if step < plan.end:
+        ahead.begin(step, partial(_read, problems, draws, step, 0))
+
+
+def _observe(
+    draws: Draws, step: int, begin_next: Callable[[], None], groups: Sequence[RolloutGroup]
+) -> DrawnProblems | None:
+    """The samples of `step` are there: the draw of the next one is known now at the latest."""
+    drawn = draws.observe(step, groups)
+    if draws.needs_samples:
+        begin_next()
+    return drawn
 
 
 def _means(results: Sequence[StepResult]) -> dict[str, float]:

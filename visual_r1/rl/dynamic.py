@@ -1,10 +1,11 @@
 """Dynamic sampling: problems are drawn until the batch is full of groups that teach something.
 
 DAPO (arXiv:2503.14476, section 3.2). Round 0 is the batch of the step; round k draws
-`batch(seed, step, k)`, as many problems again, at most `algorithm.dynamic_rounds` times. The batch
-is full with `train.batch_size` groups that have contrast; those beyond, and what is drawn without
-contrast, give no gradient and stay in the metrics and rollouts. Which problems are drawn depends on
-the seed, the step and the samples, so a resumed run draws the same.
+`batch(seed, step, k)` (with a curriculum, what comes next in the order of the step), as many
+problems again, at most `algorithm.dynamic_rounds` times. The batch is full with `train.batch_size`
+groups that have contrast; those beyond, and what is drawn without contrast, give no gradient and
+stay in the metrics and rollouts. Which problems are drawn depends on the seed, the step and the
+samples so far, so a resumed run draws the same.
 """
 
 from collections.abc import Callable, Sequence

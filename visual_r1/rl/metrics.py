@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, pstdev
 
 from visual_r1.prices import NO_PRICES, NO_TOKENS, Prices, Tokens, total
+from visual_r1.rl.curriculum import DrawnProblems
 from visual_r1.rl.draws import draw_ratio
 from visual_r1.rl.phases import PHASES, Phase
 from visual_r1.rl.rollouts import Rollout, RolloutGroup
@@ -116,6 +117,7 @@ class StepMetrics:
     seconds: Seconds
     second: SecondPasses | None = None
     draw_ratio: float | None = None
+    drawn: DrawnProblems | None = None
 
     def row(self) -> dict[str, JsonNumber]:
         """The step as a flat row of metrics.jsonl.
@@ -148,6 +150,7 @@ class StepMetrics:
             "prompt_tokens": self.prompt_tokens,
             "sampled_tokens": self.sampled_tokens,
             **(self.second.row() if self.second else {}),
+            **(self.drawn.row() if self.drawn else {}),
             "tokens_prefill": self.tokens.prefill,
             "tokens_sampled": self.tokens.sample,
             "tokens_trained": self.tokens.train,

@@ -22,6 +22,7 @@ from visual_r1.progress import Progress
 from visual_r1.remote import CONTROL_LIMIT_S, checkpoint_exists, wait
 from visual_r1.rl.chunk import train_chunk
 from visual_r1.rl.journal import Journal, read_rollouts
+from visual_r1.rl.measured_file import measured_path
 from visual_r1.rl.own_files import require_same_files
 
 
@@ -74,7 +75,7 @@ def prove(
         shutil.rmtree(left, ignore_errors=True)
     scratch = Path(tempfile.mkdtemp(prefix=".proof-", dir=run_dir))
     try:
-        again = _replayed(config, backend, dataset, scratch, start, end, progress)
+        again = _replayed(config, backend, dataset, run_dir, scratch, start, end, progress)
         try:
             before = backend.tensor_fingerprints(end.state_path)
             after = backend.tensor_fingerprints(again.state_path)
@@ -105,6 +106,7 @@ def _replayed(
     config: RunConfig,
     backend: Backend,
     dataset: Dataset,
+    run_dir: Path,
     scratch: Path,
     start: LedgerRow | None,
     end: LedgerRow,
@@ -112,6 +114,10 @@ def _replayed(
 ) -> LedgerRow:
     steps = config.train.model_copy(update={"steps": end.step, "resume_from_step": None})
     upto = config.model_copy(update={"train": steps})
+    if start is not None and (kept := measured_path(run_dir, start.carry)) is not None:
+        copy = scratch / kept.relative_to(run_dir)
+        copy.parent.mkdir(parents=True)
+        shutil.copy2(kept, copy)
     return train_chunk(upto, backend, dataset, scratch, start, progress)
 
 

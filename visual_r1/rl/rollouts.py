@@ -1,6 +1,6 @@
 """Rollouts and their groups: what a step samples, and the policy that it is sampled from."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import tinker
@@ -76,7 +76,7 @@ class Policy:
     """What it takes to ask the current weights for answers, and to grade them.
 
     `reader` is there where the configuration asks for a second pass; `prices` are unknown unless
-    given.
+    given. `prompt_of` gives the prompts of first passes; it may have built them ahead.
     """
 
     prompter: Prompter
@@ -84,7 +84,12 @@ class Policy:
     config: RunConfig
     watch: Watch = nothing_to_watch
     prices: Prices = NO_PRICES
+    prompt_of: Callable[[Problem], tinker.ModelInput] | None = None
     reader: ScanReader | None = field(init=False)
+
+    def prompt(self, problem: Problem) -> tinker.ModelInput:
+        """The prompt of the first pass. Raises `DataError` where none can be made."""
+        return (self.prompt_of or self.prompter.model_input)(problem)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reader", open_reader(self.config, self.processor))

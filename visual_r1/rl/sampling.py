@@ -95,9 +95,7 @@ class _UnderWay:
     ) -> None:
         self._sampler, self._policy, self._problems, self._step = sampler, policy, problems, step
         self._phases = phases
-        self._prompts = {
-            group: policy.prompter.model_input(problem) for group, problem in problems.items()
-        }
+        self._prompts = {group: policy.prompt(problem) for group, problem in problems.items()}
         self._arrivals: Arrivals[_Key, tinker.SampleResponse] = Arrivals(
             f"sampling of step {step}", SAMPLE_LIMIT_S, policy.watch
         )

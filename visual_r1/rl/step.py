@@ -7,14 +7,15 @@ log-probabilities as the old policy, one optimizer step. Each of these is a name
 """
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import tinker
 
 from visual_r1.data.problem import Problem
 from visual_r1.remote import SAVE_LIMIT_S, wait
 from visual_r1.rl.advantages import advantages_of, has_contrast
+from visual_r1.rl.curriculum import DrawnProblems
 from visual_r1.rl.dynamic import Draw, sample_until_full, surplus
 from visual_r1.rl.kl import with_kl
 from visual_r1.rl.metrics import Seconds, StepMetrics, summarize
@@ -22,6 +23,8 @@ from visual_r1.rl.phases import Phases
 from visual_r1.rl.rollouts import Policy, Rollout, RolloutGroup
 from visual_r1.rl.schedule import learning_rate
 from visual_r1.rl.update import Example, send_update
+
+Observe = Callable[[Sequence[RolloutGroup]], DrawnProblems | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +50,12 @@ def train_step(
     step: int,
     base: tinker.SamplingClient | None = None,
     draw: Draw | None = None,
+    sampled: Observe | None = None,
 ) -> StepResult:
     """Run one step on `problems`, the batch of this step; `draw(round)` gives further ones.
+
+    `sampled` is called when all is sampled and before the learner is: it is told the groups of all
+    rounds, in order, and gives what the metrics say of the draw.
 
     A fresh sampler is made of the current weights; `base` samples from the base model, and is
     needed where `algorithm.kl_coefficient` is not 0. Where no group has contrast, neither
@@ -63,10 +70,11 @@ def train_step(
     groups = sample_until_full(
         sampler, policy, lambda turn: draw(turn) if turn and draw else problems, step, phases
     )
+    drawn = sampled(groups) if sampled else None
     if base is not None:
         with phases.during("kl"):
             groups = with_kl(base, groups, policy, step)
-    sampled = time.monotonic()
+    sampled_at = time.monotonic()
 
     advantages = advantages_of(groups, policy.config)
     mask = policy.config.algorithm.mask_truncated
@@ -92,13 +100,13 @@ def train_step(
         with_gradient=sum(example.advantage != 0 for example in examples),
         learning_rate=learning_rate(policy.config, step),
         seconds=Seconds(
-            sampled - began, ended - sampled, ended - began, phases.grading, phases.seconds
+            sampled_at - began, ended - sampled_at, ended - began, phases.grading, phases.seconds
         ),
         prices=policy.prices,
         temperature=policy.config.sampling.temperature,
     )
     return StepResult(
-        metrics,
+        replace(metrics, drawn=drawn),
         tuple(
             scored
             for group, advantages_G in zip(groups, advantages, strict=True)

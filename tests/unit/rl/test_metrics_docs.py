@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sampled import group_of, rollout
 
+from visual_r1.rl.curriculum import DrawnProblems
 from visual_r1.rl.metrics import Seconds, Update, summarize
 from visual_r1.rl.second_pass import SecondPass
 
@@ -14,7 +15,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
 
 def test_the_page_has_every_key_of_a_row() -> None:
     group = group_of(replace(rollout(components={"format": 1.0}), second=SecondPass("right", "")))
-    row = summarize(
+    metrics = summarize(
         0,
         [group],
         Update(0, 0, 0, 1, 1),
@@ -23,7 +24,8 @@ def test_the_page_has_every_key_of_a_row() -> None:
         with_gradient=1,
         learning_rate=1,
         seconds=Seconds(1, 1, 2),
-    ).row()
+    )
+    row = replace(metrics, drawn=DrawnProblems(0.5, 0.5, 0.5)).row()
     written = {key.replace("reward_format", "reward_<component>") for key in row}
     cells = [line.split("|")[1] for line in PAGE.read_text().splitlines() if line.startswith("| `")]
     named = {key for cell in cells for key in re.findall(r"`([^`]+)`", cell)}
