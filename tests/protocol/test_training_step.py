@@ -1,9 +1,8 @@
 """train_step against the real engine: what it sends, and what comes of it."""
 
-import os
 import sys
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from tinker.types import RequestErrorCategory
 from visual_r1.config import AlgorithmSection, LimitsSection, RunConfig, SamplingSection
 from visual_r1.data.problem import Problem
 from visual_r1.data.procedural import generate
-from visual_r1.engine.launch import start_engine
+from visual_r1.engine.launch import RunningEngine, start_engine
 from visual_r1.errors import BackendError, EngineError, RewardError, RunError
 from visual_r1.models.processor import load_processor
 from visual_r1.prices import Prices, Tokens
@@ -47,17 +46,10 @@ def config(**train: Any) -> RunConfig:
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Generator[tinker.ServiceClient]:
-    home = tmp_path_factory.mktemp("engine")
-    before = os.environ.get("TINKER_TELEMETRY")
-    os.environ["TINKER_TELEMETRY"] = "0"
-    with start_engine(home, config().model.name, threads=1, log=home / "engine.log") as engine:
-        client = tinker.ServiceClient(base_url=engine.url, api_key=engine.api_key)
-        yield client
-        client.close("success").result(timeout=10)
-    os.environ.pop("TINKER_TELEMETRY")
-    if before is not None:
-        os.environ["TINKER_TELEMETRY"] = before
+def service(engine: RunningEngine) -> Iterator[tinker.ServiceClient]:
+    client = tinker.ServiceClient(base_url=engine.url, api_key=engine.api_key)
+    yield client
+    client.close("success").result(timeout=60)
 
 
 @pytest.fixture
