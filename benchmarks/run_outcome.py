@@ -8,18 +8,20 @@ from visual_r1.engine.fingerprints import tensor_fingerprints
 from visual_r1.evaluation.predictions import read_predictions
 from visual_r1.ledger import Ledger
 from visual_r1.rl.journal import Journal, read_rollouts
+from visual_r1.rl.validations import Validations
 
 
 @dataclass(frozen=True)
 class Outcome:
     """Digests of the last state's tensors (optimizer included), the exported adapter if there is
-    one, and every row of metrics, rollouts, checkpoints and evaluations."""
+    one, and every row of metrics, rollouts, checkpoints, validations and evaluations."""
 
     tensors: dict[str, str]
     adapter: bytes | None
     metrics: list[dict[str, Any]]
     rollouts: list[dict[str, Any]]
     checkpoints: list[tuple[int, int]]
+    validations: list[tuple[int, str, float | None]]
     predictions: dict[str, list[dict[str, Any]]]
 
     def differing(self, other: "Outcome") -> list[str]:
@@ -42,6 +44,9 @@ def outcome_of(run_dir: Path, engine_home: Path) -> Outcome:
             for row in read_rollouts(path).to_pylist()
         ],
         checkpoints=[(row.step, row.updates) for row in ledger],
+        validations=[
+            (row.step, row.right, row.blind_accuracy) for row in Validations(run_dir).rows()
+        ],
         predictions={
             path.parent.name: read_predictions(path.parent)
             for path in sorted(run_dir.glob("evaluations/*/report.json"))

@@ -1,25 +1,34 @@
 """Any checkpoint, or the base model, to an evaluation on the test problems.
 
-    python flows/evaluate_flow.py --name base
-    python flows/evaluate_flow.py --name step-40 --sampler-path tinker://…/sampler_weights/step-000040
+    python flows/evaluate_flow.py                              # the base model
+    python flows/evaluate_flow.py --checkpoint best --export   # the best of this run by validation
+    python flows/evaluate_flow.py --checkpoint 40              # or final
+    python flows/evaluate_flow.py --sampler-path tinker://…/sampler_weights/step-000040
 
-The result is in the run's folder under `evaluations/<name>/`.
+The result is in the run's folder under `evaluations/<name>/`, an exported adapter under
+`exports/step-40/adapter/`; the other flags say which run.
 """
 
 import argparse
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from flows.first_look import first_look
 from tasks.environment import settle_prefect
 
 
 def own_flags() -> tuple[argparse.Namespace, list[str]]:
-    """The two flags of this command alone, and the rest: those of every flow."""
+    """The flags of this command alone, and the rest: those of every flow."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--name", default="base")
-    parser.add_argument("--sampler-path")
-    return parser.parse_known_args()
+    parser.add_argument("--name")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--checkpoint", metavar="best|final|STEP")
+    which.add_argument("--sampler-path")
+    parser.add_argument("--export", action="store_true")
+    own, flags = parser.parse_known_args()
+    if {"-h", "--help"} & set(flags):  # the other flags follow
+        print(__doc__)
+    return own, flags
 
 
 if __name__ == "__main__":
@@ -30,37 +39,62 @@ from prefect import flow
 
 from flows.command import run_as_command
 from tasks.evaluate import evaluate as evaluate_checkpoint
+from tasks.export import export as export_checkpoint
 from tasks.prepare import prepare
 from tasks.temporary_server import guard_temporary_server
 from visual_r1.backend import open_backend
 from visual_r1.config import RunConfig
 from visual_r1.errors import ConfigError
 from visual_r1.evaluation.tracking import track_run
+from visual_r1.ledger import LedgerRow
+from visual_r1.rl.checkpoints import named_checkpoint
 from visual_r1.run_folder import open_run_folder
 
 
 @flow(name="evaluate", on_running=[guard_temporary_server])
 def evaluate(
-    config: RunConfig, name: str = "base", sampler_path: str | None = None
+    config: RunConfig,
+    name: str | None = None,
+    sampler_path: str | None = None,
+    checkpoint: str | None = None,
+    export: bool = False,
 ) -> dict[str, object]:
-    """Evaluate `sampler_path`, or the base model; returns where the report is."""
-    with open_run_folder(config), open_backend(config):
-        report = evaluate_checkpoint(config, prepare(config, ["test"]), name, sampler_path)
+    """Evaluate a checkpoint of the run, `sampler_path`, or the base model; where the report is."""
+    with open_run_folder(config) as run_dir, open_backend(config):
+        row = named_checkpoint(run_dir, checkpoint) if checkpoint else None
+        path = row.sampler_path if row else sampler_path
+        name = name or _name(row, sampler_path)
+        report = evaluate_checkpoint(config, prepare(config, ["test"]), name, path)
+        if row and export:
+            report |= export_checkpoint(config, row, f"exports/step-{row.step}")
         track_run(config)
         return report
 
 
+def _name(row: LedgerRow | None, sampler_path: str | None) -> str:
+    if row is not None:
+        return f"step-{row.step}"
+    return PurePosixPath(sampler_path).name if sampler_path else "base"
+
+
 def main() -> int:
-    """The command: its own two flags, then those of every flow."""
+    """The command: its own flags, then those of every flow."""
     own, flags = own_flags()
 
-    def check(_: RunConfig) -> None:
-        if Path(own.name).name != own.name:
+    def check(config: RunConfig) -> None:
+        if own.name is not None and Path(own.name).name != own.name:
             raise ConfigError(
                 f"--name {own.name!r} is no folder name: it names the folder under evaluations/."
             )
+        if own.checkpoint is not None:
+            named_checkpoint(config.run_dir, own.checkpoint)
+        elif own.export:
+            raise ConfigError("--export needs --checkpoint: best, final, or a step of this run.")
 
-    return run_as_command(lambda config: evaluate(config, own.name, own.sampler_path), flags, check)
+    def flow_of_own(config: RunConfig) -> object:
+        return evaluate(config, own.name, own.sampler_path, own.checkpoint, own.export)
+
+    return run_as_command(flow_of_own, flags, check)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from tasks.prepare import prepare
 from tasks.summarize import summarize
 from tasks.temporary_server import guard_temporary_server
 from tasks.train_chunk import settle_ledger, train_chunk
+from tasks.validate import validate
 from visual_r1.backend import open_backend
 from visual_r1.config import RunConfig
 from visual_r1.rl.resume import require_goal
@@ -44,8 +45,10 @@ def train(config: RunConfig) -> dict[str, object] | State:
 
         settle_ledger(config, dataset)
         checkpoint = None
+        validate(config, dataset, checkpoint)
         while checkpoint is None or checkpoint.step < config.train.steps:
             checkpoint = train_chunk(config, dataset, checkpoint)
+            validate(config, dataset, checkpoint)
             stopwatch.lap()
             if (paused := heed_alarms(config, checkpoint)) is not None:
                 return paused

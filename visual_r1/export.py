@@ -23,11 +23,12 @@ from safetensors import SafetensorError, safe_open
 from visual_r1.backend import Backend
 from visual_r1.config import RunConfig
 from visual_r1.errors import BackendError, StorageError
-from visual_r1.ledger import LedgerRow
+from visual_r1.ledger import Ledger, LedgerRow
 from visual_r1.progress import Progress
 from visual_r1.remote import CONTROL_LIMIT_S, SAVE_LIMIT_S, call, wait
 from visual_r1.storage import replaced_whole, sync_folder, write_json
 
+EXPORT = "export"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 DOWNLOAD_TIMEOUT_S = 120.0
 # The copy on the server is only there to be downloaded, at once.
@@ -56,50 +57,62 @@ class ExportResult:
 
 
 def export(
-    config: RunConfig, backend: Backend, run_dir: Path, row: LedgerRow, progress: Progress
+    config: RunConfig,
+    backend: Backend,
+    run_dir: Path,
+    row: LedgerRow,
+    progress: Progress,
+    into: str = EXPORT,
 ) -> ExportResult:
-    """Export the checkpoint of `row` to `run_dir`/export; does nothing where that is done already.
+    """Export the checkpoint of `row` to `run_dir`/`into`; does nothing where that is done already.
 
-    Its state and sampler weights lose their time limit. Raises `BackendError` when the server
-    fails or what it sends is not a PEFT adapter, `StorageError` when the disk does; a complete
-    export of before stays until the new one is complete.
+    Its state and sampler weights lose their time limit, in the ledger too. Raises `BackendError`
+    when the server fails or what it sends is not a PEFT adapter, `StorageError` when the disk does;
+    a complete export of before stays until the new one is complete.
     """
-    there = read_export(run_dir)
+    there = read_export(run_dir, into)
     if there is not None and there.state_path == row.state_path:
         return there
     return backend.recoveries.run(
-        lambda: _export(config, backend, run_dir, row, progress), "the export"
+        lambda: _export(config, backend, run_dir, row, progress, into), "the export"
     )
 
 
 def _export(
-    config: RunConfig, backend: Backend, run_dir: Path, row: LedgerRow, progress: Progress
+    config: RunConfig,
+    backend: Backend,
+    run_dir: Path,
+    row: LedgerRow,
+    progress: Progress,
+    into: str,
 ) -> ExportResult:
     keep_for_ever(backend, row)
+    if row.expires_at is not None:  # from now on neither renewed nor pruned
+        Ledger(run_dir).renew(row.step, None)
     urls = external_urls(backend, row)
     progress.start("export", len(urls), "files")
-    fresh = run_dir / "export" / ".adapter.tmp"
+    fresh = run_dir / into / ".adapter.tmp"
     try:
         shutil.rmtree(fresh, ignore_errors=True)
         files = _download_all(urls, fresh, progress)
         require_adapter(fresh)
-        result = _put_in_place(config, run_dir, fresh, row, files)
+        result = _put_in_place(config, run_dir / into, fresh, row, files)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     progress.finish(str(result.adapter_dir))
     return result
 
 
-def read_export(run_dir: Path) -> ExportResult | None:
-    """The complete export in `run_dir`; None where there is none or its files have changed."""
-    record = run_dir / "export" / "export.json"
+def read_export(run_dir: Path, into: str = EXPORT) -> ExportResult | None:
+    """The complete export in `run_dir`/`into`; None where there is none, or its files changed."""
+    record = run_dir / into / "export.json"
     if not record.exists():
         return None
     try:
         values = cast("dict[str, Any]", json.loads(record.read_text(encoding="utf-8")))
         files = tuple(ExportedFile(**one) for one in values["files"])
         result = ExportResult(
-            adapter_dir=run_dir / "export" / "adapter",
+            adapter_dir=run_dir / into / "adapter",
             sampler_path=values["sampler_path"],
             state_path=values["state_path"],
             step=values["step"],
@@ -199,13 +212,12 @@ def _download(url: str, path: Path) -> None:
 
 def _put_in_place(
     config: RunConfig,
-    run_dir: Path,
+    folder: Path,
     fresh: Path,
     row: LedgerRow,
     files: tuple[ExportedFile, ...],
 ) -> ExportResult:
-    record = run_dir / "export" / "export.json"
-    adapter = run_dir / "export" / "adapter"
+    record, adapter = folder / "export.json", folder / "adapter"
     result = ExportResult(
         adapter_dir=adapter,
         sampler_path=row.sampler_path,

@@ -14,7 +14,7 @@ than the step a user went back to) moves to `ledger.set-aside.jsonl`.
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -143,18 +143,22 @@ class Ledger:
             "another --run.name."
         )
 
-    def renew(self, step: int, expires_at: str) -> None:
-        """Note that the checkpoint of `step` lives longer now."""
+    def renew(self, step: int, expires_at: str | None) -> None:
+        """Note that the checkpoint of `step` lives longer now; None is for ever."""
         rows = [
             replace(row, expires_at=expires_at) if row.step == step else row for row in self.rows()
         ]
         self._write([json.dumps(asdict(row)) for row in rows])
 
-    def drop(self, count: int) -> None:
-        """Set the `count` oldest rows aside: their checkpoints were deleted."""
-        lines = self._lines()
-        if count > 0:
-            self._set_aside(lines[:count], lines[count:])
+    def drop(self, steps: Collection[int]) -> None:
+        """Set the rows of `steps` aside: their checkpoints were deleted, or have gone."""
+        if steps:
+            rows, lines = self.rows(), self._lines()
+            pairs = list(zip(rows, lines, strict=True))
+            self._set_aside(
+                [line for row, line in pairs if row.step in steps],
+                [line for row, line in pairs if row.step not in steps],
+            )
 
     def require_same_origin(self, *, dataset_digest: str, backend: str) -> None:
         """Raise `RunError` when the newest row was made on another server or dataset.

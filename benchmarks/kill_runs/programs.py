@@ -21,6 +21,7 @@ SMALL_FLOW: dict[str, object] = {
     "train.batch_size": 4,
     "train.group_size": 4,
     "evaluation.samples": 2,
+    "validation.every": 2,
 }
 """Fields of a run through the flow of about half a minute."""
 

@@ -309,8 +309,16 @@ def test_nor_with_every_choice_of_the_algorithm(
 
 
 def test_an_earlier_checkpoint_is_kept_for_ever_once_it_is_exported(untouched: Trained) -> None:
-    first, *_ = untouched.ledger.rows()
-    export(untouched.config, untouched.backend, untouched.run_dir, first, Silent())
+    first, *_, last = untouched.ledger.rows()
+    export(untouched.config, untouched.backend, untouched.run_dir, last, Silent())
+    into = "exports/step-1"
+    made = export(untouched.config, untouched.backend, untouched.run_dir, first, Silent(), into)
+    assert made.adapter_dir == untouched.run_dir / into / "adapter"
+    assert read_export(untouched.run_dir, into) == made
+    final = read_export(untouched.run_dir)
+    assert final is not None
+    assert final.step == 3
+    assert untouched.ledger.rows()[0] == replace(first, expires_at=None)
     run = first.state_path.removeprefix("tinker://").split("/")[0]
     listed = untouched.backend.rest.list_checkpoints(run).result(timeout=30).checkpoints
     expiry = {checkpoint.tinker_path: checkpoint.expires_at for checkpoint in listed}
@@ -367,12 +375,15 @@ def test_metrics_that_were_changed_are_found_out(copied: Trained) -> None:
 
 
 def test_what_cannot_be_proved_is_said(trained: Trained) -> None:
-    first, second, _ = trained.ledger.rows()
+    first, second, third = trained.ledger.rows()
     trained.delete_state(second)
     with pytest.raises(RunError, match=r"step 2 .* has gone"):
         trained.prove()
     trained.rewrite_ledger([])
     with pytest.raises(RunError, match="no checkpoint yet"):
+        trained.prove()
+    trained.rewrite_ledger([first, third])  # as pruning leaves it that keeps the best
+    with pytest.raises(RunError, match="checkpoint before that of step 3 was deleted"):
         trained.prove()
     trained.rewrite_ledger([first])
     assert trained.prove().first == 0

@@ -54,10 +54,12 @@ def test_a_run_leaves_what_is_promised(uninterrupted: Folder) -> None:
         assert (run / name).is_file(), name
     assert [row["step"] for row in uninterrupted.rows("metrics.jsonl")] == list(range(6))
     assert [row["step"] for row in uninterrupted.rows("ledger.jsonl")] == [2, 4, 6]
+    assert [row["step"] for row in uninterrupted.rows("validation.jsonl")] == [0, 4, 6]
 
 
 def test_the_second_time_everything_is_done(uninterrupted: Folder) -> None:
-    before = {path: path.stat().st_mtime_ns for path in uninterrupted.run.rglob("*.parquet")}
+    files = [*uninterrupted.run.rglob("*.parquet"), uninterrupted.run / "validation.jsonl"]
+    before = {path: path.stat().st_mtime_ns for path in files}
     summary = (uninterrupted.run / "summary.json").read_bytes()
     status, output = finish(uninterrupted.root)
     assert status == 0, output
@@ -90,6 +92,11 @@ def test_killed_and_started_again_it_ends_with_the_same_weights(
     assert folder.adapter == uninterrupted.adapter
     assert [row["step"] for row in folder.rows("metrics.jsonl")] == list(range(6))
     assert folder.rows("ledger.jsonl")[-1]["step"] == 6
+    found, expected = (
+        [(row["step"], row["right"]) for row in one.rows("validation.jsonl")]
+        for one in (folder, uninterrupted)
+    )
+    assert found == expected
 
 
 def test_ctrl_c_stops_a_run_in_a_sentence(tmp_path: Path) -> None:

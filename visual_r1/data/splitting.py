@@ -46,9 +46,14 @@ def hash_split(seed: int, ids: Iterable[str]) -> HashSplit:
     """
     # Four bytes an id, for sets of millions.
     keys = np.unique(np.fromiter((split_key(seed, id) for id in ids), np.uint32))
-    test = min(max(1, round(len(keys) * TEST_SHARE)), max(0, len(keys) - 1))
-    validation = min(math.floor(len(keys) * VALIDATION_SHARE + 0.5), max(0, len(keys) - test - 1))
+    test, validation = cut_sizes(len(keys))
     return HashSplit(seed, _bound(keys, test), _bound(keys, test + validation))
+
+
+def cut_sizes(count: int) -> tuple[int, int]:
+    """How many of `count` problems become test, and how many validation."""
+    test = min(max(1, round(count * TEST_SHARE)), max(0, count - 1))
+    return test, min(math.floor(count * VALIDATION_SHARE + 0.5), max(0, count - test - 1))
 
 
 def _bound(keys: NDArray[np.uint32], count: int) -> int:

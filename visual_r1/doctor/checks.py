@@ -93,6 +93,15 @@ def rows(config: RunConfig, first: FirstRows) -> list[Finding]:
                 f"{evaluated}: only a large difference will show (the report says how large)",
             )
         )
+    if config.validation.every and not first.validation_rows:
+        found.append(
+            Finding(
+                "note",
+                "validation",
+                "the dataset has no validation split, so the run is not validated while it trains",
+                "Name one with --data.splits.validation, or say --validation.every 0.",
+            )
+        )
     return found
 
 

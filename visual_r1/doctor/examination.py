@@ -63,7 +63,7 @@ def examine(config: RunConfig, *, measure: bool | None) -> Examination:
     if evidence is not None:
         seen.add(checks.contrast(config, evidence), checks.truncation(config, evidence))
     if first is not None and prompts is not None:
-        seen.work = workload(config, prompts, evidence, first.test_rows)
+        seen.work = workload(config, prompts, evidence, first.test_rows, first.validation_rows)
         seen.add(checks.checkpoint_lifetime(config, seen.work))
     return seen
 

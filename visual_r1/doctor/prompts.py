@@ -11,6 +11,7 @@ from visual_r1.config import RunConfig
 from visual_r1.data.problem import Problem
 from visual_r1.data.rows import BadRow, SourceRow, check_row
 from visual_r1.data.sources import open_source
+from visual_r1.data.splitting import cut_sizes
 from visual_r1.models.processor import load_processor
 from visual_r1.prompts.prompts import Prompter
 
@@ -30,12 +31,14 @@ class PromptSizes:
 
 @dataclass(frozen=True, slots=True)
 class FirstRows:
-    """The first problems of the training split, and what was wrong with the rows among them."""
+    """The first problems of the training split, what was wrong with the rows among them, and how
+    many rows the splits have."""
 
     problems: tuple[Problem, ...]
     rejected: tuple[str, ...]
     training_rows: int
     test_rows: int
+    validation_rows: int = 0
 
 
 def first_rows(config: RunConfig) -> FirstRows:
@@ -50,7 +53,11 @@ def first_rows(config: RunConfig) -> FirstRows:
             problems.append(check_row(row).problem)
         except BadRow as error:
             rejected.append(f"{row.place}: {error}")
-    return FirstRows(tuple(problems), tuple(rejected), sizes.get("train", 0), sizes.get("test", 0))
+    train, test, validation = (sizes.get(name, 0) for name in ("train", "test", "validation"))
+    if set(sizes) == {"train"}:  # a preparation will cut it
+        test, validation = cut_sizes(train)
+        train -= test + validation
+    return FirstRows(tuple(problems), tuple(rejected), train, test, validation)
 
 
 def measure_prompts(config: RunConfig, problems: Sequence[Problem]) -> PromptSizes:

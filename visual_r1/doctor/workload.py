@@ -7,13 +7,14 @@ from visual_r1.config import RunConfig
 from visual_r1.doctor.contrast import share_without_contrast
 from visual_r1.doctor.evidence import Evidence
 from visual_r1.doctor.prompts import PromptSizes
+from visual_r1.evaluation.validation import validated_steps
 from visual_r1.prices import Tokens, total
 from visual_r1.rl.losses import loss_of
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What the whole run asks for, its two evaluations included.
+    """What the whole run asks for, its two evaluations and its validations included.
 
     With `at_most`, nothing was measured and each answer is taken to be as long as it may be.
     """
@@ -25,7 +26,11 @@ class Workload:
 
 
 def workload(
-    config: RunConfig, prompts: PromptSizes, evidence: Evidence | None, test_rows: int
+    config: RunConfig,
+    prompts: PromptSizes,
+    evidence: Evidence | None,
+    test_rows: int,
+    validation_rows: int = 0,
 ) -> Workload:
     """Predict the run from its prompts and from what was measured before."""
     measured = evidence.response_tokens if evidence else None
@@ -35,6 +40,7 @@ def workload(
 
     step = _step(config, prompts, answer, share)
     evaluations = _evaluation(config, prompts, answer, test_rows, times=2)
+    evaluations += _validations(config, prompts, answer, validation_rows)
     seconds = _seconds(evidence, step)
     hours = None
     if seconds is not None and evidence is not None and evidence.sample_rate:
@@ -90,6 +96,16 @@ def _evaluation(
         unseen = prompts.mean - prompts.image_mean
         tokens += Tokens(problems * (2 * unseen + answer), 2 * problems * answer)
     return tokens
+
+
+def _validations(
+    config: RunConfig, prompts: PromptSizes, answer: float, validation_rows: int
+) -> Tokens:
+    """Greedy, and with the image blanked, for each checkpoint that is validated."""
+    validation = config.validation
+    problems = min(validation.problems or validation_rows, validation_rows)
+    requests = len(validated_steps(config)) * problems * (1 + validation.blind)
+    return Tokens(requests * prompts.mean, requests * answer)
 
 
 def _seconds(evidence: Evidence | None, step: Tokens) -> float | None:

@@ -77,35 +77,56 @@ def evaluate(
     count = min(len(problems), config.evaluation.problems or len(problems))
     if count == 0:
         raise DataError("There is no problem to evaluate on: the test split is empty.")
-    keys: list[Key] = [(name, index) for name in _passes(policy) for index in range(count)]
-
-    what = f"the evaluation {out_dir.name!r}"
-    answers = _Answers()
-    progress.start(f"evaluate {out_dir.name}", len(keys), "requests")
-    sent = ((key, _send(sampler, policy, problems[key[1]], key, answers)) for key in keys)
-    for key, response in answered(sent, what, watch, window=window):
-        answers.take(policy, problems[key[1]], key, response)
-        progress.advance(1, accuracy=answers.accuracy_so_far)
-    if policy.reader is not None:
-        asked = _read_scans(policy, policy.reader, answers, problems[:count])
-        again = ((key, sampler.sample(prompt, 1, params)) for key, prompt, params in asked)
-        for key, response in answered(again, what, watch, window=window):
-            answers.take(policy, problems[key[1]], key, response)
-    _require_most(answers, keys, what)
-
-    predictions = [answers.prediction(problems[index], index) for index in range(count)]
-    report = measure(predictions, _conditions(config, sampler_path, dataset_digest))
+    what, passes = f"the evaluation {out_dir.name!r}", _passes(policy)
+    asked = sum(name != "scan_only" for name in passes)
+    progress.start(f"evaluate {out_dir.name}", asked * count, "requests")
+    predictions = predict(
+        sampler, policy, problems, range(count), passes, what, progress, window=window
+    )
+    report = measure(predictions, conditions_of(config, sampler_path, dataset_digest))
     _write(out_dir, problems, predictions, report, prices)
     progress.finish(_in_a_line(report))
     return report
 
 
+def predict(
+    sampler: tinker.SamplingClient,
+    policy: Policy,
+    problems: Sequence[Problem],
+    chosen: Sequence[int],
+    passes: Sequence[Pass],
+    what: str,
+    progress: Progress,
+    *,
+    window: int = WINDOW,
+) -> list[Prediction]:
+    """The graded answers of `sampler` to the problems with the indices `chosen`, in that order.
+
+    `passes` are which ways of asking; scan_only needs greedy. `what` names the work for messages.
+    Each request advances the open stage of `progress`. Raises `BackendError` as `evaluate` does.
+    """
+    first: list[Pass] = [name for name in passes if name != "scan_only"]
+    keys: list[Key] = [(name, index) for name in first for index in chosen]
+    answers = _Answers()
+    sent = ((key, _send(sampler, policy, problems[key[1]], key, answers)) for key in keys)
+    for key, response in answered(sent, what, policy.watch, window=window):
+        answers.take(policy, problems[key[1]], key, response)
+        progress.advance(1, accuracy=answers.accuracy_so_far)
+    if policy.reader is not None and "scan_only" in passes:
+        asked = _read_scans(policy, policy.reader, answers, problems, chosen)
+        again = ((key, sampler.sample(prompt, 1, params)) for key, prompt, params in asked)
+        for key, response in answered(again, what, policy.watch, window=window):
+            answers.take(policy, problems[key[1]], key, response)
+    _require_most(answers, keys, what)
+    return [answers.prediction(problems[index], index) for index in chosen]
+
+
 def _passes(policy: Policy) -> tuple[Pass, ...]:
-    """The passes that need nothing but the problem."""
-    evaluation = policy.config.evaluation
-    blind: tuple[Pass, ...] = ("blind",) if evaluation.blind else ()
-    question_only: tuple[Pass, ...] = ("question_only",) if policy.reader is not None else ()
-    return ("greedy", *blind, *question_only, "sampled")
+    """All that an evaluation asks."""
+    blind: tuple[Pass, ...] = ("blind",) if policy.config.evaluation.blind else ()
+    if policy.reader is None:
+        return ("greedy", *blind, "sampled")
+    return ("greedy", *blind, "question_only", "sampled", "scan_only")
 
 
 def _send(
@@ -212,10 +233,15 @@ class _Answers:
 
 
 def _read_scans(
-    policy: Policy, reader: ScanReader, answers: _Answers, problems: Sequence[Problem]
+    policy: Policy,
+    reader: ScanReader,
+    answers: _Answers,
+    problems: Sequence[Problem],
+    chosen: Sequence[int],
 ) -> Iterator[tuple[Key, tinker.ModelInput, tinker.SamplingParams]]:
     """The second passes of the greedy answers that are worth asking; the others end here."""
-    for index, problem in enumerate(problems):
+    for index in chosen:
+        problem = problems[index]
         for greedy in answers.graded.get(("greedy", index), ()):
             seen = reader.look(problem, greedy.response, opens_think=policy.prompter.opens_think)
             if isinstance(seen, SecondPass):
@@ -268,7 +294,8 @@ def _require_most(answers: _Answers, keys: Sequence[Key], what: str) -> None:
         )
 
 
-def _conditions(config: RunConfig, sampler_path: str, dataset_digest: str) -> Conditions:
+def conditions_of(config: RunConfig, sampler_path: str, dataset_digest: str) -> Conditions:
+    """Under which an evaluation by this configuration is made."""
     return Conditions(
         sampler_path=sampler_path,
         model=config.model.name,

@@ -23,6 +23,7 @@ from visual_r1.evaluation.outcome_chart import MEANINGS, draw_outcomes, outcome_
 from visual_r1.evaluation.run_files import Row, evaluation_names, read_metrics, read_object
 from visual_r1.evaluation.summary import BASELINE, FILE_NAME, FINAL
 from visual_r1.evaluation.training_section import curves, health
+from visual_r1.evaluation.validation_chart import validation_figure
 from visual_r1.evaluation.wording import (
     duration,
     p_value_in_words,
@@ -31,6 +32,7 @@ from visual_r1.evaluation.wording import (
     points,
     points_range,
 )
+from visual_r1.rl.validations import Validations
 from visual_r1.storage import write_text
 
 PAGE_NAME = "report.html"
@@ -83,6 +85,7 @@ def write_html(run_dir: Path) -> Path:
         families=_family_lines(summary, reports),
         rates=_rates(summary),
         curves=curves(metrics, reports),
+        validation=validation_figure(Validations(run_dir).rows()),
         outcomes=draw_outcomes(shares, "outcomes") if shares else None,
         meanings=MEANINGS,
         scan_only=any(report.second_pass for report in reports.values()),

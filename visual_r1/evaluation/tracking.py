@@ -1,4 +1,4 @@
-"""A run on W&B: each step's metrics, and each evaluation's rates and predictions with pictures.
+"""A run on W&B: steps, validations, and each evaluation's rates and predictions with pictures.
 
 Everything comes from the run folder's files, so tracking can be late, repeated or broken without
 harm to the run. Online, what is new is added to one W&B run that a resumed run continues; what W&B
@@ -34,6 +34,7 @@ from visual_r1.evaluation.wandb_runs import (
     open_run,
 )
 from visual_r1.hashing import digest
+from visual_r1.rl.validations import Validations
 from visual_r1.run_folder import without_secrets
 from visual_r1.storage import write_json
 
@@ -57,9 +58,10 @@ _TABLE_COLUMNS = (
 class _State:
     """What W&B has been told.
 
-    `next_step`, `row` and `evaluations` are what a run online has; `row` is the digest of its last
-    step's row: where it does not match the file any more, the run went back behind it and goes on
-    as a new W&B run. `offline_copy` is the signature of what the offline copy holds.
+    `next_step`, `row`, `evaluations` and `validated` (the last step that was) are what a run online
+    has; `row` is the digest of its last step's row: where it does not match the file any more, the
+    run went back behind it and goes on as a new W&B run. `offline_copy` is the signature of what
+    the offline copy holds.
     """
 
     ident: str
@@ -67,6 +69,7 @@ class _State:
     row: str = ""
     evaluations: tuple[str, ...] = ()
     offline_copy: str = ""
+    validated: int = -1
 
 
 def track_steps(config: RunConfig) -> None:
@@ -115,7 +118,7 @@ def _bring_up_to_date(config: RunConfig, mode: Mode, *, whole: bool) -> None:
     state = _read_state(run_dir, rows)
     if mode == "offline" and not _is_fresh(run_dir, state, rows, names, whole=whole):
         _write_offline_copy(config, state, rows, names, whole=whole)
-    if mode == "online" and _news(state, rows, names):
+    if mode == "online" and _news(run_dir, state, rows, names):
         _add_online(config, state, rows, names)
 
 
@@ -130,8 +133,10 @@ def _add_online(
         newest = run.summary.get("train/step", -1)  # W&B hands it over when a run is continued
         fresh_rows = [row for row in fresh_rows if row["step"] > newest]
         fresh_names = [name for name in fresh_names if f"{name}/n" not in run.summary]
+        validated = max(state.validated, run.summary.get("validation/step", -1))
+        _tell_validations(run, config.run_dir, after=validated)
         _tell(run, config.run_dir, fresh_rows, fresh_names, tables=True)
-    _write_state(config.run_dir, _told(state, rows, names))
+    _write_state(config.run_dir, _told(config.run_dir, state, rows, names))
 
 
 def _write_offline_copy(
@@ -142,6 +147,7 @@ def _write_offline_copy(
     # Pictures that an earlier copy staged; the new one stages its own.
     shutil.rmtree(folder / "data", ignore_errors=True)
     with open_run(config.run_dir, "offline", **_identity(config, state)) as run:
+        _tell_validations(run, config.run_dir, after=-1)
         _tell(run, config.run_dir, rows, names, tables=whole)
     for old in before:
         shutil.rmtree(old, ignore_errors=True)
@@ -177,6 +183,19 @@ def _tell(
     summary = read_object(run_dir / FILE_NAME)
     if summary is not None:
         run.summary.update({k: v for k, v in summary.items() if _is_number(v) or k == "conclusion"})
+
+
+def _tell_validations(run: Any, run_dir: Path, after: int) -> None:
+    run.define_metric("step", hidden=True)
+    run.define_metric("validation/*", step_metric="step")
+    for row in Validations(run_dir).rows():
+        if row.step > after:
+            found = {f"validation/{key}": v for key, v in asdict(row).items() if _is_number(v)}
+            run.log({"step": row.step, **found})
+
+
+def _last_validated(run_dir: Path) -> int:
+    return max((row.step for row in Validations(run_dir).rows()), default=-1)
 
 
 def _is_number(value: Any) -> bool:
@@ -241,9 +260,15 @@ def _read_state(run_dir: Path, rows: Sequence[Row]) -> _State:
     return _State(ident=f"{slug}-{secrets.token_hex(4)}")
 
 
-def _told(state: _State, rows: Sequence[Row], names: Sequence[str]) -> _State:
+def _told(run_dir: Path, state: _State, rows: Sequence[Row], names: Sequence[str]) -> _State:
     last = max((row["step"] for row in rows), default=-1)
-    return replace(state, next_step=last + 1, row=_row_digest(rows, last), evaluations=tuple(names))
+    return replace(
+        state,
+        next_step=last + 1,
+        row=_row_digest(rows, last),
+        evaluations=tuple(names),
+        validated=_last_validated(run_dir),
+    )
 
 
 def _row_digest(rows: Sequence[Row], step: int) -> str:
@@ -255,9 +280,13 @@ def _write_state(run_dir: Path, state: _State) -> None:
     write_json(run_dir / "wandb" / STATE_NAME, asdict(state))
 
 
-def _news(state: _State, rows: Sequence[Row], names: Sequence[str]) -> bool:
+def _news(run_dir: Path, state: _State, rows: Sequence[Row], names: Sequence[str]) -> bool:
     new_steps = any(row["step"] >= state.next_step for row in rows)
-    return new_steps or bool(set(names) - set(state.evaluations))
+    return (
+        new_steps
+        or _last_validated(run_dir) > state.validated
+        or bool(set(names) - set(state.evaluations))
+    )
 
 
 def _signature(run_dir: Path, rows: Sequence[Row], names: Sequence[str], *, whole: bool) -> str:
@@ -265,7 +294,7 @@ def _signature(run_dir: Path, rows: Sequence[Row], names: Sequence[str], *, whol
     files = [run_dir / "evaluations" / name / REPORT_NAME for name in names]
     present = [path for path in (*files, run_dir / FILE_NAME) if path.exists()]
     parts = [(str(path.relative_to(run_dir)), path.stat().st_mtime_ns) for path in present]
-    return digest([len(rows), rows[-1:], parts, whole], 16)
+    return digest([len(rows), rows[-1:], _last_validated(run_dir), parts, whole], 16)
 
 
 def _is_fresh(

@@ -20,7 +20,7 @@ from visual_r1.errors import RunError
 from visual_r1.ledger import Ledger, LedgerRow
 from visual_r1.progress import Progress
 from visual_r1.remote import CONTROL_LIMIT_S, checkpoint_exists, wait
-from visual_r1.rl.chunk import train_chunk
+from visual_r1.rl.chunk import plan_chunk, train_chunk
 from visual_r1.rl.journal import Journal, read_rollouts
 from visual_r1.rl.measured_file import measured_path
 from visual_r1.rl.own_files import require_same_files
@@ -63,7 +63,7 @@ def prove(
     require_same_files(config)
     ledger = Ledger(run_dir)
     ledger.require_same_origin(dataset_digest=dataset.digest, backend=backend.kind)
-    start, end = _last_chunk(ledger, run_dir)
+    start, end = _last_chunk(config, ledger, run_dir)
     for row in (start, end):
         if row is not None and not checkpoint_exists(backend.rest, row.state_path, backend.check):
             raise RunError(
@@ -94,12 +94,27 @@ def prove(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _last_chunk(ledger: Ledger, run_dir: Path) -> tuple[LedgerRow | None, LedgerRow]:
-    """The checkpoints around the last chunk; it starts from None where it was the only one."""
+def _last_chunk(
+    config: RunConfig, ledger: Ledger, run_dir: Path
+) -> tuple[LedgerRow | None, LedgerRow]:
+    """The checkpoints around the last chunk; it starts from None where it was the first."""
     rows = ledger.rows()
     if not rows:
         raise RunError(f"{run_dir} has no checkpoint yet: there is nothing to prove.")
-    return (rows[-2] if len(rows) > 1 else None), rows[-1]
+    start, end = (rows[-2] if len(rows) > 1 else None), rows[-1]
+    first = start.step if start else 0
+    if plan_chunk(_up_to(config, end), first).end != end.step:
+        raise RunError(
+            f"The checkpoint before that of step {end.step} was deleted "
+            "(backend.keep_checkpoints), so the steps to it cannot be replayed; go on with the run "
+            "and prove its next chunk."
+        )
+    return start, end
+
+
+def _up_to(config: RunConfig, end: LedgerRow) -> RunConfig:
+    train = config.train.model_copy(update={"steps": end.step, "resume_from_step": None})
+    return config.model_copy(update={"train": train})
 
 
 def _replayed(
@@ -112,13 +127,11 @@ def _replayed(
     end: LedgerRow,
     progress: Progress,
 ) -> LedgerRow:
-    steps = config.train.model_copy(update={"steps": end.step, "resume_from_step": None})
-    upto = config.model_copy(update={"train": steps})
     if start is not None and (kept := measured_path(run_dir, start.carry)) is not None:
         copy = scratch / kept.relative_to(run_dir)
         copy.parent.mkdir(parents=True)
         shutil.copy2(kept, copy)
-    return train_chunk(upto, backend, dataset, scratch, start, progress)
+    return train_chunk(_up_to(config, end), backend, dataset, scratch, start, progress)
 
 
 def _delete(backend: Backend, row: LedgerRow) -> None:

@@ -11,6 +11,7 @@ from visual_r1.ledger import Ledger, LedgerRow
 from visual_r1.remote import checkpoint_exists
 from visual_r1.rl.journal import Journal
 from visual_r1.rl.own_files import require_same_files
+from visual_r1.rl.validations import Validations
 
 
 def require_goal(config: RunConfig) -> bool:
@@ -44,9 +45,9 @@ def resume_point(
     """The ledger row to go on from; None for the very beginning.
 
     That is the newest whose state the server still has, or with `train.resume_from_step` the row
-    of that step (0: the beginning). Ledger rows, metrics and rollouts that come after it are set
-    aside. Raises `RunError` when the ledger belongs to another server or dataset, when the wanted
-    step has no row, and when no checkpoint is left on the server.
+    of that step (0: the beginning). Ledger rows, metrics, rollouts and validations that come after
+    it are set aside. Raises `RunError` when the ledger belongs to another server or dataset, when
+    the wanted step has no row, and when no checkpoint is left on the server.
     """
     return backend.recoveries.run(
         lambda: _resume_point(config, backend, dataset, run_dir), "looking up the checkpoints"
@@ -68,6 +69,7 @@ def _resume_point(
         journal.rewind(step)
     # Whether or not rows were left: a kill may have come before this the last time.
     AlarmLog(run_dir).go_back_to(step)
+    Validations(run_dir).go_back_to(step)
     return row
 
 

@@ -1,8 +1,9 @@
 """Checkpoints on the server: those that a run needs live on, those that it does not are deleted.
 
-Periodic checkpoints have a lifetime, so that a run nobody goes on with leaves nothing behind. What
-a resume would need is renewed when half of it is over: the newest checkpoint and the one before, or
-with `backend.keep_checkpoints` all that are kept. The final one has no limit and is never touched.
+Periodic checkpoints have a lifetime, so that a run nobody goes on with leaves nothing behind.
+Renewed when half of it is over is what a resume would need, the newest checkpoint and the one
+before, or with `backend.keep_checkpoints` all that are kept; and with `backend.keep_best` the best
+by validation. One without a limit (the last of a run, one that was exported) is never touched.
 """
 
 import logging
@@ -15,7 +16,8 @@ from visual_r1.backend import Backend
 from visual_r1.config import RunConfig
 from visual_r1.errors import BackendError
 from visual_r1.ledger import Ledger, LedgerRow
-from visual_r1.remote import CONTROL_LIMIT_S, wait
+from visual_r1.remote import CONTROL_LIMIT_S, checkpoint_exists, wait
+from visual_r1.rl.validations import Validations, best_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -30,17 +32,46 @@ def keep_up(
     That is housekeeping: where the server fails at it, a warning says so, the run goes on, and the
     next checkpoint tries again.
     """
-    rows = ledger.rows()
-    kept = config.backend.keep_checkpoints
-    surplus = rows[:-kept] if kept else []
     try:
-        _delete(backend, surplus)
-        ledger.drop(len(surplus))
+        best = _best_that_is_there(config, backend, ledger)
+        rows = ledger.rows()
+        wanted = [row for row in rows if row in _newest(config, rows) or row == best]
+        surplus = [row for row in rows if row not in wanted and row.expires_at is not None]
+        if config.backend.keep_checkpoints:
+            _delete(backend, surplus)
+            ledger.drop({row.step for row in surplus})
         lifetime = timedelta(seconds=config.backend.checkpoint_ttl_seconds)
-        for row in rows[-(kept or NEEDED) :]:
+        for row in wanted:
             _renew(backend, ledger, row, lifetime, now or datetime.now(UTC))
     except BackendError as error:
         logger.warning("Old checkpoints were not looked after: %s", error)
+
+
+def _newest(config: RunConfig, rows: Sequence[LedgerRow]) -> Sequence[LedgerRow]:
+    return rows[-(config.backend.keep_checkpoints or NEEDED) :]
+
+
+def _best_that_is_there(config: RunConfig, backend: Backend, ledger: Ledger) -> LedgerRow | None:
+    """The best checkpoint by validation; one that has gone from the server is set aside."""
+    if not config.backend.keep_best:
+        return None
+    validated = Validations(ledger.path.parent).rows()
+    while (best := best_checkpoint(validated, ledger.rows())) is not None:
+        paths = (best.state_path, best.sampler_path)
+        if best in _newest(config, ledger.rows()) or all(
+            checkpoint_exists(backend.rest, path, backend.check) for path in paths
+        ):
+            break
+        logger.warning(
+            "The best checkpoint by validation (step %d, %s) has gone from the server%s; the next "
+            "best is kept in its place.",
+            best.step,
+            best.sampler_path,
+            f", due to expire at {best.expires_at}" if best.expires_at else "",
+        )
+        _delete(backend, [best])
+        ledger.drop({best.step})
+    return best
 
 
 def _delete(backend: Backend, rows: Sequence[LedgerRow]) -> None:

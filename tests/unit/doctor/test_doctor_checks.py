@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from visual_r1.config import RunConfig
+from visual_r1.data.procedural import generate
 from visual_r1.doctor import checks
 from visual_r1.doctor.evidence import Evidence
 from visual_r1.doctor.examination import examine
@@ -20,6 +21,7 @@ from visual_r1.models import TINY_GEOMETRY
 from visual_r1.prices import Prices, Tokens
 
 PROMPTS = PromptSizes(prompts=64, mean=100.0, longest=300, image_mean=60.0, image_longest=250)
+PROBLEM = next(iter(generate(0, "train", 1)))
 EVIDENCE = Evidence("a test", ((4, 8),) * 10, 50.0, 0.0, sample_rate=1000.0, train_rate=2000.0)
 
 
@@ -103,6 +105,34 @@ def test_tokens_and_cost_of_a_run() -> None:
     assert blind.at_most
     assert blind.hours is None
     assert blind.tokens.sample > tokens.sample
+
+
+def test_validation_is_part_of_the_work() -> None:
+    """Of 400 steps in chunks of 20, each second checkpoint, the last and the base model: 11."""
+    train = {"steps": 400, "chunk_steps": 20}
+    off = config(train=train, validation={"every": 0})
+    on = config(train=train, validation={"every": 2, "problems": 100})
+    without, with_it = (workload(one, PROMPTS, EVIDENCE, 600, 300) for one in (off, on))
+    assert with_it.tokens.sample - without.tokens.sample == 11 * 100 * 2 * 50
+    assert with_it.tokens.prefill - without.tokens.prefill == 11 * 100 * 2 * 100
+    assert with_it.tokens.train == without.tokens.train
+    assert without.hours is not None
+    assert with_it.hours == pytest.approx(without.hours + 11 * 200 * 50 / 1000 / 3600)
+    assert (
+        workload(on, PROMPTS, EVIDENCE, 600, 20).tokens.sample
+        == without.tokens.sample + 11 * 20 * 2 * 50
+    )
+    assert workload(on, PROMPTS, EVIDENCE, 600, 0) == workload(off, PROMPTS, EVIDENCE, 600, 0)
+
+
+def test_a_source_without_a_validation_split_is_noted() -> None:
+    first = FirstRows((PROBLEM,), (), 1000, 600, validation_rows=0)
+    on, off = (config(validation={"every": every}) for every in (1, 0))
+    [_, found] = checks.rows(on, first)
+    assert found.severity == "note"
+    assert "--data.splits.validation" in found.advice
+    assert len(checks.rows(off, first)) == 1
+    assert len(checks.rows(on, replace(first, validation_rows=300))) == 1
 
 
 def test_a_second_pass_is_part_of_the_work() -> None:

@@ -12,8 +12,10 @@ from PIL import Image, ImageDraw
 from visual_r1.data.problem import Problem
 from visual_r1.evaluation.metrics import Answer, Conditions, Prediction, measure
 from visual_r1.evaluation.predictions import FILE_NAME, write_predictions
+from visual_r1.evaluation.statistics import wilson
 from visual_r1.rewards.masking import MaskedScan
 from visual_r1.rl.second_pass import SecondPass
+from visual_r1.rl.validations import ValidationRow, Validations
 from visual_r1.storage import write_json
 
 FAMILIES = ("inscribed_angle", "parallel_lines", "pythagoras", "triangle_angles")
@@ -155,3 +157,28 @@ def spend(run_dir: Path, steps: Sequence[float | None] = (), **evaluations: floa
     for name, cost in evaluations.items():
         report = run_dir / "evaluations" / name / "report.json"
         write_json(report, json.loads(report.read_text()) | {"cost_usd": cost})
+
+
+def write_validation(run_dir: Path, step: int, accuracy: float, blind: float = 0.0625) -> None:
+    """The validation row of a checkpoint, on 16 problems."""
+    right = round(16 * accuracy)
+    row = ValidationRow(
+        step=step,
+        n=16,
+        correct=right,
+        accuracy=accuracy,
+        accuracy_ci95=wilson(right, 16),
+        blind_n=16,
+        blind_accuracy=blind,
+        blind_accuracy_ci95=wilson(round(16 * blind), 16),
+        format_rate=1.0,
+        mean_response_tokens=30.0,
+        truncated=0,
+        gave_up=0,
+        failed=0,
+        right="1" * right + "0" * (16 - right),
+        sampler_path=f"tinker://session:train:0/sampler_weights/step-{step:06d}",
+        seconds=1.0,
+        created_at="2026-05-01T10:00:00+00:00",
+    )
+    Validations(run_dir).record(row)

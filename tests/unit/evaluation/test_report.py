@@ -18,6 +18,7 @@ from made_up import (
     with_scans,
     write_evaluation,
     write_metrics,
+    write_validation,
 )
 
 from visual_r1.errors import DataError, RunError
@@ -91,6 +92,24 @@ def test_the_page_says_what_the_summary_says(run_dir: Path):
     assert summary["evidence"].replace("-", "−") in words
     for family in summary["by_family"]:
         assert family.replace("_", " ") in words
+
+
+def test_a_validated_run_shows_the_curve_with_its_intervals(run_dir: Path):
+    assert "validation problems" not in page(run_dir).words
+    for step, accuracy in ((0, 0.5), (10, 0.75), (20, 0.75), (30, 0.625)):
+        write_validation(run_dir, step, accuracy)
+    made = page(run_dir)
+    [chart] = [one for one in made.all("svg") if "curve-validation" in one["aria-labelledby"]]
+    assert chart["role"] == "img"
+    assert "The highest is step 20 with 75.0%" in made.words
+    assert "step 10: 75% (95% interval 51% to 90%)" in made.words
+    assert "step 30, blanked: 6%" in made.words
+    assert "on 16 problems that neither training nor" in made.words
+
+
+def test_a_base_model_alone_is_no_curve(run_dir: Path):
+    write_validation(run_dir, 0, 0.5)
+    assert "validation problems" not in page(run_dir).words
 
 
 def test_a_run_with_second_passes_shows_outcomes_and_what_descriptions_are_worth(run_dir: Path):

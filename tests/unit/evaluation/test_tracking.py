@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up import predictions, problems, write_evaluation, write_metrics
+from made_up import predictions, problems, write_evaluation, write_metrics, write_validation
 from wandb.proto.wandb_internal_pb2 import Record
 
 from visual_r1.config import RunConfig
@@ -107,6 +107,19 @@ def test_a_finished_run_is_all_there_with_each_step_once(config: RunConfig):
     for name in ("accuracy", "format_rate", "visual_grounding_rate", "blind_accuracy"):
         assert f"final/{name}" in copy.summary
     assert copy.summary["delta"] > 0
+
+
+def test_each_validation_is_told_once(config: RunConfig):
+    write_metrics(config.run_dir, steps=4)
+    write_validation(config.run_dir, 0, 0.5)
+    write_validation(config.run_dir, 4, 0.75)
+    track_steps(config)
+    write_validation(config.run_dir, 8, 0.625)  # nothing else is new
+    track_steps(config)
+    told = [row for row in Copy(config.run_dir).history if "validation/accuracy" in row]
+    found = [(row["step"], row["validation/accuracy"]) for row in told]
+    assert found == [(0, 0.5), (4, 0.75), (8, 0.625)]
+    assert told[0]["validation/blind_accuracy"] == 0.0625
 
 
 def test_the_predictions_table_holds_every_picture(config: RunConfig):

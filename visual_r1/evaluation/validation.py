@@ -1,0 +1,177 @@
+"""Validation: a checkpoint on held-out problems between the steps of training.
+
+Greedy, and with the image blanked, on the same problems of the `validation` split each time. That
+takes a sampler and touches nothing else, so the weights are the same with and without it. The test
+split is for the reported evaluation alone, and train is for training: a dataset without a
+validation split is not validated on.
+"""
+
+import logging
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+from visual_r1.backend import Backend
+from visual_r1.config import RunConfig
+from visual_r1.data.dataset import Dataset
+from visual_r1.evaluation.evaluate import Pass, conditions_of, predict
+from visual_r1.evaluation.metrics import Prediction, measure
+from visual_r1.evaluation.wording import percent, percent_range
+from visual_r1.hashing import stable_seed
+from visual_r1.ledger import Ledger, LedgerRow
+from visual_r1.progress import Progress
+from visual_r1.remote import checkpoint_exists
+from visual_r1.rl.chunk import open_policy
+from visual_r1.rl.upkeep import keep_up
+from visual_r1.rl.validations import ValidationRow, Validations
+
+logger = logging.getLogger(__name__)
+
+
+def validated_steps(config: RunConfig) -> list[int]:
+    """The steps whose checkpoints a run validates from its beginning: 0 is the base model."""
+    every = config.validation.every * config.train.chunk_steps
+    steps = config.train.steps
+    return sorted({*range(0, steps, every), steps}) if every else []
+
+
+def is_due(config: RunConfig, dataset: Dataset, step: int) -> bool:
+    """Whether the checkpoint of `step` is to be validated.
+
+    Each `validation.every`-th is, the base model (step 0), and the last. Where the dataset has no
+    validation problems, a warning says so once and nothing is due.
+    """
+    if step not in validated_steps(config):
+        return False
+    if not dataset.counts.get("validation"):
+        _say_that_none(dataset.folder)
+        return False
+    return True
+
+
+@cache
+def _say_that_none(folder: Path) -> None:
+    logger.warning(
+        "The dataset %s has no validation problems, so the run is not validated while it trains "
+        "(the test problems are for the final evaluation): name a split with "
+        "--data.splits.validation, or switch it off with --validation.every 0.",
+        folder,
+    )
+
+
+def validate(
+    config: RunConfig,
+    backend: Backend,
+    dataset: Dataset,
+    run_dir: Path,
+    checkpoint: LedgerRow | None,
+    progress: Progress,
+) -> ValidationRow | None:
+    """Validate `checkpoint` (None: the base model), record it, then prune the old checkpoints.
+
+    None where it is not due, and with a warning where its weights have gone from the server. A row
+    that is there is returned as it is. Pruning waits for the newest checkpoint, so that none goes
+    before it could turn out the best. Raises `BackendError` as `evaluate` does.
+    """
+    step = checkpoint.step if checkpoint else 0
+    if not is_due(config, dataset, step):
+        return None
+    path = checkpoint.sampler_path if checkpoint else config.model.name
+    row = Validations(run_dir).of(step, path)
+    if row is None and checkpoint is not None:
+        there = checkpoint_exists(backend.rest, path, backend.check)
+        if not there:
+            logger.warning("Step %d is not validated: %s has gone from the server.", step, path)
+            return None
+    if row is None:
+        row = backend.recoveries.run(
+            lambda: _validated(config, backend, dataset, checkpoint, progress),
+            f"the validation of step {step}",
+        )
+        Validations(run_dir).record(row)
+    ledger = Ledger(run_dir)
+    if checkpoint is not None and checkpoint.step == ledger.rows()[-1].step:
+        keep_up(config, backend, ledger)
+    return row
+
+
+def chosen_problems(config: RunConfig, count: int) -> Sequence[int]:
+    """Which of `count` validation problems are used, in order: the same in the whole run."""
+    wanted = config.validation.problems
+    if wanted is None or wanted >= count:
+        return range(count)
+    draw = random.Random(stable_seed("validation", config.validation.seed))
+    return sorted(draw.sample(range(count), wanted))
+
+
+def _validated(
+    config: RunConfig,
+    backend: Backend,
+    dataset: Dataset,
+    checkpoint: LedgerRow | None,
+    progress: Progress,
+) -> ValidationRow:
+    began = time.monotonic()
+    step = checkpoint.step if checkpoint else 0
+    problems = dataset.problems("validation")
+    chosen = chosen_problems(config, len(problems))
+    passes: tuple[Pass, ...] = ("greedy", "blind") if config.validation.blind else ("greedy",)
+    progress.start(f"validate step {step}", len(passes) * len(chosen), "requests")
+    ended = False
+    try:
+        backend.connect()
+        predictions = predict(
+            backend.sampler(checkpoint.sampler_path if checkpoint else None),
+            open_policy(config, backend, progress),
+            problems,
+            chosen,
+            passes,
+            f"the validation of step {step}",
+            progress,
+        )
+        ended = True
+    finally:
+        backend.disconnect("success" if ended else "errored")
+    row = _row(config, dataset, checkpoint, predictions, time.monotonic() - began)
+    blind = "" if row.blind_accuracy is None else f"  blind {percent(row.blind_accuracy)}"
+    progress.finish(f"accuracy {percent(row.accuracy)} {percent_range(row.accuracy_ci95)}{blind}")
+    return row
+
+
+def _row(
+    config: RunConfig,
+    dataset: Dataset,
+    checkpoint: LedgerRow | None,
+    predictions: Sequence[Prediction],
+    seconds: float,
+) -> ValidationRow:
+    path = checkpoint.sampler_path if checkpoint else config.model.name
+    conditions = conditions_of(config, path, dataset.digest)
+    found = measure(predictions, replace(conditions, blind=config.validation.blind))
+    return ValidationRow(
+        step=checkpoint.step if checkpoint else 0,
+        n=found.n,
+        correct=found.correct,
+        accuracy=found.accuracy,
+        accuracy_ci95=found.accuracy_ci95,
+        blind_n=found.blind_n,
+        blind_accuracy=found.blind_accuracy,
+        blind_accuracy_ci95=found.blind_accuracy_ci95,
+        format_rate=found.format_rate,
+        mean_response_tokens=found.mean_response_tokens,
+        truncated=found.truncated,
+        gave_up=found.gave_up,
+        failed=sum(found.failed.values()),
+        right="".join(map(_character, predictions)),
+        sampler_path=path,
+        seconds=round(seconds, 3),
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _character(prediction: Prediction) -> str:
+    return "-" if prediction.greedy is None else str(int(prediction.greedy.right))
