@@ -1,6 +1,6 @@
 """Random kills: training, engine or both, at random moments; does each run end the same?
 
-    python benchmarks/kills.py                        # 95 through the chunk function, 9 the flow
+    python benchmarks/kills.py                        # 95 through the chunk function, 10 the flow
     python benchmarks/kills.py --kills 10 --flow-kills 0 --seed 3
 
 Each run is killed several times, started again where the training was killed, and then let go to
@@ -115,7 +115,9 @@ def main() -> int:
     """Measure, print the table; 1 where a run ended otherwise."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--kills", type=int, default=95, help="through the chunk function")
-    parser.add_argument("--flow-kills", type=int, default=9, help="through the flow; 9: each phase")
+    parser.add_argument(
+        "--flow-kills", type=int, default=10, help="through the flow; 10: each phase"
+    )
     parser.add_argument("--a-run", type=int, default=6, help="kills a run, at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("kills.jsonl"), help="a row a kill")

@@ -22,14 +22,17 @@ PHASES = (
     ("evaluate final: done", "report"),
     ("evaluate final", "final evaluation"),
     ("training, steps", "steps"),
+    ("validate step", "validation"),
 )
 
 
 def phase_of(line: str) -> str | None:
     """The phase that begins with this line; None where it says nothing of that."""
     text = line.strip()
-    if text.startswith("training, steps") and ": done" in text:
+    if ": done" in text and text.startswith("training, steps"):
         return SAVING
+    if ": done" in text and text.startswith("validate step"):
+        return "opening"
     return next((phase for start, phase in PHASES if text.startswith(start)), None)
 
 
