@@ -83,7 +83,7 @@ def table(found: dict[str, dict[int, dict[str, Any]]]) -> list[str]:
         rows.append(
             f"| {name} | {pairs.n} | {pairs.before:.1%} | {pairs.after:.1%} "
             f"| {100 * pairs.delta:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}) "
-            f"| {exact_mcnemar(pairs.gained, pairs.lost):.0e} "
+            f"| {exact_mcnemar(pairs.gained, pairs.lost):.1e} "
             f"| {', '.join(f'{delta:+.1f}' for delta in deltas)} | {_over_seeds(deltas)} |"
         )
     return rows
