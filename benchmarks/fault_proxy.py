@@ -30,12 +30,19 @@ FAULTS: tuple[Fault, ...] = ("429", "500", "408", "reset", "stall", "duplicate",
 work asked for twice; and an answer lost after the work was done."""
 
 Change = Callable[[str, httpx.Response], httpx.Response]
+Rewrite = Callable[[str, bytes], bytes]
 
 
 def unchanged(path: str, answer: httpx.Response) -> httpx.Response:
     """The server's own answer."""
     del path
     return answer
+
+
+def as_sent(path: str, body: bytes) -> bytes:
+    """The client's own request."""
+    del path
+    return body
 
 
 # What belongs to one connection, and not to the message that goes over it.
@@ -52,12 +59,14 @@ class FaultProxy:
         share: float = 0.2,
         stall_s: float = 30.0,
         change: Change = unchanged,
+        rewrite: Rewrite = as_sent,
     ) -> None:
         """`share` of all requests meet a fault; a stalled one waits for `stall_s` seconds.
 
-        `change` makes of the path and the server's answer the one that the client gets.
+        `change` makes of the path and the server's answer the one that the client gets, `rewrite`
+        of the path and the client's request the one that the server gets.
         """
-        self.change = change
+        self.change, self.rewrite = change, rewrite
         self.faults: Counter[str] = Counter()
         self.requests = 0
         self.stall_s = stall_s
@@ -124,6 +133,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
+        body = self.server.proxy.rewrite(self.path, body)
         fault = self.server.proxy.draw()
         match fault:
             case "429" | "500" | "408":

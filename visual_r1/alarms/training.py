@@ -34,6 +34,7 @@ OTHER_DRAWS, CHANGED_DRAWS = 0.1, 0.15
 """Away from 1, and away from what it was: a draw ratio that is not noise."""
 KL_STEPS = 5
 KL_TIMES = 10.0
+KL_OF_ENTROPY = 0.01
 
 
 def format_pays(curves: Curves, step: int, config: RunConfig) -> str | None:
@@ -160,25 +161,36 @@ def learner_disagrees(curves: Curves, step: int, config: RunConfig) -> str | Non
     if len(kls) < count:
         return None
     median = float(np.median(kls[-count:]))
-    if median <= config.alarms.max_kl:
+    limit = _kl_limit(curves, step, config)
+    if median <= limit:
         return None
     return (
         f"sampler and learner differ by {median:.2g} nats a token (the median of steps "
-        f"{steps[-count]} to {steps[-1]}), over {config.alarms.max_kl:g}; the same weights "
-        "should differ by rounding alone."
+        f"{steps[-count]} to {steps[-1]}), over {limit:.2g}; the same weights should differ by "
+        "rounding alone."
     )
 
 
 def learner_drifts_away(curves: Curves, step: int, config: RunConfig) -> str | None:
     """That KL is over the limit and ten times what it was, after it was taken note of once."""
     for change in changes(curves, "kl_sampler_learner", step, config.alarms.window):
-        far = change.now.mean > max(config.alarms.max_kl, KL_TIMES * change.before.mean)
+        limit = _kl_limit(curves, step, config)
+        far = change.now.mean > max(limit, KL_TIMES * change.before.mean)
         if far and change.p_rise() < ALPHA:
             return (
                 f"the KL between sampler and learner rose from {change.before.mean:.2g} nats a "
                 f"token ({change.before.where}) to {change.now.mean:.2g} ({change.now.where})."
             )
     return None
+
+
+def _kl_limit(curves: Curves, step: int, config: RunConfig) -> float:
+    """`alarms.max_kl`, or less where the policy is sure of itself: KL cannot be large there."""
+    _, entropies = curves.up_to("entropy", step)
+    if len(entropies) == 0:
+        return config.alarms.max_kl
+    typical = float(np.median(entropies[-config.alarms.window :]))
+    return min(config.alarms.max_kl, KL_OF_ENTROPY * typical)
 
 
 def draws_are_others(curves: Curves, step: int, config: RunConfig) -> str | None:

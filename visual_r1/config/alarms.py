@@ -37,7 +37,8 @@ class AlarmsSection(Section):
     max_kl: float = Field(
         default=0.01,
         gt=0,
-        description="Of the alarm mismatch: KL between sampler and learner, in nats a token.",
+        description="Of the alarm mismatch: KL between sampler and learner, in nats a token; or a "
+        "hundredth of the entropy, where that is less.",
     )
     max_scan_answers: float = Field(
         default=0.1, gt=0, le=1, description="Of the alarm scans: share of scans with an answer."

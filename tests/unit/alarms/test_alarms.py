@@ -167,7 +167,8 @@ def test_levels_from_the_first_step_on() -> None:
         ("scans", 9, 10),
         ("mismatch", 4, 10),
     ]
-    assert run_through(healthy(0, 120, wrong), max_kl=0.1, max_scan_answers=0.6) == []
+    (kl,) = run_through(healthy(0, 120, wrong), max_kl=0.1, max_scan_answers=0.6)
+    assert kl.alarm == "mismatch"
 
 
 def test_where_nothing_is_left_to_learn_from() -> None:
@@ -182,6 +183,17 @@ def test_where_nothing_is_left_to_learn_from() -> None:
     assert (found.alarm, found.step) == ("entropy", 14)
     assert "no group of samples had any contrast" in found.seen
     assert run_through(healthy(0, 60, solved)) == []
+
+
+def test_the_limit_of_the_kl_is_lower_where_the_policy_is_sure_of_itself() -> None:
+    def small(row: Row, rng: np.random.Generator) -> None:
+        row["kl_sampler_learner"] = 0.001
+
+    def unsure(row: Row, rng: np.random.Generator) -> None:
+        row |= {"kl_sampler_learner": 0.001, "entropy": float(rng.normal(0.5, 0.02))}
+
+    assert [(f.alarm, f.step) for f in run_through(healthy(0, 40, small))] == [("mismatch", 4)]
+    assert run_through(healthy(0, 40, unsure)) == []
 
 
 @pytest.mark.parametrize(("ratio", "word"), [(0.75, "colder"), (1.3, "hotter")])
