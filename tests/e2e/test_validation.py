@@ -134,6 +134,10 @@ def test_each_checkpoint_has_its_row_and_the_base_model_too(undisturbed: Validat
     paths = [row.sampler_path for row in undisturbed.ledger.rows()]
     assert [row.sampler_path for row in rows] == [undisturbed.config.model.name, *paths]
     assert all(row.correct == row.right.count("1") for row in rows)
+    # The same problems each time, so the same prompts; nothing is paid on the embedded engine.
+    [read] = {row.tokens_prefill for row in rows}
+    assert read > 0
+    assert {row.cost_usd for row in rows} == {None}
 
 
 def test_validation_leaves_no_trace_in_the_weights_and_can_be_switched_on_late(

@@ -1,4 +1,4 @@
-"""What a run has cost: its steps and its evaluations, as far as prices were set."""
+"""What a run has cost: its steps, validations and evaluations, as far as prices were set."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,11 +6,12 @@ from pathlib import Path
 
 from visual_r1.evaluation.metrics import REPORT_NAME
 from visual_r1.evaluation.run_files import Row, evaluation_names, read_metrics, read_object
+from visual_r1.rl.validations import Validations
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """In US dollars. It is not `whole` where a step or an evaluation has no cost."""
+    """In US dollars. It is not `whole` where a step, validation or evaluation has no cost."""
 
     usd: float
     whole: bool
@@ -20,10 +21,12 @@ class Cost:
 
 
 def cost_of_run(run_dir: Path) -> Cost | None:
-    """The sum over `metrics.jsonl` and the evaluations; None where nothing has a cost."""
+    """The sum over metrics.jsonl, validation.jsonl and evaluations; None where all have none."""
     rows = [*read_metrics(run_dir), *_reports(run_dir)]
-    costs = [float(row["cost_usd"]) for row in rows if row.get("cost_usd") is not None]
-    return Cost(sum(costs), whole=len(costs) == len(rows)) if costs else None
+    found: list[float | None] = [row.get("cost_usd") for row in rows]
+    found += [row.cost_usd for row in Validations(run_dir).rows()]
+    costs = [cost for cost in found if cost is not None]
+    return Cost(sum(costs), whole=len(costs) == len(found)) if costs else None
 
 
 def _reports(run_dir: Path) -> Iterator[Row]:

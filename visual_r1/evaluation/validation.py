@@ -23,6 +23,7 @@ from visual_r1.evaluation.metrics import Prediction, measure
 from visual_r1.evaluation.wording import percent, percent_range
 from visual_r1.hashing import stable_seed
 from visual_r1.ledger import Ledger, LedgerRow
+from visual_r1.prices import Prices, total
 from visual_r1.progress import Progress
 from visual_r1.remote import checkpoint_exists
 from visual_r1.rl.chunk import open_policy
@@ -120,13 +121,14 @@ def _validated(
     problems = dataset.problems("validation")
     chosen = chosen_problems(config, len(problems))
     passes: tuple[Pass, ...] = ("greedy", "blind") if config.validation.blind else ("greedy",)
+    policy = open_policy(config, backend, progress)
     progress.start(f"validate step {step}", len(passes) * len(chosen), "requests")
     ended = False
     try:
         backend.connect()
         predictions = predict(
             backend.sampler(checkpoint.sampler_path if checkpoint else None),
-            open_policy(config, backend, progress),
+            policy,
             problems,
             chosen,
             passes,
@@ -136,7 +138,8 @@ def _validated(
         ended = True
     finally:
         backend.disconnect("success" if ended else "errored")
-    row = _row(config, dataset, checkpoint, predictions, time.monotonic() - began)
+    seconds = time.monotonic() - began
+    row = _row(config, dataset, checkpoint, predictions, seconds, policy.prices)
     blind = "" if row.blind_accuracy is None else f"  blind {percent(row.blind_accuracy)}"
     progress.finish(f"accuracy {percent(row.accuracy)} {percent_range(row.accuracy_ci95)}{blind}")
     return row
@@ -148,8 +151,10 @@ def _row(
     checkpoint: LedgerRow | None,
     predictions: Sequence[Prediction],
     seconds: float,
+    prices: Prices,
 ) -> ValidationRow:
     path = checkpoint.sampler_path if checkpoint else config.model.name
+    spent = total(prediction.spent for prediction in predictions)
     conditions = conditions_of(config, path, dataset.digest)
     found = measure(predictions, replace(conditions, blind=config.validation.blind))
     return ValidationRow(
@@ -170,6 +175,9 @@ def _row(
         sampler_path=path,
         seconds=round(seconds, 3),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        tokens_prefill=spent.prefill,
+        tokens_sampled=spent.sample,
+        cost_usd=prices.cost(spent),
     )
 
 

@@ -7,7 +7,8 @@ image blanked; the row of step 0 is of the base model, before any training. For 
  "blind_n": 64, "blind_accuracy": 0.016, "blind_accuracy_ci95": [0.003, 0.083],
  "format_rate": 1.0, "mean_response_tokens": 38.2, "truncated": 0, "gave_up": 0, "failed": 0,
  "right": "1101…", "sampler_path": "tinker://…/sampler_weights/step-000020",
- "seconds": 2.9, "created_at": "2026-05-01T10:00:00+00:00"}
+ "seconds": 2.9, "created_at": "2026-05-01T10:00:00+00:00",
+ "tokens_prefill": 5120, "tokens_sampled": 4890, "cost_usd": null}
 
 Rows stand in the order of their steps, each step once. One that no longer counts (later than the
 step a run went back to, of a checkpoint that was trained anew, damaged) moves to
@@ -16,7 +17,7 @@ step a run went back to, of a checkpoint that was trained anew, damaged) moves t
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,7 +32,8 @@ class ValidationRow:
     `step` is the checkpoint's: how many steps it was trained. `right` has a character a problem,
     in an order that never changes within a run: 1 right, 0 not, - where the request failed. So two
     rows can be compared as pairs. `blind_accuracy` is None where that control is off; `truncated`
-    and `gave_up` count greedy answers, `failed` requests of both passes.
+    and `gave_up` count greedy answers, `failed` requests of both passes. `tokens_…` and `cost_usd`
+    are as in metrics.jsonl.
     """
 
     step: int
@@ -51,6 +53,9 @@ class ValidationRow:
     sampler_path: str
     seconds: float
     created_at: str
+    tokens_prefill: float = 0
+    tokens_sampled: float = 0
+    cost_usd: float | None = None
 
 
 class Validations:
@@ -121,9 +126,11 @@ def _parsed(line: str) -> ValidationRow | None:
         values: Any = json.loads(line)
     except json.JSONDecodeError:
         return None
-    if not isinstance(values, dict) or set(cast("dict[str, Any]", values)) != _NAMES:
+    if not isinstance(values, dict):
         return None
     found = cast("dict[str, Any]", values)
+    if not _REQUIRED <= set(found) <= _NAMES:
+        return None
     sound = all(isinstance(found[name], int | float) for name in ("step", "n", "accuracy"))
     if not sound or not isinstance(found["sampler_path"], str):
         return None
@@ -134,4 +141,5 @@ def _parsed(line: str) -> ValidationRow | None:
 
 
 _NAMES = {field.name for field in fields(ValidationRow)}
+_REQUIRED = {field.name for field in fields(ValidationRow) if field.default is MISSING}
 _INTERVALS = ("accuracy_ci95", "blind_accuracy_ci95")

@@ -6,13 +6,22 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from made_up import answer, predictions, problems, spend, write_evaluation, write_metrics
+from made_up import (
+    answer,
+    predictions,
+    problems,
+    spend,
+    write_evaluation,
+    write_metrics,
+    write_validation,
+)
 from rich.console import Console
 
 from visual_r1.errors import DataError
 from visual_r1.evaluation.metrics import Prediction, read_report
 from visual_r1.evaluation.summary import summarize
 from visual_r1.evaluation.terminal import print_summary
+from visual_r1.rl.validations import Validations
 
 
 @pytest.fixture
@@ -61,6 +70,12 @@ def test_the_cost_is_that_of_all_steps_and_evaluations(run_dir: Path):
     usd, shown = cost()
     assert usd == pytest.approx(4.5)
     assert "cost about $4.50" in shown
+    write_validation(run_dir, 4, accuracy=0.5)
+    assert "cost at least $4.50" in cost()[1]
+    validations = Validations(run_dir)
+    validations.record(replace(validations.rows()[0], cost_usd=0.25))
+    assert cost()[0] == pytest.approx(4.75)
+    assert "cost about $4.75" in cost()[1]
 
 
 def test_the_conclusion_says_which_way_it_went(run_dir: Path):

@@ -84,6 +84,15 @@ def test_a_damaged_line_is_left_out_and_kept_aside(validations: Validations, tor
     assert validations.set_aside_path.read_text().splitlines() == [torn]
 
 
+def test_a_row_from_before_costs_were_counted_is_read(validations: Validations) -> None:
+    before = validations.rows()
+    lines = [json.loads(line) for line in validations.path.read_text().splitlines()]
+    for line in lines:
+        del line["tokens_prefill"], line["tokens_sampled"], line["cost_usd"]
+    validations.path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert validations.rows() == before
+
+
 def test_a_full_disk_leaves_what_was_there(
     validations: Validations, full_disk: Callable[[int], AbstractContextManager[None]]
 ) -> None:
