@@ -272,6 +272,11 @@ def test_a_server_that_is_down_costs_one_warning_and_not_the_run(config: RunConf
     assert state["next_step"] == 0, "what W&B did not hear is told again"
 
 
+def without_service() -> dict[str, str]:
+    """The environment without the helper process that wandb shares with its child processes."""
+    return {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
+
+
 SERVICE_DIES = """
 import os, signal, subprocess, sys
 from pathlib import Path
@@ -296,7 +301,7 @@ def test_a_service_of_wandb_that_dies_costs_one_warning_and_no_step(config: RunC
     write_metrics(config.run_dir, steps=6)
     done = subprocess.run(
         [sys.executable, "-c", SERVICE_DIES, str(config.output_dir)],
-        capture_output=True, text=True, timeout=120, check=True,
+        env=without_service(), capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
     assert done.stdout == "the run goes on\n"
     assert done.stderr.startswith("W&B is not keeping up")
@@ -304,18 +309,32 @@ def test_a_service_of_wandb_that_dies_costs_one_warning_and_no_step(config: RunC
     assert Copy(config.run_dir).steps() == list(range(6))
 
 
+HARMED = """
+import sys
+from pathlib import Path
+from visual_r1.config import RunConfig
+from visual_r1.evaluation import tracking
+tracking.track_run(
+    RunConfig(preset="quickstart", output_dir=Path(sys.argv[1]), run={"name": "tracked run"})
+)
+"""
+
+
 @pytest.mark.parametrize("harm", ["a file in its place", "a mode that is none"])
-def test_what_wandb_cannot_do_harms_no_run(
-    config: RunConfig, monkeypatch: pytest.MonkeyPatch, harm: str,
-    caplog: pytest.LogCaptureFixture,
-):  # fmt: skip
+def test_what_wandb_cannot_do_harms_no_run(config: RunConfig, harm: str):
+    """In a process of its own: wandb reads its variables once."""
     write_metrics(config.run_dir, steps=3)
+    env = without_service()
     if harm == "a file in its place":
         (config.run_dir / "wandb").write_text("in the way")
     else:
-        monkeypatch.setenv("WANDB_MODE", "sideways")
-    track_run(config)
-    assert "The run goes on" in caplog.text
+        env["WANDB_MODE"] = "sideways"
+    done = subprocess.run(
+        [sys.executable, "-c", HARMED, str(config.output_dir)],
+        env=env, capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert done.stderr.startswith("W&B is not keeping up")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
