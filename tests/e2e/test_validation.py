@@ -256,6 +256,8 @@ def test_going_back_sets_later_rows_aside_and_validates_anew(run: Validated) -> 
     run.change("train", steps=2)
     before = run.go()
     run.change("train", resume_from_step=1)
+    resume_point(run.config, run.backend, run.dataset, run.run_dir)
+    assert [row.step for row in run.validations.rows()] == [0, 1]
     after = run.go()
     assert after[:2] == before[:2]
     assert findings(after) == findings(before)
