@@ -3,6 +3,8 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from string import ascii_uppercase
 from typing import Literal
 
 from visual_r1.grading.equivalence import Rounding, same_answer
@@ -12,18 +14,17 @@ from visual_r1.grading.reading import read
 from visual_r1.grading.spelling import Unreadable, canonical
 
 # Raised whenever a verdict may change: stored rollouts can then be graded again and compared.
-GRADER_VERSION = "2"
+GRADER_VERSION = "3"
 
 Verdict = Literal["right", "wrong", "gave_up"]
 
-_LETTER = re.compile(r"\(?\s*([A-H])\s*\)?")
-_CHOSEN = re.compile(
+_USUAL_LETTERS = 8
+"""Of a problem whose choices are not known: what comes later in the alphabet is mostly a name."""
+
+_CALLED = (
     r"(?:it is\s+|(?:i|we) (?:choose|pick|select)\s+)?"
     r"(?:(?:the\s+)?(?:correct\s+|final\s+|right\s+|best\s+)?"
     r"(?:answer|option|choice|letter)(?:\s+(?:is|would be))?\s*[:=]?\s*){0,2}"
-    r"(?:[(\[]\s*([A-Ha-h])\s*[)\]]|([A-Ha-h])(?=[\s.):,]|$))"
-    r"\s*(-(?=\s)|[.):,]*)\s*(.*)",
-    re.IGNORECASE | re.DOTALL,
 )
 _SAYS_RIGHT = re.compile(
     r"^is\s+(?:the\s+)?(?:correct|right)(?:\s+(?:answer|option|choice|one))?$", re.IGNORECASE
@@ -81,9 +82,9 @@ def grade_answer(
     if not reference.strip():
         return Grade("gave_up", "the gold answer is empty")
     try:
-        letter = _gold_letter(reference)
-        if letter is not None:
-            return _grade_choice(answer, letter, rounding, choices)
+        gold = choice_named(reference, choices)
+        if gold is not None:
+            return _grade_choice(answer, gold, rounding, choices)
         if choices and (place := _chosen(answer, choices)) is not None:
             if place >= len(choices):
                 return Grade("wrong", "there is no such choice")
@@ -120,24 +121,45 @@ def _plain(text: str) -> str:
     return "".join(canonical(text).casefold().split())
 
 
-def _gold_letter(reference: str) -> str | None:
-    found = _LETTER.fullmatch(canonical(reference))
-    return found[1] if found else None
+def choice_named(text: str, choices: Sequence[str] = ()) -> int | None:
+    """The place of the choice that `text` names by its letter alone: `B`, `(B)`; None otherwise.
+
+    A to H are letters of choices, and those that come later where there are so many choices.
+    """
+    try:
+        found = re.fullmatch(rf"\(?\s*([{_letters(choices)}])\s*\)?", canonical(text))
+    except Unreadable:
+        return None
+    return ascii_uppercase.index(found[1]) if found else None
+
+
+def _letters(choices: Sequence[str]) -> str:
+    return ascii_uppercase[: max(_USUAL_LETTERS, len(choices))]
+
+
+@cache
+def _answer_by_letter(letters: str) -> re.Pattern[str]:
+    return re.compile(
+        rf"{_CALLED}(?:[(\[]\s*([{letters}])\s*[)\]]|([{letters}])(?=[\s.):,]|$))"
+        r"\s*(-(?=\s)|[.):,]*)\s*(.*)",
+        re.IGNORECASE | re.DOTALL,
+    )
 
 
 def _chosen(answer: str, choices: Sequence[str]) -> int | None:
     """Which choice the answer picks by letter (`B`, `(b)`, `option B`, `B. 12`), if any."""
-    found = _CHOSEN.fullmatch(canonical(answer))
+    letters = _letters(choices)
+    found = _answer_by_letter(letters).fullmatch(canonical(answer))
     if found is None:
         return None
-    place = ord((found[1] or found[2]).upper()) - ord("A")
+    place = ascii_uppercase.index((found[1] or found[2]).upper())
     mark, rest = found[3], _SAYS_RIGHT.sub("", found[4]).strip()
     if not rest:
         return place
     if "," in mark or not (mark or found[1] or rest.startswith("(")):
         return None  # `B, 6` and `B 6`
     # What follows must be that choice's text; other letters or choices make it two answers.
-    if re.search(r"(?<![A-Za-z\\])[A-H](?![A-Za-z])", rest) or not _one_value(rest):
+    if re.search(rf"(?<![A-Za-z\\])[{letters}](?![A-Za-z])", rest) or not _one_value(rest):
         return None
     if choices and place < len(choices):
         return place if _grade_value(rest, choices[place], "rounded").right else None
@@ -151,8 +173,7 @@ def _one_value(text: str) -> bool:
         return False
 
 
-def _grade_choice(answer: str, letter: str, rounding: Rounding, choices: Sequence[str]) -> Grade:
-    gold = ord(letter) - ord("A")
+def _grade_choice(answer: str, gold: int, rounding: Rounding, choices: Sequence[str]) -> Grade:
     place = _chosen(answer, choices)
     if place is not None:
         return (

@@ -15,10 +15,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from string import ascii_uppercase
 from typing import Any, cast
 
 from visual_r1.data.choices import without_choices
 from visual_r1.data.problem import Problem
+from visual_r1.grading import choice_named
 from visual_r1.grading.equivalence import Rounding
 from visual_r1.rewards.answer_spans import answers_in, math_of, segments
 from visual_r1.rewards.scan_text import Lexeme, levelled, lexemes, runs
@@ -70,7 +72,7 @@ _LEAKS: tuple[tuple[str, re.Pattern[str]], ...] = (
 
 _ORDINALS = (
     "first|1st", "second|2nd", "third|3rd", "fourth|4th", "fifth|5th", "sixth|6th", "seventh|7th",
-    "eighth|8th",
+    "eighth|8th", "ninth|9th", "tenth|10th",
 )  # fmt: skip
 
 
@@ -151,15 +153,14 @@ def _hidden(
     texts = [text.strip() for text in answers if text.strip()]
     letters: set[str] = set()
     for text in list(texts):
-        letter = re.fullmatch(r"\(?([A-H])\)?\.?", text)
-        if letter is not None and problem.choices:
-            place = ord(letter[1]) - ord("A")
+        place = choice_named(text.rstrip("."), problem.choices)
+        if place is not None and problem.choices:
             texts.remove(text)
-            letters.add(letter[1])
+            letters.add(ascii_uppercase[place])
             texts += [choice for choice in problem.choices[place : place + 1] if choice.strip()]
     for place, choice in enumerate(problem.choices):
         if choice.strip() and choice.strip() in texts:
-            letters.add(chr(ord("A") + place))
+            letters.add(ascii_uppercase[place])
     targets = [target(text) for text in dict.fromkeys(texts)]
     return [one for one in targets if not _is_stated(one, stated, rounding)], letters
 
@@ -191,7 +192,7 @@ def _chosen(scan: str, letters: set[str]) -> Iterator[Span]:
     """The letter of a choice, where it is called one: `(B)`, `option B`, `B)`, `the second choice`,
     `B is correct`, or a sentence of its own at the end."""
     for letter in sorted(letters):
-        place = ord(letter) - ord("A")
+        place = ascii_uppercase.index(letter)
         ordinal = _ORDINALS[place] if place < len(_ORDINALS) else f"{place + 1}th"
         called = (
             rf"(?i:\(\s*{letter}\s*\))"

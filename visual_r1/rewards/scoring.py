@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from visual_r1.config import PenaltySection, RewardSection
 from visual_r1.data.problem import Problem
 from visual_r1.errors import RewardError
-from visual_r1.grading import Grade, grade
+from visual_r1.grading import Grade, choice_named, grade
 from visual_r1.hashing import stable_seed
 from visual_r1.rewards.components import format_ok, opened, visual_grounding
 from visual_r1.rewards.custom import load_custom
@@ -140,7 +140,7 @@ def shown_choices(problem: Problem) -> Sequence[str]:
     """
     if not problem.choices:
         return ()
-    if re.fullmatch(r"\(?[A-H]\)?", problem.answer.strip()):
+    if choice_named(problem.answer, problem.choices) is not None:
         return problem.choices
     shown = all(
         re.search(rf"(?<!\w){re.escape(text)}(?!\w)", problem.problem) for text in problem.choices

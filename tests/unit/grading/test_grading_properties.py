@@ -162,6 +162,22 @@ def test_choices_that_the_problem_shows() -> None:
     assert not grade_answer("C", "3\\sqrt{5}").right
 
 
+TEN = tuple(str(10 * place) for place in range(1, 11))
+
+
+@pytest.mark.parametrize("gold", ["J", "100"])
+def test_ten_choices_have_ten_letters(gold: str) -> None:
+    for answer in ("J", "(j)", "option J", "J. 100", "100", "I choose J"):
+        assert grade_answer(answer, gold, choices=TEN).right, answer
+    for answer in ("I", "J. 90", "I or J", "A", "K", "90"):
+        assert not grade_answer(answer, gold, choices=TEN).right, answer
+
+
+def test_a_late_letter_is_a_name_where_there_are_few_choices() -> None:
+    assert not grade_answer("option J", "J", choices=TEN[:4]).right
+    assert grade_answer("J", "J").right
+
+
 def test_threads_agree() -> None:
     answers = [f"{n}\\sqrt{{{n + 1}}}" for n in range(1, 200)]
     with ThreadPoolExecutor(8) as pool:

@@ -180,6 +180,13 @@ def test_a_choice_is_masked_by_its_letter_and_by_its_value() -> None:
     assert masked("point B at (B)", without_facts("62")) == "point B at (B)"
 
 
+def test_the_tenth_choice_is_masked_by_its_letter_and_by_its_value() -> None:
+    ten = without_facts("J", choices=tuple(str(10 * place) for place in range(1, 11)))
+    assert masked("(J), option j, the tenth choice, 100, 90", ten) == (
+        f"{MASK}, {MASK}, the {MASK}, {MASK}, 90"
+    )
+
+
 CHOICES = "\nChoices:\nA. 30\nB. 62\nC. 80"
 
 

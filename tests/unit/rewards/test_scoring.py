@@ -114,3 +114,10 @@ def test_a_letter_counts_only_for_choices_that_are_shown() -> None:
     assert score(STANDARD, RewardInput(shown, letter)).grade.right
     assert score(STANDARD, RewardInput(lettered, letter)).grade.right
     assert score(STANDARD, RewardInput(lettered, value)).grade.right
+
+
+def test_the_tenth_letter_counts_where_there_are_ten_choices() -> None:
+    ten = replace(PROBLEM, answer="J", choices=tuple(str(10 * place) for place in range(1, 11)))
+    assert score(STANDARD, RewardInput(ten, "<think>t</think><answer>100</answer>")).grade.right
+    assert score(STANDARD, RewardInput(ten, "<think>t</think><answer>J</answer>")).grade.right
+    assert not score(STANDARD, RewardInput(ten, "<think>t</think><answer>I</answer>")).grade.right
