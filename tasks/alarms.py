@@ -6,6 +6,7 @@ from prefect.states import Failed
 
 from tasks.caching import Result
 from visual_r1.config import RunConfig
+from visual_r1.evaluation.tracking import track_run, track_steps
 from visual_r1.ledger import LedgerRow
 from visual_r1.rl.alarming import check_alarms, pause
 
@@ -23,6 +24,10 @@ def heed_alarms(config: RunConfig, checkpoint: LedgerRow) -> State | None:
     if findings:
         _report([finding.row() for finding in findings], config.run_name, checkpoint.step)
     paused = pause(config, findings)
+    if paused is not None:
+        track_run(config)  # nothing comes after it that would bring the offline copy up to date
+    elif findings:
+        track_steps(config)
     return None if paused is None else Failed(name=PAUSED, message=str(paused), data=paused)
 
 

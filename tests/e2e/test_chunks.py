@@ -233,9 +233,15 @@ def test_old_checkpoints_are_deleted_and_the_kept_ones_live_on(
         assert set_to is not None
         assert set_to > datetime.fromisoformat(second.expires_at)
 
-    trained.rewrite_ledger([first, second, third])  # as a kill before the ledger leaves it
+    measured = trained.run_dir / "curriculum/step-000001.parquet"
+    measured.parent.mkdir()
+    measured.touch()
+    of_a_curriculum = replace(first, carry={"curriculum": f"curriculum/{measured.name}"})
+    # As a kill before the ledger leaves it.
+    trained.rewrite_ledger([of_a_curriculum, second, third])
     keep_up(pruning, trained.backend, trained.ledger)
     assert [row.step for row in trained.ledger.rows()] == [2, 3]
+    assert not measured.exists()
     assert not caplog.records
 
 

@@ -13,19 +13,19 @@ import os
 import re
 import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from visual_r1.alarms import AlarmLog
 from visual_r1.config import RunConfig
 from visual_r1.errors import DataError
-from visual_r1.evaluation.metrics import REPORT_NAME, read_report
-from visual_r1.evaluation.predictions import iterate_predictions
+from visual_r1.evaluation.metrics import REPORT_NAME
 from visual_r1.evaluation.run_files import Row, evaluation_names, read_metrics, read_object
-from visual_r1.evaluation.summary import BASELINE, FILE_NAME, FINAL
+from visual_r1.evaluation.summary import FILE_NAME
+from visual_r1.evaluation.wandb_contents import ALARMED, tell, tell_alarms, tell_validations
 from visual_r1.evaluation.wandb_runs import (
     Mode,
     failures,
@@ -44,24 +44,15 @@ STATE_NAME = "tracked.json"
 # The offline copy is for later, so while a run trains it need not be fresh to the second.
 OFFLINE_INTERVAL_S = 60.0
 
-_RATES = (
-    "accuracy", "format_rate", "visual_grounding_rate", "blind_accuracy", "sampled_accuracy",
-    "pass_at_k", "mean_response_tokens", "truncated", "gave_up", "n",
-)  # fmt: skip
-_TABLE_COLUMNS = (
-    "id", "family", "question", "answer", "response", "extracted", "verdict", "blind_response",
-    "blind_correct", "sampled_correct", "k",
-)  # fmt: skip
-
 
 @dataclass(frozen=True, slots=True)
 class _State:
     """What W&B has been told.
 
-    `next_step`, `row`, `evaluations` and `validated` (the last step that was) are what a run online
-    has; `row` is the digest of its last step's row: where it does not match the file any more, the
-    run went back behind it and goes on as a new W&B run. `offline_copy` is the signature of what
-    the offline copy holds.
+    `next_step`, `row`, `evaluations`, `validated` (the last step that was) and `alarmed` (the last
+    checkpoint with a finding) are what a run online has; `row` is the digest of its last step's
+    row: where it does not match the file any more, the run went back behind it and goes on as a new
+    W&B run. `offline_copy` is the signature of what the offline copy holds.
     """
 
     ident: str
@@ -70,6 +61,23 @@ class _State:
     evaluations: tuple[str, ...] = ()
     offline_copy: str = ""
     validated: int = -1
+    alarmed: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """What the run's folder has for W&B: rows of steps, names of evaluations, the last step that
+    was validated, and the last checkpoint at which an alarm found something."""
+
+    folder: Path
+    rows: Sequence[Row]
+    names: Sequence[str]
+    validated: int
+    alarmed: int
+
+    @property
+    def empty(self) -> bool:
+        return not self.rows and not self.names
 
 
 def track_steps(config: RunConfig) -> None:
@@ -113,46 +121,52 @@ def _guarded(config: RunConfig, *, whole: bool) -> None:
 
 
 def _bring_up_to_date(config: RunConfig, mode: Mode, *, whole: bool) -> None:
-    run_dir = config.run_dir
-    rows, names = read_metrics(run_dir), evaluation_names(run_dir)
-    state = _read_state(run_dir, rows)
-    if mode == "offline" and not _is_fresh(run_dir, state, rows, names, whole=whole):
-        _write_offline_copy(config, state, rows, names, whole=whole)
-    if mode == "online" and _news(run_dir, state, rows, names):
-        _add_online(config, state, rows, names)
+    files = _files(config.run_dir)
+    state = _read_state(files)
+    if mode == "offline" and not _is_fresh(files, state, whole=whole):
+        _write_offline_copy(config, state, files, whole=whole)
+    if mode == "online" and _news(files, state):
+        _add_online(config, state, files)
 
 
-def _add_online(
-    config: RunConfig, state: _State, rows: Sequence[Row], names: Sequence[str]
-) -> None:
-    fresh_rows = [row for row in rows if row["step"] >= state.next_step]
-    fresh_names = [name for name in names if name not in state.evaluations]
+def _files(run_dir: Path) -> _Files:
+    return _Files(
+        run_dir,
+        read_metrics(run_dir),
+        evaluation_names(run_dir),
+        max((row.step for row in Validations(run_dir).rows()), default=-1),
+        max((finding.checkpoint for finding in AlarmLog(run_dir).findings()), default=-1),
+    )
+
+
+def _add_online(config: RunConfig, state: _State, files: _Files) -> None:
+    rows = [row for row in files.rows if row["step"] >= state.next_step]
+    names = [name for name in files.names if name not in state.evaluations]
     # Before W&B hears of it: a run that is killed here goes on under the same id.
-    _write_state(config.run_dir, state)
-    with open_run(config.run_dir, "online", **_identity(config, state)) as run:
+    _write_state(files.folder, state)
+    with open_run(files.folder, "online", **_identity(config, state)) as run:
         newest = run.summary.get("train/step", -1)  # W&B hands it over when a run is continued
-        fresh_rows = [row for row in fresh_rows if row["step"] > newest]
-        fresh_names = [name for name in fresh_names if f"{name}/n" not in run.summary]
+        rows = [row for row in rows if row["step"] > newest]
+        names = [name for name in names if f"{name}/n" not in run.summary]
         validated = max(state.validated, run.summary.get("validation/step", -1))
-        _tell_validations(run, config.run_dir, after=validated)
-        _tell(run, config.run_dir, fresh_rows, fresh_names, tables=True)
-    _write_state(config.run_dir, _told(config.run_dir, state, rows, names))
+        tell_validations(run, files.folder, after=validated)
+        tell_alarms(run, files.folder, after=max(state.alarmed, run.summary.get(ALARMED, -1)))
+        tell(run, files.folder, rows, names, tables=True)
+    _write_state(files.folder, _told(state, files))
 
 
-def _write_offline_copy(
-    config: RunConfig, state: _State, rows: Sequence[Row], names: Sequence[str], *, whole: bool
-) -> None:
-    folder = config.run_dir / "wandb"
+def _write_offline_copy(config: RunConfig, state: _State, files: _Files, *, whole: bool) -> None:
+    folder = files.folder / "wandb"
     before = list(folder.glob("offline-run-*"))
     # Pictures that an earlier copy staged; the new one stages its own.
     shutil.rmtree(folder / "data", ignore_errors=True)
-    with open_run(config.run_dir, "offline", **_identity(config, state)) as run:
-        _tell_validations(run, config.run_dir, after=-1)
-        _tell(run, config.run_dir, rows, names, tables=whole)
+    with open_run(files.folder, "offline", **_identity(config, state)) as run:
+        tell_validations(run, files.folder, after=-1)
+        tell_alarms(run, files.folder, after=-1)
+        tell(run, files.folder, files.rows, files.names, tables=whole)
     for old in before:
         shutil.rmtree(old, ignore_errors=True)
-    copy = _signature(config.run_dir, rows, names, whole=whole)
-    _write_state(config.run_dir, replace(state, offline_copy=copy))
+    _write_state(files.folder, replace(state, offline_copy=_signature(files, whole=whole)))
 
 
 def _identity(config: RunConfig, state: _State) -> dict[str, Any]:
@@ -164,110 +178,29 @@ def _identity(config: RunConfig, state: _State) -> dict[str, Any]:
     }
 
 
-def _tell(
-    run: Any, run_dir: Path, rows: Sequence[Row], names: Sequence[str], *, tables: bool
-) -> None:
-    """Log evaluations of the start, then steps, then the other evaluations, in order of `step`."""
-    run.define_metric("step", hidden=True)
-    run.define_metric("train/*", step_metric="step")
-    run.define_metric("evaluation/*", step_metric="step")
-    if BASELINE in names:
-        _tell_evaluation(run, run_dir, BASELINE, 0, tables=tables)
-    for row in rows:
-        values = {f"train/{key}": value for key, value in row.items() if _is_number(value)}
-        run.log({"step": row["step"], **values})
-    after = max((row["step"] for row in rows), default=-1) + 1
-    for name in names:
-        if name != BASELINE:
-            _tell_evaluation(run, run_dir, name, after, tables=tables)
-    summary = read_object(run_dir / FILE_NAME)
-    if summary is not None:
-        run.summary.update({k: v for k, v in summary.items() if _is_number(v) or k == "conclusion"})
-
-
-def _tell_validations(run: Any, run_dir: Path, after: int) -> None:
-    run.define_metric("step", hidden=True)
-    run.define_metric("validation/*", step_metric="step")
-    for row in Validations(run_dir).rows():
-        if row.step > after:
-            found = {f"validation/{key}": v for key, v in asdict(row).items() if _is_number(v)}
-            run.log({"step": row.step, **found})
-
-
-def _last_validated(run_dir: Path) -> int:
-    return max((row.step for row in Validations(run_dir).rows()), default=-1)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)
-
-
-def _tell_evaluation(run: Any, run_dir: Path, name: str, step: int, *, tables: bool) -> None:
-    folder = run_dir / "evaluations" / name
-    report = read_report(folder)
-    found = {key: getattr(report, key) for key in _RATES}
-    rates = {key: value for key, value in found.items() if value is not None}
-    told: dict[str, Any] = {"step": step}
-    if name in (BASELINE, FINAL):  # two points of one curve
-        told.update({f"evaluation/{key}": value for key, value in rates.items()})
-    with tempfile.TemporaryDirectory() as pictures:
-        if tables:
-            told[f"{name}/predictions"] = _table(folder, Path(pictures))
-        run.log(told)
-    # Last: where it is there, the rest has been told.
-    run.summary.update({f"{name}/{key}": value for key, value in rates.items()})
-
-
-def _table(folder: Path, pictures: Path) -> Any:
-    """The predictions with their pictures, a row a problem, an image column a picture.
-
-    Pictures go through files: wandb then copies them as they are, where it would decode and encode
-    them otherwise.
-    """
-    import wandb
-
-    rows = list(iterate_predictions(folder, [*_TABLE_COLUMNS, "images"]))
-    most = max((len(row["images"]) for row in rows), default=0)
-    headings = ["image" if i == 0 else f"image {i + 1}" for i in range(most)]
-    table = wandb.Table(columns=[_TABLE_COLUMNS[0], *headings, *_TABLE_COLUMNS[1:]])
-    for index, row in enumerate(rows):
-        images = [
-            wandb.Image(str(_as_file(image["bytes"], pictures / f"{index}-{i}")))
-            for i, image in enumerate(row["images"])
-        ]
-        padding = [None] * (most - len(images))
-        table.add_data(row["id"], *images, *padding, *(row[c] for c in _TABLE_COLUMNS[1:]))
-    return table
-
-
-def _as_file(image: bytes, stem: Path) -> Path:
-    path = stem.with_suffix(".png" if image.startswith(b"\x89PNG") else ".jpg")
-    path.write_bytes(image)
-    return path
-
-
-def _read_state(run_dir: Path, rows: Sequence[Row]) -> _State:
+def _read_state(files: _Files) -> _State:
     """What W&B has been told; a new W&B run where that is nothing, or where the run went back."""
     try:
-        kept: dict[str, Any] = read_object(run_dir / "wandb" / STATE_NAME) or {}
+        kept: dict[str, Any] = read_object(files.folder / "wandb" / STATE_NAME) or {}
         kept["evaluations"] = tuple(kept["evaluations"])
         state = _State(**kept)
-        if state.row == _row_digest(rows, state.next_step - 1):
+        if state.row == _row_digest(files.rows, state.next_step - 1):
             return state
     except (DataError, KeyError, TypeError):
         pass  # not there yet, or damaged: everything is told anew
-    slug = re.sub(r"[^A-Za-z0-9_.-]+", "-", run_dir.name)[:100]
+    slug = re.sub(r"[^A-Za-z0-9_.-]+", "-", files.folder.name)[:100]
     return _State(ident=f"{slug}-{secrets.token_hex(4)}")
 
 
-def _told(run_dir: Path, state: _State, rows: Sequence[Row], names: Sequence[str]) -> _State:
-    last = max((row["step"] for row in rows), default=-1)
+def _told(state: _State, files: _Files) -> _State:
+    last = max((row["step"] for row in files.rows), default=-1)
     return replace(
         state,
         next_step=last + 1,
-        row=_row_digest(rows, last),
-        evaluations=tuple(names),
-        validated=_last_validated(run_dir),
+        row=_row_digest(files.rows, last),
+        evaluations=tuple(files.names),
+        validated=files.validated,
+        alarmed=files.alarmed,
     )
 
 
@@ -280,31 +213,30 @@ def _write_state(run_dir: Path, state: _State) -> None:
     write_json(run_dir / "wandb" / STATE_NAME, asdict(state))
 
 
-def _news(run_dir: Path, state: _State, rows: Sequence[Row], names: Sequence[str]) -> bool:
-    new_steps = any(row["step"] >= state.next_step for row in rows)
+def _news(files: _Files, state: _State) -> bool:
     return (
-        new_steps
-        or _last_validated(run_dir) > state.validated
-        or bool(set(names) - set(state.evaluations))
+        any(row["step"] >= state.next_step for row in files.rows)
+        or files.validated > state.validated
+        or files.alarmed > state.alarmed
+        or bool(set(files.names) - set(state.evaluations))
     )
 
 
-def _signature(run_dir: Path, rows: Sequence[Row], names: Sequence[str], *, whole: bool) -> str:
+def _signature(files: _Files, *, whole: bool) -> str:
     """Of what an offline copy holds: equal where writing it again would change nothing."""
-    files = [run_dir / "evaluations" / name / REPORT_NAME for name in names]
-    present = [path for path in (*files, run_dir / FILE_NAME) if path.exists()]
+    run_dir = files.folder
+    paths = [run_dir / "evaluations" / name / REPORT_NAME for name in files.names]
+    present = [path for path in (*paths, run_dir / FILE_NAME) if path.exists()]
     parts = [(str(path.relative_to(run_dir)), path.stat().st_mtime_ns) for path in present]
-    return digest([len(rows), rows[-1:], _last_validated(run_dir), parts, whole], 16)
+    seen = [len(files.rows), files.rows[-1:], files.validated, files.alarmed]
+    return digest([*seen, parts, whole], 16)
 
 
-def _is_fresh(
-    run_dir: Path, state: _State, rows: Sequence[Row], names: Sequence[str], *, whole: bool
-) -> bool:
-    copies = list((run_dir / "wandb").glob("offline-run-*"))
+def _is_fresh(files: _Files, state: _State, *, whole: bool) -> bool:
+    copies = list((files.folder / "wandb").glob("offline-run-*"))
     if not whole and copies:
         age = time.time() - max(path.stat().st_mtime for path in copies)
         if age < OFFLINE_INTERVAL_S:
             return True
-    nothing = not rows and not names
-    enough = {_signature(run_dir, rows, names, whole=has_tables) for has_tables in (True, whole)}
-    return nothing or (bool(copies) and state.offline_copy in enough)
+    enough = {_signature(files, whole=has_tables) for has_tables in (True, whole)}
+    return files.empty or (bool(copies) and state.offline_copy in enough)

@@ -17,6 +17,7 @@ from visual_r1.config import RunConfig
 from visual_r1.errors import BackendError
 from visual_r1.ledger import Ledger, LedgerRow
 from visual_r1.remote import CONTROL_LIMIT_S, checkpoint_exists, wait
+from visual_r1.rl.measured_file import measured_path
 from visual_r1.rl.validations import Validations, best_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -38,8 +39,7 @@ def keep_up(
         wanted = [row for row in rows if row in _newest(config, rows) or row == best]
         surplus = [row for row in rows if row not in wanted and row.expires_at is not None]
         if config.backend.keep_checkpoints:
-            _delete(backend, surplus)
-            ledger.drop({row.step for row in surplus})
+            _forget(backend, ledger, surplus)
         lifetime = timedelta(seconds=config.backend.checkpoint_ttl_seconds)
         for row in wanted:
             _renew(backend, ledger, row, lifetime, now or datetime.now(UTC))
@@ -69,9 +69,17 @@ def _best_that_is_there(config: RunConfig, backend: Backend, ledger: Ledger) -> 
             best.sampler_path,
             f", due to expire at {best.expires_at}" if best.expires_at else "",
         )
-        _delete(backend, [best])
-        ledger.drop({best.step})
+        _forget(backend, ledger, [best])
     return best
+
+
+def _forget(backend: Backend, ledger: Ledger, rows: Sequence[LedgerRow]) -> None:
+    """Delete checkpoints, then their rows, then what only these rows named."""
+    _delete(backend, rows)
+    ledger.drop({row.step for row in rows})
+    for row in rows:
+        if (measured := measured_path(ledger.path.parent, row.carry)) is not None:
+            measured.unlink(missing_ok=True)
 
 
 def _delete(backend: Backend, rows: Sequence[LedgerRow]) -> None:

@@ -14,6 +14,7 @@ import pytest
 from made_up import predictions, problems, write_evaluation, write_metrics, write_validation
 from wandb.proto.wandb_internal_pb2 import Record
 
+from visual_r1.alarms import AlarmLog, Finding
 from visual_r1.config import RunConfig
 from visual_r1.evaluation import tracking, wandb_runs
 from visual_r1.evaluation.summary import summarize
@@ -46,6 +47,7 @@ class Copy:
         (self.file,) = run_dir.glob("wandb/offline-run-*/*.wandb")
         self.history: list[dict[str, Any]] = []
         self.summary: dict[str, Any] = {}
+        self.alerts: list[tuple[str, str]] = []
         self.pictures = 0
         for record in records(self.file):
             kind = record.WhichOneof("record_type")
@@ -62,6 +64,8 @@ class Copy:
                     self.summary[item.key or "/".join(item.nested_key)] = json.loads(
                         item.value_json
                     )
+            elif kind == "alert":
+                self.alerts.append((record.alert.title, record.alert.level))
             elif kind == "artifact":
                 contents = record.artifact.manifest.contents
                 self.pictures += sum(entry.path.startswith("media/images") for entry in contents)
@@ -120,6 +124,22 @@ def test_each_validation_is_told_once(config: RunConfig):
     found = [(row["step"], row["validation/accuracy"]) for row in told]
     assert found == [(0, 0.5), (4, 0.75), (8, 0.625)]
     assert told[0]["validation/blind_accuracy"] == 0.0625
+
+
+def alarm(config: RunConfig, checkpoint: int) -> None:
+    found = Finding("length", checkpoint - 1, checkpoint, "warn", "It grew.", "Why.", "Do this.")
+    AlarmLog(config.run_dir).add([found])
+
+
+def test_what_an_alarm_found_is_an_alert(config: RunConfig):
+    write_metrics(config.run_dir, steps=4)
+    track_steps(config)
+    assert Copy(config.run_dir).alerts == []
+    alarm(config, 4)
+    track_steps(config)  # nothing else is new
+    copy = Copy(config.run_dir)
+    assert copy.alerts == [("tracked run: alarm length at step 4", "WARN")]
+    assert copy.summary["alarms/length"] == 4
 
 
 def test_the_predictions_table_holds_every_picture(config: RunConfig):
@@ -197,6 +217,7 @@ class FakeServer:
     def __init__(self) -> None:
         self.history: dict[str, list[dict[str, Any]]] = {}
         self.summaries: dict[str, dict[str, Any]] = {}
+        self.alerts: list[str] = []
         self.killed_at_the_end = False
 
     @contextmanager
@@ -208,6 +229,9 @@ class FakeServer:
             raise KeyboardInterrupt
 
     def define_metric(self, *_: Any, **__: Any) -> None: ...
+
+    def alert(self, *, title: str, **_: Any) -> None:
+        self.alerts.append(title)
 
     def log(self, row: dict[str, Any]) -> None:
         self.history.setdefault(self.ident, []).append(row)
@@ -225,13 +249,16 @@ def test_online_a_kill_before_it_was_noted_repeats_nothing_and_loses_nothing(
     monkeypatch.setenv("WANDB_API_KEY", "k")
     evaluate(config, "baseline", 0.5)
     write_metrics(config.run_dir, steps=3)
+    alarm(config, 3)
     server.killed_at_the_end = True
     with pytest.raises(KeyboardInterrupt):
         track_steps(config)
     server.killed_at_the_end = False
     write_metrics(config.run_dir, steps=6)
+    alarm(config, 6)
     track_steps(config)
     assert server.steps() == list(range(6))
+    assert [title[-6:] for title in server.alerts] == ["step 3", "step 6"]
     assert sum("baseline/predictions" in row for row in server.history[server.ident]) == 1
 
     first = server.ident
