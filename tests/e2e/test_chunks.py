@@ -2,9 +2,7 @@
 
 import json
 import logging
-import os
 import shutil
-from collections.abc import Generator
 from copy import copy
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
@@ -13,7 +11,7 @@ from pathlib import Path
 import pytest
 from train_chunks import config
 
-from visual_r1.backend import Backend, open_backend
+from visual_r1.backend import Backend
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset, prepare
 from visual_r1.errors import RunError
@@ -29,26 +27,6 @@ from visual_r1.rl.upkeep import keep_up
 from visual_r1.run_folder import open_run_folder
 
 WEIGHTS = "adapter_model.safetensors"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("work")
-
-
-@pytest.fixture(scope="module")
-def backend(folder: Path) -> Generator[Backend]:
-    kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("TINKER_")}
-    os.environ["TINKER_TELEMETRY"] = "0"
-    with open_backend(config(folder)) as opened:
-        yield opened
-    del os.environ["TINKER_TELEMETRY"]
-    os.environ.update(kept)
-
-
-@pytest.fixture(scope="module")
-def dataset(folder: Path) -> Dataset:
-    return prepare(config(folder).data, folder)
 
 
 def settings(folder: Path, name: str, **train: object) -> RunConfig:

@@ -1,8 +1,6 @@
 """Validation between checkpoints on the real engine: exact under kills, and the best is kept."""
 
 import logging
-import os
-from collections.abc import Generator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,9 +9,9 @@ from typing import Any
 import pytest
 from train_chunks import config
 
-from visual_r1.backend import Backend, open_backend
+from visual_r1.backend import Backend
 from visual_r1.config import RunConfig
-from visual_r1.data.dataset import Dataset, prepare
+from visual_r1.data.dataset import Dataset
 from visual_r1.evaluation.validation import validate
 from visual_r1.ledger import Ledger, LedgerRow
 from visual_r1.progress import Silent
@@ -22,26 +20,6 @@ from visual_r1.rl.resume import resume_point
 from visual_r1.rl.upkeep import keep_up
 from visual_r1.rl.validations import ValidationRow, Validations
 from visual_r1.run_folder import open_run_folder
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("work")
-
-
-@pytest.fixture(scope="module")
-def backend(folder: Path) -> Generator[Backend]:
-    kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("TINKER_")}
-    os.environ["TINKER_TELEMETRY"] = "0"
-    with open_backend(config(folder)) as opened:
-        yield opened
-    del os.environ["TINKER_TELEMETRY"]
-    os.environ.update(kept)
-
-
-@pytest.fixture(scope="module")
-def dataset(folder: Path) -> Dataset:
-    return prepare(config(folder).data, folder)
 
 
 class Validated:
