@@ -10,6 +10,7 @@ import httpx
 import pytest
 from fault_proxy import FAULTS, Change, FaultProxy
 from faults import config_of, run
+from google.protobuf.message import DecodeError
 from tinker.proto.tinker_public_pb2 import SampleResponse
 
 from visual_r1.engine.launch import start_engine
@@ -62,6 +63,20 @@ def without_logprobs(path: str, answer: httpx.Response) -> httpx.Response:
     return httpx.Response(200, content=reply.SerializeToString(), headers=headers)
 
 
+def without_prompt_logprobs(path: str, answer: httpx.Response) -> httpx.Response:
+    """A server that samples, and scores no prompt."""
+    del path
+    if "protobuf" not in answer.headers.get("content-type", ""):
+        return answer
+    try:
+        reply = SampleResponse.FromString(answer.read())
+    except DecodeError:
+        return answer  # the reply of a forward
+    reply.ClearField("prompt_logprobs")
+    headers = {"content-type": answer.headers["content-type"]}
+    return httpx.Response(200, content=reply.SerializeToString(), headers=headers)
+
+
 def of_another_version(path: str, answer: httpx.Response) -> httpx.Response:
     """A server that names what it offers in another form."""
     del path
@@ -109,6 +124,18 @@ def test_what_a_server_lacks_is_said_before_the_first_step(tmp_path: Path) -> No
             ):
                 run(config, engine, home, proxy.url)
             assert not (config.run_dir / "metrics.jsonl").exists()
+
+
+def test_a_kl_needs_a_server_that_scores_prompts(tmp_path: Path) -> None:
+    home = tmp_path / "engine"
+    config = config_of(tmp_path, "kl", 2, 1, "dynamic-kl")
+    with (
+        start_engine(home, TINY_GEOMETRY, 1, tmp_path / "engine.log") as engine,
+        FaultProxy(engine.url, SEED, share=0, change=without_prompt_logprobs) as proxy,
+        pytest.raises(ConfigError, match="returns no log-probabilities of prompts"),
+    ):
+        run(config, engine, home, proxy.url)
+    assert not (config.run_dir / "metrics.jsonl").exists()
 
 
 def test_the_progress_says_why_nothing_moves(tmp_path: Path) -> None:

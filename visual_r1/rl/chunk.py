@@ -102,10 +102,10 @@ def _train_once(
     ended = False
     try:
         training = open_training(config, service, start, policy)
-        if start is None and backend.kind != "embedded":
-            require_capable(training, policy, dataset.problems("train")[0])
         # The reward holds the KL to the base model.
         base = backend.sampler(None) if config.algorithm.kl_coefficient else None
+        if start is None and backend.kind != "embedded":
+            require_capable(training, policy, dataset.problems("train")[0], base)
         using = _Stepping(training, policy, base)
         problems = dataset.problems("train")
         draws = open_draws(config, problems, run_dir, start)

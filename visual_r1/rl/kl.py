@@ -29,7 +29,13 @@ def with_kl(
     `base` samples from the base model; it scores every response, all requested at once. Raises
     `BackendError` where it fails or returns another number of log-probabilities.
     """
-    futures = [[_scored(base, group, rollout) for rollout in group.rollouts] for group in groups]
+    futures = [
+        [
+            ask_logprobs(base, group.prompt, rollout.tokens) if rollout.tokens else None
+            for rollout in group.rollouts
+        ]
+        for group in groups
+    ]
     what = f"log-probabilities of the base model in step {step}"
     weight = policy.config.algorithm.kl_coefficient
     return [
@@ -53,28 +59,31 @@ def _read(group: RolloutGroup) -> Tokens:
     return Tokens(prefill=len(answers) * group.prompt.length + sum(answers))
 
 
-def _scored(
-    base: tinker.SamplingClient, group: RolloutGroup, rollout: Rollout
-) -> "tinker.APIFuture[list[float | None]] | None":
-    if not rollout.tokens:
-        return None
-    answer = tinker.EncodedTextChunk(tokens=list(rollout.tokens))
+def ask_logprobs(
+    base: tinker.SamplingClient, prompt: tinker.ModelInput, tokens: Sequence[int]
+) -> "tinker.APIFuture[list[float | None]]":
+    """Ask for the log-probability of each of `tokens`, at least one, behind `prompt`."""
+    answer = tinker.EncodedTextChunk(tokens=list(tokens))
     return base.compute_logprobs(
-        tinker.ModelInput(chunks=[*group.prompt.chunks, answer]),
-        prompt_logprobs_last_n=len(rollout.tokens),
+        tinker.ModelInput(chunks=[*prompt.chunks, answer]), prompt_logprobs_last_n=len(tokens)
     )
 
 
+def logprobs_of(reply: Sequence[float | None] | None, count: int) -> list[float] | None:
+    """The last `count` of a reply; None where it lacks one of them, or holds none at all."""
+    found = [logprob for logprob in (reply or ())[-count:] if logprob is not None]
+    return found if len(found) == count else None
+
+
 def _with_kl(
-    rollout: Rollout, logprobs: Sequence[float | None], weight: float, step: int
+    rollout: Rollout, reply: Sequence[float | None] | None, weight: float, step: int
 ) -> Rollout:
     count = len(rollout.tokens)
-    base = [logprob for logprob in logprobs[-count:] if logprob is not None]
-    if len(base) != count:
+    base = logprobs_of(reply, count)
+    if base is None:
         raise BackendError(
-            f"The server returned {len(base)} log-probabilities of the base model for {count} "
-            f"tokens in step {step}; algorithm.kl_coefficient needs one a token, so set it to 0 "
-            "on this server."
+            f"The server did not return the base model's log-probability of each of {count} "
+            f"tokens in step {step}; algorithm.kl_coefficient needs one a token."
         )
     away = math.fsum(own - other for own, other in zip(rollout.logprobs, base, strict=True))
     scored = rollout.scored

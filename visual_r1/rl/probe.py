@@ -1,8 +1,8 @@
 """What a server must do for this run, tried in small before the first step.
 
-One token sampled from a prompt with its image, and one forward with the run's loss: a server of
-another version, without vision or without that loss is found here, in a sentence, and not after
-a step's worth of sampling.
+One token sampled from a prompt with its image, one forward with the run's loss, and where the
+reward holds a KL one log-probability of the base model: a server of another version, without vision
+or without that loss is found here, in a sentence, and not after a step's worth of sampling.
 """
 
 import tinker
@@ -13,6 +13,7 @@ from visual_r1.errors import BackendError, ConfigError, IncompatibleServer, Requ
 from visual_r1.hashing import stable_seed
 from visual_r1.remote import CONTROL_LIMIT_S, SAVE_LIMIT_S, wait
 from visual_r1.rl.datums import datum_of
+from visual_r1.rl.kl import ask_logprobs, logprobs_of
 from visual_r1.rl.losses import loss_of
 from visual_r1.rl.rollouts import Policy
 
@@ -20,22 +21,33 @@ _ANOTHER_PROTOCOL = (AssertionError, tinker.APIResponseValidationError)
 """What the SDK raises where a reply is not what it relies on."""
 
 
-def require_capable(training: tinker.TrainingClient, policy: Policy, problem: Problem) -> None:
+def require_capable(
+    training: tinker.TrainingClient,
+    policy: Policy,
+    problem: Problem,
+    base: tinker.SamplingClient | None = None,
+) -> None:
     """Raise in a sentence where the server lacks what SDK and configuration need.
 
-    `ConfigError` where another model or loss would do, `IncompatibleServer` where the server does
-    not speak the protocol of this SDK: then it is of no use to begin again, as after any other
-    `BackendError`. The weights of `training` stay as they are.
+    `base` samples from the base model, where the reward holds a KL to it. `ConfigError` where
+    another model, loss or reward would do, `IncompatibleServer` where the server does not speak the
+    protocol of this SDK: then it is of no use to begin again, as after any other `BackendError`.
+    The weights of `training` stay as they are.
     """
     try:
-        _try(training, policy, problem)
+        _try(training, policy, problem, base)
     except BackendError as error:
         if isinstance(error.__cause__, _ANOTHER_PROTOCOL):
             raise IncompatibleServer(str(error)) from error
         raise
 
 
-def _try(training: tinker.TrainingClient, policy: Policy, problem: Problem) -> None:
+def _try(
+    training: tinker.TrainingClient,
+    policy: Policy,
+    problem: Problem,
+    base: tinker.SamplingClient | None,
+) -> None:
     config = policy.config
     saving = training.save_weights_and_get_sampling_client()
     sampler = wait(saving, "a first sampler", SAVE_LIMIT_S, policy.watch)
@@ -55,6 +67,8 @@ def _try(training: tinker.TrainingClient, policy: Policy, problem: Problem) -> N
         ) from error
     tokens, logprobs = _sampled(reply)
     _try_loss(training, policy, config, prompt, tokens, logprobs)
+    if base is not None:
+        _try_base(base, policy, prompt, tokens)
 
 
 def _sampled(reply: tinker.SampleResponse) -> tuple[list[int], list[float]]:
@@ -95,4 +109,24 @@ def _try_loss(
         raise IncompatibleServer(
             f"The server's forward of {loss.name} returns no log-probabilities: it does not speak "
             "the protocol that training needs."
+        )
+
+
+def _try_base(
+    base: tinker.SamplingClient, policy: Policy, prompt: tinker.ModelInput, tokens: list[int]
+) -> None:
+    asked = ask_logprobs(base, prompt, tokens)
+    what = "first log-probabilities of the base model"
+    why = "set algorithm.kl_coefficient to 0, or choose another server."
+    try:
+        reply = wait(asked, what, CONTROL_LIMIT_S, policy.watch)
+    except RequestRefused as error:
+        raise ConfigError(
+            f"The server does not score prompts with the base model {policy.config.model.name}, "
+            f"which a KL in the reward needs: {why} {error}"
+        ) from error
+    if logprobs_of(reply, len(tokens)) is None:
+        raise ConfigError(
+            "The server returns no log-probabilities of prompts, which a KL in the reward needs: "
+            f"{why}"
         )

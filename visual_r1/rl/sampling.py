@@ -11,11 +11,10 @@ import tinker
 
 from visual_r1.data.problem import Problem
 from visual_r1.errors import BackendError, RequestFailed, RequestRefused, RewardError
-from visual_r1.hashing import stable_seed
 from visual_r1.prices import NO_TOKENS, Tokens
 from visual_r1.remote import SAMPLE_LIMIT_S, Arrivals
-from visual_r1.rewards import RewardInput, score
 from visual_r1.rewards.masking import MaskedScan
+from visual_r1.rl.first_pass import graded, sampling_params
 from visual_r1.rl.phases import Phases
 from visual_r1.rl.rollouts import Policy, Rollout, RolloutGroup, response_text
 from visual_r1.rl.second_pass import ScanReader, SecondPass, with_bonus
@@ -210,7 +209,7 @@ class _UnderWay:
     def _take_first(self, group: int, response: tinker.SampleResponse) -> None:
         problem, reader = self._problems[group], self._policy.reader
         rollouts = tuple(
-            _graded(self._policy, problem, self._step, group, sample, sequence)
+            graded(self._policy, problem, self._step, group, sample, sequence)
             for sample, sequence in enumerate(response.sequences)
         )
         self._first[group] = rollouts
@@ -265,61 +264,3 @@ class _UnderWay:
         known = sum(question_only) / len(question_only) if question_only else 0.0
         scored = with_bonus(rollout.scored, second, self._policy.config.second_pass, known)
         return replace(rollout, scored=scored, second=second)
-
-
-def sampling_params(
-    policy: Policy, step: int, group: int, problem: Problem
-) -> tinker.SamplingParams:
-    """How the samples of one group are drawn; sample j's own stream is derived by the server."""
-    config = policy.config
-    return tinker.SamplingParams(
-        max_tokens=config.sampling.max_new_tokens,
-        temperature=config.sampling.temperature,
-        seed=stable_seed("rollout", config.train.seed, step, group, problem.id),
-        stop=policy.processor.stop_token_ids,
-    )
-
-
-def _graded(
-    policy: Policy,
-    problem: Problem,
-    step: int,
-    group: int,
-    sample: int,
-    sequence: tinker.SampledSequence,
-) -> Rollout:
-    logprobs = sequence.logprobs
-    if logprobs is None or len(logprobs) != len(sequence.tokens):
-        raise BackendError(
-            f"The server returned {len(logprobs or ())} log-probabilities for "
-            f"{len(sequence.tokens)} sampled tokens in step {step}; training needs one a token, "
-            "so this server cannot be trained with."
-        )
-    response = response_text(policy.processor, sequence.tokens)
-    truncated = sequence.stop_reason == "length"
-    seed = stable_seed("reward", policy.config.train.seed, step, group, problem.id, sample)
-    opens_think, tags = policy.prompter.opens_think, policy.prompter.tags
-    scored = score(
-        policy.config.reward,
-        RewardInput(
-            problem,
-            response,
-            truncated,
-            seed,
-            opens_think,
-            tags,
-            tokens=tuple(sequence.tokens),
-            max_tokens=policy.config.sampling.max_new_tokens,
-        ),
-        policy.config.penalty,
-    )
-    return Rollout(
-        problem_id=problem.id,
-        group=group,
-        sample=sample,
-        tokens=tuple(sequence.tokens),
-        logprobs=tuple(logprobs),
-        response=response,
-        stop_reason=sequence.stop_reason,
-        scored=scored,
-    )
