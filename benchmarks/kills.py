@@ -1,6 +1,6 @@
 """Random kills: training, engine or both, at random moments; does each run end the same?
 
-    python benchmarks/kills.py                        # 95 through the chunk function, 10 the flow
+    python benchmarks/kills.py                        # 95 through the chunk function, 12 the flow
     python benchmarks/kills.py --kills 10 --flow-kills 0 --seed 3
 
 Each run is killed several times, started again where the training was killed, and then let go to
@@ -116,7 +116,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--kills", type=int, default=95, help="through the chunk function")
     parser.add_argument(
-        "--flow-kills", type=int, default=10, help="through the flow; 10: each phase"
+        "--flow-kills", type=int, default=12, help="through the flow; 12: each phase"
     )
     parser.add_argument("--a-run", type=int, default=6, help="kills a run, at most")
     parser.add_argument("--seed", type=int, default=0)
