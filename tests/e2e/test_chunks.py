@@ -321,6 +321,27 @@ def test_a_run_that_learnt_nothing_says_so(
     assert json.loads((run.run_dir / "export" / "export.json").read_text())["trained"] is False
 
 
+def test_weights_that_an_update_has_broken_stop_the_run(
+    folder: Path, backend: Backend, dataset: Dataset
+) -> None:
+    broken = settings(folder, "broken", chunk_steps=2, learning_rate=1e30)
+    with pytest.raises(RunError, match="samples of step 1 are not finite"):
+        Trained(broken, backend, dataset)
+    assert Ledger(broken.run_dir).rows() == []
+
+
+def test_a_proof_says_which_file_of_the_curriculum_has_gone(copied: Trained) -> None:
+    _, start, _ = copied.ledger.rows()
+    measured = copied.run_dir / start.carry["curriculum"]
+    measured.write_bytes(measured.read_bytes()[:-9])
+    with pytest.raises(RunError, match=f"^{measured}, .* is missing or damaged"):
+        copied.prove()
+    measured.unlink()
+    with pytest.raises(RunError, match=f"^{measured}, .* is missing or damaged"):
+        copied.prove()
+    assert not list(copied.run_dir.glob(".proof-*"))
+
+
 def test_the_last_chunk_again_gives_the_same_bits_and_leaves_no_trace(untouched: Trained) -> None:
     files = sorted(path for path in untouched.run_dir.rglob("*") if path.is_file())
     stored = untouched.stored_checkpoints()

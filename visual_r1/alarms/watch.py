@@ -35,9 +35,9 @@ ValidationRule = Callable[[Sequence[Row], int, RunConfig], str | None]
 class Alarm:
     """What trips an alarm, and what is then said.
 
-    `steps` look at the rows up to each step. `levels` do so too, but only until the alarm has
-    tripped once: a level that its user has taken note of is no news. `validations` look at the
-    validations up to each checkpoint.
+    `steps` look at the rows up to each step. `levels` do so too, each until it was told once: a
+    level that its user has taken note of is no news. `validations` look at the validations up to
+    each checkpoint.
     """
 
     means: str
@@ -78,8 +78,7 @@ CATALOGUE: dict[AlarmName, Alarm] = {
         "(entropy up), after updates that were too large or a reward that a single answer earns.",
         "Go back with --train.resume_from_step, under another --run.name lower "
         "train.learning_rate, or set algorithm.kl_coefficient or algorithm.clip_higher.",
-        steps=(entropy_collapses,),
-        levels=(contrast_is_gone,),
+        steps=(entropy_collapses, contrast_is_gone),
     ),
     "validation": Alarm(
         "Usually the run trains too fast or for too long, or is paid for something else.",
@@ -116,34 +115,52 @@ def look(
         action = getattr(config.alarms, name)
         if action == "off":
             continue
-        begin = max((f.checkpoint for f in known if f.alarm == name), default=0)
+        alarm = CATALOGUE[name]
+        told = [finding for finding in known if finding.alarm == name]
+        begin = max((finding.checkpoint for finding in told), default=0)
+        news = [rule for rule in alarm.levels if not _was_told(rule, metrics, told, config)]
         since = [row for row in metrics if begin <= row["step"] < checkpoint]
         rows = [row for row in validations if begin <= row["step"] <= checkpoint]
-        seen = _first_seen(CATALOGUE[name], config, since, rows, max(first, begin), begin == 0)
+        start = max(first, begin)
+        seen = _first_seen(Curves(since), (*alarm.steps, *news), start, config) or _first_validated(
+            rows, alarm.validations, start, config
+        )
         if seen is not None:
             step, words = seen
-            alarm = CATALOGUE[name]
             found.append(Finding(name, step, checkpoint, action, words, alarm.means, alarm.advice))
     return found
 
 
+def _was_told(
+    rule: StepRule, metrics: Sequence[Row], told: Sequence[Finding], config: RunConfig
+) -> bool:
+    """Whether one of these findings, in the order of their checkpoints, is what the rule says."""
+    begin = 0
+    for finding in told:
+        rows = [row for row in metrics if begin <= row["step"] < finding.checkpoint]
+        if rule(Curves(rows), finding.step, config) == finding.seen:
+            return True
+        begin = finding.checkpoint
+    return False
+
+
 def _first_seen(
-    alarm: Alarm,
-    config: RunConfig,
-    metrics: Sequence[Row],
-    validations: Sequence[Row],
-    first: int,
-    is_first: bool,
+    curves: Curves, rules: Sequence[StepRule], first: int, config: RunConfig
 ) -> tuple[int, str] | None:
-    """The first step from `first` on at which something trips the alarm, and what it says."""
-    curves = Curves(metrics)
-    rules = alarm.steps + (alarm.levels if is_first else ())
+    """The first step from `first` on at which a rule holds, and what it says."""
     for step in curves.steps:
         for rule in rules if step >= first else ():
             if (words := rule(curves, step, config)) is not None:
                 return step, words
+    return None
+
+
+def _first_validated(
+    validations: Sequence[Row], rules: Sequence[ValidationRule], first: int, config: RunConfig
+) -> tuple[int, str] | None:
+    """The same for validations of checkpoints after step `first`."""
     for row in validations:
-        for rule in alarm.validations if row["step"] > first else ():
+        for rule in rules if row["step"] > first else ():
             if (words := rule(validations, row["step"], config)) is not None:
                 return row["step"], words
     return None

@@ -1,9 +1,11 @@
 """The first pass: how the answers to a problem are drawn, and what one of them is worth."""
 
+import math
+
 import tinker
 
 from visual_r1.data.problem import Problem
-from visual_r1.errors import BackendError
+from visual_r1.errors import BackendError, RunError
 from visual_r1.hashing import stable_seed
 from visual_r1.rewards import RewardInput, score
 from visual_r1.rl.rollouts import Policy, Rollout, response_text
@@ -32,7 +34,8 @@ def graded(
 ) -> Rollout:
     """What came back as sample `sample` of the group, scored.
 
-    Raises `BackendError` where it lacks the log-probability of a token: it cannot be learnt from.
+    Raises `BackendError` where it lacks the log-probability of a token: it cannot be learnt from;
+    `RunError` where one is not finite: the weights that drew it are broken.
     """
     logprobs = sequence.logprobs
     if logprobs is None or len(logprobs) != len(sequence.tokens):
@@ -40,6 +43,13 @@ def graded(
             f"The server returned {len(logprobs or ())} log-probabilities for "
             f"{len(sequence.tokens)} sampled tokens in step {step}; training needs one a token, "
             "so this server cannot be trained with."
+        )
+    if not all(map(math.isfinite, logprobs)):
+        raise RunError(
+            f"The log-probabilities of the samples of step {step} are not finite: an update before "
+            "it has broken the weights. The run stops before this step is saved. Go back to a "
+            "sound checkpoint with --train.resume_from_step, or lower train.learning_rate under "
+            "another --run.name."
         )
     response = response_text(policy.processor, sequence.tokens)
     truncated = sequence.stop_reason == "length"

@@ -22,7 +22,7 @@ from visual_r1.progress import Progress
 from visual_r1.remote import CONTROL_LIMIT_S, checkpoint_exists, wait
 from visual_r1.rl.chunk import plan_chunk, train_chunk
 from visual_r1.rl.journal import Journal, read_rollouts
-from visual_r1.rl.measured_file import measured_path
+from visual_r1.rl.measured_file import load_measured, measured_path
 from visual_r1.rl.own_files import require_same_files
 
 
@@ -128,6 +128,8 @@ def _replayed(
     progress: Progress,
 ) -> LedgerRow:
     if start is not None and (kept := measured_path(run_dir, start.carry)) is not None:
+        # Here it is said which file is damaged; of the copy nobody has heard.
+        load_measured(run_dir, start.step, start.carry, len(dataset.problems("train")))
         copy = scratch / kept.relative_to(run_dir)
         copy.parent.mkdir(parents=True)
         shutil.copy2(kept, copy)

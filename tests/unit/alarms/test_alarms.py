@@ -171,6 +171,16 @@ def test_levels_from_the_first_step_on() -> None:
     assert kl.alarm == "mismatch"
 
 
+def test_a_level_that_was_noted_does_not_hide_another() -> None:
+    def both(row: Row, rng: np.random.Generator) -> None:
+        row["kl_sampler_learner"] = float(rng.uniform(0.02, 0.05))
+        row["draw_ratio"] = float(rng.normal(0.75, 0.06))
+
+    kl, draws = run_through(healthy(0, 120, both))
+    assert (kl.alarm, kl.step, draws.alarm, draws.step) == ("mismatch", 4, "mismatch", 19)
+    assert "colder" in draws.seen
+
+
 def test_where_nothing_is_left_to_learn_from() -> None:
     def dead(row: Row, rng: np.random.Generator) -> None:
         if row["step"] >= 5:
@@ -179,9 +189,11 @@ def test_where_nothing_is_left_to_learn_from() -> None:
     def solved(row: Row, rng: np.random.Generator) -> None:
         row |= {"gradient_share": 0.0, "accuracy": share(rng, 0.99, 0.0)}
 
-    (found,) = run_through(healthy(0, 60, dead))
+    found, *later = run_through(healthy(0, 60, dead))
     assert (found.alarm, found.step) == ("entropy", 14)
     assert "no group of samples had any contrast" in found.seen
+    # Every further window of it is told again: each of its steps is paid for.
+    assert [(f.alarm, f.step) for f in later] == [("entropy", step) for step in (29, 39, 49, 59)]
     assert run_through(healthy(0, 60, solved)) == []
 
 
