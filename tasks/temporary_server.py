@@ -11,15 +11,17 @@ import atexit
 import signal
 import subprocess
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from prefect import Flow
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_API_URL, get_current_settings
 
 from visual_r1.errors import ConfigError
+
+if TYPE_CHECKING:
+    from prefect.server.api.server import SubprocessASGIServer
 
 MOST_ATTEMPTS = 2
 """Prefect starts another server for one that ended, as if its port had been taken meanwhile."""
@@ -34,7 +36,7 @@ def start_temporary_server() -> None:
     """
     if PREFECT_API_URL.value():
         return
-    server = SubprocessASGIServer()
+    server = _server()
     failures: list[Exception] = []
 
     def start() -> None:
@@ -64,7 +66,14 @@ def start_temporary_server() -> None:
         atexit.register(server.server_process.kill)
 
 
-def _watch(server: SubprocessASGIServer, starting: threading.Thread) -> None:
+def _server() -> "SubprocessASGIServer":
+    """The one of this process. Importing it takes two seconds, so who has a server is spared it."""
+    from prefect.server.api.server import SubprocessASGIServer
+
+    return SubprocessASGIServer()
+
+
+def _watch(server: "SubprocessASGIServer", starting: threading.Thread) -> None:
     """Wait while the server is being started; raise `ConfigError` when it ends again and again."""
     attempts: set[int] = set()
     while starting.is_alive():
@@ -79,7 +88,7 @@ def _watch(server: SubprocessASGIServer, starting: threading.Thread) -> None:
             raise ConfigError(_sentence("ends as soon as it is started"))
 
 
-def _end(server: SubprocessASGIServer) -> None:
+def _end(server: "SubprocessASGIServer") -> None:
     """Stop the server; the thread that starts it then finds none, and ends."""
     if server.server_process is not None:
         server.server_process.kill()  # it does not hear what `stop` sends first
@@ -89,7 +98,9 @@ def _end(server: SubprocessASGIServer) -> None:
 def guard_temporary_server(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """A flow's `on_running` hook, for a flow that is called without the command."""
     del flow, flow_run, state
-    server = SubprocessASGIServer().server_process
+    if PREFECT_API_URL.value():
+        return
+    server = _server().server_process
     if server is not None:
         guard(server.pid)
 
