@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from flows.first_look import first_look
 from tasks.environment import settle_prefect
+from visual_r1.command_line import print_help_text
 
 
 def own_flags() -> tuple[argparse.Namespace, list[str]]:
@@ -27,7 +28,7 @@ def own_flags() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--export", action="store_true")
     own, flags = parser.parse_known_args()
     if {"-h", "--help"} & set(flags):  # the other flags follow
-        print(__doc__)
+        print_help_text(__doc__ or "")
     return own, flags
 
 

@@ -5,12 +5,14 @@ Order of precedence, highest first: flags, `--config FILE.toml`, the preset, the
 
 import argparse
 import difflib
+import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError, create_model
 from pydantic_settings import (
     BaseSettings,
     CliApp,
@@ -55,21 +57,18 @@ class _Flags(RunConfig, BaseSettings):
 def load_config(arguments: Sequence[str] | None = None, program: str | None = None) -> RunConfig:
     """The configuration that `arguments` (default: the command line) describe.
 
-    `--help` prints the flags and exits. Raises `ConfigError` with one sentence for an unknown flag
+    `--help` prints the flags, with the defaults of the preset or file that is named beside it, and
+    exits. Raises `ConfigError` with one sentence for an unknown flag
     (naming the nearest), an unknown preset or key, or a value of the wrong type or range.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if "-h" in given or "--help" in given:
-        _print_help(program)
-    file_parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    file_parser.add_argument("--config", type=Path)
-    try:
-        known, flags = file_parser.parse_known_args(given)
-    except argparse.ArgumentError as error:
-        raise ConfigError("--config needs the name of a TOML file after it.") from error
+        _print_help(given, program)
+        raise SystemExit(0)
+    file, flags = _taken_out("--config", given, "the name of a TOML file")
     values: dict[str, Any] = {"preset": DEFAULT_PRESET}
-    if known.config is not None:
-        values |= read_toml(known.config)
+    if file is not None:
+        values |= read_toml(Path(file))
     try:
         resolved = CliApp.run(_Flags, cli_args=flags, **values)
     except SettingsError as error:
@@ -95,13 +94,52 @@ def _field_names(section: type[BaseModel], prefix: str) -> list[str]:
     return names
 
 
-def _print_help(program: str | None) -> None:
-    parser_help = CliApp.format_help(_Flags, strip_ansi_color=True)
+def print_help_text(text: str) -> None:
+    """Print, and be quiet where `| head` has read enough."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # What is left in the buffer, or still to come, must not fail later.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _taken_out(flag: str, given: list[str], what: str) -> tuple[str | None, list[str]]:
+    """The value of one flag, and the arguments without it."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument(flag, dest="value")
+    try:
+        known, rest = parser.parse_known_args(given)
+    except argparse.ArgumentError as error:
+        raise ConfigError(f"{flag} needs {what} after it.") from error
+    return known.value, rest
+
+
+def _print_help(given: list[str], program: str | None) -> None:
+    asked = [one for one in given if one not in {"-h", "--help"}]
+    file, asked = _taken_out("--config", asked, "the name of a TOML file")
+    preset, _ = _taken_out("--preset", asked, "a name")
+    beneath = [f"--config={file}"] if file else []
+    beneath += [f"--preset={preset}"] if preset else []
+    flags = _with_defaults(load_config(beneath))
+    parser_help = CliApp.format_help(flags, strip_ansi_color=True)
     name = program or Path(sys.argv[0]).name
     body = parser_help[parser_help.find("options:") :]
-    print(f"usage: {name} [--preset NAME] [--config FILE.toml] [--SECTION.FIELD VALUE ...]\n")
-    print(body)
-    raise SystemExit(0)
+    print_help_text(
+        f"usage: {name} [--preset NAME] [--config FILE.toml] [--SECTION.FIELD VALUE ...]\n\n"
+        "The VALUE none (or null) is no value, for a setting that can be without one.\n\n" + body
+    )
+
+
+def _with_defaults(config: RunConfig) -> type[_Flags]:
+    """The flags, with the values of `config` as their defaults."""
+    fields: dict[str, Any] = {
+        name: (
+            field.annotation,
+            Field(default=getattr(config, name), description=field.description),
+        )
+        for name, field in RunConfig.model_fields.items()
+    }
+    return create_model("Flags", __base__=_Flags, **fields)
 
 
 def _flag_error(flags: Sequence[str], error: SettingsError) -> str:
@@ -115,23 +153,29 @@ def _flag_error(flags: Sequence[str], error: SettingsError) -> str:
             near = difflib.get_close_matches(name, names, n=1)
             hint = f" Did you mean --{near[0]}?" if near else " --help lists the flags."
             return f"There is no flag {flag.split('=', 1)[0]}.{hint}"
+    if (
+        found := re.match(r"Parsing error encountered for ([\w.]+): not enough", str(error))
+    ) is not None:
+        return f"--{found[1]} takes NAME=VALUE, such as --{found[1]} beta=0.1."
     text = str(error).removeprefix("error parsing CLI: ").rstrip(".")
     return f"{text[0].upper()}{text[1:]}. --help lists the flags."
-
-
-def _reason(message: str) -> str:
-    reason = message.removeprefix("Value error, ")
-    return reason[:1].lower() + reason[1:]
 
 
 def _value_error(error: ValidationError) -> str:
     parts: list[str] = []
     for fault in error.errors():
         name = ".".join(str(part) for part in fault["loc"])
+        reason = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
             near = difflib.get_close_matches(name, flag_names(), n=1)
             hint = f", did you mean {near[0]}?" if near else "."
             parts.append(f"There is no setting {name}{hint}")
+        elif fault["type"] == "model_type":
+            parts.append(f"{name} is a section: its settings go beneath [{name}].")
+        elif not isinstance(fault["input"], Mapping | list | BaseModel):
+            parts.append(f"{name} = {fault['input']!r}: {reason[:1].lower()}{reason[1:]}.")
+        elif fault["type"] == "value_error":  # of a whole section: the sentence names its keys
+            parts.append(f"{reason}.")
         else:
-            parts.append(f"{name} = {fault['input']!r}: {_reason(fault['msg'])}.")
+            parts.append(f"{name}: {reason[:1].lower()}{reason[1:]}.")
     return " ".join(parts)

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from visual_r1 import addresses
-from visual_r1.config import RunConfig, differing_keys
+from visual_r1.config import STORED, RunConfig, differing_keys
 from visual_r1.errors import RunError, StorageError
 from visual_r1.storage import write_json, write_text
 
@@ -72,7 +72,9 @@ def read_config(run_dir: Path) -> RunConfig | None:
     if not path.exists():
         return None
     try:
-        return RunConfig.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        return RunConfig.model_validate(
+            json.loads(path.read_text(encoding="utf-8")), context=STORED
+        )
     except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
         raise RunError(
             f"{path} is damaged or of another version of Visual R1: choose another --run.name, or "

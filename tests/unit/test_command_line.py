@@ -1,5 +1,8 @@
 """Flags and TOML files to a RunConfig; one sentence for each mistake."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,12 +68,23 @@ def test_the_environment_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
         (["--config", "/nowhere.toml"], r"Cannot read the configuration /nowhere\.toml"),
         (["--config"], "needs the name of a TOML file"),
         (["stray"], "stray"),
+        (["--algorithm.loss_config", "beta"], r"takes NAME=VALUE, such as .*beta=0\.1\."),
+        (["--train.learning_rate", "inf"], r"^train\.learning_rate = 'inf': .*finite number\.$"),
+        (
+            ["--optimizer.schedule", "linear"],
+            r"^The linear schedule needs optimizer\.schedule_steps, the step at which it ends\.$",
+        ),
+        (
+            ["--algorithm.dynamic_rounds", "2", "--no-train.skip_without_contrast"],
+            r"^algorithm\.dynamic_rounds draws .* needs train\.skip_without_contrast\.$",
+        ),
+        (["--algorithm.clip_higher", "0.3"], r"^algorithm\.clip_higher is ppo's upper clip"),
     ],
 )
 def test_a_mistake_is_one_sentence(flags: list[str], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence) as raised:
         load_config(flags)
-    assert "\n" not in str(raised.value)
+    assert not set("\n{}") & set(str(raised.value))
 
 
 @pytest.mark.parametrize(
@@ -79,6 +93,8 @@ def test_a_mistake_is_one_sentence(flags: list[str], sentence: str) -> None:
         ("[train\n", "not valid TOML"),
         ("[train]\nstepz = 3\n", r"no setting train\.stepz, did you mean train\.steps\?"),
         ('[train]\nsteps = "many"\n', r"train\.steps = 'many'"),
+        ("[train]\nsteps = {a = 1}\n", r"^train\.steps: input should be a valid integer\.$"),
+        ("train = 3\n", r"^train is a section: its settings go beneath \[train\]\.$"),
     ],
 )
 def test_a_mistake_in_the_file_is_named(tmp_path: Path, text: str, sentence: str) -> None:
@@ -95,3 +111,52 @@ def test_help_shows_flags_and_their_meaning(capsys: pytest.CaptureFixture[str]) 
     shown = capsys.readouterr().out
     assert "--train.steps" in shown
     assert "Steps between two checkpoints" in shown
+
+
+def test_none_is_a_value_in_flags_and_in_a_file(tmp_path: Path) -> None:
+    flags = ["--limits.max_kl", "none", "--validation.problems=NULL"]
+    config = load_config([*flags, "--data.columns.family", "none"])
+    assert config.limits.max_kl is None
+    assert config.validation.problems is None
+    assert config.data.columns.family is None
+    file = tmp_path / "mine.toml"
+    file.write_text('limits.max_kl = "none"\nvalidation.problems = "none"\n')
+    assert load_config(["--config", str(file)]) == config
+
+
+def test_help_shows_what_the_command_would_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def shown(*flags: str) -> str:
+        with pytest.raises(SystemExit):
+            load_config([*flags, "--help"])
+        return " ".join(capsys.readouterr().out.split())
+
+    quickstart, geometry3k = RunConfig(preset="quickstart"), RunConfig(preset="geometry3k")
+    for help_text, config in ((shown(), quickstart), (shown("--preset=geometry3k"), geometry3k)):
+        assert f"beneath the other values. (default: {config.preset})" in help_text
+        assert f"--train.steps int (default: {config.train.steps})" in help_text
+        assert f"as the server names it. (default: {config.model.name})" in help_text
+        assert f"none is all. (default: {config.validation.problems})" in help_text
+    file = tmp_path / "mine.toml"
+    file.write_text('preset = "geometry3k"\ntrain.steps = 9\ndata.columns.answer = "solution"\n')
+    of_file = shown("--config", str(file), "--train.steps", "4")
+    assert "--train.steps int (default: 9)" in of_file
+    assert "Default: answer (default: solution)" in of_file
+    assert "(default: geometry3k)" in of_file
+    with pytest.raises(ConfigError, match="no preset 'foo'"):
+        load_config(["--help", "--preset", "foo"])
+
+
+@pytest.mark.parametrize("buffering", [[], ["-u"]])
+def test_help_ends_quietly_where_nobody_reads_on(buffering: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)  # what `| head` does when it has its lines
+    code = "from visual_r1.command_line import load_config; load_config(['--help'])"
+    try:
+        ended = subprocess.run(
+            [sys.executable, *buffering, "-c", code], stdout=writer, stderr=subprocess.PIPE
+        )
+    finally:
+        os.close(writer)
+    assert (ended.returncode, ended.stderr) == (0, b"")

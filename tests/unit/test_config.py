@@ -1,9 +1,13 @@
 """RunConfig, presets and what makes a run the run it is."""
 
+import math
+from types import NoneType
+from typing import get_args
+
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from visual_r1.config import RunConfig, differing_keys, merged, preset_names
+from visual_r1.config import STORED, RunConfig, differing_keys, merged, preset_names
 from visual_r1.errors import ConfigError
 
 # The settings of the scripts that this project grew from.
@@ -119,6 +123,96 @@ def test_an_unknown_key_is_refused() -> None:
 def test_drawing_for_contrast_needs_groups_to_be_skipped() -> None:
     with pytest.raises(ValidationError, match=r"needs train\.skip_without_contrast"):
         RunConfig.model_validate({"algorithm": {"dynamic_rounds": 2}})
+
+
+@pytest.mark.parametrize("word", ["none", "None", "NULL", "null"])
+def test_none_is_a_word_for_every_setting_that_can_be_without_a_value(word: str) -> None:
+    def check(model: type[BaseModel]) -> int:
+        asked = 0
+        for name, field in model.model_fields.items():
+            section = field.annotation
+            if isinstance(section, type) and issubclass(section, BaseModel):
+                asked += check(section)
+            elif NoneType in get_args(section):
+                assert getattr(model.model_validate({name: word}), name) is None, name
+                asked += 1
+        return asked
+
+    assert check(RunConfig) > 20
+
+
+def test_none_stays_a_name_where_something_must_be_named() -> None:
+    config = RunConfig.model_validate({"algorithm": {"normalization": "none"}})
+    assert config.algorithm.normalization == "none"
+    named = RunConfig.model_validate({"logging": {"wandb_project": "None"}})
+    assert named.logging.wandb_project == "None"
+
+
+@pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan, "inf", "1e999"])
+def test_every_number_is_finite(number: float | str) -> None:
+    def check(model: type[BaseModel]) -> int:
+        asked = 0
+        for name, field in model.model_fields.items():
+            section = field.annotation
+            if isinstance(section, type) and issubclass(section, BaseModel):
+                asked += check(section)
+            elif section is float or float in get_args(section):
+                value = {"beta": number} if section == dict[str, float] else number
+                with pytest.raises(ValidationError, match="finite number"):
+                    model.model_validate({name: value})
+                asked += 1
+        return asked
+
+    assert check(RunConfig) > 30
+
+
+NO_REWARD = {"format": 0, "accuracy": 0, "visual_grounding": 0}
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        (
+            {"algorithm": {"clip_higher": 0.3}, "train": {"loss": "cispo"}},
+            r"algorithm\.clip_higher.*train\.loss is cispo: set train\.loss to ppo, or leave",
+        ),
+        (
+            {"algorithm": {"minibatches": 17}},
+            r"algorithm\.minibatches is 17, and a step has 16 .*train\.batch_size 4 x "
+            r"train\.group_size 4\): lower it to 16",
+        ),
+        ({"reward": NO_REWARD}, r"Nothing can be learnt: .*such as reward\.accuracy 1"),
+        ({"reward": NO_REWARD | {"custom_weight": 1}}, "Nothing can be learnt"),
+        ({"reward": NO_REWARD | {"custom": "m:f", "custom_weight": 0}}, "Nothing can be learnt"),
+        (
+            {"reward": NO_REWARD, "second_pass": {"enabled": True, "reward": 0, "penalty": 0}},
+            "Nothing can be learnt",
+        ),
+    ],
+)
+def test_what_makes_no_sense_together_is_refused_and_can_still_be_read(
+    values: dict[str, object], sentence: str
+) -> None:
+    with pytest.raises(ValidationError, match=sentence):
+        RunConfig.model_validate(values)
+    # A run of an earlier commit, when nobody refused it.
+    assert RunConfig.model_validate(values, context=STORED).digest() != RunConfig().digest()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"algorithm": {"clip_higher": 0.3}, "train": {"loss": "ppo"}},
+        {"algorithm": {"minibatches": 16}},
+        {"reward": NO_REWARD | {"random": 1}},
+        {"reward": NO_REWARD | {"length": 0.5}},
+        {"reward": NO_REWARD | {"custom": "mine:my_reward"}},
+        {"reward": NO_REWARD, "second_pass": {"enabled": True}},
+        {"reward": NO_REWARD, "algorithm": {"kl_coefficient": 0.1}},
+    ],
+)
+def test_what_makes_sense_is_not_refused(values: dict[str, object]) -> None:
+    assert RunConfig.model_validate(values) != RunConfig()
 
 
 def test_merged_goes_section_by_section() -> None:

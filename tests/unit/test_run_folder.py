@@ -7,7 +7,7 @@ import pytest
 
 from visual_r1.config import RunConfig
 from visual_r1.errors import RunError, StorageError
-from visual_r1.run_folder import open_run_folder, read_config
+from visual_r1.run_folder import config_of_run, open_run_folder, read_config
 
 
 def config(tmp_path: Path, name: str = "mine", **sections: dict[str, object]) -> RunConfig:
@@ -50,6 +50,17 @@ def test_a_name_under_which_nothing_was_done_is_free(tmp_path: Path) -> None:
     mended = config(tmp_path, train={"learning_rate": 0.5})
     with open_run_folder(mended) as run_dir:
         assert read_config(run_dir) == mended
+
+
+def test_a_run_that_nobody_refused_at_its_time_can_still_be_read(tmp_path: Path) -> None:
+    with open_run_folder(config(tmp_path)) as run_dir:
+        stored = json.loads((run_dir / "config.json").read_text())
+    stored["algorithm"]["clip_higher"] = 0.3  # without the loss that uses it
+    (run_dir / "config.json").write_text(json.dumps(stored))
+    read = config_of_run(run_dir)
+    assert read.algorithm.clip_higher == 0.3
+    with open_run_folder(read):
+        pass
 
 
 def test_a_field_that_an_older_version_did_not_have_counts_as_its_default(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from visual_r1.config.learning import (
 from visual_r1.config.presets import differing_keys, merged, preset_names, read_preset, read_toml
 from visual_r1.config.prices import PricesSection
 from visual_r1.config.rewarding import PenaltySection, RewardSection, SecondPassSection
-from visual_r1.config.run_config import RunConfig
+from visual_r1.config.run_config import STORED, RunConfig
 from visual_r1.config.running import (
     BackendSection,
     EvaluationSection,
@@ -26,6 +26,7 @@ from visual_r1.config.running import (
 from visual_r1.config.section import Section
 
 __all__ = [
+    "STORED",
     "AlarmAction",
     "AlarmsSection",
     "AlgorithmSection",

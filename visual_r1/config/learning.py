@@ -133,7 +133,7 @@ class OptimizerSection(Section):
     def _has_an_end(self) -> Self:
         if self.schedule != "constant" and self.schedule_steps is None:
             raise ValueError(
-                f"the {self.schedule} schedule needs optimizer.schedule_steps, the step at which "
+                f"The {self.schedule} schedule needs optimizer.schedule_steps, the step at which "
                 "it ends"
             )
         if (self.schedule_steps or self.warmup_steps + 1) <= self.warmup_steps:

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from visual_r1.config.alarms import AlarmsSection
+from visual_r1.config.contradictions import contradictions
 from visual_r1.config.data import DataSection
 from visual_r1.config.learning import (
     AlgorithmSection,
@@ -34,6 +35,9 @@ from visual_r1.config.running import (
     ValidationSection,
 )
 from visual_r1.hashing import digest
+
+# Context of `model_validate` for what an earlier commit may have stored.
+STORED = {"stored": True}
 
 # What may differ without making it another run: names, places, logging, and how far it goes.
 NOT_IDENTITY: dict[str, set[str] | bool] = {
@@ -101,12 +105,13 @@ class RunConfig(BaseModel):
         return merged(read_preset(str(given.get("preset", "seed"))), given)
 
     @model_validator(mode="after")
-    def _draws_again_for_contrast(self) -> Self:
-        if self.algorithm.dynamic_rounds and not self.train.skip_without_contrast:
-            raise ValueError(
-                "algorithm.dynamic_rounds draws until enough groups have contrast, so it needs "
-                "train.skip_without_contrast"
-            )
+    def _makes_sense(self, given: ValidationInfo) -> Self:
+        """Not asked of a run that was stored: it can still be read, shown and gone on with."""
+        if given.context != STORED:
+            for sentence in contradictions(
+                self.train, self.algorithm, self.reward, self.second_pass
+            ):
+                raise ValueError(sentence)
         return self
 
     def identity(self) -> dict[str, Any]:

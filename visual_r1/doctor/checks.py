@@ -47,6 +47,37 @@ def learning_rate(config: RunConfig) -> Finding:
     return Finding("ok", "learning rate", says)
 
 
+def schedule(config: RunConfig) -> Finding | None:
+    """Whether steps are left whose learning rate is 0."""
+    settings, steps = config.optimizer, config.train.steps
+    end = settings.schedule_steps
+    if settings.schedule == "constant" or end is None or settings.final_fraction or end >= steps:
+        return None
+    which = f"step {end} changes" if end + 1 == steps else f"steps {end} to {steps - 1} change"
+    return Finding(
+        "warning",
+        "schedule",
+        f"the learning rate is 0 from optimizer.schedule_steps {end} on: {which} nothing",
+        f"--optimizer.schedule_steps {steps}, --train.steps {end}, or a rate that is left: "
+        "--optimizer.final_fraction 0.1.",
+    )
+
+
+def gradient_clip(config: RunConfig) -> Finding | None:
+    """Whether the loss is divided twice, which leaves a clip that hardly ever binds."""
+    settings, how = config.optimizer, config.algorithm.normalization
+    per = settings.grad_clip_per
+    if not settings.grad_clip_norm or per == "sum" or how == "none":
+        return None
+    return Finding(
+        "warning",
+        "gradient clip",
+        f"optimizer.grad_clip_per {per} raises the clip by the {per}s of a summed loss, and "
+        f"algorithm.normalization {how} has divided the loss already: that divides twice",
+        "--optimizer.grad_clip_per sum, or --algorithm.normalization none.",
+    )
+
+
 def _within(low: float, high: float) -> float:
     """The middle of the range on a logarithmic scale, in one digit."""
     return float(f"{(low * high) ** 0.5:.0e}")

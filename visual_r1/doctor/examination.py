@@ -52,6 +52,7 @@ def examine(config: RunConfig, *, measure: bool | None) -> Examination:
     seen = Examination()
     sound = seen.attempt("configuration", lambda: _sound(config))
     seen.add(sound, checks.learning_rate(config), checks.disk(config))
+    seen.add(checks.schedule(config), checks.gradient_clip(config))
     first = seen.attempt("dataset", lambda: first_rows(config)) if sound else None
     prompts: PromptSizes | None = None
     if first is not None:

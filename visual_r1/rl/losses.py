@@ -71,9 +71,9 @@ class Loss:
 def loss_of(train: TrainSection, algorithm: AlgorithmSection = _DEFAULT) -> Loss:
     """The loss that the configuration names.
 
-    Raises `ConfigError` where there is no such loss or it has no such setting, where a clip's lower
-    threshold is not below its upper one, and for dro with `sequence` normalisation: its penalty has
-    one weight for all tokens.
+    Raises `ConfigError` where there is no such loss or it has no such setting, where a threshold
+    makes no sense (negative, the lower one not below the upper, a β of 0 or less), and for dro with
+    `sequence` normalisation: its penalty has one weight for all tokens.
     """
     loss = _named(train, algorithm)
     unknown = sorted(algorithm.loss_config.keys() - loss.config.keys())
@@ -84,17 +84,35 @@ def loss_of(train: TrainSection, algorithm: AlgorithmSection = _DEFAULT) -> Loss
             f"{has}."
         )
     settings = {**loss.config, **algorithm.loss_config}
-    if LOW in settings and HIGH in settings and settings[LOW] >= settings[HIGH]:
-        raise ConfigError(
-            f"the loss {loss.name} clips from {settings[LOW]:g} to {settings[HIGH]:g}: the lower "
-            "threshold must be below the upper one."
-        )
+    if loss.name not in UNPUBLISHED:
+        _require_sense(loss.name, settings)
     if loss.counts_prompt and algorithm.normalization == "sequence":
         raise ConfigError(
             f"the loss {loss.name} cannot be normalised by sequence, because its penalty has one "
             "weight for all tokens: set algorithm.normalization to token or constant."
         )
     return replace(loss, config=settings)
+
+
+def _require_sense(name: LossName, settings: Mapping[str, float]) -> None:
+    if settings.get("beta", DRO_BETA) <= 0:
+        raise ConfigError(
+            f"algorithm.loss_config: beta is {settings['beta']:g}, and {name} needs more than 0, "
+            f"such as {DRO_BETA:g}: it weighs the penalty that holds the policy."
+        )
+    if LOW not in settings or HIGH not in settings:
+        return
+    low, high = settings[LOW], settings[HIGH]
+    clips = f"the loss {name} would clip the ratio from {low:g} ({LOW}) to {high:g} ({HIGH})"
+    if low < 0 or low >= high:
+        raise ConfigError(
+            f"algorithm.loss_config: {clips}: the lower threshold must be at least 0 and below the "
+            "upper one."
+        )
+    if name == "ppo" and not low <= 1 <= high:
+        raise ConfigError(
+            f"algorithm.loss_config: {clips}: 1 must lie between, where the policy has not moved."
+        )
 
 
 def _named(train: TrainSection, algorithm: AlgorithmSection) -> Loss:

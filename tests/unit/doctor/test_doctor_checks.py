@@ -19,6 +19,7 @@ from visual_r1.doctor.workload import workload
 from visual_r1.ledger import Ledger, LedgerRow
 from visual_r1.models import TINY_GEOMETRY
 from visual_r1.prices import Prices, Tokens
+from visual_r1.rl.schedule import learning_rate as rate_of
 
 PROMPTS = PromptSizes(prompts=64, mean=100.0, longest=300, image_mean=60.0, image_longest=250)
 PROBLEM = next(iter(generate(0, "train", 1)))
@@ -45,6 +46,54 @@ def test_the_learning_rate_is_held_against_what_lora_wants(
     found = checks.learning_rate(config(model={"name": model}, train={"learning_rate": rate}))
     assert found.severity == severity
     assert ("--train.learning_rate" in found.advice) == (severity != "ok")
+
+
+def test_steps_that_change_nothing_are_warned_of() -> None:
+    def found(steps: int, **optimizer: object) -> Finding | None:
+        return checks.schedule(config(train={"steps": steps}, optimizer=optimizer))
+
+    linear = {"schedule": "linear", "schedule_steps": 200}
+    late = found(500, **linear)
+    assert late is not None
+    assert late.severity == "warning"
+    assert "steps 200 to 499 change nothing" in late.says
+    assert "--optimizer.schedule_steps 500" in late.advice
+    one = found(201, **linear)
+    assert one is not None
+    assert "step 200 changes nothing" in one.says
+    assert found(200, **linear) is None
+    assert found(500, **linear, final_fraction=0.1) is None
+    assert found(500, schedule="constant", schedule_steps=200) is None
+    # What is named is what the schedule does.
+    mine = config(train={"steps": 500}, optimizer=linear)
+    assert [rate_of(mine, step) > 0 for step in (199, 200, 499)] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("clip", "per", "normalization", "warns"),
+    [
+        (1.0, "token", "token", True),
+        (1.0, "response", "constant", True),
+        (1.0, "response", "sequence", True),
+        (1.0, "sum", "token", False),
+        (1.0, "token", "none", False),
+        (0.0, "token", "token", False),
+    ],
+)
+def test_a_clip_that_divides_twice_is_warned_of(
+    clip: float, per: str, normalization: str, warns: bool
+) -> None:
+    found = checks.gradient_clip(
+        config(
+            optimizer={"grad_clip_norm": clip, "grad_clip_per": per},
+            algorithm={"normalization": normalization},
+        )
+    )
+    assert (found is not None) == warns
+    if found is not None:
+        assert found.severity == "warning"
+        assert f"optimizer.grad_clip_per {per}" in found.says
+        assert f"algorithm.normalization {normalization}" in found.says
 
 
 def test_a_context_that_is_too_short_is_an_error_that_says_which_flags_help() -> None:
@@ -209,8 +258,17 @@ def test_what_a_resume_would_refuse_is_found_too(
     Ledger(mine.run_dir).append(row)
     [found] = [one for one in examine(mine, measure=False).findings if "step" in one.says]
     assert (found.severity, found.says) == ("note", "has all its 4 steps: nothing is left to train")
-    fewer = mine.model_copy(update={"train": mine.train.model_copy(update={"steps": 2})})
-    refused = [one for one in examine(fewer, measure=False).findings if one.severity == "error"]
+    fewer = config(
+        **mine.model_dump(include={"output_dir", "model", "data"}),
+        run={"name": mine.run_name},
+        train={"steps": 2},
+        optimizer={"schedule": "linear", "schedule_steps": 1, "grad_clip_norm": 1}
+        | {"grad_clip_per": "token"},
+        algorithm={"normalization": "token"},
+    )
+    findings = examine(fewer, measure=False).findings
+    assert {"schedule", "gradient clip"} <= {one.subject for one in findings}
+    refused = [one for one in findings if one.severity == "error"]
     assert any("has trained 4 steps already" in one.says for one in refused)
 
 

@@ -1,6 +1,7 @@
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from visual_r1.config import AlgorithmSection, RunConfig, TrainSection
 from visual_r1.errors import ConfigError
@@ -37,6 +38,16 @@ def test_other_losses_take_nothing_from_clip_epsilon(name: str, config: dict[str
     assert loss(name, 0.4, clip_higher=0.5).config == config
 
 
+@pytest.mark.parametrize("name", ["importance_sampling", "ppo", "cispo", "dro", "gspo"])
+def test_clip_higher_is_refused_for_each_loss_that_does_not_use_it(name: str) -> None:
+    values = {"train": {"loss": name}, "algorithm": {"clip_higher": 0.5}}
+    if loss(name, clip_higher=0.5) == loss(name):
+        with pytest.raises(ValidationError, match=r"algorithm\.clip_higher"):
+            RunConfig.model_validate(values)
+    else:
+        assert RunConfig.model_validate(values).algorithm.clip_higher == 0.5
+
+
 def test_thresholds_can_be_set_by_name() -> None:
     assert loss("dro", loss_config={"beta": 0.2}).config == {"beta": 0.2}
     cispo = loss("cispo", loss_config={"clip_high_threshold": 2.0}).config
@@ -61,7 +72,15 @@ def test_the_penalty_goes_with_the_advantages() -> None:
         ("reinforce", {}, r"'reinforce'.*importance_sampling, ppo, cispo, dro, gspo"),
         ("dro", {"loss_config": {"bta": 1}}, r"dro has no setting 'bta'; it has beta\."),
         ("importance_sampling", {"loss_config": {"x": 1}}, r"no setting 'x'; it has none\."),
-        ("cispo", {"loss_config": {"clip_low_threshold": 5}}, "clips from 5 to 4"),
+        (
+            "cispo",
+            {"loss_config": {"clip_low_threshold": 5}},
+            r"loss_config: .*from 5 \(clip_low_threshold\) to 4 .*below the upper one\.",
+        ),
+        ("cispo", {"loss_config": {"clip_low_threshold": -1}}, "at least 0"),
+        ("ppo", {"loss_config": {"clip_high_threshold": 0.9}}, "1 must lie between"),
+        ("dro", {"loss_config": {"beta": 0}}, r"loss_config: beta is 0, and dro needs more"),
+        ("dro", {"loss_config": {"beta": -0.1}}, r"beta is -0\.1"),
         ("dro", {"normalization": "sequence"}, "token or constant"),
     ],
 )
