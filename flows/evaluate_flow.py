@@ -11,11 +11,15 @@ The result is in the run's folder under `evaluations/<name>/`, an exported adapt
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from flows.first_look import first_look
 from tasks.environment import settle_prefect
-from visual_r1.command_line import print_help_text
+from visual_r1.command_line import load_config, print_help_text
+from visual_r1.config import RunConfig
+from visual_r1.errors import ConfigError
+from visual_r1.rl.checkpoints import named_checkpoint
 
 
 def own_flags() -> tuple[argparse.Namespace, list[str]]:
@@ -32,23 +36,36 @@ def own_flags() -> tuple[argparse.Namespace, list[str]]:
     return own, flags
 
 
+def load(arguments: Sequence[str] | None) -> RunConfig:
+    """The configuration; what this command's own flags name is looked for here, before a folder is
+    made for a run that is not there."""
+    own, config = own_flags()[0], load_config(arguments)
+    if own.name is not None and Path(own.name).name != own.name:
+        raise ConfigError(
+            f"--name {own.name!r} is no folder name: it names the folder under evaluations/."
+        )
+    if own.checkpoint is not None:
+        named_checkpoint(config.run_dir, own.checkpoint)
+    elif own.export:
+        raise ConfigError("--export needs --checkpoint: best, final, or a step of this run.")
+    return config
+
+
 if __name__ == "__main__":
-    first_look(own_flags()[1])
+    first_look(own_flags()[1], load=load)
 settle_prefect()
 
 from prefect import flow
 
 from flows.command import run_as_command
 from tasks.evaluate import evaluate as evaluate_checkpoint
+from tasks.evaluate import figures
 from tasks.export import export as export_checkpoint
 from tasks.prepare import prepare
 from tasks.temporary_server import guard_temporary_server
 from visual_r1.backend import open_backend
-from visual_r1.config import RunConfig
-from visual_r1.errors import ConfigError
 from visual_r1.evaluation.tracking import track_run
 from visual_r1.ledger import LedgerRow
-from visual_r1.rl.checkpoints import named_checkpoint
 from visual_r1.run_folder import open_run_folder
 
 
@@ -61,11 +78,13 @@ def evaluate(
     export: bool = False,
 ) -> dict[str, object]:
     """Evaluate a checkpoint of the run, `sampler_path`, or the base model; where the report is."""
-    with open_run_folder(config) as run_dir, open_backend(config):
-        row = named_checkpoint(run_dir, checkpoint) if checkpoint else None
+    # Before the folder is made: a run that is not there has no checkpoint, and leaves nothing.
+    row = named_checkpoint(config.run_dir, checkpoint) if checkpoint else None
+    with open_run_folder(config), open_backend(config):
         path = row.sampler_path if row else sampler_path
         name = name or _name(row, sampler_path)
         report = evaluate_checkpoint(config, prepare(config, ["test"]), name, path)
+        print(figures(config, name))  # also where it was evaluated before
         if row and export:
             report |= export_checkpoint(config, row, f"exports/step-{row.step}")
         track_run(config)
@@ -82,20 +101,10 @@ def main() -> int:
     """The command: its own flags, then those of every flow."""
     own, flags = own_flags()
 
-    def check(config: RunConfig) -> None:
-        if own.name is not None and Path(own.name).name != own.name:
-            raise ConfigError(
-                f"--name {own.name!r} is no folder name: it names the folder under evaluations/."
-            )
-        if own.checkpoint is not None:
-            named_checkpoint(config.run_dir, own.checkpoint)
-        elif own.export:
-            raise ConfigError("--export needs --checkpoint: best, final, or a step of this run.")
-
     def flow_of_own(config: RunConfig) -> object:
         return evaluate(config, own.name, own.sampler_path, own.checkpoint, own.export)
 
-    return run_as_command(flow_of_own, flags, check)
+    return run_as_command(flow_of_own, flags, load=load)
 
 
 if __name__ == "__main__":

@@ -6,24 +6,30 @@ nobody answers at should not have to wait for them.
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from rich.console import Console
 from rich.markup import escape
 
 from visual_r1.command_line import load_config
+from visual_r1.config import RunConfig
 from visual_r1.errors import RunPaused, VisualR1Error
 
 
-def first_look(arguments: Sequence[str] | None = None, *, needs_server: bool = True) -> None:
+def first_look(
+    arguments: Sequence[str] | None = None,
+    *,
+    needs_server: bool = True,
+    load: Callable[[Sequence[str] | None], RunConfig] = load_config,
+) -> None:
     """End the program with status 1 and one sentence where its flags or its server are wrong.
 
     From here on Ctrl-C is answered with a sentence too, also in the seconds of the slow imports.
     """
     sys.excepthook = _without_traceback_of_ctrl_c
     try:
-        config = load_config(arguments)
+        config = load(arguments)
         if not needs_server:
             return
         from visual_r1.endpoint import choose_kind, probe, remote_endpoint

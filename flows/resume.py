@@ -17,7 +17,7 @@ from tasks.environment import settle_prefect
 from visual_r1.backend import open_backend
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import prepare
-from visual_r1.errors import VisualR1Error
+from visual_r1.errors import ConfigError, VisualR1Error
 from visual_r1.progress import open_progress
 from visual_r1.rl.proof import Proof, prove
 from visual_r1.run_folder import config_of_run, only_process
@@ -30,6 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Resume or prove the run that `arguments` name; the exit status."""
     chosen = _parser().parse_args(arguments)
     try:
+        if chosen.prove and chosen.steps is not None:
+            raise ConfigError(
+                "--prove trains the run's last chunk again, so --steps has no place beside it: "
+                "leave one of them out."
+            )
         config = config_of_run(chosen.run, chosen.steps)
         if chosen.prove:
             return prove_run(config)

@@ -9,6 +9,7 @@ from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
 from visual_r1.errors import DataError
 from visual_r1.evaluation.evaluate import evaluate as evaluate_policy
+from visual_r1.evaluation.evaluate import in_a_line
 from visual_r1.evaluation.metrics import read_report
 from visual_r1.evaluation.predictions import read_predictions
 from visual_r1.progress import open_progress
@@ -26,6 +27,12 @@ def evaluate(
         return _complete(config, dataset, name, result["sampler_path"])
 
     return run_verified(_evaluate, complete, config, dataset, name, sampler_path)
+
+
+def figures(config: RunConfig, name: str) -> str:
+    """What came of the evaluation `name`, new or from before, and where it is; in a line."""
+    folder = config.run_dir / "evaluations" / name
+    return f"{name}: {in_a_line(read_report(folder))}  in {folder}"
 
 
 def _key(_: TaskRunContext, parameters: Result) -> str:

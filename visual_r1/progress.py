@@ -86,7 +86,7 @@ class PlainProgress:
         self._before = self._done = done
         self._shown = {}
         self._started_at = self._said_at = self._clock()
-        self._say(f"{stage}: {total} {unit}" + f", {done} done before" * bool(done))
+        self._say(f"{stage}: {done} of {total} {unit}")
 
     def advance(self, n: int = 1, **shown: float) -> None:
         self._done += n

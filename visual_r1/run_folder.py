@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from visual_r1 import addresses
 from visual_r1.config import STORED, RunConfig, differing_keys
 from visual_r1.errors import RunError, StorageError
-from visual_r1.storage import write_json, write_text
+from visual_r1.storage import clear_leftovers, write_json, write_text
 
 CONFIG_FILE = "config.json"
 
@@ -114,7 +114,10 @@ def without_secrets(config: RunConfig) -> dict[str, Any]:
 
 @contextmanager
 def only_process(run_dir: Path) -> Generator[None]:
-    """Hold the run's folder for this process alone; raises `RunError` where another has it."""
+    """Hold the run's folder for this process alone; raises `RunError` where another has it.
+
+    Temporary files that a killed process left in it are removed.
+    """
     owner = run_dir / ".owner"
     lock = FileLock(run_dir / ".lock")
     try:
@@ -131,6 +134,7 @@ def only_process(run_dir: Path) -> Generator[None]:
             "Choose another place with --output-dir."
         ) from error
     try:
+        clear_leftovers(run_dir)
         write_text(owner, f"{os.getpid()}\n")
         yield
     finally:

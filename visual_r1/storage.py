@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -13,6 +14,10 @@ from visual_r1.errors import StorageError
 
 # Less than the smallest run writes: Prefect's records, the checkpoints, the report.
 ROOM = 16 * 2**20
+
+
+# What `replaced_whole` writes to: .metrics.jsonl.2993.tmp
+_LEFTOVER = re.compile(r"\..+\.[1-9]\d*\.tmp")
 
 
 @contextmanager
@@ -40,6 +45,18 @@ def replaced_whole(path: Path) -> Generator[Path]:
         # The write has succeeded or failed already: what is left of it must not hide that.
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove the temporary files that processes killed in `replaced_whole` left under `folder`.
+
+    Only for who has the folder to itself: those of a process that is writing look the same.
+    """
+    for place, _, names in os.walk(folder):  # links to elsewhere are not followed
+        for name in filter(_LEFTOVER.fullmatch, names):
+            # One that cannot be removed harms nobody.
+            with suppress(OSError):
+                Path(place, name).unlink()
 
 
 def require_room(folder: Path, size: int = ROOM) -> None:

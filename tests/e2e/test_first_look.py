@@ -9,10 +9,12 @@ import pytest
 from train_command import ROOT, clean_environment
 
 
-def imported_by(tmp_path: Path, environ: dict[str, str], *flags: str) -> tuple[int, str, str]:
+def imported_by(
+    tmp_path: Path, environ: dict[str, str], *flags: str, flow: str = "train_flow"
+) -> tuple[int, str, str]:
     """Exit status, what was said, and the list of imports of the command with these flags."""
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", str(ROOT / "flows/train_flow.py"), *flags],
+        [sys.executable, "-X", "importtime", str(ROOT / f"flows/{flow}.py"), *flags],
         cwd=tmp_path,
         env=clean_environment() | environ,
         capture_output=True,
@@ -47,6 +49,24 @@ def test_a_mistake_waits_for_no_slow_import(
     assert "Traceback" not in said
     assert "prefect" not in imports
     assert not list(tmp_path.iterdir())  # nothing was started or written
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--run.name", "nono", "--checkpoint", "best"], "nono has no checkpoint yet"),
+        (["--run.name", "nono", "--export"], "--export needs --checkpoint"),
+        (["--run.name", "nono", "--name", "a/b"], "is no folder name"),
+    ],
+)
+def test_an_evaluation_of_what_is_not_there_leaves_nothing(
+    tmp_path: Path, flags: list[str], sentence: str
+) -> None:
+    status, said, imports = imported_by(tmp_path, {}, *flags, flow="evaluate_flow")
+    assert status == 1
+    assert sentence in said
+    assert "prefect" not in imports
+    assert not list(tmp_path.iterdir())
 
 
 def test_ctrl_c_during_the_slow_imports_shows_no_traceback(tmp_path: Path) -> None:

@@ -3,11 +3,12 @@
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import psutil
 import pytest
-from train_command import Folder, finish, start
+from train_command import ROOT, Folder, clean_environment, command, finish, start
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +67,22 @@ def test_the_second_time_everything_is_done(uninterrupted: Folder) -> None:
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert (uninterrupted.run / "summary.json").read_bytes() == summary
     assert "accuracy" in output
+
+
+def test_what_is_evaluated_already_is_shown_again(uninterrupted: Folder) -> None:
+    program = str(ROOT / "flows/evaluate_flow.py")
+    done = subprocess.run(
+        [sys.executable, program, *command()[2:], "--checkpoint", "final", "--name", "final"],
+        cwd=uninterrupted.root,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "evaluate final" not in done.stderr
+    assert "final: accuracy " in done.stdout
+    assert "runs/small/evaluations/final" in done.stdout
 
 
 @pytest.mark.parametrize("victim", ["flow", "engine", "both"])

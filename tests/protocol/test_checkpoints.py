@@ -213,6 +213,10 @@ def test_an_adapter_is_downloaded_by_signed_urls(
             url.split("?")[0] + "?expires=1&signature=",
         ]
         assert all(plain.get(other).status_code in (403, 404) for other in changed)
+        for query in ("", "?expires=soon&signature=x", "?signature=x"):
+            refused = plain.get(url.split("?")[0] + query)
+            assert refused.status_code == 403
+            assert "ask for the URLs again" in refused.json()["detail"]
     state = client.save_state("state").result(timeout=60)
     with pytest.raises(ValueError, match="external"):
         rest.get_external_weights_urls(state.path)

@@ -27,7 +27,7 @@ def test_plain_lines_show_rate_time_left_and_the_newest_values() -> None:
     progress.advance(20)
     progress.finish()
     assert out.getvalue().splitlines() == [
-        "training: 40 steps",
+        "training: 0 of 40 steps",
         "training: 10/40 steps, 1.0 steps/s, 30 s left, reward 0.9, accuracy 0.5",
         "training: 20/40 steps, 1.0 steps/s, 20 s left, reward 1.9, accuracy 0.5",
         "training: done in 40 s; 40/40 steps, 1.0 steps/s, reward 1.9, accuracy 0.5",
@@ -41,7 +41,7 @@ def test_what_was_done_before_counts_for_the_state_and_not_for_the_rate() -> Non
     clock.now += 10
     progress.advance(5)
     assert out.getvalue().splitlines() == [
-        "training, steps 20 to 24: 40 steps, 20 done before",
+        "training, steps 20 to 24: 20 of 40 steps",
         "training, steps 20 to 24: 25/40 steps, 2.0 s/step, 30 s left",
     ]
 
@@ -129,7 +129,7 @@ def test_open_progress_is_plain_where_there_is_no_terminal() -> None:
         progress.advance(2)
         progress.finish()
     assert "\x1b" not in out.getvalue()
-    assert out.getvalue().startswith("evaluation: 2 problems\n")
+    assert out.getvalue().startswith("evaluation: 0 of 2 problems\n")
 
 
 def test_open_progress_lets_errors_through() -> None:

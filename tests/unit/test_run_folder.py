@@ -120,6 +120,30 @@ def test_the_lock_goes_with_a_killed_process(tmp_path: Path) -> None:
         assert run_dir.is_dir()
 
 
+def test_what_a_killed_process_left_half_written_is_cleared_and_nothing_else(
+    tmp_path: Path,
+) -> None:
+    mine = config(tmp_path)
+    program = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from visual_r1.storage import replaced_whole\n"
+        "with replaced_whole(Path(sys.argv[1])) as temporary:\n"
+        "    temporary.write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    for place in ("metrics.jsonl", "evaluations/final/report.json"):
+        target = str(mine.run_dir / place)
+        subprocess.run([sys.executable, "-c", program, target], check=False)
+    kept = ["notes.tmp", ".notes.tmp", ".plan.v2.tmp", "plan.12.tmp", ".12.tmp.txt", "a/.b.12.tmp~"]
+    for name in kept:
+        (mine.run_dir / name).parent.mkdir(exist_ok=True)
+        (mine.run_dir / name).write_text("a user's")
+    assert len(list(mine.run_dir.rglob(".*.tmp"))) == 4
+    with open_run_folder(mine) as run_dir:
+        left = {str(p.relative_to(run_dir)) for p in run_dir.rglob("*") if p.is_file()}
+    assert left == {*kept, "config.json", ".lock", ".owner"}
+
+
 def test_a_password_in_the_servers_url_does_not_reach_the_file(tmp_path: Path) -> None:
     url = "https://user:hunter2@tinker.example:8443/v2?token=hunter3"
     with open_run_folder(config(tmp_path, backend={"base_url": url})) as run_dir:

@@ -37,23 +37,28 @@ class Downloads:
         stamp = int(expires.timestamp())
         urls = {
             name: f"{base_url.rstrip('/')}{PREFIX}/{quote(path.model_id)}/{quote(path.name)}/"
-            f"{quote(name)}?expires={stamp}&signature={self._signature(path, name, stamp)}"
+            f"{quote(name)}?expires={stamp}&signature={self._signature(path, name, str(stamp))}"
             for name in record.files
         }
         return urls, datetime.fromtimestamp(stamp, UTC)
 
-    def file(self, model_id: str, name: str, file: str, expires: int, signature: str) -> Path:
+    def file(self, model_id: str, name: str, file: str, expires: str, signature: str) -> Path:
         """The file behind a URL. Raises `BadSignature` or `CheckpointNotFound`."""
         path = checkpoint_path(model_id, "external_weights", name)
+        if not expires or not signature:
+            raise BadSignature(
+                "this download URL is not whole: what follows its ?, expires and signature, is "
+                "missing; quote it in a shell, or ask for the URLs again."
+            )
         expected = self._signature(path, file, expires)
         if not hmac.compare_digest(expected.encode(), signature.encode()):
             raise BadSignature("this download URL is not valid; ask for the URLs again.")
-        if self._store.clock().timestamp() > expires:
+        if self._store.clock().timestamp() > int(expires):  # signed, so it is a number of ours
             raise BadSignature("this download URL has expired; ask for the URLs again.")
         if file not in self._store.find(path).files:
             raise CheckpointNotFound(f"{path} has no file {file!r}.")
         return self._store.folder(path) / file
 
-    def _signature(self, path: CheckpointPath, file: str, expires: int) -> str:
+    def _signature(self, path: CheckpointPath, file: str, expires: str) -> str:
         text = f"{path}\n{file}\n{expires}".encode()
         return hmac.new(self._secret, text, hashlib.sha256).hexdigest()

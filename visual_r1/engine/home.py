@@ -29,6 +29,7 @@ from visual_r1.engine.records import (
     SessionRecord,
 )
 from visual_r1.engine.requests import InvalidRequest
+from visual_r1.storage import clear_leftovers
 
 LOCK = "engine.lock"
 MANIFEST = "manifest.json"
@@ -96,6 +97,7 @@ class HomeFolder:
                         hidden.rename(target)
                     else:
                         shutil.rmtree(hidden, ignore_errors=True)
+        clear_leftovers(self.sessions)
 
     def used_bytes(self) -> int:
         """Bytes of all files, those that several checkpoints share counted once."""

@@ -131,6 +131,16 @@ class SampleRequest:
     target_tokens: TargetTokens | None = None
     prompt_alt_tokens: int = 0
 
+    @property
+    def scores_prompt(self) -> bool:
+        """Whether something of the prompt itself is wanted."""
+        return (
+            self.prompt_logprobs
+            or self.topk_prompt_logprobs > 0
+            or self.target_tokens is not None
+            or self.prompt_alt_tokens > 0
+        )
+
 
 @dataclass(frozen=True)
 class SampledSequence:

@@ -141,7 +141,7 @@ class RestCalls:
         return {"urls": urls, "expires": expires.isoformat()}
 
     def download(
-        self, model_id: str, name: str, file: str, expires: int, signature: str
+        self, model_id: str, name: str, file: str, expires: str = "", signature: str = ""
     ) -> FileResponse:
         """A file behind a signed URL."""
         return FileResponse(self._downloads.file(model_id, name, file, expires, signature))

@@ -54,13 +54,7 @@ class Plan:
     @property
     def scores_prompt(self) -> bool:
         """Whether something of the prompt itself is wanted."""
-        request = self.request
-        return (
-            request.prompt_logprobs
-            or request.topk_prompt_logprobs > 0
-            or request.target_tokens is not None
-            or request.prompt_alt_tokens > 0
-        )
+        return self.request.scores_prompt
 
 
 def plan(base: BaseModel, images: ImageReader, request: SampleRequest) -> Plan:
@@ -107,6 +101,11 @@ def _check(request: SampleRequest, vocabulary_size: int) -> None:
     if not 0 <= request.num_samples <= MAX_SAMPLES:
         raise InvalidRequest(
             f"num_samples is {request.num_samples}; 0 to {MAX_SAMPLES} are served a request."
+        )
+    if request.num_samples == 0 and not request.scores_prompt:
+        raise InvalidRequest(
+            "num_samples is 0 and nothing of the prompt is asked for: ask for a sample, or for "
+            "the prompt's log-probabilities."
         )
     for name, count in (
         ("topk_prompt_logprobs", request.topk_prompt_logprobs),

@@ -85,7 +85,7 @@ def evaluate(
     )
     report = measure(predictions, conditions_of(config, sampler_path, dataset_digest))
     _write(out_dir, problems, predictions, report, prices)
-    progress.finish(_in_a_line(report))
+    progress.finish(in_a_line(report))
     return report
 
 
@@ -330,7 +330,8 @@ def _write(
     write_json(out_dir / REPORT_NAME, report.to_json() | paid)
 
 
-def _in_a_line(report: Report) -> str:
+def in_a_line(report: Report) -> str:
+    """The figures of an evaluation, for a terminal."""
     low, high = report.accuracy_ci95
     parts = [
         f"accuracy {report.accuracy:.1%} [{low:.1%}, {high:.1%}]",

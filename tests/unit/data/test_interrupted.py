@@ -179,7 +179,7 @@ def test_progress_shows_rate_rejected_and_repeats(tmp_path: Path) -> None:
     progress = PlainProgress(text, interval_s=1, clock=lambda: float(next(ticks)))
     prepare(DataSection(source=str(tmp_path / "set")), tmp_path, progress)
     first, *between, last = text.getvalue().splitlines()
-    assert first == "prepare: 7 problems"
+    assert first == "prepare: 0 of 7 problems"
     assert "problems/s" in between[-1] and "left" in between[-1]
     assert any("rejected 1, repeats 1" in line for line in between)
     assert "4 train, 0 validation, 1 test, 2 rejected, 1 repeats among them" in last

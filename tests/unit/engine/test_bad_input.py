@@ -104,6 +104,7 @@ def test_a_wrong_datum_changes_no_gradient(compute: Compute, case: str) -> None:
         ({"top_k": -2}, "top_k is -2"),
         ({"stop_strings": ("a", "")}, "stop string is empty"),
         ({"samples": -1}, "num_samples is -1"),
+        ({"samples": 0}, "num_samples is 0 and nothing of the prompt is asked for"),
         ({"samples": 5000}, "num_samples is 5000; 0 to 4096"),
     ],
     ids=str,

@@ -206,3 +206,18 @@ def test_paths() -> None:
 def test_paths_that_are_none(text: str) -> None:
     with pytest.raises(InvalidRequest):
         parse_path(text)
+
+
+def test_records_that_a_killed_engine_left_half_written_are_cleared(
+    home: Path, clock: Clock
+) -> None:
+    store = Store(home, clock)
+    store.write(record(clock), text("whole"))
+    folder = store.folder(PATH)
+    halves = [folder / ".manifest.json.77.tmp", folder.parents[2] / ".session.json.77.tmp"]
+    for half in halves:
+        half.write_text("{")
+    again = reopened(store, clock)
+    assert not [half for half in halves if half.exists()]
+    assert again.find(PATH).files == {"state": 5}
+    again.close()
