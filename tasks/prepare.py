@@ -12,13 +12,19 @@ from visual_r1.data.dataset import Dataset, open_dataset
 from visual_r1.data.dataset import prepare as prepare_dataset
 from visual_r1.data.sources import Split, open_source
 from visual_r1.errors import DataError
+from visual_r1.preflight import require_sound
 from visual_r1.progress import open_progress
 
 VERSION = 1
 
 
 def prepare(config: RunConfig, needs: Sequence[Split] = ("train", "test")) -> Dataset:
-    """The dataset of `config`, prepared where it is not there yet; it has the splits of `needs`."""
+    """The dataset of `config`, prepared where it is not there yet; it has the splits of `needs`.
+
+    Raises `ConfigError` or `DataError` first for what is wrong with the run: a deployment has no
+    command that looks at it before.
+    """
+    require_sound(config)
     # A source that changed in place is another dataset, though the configuration is the same.
     fingerprint = open_source(config.data).fingerprint
     result = run_verified(_prepare, _complete, config, fingerprint, list(needs))
