@@ -77,7 +77,8 @@ CATALOGUE: dict[AlarmName, Alarm] = {
         "Usually the policy gives the same few answers to everything (entropy down) or falls apart "
         "(entropy up), after updates that were too large or a reward that a single answer earns.",
         "Go back with --train.resume_from_step, under another --run.name lower "
-        "train.learning_rate, or set algorithm.kl_coefficient or algorithm.clip_higher.",
+        "train.learning_rate, or set algorithm.kl_coefficient, or algorithm.clip_higher with "
+        "train.loss ppo.",
         steps=(entropy_collapses, contrast_is_gone),
     ),
     "validation": Alarm(
