@@ -15,6 +15,7 @@ from tinker.lib.internal_client_holder import (  # pyright: ignore[reportMissing
 
 from visual_r1.config import RunConfig
 from visual_r1.endpoint import Endpoint, Kind, choose_kind, probe, remote_endpoint
+from visual_r1.engine.disk import RUN_KEY
 from visual_r1.engine.fingerprints import tensor_fingerprints
 from visual_r1.engine.launch import RunningEngine, StartingEngine, begin_engine
 from visual_r1.errors import BackendError, ConfigError, EngineError, RequestRefused
@@ -40,6 +41,7 @@ class Backend:
     def __init__(self, config: RunConfig, environ: Mapping[str, str] = os.environ) -> None:
         self.kind: Kind = choose_kind(config, environ)
         self._model = config.model.name
+        self._run = config.run_name
         self._launch: StartingEngine | None = None
         self._engine: RunningEngine | None = None
         self._service: tinker.ServiceClient | None = None
@@ -81,7 +83,10 @@ class Backend:
         """
         self._leave_session("success")
         endpoint = self._endpoint()
-        service = tinker.ServiceClient(base_url=endpoint.base_url, api_key=endpoint.api_key)
+        # By the name a full disk, or a list of sessions, says whose checkpoints are whose.
+        service = tinker.ServiceClient(
+            {RUN_KEY: self._run}, base_url=endpoint.base_url, api_key=endpoint.api_key
+        )
         self._require_model()
         self._service = service
         return service

@@ -216,6 +216,10 @@ def test_old_checkpoints_are_deleted_and_the_kept_ones_live_on(
     trained.rewrite_ledger([first, second, third])  # as a kill before the ledger leaves it
     keep_up(pruning, trained.backend, trained.ledger)
     assert [row.step for row in trained.ledger.rows()] == [2, 3]
+
+    trained.rewrite_ledger([first, second, third])  # as a save leaves it that found no room
+    resume_point(pruning, trained.backend, trained.dataset, trained.run_dir)
+    assert [row.step for row in trained.ledger.rows()] == [2, 3]
     assert not caplog.records
 
 

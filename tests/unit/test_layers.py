@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "evaluation": MIDDLE | {"alarms", "ledger", "remote", "run_folder", "rl"},
     "preflight": MIDDLE | {"rl"},
     "doctor": MIDDLE
-    | {"command_line", "ledger", "remote", "run_folder", "rl", "evaluation", "preflight"},
+    | {"engine", "command_line", "ledger", "remote", "run_folder", "rl", "evaluation", "preflight"},
     "export": MIDDLE | {"ledger", "remote", "run_folder", "rl"},
 }
 

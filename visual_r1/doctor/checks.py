@@ -2,13 +2,16 @@
 
 import os
 import shutil
+from pathlib import Path
 
 from visual_r1.config import RunConfig
 from visual_r1.doctor.contrast import share_without_contrast, smallest_group
 from visual_r1.doctor.evidence import Evidence
 from visual_r1.doctor.finding import Finding
 from visual_r1.doctor.prompts import FirstRows, PromptSizes
+from visual_r1.doctor.room import Room
 from visual_r1.doctor.workload import Workload
+from visual_r1.engine.disk import MAX_DISK_VARIABLE, size_text
 from visual_r1.evaluation.wording import duration, percent
 from visual_r1.models import TINY_GEOMETRY
 
@@ -211,9 +214,7 @@ def checkpoint_lifetime(config: RunConfig, work: Workload) -> Finding:
 
 def disk(config: RunConfig) -> Finding:
     """Room where runs and, on this machine, checkpoints go."""
-    folder = config.output_dir.absolute()
-    while not folder.exists():
-        folder = folder.parent
+    folder = _there(config.output_dir.absolute())
     free = shutil.disk_usage(folder).free
     says = f"{free / 2**30:.1f} GB free at {config.output_dir.absolute()}"
     if not os.access(folder, os.W_OK):
@@ -221,6 +222,37 @@ def disk(config: RunConfig) -> Finding:
     if free < ROOM_BYTES:
         return Finding("warning", "disk", says, "A run may need a gigabyte: free some.")
     return Finding("ok", "disk", says)
+
+
+def checkpoint_room(config: RunConfig, room: Room) -> Finding | None:
+    """What the run's checkpoints will take against the engine's limit and the disk."""
+    if room.needed is None:
+        if room.limit is None:
+            return None
+        says = f"{size_text(room.used)} of {size_text(room.limit)} in use at {room.home}"
+        full = room.used >= room.limit
+        more = "; what the run adds is not known before its model is on this machine"
+        advice = f"Set {MAX_DISK_VARIABLE} to more." if full else ""
+        return Finding("error" if full else "note", "engine's disk", says + more, advice)
+    says = f"{size_text(room.used)} in use at {room.home}; checkpoints add {size_text(room.needed)}"
+    fewer = "" if config.backend.keep_checkpoints else " or keep few: --backend.keep_checkpoints 2."
+    total = room.used + room.needed
+    if room.limit is not None:
+        says += f"; {MAX_DISK_VARIABLE} allows {size_text(room.limit)}"
+        if total > room.limit:
+            advice = f"Set {MAX_DISK_VARIABLE} to more than {size_text(total)}{fewer or '.'}"
+            return Finding("error", "engine's disk", says, advice)
+    free = shutil.disk_usage(_there(room.home)).free
+    if room.needed > free:
+        advice = f"Free some space{fewer or '.'}"
+        says += f"; {size_text(free)} are free"
+        return Finding("error", "engine's disk", says, advice)
+    return Finding("ok", "engine's disk", says)
+
+
+def _there(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    return next(one for one in (folder, *folder.parents) if one.exists())
 
 
 def threads(config: RunConfig, cores: int) -> Finding:

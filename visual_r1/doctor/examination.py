@@ -11,6 +11,7 @@ from visual_r1.doctor import checks
 from visual_r1.doctor.evidence import Evidence, earlier_evidence, measured_step
 from visual_r1.doctor.finding import Finding
 from visual_r1.doctor.prompts import FirstRows, PromptSizes, first_rows, measure_prompts
+from visual_r1.doctor.room import room_for
 from visual_r1.doctor.workload import Workload, workload
 from visual_r1.endpoint import choose_kind, probe, remote_endpoint, unused_key_note
 from visual_r1.errors import VisualR1Error
@@ -53,6 +54,9 @@ def examine(config: RunConfig, *, measure: bool | None) -> Examination:
     sound = seen.attempt("configuration", lambda: _sound(config))
     seen.add(sound, checks.learning_rate(config), checks.disk(config))
     seen.add(checks.schedule(config), checks.gradient_clip(config))
+    if choose_kind(config, os.environ) == "embedded":
+        room = seen.attempt("engine's disk", lambda: room_for(config, os.environ))
+        seen.add(room and checks.checkpoint_room(config, room))
     first = seen.attempt("dataset", lambda: first_rows(config)) if sound else None
     prompts: PromptSizes | None = None
     if first is not None:

@@ -11,16 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from visual_r1.engine.disk import parse_size, report
+from visual_r1.engine.deletion import delete_run
+from visual_r1.engine.disk import MAX_DISK_VARIABLE, parse_size, report, size_text
 from visual_r1.engine.home import HomeFolder
 from visual_r1.engine.launch import REFUSAL
 from visual_r1.engine.serving import Ending, ServeOptions, bind, serve
-from visual_r1.engine.store import now_utc
+from visual_r1.engine.store import Store, now_utc
 from visual_r1.errors import CredentialError, StorageError, VisualR1Error
 from visual_r1.models import TINY_GEOMETRY
 
 KEY_VARIABLE = "VISUAL_R1_ENGINE_KEY"
-MAX_DISK_VARIABLE = "VISUAL_R1_ENGINE_MAX_DISK"
 
 
 def main(arguments: Sequence[str] | None = None, *, by_hand: bool = False) -> int:
@@ -33,6 +33,8 @@ def main(arguments: Sequence[str] | None = None, *, by_hand: bool = False) -> in
     if chosen.report:
         print(report(HomeFolder(chosen.home), now_utc()))
         return 0
+    if chosen.delete_run is not None:
+        return _delete_run(chosen.home, chosen.delete_run)
     ending = Ending()
     ending.on_signals()
     if chosen.parent_fd is not None:
@@ -58,6 +60,21 @@ def main(arguments: Sequence[str] | None = None, *, by_hand: bool = False) -> in
         name = "visual-r1 engine: " if by_hand else REFUSAL
         print(f"{name}{error}", file=sys.stderr, flush=True)
         return 1
+    return 0
+
+
+def _delete_run(home: Path, name: str) -> int:
+    try:
+        store = Store(home)
+        try:
+            gone = delete_run(store, name)
+        finally:
+            store.close()
+    except VisualR1Error as error:
+        print(f"visual-r1 engine: {error}", file=sys.stderr)
+        return 1
+    freed = size_text(sum(one.size_bytes for one in gone))
+    print(f"{len(gone)} checkpoints of {name} are deleted, which frees {freed}.")
     return 0
 
 
@@ -104,6 +121,9 @@ def _parser(by_hand: bool) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--report", action="store_true", help="print the disk used by run in --home, and end"
+    )
+    parser.add_argument(
+        "--delete-run", metavar="NAME", help="delete the checkpoints of a run in --home, and end"
     )
     parser.add_argument("--log", type=Path, help="file for errors and warnings (default: stderr)")
     parser.add_argument(

@@ -21,16 +21,11 @@ from torch import Tensor, nn
 
 from visual_r1.engine.base_model import BaseModel
 from visual_r1.engine.requests import InvalidRequest, LoraSpec
+from visual_r1.engine.targets import target_modules
 
 LORA_ALPHA = 32
 """Updates are scaled by 32 / rank at every rank, as Tinker does: a learning rate that suits the
 hosted service suits this engine, and much the same one suits every rank."""
-
-MAX_RANK = 512
-
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", "qkv", "attn.proj")
-MLP = ("gate_proj", "up_proj", "down_proj", "linear_fc1", "linear_fc2")
-UNEMBED = ("lm_head",)
 
 SlotKey: TypeAlias = tuple[int, tuple[str, ...]]
 
@@ -67,23 +62,6 @@ class _Piece:
     shape: tuple[int, ...]
     start: int
     stop: int
-
-
-def target_modules(spec: LoraSpec) -> tuple[str, ...]:
-    """Endings of the names of the modules that the spec trains, as peft matches them."""
-    chosen = (
-        *(ATTENTION if spec.train_attn else ()),
-        *(MLP if spec.train_mlp else ()),
-        *(UNEMBED if spec.train_unembed else ()),
-    )
-    if not chosen:
-        raise InvalidRequest(
-            "train_attn, train_mlp and train_unembed are all off, so there is nothing to train; "
-            "turn one on."
-        )
-    if not 1 <= spec.rank <= MAX_RANK:
-        raise InvalidRequest(f"LoRA rank {spec.rank} is out of range: 1 to {MAX_RANK} are served.")
-    return chosen
 
 
 class Slot:

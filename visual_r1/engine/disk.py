@@ -1,16 +1,24 @@
 """How much of the disk the engine may use, and a report of what it does use."""
 
 import re
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from visual_r1.engine.home import HomeFolder
-from visual_r1.engine.records import CheckpointRecord
+from visual_r1.engine.naming import session_of
+from visual_r1.engine.records import CheckpointRecord, SessionRecord
 from visual_r1.errors import ConfigError, StorageError
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
 _NAMED = 3
-"""Checkpoints that a refusal names."""
+"""Checkpoints, or runs, that a refusal names."""
+
+MAX_DISK_VARIABLE = "VISUAL_R1_ENGINE_MAX_DISK"
+RUN_KEY = "run"
+"""In the metadata of a session: the name of the run that it trains for."""
 
 
 def parse_size(text: str) -> int:
@@ -47,6 +55,59 @@ def full(budget: int, used: int, needed: int, checkpoints: list[CheckpointRecord
         f"the engine may use {size_text(budget)} of the disk (--max-disk), {size_text(used)} are "
         f"in use, and this needs {size_text(needed)}: give it more, or delete what you need no "
         f"longer{f' (the oldest: {proposals})' if proposals else ''}; nothing was written."
+    )
+
+
+def names_of(sessions: Sequence[SessionRecord]) -> dict[str, str]:
+    """The run that a session trained for, by the session's id; some have none."""
+    return {
+        one.session_id: one.user_metadata[RUN_KEY]
+        for one in sessions
+        if RUN_KEY in one.user_metadata
+    }
+
+
+def full_for_run(
+    budget: int,
+    used: int,
+    needed: int,
+    home: Path,
+    checkpoints: Sequence[CheckpointRecord],
+    sessions: Sequence[SessionRecord],
+) -> StorageError:
+    """What a save is refused with where the engine is a run's own, and ends with it.
+
+    `sessions` are the newest first; the newest is the run's. What it saved itself is never among
+    what is proposed to be deleted, nor is what nobody put a name to: a run may start from there.
+    """
+    names = names_of(sessions)
+    own = names.get(sessions[0].session_id) if sessions else None
+    sizes: dict[str, int] = {}
+    states = 0
+    for record in checkpoints:
+        name = names.get(session_of(record.path.model_id))
+        if name is not None and name != own:
+            sizes[name] = sizes.get(name, 0) + record.size_bytes
+        states += name == own and record.path.kind == "weights"
+    others = sorted(sizes, key=lambda name: (-sizes[name], name))
+    proposals = "; ".join(
+        f"`visual-r1 engine --home {shlex.quote(str(home))} --delete-run {shlex.quote(name)}` "
+        f"frees {size_text(sizes[name])}"
+        for name in others[:_NAMED]
+    )
+    other = (
+        f"delete the checkpoints of another run that you need no longer ({proposals})"
+        if others
+        else "choose another folder with --backend.engine_home for the next run (no other run is "
+        "known to have checkpoints in this one)"
+    )
+    help_yet = "" if states > 2 else ", which is no help before it has more"
+    return StorageError(
+        f"{MAX_DISK_VARIABLE} lets {home} take {size_text(budget)}, {size_text(used)} are in use, "
+        f"and this needs {size_text(needed)}; nothing was written. Set {MAX_DISK_VARIABLE} to more "
+        f"than {size_text(used + needed)}, or let the run keep its two newest checkpoints alone "
+        f"with --backend.keep_checkpoints 2{help_yet}, or {other}; the same command then goes on "
+        "from the last checkpoint."
     )
 
 
@@ -90,11 +151,13 @@ def report(home: HomeFolder, now: datetime) -> str:
     records = [record for record in home.read_checkpoints() if not record.expired(now)]
     uses = use_by_run(records)
     width = max([len(use.model_id) for use in uses], default=3)
-    lines = [f"{'run':{width}}  checkpoints      bytes  permanent  next to expire"]
+    names = names_of([*home.read_sessions()])
+    lines = [f"{'run':{width}}  checkpoints      bytes  permanent  next to expire          name"]
     lines += [
         f"{use.model_id:{width}}  {use.checkpoints:11d}  {size_text(use.size_bytes):>9}  "
         f"{size_text(use.permanent_bytes):>9}  "
-        f"{'never' if use.next_expiry is None else use.next_expiry.isoformat(' ', 'minutes')}"
+        f"{'never' if use.next_expiry is None else use.next_expiry.isoformat(' ', 'minutes'):22} "
+        f"{names.get(session_of(use.model_id), '')}".rstrip()
         for use in uses
     ]
     total = size_text(home.used_bytes())

@@ -113,7 +113,12 @@ class Ending:
 def serve(options: ServeOptions, listener: socket.socket, ending: Ending) -> None:
     """Load the model, serve until asked to end. Raises `VisualR1Error` when it cannot start."""
     patience_s = PREDECESSOR_S if options.has_parent else 0.0
-    store = Store(options.home, patience_s=patience_s, max_disk=options.max_disk)
+    store = Store(
+        options.home,
+        patience_s=patience_s,
+        max_disk=options.max_disk,
+        of_run=options.has_parent,
+    )
     try:
         # Imported here since they bring torch: what can be refused is refused before.
         from transformers.utils import logging as transformers_logging

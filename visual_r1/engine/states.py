@@ -6,8 +6,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from visual_r1.engine.adapters import Adapter, FrozenWeights, Slot, lora_config, target_modules
+from visual_r1.engine.adapters import Adapter, FrozenWeights, Slot, lora_config
 from visual_r1.engine.requests import InvalidRequest, LoraSpec
+from visual_r1.engine.targets import target_modules
 
 FIRST_MOMENT = "adam.first_moment."
 SECOND_MOMENT = "adam.second_moment."

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from visual_r1.engine.disk import full
+from visual_r1.engine.disk import full, full_for_run
 from visual_r1.engine.ephemeral import EphemeralFiles
 from visual_r1.engine.home import MANIFEST, REPLACED, HomeFolder
 from visual_r1.engine.naming import CheckpointPath
@@ -67,16 +67,21 @@ class Store:
         clock: Callable[[], datetime] = now_utc,
         patience_s: float = 0.0,
         max_disk: int | None = None,
+        *,
+        of_run: bool = False,
     ) -> None:
         """Lock and read the folder; clear what a crash left half done, and what has expired.
 
         Another engine that holds the folder has `patience_s` to end. `max_disk` bounds the bytes
-        of everything in the folder.
+        of everything in the folder. With `of_run` the engine is a run's own: what is said when
+        something fails then names what works there.
         Raises `EngineError` when another engine serves it, `StorageError` when it cannot be used.
         """
         self.home = HomeFolder(home)
         self.clock = clock
         self.max_disk = max_disk
+        self._of_run = of_run
+        elsewhere = "--backend.engine_home" if of_run else "--home"
         self._writing = threading.RLock()
         self._guard = threading.RLock()
         self._sessions: dict[str, SessionRecord] = {}
@@ -95,12 +100,13 @@ class Store:
             self.home.ephemeral.mkdir()
         except Timeout as error:
             raise EngineError(
-                f"another engine is serving the folder {home}: stop it, or choose another --home."
+                f"another engine is serving the folder {home}: stop it, or choose another "
+                f"{elsewhere}."
             ) from error
         except OSError as error:
             raise StorageError(
                 f"the engine's folder {home} cannot be used: {error.strerror or error}. "
-                "Choose another with --home."
+                f"Choose another with {elsewhere}."
             ) from error
         self.ephemeral = EphemeralFiles(self.home.ephemeral)
         self.sweep()
@@ -204,6 +210,15 @@ class Store:
         if missing > 0:
             self.ephemeral.free(missing)
             used = self.home.used_bytes()
+            if used + size_bytes > self.max_disk and self._of_run:
+                raise full_for_run(
+                    self.max_disk,
+                    used,
+                    size_bytes,
+                    self.home.path,
+                    self.checkpoints(),
+                    self.sessions(),
+                )
             if used + size_bytes > self.max_disk:
                 raise full(self.max_disk, used, size_bytes, self.checkpoints())
 

@@ -11,6 +11,7 @@ from visual_r1.ledger import Ledger, LedgerRow
 from visual_r1.remote import checkpoint_exists
 from visual_r1.rl.journal import Journal
 from visual_r1.rl.own_files import require_same_files
+from visual_r1.rl.upkeep import keep_up
 from visual_r1.rl.validations import Validations
 
 
@@ -48,10 +49,14 @@ def resume_point(
     of that step (0: the beginning). Ledger rows, metrics, rollouts and validations that come after
     it are set aside. Raises `RunError` when the ledger belongs to another server or dataset, when
     the wanted step has no row, and when no checkpoint is left on the server.
+
+    Old checkpoints are then looked after, before the next needs room on a server that is full.
     """
-    return backend.recoveries.run(
+    row = backend.recoveries.run(
         lambda: _resume_point(config, backend, dataset, run_dir), "looking up the checkpoints"
     )
+    keep_up(config, backend, Ledger(run_dir))
+    return row
 
 
 def _resume_point(

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from test_store import MODEL_ID, Clock, record
 
+from visual_r1.engine.deletion import delete_run
 from visual_r1.engine.disk import parse_size, report, size_text
 from visual_r1.engine.ephemeral import IN_USE_S, EphemeralFiles
 from visual_r1.engine.naming import checkpoint_path
+from visual_r1.engine.records import SessionRecord
 from visual_r1.engine.requests import InvalidRequest
 from visual_r1.engine.store import Store
 from visual_r1.errors import ConfigError, StorageError
@@ -72,6 +74,45 @@ def test_a_full_budget_names_what_to_delete_and_writes_nothing(tmp_path: Path) -
     assert sorted(one.name for one in store.folder(path("x")).parent.iterdir()) == ["new", "old"]
     store.delete(path("old"))
     store.write(record(clock, path("third")), filled(50_000), size_bytes=50_000)
+    store.close()
+
+
+def test_the_engine_of_a_run_names_what_works_there_and_never_the_runs_own_checkpoints(
+    tmp_path: Path,
+) -> None:
+    clock = Clock()
+    home = tmp_path / "the home"
+    store = Store(home, clock, max_disk=260_000, of_run=True)
+    sizes = {"old": 30_000, "large": 60_000, "": 20_000, "mine": 70_000}
+    for number, (name, size) in enumerate(sizes.items()):
+        clock.now += timedelta(seconds=1)
+        session = f"{number}123456789abcdef"
+        known = {"run": name} if name else {}
+        store.put_session(SessionRecord(session, clock.now, user_metadata=known))
+        for kind in ("weights", "sampler_weights"):
+            saved = checkpoint_path(f"{session}:train:0", kind, "step-000001")
+            store.write(record(clock, saved), filled(size // 2))
+    with pytest.raises(StorageError) as caught:
+        store.make_room(100_000)
+    said = str(caught.value)
+    assert "VISUAL_R1_ENGINE_MAX_DISK to more than 28" in said  # 180,000 and 100,000 and manifests
+    assert "--backend.keep_checkpoints 2" in said
+    command = f"`visual-r1 engine --home '{home}' --delete-run "
+    assert f"{command}large` frees 60.0 kB; {command}old` frees 30.0 kB)" in said
+    for wrong in ("--max-disk", "tinker checkpoint", "mine", "0123456789abcdef", "tinker://"):
+        assert wrong not in said
+    with pytest.raises(InvalidRequest, match=r"'odl'.*large, mine, old"):
+        delete_run(store, "odl")
+    assert sum(one.size_bytes for one in delete_run(store, "large")) == 60_000
+    store.make_room(100_000)
+    store.close()
+
+
+def test_a_run_alone_in_its_home_is_told_so(tmp_path: Path) -> None:
+    store = Store(tmp_path, Clock(), max_disk=1000, of_run=True)
+    with pytest.raises(StorageError, match=r"engine_home.*no other run is known") as caught:
+        store.make_room(2000)
+    assert "--delete-run" not in str(caught.value)
     store.close()
 
 

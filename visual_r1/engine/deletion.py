@@ -1,0 +1,25 @@
+"""All that a run saved, deleted by the run's name."""
+
+from visual_r1.engine.disk import names_of
+from visual_r1.engine.naming import session_of
+from visual_r1.engine.records import CheckpointRecord
+from visual_r1.engine.store import CheckpointNotFound, Store
+
+
+def delete_run(store: Store, name: str) -> list[CheckpointRecord]:
+    """Remove all checkpoints of the run of that name; returns what they were.
+
+    Raises `CheckpointNotFound` where there is none, with the names that there are.
+    """
+    names = names_of(store.sessions())
+    owned = [(names.get(session_of(one.path.model_id)), one) for one in store.checkpoints()]
+    found = [one for owner, one in owned if owner == name]
+    if not found:
+        there = ", ".join(sorted({owner for owner, _ in owned if owner is not None}))
+        raise CheckpointNotFound(
+            f"no run {name!r} has checkpoints in {store.home.path}; those that have: "
+            f"{there or 'none with a name'}."
+        )
+    for one in found:
+        store.delete(one.path)
+    return found
