@@ -80,7 +80,7 @@ def prepare(
     """
     source = open_source(data)
     digest = _digest(data, source)
-    folder = output_dir / "data" / f"{_slug(source.slug)}-{digest}"
+    folder = _folder(data, source, output_dir)
     present = _present(folder)
     if present is not None:
         # Killed after the last rename: nothing but the journal of a finished preparation.
@@ -100,6 +100,16 @@ def prepare(
             "command goes on)."
         ) from error
     return present or open_dataset(folder)
+
+
+def is_prepared(data: DataSection, output_dir: Path) -> bool:
+    """Whether `prepare` would find the dataset there in full. Raises `DataError`."""
+    source = open_source(data)
+    return _present(_folder(data, source, output_dir)) is not None
+
+
+def _folder(data: DataSection, source: Source, output_dir: Path) -> Path:
+    return output_dir / "data" / f"{_slug(source.slug)}-{_digest(data, source)}"
 
 
 def _present(folder: Path) -> Dataset | None:

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from visual_r1.backend import Backend, open_backend
 from visual_r1.config import RunConfig
+from visual_r1.data.dataset import is_prepared
 from visual_r1.doctor import checks
 from visual_r1.doctor.evidence import Evidence, earlier_evidence, measured_step
 from visual_r1.doctor.finding import Finding
@@ -68,7 +69,14 @@ def examine(config: RunConfig, *, measure: bool | None) -> Examination:
     if evidence is not None:
         seen.add(checks.contrast(config, evidence), checks.truncation(config, evidence))
     if first is not None and prompts is not None:
-        seen.work = workload(config, prompts, evidence, first.test_rows, first.validation_rows)
+        seen.work = workload(
+            config,
+            prompts,
+            evidence,
+            first.test_rows,
+            first.validation_rows,
+            0 if is_prepared(config.data, config.output_dir) else first.rows,
+        )
         seen.add(checks.checkpoint_lifetime(config, seen.work))
     return seen
 

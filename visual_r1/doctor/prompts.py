@@ -40,6 +40,11 @@ class FirstRows:
     test_rows: int
     validation_rows: int = 0
 
+    @property
+    def rows(self) -> int:
+        """All rows, in whichever split."""
+        return self.training_rows + self.test_rows + self.validation_rows
+
 
 def first_rows(config: RunConfig) -> FirstRows:
     """Look at the first rows of the source, as a preparation would. Raises `DataError`."""

@@ -24,7 +24,7 @@ from drawn import (
 
 from visual_r1.config import DataSection
 from visual_r1.data import stored
-from visual_r1.data.dataset import Dataset, open_dataset, prepare
+from visual_r1.data.dataset import Dataset, is_prepared, open_dataset, prepare
 from visual_r1.data.sources import open_source
 from visual_r1.errors import DataError, StorageError
 
@@ -58,6 +58,17 @@ class Counted:
 
     def finish(self, summary: str = "") -> None:
         self.summary = summary
+
+
+def test_whether_a_dataset_is_there_is_known_without_making_it(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "set" / "train.parquet", [hub_row(n) for n in range(8)])
+    mine = DataSection(source=str(tmp_path / "set"))
+    assert not is_prepared(mine, tmp_path)
+    assert not (tmp_path / "data").exists()
+    folder = prepare(mine, tmp_path).folder
+    assert is_prepared(mine, tmp_path)
+    (folder / "manifest.json").unlink()
+    assert not is_prepared(mine, tmp_path)
 
 
 def test_inter_gps_layout(tmp_path: Path) -> None:

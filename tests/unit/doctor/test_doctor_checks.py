@@ -156,6 +156,18 @@ def test_tokens_and_cost_of_a_run() -> None:
     assert blind.tokens.sample > tokens.sample
 
 
+def test_the_start_and_the_preparation_are_part_of_the_time() -> None:
+    """A small run takes longer to start than to train."""
+    mine = config(train={"steps": 1}, validation={"every": 0})
+    there = workload(mine, PROMPTS, EVIDENCE, test_rows=0)
+    fresh = workload(mine, PROMPTS, EVIDENCE, test_rows=0, rows_to_prepare=5000)
+    assert there.hours is not None
+    assert there.step_seconds is not None
+    assert fresh.hours is not None
+    assert 10 < 3600 * there.hours - there.step_seconds < 30
+    assert 3600 * (fresh.hours - there.hours) == pytest.approx(8, abs=2)
+
+
 def test_validation_is_part_of_the_work() -> None:
     """Of 400 steps in chunks of 20, each second checkpoint, the last and the base model: 11."""
     train = {"steps": 400, "chunk_steps": 20}
