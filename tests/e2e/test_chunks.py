@@ -218,7 +218,9 @@ def test_old_checkpoints_are_deleted_and_the_kept_ones_live_on(
     assert [row.step for row in trained.ledger.rows()] == [2, 3]
 
     trained.rewrite_ledger([first, second, third])  # as a save leaves it that found no room
-    resume_point(pruning, trained.backend, trained.dataset, trained.run_dir)
+    off = pruning.validation.model_copy(update={"every": 0})
+    unwatched = pruning.model_copy(update={"validation": off})
+    resume_point(unwatched, trained.backend, trained.dataset, trained.run_dir)
     assert [row.step for row in trained.ledger.rows()] == [2, 3]
     assert not caplog.records
 

@@ -55,7 +55,9 @@ def resume_point(
     row = backend.recoveries.run(
         lambda: _resume_point(config, backend, dataset, run_dir), "looking up the checkpoints"
     )
-    keep_up(config, backend, Ledger(run_dir))
+    # Where validation was switched on late, what it has yet to look at stays.
+    if not config.validation.every or Validations(run_dir).rows():
+        keep_up(config, backend, Ledger(run_dir))
     return row
 
 
