@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from visual_r1.data.journal import Journal
 from visual_r1.data.rows import BadRow, SourceRow, check_row
-from visual_r1.data.sources import SPLITS, Source, Split
+from visual_r1.data.sources.source import SPLITS, Source, Split
 from visual_r1.data.splitting import HashSplit, hash_split
 from visual_r1.progress import Progress
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-BLOCK = 32
+CACHE_BLOCK = 32
 """Room for new tokens grows by this many places.
 
 How many padded keys a sequence carries at step t is then a function of its prompt's bucket and of t
@@ -49,12 +49,14 @@ class DecodeCache:
 
     def grow(self) -> None:
         """Add a block of room, zeroed: what is masked must still be finite."""
-        extra = torch.full((*self.mask.shape[:3], BLOCK), -torch.inf).to(self.mask)
+        extra = torch.full((*self.mask.shape[:3], CACHE_BLOCK), -torch.inf).to(self.mask)
         self.mask = torch.cat([self.mask, extra], dim=-1)
         for layers in (self._keys, self._values):
             for index, layer in enumerate(layers):
                 rows, heads, _, width = layer.shape
-                layers[index] = torch.cat([layer, layer.new_zeros(rows, heads, BLOCK, width)], 2)
+                layers[index] = torch.cat(
+                    [layer, layer.new_zeros(rows, heads, CACHE_BLOCK, width)], 2
+                )
 
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows only, in this order."""

@@ -9,8 +9,18 @@ from fastapi import APIRouter, Body, Request
 from pydantic import BaseModel
 from tinker import types
 
-from visual_r1.engine import model_calls
 from visual_r1.engine.futures import Pending, Reply
+from visual_r1.engine.model_calls import (
+    create,
+    create_from_state,
+    forward,
+    load,
+    optim_step,
+    save_external,
+    save_for_sampler,
+    save_state,
+    save_unnamed,
+)
 from visual_r1.engine.naming import model_id_of
 from visual_r1.engine.ordering import OperationKind
 from visual_r1.engine.requests import InvalidRequest
@@ -66,13 +76,13 @@ class TrainingCalls:
 
     async def create_model(self, body: Json) -> dict[str, Any]:
         """Make a model; its id is `{session_id}:train:{model_seq_id}`."""
-        return self._create(body, types.CreateModelRequest, model_calls.create)
+        return self._create(body, types.CreateModelRequest, create)
 
     async def load_weights(self, body: Json) -> dict[str, Any]:
         """Load a checkpoint: into a model that is there, or as a new one."""
         if body.get("session_id") is not None:
-            return self._create(body, types.LoadWeightsRequest, model_calls.create_from_state)
-        return self._numbered(body, "load", types.LoadWeightsRequest, model_calls.load)
+            return self._create(body, types.LoadWeightsRequest, create_from_state)
+        return self._numbered(body, "load", types.LoadWeightsRequest, load)
 
     def _create(
         self, body: dict[str, Any], parsed_as: type[Parsed], call: Callable[..., Reply]
@@ -115,22 +125,22 @@ class TrainingCalls:
             request.model_id,
             request.seq_id,
             kind,
-            lambda model: partial(model_calls.forward, self._engine, model, request),
+            lambda model: partial(forward, self._engine, model, request),
         )
 
     async def optim_step(self, body: Json) -> dict[str, Any]:
         """An optimizer step."""
-        return self._numbered(body, "optim_step", types.OptimStepRequest, model_calls.optim_step)
+        return self._numbered(body, "optim_step", types.OptimStepRequest, optim_step)
 
     async def save_weights(self, body: Json) -> dict[str, Any]:
         """Save a training state."""
-        return self._numbered(body, "save", types.SaveWeightsRequest, model_calls.save_state)
+        return self._numbered(body, "save", types.SaveWeightsRequest, save_state)
 
     async def save_weights_for_sampler(self, body: Json) -> dict[str, Any]:
         """Save weights for sampling: with a name to a path, without one to a sampler."""
         if body.get("path") is not None:
             return self._numbered(
-                body, "save", types.SaveWeightsForSamplerRequest, model_calls.save_for_sampler
+                body, "save", types.SaveWeightsForSamplerRequest, save_for_sampler
             )
         return self._queue(
             str(body.get("model_id")),
@@ -141,9 +151,7 @@ class TrainingCalls:
 
     async def save_weights_external(self, body: Json) -> dict[str, Any]:
         """Save a PEFT adapter folder."""
-        return self._numbered(
-            body, "save", types.SaveWeightsExternalRequest, model_calls.save_external
-        )
+        return self._numbered(body, "save", types.SaveWeightsExternalRequest, save_external)
 
     def _ephemeral(self, body: dict[str, Any], model: TrainingModel) -> Callable[[], Reply]:
         request = validated(types.SaveWeightsForSamplerRequest, body)
@@ -160,7 +168,7 @@ class TrainingCalls:
         sampler = self._engine.sessions.add_sampler(
             session, request.sampling_session_seq_id, self._engine.compute.model_name, key
         )
-        return partial(model_calls.save_unnamed, self._engine, model, key, sampler.sampler_id)
+        return partial(save_unnamed, self._engine, model, key, sampler.sampler_id)
 
     def _numbered(
         self,

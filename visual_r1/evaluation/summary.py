@@ -185,15 +185,15 @@ def summarize(run_dir: Path, *, steps: int, wall_seconds: float) -> Summary:
     return summary
 
 
-Row = Mapping[str, Any]
+AnswerRow = Mapping[str, Any]
 
 
-def _pairs(rows: Sequence[tuple[Row, Row]], column: str) -> Pairs:
+def _pairs(rows: Sequence[tuple[AnswerRow, AnswerRow]], column: str) -> Pairs:
     present = [(a[column], b[column]) for a, b in rows if None not in (a[column], b[column])]
     return Pairs.count([a for a, _ in present], [b for _, b in present])
 
 
-def _pass_at_k_pairs(rows: Sequence[tuple[Row, Row]], k: int) -> Pairs:
+def _pass_at_k_pairs(rows: Sequence[tuple[AnswerRow, AnswerRow]], k: int) -> Pairs:
     """With all k samples there, pass@k of one problem is whether any of them is right."""
     present = [(a, b) for a, b in rows if a["k"] == k and b["k"] == k]
     return Pairs.count(
