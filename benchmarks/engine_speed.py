@@ -55,8 +55,8 @@ def main() -> None:
 
 def measure(model: str, device: str, threads: int, rounds: int, clock: Callable[[], float]) -> None:
     """Measure one thread count and print its line."""
-    from visual_r1.engine.compute import Compute
-    from visual_r1.engine.requests import LoraSpec, SampleOutput
+    from visual_r1.engine.compute.compute import Compute
+    from visual_r1.engine.types import LoraSpec, SampleOutput
 
     compute = Compute(model, device=device, threads=threads)
     adapter = compute.new_adapter(LoraSpec(rank=16, seed=0))
@@ -100,7 +100,7 @@ def sample_request(seed: int):
     import numpy as np
     from PIL import Image
 
-    from visual_r1.engine.requests import ImagePart, SampleRequest, SamplingSettings, TextPart
+    from visual_r1.engine.types import ImagePart, SampleRequest, SamplingSettings, TextPart
 
     rng = np.random.default_rng(seed)
     image = io.BytesIO()
@@ -115,7 +115,7 @@ def datum(prompt, answer):
     """What GRPO sends back: prompt and answer but its last token, targets shifted by one."""
     import numpy as np
 
-    from visual_r1.engine.requests import Datum, TextPart
+    from visual_r1.engine.types import Datum, TextPart
 
     visual = 16
     start = sum(len(p.tokens) if isinstance(p, TextPart) else visual for p in prompt) - 1

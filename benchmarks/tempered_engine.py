@@ -9,10 +9,10 @@ those of the policy itself. The other flags are the engine's.
 import sys
 from typing import Any
 
-from visual_r1.engine import sampling
 from visual_r1.engine.__main__ import run
+from visual_r1.engine.compute import decode
 
-Decoding: Any = sampling._Decoding  # a fault is planted where nobody is meant to reach
+Decoding: Any = decode._Decoding  # a fault is planted where nobody is meant to reach
 
 
 def main() -> None:

@@ -15,9 +15,9 @@ from tinker.lib.internal_client_holder import (  # pyright: ignore[reportMissing
 
 from visual_r1.config import RunConfig
 from visual_r1.endpoint import Endpoint, Kind, choose_kind, probe, remote_endpoint
-from visual_r1.engine.disk import RUN_KEY
-from visual_r1.engine.fingerprints import tensor_fingerprints
 from visual_r1.engine.launch import RunningEngine, StartingEngine, begin_engine
+from visual_r1.engine.store.budget import RUN_KEY
+from visual_r1.engine.store.home import tensor_fingerprints
 from visual_r1.errors import BackendError, ConfigError, EngineError, RequestRefused
 from visual_r1.pauses import forget
 from visual_r1.recovery import Recoveries

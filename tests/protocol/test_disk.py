@@ -10,12 +10,11 @@ import tinker
 from protocol_client import MODEL, datum
 from tinker import types
 
-from visual_r1.engine.home import HomeFolder
 from visual_r1.engine.launch import start_engine
-from visual_r1.engine.naming import CheckpointPath, checkpoint_path
-from visual_r1.engine.records import CheckpointRecord
-from visual_r1.engine.requests import LoraSpec
-from visual_r1.engine.store import Store
+from visual_r1.engine.store.home import HomeFolder
+from visual_r1.engine.store.records import CheckpointPath, CheckpointRecord, checkpoint_path
+from visual_r1.engine.store.store import Store
+from visual_r1.engine.types import LoraSpec
 
 RUN = "0123456789abcdef:train:0"
 BUDGET = 3_000_000

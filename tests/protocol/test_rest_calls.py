@@ -12,7 +12,7 @@ from tinker import types
 from tinker.lib.experimental import ExperimentalWarning
 
 from visual_r1.engine.launch import RunningEngine
-from visual_r1.engine.unserved import UNSERVED
+from visual_r1.engine.server.app import UNSERVED
 
 Trainer = Callable[..., tinker.TrainingClient]
 

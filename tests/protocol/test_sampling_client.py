@@ -7,7 +7,7 @@ import tinker
 from protocol_client import MODEL, TOKENS, RawClient, datum, image_prompt, png
 from tinker import types
 
-from visual_r1.engine.samplers import MAX_ROWS
+from visual_r1.engine.server.queue import MAX_ROWS
 from visual_r1.models import model_path
 from visual_r1.models.processor import load_processor
 

@@ -5,8 +5,8 @@ import pytest
 import tinker
 from protocol_client import RawClient
 
-from visual_r1.engine.app import BODY_LIMIT
 from visual_r1.engine.launch import RunningEngine
+from visual_r1.engine.server.app import BODY_LIMIT
 
 
 @pytest.mark.parametrize("key", ["", "tml-", "tml-wrong", "äöü"])

@@ -11,7 +11,7 @@ from visual_r1.doctor.finding import Finding
 from visual_r1.doctor.prompts import FirstRows, PromptSizes
 from visual_r1.doctor.room import Room
 from visual_r1.doctor.workload import Workload
-from visual_r1.engine.disk import MAX_DISK_VARIABLE, size_text
+from visual_r1.engine.store.budget import MAX_DISK_VARIABLE, size_text
 from visual_r1.evaluation.wording import duration, percent
 from visual_r1.models import TINY_GEOMETRY
 

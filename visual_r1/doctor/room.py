@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from visual_r1.config import RunConfig
-from visual_r1.engine.disk import MAX_DISK_VARIABLE, parse_size
-from visual_r1.engine.ephemeral import EPHEMERAL_BYTES
-from visual_r1.engine.home import HomeFolder
-from visual_r1.engine.requests import LoraSpec
-from visual_r1.engine.targets import adapter_bytes
+from visual_r1.engine.compute.lora import adapter_bytes
+from visual_r1.engine.store.budget import MAX_DISK_VARIABLE, parse_size
+from visual_r1.engine.store.ephemeral import EPHEMERAL_BYTES
+from visual_r1.engine.store.home import HomeFolder
+from visual_r1.engine.types import LoraSpec
 from visual_r1.ledger import Ledger
 
 # Weights alone for the sampler; weights and both of Adam's moments for going on.

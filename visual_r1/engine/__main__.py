@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from visual_r1.engine.deletion import delete_run
-from visual_r1.engine.disk import MAX_DISK_VARIABLE, parse_size, report, size_text
-from visual_r1.engine.home import HomeFolder
 from visual_r1.engine.launch import REFUSAL
-from visual_r1.engine.serving import Ending, ServeOptions, bind, serve
-from visual_r1.engine.store import Store, now_utc
+from visual_r1.engine.process import Ending, ServeOptions, bind, serve
+from visual_r1.engine.store.budget import MAX_DISK_VARIABLE, parse_size, report, size_text
+from visual_r1.engine.store.home import HomeFolder
+from visual_r1.engine.store.store import Store, delete_run, now_utc
 from visual_r1.errors import CredentialError, StorageError, VisualR1Error
 from visual_r1.models import TINY_GEOMETRY
 

@@ -11,10 +11,9 @@ from visual_r1.config import RunConfig
 from visual_r1.doctor.checks import checkpoint_room
 from visual_r1.doctor.examination import examine
 from visual_r1.doctor.room import Room, needed_bytes, room_for
-from visual_r1.engine.naming import checkpoint_path
-from visual_r1.engine.records import CheckpointRecord
-from visual_r1.engine.requests import LoraSpec
-from visual_r1.engine.store import Store
+from visual_r1.engine.store.records import CheckpointRecord, checkpoint_path
+from visual_r1.engine.store.store import Store
+from visual_r1.engine.types import LoraSpec
 from visual_r1.ledger import Ledger, LedgerRow
 from visual_r1.models import TINY_GEOMETRY
 

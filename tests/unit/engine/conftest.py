@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from visual_r1.engine.compute import Adapter, Compute
-from visual_r1.engine.requests import LoraSpec
+from visual_r1.engine.compute.compute import Adapter, Compute
+from visual_r1.engine.types import LoraSpec
 from visual_r1.models import TINY_GEOMETRY
 
 

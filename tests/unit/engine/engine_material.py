@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from visual_r1.engine.requests import (
+from visual_r1.engine.types import (
     Datum,
     ImagePart,
     Prompt,

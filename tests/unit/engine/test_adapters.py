@@ -6,8 +6,8 @@ import pytest
 import torch
 from engine_material import picture_prompt, random_datum, request
 
-from visual_r1.engine.compute import Adapter, Compute
-from visual_r1.engine.requests import InvalidRequest, LoraSpec
+from visual_r1.engine.compute.compute import Adapter, Compute
+from visual_r1.engine.types import InvalidRequest, LoraSpec
 
 
 def modules(compute: Compute, spec: LoraSpec) -> set[str]:

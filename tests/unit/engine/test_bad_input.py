@@ -10,8 +10,8 @@ import pytest
 from engine_material import IMAGE_TOKENS, picture_prompt, png, random_datum, request, words
 from PIL import Image
 
-from visual_r1.engine.compute import Compute
-from visual_r1.engine.requests import (
+from visual_r1.engine.compute.compute import Compute
+from visual_r1.engine.types import (
     Datum,
     ImagePart,
     InvalidRequest,

@@ -7,13 +7,11 @@ from pathlib import Path
 import pytest
 from test_store import MODEL_ID, Clock, record
 
-from visual_r1.engine.deletion import delete_run
-from visual_r1.engine.disk import parse_size, report, size_text
-from visual_r1.engine.ephemeral import IN_USE_S, EphemeralFiles
-from visual_r1.engine.naming import checkpoint_path
-from visual_r1.engine.records import SessionRecord
-from visual_r1.engine.requests import InvalidRequest
-from visual_r1.engine.store import Store
+from visual_r1.engine.store.budget import parse_size, report, size_text
+from visual_r1.engine.store.ephemeral import IN_USE_S, EphemeralFiles
+from visual_r1.engine.store.records import SessionRecord, checkpoint_path
+from visual_r1.engine.store.store import Store, delete_run
+from visual_r1.engine.types import InvalidRequest
 from visual_r1.errors import ConfigError, StorageError
 
 OVERHEAD = 2_000

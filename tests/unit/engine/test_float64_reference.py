@@ -23,9 +23,9 @@ from safetensors.torch import save_file
 from transformers import AutoModelForImageTextToText
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from visual_r1.engine.compute import Adapter, Compute
-from visual_r1.engine.losses import LOSSES
-from visual_r1.engine.requests import Datum, ImagePart, LoraSpec, Prompt, TextPart
+from visual_r1.engine.compute.compute import Adapter, Compute
+from visual_r1.engine.compute.losses import LOSSES
+from visual_r1.engine.types import Datum, ImagePart, LoraSpec, Prompt, TextPart
 
 SPECS = {
     "all": LoraSpec(rank=4, seed=1),

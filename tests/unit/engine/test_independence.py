@@ -16,8 +16,8 @@ from engine_material import (
     words,
 )
 
-from visual_r1.engine.compute import Adapter, Compute, FrozenWeights
-from visual_r1.engine.requests import (
+from visual_r1.engine.compute.compute import Adapter, Compute, FrozenWeights
+from visual_r1.engine.types import (
     Datum,
     ImagePart,
     InvalidRequest,

@@ -6,9 +6,9 @@ import torch
 from engine_material import picture_prompt, random_datum, words
 from loss_reference import CASES, Array, reference
 
-from visual_r1.engine.compute import Compute
-from visual_r1.engine.losses import LOSSES
-from visual_r1.engine.requests import Datum, LoraSpec
+from visual_r1.engine.compute.compute import Compute
+from visual_r1.engine.compute.losses import LOSSES
+from visual_r1.engine.types import Datum, LoraSpec
 
 
 @pytest.mark.parametrize(("name", "config"), CASES)

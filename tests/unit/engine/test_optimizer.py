@@ -8,8 +8,8 @@ import torch
 from engine_material import picture_prompt, random_datum
 from numpy.typing import NDArray
 
-from visual_r1.engine.compute import Adapter, Compute
-from visual_r1.engine.requests import AdamSettings, Datum, InvalidRequest, LoraSpec
+from visual_r1.engine.compute.compute import Adapter, Compute
+from visual_r1.engine.types import AdamSettings, Datum, InvalidRequest, LoraSpec
 
 SPEC = LoraSpec(rank=4, seed=1)
 

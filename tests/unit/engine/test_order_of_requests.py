@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from visual_r1.engine.ordering import (
+from visual_r1.engine.server.models import (
     GAP_PATIENCE_S,
     GradientGuard,
     OperationKind,

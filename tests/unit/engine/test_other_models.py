@@ -16,9 +16,9 @@ from transformers import (
     Qwen3VLMoeForConditionalGeneration,
 )
 
-from visual_r1.engine import hidden
-from visual_r1.engine.compute import Compute
-from visual_r1.engine.requests import AdamSettings, InvalidRequest, LoraSpec, SampleOutput
+from visual_r1.engine.compute import forward
+from visual_r1.engine.compute.compute import Compute
+from visual_r1.engine.types import AdamSettings, InvalidRequest, LoraSpec, SampleOutput
 from visual_r1.errors import ModelError
 from visual_r1.models import TINY_GEOMETRY, model_path
 
@@ -108,7 +108,7 @@ def test_a_large_vocabulary_in_pieces(compute: Compute, monkeypatch: pytest.Monk
     data = [random_datum(seed, picture_prompt(seed), ("weights",)) for seed in range(3)]
     whole, pieces = (compute.new_adapter(LoraSpec(rank=4, seed=1)) for _ in range(2))
     expected = compute.forward(whole, data, "cross_entropy", {}, backward=True)
-    monkeypatch.setattr(hidden, "LOGITS_AT_ONCE", 32 * compute.vocabulary_size)
+    monkeypatch.setattr(forward, "LOGITS_AT_ONCE", 32 * compute.vocabulary_size)
     output = compute.forward(pieces, data, "cross_entropy", {}, backward=True)
     for ours, theirs in zip(output.logprobs, expected.logprobs, strict=True):
         np.testing.assert_array_equal(ours, theirs)

@@ -8,7 +8,8 @@ import pytest
 from tinker import types
 from tinker.proto.response_conv import deserialize_proto_response
 
-from visual_r1.engine.requests import (
+from visual_r1.engine.server.wire import ReplyForm, encode_sample, sample_request, validated
+from visual_r1.engine.types import (
     ImagePart,
     InvalidRequest,
     PromptAltTokens,
@@ -16,8 +17,6 @@ from visual_r1.engine.requests import (
     SampleOutput,
     TextPart,
 )
-from visual_r1.engine.sample_wire import ReplyForm, encode_sample, sample_request
-from visual_r1.engine.wire import validated
 
 
 def tensor(data: list[float], shape: list[int], dtype: str = "int64") -> dict[str, Any]:

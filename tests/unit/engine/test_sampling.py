@@ -8,8 +8,9 @@ import pytest
 from engine_material import picture_prompt, png, request, rollout_datum, words
 from scipy import stats
 
-from visual_r1.engine.compute import Adapter, Compute
-from visual_r1.engine.requests import (
+from visual_r1.engine.compute.compute import Adapter, Compute
+from visual_r1.engine.compute.sample_plan import StopRule
+from visual_r1.engine.types import (
     ImagePart,
     LoraSpec,
     Prompt,
@@ -19,7 +20,6 @@ from visual_r1.engine.requests import (
     SamplingSettings,
     TextPart,
 )
-from visual_r1.engine.sampling_plan import StopRule
 from visual_r1.models import TINY_GEOMETRY
 from visual_r1.models.processor import load_processor
 

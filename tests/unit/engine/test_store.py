@@ -5,10 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from visual_r1.engine.naming import CheckpointPath, checkpoint_path, parse_path
-from visual_r1.engine.records import CheckpointRecord, RunRecord, SessionRecord
-from visual_r1.engine.requests import InvalidRequest, LoraSpec
-from visual_r1.engine.store import CheckpointNotFound, Store
+from visual_r1.engine.store.records import (
+    CheckpointPath,
+    CheckpointRecord,
+    RunRecord,
+    SessionRecord,
+    checkpoint_path,
+    parse_path,
+)
+from visual_r1.engine.store.store import CheckpointNotFound, Store
+from visual_r1.engine.types import InvalidRequest, LoraSpec
 from visual_r1.errors import EngineError, StorageError
 
 MODEL_ID = "0123456789abcdef:train:0"

@@ -9,13 +9,7 @@ from tinker import types
 from tinker.proto.request_conv import forward_backward_request_to_proto
 from tinker.proto.response_conv import deserialize_proto_response
 
-from visual_r1.engine.requests import (
-    ForwardOutput,
-    ImagePart,
-    InvalidRequest,
-    TextPart,
-)
-from visual_r1.engine.wire import (
+from visual_r1.engine.server.wire import (
     adam_settings,
     data_of,
     encode_forward,
@@ -23,6 +17,12 @@ from visual_r1.engine.wire import (
     loss_config,
     parse_forward_backward,
     validated,
+)
+from visual_r1.engine.types import (
+    ForwardOutput,
+    ImagePart,
+    InvalidRequest,
+    TextPart,
 )
 
 

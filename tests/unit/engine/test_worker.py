@@ -8,10 +8,9 @@ from functools import partial
 
 import pytest
 
-from visual_r1.engine.futures import FutureTable, Reply, json_reply
-from visual_r1.engine.outcomes import failure_of
-from visual_r1.engine.requests import InvalidRequest
-from visual_r1.engine.worker import Work, Worker
+from visual_r1.engine.server.futures import FutureTable, Reply, failure_of, json_reply
+from visual_r1.engine.server.worker import Work, Worker
+from visual_r1.engine.types import InvalidRequest
 from visual_r1.errors import StorageError
 
 

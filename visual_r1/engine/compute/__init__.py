@@ -1,0 +1,1 @@
+"""The engine's computing: torch alone, no HTTP and no disk."""

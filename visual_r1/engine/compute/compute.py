@@ -1,0 +1,185 @@
+"""The compute side of the engine: one base model, any number of adapters, no HTTP.
+
+All methods are called from one worker thread. A method that takes a request of one user raises
+`InvalidRequest` when that request is wrong and leaves everything as it was.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from visual_r1.engine.compute import lora
+from visual_r1.engine.compute.base_model import load_base_model
+from visual_r1.engine.compute.decode import sample
+from visual_r1.engine.compute.examples import find_loss, read_examples
+from visual_r1.engine.compute.learner import Learner
+from visual_r1.engine.compute.lora import Adapter, FrozenWeights, Slots
+from visual_r1.engine.compute.optimizer import adam_step
+from visual_r1.engine.compute.prompts import ImageReader
+from visual_r1.engine.compute.sample_plan import Plan, plan
+from visual_r1.engine.types import (
+    AdamSettings,
+    Datum,
+    ForwardOutput,
+    InvalidRequest,
+    LoraSpec,
+    SampleOutput,
+    SampleRequest,
+)
+
+DEFAULT_MAX_IMAGE_PIXELS = 4096 * 4096
+
+
+class Compute:
+    """One base model in memory, and what can be computed with it.
+
+    On the CPU results are deterministic for a thread count, and what a request gives depends on
+    nothing but the weights and the request: see `batching`.
+    """
+
+    model_name: str
+    """As it was asked for: a hub id, a folder or the name of the shipped model."""
+    tokenizer_id: str
+    """Local folder or hub id from which a client can load the tokenizer."""
+    context_length: int
+    vocabulary_size: int
+    device: torch.device
+    dtype: torch.dtype
+    threads: int
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        device: str = "auto",
+        threads: int = 2,
+        max_image_pixels: int = DEFAULT_MAX_IMAGE_PIXELS,
+    ) -> None:
+        """Load the base model, and pin torch's threads and its deterministic algorithms.
+
+        Raises `ModelError` when the model cannot be loaded, `ConfigError` for a wrong device.
+        """
+        torch.set_num_threads(threads)
+        self._base = load_base_model(model, device)
+        if self._base.device.type == "cpu":
+            torch.use_deterministic_algorithms(True)
+            # Asked for along with determinism by default, and only a cost: nothing here reads
+            # memory that it has not written.
+            cast(Any, torch.utils).deterministic.fill_uninitialized_memory = False
+        self._images = ImageReader(self._base.path, self._base.merge_size, max_image_pixels)
+        self._slots = Slots(self._base)
+        self.model_name = model
+        self.tokenizer_id = self._base.path
+        self.context_length = self._base.context_length
+        self.vocabulary_size = self._base.vocabulary_size
+        self.device = self._base.device
+        self.dtype = self._base.dtype
+        self.threads = threads
+
+    def new_adapter(self, spec: LoraSpec) -> Adapter:
+        """Return a fresh adapter: A drawn from the seed, B zero, so that it changes nothing yet."""
+        slot = self._slots.of(spec)
+        return lora.fresh_adapter(spec, slot.initial_weights(spec.seed, self.device))
+
+    def forward(
+        self,
+        adapter: Adapter,
+        data: Sequence[Datum],
+        loss_fn: str,
+        config: Mapping[str, float],
+        *,
+        backward: bool,
+    ) -> ForwardOutput:
+        """Log-probabilities and loss of `data`; with `backward` the gradients are accumulated.
+
+        Metrics: `loss:sum`; `tokens:sum`, those with a weight or advantage other than 0; for policy
+        losses `ratio:max`, the largest exp(logp − q) among them; for clipped ones
+        `clipped_tokens:sum`, those whose ratio lies outside the thresholds.
+
+        Raises `InvalidRequest`, and then no gradient has changed.
+        """
+        loss, settings = find_loss(loss_fn, config)
+        examples = read_examples(self._base, self._images, data, loss_fn, backward=backward)
+        slot = self._slots.of(adapter.spec)
+        self._slots.activate(slot)
+        return Learner(self._base, slot, loss, settings).run(adapter, examples, backward=backward)
+
+    def optim_step(self, adapter: Adapter, settings: AdamSettings) -> dict[str, float]:
+        """One Adam step with the accumulated gradients, which are cleared; returns metrics.
+
+        `grad_norm:mean` is the gradient's norm before clipping, `grad_scale:mean` what clipping
+        multiplied it by. Raises `InvalidRequest` when no gradient waits or it is not finite.
+        """
+        return adam_step(adapter, settings)
+
+    def drop_gradients(self, adapter: Adapter) -> None:
+        """Forget the accumulated gradients, as after a call that failed in part."""
+        adapter.gradients.zero_()
+        adapter.pending = 0
+
+    def sample(
+        self, weights: FrozenWeights | None, requests: Sequence[SampleRequest]
+    ) -> list[SampleOutput | InvalidRequest]:
+        """Answer all requests with the same weights (None: the base model itself), in order.
+
+        A wrong request gets its `InvalidRequest` in its place; the others are answered.
+        """
+        plans: dict[int, Plan] = {}
+        outputs: dict[int, SampleOutput | InvalidRequest] = {}
+        for index, request in enumerate(requests):
+            try:
+                plans[index] = plan(self._base, self._images, request)
+            except InvalidRequest as error:
+                outputs[index] = error
+        if weights is None:
+            self._slots.activate(None)
+        else:
+            slot = self._slots.of(weights.spec)
+            self._slots.activate(slot)
+            slot.bind(weights.weights)
+        answered = sample(self._base, list(plans.values()))
+        outputs.update(zip(plans, answered, strict=True))
+        return [outputs[index] for index in range(len(requests))]
+
+    def freeze(self, adapter: Adapter) -> FrozenWeights:
+        """Return a copy of the adapter's weights that later training does not change."""
+        return lora.frozen(adapter)
+
+    def state_tensors(self, adapter: Adapter, *, optimizer: bool) -> dict[str, Tensor]:
+        """CPU tensors that `restore` builds the same adapter from, bit for bit.
+
+        Accumulated gradients are not part of it.
+        """
+        slot = self._slots.of(adapter.spec)
+        return lora.adapter_tensors(slot, adapter, optimizer=optimizer)
+
+    def restore(self, spec: LoraSpec, tensors: Mapping[str, Tensor], *, optimizer: bool) -> Adapter:
+        """Return the adapter of `tensors`; without `optimizer` with a fresh Adam state.
+
+        Raises `InvalidRequest` when the tensors do not fit the spec and the base model.
+        """
+        slot = self._slots.of(spec)
+        return lora.adapter_from(slot, spec, tensors, self.device, optimizer=optimizer)
+
+    def frozen_from(self, spec: LoraSpec, tensors: Mapping[str, Tensor]) -> FrozenWeights:
+        """Return sampler weights from what `state_tensors` gave (Adam's state is ignored)."""
+        return FrozenWeights(spec, self._slots.of(spec).flattened(tensors, self.device))
+
+    def frozen_tensors(self, weights: FrozenWeights) -> dict[str, Tensor]:
+        """CPU tensors of sampler weights, for `frozen_from` and `peft_adapter`."""
+        return self._slots.of(weights.spec).named(weights.weights)
+
+    def peft_adapter(
+        self, spec: LoraSpec, tensors: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return adapter_config.json and the tensors of adapter_model.safetensors.
+
+        A folder of the two is loaded by `peft.PeftModel.from_pretrained(base, folder)` and gives
+        the same logits.
+        """
+        return lora.peft_folder(spec, tensors, self.model_name)
+
+
+__all__ = ["Adapter", "Compute", "FrozenWeights", "InvalidRequest"]

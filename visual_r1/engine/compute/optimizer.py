@@ -1,0 +1,72 @@
+"""Adam with decoupled weight decay, on an adapter's flat vectors."""
+
+import math
+
+from visual_r1.engine.compute.lora import Adapter
+from visual_r1.engine.types import AdamSettings, InvalidRequest
+
+
+def check_settings(settings: AdamSettings) -> None:
+    """Raises `InvalidRequest` for numbers that Adam cannot use."""
+    limits = {
+        "learning_rate": settings.learning_rate >= 0,
+        "beta1": 0 <= settings.beta1 < 1,
+        "beta2": 0 <= settings.beta2 < 1,
+        "eps": settings.eps >= 0,
+        "weight_decay": settings.weight_decay >= 0,
+        "grad_clip_norm": settings.grad_clip_norm >= 0,
+    }
+    for name, fine in limits.items():
+        value = getattr(settings, name)
+        if not fine or not math.isfinite(value):
+            raise InvalidRequest(
+                f"{name} is {value}; betas lie in [0, 1), the rest is finite and not negative."
+            )
+
+
+def adam_step(adapter: Adapter, settings: AdamSettings) -> dict[str, float]:
+    """Update the weights with the accumulated gradient g, which is cleared.
+
+    g is scaled to the norm `grad_clip_norm` when it is longer (0: never); then
+        m = β1 m + (1 − β1) g,  v = β2 v + (1 − β2) g²,
+        w = (1 − lr · decay) w − lr · (m / (1 − β1ᵗ)) / (sqrt(v / (1 − β2ᵗ)) + eps)
+    (Loshchilov & Hutter, 2019). Returns the norm of g before clipping, and its scale. A gradient
+    that is not finite is discarded: the weights stay, and `InvalidRequest` says so.
+    """
+    check_settings(settings)
+    if adapter.pending == 0:
+        raise InvalidRequest(
+            "there is no gradient to step with: call forward_backward first, and check that it "
+            "succeeded."
+        )
+    gradient = adapter.gradients
+    norm = math.sqrt(float(gradient.double().square().sum()))
+    adapter.pending = 0
+    if not math.isfinite(norm):
+        gradient.zero_()
+        raise InvalidRequest(
+            f"the norm of the accumulated gradient is {norm}; it was discarded and the weights are "
+            "unchanged. Check the weights, advantages and log-probabilities that were sent."
+        )
+    scale = 1.0
+    if settings.grad_clip_norm > 0 and norm > settings.grad_clip_norm:
+        scale = settings.grad_clip_norm / norm
+        gradient.mul_(scale)
+    adapter.steps += 1
+    _update(adapter, settings)
+    gradient.zero_()
+    return {"grad_norm:mean": norm, "grad_scale:mean": scale}
+
+
+def _update(adapter: Adapter, settings: AdamSettings) -> None:
+    gradient, mean, square = adapter.gradients, adapter.first_moment, adapter.second_moment
+    mean.lerp_(gradient, 1 - settings.beta1)
+    square.mul_(settings.beta2).addcmul_(gradient, gradient, value=1 - settings.beta2)
+    mean_correction = 1 - settings.beta1**adapter.steps
+    square_correction = math.sqrt(1 - settings.beta2**adapter.steps)
+    denominator = square.sqrt().div_(square_correction).add_(settings.eps)
+    adapter.weights.mul_(1 - settings.learning_rate * settings.weight_decay)
+    if settings.eps == 0:
+        # A coordinate that never had a gradient is 0 / 0 and stays where it is.
+        denominator.masked_fill_(denominator == 0, 1.0)
+    adapter.weights.addcdiv_(mean, denominator, value=-settings.learning_rate / mean_correction)

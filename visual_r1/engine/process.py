@@ -1,0 +1,213 @@
+"""The engine as a process: its socket, its server, and the ways in which it ends."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from visual_r1.engine.store.budget import size_text
+from visual_r1.engine.store.store import Store
+from visual_r1.errors import EngineError
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from visual_r1.engine.server.engine import Engine
+
+log = logging.getLogger("visual_r1.engine")
+
+KEEP_ALIVE_S = 300
+"""Longer than clients keep idle connections, so that none is closed under a request."""
+
+PREDECESSOR_S = 20.0
+"""A flow that was killed and started again finds the engine of the first one still ending."""
+
+END_WITHIN_S = 20.0
+"""A stop takes no longer: open requests are answered, a checkpoint is written to its end."""
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """What `python -m visual_r1.engine` was asked for."""
+
+    host: str
+    port: int
+    home: Path
+    model: str
+    device: str
+    threads: int
+    api_key: str
+    has_parent: bool
+    max_disk: int | None = None
+    """Bytes that everything in `home` may take; None is no limit."""
+    by_hand: bool = False
+    """Whether someone sits at the terminal, and is told how to use it."""
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Take the port (0 lets the system choose one). Raises `EngineError` when it is in use."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise EngineError(
+            f"port {port} of {host} cannot be used: {error.strerror or error}. "
+            "Choose another with --port, or 0 to let the system choose."
+        ) from error
+    return listener
+
+
+class Ending:
+    """The one place that says that the process is to end, from a signal or the parent's death."""
+
+    def __init__(self) -> None:
+        self._act: Callable[[], object] | None = None
+
+    def ask(self) -> None:
+        """End: at once while the engine is still loading, else by a clean stop of the server."""
+        if self._act is None:
+            os._exit(0)
+        # Whatever hangs then, no orphan stays.
+        last_resort = threading.Timer(END_WITHIN_S, os._exit, (1,))
+        last_resort.daemon = True
+        last_resort.start()
+        self._act()
+
+    def when_asked(self, act: Callable[[], object]) -> None:
+        """From now on, do this to end."""
+        self._act = act
+
+    def on_signals(self) -> None:
+        """End on SIGTERM and SIGINT."""
+
+        def handle(_number: int, _frame: FrameType | None) -> None:
+            self.ask()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, handle)
+
+    def with_parent(self, parent_fd: int) -> None:
+        """End when the other side of a pipe closes, which the death of the parent does."""
+
+        def watch() -> None:
+            with contextlib.suppress(OSError):
+                while os.read(parent_fd, 64):
+                    pass
+            self.ask()
+
+        threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+def serve(options: ServeOptions, listener: socket.socket, ending: Ending) -> None:
+    """Load the model, serve until asked to end. Raises `VisualR1Error` when it cannot start."""
+    patience_s = PREDECESSOR_S if options.has_parent else 0.0
+    store = Store(
+        options.home,
+        patience_s=patience_s,
+        max_disk=options.max_disk,
+        of_run=options.has_parent,
+    )
+    try:
+        # Imported here since they bring torch: what can be refused is refused before.
+        from transformers.utils import logging as transformers_logging
+
+        from visual_r1.engine.compute.compute import Compute
+        from visual_r1.engine.server.engine import Engine
+
+        transformers_logging.disable_progress_bar()
+        compute = Compute(options.model, device=options.device, threads=options.threads)
+        asyncio.run(_serve(Engine(compute, store), options, listener, ending))
+    finally:
+        store.close()
+
+
+async def _serve(
+    engine: "Engine", options: ServeOptions, listener: socket.socket, ending: Ending
+) -> None:
+    import uvicorn
+
+    from visual_r1.engine.server.app import make_app
+
+    class Server(uvicorn.Server):
+        @contextlib.contextmanager
+        def capture_signals(self) -> Generator[None]:
+            # Signals go to `Ending`, which also knows of the time before the server runs.
+            yield
+
+    server = Server(
+        uvicorn.Config(
+            make_app(engine, options.api_key),
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=2,
+        )
+    )
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        engine.futures.close()
+        server.should_exit = True
+
+    ending.when_asked(lambda: loop.call_soon_threadsafe(stop))
+    background = [
+        asyncio.create_task(engine.worker.serve()),
+        asyncio.create_task(engine.sweep()),
+        asyncio.create_task(_announce(server, options, listener)),
+    ]
+    for task in background:
+        task.add_done_callback(partial(_end_with, stop))
+    await server.serve(sockets=[listener])
+    for task in background:
+        task.cancel()
+    await asyncio.gather(*background, return_exceptions=True)
+
+
+def _end_with(stop: Callable[[], None], task: asyncio.Task[None]) -> None:
+    """An engine whose worker has died answers nothing any more: let it end, and say why."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("the engine ends since a part of it failed", exc_info=error)
+        stop()
+
+
+async def _announce(
+    server: "uvicorn.Server", options: ServeOptions, listener: socket.socket
+) -> None:
+    """Say that the engine serves; what prints after this goes to the log."""
+    while not server.started:
+        await asyncio.sleep(0.005)
+    url = f"http://{options.host}:{listener.getsockname()[1]}"
+    print(f"engine ready on {url}", flush=True)
+    if options.by_hand:
+        print(_welcome(options, url), flush=True)
+    os.dup2(2, 1)
+
+
+def _welcome(options: ServeOptions, url: str) -> str:
+    limit = "" if options.max_disk is None else f", at most {size_text(options.max_disk)} of them"
+    return "\n".join(
+        [
+            f"It serves {options.model}; checkpoints are in {options.home}{limit}.",
+            "Point any Tinker program, and the `tinker` command, at it:",
+            "",
+            f"    export TINKER_BASE_URL={url}",
+            f"    export TINKER_API_KEY={options.api_key}",
+            "",
+            "Ctrl-C ends it; checkpoints stay.",
+        ]
+    )

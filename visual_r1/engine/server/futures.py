@@ -1,0 +1,164 @@
+"""Results that clients wait for, by request id.
+
+A result that was fetched is kept for ten minutes, since the answer may have been lost on its way
+and the client then asks again. When those results take more than `FETCHED_BYTES`, the ones that
+were fetched first go earlier, but none within a minute of its last fetch: a client asks again after
+30 s at the latest. A result that nobody has fetched stays for an hour; one of a finished session
+for a minute.
+
+What came of a piece of work, told to the client who waits for it.
+"""
+
+import asyncio
+import json
+import logging
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from visual_r1.engine.types import InvalidRequest
+from visual_r1.errors import StorageError, VisualR1Error
+
+Category: TypeAlias = Literal["user", "server", "unknown"]
+
+JSON = "application/json"
+PROTOBUF = "application/x-protobuf"
+
+KEEP_AFTER_RETRIEVAL_S = 600.0
+KEEP_UNRETRIEVED_S = 3600.0
+KEEP_AT_LEAST_S = 60.0
+"""After its last fetch, however many others wait for their end; also after its session's end."""
+
+FETCHED_BYTES = 64 * 2**20
+"""Results that were fetched, together."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A finished result as it goes over the wire."""
+
+    body: bytes
+    media_type: str = JSON
+
+
+def json_reply(value: dict[str, Any]) -> Reply:
+    """A result in JSON."""
+    return Reply(json.dumps(value).encode())
+
+
+def failure(message: str, category: Category) -> Reply:
+    """A failed request; the SDK raises `RequestFailedError` with this text and category."""
+    return json_reply({"error": message, "category": category})
+
+
+@dataclass
+class Pending:
+    """One request whose result a client may ask for, once it is there or before."""
+
+    request_id: str
+    reply: Reply | None = None
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+    drop_at: float | None = None
+    fetched_at: float | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """What it holds in memory, but for a little."""
+        return 0 if self.reply is None else len(self.reply.body)
+
+    def settle(self, reply: Reply) -> None:
+        """Give the result; the first one stays."""
+        if self.reply is None:
+            self.reply = reply
+            self.drop_at = asyncio.get_running_loop().time() + KEEP_UNRETRIEVED_S
+            self.done.set()
+
+    def fail(self, message: str, category: Category = "user") -> None:
+        """Fail the request."""
+        self.settle(failure(message, category))
+
+
+class FutureTable:
+    """All requests whose results may still be asked for. Lives on the event loop."""
+
+    def __init__(self, fetched_bytes: int = FETCHED_BYTES) -> None:
+        """`fetched_bytes` bounds the results that were fetched and are kept for a repetition."""
+        self._fetched_bytes = fetched_bytes
+        self._pending: dict[str, Pending] = {}
+        self._closing = False
+
+    def open(self, request_id: str) -> tuple[Pending, bool]:
+        """Return the future of that id, and whether it is new: a repeated request gets the old."""
+        known = self._pending.get(request_id)
+        if known is not None:
+            return known, False
+        self._pending[request_id] = Pending(request_id)
+        return self._pending[request_id], True
+
+    def get(self, request_id: str) -> Pending | None:
+        """The future of that id, if it is still kept."""
+        return self._pending.get(request_id)
+
+    async def wait(self, request_id: str, seconds: float) -> Reply | None:
+        """The result, waiting up to `seconds` for it; None when it is not there yet.
+
+        Raises `KeyError` for an id that is not known, or no longer.
+        """
+        pending = self._pending[request_id]
+        if not self._closing:
+            try:
+                await asyncio.wait_for(pending.done.wait(), seconds)
+            except TimeoutError:
+                return None
+        if pending.reply is not None:
+            pending.fetched_at = asyncio.get_running_loop().time()
+            pending.drop_at = pending.fetched_at + KEEP_AFTER_RETRIEVAL_S
+        return pending.reply
+
+    def sweep(self, now: float) -> None:
+        """Forget results that were fetched a while ago, or that nobody fetched for long."""
+        for pending in list(self._pending.values()):
+            if pending.drop_at is not None and pending.drop_at < now:
+                del self._pending[pending.request_id]
+        fetched = [p for p in self._pending.values() if p.fetched_at is not None]
+        excess = sum(p.size_bytes for p in fetched) - self._fetched_bytes
+        for pending in sorted(fetched, key=lambda p: p.fetched_at or 0.0):
+            if excess <= 0 or now - (pending.fetched_at or 0.0) < KEEP_AT_LEAST_S:
+                return
+            excess -= pending.size_bytes
+            del self._pending[pending.request_id]
+
+    def forget_session(self, session_id: str, now: float) -> None:
+        """Nobody will ask for a finished session's results, but for an answer lost on its way."""
+        for pending in self._pending.values():
+            if pending.drop_at is not None and pending.request_id.startswith(f"{session_id}:"):
+                pending.drop_at = min(pending.drop_at, now + KEEP_AT_LEAST_S)
+
+    def close(self) -> None:
+        """Answer everyone who waits, so that the server can stop."""
+        self._closing = True
+        for pending in self._pending.values():
+            pending.done.set()
+
+
+log = logging.getLogger("visual_r1.engine")
+
+
+def told(error: BaseException, what: str) -> tuple[str, Category]:
+    """The message and category of a failure; one that nobody foresaw goes to the log in full."""
+    if isinstance(error, InvalidRequest):
+        return str(error), "user"
+    if isinstance(error, VisualR1Error):
+        log.error("%s: %s", what, error)
+        # A full disk is for the user to mend: who tries again by himself would wait in vain.
+        return str(error), "user" if isinstance(error, StorageError) else "server"
+    log.error("%s failed", what, exc_info=error)
+    return f"the engine failed in {what}: {type(error).__name__}: {error}", "server"
+
+
+def failure_of(outcome: Future[Any], what: str) -> tuple[str, Category] | None:
+    """What to tell of a finished piece of work that failed; None when it did not."""
+    if outcome.cancelled():
+        return f"{what} was cancelled: the engine is stopping", "server"
+    error = outcome.exception()
+    return None if error is None else told(error, what)

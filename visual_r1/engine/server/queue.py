@@ -1,0 +1,128 @@
+"""Sample requests of the same weights, computed together."""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+
+from visual_r1.engine.compute.compute import Compute
+from visual_r1.engine.server.futures import PROTOBUF, Pending, Reply, failure_of
+from visual_r1.engine.server.sessions import WeightsKey
+from visual_r1.engine.server.weights import WeightsCache
+from visual_r1.engine.server.wire import ReplyForm, encode_sample
+from visual_r1.engine.server.worker import Work, Worker
+from visual_r1.engine.types import InvalidRequest, SampleRequest
+from visual_r1.errors import VisualR1Error
+
+MAX_ROWS = 512
+"""Sampled sequences in one call of the compute side, unless a single request asks for more."""
+
+SETTLE_S = 0.01
+SETTLE_AT_MOST_S = 0.25
+"""A client sends the requests of a step in a burst: wait for its end, but not for long."""
+
+
+@dataclass(frozen=True)
+class SampleJob:
+    """A sample request, the form of its reply, and who waits for it."""
+
+    request: SampleRequest
+    form: ReplyForm
+    future: Pending
+
+    @property
+    def rows(self) -> int:
+        """Sequences that it adds to a batch."""
+        return max(1, self.request.num_samples)
+
+
+class SampleQueue:
+    """The waiting requests of one set of weights. Lives on the event loop."""
+
+    def __init__(
+        self, key: WeightsKey, compute: Compute, cache: WeightsCache, worker: Worker
+    ) -> None:
+        self._key = key
+        self._compute = compute
+        self._cache = cache
+        self._worker = worker
+        self._waiting: deque[SampleJob] = deque()
+        self._alone: deque[SampleJob] = deque()
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing waits."""
+        return not self._waiting and not self._alone
+
+    def add(self, job: SampleJob) -> None:
+        """Take a request in."""
+        self._waiting.append(job)
+        self._worker.poke(self)
+
+    def cancel(self, request_id: str) -> None:
+        """Drop a request that has not started, since its client gave up on it."""
+        for job in list(self._waiting):
+            if job.future.request_id == request_id:
+                self._waiting.remove(job)
+                job.future.fail("the request was cancelled by its client.")
+
+    async def take(self) -> Work | None:
+        """All that waits, up to the row limit, as one call."""
+        if self._alone:
+            return self._work([self._alone.popleft()])
+        await self._settled()
+        jobs: list[SampleJob] = []
+        rows = 0
+        while self._waiting and (not jobs or rows + self._waiting[0].rows <= MAX_ROWS):
+            rows += self._waiting[0].rows
+            jobs.append(self._waiting.popleft())
+        if not jobs:
+            return None
+        return self._work(jobs)
+
+    def _work(self, jobs: Sequence[SampleJob]) -> Work:
+        return Work(partial(self._run, jobs), partial(self._done, jobs))
+
+    async def _settled(self) -> None:
+        waited_s = 0.0
+        known = 0
+        while known < len(self._waiting) and waited_s < SETTLE_AT_MOST_S:
+            known = len(self._waiting)
+            await asyncio.sleep(SETTLE_S)
+            waited_s += SETTLE_S
+
+    def _run(self, jobs: Sequence[SampleJob]) -> list[Reply | InvalidRequest]:
+        """On the worker thread: one call, one result or complaint for each job."""
+        weights = self._cache.get(self._key)
+        outputs = self._compute.sample(weights, [job.request for job in jobs])
+        return [
+            output
+            if isinstance(output, InvalidRequest)
+            else Reply(encode_sample(output, job.form), PROTOBUF)
+            for job, output in zip(jobs, outputs, strict=True)
+        ]
+
+    def _done(
+        self, jobs: Sequence[SampleJob], outcome: Future[list[Reply | InvalidRequest]]
+    ) -> None:
+        failed = failure_of(outcome, "sampling")
+        if (
+            failed is not None
+            and len(jobs) > 1
+            and not isinstance(outcome.exception(), VisualR1Error)
+        ):
+            # One of them may have broken the call (or all of them the memory): try each by itself.
+            self._alone.extend(jobs)
+            self._worker.poke(self)
+            return
+        for place, job in enumerate(jobs):
+            if failed is not None:
+                job.future.fail(*failed)
+                continue
+            result = outcome.result()[place]
+            if isinstance(result, InvalidRequest):
+                job.future.fail(str(result))
+            else:
+                job.future.settle(result)

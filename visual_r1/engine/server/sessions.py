@@ -1,0 +1,175 @@
+"""Client sessions and their samplers, as long as their clients live."""
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import TypeAlias
+
+from visual_r1.engine.store.records import CheckpointPath, SessionEnd, SessionRecord
+from visual_r1.engine.types import InvalidRequest
+
+SILENT_FOR_GOOD_S = 3600.0
+"""A session that sent no heartbeat for so long is over (clients send one every 10 seconds)."""
+
+
+class UnknownId(InvalidRequest):
+    """No session, model or sampler has this id in the running engine."""
+
+
+class SessionOver(InvalidRequest):
+    """The session was finished by its client."""
+
+
+@dataclass(frozen=True)
+class BaseModelWeights:
+    """A sampler of the base model without an adapter."""
+
+
+@dataclass(frozen=True)
+class CheckpointWeights:
+    """A sampler of a checkpoint on disk, of that version of it."""
+
+    path: CheckpointPath
+    version: str
+
+
+@dataclass(frozen=True)
+class EphemeralWeights:
+    """A sampler of weights that have no name and end with their session."""
+
+    key: str
+
+
+@dataclass(frozen=True)
+class InflightWeights:
+    """A sampler of what its model published last: later saves of that kind change it."""
+
+    model_id: str
+
+
+UnnamedWeights: TypeAlias = EphemeralWeights | InflightWeights
+WeightsKey: TypeAlias = BaseModelWeights | CheckpointWeights | UnnamedWeights
+
+
+@dataclass(frozen=True)
+class SamplerSession:
+    """What `create_sampling_session` or an ephemeral save made."""
+
+    sampler_id: str
+    session_id: str
+    base_model: str
+    weights: WeightsKey
+    clones: Iterator[int] = field(default_factory=lambda: count(1), compare=False)
+    """Numbers for the copies of the client that made it, which has number 0."""
+
+    @property
+    def model_path(self) -> str | None:
+        """The checkpoint it samples from, if it has a path."""
+        return str(self.weights.path) if isinstance(self.weights, CheckpointWeights) else None
+
+
+@dataclass
+class ClientSession:
+    """One ServiceClient."""
+
+    record: SessionRecord
+    last_seen_s: float
+    model_ids: list[str] = field(default_factory=list[str])
+    sampler_ids: list[str] = field(default_factory=list[str])
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has ended, in whatever way."""
+        return self.record.end is not None
+
+
+class Sessions:
+    """All sessions since the engine started. Lives on the event loop."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[str, ClientSession] = {}
+        self._samplers: dict[str, SamplerSession] = {}
+
+    def create(self, record: SessionRecord, now_s: float) -> ClientSession:
+        """Open a session."""
+        session = ClientSession(record, now_s)
+        self._sessions[record.session_id] = session
+        return session
+
+    def live(self, session_id: str) -> ClientSession:
+        """The open session of that id. Raises `UnknownId` or `SessionOver`."""
+        session = self._sessions.get(session_id)
+        if session is None:
+            raise UnknownId(
+                f"the session {session_id} is not known to this engine, which may have been "
+                "restarted since: make a new ServiceClient and load the last checkpoint."
+            )
+        if session.finished:
+            raise SessionOver(f"the session {session_id} was finished by its client.")
+        return session
+
+    def all(self) -> list[ClientSession]:
+        """Every session since the engine started."""
+        return list(self._sessions.values())
+
+    def find(self, session_id: str) -> ClientSession | None:
+        """The session of that id since the engine started, also when it has ended."""
+        return self._sessions.get(session_id)
+
+    def heartbeat(self, session_id: str, now_s: float) -> None:
+        """Note that the client lives. Raises `UnknownId` or `SessionOver`."""
+        self.live(session_id).last_seen_s = now_s
+
+    def silent(self, now_s: float) -> list[ClientSession]:
+        """Open sessions whose clients have gone without a word."""
+        return [
+            session
+            for session in self._sessions.values()
+            if not session.finished and now_s - session.last_seen_s > SILENT_FOR_GOOD_S
+        ]
+
+    def end(self, session: ClientSession, end: SessionEnd) -> None:
+        """Close a session: its samplers are gone."""
+        session.record = replace(session.record, end=end)
+        for sampler_id in session.sampler_ids:
+            self._samplers.pop(sampler_id, None)
+
+    def add_sampler(
+        self, session: ClientSession, seq_id: int, base_model: str, weights: WeightsKey
+    ) -> SamplerSession:
+        """Open a sampler, or return the one that has this number already."""
+        sampler_id = sampler_id_of(session.record.session_id, seq_id)
+        known = self._samplers.get(sampler_id)
+        if known is not None:
+            return known
+        sampler = SamplerSession(sampler_id, session.record.session_id, base_model, weights)
+        self._samplers[sampler_id] = sampler
+        session.sampler_ids.append(sampler_id)
+        return sampler
+
+    def sampler(self, sampler_id: str) -> SamplerSession:
+        """The sampler of that id. Raises `UnknownId`."""
+        sampler = self._samplers.get(sampler_id)
+        if sampler is None:
+            raise UnknownId(
+                f"the sampler {sampler_id} is not known to this engine: its session is over or the "
+                "engine was restarted; make a new sampling client."
+            )
+        return sampler
+
+    def find_sampler(self, sampler_id: str) -> SamplerSession | None:
+        """The sampler of that id, if there is one."""
+        return self._samplers.get(sampler_id)
+
+
+def sampler_id_of(session_id: str, seq_id: int) -> str:
+    """The id of a session's n-th sampler. Raises `InvalidRequest` on a negative number."""
+    if seq_id < 0:
+        raise InvalidRequest(f"sampling_session_seq_id is {seq_id}; it counts from 0.")
+    return f"{session_id}:sample:{seq_id}"
+
+
+def new_session_id() -> str:
+    """An id that no engine gives twice, also after a restart: model ids are built on it."""
+    return uuid.uuid4().hex

@@ -1,0 +1,432 @@
+"""Between Tinker's wire format (SDK 0.38) and the compute side: training; and see `sample_wire`.
+
+Between Tinker's wire format (SDK 0.38) and the compute side: sampling.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, TypeVar
+
+import numpy as np
+import zstandard
+from google.protobuf.message import DecodeError
+from pydantic import BaseModel, ValidationError
+from tinker import types
+from tinker.proto import tinker_public_pb2 as pb
+from tinker.types._pydantic_types.tensor_data import TensorData
+
+from visual_r1.engine.types import (
+    AdamSettings,
+    Datum,
+    ForwardOutput,
+    ImagePart,
+    InvalidRequest,
+    LoraSpec,
+    Prompt,
+    PromptAltTokens,
+    SampleOutput,
+    SampleRequest,
+    SamplingSettings,
+    TargetTokens,
+    TextPart,
+    TopkRow,
+)
+
+Body = TypeVar("Body", bound=BaseModel)
+
+_DTYPES: dict[int, np.dtype[Any]] = {
+    pb.DTYPE_FLOAT32: np.dtype(np.float32),
+    pb.DTYPE_INT64: np.dtype(np.int64),
+    pb.DTYPE_INT32: np.dtype(np.int32),
+}
+
+
+# -- requests ------------------------------------------------------------------------------------
+
+
+def validated(model: type[Body], value: object) -> Body:
+    """Read a JSON value as one of the SDK's request types. Raises `InvalidRequest`."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the body"
+        raise InvalidRequest(f"{model.__name__}: {place}: {first['msg']}.") from error
+
+
+def parse_forward_backward(
+    body: bytes, encoding: str | None, limit: int
+) -> pb.ForwardBackwardRequest:
+    """Parse a `ForwardBackwardRequest`. Raises `InvalidRequest` when it is none."""
+    if encoding == "zstd":
+        body = _unpacked(body, limit)
+    request = pb.ForwardBackwardRequest()
+    try:
+        request.ParseFromString(body)
+    except DecodeError as error:
+        raise InvalidRequest(f"the body is not a ForwardBackwardRequest: {error}.") from error
+    return request
+
+
+def _unpacked(body: bytes, limit: int) -> bytes:
+    reader = zstandard.ZstdDecompressor().stream_reader(body)
+    try:
+        unpacked = reader.read(limit + 1)
+    except zstandard.ZstdError as error:
+        raise InvalidRequest(f"the body is not zstd: {error}.") from error
+    if len(unpacked) > limit:
+        raise InvalidRequest(
+            f"the body has more than {limit} bytes once unpacked: send fewer data at a time."
+        )
+    return unpacked
+
+
+def data_of(request: pb.ForwardBackwardRequest) -> list[Datum]:
+    """The data of a forward or forward_backward. Raises `InvalidRequest`."""
+    if not request.data:
+        raise InvalidRequest("the request has no data.")
+    return [
+        Datum(
+            prompt=tuple(_part(chunk) for chunk in datum.model_input),
+            inputs={name: _array(name, tensor) for name, tensor in datum.loss_fn_inputs.items()},
+        )
+        for datum in request.data
+    ]
+
+
+def loss_config(request: pb.ForwardBackwardRequest) -> dict[str, float]:
+    """The loss's numbers, from the newer field where it is set. Raises `InvalidRequest` on text."""
+    config = {name: float(value) for name, value in request.loss_fn_config.items()}
+    for name, value in request.loss_fn_config_v2.items():
+        if value.WhichOneof("value") == "text":
+            raise InvalidRequest(
+                f"loss_fn_config[{name!r}] is the text {value.text!r}; "
+                f"{request.loss_fn} takes numbers."
+            )
+        config[name] = value.number
+    return config
+
+
+def _part(chunk: pb.Chunk) -> TextPart | ImagePart:
+    which = chunk.WhichOneof("chunk")
+    if which == "encoded_text":
+        tokens = np.frombuffer(_whole(chunk.encoded_text.tokens, 4, "tokens"), dtype=np.int32)
+        return TextPart(tuple(tokens.tolist()))
+    if which == "image":
+        image = chunk.image
+        if image.HasField("override_dimensions"):
+            raise InvalidRequest("override_dimensions of an image is not served here; resize it.")
+        expected = image.expected_tokens if image.HasField("expected_tokens") else None
+        return image_part(image.data, image.format, expected)
+    raise InvalidRequest(f"chunks of the kind {which} are not served here, only text and images.")
+
+
+def image_part(data: bytes, image_format: str, expected_tokens: int | None) -> ImagePart:
+    """An image as it came. Raises `InvalidRequest` on a format that is not served."""
+    if image_format not in ("png", "jpeg"):
+        raise InvalidRequest(f"the image format {image_format!r} is not served: send png or jpeg.")
+    return ImagePart(data, expected_tokens)
+
+
+def _whole(data: bytes, itemsize: int, name: str) -> bytes:
+    if len(data) % itemsize:
+        raise InvalidRequest(f"{name} has {len(data)} bytes, no multiple of {itemsize}.")
+    return data
+
+
+def _array(name: str, tensor: pb.Tensor) -> np.ndarray:
+    dtype = _DTYPES.get(tensor.dtype)
+    if dtype is None:
+        raise InvalidRequest(f"{name} has the dtype number {tensor.dtype}; use float32 or int64.")
+    if tensor.WhichOneof("encoding") == "sparse_csr":
+        array = _dense(name, tensor, dtype)
+    else:
+        array = np.frombuffer(_whole(tensor.dense, dtype.itemsize, name), dtype=dtype)
+        shape = tuple(tensor.shape) or (array.size,)
+        if int(np.prod(shape)) != array.size:
+            raise InvalidRequest(f"{name} has {array.size} values for the shape {shape}.")
+        array = array.reshape(shape)
+    return array.astype(np.int64 if array.dtype.kind == "i" else np.float32)
+
+
+def _dense(name: str, tensor: pb.Tensor, dtype: np.dtype[Any]) -> np.ndarray:
+    """A CSR matrix with zeros where it lists nothing."""
+    csr = tensor.sparse_csr
+    values = np.frombuffer(_whole(csr.values, dtype.itemsize, name), dtype=dtype)
+    rows = np.frombuffer(_whole(csr.crow_indices, 8, name), dtype=np.int64)
+    columns = np.frombuffer(_whole(csr.col_indices, 8, name), dtype=np.int64)
+    shape = tuple(tensor.shape)
+    counts = np.diff(rows)
+    sound = (
+        len(shape) == 2
+        and min(shape) >= 0
+        and rows.size == shape[0] + 1
+        and rows[0] == 0
+        and rows[-1] == values.size == columns.size
+        and bool((counts >= 0).all())
+        and (not columns.size or (columns.min() >= 0 and columns.max() < shape[1]))
+    )
+    if not sound:
+        raise InvalidRequest(f"{name} is not a sound CSR matrix of the shape {shape}.")
+    if shape[0] * shape[1] > 1 << 28:
+        raise InvalidRequest(f"{name} of the shape {shape} is too large.")
+    dense = np.zeros(shape, dtype=dtype)
+    dense[np.repeat(np.arange(shape[0]), counts), columns] = values
+    return dense
+
+
+def lora_spec(config: types.LoraConfig | None) -> LoraSpec:
+    """The adapter that a client asks for. Raises `InvalidRequest`."""
+    if config is None:
+        raise InvalidRequest("lora_config is missing: this engine trains LoRA adapters only.")
+    return LoraSpec(
+        rank=config.rank,
+        seed=config.seed,
+        train_mlp=config.train_mlp,
+        train_attn=config.train_attn,
+        train_unembed=config.train_unembed,
+    )
+
+
+def adam_settings(params: object) -> AdamSettings:
+    """The numbers of an optimizer step. Raises `InvalidRequest` on another optimizer's."""
+    if not isinstance(params, types.AdamParams):
+        raise InvalidRequest(
+            f"{type(params).__name__} is not served: the optimizer of this engine is AdamW."
+        )
+    settings = AdamSettings(**params.model_dump())
+    numbers = {
+        "learning_rate": settings.learning_rate,
+        "eps": settings.eps,
+        "weight_decay": settings.weight_decay,
+        "grad_clip_norm": settings.grad_clip_norm,
+    }
+    for name, value in numbers.items():
+        if not np.isfinite(value) or value < 0:
+            raise InvalidRequest(f"{name} is {value}; it must be a number from 0 up.")
+    for name, value in (("beta1", settings.beta1), ("beta2", settings.beta2)):
+        if not 0 <= value < 1:
+            raise InvalidRequest(f"{name} is {value}; it lies in [0, 1).")
+    return settings
+
+
+# -- results -------------------------------------------------------------------------------------
+
+
+def encode_forward(output: ForwardOutput) -> bytes:
+    """A `ForwardBackwardOutput`: one record for each run of data with targets of one width."""
+    message = pb.ForwardBackwardOutput(loss_fn_output_type="ArrayRecord", metrics=output.metrics)
+    for trailing, group in groupby(output.logprobs, key=lambda array: array.shape[1:]):
+        arrays = [np.ascontiguousarray(array, dtype=np.float32) for array in group]
+        record = message.loss_fn_outputs.add()
+        record.num_datums = len(arrays)
+        field = record.fields["logprobs"]
+        field.data = b"".join(array.tobytes() for array in arrays)
+        ends = np.cumsum([0, *(array.nbytes for array in arrays)], dtype=np.int64)
+        field.offsets = ends.tobytes()
+        field.dtype = pb.DTYPE_FLOAT32
+        field.trailing_shape.extend(trailing)
+    return message.SerializeToString()
+
+
+_STOP_REASONS = {"stop": pb.STOP_REASON_STOP, "length": pb.STOP_REASON_LENGTH}
+_NO_LOGPROB = -99999.0
+_CELLS_AT_MOST = 1 << 24
+
+
+@dataclass(frozen=True)
+class ReplyForm:
+    """What the reply to a sample request takes from the request's form."""
+
+    last_n: int | None = None
+    """Score the prompt on its last n tokens only."""
+    target: TensorData | None = None
+    """The tensor of target ids, whose shape and layout the answer takes on."""
+
+
+# -- requests ------------------------------------------------------------------------------------
+
+
+def prompt_of(model_input: types.ModelInput) -> Prompt:
+    """A prompt from JSON. Raises `InvalidRequest` on chunks that are not served."""
+    parts: list[TextPart | ImagePart] = []
+    for chunk in model_input.chunks:
+        if isinstance(chunk, types.EncodedTextChunk):
+            parts.append(TextPart(tuple(chunk.tokens)))
+        elif isinstance(chunk, types.ImageChunk):
+            parts.append(image_part(chunk.data, chunk.format, chunk.expected_tokens))
+        else:
+            raise InvalidRequest(
+                f"chunks of the kind {chunk.type} are not served here, only text and images."
+            )
+    return tuple(parts)
+
+
+def sample_request(body: types.SampleRequest) -> tuple[SampleRequest, ReplyForm]:
+    """What to compute for an `asample`. Raises `InvalidRequest` on what is not served.
+
+    `stop` None ends at the model's own end tokens, an empty list at nothing; stop strings and stop
+    tokens end an answer besides those.
+    """
+    if body.record_stability_info:
+        raise InvalidRequest(
+            "record_stability_info is not served: the loss stable_reinforce, which it is for, has "
+            "no public formula; leave it out."
+        )
+    last_n = body.prompt_logprobs_last_n
+    if last_n is not None and last_n < 1:
+        raise InvalidRequest(f"prompt_logprobs_last_n is {last_n}, not >= 1.")
+    params = body.sampling_params
+    stop_tokens, stop_strings = _stops(params.stop)
+    request = SampleRequest(
+        prompt=prompt_of(body.prompt),
+        settings=SamplingSettings(
+            max_tokens=params.max_tokens,
+            temperature=params.temperature,
+            top_p=params.top_p,
+            top_k=params.top_k,
+            seed=params.seed,
+            stop_tokens=stop_tokens,
+            stop_strings=stop_strings,
+            stop_at_eos=params.stop is None or bool(params.stop),
+        ),
+        num_samples=body.num_samples,
+        prompt_logprobs=bool(body.prompt_logprobs),
+        topk_prompt_logprobs=body.topk_prompt_logprobs,
+        topk_sample_logprobs=body.topk_sample_logprobs,
+        target_tokens=_targets(body.target_prompt_logprobs),
+        prompt_alt_tokens=body.prompt_alt_tokens_k,
+    )
+    return request, ReplyForm(last_n, body.target_prompt_logprobs)
+
+
+def _stops(stop: str | Iterable[str | int] | None) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    items = [] if stop is None else [stop] if isinstance(stop, str) else list(stop)
+    strings = tuple(item for item in items if isinstance(item, str))
+    tokens = tuple(item for item in items if isinstance(item, int))
+    if strings and tokens:
+        raise InvalidRequest("stop mixes texts and token ids: give one kind.")
+    if stop == "" or "" in strings:
+        raise InvalidRequest("an empty stop string would end every answer before it starts.")
+    return tokens, strings
+
+
+def _targets(tensor: TensorData | None) -> TargetTokens | None:
+    """The cells that name a token. Raises `InvalidRequest` on a tensor that is none."""
+    if tensor is None:
+        return None
+    shape = tensor.shape or []
+    if tensor.dtype != "int64" or len(shape) != 2 or min(shape) < 1:
+        raise InvalidRequest(
+            f"target_prompt_logprobs is {tensor.dtype} of the shape {shape}; it is int64 of the "
+            "shape [length of the prompt - 1, K]."
+        )
+    if len(tensor.data) > _CELLS_AT_MOST:
+        raise InvalidRequest(f"target_prompt_logprobs has more than {_CELLS_AT_MOST} cells.")
+    rows = _rows_of_cells(tensor, shape)
+    ids = np.asarray(tensor.data, np.int64)
+    named = ids >= 0
+    if not named.any():
+        raise InvalidRequest("target_prompt_logprobs names no token at all.")
+    return TargetTokens(positions=shape[0], rows=rows[named], ids=ids[named])
+
+
+def _rows_of_cells(tensor: TensorData, shape: Sequence[int]) -> np.ndarray:
+    """The row of each listed cell: dense, or in compressed rows."""
+    cells = len(tensor.data)
+    if tensor.sparse_crow_indices is None:
+        if cells != shape[0] * shape[1]:
+            raise InvalidRequest(
+                f"target_prompt_logprobs has {cells} values for the shape {list(shape)}."
+            )
+        return np.repeat(np.arange(shape[0]), shape[1])
+    starts = np.asarray(tensor.sparse_crow_indices, np.int64)
+    counts = np.diff(starts)
+    columns = np.asarray(tensor.sparse_col_indices or [], np.int64)
+    sound = (
+        starts.size == shape[0] + 1
+        and starts[0] == 0
+        and starts[-1] == cells == columns.size
+        and bool((counts >= 0).all())
+        and (not columns.size or (columns.min() >= 0 and columns.max() < shape[1]))
+    )
+    if not sound:
+        raise InvalidRequest(
+            f"target_prompt_logprobs is not a sound CSR matrix of the shape {list(shape)}."
+        )
+    return np.repeat(np.arange(shape[0]), counts)
+
+
+# -- results -------------------------------------------------------------------------------------
+
+
+def encode_sample(output: SampleOutput, form: ReplyForm) -> bytes:
+    """A `SampleResponse`."""
+    message = pb.SampleResponse()
+    for sequence in output.sequences:
+        encoded = message.sequences.add(
+            stop_reason=_STOP_REASONS[sequence.stop_reason],
+            tokens=np.asarray(sequence.tokens, dtype=np.int32).tobytes(),
+            logprobs=np.asarray(sequence.logprobs, dtype=np.float32).tobytes(),
+        )
+        if sequence.topk is not None:
+            encoded.topk_sampled_logprobs.CopyFrom(_topk(sequence.topk))
+    if output.prompt_logprobs is not None:
+        scores = [np.nan if value is None else value for value in output.prompt_logprobs]
+        _blank(scores, form.last_n, np.nan)
+        message.prompt_logprobs = np.asarray(scores, dtype=np.float32).tobytes()
+    if output.topk_prompt_logprobs is not None:
+        rows: list[TopkRow | None] = list(output.topk_prompt_logprobs)
+        _blank(rows, form.last_n, None)
+        message.topk_prompt_logprobs.CopyFrom(_topk(rows))
+    if output.target_logprobs is not None and form.target is not None:
+        message.target_prompt_logprobs.CopyFrom(_like(form.target, output.target_logprobs))
+    if output.prompt_alt_tokens is not None:
+        message.prompt_alt_tokens.CopyFrom(_alt_tokens(output.prompt_alt_tokens))
+    return message.SerializeToString()
+
+
+def _blank(rows: list[Any], last_n: int | None, nothing: object) -> None:
+    if last_n is not None:
+        skipped = max(0, len(rows) - last_n)
+        rows[:skipped] = [nothing] * skipped
+
+
+def _topk(rows: Iterable[TopkRow | None]) -> pb.TopkLogprobs:
+    """Dense [N, k] matrices; cells without a token hold id 0 and log-probability -99999."""
+    filled = [row or () for row in rows]
+    width = max((len(row) for row in filled), default=0)
+    ids = np.zeros((len(filled), width), dtype=np.int32)
+    logprobs = np.full((len(filled), width), _NO_LOGPROB, dtype=np.float32)
+    for position, row in enumerate(filled):
+        for rank, (token, logprob) in enumerate(row):
+            ids[position, rank] = token
+            logprobs[position, rank] = logprob
+    return pb.TopkLogprobs(
+        token_ids=ids.tobytes(), logprobs=logprobs.tobytes(), k=width, length=len(filled)
+    )
+
+
+def _like(tensor: TensorData, logprobs: np.ndarray) -> pb.Tensor:
+    """The log-probabilities of the named cells in the request's layout, 0 in the others."""
+    named = np.asarray(tensor.data, np.int64) >= 0
+    values = np.zeros(named.shape, np.float32)
+    values[named] = logprobs
+    if tensor.sparse_crow_indices is None:
+        return pb.Tensor(dense=values.tobytes(), dtype=pb.DTYPE_FLOAT32, shape=tensor.shape)
+    sparse = pb.SparseCsr(
+        values=values.tobytes(),
+        crow_indices=np.asarray(tensor.sparse_crow_indices, np.int64).tobytes(),
+        col_indices=np.asarray(tensor.sparse_col_indices or [], np.int64).tobytes(),
+    )
+    return pb.Tensor(sparse_csr=sparse, dtype=pb.DTYPE_FLOAT32, shape=tensor.shape)
+
+
+def _alt_tokens(drawn: PromptAltTokens) -> pb.PromptAltTokens:
+    shape = drawn.tokens.shape
+    tokens, logprobs = drawn.tokens.astype(np.int32), drawn.logprobs.astype(np.float32)
+    return pb.PromptAltTokens(
+        tokens=pb.Tensor(dense=tokens.tobytes(), dtype=pb.DTYPE_INT32, shape=shape),
+        logprobs=pb.Tensor(dense=logprobs.tobytes(), dtype=pb.DTYPE_FLOAT32, shape=shape),
+    )

@@ -1,0 +1,156 @@
+"""The engine's home folder: where things lie in it, and what a crash leaves.
+
+    {home}/engine.lock                                   held by the engine that serves it
+    {home}/sessions/{session}/session.json
+    {home}/sessions/{session}/train-{n}/run.json
+    {home}/sessions/{session}/train-{n}/{kind}/{name}/   manifest.json and the checkpoint's files
+    {home}/ephemeral/                                    weights of samplers without a name
+
+A checkpoint is written under a hidden name and renamed when everything in it has reached the disk;
+one that is removed is renamed to a hidden name first. Whatever hidden folder a crash leaves is
+cleared when the engine starts, so a listed checkpoint is always complete.
+
+What stands in a saved state, tensor by tensor, without torch and without a server.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file  # pyright: ignore[reportUnknownVariableType]
+
+from visual_r1.engine.store.records import (
+    CHECKPOINT_FORMAT,
+    RUN_FORMAT,
+    SESSION_FORMAT,
+    CheckpointKind,
+    CheckpointPath,
+    CheckpointRecord,
+    RunRecord,
+    SessionRecord,
+    parse_path,
+    split_model_id,
+)
+from visual_r1.engine.types import InvalidRequest
+from visual_r1.errors import StorageError
+from visual_r1.storage import clear_leftovers
+
+LOCK = "engine.lock"
+MANIFEST = "manifest.json"
+REPLACED = ".replaced-"
+"""What stands before the name of a checkpoint while another takes its place."""
+
+_KINDS: tuple[CheckpointKind, ...] = ("weights", "sampler_weights", "external_weights")
+
+
+class HomeFolder:
+    """The paths in a home folder, and its records as they lie there. Changes nothing but `mend`."""
+
+    def __init__(self, home: Path) -> None:
+        """The folder need not be there yet."""
+        self.path = home
+        self.lock = home / LOCK
+        self.sessions = home / "sessions"
+        self.ephemeral = home / "ephemeral"
+
+    def session_file(self, session_id: str) -> Path:
+        """Where a session's record lies."""
+        return self.sessions / session_id / "session.json"
+
+    def run_file(self, model_id: str) -> Path:
+        """Where a training run's record lies."""
+        return self._run_folder(model_id) / "run.json"
+
+    def checkpoint_folder(self, path: CheckpointPath) -> Path:
+        """Where the files of a checkpoint lie."""
+        return self._run_folder(path.model_id) / path.kind / path.name
+
+    def read_sessions(self) -> Iterator[SessionRecord]:
+        """Every session that can be read."""
+        for file in self.sessions.glob("*/session.json"):
+            with _skipped_when_damaged():
+                yield SESSION_FORMAT.load(file.read_bytes())
+
+    def read_runs(self) -> Iterator[RunRecord]:
+        """Every training run that can be read."""
+        for file in self.sessions.glob("*/train-*/run.json"):
+            with _skipped_when_damaged():
+                yield RUN_FORMAT.load(file.read_bytes())
+
+    def read_checkpoints(self) -> Iterator[CheckpointRecord]:
+        """Every checkpoint that is whole."""
+        for kind in _KINDS:
+            for manifest in self.sessions.glob(f"*/train-*/{kind}/*/{MANIFEST}"):
+                with _skipped_when_damaged():
+                    record = CHECKPOINT_FORMAT.load(manifest.read_bytes())
+                    folder = manifest.parent
+                    whole = all(
+                        (folder / name).is_file() and (folder / name).stat().st_size == size
+                        for name, size in record.files.items()
+                    )
+                    if whole and self.checkpoint_folder(record.path) == folder:
+                        yield record
+
+    def mend(self) -> None:
+        """Finish or undo what a crash interrupted. Only for who holds the lock."""
+        for kind in _KINDS:
+            for kind_folder in self.sessions.glob(f"*/train-*/{kind}"):
+                for hidden in kind_folder.glob(".*"):
+                    target = kind_folder / hidden.name.removeprefix(REPLACED)
+                    if hidden.name.startswith(REPLACED) and not target.exists():
+                        hidden.rename(target)
+                    else:
+                        shutil.rmtree(hidden, ignore_errors=True)
+        clear_leftovers(self.sessions)
+
+    def used_bytes(self) -> int:
+        """Bytes of all files, those that several checkpoints share counted once."""
+        sizes: dict[tuple[int, int], int] = {}
+        for top in (self.sessions, self.ephemeral):
+            for folder, _, names in os.walk(top):
+                for name in names:
+                    # A file may be removed, by its end, after the folder was listed.
+                    with suppress(FileNotFoundError):
+                        status = (Path(folder) / name).stat()
+                        sizes[status.st_dev, status.st_ino] = status.st_size
+        return sum(sizes.values())
+
+    def _run_folder(self, model_id: str) -> Path:
+        session_id, number = split_model_id(model_id)
+        return self.sessions / session_id / f"train-{number}"
+
+
+@contextmanager
+def _skipped_when_damaged() -> Generator[None]:
+    """A record that cannot be read is left alone on disk and not listed."""
+    try:
+        yield
+    except (ValidationError, InvalidRequest, OSError):
+        return
+
+
+def tensor_fingerprints(home: Path, path: str) -> dict[str, str]:
+    """A digest of each tensor of the checkpoint at the `tinker://` path in the engine's `home`.
+
+    Equal digests mean the same type, shape and bits; a state saved with its optimizer holds Adam's
+    moments and step count too. Raises `StorageError` where the files cannot be read.
+    """
+    parsed = parse_path(path)
+    session, number = split_model_id(parsed.model_id)
+    folder = home / "sessions" / session / f"train-{number}" / parsed.kind / parsed.name
+    found: dict[str, str] = {}
+    try:
+        for file in sorted(folder.glob("*.safetensors")):
+            for name, values in load_file(file).items():
+                kind = f"{values.dtype.str}{values.shape}".encode()
+                found[name] = hashlib.blake2b(kind + values.tobytes()).hexdigest()
+    except (OSError, SafetensorError) as error:
+        raise StorageError(f"{path} cannot be read from {folder}: {error}.") from error
+    if not found:
+        raise StorageError(f"{path} has no tensors in {folder}: it was deleted or has expired.")
+    return found

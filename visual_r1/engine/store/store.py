@@ -1,0 +1,362 @@
+"""Checkpoints and the records of runs: whole or not at all, within the disk's budget.
+
+Where they lie, and how a crash is survived: see `home`.
+
+All that a run saved, deleted by the run's name.
+"""
+
+import os
+import secrets
+import shutil
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from visual_r1.engine.store.budget import full, full_for_run, names_of
+from visual_r1.engine.store.ephemeral import EphemeralFiles
+from visual_r1.engine.store.home import MANIFEST, REPLACED, HomeFolder
+from visual_r1.engine.store.records import (
+    CHECKPOINT_FORMAT,
+    RUN_FORMAT,
+    SESSION_FORMAT,
+    CheckpointPath,
+    CheckpointRecord,
+    RunRecord,
+    SessionRecord,
+    session_of,
+)
+from visual_r1.engine.types import InvalidRequest
+from visual_r1.errors import EngineError, StorageError
+from visual_r1.storage import sync_folder, write_text
+
+_TTL_MAX = 10 * 366 * 24 * 3600
+
+
+class CheckpointNotFound(InvalidRequest):
+    """No checkpoint has this path: it was never finished, was deleted, or has expired."""
+
+
+def now_utc() -> datetime:
+    """The engine's clock."""
+    return datetime.now(UTC)
+
+
+def expiry(now: datetime, ttl_seconds: int | None) -> datetime | None:
+    """When a checkpoint of that time to live ends. Raises `InvalidRequest` out of range."""
+    if ttl_seconds is None:
+        return None
+    if not 1 <= ttl_seconds <= _TTL_MAX:
+        raise InvalidRequest(
+            f"ttl_seconds is {ttl_seconds}; it lies between 1 and {_TTL_MAX} (ten years), "
+            "or is null for no end."
+        )
+    return now + timedelta(seconds=ttl_seconds)
+
+
+class Store:
+    """The engine's home folder. Safe to use from several threads.
+
+    One checkpoint is written at a time, and listings do not wait for it.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        clock: Callable[[], datetime] = now_utc,
+        patience_s: float = 0.0,
+        max_disk: int | None = None,
+        *,
+        of_run: bool = False,
+    ) -> None:
+        """Lock and read the folder; clear what a crash left half done, and what has expired.
+
+        Another engine that holds the folder has `patience_s` to end. `max_disk` bounds the bytes
+        of everything in the folder. With `of_run` the engine is a run's own: what is said when
+        something fails then names what works there.
+        Raises `EngineError` when another engine serves it, `StorageError` when it cannot be used.
+        """
+        self.home = HomeFolder(home)
+        self.clock = clock
+        self.max_disk = max_disk
+        self._of_run = of_run
+        elsewhere = "--backend.engine_home" if of_run else "--home"
+        self._writing = threading.RLock()
+        self._guard = threading.RLock()
+        self._sessions: dict[str, SessionRecord] = {}
+        self._runs: dict[str, RunRecord] = {}
+        self._checkpoints: dict[CheckpointPath, CheckpointRecord] = {}
+        self._closed = False
+        self._lock = FileLock(self.home.lock)
+        try:
+            self.home.sessions.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=patience_s)
+            self.home.mend()
+            self._sessions = {one.session_id: one for one in self.home.read_sessions()}
+            self._runs = {run.model_id: run for run in self.home.read_runs()}
+            self._checkpoints = {one.path: one for one in self.home.read_checkpoints()}
+            shutil.rmtree(self.home.ephemeral, ignore_errors=True)
+            self.home.ephemeral.mkdir()
+        except Timeout as error:
+            raise EngineError(
+                f"another engine is serving the folder {home}: stop it, or choose another "
+                f"{elsewhere}."
+            ) from error
+        except OSError as error:
+            raise StorageError(
+                f"the engine's folder {home} cannot be used: {error.strerror or error}. "
+                f"Choose another with {elsewhere}."
+            ) from error
+        self.ephemeral = EphemeralFiles(self.home.ephemeral)
+        self.sweep()
+
+    def close(self, patience_s: float = 10.0) -> None:
+        """Let a write in progress finish (or give it up after `patience_s`), then unlock."""
+        if self._writing.acquire(timeout=patience_s):
+            self._closed = True
+            self._writing.release()
+        shutil.rmtree(self.home.ephemeral, ignore_errors=True)
+        self._lock.release()
+
+    # -- sessions and runs ---------------------------------------------------------------------
+
+    def put_session(self, record: SessionRecord) -> None:
+        """Write a session down, or down again. Raises `StorageError`."""
+        with self._guard:
+            if self._sessions.get(record.session_id) != record:
+                file = self.home.session_file(record.session_id)
+                write_text(file, SESSION_FORMAT.dump(record))
+                self._sessions[record.session_id] = record
+
+    def update_session(self, record: SessionRecord) -> None:
+        """Write it down again, if it ever was: one that made no model leaves nothing behind."""
+        with self._guard:
+            if record.session_id in self._sessions:
+                self.put_session(record)
+
+    def add_run(self, record: RunRecord) -> None:
+        """Write a training run down. Raises `StorageError`."""
+        with self._guard:
+            write_text(self.home.run_file(record.model_id), RUN_FORMAT.dump(record))
+            self._runs[record.model_id] = record
+
+    def sessions(self) -> list[SessionRecord]:
+        """All sessions that made a model, newest first."""
+        with self._guard:
+            return sorted(self._sessions.values(), key=lambda s: s.created_at, reverse=True)
+
+    def runs(self) -> list[RunRecord]:
+        """All training runs, newest first."""
+        with self._guard:
+            return sorted(self._runs.values(), key=lambda run: run.created_at, reverse=True)
+
+    def run(self, model_id: str) -> RunRecord | None:
+        """The run of that id, if there is one."""
+        with self._guard:
+            return self._runs.get(model_id)
+
+    # -- checkpoints ---------------------------------------------------------------------------
+
+    def write(
+        self,
+        record: CheckpointRecord,
+        write_files: Callable[[Path], None],
+        *,
+        size_bytes: int = 0,
+        overwrite: bool = False,
+    ) -> CheckpointRecord:
+        """Write a checkpoint: `write_files(folder)` puts its files there, the manifest comes last.
+
+        `size_bytes` is about what they will take. Raises `InvalidRequest` when the name is taken
+        and `overwrite` is not set, `StorageError` when the disk or its budget is full; then nothing
+        of it stays.
+        """
+        folder = self.folder(record.path)
+        hidden = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+        with self._writing, _told_as_storage_error(folder):
+            self._refuse_when_closed()
+            if not overwrite and self._find(record.path) is not None:
+                raise InvalidRequest(
+                    f"{record.path} exists already: choose another name"
+                    + (" or pass overwrite=True." if record.path.kind == "weights" else ".")
+                )
+            self.make_room(size_bytes)
+            try:
+                hidden.mkdir(parents=True)
+                write_files(hidden)
+                sizes = {file.name: file.stat().st_size for file in sorted(hidden.iterdir())}
+                finished = replace(record, files=sizes)
+                write_text(hidden / MANIFEST, CHECKPOINT_FORMAT.dump(finished))
+                sync_folder(hidden)
+                with self._guard:
+                    self._put_in_place(hidden, folder)
+                    self._checkpoints[record.path] = finished
+            finally:
+                shutil.rmtree(hidden, ignore_errors=True)
+            return finished
+
+    def make_room(self, size_bytes: int) -> None:
+        """See that so many bytes fit into the budget.
+
+        What has expired goes first, then weights of samplers without a name that nobody uses.
+        Checkpoints that were promised to stay, for ever or until a time, are never deleted: raises
+        `StorageError` with what its owner can delete.
+        """
+        if self.max_disk is None:
+            return
+        self.sweep()
+        missing = self.home.used_bytes() + size_bytes - self.max_disk
+        if missing > 0:
+            self.ephemeral.free(missing)
+            used = self.home.used_bytes()
+            if used + size_bytes > self.max_disk and self._of_run:
+                raise full_for_run(
+                    self.max_disk,
+                    used,
+                    size_bytes,
+                    self.home.path,
+                    self.checkpoints(),
+                    self.sessions(),
+                )
+            if used + size_bytes > self.max_disk:
+                raise full(self.max_disk, used, size_bytes, self.checkpoints())
+
+    def find(self, path: CheckpointPath) -> CheckpointRecord:
+        """The checkpoint at `path`. Raises `CheckpointNotFound`, also when it has expired."""
+        record = self._find(path)
+        if record is None:
+            raise CheckpointNotFound(
+                f"there is no checkpoint {path} here: it was never finished, was deleted, "
+                "or its time to live is over."
+            )
+        return record
+
+    def checkpoints(self, model_id: str | None = None) -> list[CheckpointRecord]:
+        """The checkpoints of one run, or of all, newest first; expired ones are not among them."""
+        with self._guard:
+            now = self.clock()
+            found = [
+                record
+                for record in self._checkpoints.values()
+                if not record.expired(now) and model_id in (None, record.path.model_id)
+            ]
+        return sorted(found, key=lambda record: record.created_at, reverse=True)
+
+    def copy(self, source: CheckpointPath, record: CheckpointRecord) -> CheckpointRecord:
+        """Make `record` a checkpoint of the files of another; where the disk can, they are shared.
+
+        Raises `CheckpointNotFound`, `StorageError`.
+        """
+        names = self.find(source).files
+        folder = self.folder(source)
+
+        def link(target: Path) -> None:
+            for name in names:
+                try:
+                    os.link(folder / name, target / name)
+                except OSError:
+                    shutil.copyfile(folder / name, target / name)
+
+        return self.write(record, link)
+
+    def set_ttl(self, path: CheckpointPath, ttl_seconds: int | None) -> None:
+        """Let the checkpoint end `ttl_seconds` from now, or never."""
+        self._rewrite(path, expires_at=expiry(self.clock(), ttl_seconds))
+
+    def set_public(self, path: CheckpointPath, public: bool) -> None:
+        """Mark the checkpoint as published or not; on one machine that changes nothing else."""
+        self._rewrite(path, public=public)
+
+    def delete(self, path: CheckpointPath) -> None:
+        """Remove a checkpoint. Raises `CheckpointNotFound`."""
+        with self._guard:
+            self.find(path)
+            hidden = self._take_away(path)
+        shutil.rmtree(hidden, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Remove from disk every checkpoint whose time to live is over."""
+        with self._guard:
+            now = self.clock()
+            over = [path for path, record in self._checkpoints.items() if record.expired(now)]
+            hidden = [self._take_away(path) for path in over]
+        for folder in hidden:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def folder(self, path: CheckpointPath) -> Path:
+        """Where the files of a checkpoint lie."""
+        return self.home.checkpoint_folder(path)
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def _find(self, path: CheckpointPath) -> CheckpointRecord | None:
+        with self._guard:
+            record = self._checkpoints.get(path)
+            return None if record is None or record.expired(self.clock()) else record
+
+    def _rewrite(self, path: CheckpointPath, **changes: object) -> None:
+        with self._guard:
+            changed = replace(self.find(path), **changes)  # pyright: ignore[reportArgumentType]
+            write_text(self.folder(path) / MANIFEST, CHECKPOINT_FORMAT.dump(changed))
+            self._checkpoints[path] = changed
+
+    def _take_away(self, path: CheckpointPath) -> Path:
+        """Let the checkpoint disappear from its place; returns the hidden folder to be removed."""
+        folder = self.folder(path)
+        hidden = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.gone")
+        with _told_as_storage_error(folder):
+            # Someone may have removed the folder by hand: then it is gone as well.
+            with suppress(FileNotFoundError):
+                folder.rename(hidden)
+                sync_folder(folder.parent)
+            del self._checkpoints[path]
+        return hidden
+
+    def _put_in_place(self, hidden: Path, folder: Path) -> None:
+        """Rename `hidden` to `folder`; one that was there is set aside until that is done."""
+        aside = folder.with_name(f"{REPLACED}{folder.name}")
+        if folder.exists():
+            folder.rename(aside)
+        hidden.rename(folder)
+        sync_folder(folder.parent)
+        if aside.exists():
+            shutil.rmtree(aside)
+
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            raise EngineError("the engine is stopping; this checkpoint was not written.")
+
+
+@contextmanager
+def _told_as_storage_error(folder: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"could not write {folder}: {error.strerror or os.strerror(error.errno or 0)}. Free "
+            "some space on that disk, or start the engine with another --home; "
+            "nothing else was changed."
+        ) from error
+
+
+def delete_run(store: Store, name: str) -> list[CheckpointRecord]:
+    """Remove all checkpoints of the run of that name; returns what they were.
+
+    Raises `CheckpointNotFound` where there is none, with the names that there are.
+    """
+    names = names_of(store.sessions())
+    owned = [(names.get(session_of(one.path.model_id)), one) for one in store.checkpoints()]
+    found = [one for owner, one in owned if owner == name]
+    if not found:
+        there = ", ".join(sorted({owner for owner, _ in owned if owner is not None}))
+        raise CheckpointNotFound(
+            f"no run {name!r} has checkpoints in {store.home.path}; those that have: "
+            f"{there or 'none with a name'}."
+        )
+    for one in found:
+        store.delete(one.path)
+    return found
