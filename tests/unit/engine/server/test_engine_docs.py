@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import tinker
 
-TABLE = (Path(__file__).parents[3] / "docs" / "engine.md").read_text(encoding="utf-8")
+TABLE = (Path(__file__).parents[4] / "docs" / "engine.md").read_text(encoding="utf-8")
 CLIENTS = (
     tinker.ServiceClient,
     tinker.TrainingClient,
@@ -42,6 +42,6 @@ def test_every_public_method_is_in_the_table(client: type) -> None:
 
 
 def test_the_files_that_it_names_are_there() -> None:
-    folder = Path(__file__).parents[2] / "protocol"
+    folder = Path(__file__).parents[3] / "protocol"
     files = set(re.findall(r"\btest_\w+", TABLE))
     assert len(files) > 5 and all((folder / f"{name}.py").exists() for name in files)
