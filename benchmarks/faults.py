@@ -20,7 +20,7 @@ from typing import Any
 from fault_proxy import FaultProxy
 from run_outcome import Outcome, outcome_of
 
-from visual_r1.backend import open_backend
+from visual_r1.backend.backend import open_backend
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import prepare
 from visual_r1.engine.launch import RunningEngine, start_engine

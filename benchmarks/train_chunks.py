@@ -6,7 +6,7 @@
 import sys
 from pathlib import Path
 
-from visual_r1.backend import open_backend
+from visual_r1.backend.backend import open_backend
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import prepare
 from visual_r1.errors import VisualR1Error

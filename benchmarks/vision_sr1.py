@@ -15,7 +15,7 @@ from pathlib import Path
 
 from whole_runs import points
 
-from visual_r1.backend import open_backend
+from visual_r1.backend.backend import open_backend
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import prepare
 from visual_r1.evaluation.evaluate import evaluate

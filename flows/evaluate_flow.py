@@ -63,7 +63,7 @@ from tasks.evaluate import figures
 from tasks.export import export as export_checkpoint
 from tasks.prepare import prepare
 from tasks.temporary_server import guard_temporary_server
-from visual_r1.backend import open_backend
+from visual_r1.backend.backend import open_backend
 from visual_r1.evaluation.tracking import track_run
 from visual_r1.ledger import LedgerRow
 from visual_r1.run_folder import open_run_folder

@@ -32,7 +32,7 @@ def first_look(
         config = load(arguments)
         if not needs_server:
             return
-        from visual_r1.endpoint import choose_kind, probe, remote_endpoint
+        from visual_r1.backend.endpoint import choose_kind, probe, remote_endpoint
 
         if choose_kind(config, os.environ) != "embedded":
             probe(remote_endpoint(config, os.environ))

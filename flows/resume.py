@@ -14,7 +14,7 @@ from rich.console import Console
 
 from flows.first_look import show_error, terminal
 from tasks.environment import settle_prefect
-from visual_r1.backend import open_backend
+from visual_r1.backend.backend import open_backend
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import prepare
 from visual_r1.errors import ConfigError, VisualR1Error

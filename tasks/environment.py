@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from visual_r1.addresses import without_secrets
+from visual_r1.backend.endpoint import without_secrets
 from visual_r1.errors import ConfigError
 
 PROBE_SECONDS = 2.5  # for connecting and for reading, one after the other

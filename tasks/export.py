@@ -4,7 +4,7 @@ from prefect import task
 from prefect.context import TaskRunContext
 
 from tasks.caching import Result, cache_key, run_verified
-from visual_r1.backend import open_backend
+from visual_r1.backend.backend import open_backend
 from visual_r1.config import RunConfig
 from visual_r1.export import EXPORT, read_export
 from visual_r1.export import export as export_checkpoint

@@ -6,7 +6,7 @@ from prefect import task
 from prefect.context import TaskRunContext
 
 from tasks.caching import Result, cache_key, run_verified
-from visual_r1.backend import open_backend
+from visual_r1.backend.backend import open_backend
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
 from visual_r1.evaluation.tracking import track_steps

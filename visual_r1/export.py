@@ -20,12 +20,12 @@ from typing import Any, cast
 import httpx
 from safetensors import SafetensorError, safe_open
 
-from visual_r1.backend import Backend
+from visual_r1.backend.backend import Backend
+from visual_r1.backend.waiting import CONTROL_LIMIT_S, SAVE_LIMIT_S, call, wait
 from visual_r1.config import RunConfig
 from visual_r1.errors import BackendError, StorageError
 from visual_r1.ledger import Ledger, LedgerRow
 from visual_r1.progress import Progress
-from visual_r1.remote import CONTROL_LIMIT_S, SAVE_LIMIT_S, call, wait
 from visual_r1.storage import replaced_whole, sync_folder, write_json
 
 EXPORT = "export"

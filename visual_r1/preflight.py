@@ -2,9 +2,9 @@
 
 import os
 
+from visual_r1.backend.endpoint import choose_kind
 from visual_r1.config import RunConfig
 from visual_r1.data.sources import open_source
-from visual_r1.endpoint import choose_kind
 from visual_r1.errors import ConfigError
 from visual_r1.prompts.templates import load_template
 from visual_r1.rewards import load_custom

@@ -9,8 +9,8 @@ was lost to a failure and done again is paid twice and counted once.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from visual_r1.backend.endpoint import Kind
 from visual_r1.config import RunConfig
-from visual_r1.endpoint import Kind
 
 
 @dataclass(frozen=True, slots=True)

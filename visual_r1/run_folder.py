@@ -10,7 +10,7 @@ from typing import Any, cast
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from visual_r1 import addresses
+from visual_r1.backend.endpoint import without_secrets
 from visual_r1.config import STORED, RunConfig, differing_keys
 from visual_r1.errors import RunError, StorageError
 from visual_r1.storage import clear_leftovers, write_json, write_text
@@ -37,7 +37,7 @@ def open_run_folder(config: RunConfig) -> Generator[Path]:
         ) from error
     with only_process(run_dir):
         require_same_config(run_dir, config)
-        write_json(run_dir / CONFIG_FILE, without_secrets(config))
+        write_json(run_dir / CONFIG_FILE, config_without_secrets(config))
         yield run_dir
 
 
@@ -104,11 +104,11 @@ def config_of_run(run_dir: Path, steps: int | None = None) -> RunConfig:
     )
 
 
-def without_secrets(config: RunConfig) -> dict[str, Any]:
+def config_without_secrets(config: RunConfig) -> dict[str, Any]:
     """The resolved configuration, JSON-able; a password in the server's URL is left out."""
     values = config.model_dump(mode="json")
     if config.backend.base_url:
-        values["backend"]["base_url"] = addresses.without_secrets(config.backend.base_url)
+        values["backend"]["base_url"] = without_secrets(config.backend.base_url)
     return values
 
 

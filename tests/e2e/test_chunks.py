@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from train_chunks import config
 
-from visual_r1.backend import Backend
+from visual_r1.backend.backend import Backend
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset, prepare
 from visual_r1.errors import RunError

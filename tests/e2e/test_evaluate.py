@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import tinker
 
-from visual_r1.backend import open_backend
+from visual_r1.backend.backend import open_backend
+from visual_r1.backend.waiting import Watch
 from visual_r1.config import RunConfig
 from visual_r1.data.problem import Problem
 from visual_r1.data.procedural import generate
@@ -21,7 +22,6 @@ from visual_r1.evaluation.predictions import read_predictions
 from visual_r1.grading import grade
 from visual_r1.prices import Prices
 from visual_r1.progress import Silent
-from visual_r1.remote import Watch
 from visual_r1.rl.chunk import open_policy
 
 SEED = 77  # serves nothing else

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from flows.command import run_as_command
-from visual_r1.backend import Backend
+from visual_r1.backend.backend import Backend
 from visual_r1.command_line import load_config
 from visual_r1.config import RunConfig
 from visual_r1.engine.launch import RunningEngine, start_engine

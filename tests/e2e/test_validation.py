@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from train_chunks import config
 
-from visual_r1.backend import Backend
+from visual_r1.backend.backend import Backend
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
 from visual_r1.evaluation.validation import validate

@@ -97,7 +97,7 @@ def _serve() -> None:
     os.dup2(2, 1)
     from flows.command import run_as_command
     from flows.train_flow import train
-    from visual_r1 import backend
+    from visual_r1.backend import backend
 
     limit = resource.RLIMIT_FSIZE
     before = resource.getrlimit(limit)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import tinker
 
-from visual_r1.backend import open_backend
+from visual_r1.backend.backend import open_backend
 from visual_r1.config import RunConfig
 from visual_r1.data.problem import Problem
 from visual_r1.data.procedural import generate

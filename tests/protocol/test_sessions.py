@@ -10,7 +10,7 @@ import pytest
 import tinker
 from protocol_client import MODEL
 
-from visual_r1.backend import Backend
+from visual_r1.backend.backend import Backend
 from visual_r1.config import RunConfig
 from visual_r1.engine.launch import RunningEngine, start_engine
 

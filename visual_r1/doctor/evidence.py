@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow.parquet  # pyright: ignore[reportMissingTypeStubs]
 
-from visual_r1.backend import Backend
+from visual_r1.backend.backend import Backend
 from visual_r1.config import RunConfig
 from visual_r1.data.batches import batch
 from visual_r1.data.problem import Problem

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from visual_r1.backend import Backend, open_backend
+from visual_r1.backend.backend import Backend, open_backend
+from visual_r1.backend.endpoint import choose_kind, probe, remote_endpoint, unused_key_note
+from visual_r1.backend.waiting import CONTROL_LIMIT_S, wait
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import is_prepared
 from visual_r1.doctor import checks
@@ -14,11 +16,9 @@ from visual_r1.doctor.finding import Finding
 from visual_r1.doctor.prompts import FirstRows, PromptSizes, first_rows, measure_prompts
 from visual_r1.doctor.room import room_for
 from visual_r1.doctor.workload import Workload, workload
-from visual_r1.endpoint import choose_kind, probe, remote_endpoint, unused_key_note
 from visual_r1.errors import VisualR1Error
 from visual_r1.ledger import Ledger
 from visual_r1.preflight import require_sound
-from visual_r1.remote import CONTROL_LIMIT_S, wait
 from visual_r1.rl.resume import require_goal
 from visual_r1.run_folder import require_same_config
 

@@ -16,6 +16,7 @@ from typing import Literal
 
 import tinker
 
+from visual_r1.backend.waiting import WINDOW, Watch, answered, nothing_to_watch
 from visual_r1.config import RunConfig
 from visual_r1.data.problem import Problem
 from visual_r1.errors import BackendError, DataError, RequestRefused
@@ -28,14 +29,12 @@ from visual_r1.evaluation.metrics import (
     measure,
 )
 from visual_r1.evaluation.predictions import FILE_NAME, write_predictions
-from visual_r1.evaluation.window import WINDOW, answered
 from visual_r1.grading import GRADER_VERSION, extract_answer
 from visual_r1.hashing import stable_seed
 from visual_r1.models.processor import Processor
 from visual_r1.prices import NO_PRICES, NO_TOKENS, Prices, Tokens, total
 from visual_r1.progress import Progress
 from visual_r1.prompts.prompts import Prompter
-from visual_r1.remote import Watch, nothing_to_watch
 from visual_r1.rewards import RewardInput, score
 from visual_r1.rewards.components import opened
 from visual_r1.rewards.masking import MaskedScan

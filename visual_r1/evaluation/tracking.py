@@ -35,7 +35,7 @@ from visual_r1.evaluation.wandb_runs import (
 )
 from visual_r1.hashing import digest
 from visual_r1.rl.validations import Validations
-from visual_r1.run_folder import without_secrets
+from visual_r1.run_folder import config_without_secrets
 from visual_r1.storage import write_json
 
 logger = logging.getLogger(__name__)
@@ -174,7 +174,7 @@ def _identity(config: RunConfig, state: _State) -> dict[str, Any]:
         "project": config.logging.wandb_project,
         "name": config.run_name,
         "ident": state.ident,
-        "config": without_secrets(config),
+        "config": config_without_secrets(config),
     }
 
 

@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
-from visual_r1.backend import Backend
+from visual_r1.backend.backend import Backend
+from visual_r1.backend.waiting import checkpoint_exists
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
 from visual_r1.evaluation.evaluate import Pass, conditions_of, predict
@@ -25,7 +26,6 @@ from visual_r1.hashing import stable_seed
 from visual_r1.ledger import Ledger, LedgerRow
 from visual_r1.prices import Prices, total
 from visual_r1.progress import Progress
-from visual_r1.remote import checkpoint_exists
 from visual_r1.rl.chunk import open_policy
 from visual_r1.rl.upkeep import keep_up
 from visual_r1.rl.validations import ValidationRow, Validations

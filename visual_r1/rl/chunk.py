@@ -16,18 +16,18 @@ from statistics import fmean
 
 import tinker
 
-from visual_r1.backend import Backend
+from visual_r1.backend.backend import Backend
+from visual_r1.backend.sessions import reason_to_wait
+from visual_r1.backend.waiting import CONTROL_LIMIT_S, SAVE_LIMIT_S, call, wait
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
 from visual_r1.data.problem import Problem
 from visual_r1.hashing import stable_seed
 from visual_r1.ledger import Ledger, LedgerRow
 from visual_r1.models.processor import load_processor
-from visual_r1.pauses import reason_to_wait
 from visual_r1.prices import prices_of
 from visual_r1.progress import Progress
 from visual_r1.prompts.prompts import Prompter
-from visual_r1.remote import CONTROL_LIMIT_S, SAVE_LIMIT_S, call, wait
 from visual_r1.rl.curriculum import DrawnProblems
 from visual_r1.rl.journal import Journal
 from visual_r1.rl.losses import loss_of

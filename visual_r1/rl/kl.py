@@ -14,9 +14,9 @@ from dataclasses import replace
 
 import tinker
 
+from visual_r1.backend.waiting import SAMPLE_LIMIT_S, wait
 from visual_r1.errors import BackendError
 from visual_r1.prices import Tokens
-from visual_r1.remote import SAMPLE_LIMIT_S, wait
 from visual_r1.rl.reward_parts import KL
 from visual_r1.rl.rollouts import Policy, Rollout, RolloutGroup
 

@@ -7,11 +7,11 @@ or without that loss is found here, in a sentence, and not after a step's worth 
 
 import tinker
 
+from visual_r1.backend.waiting import CONTROL_LIMIT_S, SAVE_LIMIT_S, wait
 from visual_r1.config import RunConfig
 from visual_r1.data.problem import Problem
 from visual_r1.errors import BackendError, ConfigError, IncompatibleServer, RequestRefused
 from visual_r1.hashing import stable_seed
-from visual_r1.remote import CONTROL_LIMIT_S, SAVE_LIMIT_S, wait
 from visual_r1.rl.datums import datum_of
 from visual_r1.rl.kl import ask_logprobs, logprobs_of
 from visual_r1.rl.losses import loss_of

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from visual_r1.backend import Backend
+from visual_r1.backend.backend import Backend
+from visual_r1.backend.waiting import CONTROL_LIMIT_S, checkpoint_exists, wait
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
 from visual_r1.errors import RunError
 from visual_r1.ledger import Ledger, LedgerRow
 from visual_r1.progress import Progress
-from visual_r1.remote import CONTROL_LIMIT_S, checkpoint_exists, wait
 from visual_r1.rl.chunk import plan_chunk, train_chunk
 from visual_r1.rl.journal import Journal, read_rollouts
 from visual_r1.rl.measured_file import load_measured, measured_path

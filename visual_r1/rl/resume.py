@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from visual_r1.alarms import AlarmLog
-from visual_r1.backend import Backend
+from visual_r1.backend.backend import Backend
+from visual_r1.backend.waiting import checkpoint_exists
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
 from visual_r1.errors import RunError
 from visual_r1.ledger import Ledger, LedgerRow
-from visual_r1.remote import checkpoint_exists
 from visual_r1.rl.journal import Journal
 from visual_r1.rl.own_files import require_same_files
 from visual_r1.rl.upkeep import keep_up

@@ -9,10 +9,10 @@ from typing import Literal
 
 import tinker
 
+from visual_r1.backend.waiting import SAMPLE_LIMIT_S, Arrivals
 from visual_r1.data.problem import Problem
 from visual_r1.errors import BackendError, RequestFailed, RequestRefused, RewardError
 from visual_r1.prices import NO_TOKENS, Tokens
-from visual_r1.remote import SAMPLE_LIMIT_S, Arrivals
 from visual_r1.rewards.masking import MaskedScan
 from visual_r1.rl.first_pass import graded, sampling_params
 from visual_r1.rl.phases import Phases

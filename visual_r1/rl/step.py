@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 import tinker
 
+from visual_r1.backend.waiting import SAVE_LIMIT_S, wait
 from visual_r1.data.problem import Problem
-from visual_r1.remote import SAVE_LIMIT_S, wait
 from visual_r1.rl.advantages import advantages_of, has_contrast
 from visual_r1.rl.curriculum import DrawnProblems
 from visual_r1.rl.dynamic import Draw, sample_until_full, surplus

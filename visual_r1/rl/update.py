@@ -14,11 +14,11 @@ from typing import TypeVar
 import numpy as np
 import tinker
 
+from visual_r1.backend.waiting import TRAIN_LIMIT_S, wait
 from visual_r1.config import RunConfig
 from visual_r1.errors import BackendError, RunError
 from visual_r1.hashing import stable_seed
 from visual_r1.prices import Tokens, total
-from visual_r1.remote import TRAIN_LIMIT_S, wait
 from visual_r1.rl.agreement import Agreement, agreement, clip_share
 from visual_r1.rl.datums import Floats, answer_part, datum, with_prompt_logprobs
 from visual_r1.rl.losses import Loss, loss_of

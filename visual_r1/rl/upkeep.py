@@ -12,11 +12,11 @@ from datetime import UTC, datetime, timedelta
 
 import tinker
 
-from visual_r1.backend import Backend
+from visual_r1.backend.backend import Backend
+from visual_r1.backend.waiting import CONTROL_LIMIT_S, checkpoint_exists, wait
 from visual_r1.config import RunConfig
 from visual_r1.errors import BackendError
 from visual_r1.ledger import Ledger, LedgerRow
-from visual_r1.remote import CONTROL_LIMIT_S, checkpoint_exists, wait
 from visual_r1.rl.measured_file import measured_path
 from visual_r1.rl.validations import Validations, best_checkpoint
 

@@ -2,6 +2,8 @@
 
 A base URL beats a key, and a key beats the embedded engine; `backend.server = "embedded"` (preset
 quickstart) beats both.
+
+Addresses of servers, as they may be shown and stored.
 """
 
 import json
@@ -9,15 +11,33 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 import tinker
 from tinker.lib.base_url import resolve_base_url  # pyright: ignore[reportMissingTypeStubs]
 
-from visual_r1.addresses import may_hold_secrets, without_secrets
 from visual_r1.config import RunConfig
 from visual_r1.errors import BackendError, ConfigError, CredentialError
+
+
+def without_secrets(url: str) -> str:
+    """`url` without user, password, query and fragment; what cannot be parsed is "(unreadable)"."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(unreadable)"
+    host = parts.netloc.rpartition("@")[2]
+    # Without its slashes an address parses as a path, password and all.
+    path = parts.path if host else parts.path.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, path, "", ""))
+
+
+def may_hold_secrets(url: str) -> bool:
+    """Whether `url` has a part that `without_secrets` leaves out."""
+    parts = urlsplit(url)
+    return "@" in parts.netloc or bool(parts.query or parts.fragment)
+
 
 Kind = Literal["embedded", "hosted", "self-hosted"]
 

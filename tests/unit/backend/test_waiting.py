@@ -10,6 +10,7 @@ from tinker.lib.public_interfaces.api_future import AwaitableConcurrentFuture
 from tinker.lib.retryable_exception import RetryableException
 from tinker.types import RequestErrorCategory
 
+from visual_r1.backend.waiting import Arrivals, checkpoint_exists, wait
 from visual_r1.errors import (
     BackendError,
     CredentialError,
@@ -17,7 +18,6 @@ from visual_r1.errors import (
     RequestFailed,
     RequestRefused,
 )
-from visual_r1.remote import Arrivals, checkpoint_exists, wait
 
 REQUEST = httpx.Request("POST", "http://127.0.0.1:1/api/v1/asample")
 
@@ -90,7 +90,7 @@ def test_errors_of_our_own_making_pass_through() -> None:
 
 
 def test_waiting_ends_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("visual_r1.remote._SLICE_S", 0.01)
+    monkeypatch.setattr("visual_r1.backend.waiting._SLICE_S", 0.01)
     pending: Future[int] = Future()
     with pytest.raises(BackendError, match="No answer to step 3"):
         wait(AwaitableConcurrentFuture(pending), "step 3", 0.05)
@@ -99,7 +99,7 @@ def test_waiting_ends_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_dead_engine_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("visual_r1.remote._SLICE_S", 0.01)
+    monkeypatch.setattr("visual_r1.backend.waiting._SLICE_S", 0.01)
 
     def died() -> None:
         raise EngineError("it died")

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from visual_r1.backend.recovery import HOUR_S, PATIENT_PAUSES_S, PAUSES_S, Recoveries
 from visual_r1.errors import (
     BackendError,
     CredentialError,
@@ -13,7 +14,6 @@ from visual_r1.errors import (
     RequestRefused,
     RunError,
 )
-from visual_r1.recovery import HOUR_S, PATIENT_PAUSES_S, PAUSES_S, Recoveries
 
 
 class Clock:

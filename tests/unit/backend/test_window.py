@@ -8,8 +8,8 @@ import tinker
 from tinker.lib.public_interfaces.api_future import AwaitableConcurrentFuture
 from tinker.types import RequestErrorCategory
 
+from visual_r1.backend.waiting import answered
 from visual_r1.errors import BackendError, EngineError, RequestRefused
-from visual_r1.evaluation.window import answered
 
 Sent = list["Future[str]"]
 

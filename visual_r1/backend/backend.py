@@ -13,16 +13,15 @@ from tinker.lib.internal_client_holder import (  # pyright: ignore[reportMissing
     InternalClientHolder,
 )
 
+from visual_r1.backend.endpoint import Endpoint, Kind, choose_kind, probe, remote_endpoint
+from visual_r1.backend.recovery import Recoveries
+from visual_r1.backend.sessions import Status, begin_to_end, forget, join
+from visual_r1.backend.waiting import call, detail_of, wait
 from visual_r1.config import RunConfig
-from visual_r1.endpoint import Endpoint, Kind, choose_kind, probe, remote_endpoint
 from visual_r1.engine.launch import RunningEngine, StartingEngine, begin_engine
 from visual_r1.engine.store.budget import RUN_KEY
 from visual_r1.engine.store.home import tensor_fingerprints
 from visual_r1.errors import BackendError, ConfigError, EngineError, RequestRefused
-from visual_r1.pauses import forget
-from visual_r1.recovery import Recoveries
-from visual_r1.remote import call, detail_of, wait
-from visual_r1.session_end import Status, begin_to_end, join
 
 CONNECT_SECONDS = 60.0
 SAMPLER_SECONDS = 600.0

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from visual_r1.backend import Backend, open_backend
-from visual_r1.config import RunConfig
-from visual_r1.endpoint import (
+from visual_r1.backend.backend import Backend, open_backend
+from visual_r1.backend.endpoint import (
     Endpoint,
     checked_key,
     choose_kind,
@@ -18,6 +17,7 @@ from visual_r1.endpoint import (
     remote_endpoint,
     unused_key_note,
 )
+from visual_r1.config import RunConfig
 from visual_r1.errors import BackendError, ConfigError, CredentialError
 
 KEY = {"TINKER_API_KEY": "tml-secret"}
