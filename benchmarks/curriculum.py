@@ -21,8 +21,8 @@ import numpy as np
 from visual_r1.config import CurriculumSection
 from visual_r1.data.dataset import prepare
 from visual_r1.rl.curriculum import Measured, nothing_measured, prospects
-from visual_r1.rl.journal import Journal, read_rollouts
-from visual_r1.run_folder import config_of_run
+from visual_r1.runs.folder import config_of_run
+from visual_r1.runs.journal import Journal, read_rollouts
 
 RULE = CurriculumSection(rule="contrast")
 

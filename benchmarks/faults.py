@@ -26,8 +26,8 @@ from visual_r1.data.dataset import prepare
 from visual_r1.engine.launch import RunningEngine, start_engine
 from visual_r1.models import TINY_GEOMETRY
 from visual_r1.progress import Progress, Silent
-from visual_r1.rl.chunk import train_chunk
-from visual_r1.run_folder import open_run_folder
+from visual_r1.runs.chunk import train_chunk
+from visual_r1.runs.folder import open_run_folder
 
 SILENT = Silent()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from visual_r1.evaluation.run_files import read_metrics
+from visual_r1.runs.journal import read_metrics
 
 KEYS = ("kl_sampler_learner", "off_policy_kl")
 

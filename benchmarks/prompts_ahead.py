@@ -27,7 +27,7 @@ from visual_r1.data.shards import finished_shard, problem_row, write_shard
 from visual_r1.data.stored import StoredProblems
 from visual_r1.models.processor import load_processor
 from visual_r1.prompts import Prompter
-from visual_r1.rl.prompts_ahead import PromptsAhead
+from visual_r1.runs.problem_draws import PromptsAhead
 
 
 def drawing(size: int, seed: int) -> bytes:

@@ -6,9 +6,9 @@ from typing import Any
 
 from visual_r1.engine.store.home import tensor_fingerprints
 from visual_r1.evaluation.predictions import read_predictions
-from visual_r1.ledger import Ledger
-from visual_r1.rl.journal import Journal, read_rollouts
-from visual_r1.rl.validations import Validations
+from visual_r1.runs.journal import Journal, read_rollouts
+from visual_r1.runs.ledger import Ledger
+from visual_r1.runs.validations import Validations
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from visual_r1.backend.backend import open_backend
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import prepare
 from visual_r1.errors import VisualR1Error
-from visual_r1.export import export
 from visual_r1.progress import PlainProgress
-from visual_r1.rl.chunk import train_chunk
-from visual_r1.rl.resume import resume_point
-from visual_r1.run_folder import open_run_folder
+from visual_r1.runs.chunk import train_chunk
+from visual_r1.runs.export import export
+from visual_r1.runs.folder import open_run_folder
+from visual_r1.runs.resume import resume_point
 
 STEPS, CHUNK_STEPS = 8, 2
 

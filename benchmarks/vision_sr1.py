@@ -22,13 +22,13 @@ from visual_r1.evaluation.evaluate import evaluate
 from visual_r1.evaluation.metrics import REPORT_NAME
 from visual_r1.evaluation.outcome_chart import OutcomeShares as Shares
 from visual_r1.evaluation.outcome_chart import draw_outcomes, mean_shares, outcome_shares
-from visual_r1.evaluation.run_files import read_metrics
 from visual_r1.evaluation.summary import BASELINE, FINAL, summarize
 from visual_r1.progress import PlainProgress
-from visual_r1.rl.chunk import open_policy, train_chunk
-from visual_r1.rl.resume import resume_point
 from visual_r1.rl.second_pass import OUTCOMES
-from visual_r1.run_folder import open_run_folder
+from visual_r1.runs.chunk import open_policy, train_chunk
+from visual_r1.runs.folder import open_run_folder
+from visual_r1.runs.journal import read_metrics
+from visual_r1.runs.resume import resume_point
 
 FIRST_DATA_SEED = 1000
 COLOURS = {"both": "#0b5f8f", "scan_only": "#5aa9c9", "image_only": "#d9a441", "neither": "#d5d8dc"}

@@ -19,7 +19,7 @@ from tasks.environment import settle_prefect
 from visual_r1.command_line import load_config, print_help_text
 from visual_r1.config import RunConfig
 from visual_r1.errors import ConfigError
-from visual_r1.rl.checkpoints import named_checkpoint
+from visual_r1.runs.validations import named_checkpoint
 
 
 def own_flags() -> tuple[argparse.Namespace, list[str]]:
@@ -65,8 +65,8 @@ from tasks.prepare import prepare
 from tasks.temporary_server import guard_temporary_server
 from visual_r1.backend.backend import open_backend
 from visual_r1.evaluation.tracking import track_run
-from visual_r1.ledger import LedgerRow
-from visual_r1.run_folder import open_run_folder
+from visual_r1.runs.folder import open_run_folder
+from visual_r1.runs.ledger import LedgerRow
 
 
 @flow(name="evaluate", on_running=[guard_temporary_server])

@@ -19,8 +19,8 @@ from visual_r1.config import RunConfig
 from visual_r1.data.dataset import prepare
 from visual_r1.errors import ConfigError, VisualR1Error
 from visual_r1.progress import open_progress
-from visual_r1.rl.proof import Proof, prove
-from visual_r1.run_folder import config_of_run, only_process
+from visual_r1.runs.folder import config_of_run, only_process
+from visual_r1.runs.proof import Proof, prove
 
 DIFFERS = 2
 _MOST_NAMES = 5
@@ -87,7 +87,7 @@ def _resume(config: RunConfig) -> int:
     settle_prefect(config.output_dir)
     from flows.command import run_as_command
     from flows.train_flow import train
-    from visual_r1.rl.resume import require_goal
+    from visual_r1.runs.resume import require_goal
 
     return run_as_command(train, check=require_goal, load=lambda _: config)
 

@@ -29,8 +29,8 @@ from tasks.train_chunk import settle_ledger, train_chunk
 from tasks.validate import validate
 from visual_r1.backend.backend import open_backend
 from visual_r1.config import RunConfig
-from visual_r1.rl.resume import require_goal
-from visual_r1.run_folder import open_run_folder
+from visual_r1.runs.folder import open_run_folder
+from visual_r1.runs.resume import require_goal
 from visual_r1.stopwatch import Stopwatch
 
 

@@ -7,8 +7,8 @@ from prefect.states import Failed
 from tasks.caching import Result
 from visual_r1.config import RunConfig
 from visual_r1.evaluation.tracking import track_run, track_steps
-from visual_r1.ledger import LedgerRow
-from visual_r1.rl.alarming import check_alarms, pause
+from visual_r1.runs.alarms import check_alarms, pause
+from visual_r1.runs.ledger import LedgerRow
 
 PAUSED = "PausedByAlarm"
 

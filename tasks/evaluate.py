@@ -13,7 +13,7 @@ from visual_r1.evaluation.evaluate import in_a_line
 from visual_r1.evaluation.metrics import read_report
 from visual_r1.evaluation.predictions import read_predictions
 from visual_r1.progress import open_progress
-from visual_r1.rl.chunk import open_policy
+from visual_r1.runs.chunk import open_policy
 
 VERSION = 1
 

@@ -6,10 +6,10 @@ from prefect.context import TaskRunContext
 from tasks.caching import Result, cache_key, run_verified
 from visual_r1.backend.backend import open_backend
 from visual_r1.config import RunConfig
-from visual_r1.export import EXPORT, read_export
-from visual_r1.export import export as export_checkpoint
-from visual_r1.ledger import LedgerRow
 from visual_r1.progress import open_progress
+from visual_r1.runs.export import EXPORT, read_export
+from visual_r1.runs.export import export as export_checkpoint
+from visual_r1.runs.ledger import LedgerRow
 
 VERSION = 1
 

@@ -9,7 +9,7 @@ from visual_r1.evaluation.report import write_html
 from visual_r1.evaluation.summary import summarize as summarize_run
 from visual_r1.evaluation.terminal import print_summary
 from visual_r1.evaluation.tracking import track_run
-from visual_r1.ledger import LedgerRow
+from visual_r1.runs.ledger import LedgerRow
 
 VERSION = 1
 

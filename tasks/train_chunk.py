@@ -10,11 +10,11 @@ from visual_r1.backend.backend import open_backend
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
 from visual_r1.evaluation.tracking import track_steps
-from visual_r1.ledger import Ledger, LedgerRow
 from visual_r1.progress import open_progress
-from visual_r1.rl.chunk import plan_chunk
-from visual_r1.rl.chunk import train_chunk as run_chunk
-from visual_r1.rl.resume import require_goal, resume_point
+from visual_r1.runs.chunk import plan_chunk
+from visual_r1.runs.chunk import train_chunk as run_chunk
+from visual_r1.runs.ledger import Ledger, LedgerRow
+from visual_r1.runs.resume import require_goal, resume_point
 
 VERSION = 1
 

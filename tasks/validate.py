@@ -8,11 +8,11 @@ from visual_r1.backend.backend import open_backend
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
 from visual_r1.evaluation.tracking import track_steps
-from visual_r1.evaluation.validation import is_due
-from visual_r1.evaluation.validation import validate as validate_checkpoint
-from visual_r1.ledger import LedgerRow
 from visual_r1.progress import open_progress
-from visual_r1.rl.validations import Validations
+from visual_r1.runs.ledger import LedgerRow
+from visual_r1.runs.validate import is_due
+from visual_r1.runs.validate import validate as validate_checkpoint
+from visual_r1.runs.validations import Validations
 
 VERSION = 1
 

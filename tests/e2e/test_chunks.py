@@ -15,16 +15,16 @@ from visual_r1.backend.backend import Backend
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset, prepare
 from visual_r1.errors import RunError
-from visual_r1.export import export, read_export
-from visual_r1.ledger import Ledger, LedgerRow
 from visual_r1.models import model_path
 from visual_r1.progress import Silent
-from visual_r1.rl.chunk import train_chunk
-from visual_r1.rl.journal import Journal
-from visual_r1.rl.proof import Proof, prove
-from visual_r1.rl.resume import resume_point
-from visual_r1.rl.upkeep import keep_up
-from visual_r1.run_folder import open_run_folder
+from visual_r1.runs.chunk import train_chunk
+from visual_r1.runs.export import export, read_export
+from visual_r1.runs.folder import open_run_folder
+from visual_r1.runs.journal import Journal
+from visual_r1.runs.ledger import Ledger, LedgerRow
+from visual_r1.runs.proof import Proof, prove
+from visual_r1.runs.resume import resume_point
+from visual_r1.runs.retention import keep_up
 
 WEIGHTS = "adapter_model.safetensors"
 

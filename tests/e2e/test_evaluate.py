@@ -22,7 +22,7 @@ from visual_r1.evaluation.predictions import read_predictions
 from visual_r1.grading import grade
 from visual_r1.prices import Prices
 from visual_r1.progress import Silent
-from visual_r1.rl.chunk import open_policy
+from visual_r1.runs.chunk import open_policy
 
 SEED = 77  # serves nothing else
 

@@ -23,10 +23,10 @@ from visual_r1.command_line import load_config
 from visual_r1.config import RunConfig
 from visual_r1.engine.launch import RunningEngine, start_engine
 from visual_r1.errors import RequestRefused
-from visual_r1.ledger import LedgerRow
 from visual_r1.models import TINY_GEOMETRY
-from visual_r1.rl.resume import require_goal
-from visual_r1.run_folder import open_run_folder
+from visual_r1.runs.folder import open_run_folder
+from visual_r1.runs.ledger import LedgerRow
+from visual_r1.runs.resume import require_goal
 
 KEY = "tml-a-key-that-nobody-may-see"
 NOON = "2026-05-01T12:00:00+00:00"

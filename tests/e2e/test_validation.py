@@ -12,14 +12,14 @@ from train_chunks import config
 from visual_r1.backend.backend import Backend
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
-from visual_r1.evaluation.validation import validate
-from visual_r1.ledger import Ledger, LedgerRow
 from visual_r1.progress import Silent
-from visual_r1.rl.chunk import train_chunk
-from visual_r1.rl.resume import resume_point
-from visual_r1.rl.upkeep import keep_up
-from visual_r1.rl.validations import ValidationRow, Validations
-from visual_r1.run_folder import open_run_folder
+from visual_r1.runs.chunk import train_chunk
+from visual_r1.runs.folder import open_run_folder
+from visual_r1.runs.ledger import Ledger, LedgerRow
+from visual_r1.runs.resume import resume_point
+from visual_r1.runs.retention import keep_up
+from visual_r1.runs.validate import validate
+from visual_r1.runs.validations import ValidationRow, Validations
 
 
 class Validated:

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from visual_r1.errors import BackendError
-from visual_r1.export import read_export, require_adapter
+from visual_r1.runs.export import read_export, require_adapter
 
 LORA = {"peft_type": "LORA", "r": 4, "base_model_name_or_path": "tiny"}
 

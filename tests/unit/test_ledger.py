@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from visual_r1.errors import RunError, StorageError
-from visual_r1.ledger import Ledger, LedgerRow
+from visual_r1.runs.ledger import Ledger, LedgerRow
 
 
 def row(step: int) -> LedgerRow:

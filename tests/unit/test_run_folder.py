@@ -7,7 +7,7 @@ import pytest
 
 from visual_r1.config import RunConfig
 from visual_r1.errors import RunError, StorageError
-from visual_r1.run_folder import config_of_run, open_run_folder, read_config
+from visual_r1.runs.folder import config_of_run, open_run_folder, read_config
 
 
 def config(tmp_path: Path, name: str = "mine", **sections: dict[str, object]) -> RunConfig:
@@ -90,7 +90,7 @@ def test_a_second_process_is_refused_and_names_the_first(tmp_path: Path) -> None
     program = (
         "import sys; from visual_r1.config import RunConfig\n"
         "from visual_r1.errors import RunError\n"
-        "from visual_r1.run_folder import open_run_folder\n"
+        "from visual_r1.runs.folder import open_run_folder\n"
         "mine = RunConfig.model_validate_json(sys.argv[1])\n"
         "try:\n"
         "    with open_run_folder(mine): print('opened')\n"
@@ -110,7 +110,7 @@ def test_the_lock_goes_with_a_killed_process(tmp_path: Path) -> None:
     mine = config(tmp_path)
     program = (
         "import os, signal, sys; from visual_r1.config import RunConfig\n"
-        "from visual_r1.run_folder import open_run_folder\n"
+        "from visual_r1.runs.folder import open_run_folder\n"
         "with open_run_folder(RunConfig.model_validate_json(sys.argv[1])):\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )

@@ -14,10 +14,10 @@ from visual_r1.data.batches import batch
 from visual_r1.data.problem import Problem
 from visual_r1.errors import VisualR1Error
 from visual_r1.evaluation.predictions import FILE_NAME
-from visual_r1.evaluation.run_files import read_metrics
-from visual_r1.rl.chunk import open_policy, open_training
 from visual_r1.rl.step import train_step
-from visual_r1.run_folder import read_config
+from visual_r1.runs.chunk import open_policy, open_training
+from visual_r1.runs.folder import read_config
+from visual_r1.runs.journal import read_metrics
 
 pq: Any = pyarrow.parquet
 _NEWEST_STEPS = 20

@@ -17,10 +17,10 @@ from visual_r1.doctor.prompts import FirstRows, PromptSizes, first_rows, measure
 from visual_r1.doctor.room import room_for
 from visual_r1.doctor.workload import Workload, workload
 from visual_r1.errors import VisualR1Error
-from visual_r1.ledger import Ledger
 from visual_r1.preflight import require_sound
-from visual_r1.rl.resume import require_goal
-from visual_r1.run_folder import require_same_config
+from visual_r1.runs.folder import require_same_config
+from visual_r1.runs.ledger import Ledger
+from visual_r1.runs.resume import require_goal
 
 T = TypeVar("T")
 

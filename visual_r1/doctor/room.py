@@ -12,7 +12,7 @@ from visual_r1.engine.store.budget import MAX_DISK_VARIABLE, parse_size
 from visual_r1.engine.store.ephemeral import EPHEMERAL_BYTES
 from visual_r1.engine.store.home import HomeFolder
 from visual_r1.engine.types import LoraSpec
-from visual_r1.ledger import Ledger
+from visual_r1.runs.ledger import Ledger
 
 # Weights alone for the sampler; weights and both of Adam's moments for going on.
 ADAPTERS_A_CHECKPOINT = 4

@@ -7,9 +7,9 @@ from visual_r1.config import RunConfig
 from visual_r1.doctor.contrast import share_without_contrast
 from visual_r1.doctor.evidence import Evidence
 from visual_r1.doctor.prompts import PromptSizes
-from visual_r1.evaluation.validation import validated_steps
 from visual_r1.prices import Tokens, total
 from visual_r1.rl.losses import loss_of
+from visual_r1.runs.validate import validated_steps
 
 # Neither sampling nor training: imports, Prefect's server and the engine, saving, the report.
 # Wall time of `train_flow.py --train.steps 4 --train.batch_size 4` less its evaluations, steps and

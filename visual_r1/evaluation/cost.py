@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from visual_r1.evaluation.metrics import REPORT_NAME
-from visual_r1.evaluation.run_files import Row, evaluation_names, read_metrics, read_object
-from visual_r1.rl.validations import Validations
+from visual_r1.runs.journal import Row, evaluation_names, read_metrics, read_object
+from visual_r1.runs.validations import Validations
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,6 @@ from visual_r1.evaluation.charts import smoothing_window
 from visual_r1.evaluation.cost import Cost, cost_of_run
 from visual_r1.evaluation.metrics import Report, read_report
 from visual_r1.evaluation.outcome_chart import MEANINGS, draw_outcomes, outcome_shares
-from visual_r1.evaluation.run_files import Row, evaluation_names, read_metrics, read_object
 from visual_r1.evaluation.summary import BASELINE, FILE_NAME, FINAL
 from visual_r1.evaluation.training_section import curves, health
 from visual_r1.evaluation.validation_chart import validation_figure
@@ -32,7 +31,8 @@ from visual_r1.evaluation.wording import (
     points,
     points_range,
 )
-from visual_r1.rl.validations import Validations
+from visual_r1.runs.journal import Row, evaluation_names, read_metrics, read_object
+from visual_r1.runs.validations import Validations
 from visual_r1.storage import write_text
 
 PAGE_NAME = "report.html"

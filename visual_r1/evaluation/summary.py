@@ -9,7 +9,6 @@ from visual_r1.errors import DataError
 from visual_r1.evaluation.cost import Cost, cost_of_run
 from visual_r1.evaluation.metrics import Report, read_report
 from visual_r1.evaluation.predictions import read_predictions
-from visual_r1.evaluation.run_files import read_metrics
 from visual_r1.evaluation.statistics import (
     Interval,
     Pairs,
@@ -20,6 +19,7 @@ from visual_r1.evaluation.statistics import (
     wilson,
 )
 from visual_r1.evaluation.wording import p_value_in_words, percent, points_range
+from visual_r1.runs.journal import read_metrics
 from visual_r1.storage import write_json
 
 FILE_NAME = "summary.json"

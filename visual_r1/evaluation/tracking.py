@@ -23,7 +23,6 @@ from visual_r1.alarms import AlarmLog
 from visual_r1.config import RunConfig
 from visual_r1.errors import DataError
 from visual_r1.evaluation.metrics import REPORT_NAME
-from visual_r1.evaluation.run_files import Row, evaluation_names, read_metrics, read_object
 from visual_r1.evaluation.summary import FILE_NAME
 from visual_r1.evaluation.wandb_contents import ALARMED, tell, tell_alarms, tell_validations
 from visual_r1.evaluation.wandb_runs import (
@@ -34,8 +33,9 @@ from visual_r1.evaluation.wandb_runs import (
     open_run,
 )
 from visual_r1.hashing import digest
-from visual_r1.rl.validations import Validations
-from visual_r1.run_folder import config_without_secrets
+from visual_r1.runs.folder import config_without_secrets
+from visual_r1.runs.journal import Row, evaluation_names, read_metrics, read_object
+from visual_r1.runs.validations import Validations
 from visual_r1.storage import write_json
 
 logger = logging.getLogger(__name__)

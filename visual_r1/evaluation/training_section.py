@@ -7,9 +7,9 @@ from markupsafe import Markup
 
 from visual_r1.evaluation.charts import Curve, Marker, Point, draw
 from visual_r1.evaluation.metrics import Report
-from visual_r1.evaluation.run_files import Row
 from visual_r1.evaluation.summary import BASELINE, FINAL
 from visual_r1.evaluation.wording import percent
+from visual_r1.runs.journal import Row
 
 Show = Callable[[float], str]
 

@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from visual_r1.evaluation.charts import Curve, Marker, draw
 from visual_r1.evaluation.wording import percent
-from visual_r1.rl.validations import ValidationRow
+from visual_r1.runs.validations import ValidationRow
 
 
 @dataclass(frozen=True, slots=True)

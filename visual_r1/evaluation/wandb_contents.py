@@ -10,9 +10,9 @@ from typing import Any
 from visual_r1.alarms import AlarmLog
 from visual_r1.evaluation.metrics import read_report
 from visual_r1.evaluation.predictions import iterate_predictions
-from visual_r1.evaluation.run_files import Row, read_object
 from visual_r1.evaluation.summary import BASELINE, FILE_NAME, FINAL
-from visual_r1.rl.validations import Validations
+from visual_r1.runs.journal import Row, read_object
+from visual_r1.runs.validations import Validations
 
 ALARMED = "alarms/checkpoint"
 """In the W&B run's summary: the checkpoint of the newest finding that was told."""

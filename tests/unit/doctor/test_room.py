@@ -14,8 +14,8 @@ from visual_r1.doctor.room import Room, needed_bytes, room_for
 from visual_r1.engine.store.records import CheckpointRecord, checkpoint_path
 from visual_r1.engine.store.store import Store
 from visual_r1.engine.types import LoraSpec
-from visual_r1.ledger import Ledger, LedgerRow
 from visual_r1.models import TINY_GEOMETRY
+from visual_r1.runs.ledger import Ledger, LedgerRow
 
 ADAPTER = 823_344
 """Bytes of a saved adapter of rank 16 on the shipped model, and of its training state."""

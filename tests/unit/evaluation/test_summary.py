@@ -21,7 +21,7 @@ from visual_r1.errors import DataError
 from visual_r1.evaluation.metrics import Prediction, read_report
 from visual_r1.evaluation.summary import summarize
 from visual_r1.evaluation.terminal import print_summary
-from visual_r1.rl.validations import Validations
+from visual_r1.runs.validations import Validations
 
 
 @pytest.fixture

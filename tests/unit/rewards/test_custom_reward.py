@@ -16,7 +16,7 @@ from visual_r1.errors import ConfigError, RewardError, RunError
 from visual_r1.preflight import require_sound
 from visual_r1.rewards import RewardInput, load_custom, score
 from visual_r1.rewards.custom import CustomReward
-from visual_r1.rl.own_files import keep_files, require_same_files
+from visual_r1.runs.folder import keep_files, require_same_files
 
 ROOT = Path(__file__).parents[3]
 SAMPLE = RewardInput(Problem("1", (b"",), "<image>Find C.", "62"), "<answer>62</answer>", seed=7)

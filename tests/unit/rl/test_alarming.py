@@ -8,9 +8,9 @@ import pytest
 
 from visual_r1.alarms import AlarmLog
 from visual_r1.config import RunConfig
-from visual_r1.ledger import Ledger, LedgerRow
-from visual_r1.rl.alarming import check_alarms, pause
-from visual_r1.rl.journal import Journal
+from visual_r1.runs.alarms import check_alarms, pause
+from visual_r1.runs.journal import Journal
+from visual_r1.runs.ledger import Ledger, LedgerRow
 
 STEPS, CHUNK = 30, 5
 

@@ -15,7 +15,6 @@ from visual_r1.config import CurriculumSection, RunConfig
 from visual_r1.data.dataset import prepare
 from visual_r1.errors import RunError
 from visual_r1.grading import Verdict
-from visual_r1.ledger import LedgerRow
 from visual_r1.rl.curriculum import (
     Measured,
     drawing_order,
@@ -23,9 +22,15 @@ from visual_r1.rl.curriculum import (
     nothing_measured,
     prospects,
 )
-from visual_r1.rl.measured_file import load_measured, save_measured
-from visual_r1.rl.problem_draws import CurriculumDraws, EpochDraws, open_draws
 from visual_r1.rl.rollouts import RolloutGroup
+from visual_r1.runs.ledger import LedgerRow
+from visual_r1.runs.problem_draws import (
+    CurriculumDraws,
+    EpochDraws,
+    load_measured,
+    open_draws,
+    save_measured,
+)
 
 SETTINGS = CurriculumSection(rule="contrast", uniform_share=0.2, prior_attempts=2.0)
 

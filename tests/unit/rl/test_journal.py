@@ -9,9 +9,9 @@ from sampled import group_of, rollout
 
 from visual_r1.errors import RunError, StorageError
 from visual_r1.grading import GRADER_VERSION
-from visual_r1.rl.journal import Journal, read_rollouts
 from visual_r1.rl.metrics import Seconds, summarize
 from visual_r1.rl.step import ScoredRollout, StepResult
+from visual_r1.runs.journal import Journal, read_rollouts
 
 
 def result(step: int, reward: float = 0.5) -> StepResult:

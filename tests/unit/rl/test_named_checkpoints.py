@@ -7,9 +7,8 @@ import pytest
 from validated import checkpoint, row
 
 from visual_r1.errors import RunError
-from visual_r1.ledger import Ledger
-from visual_r1.rl.checkpoints import named_checkpoint
-from visual_r1.rl.validations import Validations
+from visual_r1.runs.ledger import Ledger
+from visual_r1.runs.validations import Validations, named_checkpoint
 
 
 @pytest.fixture

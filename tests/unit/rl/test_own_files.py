@@ -6,7 +6,7 @@ import pytest
 
 from visual_r1.config import RunConfig
 from visual_r1.errors import RunError
-from visual_r1.rl.own_files import keep_files, require_same_files
+from visual_r1.runs.folder import keep_files, require_same_files
 
 PROMPT = "[user]\n{{ problem }}\nThink inside <think> </think>, answer inside <answer> </answer>."
 SCAN = "[user]\n{{ question }}\n{{ scan }}\nAnswer inside <answer> </answer>."

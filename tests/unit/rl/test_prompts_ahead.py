@@ -12,7 +12,7 @@ from visual_r1.data.procedural import generate
 from visual_r1.errors import DataError
 from visual_r1.models.processor import load_processor
 from visual_r1.prompts import Prompter
-from visual_r1.rl.prompts_ahead import PromptsAhead
+from visual_r1.runs.problem_draws import PromptsAhead
 
 PROBLEMS = [Problem(str(i), (), "?", "1") for i in range(6)]
 LIMIT_S = 30

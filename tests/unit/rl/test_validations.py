@@ -10,7 +10,7 @@ import pytest
 from validated import checkpoint, path, row
 
 from visual_r1.errors import StorageError
-from visual_r1.rl.validations import Validations, best_checkpoint
+from visual_r1.runs.validations import Validations, best_checkpoint
 
 
 @pytest.fixture

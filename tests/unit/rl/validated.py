@@ -1,7 +1,7 @@
 """Validation rows and checkpoints of a made-up run."""
 
-from visual_r1.ledger import LedgerRow
-from visual_r1.rl.validations import ValidationRow
+from visual_r1.runs.ledger import LedgerRow
+from visual_r1.runs.validations import ValidationRow
 
 
 def row(step: int, accuracy: float = 0.5, take: int = 0) -> ValidationRow:

@@ -8,11 +8,11 @@ from visual_r1.backend.waiting import checkpoint_exists
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
 from visual_r1.errors import RunError
-from visual_r1.ledger import Ledger, LedgerRow
-from visual_r1.rl.journal import Journal
-from visual_r1.rl.own_files import require_same_files
-from visual_r1.rl.upkeep import keep_up
-from visual_r1.rl.validations import Validations
+from visual_r1.runs.folder import require_same_files
+from visual_r1.runs.journal import Journal
+from visual_r1.runs.ledger import Ledger, LedgerRow
+from visual_r1.runs.retention import keep_up
+from visual_r1.runs.validations import Validations
 
 
 def require_goal(config: RunConfig) -> bool:

@@ -24,8 +24,8 @@ from visual_r1.backend.backend import Backend
 from visual_r1.backend.waiting import CONTROL_LIMIT_S, SAVE_LIMIT_S, call, wait
 from visual_r1.config import RunConfig
 from visual_r1.errors import BackendError, StorageError
-from visual_r1.ledger import Ledger, LedgerRow
 from visual_r1.progress import Progress
+from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.storage import replaced_whole, sync_folder, write_json
 
 EXPORT = "export"

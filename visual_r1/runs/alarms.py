@@ -11,9 +11,9 @@ from dataclasses import asdict, replace
 from visual_r1.alarms import AlarmLog, Finding, look
 from visual_r1.config import RunConfig
 from visual_r1.errors import RunPaused
-from visual_r1.ledger import Ledger
-from visual_r1.rl.journal import Journal
-from visual_r1.rl.validations import Validations
+from visual_r1.runs.journal import Journal
+from visual_r1.runs.ledger import Ledger
+from visual_r1.runs.validations import Validations
 
 logger = logging.getLogger(__name__)
 

@@ -23,21 +23,20 @@ from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
 from visual_r1.data.problem import Problem
 from visual_r1.hashing import stable_seed
-from visual_r1.ledger import Ledger, LedgerRow
 from visual_r1.models.processor import load_processor
 from visual_r1.prices import prices_of
 from visual_r1.progress import Progress
 from visual_r1.prompts.prompts import Prompter
 from visual_r1.rl.curriculum import DrawnProblems
-from visual_r1.rl.journal import Journal
 from visual_r1.rl.losses import loss_of
-from visual_r1.rl.own_files import keep_files
-from visual_r1.rl.probe import require_capable
-from visual_r1.rl.problem_draws import Draws, open_draws
-from visual_r1.rl.prompts_ahead import PromptsAhead
 from visual_r1.rl.rollouts import Policy, RolloutGroup
 from visual_r1.rl.step import StepResult, train_step
-from visual_r1.rl.upkeep import keep_up
+from visual_r1.runs.folder import keep_files
+from visual_r1.runs.journal import Journal
+from visual_r1.runs.ledger import Ledger, LedgerRow
+from visual_r1.runs.probe import require_capable
+from visual_r1.runs.problem_draws import Draws, PromptsAhead, open_draws
+from visual_r1.runs.retention import keep_up
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ image blanked; the row of step 0 is of the base model, before any training. For 
 Rows stand in the order of their steps, each step once. One that no longer counts (later than the
 step a run went back to, of a checkpoint that was trained anew, damaged) moves to
 `validation.set-aside.jsonl`.
+
+A run's checkpoints by name: best, final, or the step.
 """
 
 import json
@@ -21,7 +23,8 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
-from visual_r1.ledger import LedgerRow
+from visual_r1.errors import RunError
+from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.storage import write_text
 
 
@@ -143,3 +146,31 @@ def _parsed(line: str) -> ValidationRow | None:
 _NAMES = {field.name for field in fields(ValidationRow)}
 _REQUIRED = {field.name for field in fields(ValidationRow) if field.default is MISSING}
 _INTERVALS = ("accuracy_ci95", "blind_accuracy_ci95")
+
+
+def named_checkpoint(run_dir: Path, name: str) -> LedgerRow:
+    """The ledger row that `name` means: `best` by validation, `final` for the newest, or a step.
+
+    Raises `RunError` where there is none, with what there is.
+    """
+    rows = Ledger(run_dir).rows()
+    if not rows:
+        raise RunError(f"{run_dir} has no checkpoint yet: train first, or look at another run.")
+    if name == "final":
+        return rows[-1]
+    if name == "best":
+        best = best_checkpoint(Validations(run_dir).rows(), rows)
+        if best is None:
+            raise RunError(
+                f"None of the checkpoints in {run_dir} was validated, so none is the best: train "
+                "with --validation.every 1, or name a step."
+            )
+        return best
+    row = next((row for row in rows if str(row.step) == name), None)
+    if row is None:
+        steps = ", ".join(str(known.step) for known in rows)
+        raise RunError(
+            f"There is no checkpoint {name!r} in {run_dir}: choose best, final, or one of the "
+            f"steps {steps}."
+        )
+    return row

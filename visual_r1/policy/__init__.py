@@ -1,0 +1,1 @@
+"""A policy and the ways of asking it."""
