@@ -6,10 +6,10 @@ from visual_r1.backend.endpoint import choose_kind
 from visual_r1.config import RunConfig
 from visual_r1.data.sources import open_source
 from visual_r1.errors import ConfigError
+from visual_r1.policy.second_pass import require_scan
 from visual_r1.prompts.templates import load_template
 from visual_r1.rewards import load_custom
 from visual_r1.rl.losses import UNPUBLISHED, loss_of
-from visual_r1.rl.second_pass import require_scan
 
 
 def require_sound(config: RunConfig) -> None:

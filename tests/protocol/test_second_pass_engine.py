@@ -12,9 +12,9 @@ from visual_r1.backend.backend import open_backend
 from visual_r1.config import RunConfig
 from visual_r1.data.problem import Problem
 from visual_r1.data.procedural import generate
-from visual_r1.rl.rollouts import Policy, response_text
+from visual_r1.policy.policy import Policy, response_text
+from visual_r1.policy.second_pass import SecondPass
 from visual_r1.rl.sampling import sample_groups
-from visual_r1.rl.second_pass import SecondPass
 from visual_r1.rl.step import train_step
 from visual_r1.runs.chunk import open_policy
 

@@ -19,10 +19,10 @@ from visual_r1.data.procedural import generate
 from visual_r1.engine.launch import RunningEngine, start_engine
 from visual_r1.errors import BackendError, EngineError, RewardError, RunError
 from visual_r1.models.processor import load_processor
+from visual_r1.policy.policy import Policy, RolloutGroup
 from visual_r1.prices import Prices, Tokens
 from visual_r1.prompts import Prompter
 from visual_r1.rl.phases import PHASES
-from visual_r1.rl.rollouts import Policy, RolloutGroup
 from visual_r1.rl.sampling import sample_groups
 from visual_r1.rl.step import StepResult, train_step
 from visual_r1.rl.update import Example, send_update

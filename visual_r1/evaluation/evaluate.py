@@ -32,14 +32,14 @@ from visual_r1.evaluation.predictions import FILE_NAME, write_predictions
 from visual_r1.grading import GRADER_VERSION, extract_answer
 from visual_r1.hashing import stable_seed
 from visual_r1.models.processor import Processor
+from visual_r1.policy.policy import Policy, response_text
+from visual_r1.policy.second_pass import ScanReader, SecondPass
 from visual_r1.prices import NO_PRICES, NO_TOKENS, Prices, Tokens, total
 from visual_r1.progress import Progress
 from visual_r1.prompts.prompts import Prompter
 from visual_r1.rewards import RewardInput, score
 from visual_r1.rewards.components import opened
 from visual_r1.rewards.masking import MaskedScan
-from visual_r1.rl.rollouts import Policy, response_text
-from visual_r1.rl.second_pass import ScanReader, SecondPass
 from visual_r1.storage import write_json
 
 Pass = Literal["greedy", "blind", "question_only", "sampled", "scan_only"]

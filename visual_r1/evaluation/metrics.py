@@ -16,8 +16,8 @@ from typing import Any, Literal, cast
 
 from visual_r1.errors import DataError
 from visual_r1.evaluation.statistics import Interval, mean_pass_at_k, wilson
+from visual_r1.policy.second_pass import OUTCOMES, Outcome, SecondPass, outcome_of
 from visual_r1.prices import NO_TOKENS, Tokens
-from visual_r1.rl.second_pass import OUTCOMES, Outcome, SecondPass, outcome_of
 
 REPORT_NAME = "report.json"
 

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from visual_r1.evaluation.charts import HEIGHT, WIDTH, Placing, axis, smoothed, smoothing_window
 from visual_r1.evaluation.wording import percent
-from visual_r1.rl.second_pass import OUTCOMES, Outcome
+from visual_r1.policy.second_pass import OUTCOMES, Outcome
 
 # From the bottom of the stack; what they mean, for a reader.
 MEANINGS: Mapping[Outcome, str] = {

@@ -21,8 +21,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from visual_r1.config import RunConfig
+from visual_r1.policy.policy import RolloutGroup
 from visual_r1.rl.reward_parts import Part, reward_parts
-from visual_r1.rl.rollouts import RolloutGroup
 
 MIN_STD = 1e-8
 

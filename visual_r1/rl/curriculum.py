@@ -35,7 +35,7 @@ import numpy.typing as npt
 
 from visual_r1.config import CurriculumSection
 from visual_r1.hashing import stable_seed
-from visual_r1.rl.rollouts import RolloutGroup
+from visual_r1.policy.policy import RolloutGroup
 
 Floats = npt.NDArray[np.float64]
 Places = npt.NDArray[np.intp]

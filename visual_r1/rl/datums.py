@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import tinker
 
-from visual_r1.rl.rollouts import Rollout, RolloutGroup
+from visual_r1.policy.policy import Rollout, RolloutGroup
 
 Floats = npt.NDArray[np.float32]
 

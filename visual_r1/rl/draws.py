@@ -16,7 +16,7 @@ import math
 from collections.abc import Sequence
 from statistics import fmean
 
-from visual_r1.rl.rollouts import Rollout, RolloutGroup
+from visual_r1.policy.policy import Rollout, RolloutGroup
 
 # Where fewer partings are expected in a whole step, the ratio is noise.
 LEAST_EXPECTED = 5.0

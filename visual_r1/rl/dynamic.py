@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 import tinker
 
 from visual_r1.data.problem import Problem
+from visual_r1.policy.policy import Policy, RolloutGroup
 from visual_r1.rl.advantages import has_contrast
 from visual_r1.rl.phases import Phases
-from visual_r1.rl.rollouts import Policy, RolloutGroup
 from visual_r1.rl.sampling import sample_groups
 
 Draw = Callable[[int], Sequence[Problem]]

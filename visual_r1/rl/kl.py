@@ -16,9 +16,9 @@ import tinker
 
 from visual_r1.backend.waiting import SAMPLE_LIMIT_S, wait
 from visual_r1.errors import BackendError
+from visual_r1.policy.policy import Policy, Rollout, RolloutGroup
 from visual_r1.prices import Tokens
 from visual_r1.rl.reward_parts import KL
-from visual_r1.rl.rollouts import Policy, Rollout, RolloutGroup
 
 
 def with_kl(

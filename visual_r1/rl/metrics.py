@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, pstdev
 
+from visual_r1.policy.policy import Rollout, RolloutGroup
 from visual_r1.prices import NO_PRICES, NO_TOKENS, Prices, Tokens, total
 from visual_r1.rl.curriculum import DrawnProblems
 from visual_r1.rl.draws import draw_ratio
 from visual_r1.rl.phases import PHASES, Phase
-from visual_r1.rl.rollouts import Rollout, RolloutGroup
 from visual_r1.rl.second_pass_metrics import SecondPasses, second_passes
 
 JsonNumber = float | int | bool | None

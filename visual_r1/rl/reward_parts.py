@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from visual_r1.config import RunConfig
+from visual_r1.policy.policy import Rollout
+from visual_r1.policy.second_pass import COMPONENT as SECOND_PASS
 from visual_r1.rewards import COMPONENTS
-from visual_r1.rl.rollouts import Rollout
-from visual_r1.rl.second_pass import COMPONENT as SECOND_PASS
 
 KL = "kl"
 

@@ -12,12 +12,12 @@ import tinker
 from visual_r1.backend.waiting import SAMPLE_LIMIT_S, Arrivals
 from visual_r1.data.problem import Problem
 from visual_r1.errors import BackendError, RequestFailed, RequestRefused, RewardError
+from visual_r1.policy.passes import graded, sampling_params
+from visual_r1.policy.policy import Policy, Rollout, RolloutGroup, response_text
+from visual_r1.policy.second_pass import ScanReader, SecondPass, with_bonus
 from visual_r1.prices import NO_TOKENS, Tokens
 from visual_r1.rewards.masking import MaskedScan
-from visual_r1.rl.first_pass import graded, sampling_params
 from visual_r1.rl.phases import Phases
-from visual_r1.rl.rollouts import Policy, Rollout, RolloutGroup, response_text
-from visual_r1.rl.second_pass import ScanReader, SecondPass, with_bonus
 
 logger = logging.getLogger(__name__)
 

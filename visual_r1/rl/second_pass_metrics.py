@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from visual_r1.rl.rollouts import RolloutGroup
-from visual_r1.rl.second_pass import OUTCOMES, Outcome
+from visual_r1.policy.policy import RolloutGroup
+from visual_r1.policy.second_pass import OUTCOMES, Outcome
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,13 +18,13 @@ from visual_r1.backend.waiting import TRAIN_LIMIT_S, wait
 from visual_r1.config import RunConfig
 from visual_r1.errors import BackendError, RunError
 from visual_r1.hashing import stable_seed
+from visual_r1.policy.policy import Policy, Rollout, RolloutGroup
 from visual_r1.prices import Tokens, total
 from visual_r1.rl.agreement import Agreement, agreement, clip_share
 from visual_r1.rl.datums import Floats, answer_part, datum, with_prompt_logprobs
 from visual_r1.rl.losses import Loss, loss_of
 from visual_r1.rl.metrics import Update
 from visual_r1.rl.normalization import token_shares
-from visual_r1.rl.rollouts import Policy, Rollout, RolloutGroup
 from visual_r1.rl.schedule import learning_rate
 
 T = TypeVar("T")

@@ -24,12 +24,12 @@ from visual_r1.data.dataset import Dataset
 from visual_r1.data.problem import Problem
 from visual_r1.hashing import stable_seed
 from visual_r1.models.processor import load_processor
+from visual_r1.policy.policy import Policy, RolloutGroup
 from visual_r1.prices import prices_of
 from visual_r1.progress import Progress
 from visual_r1.prompts.prompts import Prompter
 from visual_r1.rl.curriculum import DrawnProblems
 from visual_r1.rl.losses import loss_of
-from visual_r1.rl.rollouts import Policy, RolloutGroup
 from visual_r1.rl.step import StepResult, train_step
 from visual_r1.runs.folder import keep_files
 from visual_r1.runs.journal import Journal

@@ -12,10 +12,10 @@ from visual_r1.config import RunConfig
 from visual_r1.data.problem import Problem
 from visual_r1.errors import BackendError, ConfigError, IncompatibleServer, RequestRefused
 from visual_r1.hashing import stable_seed
+from visual_r1.policy.policy import Policy
 from visual_r1.rl.datums import datum_of
 from visual_r1.rl.kl import ask_logprobs, logprobs_of
 from visual_r1.rl.losses import loss_of
-from visual_r1.rl.rollouts import Policy
 
 _ANOTHER_PROTOCOL = (AssertionError, tinker.APIResponseValidationError)
 """What the SDK raises where a reply is not what it relies on."""

@@ -40,6 +40,7 @@ from visual_r1.data.batches import batch_indices
 from visual_r1.data.problem import Problem
 from visual_r1.data.stored import StoredProblems
 from visual_r1.errors import RunError
+from visual_r1.policy.policy import RolloutGroup
 from visual_r1.rl.curriculum import (
     DrawnProblems,
     Measured,
@@ -50,7 +51,6 @@ from visual_r1.rl.curriculum import (
     nothing_measured,
     prospects,
 )
-from visual_r1.rl.rollouts import RolloutGroup
 from visual_r1.runs.ledger import LedgerRow
 from visual_r1.storage import replaced_whole
 

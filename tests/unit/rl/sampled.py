@@ -6,8 +6,8 @@ import tinker
 
 from visual_r1.data.problem import Problem
 from visual_r1.grading import Grade, Verdict
+from visual_r1.policy.policy import Rollout, RolloutGroup
 from visual_r1.rewards import Scored
-from visual_r1.rl.rollouts import Rollout, RolloutGroup
 
 RIGHT, WRONG, GAVE_UP = Grade("right", ""), Grade("wrong", ""), Grade("gave_up", "too deep")
 GRADES: Mapping[Verdict, Grade] = {"right": RIGHT, "wrong": WRONG, "gave_up": GAVE_UP}

@@ -15,6 +15,7 @@ from visual_r1.config import CurriculumSection, RunConfig
 from visual_r1.data.dataset import prepare
 from visual_r1.errors import RunError
 from visual_r1.grading import Verdict
+from visual_r1.policy.policy import RolloutGroup
 from visual_r1.rl.curriculum import (
     Measured,
     drawing_order,
@@ -22,7 +23,6 @@ from visual_r1.rl.curriculum import (
     nothing_measured,
     prospects,
 )
-from visual_r1.rl.rollouts import RolloutGroup
 from visual_r1.runs.ledger import LedgerRow
 from visual_r1.runs.problem_draws import (
     CurriculumDraws,

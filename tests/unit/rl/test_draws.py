@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sampled import group_of, rollout
 
+from visual_r1.policy.policy import Rollout, RolloutGroup
 from visual_r1.rl.draws import draw_ratio
-from visual_r1.rl.rollouts import Rollout, RolloutGroup
 
 STOP = 9
 

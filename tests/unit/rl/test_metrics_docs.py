@@ -6,9 +6,9 @@ from pathlib import Path
 
 from sampled import group_of, rollout
 
+from visual_r1.policy.second_pass import SecondPass
 from visual_r1.rl.curriculum import DrawnProblems
 from visual_r1.rl.metrics import Seconds, Update, summarize
-from visual_r1.rl.second_pass import SecondPass
 
 PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
 

@@ -11,11 +11,8 @@ from visual_r1.data.problem import Problem
 from visual_r1.errors import ConfigError
 from visual_r1.grading import Verdict
 from visual_r1.models.processor import load_processor
-from visual_r1.rewards.masking import MASK, MaskedScan
-from visual_r1.rl.advantages import has_contrast
-from visual_r1.rl.metrics import Seconds, summarize
-from visual_r1.rl.rollouts import Rollout
-from visual_r1.rl.second_pass import (
+from visual_r1.policy.policy import Rollout
+from visual_r1.policy.second_pass import (
     SecondPass,
     SecondVerdict,
     open_reader,
@@ -24,6 +21,9 @@ from visual_r1.rl.second_pass import (
     unaided,
     with_bonus,
 )
+from visual_r1.rewards.masking import MASK, MaskedScan
+from visual_r1.rl.advantages import has_contrast
+from visual_r1.rl.metrics import Seconds, summarize
 
 VISION_SR1 = RunConfig(preset="vision_sr1")
 PROBLEM = Problem("1", (b"",), "<image>Find angle C.", "62", meta={"facts": ["angle A reads 74"]})

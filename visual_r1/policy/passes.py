@@ -7,8 +7,8 @@ import tinker
 from visual_r1.data.problem import Problem
 from visual_r1.errors import BackendError, RunError
 from visual_r1.hashing import stable_seed
+from visual_r1.policy.policy import Policy, Rollout, response_text
 from visual_r1.rewards import RewardInput, score
-from visual_r1.rl.rollouts import Policy, Rollout, response_text
 
 
 def sampling_params(

@@ -9,10 +9,10 @@ from visual_r1.backend.waiting import Watch, nothing_to_watch
 from visual_r1.config import RunConfig
 from visual_r1.data.problem import Problem
 from visual_r1.models.processor import Processor
+from visual_r1.policy.second_pass import Outcome, ScanReader, SecondPass, open_reader, outcome_of
 from visual_r1.prices import NO_PRICES, NO_TOKENS, Prices, Tokens
 from visual_r1.prompts.prompts import Prompter
 from visual_r1.rewards import Scored
-from visual_r1.rl.second_pass import Outcome, ScanReader, SecondPass, open_reader, outcome_of
 
 
 @dataclass(frozen=True, slots=True)
