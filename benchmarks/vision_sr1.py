@@ -20,11 +20,11 @@ from visual_r1.config import RunConfig
 from visual_r1.data.dataset import prepare
 from visual_r1.evaluation.evaluate import evaluate
 from visual_r1.evaluation.metrics import REPORT_NAME
-from visual_r1.evaluation.outcome_chart import OutcomeShares as Shares
-from visual_r1.evaluation.outcome_chart import draw_outcomes, mean_shares, outcome_shares
-from visual_r1.evaluation.summary import BASELINE, FINAL, summarize
 from visual_r1.policy.second_pass import OUTCOMES
 from visual_r1.progress import PlainProgress
+from visual_r1.report.charts import OutcomeShares as Shares
+from visual_r1.report.charts import draw_outcomes, mean_shares, outcome_shares
+from visual_r1.report.summary import BASELINE, FINAL, summarize
 from visual_r1.runs.chunk import open_policy, train_chunk
 from visual_r1.runs.folder import open_run_folder
 from visual_r1.runs.journal import read_metrics

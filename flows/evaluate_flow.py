@@ -64,7 +64,7 @@ from tasks.export import export as export_checkpoint
 from tasks.prepare import prepare
 from tasks.temporary_server import guard_temporary_server
 from visual_r1.backend.backend import open_backend
-from visual_r1.evaluation.tracking import track_run
+from visual_r1.report.wandb import track_run
 from visual_r1.runs.folder import open_run_folder
 from visual_r1.runs.ledger import LedgerRow
 

@@ -6,7 +6,7 @@ from prefect.states import Failed
 
 from tasks.caching import Result
 from visual_r1.config import RunConfig
-from visual_r1.evaluation.tracking import track_run, track_steps
+from visual_r1.report.wandb import track_run, track_steps
 from visual_r1.runs.alarms import check_alarms, pause
 from visual_r1.runs.ledger import LedgerRow
 

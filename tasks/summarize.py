@@ -5,10 +5,10 @@ from prefect.context import TaskRunContext
 
 from tasks.caching import Result, cache_key, run_verified
 from visual_r1.config import RunConfig
-from visual_r1.evaluation.report import write_html
-from visual_r1.evaluation.summary import summarize as summarize_run
-from visual_r1.evaluation.terminal import print_summary
-from visual_r1.evaluation.tracking import track_run
+from visual_r1.report.page import write_html
+from visual_r1.report.summary import summarize as summarize_run
+from visual_r1.report.terminal import print_summary
+from visual_r1.report.wandb import track_run
 from visual_r1.runs.ledger import LedgerRow
 
 VERSION = 1

@@ -9,8 +9,8 @@ from tasks.caching import Result, cache_key, run_verified
 from visual_r1.backend.backend import open_backend
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
-from visual_r1.evaluation.tracking import track_steps
 from visual_r1.progress import open_progress
+from visual_r1.report.wandb import track_steps
 from visual_r1.runs.chunk import plan_chunk
 from visual_r1.runs.chunk import train_chunk as run_chunk
 from visual_r1.runs.ledger import Ledger, LedgerRow

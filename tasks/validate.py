@@ -7,8 +7,8 @@ from tasks.caching import Result, cache_key, run_verified
 from visual_r1.backend.backend import open_backend
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
-from visual_r1.evaluation.tracking import track_steps
 from visual_r1.progress import open_progress
+from visual_r1.report.wandb import track_steps
 from visual_r1.runs.ledger import LedgerRow
 from visual_r1.runs.validate import is_due
 from visual_r1.runs.validate import validate as validate_checkpoint

@@ -12,8 +12,8 @@ from visual_r1.doctor.prompts import FirstRows, PromptSizes
 from visual_r1.doctor.room import Room
 from visual_r1.doctor.workload import Workload
 from visual_r1.engine.store.budget import MAX_DISK_VARIABLE, size_text
-from visual_r1.evaluation.wording import duration, percent
 from visual_r1.models import TINY_GEOMETRY
+from visual_r1.wording import duration, percent
 
 # LoRA wants about ten times the rate of full fine-tuning, whatever its rank ("LoRA Without Regret",
 # Thinking Machines 2025); runs on Tinker that were published used 1e-5 to 8e-5 for GRPO.

@@ -22,8 +22,8 @@ from visual_r1.doctor.examination import Examination, examine
 from visual_r1.doctor.finding import EXIT_CODES, Finding, Severity, exit_code
 from visual_r1.doctor.workload import Workload
 from visual_r1.errors import VisualR1Error
-from visual_r1.evaluation.wording import duration
 from visual_r1.prices import Prices, prices_of
+from visual_r1.wording import duration
 
 _COLOURS: dict[Severity, str] = {
     "ok": "green",

@@ -21,7 +21,6 @@ from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
 from visual_r1.evaluation.evaluate import Pass, conditions_of, predict
 from visual_r1.evaluation.metrics import Prediction, measure
-from visual_r1.evaluation.wording import percent, percent_range
 from visual_r1.hashing import stable_seed
 from visual_r1.prices import Prices, total
 from visual_r1.progress import Progress
@@ -29,6 +28,7 @@ from visual_r1.runs.chunk import open_policy
 from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.runs.retention import keep_up
 from visual_r1.runs.validations import ValidationRow, Validations
+from visual_r1.wording import percent, percent_range
 
 logger = logging.getLogger(__name__)
 

@@ -22,9 +22,9 @@ from made_up import (
 )
 
 from visual_r1.errors import DataError, RunError
-from visual_r1.evaluation.gallery import before_and_after, data_uri
-from visual_r1.evaluation.report import write_html
-from visual_r1.evaluation.summary import summarize
+from visual_r1.report.gallery import before_and_after, data_uri
+from visual_r1.report.page import write_html
+from visual_r1.report.summary import summarize
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 VOID = {"meta", "img", "link", "br", "hr", "input", "source"}

@@ -19,8 +19,8 @@ from rich.console import Console
 
 from visual_r1.errors import DataError
 from visual_r1.evaluation.metrics import Prediction, read_report
-from visual_r1.evaluation.summary import summarize
-from visual_r1.evaluation.terminal import print_summary
+from visual_r1.report.summary import summarize
+from visual_r1.report.terminal import print_summary
 from visual_r1.runs.validations import Validations
 
 

@@ -17,8 +17,8 @@ from wandb.proto.wandb_internal_pb2 import Record
 from visual_r1.alarms import AlarmLog, Finding
 from visual_r1.config import RunConfig
 from visual_r1.evaluation import tracking, wandb_runs
-from visual_r1.evaluation.summary import summarize
-from visual_r1.evaluation.tracking import track_run, track_steps
+from visual_r1.report.summary import summarize
+from visual_r1.report.wandb import track_run, track_steps
 
 BLOCK = 32768
 
@@ -308,7 +308,7 @@ SERVICE_DIES = """
 import os, signal, subprocess, sys
 from pathlib import Path
 from visual_r1.config import RunConfig
-from visual_r1.evaluation import tracking
+from visual_r1.report import wandb as tracking
 config = RunConfig(preset="quickstart", output_dir=Path(sys.argv[1]), run={"name": "tracked run"})
 metrics = config.run_dir / "metrics.jsonl"
 rows = metrics.read_text().splitlines(keepends=True)
@@ -340,7 +340,7 @@ HARMED = """
 import sys
 from pathlib import Path
 from visual_r1.config import RunConfig
-from visual_r1.evaluation import tracking
+from visual_r1.report import wandb as tracking
 tracking.track_run(
     RunConfig(preset="quickstart", output_dir=Path(sys.argv[1]), run={"name": "tracked run"})
 )

@@ -7,8 +7,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from visual_r1.evaluation.summary import Comparison, Summary
-from visual_r1.evaluation.wording import (
+from visual_r1.report.summary import Comparison, Summary
+from visual_r1.wording import (
     duration,
     p_value_in_words,
     percent,

@@ -1,13 +1,15 @@
-"""Before against after: two evaluations of the same problems, compared as pairs."""
+"""Before against after: two evaluations of the same problems, compared as pairs.
 
-from collections.abc import Mapping, Sequence
+What a run has cost: its steps, validations and evaluations, as far as prices were set.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from visual_r1.errors import DataError
-from visual_r1.evaluation.cost import Cost, cost_of_run
-from visual_r1.evaluation.metrics import Report, read_report
+from visual_r1.evaluation.metrics import REPORT_NAME, Report, read_report
 from visual_r1.evaluation.predictions import read_predictions
 from visual_r1.evaluation.statistics import (
     Interval,
@@ -18,9 +20,38 @@ from visual_r1.evaluation.statistics import (
     smallest_detectable,
     wilson,
 )
-from visual_r1.evaluation.wording import p_value_in_words, percent, points_range
-from visual_r1.runs.journal import read_metrics
+from visual_r1.runs.journal import Row, evaluation_names, read_metrics, read_object
+from visual_r1.runs.validations import Validations
 from visual_r1.storage import write_json
+from visual_r1.wording import p_value_in_words, percent, points_range
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """In US dollars. It is not `whole` where a step, validation or evaluation has no cost."""
+
+    usd: float
+    whole: bool
+
+    def __str__(self) -> str:
+        return f"{'about' if self.whole else 'at least'} ${self.usd:,.2f}"
+
+
+def cost_of_run(run_dir: Path) -> Cost | None:
+    """The sum over metrics.jsonl, validation.jsonl and evaluations; None where all have none."""
+    rows = [*read_metrics(run_dir), *_reports(run_dir)]
+    found: list[float | None] = [row.get("cost_usd") for row in rows]
+    found += [row.cost_usd for row in Validations(run_dir).rows()]
+    costs = [cost for cost in found if cost is not None]
+    return Cost(sum(costs), whole=len(costs) == len(found)) if costs else None
+
+
+def _reports(run_dir: Path) -> Iterator[Row]:
+    for name in evaluation_names(run_dir):
+        report = read_object(run_dir / "evaluations" / name / REPORT_NAME)
+        if report is not None:
+            yield report
+
 
 FILE_NAME = "summary.json"
 BASELINE, FINAL = "baseline", "final"
