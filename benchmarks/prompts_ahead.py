@@ -23,8 +23,7 @@ from visual_r1.config import RunConfig
 from visual_r1.data.batches import batch
 from visual_r1.data.problem import Problem
 from visual_r1.data.procedural import generate
-from visual_r1.data.shards import finished_shard, problem_row, write_shard
-from visual_r1.data.stored import StoredProblems
+from visual_r1.data.shards import StoredProblems, finished_shard, problem_row, write_shard
 from visual_r1.models.processor import load_processor
 from visual_r1.prompts import Prompter
 from visual_r1.runs.problem_draws import PromptsAhead

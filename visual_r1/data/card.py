@@ -2,18 +2,136 @@
 
 The YAML in front of it says which file belongs to which split, so that
 `datasets.load_dataset(folder)` finds the splits and leaves `rejected.parquet` alone.
+
+What kind of thing an answer is, as the grader reads it: for the dataset's card.
+
+A picture of problems side by side: each with its first figure, its question and its answer.
 """
 
+import io
 import json
-from collections.abc import Iterator, Mapping
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 
-from visual_r1.data.contact_sheet import SHEET_FILE, write_contact_sheet
+from PIL import Image, ImageDraw, ImageFont
+
 from visual_r1.data.journal import Journal
 from visual_r1.data.manifest import Manifest
+from visual_r1.data.problem import Problem
+from visual_r1.data.shards import StoredProblems
 from visual_r1.data.sources.source import SPLITS
-from visual_r1.data.stored import StoredProblems
-from visual_r1.storage import write_text
+from visual_r1.grading.expressions import (
+    Binary,
+    Constant,
+    Expression,
+    Literal,
+    Negative,
+    Root,
+    contains,
+    variables,
+)
+from visual_r1.grading.forms import Equation, Form, Group, Named, Quantity, Ratio, Relation, Word
+from visual_r1.grading.reading import read
+from visual_r1.grading.spelling import Unreadable
+from visual_r1.storage import replaced_whole, write_text
+
+
+@lru_cache(maxsize=4096)
+def answer_kind(answer: str) -> str:
+    """integer, decimal, fraction, radical, with π, letter, word, expression, ... or other."""
+    text = answer.strip().strip("().")
+    if len(text) == 1 and text.isalpha():
+        return "letter"
+    try:
+        readings = read(answer)
+    except Unreadable:
+        return "other"
+    return _of_form(readings[0].chain[0])
+
+
+def _of_form(form: Form) -> str:
+    match form:
+        case Quantity():
+            return "percent" if form.percent else _of_expression(form.expression)
+        case Ratio():
+            return "ratio"
+        case Word():
+            return "word"
+        case Group("list" | "set"):
+            return "several values"
+        case Group():
+            return "pair or interval"
+        case Relation():
+            return "inequality"
+        case Equation():
+            return "equation"
+        case Named():
+            return "name"
+
+
+def _of_expression(expression: Expression) -> str:
+    if variables(expression):
+        return "expression"
+    if contains(expression, Root):
+        return "radical"
+    if contains(expression, Constant):
+        return "with π"
+    match expression:
+        case Negative(inside):
+            return _of_expression(inside)
+        case Literal(value, None):
+            return "integer" if value.denominator == 1 else "fraction"
+        case Literal():
+            return "decimal"
+        case Binary("/", _, _):
+            return "fraction"
+        case _:
+            return "expression"
+
+
+SHEET_FILE = "contact_sheet.png"
+COLUMNS = 4
+_WIDTH, _FIGURE, _MARGIN = 260, 180, 12
+_TEXT_SIZE, _LINE, _LINES, _CHARACTERS = 13, 17, 4, 36
+_HEIGHT = _FIGURE + (_LINES + 1) * _LINE + 3 * _MARGIN
+_PAPER, _INK, _ANSWER, _FRAME = "white", (40, 40, 48), (20, 90, 60), (222, 222, 228)
+
+
+def write_contact_sheet(path: Path, problems: Iterable[Problem]) -> None:
+    """Draw the problems into a PNG file; the same problems give the same bytes."""
+    cells = [_cell(problem) for problem in problems]
+    rows = -(-len(cells) // COLUMNS)
+    sheet = Image.new("RGB", (COLUMNS * _WIDTH, max(1, rows) * _HEIGHT), _PAPER)
+    for index, cell in enumerate(cells):
+        sheet.paste(cell, (index % COLUMNS * _WIDTH, index // COLUMNS * _HEIGHT))
+    with replaced_whole(path) as temporary:
+        sheet.save(temporary, "PNG")
+
+
+def _cell(problem: Problem) -> Image.Image:
+    cell = Image.new("RGB", (_WIDTH, _HEIGHT), _PAPER)
+    draw = ImageDraw.Draw(cell)
+    draw.rectangle((2, 2, _WIDTH - 3, _HEIGHT - 3), outline=_FRAME)
+    with Image.open(io.BytesIO(problem.images[0])) as image:
+        figure = image.convert("RGB")
+    figure.thumbnail((_WIDTH - 2 * _MARGIN, _FIGURE), Image.Resampling.LANCZOS)
+    cell.paste(figure, ((_WIDTH - figure.width) // 2, _MARGIN + (_FIGURE - figure.height) // 2))
+    font = ImageFont.load_default(_TEXT_SIZE)
+    top = _FIGURE + 2 * _MARGIN
+    for line in _wrapped(problem.question, _LINES):
+        draw.text((_MARGIN, top), line, fill=_INK, font=font)
+        top += _LINE
+    answer = _wrapped(problem.answer, 1)
+    bottom = _HEIGHT - _MARGIN - _LINE
+    draw.text((_MARGIN, bottom), "".join(answer), fill=_ANSWER, font=font)
+    return cell
+
+
+def _wrapped(text: str, lines: int) -> list[str]:
+    return textwrap.wrap(text, _CHARACTERS, max_lines=lines, placeholder=" ...")
+
 
 CARD_FILE = "README.md"
 SHOWN = 24

@@ -15,9 +15,9 @@ from visual_r1.config import DataSection
 from visual_r1.data.journal import JOURNAL_FILE, Journal
 from visual_r1.data.manifest import FORMAT_VERSION, read_manifest
 from visual_r1.data.preparation import REJECTED_FILE, GivenUp, Preparation
+from visual_r1.data.shards import StoredProblems
 from visual_r1.data.sources import SPLITS, Source, Split, open_source
 from visual_r1.data.sources.source import require_splits
-from visual_r1.data.stored import StoredProblems
 from visual_r1.errors import DataError, StorageError
 from visual_r1.hashing import digest as digest_of
 from visual_r1.progress import Progress, Silent

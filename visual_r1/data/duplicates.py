@@ -12,8 +12,7 @@ from pathlib import Path
 from visual_r1.data.fingerprint import packed, same_picture, tiles_differ
 from visual_r1.data.journal import Journal, Kept, Marks
 from visual_r1.data.rows import CheckedRow
-from visual_r1.data.shards import unfinished_shard
-from visual_r1.data.stored import StoredProblems
+from visual_r1.data.shards import StoredProblems, unfinished_shard
 from visual_r1.grading import grade_answer
 
 # Pictures laid over a new one, the likest first. Only sets of many drawings that all look alike

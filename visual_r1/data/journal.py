@@ -4,6 +4,8 @@ One SQLite file holds how many rows of the source were used up, which problems w
 finds their duplicates, and the numbers of the card), which rows were rejected, and the kept
 problems themselves until a shard is written of them. All of it changes together, in transactions,
 so that a preparation killed at any moment goes on behind a row, with the same outcome.
+
+What the card of a dataset tells of its problems, counted in the journal's file.
 """
 
 import json
@@ -15,7 +17,6 @@ from types import TracebackType
 from typing import Any, Literal
 
 from visual_r1.data import look_index
-from visual_r1.data.card_numbers import CardNumbers
 from visual_r1.data.fingerprint import Look
 from visual_r1.data.journal_file import JOURNAL_FILE as JOURNAL_FILE
 from visual_r1.data.journal_file import JournalFile
@@ -23,6 +24,36 @@ from visual_r1.data.look_index import LookIndex
 from visual_r1.data.problem import Problem
 from visual_r1.data.shards import problem_row
 from visual_r1.data.sources.source import Split
+
+
+class CardNumbers:
+    """Numbers of the problems that were kept and not withdrawn."""
+
+    def __init__(self, file: JournalFile) -> None:
+        self._file = file
+
+    def answer_kinds(self) -> Mapping[str, int]:
+        """How many problems have an answer of each kind, the most frequent first."""
+        query = """SELECT kind, COUNT(*) AS problems FROM kept WHERE NOT withdrawn
+            GROUP BY kind ORDER BY problems DESC, kind"""
+        return dict(self._file.rows(query))
+
+    def images_each(self) -> Mapping[int, int]:
+        """How many problems have one image, two, ..."""
+        query = """SELECT images, COUNT(*) FROM kept WHERE NOT withdrawn
+            GROUP BY images ORDER BY images"""
+        return dict(self._file.rows(query))
+
+    def spread(self, value: str) -> tuple[int, int, int]:
+        """Smallest, median and largest of `value`, an expression in an image's width and height."""
+        middle = self._file.number("SELECT COUNT(*) FROM sizes") // 2
+        place = f"SELECT {value} FROM sizes ORDER BY {value} LIMIT 1 OFFSET ?"
+        return (
+            self._file.number(f"SELECT MIN({value}) FROM sizes"),
+            self._file.number(place, middle),
+            self._file.number(f"SELECT MAX({value}) FROM sizes"),
+        )
+
 
 _VERSION = 3
 

@@ -7,8 +7,13 @@ that ask the same of the same picture and give different answers.
 
 What is done is in a journal beside the files: a preparation that was interrupted goes on behind the
 rows it has seen, and ends with the same bytes.
+
+When too many rows of a source are bad: the preparation stops, and says what is wrong with them.
+
+A duplicate is left out as well, but it is no fault of its row: it does not count here.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +21,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from visual_r1.config import DataSection
-from visual_r1.data.answer_kinds import answer_kind
-from visual_r1.data.card import write_card
+from visual_r1.data.card import answer_kind, write_card
 from visual_r1.data.duplicates import Repeats, same_gold
 from visual_r1.data.journal import Journal, Kept, RejectedAs, Standing
 from visual_r1.data.manifest import FORMAT_VERSION, Manifest, StoredFile
-from visual_r1.data.rejection import most_frequent, reason_kind, require_few_rejected
+from visual_r1.data.parquet import REJECTED_SCHEMA, GroupWriter, group_sizes
 from visual_r1.data.rows import BadRow, SourceRow, check_row
 from visual_r1.data.shards import (
     SHARD_BYTES,
@@ -32,11 +36,50 @@ from visual_r1.data.shards import (
 )
 from visual_r1.data.sources import SPLITS, Source, Split
 from visual_r1.data.sources.source import require_splits
-from visual_r1.data.split_rows import Rows, expected_rows, split_rows
-from visual_r1.data.tables import REJECTED_SCHEMA, GroupWriter, group_sizes
+from visual_r1.data.splits import Rows, expected_rows, split_rows
 from visual_r1.errors import DataError
 from visual_r1.progress import Progress
 from visual_r1.storage import sync_folder
+
+# What differs from one row to the next: quoted values, and numbers.
+_VALUE = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\d+(?:\.\d+)?")
+_NAMED = 3
+
+
+def reason_kind(reason: str) -> str:
+    """The reason without the values of its one row, so that equal faults are counted together."""
+    return _VALUE.sub("…", reason)
+
+
+def require_few_rejected(
+    source: str, rejected: int, seen: int, share: float, kinds: Mapping[str, int], listed_in: Path
+) -> None:
+    """Raise `DataError` where more than `share` of the rows were bad.
+
+    Args:
+        source: as the user named it.
+        rejected: bad rows.
+        seen: rows in all.
+        share: `data.max_rejected_share`.
+        kinds: bad rows by `reason_kind`.
+        listed_in: the file that holds each of them with its reason.
+    """
+    if rejected <= share * seen:
+        return
+    raise DataError(
+        f"{rejected} of {seen} rows of {source!r} are bad, more than the share of {share:g} that "
+        f"--data.max_rejected_share allows: {most_frequent(kinds)}; {listed_in} holds each with "
+        "its reason: mend them, or allow more."
+    )
+
+
+def most_frequent(kinds: Mapping[str, int]) -> str:
+    """The three most frequent reasons with their counts, for a message."""
+    ranked = sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))
+    named = ", ".join(f"{count} because {kind}" for kind, count in ranked[:_NAMED])
+    rest = sum(count for _, count in ranked[_NAMED:])
+    return f"{named}, {rest} for other reasons" if rest else named
+
 
 REJECTED_FILE = "rejected.parquet"
 # Up to here all rows are looked at, so that the reasons are counted in full.

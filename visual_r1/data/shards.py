@@ -1,12 +1,25 @@
-"""Problems to Parquet shards, a row group at a time, so that memory holds one row group."""
+"""Problems to Parquet shards, a row group at a time, so that memory holds one row group.
+
+Problems on disk as a sequence.
+"""
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+import threading
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
+from visual_r1.data.parquet import (
+    PROBLEM_SCHEMA,
+    GroupWriter,
+    Table,
+    group_sizes,
+    read_group,
+    read_rows,
+)
 from visual_r1.data.problem import Problem
-from visual_r1.data.tables import PROBLEM_SCHEMA, GroupWriter, group_sizes, read_group
 from visual_r1.storage import sync_folder
 
 SHARD_BYTES = 256 * 2**20
@@ -67,3 +80,73 @@ def problem_of_row(row: Mapping[str, Any]) -> Problem:
         source=row["source"],
         meta=json.loads(row["meta"]),
     )
+
+
+# What is kept of row groups: a step's problems are drawn from all over the split.
+CACHED_BYTES = 64 * 2**20
+
+_WITHOUT_FIGURE = {"id": "", "images": (), "problem": "", "answer": "", "choices": ()}
+
+
+class StoredProblems(Sequence[Problem]):
+    """The problems of Parquet shards by index, read a row group at a time when they are wanted.
+
+    Memory holds where the row groups are, and the last ones used: at least one, and of several at
+    most `CACHED_BYTES`. Threads may share it.
+    """
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._lock = threading.Lock()
+        self._cache: OrderedDict[int, Table] = OrderedDict()
+        self._cached_bytes = 0
+        self._groups: list[tuple[Path, int]] = []
+        self._starts: list[int] = []
+        self._length = 0
+        self._files = list(files)
+        for path in files:
+            for group, rows in enumerate(group_sizes(path)):
+                self._groups.append((path, group))
+                self._starts.append(self._length)
+                self._length += rows
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> Problem: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Problem]: ...
+
+    def __getitem__(self, index: int | slice) -> Problem | Sequence[Problem]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self._length))]
+        place = index + self._length if index < 0 else index
+        if not 0 <= place < self._length:
+            raise IndexError(f"problem {index} of {self._length}")
+        group = bisect_right(self._starts, place) - 1
+        return problem_of_row(self._row(group, place - self._starts[group]))
+
+    def __iter__(self) -> Iterator[Problem]:
+        return (self[index] for index in range(self._length))
+
+    def families(self) -> list[str]:
+        """The family of each problem; no image is read for it."""
+        return [
+            problem_of_row({**_WITHOUT_FIGURE, **row}).family
+            for path in self._files
+            for row in read_rows(path, columns=("source", "meta"))
+        ]
+
+    def _row(self, group: int, index: int) -> dict[str, Any]:
+        with self._lock:
+            table = self._cache.get(group)
+            if table is None:
+                table = read_group(*self._groups[group])
+                self._cache[group] = table
+                self._cached_bytes += table.nbytes
+                while self._cached_bytes > CACHED_BYTES and len(self._cache) > 1:
+                    _, oldest = self._cache.popitem(last=False)
+                    self._cached_bytes -= oldest.nbytes
+            self._cache.move_to_end(group)
+        return table.slice(index, 1).to_pylist()[0]

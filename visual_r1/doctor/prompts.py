@@ -11,7 +11,7 @@ from visual_r1.config import RunConfig
 from visual_r1.data.problem import Problem
 from visual_r1.data.rows import BadRow, SourceRow, check_row
 from visual_r1.data.sources import open_source
-from visual_r1.data.splitting import cut_sizes
+from visual_r1.data.splits import cut_sizes
 from visual_r1.models.processor import load_processor
 from visual_r1.prompts.prompts import Prompter
 

@@ -38,7 +38,7 @@ import tinker
 from visual_r1.config import RunConfig
 from visual_r1.data.batches import batch_indices
 from visual_r1.data.problem import Problem
-from visual_r1.data.stored import StoredProblems
+from visual_r1.data.shards import StoredProblems
 from visual_r1.errors import RunError
 from visual_r1.policy.policy import RolloutGroup
 from visual_r1.rl.curriculum import (

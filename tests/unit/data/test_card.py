@@ -9,7 +9,7 @@ from drawn import figure, hub_row, write_parquet
 from PIL import Image
 
 from visual_r1.config import DataSection
-from visual_r1.data.answer_kinds import answer_kind
+from visual_r1.data.card import answer_kind
 from visual_r1.data.dataset import Dataset, open_dataset, prepare
 
 KINDS = {

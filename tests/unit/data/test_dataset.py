@@ -23,7 +23,7 @@ from drawn import (
 )
 
 from visual_r1.config import DataSection
-from visual_r1.data import stored
+from visual_r1.data import shards as stored
 from visual_r1.data.dataset import Dataset, is_prepared, open_dataset, prepare
 from visual_r1.data.sources import open_source
 from visual_r1.errors import DataError, StorageError

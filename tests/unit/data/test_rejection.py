@@ -7,7 +7,7 @@ from drawn import hub_row, read_rejected, write_parquet
 
 from visual_r1.config import DataSection
 from visual_r1.data.dataset import prepare
-from visual_r1.data.rejection import reason_kind
+from visual_r1.data.preparation import reason_kind
 from visual_r1.errors import DataError
 
 

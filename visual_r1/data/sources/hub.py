@@ -9,11 +9,11 @@ from typing import Any, Protocol, cast
 import httpx
 
 from visual_r1.config import DataSection
+from visual_r1.data.parquet import rows_of
 from visual_r1.data.rows import SourceRow
 from visual_r1.data.sources.columns import map_columns, row_from_columns
 from visual_r1.data.sources.images_of_rows import ImageFiles
 from visual_r1.data.sources.source import Split, SplitNames
-from visual_r1.data.tables import rows_of
 from visual_r1.errors import DataError
 
 _BATCH_ROWS = 32

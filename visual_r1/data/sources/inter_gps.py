@@ -18,6 +18,7 @@ from typing import Any, cast
 from visual_r1.config import DataSection, SplitsSection
 from visual_r1.data.problem import IMAGE_MARKER
 from visual_r1.data.rows import SourceRow
+from visual_r1.data.sources.columns import choices_of, plain, text_of
 from visual_r1.data.sources.images_of_rows import BadColumn, ImageFiles
 from visual_r1.data.sources.source import (
     Split,
@@ -26,7 +27,6 @@ from visual_r1.data.sources.source import (
     printable,
     require_unused,
 )
-from visual_r1.data.sources.texts import choices_of, plain, text_of
 from visual_r1.errors import DataError
 
 DATA, FIGURE = "data.json", "img_diagram.png"

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
-from visual_r1.data.tables import column_names, group_sizes, names_files, read_rows
+from visual_r1.data.parquet import column_names, group_sizes, names_files, read_rows
 from visual_r1.errors import DataError
 
 # A line may hold an image as base64; one that is longer is read past, a piece at a time.
