@@ -11,8 +11,8 @@ from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset, open_dataset
 from visual_r1.data.dataset import prepare as prepare_dataset
 from visual_r1.data.sources import Split, open_source
+from visual_r1.doctor.preflight import require_sound
 from visual_r1.errors import DataError
-from visual_r1.preflight import require_sound
 from visual_r1.progress import open_progress
 
 VERSION = 1

@@ -1,19 +1,45 @@
-"""Single checks: each looks at one thing and says how it is."""
+"""Single checks: each looks at one thing and says how it is.
+
+What an examination says.
+"""
 
 import os
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from visual_r1.config import RunConfig
-from visual_r1.doctor.contrast import share_without_contrast, smallest_group
-from visual_r1.doctor.evidence import Evidence
-from visual_r1.doctor.finding import Finding
+from visual_r1.doctor.estimates import Room, Workload
+from visual_r1.doctor.evidence import Evidence, share_without_contrast, smallest_group
 from visual_r1.doctor.prompts import FirstRows, PromptSizes
-from visual_r1.doctor.room import Room
-from visual_r1.doctor.workload import Workload
 from visual_r1.engine.store.budget import MAX_DISK_VARIABLE, size_text
 from visual_r1.models import TINY_GEOMETRY
 from visual_r1.wording import duration, percent
+
+Severity = Literal["ok", "note", "warning", "error"]
+EXIT_CODES: dict[Severity, int] = {"ok": 0, "note": 0, "warning": 1, "error": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at: what it is, and what to do where it is not well.
+
+    An error means that the run will fail or learn nothing; a warning, that it probably wastes time
+    or money; a note is worth knowing.
+    """
+
+    severity: Severity
+    subject: str
+    says: str
+    advice: str = ""
+
+
+def exit_code(findings: Sequence[Finding]) -> int:
+    """0 where all is well, 1 with a warning, 2 with an error."""
+    return max((EXIT_CODES[finding.severity] for finding in findings), default=0)
+
 
 # LoRA wants about ten times the rate of full fine-tuning, whatever its rank ("LoRA Without Regret",
 # Thinking Machines 2025); runs on Tinker that were published used 1e-5 to 8e-5 for GRPO.

@@ -18,9 +18,9 @@ from rich.table import Table
 from visual_r1.backend.endpoint import Kind, choose_kind
 from visual_r1.command_line import load_config
 from visual_r1.config import RunConfig
+from visual_r1.doctor.checks import EXIT_CODES, Finding, Severity, exit_code
+from visual_r1.doctor.estimates import Workload
 from visual_r1.doctor.examination import Examination, examine
-from visual_r1.doctor.finding import EXIT_CODES, Finding, Severity, exit_code
-from visual_r1.doctor.workload import Workload
 from visual_r1.errors import VisualR1Error
 from visual_r1.prices import Prices, prices_of
 from visual_r1.wording import duration

@@ -11,13 +11,12 @@ from visual_r1.backend.waiting import CONTROL_LIMIT_S, wait
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import is_prepared
 from visual_r1.doctor import checks
+from visual_r1.doctor.checks import Finding
+from visual_r1.doctor.estimates import Workload, room_for, workload
 from visual_r1.doctor.evidence import Evidence, earlier_evidence, measured_step
-from visual_r1.doctor.finding import Finding
+from visual_r1.doctor.preflight import require_sound
 from visual_r1.doctor.prompts import FirstRows, PromptSizes, first_rows, measure_prompts
-from visual_r1.doctor.room import room_for
-from visual_r1.doctor.workload import Workload, workload
 from visual_r1.errors import VisualR1Error
-from visual_r1.preflight import require_sound
 from visual_r1.runs.folder import require_same_config
 from visual_r1.runs.ledger import Ledger
 from visual_r1.runs.resume import require_goal

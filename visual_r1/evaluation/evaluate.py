@@ -38,8 +38,8 @@ from visual_r1.prices import NO_PRICES, NO_TOKENS, Prices, Tokens, total
 from visual_r1.progress import Progress
 from visual_r1.prompts.prompts import Prompter
 from visual_r1.rewards import RewardInput, score
-from visual_r1.rewards.components import opened
-from visual_r1.rewards.masking import MaskedScan
+from visual_r1.rewards.blindfold.masking import MaskedScan
+from visual_r1.rewards.grounding import opened
 from visual_r1.storage import write_json
 
 Pass = Literal["greedy", "blind", "question_only", "sampled", "scan_only"]

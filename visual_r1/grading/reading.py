@@ -2,13 +2,17 @@
 
 From the outside in: a list (`x = 3 or x = 5`, `5, 6`), a label and a chain (`AB = 3√5 ≈ 6.71`), a
 relation (`2 < x < 5`), a bracketed group, a ratio, a quantity with its unit, a word.
+
+Inequalities: `x > 3`, `2 < x ≤ 5`, `x > 2 and x < 5`.
+
+A sequence of tokens into its parts.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from visual_r1.grading.expressions import variables
+from visual_r1.grading.expressions import Undefined, difference, evaluate, variables
 from visual_r1.grading.forms import (
     LISTS,
     STATEMENTS,
@@ -20,12 +24,11 @@ from visual_r1.grading.forms import (
     Quantity,
     Ratio,
     Relation,
+    split_unit,
 )
 from visual_r1.grading.labels import APPROXIMATORS, OPENERS, number_words, read_label
-from visual_r1.grading.relations import COMPARISONS, merged, read_relation
+from visual_r1.grading.parsing import parse
 from visual_r1.grading.spelling import Token, Unreadable, canonical, tokenise
-from visual_r1.grading.splitting import opening, split
-from visual_r1.grading.units import split_unit
 from visual_r1.grading.values import (
     mixed_in_words,
     read_name,
@@ -33,6 +36,98 @@ from visual_r1.grading.values import (
     read_word,
     words_alone,
 )
+
+_OPENING = {
+    **dict.fromkeys(("(", "{", "[", "\\{", "⟨"), 1),
+    **dict.fromkeys((")", "}", "]", "\\}", "⟩"), -1),
+}
+
+
+def split(
+    tokens: Sequence[Token], separators: Sequence[str]
+) -> tuple[list[Sequence[Token]], list[str]]:
+    """The parts between the `separators` outside all brackets, and the separators in between."""
+    parts: list[Sequence[Token]] = []
+    found: list[str] = []
+    depth = start = 0
+    for index, token in enumerate(tokens):
+        depth += _OPENING.get(token.text, 0) if token.kind == "symbol" else 0
+        if depth == 0 and token.kind != "number" and token.text.lower() in separators:
+            parts.append(tokens[start:index])
+            found.append(token.text.lower())
+            start = index + 1
+    parts.append(tokens[start:])
+    return parts, found
+
+
+def opening(tokens: Sequence[Token]) -> int | None:
+    """Index of the bracket that the last token closes, or None."""
+    depth = 0
+    for index in range(len(tokens) - 1, -1, -1):
+        token = tokens[index]
+        depth -= _OPENING.get(token.text, 0) if token.kind == "symbol" else 0
+        if depth <= 0:
+            return index if depth == 0 and index < len(tokens) - 1 else None
+    return None
+
+
+COMPARISONS = ("<", ">", "≤", "≥")
+_MIRROR = {"<": ">", ">": "<", "≤": "≥", "≥": "≤", "≠": "≠"}
+
+
+def read_relation(tokens: Sequence[Token]) -> Relation:
+    """`x > 3`, `3 < x`, `2 < x ≤ 5`, `5 ≥ x > 2`, all brought to low < subject < high.
+
+    Raises:
+        Unreadable: anything else, such as `0 < 7 < 9`, which says nothing of a variable.
+    """
+    parts, found = split(tokens, (*COMPARISONS, "≠"))
+    sides = [parse(part) for part in parts]
+    if len(found) == 1:
+        left, right = sides
+        if not variables(left):
+            left, right, sign = right, left, _MIRROR[found[0]]
+        else:
+            sign = found[0]
+        if not variables(left) or variables(right):
+            raise Unreadable("an inequality without a variable on one side alone")
+        if sign == "≠":
+            return Relation(left, right, right)
+        closed = sign in ("≤", "≥")
+        if sign in ("<", "≤"):
+            return Relation(left, None, right, high_closed=closed)
+        return Relation(left, right, None, low_closed=closed)
+    if len(found) != 2 or "≠" in found or (found[0] in "<≤") != (found[1] in "<≤"):
+        raise Unreadable("a chain of inequalities that do not point the same way")
+    if found[0] not in "<≤":
+        sides, found = sides[::-1], [_MIRROR[sign] for sign in found[::-1]]
+    low, subject, high = sides
+    if not variables(subject):
+        raise Unreadable("an inequality about no variable")
+    return Relation(subject, low, high, found[0] == "≤", found[1] == "≤")
+
+
+def merged(one: Relation, other: Relation, *, if_not_empty: bool) -> Relation | None:
+    """`x > 2 and x < 5` as `2 < x < 5`; None where they do not bound one subject from two sides.
+
+    Args:
+        one: an inequality.
+        other: another.
+        if_not_empty: only where something is left between the bounds.
+    """
+    below, above = (one, other) if one.high is None else (other, one)
+    if below.subject != above.subject or below.high is not None or above.low is not None:
+        return None
+    if below.low is None or above.high is None:
+        return None
+    if if_not_empty:
+        try:
+            if difference(evaluate(above.high), evaluate(below.low)) <= 0:
+                return None
+        except (Undefined, KeyError):
+            return None
+    return Relation(below.subject, below.low, above.high, below.low_closed, above.high_closed)
+
 
 MAX_ITEMS = 12
 MAX_NESTING = 4

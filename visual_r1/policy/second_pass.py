@@ -35,10 +35,10 @@ from visual_r1.models.processor import Processor
 from visual_r1.prompts.prompts import Prompter
 from visual_r1.prompts.templates import load_template
 from visual_r1.rewards import Scored
-from visual_r1.rewards.components import opened
-from visual_r1.rewards.masking import MaskedScan, extract_scan, mask_scan
+from visual_r1.rewards.blindfold.masking import MaskedScan, extract_scan, mask_scan
+from visual_r1.rewards.blindfold.targets import is_value
+from visual_r1.rewards.grounding import opened
 from visual_r1.rewards.scoring import RewardInput, verdict_of
-from visual_r1.rewards.targets import is_value
 
 SecondVerdict = Literal["right", "wrong", "gave_up", "no_scan", "leak"]
 Outcome = Literal["both", "image_only", "scan_only", "neither"]

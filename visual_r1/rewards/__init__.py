@@ -1,7 +1,7 @@
 """Rewards: named components, each a pure function of one sample, and their weighted sum."""
 
-from visual_r1.rewards.components import format_ok, visual_grounding
 from visual_r1.rewards.custom import load_custom
+from visual_r1.rewards.grounding import format_ok, visual_grounding
 from visual_r1.rewards.scoring import COMPONENTS, RewardInput, Scored, score
 
 __all__ = [

@@ -16,7 +16,7 @@ from visual_r1.policy.passes import graded, sampling_params
 from visual_r1.policy.policy import Policy, Rollout, RolloutGroup, response_text
 from visual_r1.policy.second_pass import ScanReader, SecondPass, with_bonus
 from visual_r1.prices import NO_TOKENS, Tokens
-from visual_r1.rewards.masking import MaskedScan
+from visual_r1.rewards.blindfold.masking import MaskedScan
 from visual_r1.rl.phases import Phases
 
 logger = logging.getLogger(__name__)

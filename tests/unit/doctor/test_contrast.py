@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from visual_r1.doctor.contrast import share_without_contrast, smallest_group
+from visual_r1.doctor.evidence import share_without_contrast, smallest_group
 
 
 def test_with_enough_samples_it_is_the_share_of_subsets_that_agree() -> None:

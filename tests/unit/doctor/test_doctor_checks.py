@@ -11,11 +11,11 @@ import pytest
 from visual_r1.config import RunConfig
 from visual_r1.data.procedural import generate
 from visual_r1.doctor import checks
+from visual_r1.doctor.checks import Finding, exit_code
+from visual_r1.doctor.estimates import workload
 from visual_r1.doctor.evidence import Evidence
 from visual_r1.doctor.examination import examine
-from visual_r1.doctor.finding import Finding, exit_code
 from visual_r1.doctor.prompts import FirstRows, PromptSizes
-from visual_r1.doctor.workload import workload
 from visual_r1.models import TINY_GEOMETRY
 from visual_r1.prices import Prices, Tokens
 from visual_r1.rl.schedule import learning_rate as rate_of

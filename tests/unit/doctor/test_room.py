@@ -9,8 +9,8 @@ import pytest
 
 from visual_r1.config import RunConfig
 from visual_r1.doctor.checks import checkpoint_room
+from visual_r1.doctor.estimates import Room, needed_bytes, room_for
 from visual_r1.doctor.examination import examine
-from visual_r1.doctor.room import Room, needed_bytes, room_for
 from visual_r1.engine.store.records import CheckpointRecord, checkpoint_path
 from visual_r1.engine.store.store import Store
 from visual_r1.engine.types import LoraSpec

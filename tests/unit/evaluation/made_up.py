@@ -14,7 +14,7 @@ from visual_r1.evaluation.metrics import Answer, Conditions, Prediction, measure
 from visual_r1.evaluation.predictions import FILE_NAME, write_predictions
 from visual_r1.evaluation.statistics import wilson
 from visual_r1.policy.second_pass import SecondPass
-from visual_r1.rewards.masking import MaskedScan
+from visual_r1.rewards.blindfold.masking import MaskedScan
 from visual_r1.runs.validations import ValidationRow, Validations
 from visual_r1.storage import write_json
 

@@ -8,7 +8,7 @@ from made_up import answer, conditions, predictions, problems, write_evaluation
 from visual_r1.evaluation.metrics import Prediction, measure, read_report
 from visual_r1.evaluation.statistics import wilson
 from visual_r1.policy.second_pass import SecondPass
-from visual_r1.rewards.masking import MaskedScan
+from visual_r1.rewards.blindfold.masking import MaskedScan
 from visual_r1.storage import write_json
 
 

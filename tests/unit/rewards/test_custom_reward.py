@@ -12,8 +12,8 @@ import pytest
 
 from visual_r1.config import RewardSection, RunConfig
 from visual_r1.data.problem import Problem
+from visual_r1.doctor.preflight import require_sound
 from visual_r1.errors import ConfigError, RewardError, RunError
-from visual_r1.preflight import require_sound
 from visual_r1.rewards import RewardInput, load_custom, score
 from visual_r1.rewards.custom import CustomReward
 from visual_r1.runs.folder import keep_files, require_same_files

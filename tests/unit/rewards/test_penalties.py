@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from visual_r1.rewards.penalties import length_penalty, repetition_penalty, truncation_penalty
+from visual_r1.rewards.scoring import length_penalty, repetition_penalty, truncation_penalty
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import pytest
 
 from visual_r1.rewards import format_ok, visual_grounding
-from visual_r1.rewards.figure_words import FIGURE_WORDS
+from visual_r1.rewards.grounding import FIGURE_WORDS
 
 WELL_FORMED = [
     "<think>t</think><answer>5</answer>",

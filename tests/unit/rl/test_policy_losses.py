@@ -4,8 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from visual_r1.config import AlgorithmSection, RunConfig, TrainSection
+from visual_r1.doctor.preflight import require_sound
 from visual_r1.errors import ConfigError
-from visual_r1.preflight import require_sound
 from visual_r1.rl.losses import Loss, loss_of
 
 

@@ -21,7 +21,7 @@ from visual_r1.policy.second_pass import (
     unaided,
     with_bonus,
 )
-from visual_r1.rewards.masking import MASK, MaskedScan
+from visual_r1.rewards.blindfold.masking import MASK, MaskedScan
 from visual_r1.rl.advantages import has_contrast
 from visual_r1.rl.metrics import Seconds, summarize
 

@@ -22,9 +22,9 @@ from visual_r1.data.choices import without_choices
 from visual_r1.data.problem import Problem
 from visual_r1.grading import choice_named
 from visual_r1.grading.equivalence import Rounding
-from visual_r1.rewards.answer_spans import answers_in, math_of, segments
-from visual_r1.rewards.scan_text import Lexeme, levelled, lexemes, runs
-from visual_r1.rewards.targets import Span, Target, TooMuch, numeric, target
+from visual_r1.rewards.blindfold.answers import answers_in, math_of, segments
+from visual_r1.rewards.blindfold.scan_text import Lexeme, levelled, lexemes, runs
+from visual_r1.rewards.blindfold.targets import Span, Target, TooMuch, numeric, target
 
 MASK = "[masked]"
 # Longer than any description; what is longer is not looked through.

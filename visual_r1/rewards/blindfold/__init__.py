@@ -1,0 +1,1 @@
+"""What a description may not tell the second pass: masking, and what is masked."""
