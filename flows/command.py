@@ -11,8 +11,8 @@ from flows.first_look import show_error, show_paused, show_stopped, terminal
 from tasks.environment import require_prefect_server
 from visual_r1.backend.backend import open_backend
 from visual_r1.backend.endpoint import unused_key_note
-from visual_r1.command_line import load_config
 from visual_r1.config import RunConfig
+from visual_r1.config.command_line import load_config
 from visual_r1.doctor.preflight import require_sound
 from visual_r1.errors import RunPaused, VisualR1Error
 from visual_r1.runs.folder import open_run_folder

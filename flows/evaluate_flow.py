@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 
 from flows.first_look import first_look
 from tasks.environment import settle_prefect
-from visual_r1.command_line import load_config, print_help_text
 from visual_r1.config import RunConfig
+from visual_r1.config.command_line import load_config, print_help_text
 from visual_r1.errors import ConfigError
 from visual_r1.runs.validations import named_checkpoint
 

@@ -12,8 +12,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.markup import escape
 
-from visual_r1.command_line import load_config
 from visual_r1.config import RunConfig
+from visual_r1.config.command_line import load_config
 from visual_r1.errors import RunPaused, VisualR1Error
 
 

@@ -19,8 +19,8 @@ import pytest
 
 from flows.command import run_as_command
 from visual_r1.backend.backend import Backend
-from visual_r1.command_line import load_config
 from visual_r1.config import RunConfig
+from visual_r1.config.command_line import load_config
 from visual_r1.engine.launch import RunningEngine, start_engine
 from visual_r1.errors import RequestRefused
 from visual_r1.models import TINY_GEOMETRY

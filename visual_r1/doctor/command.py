@@ -16,8 +16,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from visual_r1.backend.endpoint import Kind, choose_kind
-from visual_r1.command_line import load_config
 from visual_r1.config import RunConfig
+from visual_r1.config.command_line import load_config
 from visual_r1.doctor.checks import EXIT_CODES, Finding, Severity, exit_code
 from visual_r1.doctor.estimates import Workload
 from visual_r1.doctor.examination import Examination, examine

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from visual_r1.command_line import load_config
 from visual_r1.config import RunConfig
+from visual_r1.config.command_line import load_config
 from visual_r1.errors import ConfigError
 
 
@@ -152,7 +152,7 @@ def test_help_shows_what_the_command_would_do(
 def test_help_ends_quietly_where_nobody_reads_on(buffering: list[str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)  # what `| head` does when it has its lines
-    code = "from visual_r1.command_line import load_config; load_config(['--help'])"
+    code = "from visual_r1.config.command_line import load_config; load_config(['--help'])"
     try:
         ended = subprocess.run(
             [sys.executable, *buffering, "-c", code], stdout=writer, stderr=subprocess.PIPE
