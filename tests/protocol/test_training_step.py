@@ -22,10 +22,10 @@ from visual_r1.models.processor import load_processor
 from visual_r1.policy.policy import Policy, RolloutGroup
 from visual_r1.prices import Prices, Tokens
 from visual_r1.prompts import Prompter
-from visual_r1.rl.phases import PHASES
+from visual_r1.rl.learning import Example, send_update
+from visual_r1.rl.metrics import PHASES
 from visual_r1.rl.sampling import sample_groups
 from visual_r1.rl.step import StepResult, train_step
-from visual_r1.rl.update import Example, send_update
 
 PROBLEMS = list(generate(3, "train", 3))
 UNSOLVABLE = [replace(problem, answer="1234567") for problem in PROBLEMS]

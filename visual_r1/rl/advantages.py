@@ -15,14 +15,65 @@ gdpo normalises each component of the reward by itself, so that samples with dif
 and the same sum do not become the same. dr_grpo and rloo are linear: for them, component by
 component and then summed is the same as over the sum. There is no learnt baseline: the other
 samples of the same problem are the baseline.
+
+What each component added to a sample's reward.
+
+What the loss of a batch is divided by, through the advantages.
+
+Tinker's losses are plain sums over tokens. With D responses of n_1 … n_D tokens in the batch of one
+optimizer step, N = Σ n_i and L = `sampling.max_new_tokens`, each token of response i counts
+
+    none        1             the sum as it is
+    token       1 / N         the mean over all tokens (DAPO, arXiv:2503.14476, section 3.3)
+    sequence    1 / (D n_i)   the mean over responses of their means (GRPO, arXiv:2402.03300)
+    constant    1 / (D L)     a constant length, so that length has no say (Dr. GRPO,
+                              arXiv:2503.20783)
+
+Adam does not see a constant factor, but a gradient clip does; and `sequence` makes the tokens of
+short responses count more.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from visual_r1.config import RunConfig
-from visual_r1.policy.policy import RolloutGroup
-from visual_r1.rl.reward_parts import Part, reward_parts
+from visual_r1.policy.policy import Rollout, RolloutGroup
+from visual_r1.policy.second_pass import COMPONENT as SECOND_PASS
+from visual_r1.rewards import COMPONENTS
+
+KL = "kl"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A component's weight, and its `worth`: what it added to the reward."""
+
+    weight: float
+    worth: float
+
+
+def reward_parts(rollout: Rollout, config: RunConfig) -> Mapping[str, Part]:
+    """The components with a weight, by name; their worths add up to the reward."""
+    weights: dict[str, float] = {
+        **config.reward.model_dump(include=set(COMPONENTS)),
+        "custom": config.reward.custom_weight,
+        KL: config.algorithm.kl_coefficient,
+    }
+    components = rollout.scored.components
+    parts = {
+        name: Part(weight, weight * components[name])
+        for name, weight in weights.items()
+        if weight and name in components
+    }
+    if rollout.second is not None:
+        settings = config.second_pass
+        right = rollout.second.right
+        worth = settings.reward * components[SECOND_PASS] if right else settings.penalty
+        parts[SECOND_PASS] = Part(settings.reward, worth)
+    return parts
+
 
 MIN_STD = 1e-8
 
@@ -127,3 +178,20 @@ def _over_batch(advantages: Sequence[Sequence[float]]) -> list[list[float]]:
         return [list(group) for group in advantages]
     std = math.sqrt(math.fsum(value * value for value in taught) / len(taught))
     return [[value / std for value in group] for group in advantages]
+
+
+Normalization = Literal["none", "token", "sequence", "constant"]
+
+
+def token_shares(lengths_D: Sequence[int], how: Normalization, max_tokens: int) -> list[float]:
+    """What each token of each of the D responses counts; see above."""
+    responses = len(lengths_D)
+    match how:
+        case "none":
+            return [1.0] * responses
+        case "token":
+            return [1.0 / sum(lengths_D)] * responses
+        case "sequence":
+            return [1.0 / (responses * length) for length in lengths_D]
+        case "constant":
+            return [1.0 / (responses * max_tokens)] * responses

@@ -18,7 +18,7 @@ from visual_r1.backend.waiting import SAMPLE_LIMIT_S, wait
 from visual_r1.errors import BackendError
 from visual_r1.policy.policy import Policy, Rollout, RolloutGroup
 from visual_r1.prices import Tokens
-from visual_r1.rl.reward_parts import KL
+from visual_r1.rl.advantages import KL
 
 
 def with_kl(

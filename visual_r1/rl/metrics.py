@@ -1,16 +1,181 @@
-"""What a step is described by: one row of metrics.jsonl."""
+"""What a step is described by: one row of metrics.jsonl.
+
+What the second passes of a step are described by.
+
+Whether samples are drawn from the distribution whose log-probabilities come with them.
+
+A server reports log-probabilities of the model itself, whatever it draws from: another temperature,
+a top-p or a greedy decoder leaves them, and with them the KL between sampler and learner, as they
+were. What does change is how often samples of a group part. Of k samples that begin alike, two go
+on alike with probability Σ q(x)², which is the mean of q(x) over what was drawn, if q is what was
+drawn from. So over all prefixes that at least two samples of a group share,
+
+    draw ratio = Σ (k - 1) · share of pairs that part  /  Σ (k - 1) · mean of 1 - p(x)
+
+is 1 up to noise where they are drawn from p; below where the draw is colder, above where it is
+hotter. p is at temperature 1, so this says something where that is the temperature asked for.
+
+Where the wall time of a step goes.
+
+The phases follow one another; what overlaps on the server cannot be told apart from here. Second
+passes are asked for while first ones are still sampled, so the first pass lasts until its last
+answer has come, and the second pass is what is left to wait for after it.
+"""
 
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import fmean, pstdev
+from typing import Literal
 
 from visual_r1.policy.policy import Rollout, RolloutGroup
+from visual_r1.policy.second_pass import OUTCOMES, Outcome
 from visual_r1.prices import NO_PRICES, NO_TOKENS, Prices, Tokens, total
 from visual_r1.rl.curriculum import DrawnProblems
-from visual_r1.rl.draws import draw_ratio
-from visual_r1.rl.phases import PHASES, Phase
-from visual_r1.rl.second_pass_metrics import SecondPasses, second_passes
+
+
+@dataclass(frozen=True, slots=True)
+class SecondPasses:
+    """The second passes of a step. Shares and accuracies are over the samples that came back.
+
+    `scans_masked` is the share of samples in whose scan something was masked, `scans_with_answer`
+    of those whose scan held an answer, gold or the response's own, masked or not; `leaks` and
+    `scans_missing` are the shares that were wrong without being asked. `outcomes` are the shares of
+    both, image_only, scan_only and neither. `question_only_accuracy` is that of the answers without
+    image and scan, None where there were none.
+    """
+
+    accuracy: float | None
+    scans_missing: float | None
+    scans_masked: float | None
+    scans_with_answer: float | None
+    leaks: float | None
+    gave_up: int
+    outcomes: Mapping[Outcome, float | None]
+    question_only_accuracy: float | None
+    prompt_tokens: int
+    sampled_tokens: int
+
+    def row(self) -> dict[str, float | int | None]:
+        """The part of a row of metrics.jsonl that a run without a second pass does not have."""
+        return {
+            "second_pass_accuracy": self.accuracy,
+            "scans_missing": self.scans_missing,
+            "scans_masked": self.scans_masked,
+            "scans_with_answer": self.scans_with_answer,
+            "leaks": self.leaks,
+            "second_pass_gave_up": self.gave_up,
+            **{f"outcome_{name}": share for name, share in self.outcomes.items()},
+            "question_only_accuracy": self.question_only_accuracy,
+            "second_pass_prompt_tokens": self.prompt_tokens,
+            "second_pass_tokens": self.sampled_tokens,
+        }
+
+
+def second_passes(groups: Sequence[RolloutGroup]) -> SecondPasses | None:
+    """Of the samples that came back; None where the run has no second pass."""
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    made = [rollout.second for rollout in rollouts if rollout.second is not None]
+    if not made:
+        return None
+    scans = [second.scan for second in made]
+    outcomes = [rollout.outcome for rollout in rollouts]
+    known = [right for group in groups for right in group.question_only]
+    return SecondPasses(
+        accuracy=_share([second.right for second in made]),
+        scans_missing=_share([scan is None for scan in scans]),
+        scans_masked=_share([scan is not None and scan.masked > 0 for scan in scans]),
+        scans_with_answer=_share([scan is not None and scan.held_answer for scan in scans]),
+        leaks=_share([second.verdict == "leak" for second in made]),
+        gave_up=sum(second.verdict == "gave_up" for second in made),
+        outcomes={name: _share([one == name for one in outcomes]) for name in OUTCOMES},
+        question_only_accuracy=_share(known),
+        prompt_tokens=sum(second.prompt_tokens for second in made),
+        sampled_tokens=sum(second.tokens for second in made),
+    )
+
+
+def _share(found: Sequence[bool]) -> float | None:
+    return sum(found) / len(found) if found else None
+
+
+# Where fewer partings are expected in a whole step, the ratio is noise.
+LEAST_EXPECTED = 5.0
+
+
+def draw_ratio(groups: Sequence[RolloutGroup]) -> float | None:
+    """The ratio over all samples of a step; None where too few partings are expected of them."""
+    parts = [_partings([*group.rollouts, *group.unscored]) for group in groups]
+    expected = math.fsum(one for _, one in parts)
+    if expected < LEAST_EXPECTED:
+        return None
+    return math.fsum(seen for seen, _ in parts) / expected
+
+
+def _partings(samples: Sequence[Rollout]) -> tuple[float, float]:
+    """(partings seen, partings expected) of the samples of one problem."""
+    seen = expected = 0.0
+    # Sets of at least two samples that are the same up to this place.
+    alike = [[sample for sample in samples if sample.tokens]]
+    place = 0
+    while alike := [together for together in alike if len(together) > 1]:
+        following: list[list[Rollout]] = []
+        for together in alike:
+            by_token: dict[int, list[Rollout]] = {}
+            for sample in together:
+                by_token.setdefault(sample.tokens[place], []).append(sample)
+            k = len(together)
+            agreeing = sum(len(same) * (len(same) - 1) for same in by_token.values())
+            seen += (k - 1) * (1 - agreeing / (k * (k - 1)))
+            expected += (k - 1) * fmean(-math.expm1(sample.logprobs[place]) for sample in together)
+            following += by_token.values()
+        place += 1
+        alike = [
+            [sample for sample in together if len(sample.tokens) > place] for together in following
+        ]
+    return seen, expected
+
+
+Phase = Literal["sampler", "prompts", "first_pass", "second_pass", "kl"]
+
+PHASES: tuple[Phase, ...] = ("sampler", "prompts", "first_pass", "second_pass", "kl")
+
+
+class Phases:
+    """Seconds by phase, summed where a phase comes again (dynamic sampling, say).
+
+    `grading` is what grading the answers and preparing their second passes took; it lies within
+    the two passes, while the server goes on sampling.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[Phase, float] = dict.fromkeys(PHASES, 0.0)
+        self.grading = 0.0
+
+    def add(self, phase: Phase, seconds: float) -> None:
+        """Count `seconds` more for `phase`."""
+        self.seconds[phase] += seconds
+
+    @contextmanager
+    def during(self, phase: Phase) -> Generator[None]:
+        """Add the time of the block to `phase`; of a block that fails, too."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.add(phase, time.monotonic() - began)
+
+    @contextmanager
+    def while_grading(self) -> Generator[None]:
+        """Add the time of the block to `grading`."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.grading += time.monotonic() - began
+
 
 JsonNumber = float | int | bool | None
 

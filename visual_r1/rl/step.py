@@ -17,12 +17,10 @@ from visual_r1.data.problem import Problem
 from visual_r1.policy.policy import Policy, Rollout, RolloutGroup
 from visual_r1.rl.advantages import advantages_of, has_contrast
 from visual_r1.rl.curriculum import DrawnProblems
-from visual_r1.rl.dynamic import Draw, sample_until_full, surplus
 from visual_r1.rl.kl import with_kl
-from visual_r1.rl.metrics import Seconds, StepMetrics, summarize
-from visual_r1.rl.phases import Phases
-from visual_r1.rl.schedule import learning_rate
-from visual_r1.rl.update import Example, send_update
+from visual_r1.rl.learning import Example, learning_rate, send_update
+from visual_r1.rl.metrics import Phases, Seconds, StepMetrics, summarize
+from visual_r1.rl.sampling import Draw, sample_until_full, surplus
 
 Observe = Callable[[Sequence[RolloutGroup]], DrawnProblems | None]
 

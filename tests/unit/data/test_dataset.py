@@ -23,7 +23,7 @@ from drawn import (
 )
 
 from visual_r1.config import DataSection
-from visual_r1.data import shards as stored
+from visual_r1.data import shards
 from visual_r1.data.dataset import Dataset, is_prepared, open_dataset, prepare
 from visual_r1.data.sources import open_source
 from visual_r1.errors import DataError, StorageError
@@ -412,7 +412,7 @@ def test_many_row_groups_are_read_by_index(tmp_path: Path, monkeypatch: pytest.M
     in_order = [problem.id for problem in dataset.problems("train")]
     assert len(set(in_order)) == 700
     for room in (0, 400_000):
-        monkeypatch.setattr(stored, "CACHED_BYTES", room)
+        monkeypatch.setattr(shards, "CACHED_BYTES", room)
         train = dataset.problems("train")
         assert [train[index].id for index in order[:60]] == [in_order[i] for i in order[:60]]
         held = train._cache.values()

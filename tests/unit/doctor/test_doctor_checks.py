@@ -18,7 +18,7 @@ from visual_r1.doctor.examination import examine
 from visual_r1.doctor.prompts import FirstRows, PromptSizes
 from visual_r1.models import TINY_GEOMETRY
 from visual_r1.prices import Prices, Tokens
-from visual_r1.rl.schedule import learning_rate as rate_of
+from visual_r1.rl.learning import learning_rate as rate_of
 from visual_r1.runs.ledger import Ledger, LedgerRow
 
 PROMPTS = PromptSizes(prompts=64, mean=100.0, longest=300, image_mean=60.0, image_longest=250)

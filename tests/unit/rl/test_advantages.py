@@ -11,8 +11,15 @@ from sampled import group_of, rollout
 
 from visual_r1.config import RunConfig
 from visual_r1.policy.policy import Rollout
-from visual_r1.rl.advantages import ADVANTAGES, advantages_of, dr_grpo, grpo, has_contrast, rloo
-from visual_r1.rl.reward_parts import reward_parts
+from visual_r1.rl.advantages import (
+    ADVANTAGES,
+    advantages_of,
+    dr_grpo,
+    grpo,
+    has_contrast,
+    reward_parts,
+    rloo,
+)
 
 Advantage = Callable[[list[float]], list[float]]
 

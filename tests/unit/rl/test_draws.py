@@ -9,7 +9,7 @@ import pytest
 from sampled import group_of, rollout
 
 from visual_r1.policy.policy import Rollout, RolloutGroup
-from visual_r1.rl.draws import draw_ratio
+from visual_r1.rl.metrics import draw_ratio
 
 STOP = 9
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from visual_r1.rl.normalization import Normalization, token_shares
+from visual_r1.rl.advantages import Normalization, token_shares
 
 lengths_lists = st.lists(st.integers(1, 500), min_size=1, max_size=20)
 

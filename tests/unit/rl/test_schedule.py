@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from visual_r1.config import RunConfig
-from visual_r1.rl.schedule import learning_rate
+from visual_r1.rl.learning import learning_rate
 
 
 def rates(steps: int, total: int = 500, **optimizer: Any) -> list[float]:

@@ -7,8 +7,7 @@ import pytest
 from sampled import group_of, rollout
 
 from visual_r1.prices import NO_PRICES, Prices, Tokens
-from visual_r1.rl.metrics import Seconds, StepMetrics, Update, summarize
-from visual_r1.rl.phases import Phases
+from visual_r1.rl.metrics import Phases, Seconds, StepMetrics, Update, summarize
 
 SECONDS = Seconds(1.23456, 2.0, 3.5)
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from visual_r1.config import RunConfig
-from visual_r1.rl.update import adam_params, minibatches
+from visual_r1.rl.learning import adam_params, minibatches
 
 
 def config(**sections: Any) -> RunConfig:

@@ -3,15 +3,51 @@
 Each minibatch is one forward_backward and one optim_step. With one minibatch and one epoch, the
 default, the policy that learns is the one that sampled. After the first optimizer step of a batch
 it no longer is: how far it has moved is logged as the off-policy ratio.
+
+How far the learner is from the policy that sampled, over the answer tokens of a minibatch.
+
+With r = p_learner / p_sampler of each sampled token:
+
+    KL(sampler || learner)   mean of r - 1 - log r, in nats a token: Schulman's k3, unbiased and
+                             never negative (joschu.net/blog/kl-approx.html)
+    clip share               the share of tokens whose gradient the loss clips; `losses.Loss.clips`
+
+Datums: what `forward_backward` learns from.
+
+With a prompt of P tokens (image tokens counted) and an answer of n tokens a_0 … a_{n-1}, the model
+reads prompt + a_0 … a_{n-2}, T = P + n - 1 positions, and position i is scored on the token at
+i + 1 of the whole sequence:
+
+    position         0 … P-2            P-1   P    …   T-1
+    reads            prompt, images     p     a_0  …   a_{n-2}
+    target_tokens    0                  a_0   a_1  …   a_{n-1}
+    logprobs         0                  q_0   q_1  …   q_{n-1}     of the sampler
+    advantages       0                  A     A    …   A
+
+Tinker's losses are plain sums over all T positions: what must not count has advantage 0.
+
+The learning rate of a step: a function of the configuration and the step's number alone.
+
+With warm-up over W steps, and an end at step S (`optimizer.schedule_steps`):
+
+    step < W     rate · (step + 1) / W
+    constant     rate
+    linear       rate · (1 - (1 - f) · p)
+    cosine       rate · (f + (1 - f) · ½ (1 + cos(π p)))       (Loshchilov & Hutter, 2017)
+
+where p = (step - W) / (S - W), at most 1, and f = `optimizer.final_fraction`. S is not
+`train.steps`: that may be raised when a run goes on, and the steps that are done would then have
+had another rate.
 """
 
 import math
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import tinker
 
 from visual_r1.backend.waiting import TRAIN_LIMIT_S, wait
@@ -20,12 +56,126 @@ from visual_r1.errors import BackendError, RunError
 from visual_r1.hashing import stable_seed
 from visual_r1.policy.policy import Policy, Rollout, RolloutGroup
 from visual_r1.prices import Tokens, total
-from visual_r1.rl.agreement import Agreement, agreement, clip_share
-from visual_r1.rl.datums import Floats, answer_part, datum, with_prompt_logprobs
+from visual_r1.rl.advantages import token_shares
 from visual_r1.rl.losses import Loss, loss_of
 from visual_r1.rl.metrics import Update
-from visual_r1.rl.normalization import token_shares
-from visual_r1.rl.schedule import learning_rate
+
+Floats = npt.NDArray[np.float32]
+
+
+def datum(group: RolloutGroup, rollout: Rollout, advantage: float) -> tinker.Datum:
+    """The training example of one rollout with at least one token; arrays of T (see above)."""
+    return datum_of(group.prompt, rollout.tokens, rollout.logprobs, advantage)
+
+
+def datum_of(
+    prompt: tinker.ModelInput,
+    tokens: Sequence[int],
+    logprobs: Sequence[float],
+    advantage: float,
+) -> tinker.Datum:
+    """The training example of an answer of n >= 1 tokens with the sampler's n log-probabilities."""
+    silent = prompt.length - 1
+    answer = len(tokens)
+    chunks = list(prompt.chunks)
+    if answer > 1:
+        chunks.append(tinker.EncodedTextChunk(tokens=list(tokens[:-1])))
+    return tinker.Datum(
+        model_input=tinker.ModelInput(chunks=chunks),
+        loss_fn_inputs={
+            "target_tokens": tinker.TensorData.from_numpy(
+                np.array([0] * silent + list(tokens), dtype=np.int64)
+            ),
+            "logprobs": _floats([0.0] * silent + list(logprobs)),
+            "advantages": _floats([0.0] * silent + [advantage] * answer),
+        },
+    )
+
+
+def answer_part(group: RolloutGroup, values_T: Floats) -> Floats:
+    """The n values of the answer's tokens out of the T of a datum."""
+    return values_T[group.prompt.length - 1 :]
+
+
+def with_prompt_logprobs(
+    datums: Sequence[tinker.Datum], groups: Sequence[RolloutGroup], learner: Sequence[Floats]
+) -> list[tinker.Datum]:
+    """The datums with the learner's own log-probabilities on their prompt positions.
+
+    A loss with a term in (logp - q)² counts prompt positions too, whatever their advantage. With
+    q equal to the learner's logp there, that term and its gradient are zero. `groups` and
+    `learner` go with `datums` one by one.
+    """
+    return [
+        _with_prompt_logprobs(one, group.prompt.length - 1, logprobs_T)
+        for one, group, logprobs_T in zip(datums, groups, learner, strict=True)
+    ]
+
+
+def _with_prompt_logprobs(one: tinker.Datum, silent: int, logprobs_T: Floats) -> tinker.Datum:
+    filled = one.loss_fn_inputs["logprobs"].to_numpy().copy()
+    filled[:silent] = logprobs_T[:silent]
+    inputs = {**one.loss_fn_inputs, "logprobs": tinker.TensorData.from_numpy(filled)}
+    return replace(one, loss_fn_inputs=inputs)
+
+
+def _floats(values: Sequence[float]) -> tinker.TensorData:
+    return tinker.TensorData.from_numpy(np.array(values, dtype=np.float32))
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Over so many `tokens`; `clipped` counts tokens, and is None where the loss clips none."""
+
+    kl: float
+    ratio_max: float
+    ratio_min: float
+    tokens: int
+    clipped: int | None = None
+
+
+def agreement(
+    sampler_logprobs: Sequence[Floats],
+    learner_logprobs: Sequence[Floats],
+    advantages: Sequence[float],
+    loss: Loss,
+) -> Agreement:
+    """Of D responses with their tokens' log-probabilities, and an advantage each."""
+    sampled = np.concatenate(sampler_logprobs).astype(np.float64)
+    learnt = np.concatenate(learner_logprobs).astype(np.float64)
+    log_ratio = learnt - sampled
+    with np.errstate(over="ignore"):
+        ratio = np.exp(log_ratio)
+    by_token = np.repeat(advantages, [len(logprobs) for logprobs in sampler_logprobs])
+    clipped = loss.clips(ratio, by_token)
+    return Agreement(
+        kl=float(np.mean(ratio - 1 - log_ratio)),
+        ratio_max=float(ratio.max()),
+        ratio_min=float(ratio.min()),
+        tokens=len(ratio),
+        clipped=None if clipped is None else int(clipped.sum()),
+    )
+
+
+def clip_share(agreements: Sequence[Agreement]) -> float | None:
+    """The share of all their tokens that the loss clipped; None where there is nothing to clip."""
+    counts = [one.clipped for one in agreements if one.clipped is not None]
+    tokens = sum(one.tokens for one in agreements)
+    return sum(counts) / tokens if counts and tokens else None
+
+
+def learning_rate(config: RunConfig, step: int) -> float:
+    """The learning rate of `step`, counted from 0."""
+    rate, settings = config.train.learning_rate, config.optimizer
+    warmup = settings.warmup_steps
+    if step < warmup:
+        return rate * (step + 1) / warmup
+    if settings.schedule == "constant" or settings.schedule_steps is None:
+        return rate
+    done = min(1.0, (step - warmup) / (settings.schedule_steps - warmup))
+    left = 1.0 - done if settings.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
+    return rate * (settings.final_fraction + (1.0 - settings.final_fraction) * left)
+
 
 T = TypeVar("T")
 

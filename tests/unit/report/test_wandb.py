@@ -16,7 +16,7 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 from visual_r1.alarms import AlarmLog, Finding
 from visual_r1.config import RunConfig
-from visual_r1.evaluation import tracking, wandb_runs
+from visual_r1.report import wandb as tracking
 from visual_r1.report.summary import summarize
 from visual_r1.report.wandb import track_run, track_steps
 
@@ -272,8 +272,8 @@ SERVER_DOWN = """
 import sys
 from pathlib import Path
 from visual_r1.config import RunConfig
-from visual_r1.evaluation import tracking, wandb_runs
-wandb_runs._INIT_LIMIT_S = 0.5
+from visual_r1.report import wandb as tracking
+tracking._INIT_LIMIT_S = 0.5
 config = RunConfig(preset="quickstart", output_dir=Path(sys.argv[1]), run={"name": "tracked run"})
 tracking.track_steps(config)
 tracking.track_steps(config)
@@ -374,4 +374,4 @@ def test_what_wandb_cannot_do_harms_no_run(config: RunConfig, harm: str):
     ],
 )
 def test_the_mode_follows_the_environment(environ: dict[str, str], mode: str):
-    assert wandb_runs.mode_of(environ) == mode
+    assert tracking.mode_of(environ) == mode
