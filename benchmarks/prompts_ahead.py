@@ -19,14 +19,13 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from visual_r1.config import RunConfig
-from visual_r1.data.batches import batch
+from visual_r1.config import RunConfig, TrainSection
 from visual_r1.data.problem import Problem
 from visual_r1.data.procedural import generate
 from visual_r1.data.shards import StoredProblems, finished_shard, problem_row, write_shard
 from visual_r1.models.processor import load_processor
 from visual_r1.prompts import Prompter
-from visual_r1.runs.problem_draws import PromptsAhead
+from visual_r1.rl.batches import Batches, EpochOrder
 
 
 def drawing(size: int, seed: int) -> bytes:
@@ -60,19 +59,24 @@ def measure(
     problems: StoredProblems, prompter: Prompter, size: int, steps: int, server_s: float
 ) -> tuple[float, float]:
     """(seconds to read and build a step's prompts, seconds that a step waits for them)."""
-    waits: dict[bool, list[float]] = {False: [], True: []}
-    for ahead_of_time in (False, True):
-        first = 0 if ahead_of_time else steps  # other problems: nothing is cached
-        with PromptsAhead(prompter.model_input) as ahead:
-            for step in range(first, first + steps):
-                began = time.monotonic()
-                drawn = ahead.problems(step, lambda step=step: batch(problems, size, 0, step))
-                ahead.prompt(drawn[-1])
-                waits[ahead_of_time].append(time.monotonic() - began)
-                if ahead_of_time:
-                    ahead.begin(step + 1, lambda step=step: batch(problems, size, 0, step + 1))
-                    time.sleep(server_s)
-    return statistics.median(waits[False]), statistics.median(waits[True][1:])
+    order = EpochOrder(TrainSection(batch_size=size, seed=0), len(problems))
+    alone: list[float] = []
+    for step in range(steps, 2 * steps):  # other problems: nothing is cached
+        with Batches(problems, order, prompter.model_input, range(step, step + 1)) as batches:
+            alone.append(seconds_for(batches, step))
+    waits: list[float] = []
+    with Batches(problems, order, prompter.model_input, range(steps)) as batches:
+        for step in range(steps):
+            waits.append(seconds_for(batches, step))
+            time.sleep(server_s)
+    return statistics.median(alone), statistics.median(waits[1:])
+
+
+def seconds_for(batches: Batches, step: int) -> float:
+    """How long a step waits for its prompts."""
+    began = time.monotonic()
+    next(batches.rounds(step))
+    return time.monotonic() - began
 
 
 def main() -> None:

@@ -18,14 +18,14 @@ from whole_runs import points
 from visual_r1.backend.backend import open_backend
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import prepare
-from visual_r1.evaluation.evaluate import evaluate
+from visual_r1.evaluation.evaluate import conditions_of, evaluate
 from visual_r1.evaluation.metrics import REPORT_NAME
 from visual_r1.policy.second_pass import OUTCOMES
 from visual_r1.progress import PlainProgress
 from visual_r1.report.charts import OutcomeShares as Shares
 from visual_r1.report.charts import draw_outcomes, mean_shares, outcome_shares
 from visual_r1.report.summary import BASELINE, FINAL, summarize
-from visual_r1.runs.chunk import open_policy, train_chunk
+from visual_r1.runs.chunk import policy_of, train_chunk
 from visual_r1.runs.folder import open_run_folder
 from visual_r1.runs.journal import read_metrics
 from visual_r1.runs.resume import resume_point
@@ -62,16 +62,17 @@ def run(output_dir: Path, seed: int) -> Path:
     progress = PlainProgress(sys.stderr)
     dataset = prepare(config.data, config.output_dir, progress)
     with open_run_folder(config) as run_dir, open_backend(config) as backend:
-        policy = open_policy(config, backend)
+        policy = policy_of(config, backend, progress)
 
         def judge(name: str, sampler_path: str | None) -> None:
             folder = run_dir / "evaluations" / name
             if not (folder / REPORT_NAME).exists():
-                evaluate(
-                    backend.sampler(sampler_path), policy.prompter, policy.processor,
-                    dataset.problems("test"), config, sampler_path or config.model.name,
-                    folder, progress, dataset_digest=dataset.digest, watch=backend.check,
-                )  # fmt: skip
+                path = sampler_path or config.model.name
+                conditions = conditions_of(config, path, dataset.digest)
+                problems = dataset.problems("test")
+                with backend.session():
+                    sampler = backend.sampler(sampler_path)
+                    evaluate(sampler, policy, problems, conditions, folder, progress)
 
         judge(BASELINE, None)
         row = resume_point(config, backend, dataset, run_dir)

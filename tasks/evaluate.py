@@ -8,12 +8,12 @@ from visual_r1.backend.backend import open_backend
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
 from visual_r1.errors import DataError
+from visual_r1.evaluation.evaluate import conditions_of, in_a_line
 from visual_r1.evaluation.evaluate import evaluate as evaluate_policy
-from visual_r1.evaluation.evaluate import in_a_line
 from visual_r1.evaluation.metrics import read_report
 from visual_r1.evaluation.predictions import read_predictions
 from visual_r1.progress import open_progress
-from visual_r1.runs.chunk import open_policy
+from visual_r1.runs.chunk import policy_of
 
 VERSION = 1
 
@@ -61,26 +61,17 @@ def _key(_: TaskRunContext, parameters: Result) -> str:
 def _evaluate(config: RunConfig, dataset: Dataset, name: str, sampler_path: str | None) -> Result:
     folder = config.run_dir / "evaluations" / name
     with open_backend(config) as backend, open_progress() as progress:
-        policy = open_policy(config, backend, progress)
+        policy = policy_of(config, backend, progress)
 
         def once() -> None:
-            backend.connect()
-            evaluate_policy(
-                backend.sampler(sampler_path),
-                policy.prompter,
-                policy.processor,
-                dataset.problems("test"),
-                config,
-                sampler_path or config.model.name,
-                folder,
-                progress,
-                dataset_digest=dataset.digest,
-                watch=policy.watch,
-                prices=policy.prices,
-            )
+            path = sampler_path or config.model.name
+            conditions = conditions_of(config, path, dataset.digest)
+            problems = dataset.problems("test")
+            with backend.session():
+                sampler = backend.sampler(sampler_path)
+                evaluate_policy(sampler, policy, problems, conditions, folder, progress)
 
         backend.recoveries.run(once, f"the evaluation {name!r}")
-        backend.disconnect()
     return {"name": name, "sampler_path": sampler_path or config.model.name}
 
 

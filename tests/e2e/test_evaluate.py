@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tinker
@@ -16,13 +15,14 @@ from visual_r1.data.problem import Problem
 from visual_r1.data.procedural import generate
 from visual_r1.engine.launch import start_engine
 from visual_r1.errors import BackendError, DataError, EngineError
-from visual_r1.evaluation.evaluate import evaluate
+from visual_r1.evaluation.evaluate import conditions_of, evaluate
 from visual_r1.evaluation.metrics import Report, read_report
 from visual_r1.evaluation.predictions import read_predictions
 from visual_r1.grading import grade
-from visual_r1.prices import Prices
+from visual_r1.policy.passes import MOST_AT_ONCE
+from visual_r1.policy.policy import open_policy
+from visual_r1.prices import NO_PRICES, Prices
 from visual_r1.progress import Silent
-from visual_r1.runs.chunk import open_policy
 
 SEED = 77  # serves nothing else
 
@@ -40,15 +40,15 @@ class Setup:
         problems: Sequence[Problem],
         folder: Path,
         config: RunConfig | None = None,
-        **more: Any,
+        prices: Prices = NO_PRICES,
+        most_at_once: int = MOST_AT_ONCE,
     ) -> Report:
         config = config or self.config
-        with open_backend(config) as backend:
-            policy = open_policy(config, backend)
+        policy = open_policy(config, self.watch, prices)
+        conditions = conditions_of(config, "the base model", "0123abcd")
         return evaluate(
-            self.sampler, policy.prompter, policy.processor, problems, config, "the base model",
-            folder, Silent(), dataset_digest="0123abcd", watch=self.watch, **more,
-        )  # fmt: skip
+            self.sampler, policy, problems, conditions, folder, Silent(), most_at_once=most_at_once
+        )
 
 
 @pytest.fixture(scope="module")
@@ -111,17 +111,16 @@ def test_the_shipped_model_sees_and_without_the_picture_it_does_not(first: tuple
     assert report.blind_accuracy < 0.2
 
 
-def test_the_same_seed_gives_the_same_evaluation_whatever_the_window(
+def test_the_same_seed_gives_the_same_evaluation_however_many_are_asked_at_once(
     setup: Setup, problems: list[Problem], first: tuple[Report, Path], tmp_path: Path
 ):
     prices = Prices(1.0, 2.0, 0.0)
-    again = setup.evaluate(problems, tmp_path / "again", window=3, prices=prices)
+    again = setup.evaluate(problems, tmp_path / "again", most_at_once=3, prices=prices)
     assert again == first[0]
     rows = read_predictions(first[1])
     assert read_predictions(tmp_path / "again") == rows
     # Each prompt is read three times: greedy, blind, and once for all its samples.
-    with open_backend(setup.config) as backend:
-        prompter = open_policy(setup.config, backend).prompter
+    prompter = open_policy(setup.config).prompter
     read = 3 * sum(prompter.model_input(problem).length for problem in problems)
     spent = json.loads((tmp_path / "again" / "report.json").read_text())
     assert spent["tokens_prefill"] == read

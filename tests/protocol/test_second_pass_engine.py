@@ -7,16 +7,15 @@ from typing import Any
 
 import pytest
 import tinker
+from one_step import groups_of, train_step
 
 from visual_r1.backend.backend import open_backend
 from visual_r1.config import RunConfig
 from visual_r1.data.problem import Problem
 from visual_r1.data.procedural import generate
-from visual_r1.policy.policy import Policy, response_text
+from visual_r1.policy.passes import Question, question, second_pass, second_question
+from visual_r1.policy.policy import Policy, open_policy
 from visual_r1.policy.second_pass import SecondPass
-from visual_r1.rl.sampling import sample_groups
-from visual_r1.rl.step import train_step
-from visual_r1.runs.chunk import open_policy
 
 PROBLEMS = list(generate(5, "validation", 27))
 
@@ -41,25 +40,13 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Generator[tinker.Servic
     run = config().model_copy(update={"output_dir": tmp_path_factory.mktemp("second")})
     with open_backend(run) as backend, pytest.MonkeyPatch.context() as patch:
         patch.setenv("TINKER_TELEMETRY", "0")
-        yield backend.connect()
-        backend.disconnect("success")
-
-
-class Unwatched:
-    """A backend whose server nobody looks after."""
-
-    kind = "embedded"
-
-    def check(self) -> None: ...
-
-
-def open_for(run: RunConfig) -> Policy:
-    return open_policy(run, Unwatched())  # type: ignore[arg-type]
+        with backend.session() as service:
+            yield service
 
 
 @pytest.fixture(scope="module")
 def policy() -> Policy:
-    return open_for(config())
+    return open_policy(config())
 
 
 @pytest.fixture(scope="module")
@@ -69,19 +56,14 @@ def sampler(service: tinker.ServiceClient) -> tinker.SamplingClient:
 
 def bonuses(sampler: tinker.SamplingClient, policy: Policy, scans: list[str]) -> list[bool]:
     """Whether a planted response with this description to each problem earns its second pass."""
-    reader = policy.reader
-    assert reader is not None
     found: list[SecondPass] = []
     for problem, scan in zip(PROBLEMS, scans, strict=True):
         response = f"{scan}<think>t</think><answer>{problem.answer}</answer>"
-        seen = reader.look(problem, response, opens_think=False)
-        if not isinstance(seen, SecondPass):
-            prompt = reader.prompt(problem, seen)
-            params = reader.params(0, 0, problem, 0).model_copy(update={"temperature": 0.0})
-            [sequence] = sampler.sample(prompt, 1, params).result(timeout=60).sequences
-            text = response_text(policy.processor, sequence.tokens)
-            seen = reader.graded(problem, seen, prompt, text, len(sequence.tokens))
-        found.append(seen)
+        asked = second_question(policy, problem, response, 0, temperature=0.0)
+        if isinstance(asked, Question):
+            reply = sampler.sample(asked.prompt, 1, asked.params).result(timeout=60)
+            asked = second_pass(policy, asked, reply.sequences[0])
+        found.append(asked)
     return [one.right for one in found]
 
 
@@ -132,7 +114,7 @@ def test_a_step_pays_what_its_second_passes_earned(service: tinker.ServiceClient
     rows: list[dict[str, Any]] = []
     for _ in range(2):
         client = service.create_lora_training_client(base_model=model, rank=4, seed=5).result(60)
-        result = train_step(client, open_for(config()), PROBLEMS[:3], 4)
+        result = train_step(client, open_policy(config()), PROBLEMS[:3], 4)
         for scored in result.rollouts:
             one = scored.rollout
             assert one.second is not None
@@ -155,12 +137,11 @@ def test_what_the_question_alone_gives_away_is_taken_off(
     sampler: tinker.SamplingClient,
 ) -> None:
     known = [replace(problem, answer="5") for problem in PROBLEMS[:2]]
-    policy = open_for(config(minus_question_only=True))
-    for group in sample_groups(sampler, policy, known, 0):
+    policy = open_policy(config(minus_question_only=True))
+    for group in groups_of(sampler, policy, known, 0):
         assert len(group.question_only) == 3
         assert not any(group.question_only)  # nobody guesses it
-        assert policy.reader is not None
-        asked = policy.reader.question_prompt(group.problem).length
+        asked = question(policy, group.problem, "question_only", 0, temperature=0.0).prompt.length
         seconds = sum(one.second.prompt_tokens for one in group.rollouts if one.second)
         assert group.spent.prefill == group.prompt.length + asked + seconds
 
@@ -174,8 +155,8 @@ def test_a_second_pass_that_the_server_refuses_takes_its_sample_out(
         "{% if 'endless' in question %}{% for _ in range(20000) %} Find x.{% endfor %}{% endif %}"
     )
     endless = replace(PROBLEMS[1], problem=PROBLEMS[1].problem + " endless")
-    policy = open_for(config(template=str(template)))
-    whole, broken = sample_groups(sampler, policy, [PROBLEMS[0], endless], 0)
+    policy = open_policy(config(template=str(template)))
+    whole, broken = groups_of(sampler, policy, [PROBLEMS[0], endless], 0)
     assert (len(whole.rollouts), whole.failed) == (3, 0)
     assert len(broken.rollouts) + broken.failed == 3
     assert broken.failed > 0

@@ -2,14 +2,15 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import tinker
+from one_step import Listed, groups_of, train_step
 from tinker.lib.public_interfaces.api_future import AwaitableConcurrentFuture
 from tinker.types import RequestErrorCategory
 
@@ -18,14 +19,11 @@ from visual_r1.data.problem import Problem
 from visual_r1.data.procedural import generate
 from visual_r1.engine.launch import RunningEngine, start_engine
 from visual_r1.errors import BackendError, EngineError, RewardError, RunError
-from visual_r1.models.processor import load_processor
-from visual_r1.policy.policy import Policy, RolloutGroup
-from visual_r1.prices import Prices, Tokens
-from visual_r1.prompts import Prompter
-from visual_r1.rl.learning import Example, send_update
-from visual_r1.rl.metrics import PHASES
-from visual_r1.rl.sampling import sample_groups
-from visual_r1.rl.step import StepResult, train_step
+from visual_r1.policy.policy import Policy, RolloutGroup, open_policy
+from visual_r1.prices import Prices
+from visual_r1.rl.learning import Example, learn
+from visual_r1.rl.metrics import SAMPLING_PHASES
+from visual_r1.rl.step import StepResult
 
 PROBLEMS = list(generate(3, "train", 3))
 UNSOLVABLE = [replace(problem, answer="1234567") for problem in PROBLEMS]
@@ -59,12 +57,7 @@ def training(service: tinker.ServiceClient) -> tinker.TrainingClient:
 
 
 def policy(settings: RunConfig) -> Policy:
-    processor = load_processor(settings.model.name)
-    return Policy(
-        Prompter(processor, settings.prompt.template, settings.model.max_pixels),
-        processor,
-        settings,
-    )
+    return open_policy(settings)
 
 
 def tokens_of(result: StepResult) -> list[tuple[int, ...]]:
@@ -73,6 +66,11 @@ def tokens_of(result: StepResult) -> list[tuple[int, ...]]:
 
 def answered(result: StepResult) -> int:
     return sum(len(scored.rollout.tokens) for scored in result.rollouts)
+
+
+def spent(result: StepResult) -> tuple[float, float, float]:
+    cost = result.metrics.cost
+    return cost.tokens_prefill, cost.tokens_sampled, cost.tokens_trained
 
 
 def read(settings: RunConfig) -> list[int]:
@@ -100,14 +98,14 @@ def test_a_step_updates_and_sampler_and_learner_agree(training: tinker.TrainingC
     assert update.grad_norm > 0
     # Each prompt is read once for its four samples, and trained on with each of them.
     prompts, trained = sum(read(config())), learnt(result, config())
-    assert result.metrics.tokens == Tokens(prompts, answered(result), trained)
+    assert spent(result) == (prompts, answered(result), trained)
     cost = (prompts + 2 * answered(result) + 3 * trained) / 1e6
     row = result.metrics.row()
     assert row["cost_usd"] == pytest.approx(cost)
-    parts = [row[f"seconds_{phase}"] for phase in PHASES]
+    parts = [row[f"seconds_{phase}"] for phase in SAMPLING_PHASES]
     assert sum(map(float, filter(None, parts))) <= float(row["seconds_sample"] or 0) + 0.01
     after = train_step(training, policy(config()), PROBLEMS, 0)
-    assert after.metrics.cost_usd is None
+    assert after.metrics.cost.cost_usd is None
     assert tokens_of(after) != tokens_of(result)  # the next sampler has the new weights
 
 
@@ -137,8 +135,8 @@ def test_without_contrast_nothing_is_sent_and_the_weights_stay(
     strict = policy(config(skip_without_contrast=True))
     first = train_step(training, strict, UNSOLVABLE, 0)
     assert first.metrics.update is None
-    assert first.metrics.groups_without_contrast == 3
-    assert first.metrics.datums == 0
+    assert first.metrics.samples.groups_without_contrast == 3
+    assert first.metrics.learning.datums == 0
     assert {scored.advantage for scored in first.rollouts} == {0.0}
     again = train_step(training, strict, UNSOLVABLE, 0)
     assert tokens_of(again) == tokens_of(first)
@@ -147,7 +145,7 @@ def test_without_contrast_nothing_is_sent_and_the_weights_stay(
 def test_a_refused_prompt_is_counted_and_the_step_goes_on(training: tinker.TrainingClient) -> None:
     problems: list[Problem] = [PROBLEMS[0], ENDLESS, PROBLEMS[1]]
     result = train_step(training, policy(config()), problems, 0)
-    assert result.metrics.failed == 4
+    assert result.metrics.samples.failed == 4
     assert {scored.rollout.group for scored in result.rollouts} == {0, 2}
     assert result.metrics.update is not None
 
@@ -171,10 +169,10 @@ def test_samples_that_a_users_reward_fails_on_leave_their_groups(
     result = train_step(training, policy(RunConfig.model_validate(settings)), PROBLEMS, 0)
     failed = [scored for scored in result.rollouts if scored.rollout.scored.failure]
     assert len(result.rollouts) == 12
-    assert 0 < result.metrics.unscored == len(failed) < 12
+    assert 0 < result.metrics.samples.unscored == len(failed) < 12
     assert {scored.advantage for scored in failed} == {0.0}
-    assert result.metrics.components["custom"] == 1.0
-    assert result.metrics.datums <= 12 - len(failed)
+    assert result.metrics.rewards.components["custom"] == 1.0
+    assert result.metrics.learning.datums <= 12 - len(failed)
 
     settings["reward"]["custom"] = "moody:never"
     with pytest.raises(RewardError, match="any of the 12 samples of step 1: moody:never returned"):
@@ -212,7 +210,7 @@ def test_normalisation_divides_the_gradient(
     assert update is not None
     taught = [one.rollout for one in result.rollouts if one.advantage]
     lengths = [len(rollout.tokens) for rollout in taught]
-    assert result.metrics.gradient_share == len(taught) / 12
+    assert result.metrics.learning.gradient_share == len(taught) / 12
     by_hand = {
         "none": 1.0,
         "token": 1 / sum(lengths),
@@ -267,9 +265,9 @@ def test_the_divergence_from_the_base_model_is_in_the_reward(
     for one in before.rollouts:
         assert one.rollout.scored.components["kl"] == pytest.approx(0, abs=1e-3)
     scored_too = 4 * sum(read(settings)) + answered(before)
-    assert before.metrics.tokens.prefill == sum(read(settings)) + scored_too
+    assert before.metrics.cost.tokens_prefill == sum(read(settings)) + scored_too
     after = train_step(client, policy(settings), PROBLEMS, 1, base)
-    assert after.metrics.components["kl"] < -0.01
+    assert after.metrics.rewards.components["kl"] < -0.01
     for one in after.rollouts:
         scored = one.rollout.scored
         expected = scored.components["random"] + 0.5 * scored.components["kl"]
@@ -284,39 +282,46 @@ def test_truncated_responses_give_no_gradient_where_they_are_masked(
     cut = [one for one in result.rollouts if one.rollout.truncated]
     assert cut
     assert {one.advantage for one in cut} == {0.0}
-    assert result.metrics.datums <= 12 - len(cut)
+    assert result.metrics.learning.datums <= 12 - len(cut)
 
 
 def test_problems_are_drawn_until_the_batch_is_full_or_the_rounds_are_over(
     training: tinker.TrainingClient,
 ) -> None:
-    drawn: list[int] = []
+    class Drawn(Listed):
+        """Nothing to learn from in the first two rounds."""
 
-    def draw(turn: int) -> list[Problem]:
-        drawn.append(turn)
-        return UNSOLVABLE if turn < 2 else list(generate(9, "train", 3))
+        rounds: ClassVar[list[int]] = []
+
+        def places(self, _: int, round: int) -> Sequence[int]:
+            self.rounds.append(round)
+            return range(3) if round < 2 else range(3, 6)
+
+    def step_of(settings: RunConfig) -> StepResult:
+        Drawn.rounds.clear()
+        problems = [*UNSOLVABLE, *generate(9, "train", 3)]
+        return train_step(training, policy(settings), problems, 0, order=Drawn(6))
 
     settings = config(skip_without_contrast=True, batch_size=1).model_copy(
         update={"algorithm": AlgorithmSection(dynamic_rounds=1)}
     )
-    bounded = train_step(training, policy(settings), UNSOLVABLE, 0, draw=draw)
-    assert drawn == [1]
+    bounded = step_of(settings)
+    assert Drawn.rounds == [0, 1]
     assert bounded.metrics.update is None
-    assert bounded.metrics.groups == 6
+    assert bounded.metrics.samples.groups == 6
 
-    drawn.clear()
     longer = {"sampling": SamplingSection(max_new_tokens=96, temperature=1.0)}
     patient = settings.model_copy(
         update={"algorithm": AlgorithmSection(dynamic_rounds=8), **longer}
     )
-    found = train_step(training, policy(patient), UNSOLVABLE, 0, draw=draw)
-    assert drawn[:2] == [1, 2]
+    found = step_of(patient)
+    assert Drawn.rounds[:3] == [0, 1, 2]
     assert found.metrics.update is not None
     taught = {one.rollout.group for one in found.rollouts if one.advantage}
     assert len(taught) == 1  # a full batch, and not one group more
     numbers = [one.rollout.group for one in found.rollouts]
     assert numbers == sorted(numbers)
-    assert set(numbers) == set(range(found.metrics.groups))
+    assert set(numbers) == set(range(found.metrics.samples.groups))
 
 
 def test_a_server_that_died_ends_the_step(tmp_path: Path) -> None:
@@ -355,7 +360,7 @@ class Flaky:
 
 def sampled(sampler: Any, **limits: Any) -> list[RolloutGroup]:
     settings = config().model_copy(update={"limits": LimitsSection(**limits)})
-    return sample_groups(sampler, policy(settings), PROBLEMS, 3)
+    return groups_of(sampler, policy(settings), PROBLEMS, 3)
 
 
 def test_a_sample_that_failed_is_asked_for_again_and_is_the_same(
@@ -396,9 +401,11 @@ def test_a_learner_that_is_not_what_was_sampled_stops_the_run(
 ) -> None:
     sampler = training.save_weights_and_get_sampling_client().result(timeout=60)
     examples = [
-        Example(group, replace(rollout, logprobs=tuple(x + 2 for x in rollout.logprobs)), 1.0)
+        Example(
+            group.prompt, replace(rollout, logprobs=tuple(x + 2 for x in rollout.logprobs)), 1.0
+        )
         for group in sampled(sampler)
         for rollout in group.rollouts
     ]
     with pytest.raises(RunError, match=r"over limits.max_kl \(1\).*before this step is saved"):
-        send_update(training, policy(config()), examples, 3)
+        learn(training, policy(config()), examples, 3)

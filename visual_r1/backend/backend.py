@@ -7,6 +7,8 @@ import os
 import threading
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
 
 import tinker
 from tinker.lib.internal_client_holder import (  # pyright: ignore[reportMissingTypeStubs]
@@ -17,7 +19,7 @@ from visual_r1.backend.endpoint import Endpoint, Kind, choose_kind, probe, remot
 from visual_r1.backend.recovery import Recoveries
 from visual_r1.backend.sessions import Status, begin_to_end, forget, join
 from visual_r1.backend.waiting import call, detail_of, wait
-from visual_r1.config import RunConfig
+from visual_r1.config import BackendSection, RunConfig
 from visual_r1.engine.launch import RunningEngine, StartingEngine, begin_engine
 from visual_r1.engine.store.budget import RUN_KEY
 from visual_r1.engine.store.home import tensor_fingerprints
@@ -144,6 +146,16 @@ class Backend:
             raise BackendError(f"A {self.kind} server does not show what is in {path}.")
         return tensor_fingerprints(self._home, path)
 
+    @contextmanager
+    def session(self) -> Generator[tinker.ServiceClient]:
+        """A session of its own for the block; the server is told whether the block failed."""
+        status: Status = "errored"
+        try:
+            yield self.connect()
+            status = "success"
+        finally:
+            self.disconnect(status)
+
     def disconnect(self, status: Status = "success") -> None:
         """End the session, so that the server can let go of its models; `connect` opens another."""
         self._leave_session(status)
@@ -207,23 +219,40 @@ def _alive(engine: RunningEngine) -> bool:
     return engine.process.poll() is None
 
 
-_opened: list[Backend] = []
+class _Server(NamedTuple):
+    """What two configurations must have in common to use one backend."""
+
+    run: str
+    model: str
+    kind: Kind
+    settings: BackendSection
+    state_dir: Path
+
+
+_opened: dict[_Server, Backend] = {}
 
 
 @contextmanager
 def open_backend(config: RunConfig) -> Generator[Backend]:
-    """Yield the backend of this process, opening it for the block where nobody has yet.
+    """Yield the backend of this process for the run of `config`, opened for the block if need be.
 
     Re-entrant on purpose: a program opens it before it starts the flow, so that the engine loads
-    while Prefect does; the flow's own block then finds it open.
+    while Prefect does; the flow's own block then finds it open. A configuration that names another
+    run, model or server gets a backend of its own.
     """
-    if _opened:
-        yield _opened[-1]
+    server = _Server(
+        config.run_name,
+        config.model.name,
+        choose_kind(config, os.environ),
+        config.backend,
+        config.state_dir.absolute(),
+    )
+    if server in _opened:
+        yield _opened[server]
         return
-    backend = Backend(config)
-    _opened.append(backend)
+    backend = _opened[server] = Backend(config)
     try:
         yield backend
     finally:
-        _opened.pop()
+        del _opened[server]
         backend.close()

@@ -3,16 +3,13 @@
 The SDK retries lost connections for minutes to hours, and a killed server can leave a future
 pending for ever. So nothing here waits on a future without a limit, and a `watch` looks between
 short waits whether the server is still alive (the embedded engine's process, say).
-
-Many requests to a sampler, a bounded number of them under way, taken as they are answered.
 """
 
 import concurrent.futures
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Generator, Mapping
 from typing import Generic, TypeVar, cast
 
 import tinker
@@ -238,39 +235,3 @@ def _late(what: str, limit_s: float) -> str:
         f"No answer to {what} within {limit_s / 60:.0f} minutes. The server may be paused for "
         "capacity or have died; the same command goes on from the last checkpoint."
     )
-
-
-# Enough to keep a batching server busy, few enough that images do not fill its queue.
-WINDOW = 256
-
-
-def answered(
-    requests: Iterable[tuple[Key, tinker.APIFuture[T]]],
-    what: str,
-    watch: Watch = nothing_to_watch,
-    *,
-    window: int = WINDOW,
-    limit_s: float = SAMPLE_LIMIT_S,
-) -> Iterator[tuple[Key, T | RequestRefused]]:
-    """Yield (key, result) in the order of arrival; refusals and `watch` as `Arrivals`.
-
-    `requests` is drawn lazily: drawing sends the request, and no more than `window` are under way.
-    A request that the server failed at raises `BackendError`, unlike in training: an evaluation
-    over the problems that a failing server happened to answer would be no honest figure.
-    """
-    source = iter(requests)
-    arrivals: Arrivals[Key, T] = Arrivals(what, limit_s, watch)
-
-    def send_next() -> None:
-        for key, future in source:
-            arrivals.add(key, future)
-            return
-
-    for _ in range(window):
-        send_next()
-    with closing(iter(arrivals)) as arriving:
-        for key, result in arriving:
-            if isinstance(result, RequestFailed):
-                raise BackendError(str(result))
-            send_next()
-            yield key, result

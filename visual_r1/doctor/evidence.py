@@ -19,12 +19,14 @@ import pyarrow.parquet  # pyright: ignore[reportMissingTypeStubs]
 
 from visual_r1.backend.backend import Backend
 from visual_r1.config import RunConfig
-from visual_r1.data.batches import batch
 from visual_r1.data.problem import Problem
 from visual_r1.errors import VisualR1Error
 from visual_r1.evaluation.predictions import FILE_NAME
-from visual_r1.rl.step import train_step
-from visual_r1.runs.chunk import open_policy, open_training
+from visual_r1.policy.policy import open_policy
+from visual_r1.prices import prices_of
+from visual_r1.rl.batches import Batches, EpochOrder
+from visual_r1.rl.step import StepResult, train_steps
+from visual_r1.runs.chunk import open_training
 from visual_r1.runs.folder import read_config
 from visual_r1.runs.journal import read_metrics
 
@@ -68,23 +70,25 @@ def measured_step(config: RunConfig, backend: Backend, problems: tuple[Problem, 
     So it also shows that this server does all that training asks of it. Raises `BackendError`
     where it does not.
     """
-    policy = open_policy(config, backend)
-    ended = False
-    try:
-        training = open_training(config, backend.connect(), None, policy)
-        chosen = batch(problems, min(config.train.batch_size, len(problems)), config.train.seed, 0)
-        result = train_step(training, policy, chosen, 0)
-        ended = True
-    finally:
-        backend.disconnect("success" if ended else "errored")
+    policy = open_policy(config, backend.check, prices_of(config, backend.kind))
+    size = min(config.train.batch_size, len(problems))
+    order = EpochOrder(config.train.model_copy(update={"batch_size": size}), len(problems))
+    results: list[StepResult] = []
+    with (
+        backend.session() as service,
+        Batches(problems, order, policy.prompter.model_input, range(1)) as batches,
+    ):
+        training = open_training(config, service, None, policy)
+        train_steps(range(1), training, policy, batches, None, results.append)
+    [result] = results
     groups = Counter(one.rollout.group for one in result.rollouts)
     right = Counter(one.rollout.group for one in result.rollouts if one.rollout.right)
     rates = _rates([result.metrics.row()])
     return Evidence(
-        where=f"one real step of {len(chosen)} problems x {config.train.group_size}",
+        where=f"one real step of {size} problems x {config.train.group_size}",
         counts=tuple((right[group], samples) for group, samples in groups.items()),
-        response_tokens=result.metrics.response_tokens_mean,
-        truncated_share=result.metrics.truncated_share,
+        response_tokens=result.metrics.samples.response_tokens_mean,
+        truncated_share=result.metrics.samples.truncated_share,
         sample_rate=rates[0],
         train_rate=rates[1],
     )

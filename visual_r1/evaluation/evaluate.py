@@ -9,17 +9,16 @@ Where the run's reward has a second pass, two more, greedy as well:
     scan_only      the answer from the greedy answer's masked scan.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import tinker
 
-from visual_r1.backend.waiting import WINDOW, Watch, answered, nothing_to_watch
 from visual_r1.config import RunConfig
 from visual_r1.data.problem import Problem
-from visual_r1.errors import BackendError, DataError, RequestRefused
+from visual_r1.errors import BackendError, DataError, RequestFailed, RequestRefused
 from visual_r1.evaluation.metrics import (
     REPORT_NAME,
     Answer,
@@ -31,19 +30,36 @@ from visual_r1.evaluation.metrics import (
 from visual_r1.evaluation.predictions import FILE_NAME, write_predictions
 from visual_r1.grading import GRADER_VERSION, extract_answer
 from visual_r1.hashing import stable_seed
-from visual_r1.models.processor import Processor
-from visual_r1.policy.policy import Policy, response_text
-from visual_r1.policy.second_pass import ScanReader, SecondPass
-from visual_r1.prices import NO_PRICES, NO_TOKENS, Prices, Tokens, total
+from visual_r1.policy.passes import (
+    MOST_AT_ONCE,
+    Asking,
+    Question,
+    Reply,
+    View,
+    question,
+    reward_input,
+    second_pass,
+    second_question,
+)
+from visual_r1.policy.policy import Policy
+from visual_r1.policy.second_pass import SecondPass
+from visual_r1.prices import NO_TOKENS, Prices, Tokens, total
 from visual_r1.progress import Progress
-from visual_r1.prompts.prompts import Prompter
-from visual_r1.rewards import RewardInput, score
-from visual_r1.rewards.blindfold.masking import MaskedScan
+from visual_r1.rewards import score
 from visual_r1.rewards.grounding import opened
+from visual_r1.rewards.scoring import verdict_of
 from visual_r1.storage import write_json
 
 Pass = Literal["greedy", "blind", "question_only", "sampled", "scan_only"]
 Key = tuple[Pass, int]  # a pass and the index of a problem
+
+VIEWS: dict[Pass, View] = {
+    "greedy": "full",
+    "blind": "blank",
+    "question_only": "question_only",
+    "sampled": "full",
+    "scan_only": "scan_only",
+}
 
 # Beyond this share of refused requests the rest is no fair sample of the problems any more.
 MOST_REFUSED = 0.1
@@ -51,39 +67,46 @@ MOST_REFUSED = 0.1
 
 def evaluate(
     sampler: tinker.SamplingClient,
-    prompter: Prompter,
-    processor: Processor,
+    policy: Policy,
     problems: Sequence[Problem],
-    config: RunConfig,
-    sampler_path: str,
+    conditions: Conditions,
     out_dir: Path,
     progress: Progress,
     *,
-    dataset_digest: str = "",
-    watch: Watch = nothing_to_watch,
-    window: int = WINDOW,
-    prices: Prices = NO_PRICES,
+    most_at_once: int = MOST_AT_ONCE,
 ) -> Report:
     """Evaluate `sampler` on `problems` (the first `evaluation.problems` of them) into `out_dir`.
 
-    Writes `predictions.parquet`, and last `report.json`: its presence means that the evaluation is
-    complete. Beside the report it holds what was spent: tokens, and their cost at `prices`. A
-    request that the server refuses is counted as failed and leaves `n`. Where more than a tenth
-    are refused, or the server fails, `BackendError` is raised and nothing is written.
-    `watch` is called about once a second while waiting, and raises when the server has died.
+    `conditions` are those of `conditions_of`. Writes `predictions.parquet`, and last `report.json`:
+    its presence means that the evaluation is complete. Beside the report it holds what was spent:
+    tokens, and their cost at the policy's prices. A request that the server refuses is counted as
+    failed and leaves `n`. Where more than a tenth are refused, or the server fails, `BackendError`
+    is raised and nothing is written.
     """
-    policy = Policy(prompter, processor, config, watch)
+    config = policy.config
     count = min(len(problems), config.evaluation.problems or len(problems))
     if count == 0:
         raise DataError("There is no problem to evaluate on: the test split is empty.")
-    what, passes = f"the evaluation {out_dir.name!r}", _passes(policy)
+    passes: list[Pass] = ["greedy"]
+    if config.evaluation.blind:
+        passes.append("blind")
+    passes.extend(
+        ("sampled",) if policy.reader is None else ("question_only", "sampled", "scan_only")
+    )
     asked = sum(name != "scan_only" for name in passes)
     progress.start(f"evaluate {out_dir.name}", asked * count, "requests")
     predictions = predict(
-        sampler, policy, problems, range(count), passes, what, progress, window=window
+        sampler,
+        policy,
+        problems,
+        range(count),
+        passes,
+        f"the evaluation {out_dir.name!r}",
+        progress,
+        most_at_once=most_at_once,
     )
-    report = measure(predictions, conditions_of(config, sampler_path, dataset_digest))
-    _write(out_dir, problems, predictions, report, prices)
+    report = measure(predictions, conditions)
+    _write(out_dir, problems, predictions, report, policy.prices)
     progress.finish(in_a_line(report))
     return report
 
@@ -97,200 +120,153 @@ def predict(
     what: str,
     progress: Progress,
     *,
-    window: int = WINDOW,
+    most_at_once: int = MOST_AT_ONCE,
 ) -> list[Prediction]:
     """The graded answers of `sampler` to the problems with the indices `chosen`, in that order.
 
-    `passes` are which ways of asking; scan_only needs greedy. `what` names the work for messages.
-    Each request advances the open stage of `progress`. Raises `BackendError` as `evaluate` does.
+    `passes` are which ways of asking; scan_only needs greedy, whose scan it reads. `what` names
+    the work for messages. Each request but those of scan_only advances the open stage of
+    `progress`. Raises `BackendError` as `evaluate` does: also where the server failed at a single
+    request, unlike in training, for an evaluation over the problems that a failing server happened
+    to answer would be no honest figure.
     """
-    first: list[Pass] = [name for name in passes if name != "scan_only"]
-    keys: list[Key] = [(name, index) for name in first for index in chosen]
-    answers = _Answers()
-    sent = ((key, _send(sampler, policy, problems[key[1]], key, answers)) for key in keys)
-    for key, response in answered(sent, what, policy.watch, window=window):
-        answers.take(policy, problems[key[1]], key, response)
-        progress.advance(1, accuracy=answers.accuracy_so_far)
-    if policy.reader is not None and "scan_only" in passes:
-        asked = _read_scans(policy, policy.reader, answers, problems, chosen)
-        again = ((key, sampler.sample(prompt, 1, params)) for key, prompt, params in asked)
-        for key, response in answered(again, what, policy.watch, window=window):
-            answers.take(policy, problems[key[1]], key, response)
-    _require_most(answers, keys, what)
-    return [answers.prediction(problems[index], index) for index in chosen]
+    before: list[Pass] = [name for name in passes if name != "scan_only"]
+    first: list[Key] = [(name, index) for name in before for index in chosen]
+    answers = {index: _Answers(policy, problems[index]) for index in chosen}
+    asking: Asking[Key] = Asking(sampler, what, policy.watch)
+    right = greedy = 0
+    questions = ((key, _question(policy, problems[key[1]], key[0])) for key in first)
+    for (name, index), asked, reply in asking.replies(questions, most_at_once):
+        if isinstance(reply, RequestFailed):
+            raise BackendError(str(reply))
+        answers[index].take(name, asked, reply)
+        if name == "greedy" and answers[index].greedy is not None:
+            greedy, right = greedy + 1, right + answers[index].greedy_right
+            if "scan_only" in passes and (second := answers[index].second_question()):
+                asking.ask(("scan_only", index), second)
+        if name != "scan_only":
+            progress.advance(1, accuracy=right / max(greedy, 1))
+    failures = [one for index in chosen for one in answers[index].failures.values()]
+    if len(failures) > MOST_REFUSED * len(first):
+        raise BackendError(
+            f"{len(failures)} of {len(first)} requests of {what} were refused, too many for the "
+            f"rest to be a fair sample; the first with: {failures[0]}"
+        )
+    return [answers[index].prediction() for index in chosen]
 
 
-def _passes(policy: Policy) -> tuple[Pass, ...]:
-    """All that an evaluation asks."""
-    blind: tuple[Pass, ...] = ("blind",) if policy.config.evaluation.blind else ()
-    if policy.reader is None:
-        return ("greedy", *blind, "sampled")
-    return ("greedy", *blind, "question_only", "sampled", "scan_only")
-
-
-def _send(
-    sampler: tinker.SamplingClient, policy: Policy, problem: Problem, key: Key, answers: "_Answers"
-) -> "tinker.APIFuture[tinker.SampleResponse]":
-    name = key[0]
-    if name == "question_only" and policy.reader is not None:
-        prompt = policy.reader.question_prompt(problem)
-    else:
-        prompt = policy.prompter.model_input(problem, image="blank" if name == "blind" else "full")
-    answers.asked[key] = prompt.length
-    samples = policy.config.evaluation.samples if name == "sampled" else 1
-    return sampler.sample(prompt, samples, _params(policy, problem, name))
-
-
-def _params(policy: Policy, problem: Problem, name: Pass) -> tinker.SamplingParams:
-    config = policy.config
-    return tinker.SamplingParams(
-        max_tokens=config.sampling.max_new_tokens,
-        temperature=config.sampling.temperature if name == "sampled" else 0.0,
-        seed=stable_seed("evaluation", config.evaluation.seed, problem.id, name),
-        stop=policy.processor.stop_token_ids,
+def _question(policy: Policy, problem: Problem, name: Pass) -> Question:
+    sampled = name == "sampled"
+    return question(
+        policy,
+        problem,
+        VIEWS[name],
+        _seed(policy, problem, name),
+        samples=policy.config.evaluation.samples if sampled else 1,
+        temperature=policy.config.sampling.temperature if sampled else 0.0,
     )
+
+
+def _seed(policy: Policy, problem: Problem, name: Pass) -> int:
+    return stable_seed("evaluation", policy.config.evaluation.seed, problem.id, name)
 
 
 @dataclass
 class _Answers:
-    """What has come back so far, by pass and problem."""
+    """What has come back so far to one problem."""
 
-    graded: dict[Key, tuple[Answer, ...]] = field(default_factory=dict[Key, tuple[Answer, ...]])
-    refused: dict[Key, str] = field(default_factory=dict[Key, str])
-    seconds: dict[int, SecondPass] = field(default_factory=dict[int, SecondPass])
-    reading: dict[int, tuple[MaskedScan, tinker.ModelInput]] = field(
-        default_factory=dict[int, tuple[MaskedScan, tinker.ModelInput]]
-    )
-    question_only: dict[int, bool] = field(default_factory=dict[int, bool])
-    asked: dict[Key, int] = field(default_factory=dict[Key, int])  # tokens of the prompt
-    spent: dict[int, Tokens] = field(default_factory=dict[int, Tokens])
-    greedy_right: int = 0
-    greedy_n: int = 0
-
-    def take(
-        self,
-        policy: Policy,
-        problem: Problem,
-        key: Key,
-        response: tinker.SampleResponse | RequestRefused,
-    ) -> None:
-        if isinstance(response, RequestRefused):
-            self.refused[key] = str(response)
-            return
-        name, index = key
-        sampled = sum(len(sequence.tokens) for sequence in response.sequences)
-        before = self.spent.get(index, NO_TOKENS)
-        self.spent[index] = before + Tokens(prefill=self.asked.pop(key), sample=sampled)
-        asked = policy.config.evaluation.samples if name == "sampled" else 1
-        if len(response.sequences) != asked:
-            raise BackendError(
-                f"The server returned {len(response.sequences)} of {asked} samples for problem "
-                f"{problem.id} ({name} pass); pass@k would be wrong, so the evaluation stops."
-            )
-        if name in ("scan_only", "question_only"):
-            self._take_unseen(policy, problem, key, response.sequences[0])
-            return
-        answers = tuple(
-            grade_answer(policy, problem, sequence, both_roundings=name == "greedy")
-            for sequence in response.sequences
-        )
-        self.graded[key] = answers
-        if name == "greedy":
-            self.greedy_n += 1
-            self.greedy_right += answers[0].right
-
-    def _take_unseen(
-        self, policy: Policy, problem: Problem, key: Key, sequence: tinker.SampledSequence
-    ) -> None:
-        reader, (name, index) = policy.reader, key
-        assert reader is not None
-        text = response_text(policy.processor, sequence.tokens)
-        if name == "question_only":
-            self.question_only[index] = reader.grade_question_only(problem, text).right
-            return
-        scan, prompt = self.reading.pop(index)
-        tokens = len(sequence.tokens)
-        self.seconds[index] = reader.graded(problem, scan, prompt, text, tokens)
+    policy: Policy
+    problem: Problem
+    graded: dict[Pass, tuple[Answer, ...]] = field(default_factory=dict[Pass, tuple[Answer, ...]])
+    failures: dict[Pass, str] = field(default_factory=dict[Pass, str])
+    second: SecondPass | None = None
+    question_only: bool | None = None
+    spent: Tokens = NO_TOKENS
 
     @property
-    def accuracy_so_far(self) -> float:
-        return self.greedy_right / max(self.greedy_n, 1)
+    def greedy(self) -> Answer | None:
+        return next(iter(self.graded.get("greedy", ())), None)
 
-    def prediction(self, problem: Problem, index: int) -> Prediction:
-        names: tuple[Pass, ...] = ("greedy", "blind", "question_only", "sampled", "scan_only")
-        return Prediction(
-            id=problem.id,
-            family=problem.family,
-            greedy=next(iter(self.graded.get(("greedy", index), ())), None),
-            blind=next(iter(self.graded.get(("blind", index), ())), None),
-            sampled=self.graded.get(("sampled", index), ()),
-            failures={n: self.refused[n, index] for n in names if (n, index) in self.refused},
-            second=self.seconds.get(index),
-            question_only=self.question_only.get(index),
-            spent=self.spent.get(index, NO_TOKENS),
+    @property
+    def greedy_right(self) -> bool:
+        return self.greedy is not None and self.greedy.right
+
+    def take(self, name: Pass, asked: Question, reply: Reply) -> None:
+        if isinstance(reply, RequestRefused):
+            self.failures[name] = str(reply)
+            return
+        self.spent += asked.spent(reply)
+        if len(reply.sequences) != asked.samples:
+            raise BackendError(
+                f"The server returned {len(reply.sequences)} of {asked.samples} samples for "
+                f"problem {self.problem.id} ({name} pass); pass@k would be wrong, so the "
+                "evaluation stops."
+            )
+        match name:
+            case "scan_only":
+                self.second = second_pass(self.policy, asked, reply.sequences[0])
+            case "question_only":
+                sample = reward_input(self.policy, asked, reply.sequences[0])
+                self.question_only = verdict_of(self.policy.config.reward, sample).right
+            case _:
+                self.graded[name] = tuple(
+                    grade_answer(self.policy, asked, sequence, both_roundings=name == "greedy")
+                    for sequence in reply.sequences
+                )
+
+    def second_question(self) -> Question | None:
+        """What asks for the answer from the greedy answer's scan; None where it ends here."""
+        if self.greedy is None or self.policy.reader is None:
+            return None
+        seed = _seed(self.policy, self.problem, "scan_only")
+        found = second_question(
+            self.policy, self.problem, self.greedy.response, seed, temperature=0.0
         )
+        if isinstance(found, Question):
+            return found
+        self.second = found
+        return None
 
-
-def _read_scans(
-    policy: Policy,
-    reader: ScanReader,
-    answers: _Answers,
-    problems: Sequence[Problem],
-    chosen: Sequence[int],
-) -> Iterator[tuple[Key, tinker.ModelInput, tinker.SamplingParams]]:
-    """The second passes of the greedy answers that are worth asking; the others end here."""
-    for index in chosen:
-        problem = problems[index]
-        for greedy in answers.graded.get(("greedy", index), ()):
-            seen = reader.look(problem, greedy.response, opens_think=policy.prompter.opens_think)
-            if isinstance(seen, SecondPass):
-                answers.seconds[index] = seen
-                continue
-            prompt = reader.prompt(problem, seen)
-            answers.reading[index] = seen, prompt
-            answers.asked["scan_only", index] = prompt.length
-            yield ("scan_only", index), prompt, _params(policy, problem, "scan_only")
+    def prediction(self) -> Prediction:
+        return Prediction(
+            id=self.problem.id,
+            family=self.problem.family,
+            greedy=self.greedy,
+            blind=next(iter(self.graded.get("blind", ())), None),
+            sampled=self.graded.get("sampled", ()),
+            failures={name: self.failures[name] for name in VIEWS if name in self.failures},
+            second=self.second,
+            question_only=self.question_only,
+            spent=self.spent,
+        )
 
 
 def grade_answer(
-    policy: Policy, problem: Problem, sequence: tinker.SampledSequence, *, both_roundings: bool
+    policy: Policy, asked: Question, sequence: tinker.SampledSequence, *, both_roundings: bool
 ) -> Answer:
     """Grade one sampled response as training does, and on demand under both roundings."""
     # A user's own component says nothing about the answer, and must not fail an evaluation.
     reward = policy.config.reward.model_copy(update={"custom": None})
-    response = response_text(policy.processor, sequence.tokens)
-    truncated = sequence.stop_reason == "length"
-    opens_think, tags = policy.prompter.opens_think, policy.prompter.tags
-    sample = RewardInput(problem, response, truncated, 0, opens_think, tags)
+    sample = reward_input(policy, asked, sequence)
     scored = score(reward, sample)
     exact = rounded = None
     if both_roundings:
         other = "exact" if reward.rounding == "rounded" else "rounded"
-        again = score(reward.model_copy(update={"rounding": other}), sample)
-        verdicts = {reward.rounding: scored.grade.verdict, other: again.grade.verdict}
+        again = verdict_of(reward.model_copy(update={"rounding": other}), sample)
+        verdicts = {reward.rounding: scored.grade.verdict, other: again.verdict}
         exact, rounded = verdicts["exact"] == "right", verdicts["rounded"] == "right"
     return Answer(
-        response=response,
-        extracted=extract_answer(opened(response, sample.opens_think)),
+        response=sample.response,
+        extracted=extract_answer(opened(sample.response, sample.opens_think)),
         verdict=scored.grade.verdict,
         reason=scored.grade.reason,
         right_exact=exact,
         right_rounded=rounded,
         format_ok=scored.components["format"] > 0,
         grounded=scored.components["visual_grounding"] > 0,
-        truncated=truncated,
-        tokens=len(sequence.tokens),
+        truncated=sample.truncated,
+        tokens=len(sample.tokens),
     )
-
-
-def _require_most(answers: _Answers, keys: Sequence[Key], what: str) -> None:
-    refused = len(answers.refused)
-    if refused > MOST_REFUSED * len(keys):
-        first = next(iter(answers.refused.values()))
-        raise BackendError(
-            f"{refused} of {len(keys)} requests of {what} were refused, too many for the rest to "
-            f"be a fair sample; the first with: {first}"
-        )
 
 
 def conditions_of(config: RunConfig, sampler_path: str, dataset_digest: str) -> Conditions:

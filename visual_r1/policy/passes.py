@@ -1,81 +1,198 @@
-"""The first pass: how the answers to a problem are drawn, and what one of them is worth."""
+"""The ways of asking a policy: what it is shown, and the requests that ask it.
 
-import math
+    full            the problem with its image: the first pass
+    blank           the image replaced by a white one of the same size
+    question_only   neither image nor scan
+    scan_only       the masked scan of an earlier answer in place of the image: the second pass
+
+Training and evaluation both ask through `Asking`: a request is a `Question`, what comes back is
+graded when it arrives, and may lead to a further question while others are still under way.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
 
 import tinker
 
+from visual_r1.backend.waiting import SAMPLE_LIMIT_S, Arrivals, Watch, nothing_to_watch
 from visual_r1.data.problem import Problem
-from visual_r1.errors import BackendError, RunError
-from visual_r1.hashing import stable_seed
-from visual_r1.policy.policy import Policy, Rollout, response_text
-from visual_r1.rewards import RewardInput, score
+from visual_r1.errors import RequestRefused
+from visual_r1.policy.policy import Policy
+from visual_r1.policy.second_pass import SecondPass, unaided
+from visual_r1.prices import Tokens
+from visual_r1.prompts.prompts import Prompter
+from visual_r1.rewards import RewardInput
+from visual_r1.rewards.blindfold.masking import MaskedScan
+from visual_r1.rewards.scoring import verdict_of
+
+View = Literal["full", "blank", "question_only", "scan_only"]
+Key = TypeVar("Key")
+Reply = tinker.SampleResponse | RequestRefused
+
+# Enough to keep a batching server busy, few enough that images do not fill its queue.
+MOST_AT_ONCE = 256
 
 
-def sampling_params(
-    policy: Policy, step: int, group: int, problem: Problem
-) -> tinker.SamplingParams:
-    """How the samples of one group are drawn; sample j's own stream is derived by the server."""
-    config = policy.config
-    return tinker.SamplingParams(
-        max_tokens=config.sampling.max_new_tokens,
-        temperature=config.sampling.temperature,
-        seed=stable_seed("rollout", config.train.seed, step, group, problem.id),
-        stop=policy.processor.stop_token_ids,
-    )
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One request: `samples` answers to `prompt`, which shows `problem` in one of the views.
+
+    `scan` is what stands in place of the image in a second pass, else None.
+    """
+
+    problem: Problem
+    view: View
+    prompt: tinker.ModelInput
+    samples: int
+    params: tinker.SamplingParams
+    scan: MaskedScan | None = None
+
+    def spent(self, reply: tinker.SampleResponse) -> Tokens:
+        """What the reply is paid for: the prompt once, and every sampled token."""
+        sampled = sum(len(sequence.tokens) for sequence in reply.sequences)
+        return Tokens(prefill=self.prompt.length, sample=sampled)
 
 
-def graded(
+def question(
     policy: Policy,
     problem: Problem,
-    step: int,
-    group: int,
-    sample: int,
-    sequence: tinker.SampledSequence,
-) -> Rollout:
-    """What came back as sample `sample` of the group, scored.
+    view: View,
+    seed: int,
+    *,
+    samples: int = 1,
+    temperature: float,
+    prompt: tinker.ModelInput | None = None,
+    scan: MaskedScan | None = None,
+) -> Question:
+    """The request for `samples` answers, drawn from `seed`; the server derives a stream a sample.
 
-    Raises `BackendError` where it lacks the log-probability of a token: it cannot be learnt from;
-    `RunError` where one is not finite: the weights that drew it are broken.
+    `prompt` is the one of this view where it was built before; `scan` goes with scan_only, and it
+    and question_only need a policy with a second pass. Raises `DataError` where no prompt can be
+    made.
     """
-    logprobs = sequence.logprobs
-    if logprobs is None or len(logprobs) != len(sequence.tokens):
-        raise BackendError(
-            f"The server returned {len(logprobs or ())} log-probabilities for "
-            f"{len(sequence.tokens)} sampled tokens in step {step}; training needs one a token, "
-            "so this server cannot be trained with."
-        )
-    if not all(map(math.isfinite, logprobs)):
-        raise RunError(
-            f"The log-probabilities of the samples of step {step} are not finite: an update before "
-            "it has broken the weights. The run stops before this step is saved. Go back to a "
-            "sound checkpoint with --train.resume_from_step, or lower train.learning_rate under "
-            "another --run.name."
-        )
-    response = response_text(policy.processor, sequence.tokens)
-    truncated = sequence.stop_reason == "length"
-    seed = stable_seed("reward", policy.config.train.seed, step, group, problem.id, sample)
-    opens_think, tags = policy.prompter.opens_think, policy.prompter.tags
-    scored = score(
-        policy.config.reward,
-        RewardInput(
-            problem,
-            response,
-            truncated,
-            seed,
-            opens_think,
-            tags,
-            tokens=tuple(sequence.tokens),
-            max_tokens=policy.config.sampling.max_new_tokens,
-        ),
-        policy.config.penalty,
+    if prompt is None:
+        match view:
+            case "full" | "blank":
+                prompt = policy.prompter.model_input(problem, image=view)
+            case "question_only" | "scan_only":
+                prompt = prompter_of(policy, view).model_input(
+                    unaided(problem), image="none", scan=scan.text if scan else None
+                )
+    params = tinker.SamplingParams(
+        max_tokens=policy.config.sampling.max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+        stop=policy.processor.stop_token_ids,
     )
-    return Rollout(
-        problem_id=problem.id,
-        group=group,
-        sample=sample,
+    return Question(problem, view, prompt, samples, params, scan)
+
+
+def prompter_of(policy: Policy, view: View) -> Prompter:
+    """The prompter whose template a view is shown in."""
+    if view in ("full", "blank"):
+        return policy.prompter
+    assert policy.reader is not None, f"a policy without a second pass has no view {view}"
+    return policy.reader.prompter if view == "scan_only" else policy.reader.question_only_prompter
+
+
+def reward_input(
+    policy: Policy, asked: Question, sequence: tinker.SampledSequence, seed: int = 0
+) -> RewardInput:
+    """An answer as the reward looks at it; `seed` is for components that need chance."""
+    prompter = prompter_of(policy, asked.view)
+    without_image = asked.view in ("question_only", "scan_only")
+    return RewardInput(
+        problem=unaided(asked.problem) if without_image else asked.problem,
+        response=policy.text_of(sequence.tokens),
+        truncated=sequence.stop_reason == "length",
+        seed=seed,
+        opens_think=prompter.opens_think,
+        tags=prompter.tags,
         tokens=tuple(sequence.tokens),
-        logprobs=tuple(logprobs),
-        response=response,
-        stop_reason=sequence.stop_reason,
-        scored=scored,
+        max_tokens=policy.config.sampling.max_new_tokens,
     )
+
+
+def second_question(
+    policy: Policy, problem: Problem, response: str, seed: int, *, temperature: float
+) -> Question | SecondPass:
+    """The second pass of a response to the first; one that is over where there is none to ask."""
+    assert policy.reader is not None, "a policy without a second pass has nothing to read"
+    seen = policy.reader.look(problem, response, opens_think=policy.prompter.opens_think)
+    if isinstance(seen, SecondPass):
+        return seen
+    return question(policy, problem, "scan_only", seed, temperature=temperature, scan=seen)
+
+
+def second_pass(policy: Policy, asked: Question, sequence: tinker.SampledSequence) -> SecondPass:
+    """The graded answer to a question that shows the scan only."""
+    sample = reward_input(policy, asked, sequence)
+    found = verdict_of(policy.config.reward, sample)
+    return SecondPass(
+        found.verdict,
+        found.reason,
+        asked.scan,
+        sample.response,
+        prompt_tokens=asked.prompt.length,
+        tokens=len(sequence.tokens),
+    )
+
+
+class Asking(Generic[Key]):
+    """Questions to one sampler, and their replies in the order of arrival.
+
+        asking = Asking(sampler, "sampling of step 3", policy.watch, retries=2)
+        for key, question, reply in asking.replies(questions):
+            ...  # may `asking.ask(...)` what follows from the reply
+
+    A question that the server refuses or fails at is asked again, `retries` times; then its
+    `RequestRefused` (`RequestFailed`) comes in place of a reply, and whether enough is left is for
+    the caller to say. Any other failure raises `BackendError`; `what` names the work for messages.
+    """
+
+    def __init__(
+        self,
+        sampler: tinker.SamplingClient,
+        what: str,
+        watch: Watch = nothing_to_watch,
+        *,
+        retries: int = 0,
+        limit_s: float = SAMPLE_LIMIT_S,
+    ) -> None:
+        self._sampler, self._retries = sampler, retries
+        self._arrivals: Arrivals[tuple[Key, Question, int], tinker.SampleResponse] = Arrivals(
+            what, limit_s, watch
+        )
+
+    def ask(self, key: Key, asked: Question, attempt: int = 0) -> None:
+        """Send a question at once; its reply comes with `key`."""
+        future = self._sampler.sample(
+            asked.prompt, num_samples=asked.samples, sampling_params=asked.params
+        )
+        self._arrivals.add((key, asked, attempt), future)
+
+    def replies(
+        self, questions: Iterable[tuple[Key, Question]] = (), most: int | None = None
+    ) -> Iterator[tuple[Key, Question, Reply]]:
+        """Ask the questions, no more than `most` of them at a time, and yield each reply.
+
+        The questions are drawn as there is room for them, so that no more prompts than that exist.
+        It ends when nothing is under way; what is pending when it is left early is cancelled.
+        """
+        waiting = iter(questions)
+        self._ask_next(waiting, most)
+        with closing(iter(self._arrivals)) as arriving:
+            for (key, asked, attempt), reply in arriving:
+                if isinstance(reply, RequestRefused) and attempt < self._retries:
+                    self.ask(key, asked, attempt + 1)
+                    continue
+                self._ask_next(waiting, 1)
+                yield key, asked, reply
+
+    def _ask_next(self, waiting: Iterator[tuple[Key, Question]], most: int | None) -> None:
+        for sent, (key, asked) in enumerate(waiting, 1):
+            self.ask(key, asked)
+            if sent == most:
+                return

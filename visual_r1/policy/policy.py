@@ -1,18 +1,48 @@
 """Rollouts and their groups: what a step samples, and the policy that it is sampled from."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import tinker
 
 from visual_r1.backend.waiting import Watch, nothing_to_watch
 from visual_r1.config import RunConfig
 from visual_r1.data.problem import Problem
-from visual_r1.models.processor import Processor
+from visual_r1.models.processor import Processor, load_processor
 from visual_r1.policy.second_pass import Outcome, ScanReader, SecondPass, open_reader, outcome_of
 from visual_r1.prices import NO_PRICES, NO_TOKENS, Prices, Tokens
 from visual_r1.prompts.prompts import Prompter
 from visual_r1.rewards import Scored
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What it takes to ask some weights for answers, and to grade them.
+
+    `reader` is there where the configuration asks for a second pass; `prices` are unknown unless
+    given. `watch` is called while the server is waited for, and raises when it has died.
+    """
+
+    config: RunConfig
+    processor: Processor
+    prompter: Prompter
+    reader: ScanReader | None
+    watch: Watch = nothing_to_watch
+    prices: Prices = NO_PRICES
+
+    def text_of(self, tokens: Sequence[int]) -> str:
+        """The text of sampled tokens without the stop token that ended them."""
+        ended = bool(tokens) and tokens[-1] in self.processor.stop_token_ids
+        return self.processor.decode(tokens[:-1] if ended else tokens)
+
+
+def open_policy(
+    config: RunConfig, watch: Watch = nothing_to_watch, prices: Prices = NO_PRICES
+) -> Policy:
+    """The policy of a run: its model's processor, its template, and its second pass if any."""
+    processor = load_processor(config.model.name)
+    prompter = Prompter(processor, config.prompt.template, config.model.max_pixels)
+    return Policy(config, processor, prompter, open_reader(config, processor), watch, prices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,33 +99,3 @@ class RolloutGroup:
     question_only: tuple[bool, ...] = ()
     unscored: tuple[Rollout, ...] = ()
     spent: Tokens = NO_TOKENS
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What it takes to ask the current weights for answers, and to grade them.
-
-    `reader` is there where the configuration asks for a second pass; `prices` are unknown unless
-    given. `prompt_of` gives the prompts of first passes; it may have built them ahead.
-    """
-
-    prompter: Prompter
-    processor: Processor
-    config: RunConfig
-    watch: Watch = nothing_to_watch
-    prices: Prices = NO_PRICES
-    prompt_of: Callable[[Problem], tinker.ModelInput] | None = None
-    reader: ScanReader | None = field(init=False)
-
-    def prompt(self, problem: Problem) -> tinker.ModelInput:
-        """The prompt of the first pass. Raises `DataError` where none can be made."""
-        return (self.prompt_of or self.prompter.model_input)(problem)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "reader", open_reader(self.config, self.processor))
-
-
-def response_text(processor: Processor, tokens: Sequence[int]) -> str:
-    """The text of sampled tokens without the stop token that ended them."""
-    ended = bool(tokens) and tokens[-1] in processor.stop_token_ids
-    return processor.decode(tokens[:-1] if ended else tokens)

@@ -23,14 +23,11 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import tinker
-
 from visual_r1.config import RunConfig, SecondPassSection
 from visual_r1.data.choices import without_choices
 from visual_r1.data.problem import Problem
 from visual_r1.errors import ConfigError
-from visual_r1.grading import Grade, extract_answer
-from visual_r1.hashing import stable_seed
+from visual_r1.grading import Rounding, extract_answer
 from visual_r1.models.processor import Processor
 from visual_r1.prompts.prompts import Prompter
 from visual_r1.prompts.templates import load_template
@@ -38,7 +35,6 @@ from visual_r1.rewards import Scored
 from visual_r1.rewards.blindfold.masking import MaskedScan, extract_scan, mask_scan
 from visual_r1.rewards.blindfold.targets import is_value
 from visual_r1.rewards.grounding import opened
-from visual_r1.rewards.scoring import RewardInput, verdict_of
 
 SecondVerdict = Literal["right", "wrong", "gave_up", "no_scan", "leak"]
 Outcome = Literal["both", "image_only", "scan_only", "neither"]
@@ -109,16 +105,15 @@ def with_bonus(
 
 @dataclass(frozen=True, slots=True)
 class ScanReader:
-    """Looks at scans, and asks and grades what can be answered without the image.
+    """What the passes without the image are made with.
 
-    `prompter` has the template of the second pass, `question_prompter` that of the pass without
-    image and scan.
+    `prompter` has the template of the second pass, `question_only_prompter` that of the pass
+    without image and scan.
     """
 
-    config: RunConfig
-    processor: Processor
     prompter: Prompter
-    question_prompter: Prompter
+    question_only_prompter: Prompter
+    rounding: Rounding
 
     def look(
         self, problem: Problem, response: str, *, opens_think: bool
@@ -128,59 +123,12 @@ class ScanReader:
         scan = extract_scan(response)
         if scan is None:
             return SecondPass("no_scan", "there is not exactly one <scan> with something in it")
-        answers = [problem.answer]
         own = extract_answer(response)
-        if own is not None:
-            answers.append(own)
-        masked = mask_scan(scan, problem, answers, self.config.reward.rounding)
+        answers = [problem.answer] if own is None else [problem.answer, own]
+        masked = mask_scan(scan, problem, answers, self.rounding)
         if masked.leak:
             return SecondPass("leak", masked.leak, masked)
         return masked
-
-    def prompt(self, problem: Problem, scan: MaskedScan) -> tinker.ModelInput:
-        """The question without its image, and the masked scan."""
-        return self.prompter.model_input(unaided(problem), image="none", scan=scan.text)
-
-    def question_prompt(self, problem: Problem) -> tinker.ModelInput:
-        """The question without image and scan."""
-        return self.question_prompter.model_input(unaided(problem), image="none")
-
-    def graded(
-        self,
-        problem: Problem,
-        scan: MaskedScan,
-        prompt: tinker.ModelInput,
-        response: str,
-        tokens: int,
-    ) -> SecondPass:
-        """The second pass whose answer is `response`, of so many tokens."""
-        found = self._grade(problem, response, self.prompter)
-        return SecondPass(found.verdict, found.reason, scan, response, prompt.length, tokens)
-
-    def grade_question_only(self, problem: Problem, response: str) -> Grade:
-        """The grade of an answer without image and scan."""
-        return self._grade(problem, response, self.question_prompter)
-
-    def _grade(self, problem: Problem, response: str, prompter: Prompter) -> Grade:
-        sample = RewardInput(unaided(problem), response, opens_think=prompter.opens_think)
-        return verdict_of(self.config.reward, sample)
-
-    def params(self, step: int, group: int, problem: Problem, sample: int) -> tinker.SamplingParams:
-        """How the second pass of one sample is drawn: as the first, from a seed of its own."""
-        return self._params("second_pass", step, group, problem.id, sample)
-
-    def question_params(self, step: int, group: int, problem: Problem) -> tinker.SamplingParams:
-        """How the answers without image and scan are drawn, as many as the group has samples."""
-        return self._params("question_only", step, group, problem.id)
-
-    def _params(self, name: str, *place: int | str) -> tinker.SamplingParams:
-        sampling = self.config.sampling
-        return tinker.SamplingParams(
-            max_tokens=sampling.max_new_tokens,
-            temperature=sampling.temperature,
-            seed=stable_seed(name, self.config.train.seed, *place),
-            stop=self.processor.stop_token_ids,
-        )
 
 
 def open_reader(config: RunConfig, processor: Processor) -> ScanReader | None:
@@ -190,10 +138,9 @@ def open_reader(config: RunConfig, processor: Processor) -> ScanReader | None:
         return None
     pixels = config.model.max_pixels
     return ScanReader(
-        config,
-        processor,
         Prompter(processor, settings.template, pixels),
         Prompter(processor, settings.question_only_template, pixels),
+        config.reward.rounding,
     )
 
 

@@ -36,6 +36,7 @@ short responses count more.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 from visual_r1.config import RunConfig
@@ -130,10 +131,12 @@ ADVANTAGES: Mapping[str, Callable[[Sequence[float]], list[float]]] = {
 
 
 def advantages_of(groups: Sequence[RolloutGroup], config: RunConfig) -> list[list[float]]:
-    """The advantages of each group's G samples; zeros where it is skipped for lack of contrast.
+    """The advantages of each group's G samples; zeros for what is to give no gradient.
 
-    A truncated response is part of its group's baseline; where `algorithm.mask_truncated` is set
-    its own advantage is zero (DAPO's overlong filtering, arXiv:2503.14476, section 3.4).
+    That is a group without contrast (`train.skip_without_contrast`), with dynamic sampling those
+    beyond the first `train.batch_size` that have it, and where `algorithm.mask_truncated` is set a
+    truncated response (DAPO's overlong filtering, arXiv:2503.14476, section 3.4), which stays part
+    of its group's baseline.
     """
     name = config.algorithm.advantage
     advantages = [
@@ -146,15 +149,21 @@ def advantages_of(groups: Sequence[RolloutGroup], config: RunConfig) -> list[lis
     ]
     if name == "gdpo":
         advantages = _over_batch(advantages)
-    if not config.algorithm.mask_truncated:
-        return advantages
+    beyond = _beyond_full(groups, config) if config.algorithm.dynamic_rounds else set[int]()
+    mask = config.algorithm.mask_truncated
     return [
         [
-            0.0 if rollout.truncated else advantage
+            0.0 if place in beyond or (mask and rollout.truncated) else advantage
             for rollout, advantage in zip(group.rollouts, advantages_G, strict=True)
         ]
-        for group, advantages_G in zip(groups, advantages, strict=True)
+        for place, (group, advantages_G) in enumerate(zip(groups, advantages, strict=True))
     ]
+
+
+def _beyond_full(groups: Sequence[RolloutGroup], config: RunConfig) -> set[int]:
+    """The places of the groups with contrast that come after those which fill the batch."""
+    with_contrast = (place for place, group in enumerate(groups) if has_contrast(group))
+    return set(islice(with_contrast, config.train.batch_size, None))
 
 
 def has_contrast(group: RolloutGroup) -> bool:

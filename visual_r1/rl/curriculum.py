@@ -33,7 +33,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from visual_r1.config import CurriculumSection
+from visual_r1.config import CurriculumSection, RunConfig
 from visual_r1.hashing import stable_seed
 from visual_r1.policy.policy import RolloutGroup
 
@@ -79,8 +79,8 @@ class Prospects:
 
 
 @dataclass(frozen=True, slots=True)
-class DrawnProblems:
-    """The problems of a step as they were drawn, before anything was sampled.
+class ExpectedBatch:
+    """What was expected of a step's problems before anything was sampled.
 
     `pass_rate` is the mean of their expected pass rates, to be compared with the step's accuracy;
     `contrast` the expected share of groups with contrast; `untried` the share never measured.
@@ -135,11 +135,41 @@ def drawing_order(weight_N: Floats, seed: int, step: int) -> Places:
     return np.argsort(-np.log(uniform) / weight_N, kind="stable")
 
 
-def described(found: Prospects, places: Sequence[int]) -> DrawnProblems:
-    """The metrics of a draw of the problems at `places`."""
-    chosen = np.asarray(places)
-    return DrawnProblems(
-        float(found.pass_rate_N[chosen].mean()),
-        float(found.contrast_N[chosen].mean()),
-        float(1 - found.tried_N[chosen].mean()),
-    )
+class CurriculumOrder:
+    """The order of the curriculum, over problems whose families have the numbers `family_N`.
+
+    `measured` is what is known at the start of the next step.
+    """
+
+    needs_samples = True
+
+    def __init__(self, config: RunConfig, family_N: Places, measured: Measured) -> None:
+        self._config, self._family_N, self.measured = config, family_N, measured
+        self._current: tuple[int, Prospects, Places] | None = None
+
+    def places(self, step: int, round: int) -> list[int]:
+        """The next `train.batch_size` of the step's order; round after round through all of it."""
+        _, order = self._order(step)
+        size = self._config.train.batch_size
+        return [int(order[at % len(order)]) for at in range(round * size, (round + 1) * size)]
+
+    def observe(self, step: int, groups: Sequence[RolloutGroup]) -> ExpectedBatch:
+        """Measure the problems that `step` sampled, see `Measured.after`."""
+        found, order = self._order(step)
+        places = [int(order[at % len(order)]) for at in range(len(groups))]
+        half_life = self._config.curriculum.half_life
+        self.measured, self._current = self.measured.after(places, groups, half_life), None
+        return ExpectedBatch(
+            pass_rate=float(found.pass_rate_N[places].mean()),
+            contrast=float(found.contrast_N[places].mean()),
+            untried=float(1 - found.tried_N[places].mean()),
+        )
+
+    def _order(self, step: int) -> tuple[Prospects, Places]:
+        if self._current is None or self._current[0] != step:
+            train = self._config.train
+            found = prospects(
+                self.measured, self._family_N, train.group_size, self._config.curriculum
+            )
+            self._current = step, found, drawing_order(found.weight_N, train.seed, step)
+        return self._current[1:]

@@ -1,22 +1,8 @@
-"""The update of a step: its examples to the learner, in minibatches and epochs.
+"""Learning from a step's examples: datums, minibatches and epochs, and how far the policy moves.
 
-Each minibatch is one forward_backward and one optim_step. With one minibatch and one epoch, the
-default, the policy that learns is the one that sampled. After the first optimizer step of a batch
-it no longer is: how far it has moved is logged as the off-policy ratio.
-
-How far the learner is from the policy that sampled, over the answer tokens of a minibatch.
-
-With r = p_learner / p_sampler of each sampled token:
-
-    KL(sampler || learner)   mean of r - 1 - log r, in nats a token: Schulman's k3, unbiased and
-                             never negative (joschu.net/blog/kl-approx.html)
-    clip share               the share of tokens whose gradient the loss clips; `losses.Loss.clips`
-
-Datums: what `forward_backward` learns from.
-
-With a prompt of P tokens (image tokens counted) and an answer of n tokens a_0 … a_{n-1}, the model
-reads prompt + a_0 … a_{n-2}, T = P + n - 1 positions, and position i is scored on the token at
-i + 1 of the whole sequence:
+**Datums.** With a prompt of P tokens (image tokens counted) and an answer of n tokens
+a_0 … a_{n-1}, the model reads prompt + a_0 … a_{n-2}, T = P + n - 1 positions, and position i is
+scored on the token at i + 1 of the whole sequence:
 
     position         0 … P-2            P-1   P    …   T-1
     reads            prompt, images     p     a_0  …   a_{n-2}
@@ -26,9 +12,19 @@ i + 1 of the whole sequence:
 
 Tinker's losses are plain sums over all T positions: what must not count has advantage 0.
 
-The learning rate of a step: a function of the configuration and the step's number alone.
+**Minibatches.** Each is one forward_backward and one optim_step. With one minibatch and one epoch,
+the default, the policy that learns is the one that sampled. After the first optimizer step of a
+batch it no longer is: how far it has moved is logged as the off-policy divergence.
 
-With warm-up over W steps, and an end at step S (`optimizer.schedule_steps`):
+**Divergence** of the learner from the policy that sampled, over the answer tokens of a minibatch,
+with r = p_learner / p_sampler of each:
+
+    KL(sampler || learner)   mean of r - 1 - log r, in nats a token: Schulman's k3, unbiased and
+                             never negative (joschu.net/blog/kl-approx.html)
+    clip share               the share of tokens whose gradient the loss clips; `losses.Loss.clips`
+
+**Learning rate** of a step, a function of the configuration and the step's number alone. With
+warm-up over W steps, and an end at step S (`optimizer.schedule_steps`):
 
     step < W     rate · (step + 1) / W
     constant     rate
@@ -55,175 +51,87 @@ from visual_r1.config import RunConfig
 from visual_r1.errors import BackendError, RunError
 from visual_r1.hashing import stable_seed
 from visual_r1.policy.policy import Policy, Rollout, RolloutGroup
-from visual_r1.prices import Tokens, total
+from visual_r1.prices import NO_TOKENS, Tokens, total
 from visual_r1.rl.advantages import token_shares
 from visual_r1.rl.losses import Loss, loss_of
-from visual_r1.rl.metrics import Update
 
 Floats = npt.NDArray[np.float32]
-
-
-def datum(group: RolloutGroup, rollout: Rollout, advantage: float) -> tinker.Datum:
-    """The training example of one rollout with at least one token; arrays of T (see above)."""
-    return datum_of(group.prompt, rollout.tokens, rollout.logprobs, advantage)
-
-
-def datum_of(
-    prompt: tinker.ModelInput,
-    tokens: Sequence[int],
-    logprobs: Sequence[float],
-    advantage: float,
-) -> tinker.Datum:
-    """The training example of an answer of n >= 1 tokens with the sampler's n log-probabilities."""
-    silent = prompt.length - 1
-    answer = len(tokens)
-    chunks = list(prompt.chunks)
-    if answer > 1:
-        chunks.append(tinker.EncodedTextChunk(tokens=list(tokens[:-1])))
-    return tinker.Datum(
-        model_input=tinker.ModelInput(chunks=chunks),
-        loss_fn_inputs={
-            "target_tokens": tinker.TensorData.from_numpy(
-                np.array([0] * silent + list(tokens), dtype=np.int64)
-            ),
-            "logprobs": _floats([0.0] * silent + list(logprobs)),
-            "advantages": _floats([0.0] * silent + [advantage] * answer),
-        },
-    )
-
-
-def answer_part(group: RolloutGroup, values_T: Floats) -> Floats:
-    """The n values of the answer's tokens out of the T of a datum."""
-    return values_T[group.prompt.length - 1 :]
-
-
-def with_prompt_logprobs(
-    datums: Sequence[tinker.Datum], groups: Sequence[RolloutGroup], learner: Sequence[Floats]
-) -> list[tinker.Datum]:
-    """The datums with the learner's own log-probabilities on their prompt positions.
-
-    A loss with a term in (logp - q)² counts prompt positions too, whatever their advantage. With
-    q equal to the learner's logp there, that term and its gradient are zero. `groups` and
-    `learner` go with `datums` one by one.
-    """
-    return [
-        _with_prompt_logprobs(one, group.prompt.length - 1, logprobs_T)
-        for one, group, logprobs_T in zip(datums, groups, learner, strict=True)
-    ]
-
-
-def _with_prompt_logprobs(one: tinker.Datum, silent: int, logprobs_T: Floats) -> tinker.Datum:
-    filled = one.loss_fn_inputs["logprobs"].to_numpy().copy()
-    filled[:silent] = logprobs_T[:silent]
-    inputs = {**one.loss_fn_inputs, "logprobs": tinker.TensorData.from_numpy(filled)}
-    return replace(one, loss_fn_inputs=inputs)
-
-
-def _floats(values: Sequence[float]) -> tinker.TensorData:
-    return tinker.TensorData.from_numpy(np.array(values, dtype=np.float32))
-
-
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """Over so many `tokens`; `clipped` counts tokens, and is None where the loss clips none."""
-
-    kl: float
-    ratio_max: float
-    ratio_min: float
-    tokens: int
-    clipped: int | None = None
-
-
-def agreement(
-    sampler_logprobs: Sequence[Floats],
-    learner_logprobs: Sequence[Floats],
-    advantages: Sequence[float],
-    loss: Loss,
-) -> Agreement:
-    """Of D responses with their tokens' log-probabilities, and an advantage each."""
-    sampled = np.concatenate(sampler_logprobs).astype(np.float64)
-    learnt = np.concatenate(learner_logprobs).astype(np.float64)
-    log_ratio = learnt - sampled
-    with np.errstate(over="ignore"):
-        ratio = np.exp(log_ratio)
-    by_token = np.repeat(advantages, [len(logprobs) for logprobs in sampler_logprobs])
-    clipped = loss.clips(ratio, by_token)
-    return Agreement(
-        kl=float(np.mean(ratio - 1 - log_ratio)),
-        ratio_max=float(ratio.max()),
-        ratio_min=float(ratio.min()),
-        tokens=len(ratio),
-        clipped=None if clipped is None else int(clipped.sum()),
-    )
-
-
-def clip_share(agreements: Sequence[Agreement]) -> float | None:
-    """The share of all their tokens that the loss clipped; None where there is nothing to clip."""
-    counts = [one.clipped for one in agreements if one.clipped is not None]
-    tokens = sum(one.tokens for one in agreements)
-    return sum(counts) / tokens if counts and tokens else None
-
-
-def learning_rate(config: RunConfig, step: int) -> float:
-    """The learning rate of `step`, counted from 0."""
-    rate, settings = config.train.learning_rate, config.optimizer
-    warmup = settings.warmup_steps
-    if step < warmup:
-        return rate * (step + 1) / warmup
-    if settings.schedule == "constant" or settings.schedule_steps is None:
-        return rate
-    done = min(1.0, (step - warmup) / (settings.schedule_steps - warmup))
-    left = 1.0 - done if settings.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
-    return rate * (settings.final_fraction + (1.0 - settings.final_fraction) * left)
-
-
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One rollout with at least one token, its group and its advantage."""
+    """One rollout with at least one token, the prompt that it answers and its advantage."""
 
-    group: RolloutGroup
+    prompt: tinker.ModelInput
     rollout: Rollout
     advantage: float
 
 
 @dataclass(frozen=True, slots=True)
-class _Sent:
-    """A minibatch whose forward_backward and optim_step are under way."""
+class Update:
+    """What the learner reported of the optimizer steps of one batch.
 
-    examples: Sequence[Example]
-    loss: Loss
-    backward: "tinker.APIFuture[tinker.ForwardBackwardOutput]"
-    optim: "tinker.APIFuture[tinker.OptimStepResponse]"
-    tokens: Tokens
-
-
-@dataclass(frozen=True, slots=True)
-class _Learnt:
-    """What came back of one minibatch."""
+    `loss` is the sum over the tokens of the batch that Tinker's losses are, a mean over epochs;
+    `grad_norm` is the largest. KL, ratios and clip share (see `Divergence`) are of the first
+    minibatch: sampler and learner should be the same model there, so the KL is zero and the ratios
+    are one up to rounding. `off_policy_…` are the largest KL, the extremes of the ratio and the
+    share of clipped tokens over all the later ones, which are learnt from with other weights than
+    sampled them; None where there is no later one. The clip shares are None for a loss without a
+    clip.
+    """
 
     loss: float
     grad_norm: float | None
-    agreement: Agreement
+    kl_sampler_learner: float
+    ratio_max: float
+    ratio_min: float
+    clip_share: float | None = None
+    optimizer_steps: int = 1
+    off_policy_kl: float | None = None
+    off_policy_ratio_max: float | None = None
+    off_policy_ratio_min: float | None = None
+    off_policy_clip_share: float | None = None
+    tokens: Tokens = NO_TOKENS
 
 
-def send_update(
+def examples_of(
+    groups: Sequence[RolloutGroup], advantages: Sequence[Sequence[float]], config: RunConfig
+) -> list[Example]:
+    """What a step learns from, by (group, sample); `advantages` has one for each rollout.
+
+    A group without any advantage is left out. The other samples stay with advantage 0 too (the
+    normalisation counts their tokens), but for empty and masked ones.
+    """
+    mask = config.algorithm.mask_truncated
+    return [
+        Example(group.prompt, rollout, advantage)
+        for group, advantages_G in zip(groups, advantages, strict=True)
+        if any(advantages_G)
+        for rollout, advantage in zip(group.rollouts, advantages_G, strict=True)
+        if rollout.tokens and not (mask and rollout.truncated)
+    ]
+
+
+def learn(
     training: tinker.TrainingClient, policy: Policy, examples: Sequence[Example], step: int
-) -> Update:
+) -> Update | None:
     """Learn from `examples`; all requests are sent back to back, then all are awaited.
 
-    Raises `BackendError` when the server fails, `RunError` when loss or gradient are not finite or
-    beyond the bounds of `limits`: before the step is saved.
+    None where there is none: then nothing is sent. Raises `BackendError` when the server fails,
+    `RunError` when loss or gradient are not finite or beyond the bounds of `limits`: before the
+    step is saved.
     """
+    if not examples:
+        return None
     config = policy.config
     sent = [_send(training, policy, part, step) for part in minibatches(examples, config, step)]
     learnt = [_awaited(one, policy, step) for one in sent]
-    first, *later = (one.agreement for one in learnt)
+    first, *later = (one.divergence for one in learnt)
     norms = [one.grad_norm for one in learnt if one.grad_norm is not None]
     update = Update(
         loss=math.fsum(one.loss for one in learnt) / config.algorithm.epochs,
+        # A norm that is not a number counts as the largest, for `max` would pass over it.
         grad_norm=max(norms, key=lambda norm: norm if math.isfinite(norm) else math.inf)
         if norms
         else None,
@@ -243,10 +151,10 @@ def send_update(
 
 
 def minibatches(examples: Sequence[T], config: RunConfig, step: int) -> Iterator[Sequence[T]]:
-    """The parts of a batch in the order in which they are learnt from, epoch by epoch.
+    """The minibatches in the order in which they are learnt from, epoch by epoch.
 
-    Each epoch has each example once. The parts differ in size by one at most; which example is in
-    which is drawn anew each epoch, from (train.seed, step, epoch). Within a part examples keep
+    Each epoch has each example once. The minibatches differ in size by one at most; which example
+    is in which is drawn anew each epoch, from (train.seed, step, epoch). Within one, examples keep
     their order, by (group, sample).
     """
     count = min(config.algorithm.minibatches, len(examples))
@@ -257,6 +165,221 @@ def minibatches(examples: Sequence[T], config: RunConfig, step: int) -> Iterator
             random.Random(seed).shuffle(places)
         for part in range(count):
             yield [examples[place] for place in sorted(places[part::count])]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A minibatch whose forward_backward and optim_step are under way."""
+
+    examples: Sequence[Example]
+    loss: Loss
+    backward: "tinker.APIFuture[tinker.ForwardBackwardOutput]"
+    optim: "tinker.APIFuture[tinker.OptimStepResponse]"
+    tokens: Tokens
+
+
+def _send(
+    training: tinker.TrainingClient, policy: Policy, examples: Sequence[Example], step: int
+) -> _Sent:
+    config = policy.config
+    lengths = [len(example.rollout.tokens) for example in examples]
+    shares = token_shares(lengths, config.algorithm.normalization, config.sampling.max_new_tokens)
+    loss = loss_of(config.train, config.algorithm).scaled(shares[0])
+    data = [
+        datum(one.prompt, one.rollout.tokens, one.rollout.logprobs, one.advantage * share)
+        for one, share in zip(examples, shares, strict=True)
+    ]
+    positions = sum(one.model_input.length for one in data)
+    if loss.counts_prompt:
+        forward = training.forward(data, loss.name, loss.config)
+        ahead = wait(forward, f"forward of step {step}", TRAIN_LIMIT_S, policy.watch)
+        prompts = [example.prompt for example in examples]
+        data = with_prompt_logprobs(data, prompts, _logprobs_of(ahead, len(data)))
+    return _Sent(
+        examples,
+        loss,
+        training.forward_backward(data, loss.name, loss.config),
+        training.optim_step(adam_params(config, step, lengths)),
+        Tokens(prefill=positions if loss.counts_prompt else 0, train=positions),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Learnt:
+    """What came back of one minibatch."""
+
+    loss: float
+    grad_norm: float | None
+    divergence: "Divergence"
+
+
+def _awaited(sent: _Sent, policy: Policy, step: int) -> _Learnt:
+    output = wait(sent.backward, f"forward_backward of step {step}", TRAIN_LIMIT_S, policy.watch)
+    stepped = wait(sent.optim, f"optim_step of step {step}", TRAIN_LIMIT_S, policy.watch)
+    logprobs = _logprobs_of(output, len(sent.examples))
+    return _Learnt(
+        loss=output.metrics.get("loss:sum", math.nan),
+        grad_norm=next(
+            (
+                value
+                for name, value in (stepped.metrics or {}).items()
+                if "grad_norm" in name or "grad/norm" in name
+            ),
+            None,
+        ),
+        divergence=divergence(
+            [np.array(one.rollout.logprobs, dtype=np.float32) for one in sent.examples],
+            [
+                answer_part(example.prompt, logprobs_T)
+                for example, logprobs_T in zip(sent.examples, logprobs, strict=True)
+            ],
+            [example.advantage for example in sent.examples],
+            sent.loss,
+        ),
+    )
+
+
+def _logprobs_of(output: tinker.ForwardBackwardOutput, datums: int) -> list[Floats]:
+    found = [one["logprobs"].to_numpy() for one in output.loss_fn_outputs if "logprobs" in one]
+    if len(found) != datums:
+        raise BackendError(
+            f"The server returned log-probabilities for {len(found)} of {datums} datums: it does "
+            "not speak the protocol that training needs."
+        )
+    return found
+
+
+def _require_sound(update: Update, config: RunConfig, step: int) -> None:
+    """Raise `RunError` where the update has broken the weights, or gone beyond `limits`."""
+    calmer = (
+        "Set optimizer.grad_clip_norm or lower train.learning_rate under another --run.name, or "
+        "raise the limit to go on from the last checkpoint."
+    )
+    another_policy = (
+        "The server samples from another policy than it trains (another temperature, stale "
+        "weights, a lower precision): mend that, or raise the limit to go on from the last "
+        "checkpoint."
+    )
+    norm, kl = config.limits.max_grad_norm, config.limits.max_kl
+    for name, value, most, setting, advice in (
+        ("loss", update.loss, None, "", ""),
+        ("gradient norm", update.grad_norm, norm, "limits.max_grad_norm", calmer),
+        (
+            *("KL between sampler and learner", update.kl_sampler_learner),
+            *(kl, "limits.max_kl", another_policy),
+        ),
+    ):
+        if value is None:
+            continue
+        if not math.isfinite(value):
+            raise RunError(
+                f"The {name} of step {step} is {value}; the run stops before this step is saved. "
+                "Lower train.learning_rate or set optimizer.grad_clip_norm under another "
+                "--run.name; the checkpoints before it stay as they are."
+            )
+        if most is not None and value > most:
+            raise RunError(
+                f"The {name} of step {step} is {value:.4g}, over {setting} ({most:g}); the run "
+                f"stops before this step is saved. {advice}"
+            )
+
+
+def datum(
+    prompt: tinker.ModelInput,
+    tokens: Sequence[int],
+    logprobs: Sequence[float],
+    advantage: float,
+) -> tinker.Datum:
+    """The training example of an answer of n >= 1 tokens with the sampler's n log-probabilities.
+
+    Its arrays have T entries each, see above.
+    """
+    silent = prompt.length - 1
+    answer = len(tokens)
+    chunks = list(prompt.chunks)
+    if answer > 1:
+        chunks.append(tinker.EncodedTextChunk(tokens=list(tokens[:-1])))
+    return tinker.Datum(
+        model_input=tinker.ModelInput(chunks=chunks),
+        loss_fn_inputs={
+            "target_tokens": tinker.TensorData.from_numpy(
+                np.array([0] * silent + list(tokens), dtype=np.int64)
+            ),
+            "logprobs": _floats([0.0] * silent + list(logprobs)),
+            "advantages": _floats([0.0] * silent + [advantage] * answer),
+        },
+    )
+
+
+def answer_part(prompt: tinker.ModelInput, values_T: Floats) -> Floats:
+    """The n values of the answer's tokens out of the T of a datum."""
+    return values_T[prompt.length - 1 :]
+
+
+def with_prompt_logprobs(
+    datums: Sequence[tinker.Datum],
+    prompts: Sequence[tinker.ModelInput],
+    learner: Sequence[Floats],
+) -> list[tinker.Datum]:
+    """The datums with the learner's own log-probabilities on their prompt positions.
+
+    A loss with a term in (logp - q)² counts prompt positions too, whatever their advantage. With
+    q equal to the learner's logp there, that term and its gradient are zero. `prompts` and
+    `learner` go with `datums` one by one.
+    """
+    found: list[tinker.Datum] = []
+    for one, prompt, logprobs_T in zip(datums, prompts, learner, strict=True):
+        silent = prompt.length - 1
+        filled = one.loss_fn_inputs["logprobs"].to_numpy().copy()
+        filled[:silent] = logprobs_T[:silent]
+        inputs = {**one.loss_fn_inputs, "logprobs": tinker.TensorData.from_numpy(filled)}
+        found.append(replace(one, loss_fn_inputs=inputs))
+    return found
+
+
+def _floats(values: Sequence[float]) -> tinker.TensorData:
+    return tinker.TensorData.from_numpy(np.array(values, dtype=np.float32))
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """Over so many `tokens`; `clipped` counts tokens, and is None where the loss clips none."""
+
+    kl: float
+    ratio_max: float
+    ratio_min: float
+    tokens: int
+    clipped: int | None = None
+
+
+def divergence(
+    sampler_logprobs: Sequence[Floats],
+    learner_logprobs: Sequence[Floats],
+    advantages: Sequence[float],
+    loss: Loss,
+) -> Divergence:
+    """Of D responses with their tokens' log-probabilities, and an advantage each."""
+    sampled = np.concatenate(sampler_logprobs).astype(np.float64)
+    learnt = np.concatenate(learner_logprobs).astype(np.float64)
+    log_ratio = learnt - sampled
+    with np.errstate(over="ignore"):
+        ratio = np.exp(log_ratio)
+    by_token = np.repeat(advantages, [len(logprobs) for logprobs in sampler_logprobs])
+    clipped = loss.clips(ratio, by_token)
+    return Divergence(
+        kl=float(np.mean(ratio - 1 - log_ratio)),
+        ratio_max=float(ratio.max()),
+        ratio_min=float(ratio.min()),
+        tokens=len(ratio),
+        clipped=None if clipped is None else int(clipped.sum()),
+    )
+
+
+def clip_share(found: Sequence[Divergence]) -> float | None:
+    """The share of all their tokens that the loss clipped; None where there is nothing to clip."""
+    counts = [one.clipped for one in found if one.clipped is not None]
+    tokens = sum(one.tokens for one in found)
+    return sum(counts) / tokens if counts and tokens else None
 
 
 def adam_params(config: RunConfig, step: int, lengths_D: Sequence[int]) -> tinker.AdamParams:
@@ -277,103 +400,14 @@ def adam_params(config: RunConfig, step: int, lengths_D: Sequence[int]) -> tinke
     )
 
 
-def _send(
-    training: tinker.TrainingClient, policy: Policy, examples: Sequence[Example], step: int
-) -> _Sent:
-    config = policy.config
-    lengths = [len(example.rollout.tokens) for example in examples]
-    shares = token_shares(lengths, config.algorithm.normalization, config.sampling.max_new_tokens)
-    loss = loss_of(config.train, config.algorithm).scaled(shares[0])
-    data = [
-        datum(example.group, example.rollout, example.advantage * share)
-        for example, share in zip(examples, shares, strict=True)
-    ]
-    positions = sum(one.model_input.length for one in data)
-    if loss.counts_prompt:
-        forward = training.forward(data, loss.name, loss.config)
-        ahead = wait(forward, f"forward of step {step}", TRAIN_LIMIT_S, policy.watch)
-        groups = [example.group for example in examples]
-        data = with_prompt_logprobs(data, groups, _logprobs_of(ahead, len(data)))
-    return _Sent(
-        examples,
-        loss,
-        training.forward_backward(data, loss.name, loss.config),
-        training.optim_step(adam_params(config, step, lengths)),
-        Tokens(prefill=positions if loss.counts_prompt else 0, train=positions),
-    )
-
-
-def _awaited(sent: _Sent, policy: Policy, step: int) -> _Learnt:
-    output = wait(sent.backward, f"forward_backward of step {step}", TRAIN_LIMIT_S, policy.watch)
-    stepped = wait(sent.optim, f"optim_step of step {step}", TRAIN_LIMIT_S, policy.watch)
-    sampler = [np.array(one.rollout.logprobs, dtype=np.float32) for one in sent.examples]
-    logprobs = _logprobs_of(output, len(sent.examples))
-    learner = [
-        answer_part(example.group, logprobs_T)
-        for example, logprobs_T in zip(sent.examples, logprobs, strict=True)
-    ]
-    return _Learnt(
-        loss=output.metrics.get("loss:sum", math.nan),
-        grad_norm=_grad_norm(stepped),
-        agreement=agreement(
-            sampler, learner, [example.advantage for example in sent.examples], sent.loss
-        ),
-    )
-
-
-def _logprobs_of(output: tinker.ForwardBackwardOutput, datums: int) -> list[Floats]:
-    found = [one["logprobs"].to_numpy() for one in output.loss_fn_outputs if "logprobs" in one]
-    if len(found) != datums:
-        raise BackendError(
-            f"The server returned log-probabilities for {len(found)} of {datums} datums: it does "
-            "not speak the protocol that training needs."
-        )
-    return found
-
-
-def _grad_norm(stepped: tinker.OptimStepResponse) -> float | None:
-    for name, value in (stepped.metrics or {}).items():
-        if "grad_norm" in name or "grad/norm" in name:
-            return value
-    return None
-
-
-def _require_sound(update: Update, config: RunConfig, step: int) -> None:
-    limits = config.limits
-    values = (
-        ("loss", update.loss, math.inf, ""),
-        ("gradient norm", update.grad_norm, limits.max_grad_norm, "limits.max_grad_norm"),
-        (
-            "KL between sampler and learner",
-            update.kl_sampler_learner,
-            limits.max_kl,
-            "limits.max_kl",
-        ),
-    )
-    for name, value, most, setting in values:
-        if value is None:
-            continue
-        if not math.isfinite(value):
-            raise RunError(
-                f"The {name} of step {step} is {value}; the run stops before this step is saved. "
-                "Lower train.learning_rate or set optimizer.grad_clip_norm under another "
-                "--run.name; the checkpoints before it stay as they are."
-            )
-        if most is not None and value > most:
-            raise RunError(
-                f"The {name} of step {step} is {value:.4g}, over {setting} ({most:g}); the run "
-                f"stops before this step is saved. {_advice(setting)}"
-            )
-
-
-def _advice(setting: str) -> str:
-    if setting == "limits.max_kl":
-        return (
-            "The server samples from another policy than it trains (another temperature, stale "
-            "weights, a lower precision): mend that, or raise the limit to go on from the last "
-            "checkpoint."
-        )
-    return (
-        "Set optimizer.grad_clip_norm or lower train.learning_rate under another --run.name, or "
-        "raise the limit to go on from the last checkpoint."
-    )
+def learning_rate(config: RunConfig, step: int) -> float:
+    """The learning rate of `step`, counted from 0."""
+    rate, settings = config.train.learning_rate, config.optimizer
+    warmup = settings.warmup_steps
+    if step < warmup:
+        return rate * (step + 1) / warmup
+    if settings.schedule == "constant" or settings.schedule_steps is None:
+        return rate
+    done = min(1.0, (step - warmup) / (settings.schedule_steps - warmup))
+    left = 1.0 - done if settings.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
+    return rate * (settings.final_fraction + (1.0 - settings.final_fraction) * left)

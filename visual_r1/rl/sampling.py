@@ -1,70 +1,263 @@
 """Sampling of a step: G responses a problem and their second passes, graded as they arrive.
 
-Dynamic sampling: problems are drawn until the batch is full of groups that teach something.
-
-DAPO (arXiv:2503.14476, section 3.2). Round 0 is the batch of the step; round k draws
-`batch(seed, step, k)` (with a curriculum, what comes next in the order of the step), as many
-problems again, at most `algorithm.dynamic_rounds` times. The batch is full with `train.batch_size`
-groups that have contrast; those beyond, and what is drawn without contrast, give no gradient and
-stay in the metrics and rollouts. Which problems are drawn depends on the seed, the step and the
-samples so far, so a resumed run draws the same.
+Dynamic sampling (DAPO, arXiv:2503.14476, section 3.2): problems are drawn until the batch is full
+of groups that teach something. Round 0 is the batch of the step; round k has as many problems again
+(`batch(seed, step, k)`, or with a curriculum what comes next in the order of the step), at most
+`algorithm.dynamic_rounds` times. The batch is full with `train.batch_size` groups that have
+contrast; those beyond, and what is drawn without contrast, give no gradient and stay in the metrics
+and rollouts. Which problems are drawn depends on the seed, the step and the samples so far, so a
+resumed run draws the same.
 """
 
 import logging
+import math
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Literal
 
 import tinker
 
-from visual_r1.backend.waiting import SAMPLE_LIMIT_S, Arrivals
-from visual_r1.data.problem import Problem
-from visual_r1.errors import BackendError, RequestFailed, RequestRefused, RewardError
-from visual_r1.policy.passes import graded, sampling_params
-from visual_r1.policy.policy import Policy, Rollout, RolloutGroup, response_text
-from visual_r1.policy.second_pass import ScanReader, SecondPass, with_bonus
-from visual_r1.prices import NO_TOKENS, Tokens
-from visual_r1.rewards.blindfold.masking import MaskedScan
+from visual_r1.errors import BackendError, RequestFailed, RequestRefused, RewardError, RunError
+from visual_r1.hashing import stable_seed
+from visual_r1.policy.passes import (
+    Asking,
+    Question,
+    Reply,
+    View,
+    question,
+    reward_input,
+    second_pass,
+    second_question,
+)
+from visual_r1.policy.policy import Policy, Rollout, RolloutGroup
+from visual_r1.policy.second_pass import SecondPass, with_bonus
+from visual_r1.prices import NO_TOKENS
+from visual_r1.rewards import score
+from visual_r1.rewards.scoring import verdict_of
 from visual_r1.rl.advantages import has_contrast
-from visual_r1.rl.metrics import Phases
+from visual_r1.rl.batches import PromptedProblem
+from visual_r1.rl.metrics import StepTimer
 
 logger = logging.getLogger(__name__)
+
+Key = tuple[View, int, int]
+"""A view, the group, and the sample (0 where it is all of them)."""
+
+
+def sample_until_full(
+    sampler: tinker.SamplingClient,
+    policy: Policy,
+    rounds: Iterator[Sequence[PromptedProblem]],
+    step: int,
+    timer: StepTimer,
+) -> list[RolloutGroup]:
+    """All groups that were sampled, in order; `rounds` gives the batch and the rounds after it.
+
+    Raises what `sample_groups` raises, for a further round too.
+    """
+    config = policy.config
+    groups: list[RolloutGroup] = []
+    for _ in range(1 + config.algorithm.dynamic_rounds):
+        with timer.during("prompts"):
+            batch = next(rounds)
+        groups += sample_groups(sampler, policy, batch, step, len(groups), timer)
+        if sum(map(has_contrast, groups)) >= config.train.batch_size:
+            break
+    return groups
 
 
 def sample_groups(
     sampler: tinker.SamplingClient,
     policy: Policy,
-    problems: Sequence[Problem],
+    batch: Sequence[PromptedProblem],
     step: int,
     first: int = 0,
-    phases: Phases | None = None,
+    timer: StepTimer | None = None,
 ) -> list[RolloutGroup]:
     """Sample `train.group_size` responses to each of the step's problems, and their second passes.
 
-    The groups are numbered from `first`, which is not 0 for further draws of the same step;
-    `phases` counts what it took.
+    The groups are numbered from `first`, which is not 0 for further rounds of the same step;
+    `timer` counts what it took.
     All prompts are requested at once; each is graded when it arrives and its second passes are
     requested then, while other first passes are still sampled. Seeds come from (train.seed, step,
     group, problem, sample), so the result does not depend on arrival. A request that the server
     refuses or fails at is sent again, `limits.sample_retries` times. A prompt that is lost for good
     gives an empty group with its samples counted as failed; a second pass that is lost takes its
     sample out of the group, counted likewise. Raises `BackendError` or `RequestRefused` when that
-    leaves less than `limits.least_sampled`, and `BackendError` on any other failure.
+    leaves less than `limits.least_sampled`, `BackendError` on any other failure, and `RunError`
+    where log-probabilities are not finite.
     """
-    phases = phases or Phases()
-    with phases.during("prompts"):
-        under_way = _UnderWay(sampler, policy, dict(enumerate(problems, first)), step, phases)
-    began = time.monotonic()
-    under_way.ask()
-    firsts_came = under_way.take_all()
-    phases.add("first_pass", firsts_came - began)
-    phases.add("second_pass", time.monotonic() - firsts_came)
-    ordered = [under_way.group(first + index) for index in range(len(problems))]
-    _require_scores(ordered, step)
-    under_way.require_enough(ordered)
-    return ordered
+    timer = timer or StepTimer()
+    retries = policy.config.limits.sample_retries
+    asking: Asking[Key] = Asking(sampler, f"sampling of step {step}", policy.watch, retries=retries)
+    under_way = {
+        number: _GroupUnderWay(policy, prompted, step, number)
+        for number, prompted in enumerate(batch, first)
+    }
+    began = firsts_came = time.monotonic()
+    asked = (pair for group in under_way.values() for pair in group.questions())
+    for key, answered, reply in asking.replies(asked):
+        with timer.during("grading"):
+            follow_up = list(under_way[key[1]].take(key, answered, reply))
+        for next_key, next_question in follow_up:
+            asking.ask(next_key, next_question)
+        if key[0] == "full":
+            firsts_came = time.monotonic()
+    timer.add("first_pass", firsts_came - began)
+    timer.add("second_pass", time.monotonic() - firsts_came)
+    groups = [group.finished() for group in under_way.values()]
+    _require_scores(groups, step)
+    refused = {key: why for group in under_way.values() for key, why in group.refused.items()}
+    _require_enough(groups, policy, step, [refused[key] for key in sorted(refused)])
+    return groups
+
+
+class _GroupUnderWay:
+    """What has come back so far of one group."""
+
+    def __init__(self, policy: Policy, prompted: PromptedProblem, step: int, number: int) -> None:
+        self._policy, self._step, self._number = policy, step, number
+        self._problem, self._prompt = prompted
+        self._first: tuple[Rollout, ...] = ()
+        self._second: dict[int, SecondPass] = {}
+        self._question_only: tuple[bool, ...] = ()
+        self._spent = NO_TOKENS
+        self.refused: dict[Key, RequestRefused] = {}
+
+    def questions(self) -> Iterable[tuple[Key, Question]]:
+        """The first pass, and answers without image and scan where they are wanted."""
+        config = self._policy.config
+        yield self._question("full", "rollout", prompt=self._prompt)
+        if self._policy.reader is not None and config.second_pass.minus_question_only:
+            yield self._question("question_only", "question_only")
+
+    def take(self, key: Key, asked: Question, reply: Reply) -> Iterable[tuple[Key, Question]]:
+        """Grade a reply; what is to be asked because of it."""
+        if isinstance(reply, RequestRefused):
+            self.refused[key] = reply
+            return
+        self._spent += asked.spent(reply)
+        match key:
+            case ("full", _, _):
+                self._first = tuple(
+                    self._rollout(asked, sample, sequence)
+                    for sample, sequence in enumerate(reply.sequences)
+                )
+                if self._policy.reader is not None:
+                    yield from self._second_questions()
+            case ("scan_only", _, sample):
+                if reply.sequences:
+                    self._second[sample] = second_pass(self._policy, asked, reply.sequences[0])
+                else:
+                    self.refused[key] = RequestFailed("The server returned no second pass.")
+            case _:
+                self._question_only = tuple(
+                    verdict_of(
+                        self._policy.config.reward, reward_input(self._policy, asked, sequence)
+                    ).right
+                    for sequence in reply.sequences
+                )
+
+    def finished(self) -> RolloutGroup:
+        """The group as it ended."""
+        unscored = tuple(rollout for rollout in self._first if rollout.scored.failure)
+        # Without the share that the question gives away no bonus of the group is known.
+        whole = ("question_only", self._number, 0) not in self.refused
+        kept = [
+            finished
+            for rollout in self._first
+            if whole
+            and not rollout.scored.failure
+            and (finished := self._with_bonus(rollout)) is not None
+        ]
+        failures = [self.refused[key] for key in sorted(self.refused)]
+        return RolloutGroup(
+            problem=self._problem,
+            prompt=self._prompt,
+            rollouts=tuple(kept),
+            failed=self._policy.config.train.group_size - len(kept) - len(unscored),
+            failure=str(failures[0]) if failures else "",
+            question_only=self._question_only,
+            unscored=unscored,
+            spent=self._spent,
+        )
+
+    def _question(
+        self, view: View, seed: str, prompt: tinker.ModelInput | None = None
+    ) -> tuple[Key, Question]:
+        config = self._policy.config
+        asked = question(
+            self._policy,
+            self._problem,
+            view,
+            stable_seed(seed, config.train.seed, self._step, self._number, self._problem.id),
+            samples=config.train.group_size,
+            temperature=config.sampling.temperature,
+            prompt=prompt,
+        )
+        return (view, self._number, 0), asked
+
+    def _second_questions(self) -> Iterable[tuple[Key, Question]]:
+        config, step, number = self._policy.config, self._step, self._number
+        for rollout in self._first:
+            if rollout.scored.failure:
+                continue
+            asked = second_question(
+                self._policy,
+                self._problem,
+                rollout.response,
+                stable_seed(
+                    *("second_pass", config.train.seed, step, number, self._problem.id),
+                    rollout.sample,
+                ),
+                temperature=config.sampling.temperature,
+            )
+            if isinstance(asked, SecondPass):
+                self._second[rollout.sample] = asked
+            else:
+                yield ("scan_only", number, rollout.sample), asked
+
+    def _rollout(self, asked: Question, sample: int, sequence: tinker.SampledSequence) -> Rollout:
+        """What came back as sample `sample`, scored."""
+        config, step, number = self._policy.config, self._step, self._number
+        logprobs = sequence.logprobs
+        if logprobs is None or len(logprobs) != len(sequence.tokens):
+            raise BackendError(
+                f"The server returned {len(logprobs or ())} log-probabilities for "
+                f"{len(sequence.tokens)} sampled tokens in step {step}; training needs one a "
+                "token, so this server cannot be trained with."
+            )
+        if not all(map(math.isfinite, logprobs)):
+            raise RunError(
+                f"The log-probabilities of the samples of step {step} are not finite: an update "
+                "before it has broken the weights. The run stops before this step is saved. Go "
+                "back to a sound checkpoint with --train.resume_from_step, or lower "
+                "train.learning_rate under another --run.name."
+            )
+        seed = stable_seed("reward", config.train.seed, step, number, self._problem.id, sample)
+        scored_input = reward_input(self._policy, asked, sequence, seed)
+        return Rollout(
+            problem_id=self._problem.id,
+            group=number,
+            sample=sample,
+            tokens=tuple(sequence.tokens),
+            logprobs=tuple(logprobs),
+            response=scored_input.response,
+            stop_reason=sequence.stop_reason,
+            scored=score(config.reward, scored_input, config.penalty),
+        )
+
+    def _with_bonus(self, rollout: Rollout) -> Rollout | None:
+        """The rollout with the bonus of its second pass; None where that was lost."""
+        if self._policy.reader is None:
+            return rollout
+        second = self._second.get(rollout.sample)
+        if second is None:
+            return None
+        known = self._question_only
+        share = sum(known) / len(known) if known else 0.0
+        scored = with_bonus(rollout.scored, second, self._policy.config.second_pass, share)
+        return replace(rollout, scored=scored, second=second)
 
 
 def _require_scores(groups: Sequence[RolloutGroup], step: int) -> None:
@@ -88,218 +281,21 @@ def _require_scores(groups: Sequence[RolloutGroup], step: int) -> None:
     )
 
 
-_Pass = Literal["first", "second", "question_only"]
-_Key = tuple[_Pass, int, int]  # a pass, the group, and the sample (0 where it is all of them)
-
-
-class _UnderWay:
-    """The requests of one step and what has come back so far."""
-
-    def __init__(
-        self,
-        sampler: tinker.SamplingClient,
-        policy: Policy,
-        problems: Mapping[int, Problem],
-        step: int,
-        phases: Phases,
-    ) -> None:
-        self._sampler, self._policy, self._problems, self._step = sampler, policy, problems, step
-        self._phases = phases
-        self._prompts = {group: policy.prompt(problem) for group, problem in problems.items()}
-        self._arrivals: Arrivals[_Key, tinker.SampleResponse] = Arrivals(
-            f"sampling of step {step}", SAMPLE_LIMIT_S, policy.watch
-        )
-        self._first: dict[int, tuple[Rollout, ...]] = {}
-        self._second: dict[tuple[int, int], SecondPass] = {}
-        self._read: dict[tuple[int, int], tuple[MaskedScan, tinker.ModelInput]] = {}
-        self._question_only: dict[int, tuple[bool, ...]] = {}
-        self._refused: dict[_Key, RequestRefused] = {}
-        self._sent: dict[_Key, tuple[tinker.ModelInput, int, tinker.SamplingParams]] = {}
-        self._attempts: Counter[_Key] = Counter()
-        self._spent: dict[int, Tokens] = dict.fromkeys(problems, NO_TOKENS)
-
-    def ask(self) -> None:
-        """Request all first passes, and answers without image and scan where they are wanted."""
-        policy, reader = self._policy, self._policy.reader
-        size = policy.config.train.group_size
-        for group, problem in self._problems.items():
-            prompt = self._prompts[group]
-            params = sampling_params(policy, self._step, group, problem)
-            self._ask(("first", group, 0), prompt, size, params)
-            if reader is not None and policy.config.second_pass.minus_question_only:
-                params = reader.question_params(self._step, group, problem)
-                self._ask(
-                    ("question_only", group, 0), reader.question_prompt(problem), size, params
-                )
-
-    def take_all(self) -> float:
-        """Wait until nothing is under way; when the last first pass came (`time.monotonic`)."""
-        firsts_came = time.monotonic()
-        for key, response in self._arrivals:
-            if isinstance(response, RequestRefused):
-                self._ask_again(key, response)
-            else:
-                self._spend(key, response)
-                with self._phases.while_grading():
-                    self._take(key, response)
-            if key[0] == "first":
-                firsts_came = time.monotonic()
-        return firsts_came
-
-    def group(self, index: int) -> RolloutGroup:
-        """The group as it ended."""
-        drawn = self._first.get(index, ())
-        unscored = tuple(rollout for rollout in drawn if rollout.scored.failure)
-        failures = [self._refused[key] for key in sorted(self._refused) if key[1] == index]
-        question_only = self._question_only.get(index, ())
-        whole = not any(("question_only", index, 0) == key for key in self._refused)
-        kept = [
-            finished
-            for rollout in drawn
-            if whole
-            and not rollout.scored.failure
-            and (finished := self._finished(rollout, question_only)) is not None
-        ]
-        return RolloutGroup(
-            problem=self._problems[index],
-            prompt=self._prompts[index],
-            rollouts=tuple(kept),
-            failed=self._policy.config.train.group_size - len(kept) - len(unscored),
-            failure=str(failures[0]) if failures else "",
-            question_only=question_only,
-            unscored=unscored,
-            spent=self._spent[index],
-        )
-
-    def require_enough(self, groups: Sequence[RolloutGroup]) -> None:
-        """Raise where too few samples came back for the step to be worth its update."""
-        wanted = len(groups) * self._policy.config.train.group_size
-        failed = sum(group.failed for group in groups)
-        least = self._policy.config.limits.least_sampled
-        if failed == 0 or (failed < wanted and wanted - failed >= least * wanted):
-            return
-        reasons = [self._refused[key] for key in sorted(self._refused)]
-        sentence = (
-            f"{failed} of {wanted} samples of step {self._step} failed, and limits.least_sampled "
-            f"asks for {least:.0%}; the first with: "
-            f"{reasons[0] if reasons else 'too few sequences in the reply'}"
-        )
-        # What is refused is refused again; what the server failed at is worth another session.
-        if reasons and not any(isinstance(reason, RequestFailed) for reason in reasons):
-            raise RequestRefused(sentence)
-        raise BackendError(sentence)
-
-    def _ask(
-        self, key: _Key, prompt: tinker.ModelInput, samples: int, params: tinker.SamplingParams
-    ) -> None:
-        self._sent[key] = prompt, samples, params
-        self._attempts[key] += 1
-        future = self._sampler.sample(prompt, num_samples=samples, sampling_params=params)
-        self._arrivals.add(key, future)
-
-    def _ask_again(self, key: _Key, refusal: RequestRefused) -> None:
-        if self._attempts[key] <= self._policy.config.limits.sample_retries:
-            self._ask(key, *self._sent[key])
-        else:
-            self._refused[key] = refusal
-
-    def _spend(self, key: _Key, response: tinker.SampleResponse) -> None:
-        prompt, *_ = self._sent.pop(key)
-        sampled = sum(len(sequence.tokens) for sequence in response.sequences)
-        self._spent[key[1]] += Tokens(prefill=prompt.length, sample=sampled)
-
-    def _take(self, key: _Key, response: tinker.SampleResponse) -> None:
-        match key:
-            case ("first", group, _):
-                self._take_first(group, response)
-            case ("second", group, sample):
-                self._take_second(group, sample, response)
-            case ("question_only", group, _):
-                self._take_question_only(group, response)
-
-    def _take_first(self, group: int, response: tinker.SampleResponse) -> None:
-        problem, reader = self._problems[group], self._policy.reader
-        rollouts = tuple(
-            graded(self._policy, problem, self._step, group, sample, sequence)
-            for sample, sequence in enumerate(response.sequences)
-        )
-        self._first[group] = rollouts
-        if reader is not None:
-            for rollout in rollouts:
-                if not rollout.scored.failure:
-                    self._ask_second(reader, rollout)
-
-    def _ask_second(self, reader: ScanReader, rollout: Rollout) -> None:
-        group, sample = place = rollout.group, rollout.sample
-        problem = self._problems[group]
-        opens_think = self._policy.prompter.opens_think
-        seen = reader.look(problem, rollout.response, opens_think=opens_think)
-        if isinstance(seen, SecondPass):
-            self._second[place] = seen
-            return
-        prompt = reader.prompt(problem, seen)
-        self._read[place] = seen, prompt
-        params = reader.params(self._step, group, problem, sample)
-        self._ask(("second", group, sample), prompt, 1, params)
-
-    def _take_second(self, group: int, sample: int, response: tinker.SampleResponse) -> None:
-        reader, problem = self._policy.reader, self._problems[group]
-        assert reader is not None
-        scan, prompt = self._read.pop((group, sample))
-        if not response.sequences:
-            why = RequestFailed("The server returned no second pass.")
-            self._refused["second", group, sample] = why
-            return
-        tokens = response.sequences[0].tokens
-        text = response_text(self._policy.processor, tokens)
-        second = reader.graded(problem, scan, prompt, text, len(tokens))
-        self._second[group, sample] = second
-
-    def _take_question_only(self, group: int, response: tinker.SampleResponse) -> None:
-        reader, problem = self._policy.reader, self._problems[group]
-        assert reader is not None
-        self._question_only[group] = tuple(
-            reader.grade_question_only(
-                problem, response_text(self._policy.processor, sequence.tokens)
-            ).right
-            for sequence in response.sequences
-        )
-
-    def _finished(self, rollout: Rollout, question_only: tuple[bool, ...]) -> Rollout | None:
-        """The rollout with its bonus; None where its second pass was refused."""
-        if self._policy.reader is None:
-            return rollout
-        second = self._second.get((rollout.group, rollout.sample))
-        if second is None:
-            return None
-        known = sum(question_only) / len(question_only) if question_only else 0.0
-        scored = with_bonus(rollout.scored, second, self._policy.config.second_pass, known)
-        return replace(rollout, scored=scored, second=second)
-
-
-Draw = Callable[[int], Sequence[Problem]]
-
-
-def sample_until_full(
-    sampler: tinker.SamplingClient,
-    policy: Policy,
-    draw: Draw,
-    step: int,
-    phases: Phases | None = None,
-) -> list[RolloutGroup]:
-    """All groups that were sampled, in order; `draw(round)` gives a round's problems.
-
-    Raises what `sample_groups` raises, for a further round too.
-    """
-    config = policy.config
-    groups = sample_groups(sampler, policy, draw(0), step, phases=phases)
-    for turn in range(1, config.algorithm.dynamic_rounds + 1):
-        if sum(map(has_contrast, groups)) >= config.train.batch_size:
-            break
-        groups += sample_groups(sampler, policy, draw(turn), step, len(groups), phases)
-    return groups
-
-
-def surplus(groups: Sequence[RolloutGroup], most: int) -> set[int]:
-    """The places of the groups with contrast that come after the first `most` of them."""
-    return set([place for place, group in enumerate(groups) if has_contrast(group)][most:])
+def _require_enough(
+    groups: Sequence[RolloutGroup], policy: Policy, step: int, reasons: Sequence[RequestRefused]
+) -> None:
+    """Raise where too few samples came back for the step to be worth its update."""
+    wanted = len(groups) * policy.config.train.group_size
+    failed = sum(group.failed for group in groups)
+    least = policy.config.limits.least_sampled
+    if failed == 0 or (failed < wanted and wanted - failed >= least * wanted):
+        return
+    sentence = (
+        f"{failed} of {wanted} samples of step {step} failed, and limits.least_sampled "
+        f"asks for {least:.0%}; the first with: "
+        f"{reasons[0] if reasons else 'too few sequences in the reply'}"
+    )
+    # What is refused is refused again; what the server failed at is worth another session.
+    if reasons and not any(isinstance(reason, RequestFailed) for reason in reasons):
+        raise RequestRefused(sentence)
+    raise BackendError(sentence)

@@ -1,28 +1,24 @@
-"""One GRPO step: sample, grade, advantages, update.
+"""The loop: a step samples, grades, compares within its groups, and learns.
 
 By default plain GRPO as Tinker's losses allow it: advantages by group (mean and population std),
 token-level sums without length normalisation, no KL term, importance sampling with the sampler's
 log-probabilities as the old policy, one optimizer step. Each of these is a name in the section
-`algorithm`; the formulas are in `advantages`, `normalization`, `losses`, `kl` and `schedule`.
+`algorithm`; the formulas are in `advantages`, `losses`, `kl`, `learning` and `curriculum`.
 """
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import tinker
 
 from visual_r1.backend.waiting import SAVE_LIMIT_S, wait
-from visual_r1.data.problem import Problem
 from visual_r1.policy.policy import Policy, Rollout, RolloutGroup
-from visual_r1.rl.advantages import advantages_of, has_contrast
-from visual_r1.rl.curriculum import DrawnProblems
+from visual_r1.rl.advantages import advantages_of
+from visual_r1.rl.batches import Batches
 from visual_r1.rl.kl import with_kl
-from visual_r1.rl.learning import Example, learning_rate, send_update
-from visual_r1.rl.metrics import Phases, Seconds, StepMetrics, summarize
-from visual_r1.rl.sampling import Draw, sample_until_full, surplus
-
-Observe = Callable[[Sequence[RolloutGroup]], DrawnProblems | None]
+from visual_r1.rl.learning import examples_of, learn
+from visual_r1.rl.metrics import StepMetrics, StepTimer, step_metrics
+from visual_r1.rl.sampling import sample_until_full
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,79 +37,57 @@ class StepResult:
     rollouts: tuple[ScoredRollout, ...]
 
 
-def train_step(
+def train_steps(
+    steps: Iterable[int],
     training: tinker.TrainingClient,
     policy: Policy,
-    problems: Sequence[Problem],
-    step: int,
-    base: tinker.SamplingClient | None = None,
-    draw: Draw | None = None,
-    sampled: Observe | None = None,
-) -> StepResult:
-    """Run one step on `problems`, the batch of this step; `draw(round)` gives further ones.
+    batches: Batches,
+    base: tinker.SamplingClient | None,
+    journal: Callable[[StepResult], None],
+) -> None:
+    """Run `steps`, one after another; `journal` is told each when it is done.
 
-    `sampled` is called when all is sampled and before the learner is: it is told the groups of all
-    rounds, in order, and gives what the metrics say of the draw.
-
-    A fresh sampler is made of the current weights; `base` samples from the base model, and is
-    needed where `algorithm.kl_coefficient` is not 0. Where no group has contrast, neither
-    forward_backward nor optim_step is sent and the metrics say `updated: false`. Raises
-    `BackendError` when the server fails, `RunError` when loss or gradient are not finite; the
-    weights on the server are then not to be used any further.
+    `base` samples from the base model, and is needed where `algorithm.kl_coefficient` is not 0.
+    Where no group of a step has contrast, neither forward_backward nor optim_step is sent and its
+    metrics say `updated: false`. Raises `BackendError` when the server fails, `RunError` when loss
+    or gradient are not finite; the weights on the server are then not to be used any further.
     """
-    began, phases = time.monotonic(), Phases()
-    with phases.during("sampler"):
-        saving = training.save_weights_and_get_sampling_client()
-        sampler = wait(saving, f"the sampler of step {step}", SAVE_LIMIT_S, policy.watch)
-    groups = sample_until_full(
-        sampler, policy, lambda turn: draw(turn) if turn and draw else problems, step, phases
-    )
-    drawn = sampled(groups) if sampled else None
-    if base is not None:
-        with phases.during("kl"):
-            groups = with_kl(base, groups, policy, step)
-    sampled_at = time.monotonic()
-
-    advantages = advantages_of(groups, policy.config)
-    mask = policy.config.algorithm.mask_truncated
-    if policy.config.algorithm.dynamic_rounds:
-        for place in surplus(groups, policy.config.train.batch_size):
-            advantages[place] = [0.0] * len(advantages[place])
-    examples = [
-        Example(group, rollout, advantage)
-        for group, advantages_G in zip(groups, advantages, strict=True)
-        if any(advantages_G)
-        for rollout, advantage in zip(group.rollouts, advantages_G, strict=True)
-        if rollout.tokens and not (mask and rollout.truncated)
-    ]
-    update = send_update(training, policy, examples, step) if examples else None
-    ended = time.monotonic()
-
-    metrics = summarize(
-        step,
-        groups,
-        update,
-        without_contrast=sum(not has_contrast(group) for group in groups),
-        datums=len(examples),
-        with_gradient=sum(example.advantage != 0 for example in examples),
-        learning_rate=learning_rate(policy.config, step),
-        seconds=Seconds(
-            sampled_at - began, ended - sampled_at, ended - began, phases.grading, phases.seconds
-        ),
-        prices=policy.prices,
-        temperature=policy.config.sampling.temperature,
-    )
-    return StepResult(
-        replace(metrics, drawn=drawn),
-        tuple(
-            scored
+    config = policy.config
+    for step in steps:
+        timer = StepTimer()
+        with timer.during("sample"):
+            with timer.during("sampler"):
+                sampler = current_sampler(training, policy, step)
+            groups = sample_until_full(sampler, policy, batches.rounds(step), step, timer)
+            expected = batches.observe(step, groups)  # and the next prompts are begun
+            if base is not None:
+                with timer.during("kl"):
+                    groups = with_kl(base, groups, policy, step)
+        with timer.during("train"):
+            advantages = advantages_of(groups, config)
+            examples = examples_of(groups, advantages, config)
+            update = learn(training, policy, examples, step)
+        metrics = step_metrics(
+            config, step, groups, examples, update,
+            expected=expected, seconds=timer.row(), prices=policy.prices,
+        )  # fmt: skip
+        rollouts = [
+            one
             for group, advantages_G in zip(groups, advantages, strict=True)
-            for scored in _with_advantages(group, advantages_G)
-        ),
-    )
+            for one in with_advantages(group, advantages_G)
+        ]
+        journal(StepResult(metrics, tuple(rollouts)))
 
 
-def _with_advantages(group: RolloutGroup, advantages_G: Sequence[float]) -> list[ScoredRollout]:
+def current_sampler(
+    training: tinker.TrainingClient, policy: Policy, step: int
+) -> tinker.SamplingClient:
+    """A sampler of the weights as they are now."""
+    saving = training.save_weights_and_get_sampling_client()
+    return wait(saving, f"the sampler of step {step}", SAVE_LIMIT_S, policy.watch)
+
+
+def with_advantages(group: RolloutGroup, advantages_G: Sequence[float]) -> list[ScoredRollout]:
     """All samples of the group in their order, also those that could not be scored."""
     scored = [
         ScoredRollout(rollout, advantage)

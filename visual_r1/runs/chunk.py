@@ -7,10 +7,9 @@ again. So no optimizer step is lost or applied twice.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -21,21 +20,18 @@ from visual_r1.backend.sessions import reason_to_wait
 from visual_r1.backend.waiting import CONTROL_LIMIT_S, SAVE_LIMIT_S, call, wait
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
-from visual_r1.data.problem import Problem
 from visual_r1.hashing import stable_seed
-from visual_r1.models.processor import load_processor
-from visual_r1.policy.policy import Policy, RolloutGroup
+from visual_r1.policy.policy import Policy, open_policy
 from visual_r1.prices import prices_of
 from visual_r1.progress import Progress
-from visual_r1.prompts.prompts import Prompter
-from visual_r1.rl.curriculum import DrawnProblems
+from visual_r1.rl.batches import Batches
 from visual_r1.rl.losses import loss_of
-from visual_r1.rl.step import StepResult, train_step
+from visual_r1.rl.step import StepResult, train_steps
+from visual_r1.runs.curriculum_state import open_order, save_order
 from visual_r1.runs.folder import keep_files
 from visual_r1.runs.journal import Journal
 from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.runs.probe import require_capable
-from visual_r1.runs.problem_draws import Draws, PromptsAhead, open_draws
 from visual_r1.runs.retention import keep_up
 
 
@@ -46,6 +42,11 @@ class ChunkPlan:
     number: int
     first: int
     end: int
+
+    @property
+    def steps(self) -> range:
+        """The numbers of its steps."""
+        return range(self.first, self.end)
 
 
 def plan_chunk(config: RunConfig, first: int) -> ChunkPlan:
@@ -95,39 +96,40 @@ def _train_once(
     loss_of(config.train, config.algorithm)
     keep_files(config, run_dir, anew=start is None)
     journal.rewind(plan.first)
-    policy = open_policy(config, backend, progress)
+    policy = policy_of(config, backend, progress)
+    problems = dataset.problems("train")
+    order = open_order(config, problems, run_dir, start)
+    results: list[StepResult] = []
 
-    service = backend.connect()
-    ended = False
-    try:
+    def record(result: StepResult) -> None:
+        progress.waiting(reason_to_wait())
+        journal.append(result.metrics)
+        results.append(result)
+        progress.advance(1, **_means([result]))
+
+    with backend.session() as service:
         training = open_training(config, service, start, policy)
         # The reward holds the KL to the base model.
         base = backend.sampler(None) if config.algorithm.kl_coefficient else None
         if start is None and backend.kind != "embedded":
-            require_capable(training, policy, dataset.problems("train")[0], base)
-        using = _Stepping(training, policy, base)
-        problems = dataset.problems("train")
-        draws = open_draws(config, problems, run_dir, start)
-        results = _run_steps(using, problems, draws, plan, journal, progress)
-        updates = (start.updates if start else 0) + sum(
-            update.optimizer_steps
-            for result in results
-            if (update := result.metrics.update) is not None
-        )
+            require_capable(training, policy, problems[0], base)
+        stage = f"training, steps {plan.first} to {plan.end - 1}"
+        progress.start(stage, config.train.steps, "steps", done=plan.first)
+        with Batches(problems, order, policy.prompter.model_input, plan.steps) as batches:
+            train_steps(plan.steps, training, policy, batches, base, record)
+        means = _means(results)
+        progress.finish(", ".join(f"{n.replace('_', ' ')} {m:.3f}" for n, m in means.items()))
         is_last = plan.end >= config.train.steps
         began = time.monotonic()
         state_path, sampler_path = save_checkpoint(
             config, training, policy, plan.end, keep_for_ever=is_last
         )
         saving = time.monotonic() - began
-        ended = True
-    finally:
-        backend.disconnect("success" if ended else "errored")
 
     journal.write_rollouts(plan.number, results)
     journal.add_to_last(seconds_checkpoint=round(saving, 3))
     journal.flush()
-    carry = draws.carry(run_dir, plan.end)
+    updates = [result.metrics.update for result in results]
     now = datetime.now(UTC)
     lifetime = timedelta(seconds=config.backend.checkpoint_ttl_seconds)
     row = LedgerRow(
@@ -139,27 +141,22 @@ def _train_once(
         dataset_digest=dataset.digest,
         backend=backend.kind,
         created_at=now.isoformat(timespec="seconds"),
-        updates=updates,
-        carry=carry,
+        updates=(start.updates if start else 0)
+        + sum(update.optimizer_steps for update in updates if update is not None),
+        carry=save_order(run_dir, plan.end, order),
     )
     ledger.append(row)
     return row
 
 
-def open_policy(config: RunConfig, backend: Backend, progress: Progress | None = None) -> Policy:
-    """The prompts, processor and watch that the steps of a chunk share.
-
-    Why the server lets its clients wait is said on `progress`.
-    """
+def policy_of(config: RunConfig, backend: Backend, progress: Progress) -> Policy:
+    """The policy of a run; why the server lets its clients wait is said on `progress`."""
 
     def watch() -> None:
         backend.check()
-        if progress is not None:
-            progress.waiting(reason_to_wait())
+        progress.waiting(reason_to_wait())
 
-    processor = load_processor(config.model.name)
-    prompter = Prompter(processor, config.prompt.template, config.model.max_pixels)
-    return Policy(prompter, processor, config, watch, prices_of(config, backend.kind))
+    return open_policy(config, watch, prices_of(config, backend.kind))
 
 
 def open_training(
@@ -212,75 +209,12 @@ def save_checkpoint(
     return saved_state.path, saved_sampler.path
 
 
-@dataclass(frozen=True, slots=True)
-class _Stepping:
-    """What every step of a chunk is run with."""
-
-    training: tinker.TrainingClient
-    policy: Policy
-    base: tinker.SamplingClient | None
-
-
-def _run_steps(
-    using: _Stepping,
-    problems: Sequence[Problem],
-    draws: Draws,
-    plan: ChunkPlan,
-    journal: Journal,
-    progress: Progress,
-) -> list[StepResult]:
-    train = using.policy.config.train
-    results: list[StepResult] = []
-    stage = f"training, steps {plan.first} to {plan.end - 1}"
-    progress.start(stage, train.steps, "steps", done=plan.first)
-    with PromptsAhead(using.policy.prompter.model_input) as ahead:
-        policy = replace(using.policy, prompt_of=ahead.prompt)
-        for step in range(plan.first, plan.end):
-            draw = partial(_read, problems, draws, step)
-            batch = ahead.problems(step, partial(draw, 0))
-            begin_next = partial(_begin, ahead, problems, draws, step + 1, plan)
-            if not draws.needs_samples:
-                begin_next()
-            observe = partial(_observe, draws, step, begin_next)
-            result = train_step(using.training, policy, batch, step, using.base, draw, observe)
-            progress.waiting(reason_to_wait())
-            journal.append(result.metrics)
-            results.append(result)
-            progress.advance(1, **_means([result]))
-    progress.finish(
-        ", ".join(f"{name.replace('_', ' ')} {mean:.3f}" for name, mean in _means(results).items())
-    )
-    return results
-
-
-def _read(problems: Sequence[Problem], draws: Draws, step: int, round: int) -> list[Problem]:
-    return [problems[place] for place in draws.places(step, round)]
-
-
-def _begin(
-    ahead: PromptsAhead, problems: Sequence[Problem], draws: Draws, step: int, plan: ChunkPlan
-) -> None:
-    """Have the prompts of `step` built ahead, where it belongs to the chunk."""
-    if step < plan.end:
-        ahead.begin(step, partial(_read, problems, draws, step, 0))
-
-
-def _observe(
-    draws: Draws, step: int, begin_next: Callable[[], None], groups: Sequence[RolloutGroup]
-) -> DrawnProblems | None:
-    """The samples of `step` are there: the draw of the next one is known now at the latest."""
-    drawn = draws.observe(step, groups)
-    if draws.needs_samples:
-        begin_next()
-    return drawn
-
-
 def _means(results: Sequence[StepResult]) -> dict[str, float]:
     """Reward, accuracy and accuracy from the scan alone, over the steps that have any."""
     seconds = [r.metrics.second for r in results]
     named = {
-        "reward": [r.metrics.reward_mean for r in results],
-        "accuracy": [r.metrics.accuracy for r in results],
+        "reward": [r.metrics.rewards.reward_mean for r in results],
+        "accuracy": [r.metrics.samples.accuracy for r in results],
         "second_pass": [second.accuracy for second in seconds if second is not None],
     }
     present = {name: [v for v in values if v is not None] for name, values in named.items()}

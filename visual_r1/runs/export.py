@@ -137,9 +137,7 @@ def keep_for_ever(backend: Backend, row: LedgerRow) -> None:
 
 def external_urls(backend: Backend, row: LedgerRow) -> Mapping[str, str]:
     """A URL for each file of the adapter, from a temporary client of the row's state."""
-    service = backend.connect()
-    ended = False
-    try:
+    with backend.session() as service:
         what = f"loading {row.state_path}"
         loading = call(
             lambda: service.create_training_client_from_state(row.state_path),
@@ -152,9 +150,6 @@ def external_urls(backend: Backend, row: LedgerRow) -> Mapping[str, str]:
         path = wait(saving, "saving the adapter", SAVE_LIMIT_S, backend.check).path
         listing = backend.rest.get_external_weights_urls(path)
         urls = wait(listing, f"the files of {path}", CONTROL_LIMIT_S, backend.check).urls
-        ended = True
-    finally:
-        backend.disconnect("success" if ended else "errored")
     missing = [name for name in ADAPTER_FILES if name not in urls]
     if missing:
         raise BackendError(

@@ -14,7 +14,7 @@ from visual_r1.errors import BackendError, ConfigError, IncompatibleServer, Requ
 from visual_r1.hashing import stable_seed
 from visual_r1.policy.policy import Policy
 from visual_r1.rl.kl import ask_logprobs, logprobs_of
-from visual_r1.rl.learning import datum_of
+from visual_r1.rl.learning import datum
 from visual_r1.rl.losses import loss_of
 
 _ANOTHER_PROTOCOL = (AssertionError, tinker.APIResponseValidationError)
@@ -96,7 +96,7 @@ def _try_loss(
     logprobs: list[float],
 ) -> None:
     loss = loss_of(config.train, config.algorithm)
-    data = [datum_of(prompt, tokens, logprobs, 1.0)]
+    data = [datum(prompt, tokens, logprobs, 1.0)]
     forward = training.forward(data, loss.name, loss.config)
     try:
         output = wait(forward, f"a first forward of {loss.name}", CONTROL_LIMIT_S, policy.watch)

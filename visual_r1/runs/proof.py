@@ -20,10 +20,10 @@ from visual_r1.data.dataset import Dataset
 from visual_r1.errors import RunError
 from visual_r1.progress import Progress
 from visual_r1.runs.chunk import plan_chunk, train_chunk
+from visual_r1.runs.curriculum_state import load_measured, measured_path
 from visual_r1.runs.folder import require_same_files
 from visual_r1.runs.journal import Journal, read_rollouts
 from visual_r1.runs.ledger import Ledger, LedgerRow
-from visual_r1.runs.problem_draws import load_measured, measured_path
 
 
 @dataclass(frozen=True, slots=True)

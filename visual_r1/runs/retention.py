@@ -16,8 +16,8 @@ from visual_r1.backend.backend import Backend
 from visual_r1.backend.waiting import CONTROL_LIMIT_S, checkpoint_exists, wait
 from visual_r1.config import RunConfig
 from visual_r1.errors import BackendError
+from visual_r1.runs.curriculum_state import measured_path
 from visual_r1.runs.ledger import Ledger, LedgerRow
-from visual_r1.runs.problem_draws import measured_path
 from visual_r1.runs.validations import Validations, best_checkpoint
 
 logger = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from visual_r1.evaluation.metrics import Prediction, measure
 from visual_r1.hashing import stable_seed
 from visual_r1.prices import Prices, total
 from visual_r1.progress import Progress
-from visual_r1.runs.chunk import open_policy
+from visual_r1.runs.chunk import policy_of
 from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.runs.retention import keep_up
 from visual_r1.runs.validations import ValidationRow, Validations
@@ -121,11 +121,9 @@ def _validated(
     problems = dataset.problems("validation")
     chosen = chosen_problems(config, len(problems))
     passes: tuple[Pass, ...] = ("greedy", "blind") if config.validation.blind else ("greedy",)
-    policy = open_policy(config, backend, progress)
+    policy = policy_of(config, backend, progress)
     progress.start(f"validate step {step}", len(passes) * len(chosen), "requests")
-    ended = False
-    try:
-        backend.connect()
+    with backend.session():
         predictions = predict(
             backend.sampler(checkpoint.sampler_path if checkpoint else None),
             policy,
@@ -135,9 +133,6 @@ def _validated(
             f"the validation of step {step}",
             progress,
         )
-        ended = True
-    finally:
-        backend.disconnect("success" if ended else "errored")
     seconds = time.monotonic() - began
     row = _row(config, dataset, checkpoint, predictions, seconds, policy.prices)
     blind = "" if row.blind_accuracy is None else f"  blind {percent(row.blind_accuracy)}"

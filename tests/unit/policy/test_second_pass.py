@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import tinker
 from sampled import group_of, rollout
 
 from visual_r1.config import RunConfig, SecondPassSection
@@ -11,7 +12,8 @@ from visual_r1.data.problem import Problem
 from visual_r1.errors import ConfigError
 from visual_r1.grading import Verdict
 from visual_r1.models.processor import load_processor
-from visual_r1.policy.policy import Rollout
+from visual_r1.policy.passes import question, second_pass
+from visual_r1.policy.policy import Rollout, open_policy
 from visual_r1.policy.second_pass import (
     SecondPass,
     SecondVerdict,
@@ -23,7 +25,7 @@ from visual_r1.policy.second_pass import (
 )
 from visual_r1.rewards.blindfold.masking import MASK, MaskedScan
 from visual_r1.rl.advantages import has_contrast
-from visual_r1.rl.metrics import Seconds, summarize
+from visual_r1.rl.metrics import StepTimer, step_metrics
 
 VISION_SR1 = RunConfig(preset="vision_sr1")
 PROBLEM = Problem("1", (b"",), "<image>Find angle C.", "62", meta={"facts": ["angle A reads 74"]})
@@ -71,15 +73,17 @@ def test_the_bonus_does_not_depend_on_the_first_pass(
 def test_no_number_is_chosen_among_choices_without_the_image() -> None:
     shown = "<image>Find C.\nChoices:\nA. 30\nB. 62\nC. 80"
     problem = Problem("1", (b"",), shown, "B", choices=("30", "62", "80"))
-    reader = open_reader(VISION_SR1, load_processor("visual-r1/tiny-geometry"))
-    assert reader is not None
-    for prompt in (reader.prompt(problem, SCAN), reader.question_prompt(problem)):
-        text = reader.processor.tokenizer.decode(prompt.to_ints())
+    policy = open_policy(VISION_SR1)
+    for view in ("scan_only", "question_only"):
+        asked = question(policy, problem, view, 0, temperature=0.0, scan=SCAN)
+        text = policy.processor.tokenizer.decode(asked.prompt.to_ints())
         assert "Find C." in text
         assert "30" not in text
     said = "<think>a</think><answer>{}</answer>"
     for answer, right in (("62", True), ("B", False), ("80", False)):
-        assert reader.grade_question_only(problem, said.format(answer)).right is right
+        tokens = policy.processor.encode(said.format(answer))
+        sequence = tinker.SampledSequence("stop", "1", _tokens_list=tokens)
+        assert second_pass(policy, asked, sequence).right is right
     # Words and pictures to choose from stay: nobody would hit on them.
     for choices, text in ((("red", "blue"), "A. red\nB. blue"), (("A", "B"), "Choices: A, B")):
         problem = Problem("1", (b"",), f"<image>Which?\n{text}", "B", choices=choices)
@@ -105,17 +109,8 @@ def test_what_a_step_says_of_its_second_passes() -> None:
         replace(rollout(0.0, "wrong"), second=SecondPass("no_scan", "")),
     )
     group = replace(group, question_only=(True, False, False, False))
-    took = Seconds(1, 1, 2)
-    row = summarize(
-        0,
-        [group],
-        None,
-        without_contrast=0,
-        datums=0,
-        with_gradient=0,
-        learning_rate=1,
-        seconds=took,
-    ).row()
+    seconds = StepTimer().row()
+    row = step_metrics(VISION_SR1, 0, [group], [], None, seconds=seconds).row()
     expected = {
         "second_pass_accuracy": 0.25, "scans_missing": 0.25, "scans_masked": 0.25,
         "scans_with_answer": 0.5, "leaks": 0.25, "second_pass_gave_up": 0, "outcome_both": 0.25,
@@ -152,7 +147,9 @@ def test_gold_and_the_responses_own_answer_are_masked_before_it_is_read() -> Non
     )
     assert isinstance(seen, MaskedScan)
     assert seen.text == f"angle A reads 74. C is {MASK}, or {MASK}"
-    prompt = reader.prompt(PROBLEM, seen)
+    prompt = question(
+        open_policy(VISION_SR1), PROBLEM, "scan_only", 0, temperature=0.0, scan=seen
+    ).prompt
     assert {chunk.type for chunk in prompt.chunks} == {"encoded_text"}
     text = processor.decode([t for chunk in prompt.chunks for t in chunk.tokens])  # type: ignore[union-attr]
     assert seen.text in text

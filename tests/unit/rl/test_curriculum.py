@@ -16,21 +16,22 @@ from visual_r1.data.dataset import prepare
 from visual_r1.errors import RunError
 from visual_r1.grading import Verdict
 from visual_r1.policy.policy import RolloutGroup
+from visual_r1.rl.batches import EpochOrder
 from visual_r1.rl.curriculum import (
+    CurriculumOrder,
     Measured,
     drawing_order,
     expected_contrast,
     nothing_measured,
     prospects,
 )
-from visual_r1.runs.ledger import LedgerRow
-from visual_r1.runs.problem_draws import (
-    CurriculumDraws,
-    EpochDraws,
+from visual_r1.runs.curriculum_state import (
     load_measured,
-    open_draws,
+    open_order,
     save_measured,
+    save_order,
 )
+from visual_r1.runs.ledger import LedgerRow
 
 SETTINGS = CurriculumSection(rule="contrast", uniform_share=0.2, prior_attempts=2.0)
 
@@ -176,8 +177,8 @@ def config(**train: Any) -> RunConfig:
     )
 
 
-def draws(state: Measured | None = None) -> CurriculumDraws:
-    return CurriculumDraws(config(), np.arange(10) % 2, state or nothing_measured(10))
+def order(state: Measured | None = None) -> CurriculumOrder:
+    return CurriculumOrder(config(), np.arange(10) % 2, state or nothing_measured(10))
 
 
 def sampled(places: list[int]) -> list[RolloutGroup]:
@@ -186,7 +187,7 @@ def sampled(places: list[int]) -> list[RolloutGroup]:
 
 
 def test_further_rounds_draw_other_problems_until_all_were_drawn() -> None:
-    one = draws()
+    one = order()
     rounds = [one.places(3, turn) for turn in range(4)]
     assert rounds == [one.places(3, turn) for turn in range(4)]
     assert len({place for places in rounds[:2] for place in places}) == 8
@@ -195,44 +196,42 @@ def test_further_rounds_draw_other_problems_until_all_were_drawn() -> None:
 
 
 def test_a_step_depends_on_what_was_measured_before_it() -> None:
-    one, other = draws(), draws()
+    one, other = order(), order()
     for step in range(6):
         assert one.places(step, 0) == other.places(step, 0)
         for same in (one, other):
             same.observe(step, sampled(same.places(step, 0)))
-    other = draws()
+    other = order()
     for step in range(5):
         other.observe(step, [group(4, 0)] * 4)
     assert [one.places(6, k) for k in range(3)] != [other.places(6, k) for k in range(3)]
 
 
 def test_what_the_metrics_say_of_a_draw() -> None:
-    one = draws()
+    one = order()
     untried = one.observe(0, sampled([*one.places(0, 0), *one.places(0, 1)]))
-    assert untried is not None
     assert untried.row() == {
         "curriculum_pass_rate": 0.5,
         "curriculum_contrast": pytest.approx(0.6),  # 1 - 2/5, of a uniform pass rate
         "curriculum_untried": 1.0,
     }
     again = one.observe(1, sampled(one.places(1, 0)))
-    assert again is not None
     assert again.untried < 1
 
 
 def test_a_checkpoint_brings_the_state_back_to_the_last_bit(tmp_path: Path) -> None:
-    whole = draws()
+    whole = order()
     for step in range(4):
         whole.observe(step, sampled(whole.places(step, 0)))
-    carry = whole.carry(tmp_path, 4)
-    assert carry == whole.carry(tmp_path, 4)  # a chunk that is done again writes the same
+    carry = save_order(tmp_path, 4, whole)
+    assert carry == save_order(tmp_path, 4, whole)  # a chunk that is done again writes the same
     assert len(list((tmp_path / "curriculum").iterdir())) == 1
-    resumed = draws(load_measured(tmp_path, 4, carry, 10))
+    resumed = order(load_measured(tmp_path, 4, carry, 10))
     for step in range(4, 8):
         assert resumed.places(step, 0) == whole.places(step, 0)
         for same in (whole, resumed):
             same.observe(step, sampled(same.places(step, 0)))
-    assert resumed.carry(tmp_path, 8) == whole.carry(tmp_path, 8)
+    assert save_order(tmp_path, 8, resumed) == save_order(tmp_path, 8, whole)
 
 
 def test_a_state_that_has_gone_or_was_changed_is_refused(tmp_path: Path) -> None:
@@ -265,13 +264,14 @@ def test_the_configuration_chooses_and_the_families_are_those_of_the_problems(
     assert families == [problem.family for problem in problems]
     assert len(set(families)) > 1
 
-    plain = open_draws(RunConfig(preset="quickstart"), problems, tmp_path, None)
-    assert isinstance(plain, EpochDraws)
-    assert plain.carry(tmp_path, 3) == {}
-    one = open_draws(config(), problems, tmp_path, None)
+    plain = open_order(RunConfig(preset="quickstart"), problems, tmp_path, None)
+    assert isinstance(plain, EpochOrder)
+    assert save_order(tmp_path, 3, plain) == {}
+    one = open_order(config(), problems, tmp_path, None)
+    assert isinstance(one, CurriculumOrder)
     assert one.needs_samples
     one.observe(0, [group(4, 0)] * 4)
     now = "2026-05-01T10:00:00+00:00"
-    row = LedgerRow(1, "", "", None, "", "", "", now, 1, one.carry(tmp_path, 1))
-    again = open_draws(config(), problems, tmp_path, row)
+    row = LedgerRow(1, "", "", None, "", "", "", now, 1, save_order(tmp_path, 1, one))
+    again = open_order(config(), problems, tmp_path, row)
     assert again.places(1, 0) == one.places(1, 0)

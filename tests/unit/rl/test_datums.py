@@ -1,18 +1,17 @@
 import numpy as np
 import tinker
-from sampled import PROMPT, group_of, rollout
+from sampled import PROMPT, rollout
 
 from visual_r1.data.procedural import generate
 from visual_r1.models import TINY_GEOMETRY
 from visual_r1.models.processor import load_processor
-from visual_r1.policy.policy import RolloutGroup
 from visual_r1.prompts import Prompter
 from visual_r1.rl.learning import answer_part, datum, with_prompt_logprobs
 
 
 def test_prompt_and_image_stand_before_the_answer() -> None:
     one = rollout(tokens=[21, 22, 23])
-    made = datum(group_of(one), one, 2.0)
+    made = datum(PROMPT, one.tokens, one.logprobs, 2.0)
     *prompt, answer = made.model_input.chunks
     assert prompt == PROMPT.chunks
     assert isinstance(answer, tinker.EncodedTextChunk)
@@ -21,7 +20,7 @@ def test_prompt_and_image_stand_before_the_answer() -> None:
 
 def test_targets_are_the_next_tokens_and_nothing_else_counts() -> None:
     one = rollout(tokens=[21, 22, 23])
-    made = datum(group_of(one), one, 2.0)
+    made = datum(PROMPT, one.tokens, one.logprobs, 2.0)
     # 3 text + 4 image + 2 text positions of prompt, of which the last one predicts the answer.
     silent = 8
     inputs = {name: tensor.tolist() for name, tensor in made.loss_fn_inputs.items()}
@@ -35,7 +34,7 @@ def test_targets_are_the_next_tokens_and_nothing_else_counts() -> None:
 
 def test_what_is_read_at_a_position_comes_right_before_its_target() -> None:
     one = rollout(tokens=[21, 22, 23])
-    made = datum(group_of(one), one, 1.0)
+    made = datum(PROMPT, one.tokens, one.logprobs, 1.0)
     image = [-1] * 4
     read = [11, 12, 13, *image, 14, 15, 21, 22]
     targets = made.loss_fn_inputs["target_tokens"].tolist()
@@ -52,7 +51,7 @@ def test_a_real_problem_decodes_to_prompt_figure_and_answer() -> None:
     prompt = Prompter(processor, "think", 1_000_000).model_input(problem)
     answer = "<think>angle A reads 74</think><answer>32</answer><|im_end|>"
     one = rollout(tokens=processor.encode(answer))
-    made = datum(RolloutGroup(problem, prompt, (one,)), one, 1.0)
+    made = datum(prompt, one.tokens, one.logprobs, 1.0)
 
     before, image, *after = made.model_input.chunks
     assert isinstance(before, tinker.EncodedTextChunk)
@@ -75,24 +74,21 @@ def test_a_real_problem_decodes_to_prompt_figure_and_answer() -> None:
 
 def test_an_answer_of_one_token_adds_no_empty_chunk() -> None:
     one = rollout(tokens=[21])
-    made = datum(group_of(one), one, 1.0)
+    made = datum(PROMPT, one.tokens, one.logprobs, 1.0)
     assert made.model_input.chunks == PROMPT.chunks
     assert made.loss_fn_inputs["target_tokens"].tolist() == [0] * 8 + [21]
 
 
 def test_the_answers_part_of_an_array() -> None:
-    one = rollout(tokens=[21, 22, 23])
-    group = group_of(one)
     values = np.arange(11, dtype=np.float32)
-    assert answer_part(group, values).tolist() == [8, 9, 10]
+    assert answer_part(PROMPT, values).tolist() == [8, 9, 10]
 
 
 def test_prompt_positions_take_the_learners_logprobs_and_the_answer_keeps_its_own() -> None:
     one = rollout(tokens=[21, 22, 23])
-    group = group_of(one)
-    before = datum(group, one, 2.0)
+    before = datum(PROMPT, one.tokens, one.logprobs, 2.0)
     learner = np.full(11, -7.0, dtype=np.float32)
-    [after] = with_prompt_logprobs([before], [group], [learner])
+    [after] = with_prompt_logprobs([before], [PROMPT], [learner])
     assert after.loss_fn_inputs["logprobs"].tolist() == [-7.0] * 8 + [-0.5, -0.75, -1.0]
     assert before.loss_fn_inputs["logprobs"].tolist()[:8] == [0.0] * 8
     for kept in ("target_tokens", "advantages"):

@@ -6,26 +6,26 @@ from pathlib import Path
 
 from sampled import group_of, rollout
 
+from visual_r1.config import RunConfig
 from visual_r1.policy.second_pass import SecondPass
-from visual_r1.rl.curriculum import DrawnProblems
-from visual_r1.rl.metrics import Seconds, Update, summarize
+from visual_r1.rl.curriculum import ExpectedBatch
+from visual_r1.rl.learning import Update
+from visual_r1.rl.metrics import StepTimer, step_metrics
 
 PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
 
 
 def test_the_page_has_every_key_of_a_row() -> None:
     group = group_of(replace(rollout(components={"format": 1.0}), second=SecondPass("right", "")))
-    metrics = summarize(
+    row = step_metrics(
+        RunConfig(preset="quickstart"),
         0,
         [group],
+        [],
         Update(0, 0, 0, 1, 1),
-        without_contrast=0,
-        datums=1,
-        with_gradient=1,
-        learning_rate=1,
-        seconds=Seconds(1, 1, 2),
-    )
-    row = replace(metrics, drawn=DrawnProblems(0.5, 0.5, 0.5)).row()
+        expected=ExpectedBatch(0.5, 0.5, 0.5),
+        seconds=StepTimer().row(),
+    ).row()
     written = {key.replace("reward_format", "reward_<component>") for key in row}
     cells = [line.split("|")[1] for line in PAGE.read_text().splitlines() if line.startswith("| `")]
     named = {key for cell in cells for key in re.findall(r"`([^`]+)`", cell)}

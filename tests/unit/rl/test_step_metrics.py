@@ -6,24 +6,24 @@ from typing import Any
 import pytest
 from sampled import group_of, rollout
 
+from visual_r1.config import RunConfig
 from visual_r1.prices import NO_PRICES, Prices, Tokens
-from visual_r1.rl.metrics import Phases, Seconds, StepMetrics, Update, summarize
+from visual_r1.rl.learning import Update
+from visual_r1.rl.metrics import StepMetrics, StepTimer, step_metrics
 
-SECONDS = Seconds(1.23456, 2.0, 3.5)
+CONFIG = RunConfig(preset="quickstart")
+
+
+def took(sample: float, train: float) -> StepTimer:
+    timer = StepTimer()
+    timer.add("sample", sample)
+    timer.add("train", train)
+    return timer
 
 
 def summary(*groups: Any, update: Update | None = None, prices: Prices = NO_PRICES) -> StepMetrics:
-    return summarize(
-        7,
-        groups,
-        update,
-        without_contrast=1,
-        datums=0,
-        with_gradient=0,
-        learning_rate=1e-3,
-        seconds=SECONDS,
-        prices=prices,
-    )
+    seconds = took(1.23456, 2.0).row()
+    return step_metrics(CONFIG, 7, groups, [], update, seconds=seconds, prices=prices)
 
 
 def test_a_step_by_hand() -> None:
@@ -79,17 +79,8 @@ def test_where_nothing_came_back_there_are_no_means() -> None:
 def test_only_seconds_may_differ_between_two_runs_of_a_step() -> None:
     group = group_of(rollout())
     names = [
-        summarize(
-            0,
-            [group],
-            None,
-            without_contrast=0,
-            datums=0,
-            with_gradient=0,
-            learning_rate=1,
-            seconds=took,
-        )
-        for took in (Seconds(1, 2, 3), Seconds(4, 5, 6))
+        step_metrics(CONFIG, 0, [group], [], None, seconds=timer.row())
+        for timer in (took(1, 2), took(4, 5))
     ]
     one, other = (metrics.row() for metrics in names)
     differing = {name for name in one if one[name] != other[name]}
@@ -97,13 +88,14 @@ def test_only_seconds_may_differ_between_two_runs_of_a_step() -> None:
 
 
 def test_seconds_are_told_by_phase() -> None:
-    phases = Phases()
-    phases.add("kl", 0.25)
-    phases.add("kl", 0.5)
-    with pytest.raises(KeyError), phases.during("prompts"):
+    timer = took(1, 2)
+    timer.add("kl", 0.25)
+    timer.add("kl", 0.5)
+    with pytest.raises(KeyError), timer.during("prompts"):
         raise KeyError
-    assert phases.seconds["prompts"] > 0
-    row = Seconds(1, 2, 3, by_phase=phases.seconds).row()
+    assert timer.seconds["prompts"] > 0
+    row = timer.row()
+    assert row["seconds_total"] == 3
     assert set(row) == {
         f"seconds_{name}"
         for name in ("sample", "sampler", "prompts", "first_pass", "second_pass", "kl", "grading",

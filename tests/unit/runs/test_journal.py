@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from sampled import group_of, rollout
 
+from visual_r1.config import RunConfig
 from visual_r1.errors import RunError, StorageError
 from visual_r1.grading import GRADER_VERSION
-from visual_r1.rl.metrics import Seconds, summarize
+from visual_r1.rl.metrics import StepTimer, step_metrics
 from visual_r1.rl.step import ScoredRollout, StepResult
 from visual_r1.runs.journal import Journal, read_rollouts
 
@@ -19,16 +20,8 @@ def result(step: int, reward: float = 0.5) -> StepResult:
         rollout(reward, "right", sample=0, components={"format": 1.0, "accuracy": 1.0}),
         rollout(0.0, "gave_up", sample=1, stop_reason="length"),
     ]
-    metrics = summarize(
-        step,
-        [group_of(*samples)],
-        None,
-        without_contrast=0,
-        datums=0,
-        with_gradient=0,
-        learning_rate=1e-3,
-        seconds=Seconds(1, 1, 2),
-    )
+    config, seconds = RunConfig(preset="quickstart"), StepTimer().row()
+    metrics = step_metrics(config, step, [group_of(*samples)], [], None, seconds=seconds)
     advantages = (1.0, -1.0)
     scored = [ScoredRollout(one, a) for one, a in zip(samples, advantages, strict=True)]
     return StepResult(metrics, tuple(scored))

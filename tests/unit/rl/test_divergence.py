@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from visual_r1.config import AlgorithmSection, TrainSection
-from visual_r1.rl.learning import Agreement, agreement, clip_share
+from visual_r1.rl.learning import Divergence, clip_share, divergence
 from visual_r1.rl.losses import loss_of
 
 # Two responses of 4 and 3 tokens, with an advantage each, and one of 2 whose advantage is 0.
@@ -14,15 +14,15 @@ RATIOS = ([0.5, 0.9, 1.25, 5.0], [0.5, 1.3, 0.7], [9.0, 0.1])
 ADVANTAGES = (1.0, -2.0, 0.0)
 
 
-def made(loss: str, **algorithm: object) -> Agreement:
-    """The agreement of responses whose ratios are `RATIOS`."""
+def made(loss: str, **algorithm: object) -> Divergence:
+    """The divergence of responses whose ratios are `RATIOS`."""
     sampler = [np.full(len(ratios), -1.0, np.float32) for ratios in RATIOS]
     learner = [
         one + np.log(np.array(ratios)).astype(np.float32)
         for one, ratios in zip(sampler, RATIOS, strict=True)
     ]
     settings = AlgorithmSection.model_validate(algorithm)
-    return agreement(sampler, learner, ADVANTAGES, loss_of(TrainSection(loss=loss), settings))
+    return divergence(sampler, learner, ADVANTAGES, loss_of(TrainSection(loss=loss), settings))
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,10 @@ def test_a_loss_without_a_known_clip_has_no_share(loss: str) -> None:
 
 
 def test_the_share_of_several_minibatches_is_over_all_their_tokens() -> None:
-    small, large = Agreement(0, 1, 1, tokens=2, clipped=1), Agreement(0, 1, 1, tokens=6, clipped=0)
+    small, large = (
+        Divergence(0, 1, 1, tokens=2, clipped=1),
+        Divergence(0, 1, 1, tokens=6, clipped=0),
+    )
     assert clip_share([small, large]) == 1 / 8
     assert clip_share([]) is None
 
@@ -70,7 +73,7 @@ def test_ratios_and_divergence_by_hand() -> None:
 def test_the_same_model_agrees_with_itself() -> None:
     logprobs = [np.array([-0.1, -2.0], np.float32), np.array([-1.0], np.float32)]
     loss = loss_of(TrainSection(loss="ppo"))
-    assert agreement(logprobs, logprobs, [1.0, -1.0], loss) == Agreement(0.0, 1.0, 1.0, 3, 0)
+    assert divergence(logprobs, logprobs, [1.0, -1.0], loss) == Divergence(0.0, 1.0, 1.0, 3, 0)
 
 
 def test_the_divergence_is_an_estimate_of_that_of_the_distributions() -> None:
@@ -78,7 +81,7 @@ def test_the_divergence_is_an_estimate_of_that_of_the_distributions() -> None:
     sampler = np.array([0.5, 0.3, 0.2])
     learner = np.array([0.4, 0.4, 0.2])
     drawn = rng.choice(3, size=200_000, p=sampler)
-    found = agreement(
+    found = divergence(
         [np.log(sampler)[drawn].astype(np.float32)],
         [np.log(learner)[drawn].astype(np.float32)],
         [1.0],
