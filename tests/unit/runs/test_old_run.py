@@ -18,17 +18,15 @@ from visual_r1.alarms import AlarmLog
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import open_dataset
 from visual_r1.evaluation.metrics import read_report
-from visual_r1.evaluation.run_files import read_metrics
-from visual_r1.export import read_export
-from visual_r1.ledger import Ledger
-from visual_r1.rl.checkpoints import named_checkpoint
-from visual_r1.rl.journal import Journal, read_rollouts
-from visual_r1.rl.measured_file import load_measured
-from visual_r1.rl.validations import Validations
-from visual_r1.run_folder import config_of_run, open_run_folder, read_config
+from visual_r1.runs.curriculum_state import load_measured
+from visual_r1.runs.export import read_export
+from visual_r1.runs.folder import config_of_run, open_run_folder, read_config
+from visual_r1.runs.journal import Journal, read_metrics, read_rollouts
+from visual_r1.runs.ledger import Ledger
+from visual_r1.runs.validations import Validations, named_checkpoint
 from visual_r1.stopwatch import Stopwatch
 
-OLD = Path(__file__).parents[1] / "data/old_run"
+OLD = Path(__file__).parents[2] / "data/old_run"
 NAME = "vision_sr1-7c480596"
 DATASET = "procedural-c2d70134"
 GIVEN: dict[str, Any] = {
@@ -70,7 +68,7 @@ def test_the_configuration_is_that_of_the_command_and_has_its_name(run: Path) ->
 
 
 def test_the_folder_opens_for_the_same_command(run: Path) -> None:
-    config = RunConfig.model_validate(GIVEN | {"output_dir": run.parents[1]})
+    config = RunConfig.model_validate(GIVEN | {"output_dir": run.parents[2]})
     with open_run_folder(config) as opened:
         assert opened == run
         assert read_config(run) == config
@@ -144,7 +142,7 @@ def test_the_export(run: Path) -> None:
 
 
 def test_the_dataset(run: Path) -> None:
-    folder = run.parents[1] / "data" / DATASET
+    folder = run.parents[2] / "data" / DATASET
     manifest = json.loads((folder / "manifest.json").read_text())
     for name, stored in manifest["files"].items():
         with (folder / name).open("wb") as stand_in:
