@@ -68,7 +68,7 @@ def test_the_configuration_is_that_of_the_command_and_has_its_name(run: Path) ->
 
 
 def test_the_folder_opens_for_the_same_command(run: Path) -> None:
-    config = RunConfig.model_validate(GIVEN | {"output_dir": run.parents[2]})
+    config = RunConfig.model_validate(GIVEN | {"output_dir": run.parents[1]})
     with open_run_folder(config) as opened:
         assert opened == run
         assert read_config(run) == config
@@ -142,7 +142,7 @@ def test_the_export(run: Path) -> None:
 
 
 def test_the_dataset(run: Path) -> None:
-    folder = run.parents[2] / "data" / DATASET
+    folder = run.parents[1] / "data" / DATASET
     manifest = json.loads((folder / "manifest.json").read_text())
     for name, stored in manifest["files"].items():
         with (folder / name).open("wb") as stand_in:
