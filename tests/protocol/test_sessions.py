@@ -4,6 +4,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -58,6 +59,27 @@ def test_a_sampler_belongs_to_the_session_in_use(engine: RunningEngine, backend:
     assert training.save_state("still-there").result(timeout=60).path
     backend.close()
     assert is_over(engine, session)
+
+
+def test_a_session_is_told_whether_its_block_failed(
+    engine: RunningEngine, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    close = tinker.ServiceClient.close
+
+    def heard(client: tinker.ServiceClient, status: Any) -> Any:
+        told.append(status)
+        return close(client, status)
+
+    monkeypatch.setattr(tinker.ServiceClient, "close", heard)
+    with backend.session() as service:
+        first = service.holder.get_session_id()
+    with pytest.raises(KeyError), backend.session() as service:
+        second = service.holder.get_session_id()
+        raise KeyError
+    assert told == ["success", "errored"]
+    assert is_over(engine, first)
+    assert is_over(engine, second)
 
 
 def test_a_server_that_hangs_or_died_is_left_quickly(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tinker.lib.internal_client_holder import (  # pyright: ignore[reportMissing
 
 from visual_r1.backend.endpoint import Endpoint, Kind, choose_kind, probe, remote_endpoint
 from visual_r1.backend.recovery import Recoveries
-from visual_r1.backend.sessions import Status, begin_to_end, forget, join
+from visual_r1.backend.sessions import Status, end_session, forget_pauses, wait_for_ends
 from visual_r1.backend.waiting import call, detail_of, wait
 from visual_r1.config import BackendSection, RunConfig
 from visual_r1.engine.launch import RunningEngine, StartingEngine, begin_engine
@@ -159,7 +159,7 @@ class Backend:
     def disconnect(self, status: Status = "success") -> None:
         """End the session, so that the server can let go of its models; `connect` opens another."""
         self._leave_session(status)
-        join(self._ending)
+        wait_for_ends(self._ending)
 
     def close(self) -> None:
         """End the session, and the embedded engine with it."""
@@ -172,11 +172,11 @@ class Backend:
 
     def _leave_session(self, status: Status) -> None:
         service, self._service = self._service, None
-        forget()
+        forget_pauses()
         self._ending = [thread for thread in self._ending if thread.is_alive()]
         if service is not None:
             serves = self._engine is None or _alive(self._engine)
-            self._ending.append(begin_to_end(service, status, tell=serves))
+            self._ending.append(end_session(service, status, tell=serves))
 
     def _endpoint(self) -> Endpoint:
         if self._remote is not None:

@@ -1,9 +1,7 @@
 """Which Tinker server a run talks to: what is set, whether its key can be one, whether it answers.
 
 A base URL beats a key, and a key beats the embedded engine; `backend.server = "embedded"` (preset
-quickstart) beats both.
-
-Addresses of servers, as they may be shown and stored.
+quickstart) beats both. An address is shown and stored without what may be a secret in it.
 """
 
 import json
@@ -19,25 +17,6 @@ from tinker.lib.base_url import resolve_base_url  # pyright: ignore[reportMissin
 
 from visual_r1.config import RunConfig
 from visual_r1.errors import BackendError, ConfigError, CredentialError
-
-
-def without_secrets(url: str) -> str:
-    """`url` without user, password, query and fragment; what cannot be parsed is "(unreadable)"."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "(unreadable)"
-    host = parts.netloc.rpartition("@")[2]
-    # Without its slashes an address parses as a path, password and all.
-    path = parts.path if host else parts.path.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, path, "", ""))
-
-
-def may_hold_secrets(url: str) -> bool:
-    """Whether `url` has a part that `without_secrets` leaves out."""
-    parts = urlsplit(url)
-    return "@" in parts.netloc or bool(parts.query or parts.fragment)
-
 
 Kind = Literal["embedded", "hosted", "self-hosted"]
 
@@ -185,3 +164,21 @@ def _is_json_object(content: bytes) -> bool:
         return isinstance(json.loads(content), dict)
     except ValueError:
         return False
+
+
+def without_secrets(url: str) -> str:
+    """`url` without user, password, query and fragment; what cannot be parsed is "(unreadable)"."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(unreadable)"
+    host = parts.netloc.rpartition("@")[2]
+    # Without its slashes an address parses as a path, password and all.
+    path = parts.path if host else parts.path.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, path, "", ""))
+
+
+def may_hold_secrets(url: str) -> bool:
+    """Whether `url` has a part that `without_secrets` leaves out."""
+    parts = urlsplit(url)
+    return "@" in parts.netloc or bool(parts.query or parts.fragment)

@@ -18,7 +18,7 @@ from tinker.lib.retryable_exception import (  # pyright: ignore[reportMissingTyp
 )
 from tinker.types import RequestErrorCategory
 
-from visual_r1.backend.sessions import observe
+from visual_r1.backend.sessions import note_pauses
 from visual_r1.errors import BackendError, CredentialError, RequestFailed, RequestRefused
 
 Key = TypeVar("Key")
@@ -93,7 +93,7 @@ def _awaited(pending: "concurrent.futures.Future[T]", what: str, limit_s: float,
     except FAILURES as error:
         watch()
         raise described(error, what) from error
-    observe(result)
+    note_pauses(result)
     return result
 
 

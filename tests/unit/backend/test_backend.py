@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -139,3 +140,23 @@ def test_the_backend_of_a_process_is_opened_once(tmp_path_factory: pytest.TempPa
         assert inner is outer
     with open_backend(config) as later:
         assert later is not outer
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"run": {"name": "another"}},
+        {"backend": {"server": "embedded", "threads": 2}},
+        {"backend": {"server": "embedded", "engine_home": "elsewhere"}},
+        {"model": {"name": "some/other-model"}},
+    ],
+)
+def test_another_run_model_or_server_has_a_backend_of_its_own(
+    tmp_path: Path, other: dict[str, object]
+) -> None:
+    given = {"preset": "quickstart", "output_dir": str(tmp_path)}
+    with open_backend(RunConfig.model_validate(given)) as outer:
+        with open_backend(RunConfig.model_validate(given | other)) as inner:
+            assert inner is not outer
+        with open_backend(RunConfig.model_validate(given)) as again:
+            assert again is outer
