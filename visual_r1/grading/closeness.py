@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import Literal as OneOf
 
 from visual_r1.grading.expressions import (
+    NOISE,
     Binary,
     Expression,
     Number,
@@ -31,8 +32,6 @@ Rounding = OneOf["exact", "rounded"]
 
 # Irrational values are 50-digit decimals here; a textbook's may have been printed by a float.
 RELATIVE = Decimal("1e-9")
-# What is left of a difference that should be nothing, at 50 digits.
-NOISE = Decimal("1e-40")
 # A decimal this long is taken to stand for the value it was cut from: 0.333333 for 1/3.
 LONG_DECIMAL = 6
 POINTS = 4
