@@ -69,7 +69,7 @@ class Group:
     interval), `[)`, ..."""
 
     kind: str
-    items: tuple["Answer", ...]
+    items: tuple["Reading", ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class Label:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Reading:
     """A labelled chain of forms that all say the same (`x = 3√5 ≈ 6.71`)."""
 
     chain: tuple[Form, ...]

@@ -1,4 +1,4 @@
-"""Verdicts."""
+"""A response, or an answer, against the gold answer: the verdict and its reason."""
 
 import re
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ GRADER_VERSION = "3"
 
 Verdict = Literal["right", "wrong", "gave_up"]
 
+# Of a problem whose choices are not known: what comes later in the alphabet is mostly a name.
 _USUAL_LETTERS = 8
-"""Of a problem whose choices are not known: what comes later in the alphabet is mostly a name."""
 
 _CALLED = (
     r"(?:it is\s+|(?:i|we) (?:choose|pick|select)\s+)?"

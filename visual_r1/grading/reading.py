@@ -13,13 +13,13 @@ from visual_r1.grading.expressions import Undefined, difference, evaluate, varia
 from visual_r1.grading.forms import (
     LISTS,
     STATEMENTS,
-    Answer,
     Equation,
     Form,
     Group,
     Label,
     Quantity,
     Ratio,
+    Reading,
     Relation,
     split_unit,
 )
@@ -51,7 +51,7 @@ _OF_FORMULAS = frozenset("abdhlnprsw")
 
 
 @lru_cache(maxsize=8192)
-def read(text: str) -> tuple[Answer, ...]:
+def read(text: str) -> tuple[Reading, ...]:
     """The readings of `text`, likeliest first: `10 m` is ten metres, or ten times m.
 
     Raises:
@@ -60,7 +60,7 @@ def read(text: str) -> tuple[Answer, ...]:
     tokens = _with_signs(tokenise(canonical(text)))
     if not tokens:
         raise Unreadable("nothing is there")
-    readings: list[Answer] = []
+    readings: list[Reading] = []
     problem = Unreadable("")
     for with_unit in (True, False):
         try:
@@ -72,7 +72,7 @@ def read(text: str) -> tuple[Answer, ...]:
                 readings.append(reading)
     mixed = mixed_in_words(tokens)
     if mixed is not None:
-        readings.append(Answer((mixed,)))
+        readings.append(Reading((mixed,)))
     if not readings:
         raise problem
     return tuple(readings)
@@ -92,7 +92,7 @@ def _with_signs(tokens: Sequence[Token]) -> list[Token]:
     return alike
 
 
-def flattened(answer: Answer) -> Iterator[Answer]:
+def flattened(answer: Reading) -> Iterator[Reading]:
     """The items of a list, lists inside lists opened; the answer itself where it is no list."""
     match answer.chain:
         case (Group(kind, items),) if kind in LISTS:
@@ -102,7 +102,7 @@ def flattened(answer: Answer) -> Iterator[Answer]:
             yield answer
 
 
-def _list(tokens: Sequence[Token], with_unit: bool, nesting: int) -> Answer:
+def _list(tokens: Sequence[Token], with_unit: bool, nesting: int) -> Reading:
     if nesting > MAX_NESTING:
         raise Unreadable(f"groups nested deeper than {MAX_NESTING}")
     parts, found = _split(tokens, (",", ";", "or", "and"))
@@ -116,34 +116,34 @@ def _list(tokens: Sequence[Token], with_unit: bool, nesting: int) -> Answer:
         raise Unreadable("a list with one item or too many")
     items = tuple(_answer(part, with_unit, nesting) for part in parts)
     match items:
-        case (Answer((Relation() as one,)), Answer((Relation() as other,))) if "or" not in found:
+        case (Reading((Relation() as one,)), Reading((Relation() as other,))) if "or" not in found:
             both = _merged(one, other, if_not_empty=found[0] != "and")
             if both is not None:
-                return Answer((both,))
+                return Reading((both,))
         case _:
             pass
-    return Answer((Group("or" if "or" in found else "list", items),))
+    return Reading((Group("or" if "or" in found else "list", items),))
 
 
-def _answer(tokens: Sequence[Token], with_unit: bool, nesting: int) -> Answer:
+def _answer(tokens: Sequence[Token], with_unit: bool, nesting: int) -> Reading:
     tokens = _without_openers(tokens)
     if not tokens:
         raise Unreadable("nothing is there")
     if any(token.kind == "symbol" and token.text in _COMPARISONS for token in tokens):
-        return Answer((_relation(tokens),))
+        return Reading((_relation(tokens),))
     parts, found = _split(tokens, _EQUAL)
     parts = [_without_openers(part) for part in parts]
     labels: list[Label] = []
     if not found and (labelled := _labelled(tokens)) is not None:
         label, tokens = labelled
-        return Answer(_forms(tokens, with_unit, nesting), (label,))
+        return Reading(_forms(tokens, with_unit, nesting), (label,))
     while len(parts) > 1 and (label := read_label(parts[0])) is not None:
         labels.append(label)
         parts = parts[1:]
     if len(parts) == 2 and not labels and (label := read_label(parts[1])) is not None:
-        return Answer(_forms(parts[0], with_unit, nesting), (label,))
+        return Reading(_forms(parts[0], with_unit, nesting), (label,))
     if len(parts) == 1:
-        return Answer(_forms(parts[0], with_unit, nesting), tuple(labels))
+        return Reading(_forms(parts[0], with_unit, nesting), tuple(labels))
     if len(parts) > 4:
         raise Unreadable("a chain of more than four values")
     return _chain(parts, found, labels, with_unit, nesting)
@@ -185,7 +185,7 @@ def _chain(
     labels: Sequence[Label],
     with_unit: bool,
     nesting: int,
-) -> Answer:
+) -> Reading:
     """Values that follow one another; an equation in variables is one of its own."""
     forms = [form for part in parts for form in _forms(part, with_unit, nesting)]
     if len(forms) == 2 and found[-1] == "=" and not labels:
@@ -193,7 +193,7 @@ def _chain(
         if isinstance(left, Quantity) and isinstance(right, Quantity):
             names = variables(left.expression) | variables(right.expression)
             if names:
-                return Answer((Equation(left.expression, right.expression),))
+                return Reading((Equation(left.expression, right.expression),))
     # A = πr² = 25π: an area, a perimeter, ...; `x = 5 y = 4`, two answers, must not pass for one.
     of_a_formula = any(
         label.name[0].isupper() if label.kind == "variable" else label.kind == "noun" and label.name
@@ -201,7 +201,7 @@ def _chain(
     )
     if of_a_formula and not _is_formula(forms[-1]):
         forms = [form for form in forms if not _is_formula(form)]
-    return Answer(tuple(forms), tuple(labels))
+    return Reading(tuple(forms), tuple(labels))
 
 
 def _is_formula(form: Form) -> bool:

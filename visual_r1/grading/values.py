@@ -56,13 +56,19 @@ def read_quantity(tokens: Sequence[Token], with_unit: bool) -> Quantity:
             unit=unit,
             percent=percent,
         )
-    expression = _in_words(tokens) or parse(tokens)
+    number = number_words(words_alone(tokens) or ())
+    if number is None:
+        expression = parse(tokens)
+    else:  # in words
+        expression = Literal(-number if tokens[0].text == "-" else number)
     if isinstance(expression, Degree):
         expression = expression.inside
         unit = unit or DEGREES
     elif unit is None and _all_degrees(expression):
         unit = DEGREES
-    return Quantity(expression, _decimals(expression), unit, percent)
+    unsigned = expression.inside if isinstance(expression, Negative) else expression
+    decimals = unsigned.decimals if isinstance(unsigned, Literal) else None
+    return Quantity(expression, decimals, unit, percent)
 
 
 def _in_two_units(tokens: Sequence[Token], small: Unit) -> Quantity | None:
@@ -80,14 +86,6 @@ def _in_two_units(tokens: Sequence[Token], small: Unit) -> Quantity | None:
     if not isinstance(whole, Fraction) or second >= factor:
         return None
     return Quantity(Literal(whole + second), None, small)
-
-
-def _in_words(tokens: Sequence[Token]) -> Expression | None:
-    words = words_alone(tokens)
-    number = number_words(words) if words else None
-    if number is None:
-        return None
-    return Literal(-number if tokens[0].text == "-" else number)
 
 
 def mixed_in_words(tokens: Sequence[Token]) -> Quantity | None:
@@ -121,16 +119,6 @@ def _all_degrees(expression: Expression) -> bool:
             return _all_degrees(left) and _all_degrees(right)
         case _:
             return False
-
-
-def _decimals(expression: Expression) -> int | None:
-    match expression:
-        case Literal(_, decimals):
-            return decimals
-        case Negative(Literal(_, decimals)):
-            return decimals
-        case _:
-            return None
 
 
 def words_alone(tokens: Sequence[Token]) -> list[str] | None:
