@@ -89,22 +89,17 @@ class Look:
         return Look(width, height, tuple(record["frequencies"].tolist()), record["greys"].tobytes())
 
 
-def closest(looks: Sequence[Look], stored: Sequence[bytes]) -> list[int]:
-    """Which problems may have copies of these pictures, the likest first.
+def near(looks: Sequence[Look], stored: bytes) -> tuple[NDArray[np.intp], _Plane]:
+    """Which problems may have copies of these pictures, in their own order, and how far they are.
 
     Args:
         looks: of a problem's pictures.
-        stored: the looks of as many pictures for each of other problems, as bytes.
+        stored: the looks of as many pictures for each of n other problems, one behind another.
 
     Returns:
-        Indices into `stored`.
+        Indices from 0 to n - 1 [m], and the distances [m] of the frequencies of the pictures that
+        are furthest from each other.
     """
-    places, distances = near(looks, b"".join(stored))
-    return cast("list[int]", places[np.argsort(distances, kind="stable")].tolist())
-
-
-def near(looks: Sequence[Look], stored: bytes) -> tuple[NDArray[np.intp], _Plane]:
-    """As `closest`: the indices in their own order, and how far the pictures are from these."""
     mine = np.frombuffer(b"".join(look.to_bytes() for look in looks), _STORED)
     others = np.frombuffer(stored, _STORED).reshape(-1, len(looks))
     # First what rules out nearly all, in bytes.
@@ -251,7 +246,8 @@ def _plane(image: Image.Image, mode: str) -> _Plane:
 
 def _same_greys(one: _Plane, other: _Plane) -> bool:
     """Whether the largest difference is small, and no outlier among those at the edges."""
-    difference = np.abs(_blurred(one - other))
+    # Means of each 3 x 3 pixels.
+    difference = np.abs(cast(_Plane, _filters().uniform_filter(one - other, 3)))
     largest = float(difference.max())
     if largest > MAX_DIFFERENCE:
         return False
@@ -270,11 +266,6 @@ def _same_colours(one: Image.Image, other: Image.Image) -> bool:
         for image in (one, other)
     ]
     return float(np.abs(planes[0] - planes[1])[:, :, 1:].max()) <= MAX_COLOUR_DIFFERENCE
-
-
-def _blurred(plane: _Plane) -> _Plane:
-    """The mean of each 3 x 3 pixels."""
-    return cast(_Plane, _filters().uniform_filter(plane, 3))
 
 
 def _contrast(plane: _Plane) -> _Plane:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visual_r1.data.fingerprint import Look, near, points
-from visual_r1.data.journal_file import JournalFile
+from visual_r1.data.state_file import StateFile
 
 TABLES = """
 CREATE TABLE look_trees (question BLOB PRIMARY KEY, node INTEGER) WITHOUT ROWID;
@@ -48,9 +48,9 @@ class _Split(NamedTuple):
 
 
 class LookIndex:
-    """The looks in a journal's file, by the question that was asked of them."""
+    """The looks in a preparation's file, by the question that was asked of them."""
 
-    def __init__(self, file: JournalFile) -> None:
+    def __init__(self, file: StateFile) -> None:
         self._file = file
         self._splits: dict[int, _Split] = {}
         self._next = 1 + max(

@@ -30,14 +30,14 @@ def open_source(data: DataSection) -> Source:
         return GeneratedSource(data)
     path = Path(name).expanduser()
     if path.exists():
-        return _local(path, data)
+        return _open_local(path, data)
     parts = name.partition("@")[0].split("/")
     if name.startswith((".", "/", "~")) or len(parts) > 2 or not all(parts):
         raise DataError(f"--data.source {name} is not there; a source is one of: {_CHOICE}.")
     return HubSource(data)
 
 
-def _local(path: Path, data: DataSection) -> Source:
+def _open_local(path: Path, data: DataSection) -> Source:
     require_unused(data, "a file or folder", "subset")
     files = row_files(path)
     if files:

@@ -6,26 +6,23 @@ must lie in the source's folder. Without ids a row is known by its split and num
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
 from visual_r1.config import DataSection
+from visual_r1.data.problem import Split
 from visual_r1.data.rows import SourceRow
 from visual_r1.data.sources.columns import ColumnMap, image_paths, map_columns, row_from_columns
 from visual_r1.data.sources.images_of_rows import BadColumn, ImageFiles
-from visual_r1.data.sources.records import Record, RecordFile, record_file
-from visual_r1.data.sources.source import (
-    HASHED_BYTES,
-    Split,
-    SplitNames,
-    contents_digest,
-    printable,
-)
+from visual_r1.data.sources.records import RecordFile, record_file
+from visual_r1.data.sources.source import HASHED_BYTES, SplitNames, contents_digest, printable
 from visual_r1.errors import DataError
 
 # By the convention of Hugging Face's image folders, which see them before anything else.
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
-_KINDS = (
+# In this order: the first that is there.
+_PATTERNS = (
     METADATA,
     ("*.parquet",),
     ("*.jsonl", "*.jsonl.gz", "*.ndjson", "*.ndjson.gz"),
@@ -41,7 +38,7 @@ def row_files(path: Path) -> Sequence[Path]:
     """
     if path.is_file():
         return [path] if record_file(path) else []
-    for patterns in _KINDS:
+    for patterns in _PATTERNS:
         found = [
             file for pattern in patterns for file in path.rglob(pattern) if _counts(file, path)
         ]
@@ -131,7 +128,9 @@ class FilesSource:
                 reader = _reader(file)
                 if reader.names_files(names):
                     for record in reader.records(names):
-                        yield from _located(record, names, images)
+                        for name in image_paths(record.columns, names):
+                            with suppress(BadColumn):
+                                yield images.locate(name)
 
     def _by_split(self, splits: SplitNames, path: Path) -> dict[Split, list[Path]]:
         found: dict[Split, list[Path]] = {}
@@ -145,14 +144,6 @@ class FilesSource:
                 found.setdefault(split, []).append(file)
         splits.require_all(every, str(path))
         return found
-
-
-def _located(record: Record, names: Sequence[str], images: ImageFiles) -> Iterator[Path]:
-    for name in image_paths(record.columns, names):
-        try:
-            yield images.locate(name)
-        except BadColumn:
-            continue
 
 
 def _reader(file: Path) -> RecordFile:
