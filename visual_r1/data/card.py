@@ -9,9 +9,10 @@ import io
 import json
 import textwrap
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any, cast
 
 from huggingface_hub import DatasetCardData
 from PIL import Image, ImageDraw, ImageFont
@@ -56,23 +57,26 @@ def write_card(folder: Path, manifest: Manifest, numbers: CardNumbers) -> None:
     train = StoredProblems(sorted(folder.glob("train-*.parquet")))
     count = min(SHOWN, len(train))
     places = [index * len(train) // count for index in range(count)]
-    _write_contact_sheet(folder / SHEET_FILE, (train[place] for place in places))
-    lines = ["---", _front_matter(manifest), "---", *_body(manifest, numbers)]
-    write_text(folder / CARD_FILE, "\n".join(lines) + "\n")
-
-
-def _front_matter(manifest: Manifest) -> str:
+    cells = [_cell(train[place]) for place in places]
+    rows = max(1, -(-len(cells) // COLUMNS))
+    sheet = Image.new("RGB", (COLUMNS * _WIDTH, rows * _HEIGHT), _PAPER)
+    for index, cell in enumerate(cells):
+        sheet.paste(cell, (index % COLUMNS * _WIDTH, index // COLUMNS * _HEIGHT))
+    with replaced_whole(folder / SHEET_FILE) as temporary:
+        sheet.save(temporary, "PNG")
     total = sum(manifest.counts[split] for split in SPLITS)
     files = [
         {"split": split, "path": f"{split}-*.parquet"} for split in SPLITS if manifest.counts[split]
     ]
-    return DatasetCardData(
+    front_matter = cast(Any, DatasetCardData)(
         license="unknown",
         pretty_name=manifest.source,
         task_categories=["visual-question-answering"],
         size_categories=[_SIZE_NAMES[bisect_right(_SIZE_BOUNDS, total)]],
         configs=[{"config_name": "default", "data_files": files}],
     ).to_yaml(original_order=["license", "pretty_name", "task_categories", "size_categories"])
+    lines = ["---", front_matter, "---", *_body(manifest, numbers)]
+    write_text(folder / CARD_FILE, "\n".join(lines) + "\n")
 
 
 def _body(manifest: Manifest, numbers: CardNumbers) -> Iterator[str]:
@@ -143,17 +147,6 @@ def _table(name: str, count: str, rows: Mapping[str, int]) -> Iterator[str]:
     for key, value in rows.items():
         shown = key.replace("|", "\\|")
         yield f"| {shown} | {value:,} |"
-
-
-def _write_contact_sheet(path: Path, problems: Iterable[Problem]) -> None:
-    """Draw the problems into a PNG file; the same problems give the same bytes."""
-    cells = [_cell(problem) for problem in problems]
-    rows = -(-len(cells) // COLUMNS)
-    sheet = Image.new("RGB", (COLUMNS * _WIDTH, max(1, rows) * _HEIGHT), _PAPER)
-    for index, cell in enumerate(cells):
-        sheet.paste(cell, (index % COLUMNS * _WIDTH, index // COLUMNS * _HEIGHT))
-    with replaced_whole(path) as temporary:
-        sheet.save(temporary, "PNG")
 
 
 def _cell(problem: Problem) -> Image.Image:

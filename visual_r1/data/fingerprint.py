@@ -230,7 +230,15 @@ def same_picture(one: bytes, other: bytes) -> bool:
     size = small.size
     if large.size != size:
         large = large.resize(size, Image.Resampling.BICUBIC)
-    return _same_greys(_plane(small, "L"), _plane(large, "L")) and _same_colours(small, large)
+    if not _same_greys(_plane(small, "L"), _plane(large, "L")):
+        return False
+    # Encoders keep colours coarsely, so they are compared coarsely: over 8 x 8 pixels.
+    coarse = (max(1, size[0] // 8), max(1, size[1] // 8))
+    one_plane, other_plane = (
+        np.asarray(image.convert("YCbCr").resize(coarse, Image.Resampling.BILINEAR), np.float32)
+        for image in (small, large)
+    )
+    return float(np.abs(one_plane - other_plane)[:, :, 1:].max()) <= MAX_COLOUR_DIFFERENCE
 
 
 def _decoded(data: bytes) -> Image.Image:
@@ -256,16 +264,6 @@ def _same_greys(one: _Plane, other: _Plane) -> bool:
     edges = np.maximum(_contrast(one), _contrast(other)) > _EDGE
     noise = float(np.percentile(difference[edges], 75)) if edges.any() else 0.0
     return largest <= MAX_OUTLIER * max(noise, _NOISE_FLOOR)
-
-
-def _same_colours(one: Image.Image, other: Image.Image) -> bool:
-    """Encoders keep colours coarsely, so they are compared coarsely: over 8 x 8 pixels."""
-    size = (max(1, one.width // 8), max(1, one.height // 8))
-    planes = [
-        np.asarray(image.convert("YCbCr").resize(size, Image.Resampling.BILINEAR), np.float32)
-        for image in (one, other)
-    ]
-    return float(np.abs(planes[0] - planes[1])[:, :, 1:].max()) <= MAX_COLOUR_DIFFERENCE
 
 
 def _contrast(plane: _Plane) -> _Plane:

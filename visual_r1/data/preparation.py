@@ -82,12 +82,23 @@ class Preparation:
         Raises `GivenUp` where no problem is left to train on, or none at all, or where more than
         `data.max_rejected_share` of the rows were bad.
         """
-        sizes = {split: size for split, size in self.source.sizes().items() if size}
+        sizes: dict[Split, int] = {
+            split: size for split, size in self.source.sizes().items() if size
+        }
         require_splits(f"the source {self.data.source!r}", sizes, self.needs)
         with PreparationState(self.state_folder) as state:
             try:
                 counts = self._write_splits(state, sizes, progress)
-                self._require_enough(state, sizes, counts)
+                self._require_few_bad(state, sum(counts.values()))
+                trains = "train" in sizes
+                if not (counts["train"] if trains else counts["validation"] + counts["test"]):
+                    reasons = _most_frequent(state.reasons(_LISTED))
+                    raise GivenUp(
+                        f"no problem of {self.data.source!r} can be used"
+                        f"{' for training' if trains else ''}: "
+                        f"{counts['rejected']} rows were rejected"
+                        f"{f', {reasons}; see {self.rejected_file}' if reasons else ''}."
+                    )
             except GivenUp:
                 _write_rejected(state, self.rejected_file)
                 raise
@@ -117,21 +128,6 @@ class Preparation:
                 sorting.write_split(split, splits[split], limits[split])
         counts = {split: state.count(split) for split in SPLITS}
         return {**counts, "rejected": state.rejected_count("broken", "repeat", "conflict")}
-
-    def _require_enough(
-        self, state: PreparationState, sizes: Mapping[Split, int], counts: Mapping[str, int]
-    ) -> None:
-        """Raise `GivenUp` where too many rows were bad, or no problem is left."""
-        self._require_few_bad(state, sum(counts.values()))
-        if counts["train"] if "train" in sizes else counts["validation"] + counts["test"]:
-            return
-        reasons = _most_frequent(state.reasons(_LISTED))
-        raise GivenUp(
-            f"no problem of {self.data.source!r} can be used"
-            f"{' for training' if 'train' in sizes else ''}: "
-            f"{counts['rejected']} rows were rejected"
-            f"{f', {reasons}; see {self.rejected_file}' if reasons else ''}."
-        )
 
     def _require_few_bad(self, state: PreparationState, seen: int) -> None:
         """Raise `GivenUp` where too many of the `seen` rows were bad."""

@@ -9,6 +9,7 @@ Expressions are compared at points drawn from a hash of their variables' names.
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from fractions import Fraction
+from math import trunc
 from typing import Literal as OneOf
 
 from visual_r1.grading.expressions import (
@@ -62,7 +63,9 @@ def same_number(
             return True
         if decimals >= LONG_DECIMAL and other_decimals is None:
             long = abs(literal) * 10**decimals >= 10 ** (LONG_DECIMAL - 1)
-            if long and literal in (rounded(other, decimals), _cut(other, decimals)):
+            scale = 10**decimals
+            cut = Fraction(trunc(Fraction(other) * scale), scale)
+            if long and literal in (rounded(other, decimals), cut):
                 return True
     return False
 
@@ -75,24 +78,15 @@ def rounded(value: Number, decimals: int) -> Fraction:
     return Fraction(whole if exact >= 0 else -whole, 10**decimals)
 
 
-def _cut(value: Number, decimals: int) -> Fraction:
-    exact = Fraction(value)
-    whole = abs(exact) * 10**decimals // 1
-    return Fraction(whole if exact >= 0 else -whole, 10**decimals)
-
-
-def _points(names: Sequence[str]) -> Iterator[dict[str, Fraction]]:
-    """Values for the variables: positive, of a few bits, the same for the same names."""
-    for index in range(4 * POINTS):
-        yield {
-            name: Fraction(stable_seed("grading", name, index) % 9973 + 11, 1009) for name in names
-        }
-
-
 def _values_everywhere(left: Expression, right: Expression) -> Iterator[tuple[Number, Number]]:
     """Both values at `POINTS` points where both are defined. Raises `Unreadable` without enough."""
+    names = sorted(variables(left) | variables(right))
     found = 0
-    for at in _points(sorted(variables(left) | variables(right))):
+    for index in range(4 * POINTS):
+        # Positive, of a few bits, the same for the same names.
+        at = {
+            name: Fraction(stable_seed("grading", name, index) % 9973 + 11, 1009) for name in names
+        }
         try:
             pair = evaluate(left, at), evaluate(right, at)
         except Undefined:

@@ -270,7 +270,10 @@ def _call(name: str, inside: Expression, at: Mapping[str, Fraction]) -> Number:
                 raise Undefined("the logarithm of a number that is not positive")
             return (_CONTEXT.ln if name == "ln" else _CONTEXT.log10)(to_decimal(value))
         case "asin" | "acos" | "atan":
-            return _angle_of(name, to_decimal(value))
+            if name != "atan" and magnitude(value) > 1:
+                raise Undefined("the angle of a sine or cosine beyond 1")
+            found = getattr(_MPMATH, name)(_MPMATH.mpf(str(to_decimal(value))))
+            return _to_decimal(_MPMATH.degrees(found))
         case _:
             # Bare numbers are degrees, as in school geometry; what holds π is radians.
             degrees = contains(inside, Degree) or not contains(inside, Constant)
@@ -286,13 +289,6 @@ def _ratio_of(name: str, value: Number, *, degrees: bool) -> Decimal:
     if found.copy_abs() > _POLE:
         raise Undefined("a pole")
     return Decimal(0) if found.copy_abs() < NOISE else found
-
-
-def _angle_of(name: str, value: Decimal) -> Decimal:
-    """asin, acos or atan, in degrees."""
-    if name != "atan" and value.copy_abs() > 1:
-        raise Undefined("the angle of a sine or cosine beyond 1")
-    return _to_decimal(_MPMATH.degrees(getattr(_MPMATH, name)(_MPMATH.mpf(str(value)))))
 
 
 def _to_decimal(value: Any) -> Decimal:

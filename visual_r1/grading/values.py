@@ -1,5 +1,6 @@
 """One value: a quantity with its unit, a number in words, the name of a figure, a word."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -28,6 +29,7 @@ _FIGURES = {
     "overleftrightarrow": "line", "overrightarrow": "ray", "vec": "ray", "widehat": "arc",
     "odot": "circle",
 }  # fmt: skip
+_PLURAL = re.compile(r"(?!isosceles$)\w{2,}[^sui]s")
 _KINDS_OF_TRIANGLE = frozenset(
     ("isosceles", "scalene", "equilateral", "equiangular", "acute", "obtuse", "right")
 )
@@ -138,15 +140,11 @@ def read_word(tokens: Sequence[Token]) -> Word | None:
     if signed in (["emptyset"], ["\\{", "\\}"]):
         return Word("empty set")
     words = words_alone(tokens)
-    kept = [_singular(word) for word in words or () if word not in _ARTICLES]
+    kept = [word for word in words or () if word not in _ARTICLES]
+    kept = [word[:-1] if _PLURAL.fullmatch(word) else word for word in kept]
     if len(kept) > 1 and kept[-1] == "triangle" and kept[-2] in _KINDS_OF_TRIANGLE:
         kept = kept[:-1]
     return Word(" ".join(kept)) if kept else None
-
-
-def _singular(word: str) -> str:
-    plural = len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is"))
-    return word[:-1] if plural and word not in ("isosceles",) else word
 
 
 def read_name(tokens: Sequence[Token]) -> Named | None:

@@ -29,15 +29,11 @@ def open_source(data: DataSection) -> Source:
     if name == "procedural":
         return GeneratedSource(data)
     path = Path(name).expanduser()
-    if path.exists():
-        return _open_local(path, data)
-    parts = name.partition("@")[0].split("/")
-    if name.startswith((".", "/", "~")) or len(parts) > 2 or not all(parts):
-        raise DataError(f"--data.source {name} is not there; a source is one of: {_CHOICE}.")
-    return HubSource(data)
-
-
-def _open_local(path: Path, data: DataSection) -> Source:
+    if not path.exists():
+        parts = name.partition("@")[0].split("/")
+        if name.startswith((".", "/", "~")) or len(parts) > 2 or not all(parts):
+            raise DataError(f"--data.source {name} is not there; a source is one of: {_CHOICE}.")
+        return HubSource(data)
     require_unused(data, "a file or folder", "subset")
     files = row_files(path)
     if files:

@@ -40,14 +40,14 @@ def row_files(path: Path) -> Sequence[Path]:
         return [path] if record_file(path) else []
     for patterns in _PATTERNS:
         found = [
-            file for pattern in patterns for file in path.rglob(pattern) if _counts(file, path)
+            file for pattern in patterns for file in path.rglob(pattern) if _is_data(file, path)
         ]
         if found:
             return sorted(found)
     return []
 
 
-def _counts(file: Path, root: Path) -> bool:
+def _is_data(file: Path, root: Path) -> bool:
     hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
     return file.is_file() and not hidden and file.name not in _NOT_DATA
 
@@ -58,9 +58,19 @@ class FilesSource:
     def __init__(self, path: Path, files: Sequence[Path], data: DataSection) -> None:
         self._data = data
         self._root = path if path.is_dir() else path.parent
-        self._all = files
-        self._files = self._by_split(SplitNames(data.splits), path)
+        self._maps: dict[Path, ColumnMap] = {}
         self.slug = path.resolve().name if path.is_dir() else path.name.partition(".")[0]
+        splits = SplitNames(data.splits)
+        self._files: dict[Split, list[Path]] = {}
+        every: list[str] = []
+        for file in files:
+            folders = file.relative_to(self._root).parts[:-1]
+            names = [file.name.partition(".")[0], *reversed(folders)]
+            every += names
+            split = splits.split_of(*names, default="train")
+            if split is not None:
+                self._files.setdefault(split, []).append(file)
+        splits.require_all(every, str(path))
 
     @property
     def fingerprint(self) -> str:
@@ -111,10 +121,6 @@ class FilesSource:
         return self._maps[file]
 
     @cached_property
-    def _maps(self) -> dict[Path, ColumnMap]:
-        return {}
-
-    @cached_property
     def _counts(self) -> Mapping[Path, int]:
         return {file: _reader(file).count() for files in self._files.values() for file in files}
 
@@ -131,19 +137,6 @@ class FilesSource:
                         for name in image_paths(record.columns, names):
                             with suppress(BadColumn):
                                 yield images.locate(name)
-
-    def _by_split(self, splits: SplitNames, path: Path) -> dict[Split, list[Path]]:
-        found: dict[Split, list[Path]] = {}
-        every: list[str] = []
-        for file in self._all:
-            folders = file.relative_to(self._root).parts[:-1]
-            names = [file.name.partition(".")[0], *reversed(folders)]
-            every += names
-            split = splits.split_of(*names, default="train")
-            if split is not None:
-                found.setdefault(split, []).append(file)
-        splits.require_all(every, str(path))
-        return found
 
 
 def _reader(file: Path) -> RecordFile:
