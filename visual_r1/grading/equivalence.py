@@ -109,7 +109,13 @@ def _same_form(mine: Form, gold: Form, rounding: Rounding) -> bool:
                 return sorted(mine.name) == sorted(gold.name)
             return mine.name == gold.name
         case Relation(), Relation():
-            return _same_relation(mine, gold)
+            closed = (mine.low_closed, mine.high_closed) == (gold.low_closed, gold.high_closed)
+            return (
+                closed
+                and _same_bound(mine.low, gold.low)
+                and _same_bound(mine.high, gold.high)
+                and _same_bound(mine.subject, gold.subject)
+            )
         case Relation(), Group():
             return _is_interval(gold, mine, rounding)
         case Group(), Relation():
@@ -184,15 +190,6 @@ def _same_bound(left: Expression | None, right: Expression | None) -> bool:
     if left is None or right is None:
         return left is right
     return _same_quantity(Quantity(left), Quantity(right), "exact")
-
-
-def _same_relation(left: Relation, right: Relation) -> bool:
-    return (
-        (left.low_closed, left.high_closed) == (right.low_closed, right.high_closed)
-        and _same_bound(left.low, right.low)
-        and _same_bound(left.high, right.high)
-        and _same_bound(left.subject, right.subject)
-    )
 
 
 def _is_interval(group: Group, relation: Relation, rounding: Rounding) -> bool:
