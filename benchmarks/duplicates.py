@@ -20,7 +20,7 @@ from PIL import Image
 
 from visual_r1.data import procedural
 from visual_r1.data.duplicates import Repeats
-from visual_r1.data.journal import Journal
+from visual_r1.data.preparation_state import PreparationState
 from visual_r1.data.rows import SourceRow, check_row
 
 How = Image.Resampling
@@ -34,14 +34,14 @@ def main() -> None:
     parser.add_argument("--copies", type=int, default=300)
     parser.add_argument("--folder", type=Path)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, Journal(Path(folder)) as journal:
-        repeats = Repeats(journal, Path(folder))
-        pictures = fill(journal, repeats, arguments.problems)
+    with tempfile.TemporaryDirectory() as folder, PreparationState(Path(folder)) as state:
+        repeats = Repeats(state, Path(folder))
+        pictures = fill(state, repeats, arguments.problems)
         chosen = {"procedural": pictures[:: max(1, len(pictures) // arguments.copies)]}
         if arguments.folder:
             files = sorted(arguments.folder.rglob("*.png"))
             chosen["folder"] = [opaque(file.read_bytes()) for file in files]
-            add(journal, repeats, chosen["folder"])
+            add(state, repeats, chosen["folder"])
         for name, some in chosen.items():
             print(f"\n{name}: copies of {len(some)} pictures\n| copy | found | wrong |")
             for kind, change in COPIES.items():
@@ -49,8 +49,8 @@ def main() -> None:
                 print(f"| {kind} | {found / len(some):.1%} | {wrong} |", flush=True)
 
 
-def fill(journal: Journal, repeats: Repeats, count: int) -> list[bytes]:
-    """Put procedural problems of all splits into the journal; say how many were merged."""
+def fill(state: PreparationState, repeats: Repeats, count: int) -> list[bytes]:
+    """Keep procedural problems of all splits; say how many were merged."""
     pictures: list[bytes] = []
     by_id: dict[str, bytes] = {}
     wrong: list[str] = []
@@ -67,7 +67,7 @@ def fill(journal: Journal, repeats: Repeats, count: int) -> list[bytes]:
                 else:
                     wrong.append(f"{problem.id} with {first.id}")
                 continue
-            journal.keep(checked.problem, split, problem.id, "", marks, [], None)
+            state.keep(checked.problem, split, problem.id, "", marks, [], None)
             pictures.append(problem.images[0])
             by_id[problem.id] = problem.images[0]
     took = time.perf_counter() - started
@@ -76,11 +76,11 @@ def fill(journal: Journal, repeats: Repeats, count: int) -> list[bytes]:
     return pictures
 
 
-def add(journal: Journal, repeats: Repeats, pictures: list[bytes]) -> None:
-    """Put more pictures into the journal."""
+def add(state: PreparationState, repeats: Repeats, pictures: list[bytes]) -> None:
+    """Keep more pictures."""
     for number, picture in enumerate(pictures):
         checked = check_row(row(f"folder-{number}", picture))
-        journal.keep(checked.problem, "train", "", "", repeats.marks(checked), [], None)
+        state.keep(checked.problem, "train", "", "", repeats.marks(checked), [], None)
 
 
 def look_for(

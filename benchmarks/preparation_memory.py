@@ -5,7 +5,7 @@
 A thread samples the resident memory of the process; the table gives the highest value that was seen
 up to each number of problems, the rate since the line before, and the size on disk of what is
 unfinished. Below it: the highest memory after the last problem, while shards and the card are
-written, and the journal at its largest beside the finished dataset.
+written, and the state of the preparation at its largest beside the finished dataset.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import psutil
 
 from visual_r1.config import DataSection
 from visual_r1.data.dataset import prepare
-from visual_r1.data.journal import JOURNAL_FILE
+from visual_r1.data.state_file import STATE_FILE
 
 MARKS = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000)
 INTERVAL_S = 0.05
@@ -29,7 +29,7 @@ class Table:
     """A progress that prints a line at each mark."""
 
     def __init__(self, folder: Path) -> None:
-        self.peak = self.late_peak = self.journal = 0
+        self.peak = self.late_peak = self.unfinished = 0
         self._folder = folder
         self._total = 0
         self._done = self._line_done = 0
@@ -63,8 +63,8 @@ class Table:
             self.peak = max(self.peak, memory)
         else:
             self.late_peak = max(self.late_peak, memory)
-        files = self._folder.rglob(f"{JOURNAL_FILE}*")
-        self.journal = max(self.journal, sum(size_of(path) for path in files))
+        files = self._folder.rglob(f"{STATE_FILE}*")
+        self.unfinished = max(self.unfinished, sum(size_of(path) for path in files))
 
     def finish(self, summary: str = "") -> None:
         print(f"\n{summary}", flush=True)
@@ -90,7 +90,8 @@ def main() -> None:
     highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"\nafter the last problem: {table.late_peak / 1e6:.0f} MB")
     print(f"highest of the whole process: {highest:.0f} MiB")
-    print(f"on disk: dataset {finished / 1e6:.0f} MB, journal {table.journal / 1e6:.0f} MB")
+    unfinished = f"state of the preparation {table.unfinished / 1e6:.0f} MB"
+    print(f"on disk: dataset {finished / 1e6:.0f} MB, {unfinished}")
 
 
 def sample(table: Table, done: threading.Event) -> None:

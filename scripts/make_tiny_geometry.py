@@ -24,7 +24,7 @@ from recipe.batches import collate
 from recipe.folder import configuration, write_model, write_processor, write_tokenizer
 from recipe.measure import blanked, measure
 from recipe.muon import Optimizer
-from recipe.texts import Chat, Prompts, Template, chat
+from recipe.texts import Chat, PromptTokens, Template, chat
 from visual_r1.data.problem import Problem
 from visual_r1.data.procedural import FAMILIES, generate, problem
 from visual_r1.hashing import stable_seed
@@ -75,7 +75,7 @@ def rate(step: int, steps: int, cooldown: int) -> float:
 def train_step(
     model: Qwen3VLForConditionalGeneration,
     optimizer: Optimizer,
-    prompts: Prompts,
+    prompts: PromptTokens,
     chats: list[Chat],
     factor: float,
 ) -> float:
@@ -98,7 +98,7 @@ def train_step(
 
 def train(
     model: Qwen3VLForConditionalGeneration,
-    prompts: Prompts,
+    prompts: PromptTokens,
     seed: int,
     steps: int,
     cooldown: int,
@@ -122,7 +122,7 @@ def train(
 
 
 def report(
-    model: Qwen3VLForConditionalGeneration, prompts: Prompts, problems: list[Problem]
+    model: Qwen3VLForConditionalGeneration, prompts: PromptTokens, problems: list[Problem]
 ) -> None:
     """Print accuracies, for each template and by family, and with the picture blanked."""
     for template in SHARES:
@@ -155,7 +155,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     tokenizer = write_tokenizer(args.out, PROBLEM_SEED + args.seed)
     write_processor(args.out)
-    prompts = Prompts(load_processor(str(args.out)))
+    prompts = PromptTokens(load_processor(str(args.out)))
     model = Qwen3VLForConditionalGeneration(configuration(tokenizer))
     train(model, prompts, args.seed, args.steps, args.cooldown)
     write_model(args.out, model)

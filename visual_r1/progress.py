@@ -7,12 +7,7 @@ from contextlib import contextmanager
 from typing import Protocol, TextIO
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    ProgressColumn,
-    Task,
-    TaskID,
-)
+from rich.progress import BarColumn, ProgressColumn, Task, TaskID
 from rich.progress import Progress as RichBar
 from rich.table import Column
 from rich.text import Text
@@ -114,7 +109,7 @@ class PlainProgress:
         parts = [f"{self._done}/{self._total} {self._unit}", _rate(rate, self._unit)]
         if rate > 0 and self._done < self._total:
             parts.append(f"{_duration((self._total - self._done) / rate)} left")
-        return ", ".join([*parts, *_shown(self._shown)])
+        return ", ".join([*parts, *_in_words(self._shown)])
 
     def _say(self, line: str) -> None:
         self._stream.write(line + "\n")
@@ -152,11 +147,11 @@ class TerminalProgress:
         if self._bar is None:
             return
         self._shown.update(shown)
-        self._bar.update(self._task, advance=n, shown="  ".join(_shown(self._shown)))
+        self._bar.update(self._task, advance=n, shown="  ".join(_in_words(self._shown)))
 
     def waiting(self, reason: str) -> None:
         if self._bar is not None:
-            said = f"waiting: {reason}" if reason else "  ".join(_shown(self._shown))
+            said = f"waiting: {reason}" if reason else "  ".join(_in_words(self._shown))
             self._bar.update(self._task, shown=said)
 
     def finish(self, summary: str = "") -> None:
@@ -164,7 +159,7 @@ class TerminalProgress:
             return
         self._bar.stop()
         self._bar = None
-        end = summary or "  ".join(_shown(self._shown))
+        end = summary or "  ".join(_in_words(self._shown))
         took = _duration(time.monotonic() - self._started_at)
         self._console.print(
             Text.assemble(("✓ ", "green"), (self._stage, "bold"), f"  {took}  {end}".rstrip())
@@ -242,5 +237,5 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
 
 
-def _shown(values: Mapping[str, float]) -> list[str]:
+def _in_words(values: Mapping[str, float]) -> list[str]:
     return [f"{name.replace('_', ' ')} {value:.3g}" for name, value in values.items()]

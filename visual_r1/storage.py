@@ -15,7 +15,6 @@ from visual_r1.errors import StorageError
 # Less than the smallest run writes: Prefect's records, the checkpoints, the report.
 ROOM = 16 * 2**20
 
-
 # What `replaced_whole` writes to: .metrics.jsonl.2993.tmp
 _LEFTOVER = re.compile(r"\..+\.[1-9]\d*\.tmp")
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from recipe.folder import MERGE, PATCH
-from recipe.texts import Chat, Prompts
+from recipe.texts import Chat, PromptTokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def patches(files: Sequence[bytes]) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(flat), torch.tensor([[1, rows, columns]] * count)
 
 
-def collate(chats: Sequence[Chat], prompts: Prompts) -> Batch:
+def collate(chats: Sequence[Chat], prompts: PromptTokens) -> Batch:
     """One training batch; all chats with an image of one size, or all without."""
     processor = prompts.processor
     tokenized = [(prompts.tokens(chat), processor.encode(chat.response)) for chat in chats]

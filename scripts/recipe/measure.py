@@ -11,7 +11,7 @@ from PIL import Image
 from transformers import Qwen3VLForConditionalGeneration
 
 from recipe.batches import patches
-from recipe.texts import Chat, Prompts, Template, chat
+from recipe.texts import Chat, PromptTokens, Template, chat
 from visual_r1.data.problem import Problem
 
 MAX_NEW_TOKENS = 112
@@ -40,7 +40,7 @@ def blanked(problem: Problem) -> Problem:
 
 def measure(
     model: Qwen3VLForConditionalGeneration,
-    prompts: Prompts,
+    prompts: PromptTokens,
     problems: Sequence[Problem],
     template: Template = "think",
     *,
@@ -70,7 +70,7 @@ def measure(
 @torch.no_grad()
 def respond(
     model: Qwen3VLForConditionalGeneration,
-    prompts: Prompts,
+    prompts: PromptTokens,
     chats: Sequence[Chat],
     *,
     sampled: bool,

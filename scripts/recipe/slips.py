@@ -22,13 +22,13 @@ def careless(solution: str, answer: str, name: str) -> tuple[str, str]:
     A slip changes one digit: 74+48=112 (true: 122), 180-118=72 (62), 96/2=43 (48). Later steps
     go on with what was written.
     """
-    draw = random.Random(stable_seed("slip", name))
+    rng = random.Random(stable_seed("slip", name))
     written: dict[int, int] = {}
 
     def step(found: re.Match[str]) -> str:
         left, right = int(found[1]), int(found[3])
         left, right = written.get(left, left), written.get(right, right)
-        result = _result(left, found[2], right, draw.random())
+        result = _result(left, found[2], right, rng.random())
         written[int(found[4])] = result
         return f"{left}{found[2]}{right}={result}."
 

@@ -28,7 +28,7 @@ class Chat:
     response: str
 
 
-class Prompts:
+class PromptTokens:
     """The tokens of prompts, for each template."""
 
     def __init__(self, processor: Processor) -> None:

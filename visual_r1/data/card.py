@@ -1,27 +1,26 @@
 """The card of a dataset folder: README.md, as the Hugging Face hub shows it, and a contact sheet.
 
-The YAML in front of it says which file belongs to which split, so that
-`datasets.load_dataset(folder)` finds the splits and leaves `rejected.parquet` alone.
-
-What kind of thing an answer is, as the grader reads it: for the dataset's card.
-
-A picture of problems side by side: each with its first figure, its question and its answer.
+The YAML in front of the card says which file belongs to which split, so that
+`datasets.load_dataset(folder)` finds the splits and leaves `rejected.parquet` alone. The contact
+sheet is a picture of problems side by side, each with its first figure, question and answer.
 """
 
 import io
 import json
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any, cast
 
+from huggingface_hub import DatasetCardData
 from PIL import Image, ImageDraw, ImageFont
 
-from visual_r1.data.journal import Journal
 from visual_r1.data.manifest import Manifest
-from visual_r1.data.problem import Problem
+from visual_r1.data.preparation_state import CardNumbers
+from visual_r1.data.problem import SPLITS, Problem
 from visual_r1.data.shards import StoredProblems
-from visual_r1.data.sources.source import SPLITS
 from visual_r1.grading.expressions import (
     Binary,
     Constant,
@@ -32,152 +31,55 @@ from visual_r1.grading.expressions import (
     contains,
     variables,
 )
-from visual_r1.grading.forms import Equation, Form, Group, Named, Quantity, Ratio, Relation, Word
+from visual_r1.grading.forms import Equation, Group, Named, Quantity, Ratio, Relation, Word
 from visual_r1.grading.reading import read
 from visual_r1.grading.spelling import Unreadable
 from visual_r1.storage import replaced_whole, write_text
 
-
-@lru_cache(maxsize=4096)
-def answer_kind(answer: str) -> str:
-    """integer, decimal, fraction, radical, with π, letter, word, expression, ... or other."""
-    text = answer.strip().strip("().")
-    if len(text) == 1 and text.isalpha():
-        return "letter"
-    try:
-        readings = read(answer)
-    except Unreadable:
-        return "other"
-    return _of_form(readings[0].chain[0])
-
-
-def _of_form(form: Form) -> str:
-    match form:
-        case Quantity():
-            return "percent" if form.percent else _of_expression(form.expression)
-        case Ratio():
-            return "ratio"
-        case Word():
-            return "word"
-        case Group("list" | "set"):
-            return "several values"
-        case Group():
-            return "pair or interval"
-        case Relation():
-            return "inequality"
-        case Equation():
-            return "equation"
-        case Named():
-            return "name"
-
-
-def _of_expression(expression: Expression) -> str:
-    if variables(expression):
-        return "expression"
-    if contains(expression, Root):
-        return "radical"
-    if contains(expression, Constant):
-        return "with π"
-    match expression:
-        case Negative(inside):
-            return _of_expression(inside)
-        case Literal(value, None):
-            return "integer" if value.denominator == 1 else "fraction"
-        case Literal():
-            return "decimal"
-        case Binary("/", _, _):
-            return "fraction"
-        case _:
-            return "expression"
-
-
+CARD_FILE = "README.md"
 SHEET_FILE = "contact_sheet.png"
+SHOWN = 24
 COLUMNS = 4
+_TOKEN_SIDE = 32
+
+# The hub's names for sizes, and the bounds between them.
+_SIZE_NAMES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "n>10M")
+_SIZE_BOUNDS = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
+# The parts of a cell of the contact sheet, in pixels; a line of its text has so many characters.
 _WIDTH, _FIGURE, _MARGIN = 260, 180, 12
 _TEXT_SIZE, _LINE, _LINES, _CHARACTERS = 13, 17, 4, 36
 _HEIGHT = _FIGURE + (_LINES + 1) * _LINE + 3 * _MARGIN
 _PAPER, _INK, _ANSWER, _FRAME = "white", (40, 40, 48), (20, 90, 60), (222, 222, 228)
 
 
-def write_contact_sheet(path: Path, problems: Iterable[Problem]) -> None:
-    """Draw the problems into a PNG file; the same problems give the same bytes."""
-    cells = [_cell(problem) for problem in problems]
-    rows = -(-len(cells) // COLUMNS)
-    sheet = Image.new("RGB", (COLUMNS * _WIDTH, max(1, rows) * _HEIGHT), _PAPER)
-    for index, cell in enumerate(cells):
-        sheet.paste(cell, (index % COLUMNS * _WIDTH, index // COLUMNS * _HEIGHT))
-    with replaced_whole(path) as temporary:
-        sheet.save(temporary, "PNG")
-
-
-def _cell(problem: Problem) -> Image.Image:
-    cell = Image.new("RGB", (_WIDTH, _HEIGHT), _PAPER)
-    draw = ImageDraw.Draw(cell)
-    draw.rectangle((2, 2, _WIDTH - 3, _HEIGHT - 3), outline=_FRAME)
-    with Image.open(io.BytesIO(problem.images[0])) as image:
-        figure = image.convert("RGB")
-    figure.thumbnail((_WIDTH - 2 * _MARGIN, _FIGURE), Image.Resampling.LANCZOS)
-    cell.paste(figure, ((_WIDTH - figure.width) // 2, _MARGIN + (_FIGURE - figure.height) // 2))
-    font = ImageFont.load_default(_TEXT_SIZE)
-    top = _FIGURE + 2 * _MARGIN
-    for line in _wrapped(problem.question, _LINES):
-        draw.text((_MARGIN, top), line, fill=_INK, font=font)
-        top += _LINE
-    answer = _wrapped(problem.answer, 1)
-    bottom = _HEIGHT - _MARGIN - _LINE
-    draw.text((_MARGIN, bottom), "".join(answer), fill=_ANSWER, font=font)
-    return cell
-
-
-def _wrapped(text: str, lines: int) -> list[str]:
-    return textwrap.wrap(text, _CHARACTERS, max_lines=lines, placeholder=" ...")
-
-
-CARD_FILE = "README.md"
-SHOWN = 24
-_TOKEN_SIDE = 32
-_SIZE_CLASSES = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
-
-
-def write_card(folder: Path, manifest: Manifest, journal: Journal) -> None:
+def write_card(folder: Path, manifest: Manifest, numbers: CardNumbers) -> None:
     """Write the card and the contact sheet of the complete shards in `folder`."""
     train = StoredProblems(sorted(folder.glob("train-*.parquet")))
     count = min(SHOWN, len(train))
     places = [index * len(train) // count for index in range(count)]
-    write_contact_sheet(folder / SHEET_FILE, (train[place] for place in places))
-    lines = [*_front_matter(manifest), *_body(manifest, journal)]
+    cells = [_cell(train[place]) for place in places]
+    rows = max(1, -(-len(cells) // COLUMNS))
+    sheet = Image.new("RGB", (COLUMNS * _WIDTH, rows * _HEIGHT), _PAPER)
+    for index, cell in enumerate(cells):
+        sheet.paste(cell, (index % COLUMNS * _WIDTH, index // COLUMNS * _HEIGHT))
+    with replaced_whole(folder / SHEET_FILE) as temporary:
+        sheet.save(temporary, "PNG")
+    total = sum(manifest.counts[split] for split in SPLITS)
+    files = [
+        {"split": split, "path": f"{split}-*.parquet"} for split in SPLITS if manifest.counts[split]
+    ]
+    front_matter = cast(Any, DatasetCardData)(
+        license="unknown",
+        pretty_name=manifest.source,
+        task_categories=["visual-question-answering"],
+        size_categories=[_SIZE_NAMES[bisect_right(_SIZE_BOUNDS, total)]],
+        configs=[{"config_name": "default", "data_files": files}],
+    ).to_yaml(original_order=["license", "pretty_name", "task_categories", "size_categories"])
+    lines = ["---", front_matter, "---", *_body(manifest, numbers)]
     write_text(folder / CARD_FILE, "\n".join(lines) + "\n")
 
 
-def _front_matter(manifest: Manifest) -> Iterator[str]:
-    total = sum(manifest.counts[split] for split in SPLITS)
-    yield "---"
-    yield "license: unknown"
-    yield f"pretty_name: {json.dumps(manifest.source, ensure_ascii=False)}"
-    yield "task_categories:"
-    yield "- visual-question-answering"
-    yield "size_categories:"
-    yield f"- {_size_class(total)}"
-    yield "configs:"
-    yield "- config_name: default"
-    yield "  data_files:"
-    for split in SPLITS:
-        if manifest.counts[split]:
-            yield f"  - split: {split}"
-            yield f"    path: {split}-*.parquet"
-    yield "---"
-
-
-def _size_class(total: int) -> str:
-    """The hub's name for a size: `n<1K`, `1K<n<10K`, ..."""
-    names = ("1K", "10K", "100K", "1M", "10M")
-    for place, bound in enumerate(_SIZE_CLASSES):
-        if total < bound:
-            return f"{names[place - 1]}<n<{names[place]}" if place else "n<1K"
-    return "n>10M"
-
-
-def _body(manifest: Manifest, journal: Journal) -> Iterator[str]:
+def _body(manifest: Manifest, numbers: CardNumbers) -> Iterator[str]:
     yield f"\n# {manifest.source}\n"
     yield (
         "Visual questions with their figures and gold answers, prepared by Visual R1. Nothing is "
@@ -188,9 +90,9 @@ def _body(manifest: Manifest, journal: Journal) -> Iterator[str]:
     yield from _table("split", "problems", {split: manifest.counts[split] for split in SPLITS})
     yield f"\n![Problems of the training split]({SHEET_FILE})\n"
     yield "## Answers\n\nAs the grader reads them.\n"
-    yield from _table("kind", "problems", journal.numbers.answer_kinds())
+    yield from _table("kind", "problems", numbers.answer_kinds())
     yield "\n## Images\n"
-    yield from _images(journal)
+    yield from _images(numbers)
     yield "\n## What was left out\n"
     yield from _left_out(manifest)
     yield "\n## Where it comes from\n"
@@ -202,7 +104,7 @@ def _body(manifest: Manifest, journal: Journal) -> Iterator[str]:
     yield "```"
 
 
-def _images(journal: Journal) -> Iterator[str]:
+def _images(numbers: CardNumbers) -> Iterator[str]:
     yield "| | smallest | median | largest |\n| --- | ---: | ---: | ---: |"
     side = f"MAX(1, ({{}} + {_TOKEN_SIDE // 2}) / {_TOKEN_SIDE})"
     rows = {
@@ -214,10 +116,10 @@ def _images(journal: Journal) -> Iterator[str]:
         ),
     }
     for name, expression in rows.items():
-        low, middle, high = journal.numbers.spread(expression)
+        low, middle, high = numbers.spread(expression)
         yield f"| {name} | {low:,} | {middle:,} | {high:,} |"
     yield ""
-    counts = {str(images): problems for images, problems in journal.numbers.images_each().items()}
+    counts = {str(images): problems for images, problems in numbers.images_each().items()}
     yield from _table("images a problem", "problems", counts)
 
 
@@ -245,3 +147,75 @@ def _table(name: str, count: str, rows: Mapping[str, int]) -> Iterator[str]:
     for key, value in rows.items():
         shown = key.replace("|", "\\|")
         yield f"| {shown} | {value:,} |"
+
+
+def _cell(problem: Problem) -> Image.Image:
+    """A problem's figure over its question and its answer."""
+    cell = Image.new("RGB", (_WIDTH, _HEIGHT), _PAPER)
+    pen = ImageDraw.Draw(cell)
+    pen.rectangle((2, 2, _WIDTH - 3, _HEIGHT - 3), outline=_FRAME)
+    with Image.open(io.BytesIO(problem.images[0])) as image:
+        figure = image.convert("RGB")
+    figure.thumbnail((_WIDTH - 2 * _MARGIN, _FIGURE), Image.Resampling.LANCZOS)
+    cell.paste(figure, ((_WIDTH - figure.width) // 2, _MARGIN + (_FIGURE - figure.height) // 2))
+    font = ImageFont.load_default(_TEXT_SIZE)
+    top = _FIGURE + 2 * _MARGIN
+    wrapped = partial(textwrap.wrap, width=_CHARACTERS, placeholder=" ...")
+    for line in wrapped(problem.question, max_lines=_LINES):
+        pen.text((_MARGIN, top), line, fill=_INK, font=font)
+        top += _LINE
+    answer = "".join(wrapped(problem.answer, max_lines=1))
+    pen.text((_MARGIN, _HEIGHT - _MARGIN - _LINE), answer, fill=_ANSWER, font=font)
+    return cell
+
+
+@lru_cache(maxsize=4096)
+def answer_kind(answer: str) -> str:
+    """What kind of thing an answer is, as the grader reads it.
+
+    integer, decimal, fraction, radical, with π, letter, word, expression, ... or other.
+    """
+    text = answer.strip().strip("().")
+    if len(text) == 1 and text.isalpha():
+        return "letter"
+    try:
+        form = read(answer)[0].chain[0]
+    except Unreadable:
+        return "other"
+    match form:
+        case Quantity():
+            return "percent" if form.percent else _expression_kind(form.expression)
+        case Ratio():
+            return "ratio"
+        case Word():
+            return "word"
+        case Group("list" | "set"):
+            return "several values"
+        case Group():
+            return "pair or interval"
+        case Relation():
+            return "inequality"
+        case Equation():
+            return "equation"
+        case Named():
+            return "name"
+
+
+def _expression_kind(expression: Expression) -> str:
+    if variables(expression):
+        return "expression"
+    if contains(expression, Root):
+        return "radical"
+    if contains(expression, Constant):
+        return "with π"
+    match expression:
+        case Negative(inside):
+            return _expression_kind(inside)
+        case Literal(value, None):
+            return "integer" if value.denominator == 1 else "fraction"
+        case Literal():
+            return "decimal"
+        case Binary("/", _, _):
+            return "fraction"
+        case _:
+            return "expression"

@@ -12,12 +12,14 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from visual_r1.config import DataSection
-from visual_r1.data.journal import JOURNAL_FILE, Journal
 from visual_r1.data.manifest import FORMAT_VERSION, read_manifest
 from visual_r1.data.preparation import REJECTED_FILE, GivenUp, Preparation
+from visual_r1.data.preparation_state import PreparationState
+from visual_r1.data.problem import SPLITS, Split
 from visual_r1.data.shards import StoredProblems
-from visual_r1.data.sources import SPLITS, Source, Split, open_source
-from visual_r1.data.sources.source import require_splits
+from visual_r1.data.sources import open_source
+from visual_r1.data.sources.source import Source, require_splits
+from visual_r1.data.state_file import STATE_FILE
 from visual_r1.errors import DataError, StorageError
 from visual_r1.hashing import digest as digest_of
 from visual_r1.progress import Progress, Silent
@@ -79,11 +81,10 @@ def prepare(
         StorageError: the folder cannot be written.
     """
     source = open_source(data)
-    digest = _digest(data, source)
-    folder = _folder(data, source, output_dir)
+    folder, digest = _named(data, source, output_dir)
     present = _present(folder)
     if present is not None:
-        # Killed after the last rename: nothing but the journal of a finished preparation.
+        # Killed after the last rename: nothing but the state of a finished preparation.
         shutil.rmtree(_partial(folder), ignore_errors=True)
         return present
     try:
@@ -104,12 +105,16 @@ def prepare(
 
 def is_prepared(data: DataSection, output_dir: Path) -> bool:
     """Whether `prepare` would find the dataset there in full. Raises `DataError`."""
-    source = open_source(data)
-    return _present(_folder(data, source, output_dir)) is not None
+    folder, _ = _named(data, open_source(data), output_dir)
+    return _present(folder) is not None
 
 
-def _folder(data: DataSection, source: Source, output_dir: Path) -> Path:
-    return output_dir / "data" / f"{_slug(source.slug)}-{_digest(data, source)}"
+def _named(data: DataSection, source: Source, output_dir: Path) -> tuple[Path, str]:
+    """The folder of the dataset, and the digest that its name ends in."""
+    settings = data.model_dump(mode="json", exclude={"source", "max_rejected_share"})
+    digest = digest_of([FORMAT_VERSION, source.slug, source.fingerprint, settings])
+    slug = re.sub(r"[^a-z0-9]+", "-", source.slug.lower()).strip("-")[:60] or "dataset"
+    return output_dir / "data" / f"{slug}-{digest}", digest
 
 
 def _present(folder: Path) -> Dataset | None:
@@ -149,12 +154,16 @@ def _build_beside(
     rejected.unlink(missing_ok=True)
     if damaged.exists():
         shutil.rmtree(damaged)
-    inside = _begun(partial)
+    inside = partial / "dataset"
+    if not _is_sound(partial) or not inside.is_dir():
+        if partial.exists():
+            shutil.rmtree(partial)
+        inside.mkdir(parents=True)
     try:
         Preparation(source, data, digest, inside, partial, rejected, needs).run(progress)
     except DataError as error:
         # A source that could not be read to its end may be readable again: what is done stays.
-        if isinstance(error, GivenUp) or not (partial / JOURNAL_FILE).exists():
+        if isinstance(error, GivenUp) or not (partial / STATE_FILE).exists():
             shutil.rmtree(partial, ignore_errors=True)
         raise
     if folder.exists():
@@ -169,32 +178,14 @@ def _partial(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.partial")
 
 
-def _begun(partial: Path) -> Path:
-    """The folder inside `partial` to write to; what is there stays where its journal is sound."""
-    inside = partial / "dataset"
-    if not _is_sound(partial) or not inside.is_dir():
-        if partial.exists():
-            shutil.rmtree(partial)
-        inside.mkdir(parents=True)
-    return inside
-
-
 def _is_sound(partial: Path) -> bool:
-    if not (partial / JOURNAL_FILE).is_file():
+    """Whether the preparation in `partial` can go on."""
+    if not (partial / STATE_FILE).is_file():
         return False
     try:
-        with Journal(partial) as journal:
-            return journal.is_sound()
+        with PreparationState(partial) as state:
+            return state.is_sound()
     except sqlite3.OperationalError:  # it cannot be read or written now, which may pass
         raise
     except sqlite3.DatabaseError:
         return False
-
-
-def _digest(data: DataSection, source: Source) -> str:
-    settings = data.model_dump(mode="json", exclude={"source", "max_rejected_share"})
-    return digest_of([FORMAT_VERSION, source.slug, source.fingerprint, settings])
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60] or "dataset"

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from visual_r1.data.fingerprint import packed, same_picture, tiles_differ
-from visual_r1.data.journal import Journal, Kept, Marks
+from visual_r1.data.preparation_state import Kept, Marks, PreparationState
 from visual_r1.data.rows import CheckedRow
 from visual_r1.data.shards import StoredProblems, unfinished_shard
 from visual_r1.grading import grade_answer
@@ -21,18 +21,18 @@ MAX_COMPARED = 24
 
 
 class Repeats:
-    """Finds what a new problem repeats among those that a journal kept.
+    """Finds what a new problem repeats among those that a preparation kept.
 
-    `folder` is where the journal's shards are.
+    `folder` is where its shards are.
     """
 
-    def __init__(self, journal: Journal, folder: Path) -> None:
-        self._journal = journal
+    def __init__(self, state: PreparationState, folder: Path) -> None:
+        self._state = state
         self._folder = folder
 
     def marks(self, checked: CheckedRow) -> Marks:
         """What the problem will be found by."""
-        question = _question(checked)
+        question = " ".join(checked.problem.question.split()).casefold().encode()
         return Marks(
             content=_hash((question, *checked.pixels)),
             question=_hash((question, bytes((len(checked.looks),)))),
@@ -42,22 +42,22 @@ class Repeats:
 
     def find(self, checked: CheckedRow, marks: Marks) -> Kept | None:
         """The problem that this one repeats: an exact copy, or else the likest."""
-        exact = self._journal.with_content(marks.content)
+        exact = self._state.with_content(marks.content)
         if exact is not None:
             return exact
-        for number in self._journal.alike(marks.question, checked.looks)[:MAX_COMPARED]:
-            if tiles_differ(checked.tiles, self._journal.tiles(number)):
+        for number in self._state.alike(marks.question, checked.looks)[:MAX_COMPARED]:
+            if tiles_differ(checked.tiles, self._state.tiles(number)):
                 continue
             pairs = zip(checked.problem.images, self._images(number), strict=True)
             if all(same_picture(one, other) for one, other in pairs):
-                return self._journal.numbered(number)
+                return self._state.numbered(number)
         return None
 
     def _images(self, number: int) -> tuple[bytes, ...]:
-        waiting = self._journal.images_waiting(number)
+        waiting = self._state.images_waiting(number)
         if waiting:
             return waiting
-        split, shard, place = self._journal.shard_of(number)
+        split, shard, place = self._state.shard_of(number)
         return _opened(unfinished_shard(self._folder, split, shard))[place].images
 
 
@@ -69,10 +69,6 @@ def same_gold(one: str, other: str) -> bool:
 @lru_cache(maxsize=4)
 def _opened(shard: Path) -> StoredProblems:
     return StoredProblems([shard])
-
-
-def _question(checked: CheckedRow) -> bytes:
-    return " ".join(checked.problem.question.split()).casefold().encode()
 
 
 def _hash(parts: Iterable[bytes]) -> bytes:

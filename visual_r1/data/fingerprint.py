@@ -89,22 +89,17 @@ class Look:
         return Look(width, height, tuple(record["frequencies"].tolist()), record["greys"].tobytes())
 
 
-def closest(looks: Sequence[Look], stored: Sequence[bytes]) -> list[int]:
-    """Which problems may have copies of these pictures, the likest first.
+def near(looks: Sequence[Look], stored: bytes) -> tuple[NDArray[np.intp], _Plane]:
+    """Which problems may have copies of these pictures, in their own order, and how far they are.
 
     Args:
         looks: of a problem's pictures.
-        stored: the looks of as many pictures for each of other problems, as bytes.
+        stored: the looks of as many pictures for each of n other problems, one behind another.
 
     Returns:
-        Indices into `stored`.
+        Indices from 0 to n - 1 [m], and the distances [m] of the frequencies of the pictures that
+        are furthest from each other.
     """
-    places, distances = near(looks, b"".join(stored))
-    return cast("list[int]", places[np.argsort(distances, kind="stable")].tolist())
-
-
-def near(looks: Sequence[Look], stored: bytes) -> tuple[NDArray[np.intp], _Plane]:
-    """As `closest`: the indices in their own order, and how far the pictures are from these."""
     mine = np.frombuffer(b"".join(look.to_bytes() for look in looks), _STORED)
     others = np.frombuffer(stored, _STORED).reshape(-1, len(looks))
     # First what rules out nearly all, in bytes.
@@ -235,7 +230,15 @@ def same_picture(one: bytes, other: bytes) -> bool:
     size = small.size
     if large.size != size:
         large = large.resize(size, Image.Resampling.BICUBIC)
-    return _same_greys(_plane(small, "L"), _plane(large, "L")) and _same_colours(small, large)
+    if not _same_greys(_plane(small, "L"), _plane(large, "L")):
+        return False
+    # Encoders keep colours coarsely, so they are compared coarsely: over 8 x 8 pixels.
+    coarse = (max(1, size[0] // 8), max(1, size[1] // 8))
+    one_plane, other_plane = (
+        np.asarray(image.convert("YCbCr").resize(coarse, Image.Resampling.BILINEAR), np.float32)
+        for image in (small, large)
+    )
+    return float(np.abs(one_plane - other_plane)[:, :, 1:].max()) <= MAX_COLOUR_DIFFERENCE
 
 
 def _decoded(data: bytes) -> Image.Image:
@@ -251,7 +254,8 @@ def _plane(image: Image.Image, mode: str) -> _Plane:
 
 def _same_greys(one: _Plane, other: _Plane) -> bool:
     """Whether the largest difference is small, and no outlier among those at the edges."""
-    difference = np.abs(_blurred(one - other))
+    # Means of each 3 x 3 pixels.
+    difference = np.abs(cast(_Plane, _filters().uniform_filter(one - other, 3)))
     largest = float(difference.max())
     if largest > MAX_DIFFERENCE:
         return False
@@ -260,21 +264,6 @@ def _same_greys(one: _Plane, other: _Plane) -> bool:
     edges = np.maximum(_contrast(one), _contrast(other)) > _EDGE
     noise = float(np.percentile(difference[edges], 75)) if edges.any() else 0.0
     return largest <= MAX_OUTLIER * max(noise, _NOISE_FLOOR)
-
-
-def _same_colours(one: Image.Image, other: Image.Image) -> bool:
-    """Encoders keep colours coarsely, so they are compared coarsely: over 8 x 8 pixels."""
-    size = (max(1, one.width // 8), max(1, one.height // 8))
-    planes = [
-        np.asarray(image.convert("YCbCr").resize(size, Image.Resampling.BILINEAR), np.float32)
-        for image in (one, other)
-    ]
-    return float(np.abs(planes[0] - planes[1])[:, :, 1:].max()) <= MAX_COLOUR_DIFFERENCE
-
-
-def _blurred(plane: _Plane) -> _Plane:
-    """The mean of each 3 x 3 pixels."""
-    return cast(_Plane, _filters().uniform_filter(plane, 3))
 
 
 def _contrast(plane: _Plane) -> _Plane:

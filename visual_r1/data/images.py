@@ -8,7 +8,6 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -73,8 +72,6 @@ class CheckedImage:
     """An encoded PNG or JPEG that decodes, a digest of its pixels, its look and its tiles."""
 
     data: bytes
-    width: int
-    height: int
     pixels: bytes
     look: Look
     tiles: bytes
@@ -142,6 +139,7 @@ def _unidentified(data: bytes) -> str:
 
 
 def _mended(image: Image.Image, data: bytes) -> CheckedImage:
+    """The decoded image: its file as it is where nothing needs changing, else as a PNG."""
     upright = _upright(image)
     flat, recoloured = _flattened(image if upright is None else upright)
     if (
@@ -151,11 +149,15 @@ def _mended(image: Image.Image, data: bytes) -> CheckedImage:
         or len(data) > MAX_BYTES_PER_PIXEL * flat.width * flat.height + SPARE_BYTES
         or (image.format == "PNG" and not _sound_png(data))
     ):
-        data = _png(flat)
+        # What came with the old file describes other pixels: a CMYK profile, the rotation undone.
+        flat.info.clear()
+        out = io.BytesIO()
+        flat.save(out, format="PNG")
+        data = out.getvalue()
     size = struct.pack("<II", *flat.size)
     digest = hashlib.blake2b(size + flat.tobytes(), digest_size=16).digest()
     grey = flat.convert("L")
-    return CheckedImage(data, flat.width, flat.height, digest, look_of(grey), tiles_of(grey))
+    return CheckedImage(data, digest, look_of(grey), tiles_of(grey))
 
 
 def _upright(image: Image.Image) -> Image.Image | None:
@@ -185,33 +187,20 @@ def _flattened(image: Image.Image) -> tuple[Image.Image, bool]:
     return image.convert("RGB"), image.mode not in _PLAIN_MODES
 
 
-def _png(flat: Image.Image) -> bytes:
-    # What came with the old file describes other pixels: a CMYK profile, the rotation undone.
-    flat.info.clear()
-    out = io.BytesIO()
-    flat.save(out, format="PNG")
-    return out.getvalue()
-
-
 def _sound_png(data: bytes) -> bool:
     """Whether every checksum is right and IEND is the end: Pillow reads on where others refuse."""
-    for name, body, checksum, end in _png_chunks(data):
-        if zlib.crc32(body, zlib.crc32(name)) != checksum:
-            return False
-        if name == b"IEND":
-            return end == len(data)
-    return False
-
-
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, int, int]]:
-    """Name, contents, checksum and end of each whole chunk."""
     view = memoryview(data)
     start = len(_PNG_MAGIC)
+    # A chunk: the length of its contents, its name, the contents, their checksum with the name.
     while start + 12 <= len(data):
         length, name = struct.unpack_from(">I4s", data, start)
         end = start + 12 + length
         if end > len(data):
-            return
+            return False
         (checksum,) = struct.unpack_from(">I", data, end - 4)
-        yield name, view[start + 8 : end - 4], checksum, end
+        if zlib.crc32(view[start + 4 : end - 4]) != checksum:
+            return False
+        if name == b"IEND":
+            return end == len(data)
         start = end
+    return False

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visual_r1.data.fingerprint import Look, near, points
-from visual_r1.data.journal_file import JournalFile
+from visual_r1.data.state_file import StateFile
 
 TABLES = """
 CREATE TABLE look_trees (question BLOB PRIMARY KEY, node INTEGER) WITHOUT ROWID;
@@ -48,9 +48,9 @@ class _Split(NamedTuple):
 
 
 class LookIndex:
-    """The looks in a journal's file, by the question that was asked of them."""
+    """The looks in a preparation's file, by the question that was asked of them."""
 
-    def __init__(self, file: JournalFile) -> None:
+    def __init__(self, file: StateFile) -> None:
         self._file = file
         self._splits: dict[int, _Split] = {}
         self._next = 1 + max(
@@ -70,7 +70,15 @@ class LookIndex:
         point = points(looks, images)[0]
         while (split := self._split(node)) is not None:
             node = split.below + bool(point[split.place] >= split.bound)
-        count = self._append(node, np.array([number]).tobytes(), looks)
+        query = "SELECT part, numbers, looks FROM looks WHERE node = ? ORDER BY part DESC LIMIT 1"
+        part, numbers, stored = next(self._file.rows(query, node), (0, b"", b""))
+        if len(numbers) == 8 * _PART:
+            part, numbers, stored = part + 1, b"", b""
+        numbers += np.array([number]).tobytes()
+        self._file.execute(
+            "INSERT OR REPLACE INTO looks VALUES (?, ?, ?, ?)", node, part, numbers, stored + looks
+        )
+        count = part * _PART + len(numbers) // 8
         if count >= _SPLIT_AT and count & (count - 1) == 0:
             self._divide(node, images)
 
@@ -140,18 +148,6 @@ class LookIndex:
         query = "SELECT numbers, looks FROM looks WHERE node = ? ORDER BY part"
         parts = list(self._file.rows(query, node))
         return b"".join(part[0] for part in parts), b"".join(part[1] for part in parts)
-
-    def _append(self, node: int, number: bytes, looks: bytes) -> int:
-        """Add to a leaf, and say how many it holds."""
-        query = "SELECT part, numbers, looks FROM looks WHERE node = ? ORDER BY part DESC LIMIT 1"
-        part, numbers, stored = next(self._file.rows(query, node), (0, b"", b""))
-        if len(numbers) == 8 * _PART:
-            part, numbers, stored = part + 1, b"", b""
-        self._file.execute(
-            "INSERT OR REPLACE INTO looks VALUES (?, ?, ?, ?)",
-            node, part, numbers + number, stored + looks,
-        )  # fmt: skip
-        return part * _PART + len(numbers) // 8 + 1
 
     def _divide(self, node: int, images: int) -> None:
         """Make an inner node of a leaf and two leaves below it, where that spares searches."""

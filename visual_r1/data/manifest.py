@@ -13,11 +13,15 @@ MANIFEST_FILE = "manifest.json"
 # Part of every digest: raised when the same source would give other rows or another layout.
 FORMAT_VERSION = 2
 
+# A field that is not known here was written by a newer version, and what it means nobody can say;
+# one with a default may be missing, since an earlier version did not have it.
+_STRICT = ConfigDict(frozen=True, strict=True, extra="forbid")
+
 
 class StoredFile(BaseModel):
     """A file of the folder: its size in bytes and its rows."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = _STRICT
 
     bytes: int
     rows: int
@@ -32,7 +36,7 @@ class Manifest(BaseModel):
     picture are not among them, and may be edited.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = _STRICT
 
     format_version: int
     source: str
@@ -45,9 +49,10 @@ class Manifest(BaseModel):
     reasons: Mapping[str, int]
     files: Mapping[str, StoredFile]
 
-    def write(self, folder: Path) -> None:
-        """Write it into `folder`, whole or not at all."""
-        write_json(folder / MANIFEST_FILE, self.model_dump(mode="json"))
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `manifest.json` into `folder`, whole or not at all."""
+    write_json(folder / MANIFEST_FILE, manifest.model_dump(mode="json"))
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -72,7 +72,6 @@ class GroupWriter:
         self._writer: Any = _pq.ParquetWriter(path, schema, compression="zstd")
         self._waiting: list[Mapping[str, Any]] = []
         self._bytes = 0
-        self.written_bytes = 0
 
     def write(self, row: Mapping[str, Any], size: int = 0) -> None:
         """Add a row that takes about `size` bytes."""
@@ -101,7 +100,6 @@ class GroupWriter:
     def _flush(self) -> None:
         if self._waiting:
             self._writer.write_table(_pa.Table.from_pylist(self._waiting, self._schema))
-        self.written_bytes += self._bytes
         self._waiting, self._bytes = [], 0
 
 
@@ -132,7 +130,7 @@ def column_names(path: Path) -> Sequence[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Unreadable:
+class BadValue:
     """Stands where a column holds a value that Python cannot: text that is no UTF-8, say."""
 
     why: str
@@ -144,12 +142,16 @@ def read_rows(
     """The rows from number `start` on one by one, a few in memory; `columns` alone where given.
 
     Row groups that lie before `start` are not read. Text that is not UTF-8 becomes an
-    `Unreadable`, so that it spoils its own row and no other.
+    `BadValue`, so that it spoils its own row and no other.
     """
     try:
         with _pq.ParquetFile(path) as file:
-            groups, before = _groups_from(group_sizes(path), start)
-            skipped = start - before
+            sizes = group_sizes(path)
+            first, skipped = 0, start
+            while first < len(sizes) and sizes[first] <= skipped:
+                skipped -= sizes[first]
+                first += 1
+            groups = list(range(first, len(sizes)))
             wanted = None if columns is None else list(columns)
             for batch in file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=wanted):
                 rest = batch.slice(min(skipped, batch.num_rows))
@@ -178,9 +180,9 @@ def _value(scalar: Any) -> Any:
     try:
         return scalar.as_py()
     except UnicodeDecodeError:
-        return Unreadable("not UTF-8")
+        return BadValue("not UTF-8")
     except (ValueError, OverflowError) as error:
-        return Unreadable(f"out of range: {error}")
+        return BadValue(f"out of range: {error}")
 
 
 def names_files(path: Path, columns: Sequence[str]) -> bool:
@@ -189,16 +191,6 @@ def names_files(path: Path, columns: Sequence[str]) -> bool:
     kinds = [schema.field(name).type for name in columns]
     kinds += [kind.value_type for kind in kinds if _pa.types.is_list(kind)]
     return any(_pa.types.is_string(kind) or _pa.types.is_large_string(kind) for kind in kinds)
-
-
-def _groups_from(sizes: Sequence[int], start: int) -> tuple[list[int], int]:
-    """The row groups that hold rows from `start` on, and how many rows lie before the first."""
-    before = 0
-    for first, size in enumerate(sizes):
-        if before + size > start:
-            return list(range(first, len(sizes))), before
-        before += size
-    return [], start
 
 
 def _damaged(path: Path, error: Exception) -> DataError:

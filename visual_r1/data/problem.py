@@ -1,9 +1,11 @@
-"""The unit of data: one question about one or more figures."""
+"""The unit of data: one question about one or more figures, in one of three splits."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 IMAGE_MARKER = "<image>"
 
 

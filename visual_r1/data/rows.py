@@ -1,9 +1,8 @@
 """One row of a source: what it may look like, and what it must be to become a problem.
 
-`<image>` markers: one an image, at the place where the model sees it.
-
-Some sets number them (`<image1>`, `<image 2>`). The first mention of a number is the image's place,
-and images are put in the order of their first mentions; further mentions become words ("image 2").
+A problem holds one `<image>` marker an image, at the place where the model sees it. Some sets
+number theirs (`<image1>`, `<image 2>`): the first mention of a number is the image's place, and
+images are put in the order of their first mentions; further mentions become words ("image 2").
 Where there is one image and the numbers count 1, 2, ..., it holds them all.
 """
 
@@ -12,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 from visual_r1.data.choices import BadChoice, with_choices
 from visual_r1.data.fingerprint import Look
@@ -20,61 +19,16 @@ from visual_r1.data.images import BadImage, CheckedImage, check_image
 from visual_r1.data.problem import IMAGE_MARKER, Problem
 from visual_r1.grading import grade_answer
 
-_NUMBERED = re.compile(r"<image[ _-]?(\d{1,3})>")
-Image = TypeVar("Image")
-
-
-class BadMarkers(Exception):
-    """Markers and images do not go together; the message says why."""
-
-
-def with_markers(text: str, images: Sequence[Image]) -> tuple[str, tuple[Image, ...]]:
-    """The text with one `<image>` an image, and the images in their order.
-
-    Without any marker the images come first. Raises `BadMarkers` where the numbers differ.
-    """
-    if IMAGE_MARKER not in text and (mentions := [int(n) for n in _NUMBERED.findall(text)]):
-        return _numbered(text, images, list(dict.fromkeys(mentions)))
-    markers = text.count(IMAGE_MARKER)
-    if not markers:
-        return IMAGE_MARKER * len(images) + text, tuple(images)
-    if markers != len(images):
-        raise BadMarkers(f"there are {markers} {IMAGE_MARKER} markers and {len(images)} images")
-    return text, tuple(images)
-
-
-def _numbered(
-    text: str, images: Sequence[Image], order: Sequence[int]
-) -> tuple[str, tuple[Image, ...]]:
-    everything = len(images) == 1 and sorted(order) == list(range(1, len(order) + 1))
-    if not everything and sorted(order) != list(range(1, len(images) + 1)):
-        raise BadMarkers(
-            f"the markers name the images {', '.join(map(str, order))}, and there are {len(images)}"
-        )
-    placed = set(order[1:]) if everything else set[int]()
-
-    def place(found: re.Match[str]) -> str:
-        number = int(found[1])
-        if number in placed:
-            return f"image {number}"
-        placed.add(number)
-        return IMAGE_MARKER
-
-    text = _NUMBERED.sub(place, text)
-    return text, tuple(images) if everything else tuple(images[number - 1] for number in order)
-
-
 MAX_CHARACTERS = 50_000
-MAX_IMAGES = 16
-NO_IMAGE = "there is no image"
-
 MAX_ID_CHARACTERS = 500
+MAX_IMAGES = 16
 
 # Control characters, halves of surrogate pairs, and the sign that a decoder leaves for a byte that
 # it could not read.
 _NOT_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffd]")
 # What tables write where there is no value.
 _MISSING = frozenset(("nan", "null", "none", "<na>", "n/a", "#n/a"))
+_NUMBERED_MARKER = re.compile(r"<image[ _-]?(\d{1,3})>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,39 +79,39 @@ def check_row(row: SourceRow) -> CheckedRow:
     choices = tuple(_text(choice, "choices", empty=True) for choice in row.choices)
     if answer.casefold() in _MISSING and answer not in choices:
         raise BadRow(f"the answer is missing: {answer!r} is what tables write for no value")
-    if not 0 < len(row.images) <= MAX_IMAGES:
-        count = len(row.images)
-        raise BadRow(f"there are {count} images, over {MAX_IMAGES}" if count else NO_IMAGE)
+    if not row.images:
+        raise BadRow("there is no image")
+    if len(row.images) > MAX_IMAGES:
+        raise BadRow(f"there are {len(row.images)} images, over {MAX_IMAGES}")
     try:
         text, answer, choices = with_choices(text, answer, choices, row.show_choices)
-        text, sources = with_markers(text, row.images)
-    except (BadChoice, BadMarkers) as error:
+    except BadChoice as error:
         raise BadRow(str(error)) from error
+    text, sources = _with_markers(text, row.images)
     fault = _fault(answer)
     if fault is not None:
         raise BadRow(f"the gold answer {answer[:80]!r} does not grade as itself: {fault}")
-    images = [_image(data, index) for index, data in enumerate(sources, start=1)]
+    images = [_image(data, number) for number, data in enumerate(sources, start=1)]
+    source = _text(row.source, "source", empty=True)
+    try:
+        json.dumps(row.meta, ensure_ascii=False, default=str).encode()
+    except (UnicodeEncodeError, RecursionError) as error:
+        raise BadRow("meta holds characters that are not text, or is nested too deeply") from error
+    problem = Problem(
+        id=id,
+        images=tuple(image.data for image in images),
+        problem=text,
+        answer=answer,
+        choices=choices,
+        source=source,
+        meta=row.meta,
+    )
     return CheckedRow(
-        Problem(
-            id=id,
-            images=tuple(image.data for image in images),
-            problem=text,
-            answer=answer,
-            choices=choices,
-            source=_text(row.source, "source", empty=True),
-            meta=_meta(row.meta),
-        ),
+        problem,
         tuple(image.pixels for image in images),
         tuple(image.look for image in images),
         tuple(image.tiles for image in images),
     )
-
-
-@lru_cache(maxsize=4096)
-def _fault(answer: str) -> str | None:
-    """Why an answer does not grade as itself; a set has few different ones."""
-    verdict = grade_answer(answer, answer)
-    return None if verdict.right else verdict.reason
 
 
 def _text(value: str | None, name: str, most: int = MAX_CHARACTERS, *, empty: bool = False) -> str:
@@ -173,12 +127,41 @@ def _text(value: str | None, name: str, most: int = MAX_CHARACTERS, *, empty: bo
     return value.replace("\r\n", "\n").replace("\r", "\n").replace("\ufeff", "")
 
 
-def _meta(meta: Mapping[str, Any]) -> Mapping[str, Any]:
-    try:
-        json.dumps(meta, ensure_ascii=False, default=str).encode()
-    except (UnicodeEncodeError, RecursionError) as error:
-        raise BadRow("meta holds characters that are not text, or is nested too deeply") from error
-    return meta
+def _with_markers(text: str, images: Sequence[bytes | None]) -> tuple[str, Sequence[bytes | None]]:
+    """The text with one `<image>` an image, and the images in their order.
+
+    Without any marker the images come first. Raises `BadRow` where the numbers differ.
+    """
+    mentions = [int(number) for number in _NUMBERED_MARKER.findall(text)]
+    markers = text.count(IMAGE_MARKER)
+    if markers or not mentions:
+        if markers not in (0, len(images)):
+            raise BadRow(f"there are {markers} {IMAGE_MARKER} markers and {len(images)} images")
+        return text if markers else IMAGE_MARKER * len(images) + text, images
+    order = list(dict.fromkeys(mentions))
+    one_for_all = len(images) == 1 and sorted(order) == list(range(1, len(order) + 1))
+    if not one_for_all and sorted(order) != list(range(1, len(images) + 1)):
+        raise BadRow(
+            f"the markers name the images {', '.join(map(str, order))}, and there are {len(images)}"
+        )
+    placed = set(order[1:]) if one_for_all else set[int]()
+
+    def place(found: re.Match[str]) -> str:
+        number = int(found[1])
+        if number in placed:
+            return f"image {number}"
+        placed.add(number)
+        return IMAGE_MARKER
+
+    text = _NUMBERED_MARKER.sub(place, text)
+    return text, images if one_for_all else [images[number - 1] for number in order]
+
+
+@lru_cache(maxsize=4096)
+def _fault(answer: str) -> str | None:
+    """Why an answer does not grade as itself; a set has few different ones."""
+    verdict = grade_answer(answer, answer)
+    return None if verdict.right else verdict.reason
 
 
 def _image(data: bytes | None, number: int) -> CheckedImage:

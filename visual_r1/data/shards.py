@@ -1,7 +1,4 @@
-"""Problems to Parquet shards, a row group at a time, so that memory holds one row group.
-
-Problems on disk as a sequence.
-"""
+"""Problems to Parquet shards and back, a row group at a time, so that memory holds few of them."""
 
 import json
 import threading
@@ -23,6 +20,10 @@ from visual_r1.data.problem import Problem
 from visual_r1.storage import sync_folder
 
 SHARD_BYTES = 256 * 2**20
+# What is kept of row groups: a step's problems are drawn from all over the split.
+CACHED_BYTES = 64 * 2**20
+
+_WITHOUT_FIGURE = {"id": "", "images": (), "problem": "", "answer": "", "choices": ()}
 
 
 def unfinished_shard(folder: Path, split: str, shard: int) -> Path:
@@ -80,12 +81,6 @@ def problem_of_row(row: Mapping[str, Any]) -> Problem:
         source=row["source"],
         meta=json.loads(row["meta"]),
     )
-
-
-# What is kept of row groups: a step's problems are drawn from all over the split.
-CACHED_BYTES = 64 * 2**20
-
-_WITHOUT_FIGURE = {"id": "", "images": (), "problem": "", "answer": "", "choices": ()}
 
 
 class StoredProblems(Sequence[Problem]):

@@ -9,9 +9,11 @@ Expressions are compared at points drawn from a hash of their variables' names.
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from fractions import Fraction
+from math import trunc
 from typing import Literal as OneOf
 
 from visual_r1.grading.expressions import (
+    NOISE,
     Binary,
     Expression,
     Number,
@@ -31,8 +33,6 @@ Rounding = OneOf["exact", "rounded"]
 
 # Irrational values are 50-digit decimals here; a textbook's may have been printed by a float.
 RELATIVE = Decimal("1e-9")
-# What is left of a difference that should be nothing, at 50 digits.
-NOISE = Decimal("1e-40")
 # A decimal this long is taken to stand for the value it was cut from: 0.333333 for 1/3.
 LONG_DECIMAL = 6
 POINTS = 4
@@ -63,7 +63,9 @@ def same_number(
             return True
         if decimals >= LONG_DECIMAL and other_decimals is None:
             long = abs(literal) * 10**decimals >= 10 ** (LONG_DECIMAL - 1)
-            if long and literal in (rounded(other, decimals), _cut(other, decimals)):
+            scale = 10**decimals
+            cut = Fraction(trunc(Fraction(other) * scale), scale)
+            if long and literal in (rounded(other, decimals), cut):
                 return True
     return False
 
@@ -76,24 +78,15 @@ def rounded(value: Number, decimals: int) -> Fraction:
     return Fraction(whole if exact >= 0 else -whole, 10**decimals)
 
 
-def _cut(value: Number, decimals: int) -> Fraction:
-    exact = Fraction(value)
-    whole = abs(exact) * 10**decimals // 1
-    return Fraction(whole if exact >= 0 else -whole, 10**decimals)
-
-
-def _points(names: Sequence[str]) -> Iterator[dict[str, Fraction]]:
-    """Values for the variables: positive, of a few bits, the same for the same names."""
-    for index in range(4 * POINTS):
-        yield {
-            name: Fraction(stable_seed("grading", name, index) % 9973 + 11, 1009) for name in names
-        }
-
-
 def _values_everywhere(left: Expression, right: Expression) -> Iterator[tuple[Number, Number]]:
     """Both values at `POINTS` points where both are defined. Raises `Unreadable` without enough."""
+    names = sorted(variables(left) | variables(right))
     found = 0
-    for at in _points(sorted(variables(left) | variables(right))):
+    for index in range(4 * POINTS):
+        # Positive, of a few bits, the same for the same names.
+        at = {
+            name: Fraction(stable_seed("grading", name, index) % 9973 + 11, 1009) for name in names
+        }
         try:
             pair = evaluate(left, at), evaluate(right, at)
         except Undefined:

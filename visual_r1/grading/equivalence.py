@@ -24,7 +24,6 @@ from visual_r1.grading.expressions import (
 from visual_r1.grading.forms import (
     LISTS,
     STATEMENTS,
-    Answer,
     Contradiction,
     Equation,
     Form,
@@ -33,6 +32,7 @@ from visual_r1.grading.forms import (
     Named,
     Quantity,
     Ratio,
+    Reading,
     Relation,
     Word,
     in_conflict,
@@ -40,7 +40,7 @@ from visual_r1.grading.forms import (
 from visual_r1.grading.reading import flattened
 
 
-def same_answer(answer: Answer, reference: Answer, rounding: Rounding = "exact") -> bool:
+def same_answer(answer: Reading, reference: Reading, rounding: Rounding = "exact") -> bool:
     """Whether `answer` says what `reference` says.
 
     Raises:
@@ -48,29 +48,26 @@ def same_answer(answer: Answer, reference: Answer, rounding: Rounding = "exact")
         Unreadable: a value is beyond the limits, or cannot be decided.
     """
     answer, reference = _opened(answer), _opened(reference)
-    for one in (answer, reference):
-        _check_chain(one.chain)
+    for first, *others in (answer.chain, reference.chain):
+        # A chain holds together where each value is the first one, or its rounding.
+        if not all(_is_or_rounds(first, other) for other in others):
+            raise Contradiction("the values that the answer puts equal differ")
     if not _labels_differ(answer.labels, reference.labels) and any(
         _same_form(mine, gold, rounding) for mine in answer.chain for gold in reference.chain
     ):
         return True
-    return _same_equation(answer, reference)
+    # `y = 2x + 3`, read as a label and a value, against `2x − y + 3 = 0`; `AB = CD` turned.
+    mine, gold = _as_equation(answer), _as_equation(reference)
+    return mine is not None and gold is not None and proportional_everywhere(mine, gold)
 
 
-def _opened(answer: Answer) -> Answer:
+def _opened(answer: Reading) -> Reading:
     """A list of one item is that item, its label included."""
     match answer.chain:
         case (Group(kind, (only,)),) if kind in LISTS:
             return _opened(replace(only, labels=only.labels or answer.labels))
         case _:
             return answer
-
-
-def _check_chain(chain: Sequence[Form]) -> None:
-    """A chain holds together where each value is the first one, or its rounding."""
-    for form in chain[1:]:
-        if not _is_or_rounds(chain[0], form):
-            raise Contradiction("the values that the answer puts equal differ")
 
 
 def _is_or_rounds(value: Form, other: Form) -> bool:
@@ -106,9 +103,19 @@ def _same_form(mine: Form, gold: Form, rounding: Rounding) -> bool:
         case Word(), Word():
             return mine.text == gold.text
         case Named(), Named():
-            return _same_name(mine, gold)
+            if mine.mark and gold.mark and mine.mark != gold.mark:
+                return False
+            if "triangle" in (mine.mark, gold.mark):
+                return sorted(mine.name) == sorted(gold.name)
+            return mine.name == gold.name
         case Relation(), Relation():
-            return _same_relation(mine, gold)
+            closed = (mine.low_closed, mine.high_closed) == (gold.low_closed, gold.high_closed)
+            return (
+                closed
+                and _same_bound(mine.low, gold.low)
+                and _same_bound(mine.high, gold.high)
+                and _same_bound(mine.subject, gold.subject)
+            )
         case Relation(), Group():
             return _is_interval(gold, mine, rounding)
         case Group(), Relation():
@@ -116,16 +123,16 @@ def _same_form(mine: Form, gold: Form, rounding: Rounding) -> bool:
         case Group(), Group():
             return _same_group(mine, gold, rounding)
         case Group(), _:
-            return _is_one(mine, Answer((gold,)), rounding)
+            return _is_one(mine, Reading((gold,)), rounding)
         case _, Group():
-            return _is_one(gold, Answer((mine,)), rounding)
+            return _is_one(gold, Reading((mine,)), rounding)
         case Equation(), Equation():
             return proportional_everywhere(_moved(mine), _moved(gold))
         case _:
             return False
 
 
-def _is_one(group: Group, other: Answer, rounding: Rounding) -> bool:
+def _is_one(group: Group, other: Reading, rounding: Rounding) -> bool:
     """A list of one; or `3√5 or 6.71`, a value and its rounding."""
     if group.kind not in LISTS:
         return False
@@ -135,12 +142,12 @@ def _is_one(group: Group, other: Answer, rounding: Rounding) -> bool:
         case Group(
             "or",
             (
-                Answer((Quantity(decimals=None) as exact,), labels),
-                Answer((Quantity() as near,), ()),
+                Reading((Quantity(decimals=None) as exact,), labels),
+                Reading((Quantity() as near,), ()),
             ),
         ):
             return _is_or_rounds(exact, near) and same_answer(
-                Answer((exact, near), labels), other, rounding
+                Reading((exact, near), labels), other, rounding
             )
         case _:
             return False
@@ -179,27 +186,10 @@ def _same_quantity(mine: Quantity, gold: Quantity, rounding: Rounding) -> bool:
     return same_number((product(left, hundred), None), (right, gold.decimals), rounding)
 
 
-def _same_name(mine: Named, gold: Named) -> bool:
-    if mine.mark and gold.mark and mine.mark != gold.mark:
-        return False
-    if "triangle" in (mine.mark, gold.mark):
-        return sorted(mine.name) == sorted(gold.name)
-    return mine.name == gold.name
-
-
 def _same_bound(left: Expression | None, right: Expression | None) -> bool:
     if left is None or right is None:
         return left is right
     return _same_quantity(Quantity(left), Quantity(right), "exact")
-
-
-def _same_relation(left: Relation, right: Relation) -> bool:
-    return (
-        (left.low_closed, left.high_closed) == (right.low_closed, right.high_closed)
-        and _same_bound(left.low, right.low)
-        and _same_bound(left.high, right.high)
-        and _same_bound(left.subject, right.subject)
-    )
 
 
 def _is_interval(group: Group, relation: Relation, rounding: Rounding) -> bool:
@@ -216,14 +206,14 @@ def _is_interval(group: Group, relation: Relation, rounding: Rounding) -> bool:
         if bound is None:
             if item.chain != (Word(("-infinity", "infinity")[index]),):
                 return False
-        elif not same_answer(item, Answer((Quantity(bound),)), rounding):
+        elif not same_answer(item, Reading((Quantity(bound),)), rounding):
             return False
     return relation.low is not relation.high
 
 
 def _same_group(mine: Group, gold: Group, rounding: Rounding) -> bool:
     if mine.kind in LISTS and gold.kind in LISTS:
-        left, right = list(flattened(Answer((mine,)))), list(flattened(Answer((gold,))))
+        left, right = list(flattened(Reading((mine,)))), list(flattened(Reading((gold,))))
         if bool(_in_order(left)) == bool(_in_order(right)):
             return _same_items(left, right, rounding)
         return _same_tuple(_in_order(left) or left, _in_order(right) or right, rounding)
@@ -235,9 +225,9 @@ def _same_group(mine: Group, gold: Group, rounding: Rounding) -> bool:
     return mine.kind == gold.kind and _same_tuple(mine.items, gold.items, rounding)
 
 
-def _in_order(items: Sequence[Answer]) -> list[Answer]:
+def _in_order(items: Sequence[Reading]) -> list[Reading]:
     """`x = 5, y = 3` as the values of x and y in that order; empty where they are not so named."""
-    names: dict[str, Answer] = {}
+    names: dict[str, Reading] = {}
     for item in items:
         match item.labels:
             case (Label("variable", name),) if "_" not in name:
@@ -247,13 +237,13 @@ def _in_order(items: Sequence[Answer]) -> list[Answer]:
     return [names[name] for name in sorted(names)] if len(names) == len(items) else []
 
 
-def _same_tuple(mine: Sequence[Answer], gold: Sequence[Answer], rounding: Rounding) -> bool:
+def _same_tuple(mine: Sequence[Reading], gold: Sequence[Reading], rounding: Rounding) -> bool:
     return len(mine) == len(gold) and all(
         same_answer(x, y, rounding) for x, y in zip(mine, gold, strict=True)
     )
 
 
-def _same_items(mine: Sequence[Answer], gold: list[Answer], rounding: Rounding) -> bool:
+def _same_items(mine: Sequence[Reading], gold: list[Reading], rounding: Rounding) -> bool:
     """Each item has its own partner; equivalence is transitive, so the first fit will do."""
     if len(mine) != len(gold):
         return False
@@ -270,20 +260,14 @@ def _moved(equation: Equation) -> Expression:
     return Binary("-", equation.left, equation.right)
 
 
-def _same_equation(answer: Answer, reference: Answer) -> bool:
-    """`y = 2x + 3`, read as a label and a value, against `2x − y + 3 = 0`; `AB = CD` turned."""
-    mine, gold = _as_equation(answer), _as_equation(reference)
-    return mine is not None and gold is not None and proportional_everywhere(mine, gold)
-
-
-def _as_equation(answer: Answer) -> Expression | None:
+def _as_equation(answer: Reading) -> Expression | None:
     match answer:
-        case Answer((Equation() as equation,), ()):
+        case Reading((Equation() as equation,), ()):
             return _moved(equation)
         # `x = 24` is an answer, and `2x = 48` is not yet one: only with variables on both sides.
-        case Answer((Quantity(expression),), (Label("variable", name),)) if variables(expression):
+        case Reading((Quantity(expression),), (Label("variable", name),)) if variables(expression):
             return Binary("-", Variable(name), expression)
-        case Answer((Named("", other),), (Label("points", name),)):
+        case Reading((Named("", other),), (Label("points", name),)):
             return Binary("-", Variable(name), Variable(other))
         case _:
             return None

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from decimal import Context, Decimal, DivisionByZero, InvalidOperation, Overflow
 from fractions import Fraction
 from math import factorial, isqrt
+from typing import Any, cast
+
+import mpmath  # pyright: ignore[reportMissingTypeStubs]
 
 from visual_r1.grading.spelling import Unreadable
 
@@ -17,11 +20,20 @@ Number = Fraction | Decimal
 
 MAX_BITS = 4096
 MAX_EXPONENT = 100
+MAX_ANGLE = 10**6
 
+_DIGITS = 50
 _CONTEXT = Context(
-    prec=50, Emax=9999, Emin=-9999, traps=[InvalidOperation, DivisionByZero, Overflow]
+    prec=_DIGITS, Emax=9999, Emin=-9999, traps=[InvalidOperation, DivisionByZero, Overflow]
 )
+# A context of our own: the precision that other libraries set on mpmath's is not ours.
+_MPMATH: Any = cast(Any, mpmath).MPContext()
+_MPMATH.dps = _DIGITS + 10
 PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459")
+# What is left at 50 digits of a value that should be 0, and how large what should be infinite is:
+# the digits of π end, so sin π is not quite 0 and tan π/2 is a number.
+NOISE = Decimal("1e-40")
+_POLE = Decimal("1e20")
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,87 +256,44 @@ def _whole_root(value: int, index: int) -> int | None:
 
 def _call(name: str, inside: Expression, at: Mapping[str, Fraction]) -> Number:
     value = _evaluate(inside, at)
-    if name == "abs":
-        return magnitude(value)
-    if name == "factorial":
-        return _factorial(value)
-    if name in ("ln", "log"):
-        if value <= 0:
-            raise Undefined("the logarithm of a number that is not positive")
-        return (_CONTEXT.ln if name == "ln" else _CONTEXT.log10)(to_decimal(value))
-    if name in _INVERSE:
-        return _INVERSE[name](to_decimal(value))
-    # Bare numbers are degrees, as in school geometry; what holds π is radians.
-    degrees = contains(inside, Degree) or not contains(inside, Constant)
-    if magnitude(value) > 10**6:
+    match name:
+        case "abs":
+            return magnitude(value)
+        case "factorial":
+            if not isinstance(value, Fraction) or value.denominator != 1 or value < 0:
+                raise Undefined("the factorial of what is not a whole number")
+            if value > MAX_EXPONENT:
+                raise Unreadable(f"a factorial beyond {MAX_EXPONENT}")
+            return Fraction(factorial(value.numerator))
+        case "ln" | "log":
+            if value <= 0:
+                raise Undefined("the logarithm of a number that is not positive")
+            return (_CONTEXT.ln if name == "ln" else _CONTEXT.log10)(to_decimal(value))
+        case "asin" | "acos" | "atan":
+            if name != "atan" and magnitude(value) > 1:
+                raise Undefined("the angle of a sine or cosine beyond 1")
+            found = getattr(_MPMATH, name)(_MPMATH.mpf(str(to_decimal(value))))
+            return _to_decimal(_MPMATH.degrees(found))
+        case _:
+            # Bare numbers are degrees, as in school geometry; what holds π is radians.
+            degrees = contains(inside, Degree) or not contains(inside, Constant)
+            return _ratio_of(name, value, degrees=degrees)
+
+
+def _ratio_of(name: str, value: Number, *, degrees: bool) -> Decimal:
+    """sin, cos, tan, cot, sec or csc of an angle."""
+    if magnitude(value) > MAX_ANGLE:
         raise Unreadable("an angle beyond 10^6")
-    angle = to_decimal(value)
-    if degrees:
-        angle = _CONTEXT.divide(_CONTEXT.multiply(angle, PI), Decimal(180))
-    return _ratio(name, _sine(angle), _sine(_CONTEXT.add(angle, _CONTEXT.divide(PI, Decimal(2)))))
-
-
-def _factorial(value: Number) -> Number:
-    if not isinstance(value, Fraction) or value.denominator != 1 or value < 0:
-        raise Undefined("the factorial of what is not a whole number")
-    if value > MAX_EXPONENT:
-        raise Unreadable(f"a factorial beyond {MAX_EXPONENT}")
-    return Fraction(factorial(value.numerator))
-
-
-def _ratio(name: str, sine: Decimal, cosine: Decimal) -> Decimal:
-    top, low = {
-        "sin": (sine, Decimal(1)),
-        "cos": (cosine, Decimal(1)),
-        "tan": (sine, cosine),
-        "cot": (cosine, sine),
-        "sec": (Decimal(1), cosine),
-        "csc": (Decimal(1), sine),
-    }[name]
-    if low.copy_abs() < Decimal("1e-20"):
+    angle = _MPMATH.mpf(str(to_decimal(value)))
+    found = _to_decimal(getattr(_MPMATH, name)(_MPMATH.radians(angle) if degrees else angle))
+    if found.copy_abs() > _POLE:
         raise Undefined("a pole")
-    return _CONTEXT.divide(top, low)
+    return Decimal(0) if found.copy_abs() < NOISE else found
 
 
-def _sine(angle: Decimal) -> Decimal:
-    """Taylor's series after taking whole turns away; good to 20 digits up to 10^6 radians."""
-    turn = _CONTEXT.multiply(PI, Decimal(2))
-    angle = _CONTEXT.remainder_near(angle, turn)
-    square = _CONTEXT.multiply(angle, angle)
-    term = total = angle
-    for n in range(2, 60, 2):
-        term = _CONTEXT.divide(_CONTEXT.multiply(term, square.copy_negate()), Decimal(n * (n + 1)))
-        total = _CONTEXT.add(total, term)
-    return total
-
-
-def _arctangent(value: Decimal) -> Decimal:
-    """In degrees. The argument is halved (in angle) until the series runs fast."""
-    halvings = 0
-    while value.copy_abs() > Decimal("0.1"):
-        root = _CONTEXT.sqrt(_CONTEXT.add(Decimal(1), _CONTEXT.multiply(value, value)))
-        value = _CONTEXT.divide(value, _CONTEXT.add(Decimal(1), root))
-        halvings += 1
-    square = _CONTEXT.multiply(value, value)
-    power = total = value
-    for n in range(3, 60, 2):
-        power = _CONTEXT.multiply(power, square.copy_negate())
-        total = _CONTEXT.add(total, _CONTEXT.divide(power, Decimal(n)))
-    turns = _CONTEXT.multiply(total, Decimal(2**halvings))
-    return _CONTEXT.divide(_CONTEXT.multiply(turns, Decimal(180)), PI)
-
-
-def _arcsine(value: Decimal) -> Decimal:
-    if value.copy_abs() > 1:
-        raise Undefined("the arcsine of a number beyond 1")
-    if value.copy_abs() == 1:
-        return _CONTEXT.multiply(value, Decimal(90))
-    rest = _CONTEXT.sqrt(_CONTEXT.subtract(Decimal(1), _CONTEXT.multiply(value, value)))
-    return _arctangent(_CONTEXT.divide(value, rest))
-
-
-def _arccosine(value: Decimal) -> Decimal:
-    return _CONTEXT.subtract(Decimal(90), _arcsine(value))
+def _to_decimal(value: Any) -> Decimal:
+    """A number of mpmath's, to 50 digits."""
+    return Decimal(_MPMATH.nstr(value, _DIGITS))
 
 
 def _bounded(value: Fraction) -> Fraction:
@@ -339,10 +308,4 @@ _OPERATIONS: Mapping[str, Callable[[Number, Number], Number]] = {
     "*": product,
     "/": quotient,
     "^": _power,
-}
-
-_INVERSE: Mapping[str, Callable[[Decimal], Decimal]] = {
-    "asin": _arcsine,
-    "acos": _arccosine,
-    "atan": _arctangent,
 }

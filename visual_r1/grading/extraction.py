@@ -24,8 +24,17 @@ def extract_answer(response: str) -> str | None:
     if spoken is None:
         return None
     if "<answer>" in spoken or "</answer>" in spoken:
-        return _tagged(spoken)
-    return _boxed(spoken)
+        if spoken.count("<answer>") != 1 or spoken.count("</answer>") != 1:
+            return None
+        _, _, after = spoken.partition("<answer>")
+        inside, closed, _ = after.partition("</answer>")
+        return (unboxed(inside.strip()) or None) if closed else None
+    boxes = list(islice(_BOX.finditer(spoken), 2))
+    if len(boxes) != 1:
+        return None
+    start = boxes[0].end()
+    end = matching_brace(spoken, start)
+    return None if end is None else spoken[start:end].strip() or None
 
 
 def _after_thinking(response: str) -> str | None:
@@ -48,20 +57,3 @@ def _after_thinking(response: str) -> str | None:
     if any("<answer>" in text or "</answer>" in text for text in said):
         return None
     return rest
-
-
-def _tagged(text: str) -> str | None:
-    if text.count("<answer>") != 1 or text.count("</answer>") != 1:
-        return None
-    _, _, after = text.partition("<answer>")
-    inside, closed, _ = after.partition("</answer>")
-    return (unboxed(inside.strip()) or None) if closed else None
-
-
-def _boxed(text: str) -> str | None:
-    boxes = list(islice(_BOX.finditer(text), 2))
-    if len(boxes) != 1:
-        return None
-    start = boxes[0].end()
-    end = matching_brace(text, start)
-    return None if end is None else text[start:end].strip() or None

@@ -1,9 +1,8 @@
 """What an answer can be: a quantity, a ratio, a figure, a group, a relation, a word, ...
 
-Units behind a value: what they measure, and their size.
-
-A unit that is left out on one side is fine; two units that measure different things, or that give
-different sizes, are a conflict (7.1 cm is 71 mm, and not 7.1 m).
+Behind a quantity stands its unit: what it measures, and its size. A unit that is left out on one
+side is fine; two units that measure different things, or that give different sizes, are a conflict
+(7.1 cm is 71 mm, and not 7.1 m).
 """
 
 from collections.abc import Sequence
@@ -21,6 +20,97 @@ class Unit:
     measures: tuple[tuple[str, int], ...]
     size: Number = Fraction(1)
 
+
+class Contradiction(Exception):
+    """The answer says two different things (`5 = 6`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """An expression with what stands around it; `decimals` where it is a plain decimal literal."""
+
+    expression: Expression
+    decimals: int | None = None
+    unit: Unit | None = None
+    percent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """`3:4` or `3 to 4 to 5`."""
+
+    terms: tuple[Expression, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """Plain words, in lower case, articles left out; also `infinity` and `-infinity`."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A figure by the letters of its points; `mark` says which, and is empty where nothing does."""
+
+    mark: str
+    name: str
+
+
+# Groups whose items have no order; items joined by "or" may also be a value and its rounding.
+LISTS = frozenset(("list", "or", "set"))
+# What two figures can be to each other.
+STATEMENTS = frozenset("∥⊥≅∼")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """`kind` is one of `LISTS` or `STATEMENTS`, or two brackets: `()` (a pair, or an open
+    interval), `[)`, ..."""
+
+    kind: str
+    items: tuple["Reading", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """`low < subject < high`; a bound may be absent; `x != 3` has both bounds equal."""
+
+    subject: Expression
+    low: Expression | None
+    high: Expression | None
+    low_closed: bool = False
+    high_closed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Equation:
+    """An equation that is not merely a label and a value."""
+
+    left: Expression
+    right: Expression
+
+
+Form = Quantity | Ratio | Word | Named | Group | Relation | Equation
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a value belongs to. `kind` is variable, points, function, ratio, tuple or noun."""
+
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A labelled chain of forms that all say the same (`x = 3√5 ≈ 6.71`)."""
+
+    chain: tuple[Form, ...]
+    labels: tuple[Label, ...] = ()
+
+
+# --- units
 
 DEGREES = Unit((("angle", 1),))
 _CURRENCIES = {
@@ -110,7 +200,12 @@ def read_unit(tokens: Sequence[Token]) -> Unit | None:
         if divider in texts:
             place = texts.index(divider)
             top, low = _simple(texts[:place]), _simple(texts[place + 1 :])
-            return None if top is None or low is None else _divided(top, low)
+            if top is None or low is None:
+                return None
+            powers = dict(top.measures)
+            for name, power in low.measures:
+                powers[name] = powers.get(name, 0) - power
+            return Unit(tuple(sorted(powers.items())), quotient(top.size, low.size))
     return _simple(texts)
 
 
@@ -137,7 +232,10 @@ def _simple(texts: Sequence[str]) -> Unit | None:
     if len(rest) != 1 or not rest[0].isalpha():
         return None
     unit = _named(rest[0])
-    return unit if unit is None or power == 1 else _raised(unit, power)
+    if unit is None or power == 1:
+        return unit
+    size = unit.size**power if isinstance(unit.size, Fraction) else unit.size
+    return Unit(tuple((name, p * power) for name, p in unit.measures), size)
 
 
 def _named(name: str) -> Unit | None:
@@ -145,104 +243,3 @@ def _named(name: str) -> Unit | None:
         return _UNITS.get(name)
     name = name.lower()
     return _UNITS.get(name) or (_UNITS.get(name[:-1]) if name.endswith("s") else None)
-
-
-def _raised(unit: Unit, power: int) -> Unit:
-    size = unit.size**power if isinstance(unit.size, Fraction) else unit.size
-    return Unit(tuple((name, p * power) for name, p in unit.measures), size)
-
-
-def _divided(top: Unit, low: Unit) -> Unit:
-    powers = dict(top.measures)
-    for name, power in low.measures:
-        powers[name] = powers.get(name, 0) - power
-    return Unit(tuple(sorted(powers.items())), quotient(top.size, low.size))
-
-
-class Contradiction(Exception):
-    """The answer says two different things (`5 = 6`)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Quantity:
-    """An expression with what stands around it; `decimals` where it is a plain decimal literal."""
-
-    expression: Expression
-    decimals: int | None = None
-    unit: Unit | None = None
-    percent: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Ratio:
-    """`3:4` or `3 to 4 to 5`."""
-
-    terms: tuple[Expression, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Word:
-    """Plain words, in lower case, articles left out; also `infinity` and `-infinity`."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """A figure by the letters of its points; `mark` says which, and is empty where nothing does."""
-
-    mark: str
-    name: str
-
-
-# Groups whose items have no order; items joined by "or" may also be a value and its rounding.
-LISTS = frozenset(("list", "or", "set"))
-# What two figures can be to each other.
-STATEMENTS = frozenset("∥⊥≅∼")
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """`kind` is one of `LISTS` or `STATEMENTS`, or two brackets: `()` (a pair, or an open
-    interval), `[)`, ..."""
-
-    kind: str
-    items: tuple["Answer", ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Relation:
-    """`low < subject < high`; a bound may be absent; `x != 3` has both bounds equal."""
-
-    subject: Expression
-    low: Expression | None
-    high: Expression | None
-    low_closed: bool = False
-    high_closed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Equation:
-    """An equation that is not merely a label and a value."""
-
-    left: Expression
-    right: Expression
-
-
-Form = Quantity | Ratio | Word | Named | Group | Relation | Equation
-
-
-@dataclass(frozen=True, slots=True)
-class Label:
-    """What a value belongs to. `kind` is variable, points, function, ratio, tuple or noun."""
-
-    kind: str
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A labelled chain of forms that all say the same (`x = 3√5 ≈ 6.71`)."""
-
-    chain: tuple[Form, ...]
-    labels: tuple[Label, ...] = ()

@@ -1,4 +1,4 @@
-"""Verdicts."""
+"""A response, or an answer, against the gold answer: the verdict and its reason."""
 
 import re
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ GRADER_VERSION = "3"
 
 Verdict = Literal["right", "wrong", "gave_up"]
 
+# Of a problem whose choices are not known: what comes later in the alphabet is mostly a name.
 _USUAL_LETTERS = 8
-"""Of a problem whose choices are not known: what comes later in the alphabet is mostly a name."""
 
 _CALLED = (
     r"(?:it is\s+|(?:i|we) (?:choose|pick|select)\s+)?"
@@ -83,12 +83,19 @@ def grade_answer(
         return Grade("gave_up", "the gold answer is empty")
     try:
         gold = choice_named(reference, choices)
+        chosen = _chosen(answer, choices) if choices or gold is not None else None
+        if gold is not None and chosen is not None:
+            if chosen == gold:
+                return Grade("right", "the same choice")
+            return Grade("wrong", "another choice")
         if gold is not None:
-            return _grade_choice(answer, gold, rounding, choices)
-        if choices and (place := _chosen(answer, choices)) is not None:
-            if place >= len(choices):
+            if gold >= len(choices):
+                return Grade("wrong", "no single choice")
+            reference = choices[gold]
+        if chosen is not None:
+            if chosen >= len(choices):
                 return Grade("wrong", "there is no such choice")
-            answer = choices[place]
+            answer = choices[chosen]
         return _grade_value(answer, reference, rounding)
     except Unreadable as error:
         return Grade("gave_up", f"the answer cannot be read: {error}")
@@ -171,14 +178,3 @@ def _one_value(text: str) -> bool:
         return all(len(reading.chain) == 1 for reading in read(text))
     except Unreadable:
         return False
-
-
-def _grade_choice(answer: str, gold: int, rounding: Rounding, choices: Sequence[str]) -> Grade:
-    place = _chosen(answer, choices)
-    if place is not None:
-        return (
-            Grade("right", "the same choice") if place == gold else Grade("wrong", "another choice")
-        )
-    if gold < len(choices):
-        return _grade_value(answer, choices[gold], rounding)
-    return Grade("wrong", "no single choice")

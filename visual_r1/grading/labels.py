@@ -55,7 +55,13 @@ def read_label(tokens: Sequence[Token]) -> Label | None:
     parts = [token for token in tokens if token.text not in ("{", "}", "(", ")", "[", "]", "|")]
     if called is not None or not parts or len(parts) > 12:
         return called
-    return _variable(parts) or _function(parts) or _points(parts) or _noun(parts)
+    variable = _variable(parts)
+    if variable is not None:
+        return variable
+    if parts[0].text.lower() in _FUNCTIONS and 1 < len(parts) <= 3:
+        return Label("function", "".join(token.text for token in parts).lower())
+    name = points_name(parts)
+    return _noun(parts) if name is None else Label("points", min(name, name[::-1]))
 
 
 def _called(tokens: Sequence[Token]) -> Label | None:
@@ -105,20 +111,11 @@ def _variable(parts: Sequence[Token]) -> Label | None:
     return None
 
 
-def _function(parts: Sequence[Token]) -> Label | None:
-    if parts[0].text.lower() in _FUNCTIONS and 1 < len(parts) <= 3:
-        return Label("function", "".join(token.text for token in parts).lower())
-    return None
-
-
-def _points(parts: Sequence[Token]) -> Label | None:
-    """`m \\angle A B C`, `\\overline{AB}`, `RS`, `\\angle 1`."""
-    name = points_name(parts)
-    return None if name is None else Label("points", min(name, name[::-1]))
-
-
 def points_name(parts: Sequence[Token], marked: bool = False) -> str | None:
-    """The letters after marks such as `m \\angle`; a single one, or a digit, only after a mark."""
+    """The letters of `m \\angle A B C`, `\\overline{AB}`, `RS`, `\\angle 1`; None for the rest.
+
+    A single letter, or a digit, is a name only after a mark.
+    """
     names: list[str] = []
     for index, token in enumerate(parts):
         if token.kind == "command" and token.text in _MARKS:

@@ -85,12 +85,12 @@ class _Parser:
         if self.depth > MAX_DEPTH:
             raise Unreadable(f"nested deeper than {MAX_DEPTH}")
         sign = self.symbol()
-        if sign in ("+", "-") and sign:
+        if sign in ("+", "-"):
             self.at += 1
         value = self.product()
         if sign == "-":
             value = Negative(value)
-        while (operator := self.symbol()) in ("+", "-") and operator:
+        while (operator := self.symbol()) in ("+", "-"):
             self.at += 1
             value = Binary(operator, value, self.product())
         self.depth -= 1
@@ -100,7 +100,7 @@ class _Parser:
         value = self.power()
         while True:
             operator = self.symbol()
-            if operator in ("*", "/") and operator:
+            if operator in ("*", "/"):
                 self.at += 1
                 value = Binary(operator, value, self.signed_power())
             elif self.starts_factor():
@@ -146,7 +146,7 @@ class _Parser:
 
     def postfix(self) -> Expression:
         value = self.atom()
-        while self.symbol() in ("°", "!") and self.symbol():
+        while self.symbol() in ("°", "!"):
             value = Degree(value) if self.symbol() == "°" else Call("factorial", value)
             self.at += 1
         return value

@@ -1,11 +1,8 @@
 """The text of an answer to its form.
 
 From the outside in: a list (`x = 3 or x = 5`, `5, 6`), a label and a chain (`AB = 3√5 ≈ 6.71`), a
-relation (`2 < x < 5`), a bracketed group, a ratio, a quantity with its unit, a word.
-
-Inequalities: `x > 3`, `2 < x ≤ 5`, `x > 2 and x < 5`.
-
-A sequence of tokens into its parts.
+relation (`2 < x < 5`, `x > 2 and x < 5`), a bracketed group, a ratio, a quantity with its unit, a
+word.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,13 +13,13 @@ from visual_r1.grading.expressions import Undefined, difference, evaluate, varia
 from visual_r1.grading.forms import (
     LISTS,
     STATEMENTS,
-    Answer,
     Equation,
     Form,
     Group,
     Label,
     Quantity,
     Ratio,
+    Reading,
     Relation,
     split_unit,
 )
@@ -37,133 +34,33 @@ from visual_r1.grading.values import (
     words_alone,
 )
 
-_OPENING = {
-    **dict.fromkeys(("(", "{", "[", "\\{", "⟨"), 1),
-    **dict.fromkeys((")", "}", "]", "\\}", "⟩"), -1),
-}
-
-
-def split(
-    tokens: Sequence[Token], separators: Sequence[str]
-) -> tuple[list[Sequence[Token]], list[str]]:
-    """The parts between the `separators` outside all brackets, and the separators in between."""
-    parts: list[Sequence[Token]] = []
-    found: list[str] = []
-    depth = start = 0
-    for index, token in enumerate(tokens):
-        depth += _OPENING.get(token.text, 0) if token.kind == "symbol" else 0
-        if depth == 0 and token.kind != "number" and token.text.lower() in separators:
-            parts.append(tokens[start:index])
-            found.append(token.text.lower())
-            start = index + 1
-    parts.append(tokens[start:])
-    return parts, found
-
-
-def opening(tokens: Sequence[Token]) -> int | None:
-    """Index of the bracket that the last token closes, or None."""
-    depth = 0
-    for index in range(len(tokens) - 1, -1, -1):
-        token = tokens[index]
-        depth -= _OPENING.get(token.text, 0) if token.kind == "symbol" else 0
-        if depth <= 0:
-            return index if depth == 0 and index < len(tokens) - 1 else None
-    return None
-
-
-COMPARISONS = ("<", ">", "≤", "≥")
-_MIRROR = {"<": ">", ">": "<", "≤": "≥", "≥": "≤", "≠": "≠"}
-
-
-def read_relation(tokens: Sequence[Token]) -> Relation:
-    """`x > 3`, `3 < x`, `2 < x ≤ 5`, `5 ≥ x > 2`, all brought to low < subject < high.
-
-    Raises:
-        Unreadable: anything else, such as `0 < 7 < 9`, which says nothing of a variable.
-    """
-    parts, found = split(tokens, (*COMPARISONS, "≠"))
-    sides = [parse(part) for part in parts]
-    if len(found) == 1:
-        left, right = sides
-        if not variables(left):
-            left, right, sign = right, left, _MIRROR[found[0]]
-        else:
-            sign = found[0]
-        if not variables(left) or variables(right):
-            raise Unreadable("an inequality without a variable on one side alone")
-        if sign == "≠":
-            return Relation(left, right, right)
-        closed = sign in ("≤", "≥")
-        if sign in ("<", "≤"):
-            return Relation(left, None, right, high_closed=closed)
-        return Relation(left, right, None, low_closed=closed)
-    if len(found) != 2 or "≠" in found or (found[0] in "<≤") != (found[1] in "<≤"):
-        raise Unreadable("a chain of inequalities that do not point the same way")
-    if found[0] not in "<≤":
-        sides, found = sides[::-1], [_MIRROR[sign] for sign in found[::-1]]
-    low, subject, high = sides
-    if not variables(subject):
-        raise Unreadable("an inequality about no variable")
-    return Relation(subject, low, high, found[0] == "≤", found[1] == "≤")
-
-
-def merged(one: Relation, other: Relation, *, if_not_empty: bool) -> Relation | None:
-    """`x > 2 and x < 5` as `2 < x < 5`; None where they do not bound one subject from two sides.
-
-    Args:
-        one: an inequality.
-        other: another.
-        if_not_empty: only where something is left between the bounds.
-    """
-    below, above = (one, other) if one.high is None else (other, one)
-    if below.subject != above.subject or below.high is not None or above.low is not None:
-        return None
-    if below.low is None or above.high is None:
-        return None
-    if if_not_empty:
-        try:
-            if difference(evaluate(above.high), evaluate(below.low)) <= 0:
-                return None
-        except (Undefined, KeyError):
-            return None
-    return Relation(below.subject, below.low, above.high, below.low_closed, above.high_closed)
-
-
 MAX_ITEMS = 12
 MAX_NESTING = 4
 
 _SIGNS = {
-    "approx": "≈",
-    "le": "≤",
-    "ge": "≥",
-    "ne": "≠",
-    "cup": ";",
-    "in": "∈",
-    "parallel": "∥",
-    "perp": "⊥",
-    "cong": "≅",
-    "sim": "∼",
-    "langle": "⟨",
-    "rangle": "⟩",
-}
+    "approx": "≈", "le": "≤", "ge": "≥", "ne": "≠", "cup": ";", "in": "∈", "parallel": "∥",
+    "perp": "⊥", "cong": "≅", "sim": "∼", "langle": "⟨", "rangle": "⟩",
+}  # fmt: skip
 _EQUAL = ("=", "≈", "∈", "is", "equals", "are")
-
-
+_COMPARISONS = ("<", ">", "≤", "≥", "≠")
+_MIRRORED = {"<": ">", ">": "<", "≤": "≥", "≥": "≤", "≠": "≠"}
 _LEFT, _RIGHT = ("(", "[", "{", "\\{", "⟨"), (")", "]", "}", "\\}", "⟩")
+_DEEPER = {**dict.fromkeys(_LEFT, 1), **dict.fromkeys(_RIGHT, -1)}
+# Lengths, radii, heights, ...: what the formula of an area or a perimeter is written in.
 _OF_FORMULAS = frozenset("abdhlnprsw")
 
 
 @lru_cache(maxsize=8192)
-def read(text: str) -> tuple[Answer, ...]:
+def read(text: str) -> tuple[Reading, ...]:
     """The readings of `text`, likeliest first: `10 m` is ten metres, or ten times m.
 
     Raises:
         Unreadable: outside the grammar or its limits.
     """
-    tokens = _spelled_alike(tokenise(canonical(text)))
+    tokens = _with_signs(tokenise(canonical(text)))
     if not tokens:
         raise Unreadable("nothing is there")
-    readings: list[Answer] = []
+    readings: list[Reading] = []
     problem = Unreadable("")
     for with_unit in (True, False):
         try:
@@ -175,13 +72,13 @@ def read(text: str) -> tuple[Answer, ...]:
                 readings.append(reading)
     mixed = mixed_in_words(tokens)
     if mixed is not None:
-        readings.append(Answer((mixed,)))
+        readings.append(Reading((mixed,)))
     if not readings:
         raise problem
     return tuple(readings)
 
 
-def _spelled_alike(tokens: Sequence[Token]) -> list[Token]:
+def _with_signs(tokens: Sequence[Token]) -> list[Token]:
     """Commands that stand for a sign become that sign; `≅` before a number is `≈`."""
     alike = [
         Token("symbol", _SIGNS[token.text], token.spaced)
@@ -195,11 +92,22 @@ def _spelled_alike(tokens: Sequence[Token]) -> list[Token]:
     return alike
 
 
-def _list(tokens: Sequence[Token], with_unit: bool, nesting: int) -> Answer:
+def flattened(answer: Reading) -> Iterator[Reading]:
+    """The items of a list, lists inside lists opened; the answer itself where it is no list."""
+    match answer.chain:
+        case (Group(kind, items),) if kind in LISTS:
+            for item in items:
+                yield from flattened(replace(item, labels=item.labels or answer.labels))
+        case _:
+            yield answer
+
+
+def _list(tokens: Sequence[Token], with_unit: bool, nesting: int) -> Reading:
     if nesting > MAX_NESTING:
         raise Unreadable(f"groups nested deeper than {MAX_NESTING}")
-    parts, found = split(tokens, (",", ";", "or", "and"))
-    if not found or _is_number_in_words(tokens):
+    parts, found = _split(tokens, (",", ";", "or", "and"))
+    # One hundred and five degrees are no list.
+    if not found or number_words(words_alone(split_unit(tokens)[0]) or ()) is not None:
         return _answer(tokens, with_unit, nesting)
     parts = [part for part in parts if part]  # `3, 4, and 5`
     if tokens[0].text.lower() in ("either", "both"):
@@ -208,74 +116,37 @@ def _list(tokens: Sequence[Token], with_unit: bool, nesting: int) -> Answer:
         raise Unreadable("a list with one item or too many")
     items = tuple(_answer(part, with_unit, nesting) for part in parts)
     match items:
-        case (Answer((Relation() as one,)), Answer((Relation() as other,))) if "or" not in found:
-            both = merged(one, other, if_not_empty=found[0] != "and")
+        case (Reading((Relation() as one,)), Reading((Relation() as other,))) if "or" not in found:
+            both = _merged(one, other, if_not_empty=found[0] != "and")
             if both is not None:
-                return Answer((both,))
+                return Reading((both,))
         case _:
             pass
-    return Answer((Group("or" if "or" in found else "list", items),))
+    return Reading((Group("or" if "or" in found else "list", items),))
 
 
-def _is_number_in_words(tokens: Sequence[Token]) -> bool:
-    """One hundred and five degrees."""
-    words = words_alone(split_unit(tokens)[0])
-    return words is not None and number_words(words) is not None
-
-
-def _answer(tokens: Sequence[Token], with_unit: bool, nesting: int) -> Answer:
+def _answer(tokens: Sequence[Token], with_unit: bool, nesting: int) -> Reading:
     tokens = _without_openers(tokens)
     if not tokens:
         raise Unreadable("nothing is there")
-    if any(token.kind == "symbol" and token.text in (*COMPARISONS, "≠") for token in tokens):
-        return Answer((read_relation(tokens),))
-    parts, found = split(tokens, _EQUAL)
+    if any(token.kind == "symbol" and token.text in _COMPARISONS for token in tokens):
+        return Reading((_relation(tokens),))
+    parts, found = _split(tokens, _EQUAL)
     parts = [_without_openers(part) for part in parts]
     labels: list[Label] = []
-    if not found and (labelled := _colon(tokens) or _point(tokens)) is not None:
+    if not found and (labelled := _labelled(tokens)) is not None:
         label, tokens = labelled
-        return Answer(_forms(tokens, with_unit, nesting), (label,))
+        return Reading(_forms(tokens, with_unit, nesting), (label,))
     while len(parts) > 1 and (label := read_label(parts[0])) is not None:
         labels.append(label)
         parts = parts[1:]
     if len(parts) == 2 and not labels and (label := read_label(parts[1])) is not None:
-        return Answer(_forms(parts[0], with_unit, nesting), (label,))
+        return Reading(_forms(parts[0], with_unit, nesting), (label,))
     if len(parts) == 1:
-        return Answer(_forms(parts[0], with_unit, nesting), tuple(labels))
+        return Reading(_forms(parts[0], with_unit, nesting), tuple(labels))
     if len(parts) > 4:
         raise Unreadable("a chain of more than four values")
     return _chain(parts, found, labels, with_unit, nesting)
-
-
-def _chain(
-    parts: Sequence[Sequence[Token]],
-    found: Sequence[str],
-    labels: Sequence[Label],
-    with_unit: bool,
-    nesting: int,
-) -> Answer:
-    """Values that follow one another; an equation in variables is one of its own."""
-    forms = [form for part in parts for form in _forms(part, with_unit, nesting)]
-    if len(forms) == 2 and found[-1] == "=" and not labels:
-        left, right = forms
-        if isinstance(left, Quantity) and isinstance(right, Quantity):
-            names = variables(left.expression) | variables(right.expression)
-            if names:
-                return Answer((Equation(left.expression, right.expression),))
-    if any(_has_a_formula(label) for label in labels) and not _is_formula(forms[-1]):
-        forms = [form for form in forms if not _is_formula(form)]  # A = \\pi r^2 = 25\\pi
-    return Answer(tuple(forms), tuple(labels))
-
-
-def _has_a_formula(label: Label) -> bool:
-    """An area, a perimeter, ...: `x = 5 y = 4`, two answers, must not pass for a formula."""
-    capital = label.kind == "variable" and label.name[0].isupper()
-    return capital or (label.kind == "noun" and bool(label.name))
-
-
-def _is_formula(form: Form) -> bool:
-    names = variables(form.expression) if isinstance(form, Quantity) else frozenset[str]()
-    return bool(names) and names <= _OF_FORMULAS
 
 
 def _without_openers(tokens: Sequence[Token]) -> Sequence[Token]:
@@ -291,18 +162,13 @@ def _without_openers(tokens: Sequence[Token]) -> Sequence[Token]:
     return tokens
 
 
-def _colon(tokens: Sequence[Token]) -> tuple[Label, Sequence[Token]] | None:
-    """`perimeter: 24`, where what stands before the colon is a label."""
-    parts, found = split(tokens, (":",))
+def _labelled(tokens: Sequence[Token]) -> tuple[Label, Sequence[Token]] | None:
+    """`perimeter: 24`, `A(1, 4)`, `the point (1, 4)`: the label and its value; None without one."""
+    parts, found = _split(tokens, (":",))
     if len(found) == 1 and parts[1] and (label := read_label(parts[0])) is not None:
         return label, parts[1]
-    return None
-
-
-def _point(tokens: Sequence[Token]) -> tuple[Label, Sequence[Token]] | None:
-    """`A(1, 4)`, `the point (1, 4)`."""
-    start = opening(tokens)
-    if not start or tokens[start].text != "(" or not split(tokens[start + 1 : -1], (",",))[1]:
+    start = _opening_of(tokens)
+    if not start or tokens[start].text != "(" or not _split(tokens[start + 1 : -1], (",",))[1]:
         return None
     name = tokens[0]
     if start == 1 and name.kind == "word" and len(name.text) == 1 and name.text.isupper():
@@ -313,20 +179,57 @@ def _point(tokens: Sequence[Token]) -> tuple[Label, Sequence[Token]] | None:
     )
 
 
+def _chain(
+    parts: Sequence[Sequence[Token]],
+    found: Sequence[str],
+    labels: Sequence[Label],
+    with_unit: bool,
+    nesting: int,
+) -> Reading:
+    """Values that follow one another; an equation in variables is one of its own."""
+    forms = [form for part in parts for form in _forms(part, with_unit, nesting)]
+    if len(forms) == 2 and found[-1] == "=" and not labels:
+        left, right = forms
+        if isinstance(left, Quantity) and isinstance(right, Quantity):
+            names = variables(left.expression) | variables(right.expression)
+            if names:
+                return Reading((Equation(left.expression, right.expression),))
+    # A = πr² = 25π: an area, a perimeter, ...; `x = 5 y = 4`, two answers, must not pass for one.
+    of_a_formula = any(
+        label.name[0].isupper() if label.kind == "variable" else label.kind == "noun" and label.name
+        for label in labels
+    )
+    if of_a_formula and not _is_formula(forms[-1]):
+        forms = [form for form in forms if not _is_formula(form)]
+    return Reading(tuple(forms), tuple(labels))
+
+
+def _is_formula(form: Form) -> bool:
+    names = variables(form.expression) if isinstance(form, Quantity) else frozenset[str]()
+    return bool(names) and names <= _OF_FORMULAS
+
+
 def _forms(tokens: Sequence[Token], with_unit: bool, nesting: int) -> tuple[Form, ...]:
     if not tokens:
         raise Unreadable("a value is missing")
     group = _group(tokens, with_unit, nesting)
     if group is not None:
         return (group,)
-    parts, found = split(tokens, tuple(STATEMENTS))
+    parts, found = _split(tokens, tuple(STATEMENTS))
     if len(found) == 1:
         sides = tuple(_answer(part, with_unit, nesting) for part in parts)
         return (Group(found[0], sides),)
     signs = [i for i, token in enumerate(tokens) if token[:2] == ("command", "pm")]
+    if len(signs) > 1:
+        raise Unreadable("more than one ±")
     if signs:
-        return (_plus_minus(tokens, signs, with_unit, nesting),)
-    parts, found = split(tokens, (":", "to"))
+        before, after = tokens[: signs[0]], tokens[signs[0] + 1 :]
+        both = (
+            _answer([*before, Token("symbol", sign, False), *after], with_unit, nesting)
+            for sign in "+-"
+        )
+        return (Group("list", tuple(both)),)
+    parts, found = _split(tokens, (":", "to"))
     if found:
         if len(parts) > 4:
             raise Unreadable("a ratio of more than four terms")
@@ -349,7 +252,7 @@ def _group(tokens: Sequence[Token], with_unit: bool, nesting: int) -> Group | No
     if len(tokens) < 3 or first not in _LEFT or last not in _RIGHT:
         return None
     inside = tokens[1:-1]
-    parts, found = split(inside, (",", ";"))
+    parts, found = _split(inside, (",", ";"))
     is_set = first in ("{", "\\{") and last in ("}", "\\}")
     if not found and first != "\\{":
         return None
@@ -361,24 +264,83 @@ def _group(tokens: Sequence[Token], with_unit: bool, nesting: int) -> Group | No
     return Group(kind, tuple(_answer(part, with_unit, nesting + 1) for part in parts))
 
 
-def _plus_minus(
-    tokens: Sequence[Token], signs: Sequence[int], with_unit: bool, nesting: int
-) -> Group:
-    if len(signs) > 1:
-        raise Unreadable("more than one ±")
-    place = signs[0]
-    both: list[Answer] = []
-    for sign in "+-":
-        tokens_with_sign = [*tokens[:place], Token("symbol", sign, False), *tokens[place + 1 :]]
-        both.append(_answer(tokens_with_sign, with_unit, nesting))
-    return Group("list", tuple(both))
+def _relation(tokens: Sequence[Token]) -> Relation:
+    """`x > 3`, `3 < x`, `2 < x ≤ 5`, `5 ≥ x > 2`, all brought to low < subject < high.
+
+    Raises:
+        Unreadable: anything else, such as `0 < 7 < 9`, which says nothing of a variable.
+    """
+    parts, found = _split(tokens, _COMPARISONS)
+    sides = [parse(part) for part in parts]
+    if len(found) == 1:
+        left, right = sides
+        if not variables(left):
+            left, right, sign = right, left, _MIRRORED[found[0]]
+        else:
+            sign = found[0]
+        if not variables(left) or variables(right):
+            raise Unreadable("an inequality without a variable on one side alone")
+        if sign == "≠":
+            return Relation(left, right, right)
+        closed = sign in ("≤", "≥")
+        if sign in ("<", "≤"):
+            return Relation(left, None, right, high_closed=closed)
+        return Relation(left, right, None, low_closed=closed)
+    if len(found) != 2 or "≠" in found or (found[0] in "<≤") != (found[1] in "<≤"):
+        raise Unreadable("a chain of inequalities that do not point the same way")
+    if found[0] not in "<≤":
+        sides, found = sides[::-1], [_MIRRORED[sign] for sign in found[::-1]]
+    low, subject, high = sides
+    if not variables(subject):
+        raise Unreadable("an inequality about no variable")
+    return Relation(subject, low, high, found[0] == "≤", found[1] == "≤")
 
 
-def flattened(answer: Answer) -> Iterator[Answer]:
-    """The items of a list, lists inside lists opened; the answer itself where it is no list."""
-    match answer.chain:
-        case (Group(kind, items),) if kind in LISTS:
-            for item in items:
-                yield from flattened(replace(item, labels=item.labels or answer.labels))
-        case _:
-            yield answer
+def _merged(one: Relation, other: Relation, *, if_not_empty: bool) -> Relation | None:
+    """`x > 2 and x < 5` as `2 < x < 5`; None where they do not bound one subject from two sides.
+
+    Args:
+        one: an inequality.
+        other: another.
+        if_not_empty: only where something is left between the bounds.
+    """
+    below, above = (one, other) if one.high is None else (other, one)
+    if below.subject != above.subject or below.high is not None or above.low is not None:
+        return None
+    if below.low is None or above.high is None:
+        return None
+    if if_not_empty:
+        try:
+            if difference(evaluate(above.high), evaluate(below.low)) <= 0:
+                return None
+        except (Undefined, KeyError):
+            return None
+    return Relation(below.subject, below.low, above.high, below.low_closed, above.high_closed)
+
+
+def _split(
+    tokens: Sequence[Token], separators: Sequence[str]
+) -> tuple[list[Sequence[Token]], list[str]]:
+    """The parts between the `separators` outside all brackets, and the separators in between."""
+    parts: list[Sequence[Token]] = []
+    found: list[str] = []
+    depth = start = 0
+    for index, token in enumerate(tokens):
+        depth += _DEEPER.get(token.text, 0) if token.kind == "symbol" else 0
+        if depth == 0 and token.kind != "number" and token.text.lower() in separators:
+            parts.append(tokens[start:index])
+            found.append(token.text.lower())
+            start = index + 1
+    parts.append(tokens[start:])
+    return parts, found
+
+
+def _opening_of(tokens: Sequence[Token]) -> int | None:
+    """Index of the bracket that the last token closes, or None."""
+    depth = 0
+    for index in range(len(tokens) - 1, -1, -1):
+        token = tokens[index]
+        depth -= _DEEPER.get(token.text, 0) if token.kind == "symbol" else 0
+        if depth <= 0:
+            return index if depth == 0 and index < len(tokens) - 1 else None
+    return None

@@ -1,16 +1,154 @@
 """From what a model or a textbook writes to a short list of tokens.
 
-LaTeX, Unicode and plain spelling of the same thing end as the same tokens: `\\dfrac{1}{2}`,
-`½` and `\frac { 1 } { 2 }`; `30^{\\circ}`, `30º` and `30°`; `1{,}200` and `1,200`.
-
-Unicode to plain characters and a small set of LaTeX commands: `½`, `7²`, `−`, `√`, `∠`, `𝟏𝟐`.
-
-Words around and inside an answer to signs: `is equal to`, `square root of`, `therefore, ...`.
+`canonical` brings a text to plain characters and a small set of LaTeX commands, `tokenise` cuts it
+up. LaTeX, Unicode and plain spelling of the same thing end as the same tokens: `\\dfrac{1}{2}`,
+`½` and `\\frac { 1 } { 2 }`; `30^{\\circ}`, `30º` and `30°`; `1{,}200` and `1,200`; `√5`,
+`\\sqrt{5}` and `the square root of 5`.
 """
 
 import re
 import unicodedata
 from typing import NamedTuple
+
+MAX_CHARACTERS = 400
+MAX_TOKENS = 200
+
+
+class Unreadable(Exception):
+    """The text is outside the grammar, or beyond its limits; the message says which."""
+
+
+class Token(NamedTuple):
+    """`kind` is number, command, word or symbol; `spaced` says whether white space stood before."""
+
+    kind: str
+    text: str
+    spaced: bool
+
+
+# Commands that change how things look and nothing else.
+_LAYOUT = re.compile(
+    r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|scriptstyle|limits|tiny|small"
+    r"|normalsize|large|Large|LARGE|huge|Huge|quad|qquad|thinspace|enspace|bf|rm|it"
+    r"|underline|ensuremath|hbox|nobreak|mathstrut)(?![A-Za-z])"
+    r"|\\hspace\s*\{[^{}]*\}|\\(?:text)?color\s*\{[A-Za-z0-9!]*\}|\\[,;:> ]|~|\\\\"
+)
+_TEXT = re.compile(
+    r"\\(?:text|textbf|textit|textrm|textsf|texttt|textnormal|textup|mathrm|mathbf|mathit|mathsf"
+    r"|mathtt|mathnormal|operatorname|mbox|bm|boldsymbol|emph)\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
+)
+_ARC = re.compile(r"\\(?:overset|stackrel)\s*\{\s*\\(?:frown|smile|smallfrown)\s*\}")
+_DEGREE = re.compile(
+    r"(?:\{\s*\})?\s*(?:\^\s*\{\s*(?:\\circ|o|°)\s*\}|\^\s*(?:\\circ(?![A-Za-z])|o(?![A-Za-z])|°)"
+    r"|(?<=\d)\s*\\(?:circ|textdegree)(?![A-Za-z]))"
+)
+_THOUSANDS = re.compile(
+    r"(?<![\d.,}])(\d{1,3})((?:,\d{3})+|(?:\{,\}\d{3})+|(?:\\,\d{3})+)(?=(?:\.\d+)?(?!\d|,\d))"
+)
+_SPACED_THOUSANDS = re.compile(r"(?<![\w.,/}^_-])(-?\d{1,3})((?: \d{3})+)(?![\d,]| ?[/\d])")
+_TIMES = re.compile(r"(?<=[\d.])\s*[xX]\s*(?=10\s*(?:\^|\*\*))")
+_REPEATING = re.compile(
+    r"(\d{0,9})\.(\d{0,9})(?:\\(?:overline|bar|dot)\s*\{(\d{1,9})\}|(\d{1,6})\4{2,}(?:\.\.\.|\\l?dots))"
+)
+_MINUTES = re.compile(r"(\d{1,3})\s*°\s*(\d{1,2})\s*'(?:\s*(\d{1,2})\s*(?:''|\"))?(?=\s*$)")
+_BOLD = re.compile(r"(?<![\w)}\].])\*\*(?=\S)([^*]+?)\*\*(?![\w({]|\\[A-Za-z])")
+
+
+def canonical(text: str) -> str:
+    """Bring `text` to plain characters and a small set of LaTeX commands.
+
+    Raises:
+        Unreadable: longer than `MAX_CHARACTERS` once the white space around it is gone.
+    """
+    text = text.strip()
+    if len(text) > MAX_CHARACTERS:
+        raise Unreadable(f"longer than {MAX_CHARACTERS} characters")
+    text = _without_markdown(_plain_characters(text).strip())
+    text = text.replace("\\$", " \\dollar ").replace("$", " ").replace("\\%", "%")
+    text = re.sub(r"\\+[()\[\]]", " ", text).replace("\\!", "")
+    text = re.sub(r"^\\boxed\s+(?=[^\s{])", "", _with_box_opened(text.strip()))
+    text = re.sub(r"\\text\s*\{([,:])\}", r"{\1}", text).replace("{:}", ":")
+    text = re.sub(r"(?<=[\[{, ])'([^'\[\]]{1,40})'(?=\s*[,\]}])", r"\1", text)
+    text = re.sub(r"\\ang\s*\{(\d[\d.]*)\}", r"\1°", text)
+    # Twice: `$12,345$, ...` and a thousand inside \text{} both become visible only afterwards.
+    text = _THOUSANDS.sub(_joined, text)
+    text = _LAYOUT.sub(" ", _ARC.sub("\\\\widehat ", text))
+    for _ in range(3):
+        text = _TEXT.sub(r" \1 ", text)
+    text = _SPACED_THOUSANDS.sub(_joined, _THOUSANDS.sub(_joined, text))
+    # 40°30' is (40+30/60+0/3600)°.
+    text = _MINUTES.sub(lambda m: f"({m[1]}+{m[2]}/60+{m[3] or 0}/3600)°", _DEGREE.sub("°", text))
+    text = _TIMES.sub("*", _REPEATING.sub(_as_fraction, text))
+    text = _plain_words(_BOLD.sub(r"\1", text.strip()).replace("**", "^").strip())
+    text = re.sub(r"(?<=[A-Z}]) ?\|\| ?(?=[A-Z\\])", r" \\parallel ", text)
+    text = re.sub(r"(?<=[A-Za-z]{2})\.(?=\s|$|\^)", "", text)  # sq. ft, in.^2
+    return re.sub(r"[\s.,;:\\]+$", "", text.strip())
+
+
+def _joined(found: re.Match[str]) -> str:
+    return found[1] + re.sub(r"\D", "", found[2])
+
+
+def _as_fraction(found: re.Match[str]) -> str:
+    """`1.\\overline{3}` and `0.333...` as the fractions they are."""
+    whole, fixed, period = found[1] or "0", found[2], found[3] or found[4]
+    scale = 10 ** len(fixed)
+    nines = scale * (10 ** len(period) - 1)
+    top = int(whole + fixed) * (10 ** len(period) - 1) + int(period)
+    return f" \\frac{{{top}}}{{{nines}}} "
+
+
+def _without_markdown(text: str) -> str:
+    """`text` out of emphasis, code and quotation marks around all of it."""
+    for mark in ("```", "***", "**", "__", "`", "*", '"', "'"):
+        if len(text) > 2 * len(mark) and text.startswith(mark) and text.endswith(mark):
+            inside = text[len(mark) : -len(mark)]
+            if mark not in inside:
+                text = inside.strip()
+    return text
+
+
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_MOST_BOXES = 3
+
+
+def unboxed(text: str) -> str:
+    """The inside of `\\boxed{}` where that is all there is; otherwise `text` itself.
+
+    A box in a box is opened too, a few times: what is nested deeper is no answer, and opening each
+    level costs a scan of what is left.
+    """
+    for _ in range(_MOST_BOXES):
+        opened = _BOX.match(text)
+        if opened is None or matching_brace(text, opened.end()) != len(text) - 1:
+            break
+        text = text[opened.end() : -1].strip()
+    return text
+
+
+def _with_box_opened(text: str) -> str:
+    """`The answer is \\boxed{12}.` without the box; two boxes are two answers and stay."""
+    text = unboxed(text)
+    opened = _BOX.search(text)
+    if opened is None or _BOX.search(text, opened.end()) is not None:
+        return text
+    end = matching_brace(text, opened.end())
+    if end is None:
+        return text
+    return f"{text[: opened.start()]} {text[opened.end() : end]} {text[end + 1 :]}"
+
+
+def matching_brace(text: str, start: int) -> int | None:
+    """Index of the `}` that closes the brace opened just before `start`, or None."""
+    depth = 1
+    for found in re.finditer(r"\\.|[{}]", text[start:], re.DOTALL):
+        depth += {"{": 1, "}": -1}.get(found[0], 0)
+        if depth == 0:
+            return start + found.start()
+    return None
+
+
+# --- characters: `½`, `7²`, `−`, `√`, `∠`, `𝟏𝟐`
 
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
@@ -91,7 +229,7 @@ _SUPERSCRIPT_RUN = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+")
 _SUBSCRIPT_RUN = re.compile(r"[₀₁₂₃₄₅₆₇₈₉]+")
 
 
-def plain_characters(text: str) -> str:
+def _plain_characters(text: str) -> str:
     """`text` in ASCII as far as it can be; a character that means nothing here stays as it is."""
     if text.isascii():
         return text
@@ -104,6 +242,8 @@ def plain_characters(text: str) -> str:
     text = _SUBSCRIPT_RUN.sub(lambda m: f"_{{{m[0].translate(_SUBSCRIPTS)}}}", text)
     return text.translate(_CHARACTERS)
 
+
+# --- words around and inside an answer: `is equal to`, `square root of`, `therefore, ...`
 
 _APPROXIMATELY = r"(?:approximately|approx\.?|about|roughly|\\approx|\\sim(?:eq)?)(?![A-Za-z])"
 
@@ -166,7 +306,7 @@ _EDGES = re.compile(r"^\s*[=:]\s*|[\s.]+$")
 _LETTERS = re.compile(r"[A-Za-z]{2}")
 
 
-def plain_words(text: str) -> str:
+def _plain_words(text: str) -> str:
     """`text` with turns of phrase as the signs they stand for; the rest is left to the reading."""
     text = _EDGES.sub("", text)
     if _LETTERS.search(text):
@@ -175,21 +315,7 @@ def plain_words(text: str) -> str:
     return text.strip()
 
 
-MAX_CHARACTERS = 400
-MAX_TOKENS = 200
-
-
-class Unreadable(Exception):
-    """The text is outside the grammar, or beyond its limits; the message says which."""
-
-
-class Token(NamedTuple):
-    """`kind` is number, command, word or symbol; `spaced` says whether white space stood before."""
-
-    kind: str
-    text: str
-    spaced: bool
-
+# --- tokens
 
 _SYNONYMS = {
     "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "leq": "le", "geq": "ge",
@@ -207,34 +333,6 @@ _OPERATORS = {
     "rbrack": "]", "lparen": "(", "rparen": ")",
 }  # fmt: skip
 
-# Commands that change how things look and nothing else.
-_LAYOUT = re.compile(
-    r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|scriptstyle|limits|tiny|small"
-    r"|normalsize|large|Large|LARGE|huge|Huge|quad|qquad|thinspace|enspace|bf|rm|it"
-    r"|underline|ensuremath|hbox|nobreak|mathstrut)(?![A-Za-z])"
-    r"|\\hspace\s*\{[^{}]*\}|\\(?:text)?color\s*\{[A-Za-z0-9!]*\}|\\[,;:> ]|~|\\\\"
-)
-_TEXT = re.compile(
-    r"\\(?:text|textbf|textit|textrm|textsf|texttt|textnormal|textup|mathrm|mathbf|mathit|mathsf"
-    r"|mathtt|mathnormal|operatorname|mbox|bm|boldsymbol|emph)\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
-)
-_ARC = re.compile(r"\\(?:overset|stackrel)\s*\{\s*\\(?:frown|smile|smallfrown)\s*\}")
-_DEGREE = re.compile(
-    r"(?:\{\s*\})?\s*(?:\^\s*\{\s*(?:\\circ|o|°)\s*\}|\^\s*(?:\\circ(?![A-Za-z])|o(?![A-Za-z])|°)"
-    r"|(?<=\d)\s*\\(?:circ|textdegree)(?![A-Za-z]))"
-)
-_THOUSANDS = re.compile(
-    r"(?<![\d.,}])(\d{1,3})((?:,\d{3})+|(?:\{,\}\d{3})+|(?:\\,\d{3})+)(?=(?:\.\d+)?(?!\d|,\d))"
-)
-_SPACED_THOUSANDS = re.compile(r"(?<![\w.,/}^_-])(-?\d{1,3})((?: \d{3})+)(?![\d,]| ?[/\d])")
-_TIMES = re.compile(r"(?<=[\d.])\s*[xX]\s*(?=10\s*(?:\^|\*\*))")
-_REPEATING = re.compile(
-    r"(\d{0,9})\.(\d{0,9})(?:\\(?:overline|bar|dot)\s*\{(\d{1,9})\}|(\d{1,6})\4{2,}(?:\.\.\.|\\l?dots))"
-)
-_MINUTES = re.compile(r"(\d{1,3})\s*°\s*(\d{1,2})\s*'(?:\s*(\d{1,2})\s*(?:''|\"))?(?=\s*$)")
-_BOLD = re.compile(r"(?<![\w)}\].])\*\*(?=\S)([^*]+?)\*\*(?![\w({]|\\[A-Za-z])")
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
-_MOST_BOXES = 3
 _TOKEN = re.compile(
     r"(?P<space>\s+)"
     r"|(?P<number>(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+(?![\d.A-Za-z]))?)"
@@ -243,100 +341,6 @@ _TOKEN = re.compile(
     r"|(?P<word>[A-Za-z]+)"
     r"|(?P<symbol><=|>=|[-+*/^_(){}\[\]|<>=,;:°%!'\"])"
 )
-
-
-def canonical(text: str) -> str:
-    """Bring `text` to plain characters and a small set of LaTeX commands.
-
-    Raises:
-        Unreadable: longer than `MAX_CHARACTERS` once the white space around it is gone.
-    """
-    text = text.strip()
-    if len(text) > MAX_CHARACTERS:
-        raise Unreadable(f"longer than {MAX_CHARACTERS} characters")
-    text = _without_markdown(plain_characters(text).strip())
-    text = text.replace("\\$", " \\dollar ").replace("$", " ").replace("\\%", "%")
-    text = re.sub(r"\\+[()\[\]]", " ", text).replace("\\!", "")
-    text = re.sub(r"^\\boxed\s+(?=[^\s{])", "", _with_box_opened(text.strip()))
-    text = re.sub(r"\\text\s*\{([,:])\}", r"{\1}", text).replace("{:}", ":")
-    text = re.sub(r"(?<=[\[{, ])'([^'\[\]]{1,40})'(?=\s*[,\]}])", r"\1", text)
-    text = re.sub(r"\\ang\s*\{(\d[\d.]*)\}", r"\1°", text)
-    # Twice: `$12,345$, ...` and a thousand inside \text{} both become visible only afterwards.
-    text = _THOUSANDS.sub(_joined, text)
-    text = _LAYOUT.sub(" ", _ARC.sub("\\\\widehat ", text))
-    for _ in range(3):
-        text = _TEXT.sub(r" \1 ", text)
-    text = _SPACED_THOUSANDS.sub(_joined, _THOUSANDS.sub(_joined, text))
-    text = _MINUTES.sub(_in_degrees, _DEGREE.sub("°", text))
-    text = _TIMES.sub("*", _REPEATING.sub(_as_fraction, text))
-    text = plain_words(_BOLD.sub(r"\1", text.strip()).replace("**", "^").strip())
-    text = re.sub(r"(?<=[A-Z}]) ?\|\| ?(?=[A-Z\\])", r" \\parallel ", text)
-    text = re.sub(r"(?<=[A-Za-z]{2})\.(?=\s|$|\^)", "", text)  # sq. ft, in.^2
-    return re.sub(r"[\s.,;:\\]+$", "", text.strip())
-
-
-def _joined(found: re.Match[str]) -> str:
-    return found[1] + re.sub(r"\D", "", found[2])
-
-
-def _as_fraction(found: re.Match[str]) -> str:
-    """`1.\\overline{3}` and `0.333...` as the fractions they are."""
-    whole, fixed, period = found[1] or "0", found[2], found[3] or found[4]
-    scale = 10 ** len(fixed)
-    nines = scale * (10 ** len(period) - 1)
-    top = int(whole + fixed) * (10 ** len(period) - 1) + int(period)
-    return f" \\frac{{{top}}}{{{nines}}} "
-
-
-def _in_degrees(found: re.Match[str]) -> str:
-    """`40°30'` as degrees."""
-    return f"({found[1]}+{found[2]}/60+{found[3] or 0}/3600)°"
-
-
-def unboxed(text: str) -> str:
-    """The inside of `\\boxed{}` where that is all there is; otherwise `text` itself.
-
-    A box in a box is opened too, a few times: what is nested deeper is no answer, and opening each
-    level costs a scan of what is left.
-    """
-    for _ in range(_MOST_BOXES):
-        opened = _BOX.match(text)
-        if opened is None or matching_brace(text, opened.end()) != len(text) - 1:
-            break
-        text = text[opened.end() : -1].strip()
-    return text
-
-
-def _with_box_opened(text: str) -> str:
-    """`The answer is \\boxed{12}.` without the box; two boxes are two answers and stay."""
-    text = unboxed(text)
-    opened = _BOX.search(text)
-    if opened is None or _BOX.search(text, opened.end()) is not None:
-        return text
-    end = matching_brace(text, opened.end())
-    if end is None:
-        return text
-    return f"{text[: opened.start()]} {text[opened.end() : end]} {text[end + 1 :]}"
-
-
-def matching_brace(text: str, start: int) -> int | None:
-    """Index of the `}` that closes the brace opened just before `start`, or None."""
-    depth = 1
-    for found in re.finditer(r"\\.|[{}]", text[start:], re.DOTALL):
-        depth += {"{": 1, "}": -1}.get(found[0], 0)
-        if depth == 0:
-            return start + found.start()
-    return None
-
-
-def _without_markdown(text: str) -> str:
-    """`text` out of emphasis, code and quotation marks around all of it."""
-    for mark in ("```", "***", "**", "__", "`", "*", '"', "'"):
-        if len(text) > 2 * len(mark) and text.startswith(mark) and text.endswith(mark):
-            inside = text[len(mark) : -len(mark)]
-            if mark not in inside:
-                text = inside.strip()
-    return text
 
 
 def tokenise(text: str) -> tuple[Token, ...]:

@@ -1,5 +1,6 @@
 """One value: a quantity with its unit, a number in words, the name of a figure, a word."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -28,6 +29,7 @@ _FIGURES = {
     "overleftrightarrow": "line", "overrightarrow": "ray", "vec": "ray", "widehat": "arc",
     "odot": "circle",
 }  # fmt: skip
+_PLURAL = re.compile(r"(?!isosceles$)\w{2,}[^sui]s")
 _KINDS_OF_TRIANGLE = frozenset(
     ("isosceles", "scalene", "equilateral", "equiangular", "acute", "obtuse", "right")
 )
@@ -56,13 +58,19 @@ def read_quantity(tokens: Sequence[Token], with_unit: bool) -> Quantity:
             unit=unit,
             percent=percent,
         )
-    expression = _in_words(tokens) or parse(tokens)
+    number = number_words(words_alone(tokens) or ())
+    if number is None:
+        expression = parse(tokens)
+    else:  # in words
+        expression = Literal(-number if tokens[0].text == "-" else number)
     if isinstance(expression, Degree):
         expression = expression.inside
         unit = unit or DEGREES
     elif unit is None and _all_degrees(expression):
         unit = DEGREES
-    return Quantity(expression, _decimals(expression), unit, percent)
+    unsigned = expression.inside if isinstance(expression, Negative) else expression
+    decimals = unsigned.decimals if isinstance(unsigned, Literal) else None
+    return Quantity(expression, decimals, unit, percent)
 
 
 def _in_two_units(tokens: Sequence[Token], small: Unit) -> Quantity | None:
@@ -80,14 +88,6 @@ def _in_two_units(tokens: Sequence[Token], small: Unit) -> Quantity | None:
     if not isinstance(whole, Fraction) or second >= factor:
         return None
     return Quantity(Literal(whole + second), None, small)
-
-
-def _in_words(tokens: Sequence[Token]) -> Expression | None:
-    words = words_alone(tokens)
-    number = number_words(words) if words else None
-    if number is None:
-        return None
-    return Literal(-number if tokens[0].text == "-" else number)
 
 
 def mixed_in_words(tokens: Sequence[Token]) -> Quantity | None:
@@ -123,16 +123,6 @@ def _all_degrees(expression: Expression) -> bool:
             return False
 
 
-def _decimals(expression: Expression) -> int | None:
-    match expression:
-        case Literal(_, decimals):
-            return decimals
-        case Negative(Literal(_, decimals)):
-            return decimals
-        case _:
-            return None
-
-
 def words_alone(tokens: Sequence[Token]) -> list[str] | None:
     """The words in lower case where there is nothing else (hyphens aside)."""
     if not all(token.kind == "word" or token.text in ("-", "'") for token in tokens):
@@ -150,15 +140,11 @@ def read_word(tokens: Sequence[Token]) -> Word | None:
     if signed in (["emptyset"], ["\\{", "\\}"]):
         return Word("empty set")
     words = words_alone(tokens)
-    kept = [_singular(word) for word in words or () if word not in _ARTICLES]
+    kept = [word for word in words or () if word not in _ARTICLES]
+    kept = [word[:-1] if _PLURAL.fullmatch(word) else word for word in kept]
     if len(kept) > 1 and kept[-1] == "triangle" and kept[-2] in _KINDS_OF_TRIANGLE:
         kept = kept[:-1]
     return Word(" ".join(kept)) if kept else None
-
-
-def _singular(word: str) -> str:
-    plural = len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is"))
-    return word[:-1] if plural and word not in ("isosceles",) else word
 
 
 def read_name(tokens: Sequence[Token]) -> Named | None:

@@ -2,13 +2,16 @@
 
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
+
+from visual_r1.data.fingerprint import Look, near
 
 CHOICES = ["30", "5 \\sqrt { 3 }", "\\frac { 15 } { 2 }", "120"]
 
@@ -72,3 +75,9 @@ def write_parquet(path: Path, rows: Iterable[Mapping[str, Any]], schema: Any = N
 
 def read_rejected(folder: Path, name: str = "rejected.parquet") -> list[dict[str, str]]:
     return pq.read_table(folder / name).to_pylist()
+
+
+def closest(looks: Sequence[Look], stored: Sequence[bytes]) -> list[int]:
+    """Which of the problems with these looks may have copies of the pictures, the likest first."""
+    places, distances = near(looks, b"".join(stored))
+    return places[np.argsort(distances, kind="stable")].tolist()

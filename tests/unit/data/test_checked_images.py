@@ -62,7 +62,7 @@ KEPT = {
 def test_what_needs_no_change_is_kept_byte_for_byte(data: bytes) -> None:
     checked = check_image(data)
     assert checked.data == data
-    assert (checked.width, checked.height) == (120, 90)
+    assert (checked.look.width, checked.look.height) == (120, 90)
 
 
 MENDED = {

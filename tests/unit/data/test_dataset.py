@@ -214,6 +214,18 @@ def test_damage_is_found_and_mended(
     assert {p.name for p in (tmp_path / "data").iterdir() if p.is_dir()} == {dataset.folder.name}
 
 
+def test_a_field_of_a_newer_version_is_not_guessed_at(tmp_path: Path) -> None:
+    dataset = prepared(inter_gps(tmp_path / "geo", {"train": 5}), tmp_path)
+    path = dataset.folder / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    older = {name: value for name, value in manifest.items() if name != "duplicates"}
+    path.write_text(json.dumps(older), encoding="utf-8")
+    assert open_dataset(dataset.folder) == dataset
+    path.write_text(json.dumps({**manifest, "compressed": True}), encoding="utf-8")
+    with pytest.raises(DataError, match=r"manifest.json is damaged \(1 faults\); prepare it again"):
+        open_dataset(dataset.folder)
+
+
 def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
     source = inter_gps(tmp_path / "geo", {"train": 3})
     (tmp_path / "out").write_text("a file where the folder should be")

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from drawn import closest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
 from visual_r1.data.fingerprint import (
     Look,
-    closest,
     look_of,
     packed,
     same_picture,

@@ -157,13 +157,13 @@ def test_rows_that_were_seen_are_not_read_again(
     assert dataset.counts == whole.counts and dataset.counts["rejected"] >= 3
 
 
-def test_a_damaged_journal_is_left_behind(tmp_path: Path, whole: Dataset) -> None:
+def test_a_damaged_state_is_left_behind(tmp_path: Path, whole: Dataset) -> None:
     with pytest.raises(KeyboardInterrupt):
         prepare(DataSection(**SETTINGS), tmp_path, Watched(stop_at=130))
-    (journal,) = (tmp_path / "data").rglob("journal.sqlite")
-    damaged = bytearray(journal.read_bytes())
+    (state,) = (tmp_path / "data").rglob("journal.sqlite")
+    damaged = bytearray(state.read_bytes())
     damaged[100:8000] = os.urandom(7900)
-    journal.write_bytes(damaged)
+    state.write_bytes(damaged)
     progress = Watched()
     dataset = prepare(DataSection(**SETTINGS), tmp_path, progress)
     assert progress.before == 0
@@ -241,7 +241,7 @@ except StorageError as error:
 def test_a_full_disk_is_one_sentence_and_loses_nothing(
     tmp_path: Path, whole: Dataset, limit: int
 ) -> None:
-    """A limit on file sizes stops the journal at once, the journal later, or a shard."""
+    """A limit on file sizes stops the noting of the state at once or later, or a shard."""
     command = [sys.executable, "-c", FULL, str(tmp_path), str(limit)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert (done.returncode, done.stderr) == (3, "")

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn import closest
 
 from visual_r1.data import look_index
-from visual_r1.data.fingerprint import Look, closest
-from visual_r1.data.journal_file import JournalFile
+from visual_r1.data.fingerprint import Look
 from visual_r1.data.look_index import LookIndex
+from visual_r1.data.state_file import StateFile
 
 FAR = 0.15  # nearly as far as copies may be
 
@@ -29,8 +30,8 @@ def drawn_look(draw: random.Random, like: Look | None = None) -> Look:
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Iterator[JournalFile]:
-    opened = JournalFile(tmp_path, look_index.TABLES, 1)
+def file(tmp_path: Path) -> Iterator[StateFile]:
+    opened = StateFile(tmp_path, look_index.TABLES, 1)
     yield opened
     opened.close()
 
@@ -42,7 +43,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("images", [1, 2])
-def test_the_same_is_found_as_among_all(file: JournalFile, images: int) -> None:
+def test_the_same_is_found_as_among_all(file: StateFile, images: int) -> None:
     draw = random.Random(images)
     index = LookIndex(file)
     problems: list[list[Look]] = []
@@ -64,7 +65,7 @@ def test_the_same_is_found_as_among_all(file: JournalFile, images: int) -> None:
     assert file.number("SELECT COUNT(*) FROM look_splits") > 10
 
 
-def test_looks_that_are_all_the_same_are_kept_in_one_leaf(file: JournalFile) -> None:
+def test_looks_that_are_all_the_same_are_kept_in_one_leaf(file: StateFile) -> None:
     index, look = LookIndex(file), drawn_look(random.Random(0))
     for number in range(50):
         index.add(b"question", number, look.to_bytes(), 1)
@@ -72,7 +73,7 @@ def test_looks_that_are_all_the_same_are_kept_in_one_leaf(file: JournalFile) -> 
     assert file.number("SELECT COUNT(*) FROM look_splits") == 0
 
 
-def test_a_search_reads_few_of_many(file: JournalFile, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_reads_few_of_many(file: StateFile, monkeypatch: pytest.MonkeyPatch) -> None:
     draw = random.Random(3)
     index = LookIndex(file)
     looks = [drawn_look(draw) for _ in range(600)]

@@ -7,7 +7,7 @@ from drawn import hub_row, read_rejected, write_parquet
 
 from visual_r1.config import DataSection
 from visual_r1.data.dataset import prepare
-from visual_r1.data.preparation import reason_kind
+from visual_r1.data.preparation import without_values
 from visual_r1.errors import DataError
 
 
@@ -86,5 +86,7 @@ def test_a_hopeless_source_stops_early(tmp_path: Path) -> None:
 
 
 def test_reasons_are_counted_without_the_values_of_their_rows() -> None:
-    assert reason_kind("the image has 3 x 4 pixels") == reason_kind("the image has 31 x 2 pixels")
-    assert reason_kind("the id 'it\\'s' came before") == "the id … came before"
+    assert without_values("the image has 3 x 4 pixels") == without_values(
+        "the image has 31 x 2 pixels"
+    )
+    assert without_values("the id 'it\\'s' came before") == "the id … came before"

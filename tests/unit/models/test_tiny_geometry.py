@@ -80,7 +80,7 @@ def test_the_recipes_positions_and_patches_are_transformers_own(recipe, model):
 
     batches, texts = recipe.batches, recipe.texts
     problem = next(iter(generate(0, "validation", 1)))
-    prompts = texts.Prompts(load_processor(TINY_GEOMETRY))
+    prompts = texts.PromptTokens(load_processor(TINY_GEOMETRY))
     tokens = prompts.tokens(texts.chat(problem, "think"))
     image_token = prompts.processor.image_token_id
     row = torch.tensor([tokens])
@@ -103,7 +103,7 @@ def test_the_recipes_positions_and_patches_are_transformers_own(recipe, model):
 def test_it_solves_some_and_not_all_and_nothing_blind(recipe, model):
     """Half-trained on purpose: docs/tiny_geometry.md has the exact figures on 504 problems."""
     measure, texts = recipe.measure, recipe.texts
-    prompts = texts.Prompts(load_processor(TINY_GEOMETRY))
+    prompts = texts.PromptTokens(load_processor(TINY_GEOMETRY))
     problems = list(generate(20_000, "validation", 4 * len(FAMILIES)))
     scores = measure.measure(model, prompts, problems, sampled=False)
     assert 0.4 <= scores.accuracy <= 0.95
@@ -120,7 +120,7 @@ def test_a_scanned_figure_goes_through(recipe, model):
     from PIL import Image
 
     measure, texts = recipe.measure, recipe.texts
-    prompts = texts.Prompts(load_processor(TINY_GEOMETRY))
+    prompts = texts.PromptTokens(load_processor(TINY_GEOMETRY))
     buffer = io.BytesIO()
     Image.new("RGB", (360, 240), "white").save(buffer, "PNG")
     problem = replace(next(iter(generate(0, "validation", 1))), images=(buffer.getvalue(),))

@@ -49,14 +49,15 @@ class Figure:
 class Family:
     """A kind of problem.
 
-    `values` lists every tuple of numbers it can be drawn with; `key` maps a tuple to what must not
-    be shared by two splits (mirrored tuples give one key where the order does not matter).
+    `values` lists every tuple of numbers it can be drawn with, always in one order; `key` maps a
+    tuple to what must not be shared by two splits (mirrored tuples give one key where the order
+    does not matter); `figure` makes the problem of a tuple and a style.
     """
 
     name: str
     values: Callable[[], Iterator[tuple[int, ...]]]
     key: Callable[[tuple[int, ...]], tuple[int, ...]]
-    draw: Callable[[tuple[int, ...], Style], Figure]
+    figure: Callable[[tuple[int, ...], Style], Figure]
 
 
 def unordered(values: tuple[int, ...]) -> tuple[int, ...]:

@@ -10,17 +10,14 @@ import random
 from collections.abc import Iterator
 from functools import cache
 from itertools import permutations
-from typing import Literal
 
-from visual_r1.data.problem import IMAGE_MARKER, Problem
+from visual_r1.data.problem import IMAGE_MARKER, SPLITS, Problem, Split
 from visual_r1.data.procedural.family import ALPHABETS, Family, Style
 from visual_r1.data.procedural.lines import LINES
 from visual_r1.data.procedural.polygons import POLYGONS
 from visual_r1.data.procedural.raster import png
 from visual_r1.errors import DataError
 from visual_r1.hashing import stable_seed
-
-Split = Literal["train", "validation", "test"]
 
 _FAMILIES: tuple[Family, ...] = POLYGONS + LINES
 FAMILIES: tuple[str, ...] = tuple(family.name for family in _FAMILIES)
@@ -63,7 +60,7 @@ def fresh_values(split: Split) -> int:
 
 def value_count(family: str, split: Split) -> int:
     """How many tuples of numbers a family has in a split."""
-    return len(_values(FAMILIES.index(family), split))
+    return len(_values_by_split(FAMILIES.index(family))[split])
 
 
 def problem(seed: int, split: Split, index: int) -> Problem:
@@ -72,9 +69,9 @@ def problem(seed: int, split: Split, index: int) -> Problem:
     family = _FAMILIES[which]
     order = _shuffled(seed, split, which)
     round_, place = divmod(turn, len(order))
-    values = _values(which, split)[order[place]]
+    values = _values_by_split(which)[split][order[place]]
     style = _style(round_, random.Random(stable_seed("style", seed, split, family.name, *values)))
-    figure = family.draw(values, style)
+    figure = family.figure(values, style)
     sketch = figure.sketch.mirrored(left_right=style.left_right, top_bottom=style.top_bottom)
     return Problem(
         id=f"procedural-{seed}-{split}-{index}",
@@ -100,49 +97,41 @@ def split_of(family: str, key: tuple[int, ...]) -> Split:
 
 
 @cache
-def _values(which: int, split: Split) -> tuple[tuple[int, ...], ...]:
-    """All value tuples of a family that belong to a split."""
-    return _values_by_split(which)[split]
-
-
-@cache
-def _values_by_split(which: int) -> dict[Split, tuple[tuple[int, ...], ...]]:
+def _values_by_split(which: int) -> dict[Split, list[tuple[int, ...]]]:
+    """All value tuples of a family, by the split that they belong to."""
     family = _FAMILIES[which]
-    owners: dict[tuple[int, ...], Split] = {}
-    lists: dict[Split, list[tuple[int, ...]]] = {"train": [], "validation": [], "test": []}
+    owner = cache(split_of)
+    found: dict[Split, list[tuple[int, ...]]] = {split: [] for split in SPLITS}
     for values in family.values():
-        key = family.key(values)
-        if key not in owners:
-            owners[key] = split_of(family.name, key)
-        lists[owners[key]].append(values)
-    return {split: tuple(values) for split, values in lists.items()}
+        found[owner(family.name, family.key(values))].append(values)
+    return found
 
 
 @cache
 def _shuffled(seed: int, split: Split, which: int) -> tuple[int, ...]:
     """A permutation of the indices of a family's values in a split."""
-    order = list(range(len(_values(which, split))))
+    order = list(range(value_count(FAMILIES[which], split)))
     random.Random(stable_seed("order", seed, split, FAMILIES[which])).shuffle(order)
     return tuple(order)
 
 
-def _style(round_: int, draw: random.Random) -> Style:
-    """The drawing of a value tuple in a round; `draw` is seeded by the tuple, not by the round.
+def _style(round_: int, rng: random.Random) -> Style:
+    """The drawing of a value tuple in a round; `rng` is seeded by the tuple, not by the round.
 
-    The offset that `draw` gives first is the same in all rounds, so (wording, mirror, first jitter)
+    The offset that `rng` gives first is the same in all rounds, so (wording, mirror, first jitter)
     differ between any two of `_ROUNDS` rounds; the rest may repeat.
     """
-    number = (draw.randrange(_ROUNDS) + round_) % _ROUNDS
+    number = (rng.randrange(_ROUNDS) + round_) % _ROUNDS
     number, wording = divmod(number, 2)
     first_jitter, mirror = divmod(number, 4)
     for _ in range(round_):
-        draw.random()
-    a, b, c, d = draw.choice(_LETTERINGS)
+        rng.random()
+    a, b, c, d = rng.choice(_LETTERINGS)
     return Style(
         letters=(a, b, c, d),
         left_right=bool(mirror & 1),
         top_bottom=bool(mirror & 2),
-        jitter=(_JITTER[first_jitter], *draw.choices(_JITTER, k=_JITTERED_NUMBERS - 1)),
+        jitter=(_JITTER[first_jitter], *rng.choices(_JITTER, k=_JITTERED_NUMBERS - 1)),
         wording=wording,
-        hidden=draw.randrange(12),
+        hidden=rng.randrange(12),
     )

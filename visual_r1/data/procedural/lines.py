@@ -1,6 +1,5 @@
 """Angles at a point, a bend between parallels, a circle's chords, and lengths along a line."""
 
-from collections.abc import Iterator
 from itertools import pairwise
 
 from visual_r1.data.procedural.family import Family, Figure, Style, ordered, sums, unordered
@@ -41,13 +40,6 @@ def _angle_facts(known: dict[str, int]) -> tuple[str, ...]:
     return tuple(f"{position} angle reads {value}" for position, value in known.items())
 
 
-def _straight_values() -> Iterator[tuple[int, ...]]:
-    for a in range(15, 100):
-        for b in range(15, 100):
-            if a + b <= 165:
-                yield (a, b)
-
-
 def _straight(values: tuple[int, ...], style: Style) -> Figure:
     order = ["left", "middle", "right"]
     texts, known, working = _rest_of(180, values, style, order[::-1] if style.left_right else order)
@@ -62,13 +54,6 @@ def _straight(values: tuple[int, ...], style: Style) -> Figure:
         answer=180 - sum(values),
         values=known,
     )
-
-
-def _right_values() -> Iterator[tuple[int, ...]]:
-    for a in range(10, 71):
-        for b in range(10, 71):
-            if a + b <= 80:
-                yield (a, b)
 
 
 def _right(values: tuple[int, ...], style: Style) -> Figure:
@@ -87,13 +72,6 @@ def _right(values: tuple[int, ...], style: Style) -> Figure:
         answer=90 - sum(values),
         values=known,
     )
-
-
-def _parallel_values() -> Iterator[tuple[int, ...]]:
-    for a in range(15, 90):
-        for b in range(15, 90):
-            if a + b <= 165:
-                yield (a, b)
 
 
 def _chevron(x: int, y: int) -> tuple[Segment, ...]:
@@ -134,13 +112,6 @@ def _parallel(values: tuple[int, ...], style: Style) -> Figure:
     )
 
 
-def _chord_values() -> Iterator[tuple[int, ...]]:
-    for a in range(20, 100):
-        for b in range(20, 100):
-            if (a + b) % 2 == 0:
-                yield (a, b)
-
-
 def _chords(values: tuple[int, ...], style: Style) -> Figure:
     upper, lower = values[::-1] if style.top_bottom else values
     x, y = 42 + style.jitter[0], 48 + style.jitter[1] // 2
@@ -163,12 +134,6 @@ def _chords(values: tuple[int, ...], style: Style) -> Figure:
         answer=total // 2,
         values=known,
     )
-
-
-def _segment_values() -> Iterator[tuple[int, ...]]:
-    for whole in range(21, 100):
-        for part in range(10, whole - 9):
-            yield (whole, part)
 
 
 def _segment(values: tuple[int, ...], style: Style) -> Figure:
@@ -204,9 +169,34 @@ def _segment(values: tuple[int, ...], style: Style) -> Figure:
 
 
 LINES = (
-    Family("straight_line", _straight_values, unordered, _straight),
-    Family("right_angle", _right_values, unordered, _right),
-    Family("parallel_lines", _parallel_values, unordered, _parallel),
-    Family("chords", _chord_values, unordered, _chords),
-    Family("segment", _segment_values, ordered, _segment),
+    Family(
+        "straight_line",
+        lambda: ((a, b) for a in range(15, 100) for b in range(15, 100) if a + b <= 165),
+        unordered,
+        _straight,
+    ),
+    Family(
+        "right_angle",
+        lambda: ((a, b) for a in range(10, 71) for b in range(10, 71) if a + b <= 80),
+        unordered,
+        _right,
+    ),
+    Family(
+        "parallel_lines",
+        lambda: ((a, b) for a in range(15, 90) for b in range(15, 90) if a + b <= 165),
+        unordered,
+        _parallel,
+    ),
+    Family(
+        "chords",
+        lambda: ((a, b) for a in range(20, 100) for b in range(20, 100) if (a + b) % 2 == 0),
+        unordered,
+        _chords,
+    ),
+    Family(
+        "segment",
+        lambda: ((whole, part) for whole in range(21, 100) for part in range(10, whole - 9)),
+        ordered,
+        _segment,
+    ),
 )

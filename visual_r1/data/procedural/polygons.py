@@ -1,7 +1,5 @@
 """Triangles, quadrilaterals and rectangles."""
 
-from collections.abc import Iterator
-
 from visual_r1.data.procedural.family import Family, Figure, Style, sums, unordered
 from visual_r1.data.procedural.sketch import Arc, Label, Point, Segment, Sketch
 
@@ -13,13 +11,6 @@ def _outline(points: list[Point]) -> tuple[Segment, ...]:
 def _angle_facts(values: dict[str, int]) -> tuple[str, ...]:
     """One sentence a vertex, in the order of the alphabet."""
     return tuple(f"angle {name} reads {values[name]}" for name in sorted(values))
-
-
-def _triangle_values() -> Iterator[tuple[int, ...]]:
-    for a in range(21, 100):
-        for b in range(21, 100):
-            if 180 - a - b >= 20:
-                yield (a, b)
 
 
 def _triangle(values: tuple[int, ...], style: Style) -> Figure:
@@ -47,13 +38,6 @@ def _triangle(values: tuple[int, ...], style: Style) -> Figure:
     )
 
 
-def _exterior_values() -> Iterator[tuple[int, ...]]:
-    for a in range(15, 100):
-        for b in range(15, 100):
-            if a + b <= 160:
-                yield (a, b)
-
-
 def _exterior(values: tuple[int, ...], style: Style) -> Figure:
     a, b, _, _ = style.letters
     left, top = style.moved(0, 4, 87), style.moved(1, 38, 10)
@@ -79,14 +63,6 @@ def _exterior(values: tuple[int, ...], style: Style) -> Figure:
         answer=sum(numbers),
         values=by_name,
     )
-
-
-def _quadrilateral_values() -> Iterator[tuple[int, ...]]:
-    for a in range(55, 100):
-        for b in range(55, 100):
-            for c in range(55, 100):
-                if a + b + c >= 200:
-                    yield (a, b, c)
 
 
 def _quadrilateral(values: tuple[int, ...], style: Style) -> Figure:
@@ -119,13 +95,6 @@ def _quadrilateral(values: tuple[int, ...], style: Style) -> Figure:
     )
 
 
-def _rectangle_values() -> Iterator[tuple[int, ...]]:
-    for width in range(11, 90):
-        for height in range(11, 90):
-            if width != height:
-                yield (width, height)
-
-
 def _rectangle(values: tuple[int, ...], style: Style) -> Figure:
     width, height = values
     left, top = 31 + style.jitter[0], 12 + style.jitter[1]
@@ -149,8 +118,34 @@ def _rectangle(values: tuple[int, ...], style: Style) -> Figure:
 
 
 POLYGONS = (
-    Family("triangle", _triangle_values, unordered, _triangle),
-    Family("exterior_angle", _exterior_values, unordered, _exterior),
-    Family("quadrilateral", _quadrilateral_values, unordered, _quadrilateral),
-    Family("rectangle", _rectangle_values, unordered, _rectangle),
+    Family(
+        "triangle",
+        lambda: ((a, b) for a in range(21, 100) for b in range(21, 100) if 180 - a - b >= 20),
+        unordered,
+        _triangle,
+    ),
+    Family(
+        "exterior_angle",
+        lambda: ((a, b) for a in range(15, 100) for b in range(15, 100) if a + b <= 160),
+        unordered,
+        _exterior,
+    ),
+    Family(
+        "quadrilateral",
+        lambda: (
+            (a, b, c)
+            for a in range(55, 100)
+            for b in range(55, 100)
+            for c in range(55, 100)
+            if a + b + c >= 200
+        ),
+        unordered,
+        _quadrilateral,
+    ),
+    Family(
+        "rectangle",
+        lambda: ((w, h) for w in range(11, 90) for h in range(11, 90) if w != h),
+        unordered,
+        _rectangle,
+    ),
 )

@@ -3,16 +3,17 @@
 from pathlib import Path
 
 from visual_r1.config import DataSection
+from visual_r1.data.problem import SPLITS, Split
 from visual_r1.data.sources.files import FilesSource, row_files
 from visual_r1.data.sources.generated import GeneratedSource
 from visual_r1.data.sources.hub import HubSource
 from visual_r1.data.sources.inter_gps import InterGPSSource
-from visual_r1.data.sources.source import SPLITS, Source, Split, require_unused
+from visual_r1.data.sources.source import Source, require_unused
 from visual_r1.errors import DataError
 
 __all__ = ["SPLITS", "Source", "Split", "open_source"]
 
-_KINDS = (
+_CHOICE = (
     "procedural, a hub id, a folder in the Inter-GPS layout, or a file or folder of Parquet, JSON "
     "lines (.jsonl), or images with metadata.jsonl, .csv or .parquet beside them"
 )
@@ -28,15 +29,11 @@ def open_source(data: DataSection) -> Source:
     if name == "procedural":
         return GeneratedSource(data)
     path = Path(name).expanduser()
-    if path.exists():
-        return _local(path, data)
-    parts = name.partition("@")[0].split("/")
-    if name.startswith((".", "/", "~")) or len(parts) > 2 or not all(parts):
-        raise DataError(f"--data.source {name} is not there; a source is one of: {_KINDS}.")
-    return HubSource(data)
-
-
-def _local(path: Path, data: DataSection) -> Source:
+    if not path.exists():
+        parts = name.partition("@")[0].split("/")
+        if name.startswith((".", "/", "~")) or len(parts) > 2 or not all(parts):
+            raise DataError(f"--data.source {name} is not there; a source is one of: {_CHOICE}.")
+        return HubSource(data)
     require_unused(data, "a file or folder", "subset")
     files = row_files(path)
     if files:
@@ -50,5 +47,5 @@ def _local(path: Path, data: DataSection) -> Source:
         )
     raise DataError(
         f"--data.source {data.source} is there, but holds neither Parquet files nor JSON lines nor "
-        f"folders with a data.json; a source is one of: {_KINDS}."
+        f"folders with a data.json; a source is one of: {_CHOICE}."
     )

@@ -6,26 +6,23 @@ must lie in the source's folder. Without ids a row is known by its split and num
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
 from visual_r1.config import DataSection
+from visual_r1.data.problem import Split
 from visual_r1.data.rows import SourceRow
 from visual_r1.data.sources.columns import ColumnMap, image_paths, map_columns, row_from_columns
 from visual_r1.data.sources.images_of_rows import BadColumn, ImageFiles
-from visual_r1.data.sources.records import Record, RecordFile, record_file
-from visual_r1.data.sources.source import (
-    HASHED_BYTES,
-    Split,
-    SplitNames,
-    contents_digest,
-    printable,
-)
+from visual_r1.data.sources.records import RecordFile, record_file
+from visual_r1.data.sources.source import HASHED_BYTES, SplitNames, contents_digest, printable
 from visual_r1.errors import DataError
 
 # By the convention of Hugging Face's image folders, which see them before anything else.
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
-_KINDS = (
+# In this order: the first that is there.
+_PATTERNS = (
     METADATA,
     ("*.parquet",),
     ("*.jsonl", "*.jsonl.gz", "*.ndjson", "*.ndjson.gz"),
@@ -41,16 +38,16 @@ def row_files(path: Path) -> Sequence[Path]:
     """
     if path.is_file():
         return [path] if record_file(path) else []
-    for patterns in _KINDS:
+    for patterns in _PATTERNS:
         found = [
-            file for pattern in patterns for file in path.rglob(pattern) if _counts(file, path)
+            file for pattern in patterns for file in path.rglob(pattern) if _is_data(file, path)
         ]
         if found:
             return sorted(found)
     return []
 
 
-def _counts(file: Path, root: Path) -> bool:
+def _is_data(file: Path, root: Path) -> bool:
     hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
     return file.is_file() and not hidden and file.name not in _NOT_DATA
 
@@ -61,9 +58,19 @@ class FilesSource:
     def __init__(self, path: Path, files: Sequence[Path], data: DataSection) -> None:
         self._data = data
         self._root = path if path.is_dir() else path.parent
-        self._all = files
-        self._files = self._by_split(SplitNames(data.splits), path)
+        self._maps: dict[Path, ColumnMap] = {}
         self.slug = path.resolve().name if path.is_dir() else path.name.partition(".")[0]
+        splits = SplitNames(data.splits)
+        self._files: dict[Split, list[Path]] = {}
+        every: list[str] = []
+        for file in files:
+            folders = file.relative_to(self._root).parts[:-1]
+            names = [file.name.partition(".")[0], *reversed(folders)]
+            every += names
+            split = splits.split_of(*names, default="train")
+            if split is not None:
+                self._files.setdefault(split, []).append(file)
+        splits.require_all(every, str(path))
 
     @property
     def fingerprint(self) -> str:
@@ -114,10 +121,6 @@ class FilesSource:
         return self._maps[file]
 
     @cached_property
-    def _maps(self) -> dict[Path, ColumnMap]:
-        return {}
-
-    @cached_property
     def _counts(self) -> Mapping[Path, int]:
         return {file: _reader(file).count() for files in self._files.values() for file in files}
 
@@ -131,28 +134,9 @@ class FilesSource:
                 reader = _reader(file)
                 if reader.names_files(names):
                     for record in reader.records(names):
-                        yield from _located(record, names, images)
-
-    def _by_split(self, splits: SplitNames, path: Path) -> dict[Split, list[Path]]:
-        found: dict[Split, list[Path]] = {}
-        every: list[str] = []
-        for file in self._all:
-            folders = file.relative_to(self._root).parts[:-1]
-            names = [file.name.partition(".")[0], *reversed(folders)]
-            every += names
-            split = splits.split_of(*names, default="train")
-            if split is not None:
-                found.setdefault(split, []).append(file)
-        splits.require_all(every, str(path))
-        return found
-
-
-def _located(record: Record, names: Sequence[str], images: ImageFiles) -> Iterator[Path]:
-    for name in image_paths(record.columns, names):
-        try:
-            yield images.locate(name)
-        except BadColumn:
-            continue
+                        for name in image_paths(record.columns, names):
+                            with suppress(BadColumn):
+                                yield images.locate(name)
 
 
 def _reader(file: Path) -> RecordFile:

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping
 
 from visual_r1.config import DataSection
 from visual_r1.data import procedural
+from visual_r1.data.problem import SPLITS, Split
 from visual_r1.data.rows import SourceRow
-from visual_r1.data.sources.source import SPLITS, Split, require_unused
+from visual_r1.data.sources.source import require_unused
 
 DEFAULT_COUNTS: Mapping[Split, int] = {"train": 4096, "validation": 256, "test": 512}
 _PROBED = 2 * len(procedural.FAMILIES)

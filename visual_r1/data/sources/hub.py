@@ -10,16 +10,17 @@ import httpx
 
 from visual_r1.config import DataSection
 from visual_r1.data.parquet import rows_of
+from visual_r1.data.problem import Split
 from visual_r1.data.rows import SourceRow
 from visual_r1.data.sources.columns import map_columns, row_from_columns
 from visual_r1.data.sources.images_of_rows import ImageFiles
-from visual_r1.data.sources.source import Split, SplitNames
+from visual_r1.data.sources.source import SplitNames
 from visual_r1.errors import DataError
 
 _BATCH_ROWS = 32
 
 
-class _Rows(Protocol):
+class _HubSplit(Protocol):
     """What is used of `datasets.Dataset`."""
 
     column_names: list[str]
@@ -27,9 +28,9 @@ class _Rows(Protocol):
 
     def __len__(self) -> int: ...
 
-    def select_columns(self, names: list[str]) -> "_Rows": ...
+    def select_columns(self, names: list[str]) -> "_HubSplit": ...
 
-    def with_format(self, kind: str) -> "_Rows": ...
+    def with_format(self, kind: str) -> "_HubSplit": ...
 
     def __getitem__(self, rows: slice) -> Any: ...
 
@@ -64,29 +65,34 @@ class HubSource:
                 before += len(rows)
 
     def _rows_of(
-        self, name: str, rows: _Rows, split: Split, before: int, first: int
+        self, name: str, rows: _HubSplit, split: Split, before: int, first: int
     ) -> Iterator[SourceRow]:
         where = f"the split {name!r} of {self._name}"
         names = map_columns(self._data, rows.column_names, where)
         # As Arrow holds them: nothing is decoded, and one bad value spoils its own row alone.
         tables = rows.select_columns(list(names.read)).with_format("arrow")
-        labels = _label_names(rows.features, names.read)
+        classes: Mapping[str, Sequence[str]] = {
+            column: rows.features[column].names
+            for column in names.read
+            if type(rows.features[column]).__name__ == "ClassLabel"
+        }
+        files = _downloaded()
         for at in range(first, len(rows), _BATCH_ROWS):
             for index, columns in enumerate(rows_of(tables[at : at + _BATCH_ROWS]), at):
                 yield row_from_columns(
                     {
-                        column: _named(value, labels.get(column))
+                        column: _named(value, classes.get(column))
                         for column, value in columns.items()
                     },
                     names,
                     place=f"{name} row {index}",
                     own_id=f"{split}-{before + index}",
                     source=self._name,
-                    files=_downloaded(),
+                    files=files,
                 )
 
     @cached_property
-    def _splits(self) -> Mapping[str, _Rows]:
+    def _splits(self) -> Mapping[str, _HubSplit]:
         # Importing `datasets` takes a second, which no other source should pay for.
         import datasets  # pyright: ignore[reportMissingTypeStubs]
         from datasets.exceptions import (  # pyright: ignore[reportMissingTypeStubs]
@@ -112,7 +118,7 @@ class HubSource:
                 f"and as a hub dataset it cannot be loaded ({type(error).__name__}: "
                 f"{reason[:300]}); check the name and the network, or use --data.source procedural."
             ) from error
-        splits = cast("dict[str, _Rows]", dict(loaded))
+        splits = cast("dict[str, _HubSplit]", dict(loaded))
         self._names.require_all(splits, self._name)
         return splits
 
@@ -128,20 +134,15 @@ def _hub_as_it_is() -> Generator[None]:
 
     settings = cast(Any, datasets).config
     before = (settings.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE)
-    if not any(before) and not _answers(constants.ENDPOINT):
+    try:
+        if not any(before):
+            httpx.head(constants.ENDPOINT, timeout=10)
+    except httpx.TransportError:
         settings.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True  # pyright: ignore[reportConstantRedefinition]
     try:
         yield
     finally:
         settings.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before  # pyright: ignore[reportConstantRedefinition]
-
-
-def _answers(address: str) -> bool:
-    try:
-        httpx.head(address, timeout=10)
-    except httpx.TransportError:
-        return False
-    return True
 
 
 def _downloaded() -> ImageFiles:
@@ -155,17 +156,8 @@ def _downloaded() -> ImageFiles:
     return ImageFiles(roots[0], roots)
 
 
-def _label_names(features: Mapping[str, Any], columns: Sequence[str]) -> Mapping[str, list[str]]:
-    """The names of columns that hold the numbers of classes."""
-    kinds = {name: features[name] for name in columns}
-    return {
-        name: cast("list[str]", kind.names)
-        for name, kind in kinds.items()
-        if type(kind).__name__ == "ClassLabel"
-    }
-
-
 def _named(value: Any, names: Sequence[str] | None) -> Any:
+    """The name of the class whose number a column of classes holds; other values as they are."""
     if names is None or not isinstance(value, int) or not 0 <= value < len(names):
         return value
     return names[value]

@@ -16,12 +16,11 @@ from string import ascii_uppercase
 from typing import Any, cast
 
 from visual_r1.config import DataSection, SplitsSection
-from visual_r1.data.problem import IMAGE_MARKER
+from visual_r1.data.problem import IMAGE_MARKER, Split
 from visual_r1.data.rows import SourceRow
 from visual_r1.data.sources.columns import choices_of, plain, text_of
 from visual_r1.data.sources.images_of_rows import BadColumn, ImageFiles
 from visual_r1.data.sources.source import (
-    Split,
     SplitNames,
     contents_digest,
     printable,

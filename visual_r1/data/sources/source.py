@@ -4,14 +4,12 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from visual_r1.config import DataSection, SplitsSection, listed
+from visual_r1.data.problem import SPLITS, Split
 from visual_r1.data.rows import SourceRow
 from visual_r1.errors import DataError
-
-Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 _SPELLINGS: Mapping[str, Split] = {
     "train": "train",
@@ -79,7 +77,11 @@ class SplitNames:
     def split_of(self, *names: str, default: Split | None = None) -> Split | None:
         """Which of our splits the first of `names` that tells it belongs to."""
         for name in names:
-            found = self._chosen.get(_SHARD.sub("", name)) if self._chosen else split_of(name)
+            if self._chosen:
+                found = self._chosen.get(_SHARD.sub("", name))
+            else:
+                beginning = name.lower().replace("_", "-").replace(".", "-").partition("-")[0]
+                found = _SPELLINGS.get(beginning)
             if found is not None:
                 return found
         return None if self._chosen else default
@@ -116,12 +118,6 @@ def require_splits(what: str, sizes: Mapping[Split, int], needs: Sequence[Split]
                 f"folder whose name begins with {split} holds it, or --data.splits.{split} names "
                 f"it.{hint if split == 'train' else ''}"
             )
-
-
-def split_of(name: str) -> Split | None:
-    """The split that a folder, file or hub split of this name holds: `val`, `train-00000`, ..."""
-    first = name.lower().replace("_", "-").replace(".", "-").split("-")[0]
-    return _SPELLINGS.get(first)
 
 
 def printable(text: str) -> str:

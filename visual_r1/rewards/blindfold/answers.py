@@ -21,7 +21,7 @@ from fractions import Fraction
 
 from visual_r1.grading.equivalence import Rounding
 from visual_r1.grading.expressions import Literal
-from visual_r1.grading.forms import Answer, Group, Quantity, Word
+from visual_r1.grading.forms import Group, Quantity, Reading, Word
 from visual_r1.rewards.blindfold.scan_text import Lexeme, lexemes, runs
 from visual_r1.rewards.blindfold.targets import Checks, Span, Target, same
 
@@ -257,7 +257,7 @@ def _is_near(number: Fraction, one: Target) -> bool:
 
 def _same_literal(token: Lexeme, one: Target, rounding: Rounding) -> bool:
     assert token.number is not None
-    mine = Answer((Quantity(Literal(token.number, token.decimals), token.decimals),))
+    mine = Reading((Quantity(Literal(token.number, token.decimals), token.decimals),))
     return any(same(mine, gold, rounding) for gold in one.readings)
 
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 from visual_r1.grading import is_equivalent
 from visual_r1.grading.equivalence import Rounding, same_answer
 from visual_r1.grading.expressions import Number, Undefined, evaluate, variables
-from visual_r1.grading.forms import Answer, Contradiction, Quantity
+from visual_r1.grading.forms import Contradiction, Quantity, Reading
 from visual_r1.grading.reading import read
 from visual_r1.grading.spelling import Unreadable
 
@@ -30,7 +30,7 @@ class Target:
     """
 
     text: str
-    readings: tuple[Answer, ...]
+    readings: tuple[Reading, ...]
     value: Number | None
     names: frozenset[str]
     digits: str
@@ -93,7 +93,7 @@ def _says(text: str, one: Target, rounding: Rounding) -> bool:
     return any(same(left, right, rounding) for left in mine for right in one.readings)
 
 
-def same(mine: Answer, gold: Answer, rounding: Rounding) -> bool:
+def same(mine: Reading, gold: Reading, rounding: Rounding) -> bool:
     """Whether the grader finds them the same; false where it cannot tell."""
     try:
         return same_answer(mine, gold, rounding)

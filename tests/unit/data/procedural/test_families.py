@@ -73,7 +73,7 @@ def test_labels_stay_inside_apart_from_each_other_and_whole(family, jitter):
         for mirror in range(4):
             sketch = (
                 BY_NAME[family]
-                .draw(values, style(hidden, jitter=jitter))
+                .figure(values, style(hidden, jitter=jitter))
                 .sketch.mirrored(left_right=bool(mirror & 1), top_bottom=bool(mirror & 2))
             )
             cells = []
@@ -95,7 +95,7 @@ def test_labels_stay_inside_apart_from_each_other_and_whole(family, jitter):
 def test_strokes_stay_inside(family):
     values = next(BY_NAME[family].values())
     for jitter in (-3, 0, 3):
-        sketch = BY_NAME[family].draw(values, style(jitter=jitter)).sketch
+        sketch = BY_NAME[family].figure(values, style(jitter=jitter)).sketch
         for segment in sketch.segments:
             for x, y in (segment.start, segment.end):
                 assert 0 <= x <= 96 and 0 <= y <= 96
@@ -105,7 +105,7 @@ def test_positions_are_those_of_the_mirrored_picture():
     """The number that is called "left" stands left of the one called "right", mirrored or not."""
     for family in ("straight_line", "right_angle", "parallel_lines", "chords"):
         for p_style in (style(1), style(1, left_right=True), style(1, top_bottom=True)):
-            figure = BY_NAME[family].draw((40, 22), p_style)
+            figure = BY_NAME[family].figure((40, 22), p_style)
             sketch = figure.sketch.mirrored(
                 left_right=p_style.left_right, top_bottom=p_style.top_bottom
             )
@@ -119,7 +119,7 @@ def test_positions_are_those_of_the_mirrored_picture():
 def test_names_belong_to_the_corner_they_stand_at():
     """In a triangle each number's nearest letter is the one the facts give it to."""
     for p_style in (style(h, lr, tb) for h in range(3) for lr in (0, 1) for tb in (0, 1)):
-        figure = BY_NAME["triangle"].draw((71, 34), p_style)
+        figure = BY_NAME["triangle"].figure((71, 34), p_style)
         labels = figure.sketch.labels
         names = [label for label in labels if label.kind == "name"]
         for label in labels:

@@ -102,7 +102,7 @@ def test_the_numbers_are_in_the_picture():
     """Two problems that differ in one drawn number differ in pixels, and only where it stands."""
     style = Style(("A", "B", "C", "D"), False, False, (0,) * 8, 0, 0)
     rectangle = next(f for f in POLYGONS if f.name == "rectangle")
-    one, two = (render(rectangle.draw(v, style).sketch) for v in ((34, 21), (35, 21)))
+    one, two = (render(rectangle.figure(v, style).sketch) for v in ((34, 21), (35, 21)))
     rows, columns = np.nonzero((one != two).any(axis=2))
     assert rows.size
     assert columns.min() >= 60 and columns.max() < 73 and rows.min() >= 83

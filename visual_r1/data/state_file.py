@@ -1,15 +1,16 @@
-"""The SQLite file of a journal: one transaction after another, so that all changes together."""
+"""The SQLite file of a preparation: one transaction after another, so that all changes together."""
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-JOURNAL_FILE = "journal.sqlite"
+# Called so since the first version: a preparation that was begun then goes on.
+STATE_FILE = "journal.sqlite"
 _CACHE_KB = 32 * 1024
 
 
-class JournalFile:
+class StateFile:
     """The file in `folder`, with `tables` made where it is new; a transaction is always open.
 
     Raises `sqlite3.DatabaseError` where the file is damaged or of another version, and
@@ -17,7 +18,7 @@ class JournalFile:
     """
 
     def __init__(self, folder: Path, tables: str, version: int) -> None:
-        self._db = sqlite3.connect(folder / JOURNAL_FILE, isolation_level=None)
+        self._db = sqlite3.connect(folder / STATE_FILE, isolation_level=None)
         try:
             self._open(tables, version)
         except BaseException:

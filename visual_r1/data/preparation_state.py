@@ -4,8 +4,6 @@ One SQLite file holds how many rows of the source were used up, which problems w
 finds their duplicates, and the numbers of the card), which rows were rejected, and the kept
 problems themselves until a shard is written of them. All of it changes together, in transactions,
 so that a preparation killed at any moment goes on behind a row, with the same outcome.
-
-What the card of a dataset tells of its problems, counted in the journal's file.
 """
 
 import json
@@ -18,46 +16,16 @@ from typing import Any, Literal
 
 from visual_r1.data import look_index
 from visual_r1.data.fingerprint import Look
-from visual_r1.data.journal_file import JOURNAL_FILE as JOURNAL_FILE
-from visual_r1.data.journal_file import JournalFile
 from visual_r1.data.look_index import LookIndex
-from visual_r1.data.problem import Problem
+from visual_r1.data.problem import Problem, Split
 from visual_r1.data.shards import problem_row
-from visual_r1.data.sources.source import Split
-
-
-class CardNumbers:
-    """Numbers of the problems that were kept and not withdrawn."""
-
-    def __init__(self, file: JournalFile) -> None:
-        self._file = file
-
-    def answer_kinds(self) -> Mapping[str, int]:
-        """How many problems have an answer of each kind, the most frequent first."""
-        query = """SELECT kind, COUNT(*) AS problems FROM kept WHERE NOT withdrawn
-            GROUP BY kind ORDER BY problems DESC, kind"""
-        return dict(self._file.rows(query))
-
-    def images_each(self) -> Mapping[int, int]:
-        """How many problems have one image, two, ..."""
-        query = """SELECT images, COUNT(*) FROM kept WHERE NOT withdrawn
-            GROUP BY images ORDER BY images"""
-        return dict(self._file.rows(query))
-
-    def spread(self, value: str) -> tuple[int, int, int]:
-        """Smallest, median and largest of `value`, an expression in an image's width and height."""
-        middle = self._file.number("SELECT COUNT(*) FROM sizes") // 2
-        place = f"SELECT {value} FROM sizes ORDER BY {value} LIMIT 1 OFFSET ?"
-        return (
-            self._file.number(f"SELECT MIN({value}) FROM sizes"),
-            self._file.number(place, middle),
-            self._file.number(f"SELECT MAX({value}) FROM sizes"),
-        )
-
+from visual_r1.data.state_file import StateFile
 
 _VERSION = 3
 
-RejectedAs = Literal["broken", "repeat", "conflict"]
+# Why a row is not in the dataset: a fault of its own, or a problem that came before, with the same
+# answer or with another.
+Rejection = Literal["broken", "repeat", "conflict"]
 
 _TABLES = f"""
 CREATE TABLE splits (split TEXT PRIMARY KEY, used INTEGER, looked_at INTEGER, complete INTEGER);
@@ -117,8 +85,8 @@ class Standing:
     complete: bool
 
 
-class Journal(AbstractContextManager["Journal"]):
-    """The journal in `folder`; a transaction is always open, and `commit` makes it last.
+class PreparationState(AbstractContextManager["PreparationState"]):
+    """The state kept in `folder`; a transaction is always open, and `commit` makes it last.
 
     `numbers` are what the card tells. `waiting_bytes` are those of the problems that are in no
     shard yet, `unsaved` those that came since the last commit.
@@ -129,7 +97,7 @@ class Journal(AbstractContextManager["Journal"]):
 
     def __init__(self, folder: Path) -> None:
         self.unsaved = 0
-        self._file = JournalFile(folder, _TABLES, _VERSION)
+        self._file = StateFile(folder, _TABLES, _VERSION)
         try:
             self._looks = LookIndex(self._file)
             self.numbers = CardNumbers(self._file)
@@ -193,7 +161,7 @@ class Journal(AbstractContextManager["Journal"]):
         problem: Problem,
         split: Split,
         place: str,
-        kind: str,
+        answer_kind: str,
         marks: Marks,
         sizes: Sequence[tuple[int, int]],
         repeats: int | None,
@@ -201,7 +169,11 @@ class Journal(AbstractContextManager["Journal"]):
         """Add a problem that will be in the dataset.
 
         Args:
-            kind: of its answer.
+            problem: as it will be stored.
+            split: its split.
+            place: where its row stands in the source.
+            answer_kind: what `card.answer_kind` says of its answer.
+            marks: what its duplicates are found by.
             sizes: widths and heights of its images.
             repeats: the number of the problem that it repeats, where it is kept all the same.
         """
@@ -209,7 +181,7 @@ class Journal(AbstractContextManager["Journal"]):
         self._next += 1
         self._file.execute(
             "INSERT INTO kept VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
-            number, split, place, problem.id, problem.answer, kind,
+            number, split, place, problem.id, problem.answer, answer_kind,
             marks.content, len(problem.images), repeats,
         )  # fmt: skip
         self._file.execute("INSERT INTO tiles VALUES (?, ?)", number, marks.tiles)
@@ -265,13 +237,13 @@ class Journal(AbstractContextManager["Journal"]):
         """The kept problems that are in no shard yet, as rows and their sizes in bytes."""
         rows = self._file.rows("SELECT number, row, bytes FROM waiting ORDER BY number")
         for number, text, size in rows:
-            row = json.loads(text)
-            images = [{"bytes": data, "path": None} for data in self._waiting_images(number)]
-            yield row | {"images": images}, size
+            images = [{"bytes": data, "path": None} for data in self.images_waiting(number)]
+            yield json.loads(text) | {"images": images}, size
 
     def images_waiting(self, number: int) -> tuple[bytes, ...]:
         """The images of a kept problem that is in no shard yet; empty where it is in one."""
-        return tuple(self._waiting_images(number))
+        query = "SELECT data FROM waiting_images WHERE number = ? ORDER BY part"
+        return tuple(data for (data,) in self._file.rows(query, number))
 
     def add_shard(self, split: Split, shard: int) -> None:
         """Note, for good, that all that waited is in this shard of the split."""
@@ -309,31 +281,31 @@ class Journal(AbstractContextManager["Journal"]):
     # --- rejected rows and repeats
 
     def reject(
-        self, split: Split, place: str, id: str, reason: str, summary: str, kind: RejectedAs
+        self, split: Split, place: str, id: str, reason: str, summary: str, rejection: Rejection
     ) -> None:
         """Add a row that will not be in the dataset; `summary` is what like reasons share."""
         self._file.execute(
             "INSERT INTO rejected VALUES (NULL, ?, ?, ?, ?, ?, ?)",
-            split, place, id, reason, summary, kind,
+            split, place, id, reason, summary, rejection,
         )  # fmt: skip
 
     def rejected(self) -> Iterator[Mapping[str, str]]:
         """The rejected rows: split, row, id and reason."""
-        for values in self._file.rows(
-            "SELECT split, row, id, reason FROM rejected ORDER BY number"
-        ):
-            yield dict(zip(("split", "row", "id", "reason"), values, strict=True))
+        query = "SELECT split, row, id, reason FROM rejected ORDER BY number"
+        for split, row, id, reason in self._file.rows(query):
+            yield {"split": split, "row": row, "id": id, "reason": reason}
 
-    def rejected_count(self, *kinds: RejectedAs) -> int:
-        """How many rows were rejected as one of `kinds`."""
-        marks = ", ".join("?" * len(kinds))
-        return self._file.number(f"SELECT COUNT(*) FROM rejected WHERE kind IN ({marks})", *kinds)
+    def rejected_count(self, *rejections: Rejection) -> int:
+        """How many rows were rejected as one of `rejections`."""
+        marks = ", ".join("?" * len(rejections))
+        query = f"SELECT COUNT(*) FROM rejected WHERE kind IN ({marks})"
+        return self._file.number(query, *rejections)
 
-    def reasons(self, most: int, kind: RejectedAs | None = None) -> Mapping[str, int]:
+    def reasons(self, most: int, rejection: Rejection | None = None) -> Mapping[str, int]:
         """The summaries of the reasons and how many rows each cost, the most frequent first."""
         query = """SELECT summary, COUNT(*) AS rows FROM rejected WHERE kind = ?1 OR ?1 IS NULL
             GROUP BY summary ORDER BY rows DESC, summary LIMIT ?2"""
-        return dict(self._file.rows(query, kind, most))
+        return dict(self._file.rows(query, rejection, most))
 
     def repeats_kept(self) -> Mapping[str, int]:
         """How many problems of a split repeat another one of it, and stayed."""
@@ -341,12 +313,37 @@ class Journal(AbstractContextManager["Journal"]):
             GROUP BY split ORDER BY split"""
         return dict(self._file.rows(query))
 
-    def _waiting_images(self, number: int) -> Iterator[bytes]:
-        query = "SELECT data FROM waiting_images WHERE number = ? ORDER BY part"
-        return (data for (data,) in self._file.rows(query, number))
-
     def _kept(self, condition: str, *values: object) -> Iterator[Kept]:
         columns = "number, split, place, id, answer, withdrawn"
         for row in self._file.rows(f"SELECT {columns} FROM kept WHERE {condition}", *values):
             number, split, place, id, answer, withdrawn = row
             yield Kept(number, split, place, id, answer, bool(withdrawn))
+
+
+class CardNumbers:
+    """What the card tells of the problems that were kept and not withdrawn."""
+
+    def __init__(self, file: StateFile) -> None:
+        self._file = file
+
+    def answer_kinds(self) -> Mapping[str, int]:
+        """How many problems have an answer of each kind, the most frequent first."""
+        query = """SELECT kind, COUNT(*) AS problems FROM kept WHERE NOT withdrawn
+            GROUP BY kind ORDER BY problems DESC, kind"""
+        return dict(self._file.rows(query))
+
+    def images_each(self) -> Mapping[int, int]:
+        """How many problems have one image, two, ..."""
+        query = """SELECT images, COUNT(*) FROM kept WHERE NOT withdrawn
+            GROUP BY images ORDER BY images"""
+        return dict(self._file.rows(query))
+
+    def spread(self, value: str) -> tuple[int, int, int]:
+        """Smallest, median and largest of `value`, an expression in an image's width and height."""
+        middle = self._file.number("SELECT COUNT(*) FROM sizes") // 2
+        place = f"SELECT {value} FROM sizes ORDER BY {value} LIMIT 1 OFFSET ?"
+        return (
+            self._file.number(f"SELECT MIN({value}) FROM sizes"),
+            self._file.number(place, middle),
+            self._file.number(f"SELECT MAX({value}) FROM sizes"),
+        )
