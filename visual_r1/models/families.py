@@ -12,7 +12,7 @@ from typing import Any, cast
 from visual_r1.errors import DataError
 
 MAX_ASPECT = 200
-"""Qwen's image processors refuse what is more elongated than this."""
+"""Qwen's image processors refuse what is more elongated than this; datasets leave it out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,7 @@ class ImageGrid:
                 f"{MAX_ASPECT} times the other, which the model cannot see; crop it."
             )
         factor = self.patch * self.merge
+        # Python's round goes to the even number at a half, and so does theirs.
         wide, high = round(width / factor) * factor, round(height / factor) * factor
         if wide * high > self.max_pixels:
             shrink = math.sqrt(width * height / self.max_pixels)

@@ -1,4 +1,4 @@
-"""Which sequences are computed together, so that company never changes a result.
+"""Which sequences are computed together, such that none changes the result of another.
 
 Measured on CPUs in float32: a row of a matrix product is the same bit for bit at any position of
 any batch of 16 rows or more (with a single output column: of any multiple of 16 rows), and differs

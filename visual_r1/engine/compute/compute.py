@@ -143,6 +143,7 @@ class Compute:
                 plans[index] = plan_request(self._base, self._images, request)
             except InvalidRequest as error:
                 outputs[index] = error
+        # Other adapters may have been computed since: what is bound is bound anew each time.
         if weights is None:
             self._slots.activate(None)
         else:

@@ -32,11 +32,16 @@ from visual_r1.engine.compute.sampling import (
 from visual_r1.engine.types import SampledSequence, SampleOutput, StopReason, TopkRow
 
 SEQUENCES_AT_ONCE = 256
+"""Rows that decode in lockstep, at most."""
+
 CACHE_BYTES = {"cpu": 2**30, "cuda": 8 * 2**30}
 """Room for the keys and values of sequences that decode together."""
 
 COMPACT_BELOW = 0.75
-"""Finished sequences are dropped when the rest would fill no more than this share of the rows."""
+"""Finished sequences are dropped when the rest would fill no more than this share of the rows.
+
+Dropping copies the cache of all that stay, so it is not done for a row or two.
+"""
 
 
 @dataclass
@@ -163,6 +168,7 @@ class Decoding:
         """Decode until every sequence is complete."""
         while True:
             tokens = self.choose()
+            # The last token of a sequence is never computed: nothing comes behind it.
             alive = [row for row, one in enumerate(self._sequences) if one.stop_reason is None]
             if not alive:
                 return
@@ -181,6 +187,7 @@ class Decoding:
         chosen = floats(logp.gather(-1, tokens[:, None])[:, 0])
         widest = max(one.topk_wanted for one in self._sequences)
         others = likeliest(logp, widest) if widest else [()] * len(logp)
+        # Not strict: the rows end with dummies.
         for one, token, logprob, row in zip(
             self._sequences, integers(tokens), chosen, others, strict=False
         ):

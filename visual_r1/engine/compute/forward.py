@@ -71,6 +71,7 @@ def _tower_batches(
     by_grid: dict[tuple[int, int], list[PreparedImage]] = {}
     for image in images:
         by_grid.setdefault(image.grid, []).append(image)
+    # transformers' vision attention goes image by image, so only the matrix products matter.
     for equal in by_grid.values():
         together = 1
         if equal[0].tokens % ROWS == 0:

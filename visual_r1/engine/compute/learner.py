@@ -5,7 +5,7 @@ datum is cut where its loss begins: the places before it that add nothing to the
 prompt, down to a multiple of 16. The prompt's keys and values are computed once, every answer
 attends to them, and what the answers' gradients add up to goes back through the prompt once. Where
 the cut lies depends on the datum alone, and it is cut whether others share its prompt or not, so
-company changes no result.
+what else is computed changes no result.
 """
 
 from collections.abc import Generator, Mapping, Sequence
@@ -55,6 +55,7 @@ class Learner:
         self, adapter: Adapter, data: Sequence[CheckedDatum], *, backward: bool
     ) -> ForwardOutput:
         """Compute all data; gradients are added to the adapter's only when all went well."""
+        # Into a vector of their own: a pass that fails halfway must not leave half a gradient.
         gradients = torch.zeros_like(adapter.weights) if backward else None
         self._slot.bind(adapter.weights, gradients)
         # Training mode changes one thing, activation checkpointing, which is for large models.
@@ -152,7 +153,7 @@ class _Pass:
         """
         if self._base.device.type != "cpu":
             return 0
-        # At least one place is left to the answer, and all images belong to the prompt.
+        # At least one place is left to the answer; an image behind the cut leaves the datum whole.
         places = min(datum.masked_prefix, datum.layout.length - 1) // ROWS * ROWS
         return 0 if datum.layout.is_image[places:].any() else places
 
@@ -196,6 +197,7 @@ class _Pass:
 
     def _score_prompt(self, group: Sequence[int], hidden: Tensor) -> None:
         """Log-probabilities of the prompt's places; they add nothing to the loss."""
+        # Every member's targets as columns of one softmax over the vocabulary.
         targets = [self._data[index].targets[: len(hidden)] for index in group]
         with torch.no_grad():
             together = torch.cat(targets, dim=1).to(self._base.device)
@@ -235,6 +237,8 @@ class _Pass:
         logp = target_logprobs(self._base, hidden.flatten(0, 1), batch.targets.flatten(0, 1))
         logp = logp.view(batch.targets.shape)
         loss = self._loss.formula(logp, batch.inputs, self._config)
+        # Padding is masked here: its inputs are 0, but dro counts places of every input.
+        # In float64, so that a long sum loses nothing.
         total = torch.where(batch.valid, loss, 0.0).sum(dtype=torch.float64)
         if self._backward:
             total.backward()  # pyright: ignore[reportUnknownMemberType]

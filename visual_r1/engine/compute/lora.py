@@ -104,6 +104,7 @@ class Slot:
         """Point the modules at `weights`, and their gradients at `gradients`."""
         for piece in self.pieces:
             parameter = piece.parameter
+            # `data` and not `copy_`: nothing is copied, and autograd does not see the exchange.
             parameter.data = weights[piece.start : piece.stop].view(piece.shape)
             parameter.requires_grad_(gradients is not None)
             parameter.grad = None
@@ -112,6 +113,7 @@ class Slot:
 
     def initial_weights(self, seed: int | None, device: torch.device) -> Tensor:
         """A uniform in ±1/sqrt(fan-in) (LoRA's own choice), B zero; a function of the seed."""
+        # A generator of its own, on the CPU: the same start on every device, no global state.
         generator = torch.Generator().manual_seed(
             secrets.randbits(63) if seed is None else seed % 2**63
         )
@@ -299,6 +301,7 @@ def _pieces(network: nn.Module, slot: str) -> Iterator[_Piece]:
             continue
         for side in ("lora_A", "lora_B"):
             matrix = cast(nn.Linear, getattr(module, side)[slot])
+            # Also over a base in bfloat16: an update of 1e-5 would be lost in its eight bits.
             matrix.to(torch.float32)
             stop = start + matrix.weight.numel()
             yield _Piece(

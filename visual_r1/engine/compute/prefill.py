@@ -57,6 +57,7 @@ def prefill(
         hidden, cache = prompt_states(base, [plan.layout for plan in batch], features, length)
         caches.append(cache)
         for row, plan in enumerate(batch):
+            # The prompt's last place foretells the first new token; behind it is padding.
             last.append(hidden[row, plan.layout.length - 1])
             wanted = plan.request.scores_prompt
             scores.append(score_prompt(base, plan, hidden[row]) if wanted else None)
