@@ -7,23 +7,22 @@ those of the policy itself. The other flags are the engine's.
 """
 
 import sys
-from typing import Any
+
+from torch import Tensor
 
 from visual_r1.engine.__main__ import run
-from visual_r1.engine.compute import decode
-
-Decoding: Any = decode._Decoding  # a fault is planted where nobody is meant to reach
+from visual_r1.engine.compute.decode import Decoding
 
 
 def main() -> None:
     temperature, flags = float(sys.argv[1]), sys.argv[2:]
-    draw = Decoding._draw
+    choose = Decoding.choose
 
-    def tempered(self: Any) -> Any:
-        self._logits = self._logits / temperature
-        return draw(self)
+    def tempered(self: Decoding) -> Tensor:
+        self.logits = self.logits / temperature
+        return choose(self)
 
-    Decoding._draw = tempered
+    Decoding.choose = tempered  # type: ignore[method-assign]
     run(flags)
 
 

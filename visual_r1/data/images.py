@@ -14,12 +14,11 @@ from functools import cache
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from visual_r1.data.fingerprint import Look, look_of, tiles_of
+from visual_r1.models.families import MAX_ASPECT
 
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 50_000_000
 MIN_SIDE = 8
-# Qwen's image processors refuse what is more elongated.
-MAX_ASPECT = 200
 # A file that outweighs its own pixels carries something else: metadata, or another file behind it.
 MAX_BYTES_PER_PIXEL = 4
 SPARE_BYTES = 256 * 1024

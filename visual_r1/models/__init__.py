@@ -1,4 +1,4 @@
-"""Models by name: the shipped tiny model, or any Qwen3-VL on the hub or in a folder."""
+"""Models by name: the shipped tiny model, or one of a known family on the hub or in a folder."""
 
 from pathlib import Path
 

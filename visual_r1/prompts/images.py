@@ -38,7 +38,9 @@ def prepare_image(data: bytes, max_pixels: int) -> PromptImage:
     The aspect ratio is kept as well as whole pixels allow. Raises `DataError` where `data` is not
     an image.
     """
-    image_format = _format(data)
+    image_format: ImageFormat | None = next(
+        (name for magic, name in _MAGIC if data.startswith(magic)), None
+    )
     try:
         with Image.open(io.BytesIO(data)) as image:
             width, height = image.size
@@ -68,11 +70,8 @@ def scaled_size(width: int, height: int, max_pixels: int) -> tuple[int, int]:
     shrink = math.sqrt(max_pixels / (width * height))
     wide = max(1, math.floor(width * shrink))
     high = max(1, math.floor(height * shrink))
+    # A side that was raised to 1 leaves the other too long for the area.
     return min(wide, max_pixels // high), min(high, max_pixels)
-
-
-def _format(data: bytes) -> ImageFormat | None:
-    return next((name for magic, name in _MAGIC if data.startswith(magic)), None)
 
 
 def _png(image: Image.Image) -> bytes:

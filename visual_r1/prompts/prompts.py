@@ -1,7 +1,7 @@
 """A problem to what the model reads: template, chat text, tokens and image chunks.
 
 The tokens are those that the model's own processor makes of the same chat: its chat template is
-rendered, each `<|image_pad|>` becomes an image chunk that stands for as many tokens as the image
+rendered, each image token in it becomes an image chunk that stands for as many tokens as the image
 has visual tokens, and the text between is tokenised as it stands.
 
 Text of a problem is never control: where it holds a special token's name (`<|im_end|>`), that
@@ -23,9 +23,9 @@ from visual_r1.prompts.templates import load_template
 
 ImageMode = Literal["full", "blank", "none"]
 
-_PAD = "<|image_pad|>"
 # Private-use characters that stand for what must not be taken literally while text is put
-# together: an image's place, a marker that is only text, and the seam inside a special name.
+# together: an image's place, a marker that is only text, and the seam inside a special name. Where
+# a problem's own text holds one of them, it travels as an escape and is restored at the end.
 _IMAGE_PLACE, _PLAIN_MARKER, _SEAM = "\ue0a0", "\ue0a1", "\ue0a2"
 _RESERVED = {
     character: f"\ue0a3{digit}"
@@ -54,12 +54,12 @@ class Prompter:
         self.processor = processor
         self.template = load_template(template)
         self.max_pixels = max_pixels
-        names = [
+        names = sorted(
             str(token)
             for token in processor.tokenizer.added_tokens_decoder.values()
             if token.special
-        ]
-        self._special = re.compile("|".join(re.escape(name) for name in sorted(names)) or "(?!)")
+        )
+        self._special = re.compile("|".join(map(re.escape, names)) or "(?!)")
         self.opens_think = self._opens_think()
         self.tags = self.template.tags
         if self.opens_think:  # then the thought comes first, whether or not our template names it
@@ -88,9 +88,13 @@ class Prompter:
         images = self._images(problem, image)
         text = self._chat_text(problem, len(images), scan or "")
         chunks: list[ModelInputChunk] = []
-        for index, piece in enumerate(text.split(_PAD)):
+        for index, piece in enumerate(text.split(self.processor.image_token)):
             if index:
-                chunks.append(self._image_chunk(images[index - 1]))
+                shown = images[index - 1]
+                count = self.processor.image_tokens(shown.width, shown.height)
+                chunks.append(
+                    ImageChunk(data=shown.data, format=shown.format, expected_tokens=count)
+                )
             tokens = self._encode(piece)
             if tokens:
                 chunks.append(EncodedTextChunk(tokens=tokens))
@@ -108,7 +112,7 @@ class Prompter:
         return images
 
     def _chat_text(self, problem: Problem, images: int, scan: str) -> str:
-        """The whole chat as text; its `<|image_pad|>` are exactly the images, in order."""
+        """The whole chat as text; its image tokens are exactly the images, in order."""
         question = self._plain(problem.question).replace(IMAGE_MARKER, _PLAIN_MARKER)
         shown = self._plain(problem.problem).replace(IMAGE_MARKER, _IMAGE_PLACE)
         values = {
@@ -121,12 +125,15 @@ class Prompter:
         system = self.template.render("system", {**values, "problem": question})
         if system:
             messages.append({"role": "system", "content": system})
-        messages.append({"role": "user", "content": _parts(problem, user, images)})
+        messages.append({"role": "user", "content": _content(problem, user, images)})
         prefill = self.template.render("assistant", {**values, "problem": question})
         return self.processor.chat(messages) + prefill
 
     def _plain(self, text: str) -> str:
-        """Text from outside: reserved characters escaped, names of special tokens broken up."""
+        """Text from outside: reserved characters escaped, names of special tokens broken up.
+
+        A name is broken behind its first character: both halves are then tokenised apart.
+        """
         text = text.translate(_RESERVED_TABLE)
         return self._special.sub(lambda found: found[0][0] + _SEAM + found[0][1:], text)
 
@@ -139,10 +146,6 @@ class Prompter:
             tokens.extend(self.processor.encode(text))
         return tokens
 
-    def _image_chunk(self, image: PromptImage) -> ImageChunk:
-        count = self.processor.image_tokens(image.width, image.height)
-        return ImageChunk(data=image.data, format=image.format, expected_tokens=count)
-
     def _opens_think(self) -> bool:
         """Whether the assistant's turn begins inside `<think>`, by the template or the model."""
         values = {"problem": "", "question": "", "scan": ""}
@@ -151,8 +154,8 @@ class Prompter:
         return begun.rfind("<think>") > begun.rfind("</think>")
 
 
-def _parts(problem: Problem, user: str, images: int) -> list[dict[str, str]]:
-    """The user's message as content parts, an image part at each place."""
+def _content(problem: Problem, user: str, images: int) -> list[dict[str, str]]:
+    """The user's message as the parts a chat template takes, an image part at each place."""
     places = user.count(_IMAGE_PLACE)
     if images == 0:
         text = user.replace(_IMAGE_PLACE, "").strip()

@@ -78,10 +78,10 @@ def rollout_datum(prompt: Prompt, sampled: SampledSequence, advantage: float) ->
     )
 
 
-def random_datum(seed: int, prompt: Prompt, names: Sequence[str], silent: int = 0) -> Datum:
+def random_datum(seed: int, prompt: Prompt, names: Sequence[str], masked: int = 0) -> Datum:
     """Random targets; inputs of ordinary sizes, some advantages and weights zero.
 
-    The first `silent` places bear on no loss, as those of a prompt do.
+    The first `masked` places add nothing to the loss, as those of a prompt do.
     """
     rng = np.random.default_rng(seed)
     places = length(prompt)
@@ -92,6 +92,6 @@ def random_datum(seed: int, prompt: Prompt, names: Sequence[str], silent: int = 
     }
     for name in ("weights", "advantages"):
         made[name][rng.random(places) < 0.3] = 0.0
-        made[name][:silent] = 0.0
+        made[name][:masked] = 0.0
     inputs = {name: made[name].astype(np.float32) for name in names}
     return Datum(prompt, {"target_tokens": rng.integers(0, 250, places), **inputs})

@@ -13,7 +13,8 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from visual_r1.errors import DataError, ModelError
 from visual_r1.models import TINY_GEOMETRY, model_path
-from visual_r1.models.processor import ImageGrid, load_processor
+from visual_r1.models.families import ImageGrid
+from visual_r1.models.processor import load_processor
 
 FOLDER = Path(model_path(TINY_GEOMETRY))
 

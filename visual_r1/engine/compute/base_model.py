@@ -1,4 +1,7 @@
-"""The base model in memory: any Qwen3-VL checkpoint from a folder or the hub, never unpickled."""
+"""The base model: a checkpoint from a folder or the hub, in memory, never unpickled.
+
+This is where compute reads files, and it reads nothing else than the checkpoint.
+"""
 
 import warnings
 from collections.abc import Callable
@@ -7,29 +10,24 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
-from safetensors import SafetensorError
+from huggingface_hub import snapshot_download  # pyright: ignore[reportUnknownVariableType]
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.utils import logging
 
+from visual_r1.engine.compute.families import TITLES, find_family
+from visual_r1.engine.compute.families.family import Family, ImagePreparer
 from visual_r1.errors import ConfigError, ModelError
 from visual_r1.models import model_path
 from visual_r1.models.processor import Processor, load_processor
 
-SUPPORTED_MODEL_TYPES = ("qwen3_vl", "qwen3_vl_moe")
-
 
 class TextOutput(Protocol):
-    """What the language model returns."""
+    """What the text stack returns."""
 
     last_hidden_state: Tensor
-
-
-class VisionOutput(Protocol):
-    """What the vision tower returns: merged patches and the features for the first text layers."""
-
-    pooler_output: Tensor
-    deepstack_features: list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -38,95 +36,71 @@ class BaseModel:
 
     name: str
     path: str
+    family: Family
     network: nn.Module
     processor: Processor
+    prepare_image: ImagePreparer
     device: torch.device
     dtype: torch.dtype
     context_length: int
     vocabulary_size: int
-    merge_size: int
     is_mixture_of_experts: bool
     cache_bytes_per_token: int
     """Keys and values of one place in all layers."""
 
     @property
-    def language_model(self) -> Callable[..., TextOutput]:
-        """The text stack: embeddings to final hidden states."""
-        return cast(Callable[..., TextOutput], self.network.get_submodule("model.language_model"))
+    def text_stack(self) -> Callable[..., TextOutput]:
+        """Embeddings to final hidden states."""
+        module = self.network.get_submodule(self.family.text_stack)
+        return cast(Callable[..., TextOutput], module)
 
     @property
-    def vision_tower(self) -> Callable[..., VisionOutput]:
-        """The vision stack: patches to features in the text model's width."""
-        return cast(Callable[..., VisionOutput], self.network.get_submodule("model.visual"))
+    def vision_tower(self) -> Callable[..., Any]:
+        """Patches to features in the text stack's width."""
+        return self.network.get_submodule(self.family.vision_tower)
 
     @property
     def embed(self) -> Callable[[Tensor], Tensor]:
-        """Token ids [...] to embeddings [..., hidden]."""
-        embedding = self.network.get_submodule("model.language_model.embed_tokens")
-        return cast(Callable[[Tensor], Tensor], embedding)
+        """Token ids [...] to embeddings [..., width]."""
+        return cast(Any, self.network).get_input_embeddings()
 
     @property
     def unembed(self) -> Callable[[Tensor], Tensor]:
-        """Hidden states [..., hidden] to logits [..., vocabulary]."""
-        return cast(Callable[[Tensor], Tensor], self.network.get_submodule("lm_head"))
-
-
-class PatchProjection(nn.Module):
-    """The vision tower's patch embedding as a matrix product.
-
-    The checkpoint holds it as a Conv3d whose stride is its kernel, applied to patches that are cut
-    already. A product gives the same, many times faster, and row by row: a patch's embedding then
-    does not depend on how many patches are computed with it.
-    """
-
-    def __init__(self, convolution: nn.Conv3d) -> None:
-        """Take over the convolution's weights [out, channels, time, height, width]."""
-        super().__init__()
-        self.weight = nn.Parameter(convolution.weight.detach().flatten(1), requires_grad=False)
-        self.bias: nn.Parameter | None = None
-        if convolution.bias is not None:
-            self.bias = nn.Parameter(convolution.bias.detach(), requires_grad=False)
-
-    def forward(self, patches: Tensor) -> Tensor:
-        """Patches [n, channels * time * height * width] to embeddings [n, width]."""
-        return nn.functional.linear(patches.to(self.weight.dtype), self.weight, self.bias)
+        """Hidden states [..., width] to logits [..., vocabulary]."""
+        return cast(Any, self.network).get_output_embeddings()
 
 
 def load_base_model(name: str, device: str = "auto") -> BaseModel:
     """Load `name` (the shipped model's name, a folder or a hub id) for inference.
 
     CPU computes in float32, CUDA in bfloat16. Raises `ModelError` when there is no such model, when
-    it is not a Qwen3-VL, or when its weights are not safetensors.
+    it is of no family that is served, or when its weights are not safetensors.
     """
     target = pick_device(device)
     dtype = torch.bfloat16 if target.type == "cuda" else torch.float32
     path = model_path(name)
-    network = _load_network(name, path, dtype).to(target).eval()
-    network.requires_grad_(False)
+    family, network = _load_network(name, path, dtype)
+    network = network.to(target).eval().requires_grad_(False)
     if target.type == "cuda":
         # Takes effect in training mode alone: activations are computed again in the backward pass.
         settings: dict[str, Any] = {"use_reentrant": False}
         cast(Any, network).activation_checkpointing_enable(settings)
-    visual = network.get_submodule("model.visual")
-    projection = visual.get_submodule("patch_embed.proj")
-    if not isinstance(projection, nn.Conv3d):
-        raise ModelError(f"the vision tower of {name} has no Conv3d patch embedding.")
-    visual.register_module("patch_embed", PatchProjection(projection))
+    family.prepare_network(name, network)
     config = cast(Any, network).config
     text = config.get_text_config()
-    heads, width = int(text.num_key_value_heads), int(text.head_dim)
     return BaseModel(
         name=name,
         path=path,
+        family=family,
         network=network,
         processor=load_processor(name),
+        prepare_image=family.image_preparer(path, config),
         device=target,
         dtype=dtype,
         context_length=int(text.max_position_embeddings),
         vocabulary_size=int(text.vocab_size),
-        merge_size=int(config.vision_config.spatial_merge_size),
-        is_mixture_of_experts=config.model_type == "qwen3_vl_moe",
-        cache_bytes_per_token=2 * int(text.num_hidden_layers) * heads * width * dtype.itemsize,
+        is_mixture_of_experts=config.model_type in family.mixtures_of_experts,
+        cache_bytes_per_token=family.cache_bytes_per_token(text, dtype),
     )
 
 
@@ -147,15 +121,11 @@ def pick_device(device: str) -> torch.device:
     return target
 
 
-def _load_network(name: str, path: str, dtype: torch.dtype) -> nn.Module:
+def _load_network(name: str, path: str, dtype: torch.dtype) -> tuple[Family, nn.Module]:
     """Read the checkpoint; only safetensors are accepted, and no code of the checkpoint is run."""
     try:
         config = cast(Any, AutoConfig).from_pretrained(path, trust_remote_code=False)
-        if config.model_type not in SUPPORTED_MODEL_TYPES:
-            raise ModelError(
-                f"model {name} is of type {config.model_type}; the engine serves Qwen3-VL "
-                f"checkpoints ({', '.join(SUPPORTED_MODEL_TYPES)})."
-            )
+        family = find_family(name, config.model_type)
         with warnings.catch_warnings():
             # transformers warns of its own deprecations while it loads; none is the user's to mend.
             warnings.simplefilter("ignore")
@@ -168,13 +138,34 @@ def _load_network(name: str, path: str, dtype: torch.dtype) -> nn.Module:
                 trust_remote_code=False,
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        place = f"the folder {path}" if Path(path).is_dir() else f"the hub id {path}"
         raise ModelError(
-            f"could not load the model {name} from {_place(path)}: "
+            f"could not load the model {name} from {place}: "
             f"{str(error).strip().splitlines()[0].rstrip('.')}. "
-            "Name a Qwen3-VL folder with safetensors weights, or a hub id that can be reached."
+            f"Name a {TITLES} folder with safetensors weights, or a hub id that can be reached."
         ) from error
-    return cast(nn.Module, network)
+    return family, cast(nn.Module, network)
 
 
-def _place(path: str) -> str:
-    return f"the folder {path}" if Path(path).is_dir() else f"the hub id {path}"
+def model_type_and_shapes(name: str) -> tuple[str, dict[str, list[int]]] | None:
+    """A model's type, and the shapes of its tensors by name, read off its files.
+
+    None where the model is not on this machine, or damaged: the engine says so when it loads it.
+    """
+    folder = Path(model_path(name))
+    if not folder.is_dir():
+        try:
+            folder = Path(snapshot_download(name, local_files_only=True))
+        except (LocalEntryNotFoundError, HFValidationError):
+            return None
+    shapes: dict[str, list[int]] = {}
+    try:
+        config = cast(Any, AutoConfig).from_pretrained(folder, trust_remote_code=False)
+        for file in folder.glob("*.safetensors"):
+            opened: Any = safe_open(file, framework="numpy")
+            with opened as tensors:
+                names: list[str] = list(tensors.keys())
+                shapes |= {name: tensors.get_slice(name).get_shape() for name in names}
+    except (SafetensorError, OSError, ValueError):
+        return None
+    return str(config.model_type), shapes

@@ -1,12 +1,14 @@
-"""Which sequences are computed together, so that company never changes a result.
+"""Which sequences are computed together, such that none changes the result of another.
 
-On the CPU a row of a matrix product is the same bit for bit at any position of any batch of 16 rows
-or more (with a single output column: of any multiple of 16 rows), and attention does not look at
-other rows of the batch, but depends on how many padded keys a row carries. So lengths are padded to
-a bucket that is a function of the sequence's own length, only equal buckets are batched, and row
-counts are multiples of 16.
+Measured on CPUs in float32: a row of a matrix product is the same bit for bit at any position of
+any batch of 16 rows or more (with a single output column: of any multiple of 16 rows), and differs
+below 16, where other kernels are at work. Attention does not look at the other rows of a batch, but
+depends on how many padded keys a row carries. So
+- row counts are multiples of 16, filled up with dummies where need be;
+- a length is padded to a bucket that is a function of the sequence's own length;
+- only equal buckets are batched.
 
-A few tensor operations whose types torch leaves open, with their types.
+At the end, four operations of torch with the types that it leaves open.
 """
 
 from collections.abc import Iterator, Sequence
@@ -39,11 +41,11 @@ def prompt_bucket(length: int) -> int:
     return round_up(length, 128 if length <= 2048 else 512)
 
 
-def by_bucket(lengths: Sequence[int]) -> dict[int, list[int]]:
-    """Indices by length, in ascending order of length and in the given order within."""
+def by_bucket(buckets: Sequence[int]) -> dict[int, list[int]]:
+    """Indices by bucket, in ascending order of buckets and in the given order within."""
     groups: dict[int, list[int]] = {}
-    for index, length in enumerate(lengths):
-        groups.setdefault(length, []).append(index)
+    for index, bucket in enumerate(buckets):
+        groups.setdefault(bucket, []).append(index)
     return dict(sorted(groups.items()))
 
 
@@ -54,15 +56,15 @@ def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
         yield items[start : start + size]
 
 
-def of_array(array: np.ndarray) -> Tensor:
-    """A tensor over a copy of the array in row order."""
-    return torch.from_numpy(np.array(array, order="C"))  # pyright: ignore[reportUnknownMemberType]
-
-
 def split(tensor: Tensor, sizes: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
     """Views of consecutive stretches of one dimension."""
     given = sizes if isinstance(sizes, int) else list(sizes)
     return cast("tuple[Tensor, ...]", tensor.split(given, dim))  # pyright: ignore[reportUnknownMemberType]
+
+
+def of_array(array: np.ndarray) -> Tensor:
+    """A tensor over a copy of the array in row order."""
+    return torch.from_numpy(np.array(array, order="C"))  # pyright: ignore[reportUnknownMemberType]
 
 
 def floats(vector: Tensor) -> list[float]:

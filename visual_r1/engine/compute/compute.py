@@ -1,4 +1,4 @@
-"""The compute side of the engine: one base model, any number of adapters, no HTTP.
+"""The compute side of the engine: one base model, any number of adapters, no HTTP and no disk.
 
 All methods are called from one worker thread. A method that takes a request of one user raises
 `InvalidRequest` when that request is wrong and leaves everything as it was.
@@ -10,15 +10,22 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from visual_r1.engine.compute import lora
 from visual_r1.engine.compute.base_model import load_base_model
-from visual_r1.engine.compute.decode import sample
-from visual_r1.engine.compute.examples import find_loss, read_examples
+from visual_r1.engine.compute.datums import check_data
+from visual_r1.engine.compute.decode import answer
 from visual_r1.engine.compute.learner import Learner
-from visual_r1.engine.compute.lora import Adapter, FrozenWeights, Slots
+from visual_r1.engine.compute.lora import (
+    Adapter,
+    FrozenWeights,
+    Slots,
+    adapter_from,
+    adapter_tensors,
+    peft_folder,
+)
+from visual_r1.engine.compute.losses import find_loss
 from visual_r1.engine.compute.optimizer import adam_step
 from visual_r1.engine.compute.prompts import ImageReader
-from visual_r1.engine.compute.sample_plan import Plan, plan
+from visual_r1.engine.compute.sample_plan import SamplePlan, plan_request
 from visual_r1.engine.types import (
     AdamSettings,
     Datum,
@@ -43,6 +50,8 @@ class Compute:
     """As it was asked for: a hub id, a folder or the name of the shipped model."""
     tokenizer_id: str
     """Local folder or hub id from which a client can load the tokenizer."""
+    architecture: str
+    """The family of models, such as `qwen3_vl`."""
     context_length: int
     vocabulary_size: int
     device: torch.device
@@ -68,10 +77,11 @@ class Compute:
             # Asked for along with determinism by default, and only a cost: nothing here reads
             # memory that it has not written.
             cast(Any, torch.utils).deterministic.fill_uninitialized_memory = False
-        self._images = ImageReader(self._base.path, self._base.merge_size, max_image_pixels)
+        self._images = ImageReader(self._base.prepare_image, max_image_pixels)
         self._slots = Slots(self._base)
         self.model_name = model
         self.tokenizer_id = self._base.path
+        self.architecture = self._base.family.name
         self.context_length = self._base.context_length
         self.vocabulary_size = self._base.vocabulary_size
         self.device = self._base.device
@@ -81,7 +91,7 @@ class Compute:
     def new_adapter(self, spec: LoraSpec) -> Adapter:
         """Return a fresh adapter: A drawn from the seed, B zero, so that it changes nothing yet."""
         slot = self._slots.of(spec)
-        return lora.fresh_adapter(spec, slot.initial_weights(spec.seed, self.device))
+        return Adapter.fresh(spec, slot.initial_weights(spec.seed, self.device))
 
     def forward(
         self,
@@ -101,10 +111,10 @@ class Compute:
         Raises `InvalidRequest`, and then no gradient has changed.
         """
         loss, settings = find_loss(loss_fn, config)
-        examples = read_examples(self._base, self._images, data, loss_fn, backward=backward)
+        checked = check_data(self._base, self._images, data, loss_fn, backward=backward)
         slot = self._slots.of(adapter.spec)
         self._slots.activate(slot)
-        return Learner(self._base, slot, loss, settings).run(adapter, examples, backward=backward)
+        return Learner(self._base, slot, loss, settings).run(adapter, checked, backward=backward)
 
     def optim_step(self, adapter: Adapter, settings: AdamSettings) -> dict[str, float]:
         """One Adam step with the accumulated gradients, which are cleared; returns metrics.
@@ -126,26 +136,26 @@ class Compute:
 
         A wrong request gets its `InvalidRequest` in its place; the others are answered.
         """
-        plans: dict[int, Plan] = {}
+        plans: dict[int, SamplePlan] = {}
         outputs: dict[int, SampleOutput | InvalidRequest] = {}
         for index, request in enumerate(requests):
             try:
-                plans[index] = plan(self._base, self._images, request)
+                plans[index] = plan_request(self._base, self._images, request)
             except InvalidRequest as error:
                 outputs[index] = error
+        # Other adapters may have been computed since: what is bound is bound anew each time.
         if weights is None:
             self._slots.activate(None)
         else:
             slot = self._slots.of(weights.spec)
             self._slots.activate(slot)
             slot.bind(weights.weights)
-        answered = sample(self._base, list(plans.values()))
-        outputs.update(zip(plans, answered, strict=True))
+        outputs.update(zip(plans, answer(self._base, list(plans.values())), strict=True))
         return [outputs[index] for index in range(len(requests))]
 
     def freeze(self, adapter: Adapter) -> FrozenWeights:
         """Return a copy of the adapter's weights that later training does not change."""
-        return lora.frozen(adapter)
+        return adapter.frozen()
 
     def state_tensors(self, adapter: Adapter, *, optimizer: bool) -> dict[str, Tensor]:
         """CPU tensors that `restore` builds the same adapter from, bit for bit.
@@ -153,7 +163,7 @@ class Compute:
         Accumulated gradients are not part of it.
         """
         slot = self._slots.of(adapter.spec)
-        return lora.adapter_tensors(slot, adapter, optimizer=optimizer)
+        return adapter_tensors(slot, adapter, optimizer=optimizer)
 
     def restore(self, spec: LoraSpec, tensors: Mapping[str, Tensor], *, optimizer: bool) -> Adapter:
         """Return the adapter of `tensors`; without `optimizer` with a fresh Adam state.
@@ -161,7 +171,7 @@ class Compute:
         Raises `InvalidRequest` when the tensors do not fit the spec and the base model.
         """
         slot = self._slots.of(spec)
-        return lora.adapter_from(slot, spec, tensors, self.device, optimizer=optimizer)
+        return adapter_from(slot, spec, tensors, self.device, optimizer=optimizer)
 
     def frozen_from(self, spec: LoraSpec, tensors: Mapping[str, Tensor]) -> FrozenWeights:
         """Return sampler weights from what `state_tensors` gave (Adam's state is ignored)."""
@@ -179,7 +189,7 @@ class Compute:
         A folder of the two is loaded by `peft.PeftModel.from_pretrained(base, folder)` and gives
         the same logits.
         """
-        return lora.peft_folder(spec, tensors, self.model_name)
+        return peft_folder(self._base, spec, tensors)
 
 
 __all__ = ["Adapter", "Compute", "FrozenWeights", "InvalidRequest"]

@@ -1,6 +1,8 @@
-"""Laid-out prompts to final hidden states, and hidden states to log-probabilities.
+"""The forward pass: images to features, laid-out prompts to hidden states, these to logprobs.
 
-Images to features: the vision tower, once for each distinct image.
+Each distinct image goes through the vision tower once, however many sequences show it. In training
+that holds for the backward pass too: the sequences add up their gradients of an image's features,
+and the tower runs again with a graph to send the sum back (`backward_through_tower`).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -9,15 +11,25 @@ from typing import Any, TypeAlias, cast
 import torch
 from torch import Tensor
 from torch.utils import checkpoint
+from transformers import DynamicCache
 
 from visual_r1.engine.compute.base_model import BaseModel
 from visual_r1.engine.compute.batching import ROWS, chunks, of_array, split
-from visual_r1.engine.compute.prompts import Layout, PreparedImage
+from visual_r1.engine.compute.cache import ContinuedCache, PromptCache
+from visual_r1.engine.compute.families.family import PreparedImage
+from visual_r1.engine.compute.prompts import Layout
 
 Features: TypeAlias = Mapping[bytes, Tensor]
-"""By image digest: [1 + D, tokens, hidden], the tokens' embeddings and D deepstack layers."""
+"""Of images by digest: [layers, tokens, width], as the model's family makes them."""
 
-_PATCHES_AT_ONCE = {"cpu": 4096, "cuda": 65536}
+PATCHES_AT_ONCE = {"cpu": 4096, "cuda": 65536}
+"""In one run of the vision tower, by kind of device."""
+
+LOGITS_AT_ONCE = 2**25
+"""Logits held at a time (128 MiB in float32); more rows are computed in pieces."""
+
+
+# -- images --------------------------------------------------------------------------------------
 
 
 def distinct(images: Iterable[PreparedImage]) -> list[PreparedImage]:
@@ -25,37 +37,12 @@ def distinct(images: Iterable[PreparedImage]) -> list[PreparedImage]:
     return list({image.digest: image for image in images}.values())
 
 
-def batches(base: BaseModel, images: Sequence[PreparedImage]) -> Iterator[Sequence[PreparedImage]]:
-    """Images that may share a run of the tower without changing each other's features.
-
-    Equal sizes, and only those whose every matrix product has a multiple of 16 rows an image; the
-    others run one by one, which depends on nothing else either.
-    """
-    by_grid: dict[tuple[int, int], list[PreparedImage]] = {}
-    for image in images:
-        by_grid.setdefault(image.grid, []).append(image)
-    for equal in by_grid.values():
-        patches = equal[0].patches.shape[0]
-        together = 1
-        if equal[0].tokens % ROWS == 0:
-            together = _PATCHES_AT_ONCE[base.device.type] // patches
-        yield from chunks(equal, together)
-
-
-def run_tower(base: BaseModel, batch: Sequence[PreparedImage]) -> Tensor:
-    """Features [1 + D, sum of tokens, hidden] of a batch, with a graph where gradients are on."""
-    patches = torch.cat([image.patches for image in batch]).to(base.device, base.dtype)
-    grids = torch.tensor([(1, *image.grid) for image in batch], device=base.device)
-    output = base.vision_tower(patches, grid_thw=grids)
-    return torch.stack([output.pooler_output, *output.deepstack_features])
-
-
 def image_features(base: BaseModel, images: Sequence[PreparedImage]) -> dict[bytes, Tensor]:
     """The features of distinct images, without gradients."""
     features: dict[bytes, Tensor] = {}
     with torch.no_grad():
-        for batch in batches(base, images):
-            pieces = split(run_tower(base, batch), [image.tokens for image in batch], dim=1)
+        for batch in _tower_batches(base, images):
+            pieces = split(_run_tower(base, batch), [image.tokens for image in batch], dim=1)
             features.update(zip((image.digest for image in batch), pieces, strict=True))
     return features
 
@@ -65,20 +52,75 @@ def backward_through_tower(
 ) -> None:
     """Run the tower again, with a graph, and send the features' gradients back through it.
 
-    So the tower's activations are held for one batch of images at a time, and each image goes
-    through it once however many sequences show it.
+    So the tower's activations are held for one batch of images at a time.
     """
-    for batch in batches(base, [image for image in images if image.digest in gradients]):
-        features = run_tower(base, batch)
+    for batch in _tower_batches(base, [image for image in images if image.digest in gradients]):
+        features = _run_tower(base, batch)
         gradient = torch.cat([gradients[image.digest] for image in batch], dim=1)
         features.backward(gradient)  # pyright: ignore[reportUnknownMemberType]
 
 
-LOGITS_AT_ONCE = 2**25
-"""Logits held at a time (128 MiB in float32); more rows are computed in pieces."""
+def _tower_batches(
+    base: BaseModel, images: Sequence[PreparedImage]
+) -> Iterator[Sequence[PreparedImage]]:
+    """Images that may share a run of the tower without changing each other's features.
+
+    Equal sizes, and only those whose every matrix product has a multiple of 16 rows an image; the
+    others run one by one, which depends on nothing else either.
+    """
+    by_grid: dict[tuple[int, int], list[PreparedImage]] = {}
+    for image in images:
+        by_grid.setdefault(image.grid, []).append(image)
+    # transformers' vision attention goes image by image, so only the matrix products matter.
+    for equal in by_grid.values():
+        together = 1
+        if equal[0].tokens % ROWS == 0:
+            together = PATCHES_AT_ONCE[base.device.type] // equal[0].patches.shape[0]
+        yield from chunks(equal, together)
+
+
+def _run_tower(base: BaseModel, batch: Sequence[PreparedImage]) -> Tensor:
+    """Features [layers, sum of tokens, width], with a graph where gradients are on."""
+    patches = torch.cat([image.patches for image in batch]).to(base.device, base.dtype)
+    grids = torch.tensor([(1, *image.grid) for image in batch], device=base.device)
+    return base.family.image_features(base.vision_tower, patches, grids)
+
+
+# -- text ----------------------------------------------------------------------------------------
 
 
 def hidden_states(
+    base: BaseModel, layouts: Sequence[Layout], features: Features, length: int
+) -> Tensor:
+    """Final hidden states [B, length, width] of layouts padded on the right to `length`.
+
+    Attention is causal, so the padding behind a sequence is never seen by it and needs no mask.
+    """
+    return _run_text_stack(base, layouts, features, length)
+
+
+def prompt_states(
+    base: BaseModel, layouts: Sequence[Layout], features: Features, length: int
+) -> tuple[Tensor, PromptCache]:
+    """As `hidden_states`, and the keys and values of all places, padding included."""
+    recording = DynamicCache()
+    hidden = _run_text_stack(base, layouts, features, length, recording)
+    return hidden, PromptCache.recorded(recording)
+
+
+def continued_states(
+    base: BaseModel, layouts: Sequence[Layout], prompts: PromptCache, length: int
+) -> Tensor:
+    """As `hidden_states`, of text that goes on where prompts end: layout r behind prompt r."""
+    places = prompts.places
+    # Place i of the continuation sees the whole prompt, itself and what lies between.
+    unseen = torch.full((length, places + length), -torch.inf, device=base.device)
+    mask = torch.triu(unseen, diagonal=places + 1).to(base.dtype)
+    mask = mask.expand(len(layouts), 1, -1, -1)
+    return _run_text_stack(base, layouts, {}, length, ContinuedCache(prompts), mask)
+
+
+def _run_text_stack(
     base: BaseModel,
     layouts: Sequence[Layout],
     features: Features,
@@ -86,36 +128,39 @@ def hidden_states(
     cache: Any = None,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Hidden states [B, length, hidden] of layouts padded on the right to `length`.
-
-    Attention is causal, so the padding behind a sequence is never seen by it and needs no mask. A
-    transformers cache, where given, receives keys and values of all places, padding included; one
-    that holds places already needs a `mask` [B, 1, length, all places], 0 or −inf.
-    """
+    """`mask` [B, 1, length, all places], 0 or −inf, is for a cache that holds places already."""
+    axes = len(layouts[0].positions)
     tokens = torch.zeros(len(layouts), length, dtype=torch.long)
-    positions = torch.zeros(3, len(layouts), length, dtype=torch.long)
+    positions = torch.zeros(axes, len(layouts), length, dtype=torch.long)
     is_image = torch.zeros(len(layouts), length, dtype=torch.bool)
     for row, layout in enumerate(layouts):
         tokens[row, : layout.length] = of_array(layout.tokens)
         positions[:, row, : layout.length] = of_array(layout.positions)
         is_image[row, : layout.length] = of_array(layout.is_image)
     embeddings = base.embed(tokens.to(base.device))
-    visual: dict[str, Any] = {}
+    further: Mapping[str, Any] = {}
     shown = [features[image.digest] for layout in layouts for image in layout.images]
     if shown:
-        where = is_image.to(base.device)
         together = torch.cat(shown, dim=1).to(embeddings.dtype)
-        embeddings = embeddings.masked_scatter(where[..., None], together[0])
-        visual = {"visual_pos_masks": where, "deepstack_visual_embeds": list(together[1:])}
-    output = base.language_model(
+        where = is_image.to(base.device)
+        embeddings, further = base.family.with_images(embeddings, where, together)
+    output = base.text_stack(
         inputs_embeds=embeddings,
         position_ids=positions.to(base.device),
         attention_mask=mask,
         past_key_values=cache,
         use_cache=cache is not None,
-        **visual,
+        **further,
     )
     return output.last_hidden_state
+
+
+# -- log-probabilities ---------------------------------------------------------------------------
+
+
+def logit_rows(base: BaseModel) -> int:
+    """How many rows of logits are held at a time: a multiple of 16 (see `batching`)."""
+    return max(ROWS, LOGITS_AT_ONCE // base.vocabulary_size // ROWS * ROWS)
 
 
 def target_logprobs(base: BaseModel, hidden: Tensor, targets: Tensor) -> Tensor:
@@ -124,7 +169,7 @@ def target_logprobs(base: BaseModel, hidden: Tensor, targets: Tensor) -> Tensor:
     With a large vocabulary the rows are computed in pieces whose logits are not kept for the
     backward pass, but computed again there.
     """
-    at_once = max(16, LOGITS_AT_ONCE // base.vocabulary_size // 16 * 16)
+    at_once = logit_rows(base)
 
     def piece(rows: Tensor, wanted: Tensor) -> Tensor:
         logits = base.unembed(rows).float()

@@ -1,14 +1,11 @@
-"""LoRA adapters: many of them over one base model.
+"""LoRA adapters (Hu et al., 2021): many of them over one base model.
 
 peft puts one set of low-rank modules into the network for each (rank, what is trained), a `Slot`.
 An adapter's weights are one flat float32 vector outside the network; before a computation the
 slot's parameters are pointed at pieces of it, and the parameters' gradients at pieces of a flat
 gradient vector. So thousands of adapters share the modules, changing adapter copies nothing, and
-optimizer, snapshot and checkpoint each handle one vector.
-
-Adapters as named tensors: checkpoints of the engine, and folders that peft loads.
-
-Which modules a LoRA trains, and how many numbers that takes.
+optimizer, snapshot and checkpoint each handle one vector. What is saved are the pieces by name:
+with Adam's moments for the engine's own checkpoints, without them for a folder that peft loads.
 """
 
 import math
@@ -16,86 +13,28 @@ import secrets
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import torch
-from huggingface_hub import snapshot_download  # pyright: ignore[reportUnknownVariableType]
-from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from visual_r1.engine.compute.base_model import BaseModel
+from visual_r1.engine.compute.base_model import BaseModel, model_type_and_shapes
+from visual_r1.engine.compute.families import FAMILIES
+from visual_r1.engine.compute.families.family import LoraModules
 from visual_r1.engine.types import InvalidRequest, LoraSpec
-from visual_r1.models import model_path
 
 MAX_RANK = 512
-
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", "qkv", "attn.proj")
-MLP = ("gate_proj", "up_proj", "down_proj", "linear_fc1", "linear_fc2")
-UNEMBED = ("lm_head",)
-
-
-def target_modules(spec: LoraSpec) -> tuple[str, ...]:
-    """Endings of the names of the modules that the spec trains, as peft matches them."""
-    chosen = (
-        *(ATTENTION if spec.train_attn else ()),
-        *(MLP if spec.train_mlp else ()),
-        *(UNEMBED if spec.train_unembed else ()),
-    )
-    if not chosen:
-        raise InvalidRequest(
-            "train_attn, train_mlp and train_unembed are all off, so there is nothing to train; "
-            "turn one on."
-        )
-    if not 1 <= spec.rank <= MAX_RANK:
-        raise InvalidRequest(f"LoRA rank {spec.rank} is out of range: 1 to {MAX_RANK} are served.")
-    return chosen
-
-
-def adapter_bytes(model: str, spec: LoraSpec) -> int | None:
-    """Bytes of an adapter's float32 weights: rank * (in + out) numbers for each linear it trains.
-
-    Read off the shapes in the model's files; None where they are not on this machine.
-    Raises `InvalidRequest` when the spec cannot be served.
-    """
-    targets = tuple(f".{name}" for name in target_modules(spec))
-    shapes = _shapes(model)
-    trained = [
-        shape
-        for name, shape in shapes.items()
-        if len(shape) == 2 and f".{name}".removesuffix(".weight").endswith(targets)
-    ]
-    if spec.train_unembed and "lm_head.weight" not in shapes:  # tied to the embeddings
-        trained += [shape for name, shape in shapes.items() if name.endswith("embed_tokens.weight")]
-    return 4 * spec.rank * sum(map(sum, trained)) or None
-
-
-def _shapes(model: str) -> dict[str, list[int]]:
-    """The shapes of a model's tensors by name; none where the model is not on this machine."""
-    folder = Path(model_path(model))
-    if not folder.is_dir():
-        try:
-            folder = Path(snapshot_download(model, local_files_only=True))
-        except (LocalEntryNotFoundError, HFValidationError):
-            return {}
-    shapes: dict[str, list[int]] = {}
-    try:
-        for file in folder.glob("*.safetensors"):
-            opened: Any = safe_open(file, framework="numpy")
-            with opened as tensors:
-                names: list[str] = list(tensors.keys())
-                shapes |= {name: tensors.get_slice(name).get_shape() for name in names}
-    except (SafetensorError, OSError):
-        return {}  # the engine says what is wrong when it loads it
-    return shapes
-
 
 LORA_ALPHA = 32
 """Updates are scaled by 32 / rank at every rank, as Tinker does: a learning rate that suits the
 hosted service suits this engine, and much the same one suits every rank."""
+
+FIRST_MOMENT = "adam.first_moment."
+SECOND_MOMENT = "adam.second_moment."
+STEPS = "adam.steps"
+_PEFT_PREFIX = "base_model.model."
 
 SlotKey: TypeAlias = tuple[int, tuple[str, ...]]
 
@@ -113,6 +52,16 @@ class Adapter:
     """Optimizer steps taken, which Adam's bias correction needs."""
     pending: int = 0
     """Backward passes whose gradients wait for the next optimizer step."""
+
+    @staticmethod
+    def fresh(spec: LoraSpec, weights: Tensor) -> "Adapter":
+        """An adapter with these weights, no gradients, and an optimizer that took no step."""
+        gradients, first_moment, second_moment = (torch.zeros_like(weights) for _ in range(3))
+        return Adapter(spec, weights, gradients, first_moment, second_moment)
+
+    def frozen(self) -> "FrozenWeights":
+        """A copy of the weights."""
+        return FrozenWeights(self.spec, self.weights.clone())
 
 
 @dataclass(frozen=True)
@@ -148,12 +97,14 @@ class Slot:
         self.name = name
         self.pieces = tuple(_pieces(base.network, name))
         self.size = self.pieces[-1].stop
-        self.trains_vision = any(piece.name.startswith("model.visual.") for piece in self.pieces)
+        tower = f"{base.family.vision_tower}."
+        self.trains_vision = any(piece.name.startswith(tower) for piece in self.pieces)
 
     def bind(self, weights: Tensor, gradients: Tensor | None = None) -> None:
         """Point the modules at `weights`, and their gradients at `gradients`."""
         for piece in self.pieces:
             parameter = piece.parameter
+            # `data` and not `copy_`: nothing is copied, and autograd does not see the exchange.
             parameter.data = weights[piece.start : piece.stop].view(piece.shape)
             parameter.requires_grad_(gradients is not None)
             parameter.grad = None
@@ -162,6 +113,7 @@ class Slot:
 
     def initial_weights(self, seed: int | None, device: torch.device) -> Tensor:
         """A uniform in ±1/sqrt(fan-in) (LoRA's own choice), B zero; a function of the seed."""
+        # A generator of its own, on the CPU: the same start on every device, no global state.
         generator = torch.Generator().manual_seed(
             secrets.randbits(63) if seed is None else seed % 2**63
         )
@@ -181,11 +133,16 @@ class Slot:
             for piece in self.pieces
         }
 
-    def flattened(self, named: Mapping[str, Tensor], device: torch.device) -> Tensor:
-        """The inverse of `named`; raises `InvalidRequest` when a piece is missing or misshapen."""
+    def flattened(
+        self, named: Mapping[str, Tensor], device: torch.device, prefix: str = ""
+    ) -> Tensor:
+        """The inverse of `named`, of names behind `prefix`.
+
+        Raises `InvalidRequest` when a piece is missing or misshapen.
+        """
         flat = torch.zeros(self.size)
         for piece in self.pieces:
-            values = named.get(piece.name)
+            values = named.get(prefix + piece.name)
             if values is None or tuple(values.shape) != piece.shape:
                 found = "is missing" if values is None else f"has the shape {tuple(values.shape)}"
                 raise InvalidRequest(
@@ -206,12 +163,13 @@ class Slots:
 
     def of(self, spec: LoraSpec) -> Slot:
         """The slot for a spec. Raises `InvalidRequest` when the spec cannot be served."""
-        targets = target_modules(spec)
+        check_spec(spec)
         if self._base.is_mixture_of_experts and spec.train_mlp:
             raise InvalidRequest(
                 "train_mlp is not served for mixture-of-experts models: their experts are not "
                 "linear modules; create the adapter with train_mlp=False."
             )
+        targets = target_modules(spec, self._base.family.lora)
         key = (spec.rank, targets)
         if key not in self._slots:
             name = f"slot{len(self._slots)}"
@@ -220,10 +178,31 @@ class Slots:
 
     def activate(self, slot: Slot | None) -> None:
         """Compute with this slot from now on; None is the base model alone."""
-        for layer in _lora_layers(self._base.network):
-            layer.enable_adapters(slot is not None)
-            if slot is not None:
-                layer.set_adapter(slot.name)
+        for layer in self._base.network.modules():
+            if isinstance(layer, LoraLayer):
+                layer.enable_adapters(slot is not None)
+                if slot is not None:
+                    layer.set_adapter(slot.name)
+
+
+def check_spec(spec: LoraSpec) -> None:
+    """Raises `InvalidRequest` when it trains nothing, or at a rank that is not served."""
+    if not (spec.train_attn or spec.train_mlp or spec.train_unembed):
+        raise InvalidRequest(
+            "train_attn, train_mlp and train_unembed are all off, so there is nothing to train; "
+            "turn one on."
+        )
+    if not 1 <= spec.rank <= MAX_RANK:
+        raise InvalidRequest(f"LoRA rank {spec.rank} is out of range: 1 to {MAX_RANK} are served.")
+
+
+def target_modules(spec: LoraSpec, modules: LoraModules) -> tuple[str, ...]:
+    """Those of a family's modules that the spec trains."""
+    return (
+        *(modules.attention if spec.train_attn else ()),
+        *(modules.mlp if spec.train_mlp else ()),
+        *(modules.unembed if spec.train_unembed else ()),
+    )
 
 
 def lora_config(rank: int, targets: tuple[str, ...]) -> LoraConfig:
@@ -235,38 +214,6 @@ def lora_config(rank: int, targets: tuple[str, ...]) -> LoraConfig:
         lora_dropout=0.0,
         bias="none",
     )
-
-
-def _lora_layers(network: nn.Module) -> Iterator[Any]:
-    for module in network.modules():
-        if isinstance(module, LoraLayer):
-            yield module
-
-
-def _pieces(network: nn.Module, slot: str) -> Iterator[_Piece]:
-    start = 0
-    named = cast("Iterator[tuple[str, nn.Module]]", network.named_modules())
-    for module_name, module in named:
-        if not isinstance(module, LoraLayer) or slot not in module.lora_A:
-            continue
-        for side in ("lora_A", "lora_B"):
-            matrix = cast(nn.Linear, getattr(module, side)[slot])
-            matrix.to(torch.float32)
-            stop = start + matrix.weight.numel()
-            yield _Piece(
-                name=f"{module_name}.{side}.weight",
-                parameter=cast(nn.Parameter, matrix.weight),
-                shape=tuple(matrix.weight.shape),
-                start=start,
-                stop=stop,
-            )
-            start = stop
-
-
-FIRST_MOMENT = "adam.first_moment."
-SECOND_MOMENT = "adam.second_moment."
-STEPS = "adam.steps"
-_PEFT_PREFIX = "base_model.model."
 
 
 def adapter_tensors(slot: Slot, adapter: Adapter, *, optimizer: bool) -> dict[str, Tensor]:
@@ -291,41 +238,25 @@ def adapter_from(
     optimizer: bool,
 ) -> Adapter:
     """The inverse of `adapter_tensors`; no gradients wait. Raises `InvalidRequest` on a misfit."""
-    adapter = fresh_adapter(spec, slot.flattened(tensors, device))
+    adapter = Adapter.fresh(spec, slot.flattened(tensors, device))
     if optimizer:
         if STEPS not in tensors:
             raise InvalidRequest(
                 "the saved state holds no optimizer: it was saved as sampler weights; load it "
                 "without the optimizer."
             )
-        adapter.first_moment = slot.flattened(_behind(FIRST_MOMENT, tensors), device)
-        adapter.second_moment = slot.flattened(_behind(SECOND_MOMENT, tensors), device)
+        adapter.first_moment = slot.flattened(tensors, device, FIRST_MOMENT)
+        adapter.second_moment = slot.flattened(tensors, device, SECOND_MOMENT)
         adapter.steps = int(tensors[STEPS].item())
     return adapter
 
 
-def fresh_adapter(spec: LoraSpec, weights: Tensor) -> Adapter:
-    """An adapter with these weights, no gradients, and an optimizer that has taken no step."""
-    return Adapter(
-        spec=spec,
-        weights=weights,
-        gradients=torch.zeros_like(weights),
-        first_moment=torch.zeros_like(weights),
-        second_moment=torch.zeros_like(weights),
-    )
-
-
-def frozen(adapter: Adapter) -> FrozenWeights:
-    """A copy of the weights."""
-    return FrozenWeights(adapter.spec, adapter.weights.clone())
-
-
 def peft_folder(
-    spec: LoraSpec, tensors: Mapping[str, Tensor], base_model: str
+    base: BaseModel, spec: LoraSpec, tensors: Mapping[str, Tensor]
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """adapter_config.json, and the tensors of adapter_model.safetensors, for the base model."""
-    config = lora_config(spec.rank, target_modules(spec))
-    config.base_model_name_or_path = base_model
+    config = lora_config(spec.rank, target_modules(spec, base.family.lora))
+    config.base_model_name_or_path = base.name
     config.inference_mode = True
     config.task_type = "CAUSAL_LM"
     written = {
@@ -340,9 +271,44 @@ def peft_folder(
     return written, weights
 
 
-def _behind(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(prefix): values
-        for name, values in tensors.items()
-        if name.startswith(prefix)
-    }
+def adapter_bytes(model: str, spec: LoraSpec) -> int | None:
+    """Bytes of an adapter's float32 weights: rank * (in + out) numbers for each linear it trains.
+
+    Read off the shapes in the model's files; None where they are not on this machine, or where no
+    family here knows the model. Raises `InvalidRequest` when the spec cannot be served.
+    """
+    check_spec(spec)
+    found = model_type_and_shapes(model)
+    if found is None or found[0] not in FAMILIES:
+        return None
+    model_type, shapes = found
+    targets = tuple(f".{name}" for name in target_modules(spec, FAMILIES[model_type].lora))
+    trained = [
+        shape
+        for name, shape in shapes.items()
+        if len(shape) == 2 and f".{name}".removesuffix(".weight").endswith(targets)
+    ]
+    if spec.train_unembed and "lm_head.weight" not in shapes:  # tied to the embeddings
+        trained += [shape for name, shape in shapes.items() if name.endswith("embed_tokens.weight")]
+    return 4 * spec.rank * sum(map(sum, trained)) or None
+
+
+def _pieces(network: nn.Module, slot: str) -> Iterator[_Piece]:
+    start = 0
+    named = cast("Iterator[tuple[str, nn.Module]]", network.named_modules())
+    for module_name, module in named:
+        if not isinstance(module, LoraLayer) or slot not in module.lora_A:
+            continue
+        for side in ("lora_A", "lora_B"):
+            matrix = cast(nn.Linear, getattr(module, side)[slot])
+            # Also over a base in bfloat16: an update of 1e-5 would be lost in its eight bits.
+            matrix.to(torch.float32)
+            stop = start + matrix.weight.numel()
+            yield _Piece(
+                name=f"{module_name}.{side}.weight",
+                parameter=cast(nn.Parameter, matrix.weight),
+                shape=tuple(matrix.weight.shape),
+                start=start,
+                stop=stop,
+            )
+            start = stop

@@ -11,6 +11,7 @@ log-probabilities, A the advantages and r = exp(logp − q):
     dro                  −(logp · A − ½ β (logp − q)²)                (Richemond et al., 2024)
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -18,20 +19,23 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from visual_r1.engine.types import InvalidRequest
+
 Inputs: TypeAlias = Mapping[str, Tensor]
 Settings: TypeAlias = Mapping[str, float]
-TokenLoss: TypeAlias = Callable[[Tensor, Inputs, Settings], Tensor]
+Formula: TypeAlias = Callable[[Tensor, Inputs, Settings], Tensor]
 
 
 @dataclass(frozen=True)
-class Loss:
+class LossFunction:
     """A loss by name: its formula, the inputs it needs, and its configuration with defaults."""
 
-    formula: TokenLoss
+    formula: Formula
     inputs: tuple[str, ...]
     defaults: Settings = field(default_factory=dict[str, float])
-    bearing: str | None = None
-    """The input whose zeros are places that bear on nothing; None where every place counts."""
+    masked_by: str | None = None
+    """The input that is 0 at places which add nothing to the loss; None where every place counts.
+    """
 
 
 def ratio(logp: Tensor, inputs: Inputs) -> Tensor:
@@ -77,21 +81,40 @@ def _clip(r: Tensor, settings: Settings) -> Tensor:
 
 _POLICY_INPUTS = ("logprobs", "advantages")
 
-LOSSES: Mapping[str, Loss] = {
-    "cross_entropy": Loss(cross_entropy, ("weights",), bearing="weights"),
-    "importance_sampling": Loss(importance_sampling, _POLICY_INPUTS, bearing="advantages"),
-    "ppo": Loss(
+LOSSES: Mapping[str, LossFunction] = {
+    "cross_entropy": LossFunction(cross_entropy, ("weights",), masked_by="weights"),
+    "importance_sampling": LossFunction(
+        importance_sampling, _POLICY_INPUTS, masked_by="advantages"
+    ),
+    "ppo": LossFunction(
         ppo,
         _POLICY_INPUTS,
         {"clip_low_threshold": 0.8, "clip_high_threshold": 1.2},
-        bearing="advantages",
+        masked_by="advantages",
     ),
-    "cispo": Loss(
+    "cispo": LossFunction(
         cispo,
         _POLICY_INPUTS,
         {"clip_low_threshold": 0.0, "clip_high_threshold": 4.0},
-        bearing="advantages",
+        masked_by="advantages",
     ),
     # Tinker's documentation shows β = 0.05 and names no other default.
-    "dro": Loss(dro, _POLICY_INPUTS, {"beta": 0.05}),
+    "dro": LossFunction(dro, _POLICY_INPUTS, {"beta": 0.05}),
 }
+
+
+def find_loss(name: str, config: Mapping[str, float]) -> tuple[LossFunction, Settings]:
+    """The loss of that name, and its configuration over the defaults.
+
+    Raises `InvalidRequest` for an unknown name or key, or a value that is not a finite number.
+    """
+    loss = LOSSES.get(name)
+    if loss is None:
+        raise InvalidRequest(f"loss_fn {name!r} is unknown; this engine has {', '.join(LOSSES)}.")
+    for key, value in config.items():
+        if key not in loss.defaults:
+            known = ", ".join(loss.defaults) or "no keys"
+            raise InvalidRequest(f"loss_fn_config of {name} has {key!r}, and takes {known}.")
+        if not math.isfinite(value):
+            raise InvalidRequest(f"loss_fn_config {key} is {value}; it must be a finite number.")
+    return loss, {**loss.defaults, **config}

@@ -6,24 +6,6 @@ from visual_r1.engine.compute.lora import Adapter
 from visual_r1.engine.types import AdamSettings, InvalidRequest
 
 
-def check_settings(settings: AdamSettings) -> None:
-    """Raises `InvalidRequest` for numbers that Adam cannot use."""
-    limits = {
-        "learning_rate": settings.learning_rate >= 0,
-        "beta1": 0 <= settings.beta1 < 1,
-        "beta2": 0 <= settings.beta2 < 1,
-        "eps": settings.eps >= 0,
-        "weight_decay": settings.weight_decay >= 0,
-        "grad_clip_norm": settings.grad_clip_norm >= 0,
-    }
-    for name, fine in limits.items():
-        value = getattr(settings, name)
-        if not fine or not math.isfinite(value):
-            raise InvalidRequest(
-                f"{name} is {value}; betas lie in [0, 1), the rest is finite and not negative."
-            )
-
-
 def adam_step(adapter: Adapter, settings: AdamSettings) -> dict[str, float]:
     """Update the weights with the accumulated gradient g, which is cleared.
 
@@ -40,6 +22,7 @@ def adam_step(adapter: Adapter, settings: AdamSettings) -> dict[str, float]:
             "succeeded."
         )
     gradient = adapter.gradients
+    # In float64: the squares of a million float32 numbers do not add up well.
     norm = math.sqrt(float(gradient.double().square().sum()))
     adapter.pending = 0
     if not math.isfinite(norm):
@@ -53,20 +36,34 @@ def adam_step(adapter: Adapter, settings: AdamSettings) -> dict[str, float]:
         scale = settings.grad_clip_norm / norm
         gradient.mul_(scale)
     adapter.steps += 1
-    _update(adapter, settings)
-    gradient.zero_()
-    return {"grad_norm:mean": norm, "grad_scale:mean": scale}
-
-
-def _update(adapter: Adapter, settings: AdamSettings) -> None:
-    gradient, mean, square = adapter.gradients, adapter.first_moment, adapter.second_moment
+    mean, square = adapter.first_moment, adapter.second_moment
     mean.lerp_(gradient, 1 - settings.beta1)
     square.mul_(settings.beta2).addcmul_(gradient, gradient, value=1 - settings.beta2)
     mean_correction = 1 - settings.beta1**adapter.steps
     square_correction = math.sqrt(1 - settings.beta2**adapter.steps)
     denominator = square.sqrt().div_(square_correction).add_(settings.eps)
-    adapter.weights.mul_(1 - settings.learning_rate * settings.weight_decay)
     if settings.eps == 0:
         # A coordinate that never had a gradient is 0 / 0 and stays where it is.
         denominator.masked_fill_(denominator == 0, 1.0)
+    adapter.weights.mul_(1 - settings.learning_rate * settings.weight_decay)
     adapter.weights.addcdiv_(mean, denominator, value=-settings.learning_rate / mean_correction)
+    gradient.zero_()
+    return {"grad_norm:mean": norm, "grad_scale:mean": scale}
+
+
+def check_settings(settings: AdamSettings) -> None:
+    """Raises `InvalidRequest` for numbers that Adam cannot use."""
+    limits = {
+        "learning_rate": settings.learning_rate >= 0,
+        "beta1": 0 <= settings.beta1 < 1,
+        "beta2": 0 <= settings.beta2 < 1,
+        "eps": settings.eps >= 0,
+        "weight_decay": settings.weight_decay >= 0,
+        "grad_clip_norm": settings.grad_clip_norm >= 0,
+    }
+    for name, fine in limits.items():
+        value = getattr(settings, name)
+        if not fine or not math.isfinite(value):
+            raise InvalidRequest(
+                f"{name} is {value}; betas lie in [0, 1), the rest is finite and not negative."
+            )

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from visual_r1.engine.compute.base_model import BaseModel
-from visual_r1.engine.compute.drawing import fresh_seed
 from visual_r1.engine.compute.prompts import ImageReader, Layout, lay_out
+from visual_r1.engine.compute.sampling import fresh_seed
 from visual_r1.engine.types import InvalidRequest, SampleRequest, SamplingSettings, TargetTokens
 
 MAX_SAMPLES = 4096
@@ -30,14 +30,14 @@ class StopRule:
             return True
         if not self.strings:
             return False
-        window = max(len(string.encode()) for string in self.strings)
-        text = self.decode(answer[-window:])
+        longest = max(len(string.encode()) for string in self.strings)
+        text = self.decode(answer[-longest:])
         return any(string in text for string in self.strings)
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A sample request that can be served."""
+class SamplePlan:
+    """A sample request that can be served, completed."""
 
     request: SampleRequest
     layout: Layout
@@ -47,21 +47,18 @@ class Plan:
 
     @property
     def settings(self) -> SamplingSettings:
-        """How to draw."""
+        """How to sample."""
         return self.request.settings
 
-    @property
-    def scores_prompt(self) -> bool:
-        """Whether something of the prompt itself is wanted."""
-        return self.request.scores_prompt
 
-
-def plan(base: BaseModel, images: ImageReader, request: SampleRequest) -> Plan:
+def plan_request(base: BaseModel, images: ImageReader, request: SampleRequest) -> SamplePlan:
     """Check one request; raises `InvalidRequest` with what is wrong and what would do."""
     settings = request.settings
     _check(request, base.vocabulary_size)
     layout = lay_out(base, images, request.prompt)
-    _check_targets(request.target_tokens, layout.length, base.vocabulary_size)
+    targets = request.target_tokens
+    if targets is not None:
+        _check_targets(targets, layout.length, base.vocabulary_size)
     room = base.context_length - layout.length
     max_tokens = room if settings.max_tokens is None else settings.max_tokens
     if max_tokens > room or (room < 1 and request.num_samples > 0):
@@ -70,7 +67,7 @@ def plan(base: BaseModel, images: ImageReader, request: SampleRequest) -> Plan:
             f"{max_tokens}; together they must fit the model's context of {base.context_length}."
         )
     at_eos = base.processor.stop_token_ids if settings.stop_at_eos else ()
-    return Plan(
+    return SamplePlan(
         request=request,
         layout=layout,
         max_tokens=max_tokens,
@@ -115,9 +112,7 @@ def _check(request: SampleRequest, vocabulary_size: int) -> None:
             raise InvalidRequest(f"{name} is {count}; the vocabulary has {vocabulary_size} tokens.")
 
 
-def _check_targets(targets: TargetTokens | None, length: int, vocabulary_size: int) -> None:
-    if targets is None:
-        return
+def _check_targets(targets: TargetTokens, length: int, vocabulary_size: int) -> None:
     if targets.positions != length - 1:
         raise InvalidRequest(
             f"target_prompt_logprobs has {targets.positions} rows; the prompt has {length} tokens, "

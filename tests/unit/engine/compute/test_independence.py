@@ -102,11 +102,11 @@ def test_a_datum_alone_and_among_those_that_share_its_prompt(
     data.append(
         replace(data[0], inputs={**data[0].inputs, "weights": np.zeros_like(weights_of(data[0]))})
     )
-    data.append(random_datum(77, data[3].prompt, ("weights",), silent=90))
+    data.append(random_datum(77, data[3].prompt, ("weights",), masked=90))
     together = compute.forward(adapter, data, "cross_entropy", {}, backward=True)
     backwards = compute.forward(adapter, data[::-1], "cross_entropy", {}, backward=True)
     whole = compute.forward(
-        adapter, [all_bearing(one) for one in data], "cross_entropy", {}, backward=False
+        adapter, [unmasked(one) for one in data], "cross_entropy", {}, backward=False
     )
     for index, one in enumerate(data):
         alone = compute.forward(adapter, [one], "cross_entropy", {}, backward=True)
@@ -134,7 +134,7 @@ def weights_of(datum: Datum) -> np.ndarray:
     return datum.inputs["weights"]
 
 
-def all_bearing(datum: Datum) -> Datum:
+def unmasked(datum: Datum) -> Datum:
     """The datum with a weight everywhere: it has no prompt to share."""
     return replace(datum, inputs={**datum.inputs, "weights": np.ones_like(weights_of(datum))})
 

@@ -1,4 +1,9 @@
-"""The next token of each sequence, drawn from its own stream of random numbers."""
+"""The next token of each sequence, drawn from its own stream of random numbers.
+
+A stream is a function of the request's seed and the sample's number alone, and each sequence takes
+one number of it a token: what else is sampled, and in which order, changes nothing. Hence Philox, a
+counter-based generator (Salmon et al., 2011): its streams are keyed, not cut from one sequence.
+"""
 
 import secrets
 from collections.abc import Sequence
@@ -8,17 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from visual_r1.engine.types import SamplingSettings
+from visual_r1.engine.compute.batching import floats, integers
+from visual_r1.engine.types import SamplingSettings, TopkRow
 
-BLOCK = 32
+NUMBERS_AT_ONCE = 32
 """Random numbers are taken from a stream this many at a time."""
 
 
 def stream(seed: int, sample: int) -> np.random.Generator:
-    """The random numbers of one sample: Philox, a counter-based generator keyed by (seed, sample).
-
-    A function of the two alone: what else is sampled, and in which order, changes nothing.
-    """
+    """The random numbers of one sample: Philox keyed by (seed, sample)."""
     return np.random.Generator(np.random.Philox(key=[seed % 2**64, sample]))
 
 
@@ -28,8 +31,8 @@ def fresh_seed() -> int:
 
 
 @dataclass(frozen=True)
-class DrawRules:
-    """How each of R sequences draws: float32 and int64 [R] on the engine's device."""
+class SamplingRules:
+    """How tokens of R sequences are chosen: float32 and int64 [R] on the engine's device."""
 
     temperature: Tensor
     top_p: Tensor
@@ -40,10 +43,10 @@ class DrawRules:
     @staticmethod
     def of(
         settings: Sequence[SamplingSettings], vocabulary: int, device: torch.device
-    ) -> "DrawRules":
+    ) -> "SamplingRules":
         """The rules of R sequences; `top_k` off is the whole vocabulary."""
         top_k = [min(s.top_k, vocabulary) if s.top_k > 0 else vocabulary for s in settings]
-        return DrawRules(
+        return SamplingRules(
             temperature=torch.tensor([s.temperature for s in settings], device=device),
             top_p=torch.tensor([s.top_p for s in settings], device=device),
             top_k=torch.tensor(top_k, device=device),
@@ -55,13 +58,13 @@ class DrawRules:
         )
 
 
-def draw(logits: Tensor, rules: DrawRules, uniforms: Tensor) -> Tensor:
+def next_tokens(logits: Tensor, rules: SamplingRules, uniforms: Tensor) -> Tensor:
     """Token ids [R] from logits [R, V] and one uniform number in [0, 1) a row, float64 [R].
 
     Temperature 0 takes the likeliest token. Otherwise the distribution at that temperature is cut
     to the `top_k` likeliest tokens, then to the fewest of them that together hold `top_p` of what
-    is left, and drawn from by the inverse of its cumulative distribution. Each row is computed by
-    itself.
+    is left (nucleus sampling, Holtzman et al., 2020), and sampled by the inverse of its cumulative
+    distribution. Each row is computed by itself.
     """
     greedy = logits.argmax(dim=-1)
     if not rules.any_random:
@@ -69,21 +72,32 @@ def draw(logits: Tensor, rules: DrawRules, uniforms: Tensor) -> Tensor:
     is_greedy = rules.temperature == 0
     temperature = torch.where(is_greedy, 1.0, rules.temperature)
     scaled = logits / temperature[:, None]
-    tokens = _invert(torch.softmax(scaled, dim=-1), uniforms)
+    tokens = _invert(torch.softmax(scaled, dim=-1), uniforms[:, None])[:, 0]
     if rules.any_filtered:
+        # A row without a filter keeps its token: the other way sums up in another order.
         filtered = (rules.top_p < 1) | (rules.top_k < logits.shape[1])
-        tokens = torch.where(filtered, _draw_filtered(scaled, rules, uniforms), tokens)
+        tokens = torch.where(filtered, _filtered_tokens(scaled, rules, uniforms), tokens)
     return torch.where(is_greedy, greedy, tokens)
 
 
-def alternatives(logits: Tensor, temperature: float, uniforms: Tensor) -> Tensor:
-    """k independent draws a row, int64 [R, k], from logits [R, V] with uniforms float64 [R, k]."""
+def alternative_tokens(logits: Tensor, temperature: float, uniforms: Tensor) -> Tensor:
+    """k independent tokens a row, int64 [R, k], from logits [R, V], uniforms float64 [R, k]."""
     if temperature == 0:
         return logits.argmax(dim=-1, keepdim=True).expand(-1, uniforms.shape[1])
-    return _invert_all(torch.softmax(logits / temperature, dim=-1), uniforms)
+    return _invert(torch.softmax(logits / temperature, dim=-1), uniforms)
 
 
-def _draw_filtered(scaled: Tensor, rules: DrawRules, uniforms: Tensor) -> Tensor:
+def likeliest(logp: Tensor, k: int) -> list[TopkRow]:
+    """The k likeliest tokens of each row of log-probabilities [R, V]."""
+    values, ids = logp.topk(k, dim=-1)
+    return [
+        tuple(zip(integers(row_ids), floats(row_values), strict=True))
+        for row_ids, row_values in zip(ids, values, strict=True)
+    ]
+
+
+def _filtered_tokens(scaled: Tensor, rules: SamplingRules, uniforms: Tensor) -> Tensor:
+    # Stable, so that equally likely tokens are kept or cut in the order of their ids.
     ordered, ids = scaled.sort(dim=-1, descending=True, stable=True)
     rank = torch.arange(scaled.shape[1], device=scaled.device)
     ordered = ordered.masked_fill(rank >= rules.top_k[:, None], -torch.inf)
@@ -91,16 +105,12 @@ def _draw_filtered(scaled: Tensor, rules: DrawRules, uniforms: Tensor) -> Tensor
     before = probabilities.cumsum(dim=-1) - probabilities
     # Nothing is before the likeliest token: it stays, however small top_p is.
     beyond = before >= rules.top_p[:, None]
-    chosen = _invert(probabilities.masked_fill(beyond, 0.0), uniforms)
-    return ids.gather(-1, chosen[:, None])[:, 0]
+    chosen = _invert(probabilities.masked_fill(beyond, 0.0), uniforms[:, None])
+    return ids.gather(-1, chosen)[:, 0]
 
 
 def _invert(probabilities: Tensor, uniforms: Tensor) -> Tensor:
-    """The first index at which the cumulative sum exceeds u times the total, u [R]."""
-    return _invert_all(probabilities, uniforms[:, None])[:, 0]
-
-
-def _invert_all(probabilities: Tensor, uniforms: Tensor) -> Tensor:
+    """[R, k]: the first index at which the cumulative sum exceeds u times the total, u [R, k]."""
     cumulative = probabilities.double().cumsum(dim=-1)
     index = torch.searchsorted(cumulative, uniforms * cumulative[:, -1:], right=True)
     return index.clamp_(max=probabilities.shape[1] - 1)

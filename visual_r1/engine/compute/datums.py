@@ -1,8 +1,7 @@
-"""Training data, checked before anything is computed."""
+"""Training data: checked before anything is computed, then padded into minibatches."""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,13 +9,13 @@ from torch import Tensor
 
 from visual_r1.engine.compute.base_model import BaseModel
 from visual_r1.engine.compute.batching import of_array
-from visual_r1.engine.compute.losses import LOSSES, Loss
+from visual_r1.engine.compute.losses import LOSSES
 from visual_r1.engine.compute.prompts import ImageReader, Layout, lay_out
 from visual_r1.engine.types import Datum, InvalidRequest
 
 
 @dataclass(frozen=True)
-class Example:
+class CheckedDatum:
     """A datum that fits the model and the loss."""
 
     layout: Layout
@@ -26,82 +25,76 @@ class Example:
     """float32 [T, K] each, exactly those that the loss needs."""
     shape: tuple[int, ...]
     """The shape that target_tokens came in: [T] or [T, K]."""
-    silent: int = 0
-    """How many places at its start bear on no loss."""
+    masked_prefix: int = 0
+    """How many places at its start add nothing to the loss."""
+
+    def behind(self, places: int) -> "CheckedDatum":
+        """What is left of it without its first `places` places, which hold all its images."""
+        return replace(
+            self,
+            layout=self.layout.behind(places),
+            targets=self.targets[places:],
+            inputs={name: values[places:] for name, values in self.inputs.items()},
+        )
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Examples padded on the right to [B, L, K]; `valid` marks what is not padding."""
+class PaddedTargets:
+    """Targets and inputs of B data, padded on the right to [B, L, K]."""
 
     targets: Tensor
     inputs: Mapping[str, Tensor]
     valid: Tensor
+    """bool; false where there is padding."""
 
 
-def find_loss(name: str, config: Mapping[str, float]) -> tuple[Loss, dict[str, float]]:
-    """The loss of that name, and its configuration over the defaults.
-
-    Raises `InvalidRequest` for an unknown name or key, or a value that is not a finite number.
-    """
-    loss = LOSSES.get(name)
-    if loss is None:
-        raise InvalidRequest(f"loss_fn {name!r} is unknown; this engine has {', '.join(LOSSES)}.")
-    for key, value in config.items():
-        if key not in loss.defaults:
-            known = ", ".join(loss.defaults) or "no keys"
-            raise InvalidRequest(f"loss_fn_config of {name} has {key!r}, and takes {known}.")
-        if not math.isfinite(value):
-            raise InvalidRequest(f"loss_fn_config {key} is {value}; it must be a finite number.")
-    return loss, {**loss.defaults, **config}
-
-
-def read_examples(
+def check_data(
     base: BaseModel,
     images: ImageReader,
     data: Sequence[Datum],
     loss_name: str,
     *,
     backward: bool,
-) -> list[Example]:
+) -> list[CheckedDatum]:
     """Check all data; raises `InvalidRequest` naming the datum and what is wrong with it."""
     if not data:
         raise InvalidRequest("the request holds no data; send at least one datum.")
-    examples: list[Example] = []
+    checked: list[CheckedDatum] = []
     for index, datum in enumerate(data):
         try:
-            examples.append(_read(base, images, datum, loss_name, backward))
+            checked.append(_check(base, images, datum, loss_name, backward))
         except InvalidRequest as error:
             raise InvalidRequest(f"datum {index}: {error}") from error
-    return examples
+    return checked
 
 
-def pad(examples: Sequence[Example], length: int, device: torch.device) -> Batch:
-    """Put examples of at most `length` places into one batch."""
-    shape = (len(examples), length, max(example.targets.shape[1] for example in examples))
+def pad(data: Sequence[CheckedDatum], length: int, device: torch.device) -> PaddedTargets:
+    """Put targets and inputs of data of at most `length` places side by side."""
+    shape = (len(data), length, max(datum.targets.shape[1] for datum in data))
     targets = torch.zeros(shape, dtype=torch.long)
     valid = torch.zeros(shape, dtype=torch.bool)
-    inputs = {name: torch.zeros(shape) for name in examples[0].inputs}
-    for row, example in enumerate(examples):
-        places, width = example.targets.shape
-        targets[row, :places, :width] = example.targets
+    inputs = {name: torch.zeros(shape) for name in data[0].inputs}
+    for row, datum in enumerate(data):
+        places, width = datum.targets.shape
+        targets[row, :places, :width] = datum.targets
         valid[row, :places, :width] = True
-        for name, values in example.inputs.items():
+        for name, values in datum.inputs.items():
             inputs[name][row, :places, :width] = values
-    return Batch(
+    return PaddedTargets(
         targets.to(device),
         {name: values.to(device) for name, values in inputs.items()},
         valid.to(device),
     )
 
 
-def _read(
+def _check(
     base: BaseModel, images: ImageReader, datum: Datum, loss_name: str, backward: bool
-) -> Example:
+) -> CheckedDatum:
+    loss = LOSSES[loss_name]
     layout = lay_out(base, images, datum.prompt)
-    targets = _targets(datum, layout.length, base.vocabulary_size, loss_name)
+    targets = _checked_targets(datum, layout.length, base.vocabulary_size, loss_name)
     inputs: dict[str, Tensor] = {}
-    for name in LOSSES[loss_name].inputs:
+    for name in loss.inputs:
         values = datum.inputs.get(name)
         if values is None and name == "weights" and not backward:
             # The SDK's custom losses begin with a forward pass on data that have targets alone.
@@ -117,18 +110,15 @@ def _read(
         if not np.isfinite(values).all():
             raise InvalidRequest(f"input {name!r} holds a value that is not finite.")
         inputs[name] = _columns(values.astype(np.float32))
-    bearing = LOSSES[loss_name].bearing
-    silent = 0 if bearing is None else _leading_zeros(inputs[bearing])
-    return Example(layout, _columns(targets), inputs, targets.shape, silent)
+    masked_prefix = 0
+    if loss.masked_by is not None:
+        counts = (inputs[loss.masked_by] != 0).any(dim=1)
+        masked_prefix = int(counts.int().argmax()) if bool(counts.any()) else len(counts)
+    return CheckedDatum(layout, _columns(targets), inputs, targets.shape, masked_prefix)
 
 
-def _leading_zeros(values: Tensor) -> int:
-    """Rows of [T, K] before the first that is not all zero."""
-    bearing = (values != 0).any(dim=1)
-    return int(bearing.int().argmax()) if bool(bearing.any()) else len(values)
-
-
-def _targets(datum: Datum, length: int, vocabulary_size: int, loss_name: str) -> np.ndarray:
+def _checked_targets(datum: Datum, length: int, vocabulary_size: int, loss_name: str) -> np.ndarray:
+    """int64 [T] or [T, K]."""
     targets = datum.inputs.get("target_tokens")
     if targets is None:
         given = ", ".join(datum.inputs) or "nothing"
@@ -159,5 +149,6 @@ def _targets(datum: Datum, length: int, vocabulary_size: int, loss_name: str) ->
 
 
 def _columns(values: np.ndarray) -> Tensor:
+    """[T, K] of [T] or [T, K]."""
     tensor = of_array(values)
     return tensor if tensor.ndim == 2 else tensor[:, None]
