@@ -3,7 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from protocol_client import TOKENS, RawClient, bad_datum, datum
+from protocol_client import MODEL, TOKENS, RawClient, bad_datum, datum
 
 OTHER = datum(TOKENS[::-1])
 
@@ -147,6 +147,23 @@ def test_a_numbered_request_without_sense_fails_its_future_and_keeps_its_place(
     unread = raw.post("save_weights", {"model_id": model, "seq_id": 2, "path": 5})
     assert "path" in raw.result(unread["request_id"])["error"]
     assert len(raw.logprobs(model, 3)) == len(TOKENS) - 1
+
+
+def test_numbers_that_make_no_sense_are_refused_by_their_names(raw: RawClient) -> None:
+    model = raw.model()
+    wrong: list[tuple[str, object]] = [("learning_rate", -1), ("beta2", 1.0), ("eps", -1e-8)]
+    for seq_id, (name, value) in enumerate(wrong, 1):
+        body = {"model_id": model, "seq_id": seq_id, "adam_params": {name: value}}
+        failed = raw.result(raw.post("optim_step", body)["request_id"])
+        assert failed["category"] == "user" and f"{name} is {value}" in failed["error"]
+    assert "holds no data" in raw.result(raw.forward_backward(model, 4, []))["error"]
+    prompt = {"chunks": [{"type": "encoded_text", "tokens": list(TOKENS)}]}
+    for stop in ("", ["a", ""]):
+        sampled = raw.post(
+            "asample",
+            {"prompt": prompt, "base_model": MODEL, "sampling_params": {"stop": stop}},
+        )
+        assert "stop string is empty" in raw.result(sampled["request_id"])["error"]
 
 
 def test_requests_to_a_model_that_is_not_there_fail_their_futures(raw: RawClient) -> None:

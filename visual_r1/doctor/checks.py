@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from rich.filesize import decimal as size_text
+
 from visual_r1.config import RunConfig
 from visual_r1.doctor.estimates import Room, Workload
 from visual_r1.doctor.evidence import Evidence, share_without_contrast, smallest_group
 from visual_r1.doctor.prompts import FirstRows, PromptSizes
-from visual_r1.engine.store.budget import MAX_DISK_VARIABLE, size_text
+from visual_r1.engine.store.budget import MAX_DISK_VARIABLE
 from visual_r1.models import TINY_GEOMETRY
 from visual_r1.wording import duration, percent
 

@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from rich.filesize import decimal as size_text
+
 from visual_r1.engine.launch import REFUSAL
-from visual_r1.engine.process import Ending, ServeOptions, bind, serve
-from visual_r1.engine.store.budget import MAX_DISK_VARIABLE, parse_size, report, size_text
+from visual_r1.engine.process import ServeOptions, Shutdown, bind, serve
+from visual_r1.engine.store.budget import MAX_DISK_VARIABLE, parse_size, report
 from visual_r1.engine.store.home import HomeFolder
 from visual_r1.engine.store.store import Store, delete_run, now_utc
 from visual_r1.errors import CredentialError, StorageError, VisualR1Error
@@ -34,14 +36,18 @@ def main(arguments: Sequence[str] | None = None, *, by_hand: bool = False) -> in
         return 0
     if chosen.delete_run is not None:
         return _delete_run(chosen.home, chosen.delete_run)
-    ending = Ending()
-    ending.on_signals()
+    shutdown = Shutdown()
+    shutdown.on_signals()
     if chosen.parent_fd is not None:
-        ending.with_parent(chosen.parent_fd)
+        shutdown.with_parent(chosen.parent_fd)
+    # Let idle threads sleep; must be set before torch is loaded. By default they spin, and beside
+    # any other busy process two threads fall to a thirtieth of their speed (128 samples beside one:
+    # 35 s instead of 0.9).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         _log_to(chosen.log)
-        _share_the_cores()
         _allow_many_connections()
+        max_disk = chosen.max_disk or os.environ.get(MAX_DISK_VARIABLE, "")
         options = ServeOptions(
             host=chosen.host,
             port=chosen.port,
@@ -51,10 +57,10 @@ def main(arguments: Sequence[str] | None = None, *, by_hand: bool = False) -> in
             threads=chosen.threads,
             api_key=_key(chosen.api_key, by_hand),
             has_parent=chosen.parent_fd is not None,
-            max_disk=_max_disk(chosen.max_disk),
+            max_disk=parse_size(max_disk) if max_disk else None,
             by_hand=by_hand,
         )
-        serve(options, bind(options.host, options.port), ending)
+        serve(options, bind(options.host, options.port), shutdown)
     except VisualR1Error as error:
         name = "visual-r1 engine: " if by_hand else REFUSAL
         print(f"{name}{error}", file=sys.stderr, flush=True)
@@ -131,11 +137,6 @@ def _parser(by_hand: bool) -> argparse.ArgumentParser:
     return parser
 
 
-def _max_disk(given: str | None) -> int | None:
-    text = given or os.environ.get(MAX_DISK_VARIABLE, "")
-    return parse_size(text) if text else None
-
-
 def _key(given: str | None, by_hand: bool) -> str:
     key = given or os.environ.pop(KEY_VARIABLE, "")
     if not key and by_hand:
@@ -149,15 +150,6 @@ def _key(given: str | None, by_hand: bool) -> str:
             "the engine's key must start with tml-, as the tinker SDK wants it; choose another."
         )
     return key
-
-
-def _share_the_cores() -> None:
-    """Let idle threads sleep; must run before torch is loaded.
-
-    By default they spin, and beside any other busy process two threads then fall to a thirtieth of
-    their speed (128 samples beside one: 35 s instead of 0.9).
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _allow_many_connections() -> None:

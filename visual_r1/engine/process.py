@@ -9,12 +9,12 @@ import socket
 import threading
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from visual_r1.engine.store.budget import size_text
+from rich.filesize import decimal as size_text
+
 from visual_r1.engine.store.store import Store
 from visual_r1.errors import EngineError
 
@@ -69,31 +69,31 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-class Ending:
+class Shutdown:
     """The one place that says that the process is to end, from a signal or the parent's death."""
 
     def __init__(self) -> None:
-        self._act: Callable[[], object] | None = None
+        self._stop: Callable[[], object] | None = None
 
-    def ask(self) -> None:
+    def begin(self) -> None:
         """End: at once while the engine is still loading, else by a clean stop of the server."""
-        if self._act is None:
+        if self._stop is None:
             os._exit(0)
         # Whatever hangs then, no orphan stays.
         last_resort = threading.Timer(END_WITHIN_S, os._exit, (1,))
         last_resort.daemon = True
         last_resort.start()
-        self._act()
+        self._stop()
 
-    def when_asked(self, act: Callable[[], object]) -> None:
-        """From now on, do this to end."""
-        self._act = act
+    def stops_by(self, stop: Callable[[], object]) -> None:
+        """From now on, call this to end."""
+        self._stop = stop
 
     def on_signals(self) -> None:
         """End on SIGTERM and SIGINT."""
 
         def handle(_number: int, _frame: FrameType | None) -> None:
-            self.ask()
+            self.begin()
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, handle)
@@ -105,12 +105,12 @@ class Ending:
             with contextlib.suppress(OSError):
                 while os.read(parent_fd, 64):
                     pass
-            self.ask()
+            self.begin()
 
         threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
-def serve(options: ServeOptions, listener: socket.socket, ending: Ending) -> None:
+def serve(options: ServeOptions, listener: socket.socket, shutdown: Shutdown) -> None:
     """Load the model, serve until asked to end. Raises `VisualR1Error` when it cannot start."""
     patience_s = PREDECESSOR_S if options.has_parent else 0.0
     store = Store(
@@ -128,13 +128,13 @@ def serve(options: ServeOptions, listener: socket.socket, ending: Ending) -> Non
 
         transformers_logging.disable_progress_bar()
         compute = Compute(options.model, device=options.device, threads=options.threads)
-        asyncio.run(_serve(Engine(compute, store), options, listener, ending))
+        asyncio.run(_serve(Engine(compute, store), options, listener, shutdown))
     finally:
         store.close()
 
 
 async def _serve(
-    engine: "Engine", options: ServeOptions, listener: socket.socket, ending: Ending
+    engine: "Engine", options: ServeOptions, listener: socket.socket, shutdown: Shutdown
 ) -> None:
     import uvicorn
 
@@ -143,7 +143,7 @@ async def _serve(
     class Server(uvicorn.Server):
         @contextlib.contextmanager
         def capture_signals(self) -> Generator[None]:
-            # Signals go to `Ending`, which also knows of the time before the server runs.
+            # Signals go to `Shutdown`, which also knows of the time before the server runs.
             yield
 
     server = Server(
@@ -164,25 +164,24 @@ async def _serve(
         engine.futures.close()
         server.should_exit = True
 
-    ending.when_asked(lambda: loop.call_soon_threadsafe(stop))
+    def stop_if_failed(task: asyncio.Task[None]) -> None:
+        # An engine whose worker has died answers nothing any more: let it end, and say why.
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical("the engine ends since a part of it failed", exc_info=error)
+            stop()
+
+    shutdown.stops_by(lambda: loop.call_soon_threadsafe(stop))
     background = [
         asyncio.create_task(engine.worker.serve()),
-        asyncio.create_task(engine.sweep()),
+        asyncio.create_task(engine.keep_sweeping()),
         asyncio.create_task(_announce(server, options, listener)),
     ]
     for task in background:
-        task.add_done_callback(partial(_end_with, stop))
+        task.add_done_callback(stop_if_failed)
     await server.serve(sockets=[listener])
     for task in background:
         task.cancel()
     await asyncio.gather(*background, return_exceptions=True)
-
-
-def _end_with(stop: Callable[[], None], task: asyncio.Task[None]) -> None:
-    """An engine whose worker has died answers nothing any more: let it end, and say why."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.critical("the engine ends since a part of it failed", exc_info=error)
-        stop()
 
 
 async def _announce(
@@ -194,20 +193,17 @@ async def _announce(
     url = f"http://{options.host}:{listener.getsockname()[1]}"
     print(f"engine ready on {url}", flush=True)
     if options.by_hand:
-        print(_welcome(options, url), flush=True)
-    os.dup2(2, 1)
-
-
-def _welcome(options: ServeOptions, url: str) -> str:
-    limit = "" if options.max_disk is None else f", at most {size_text(options.max_disk)} of them"
-    return "\n".join(
-        [
-            f"It serves {options.model}; checkpoints are in {options.home}{limit}.",
+        limit = options.max_disk
+        bound = "" if limit is None else f", at most {size_text(limit)} of them"
+        print(
+            f"It serves {options.model}; checkpoints are in {options.home}{bound}.",
             "Point any Tinker program, and the `tinker` command, at it:",
             "",
             f"    export TINKER_BASE_URL={url}",
             f"    export TINKER_API_KEY={options.api_key}",
             "",
             "Ctrl-C ends it; checkpoints stay.",
-        ]
-    )
+            sep="\n",
+            flush=True,
+        )
+    os.dup2(2, 1)

@@ -1,297 +1,179 @@
-"""The HTTP calls that list and manage training runs and checkpoints.
+"""The HTTP calls that list and manage training runs and checkpoints, and hand out their files.
 
-Signed URLs under which the files of an external checkpoint can be fetched without the key.
+Calls that touch the disk are not coroutines: FastAPI runs them on a thread.
 """
 
 import hashlib
 import hmac
-import secrets
-import threading
-from dataclasses import replace
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from functools import partial
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import FileResponse
 from tinker import types
 
+from visual_r1.engine.server.dependencies import Json, NamedCheckpoint, TheEngine
 from visual_r1.engine.server.engine import Engine
-from visual_r1.engine.server.sessions import UnknownId, new_session_id
-from visual_r1.engine.server.training import Json
-from visual_r1.engine.server.wire import validated
+from visual_r1.engine.server.sessions import UnknownId
+from visual_r1.engine.server.wire import API, validated
 from visual_r1.engine.store.records import (
     NO_PROJECT,
     CheckpointKind,
     CheckpointPath,
     CheckpointRecord,
     RunRecord,
-    SessionRecord,
     checkpoint_path,
-    model_id_of,
     parse_path,
     session_of,
 )
-from visual_r1.engine.store.store import CheckpointNotFound, Store, expiry
+from visual_r1.engine.store.store import CheckpointNotFound, Store
 from visual_r1.engine.types import InvalidRequest
 
-VALID_FOR = timedelta(hours=1)
-PREFIX = "/api/v1/download"
+router = APIRouter()
 
-
-class BadSignature(InvalidRequest):
-    """A download URL was changed, has expired, or is of an earlier run of the engine."""
-
-
-class Downloads:
-    """Makes and checks the URLs. The secret lives as long as the process."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._secret = secrets.token_bytes(32)
-
-    def urls(self, path: CheckpointPath, base_url: str) -> tuple[dict[str, str], datetime]:
-        """A URL for each file of an external checkpoint, and when they end."""
-        if path.kind != "external_weights":
-            raise InvalidRequest(
-                f"{path} cannot be downloaded: save_weights_external makes what can be."
-            )
-        record = self._store.find(path)
-        expires = self._store.clock() + VALID_FOR
-        stamp = int(expires.timestamp())
-        urls = {
-            name: f"{base_url.rstrip('/')}{PREFIX}/{quote(path.model_id)}/{quote(path.name)}/"
-            f"{quote(name)}?expires={stamp}&signature={self._signature(path, name, str(stamp))}"
-            for name in record.files
-        }
-        return urls, datetime.fromtimestamp(stamp, UTC)
-
-    def file(self, model_id: str, name: str, file: str, expires: str, signature: str) -> Path:
-        """The file behind a URL. Raises `BadSignature` or `CheckpointNotFound`."""
-        path = checkpoint_path(model_id, "external_weights", name)
-        if not expires or not signature:
-            raise BadSignature(
-                "this download URL is not whole: what follows its ?, expires and signature, is "
-                "missing; quote it in a shell, or ask for the URLs again."
-            )
-        expected = self._signature(path, file, expires)
-        if not hmac.compare_digest(expected.encode(), signature.encode()):
-            raise BadSignature("this download URL is not valid; ask for the URLs again.")
-        if self._store.clock().timestamp() > int(expires):  # signed, so it is a number of ours
-            raise BadSignature("this download URL has expired; ask for the URLs again.")
-        if file not in self._store.find(path).files:
-            raise CheckpointNotFound(f"{path} has no file {file!r}.")
-        return self._store.folder(path) / file
-
-    def _signature(self, path: CheckpointPath, file: str, expires: str) -> str:
-        text = f"{path}\n{file}\n{expires}".encode()
-        return hmac.new(self._secret, text, hashlib.sha256).hexdigest()
-
+CHECKPOINT = "/training_runs/{model_id}/checkpoints/{kind}/{name}"
+URLS_VALID_FOR = timedelta(hours=1)
 
 _TYPES: dict[CheckpointKind, str] = {
     "weights": "training",
     "sampler_weights": "sampler",
     "external_weights": "external",
 }
-_CHECKPOINT = "/training_runs/{model_id}/checkpoints/{kind}/{name}"
+
+Item = TypeVar("Item")
+
+# -- listings ------------------------------------------------------------------------------------
 
 
-def rest_routes(engine: Engine) -> APIRouter:
-    """The routes of listings and of what is done to checkpoints."""
-    router = APIRouter()
-    calls = RestCalls(engine)
-
-    def route(method: str, path: str, endpoint: Any) -> None:
-        router.add_api_route(path, endpoint, methods=[method], response_model=None)
-
-    route("POST", "/weights_info", calls.weights_info)
-    route("GET", "/training_runs", calls.training_runs)
-    route("GET", "/training_runs/{model_id}", calls.training_run)
-    route("GET", "/training_runs/{model_id}/checkpoints", calls.run_checkpoints)
-    route("GET", "/checkpoints", calls.checkpoints)
-    route("GET", "/billing/usage/checkpoints/current", calls.storage_usage)
-    route("POST", "/copy_weights", calls.copy_weights)
-    route("DELETE", _CHECKPOINT, calls.delete)
-    route("PUT", f"{_CHECKPOINT}/ttl", calls.set_ttl)
-    route("POST", f"{_CHECKPOINT}/publish", partial(calls.publish, public=True))
-    route("DELETE", f"{_CHECKPOINT}/publish", partial(calls.publish, public=False))
-    route("GET", f"{_CHECKPOINT}/external_weights_urls", calls.external_urls)
-    route("GET", "/download/{model_id}/{name}/{file}", calls.download)
-    return router
+@router.post("/weights_info")
+def weights_info(engine: TheEngine, body: Json) -> dict[str, Any]:
+    """What a client must know to load a checkpoint."""
+    record = engine.store.find(parse_path(str(body.get("tinker_path"))))
+    return {
+        "base_model": record.base_model,
+        "optimizer_config": {"type": "adamw"},
+        "is_lora": True,
+        "lora_rank": record.spec.rank,
+        "train_unembed": record.spec.train_unembed,
+        "train_mlp": record.spec.train_mlp,
+        "train_attn": record.spec.train_attn,
+    }
 
 
-class RestCalls:
-    """One method a call. Those that touch the disk are not coroutines: they run on a thread."""
+@router.get("/training_runs")
+def training_runs(
+    engine: TheEngine, limit: int = 20, offset: int = 0, project_id: str | None = None
+) -> dict[str, Any]:
+    """A page of training runs, newest first; with `project_id` those of its sessions."""
+    engine.store.sweep()
+    runs = engine.store.runs()
+    if project_id is not None:
+        projects = _projects(engine.store)
+        runs = [run for run in runs if projects.get(session_of(run.model_id)) == project_id]
+    listed = [_run(engine.store, run) for run in page(runs, limit, offset)]
+    return {"training_runs": listed, "cursor": _cursor(limit, offset, len(runs))}
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._store = engine.store
-        self._downloads = Downloads(engine.store)
-        self._copying = threading.Lock()
-        self._copies: dict[str, str] = {}
 
-    def weights_info(self, body: Json) -> dict[str, Any]:
-        """What a client must know to load a checkpoint."""
-        record = self._store.find(parse_path(str(body.get("tinker_path"))))
-        return {
-            "base_model": record.base_model,
-            "optimizer_config": {"type": "adamw"},
-            "is_lora": True,
-            "lora_rank": record.spec.rank,
-            "train_unembed": record.spec.train_unembed,
-            "train_mlp": record.spec.train_mlp,
-            "train_attn": record.spec.train_attn,
-        }
+@router.get("/training_runs/{model_id}")
+def training_run(engine: TheEngine, model_id: str) -> dict[str, Any]:
+    """One training run."""
+    return _run(engine.store, _known_run(engine.store, model_id))
 
-    def training_runs(
-        self, limit: int = 20, offset: int = 0, project_id: str | None = None
-    ) -> dict[str, Any]:
-        """A page of training runs, newest first; with `project_id` those of its sessions."""
-        self._store.sweep()
-        runs = self._store.runs()
-        if project_id is not None:
-            projects = self._projects()
-            runs = [run for run in runs if projects.get(session_of(run.model_id)) == project_id]
-        listed = [self._run(run) for run in page(runs, limit, offset)]
-        return {"training_runs": listed, "cursor": _cursor(limit, offset, len(runs))}
 
-    def training_run(self, model_id: str) -> dict[str, Any]:
-        """One training run."""
-        run = self._store.run(model_id)
-        if run is None:
-            raise UnknownId(f"there is no training run {model_id!r} here.")
-        return self._run(run)
+@router.get("/training_runs/{model_id}/checkpoints")
+def run_checkpoints(engine: TheEngine, model_id: str) -> dict[str, Any]:
+    """All checkpoints of a run."""
+    engine.store.sweep()
+    run = _known_run(engine.store, model_id)
+    found = engine.store.checkpoints(run.model_id)
+    return {"checkpoints": [_checkpoint(record) for record in found]}
 
-    def run_checkpoints(self, model_id: str) -> dict[str, Any]:
-        """All checkpoints of a run."""
-        self._store.sweep()
-        self.training_run(model_id)
-        found = self._store.checkpoints(model_id)
-        return {"checkpoints": [_checkpoint(record) for record in found]}
 
-    def checkpoints(self, limit: int = 100, offset: int = 0) -> dict[str, Any]:
-        """A page of all checkpoints, newest first."""
-        self._store.sweep()
-        found = self._store.checkpoints()
-        listed = [_checkpoint(record) for record in page(found, limit, offset)]
-        return {"checkpoints": listed, "cursor": _cursor(limit, offset, len(found))}
+@router.get("/checkpoints")
+def checkpoints(engine: TheEngine, limit: int = 100, offset: int = 0) -> dict[str, Any]:
+    """A page of all checkpoints, newest first."""
+    engine.store.sweep()
+    found = engine.store.checkpoints()
+    listed = [_checkpoint(record) for record in page(found, limit, offset)]
+    return {"checkpoints": listed, "cursor": _cursor(limit, offset, len(found))}
 
-    def delete(self, model_id: str, kind: str, name: str) -> Response:
-        """Remove a checkpoint."""
-        self._store.delete(checkpoint_path(model_id, kind, name))
-        return Response(status_code=204)
 
-    def set_ttl(self, model_id: str, kind: str, name: str, body: Json) -> Response:
-        """Let a checkpoint end some seconds from now, or with null never."""
-        seconds = body.get("ttl_seconds")
-        if seconds is not None and (not isinstance(seconds, int) or isinstance(seconds, bool)):
-            raise InvalidRequest(f"ttl_seconds is {seconds!r}; give whole seconds or null.")
-        self._store.set_ttl(checkpoint_path(model_id, kind, name), seconds)
-        return Response(status_code=204)
+@router.get("/billing/usage/checkpoints/current")
+def storage_usage(engine: TheEngine, project_id: str | None = None) -> dict[str, Any]:
+    """Checkpoints and their bytes by project; they cost nothing."""
+    projects = _projects(engine.store)
+    by_project: dict[str, list[CheckpointRecord]] = {}
+    for record in engine.store.checkpoints():
+        project = projects.get(session_of(record.path.model_id), NO_PROJECT)
+        by_project.setdefault(project, []).append(record)
+    return {
+        "data": [
+            {
+                "project_id": project,
+                "checkpoint_count": len(records),
+                "size_bytes": (size := total_bytes(records)),
+                "size_gigabytes": size / 1e9,
+                "estimated_monthly_cost_usd": 0.0,
+            }
+            for project, records in sorted(by_project.items())
+            if project_id in (None, project)
+        ]
+    }
 
-    def publish(self, model_id: str, kind: str, name: str, *, public: bool) -> Response:
-        """Mark a checkpoint; a second time changes nothing (clients retry a 409 for minutes)."""
-        self._store.set_public(checkpoint_path(model_id, kind, name), public)
-        return Response(status_code=204)
 
-    def external_urls(
-        self, request: Request, model_id: str, kind: str, name: str
-    ) -> dict[str, Any]:
-        """A signed URL for each file of a PEFT adapter folder."""
-        path = checkpoint_path(model_id, kind, name)
-        urls, expires = self._downloads.urls(path, str(request.base_url))
-        return {"urls": urls, "expires": expires.isoformat()}
+def page(items: list[Item], limit: int, offset: int) -> list[Item]:
+    """One page of a listing. Raises `InvalidRequest`."""
+    if limit < 0 or offset < 0:
+        raise InvalidRequest(f"limit is {limit} and offset {offset}; neither may be below 0.")
+    return items[offset : offset + limit]
 
-    def download(
-        self, model_id: str, name: str, file: str, expires: str = "", signature: str = ""
-    ) -> FileResponse:
-        """A file behind a signed URL."""
-        return FileResponse(self._downloads.file(model_id, name, file, expires, signature))
 
-    def storage_usage(self, project_id: str | None = None) -> dict[str, Any]:
-        """Checkpoints and their bytes by project; they cost nothing."""
-        projects = self._projects()
-        by_project: dict[str, list[CheckpointRecord]] = {}
-        for record in self._store.checkpoints():
-            project = projects.get(session_of(record.path.model_id), NO_PROJECT)
-            by_project.setdefault(project, []).append(record)
-        return {
-            "data": [
-                {
-                    "project_id": project,
-                    "checkpoint_count": len(records),
-                    "size_bytes": (size := sum(record.size_bytes for record in records)),
-                    "size_gigabytes": size / 1e9,
-                    "estimated_monthly_cost_usd": 0.0,
-                }
-                for project, records in sorted(by_project.items())
-                if project_id in (None, project)
-            ]
-        }
+def total_bytes(records: Iterable[CheckpointRecord]) -> int:
+    """What checkpoints hold together."""
+    return sum(record.size_bytes for record in records)
 
-    def copy_weights(
-        self, body: Json, x_idempotency_key: Annotated[str | None, Header()] = None
-    ) -> dict[str, str]:
-        """A checkpoint again, under a run of its own that is not trained on."""
-        request = validated(types.CopyWeightsRequest, body)
-        with self._copying:
-            known = self._copies.get(x_idempotency_key or "")
-            if known is None:
-                known = str(self._copy(request))
-                if x_idempotency_key:
-                    self._copies[x_idempotency_key] = known
-        return {"tinker_path": known}
 
-    def _copy(self, request: types.CopyWeightsRequest) -> CheckpointPath:
-        source = self._store.find(parse_path(request.source_path))
-        now = self._store.clock()
-        if request.session_id is not None:
-            session = self._engine.sessions.live(request.session_id).record
-            number = request.model_seq_id or 0
-        else:
-            project = request.destination_project_id or NO_PROJECT
-            session = SessionRecord(new_session_id(), now, project_id=project)
-            number = 0
-        model_id = model_id_of(session.session_id, number)
-        copied = replace(
-            source,
-            path=checkpoint_path(model_id, source.path.kind, source.path.name),
-            created_at=now,
-            expires_at=expiry(now, request.ttl_seconds),
-            public=False,
-        )
-        self._store.put_session(session)
-        origin = {"copied_from": str(source.path)}
-        self._store.add_run(RunRecord(model_id, source.base_model, source.spec, now, origin))
-        return self._store.copy(source.path, copied).path
+def _cursor(limit: int, offset: int, total: int) -> dict[str, int]:
+    return {"offset": offset, "limit": limit, "total_count": total}
 
-    def _projects(self) -> dict[str, str]:
-        return {session.session_id: session.project_id for session in self._store.sessions()}
 
-    def _run(self, run: RunRecord) -> dict[str, Any]:
-        checkpoints = self._store.checkpoints(run.model_id)
-        newest = {
-            kind: next((_checkpoint(c) for c in checkpoints if c.path.kind == kind), None)
-            for kind in ("weights", "sampler_weights")
-        }
-        last = max([run.created_at, *(record.created_at for record in checkpoints)])
-        return {
-            "training_run_id": run.model_id,
-            "base_model": run.base_model,
-            "model_owner": "local",
-            "is_lora": True,
-            "corrupted": False,
-            "lora_rank": run.spec.rank,
-            "last_request_time": last.isoformat(),
-            "last_checkpoint": newest["weights"],
-            "last_sampler_checkpoint": newest["sampler_weights"],
-            "user_metadata": run.user_metadata or None,
-        }
+def _projects(store: Store) -> dict[str, str]:
+    return {session.session_id: session.project_id for session in store.sessions()}
+
+
+def _known_run(store: Store, model_id: str) -> RunRecord:
+    run = store.run(model_id)
+    if run is None:
+        raise UnknownId(f"there is no training run {model_id!r} here.")
+    return run
+
+
+def _run(store: Store, run: RunRecord) -> dict[str, Any]:
+    """A training run as the SDK's `TrainingRun`."""
+    checkpoints = store.checkpoints(run.model_id)
+    newest = {
+        kind: next((_checkpoint(one) for one in checkpoints if one.path.kind == kind), None)
+        for kind in ("weights", "sampler_weights")
+    }
+    last = max([run.created_at, *(record.created_at for record in checkpoints)])
+    return {
+        "training_run_id": run.model_id,
+        "base_model": run.base_model,
+        "model_owner": "local",
+        "is_lora": True,
+        "corrupted": False,
+        "lora_rank": run.spec.rank,
+        "last_request_time": last.isoformat(),
+        "last_checkpoint": newest["weights"],
+        "last_sampler_checkpoint": newest["sampler_weights"],
+        "user_metadata": run.user_metadata or None,
+    }
 
 
 def _checkpoint(record: CheckpointRecord) -> dict[str, Any]:
+    """A checkpoint as the SDK's `Checkpoint`."""
     return {
         "checkpoint_id": record.path.checkpoint_id,
         "checkpoint_type": _TYPES[record.path.kind],
@@ -304,12 +186,102 @@ def _checkpoint(record: CheckpointRecord) -> dict[str, Any]:
     }
 
 
-def page(items: list[Any], limit: int, offset: int) -> list[Any]:
-    """One page of a listing. Raises `InvalidRequest`."""
-    if limit < 0 or offset < 0:
-        raise InvalidRequest(f"limit is {limit} and offset {offset}; neither may be below 0.")
-    return items[offset : offset + limit]
+# -- changes -------------------------------------------------------------------------------------
 
 
-def _cursor(limit: int, offset: int, total: int) -> dict[str, int]:
-    return {"offset": offset, "limit": limit, "total_count": total}
+@router.delete(CHECKPOINT)
+def delete(engine: TheEngine, path: NamedCheckpoint) -> Response:
+    """Remove a checkpoint."""
+    engine.store.delete(path)
+    return Response(status_code=204)
+
+
+@router.put(f"{CHECKPOINT}/ttl")
+def set_ttl(engine: TheEngine, path: NamedCheckpoint, body: Json) -> Response:
+    """Let a checkpoint end some seconds from now, or with null never."""
+    seconds = body.get("ttl_seconds")
+    if seconds is not None and (not isinstance(seconds, int) or isinstance(seconds, bool)):
+        raise InvalidRequest(f"ttl_seconds is {seconds!r}; give whole seconds or null.")
+    engine.store.set_ttl(path, seconds)
+    return Response(status_code=204)
+
+
+# Marking it a second time changes nothing: a 409 would be repeated for minutes.
+@router.post(f"{CHECKPOINT}/publish")
+def publish(engine: TheEngine, path: NamedCheckpoint) -> Response:
+    """Mark a checkpoint as published."""
+    engine.store.set_public(path, True)
+    return Response(status_code=204)
+
+
+@router.delete(f"{CHECKPOINT}/publish")
+def unpublish(engine: TheEngine, path: NamedCheckpoint) -> Response:
+    """Take the mark off."""
+    engine.store.set_public(path, False)
+    return Response(status_code=204)
+
+
+@router.post("/copy_weights")
+def copy_weights(
+    engine: TheEngine, body: Json, x_idempotency_key: Annotated[str | None, Header()] = None
+) -> dict[str, str]:
+    """A checkpoint again, under a run of its own that is not trained on."""
+    request = validated(types.CopyWeightsRequest, body)
+    return {"tinker_path": str(engine.copy(request, x_idempotency_key or None))}
+
+
+# -- files ---------------------------------------------------------------------------------------
+
+
+class BadSignature(InvalidRequest):
+    """A download URL was changed, has expired, or is of an earlier run of the engine."""
+
+
+@router.get(f"{CHECKPOINT}/external_weights_urls")
+def external_weights_urls(
+    engine: TheEngine, request: Request, path: NamedCheckpoint
+) -> dict[str, Any]:
+    """A URL for each file of a PEFT adapter folder, signed: it is fetched without the key."""
+    if path.kind != "external_weights":
+        raise InvalidRequest(
+            f"{path} cannot be downloaded: save_weights_external makes what can be."
+        )
+    stamp = int((engine.store.clock() + URLS_VALID_FOR).timestamp())
+    base = str(request.base_url).rstrip("/") + f"{API}/download"
+    urls = {
+        file: f"{base}/{quote(path.model_id)}/{quote(path.name)}/{quote(file)}"
+        f"?expires={stamp}&signature={_signature(engine, path, file, str(stamp))}"
+        for file in engine.store.find(path).files
+    }
+    return {"urls": urls, "expires": datetime.fromtimestamp(stamp, UTC).isoformat()}
+
+
+@router.get("/download/{model_id}/{name}/{file}")
+def download(
+    engine: TheEngine,
+    model_id: str,
+    name: str,
+    file: str,
+    expires: str = "",
+    signature: str = "",
+) -> FileResponse:
+    """A file behind a signed URL. Raises `BadSignature` or `CheckpointNotFound`."""
+    path = checkpoint_path(model_id, "external_weights", name)
+    if not expires or not signature:
+        raise BadSignature(
+            "this download URL is not whole: what follows its ?, expires and signature, is "
+            "missing; quote it in a shell, or ask for the URLs again."
+        )
+    expected = _signature(engine, path, file, expires)
+    if not hmac.compare_digest(expected.encode(), signature.encode()):
+        raise BadSignature("this download URL is not valid; ask for the URLs again.")
+    if engine.store.clock().timestamp() > int(expires):  # signed, so it is a number of ours
+        raise BadSignature("this download URL has expired; ask for the URLs again.")
+    if file not in engine.store.find(path).files:
+        raise CheckpointNotFound(f"{path} has no file {file!r}.")
+    return FileResponse(engine.store.folder(path) / file)
+
+
+def _signature(engine: Engine, path: CheckpointPath, file: str, expires: str) -> str:
+    text = f"{path}\n{file}\n{expires}".encode()
+    return hmac.new(engine.download_secret, text, hashlib.sha256).hexdigest()

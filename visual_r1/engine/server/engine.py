@@ -1,7 +1,25 @@
-"""The engine: its sessions, models and samplers, whatever the way by which requests come in."""
+"""The engine: its sessions, models and samplers, whatever the way by which requests come in.
+
+What a long-lived engine lets go of, and when:
+
+- A session ends when its client finishes it, or when no heartbeat came for an hour. At once go its
+  models (weights, gradients, Adam's moments, the order of their requests), its samplers, the
+  weights of those without a name, in memory and on disk, and the copies in memory of checkpoints
+  that no other open session samples from. Its results go a minute later.
+- That it was there is known for another hour. The SDK repeats a POST for five minutes; one that
+  comes so late gets its old answer, or the sentence that the session is over.
+- A copy of a checkpoint that is asked for again within ten minutes, by the same key, is not made
+  again.
+
+What was written down (sessions that made a model, training runs, checkpoints) stays, on disk.
+"""
 
 import asyncio
 import logging
+import secrets
+import threading
+from dataclasses import replace
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -19,30 +37,34 @@ from visual_r1.engine.server.sessions import (
     SessionOver,
     Sessions,
     UnknownId,
-    UnnamedWeights,
     WeightsKey,
     new_session_id,
+    sampler_id_of,
 )
 from visual_r1.engine.server.weights import WeightsCache
 from visual_r1.engine.server.worker import Worker
 from visual_r1.engine.store.records import (
     NO_PROJECT,
     CheckpointPath,
+    RunRecord,
     SessionEnd,
     SessionRecord,
+    checkpoint_path,
+    model_id_of,
     parse_path,
 )
-from visual_r1.engine.store.store import Store
+from visual_r1.engine.store.store import Store, expiry
 from visual_r1.engine.types import InvalidRequest
 from visual_r1.errors import StorageError
 
 log = logging.getLogger("visual_r1.engine")
 
 SWEEP_EVERY_S = 15.0
+COPIES_KNOWN_FOR = timedelta(minutes=10)
 
 
 class Engine:
-    """Everything that lives as long as the process. Used on the event loop."""
+    """Everything that lives as long as the process. Used on the event loop, but for `copy`."""
 
     def __init__(self, compute: Compute, store: Store) -> None:
         self.compute = compute
@@ -50,9 +72,13 @@ class Engine:
         self.futures = FutureTable()
         self.sessions = Sessions()
         self.worker = Worker()
-        self.cache = WeightsCache(compute, store)
+        self.weights = WeightsCache(compute, store)
+        self.download_secret = secrets.token_bytes(32)
+        """Signs the URLs of files; those of an earlier process are worth nothing."""
         self._models: dict[str, TrainingModel] = {}
         self._queues: dict[WeightsKey, SampleQueue] = {}
+        self._copying = threading.Lock()
+        self._copies: dict[str, tuple[CheckpointPath, datetime]] = {}
 
     # -- sessions --------------------------------------------------------------------------------
 
@@ -69,7 +95,7 @@ class Engine:
 
     def heartbeat(self, session_id: str) -> None:
         """Note that a session's client lives. Raises `UnknownId` or `SessionOver`."""
-        self.sessions.heartbeat(session_id, asyncio.get_running_loop().time())
+        self.sessions.live(session_id).last_seen_s = asyncio.get_running_loop().time()
 
     async def finish_session(self, session_id: str, end: SessionEnd) -> None:
         """End a session as its client asks; a second time changes nothing."""
@@ -77,23 +103,18 @@ class Engine:
             session = self.sessions.live(session_id)
         except SessionOver:
             return
-        await self.end_session(session, end)
+        await self._end_session(session, end)
 
-    async def end_session(self, session: ClientSession, end: SessionEnd) -> None:
-        """Free the weights of a session's models and samplers; checkpoints stay."""
+    async def _end_session(self, session: ClientSession, end: SessionEnd) -> None:
+        now_s = asyncio.get_running_loop().time()
         session_id = session.record.session_id
-        silent = end.reason == "silent"
-        how = "no heartbeat came for an hour" if silent else "its client finished it"
+        samplers = self.sessions.end(session, end, now_s)
         for model_id in session.model_ids:
-            model = self._models.pop(model_id, None)
-            if model is not None:
-                model.end(f"the session {session_id} is over: {how}.")
-        for sampler_id in session.sampler_ids:
-            sampler = self.sessions.find_sampler(sampler_id)
-            if sampler is not None and isinstance(sampler.weights, UnnamedWeights):
-                self.worker.call(partial(self.cache.drop_unnamed, sampler.weights))
-        self.sessions.end(session, end)
-        self.futures.forget_session(session_id, asyncio.get_running_loop().time())
+            self._models.pop(model_id).end(session.over)
+        for weights in {one.weights for one in samplers} - self.sessions.weights_in_use():
+            # Behind what runs now, which may be the save that makes them.
+            self.worker.call(partial(self.weights.drop, weights))
+        self.futures.forget_session(session_id, now_s)
         try:
             await asyncio.to_thread(self.store.update_session, session.record)
         except StorageError as error:
@@ -111,10 +132,6 @@ class Engine:
                 "was restarted; make a training client from its last checkpoint."
             )
         return model
-
-    def find_model(self, model_id: str) -> TrainingModel | None:
-        """The live model of that id, if there is one."""
-        return self._models.get(model_id)
 
     def add_model(self, session: ClientSession, model_id: str) -> TrainingModel:
         """Open a model, still without weights. Raises `InvalidRequest` when there is one."""
@@ -135,43 +152,37 @@ class Engine:
 
     # -- samplers --------------------------------------------------------------------------------
 
+    def open_sampler(self, body: types.CreateSamplingSessionRequest) -> SamplerSession:
+        """Open a sampler, once for each number. Raises `InvalidRequest`."""
+        session = self.sessions.live(body.session_id)
+        sampler_id = sampler_id_of(body.session_id, body.sampling_session_seq_id)
+        known = self.sessions.find_sampler(sampler_id)
+        if known is not None:
+            return known
+        weights = self.weights_key(body.model_path, body.base_model)
+        return self.sessions.add_sampler(
+            session, SamplerSession(sampler_id, self.compute.model_name, weights)
+        )
+
     def weights_key(self, model_path: str | None, base_model: str | None) -> WeightsKey:
         """What a sampler is to sample with. Raises `InvalidRequest` when that is not there."""
-        if model_path is None:
-            if base_model is None:
-                raise InvalidRequest("give a model_path or a base_model to sample from.")
-            self.check_base_model(base_model)
-            return BaseModelWeights()
-        path = parse_path(model_path)
-        if path.kind == "external_weights":
+        path = None if model_path is None else parse_path(model_path)
+        if path is None and base_model is None:
+            raise InvalidRequest("give a model_path or a base_model to sample from.")
+        if path is not None and path.kind == "external_weights":
             raise InvalidRequest(f"{path} is in an external format; sample from sampler_weights.")
         if base_model is not None:
             self.check_base_model(base_model)
-        return self.checkpoint_key(path)
-
-    def checkpoint_key(self, path: CheckpointPath) -> CheckpointWeights:
-        """The present version of a checkpoint's weights. Raises `CheckpointNotFound`."""
+        if path is None:
+            return BaseModelWeights()
         record = self.store.find(path)
         self.check_base_model(record.base_model)
         return CheckpointWeights(path, record.created_at.isoformat())
 
-    def open_sampler(self, body: types.CreateSamplingSessionRequest) -> SamplerSession:
-        """Open a sampler, once for each number. Raises `InvalidRequest`."""
-        session = self.sessions.live(body.session_id)
-        known = self.sessions.find_sampler(
-            f"{body.session_id}:sample:{body.sampling_session_seq_id}"
-        )
-        if known is not None:
-            return known
-        key = self.weights_key(body.model_path, body.base_model)
-        return self.sessions.add_sampler(
-            session, body.sampling_session_seq_id, self.compute.model_name, key
-        )
-
     def queue(self, key: WeightsKey) -> SampleQueue:
         """Where sample requests for those weights wait."""
         if key not in self._queues:
-            self._queues[key] = SampleQueue(key, self.compute, self.cache, self.worker)
+            self._queues[key] = SampleQueue(key, self.compute, self.weights, self.worker)
         return self._queues[key]
 
     def cancel_sample(self, request_id: str) -> None:
@@ -179,23 +190,66 @@ class Engine:
         for queue in self._queues.values():
             queue.cancel(request_id)
 
+    # -- copies of checkpoints -------------------------------------------------------------------
+
+    def copy(self, request: types.CopyWeightsRequest, key: str | None) -> CheckpointPath:
+        """Make a checkpoint again, under a run of its own that is not trained on; once for a key.
+
+        Not on the event loop: it writes. Raises `InvalidRequest`, `StorageError`.
+        """
+        with self._copying:
+            if key is not None and key in self._copies:
+                return self._copies[key][0]
+            source = self.store.find(parse_path(request.source_path))
+            now = self.store.clock()
+            if request.session_id is not None:
+                session = self.sessions.live(request.session_id).record
+                number = request.model_seq_id or 0
+            else:
+                project = request.destination_project_id or NO_PROJECT
+                session = SessionRecord(new_session_id(), now, project_id=project)
+                number = 0
+            model_id = model_id_of(session.session_id, number)
+            copied = replace(
+                source,
+                path=checkpoint_path(model_id, source.path.kind, source.path.name),
+                created_at=now,
+                expires_at=expiry(now, request.ttl_seconds),
+                public=False,
+            )
+            self.store.put_session(session)
+            origin = {"copied_from": str(source.path)}
+            self.store.add_run(RunRecord(model_id, source.base_model, source.spec, now, origin))
+            path = self.store.copy(source.path, copied).path
+            if key is not None:
+                self._copies[key] = path, now
+            return path
+
     # -- for as long as it serves ----------------------------------------------------------------
 
-    async def sweep(self) -> None:
+    async def keep_sweeping(self) -> None:
         """Again and again, let go of what has expired; until cancelled."""
         while True:
             await asyncio.sleep(SWEEP_EVERY_S)
-            now_s = asyncio.get_running_loop().time()
-            self.futures.sweep(now_s)
-            for key in [key for key, queue in self._queues.items() if queue.empty]:
-                del self._queues[key]
-            try:
-                for session in self.sessions.silent(now_s):
-                    await self.end_session(session, SessionEnd("silent"))
-                await asyncio.to_thread(self.store.sweep)
-            except StorageError as error:
-                # The disk may be away for a while; what has expired is not listed in any case.
-                log.error("the engine's folder could not be brought up to date: %s", error)
+            await self.sweep()
+
+    async def sweep(self) -> None:
+        """Let go of what has expired, by the rules above."""
+        now_s = asyncio.get_running_loop().time()
+        for session in self.sessions.silent(now_s):
+            await self._end_session(session, SessionEnd("silent"))
+        self.sessions.sweep(now_s)
+        self.futures.sweep(now_s)
+        for weights in [weights for weights, queue in self._queues.items() if queue.empty]:
+            del self._queues[weights]
+        known_since = self.store.clock() - COPIES_KNOWN_FOR
+        for key in [key for key, (_, made) in list(self._copies.items()) if made < known_since]:
+            del self._copies[key]
+        try:
+            await asyncio.to_thread(self.store.sweep)
+        except StorageError as error:
+            # The disk may be away for a while; what has expired is not listed in any case.
+            log.error("the engine's folder could not be brought up to date: %s", error)
 
 
 def text_values(metadata: dict[str, Any] | None) -> dict[str, str]:

@@ -1,12 +1,10 @@
-"""Results that clients wait for, by request id.
+"""Results that clients wait for, by request id; and what a failure becomes.
 
 A result that was fetched is kept for ten minutes, since the answer may have been lost on its way
 and the client then asks again. When those results take more than `FETCHED_BYTES`, the ones that
 were fetched first go earlier, but none within a minute of its last fetch: a client asks again after
-30 s at the latest. A result that nobody has fetched stays for an hour; one of a finished session
-for a minute.
-
-What came of a piece of work, told to the client who waits for it.
+30 s at the latest. A result that nobody has fetched stays for an hour; one of a session that is
+over for a minute.
 """
 
 import asyncio
@@ -19,15 +17,17 @@ from typing import Any, Literal, TypeAlias
 from visual_r1.engine.types import InvalidRequest
 from visual_r1.errors import StorageError, VisualR1Error
 
+log = logging.getLogger("visual_r1.engine")
+
 Category: TypeAlias = Literal["user", "server", "unknown"]
 
 JSON = "application/json"
 PROTOBUF = "application/x-protobuf"
 
-KEEP_AFTER_RETRIEVAL_S = 600.0
-KEEP_UNRETRIEVED_S = 3600.0
+KEEP_FETCHED_S = 600.0
+KEEP_UNFETCHED_S = 3600.0
 KEEP_AT_LEAST_S = 60.0
-"""After its last fetch, however many others wait for their end; also after its session's end."""
+"""After its last fetch, however many others wait for their end; also in a session that is over."""
 
 FETCHED_BYTES = 64 * 2**20
 """Results that were fetched, together."""
@@ -46,17 +46,13 @@ def json_reply(value: dict[str, Any]) -> Reply:
     return Reply(json.dumps(value).encode())
 
 
-def failure(message: str, category: Category) -> Reply:
-    """A failed request; the SDK raises `RequestFailedError` with this text and category."""
-    return json_reply({"error": message, "category": category})
-
-
 @dataclass
 class Pending:
     """One request whose result a client may ask for, once it is there or before."""
 
     request_id: str
     reply: Reply | None = None
+    keep_unfetched_s: float = KEEP_UNFETCHED_S
     done: asyncio.Event = field(default_factory=asyncio.Event)
     drop_at: float | None = None
     fetched_at: float | None = None
@@ -70,12 +66,12 @@ class Pending:
         """Give the result; the first one stays."""
         if self.reply is None:
             self.reply = reply
-            self.drop_at = asyncio.get_running_loop().time() + KEEP_UNRETRIEVED_S
+            self.drop_at = asyncio.get_running_loop().time() + self.keep_unfetched_s
             self.done.set()
 
     def fail(self, message: str, category: Category = "user") -> None:
-        """Fail the request."""
-        self.settle(failure(message, category))
+        """Fail the request: the SDK raises `RequestFailedError` with this text and category."""
+        self.settle(json_reply({"error": message, "category": category}))
 
 
 class FutureTable:
@@ -112,7 +108,7 @@ class FutureTable:
                 return None
         if pending.reply is not None:
             pending.fetched_at = asyncio.get_running_loop().time()
-            pending.drop_at = pending.fetched_at + KEEP_AFTER_RETRIEVAL_S
+            pending.drop_at = pending.fetched_at + KEEP_FETCHED_S
         return pending.reply
 
     def sweep(self, now: float) -> None:
@@ -131,8 +127,10 @@ class FutureTable:
     def forget_session(self, session_id: str, now: float) -> None:
         """Nobody will ask for a finished session's results, but for an answer lost on its way."""
         for pending in self._pending.values():
-            if pending.drop_at is not None and pending.request_id.startswith(f"{session_id}:"):
-                pending.drop_at = min(pending.drop_at, now + KEEP_AT_LEAST_S)
+            if pending.request_id.startswith(f"{session_id}:"):
+                pending.keep_unfetched_s = KEEP_AT_LEAST_S
+                if pending.drop_at is not None:
+                    pending.drop_at = min(pending.drop_at, now + KEEP_AT_LEAST_S)
 
     def close(self) -> None:
         """Answer everyone who waits, so that the server can stop."""
@@ -141,11 +139,16 @@ class FutureTable:
             pending.done.set()
 
 
-log = logging.getLogger("visual_r1.engine")
+def failure_of(work: Future[Any], what: str) -> tuple[str, Category] | None:
+    """The message and category of a finished piece of work that failed; None when it did not.
 
-
-def told(error: BaseException, what: str) -> tuple[str, Category]:
-    """The message and category of a failure; one that nobody foresaw goes to the log in full."""
+    A failure that nobody foresaw goes to the log in full.
+    """
+    if work.cancelled():
+        return f"{what} was cancelled: the engine is stopping", "server"
+    error = work.exception()
+    if error is None:
+        return None
     if isinstance(error, InvalidRequest):
         return str(error), "user"
     if isinstance(error, VisualR1Error):
@@ -154,11 +157,3 @@ def told(error: BaseException, what: str) -> tuple[str, Category]:
         return str(error), "user" if isinstance(error, StorageError) else "server"
     log.error("%s failed", what, exc_info=error)
     return f"the engine failed in {what}: {type(error).__name__}: {error}", "server"
-
-
-def failure_of(outcome: Future[Any], what: str) -> tuple[str, Category] | None:
-    """What to tell of a finished piece of work that failed; None when it did not."""
-    if outcome.cancelled():
-        return f"{what} was cancelled: the engine is stopping", "server"
-    error = outcome.exception()
-    return None if error is None else told(error, what)

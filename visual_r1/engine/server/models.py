@@ -1,7 +1,5 @@
 """A model in training: its requests run in the order of their numbers, on the worker thread.
 
-The order in which a model's requests run, and which optimizer steps must not.
-
 A training client numbers its requests from 1. The chunks of one `forward_backward` are sent
 together and arrive in any order, the first of them last; everything else is sent one after the
 other. So a number that is missing below a waiting `forward_backward` may still come, but one that
@@ -49,7 +47,7 @@ class Refused:
     reason: str
 
 
-class Sequence:
+class RequestOrder:
     """Hands out tickets in the order of their numbers; one number runs once."""
 
     def __init__(self) -> None:
@@ -84,7 +82,8 @@ class Sequence:
             return None
         lowest = min(self._waiting)
         if lowest > self._next:
-            if not self._gap_is_for_good(now_s):
+            sent_alone = any(not ticket.is_chunk for ticket in self._waiting.values())
+            if not sent_alone and now_s - self._last_arrival_s < GAP_PATIENCE_S:
                 return None
             self._gap = range(self._next, lowest)
         ticket = self._waiting.pop(lowest)
@@ -96,20 +95,13 @@ class Sequence:
             self._gap = None
         if gap is None or ticket.kind == "load":
             return ticket
-        return Refused(ticket, _lost(gap, ticket))
-
-    def _gap_is_for_good(self, now_s: float) -> bool:
-        sent_alone = any(not ticket.is_chunk for ticket in self._waiting.values())
-        return sent_alone or now_s - self._last_arrival_s >= GAP_PATIENCE_S
-
-
-def _lost(gap: range, ticket: Ticket) -> str:
-    numbers = f"{gap.start}" if len(gap) == 1 else f"{gap.start} to {gap.stop - 1}"
-    return (
-        f"request {numbers} of this model never arrived, so {ticket.kind} {ticket.seq_id} was "
-        "refused and the gradients since the last optim_step were dropped; "
-        "send what was lost, and this, again."
-    )
+        numbers = f"{gap.start}" if len(gap) == 1 else f"{gap.start} to {gap.stop - 1}"
+        return Refused(
+            ticket,
+            f"request {numbers} of this model never arrived, so {ticket.kind} {ticket.seq_id} was "
+            "refused and the gradients since the last optim_step were dropped; "
+            "send what was lost, and this, again.",
+        )
 
 
 class GradientGuard:
@@ -163,7 +155,7 @@ class TrainingModel:
         self.model_id = model_id
         self._worker = worker
         self._compute = compute
-        self._sequence = Sequence()
+        self._order = RequestOrder()
         self._guard = GradientGuard()
         self._operations: dict[int, Operation] = {}
         self._creation: tuple[Pending, Callable[[], Reply]] | None = None
@@ -181,7 +173,7 @@ class TrainingModel:
 
     def seen(self, seq_id: int) -> bool:
         """Whether a request of that number has come before."""
-        return self._sequence.seen(seq_id)
+        return self._order.seen(seq_id)
 
     def add(
         self, seq_id: int, kind: OperationKind, future: Pending, run: Callable[[], Reply]
@@ -190,7 +182,7 @@ class TrainingModel:
         self._arrivals += 1
         ticket = Ticket(seq_id, kind, self._arrivals)
         now_s = asyncio.get_running_loop().time()
-        too_late = self._dead or self._sequence.add(ticket, now_s)
+        too_late = self._dead or self._order.add(ticket, now_s)
         if too_late:
             future.fail(too_late)
             return
@@ -201,20 +193,24 @@ class TrainingModel:
         """Forget the weights; whoever still waits is told the reason."""
         self._dead = reason
         self._adapter = None
-        for operation in self._operations.values():
-            operation.future.fail(reason)
+        waiting = [operation.future for operation in self._operations.values()]
         self._operations.clear()
+        if self._creation is not None:
+            waiting.append(self._creation[0])
+            self._creation = None
+        for future in waiting:
+            future.fail(reason)
 
     async def take(self) -> Work | None:
         """The next request to run, refusing those that must not."""
         if self._creation is not None:
             future, run = self._creation
             self._creation = None
-            return Work(run, partial(self._create_done, future))
+            return Work(run, partial(self._created, future))
         while not self._dead:
-            turn = self._sequence.pop(asyncio.get_running_loop().time())
+            turn = self._order.pop(asyncio.get_running_loop().time())
             if turn is None:
-                if self._sequence.waits:
+                if self._order.waits:
                     loop = asyncio.get_running_loop()
                     loop.call_later(GAP_PATIENCE_S, self._worker.poke, self)
                 return None
@@ -249,21 +245,21 @@ class TrainingModel:
             )
         return None
 
-    def _create_done(self, future: Pending, outcome: Future[Reply]) -> None:
-        failed = failure_of(outcome, f"the creation of {self.model_id}")
+    def _created(self, future: Pending, work: Future[Reply]) -> None:
+        failed = failure_of(work, f"the creation of {self.model_id}")
         if failed is None:
-            future.settle(outcome.result())
+            future.settle(work.result())
         else:
             future.fail(*failed)
             self.end(f"the model {self.model_id} could not be made: {failed[0]}")
 
-    def _done(self, operation: Operation, outcome: Future[Reply]) -> None:
+    def _done(self, operation: Operation, work: Future[Reply]) -> None:
         ticket = operation.ticket
-        failed = failure_of(outcome, f"{ticket.kind} {ticket.seq_id} of {self.model_id}")
+        failed = failure_of(work, f"{ticket.kind} {ticket.seq_id} of {self.model_id}")
         if not ticket.is_chunk:
             self._guard.passed()
         if failed is None:
-            operation.future.settle(outcome.result())
+            operation.future.settle(work.result())
             if ticket.kind in ("forward_backward", "load"):
                 self._guard.succeeded()
             return

@@ -42,11 +42,11 @@ class SampleQueue:
     """The waiting requests of one set of weights. Lives on the event loop."""
 
     def __init__(
-        self, key: WeightsKey, compute: Compute, cache: WeightsCache, worker: Worker
+        self, key: WeightsKey, compute: Compute, weights: WeightsCache, worker: Worker
     ) -> None:
         self._key = key
         self._compute = compute
-        self._cache = cache
+        self._weights = weights
         self._worker = worker
         self._waiting: deque[SampleJob] = deque()
         self._alone: deque[SampleJob] = deque()
@@ -72,7 +72,12 @@ class SampleQueue:
         """All that waits, up to the row limit, as one call."""
         if self._alone:
             return self._work([self._alone.popleft()])
-        await self._settled()
+        waited_s = 0.0
+        known = 0
+        while known < len(self._waiting) and waited_s < SETTLE_AT_MOST_S:
+            known = len(self._waiting)
+            await asyncio.sleep(SETTLE_S)
+            waited_s += SETTLE_S
         jobs: list[SampleJob] = []
         rows = 0
         while self._waiting and (not jobs or rows + self._waiting[0].rows <= MAX_ROWS):
@@ -85,17 +90,9 @@ class SampleQueue:
     def _work(self, jobs: Sequence[SampleJob]) -> Work:
         return Work(partial(self._run, jobs), partial(self._done, jobs))
 
-    async def _settled(self) -> None:
-        waited_s = 0.0
-        known = 0
-        while known < len(self._waiting) and waited_s < SETTLE_AT_MOST_S:
-            known = len(self._waiting)
-            await asyncio.sleep(SETTLE_S)
-            waited_s += SETTLE_S
-
     def _run(self, jobs: Sequence[SampleJob]) -> list[Reply | InvalidRequest]:
         """On the worker thread: one call, one result or complaint for each job."""
-        weights = self._cache.get(self._key)
+        weights = self._weights.get(self._key)
         outputs = self._compute.sample(weights, [job.request for job in jobs])
         return [
             output
@@ -104,15 +101,9 @@ class SampleQueue:
             for job, output in zip(jobs, outputs, strict=True)
         ]
 
-    def _done(
-        self, jobs: Sequence[SampleJob], outcome: Future[list[Reply | InvalidRequest]]
-    ) -> None:
-        failed = failure_of(outcome, "sampling")
-        if (
-            failed is not None
-            and len(jobs) > 1
-            and not isinstance(outcome.exception(), VisualR1Error)
-        ):
+    def _done(self, jobs: Sequence[SampleJob], work: Future[list[Reply | InvalidRequest]]) -> None:
+        failed = failure_of(work, "sampling")
+        if failed is not None and len(jobs) > 1 and not isinstance(work.exception(), VisualR1Error):
             # One of them may have broken the call (or all of them the memory): try each by itself.
             self._alone.extend(jobs)
             self._worker.poke(self)
@@ -121,7 +112,7 @@ class SampleQueue:
             if failed is not None:
                 job.future.fail(*failed)
                 continue
-            result = outcome.result()[place]
+            result = work.result()[place]
             if isinstance(result, InvalidRequest):
                 job.future.fail(str(result))
             else:

@@ -1,4 +1,4 @@
-"""Client sessions and their samplers, as long as their clients live."""
+"""Client sessions and their samplers, as long as their clients live, and a while longer."""
 
 import uuid
 from collections.abc import Iterator
@@ -12,13 +12,17 @@ from visual_r1.engine.types import InvalidRequest
 SILENT_FOR_GOOD_S = 3600.0
 """A session that sent no heartbeat for so long is over (clients send one every 10 seconds)."""
 
+KNOWN_AFTER_END_S = 3600.0
+"""For so long who asks for something of an ended session is told that it is over. The SDK repeats
+a POST for five minutes, so nobody asks later but a client that slept."""
+
 
 class UnknownId(InvalidRequest):
     """No session, model or sampler has this id in the running engine."""
 
 
 class SessionOver(InvalidRequest):
-    """The session was finished by its client."""
+    """The session has ended: by its client, or since its client went without a word."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,9 @@ WeightsKey: TypeAlias = BaseModelWeights | CheckpointWeights | UnnamedWeights
 
 @dataclass(frozen=True)
 class SamplerSession:
-    """What `create_sampling_session` or an ephemeral save made."""
+    """What `create_sampling_session` or a save without a name made."""
 
     sampler_id: str
-    session_id: str
     base_model: str
     weights: WeightsKey
     clones: Iterator[int] = field(default_factory=lambda: count(1), compare=False)
@@ -77,15 +80,21 @@ class ClientSession:
     last_seen_s: float
     model_ids: list[str] = field(default_factory=list[str])
     sampler_ids: list[str] = field(default_factory=list[str])
+    ended_at_s: float | None = None
 
     @property
-    def finished(self) -> bool:
-        """Whether it has ended, in whatever way."""
-        return self.record.end is not None
+    def over(self) -> str:
+        """The sentence for who still asks for something of it; empty while it is open."""
+        end = self.record.end
+        if end is None:
+            return ""
+        silent = end.reason == "silent"
+        how = "no heartbeat came for an hour" if silent else "its client finished it"
+        return f"the session {self.record.session_id} is over: {how}."
 
 
 class Sessions:
-    """All sessions since the engine started. Lives on the event loop."""
+    """The open sessions, and those that ended within an hour. Lives on the event loop."""
 
     def __init__(self) -> None:
         self._sessions: dict[str, ClientSession] = {}
@@ -105,47 +114,44 @@ class Sessions:
                 f"the session {session_id} is not known to this engine, which may have been "
                 "restarted since: make a new ServiceClient and load the last checkpoint."
             )
-        if session.finished:
-            raise SessionOver(f"the session {session_id} was finished by its client.")
+        if session.over:
+            raise SessionOver(session.over)
         return session
 
     def all(self) -> list[ClientSession]:
-        """Every session since the engine started."""
+        """Every session that is known."""
         return list(self._sessions.values())
 
     def find(self, session_id: str) -> ClientSession | None:
-        """The session of that id since the engine started, also when it has ended."""
+        """The session of that id, open or ended within an hour."""
         return self._sessions.get(session_id)
-
-    def heartbeat(self, session_id: str, now_s: float) -> None:
-        """Note that the client lives. Raises `UnknownId` or `SessionOver`."""
-        self.live(session_id).last_seen_s = now_s
 
     def silent(self, now_s: float) -> list[ClientSession]:
         """Open sessions whose clients have gone without a word."""
         return [
             session
             for session in self._sessions.values()
-            if not session.finished and now_s - session.last_seen_s > SILENT_FOR_GOOD_S
+            if not session.over and now_s - session.last_seen_s > SILENT_FOR_GOOD_S
         ]
 
-    def end(self, session: ClientSession, end: SessionEnd) -> None:
-        """Close a session: its samplers are gone."""
+    def end(self, session: ClientSession, end: SessionEnd, now_s: float) -> list[SamplerSession]:
+        """Close a session; returns its samplers, which go with it."""
         session.record = replace(session.record, end=end)
-        for sampler_id in session.sampler_ids:
-            self._samplers.pop(sampler_id, None)
+        session.ended_at_s = now_s
+        return [self._samplers.pop(sampler_id) for sampler_id in session.sampler_ids]
 
-    def add_sampler(
-        self, session: ClientSession, seq_id: int, base_model: str, weights: WeightsKey
-    ) -> SamplerSession:
-        """Open a sampler, or return the one that has this number already."""
-        sampler_id = sampler_id_of(session.record.session_id, seq_id)
-        known = self._samplers.get(sampler_id)
-        if known is not None:
-            return known
-        sampler = SamplerSession(sampler_id, session.record.session_id, base_model, weights)
-        self._samplers[sampler_id] = sampler
-        session.sampler_ids.append(sampler_id)
+    def sweep(self, now_s: float) -> None:
+        """Forget the sessions that ended long ago."""
+        for session in self.all():
+            if session.ended_at_s is not None and now_s - session.ended_at_s > KNOWN_AFTER_END_S:
+                del self._sessions[session.record.session_id]
+
+    def add_sampler(self, session: ClientSession, sampler: SamplerSession) -> SamplerSession:
+        """Open a sampler. Raises `InvalidRequest` where there is one of its id."""
+        if sampler.sampler_id in self._samplers:
+            raise InvalidRequest(f"the sampler {sampler.sampler_id} exists already.")
+        self._samplers[sampler.sampler_id] = sampler
+        session.sampler_ids.append(sampler.sampler_id)
         return sampler
 
     def sampler(self, sampler_id: str) -> SamplerSession:
@@ -161,6 +167,10 @@ class Sessions:
     def find_sampler(self, sampler_id: str) -> SamplerSession | None:
         """The sampler of that id, if there is one."""
         return self._samplers.get(sampler_id)
+
+    def weights_in_use(self) -> set[WeightsKey]:
+        """What the open samplers sample with."""
+        return {sampler.weights for sampler in self._samplers.values()}
 
 
 def sampler_id_of(session_id: str, seq_id: int) -> str:

@@ -1,6 +1,8 @@
-"""Between Tinker's wire format (SDK 0.38) and the compute side: training; and see `sample_wire`.
+"""Between Tinker's wire format (SDK 0.38) and the compute side: requests in, results out.
 
-Between Tinker's wire format (SDK 0.38) and the compute side: sampling.
+Training requests are protobuf and JSON, sample requests JSON, the results of both protobuf. What is
+checked here is the form: whether a request can be read, and names nothing that is not served.
+Whether its numbers fit the model, the loss and the optimizer is for the compute side to say.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from tinker import types
 from tinker.proto import tinker_public_pb2 as pb
 from tinker.types._pydantic_types.tensor_data import TensorData
+from tinker.types.topk_logprobs import MASK_LOGPROB
 
 from visual_r1.engine.types import (
     AdamSettings,
@@ -33,16 +36,25 @@ from visual_r1.engine.types import (
     TopkRow,
 )
 
-Body = TypeVar("Body", bound=BaseModel)
+API = "/api/v1"
 
+BODY_LIMIT = 64 << 20
+"""Bytes of a request, packed or not; the SDK keeps to 5 MB unless a single example is larger."""
+
+_CELLS_AT_MOST = 1 << 24
+"""Of a sample request's target tokens."""
+_DENSE_AT_MOST = 1 << 28
+"""Values of a sparse tensor, once it is filled up with zeros."""
+
+_STOP_REASONS = {"stop": pb.STOP_REASON_STOP, "length": pb.STOP_REASON_LENGTH}
 _DTYPES: dict[int, np.dtype[Any]] = {
     pb.DTYPE_FLOAT32: np.dtype(np.float32),
     pb.DTYPE_INT64: np.dtype(np.int64),
     pb.DTYPE_INT32: np.dtype(np.int32),
 }
 
-
-# -- requests ------------------------------------------------------------------------------------
+Body = TypeVar("Body", bound=BaseModel)
+Value = TypeVar("Value")
 
 
 def validated(model: type[Body], value: object) -> Body:
@@ -55,12 +67,23 @@ def validated(model: type[Body], value: object) -> Body:
         raise InvalidRequest(f"{model.__name__}: {place}: {first['msg']}.") from error
 
 
+# -- training requests ---------------------------------------------------------------------------
+
+
 def parse_forward_backward(
-    body: bytes, encoding: str | None, limit: int
+    body: bytes, encoding: str | None, limit: int = BODY_LIMIT
 ) -> pb.ForwardBackwardRequest:
     """Parse a `ForwardBackwardRequest`. Raises `InvalidRequest` when it is none."""
     if encoding == "zstd":
-        body = _unpacked(body, limit)
+        try:
+            # Not `decompress`: that trusts the size which the frame itself claims.
+            body = zstandard.ZstdDecompressor().stream_reader(body).read(limit + 1)
+        except zstandard.ZstdError as error:
+            raise InvalidRequest(f"the body is not zstd: {error}.") from error
+        if len(body) > limit:
+            raise InvalidRequest(
+                f"the body has more than {limit} bytes once unpacked: send fewer data at a time."
+            )
     request = pb.ForwardBackwardRequest()
     try:
         request.ParseFromString(body)
@@ -69,23 +92,8 @@ def parse_forward_backward(
     return request
 
 
-def _unpacked(body: bytes, limit: int) -> bytes:
-    reader = zstandard.ZstdDecompressor().stream_reader(body)
-    try:
-        unpacked = reader.read(limit + 1)
-    except zstandard.ZstdError as error:
-        raise InvalidRequest(f"the body is not zstd: {error}.") from error
-    if len(unpacked) > limit:
-        raise InvalidRequest(
-            f"the body has more than {limit} bytes once unpacked: send fewer data at a time."
-        )
-    return unpacked
-
-
 def data_of(request: pb.ForwardBackwardRequest) -> list[Datum]:
     """The data of a forward or forward_backward. Raises `InvalidRequest`."""
-    if not request.data:
-        raise InvalidRequest("the request has no data.")
     return [
         Datum(
             prompt=tuple(_part(chunk) for chunk in datum.model_input),
@@ -108,6 +116,28 @@ def loss_config(request: pb.ForwardBackwardRequest) -> dict[str, float]:
     return config
 
 
+def lora_spec(config: types.LoraConfig | None) -> LoraSpec:
+    """The adapter that a client asks for. Raises `InvalidRequest`."""
+    if config is None:
+        raise InvalidRequest("lora_config is missing: this engine trains LoRA adapters only.")
+    return LoraSpec(
+        rank=config.rank,
+        seed=config.seed,
+        train_mlp=config.train_mlp,
+        train_attn=config.train_attn,
+        train_unembed=config.train_unembed,
+    )
+
+
+def adam_settings(params: object) -> AdamSettings:
+    """The numbers of an optimizer step. Raises `InvalidRequest` on another optimizer's."""
+    if not isinstance(params, types.AdamParams):
+        raise InvalidRequest(
+            f"{type(params).__name__} is not served: the optimizer of this engine is AdamW."
+        )
+    return AdamSettings(**params.model_dump())
+
+
 def _part(chunk: pb.Chunk) -> TextPart | ImagePart:
     which = chunk.WhichOneof("chunk")
     if which == "encoded_text":
@@ -118,21 +148,8 @@ def _part(chunk: pb.Chunk) -> TextPart | ImagePart:
         if image.HasField("override_dimensions"):
             raise InvalidRequest("override_dimensions of an image is not served here; resize it.")
         expected = image.expected_tokens if image.HasField("expected_tokens") else None
-        return image_part(image.data, image.format, expected)
+        return _image_part(image.data, image.format, expected)
     raise InvalidRequest(f"chunks of the kind {which} are not served here, only text and images.")
-
-
-def image_part(data: bytes, image_format: str, expected_tokens: int | None) -> ImagePart:
-    """An image as it came. Raises `InvalidRequest` on a format that is not served."""
-    if image_format not in ("png", "jpeg"):
-        raise InvalidRequest(f"the image format {image_format!r} is not served: send png or jpeg.")
-    return ImagePart(data, expected_tokens)
-
-
-def _whole(data: bytes, itemsize: int, name: str) -> bytes:
-    if len(data) % itemsize:
-        raise InvalidRequest(f"{name} has {len(data)} bytes, no multiple of {itemsize}.")
-    return data
 
 
 def _array(name: str, tensor: pb.Tensor) -> np.ndarray:
@@ -154,61 +171,154 @@ def _dense(name: str, tensor: pb.Tensor, dtype: np.dtype[Any]) -> np.ndarray:
     """A CSR matrix with zeros where it lists nothing."""
     csr = tensor.sparse_csr
     values = np.frombuffer(_whole(csr.values, dtype.itemsize, name), dtype=dtype)
-    rows = np.frombuffer(_whole(csr.crow_indices, 8, name), dtype=np.int64)
+    starts = np.frombuffer(_whole(csr.crow_indices, 8, name), dtype=np.int64)
     columns = np.frombuffer(_whole(csr.col_indices, 8, name), dtype=np.int64)
     shape = tuple(tensor.shape)
-    counts = np.diff(rows)
+    rows = _csr_rows(name, shape, starts, columns, values.size)
+    if shape[0] * shape[1] > _DENSE_AT_MOST:
+        raise InvalidRequest(f"{name} of the shape {shape} is too large.")
+    dense = np.zeros(shape, dtype=dtype)
+    dense[rows, columns] = values
+    return dense
+
+
+def _whole(data: bytes, itemsize: int, name: str) -> bytes:
+    if len(data) % itemsize:
+        raise InvalidRequest(f"{name} has {len(data)} bytes, no multiple of {itemsize}.")
+    return data
+
+
+# -- sample requests -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ReplyForm:
+    """What the reply to a sample request takes from the request's form."""
+
+    last_n: int | None = None
+    """Score the prompt on its last n tokens only."""
+    target: TensorData | None = None
+    """The tensor of target ids, whose shape and layout the answer takes on."""
+
+
+def sample_request(body: types.SampleRequest) -> tuple[SampleRequest, ReplyForm]:
+    """What to compute for an `asample`. Raises `InvalidRequest` on what is not served.
+
+    `stop` None ends at the model's own end tokens, an empty list at nothing; stop strings and stop
+    tokens end an answer besides those.
+    """
+    if body.record_stability_info:
+        raise InvalidRequest(
+            "record_stability_info is not served: the loss stable_reinforce, which it is for, has "
+            "no public formula; leave it out."
+        )
+    last_n = body.prompt_logprobs_last_n
+    if last_n is not None and last_n < 1:
+        raise InvalidRequest(f"prompt_logprobs_last_n is {last_n}, not >= 1.")
+    params = body.sampling_params
+    stop_tokens, stop_strings = _stops(params.stop)
+    request = SampleRequest(
+        prompt=_prompt(body.prompt),
+        settings=SamplingSettings(
+            max_tokens=params.max_tokens,
+            temperature=params.temperature,
+            top_p=params.top_p,
+            top_k=params.top_k,
+            seed=params.seed,
+            stop_tokens=stop_tokens,
+            stop_strings=stop_strings,
+            stop_at_eos=params.stop is None or bool(params.stop),
+        ),
+        num_samples=body.num_samples,
+        prompt_logprobs=bool(body.prompt_logprobs),
+        topk_prompt_logprobs=body.topk_prompt_logprobs,
+        topk_sample_logprobs=body.topk_sample_logprobs,
+        target_tokens=_target_tokens(body.target_prompt_logprobs),
+        prompt_alt_tokens=body.prompt_alt_tokens_k,
+    )
+    return request, ReplyForm(last_n, body.target_prompt_logprobs)
+
+
+def _prompt(model_input: types.ModelInput) -> Prompt:
+    parts: list[TextPart | ImagePart] = []
+    for chunk in model_input.chunks:
+        if isinstance(chunk, types.EncodedTextChunk):
+            parts.append(TextPart(tuple(chunk.tokens)))
+        elif isinstance(chunk, types.ImageChunk):
+            parts.append(_image_part(chunk.data, chunk.format, chunk.expected_tokens))
+        else:
+            raise InvalidRequest(
+                f"chunks of the kind {chunk.type} are not served here, only text and images."
+            )
+    return tuple(parts)
+
+
+def _stops(stop: str | Iterable[str | int] | None) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    items = [] if stop is None else [stop] if isinstance(stop, str) else list(stop)
+    strings = tuple(item for item in items if isinstance(item, str))
+    tokens = tuple(item for item in items if isinstance(item, int))
+    if strings and tokens:
+        raise InvalidRequest("stop mixes texts and token ids: give one kind.")
+    return tokens, strings
+
+
+def _target_tokens(tensor: TensorData | None) -> TargetTokens | None:
+    """The cells that name a token. Raises `InvalidRequest` on a tensor that is none."""
+    if tensor is None:
+        return None
+    name, cells, shape = "target_prompt_logprobs", len(tensor.data), tensor.shape or []
+    if tensor.dtype != "int64" or len(shape) != 2 or min(shape) < 1:
+        raise InvalidRequest(
+            f"{name} is {tensor.dtype} of the shape {shape}; it is int64 of the "
+            "shape [length of the prompt - 1, K]."
+        )
+    if cells > _CELLS_AT_MOST:
+        raise InvalidRequest(f"{name} has more than {_CELLS_AT_MOST} cells.")
+    if tensor.sparse_crow_indices is not None:
+        starts = np.asarray(tensor.sparse_crow_indices, np.int64)
+        columns = np.asarray(tensor.sparse_col_indices or [], np.int64)
+        rows = _csr_rows(name, shape, starts, columns, cells)
+    elif cells == shape[0] * shape[1]:
+        rows = np.repeat(np.arange(shape[0]), shape[1])
+    else:
+        raise InvalidRequest(f"{name} has {cells} values for the shape {list(shape)}.")
+    ids = np.asarray(tensor.data, np.int64)
+    named = ids >= 0
+    if not named.any():
+        raise InvalidRequest(f"{name} names no token at all.")
+    return TargetTokens(positions=shape[0], rows=rows[named], ids=ids[named])
+
+
+# -- requests of both kinds ----------------------------------------------------------------------
+
+
+def _image_part(data: bytes, image_format: str, expected_tokens: int | None) -> ImagePart:
+    if image_format not in ("png", "jpeg"):
+        raise InvalidRequest(f"the image format {image_format!r} is not served: send png or jpeg.")
+    return ImagePart(data, expected_tokens)
+
+
+def _csr_rows(
+    name: str, shape: Sequence[int], starts: np.ndarray, columns: np.ndarray, count: int
+) -> np.ndarray:
+    """The row of each of `count` values in compressed rows: int64 [count].
+
+    Row i has the values from starts[i] up to starts[i + 1]. Raises `InvalidRequest` where the parts
+    do not go together.
+    """
+    counts = np.diff(starts)
     sound = (
         len(shape) == 2
         and min(shape) >= 0
-        and rows.size == shape[0] + 1
-        and rows[0] == 0
-        and rows[-1] == values.size == columns.size
+        and starts.size == shape[0] + 1
+        and starts[0] == 0
+        and starts[-1] == count == columns.size
         and bool((counts >= 0).all())
         and (not columns.size or (columns.min() >= 0 and columns.max() < shape[1]))
     )
     if not sound:
         raise InvalidRequest(f"{name} is not a sound CSR matrix of the shape {shape}.")
-    if shape[0] * shape[1] > 1 << 28:
-        raise InvalidRequest(f"{name} of the shape {shape} is too large.")
-    dense = np.zeros(shape, dtype=dtype)
-    dense[np.repeat(np.arange(shape[0]), counts), columns] = values
-    return dense
-
-
-def lora_spec(config: types.LoraConfig | None) -> LoraSpec:
-    """The adapter that a client asks for. Raises `InvalidRequest`."""
-    if config is None:
-        raise InvalidRequest("lora_config is missing: this engine trains LoRA adapters only.")
-    return LoraSpec(
-        rank=config.rank,
-        seed=config.seed,
-        train_mlp=config.train_mlp,
-        train_attn=config.train_attn,
-        train_unembed=config.train_unembed,
-    )
-
-
-def adam_settings(params: object) -> AdamSettings:
-    """The numbers of an optimizer step. Raises `InvalidRequest` on another optimizer's."""
-    if not isinstance(params, types.AdamParams):
-        raise InvalidRequest(
-            f"{type(params).__name__} is not served: the optimizer of this engine is AdamW."
-        )
-    settings = AdamSettings(**params.model_dump())
-    numbers = {
-        "learning_rate": settings.learning_rate,
-        "eps": settings.eps,
-        "weight_decay": settings.weight_decay,
-        "grad_clip_norm": settings.grad_clip_norm,
-    }
-    for name, value in numbers.items():
-        if not np.isfinite(value) or value < 0:
-            raise InvalidRequest(f"{name} is {value}; it must be a number from 0 up.")
-    for name, value in (("beta1", settings.beta1), ("beta2", settings.beta2)):
-        if not 0 <= value < 1:
-            raise InvalidRequest(f"{name} is {value}; it lies in [0, 1).")
-    return settings
+    return np.repeat(np.arange(shape[0]), counts)
 
 
 # -- results -------------------------------------------------------------------------------------
@@ -230,137 +340,6 @@ def encode_forward(output: ForwardOutput) -> bytes:
     return message.SerializeToString()
 
 
-_STOP_REASONS = {"stop": pb.STOP_REASON_STOP, "length": pb.STOP_REASON_LENGTH}
-_NO_LOGPROB = -99999.0
-_CELLS_AT_MOST = 1 << 24
-
-
-@dataclass(frozen=True)
-class ReplyForm:
-    """What the reply to a sample request takes from the request's form."""
-
-    last_n: int | None = None
-    """Score the prompt on its last n tokens only."""
-    target: TensorData | None = None
-    """The tensor of target ids, whose shape and layout the answer takes on."""
-
-
-# -- requests ------------------------------------------------------------------------------------
-
-
-def prompt_of(model_input: types.ModelInput) -> Prompt:
-    """A prompt from JSON. Raises `InvalidRequest` on chunks that are not served."""
-    parts: list[TextPart | ImagePart] = []
-    for chunk in model_input.chunks:
-        if isinstance(chunk, types.EncodedTextChunk):
-            parts.append(TextPart(tuple(chunk.tokens)))
-        elif isinstance(chunk, types.ImageChunk):
-            parts.append(image_part(chunk.data, chunk.format, chunk.expected_tokens))
-        else:
-            raise InvalidRequest(
-                f"chunks of the kind {chunk.type} are not served here, only text and images."
-            )
-    return tuple(parts)
-
-
-def sample_request(body: types.SampleRequest) -> tuple[SampleRequest, ReplyForm]:
-    """What to compute for an `asample`. Raises `InvalidRequest` on what is not served.
-
-    `stop` None ends at the model's own end tokens, an empty list at nothing; stop strings and stop
-    tokens end an answer besides those.
-    """
-    if body.record_stability_info:
-        raise InvalidRequest(
-            "record_stability_info is not served: the loss stable_reinforce, which it is for, has "
-            "no public formula; leave it out."
-        )
-    last_n = body.prompt_logprobs_last_n
-    if last_n is not None and last_n < 1:
-        raise InvalidRequest(f"prompt_logprobs_last_n is {last_n}, not >= 1.")
-    params = body.sampling_params
-    stop_tokens, stop_strings = _stops(params.stop)
-    request = SampleRequest(
-        prompt=prompt_of(body.prompt),
-        settings=SamplingSettings(
-            max_tokens=params.max_tokens,
-            temperature=params.temperature,
-            top_p=params.top_p,
-            top_k=params.top_k,
-            seed=params.seed,
-            stop_tokens=stop_tokens,
-            stop_strings=stop_strings,
-            stop_at_eos=params.stop is None or bool(params.stop),
-        ),
-        num_samples=body.num_samples,
-        prompt_logprobs=bool(body.prompt_logprobs),
-        topk_prompt_logprobs=body.topk_prompt_logprobs,
-        topk_sample_logprobs=body.topk_sample_logprobs,
-        target_tokens=_targets(body.target_prompt_logprobs),
-        prompt_alt_tokens=body.prompt_alt_tokens_k,
-    )
-    return request, ReplyForm(last_n, body.target_prompt_logprobs)
-
-
-def _stops(stop: str | Iterable[str | int] | None) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    items = [] if stop is None else [stop] if isinstance(stop, str) else list(stop)
-    strings = tuple(item for item in items if isinstance(item, str))
-    tokens = tuple(item for item in items if isinstance(item, int))
-    if strings and tokens:
-        raise InvalidRequest("stop mixes texts and token ids: give one kind.")
-    if stop == "" or "" in strings:
-        raise InvalidRequest("an empty stop string would end every answer before it starts.")
-    return tokens, strings
-
-
-def _targets(tensor: TensorData | None) -> TargetTokens | None:
-    """The cells that name a token. Raises `InvalidRequest` on a tensor that is none."""
-    if tensor is None:
-        return None
-    shape = tensor.shape or []
-    if tensor.dtype != "int64" or len(shape) != 2 or min(shape) < 1:
-        raise InvalidRequest(
-            f"target_prompt_logprobs is {tensor.dtype} of the shape {shape}; it is int64 of the "
-            "shape [length of the prompt - 1, K]."
-        )
-    if len(tensor.data) > _CELLS_AT_MOST:
-        raise InvalidRequest(f"target_prompt_logprobs has more than {_CELLS_AT_MOST} cells.")
-    rows = _rows_of_cells(tensor, shape)
-    ids = np.asarray(tensor.data, np.int64)
-    named = ids >= 0
-    if not named.any():
-        raise InvalidRequest("target_prompt_logprobs names no token at all.")
-    return TargetTokens(positions=shape[0], rows=rows[named], ids=ids[named])
-
-
-def _rows_of_cells(tensor: TensorData, shape: Sequence[int]) -> np.ndarray:
-    """The row of each listed cell: dense, or in compressed rows."""
-    cells = len(tensor.data)
-    if tensor.sparse_crow_indices is None:
-        if cells != shape[0] * shape[1]:
-            raise InvalidRequest(
-                f"target_prompt_logprobs has {cells} values for the shape {list(shape)}."
-            )
-        return np.repeat(np.arange(shape[0]), shape[1])
-    starts = np.asarray(tensor.sparse_crow_indices, np.int64)
-    counts = np.diff(starts)
-    columns = np.asarray(tensor.sparse_col_indices or [], np.int64)
-    sound = (
-        starts.size == shape[0] + 1
-        and starts[0] == 0
-        and starts[-1] == cells == columns.size
-        and bool((counts >= 0).all())
-        and (not columns.size or (columns.min() >= 0 and columns.max() < shape[1]))
-    )
-    if not sound:
-        raise InvalidRequest(
-            f"target_prompt_logprobs is not a sound CSR matrix of the shape {list(shape)}."
-        )
-    return np.repeat(np.arange(shape[0]), counts)
-
-
-# -- results -------------------------------------------------------------------------------------
-
-
 def encode_sample(output: SampleOutput, form: ReplyForm) -> bytes:
     """A `SampleResponse`."""
     message = pb.SampleResponse()
@@ -374,11 +353,11 @@ def encode_sample(output: SampleOutput, form: ReplyForm) -> bytes:
             encoded.topk_sampled_logprobs.CopyFrom(_topk(sequence.topk))
     if output.prompt_logprobs is not None:
         scores = [np.nan if value is None else value for value in output.prompt_logprobs]
-        _blank(scores, form.last_n, np.nan)
-        message.prompt_logprobs = np.asarray(scores, dtype=np.float32).tobytes()
+        message.prompt_logprobs = np.asarray(
+            _last(scores, form.last_n, np.nan), np.float32
+        ).tobytes()
     if output.topk_prompt_logprobs is not None:
-        rows: list[TopkRow | None] = list(output.topk_prompt_logprobs)
-        _blank(rows, form.last_n, None)
+        rows = _last(output.topk_prompt_logprobs, form.last_n, None)
         message.topk_prompt_logprobs.CopyFrom(_topk(rows))
     if output.target_logprobs is not None and form.target is not None:
         message.target_prompt_logprobs.CopyFrom(_like(form.target, output.target_logprobs))
@@ -387,18 +366,18 @@ def encode_sample(output: SampleOutput, form: ReplyForm) -> bytes:
     return message.SerializeToString()
 
 
-def _blank(rows: list[Any], last_n: int | None, nothing: object) -> None:
-    if last_n is not None:
-        skipped = max(0, len(rows) - last_n)
-        rows[:skipped] = [nothing] * skipped
+def _last(values: Sequence[Value], n: int | None, nothing: Value) -> list[Value]:
+    """The last n of the values (None: all of them) in their places, and nothing before them."""
+    skipped = 0 if n is None else max(0, len(values) - n)
+    return [nothing] * skipped + [*values[skipped:]]
 
 
 def _topk(rows: Iterable[TopkRow | None]) -> pb.TopkLogprobs:
-    """Dense [N, k] matrices; cells without a token hold id 0 and log-probability -99999."""
+    """Dense [N, k] matrices; cells without a token hold id 0 and `MASK_LOGPROB`."""
     filled = [row or () for row in rows]
     width = max((len(row) for row in filled), default=0)
     ids = np.zeros((len(filled), width), dtype=np.int32)
-    logprobs = np.full((len(filled), width), _NO_LOGPROB, dtype=np.float32)
+    logprobs = np.full((len(filled), width), MASK_LOGPROB, dtype=np.float32)
     for position, row in enumerate(filled):
         for rank, (token, logprob) in enumerate(row):
             ids[position, rank] = token

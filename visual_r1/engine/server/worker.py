@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class Work:
-    """`run` is called on the worker thread; `done` on the event loop, with what came of it."""
+    """`run` is called on the worker thread; `done` on the event loop, with the finished future."""
 
     run: Callable[[], Any]
     done: Callable[[Future[Any]], None]
@@ -59,8 +59,8 @@ class Worker:
                 continue
             # Back at the end of the line: others come first.
             self.poke(source)
-            outcome = self._thread.submit(work.run)
-            await asyncio.wait([outcome_here := asyncio.wrap_future(outcome)])
-            if not outcome_here.cancelled():
-                outcome_here.exception()  # seen: `done` tells it, asyncio need not log it too
-            work.done(outcome)
+            running = self._thread.submit(work.run)
+            await asyncio.wait([here := asyncio.wrap_future(running)])
+            if not here.cancelled():
+                here.exception()  # seen: `done` tells it, asyncio need not log it too
+            work.done(running)

@@ -3,14 +3,17 @@
     {home}/engine.lock                                   held by the engine that serves it
     {home}/sessions/{session}/session.json
     {home}/sessions/{session}/train-{n}/run.json
-    {home}/sessions/{session}/train-{n}/{kind}/{name}/   manifest.json and the checkpoint's files
+    {home}/sessions/{session}/train-{n}/{kind}/{name}/   a checkpoint:
+        manifest.json                                        what it is, and its files
+        state.safetensors                                    of weights and sampler_weights
+        adapter_config.json, adapter_model.safetensors       of external_weights, as PEFT names them
     {home}/ephemeral/                                    weights of samplers without a name
 
 A checkpoint is written under a hidden name and renamed when everything in it has reached the disk;
 one that is removed is renamed to a hidden name first. Whatever hidden folder a crash leaves is
 cleared when the engine starts, so a listed checkpoint is always complete.
 
-What stands in a saved state, tensor by tensor, without torch and without a server.
+This is the one place that lays out paths; it reads without torch and without a server.
 """
 
 import hashlib
@@ -26,9 +29,9 @@ from safetensors.numpy import load_file  # pyright: ignore[reportUnknownVariable
 
 from visual_r1.engine.store.records import (
     CHECKPOINT_FORMAT,
+    KINDS,
     RUN_FORMAT,
     SESSION_FORMAT,
-    CheckpointKind,
     CheckpointPath,
     CheckpointRecord,
     RunRecord,
@@ -42,10 +45,11 @@ from visual_r1.storage import clear_leftovers
 
 LOCK = "engine.lock"
 MANIFEST = "manifest.json"
+STATE_FILE = "state.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_FILE = "adapter_model.safetensors"
 REPLACED = ".replaced-"
 """What stands before the name of a checkpoint while another takes its place."""
-
-_KINDS: tuple[CheckpointKind, ...] = ("weights", "sampler_weights", "external_weights")
 
 
 class HomeFolder:
@@ -70,6 +74,10 @@ class HomeFolder:
         """Where the files of a checkpoint lie."""
         return self._run_folder(path.model_id) / path.kind / path.name
 
+    def state_file(self, path: CheckpointPath) -> Path:
+        """Where the tensors of a training state, or of weights for sampling, lie."""
+        return self.checkpoint_folder(path) / STATE_FILE
+
     def read_sessions(self) -> Iterator[SessionRecord]:
         """Every session that can be read."""
         for file in self.sessions.glob("*/session.json"):
@@ -84,7 +92,7 @@ class HomeFolder:
 
     def read_checkpoints(self) -> Iterator[CheckpointRecord]:
         """Every checkpoint that is whole."""
-        for kind in _KINDS:
+        for kind in KINDS:
             for manifest in self.sessions.glob(f"*/train-*/{kind}/*/{MANIFEST}"):
                 with _skipped_when_damaged():
                     record = CHECKPOINT_FORMAT.load(manifest.read_bytes())
@@ -98,14 +106,14 @@ class HomeFolder:
 
     def mend(self) -> None:
         """Finish or undo what a crash interrupted. Only for who holds the lock."""
-        for kind in _KINDS:
+        for kind in KINDS:
             for kind_folder in self.sessions.glob(f"*/train-*/{kind}"):
-                for hidden in kind_folder.glob(".*"):
-                    target = kind_folder / hidden.name.removeprefix(REPLACED)
-                    if hidden.name.startswith(REPLACED) and not target.exists():
-                        hidden.rename(target)
+                for leftover in kind_folder.glob(".*"):
+                    target = kind_folder / leftover.name.removeprefix(REPLACED)
+                    if leftover.name.startswith(REPLACED) and not target.exists():
+                        leftover.rename(target)
                     else:
-                        shutil.rmtree(hidden, ignore_errors=True)
+                        shutil.rmtree(leftover, ignore_errors=True)
         clear_leftovers(self.sessions)
 
     def used_bytes(self) -> int:
@@ -140,15 +148,13 @@ def tensor_fingerprints(home: Path, path: str) -> dict[str, str]:
     Equal digests mean the same type, shape and bits; a state saved with its optimizer holds Adam's
     moments and step count too. Raises `StorageError` where the files cannot be read.
     """
-    parsed = parse_path(path)
-    session, number = split_model_id(parsed.model_id)
-    folder = home / "sessions" / session / f"train-{number}" / parsed.kind / parsed.name
+    folder = HomeFolder(home).checkpoint_folder(parse_path(path))
     found: dict[str, str] = {}
     try:
         for file in sorted(folder.glob("*.safetensors")):
             for name, values in load_file(file).items():
-                kind = f"{values.dtype.str}{values.shape}".encode()
-                found[name] = hashlib.blake2b(kind + values.tobytes()).hexdigest()
+                form = f"{values.dtype.str}{values.shape}".encode()
+                found[name] = hashlib.blake2b(form + values.tobytes()).hexdigest()
     except (OSError, SafetensorError) as error:
         raise StorageError(f"{path} cannot be read from {folder}: {error}.") from error
     if not found:

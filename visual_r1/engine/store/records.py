@@ -1,9 +1,8 @@
-"""What the engine writes down about sessions, training runs and checkpoints, as JSON.
+"""Sessions, training runs and checkpoints: their names, and what is written down of them as JSON.
 
-Names of models and checkpoints: `tinker://{model id}/{kind}/{name}`, and where they lie on disk.
-
-Everything that becomes part of a file name is checked here, so that no client can reach a file
-outside the engine's home folder.
+A model is `{session}:train:{n}`, a checkpoint `tinker://{model id}/{kind}/{name}`. Everything that
+becomes part of a file name is checked here, so that no client can reach a file outside the engine's
+home folder.
 """
 
 import re
@@ -17,7 +16,12 @@ from visual_r1.engine.types import InvalidRequest, LoraSpec
 
 CheckpointKind: TypeAlias = Literal["weights", "sampler_weights", "external_weights"]
 
-_KINDS = ("weights", "sampler_weights", "external_weights")
+Record = TypeVar("Record")
+
+KINDS: tuple[CheckpointKind, ...] = ("weights", "sampler_weights", "external_weights")
+NO_PROJECT = "local"
+"""The project of a session that names none. Projects are labels here: every key sees them all."""
+
 _SCHEME = "tinker://"
 _MODEL_ID = re.compile(r"([0-9a-f]{8,64}):train:(0|[1-9][0-9]{0,17})")
 _NAME = re.compile(r"[A-Za-z0-9_=+@-][A-Za-z0-9._=+@-]{0,127}")
@@ -62,24 +66,17 @@ def session_of(model_id: str) -> str:
     return split_model_id(model_id)[0]
 
 
-def check_name(name: str) -> str:
-    """Return a checkpoint's name when it is safe. Raises `InvalidRequest` else."""
+def checkpoint_path(model_id: str, kind: str, name: str) -> CheckpointPath:
+    """Return the checked path. Raises `InvalidRequest` when a part of it is wrong."""
+    split_model_id(model_id)
+    if kind not in KINDS:
+        raise InvalidRequest(f"{kind!r} is not a kind of checkpoint; there are {', '.join(KINDS)}.")
     if not _NAME.fullmatch(name):
         raise InvalidRequest(
             f"the checkpoint name {name[:140]!r} is not allowed: use 1 to 128 letters, digits or "
             "any of . _ - = + @, without a dot in front."
         )
-    return name
-
-
-def checkpoint_path(model_id: str, kind: str, name: str) -> CheckpointPath:
-    """Return the checked path. Raises `InvalidRequest` when a part of it is wrong."""
-    split_model_id(model_id)
-    if kind not in _KINDS:
-        raise InvalidRequest(
-            f"{kind!r} is not a kind of checkpoint; there are {', '.join(_KINDS)}."
-        )
-    return CheckpointPath(model_id, kind, check_name(name))
+    return CheckpointPath(model_id, kind, name)
 
 
 def parse_path(text: str) -> CheckpointPath:
@@ -91,12 +88,6 @@ def parse_path(text: str) -> CheckpointPath:
             "they look like tinker://<model id>/weights/<name>."
         )
     return checkpoint_path(*parts)
-
-
-T = TypeVar("T")
-
-NO_PROJECT = "local"
-"""The project of a session that names none. Projects are labels here: every key sees them all."""
 
 
 @dataclass(frozen=True)
@@ -154,17 +145,17 @@ class CheckpointRecord:
         return self.expires_at is not None and self.expires_at <= now
 
 
-class RecordFormat(Generic[T]):
+class RecordFormat(Generic[Record]):
     """A record to JSON and back; reading checks every field."""
 
-    def __init__(self, record_type: type[T]) -> None:
-        self._adapter: TypeAdapter[T] = TypeAdapter(record_type)
+    def __init__(self, record_type: type[Record]) -> None:
+        self._adapter: TypeAdapter[Record] = TypeAdapter(record_type)
 
-    def dump(self, record: T) -> str:
+    def dump(self, record: Record) -> str:
         """Return the record as indented JSON text."""
         return self._adapter.dump_json(record, indent=2).decode() + "\n"
 
-    def load(self, text: bytes) -> T:
+    def load(self, text: bytes) -> Record:
         """Return the record. Raises `pydantic.ValidationError` when it is damaged."""
         return self._adapter.validate_json(text)
 

@@ -1,8 +1,6 @@
 """Checkpoints and the records of runs: whole or not at all, within the disk's budget.
 
 Where they lie, and how a crash is survived: see `home`.
-
-All that a run saved, deleted by the run's name.
 """
 
 import os
@@ -17,7 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from visual_r1.engine.store.budget import full, full_for_run, names_of
+from visual_r1.engine.store.budget import full, full_for_run, run_names
 from visual_r1.engine.store.ephemeral import EphemeralFiles
 from visual_r1.engine.store.home import MANIFEST, REPLACED, HomeFolder
 from visual_r1.engine.store.records import (
@@ -176,9 +174,10 @@ class Store:
         of it stays.
         """
         folder = self.folder(record.path)
-        hidden = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+        unfinished = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
         with self._writing, _told_as_storage_error(folder):
-            self._refuse_when_closed()
+            if self._closed:
+                raise EngineError("the engine is stopping; this checkpoint was not written.")
             if not overwrite and self._find(record.path) is not None:
                 raise InvalidRequest(
                     f"{record.path} exists already: choose another name"
@@ -186,17 +185,24 @@ class Store:
                 )
             self.make_room(size_bytes)
             try:
-                hidden.mkdir(parents=True)
-                write_files(hidden)
-                sizes = {file.name: file.stat().st_size for file in sorted(hidden.iterdir())}
+                unfinished.mkdir(parents=True)
+                write_files(unfinished)
+                sizes = {file.name: file.stat().st_size for file in sorted(unfinished.iterdir())}
                 finished = replace(record, files=sizes)
-                write_text(hidden / MANIFEST, CHECKPOINT_FORMAT.dump(finished))
-                sync_folder(hidden)
+                write_text(unfinished / MANIFEST, CHECKPOINT_FORMAT.dump(finished))
+                sync_folder(unfinished)
                 with self._guard:
-                    self._put_in_place(hidden, folder)
+                    # One that was there is set aside until the new one has its name.
+                    aside = folder.with_name(f"{REPLACED}{folder.name}")
+                    if folder.exists():
+                        folder.rename(aside)
+                    unfinished.rename(folder)
+                    sync_folder(folder.parent)
+                    if aside.exists():
+                        shutil.rmtree(aside)
                     self._checkpoints[record.path] = finished
             finally:
-                shutil.rmtree(hidden, ignore_errors=True)
+                shutil.rmtree(unfinished, ignore_errors=True)
             return finished
 
     def make_room(self, size_bytes: int) -> None:
@@ -209,21 +215,19 @@ class Store:
         if self.max_disk is None:
             return
         self.sweep()
-        missing = self.home.used_bytes() + size_bytes - self.max_disk
-        if missing > 0:
-            self.ephemeral.free(missing)
-            used = self.home.used_bytes()
-            if used + size_bytes > self.max_disk and self._of_run:
-                raise full_for_run(
-                    self.max_disk,
-                    used,
-                    size_bytes,
-                    self.home.path,
-                    self.checkpoints(),
-                    self.sessions(),
-                )
-            if used + size_bytes > self.max_disk:
-                raise full(self.max_disk, used, size_bytes, self.checkpoints())
+        excess = self.home.used_bytes() + size_bytes - self.max_disk
+        if excess <= 0:
+            return
+        self.ephemeral.free(excess)
+        used = self.home.used_bytes()
+        if used + size_bytes <= self.max_disk:
+            return
+        checkpoints = self.checkpoints()
+        if not self._of_run:
+            raise full(self.max_disk, used, size_bytes, checkpoints)
+        raise full_for_run(
+            self.max_disk, used, size_bytes, self.home.path, checkpoints, self.sessions()
+        )
 
     def find(self, path: CheckpointPath) -> CheckpointRecord:
         """The checkpoint at `path`. Raises `CheckpointNotFound`, also when it has expired."""
@@ -275,16 +279,16 @@ class Store:
         """Remove a checkpoint. Raises `CheckpointNotFound`."""
         with self._guard:
             self.find(path)
-            hidden = self._take_away(path)
-        shutil.rmtree(hidden, ignore_errors=True)
+            removed = self._take_away(path)
+        shutil.rmtree(removed, ignore_errors=True)
 
     def sweep(self) -> None:
         """Remove from disk every checkpoint whose time to live is over."""
         with self._guard:
             now = self.clock()
             over = [path for path, record in self._checkpoints.items() if record.expired(now)]
-            hidden = [self._take_away(path) for path in over]
-        for folder in hidden:
+            removed = [self._take_away(path) for path in over]
+        for folder in removed:
             shutil.rmtree(folder, ignore_errors=True)
 
     def folder(self, path: CheckpointPath) -> Path:
@@ -305,30 +309,16 @@ class Store:
             self._checkpoints[path] = changed
 
     def _take_away(self, path: CheckpointPath) -> Path:
-        """Let the checkpoint disappear from its place; returns the hidden folder to be removed."""
+        """Let the checkpoint disappear from its place; returns the folder that is to be removed."""
         folder = self.folder(path)
-        hidden = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.gone")
+        removed = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.gone")
         with _told_as_storage_error(folder):
             # Someone may have removed the folder by hand: then it is gone as well.
             with suppress(FileNotFoundError):
-                folder.rename(hidden)
+                folder.rename(removed)
                 sync_folder(folder.parent)
             del self._checkpoints[path]
-        return hidden
-
-    def _put_in_place(self, hidden: Path, folder: Path) -> None:
-        """Rename `hidden` to `folder`; one that was there is set aside until that is done."""
-        aside = folder.with_name(f"{REPLACED}{folder.name}")
-        if folder.exists():
-            folder.rename(aside)
-        hidden.rename(folder)
-        sync_folder(folder.parent)
-        if aside.exists():
-            shutil.rmtree(aside)
-
-    def _refuse_when_closed(self) -> None:
-        if self._closed:
-            raise EngineError("the engine is stopping; this checkpoint was not written.")
+        return removed
 
 
 @contextmanager
@@ -348,7 +338,7 @@ def delete_run(store: Store, name: str) -> list[CheckpointRecord]:
 
     Raises `CheckpointNotFound` where there is none, with the names that there are.
     """
-    names = names_of(store.sessions())
+    names = run_names(store.sessions())
     owned = [(names.get(session_of(one.path.model_id)), one) for one in store.checkpoints()]
     found = [one for owner, one in owned if owner == name]
     if not found:

@@ -9,7 +9,7 @@ from visual_r1.engine.server.models import (
     GradientGuard,
     OperationKind,
     Refused,
-    Sequence,
+    RequestOrder,
     Ticket,
 )
 
@@ -18,10 +18,10 @@ def chunk(seq_id: int, arrival: int = 0) -> Ticket:
     return Ticket(seq_id, "forward_backward", arrival)
 
 
-def all_of(sequence: Sequence, now_s: float = 0.0) -> list[tuple[int, bool]]:
+def all_of(order: RequestOrder, now_s: float = 0.0) -> list[tuple[int, bool]]:
     """What is handed out now: (number, refused)."""
     out: list[tuple[int, bool]] = []
-    while (turn := sequence.pop(now_s)) is not None:
+    while (turn := order.pop(now_s)) is not None:
         if isinstance(turn, Refused):
             out.append((turn.ticket.seq_id, True))
         else:
@@ -31,52 +31,52 @@ def all_of(sequence: Sequence, now_s: float = 0.0) -> list[tuple[int, bool]]:
 
 def test_any_order_of_arrival_gives_the_same_order() -> None:
     for arrival in itertools.permutations([1, 2, 3, 4]):
-        sequence = Sequence()
+        order = RequestOrder()
         out: list[tuple[int, bool]] = []
         for seq_id in arrival:
-            assert sequence.add(chunk(seq_id), 0.0) is None
-            out += all_of(sequence)
+            assert order.add(chunk(seq_id), 0.0) is None
+            out += all_of(order)
         assert out == [(1, False), (2, False), (3, False), (4, False)]
 
 
 @pytest.mark.parametrize("kind", ["optim_step", "save"])
 def test_a_gap_below_what_is_sent_alone_is_for_good(kind: OperationKind) -> None:
-    sequence = Sequence()
-    sequence.add(chunk(1), 0.0)
-    sequence.add(chunk(3), 0.0)
-    assert all_of(sequence) == [(1, False)]
-    sequence.add(Ticket(5, kind, 0), 0.0)
-    sequence.add(chunk(6), 0.0)
-    assert all_of(sequence) == [(3, True), (5, True), (6, False)]
-    reason = sequence.add(chunk(2), 0.0)
+    order = RequestOrder()
+    order.add(chunk(1), 0.0)
+    order.add(chunk(3), 0.0)
+    assert all_of(order) == [(1, False)]
+    order.add(Ticket(5, kind, 0), 0.0)
+    order.add(chunk(6), 0.0)
+    assert all_of(order) == [(3, True), (5, True), (6, False)]
+    reason = order.add(chunk(2), 0.0)
     assert reason is not None and "request 2" in reason
-    assert sequence.seen(2) and sequence.seen(6) and not sequence.seen(7)
+    assert order.seen(2) and order.seen(6) and not order.seen(7)
 
 
 def test_a_load_does_not_mind_what_was_lost_before_it() -> None:
-    sequence = Sequence()
-    sequence.add(chunk(2), 0.0)
-    sequence.add(Ticket(3, "load", 0), 0.0)
-    assert all_of(sequence) == [(2, True), (3, False)]
+    order = RequestOrder()
+    order.add(chunk(2), 0.0)
+    order.add(Ticket(3, "load", 0), 0.0)
+    assert all_of(order) == [(2, True), (3, False)]
 
 
 def test_the_reason_names_what_is_missing() -> None:
-    sequence = Sequence()
-    sequence.add(Ticket(4, "optim_step", 0), 0.0)
-    turn = sequence.pop(0.0)
+    order = RequestOrder()
+    order.add(Ticket(4, "optim_step", 0), 0.0)
+    turn = order.pop(0.0)
     assert isinstance(turn, Refused)
     assert "request 1 to 3" in turn.reason and "optim_step 4" in turn.reason
 
 
 def test_patience_with_chunks_ends() -> None:
-    sequence = Sequence()
-    sequence.add(chunk(2), 10.0)
-    sequence.add(chunk(3), 20.0)
-    assert all_of(sequence, 20.0 + GAP_PATIENCE_S - 1) == []
-    assert sequence.waits
-    assert all_of(sequence, 20.0 + GAP_PATIENCE_S) == [(2, True), (3, True)]
-    sequence.add(chunk(4), 200.0)
-    assert all_of(sequence, 200.0) == [(4, False)]
+    order = RequestOrder()
+    order.add(chunk(2), 10.0)
+    order.add(chunk(3), 20.0)
+    assert all_of(order, 20.0 + GAP_PATIENCE_S - 1) == []
+    assert order.waits
+    assert all_of(order, 20.0 + GAP_PATIENCE_S) == [(2, True), (3, True)]
+    order.add(chunk(4), 200.0)
+    assert all_of(order, 200.0) == [(4, False)]
 
 
 def test_chunks_that_were_there_at_the_failure_belong_to_it() -> None:

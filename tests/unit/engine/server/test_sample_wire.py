@@ -134,8 +134,7 @@ def test_what_ends_an_answer(
 @pytest.mark.parametrize(
     "changes",
     [
-        {"sampling_params": {"stop": ""}},
-        {"sampling_params": {"stop": ["a", ""]}},
+        {"sampling_params": {"stop": ["a", 7]}},
         {"target_prompt_logprobs": tensor([1, 2, 3], [2, 2])},
         {"target_prompt_logprobs": tensor([-1, -1], [2, 1])},
         {"target_prompt_logprobs": tensor([1, 2], [2])},
