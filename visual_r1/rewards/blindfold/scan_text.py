@@ -106,7 +106,13 @@ def lexemes(text: str) -> list[Lexeme]:
             continue
         start, end = places[match.start()], places[match.end() - 1] + 1
         found.append(_lexeme(match.lastgroup, match[0], start, end))
-    return _in_context(_with_number_words(found))
+    # Runs of number words as one value: the longest run that means a number.
+    counted: list[Lexeme] = []
+    at = 0
+    while at < len(found):
+        token, at = _number_from(found, at) or (found[at], at + 1)
+        counted.append(token)
+    return _in_context(counted)
 
 
 def levelled(text: str) -> str:
@@ -160,16 +166,6 @@ def _lexeme(group: str, text: str, start: int, end: int) -> Lexeme:
         return Lexeme("value", text, str(value), start, end, value)
     role, math = _MEANINGS.get(text.lower() if group == "word" else text, ("other", text))
     return Lexeme(role, text, math, start, end)
-
-
-def _with_number_words(found: Sequence[Lexeme]) -> list[Lexeme]:
-    """Runs of number words as one value; the longest run that means a number."""
-    out: list[Lexeme] = []
-    at = 0
-    while at < len(found):
-        token, at = _number_from(found, at) or (found[at], at + 1)
-        out.append(token)
-    return out
 
 
 def _number_from(found: Sequence[Lexeme], at: int) -> tuple[Lexeme, int] | None:
