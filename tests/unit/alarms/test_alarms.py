@@ -157,7 +157,7 @@ def test_a_component_of_ones_own_counts_by_what_it_pays() -> None:
     assert findings(0.01) == []
 
 
-class WithBrevity(RewardSection):
+class WithTwoMore(RewardSection):
     brevity: Annotated[float, Weight(habit=True)] = 1.0
     gravity: Annotated[float, Weight()] = 1.0
 
@@ -178,7 +178,7 @@ def test_a_new_habit_in_the_table_is_watched_where_it_pays(
         row[f"reward_{name}"] = share(rng, 0.3 + 0.5 * ramp(row))
         row["accuracy"] = share(rng, 0.5)
 
-    reward = WithBrevity.model_validate({name: weight})
+    reward = WithTwoMore.model_validate({name: weight})
     config = RunConfig(preset="quickstart").model_copy(update={"reward": reward})
     found = look(config, healthy(0, 120, own), [], [], first=0, checkpoint=120)
     assert [finding.alarm for finding in found] == (["format"] if is_found else [])

@@ -8,10 +8,10 @@ from visual_r1.config import RewardSection, RunConfig, Weight
 from visual_r1.config.run_config import contradictions
 
 
-class WithBrevity(RewardSection):
+class WithOneMore(RewardSection):
     """The table with a component more."""
 
-    brevity: Annotated[float, Weight(habit=True)] = 0.25
+    invented: Annotated[float, Weight(habit=True)] = 0.25
 
 
 NOTHING = dict.fromkeys(RewardSection.table(), 0.0)
@@ -34,11 +34,11 @@ def test_every_component_may_be_the_only_one_that_counts(name: str, weight: floa
 
 
 def test_a_new_component_is_a_field_and_may_be_the_only_one_that_counts() -> None:
-    assert WithBrevity().weights == {**RewardSection().weights, "brevity": 0.25}
-    assert WithBrevity.table()["brevity"].habit
+    assert WithOneMore().weights == {**RewardSection().weights, "invented": 0.25}
+    assert WithOneMore.table()["invented"].habit
     config = RunConfig()
     alone, none = (
-        config.model_copy(update={"reward": WithBrevity(**NOTHING, brevity=weight)})
+        config.model_copy(update={"reward": WithOneMore(**NOTHING, invented=weight)})
         for weight in (1.0, 0.0)
     )
     assert contradictions(alone) == []
