@@ -13,11 +13,12 @@ VisualR1Error
 │       └── RequestFailed  the server failed at one request, and may not when it is sent again
 ├── RunError             a run folder: in use, of another configuration, damaged
 ├── RunPaused            an alarm paused the run; starting it again is the answer
-├── RewardError          a reward component is unknown or failed
+├── RewardError          a user's own reward function failed
 └── StorageError         a file could not be written (disk full, no permission)
 
 Each message is one sentence that names the value, the place and the way out: it is what a user
-reads. Programs exit with status 1 on any of them, without a traceback.
+reads. Programs exit without a traceback: with status 3 where an alarm paused the run, with status 1
+on any other.
 """
 
 
@@ -74,7 +75,7 @@ class RunPaused(VisualR1Error):
 
 
 class RewardError(VisualR1Error):
-    """A reward component is unknown, or a user's own reward function failed."""
+    """A user's own reward function failed, on one sample or on all samples of a step."""
 
 
 class StorageError(VisualR1Error):

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import tinker
 
+from visual_r1.config import RewardSection
 from visual_r1.data.problem import Problem
 from visual_r1.grading import Grade, Verdict
 from visual_r1.policy.policy import Rollout, RolloutGroup
-from visual_r1.rewards import Scored
+from visual_r1.rewards import Part, Scored
 
 RIGHT, WRONG, GAVE_UP = Grade("right", ""), Grade("wrong", ""), Grade("gave_up", "too deep")
 GRADES: Mapping[Verdict, Grade] = {"right": RIGHT, "wrong": WRONG, "gave_up": GAVE_UP}
@@ -31,7 +32,11 @@ def rollout(
     tokens: Sequence[int] = (21, 22, 23),
     stop_reason: str = "stop",
     components: Mapping[str, float] | None = None,
+    weights: Mapping[str, float] | None = None,
 ) -> Rollout:
+    values = components or {"accuracy": reward, "format": 1.0}
+    weights = RewardSection().weights | (weights or {})
+    parts = {name: Part.of(weights[name], value) for name, value in values.items()}
     return Rollout(
         problem_id=f"p{group}",
         group=group,
@@ -40,7 +45,7 @@ def rollout(
         logprobs=tuple(-0.5 - 0.25 * position for position in range(len(tokens))),
         response="<answer>5</answer>",
         stop_reason=stop_reason,
-        scored=Scored(reward, components or {"accuracy": reward, "format": 1.0}, GRADES[verdict]),
+        scored=Scored(reward, parts, GRADES[verdict]),
     )
 
 

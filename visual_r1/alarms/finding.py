@@ -1,13 +1,17 @@
-"""What an alarm has to say: one finding, in sentences.
+"""What an alarm has found, and alarms.jsonl in the run's folder, where each finding stands once.
 
-alarms.jsonl in the run's folder: each finding once, in the order of the checkpoints.
+The rows are in the order of the checkpoints:
+
+    {"alarm": "format", "step": 45, "checkpoint": 50, "action": "warn",
+     "seen": "format rose from …", "means": "Usually …", "advice": "Read some rollouts; …"}
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
+
+from pydantic import TypeAdapter, ValidationError
 
 from visual_r1.storage import write_text
 
@@ -41,16 +45,8 @@ class Finding:
         """The finding as a row of alarms.jsonl."""
         return asdict(self)
 
-    @staticmethod
-    def of_row(row: Mapping[str, Any]) -> "Finding | None":
-        """The finding of a row; None where the row is none."""
-        names = {field.name for field in fields(Finding)}
-        if not names <= row.keys() or row["alarm"] not in ALARMS:
-            return None
-        numbers = (row["step"], row["checkpoint"])
-        if not all(isinstance(number, int) for number in numbers):
-            return None
-        return Finding(**{name: row[name] for name in names})
+
+_FINDING = TypeAdapter(Finding)
 
 
 class AlarmLog:
@@ -63,8 +59,13 @@ class AlarmLog:
         """All there are; a damaged line is left out."""
         if not self.path.exists():
             return []
-        lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
-        return [finding for finding in map(_parsed, lines) if finding is not None]
+        found: list[Finding] = []
+        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                found.append(_FINDING.validate_json(line, strict=True))
+            except ValidationError:
+                continue
+        return found
 
     def add(self, new: list[Finding]) -> None:
         """Add findings, flushed to the disk; raises `StorageError` where they cannot be written."""
@@ -81,11 +82,3 @@ class AlarmLog:
     def _write(self, findings: list[Finding]) -> None:
         lines = [json.dumps(finding.row(), ensure_ascii=False) for finding in findings]
         write_text(self.path, "".join(line + "\n" for line in lines))
-
-
-def _parsed(line: str) -> Finding | None:
-    try:
-        row: Any = json.loads(line)
-    except json.JSONDecodeError:
-        return None
-    return Finding.of_row(cast("dict[str, Any]", row)) if isinstance(row, dict) else None

@@ -9,38 +9,34 @@ the format's would show less than once in a thousand times what was seen (`FLAT`
 happen to be poor are no flat accuracy.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from visual_r1.alarms.windows import Change, Curves, changes, newest
-from visual_r1.config import RunConfig
+from visual_r1.config import RewardSection, RunConfig
 
 ALPHA = 1e-4
 RISING = 0.02
 FLAT = 1e-3
 
-LEAST_RISE = 0.1
-"""Of a share, such as the format rate; a component of one's own must pay as much as that."""
-SATURATED = 0.9
-"""Accuracy from which on there is no room to rise."""
-LONGER = 1.5
-"""Times as many tokens."""
+LEAST_RISE = 0.1  # of a share; a component of the user's own must pay as much as that
+SATURATED = 0.9  # accuracy from which on there is no room to rise
+LONGER = 1.5  # times as many tokens
 LEAST_SCANS_RISE = 0.05
-COLLAPSED, DISSOLVED = 0.2, 3.0
-"""Shares of the entropy that there was."""
-MISTAKES_LEFT = 0.75
-"""Share of the mistakes that are still made: entropy that falls with them is learning."""
+COLLAPSED, DISSOLVED = 0.2, 3.0  # times the entropy that there was
+MISTAKES_LEFT = 0.75  # of those that were made: entropy that falls with them is learning
 LEAST_FALL = 0.15
-OTHER_DRAWS, CHANGED_DRAWS = 0.1, 0.15
-"""Away from 1, and away from what it was: a draw ratio that is not noise."""
+RATIO_OFF, RATIO_CHANGED = 0.1, 0.15  # of the draw ratio, away from 1 and from what it was
 KL_STEPS = 5
 KL_TIMES = 10.0
 KL_OF_ENTROPY = 0.01
 
 
 def format_pays(curves: Curves, step: int, config: RunConfig) -> str | None:
-    """Format, or another component that is paid for, rises while accuracy does not."""
-    for name, words, least in _habits(config):
-        for change in changes(curves, name, step, config.alarms.window):
+    """Format, or another habit that is paid for, rises while accuracy does not."""
+    for column, words, least in _habits(config.reward):
+        for change in changes(curves, column, step, config.alarms.window):
             accuracy = change.of(curves, "accuracy") if change.rise >= least else None
             if accuracy is None or accuracy.before.mean >= SATURATED or _rises(accuracy):
                 continue
@@ -97,7 +93,7 @@ def scans_held_answers(curves: Curves, step: int, config: RunConfig) -> str | No
     return f"{now.mean:.1%} of the scans held an answer ({now.where}), over {limit:.1%}."
 
 
-def blind_without_image(curves: Curves, step: int, config: RunConfig) -> str | None:
+def learnt_without_image(curves: Curves, step: int, config: RunConfig) -> str | None:
     """Answers without image and scan get better, at least half as much as those with them."""
     for change in changes(curves, "question_only_accuracy", step, config.alarms.window):
         accuracy = change.of(curves, "accuracy")
@@ -193,10 +189,10 @@ def _kl_limit(curves: Curves, step: int, config: RunConfig) -> float:
     return min(config.alarms.max_kl, KL_OF_ENTROPY * typical)
 
 
-def draws_are_others(curves: Curves, step: int, config: RunConfig) -> str | None:
+def draw_ratio_is_off(curves: Curves, step: int, config: RunConfig) -> str | None:
     """Samples of a group part more often, or less, than their own probabilities say."""
     now = newest(curves, "draw_ratio", step, config.alarms.window)
-    if now is None or abs(now.mean - 1) < OTHER_DRAWS or now.p_other_than(1) >= ALPHA:
+    if now is None or abs(now.mean - 1) < RATIO_OFF or now.p_other_than(1) >= ALPHA:
         return None
     return (
         f"samples of a group part {now.mean:.2f} times as often as their log-probabilities say "
@@ -204,10 +200,10 @@ def draws_are_others(curves: Curves, step: int, config: RunConfig) -> str | None
     )
 
 
-def draws_change(curves: Curves, step: int, config: RunConfig) -> str | None:
+def draw_ratio_changes(curves: Curves, step: int, config: RunConfig) -> str | None:
     """That ratio is another one than it was."""
     for change in changes(curves, "draw_ratio", step, config.alarms.window):
-        if abs(change.rise) >= CHANGED_DRAWS and min(change.p_rise(), change.p_fall()) < ALPHA:
+        if abs(change.rise) >= RATIO_CHANGED and min(change.p_rise(), change.p_fall()) < ALPHA:
             return (
                 f"samples of a group parted {change.before.mean:.2f} times as often as their "
                 f"log-probabilities say ({change.before.where}), and now {change.now.mean:.2f} "
@@ -216,16 +212,18 @@ def draws_change(curves: Curves, step: int, config: RunConfig) -> str | None:
     return None
 
 
-def _habits(config: RunConfig) -> list[tuple[str, str, float]]:
-    """What can be learnt in place of answers: column, words, and the rise that matters."""
-    reward = config.reward
-    habits = [("format_rate", "format", LEAST_RISE)]
-    if reward.visual_grounding > 0:
-        habits.append(("reward_visual_grounding", "visual grounding", LEAST_RISE))
-    if reward.custom is not None and reward.custom_weight > 0:
-        pays_as_much = LEAST_RISE * (reward.accuracy or 1.0) / reward.custom_weight
-        habits.append(("reward_custom", reward.custom, pays_as_much))
-    return habits
+def _habits(reward: RewardSection) -> Iterator[tuple[str, str, float]]:
+    """What can be learnt in place of answers: its column, its name, and the rise that matters."""
+    yield "format_rate", "format", LEAST_RISE  # whatever it pays
+    table = reward.table()
+    for name, weight in reward.weights.items():
+        if weight <= 0 or name == "format":
+            continue
+        if name == "custom":
+            pays_as_much = LEAST_RISE * (reward.accuracy or 1.0) / weight
+            yield "reward_custom", str(reward.custom), pays_as_much
+        elif table[name].habit:
+            yield f"reward_{name}", name.replace("_", " "), LEAST_RISE
 
 
 def _rises(change: Change) -> bool:

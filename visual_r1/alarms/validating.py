@@ -12,24 +12,25 @@ from typing import Any
 
 from scipy import special  # pyright: ignore[reportMissingTypeStubs]
 
-from visual_r1.alarms.windows import Row
-from visual_r1.config import RunConfig
+from visual_r1.alarms.windows import StepRow
 
 _special: Any = special  # it has no type stubs
 
 ALPHA = 0.01
-LEAST = 0.05
+LEAST = 0.05  # 5 points
 
 
-def validation_falls(rows: Sequence[Row], step: int, config: RunConfig) -> str | None:
+def validation_falls(rows: Sequence[StepRow], step: int) -> str | None:
     """The last two validations are both below the best one before them."""
-    del config
-    known = [row for row in rows if row["step"] <= step and _has(row, "n", "accuracy")]
+    known = _known(rows, step, "n", "accuracy")
     if len(known) < 3:
         return None
     *earlier, one, two = known
     best = max(earlier, key=lambda row: row["accuracy"])
-    if not all(_falls(best, row) for row in (one, two)):
+    if any(
+        best["accuracy"] - row["accuracy"] < LEAST or _p_fall(best, row) >= ALPHA
+        for row in (one, two)
+    ):
         return None
     return (
         f"accuracy on {two['n']} validation problems fell from {best['accuracy']:.1%} (step "
@@ -38,37 +39,38 @@ def validation_falls(rows: Sequence[Row], step: int, config: RunConfig) -> str |
     )
 
 
-def blind_gap_closes(rows: Sequence[Row], step: int, config: RunConfig) -> str | None:
+def blind_gap_closes(rows: Sequence[StepRow], step: int) -> str | None:
     """Accuracy without the image rises, at least half as much as accuracy with it."""
-    del config
-    wanted = ("n", "accuracy", "blind_accuracy")
-    known = [row for row in rows if row["step"] <= step and _has(row, *wanted)]
+    known = _known(rows, step, "n", "accuracy", "blind_accuracy")
     if len(known) < 3:
         return None
-    first, one, two = known[0], *known[-2:]
-    if not all(_sees_less(first, row) for row in (one, two)):
-        return None
+    first, *_, one, two = known
+    blind, n = first["blind_accuracy"], int(first.get("blind_n") or first["n"])
+    for row in (one, two):
+        if row["blind_accuracy"] - blind < max(LEAST, (row["accuracy"] - first["accuracy"]) / 2):
+            return None
+        row_n = int(row.get("blind_n") or row["n"])
+        if _p_of_shares(row["blind_accuracy"], row_n, blind, n) >= ALPHA:
+            return None
     return (
-        f"accuracy with the image blanked rose from {first['blind_accuracy']:.1%} (step "
-        f"{first['step']}) to {two['blind_accuracy']:.1%} (step {two['step']}), with the image it "
-        f"went from {first['accuracy']:.1%} to {two['accuracy']:.1%}."
+        f"accuracy with the image blanked rose from {blind:.1%} (step {first['step']}) to "
+        f"{two['blind_accuracy']:.1%} (step {two['step']}), with the image it went from "
+        f"{first['accuracy']:.1%} to {two['accuracy']:.1%}."
     )
 
 
-def _falls(best: Row, row: Row) -> bool:
-    if best["accuracy"] - row["accuracy"] < LEAST:
-        return False
-    return _p_fall(best, row) < ALPHA
+def _known(rows: Sequence[StepRow], step: int, *names: str) -> list[StepRow]:
+    """The rows up to `step` that hold all these numbers, of at least one problem."""
+    return [
+        row
+        for row in rows
+        if row["step"] <= step
+        and all(isinstance(row.get(name), int | float) for name in names)
+        and row["n"] > 0
+    ]
 
 
-def _sees_less(first: Row, row: Row) -> bool:
-    blind = row["blind_accuracy"] - first["blind_accuracy"]
-    if blind < max(LEAST, (row["accuracy"] - first["accuracy"]) / 2):
-        return False
-    return _p_of_shares(row["blind_accuracy"], _n(row), first["blind_accuracy"], _n(first)) < ALPHA
-
-
-def _p_fall(before: Row, after: Row) -> float:
+def _p_fall(before: StepRow, after: StepRow) -> float:
     """How likely chance is to show such a fall: P(gains <= those seen), of as many changes."""
     one, other = before.get("right"), after.get("right")
     if not isinstance(one, str) or not isinstance(other, str) or len(one) != len(other):
@@ -87,11 +89,3 @@ def _p_of_shares(high: float, n_high: int, low: float, n_low: int) -> float:
     pooled = (a * (n_high + 2) + b * (n_low + 2)) / (n_high + n_low + 4)
     error = math.sqrt(pooled * (1 - pooled) * (1 / (n_high + 2) + 1 / (n_low + 2)))
     return float(_special.ndtr(-(a - b) / error))
-
-
-def _n(row: Row) -> int:
-    return int(row.get("blind_n") or row["n"])
-
-
-def _has(row: Row, *names: str) -> bool:
-    return all(isinstance(row.get(name), int | float) for name in names) and row["n"] > 0

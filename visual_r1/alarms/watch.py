@@ -5,30 +5,30 @@ uninterrupted one finds, at the same steps. Nothing here touches the training: w
 on, or tripped, the weights are the same.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from visual_r1.alarms.finding import ALARMS, AlarmName, Finding
 from visual_r1.alarms.training import (
     accuracy_falls,
-    blind_without_image,
     contrast_is_gone,
-    draws_are_others,
-    draws_change,
+    draw_ratio_changes,
+    draw_ratio_is_off,
     entropy_collapses,
     format_pays,
     learner_disagrees,
     learner_drifts_away,
+    learnt_without_image,
     length_runs_away,
     scans_carry_answers,
     scans_held_answers,
 )
 from visual_r1.alarms.validating import blind_gap_closes, validation_falls
-from visual_r1.alarms.windows import Curves, Row
+from visual_r1.alarms.windows import Curves, StepRow
 from visual_r1.config import RunConfig
 
 StepRule = Callable[[Curves, int, RunConfig], str | None]
-ValidationRule = Callable[[Sequence[Row], int, RunConfig], str | None]
+ValidationRule = Callable[[Sequence[StepRow], int], str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ CATALOGUE: dict[AlarmName, Alarm] = {
         "Usually the problems' texts give their answers away, and that is what is being learnt.",
         "Look at the problems that are right without their image; take them out, or set "
         "second_pass.minus_question_only.",
-        steps=(blind_without_image,),
+        steps=(learnt_without_image,),
         validations=(blind_gap_closes,),
     ),
     "entropy": Alarm(
@@ -91,16 +91,16 @@ CATALOGUE: dict[AlarmName, Alarm] = {
         "Usually one side applies a temperature, a cut of the distribution or a precision that "
         "the other does not, or samples from stale weights.",
         "Check the server before training further: what is learnt is weighted wrongly.",
-        steps=(learner_drifts_away, draws_change),
-        levels=(learner_disagrees, draws_are_others),
+        steps=(learner_drifts_away, draw_ratio_changes),
+        levels=(learner_disagrees, draw_ratio_is_off),
     ),
 }
 
 
 def look(
     config: RunConfig,
-    metrics: Sequence[Row],
-    validations: Sequence[Row],
+    metrics: Sequence[StepRow],
+    validations: Sequence[StepRow],
     known: Sequence[Finding],
     *,
     first: int,
@@ -120,20 +120,36 @@ def look(
         told = [finding for finding in known if finding.alarm == name]
         begin = max((finding.checkpoint for finding in told), default=0)
         news = [rule for rule in alarm.levels if not _was_told(rule, metrics, told, config)]
-        since = [row for row in metrics if begin <= row["step"] < checkpoint]
-        rows = [row for row in validations if begin <= row["step"] <= checkpoint]
-        start = max(first, begin)
-        seen = _first_seen(Curves(since), (*alarm.steps, *news), start, config) or _first_validated(
-            rows, alarm.validations, start, config
-        )
-        if seen is not None:
-            step, words = seen
-            found.append(Finding(name, step, checkpoint, action, words, alarm.means, alarm.advice))
+        curves = Curves([row for row in metrics if begin <= row["step"] < checkpoint])
+        validated = [row for row in validations if begin <= row["step"] <= checkpoint]
+        trips = _trips(alarm, (*alarm.steps, *news), curves, validated, max(first, begin), config)
+        for step, seen in trips:
+            found.append(Finding(name, step, checkpoint, action, seen, alarm.means, alarm.advice))
+            break
     return found
 
 
+def _trips(
+    alarm: Alarm,
+    rules: Sequence[StepRule],
+    curves: Curves,
+    validations: Sequence[StepRow],
+    first: int,
+    config: RunConfig,
+) -> Iterator[tuple[int, str]]:
+    """Where a rule holds, and what it says: steps from `first` on, then the validations after."""
+    for step in curves.steps:
+        for rule in rules if step >= first else ():
+            if (seen := rule(curves, step, config)) is not None:
+                yield step, seen
+    for row in validations:
+        for rule in alarm.validations if row["step"] > first else ():
+            if (seen := rule(validations, row["step"])) is not None:
+                yield row["step"], seen
+
+
 def _was_told(
-    rule: StepRule, metrics: Sequence[Row], told: Sequence[Finding], config: RunConfig
+    rule: StepRule, metrics: Sequence[StepRow], told: Sequence[Finding], config: RunConfig
 ) -> bool:
     """Whether one of these findings, in the order of their checkpoints, is what the rule says."""
     begin = 0
@@ -143,25 +159,3 @@ def _was_told(
             return True
         begin = finding.checkpoint
     return False
-
-
-def _first_seen(
-    curves: Curves, rules: Sequence[StepRule], first: int, config: RunConfig
-) -> tuple[int, str] | None:
-    """The first step from `first` on at which a rule holds, and what it says."""
-    for step in curves.steps:
-        for rule in rules if step >= first else ():
-            if (words := rule(curves, step, config)) is not None:
-                return step, words
-    return None
-
-
-def _first_validated(
-    validations: Sequence[Row], rules: Sequence[ValidationRule], first: int, config: RunConfig
-) -> tuple[int, str] | None:
-    """The same for validations of checkpoints after step `first`."""
-    for row in validations:
-        for rule in rules if row["step"] > first else ():
-            if (words := rule(validations, row["step"], config)) is not None:
-                return row["step"], words
-    return None

@@ -16,7 +16,8 @@ import numpy.typing as npt
 from scipy import special  # pyright: ignore[reportMissingTypeStubs]
 
 Floats = npt.NDArray[np.float64]
-Row = Mapping[str, Any]
+# A row of metrics.jsonl or validation.jsonl; `step` says of which step.
+StepRow = Mapping[str, Any]
 
 _special: Any = special  # it has no type stubs
 
@@ -28,7 +29,7 @@ class Curves:
     that column: files of earlier versions have fewer columns.
     """
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    def __init__(self, rows: Sequence[StepRow]) -> None:
         self._rows = sorted(
             (row for row in rows if isinstance(row.get("step"), int)), key=lambda row: row["step"]
         )
@@ -43,7 +44,11 @@ class Curves:
         """(steps int64 [N], values float64 [N]) of the rows that have the value."""
         if name not in self._columns:
             points = [
-                (row["step"], float(row[name])) for row in self._rows if _is_number(row.get(name))
+                (row["step"], float(value))
+                for row in self._rows
+                if isinstance(value := row.get(name), int | float)
+                and not isinstance(value, bool)
+                and math.isfinite(value)
             ]
             self._columns[name] = (
                 np.array([step for step, _ in points], dtype=np.int64),
@@ -154,7 +159,3 @@ def _window(steps: npt.NDArray[np.int64], values: Floats) -> Window | None:
     if len(values) < 2:
         return None
     return Window(int(steps[0]), int(steps[-1]), values, float(values.sum()) / len(values))
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

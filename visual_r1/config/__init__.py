@@ -1,6 +1,7 @@
 """The configuration of a run: `RunConfig` and its sections."""
 
 from visual_r1.config.presets import differing_keys, merged, preset_names, read_preset, read_toml
+from visual_r1.config.reward import PenaltySection, RewardSection, SecondPassSection, Weight
 from visual_r1.config.run_config import STORED, RunConfig
 from visual_r1.config.sections import (
     AlarmAction,
@@ -15,13 +16,10 @@ from visual_r1.config.sections import (
     LoggingSection,
     ModelSection,
     OptimizerSection,
-    PenaltySection,
     PricesSection,
     PromptSection,
-    RewardSection,
     RunSection,
     SamplingSection,
-    SecondPassSection,
     Section,
     SplitsSection,
     TrainSection,
@@ -55,6 +53,7 @@ __all__ = [
     "SplitsSection",
     "TrainSection",
     "ValidationSection",
+    "Weight",
     "differing_keys",
     "listed",
     "merged",

@@ -58,8 +58,8 @@ def load_config(arguments: Sequence[str] | None = None, program: str | None = No
     """The configuration that `arguments` (default: the command line) describe.
 
     `--help` prints the flags, with the defaults of the preset or file that is named beside it, and
-    exits. Raises `ConfigError` with one sentence for an unknown flag
-    (naming the nearest), an unknown preset or key, or a value of the wrong type or range.
+    exits. Raises `ConfigError` with one sentence for an unknown flag (naming the nearest), an
+    unknown preset or key, or a value of the wrong type or range.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if "-h" in given or "--help" in given:
@@ -115,23 +115,13 @@ def _taken_out(flag: str, given: list[str], what: str) -> tuple[str | None, list
 
 
 def _print_help(given: list[str], program: str | None) -> None:
+    """The flags, with the values that they would have without being given as their defaults."""
     asked = [one for one in given if one not in {"-h", "--help"}]
     file, asked = _taken_out("--config", asked, "the name of a TOML file")
     preset, _ = _taken_out("--preset", asked, "a name")
     beneath = [f"--config={file}"] if file else []
     beneath += [f"--preset={preset}"] if preset else []
-    flags = _with_defaults(load_config(beneath))
-    parser_help = CliApp.format_help(flags, strip_ansi_color=True)
-    name = program or Path(sys.argv[0]).name
-    body = parser_help[parser_help.find("options:") :]
-    print_help_text(
-        f"usage: {name} [--preset NAME] [--config FILE.toml] [--SECTION.FIELD VALUE ...]\n\n"
-        "The VALUE none (or null) is no value, for a setting that can be without one.\n\n" + body
-    )
-
-
-def _with_defaults(config: RunConfig) -> type[_Flags]:
-    """The flags, with the values of `config` as their defaults."""
+    config = load_config(beneath)
     fields: dict[str, Any] = {
         name: (
             field.annotation,
@@ -139,23 +129,28 @@ def _with_defaults(config: RunConfig) -> type[_Flags]:
         )
         for name, field in RunConfig.model_fields.items()
     }
-    return create_model("Flags", __base__=_Flags, **fields)
+    flags = create_model("Flags", __base__=_Flags, **fields)
+    shown = CliApp.format_help(flags, strip_ansi_color=True)
+    name = program or Path(sys.argv[0]).name
+    print_help_text(
+        f"usage: {name} [--preset NAME] [--config FILE.toml] [--SECTION.FIELD VALUE ...]\n\n"
+        "Where a setting may be without a value, the VALUE none (or null) takes it away.\n\n"
+        + shown[shown.find("options:") :]
+    )
 
 
 def _flag_error(flags: Sequence[str], error: SettingsError) -> str:
     names = flag_names()
     known = set(names) | {f"no-{name}" for name in names} | {"output_dir"}
-    for flag in flags:
-        name = flag.removeprefix("--").split("=", 1)[0]
-        if not flag.startswith("-"):
-            continue
-        if name not in known:
+    for argument in flags:
+        flag = argument.split("=", 1)[0]
+        name = flag.removeprefix("--")
+        if flag.startswith("-") and name not in known:
             near = difflib.get_close_matches(name, names, n=1)
             hint = f" Did you mean --{near[0]}?" if near else " --help lists the flags."
-            return f"There is no flag {flag.split('=', 1)[0]}.{hint}"
-    if (
-        found := re.match(r"Parsing error encountered for ([\w.]+): not enough", str(error))
-    ) is not None:
+            return f"There is no flag {flag}.{hint}"
+    found = re.match(r"Parsing error encountered for ([\w.]+): not enough", str(error))
+    if found is not None:
         return f"--{found[1]} takes NAME=VALUE, such as --{found[1]} beta=0.1."
     text = str(error).removeprefix("error parsing CLI: ").rstrip(".")
     return f"{text[0].upper()}{text[1:]}. --help lists the flags."

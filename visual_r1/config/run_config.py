@@ -1,19 +1,19 @@
-"""RunConfig: everything a run depends on, in sections of at most ten fields.
+"""RunConfig: everything a run depends on, in sections.
 
 The field defaults are the values of the scripts this project grew from, to the letter (preset
 `seed` overrides nothing). Order of precedence, highest first: flags, `--config FILE.toml`, the
-preset, the defaults.
-
-Settings that make no sense together, found before anything is spent on them.
+preset, the defaults. Settings that make no sense together are refused before anything is spent on
+them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from visual_r1.config.presets import merged, read_preset
+from visual_r1.config.reward import PenaltySection, RewardSection, SecondPassSection
 from visual_r1.config.sections import (
     AlarmsSection,
     AlgorithmSection,
@@ -25,68 +25,14 @@ from visual_r1.config.sections import (
     LoggingSection,
     ModelSection,
     OptimizerSection,
-    PenaltySection,
     PricesSection,
     PromptSection,
-    RewardSection,
     RunSection,
     SamplingSection,
-    SecondPassSection,
     TrainSection,
     ValidationSection,
 )
 from visual_r1.hashing import digest
-
-
-def contradictions(
-    train: TrainSection,
-    algorithm: AlgorithmSection,
-    reward: RewardSection,
-    second_pass: SecondPassSection,
-) -> Iterator[str]:
-    """A sentence, without its full stop, for each; it names the keys and the way out."""
-    if algorithm.dynamic_rounds and not train.skip_without_contrast:
-        yield (
-            "algorithm.dynamic_rounds draws until enough groups have contrast, so it needs "
-            "train.skip_without_contrast"
-        )
-    if algorithm.clip_higher is not None and train.loss != "ppo":
-        yield (
-            f"algorithm.clip_higher is ppo's upper clip, and train.loss is {train.loss}: set "
-            "train.loss to ppo, or leave algorithm.clip_higher out (none)"
-        )
-    samples = train.batch_size * train.group_size
-    if algorithm.minibatches > samples:
-        yield (
-            f"algorithm.minibatches is {algorithm.minibatches}, and a step has {samples} samples "
-            f"(train.batch_size {train.batch_size} x train.group_size {train.group_size}): lower "
-            f"it to {samples} at most, or raise one of those"
-        )
-    if not (_pays(reward) or _pays_a_bonus(second_pass) or algorithm.kl_coefficient):
-        yield (
-            "Nothing can be learnt: all weights of reward are 0, there is no second pass to pay "
-            "for and algorithm.kl_coefficient is 0; give one of them a weight, such as "
-            "reward.accuracy 1"
-        )
-
-
-def _pays(reward: RewardSection) -> bool:
-    weights = (
-        reward.format,
-        reward.accuracy,
-        reward.visual_grounding,
-        reward.random,
-        reward.length,
-        reward.truncation,
-        reward.repetition,
-        reward.custom_weight if reward.custom is not None else 0.0,
-    )
-    return any(weights)
-
-
-def _pays_a_bonus(second_pass: SecondPassSection) -> bool:
-    return second_pass.enabled and bool(second_pass.reward or second_pass.penalty)
-
 
 # Context of `model_validate` for what an earlier commit may have stored.
 STORED = {"stored": True}
@@ -119,9 +65,9 @@ NOT_IDENTITY: dict[str, set[str] | bool] = {
 class RunConfig(BaseModel):
     """One run, resolved.
 
-    `RunConfig()` holds the origin's values; `RunConfig(preset="quickstart", …)` lays what is given
-    over that preset. A preset is looked up among `visual_r1/presets`; `ConfigError` names those
-    there are.
+    `RunConfig()` holds the defaults; `RunConfig(preset="quickstart", …)` lays what is given over
+    the preset of that name in `visual_r1/presets`. Raises `ConfigError` where there is none, with
+    those there are.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -159,11 +105,8 @@ class RunConfig(BaseModel):
     @model_validator(mode="after")
     def _makes_sense(self, given: ValidationInfo) -> Self:
         """Not asked of a run that was stored: it can still be read, shown and gone on with."""
-        if given.context != STORED:
-            for sentence in contradictions(
-                self.train, self.algorithm, self.reward, self.second_pass
-            ):
-                raise ValueError(sentence)
+        if given.context != STORED and (found := contradictions(self)):
+            raise ValueError(found[0])
         return self
 
     def identity(self) -> dict[str, Any]:
@@ -188,3 +131,40 @@ class RunConfig(BaseModel):
     def state_dir(self) -> Path:
         """Where the engine's home and Prefect's records are."""
         return self.output_dir / ".visual-r1"
+
+
+def contradictions(config: RunConfig) -> list[str]:
+    """What makes no sense together: a sentence, without its full stop, for each.
+
+    It names the keys and the way out.
+    """
+    train, algorithm, second = config.train, config.algorithm, config.second_pass
+    samples = train.batch_size * train.group_size
+    pays = [*config.reward.weights.values(), algorithm.kl_coefficient]
+    if second.enabled:
+        pays += [second.reward, second.penalty]
+
+    found: list[str] = []
+    if algorithm.dynamic_rounds and not train.skip_without_contrast:
+        found.append(
+            "algorithm.dynamic_rounds draws until enough groups have contrast, so it needs "
+            "train.skip_without_contrast"
+        )
+    if algorithm.clip_higher is not None and train.loss != "ppo":
+        found.append(
+            f"algorithm.clip_higher is ppo's upper clip, and train.loss is {train.loss}: set "
+            "train.loss to ppo, or leave algorithm.clip_higher out (none)"
+        )
+    if algorithm.minibatches > samples:
+        found.append(
+            f"algorithm.minibatches is {algorithm.minibatches}, and a step has {samples} samples "
+            f"(train.batch_size {train.batch_size} x train.group_size {train.group_size}): lower "
+            f"it to {samples} at most, or raise one of those"
+        )
+    if not any(pays):
+        found.append(
+            "Nothing can be learnt: all weights of reward are 0, there is no second pass to pay "
+            "for and algorithm.kl_coefficient is 0; give one of them a weight, such as "
+            "reward.accuracy 1"
+        )
+    return found

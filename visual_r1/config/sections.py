@@ -1,16 +1,7 @@
-"""How the policy is trained: steps, losses, optimizer, sampling.
+"""The sections of the configuration: what can be set, its default, and what it means.
 
-What is rewarded.
-
-The run and its surroundings: server, model, prompt, evaluation, logging.
-
-Where problems come from.
-
-Which signs of trouble warn, and which pause the run.
-
-What the server takes for tokens.
-
-What all sections of the configuration are.
+First how the policy is trained, then the run and its surroundings, then where problems come from,
+and last what a run is watched for and what it costs. What is rewarded stands in `config.reward`.
 """
 
 from pathlib import Path
@@ -26,8 +17,8 @@ NONE_WORDS = {"none", "null"}
 class Section(BaseModel):
     """A group of settings: immutable, finite, and an unknown key is an error.
 
-    Where a setting may be None, the words `none` and `null` say so. A name that is spelt so cannot
-    be given then: a column, say. A folder can (`./none`).
+    Where a setting may be None, the words `none` and `null` say so. A column or another name that
+    is spelt so cannot be given then; a folder can (`./none`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -41,21 +32,22 @@ class Section(BaseModel):
 
 
 class TrainSection(Section):
-    seed: int = 0
-    steps: int = Field(default=500, ge=1)
+    seed: int = Field(default=0, description="Seed of batches, samples and the adapter.")
+    steps: int = Field(default=500, ge=1, description="Steps of the whole run.")
     chunk_steps: int = Field(default=50, ge=1, description="Steps between two checkpoints.")
-    batch_size: int = Field(default=4, ge=1, description="Problems a step.")
-    group_size: int = Field(default=4, ge=2, description="Samples a problem.")
-    learning_rate: float = Field(default=1e-6, gt=0)
+    batch_size: int = Field(default=4, ge=1, description="Problems in the batch of a step.")
+    group_size: int = Field(default=4, ge=2, description="Samples of each problem.")
+    learning_rate: float = Field(default=1e-6, gt=0, description="Adam's, at its highest.")
     loss: str = Field(
         default="importance_sampling",
-        description="importance_sampling, ppo, cispo, dro, or another that the server offers.",
+        description="importance_sampling, ppo, cispo, dro, or another loss of the server.",
     )
     clip_epsilon: float = Field(
-        default=0.2, gt=0, lt=1, description="ppo clips the ratio to 1 ± this."
+        default=0.2, gt=0, lt=1, description="ppo clips the ratio of probabilities to 1 ± this."
     )
     skip_without_contrast: bool = Field(
-        default=False, description="Leave out groups whose samples are all right or all wrong."
+        default=False,
+        description="No gradient from groups whose samples are all right or all wrong.",
     )
     resume_from_step: int | None = Field(
         default=None, ge=0, description="Go back to the checkpoint of this step."
@@ -68,24 +60,26 @@ class AlgorithmSection(Section):
     )
     normalization: Literal["none", "token", "sequence", "constant"] = Field(
         default="none",
-        description="What the summed loss is divided by, through the advantages: nothing, all "
-        "tokens, each response's tokens and the responses, or max_new_tokens and the responses.",
+        description="What the summed loss is divided by: nothing, all tokens, each response's own "
+        "tokens and the responses, or sampling.max_new_tokens and the responses.",
     )
     clip_higher: float | None = Field(
-        default=None, gt=0, description="ppo's upper clip is 1 + this; default train.clip_epsilon."
+        default=None, gt=0, description="ppo's upper clip is 1 + this; default: train.clip_epsilon."
     )
     loss_config: dict[str, float] = Field(
         default_factory=dict[str, float],
         description="Settings of the loss by name, over the defaults (cispo: clip_low_threshold, "
         "clip_high_threshold; dro: beta).",
     )
-    minibatches: int = Field(default=1, ge=1, description="Optimizer steps an epoch of a batch.")
-    epochs: int = Field(default=1, ge=1, description="Times that a batch is gone through.")
+    minibatches: int = Field(
+        default=1, ge=1, description="Minibatches, and so optimizer steps, in each epoch."
+    )
+    epochs: int = Field(default=1, ge=1, description="Epochs over each batch.")
     dynamic_rounds: int = Field(
         default=0,
         ge=0,
-        description="Further draws of problems, at most, until train.batch_size groups have "
-        "contrast.",
+        description="How often, at most, further problems are sampled until train.batch_size "
+        "groups have contrast.",
     )
     mask_truncated: bool = Field(
         default=False, description="No gradient from responses that ran out of tokens."
@@ -93,7 +87,8 @@ class AlgorithmSection(Section):
     kl_coefficient: float = Field(
         default=0.0,
         ge=0,
-        description="Weight of the KL to the base model in the reward, in nats a response.",
+        description="Weight of the KL divergence from the base model in the reward, in nats a "
+        "response.",
     )
 
 
@@ -106,47 +101,55 @@ class CurriculumSection(Section):
         "is likely to be neither all right nor all wrong.",
     )
     uniform_share: float = Field(
-        default=0.2, ge=0, le=1, description="Part of the draw in which all problems count alike."
+        default=0.2, ge=0, le=1, description="Share of the problems that is drawn uniformly."
     )
     half_life: float = Field(
-        default=50.0, gt=0, description="Steps after which an attempt counts half."
+        default=50.0, gt=0, description="Steps after which an attempt counts for half."
     )
     prior_attempts: float = Field(
         default=2.0,
         gt=0,
-        description="How many attempts at a problem the pass rate of its family counts for.",
+        description="How many attempts the pass rate of a problem's family counts for.",
     )
 
 
 class LimitsSection(Section):
-    """What a run puts up with before it stops in a sentence; what was saved stays."""
+    """What a run bears before it stops with an error; its checkpoints stay."""
 
     sample_retries: int = Field(
-        default=2, ge=0, description="How often a sample request that failed is sent again."
+        default=2, ge=0, description="How often a failed request for samples is sent again."
     )
     least_sampled: float = Field(
-        default=0.5, ge=0, le=1, description="Stop where less than this share of a step came back."
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Stop where a smaller share of a step's samples came back.",
     )
     max_grad_norm: float | None = Field(
-        default=None, gt=0, description="Stop before a step with a larger gradient norm is saved."
+        default=None,
+        gt=0,
+        description="Stop where the gradient norm is larger, before the step is saved.",
     )
     max_kl: float | None = Field(
         default=1.0,
         gt=0,
-        description="Stop where sampler and learner differ more, in nats a token; none is off.",
+        description="Stop where the KL between sampler and learner is larger, in nats a token; "
+        "none is off.",
     )
 
 
 class OptimizerSection(Section):
-    beta1: float = Field(default=0.9, ge=0, lt=1)
-    beta2: float = Field(default=0.95, ge=0, lt=1)
-    eps: float = Field(default=1e-12, gt=0)
-    weight_decay: float = Field(default=0.0, ge=0)
-    grad_clip_norm: float = Field(default=0.0, ge=0, description="0 is off.")
+    beta1: float = Field(default=0.9, ge=0, lt=1, description="Adam's, of the first moment.")
+    beta2: float = Field(default=0.95, ge=0, lt=1, description="Adam's, of the second moment.")
+    eps: float = Field(default=1e-12, gt=0, description="Adam's, in the denominator.")
+    weight_decay: float = Field(default=0.0, ge=0, description="AdamW's, decoupled.")
+    grad_clip_norm: float = Field(
+        default=0.0, ge=0, description="Largest norm of the gradient; 0 is no clip."
+    )
     grad_clip_per: Literal["sum", "response", "token"] = Field(
         default="sum",
-        description="Whether grad_clip_norm is for the summed loss, or for its mean by response "
-        "or token: then it is multiplied by their number.",
+        description="Whether grad_clip_norm is meant for the summed loss, or for its mean over "
+        "responses or tokens: then it is multiplied by their number.",
     )
     schedule: Literal["constant", "linear", "cosine"] = Field(
         default="constant", description="How train.learning_rate falls after the warm-up."
@@ -159,7 +162,7 @@ class OptimizerSection(Section):
         "raised when a run goes on.",
     )
     final_fraction: float = Field(
-        default=0.0, ge=0, le=1, description="Of the learning rate, what is left in the end."
+        default=0.0, ge=0, le=1, description="Share of the learning rate that is left at the end."
     )
 
     @model_validator(mode="after")
@@ -176,70 +179,13 @@ class OptimizerSection(Section):
 
 class SamplingSection(Section):
     temperature: float = Field(default=0.9, gt=0)
-    max_new_tokens: int = Field(default=768, ge=1)
-
-
-class RewardSection(Section):
-    format: float = 0.5
-    accuracy: float = 1.0
-    visual_grounding: float = 0.1
-    random: float = Field(
-        default=0.0, description="A coin flip, as a control: nothing can be learnt from it."
-    )
-    length: float = Field(
-        default=0.0, description="Weight of the length penalty (DAPO's soft overlong punishment)."
-    )
-    truncation: float = Field(
-        default=0.0, description="Weight of the penalty on responses that ran out of tokens."
-    )
-    repetition: float = Field(
-        default=0.0, description="Weight of the penalty on n-grams that stood before."
-    )
-    custom: str | None = Field(
-        default=None,
-        description="Your own function, module:function; it takes a sample and its grade.",
-    )
-    custom_weight: float = 1.0
-    rounding: Literal["exact", "rounded"] = "exact"
-
-
-class SecondPassSection(Section):
-    """Whether the scan alone leads to the answer: each sample's scan is read without the image."""
-
-    enabled: bool = Field(
-        default=False, description="Answer from each <scan> again, without the image (Vision-SR1)."
-    )
-    reward: float = Field(default=1.0, description="For a second pass that is right.")
-    penalty: float = Field(
-        default=-0.5, description="For one that is not, for no scan, and for a scan that leaks."
-    )
-    minus_question_only: bool = Field(
-        default=False,
-        description="Scale the reward by the share of answers without image and scan that are not "
-        "right: what the question alone gives away earns nothing.",
-    )
-    template: str = Field(default="scan_only", description="Prompt of the second pass.")
-    question_only_template: str = Field(
-        default="think", description="Prompt of the pass without image and scan."
-    )
-
-
-class PenaltySection(Section):
-    length_buffer: float = Field(
-        default=0.2,
-        gt=0,
-        le=1,
-        description="Share of sampling.max_new_tokens over which the length penalty grows.",
-    )
-    repetition_ngram: int = Field(
-        default=40, ge=2, description="Tokens of the n-grams that the repetition penalty counts."
-    )
+    max_new_tokens: int = Field(default=768, ge=1, description="Longest response, in tokens.")
 
 
 class RunSection(Section):
     name: str | None = Field(
         default=None,
-        description="Name of the run; by default <preset>-<digest of the configuration>.",
+        description="Name of the run; default: <preset>-<digest of the configuration>.",
     )
 
     @field_validator("name")
@@ -255,30 +201,33 @@ class BackendSection(Section):
         default="auto",
         description="auto: TINKER_BASE_URL, else TINKER_API_KEY, else the embedded engine.",
     )
-    base_url: str | None = Field(default=None, description="A Tinker-compatible server.")
+    base_url: str | None = Field(default=None, description="Address of a Tinker-compatible server.")
     threads: int = Field(
-        default=2, ge=1, description="Threads of the engine: results depend on it."
+        default=2, ge=1, description="Threads of the embedded engine; results depend on them."
     )
-    engine_home: Path | None = Field(default=None, description="Default: .visual-r1/engine")
+    engine_home: Path | None = Field(
+        default=None, description="Folder of the embedded engine; default: .visual-r1/engine."
+    )
     checkpoint_ttl_seconds: int = Field(
         default=7 * 86400,
         ge=3600,
-        description="Lifetime of periodic checkpoints, renewed while the run needs them; the final "
-        "one has none.",
+        description="Lifetime of a checkpoint in seconds, renewed while the run needs it; the "
+        "final one does not expire.",
     )
     keep_checkpoints: int | None = Field(
         default=None,
         ge=2,
-        description="Delete all but so many of the newest checkpoints; default: leave them to "
-        "their lifetime.",
+        description="Keep so many of the newest checkpoints and delete the others; default: leave "
+        "them to their lifetime.",
     )
     keep_best: bool = Field(
-        default=True, description="Keep the best checkpoint by validation beside them."
+        default=True, description="Keep the best checkpoint by validation as well."
     )
     recoveries_per_hour: int = Field(
         default=12,
         ge=0,
-        description="New sessions from the last checkpoint, after failures of the server.",
+        description="How often in an hour, at most, training goes on from the last checkpoint in a "
+        "new session after the server failed.",
     )
 
 
@@ -287,47 +236,51 @@ class ModelSection(Section):
         default="Qwen/Qwen3-VL-30B-A3B-Instruct", description="Base model, as the server names it."
     )
     lora_rank: int = Field(default=16, ge=1)
-    train_mlp: bool = True
-    train_attn: bool = True
-    train_unembed: bool = True
+    train_mlp: bool = Field(default=True, description="LoRA on the MLPs.")
+    train_attn: bool = Field(default=True, description="LoRA on the attention.")
+    train_unembed: bool = Field(default=True, description="LoRA on the output embedding.")
     max_pixels: int = Field(
-        default=1_003_520, ge=1024, description="Larger images are scaled down to this area."
+        default=1_003_520, ge=1024, description="Larger images are scaled down to so many pixels."
     )
 
 
 class PromptSection(Section):
     template: str = Field(
-        default="think", description="Name of a shipped template, or the path of your own."
+        default="think", description="Name of a shipped template, or the path of one of your own."
     )
 
 
 class EvaluationSection(Section):
     samples: int = Field(
-        default=8, ge=1, description="Samples a problem for pass@k, at the training temperature."
+        default=8,
+        ge=1,
+        description="Samples of each problem for pass@k, at the training temperature.",
     )
     problems: int | None = Field(
-        default=None, ge=1, description="Test problems to use; default all."
+        default=None, ge=1, description="How many of the test problems to use; default: all."
     )
-    blind: bool = Field(default=True, description="Also with the image blanked.")
-    seed: int = 0
+    blind: bool = Field(default=True, description="Also evaluate with the image blanked.")
+    seed: int = Field(default=0, description="Seed of the samples.")
 
 
 class ValidationSection(Section):
-    """Held-out problems between the steps of training: to watch it, and to choose a checkpoint."""
+    """Held-out problems at checkpoints: to watch training, and to choose the best checkpoint."""
 
     every: int = Field(
-        default=0, ge=0, description="Validate each so many checkpoints, and the last; 0 is off."
+        default=0, ge=0, description="Validate every so many checkpoints, and the last; 0 is off."
     )
     problems: int | None = Field(
-        default=128, ge=1, description="Problems of the validation split to use; none is all."
+        default=128, ge=1, description="How many of the validation problems to use; none is all."
     )
-    blind: bool = Field(default=True, description="Also with the image blanked.")
-    seed: int = Field(default=0, description="Which problems are drawn, where not all are used.")
+    blind: bool = Field(default=True, description="Also evaluate with the image blanked.")
+    seed: int = Field(default=0, description="Seed of which problems are used, where not all are.")
 
 
 class LoggingSection(Section):
-    wandb: bool = Field(default=True, description="Offline where WANDB_API_KEY is not set.")
-    wandb_project: str = "visual-r1"
+    wandb: bool = Field(
+        default=True, description="Log to Weights & Biases; offline without WANDB_API_KEY."
+    )
+    wandb_project: str = Field(default="visual-r1", description="Project on Weights & Biases.")
 
 
 def listed(names: str | None) -> tuple[str, ...]:
@@ -347,8 +300,8 @@ class Names(Section):
 class ColumnsSection(Names):
     """Which of a source's columns hold what; where nothing is said, this project's own names."""
 
-    problem: str | None = Field(default=None, description="Default: problem")
-    answer: str | None = Field(default=None, description="Default: answer")
+    problem: str | None = Field(default=None, description="The problem. Default: problem")
+    answer: str | None = Field(default=None, description="The right answer. Default: answer")
     answer_index: str | None = Field(
         default=None, description="The number of the right choice, from 0, in place of an answer."
     )
@@ -356,44 +309,52 @@ class ColumnsSection(Names):
         default=None, description="One column, or several with commas. Default: images, or image"
     )
     choices: str | None = Field(
-        default=None, description="A column of lists, or one column a choice. Default: choices"
+        default=None, description="A column of lists, or one for each choice. Default: choices"
     )
-    id: str | None = Field(default=None, description="Default: id")
-    family: str | None = Field(default=None, description="What reports are broken down by.")
-    keep: str | None = Field(default=None, description="Others to keep in meta, with commas.")
+    id: str | None = Field(default=None, description="A name for the problem. Default: id")
+    family: str | None = Field(default=None, description="The kind of problem, for reports.")
+    keep: str | None = Field(default=None, description="Other columns to keep, with commas.")
 
 
 class SplitsSection(Names):
     """Which of a source's splits serve as ours; once one is named, no other is used."""
 
-    train: str | None = Field(default=None, description="One, or several with commas.")
-    validation: str | None = Field(default=None, description="One, or several with commas.")
-    test: str | None = Field(default=None, description="One, or several with commas.")
+    train: str | None = Field(
+        default=None, description="For training: one, or several with commas."
+    )
+    validation: str | None = Field(
+        default=None, description="For validation: one, or several with commas."
+    )
+    test: str | None = Field(default=None, description="For test: one, or several with commas.")
 
 
 class DataSection(Section):
     source: str = Field(
         default="hiyouga/geometry3k",
-        description="procedural, a hub id, or a folder or file: Parquet, JSONL, images with "
-        "metadata, the Inter-GPS layout.",
+        description="procedural, the id of a dataset on the hub, or a folder or file: Parquet, "
+        "JSONL, images with metadata, the Inter-GPS layout.",
     )
-    subset: str | None = Field(default=None, description="Of a hub id: its configuration.")
+    subset: str | None = Field(default=None, description="Configuration of a dataset on the hub.")
     splits: SplitsSection = SplitsSection()
     columns: ColumnsSection = ColumnsSection()
     show_choices: bool = Field(
-        default=False, description="Put the choices, lettered, behind the problem."
+        default=False, description="Show the choices, with letters, below the problem."
     )
     max_rejected_share: float = Field(
-        default=0.2, ge=0, le=1, description="Stop where more of the rows are bad."
+        default=0.2, ge=0, le=1, description="Stop where a larger share of the rows is bad."
     )
     seed: int = Field(
-        default=0, description="Seed of the procedural problems and of a split by hash."
+        default=0, description="Seed of procedural problems, and of splitting by hash."
     )
     train: int | None = Field(
-        default=None, ge=1, description="Training problems; default all (procedural: 4096)."
+        default=None, ge=1, description="Training problems; default: all (procedural: 4096)."
     )
-    validation: int | None = Field(default=None, ge=1, description="Default all (procedural: 256).")
-    test: int | None = Field(default=None, ge=1, description="Default all (procedural: 512).")
+    validation: int | None = Field(
+        default=None, ge=1, description="Validation problems; default: all (procedural: 256)."
+    )
+    test: int | None = Field(
+        default=None, ge=1, description="Test problems; default: all (procedural: 512)."
+    )
 
 
 AlarmAction = Literal["off", "warn", "pause"]
@@ -403,19 +364,21 @@ class AlarmsSection(Section):
     """What each alarm does; what trips them is in `visual_r1.alarms` and docs/alarms.md."""
 
     format: AlarmAction = Field(
-        default="warn", description="A paid habit such as the format grows, and accuracy does not."
+        default="warn",
+        description="Format or another habit that pays rises, and accuracy does not.",
     )
     length: AlarmAction = Field(
-        default="warn", description="Responses grow without getting better, or run out of tokens."
+        default="warn", description="Responses grow longer and not better, or run out of tokens."
     )
     scans: AlarmAction = Field(
         default="warn", description="Scans carry the answer that they should lead to."
     )
     blind_gap: AlarmAction = Field(
-        default="warn", description="What is learnt is learnt without the image."
+        default="warn", description="Accuracy rises without the image as well."
     )
     entropy: AlarmAction = Field(
-        default="warn", description="The policy collapses to few answers, or dissolves into noise."
+        default="warn",
+        description="The policy collapses to a few answers, or dissolves into noise.",
     )
     validation: AlarmAction = Field(
         default="warn", description="Accuracy falls, on the validation problems or in training."
@@ -423,25 +386,30 @@ class AlarmsSection(Section):
     mismatch: AlarmAction = Field(
         default="warn", description="The server samples from another policy than it trains."
     )
-    window: int = Field(default=10, ge=4, description="Steps that are compared with earlier ones.")
+    window: int = Field(
+        default=10, ge=4, description="How many of the newest steps are compared with earlier ones."
+    )
     max_kl: float = Field(
         default=0.01,
         gt=0,
-        description="Of the alarm mismatch: KL between sampler and learner, in nats a token; or a "
-        "hundredth of the entropy, where that is less.",
+        description="Limit of the alarm mismatch: KL between sampler and learner, in nats a token; "
+        "or a hundredth of the entropy, where that is less.",
     )
     max_scan_answers: float = Field(
-        default=0.1, gt=0, le=1, description="Of the alarm scans: share of scans with an answer."
+        default=0.1,
+        gt=0,
+        le=1,
+        description="Limit of the alarm scans: share of scans with an answer.",
     )
 
 
 class PricesSection(Section):
-    """US dollars for a million tokens; without all three no cost is told."""
+    """US dollars for a million tokens; the cost is told where all three are given."""
 
     prefill: float | None = Field(
-        default=None, ge=0, description="For a million tokens of prompts, images included."
+        default=None, ge=0, description="Of a million prompt tokens, images included."
     )
-    sample: float | None = Field(default=None, ge=0, description="For a million sampled tokens.")
+    sample: float | None = Field(default=None, ge=0, description="Of a million sampled tokens.")
     train: float | None = Field(
-        default=None, ge=0, description="For a million tokens that are trained on."
+        default=None, ge=0, description="Of a million tokens that are trained on."
     )

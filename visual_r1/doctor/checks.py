@@ -1,7 +1,4 @@
-"""Single checks: each looks at one thing and says how it is.
-
-What an examination says.
-"""
+"""Single checks: each looks at one thing and says how it is; some have nothing to say."""
 
 import os
 import shutil
@@ -25,8 +22,8 @@ EXIT_CODES: dict[Severity, int] = {"ok": 0, "note": 0, "warning": 1, "error": 2}
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at: what it is, and what to do where it is not well.
+class Diagnosis:
+    """One thing that was looked at: how it is, and what to do where it is not well.
 
     An error means that the run will fail or learn nothing; a warning, that it probably wastes time
     or money; a note is worth knowing.
@@ -38,9 +35,9 @@ class Finding:
     advice: str = ""
 
 
-def exit_code(findings: Sequence[Finding]) -> int:
+def exit_code(diagnoses: Sequence[Diagnosis]) -> int:
     """0 where all is well, 1 with a warning, 2 with an error."""
-    return max((EXIT_CODES[finding.severity] for finding in findings), default=0)
+    return max((EXIT_CODES[one.severity] for one in diagnoses), default=0)
 
 
 # LoRA wants about ten times the rate of full fine-tuning, whatever its rank ("LoRA Without Regret",
@@ -52,40 +49,33 @@ MOST_WITHOUT_CONTRAST = 0.5
 GROUP_SIZES = (4, 8, 16, 32, 64)
 # Answers that are cut off cannot be right, and say nothing about the answer they would have given.
 MOST_TRUNCATED = 0.1
+MOST_EPOCHS = 20
 FEW_TEST_PROBLEMS = 400
 ROOM_BYTES = 2**30
 
 
-def learning_rate(config: RunConfig) -> Finding:
+def learning_rate(config: RunConfig) -> Diagnosis:
     """Against the range that LoRA has been seen to learn in."""
     low, high = TINY_RATES if config.model.name == TINY_GEOMETRY else LORA_RATES
     rate = config.train.learning_rate
     says = f"{rate:g}; LoRA has been seen to learn between {low:g} and {high:g} on such a model"
-    if rate < low:
-        return Finding(
-            "warning",
-            "learning rate",
-            says,
-            f"It will hardly move: try --train.learning_rate {_within(low, high):g}.",
-        )
-    if rate > high:
-        return Finding(
-            "warning",
-            "learning rate",
-            says,
-            f"It may destroy the policy: try --train.learning_rate {_within(low, high):g}.",
-        )
-    return Finding("ok", "learning rate", says)
+    if low <= rate <= high:
+        return Diagnosis("ok", "learning rate", says)
+    harm = "It will hardly move" if rate < low else "It may destroy the policy"
+    # The middle of the range on a logarithmic scale, in one digit.
+    better = float(f"{(low * high) ** 0.5:.0e}")
+    advice = f"{harm}: try --train.learning_rate {better:g}."
+    return Diagnosis("warning", "learning rate", says, advice)
 
 
-def schedule(config: RunConfig) -> Finding | None:
+def schedule(config: RunConfig) -> Diagnosis | None:
     """Whether steps are left whose learning rate is 0."""
     settings, steps = config.optimizer, config.train.steps
     end = settings.schedule_steps
     if settings.schedule == "constant" or end is None or settings.final_fraction or end >= steps:
         return None
     which = f"step {end} changes" if end + 1 == steps else f"steps {end} to {steps - 1} change"
-    return Finding(
+    return Diagnosis(
         "warning",
         "schedule",
         f"the learning rate is 0 from optimizer.schedule_steps {end} on: {which} nothing",
@@ -94,13 +84,13 @@ def schedule(config: RunConfig) -> Finding | None:
     )
 
 
-def gradient_clip(config: RunConfig) -> Finding | None:
+def gradient_clip(config: RunConfig) -> Diagnosis | None:
     """Whether the loss is divided twice, which leaves a clip that hardly ever binds."""
     settings, how = config.optimizer, config.algorithm.normalization
     per = settings.grad_clip_per
     if not settings.grad_clip_norm or per == "sum" or how == "none":
         return None
-    return Finding(
+    return Diagnosis(
         "warning",
         "gradient clip",
         f"optimizer.grad_clip_per {per} raises the clip by the {per}s of a summed loss, and "
@@ -109,65 +99,36 @@ def gradient_clip(config: RunConfig) -> Finding | None:
     )
 
 
-def _within(low: float, high: float) -> float:
-    """The middle of the range on a logarithmic scale, in one digit."""
-    return float(f"{(low * high) ** 0.5:.0e}")
-
-
-def rows(config: RunConfig, first: FirstRows) -> list[Finding]:
+def rows(config: RunConfig, first: FirstRows) -> list[Diagnosis]:
     """Whether there is data, and enough of it to tell a difference."""
-    found: list[Finding] = []
     looked = len(first.problems) + len(first.rejected)
     if not first.problems:
         reason = f"; the first: {first.rejected[0]}" if first.rejected else ""
-        return [
-            Finding(
-                "error",
-                "dataset",
-                f"none of the first {looked} training rows can be used{reason}",
-                "docs/datasets.md says what a row must hold.",
-            )
-        ]
+        says = f"none of the first {looked} training rows can be used{reason}"
+        return [Diagnosis("error", "dataset", says, "docs/datasets.md says what a row must hold.")]
     epochs = config.train.steps * config.train.batch_size / first.training_rows
-    found.append(
-        Finding(
-            "ok" if epochs <= 20 else "note",
-            "dataset",
-            f"{first.training_rows:,} training rows, {epochs:.1f} passes over them",
-            "" if epochs <= 20 else "Many passes over few problems learn them by heart.",
-        )
-    )
+    says = f"{first.training_rows:,} training rows, {epochs:.1f} passes over them"
+    if epochs <= MOST_EPOCHS:
+        found = [Diagnosis("ok", "dataset", says)]
+    else:
+        advice = "Many passes over few problems learn them by heart."
+        found = [Diagnosis("note", "dataset", says, advice)]
     if first.rejected:
-        found.append(
-            Finding(
-                "warning",
-                "rejected rows",
-                f"{len(first.rejected)} of the first {looked} rows; {first.rejected[0]}",
-                "python flows/prepare_flow.py lists all of them in rejected.parquet.",
-            )
-        )
+        says = f"{len(first.rejected)} of the first {looked} rows; {first.rejected[0]}"
+        advice = "python flows/prepare_flow.py lists all of them in rejected.parquet."
+        found.append(Diagnosis("warning", "rejected rows", says, advice))
     evaluated = min(config.evaluation.problems or first.test_rows, first.test_rows)
     if 0 < evaluated < FEW_TEST_PROBLEMS:
-        found.append(
-            Finding(
-                "note",
-                "test problems",
-                f"{evaluated}: only a large difference will show (the report says how large)",
-            )
-        )
+        says = f"{evaluated}: only a large difference will show (the report says how large)"
+        found.append(Diagnosis("note", "test problems", says))
     if config.validation.every and not first.validation_rows:
-        found.append(
-            Finding(
-                "note",
-                "validation",
-                "the dataset has no validation split, so the run is not validated while it trains",
-                "Name one with --data.splits.validation, or say --validation.every 0.",
-            )
-        )
+        says = "the dataset has no validation split, so the run is not validated while it trains"
+        advice = "Name one with --data.splits.validation, or say --validation.every 0."
+        found.append(Diagnosis("note", "validation", says, advice))
     return found
 
 
-def context(config: RunConfig, prompts: PromptSizes, limit: int | None) -> Finding:
+def context(config: RunConfig, prompts: PromptSizes, limit: int | None) -> Diagnosis:
     """Whether the longest prompt and answer fit into the model's context."""
     longest = prompts.longest + config.sampling.max_new_tokens
     says = (
@@ -175,31 +136,27 @@ def context(config: RunConfig, prompts: PromptSizes, limit: int | None) -> Findi
         f"{prompts.image_mean:.0f} (longest {prompts.image_longest})"
     )
     if limit is None:
-        return Finding("note", "context", f"{says}; the server does not say what fits")
+        return Diagnosis("note", "context", f"{says}; the server does not say what fits")
     says += f"; with the answer up to {longest} of {limit}"
     if longest > limit:
-        return Finding(
-            "error",
-            "context",
-            says,
-            "Lower --model.max_pixels or --sampling.max_new_tokens.",
-        )
-    return Finding("ok", "context", says)
+        advice = "Lower --model.max_pixels or --sampling.max_new_tokens."
+        return Diagnosis("error", "context", says, advice)
+    return Diagnosis("ok", "context", says)
 
 
-def contrast(config: RunConfig, evidence: Evidence) -> Finding:
+def contrast(config: RunConfig, evidence: Evidence) -> Diagnosis:
     """The share of groups from which nothing will be learnt, at the measured pass rate."""
     size = config.train.group_size
     share = share_without_contrast(evidence.counts, size)
     if share is None:
-        return Finding("note", "contrast", "not known: nothing was sampled twice yet")
+        return Diagnosis("note", "contrast", "not known: nothing was sampled twice yet")
     right, samples = (sum(column) for column in zip(*evidence.counts, strict=True))
     says = (
         f"{percent(right / samples)} of samples right ({evidence.where}); "
         f"about {percent(share)} of groups of {size} all right or all wrong"
     )
     if share <= MOST_WITHOUT_CONTRAST:
-        return Finding("ok", "contrast", says)
+        return Diagnosis("ok", "contrast", says)
     larger = smallest_group(
         evidence.counts, MOST_WITHOUT_CONTRAST, [n for n in GROUP_SIZES if n > size]
     )
@@ -208,51 +165,48 @@ def contrast(config: RunConfig, evidence: Evidence) -> Finding:
         if larger
         else "Take harder problems where most are right, easier ones where most are wrong."
     )
-    return Finding("error" if share > 0.98 else "warning", "contrast", says, advice)
+    return Diagnosis("error" if share > 0.98 else "warning", "contrast", says, advice)
 
 
-def truncation(config: RunConfig, evidence: Evidence) -> Finding | None:
+def truncation(config: RunConfig, evidence: Evidence) -> Diagnosis | None:
     """Whether answers are cut off."""
     share = evidence.truncated_share
     if share is None:
         return None
     says = f"{percent(share)} of answers reach {config.sampling.max_new_tokens} tokens"
     if share <= MOST_TRUNCATED:
-        return Finding("ok", "truncation", says)
-    return Finding("warning", "truncation", says, "Raise --sampling.max_new_tokens.")
+        return Diagnosis("ok", "truncation", says)
+    return Diagnosis("warning", "truncation", says, "Raise --sampling.max_new_tokens.")
 
 
-def checkpoint_lifetime(config: RunConfig, work: Workload) -> Finding:
+def checkpoint_lifetime(config: RunConfig, work: Workload) -> Diagnosis:
     """Whether a checkpoint outlives the time until the next, and a pause of the user."""
     lifetime = config.backend.checkpoint_ttl_seconds
     says = f"checkpoints live {duration(lifetime)}"
     if work.step_seconds is None:
-        return Finding("note", "checkpoints", f"{says}; how long a chunk takes is not known")
+        return Diagnosis("note", "checkpoints", f"{says}; how long a chunk takes is not known")
     chunk = config.train.chunk_steps * work.step_seconds
     says += f", one is made every {duration(chunk)}"
     if lifetime < 2 * chunk:
-        return Finding(
-            "error" if lifetime < chunk else "warning",
-            "checkpoints",
-            says,
-            "Raise --backend.checkpoint_ttl_seconds, or lower --train.chunk_steps.",
-        )
-    return Finding("ok", "checkpoints", says)
+        severity = "error" if lifetime < chunk else "warning"
+        advice = "Raise --backend.checkpoint_ttl_seconds, or lower --train.chunk_steps."
+        return Diagnosis(severity, "checkpoints", says, advice)
+    return Diagnosis("ok", "checkpoints", says)
 
 
-def disk(config: RunConfig) -> Finding:
-    """Room where runs and, on this machine, checkpoints go."""
+def disk(config: RunConfig) -> Diagnosis:
+    """Whether there is room where runs and, on this machine, checkpoints go."""
     folder = _there(config.output_dir.absolute())
     free = shutil.disk_usage(folder).free
-    says = f"{free / 2**30:.1f} GB free at {config.output_dir.absolute()}"
+    says = f"{size_text(free)} free at {config.output_dir.absolute()}"
     if not os.access(folder, os.W_OK):
-        return Finding("error", "disk", f"{folder} cannot be written", "Choose --output-dir.")
+        return Diagnosis("error", "disk", f"{folder} cannot be written", "Choose --output-dir.")
     if free < ROOM_BYTES:
-        return Finding("warning", "disk", says, "A run may need a gigabyte: free some.")
-    return Finding("ok", "disk", says)
+        return Diagnosis("warning", "disk", says, "A run may need a gigabyte: free some.")
+    return Diagnosis("ok", "disk", says)
 
 
-def checkpoint_room(config: RunConfig, room: Room) -> Finding | None:
+def checkpoint_room(config: RunConfig, room: Room) -> Diagnosis | None:
     """What the run's checkpoints will take against the engine's limit and the disk."""
     if room.needed is None:
         if room.limit is None:
@@ -261,7 +215,7 @@ def checkpoint_room(config: RunConfig, room: Room) -> Finding | None:
         full = room.used >= room.limit
         more = "; what the run adds is not known before its model is on this machine"
         advice = f"Set {MAX_DISK_VARIABLE} to more." if full else ""
-        return Finding("error" if full else "note", "engine's disk", says + more, advice)
+        return Diagnosis("error" if full else "note", "engine's disk", says + more, advice)
     says = f"{size_text(room.used)} in use at {room.home}; checkpoints add {size_text(room.needed)}"
     fewer = "" if config.backend.keep_checkpoints else " or keep few: --backend.keep_checkpoints 2."
     total = room.used + room.needed
@@ -269,13 +223,13 @@ def checkpoint_room(config: RunConfig, room: Room) -> Finding | None:
         says += f"; {MAX_DISK_VARIABLE} allows {size_text(room.limit)}"
         if total > room.limit:
             advice = f"Set {MAX_DISK_VARIABLE} to more than {size_text(total)}{fewer or '.'}"
-            return Finding("error", "engine's disk", says, advice)
+            return Diagnosis("error", "engine's disk", says, advice)
     free = shutil.disk_usage(_there(room.home)).free
     if room.needed > free:
         advice = f"Free some space{fewer or '.'}"
         says += f"; {size_text(free)} are free"
-        return Finding("error", "engine's disk", says, advice)
-    return Finding("ok", "engine's disk", says)
+        return Diagnosis("error", "engine's disk", says, advice)
+    return Diagnosis("ok", "engine's disk", says)
 
 
 def _there(folder: Path) -> Path:
@@ -283,10 +237,10 @@ def _there(folder: Path) -> Path:
     return next(one for one in (folder, *folder.parents) if one.exists())
 
 
-def threads(config: RunConfig, cores: int) -> Finding:
+def threads(config: RunConfig, cores: int) -> Diagnosis:
     """The embedded engine's threads against the machine's cores."""
     wanted = config.backend.threads
     says = f"{wanted} for the engine on {cores} cores"
     if wanted > cores:
-        return Finding("warning", "threads", says, f"--backend.threads {cores} is faster.")
-    return Finding("ok", "threads", says)
+        return Diagnosis("warning", "threads", says, f"--backend.threads {cores} is faster.")
+    return Diagnosis("ok", "threads", says)

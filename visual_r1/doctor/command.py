@@ -18,7 +18,7 @@ from rich.table import Table
 from visual_r1.backend.endpoint import Kind, choose_kind
 from visual_r1.config import RunConfig
 from visual_r1.config.command_line import load_config
-from visual_r1.doctor.checks import EXIT_CODES, Finding, Severity, exit_code
+from visual_r1.doctor.checks import EXIT_CODES, Severity, exit_code
 from visual_r1.doctor.estimates import Workload
 from visual_r1.doctor.examination import Examination, examine
 from visual_r1.errors import VisualR1Error
@@ -47,31 +47,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_CODES["error"]
     examination = examine(config, measure=chosen.measure)
     show(examination, config, console)
-    return exit_code(examination.findings)
+    return exit_code(examination.diagnoses)
 
 
 def show(examination: Examination, config: RunConfig, console: Console) -> None:
-    """The findings, the worst last, then the prediction."""
+    """The diagnoses, the worst last, then the prediction."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for finding in sorted(examination.findings, key=_weight):
-        colour = _COLOURS[finding.severity]
-        advice = f"\n[bold]{escape(finding.advice)}[/]" if finding.advice else ""
-        table.add_row(
-            f"[{colour}]{finding.severity}[/]",
-            finding.subject,
-            escape(finding.says) + advice,
-        )
+    for one in sorted(examination.diagnoses, key=lambda one: list(_COLOURS).index(one.severity)):
+        advice = f"\n[bold]{escape(one.advice)}[/]" if one.advice else ""
+        severity = f"[{_COLOURS[one.severity]}]{one.severity}[/]"
+        table.add_row(severity, one.subject, escape(one.says) + advice)
     console.print(table)
     if examination.work is not None:
         kind = choose_kind(config, os.environ)
         console.print(_prediction(examination.work, prices_of(config, kind), kind))
-
-
-def _weight(finding: Finding) -> int:
-    return list(_COLOURS).index(finding.severity)
 
 
 def _prediction(work: Workload, prices: Prices, kind: Kind) -> Table:

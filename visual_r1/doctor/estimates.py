@@ -1,7 +1,4 @@
-"""What a run will ask of the server: tokens, hours, money.
-
-Room for a run's checkpoints on the embedded engine: what it will need, and what there is.
-"""
+"""What a run will ask of the server (tokens, hours, money), and of the embedded engine's disk."""
 
 import math
 from collections.abc import Mapping
@@ -57,18 +54,15 @@ def workload(
     """
     measured = evidence.response_tokens if evidence else None
     answer = measured if measured is not None else float(config.sampling.max_new_tokens)
-    size = config.train.group_size
-    share = share_without_contrast(evidence.counts, size) if evidence else None
-
+    share = share_without_contrast(evidence.counts, config.train.group_size) if evidence else None
     step = _step(config, prompts, answer, share)
-    evaluations = _evaluation(config, prompts, answer, test_rows, times=2)
-    evaluations += _validations(config, prompts, answer, validation_rows)
-    seconds = _seconds(evidence, step)
-    hours = None
-    if seconds is not None and evidence is not None and evidence.sample_rate:
+    evaluations = _evaluations(config, prompts, answer, test_rows, validation_rows)
+    seconds = hours = None
+    if evidence is not None and evidence.sample_rate:
+        training = step.train / evidence.train_rate if evidence.train_rate else 0.0
+        seconds = step.sample / evidence.sample_rate + training
         working = config.train.steps * seconds + evaluations.sample / evidence.sample_rate
-        preparing = START_SECONDS + PREPARE_SECONDS * rows_to_prepare
-        hours = (preparing + working) / 3600
+        hours = (START_SECONDS + PREPARE_SECONDS * rows_to_prepare + working) / 3600
     return Workload(
         tokens=total([*[step] * config.train.steps, evaluations]),
         at_most=measured is None,
@@ -82,7 +76,9 @@ def _step(config: RunConfig, prompts: PromptSizes, answer: float, share: float |
     train, algorithm, second = config.train, config.algorithm, config.second_pass
     rounds, kept = 1.0, 1.0
     if train.skip_without_contrast and share is not None:
-        rounds = _rounds(share, algorithm.dynamic_rounds)
+        # So many rounds fill the batch, and `dynamic_rounds` of them may be further ones.
+        most = 1.0 + algorithm.dynamic_rounds
+        rounds = most if share >= 1 else min(most, math.ceil(1 / (1 - share)))
         kept = min(rounds * (1 - share), 1.0)
     problems = rounds * train.batch_size
     samples = problems * train.group_size
@@ -102,41 +98,25 @@ def _step(config: RunConfig, prompts: PromptSizes, answer: float, share: float |
     return asked + Tokens(prefill=ahead, train=learnt)
 
 
-def _rounds(share: float, most: int) -> float:
-    """How many draws fill a batch, of which `most` may be further ones."""
-    return 1.0 + most if share >= 1 else min(1.0 + most, math.ceil(1 / (1 - share)))
-
-
-def _evaluation(
-    config: RunConfig, prompts: PromptSizes, answer: float, test_rows: int, times: int
+def _evaluations(
+    config: RunConfig,
+    prompts: PromptSizes,
+    answer: float,
+    test_rows: int,
+    validation_rows: int,
 ) -> Tokens:
-    """The passes of an evaluation: greedy, sampled, blind, and those of a second pass."""
-    evaluation = config.evaluation
-    problems = times * min(evaluation.problems or test_rows, test_rows)
+    """Both evaluations, each greedy, sampled, blind and from the scan; and all validations."""
+    evaluation, validation = config.evaluation, config.validation
+    problems = 2 * min(evaluation.problems or test_rows, test_rows)
     tokens = Tokens(2 * problems * prompts.mean, problems * (1 + evaluation.samples) * answer)
     if evaluation.blind:
         tokens += Tokens(problems * prompts.mean, problems * answer)
     if config.second_pass.enabled:
         unseen = prompts.mean - prompts.image_mean
         tokens += Tokens(problems * (2 * unseen + answer), 2 * problems * answer)
-    return tokens
-
-
-def _validations(
-    config: RunConfig, prompts: PromptSizes, answer: float, validation_rows: int
-) -> Tokens:
-    """Greedy, and with the image blanked, for each checkpoint that is validated."""
-    validation = config.validation
-    problems = min(validation.problems or validation_rows, validation_rows)
-    requests = len(validated_steps(config)) * problems * (1 + validation.blind)
-    return Tokens(requests * prompts.mean, requests * answer)
-
-
-def _seconds(evidence: Evidence | None, step: Tokens) -> float | None:
-    if evidence is None or not evidence.sample_rate:
-        return None
-    training = step.train / evidence.train_rate if evidence.train_rate else 0.0
-    return step.sample / evidence.sample_rate + training
+    validated = min(validation.problems or validation_rows, validation_rows)
+    requests = len(validated_steps(config)) * validated * (1 + validation.blind)
+    return tokens + Tokens(requests * prompts.mean, requests * answer)
 
 
 # Weights alone for the sampler; weights and both of Adam's moments for going on.

@@ -1,10 +1,9 @@
-"""What is known about how a model does on a dataset: from an earlier run, or from one real step.
+"""How a model does on a dataset, from an earlier run or one real step; and what that foretells.
 
-How many groups will have no contrast: all samples right, or all wrong.
-
-A problem that is solved with probability p gives a group of G without contrast with probability
-p^G + (1 - p)^G. The mean of that over problems is what matters, and it is far larger than the same
-formula at the mean of p: most problems are easy or hard. So p's spread is estimated too.
+A problem that is solved with probability p gives a group of G without contrast (all samples right,
+or all wrong) with probability p^G + (1 - p)^G. The mean of that over problems is what matters, and
+it is far larger than the same formula at the mean of p: most problems are easy or hard. So p's
+spread is estimated too.
 """
 
 import math
@@ -39,7 +38,8 @@ class Evidence:
     """Measured figures; None where they are not known.
 
     `counts` has (right, samples) of each problem that was sampled at the training temperature.
-    Rates are in tokens a second, over whole phases of a step; training counts prompt and answer.
+    Rates are in tokens a second, over the time that a step samples, or trains; training counts
+    prompt and answer.
     """
 
     where: str
@@ -95,22 +95,22 @@ def measured_step(config: RunConfig, backend: Backend, problems: tuple[Problem, 
 
 
 def _is_like(run_dir: Path, config: RunConfig) -> bool:
+    """Whether the run there has the same model, data, prompt and sampling."""
     try:
         other = read_config(run_dir)
     except VisualR1Error:
         return False
-    return other is not None and all(
-        one == mine
-        for one, mine in (
-            (other.model.name, config.model.name),
-            (other.data.source, config.data.source),
-            (other.prompt.template, config.prompt.template),
-            (other.sampling, config.sampling),
-        )
+    return (
+        other is not None
+        and other.model.name == config.model.name
+        and other.data.source == config.data.source
+        and other.prompt.template == config.prompt.template
+        and other.sampling == config.sampling
     )
 
 
 def _of_run(run_dir: Path) -> Evidence | None:
+    """What its baseline evaluation and its newest steps say; None where there is neither."""
     metrics = read_metrics(run_dir)[-_NEWEST_STEPS:]
     predictions = run_dir / "evaluations" / "baseline" / PREDICTIONS_NAME
     counts: tuple[tuple[int, int], ...] = ()
@@ -139,31 +139,25 @@ def _of_run(run_dir: Path) -> Evidence | None:
 
 
 def _rates(rows: list[dict[str, Any]]) -> tuple[float | None, float | None]:
-    """(sampled tokens a second, trained tokens a second), medians over the steps."""
-    sampling = [_sampled(row) / row["seconds_sample"] for row in rows if row["seconds_sample"]]
-    training = [
-        _trained(row) / row["seconds_train"]
-        for row in rows
-        if row["updated"] and row["seconds_train"] and row["groups"]
-    ]
-    return (
-        median(sampling) if sampling else None,
-        median(training) if training else None,
-    )
+    """(sampled tokens a second, trained tokens a second), medians over the steps.
 
-
-def _sampled(row: dict[str, Any]) -> float:
-    """All sampled tokens of a step, also by a row from before they were counted."""
-    known: float | None = row.get("tokens_sampled")
-    return row["sampled_tokens"] + row.get("second_pass_tokens", 0) if known is None else known
-
-
-def _trained(row: dict[str, Any]) -> float:
-    """All tokens of a step that were trained on, likewise."""
-    known: float | None = row.get("tokens_trained")
-    if known is not None:
-        return known
-    return row["datums"] * (row["prompt_tokens"] / row["groups"] + row["response_tokens_mean"])
+    Rows from before all tokens were counted hold what they can be worked out from.
+    """
+    sampling: list[float] = []
+    training: list[float] = []
+    for row in rows:
+        if row["seconds_sample"]:
+            sampled = row.get("tokens_sampled")
+            if sampled is None:
+                sampled = row["sampled_tokens"] + row.get("second_pass_tokens", 0)
+            sampling.append(sampled / row["seconds_sample"])
+        if row["updated"] and row["seconds_train"] and row["groups"]:
+            trained = row.get("tokens_trained")
+            if trained is None:
+                prompt = row["prompt_tokens"] / row["groups"]
+                trained = row["datums"] * (prompt + row["response_tokens_mean"])
+            training.append(trained / row["seconds_train"])
+    return median(sampling) if sampling else None, median(training) if training else None
 
 
 Counts = Sequence[tuple[int, int]]
@@ -184,11 +178,23 @@ def share_without_contrast(counts: Counts, group_size: int) -> float | None:
     counts = [(right, samples) for right, samples in counts if samples >= 2]
     if not counts:
         return None
-    if all(samples >= group_size for _, samples in counts):
-        return fmean(_agreeing(right, samples, group_size) for right, samples in counts)
+    size = group_size
+    if all(samples >= size for _, samples in counts):
+        return fmean(_agreeing(right, samples, size) for right, samples in counts)
     mean = sum(right for right, _ in counts) / sum(samples for _, samples in counts)
-    disagreeing = 1 - fmean(_agreeing(right, samples, 2) for right, samples in counts)
-    return _beta_share(mean, disagreeing / 2, group_size)
+    variation = (1 - fmean(_agreeing(right, samples, 2) for right, samples in counts)) / 2
+    most = mean * (1 - mean)
+    if variation <= 0 or most <= 0:
+        return 1.0
+    ratio = variation / most
+    if ratio >= 1:  # all problems alike
+        return float(mean**size + (1 - mean) ** size)
+    # Of a Beta(a, b) with s = a + b, E[p(1 - p)] = mean (1 - mean) s / (s + 1).
+    total = ratio / (1 - ratio)
+    a, b = mean * total, (1 - mean) * total
+    return math.prod((a + i) / (total + i) for i in range(size)) + math.prod(
+        (b + i) / (total + i) for i in range(size)
+    )
 
 
 def smallest_group(counts: Counts, most: float, candidates: Sequence[int]) -> int | None:
@@ -201,23 +207,6 @@ def smallest_group(counts: Counts, most: float, candidates: Sequence[int]) -> in
 
 
 def _agreeing(right: int, samples: int, size: int) -> float:
+    """The share of subsets of `size` samples that are all right or all wrong."""
     same = math.comb(right, size) + math.comb(samples - right, size)
     return same / math.comb(samples, size)
-
-
-def _beta_share(mean: float, variation: float, size: int) -> float:
-    """E[p^G + (1-p)^G] for a Beta with E[p] = `mean` and E[p(1-p)] = `variation`.
-
-    With s = a + b, E[p(1-p)] = mean (1 - mean) s / (s + 1), so s = r / (1 - r) for the ratio r.
-    """
-    most = mean * (1 - mean)
-    if variation <= 0 or most <= 0:
-        return 1.0
-    ratio = variation / most
-    if ratio >= 1:  # all problems alike
-        return float(mean**size + (1 - mean) ** size)
-    total = ratio / (1 - ratio)
-    a, b = mean * total, (1 - mean) * total
-    return math.prod((a + i) / (total + i) for i in range(size)) + math.prod(
-        (b + i) / (total + i) for i in range(size)
-    )

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from visual_r1.backend.backend import Backend, open_backend
+from visual_r1.backend.backend import open_backend
 from visual_r1.backend.endpoint import choose_kind, probe, remote_endpoint, unused_key_note
 from visual_r1.backend.waiting import CONTROL_LIMIT_S, wait
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import is_prepared
 from visual_r1.doctor import checks
-from visual_r1.doctor.checks import Finding
+from visual_r1.doctor.checks import Diagnosis
 from visual_r1.doctor.estimates import Workload, room_for, workload
 from visual_r1.doctor.evidence import Evidence, earlier_evidence, measured_step
 from visual_r1.doctor.preflight import require_sound
@@ -26,21 +26,21 @@ T = TypeVar("T")
 
 @dataclass
 class Examination:
-    """The findings so far, and the prediction where one could be made."""
+    """The diagnoses so far, and the prediction where one could be made."""
 
-    findings: list[Finding] = field(default_factory=list[Finding])
+    diagnoses: list[Diagnosis] = field(default_factory=list[Diagnosis])
     work: Workload | None = None
 
-    def add(self, *found: Finding | None) -> None:
+    def add(self, *found: Diagnosis | None) -> None:
         """Keep what was found; None is nothing."""
-        self.findings += [finding for finding in found if finding is not None]
+        self.diagnoses += [one for one in found if one is not None]
 
     def attempt(self, subject: str, look: Callable[[], T]) -> T | None:
         """The result of `look`; where it fails, its sentence becomes an error of `subject`."""
         try:
             return look()
         except VisualR1Error as error:
-            self.add(Finding("error", subject, str(error)))
+            self.add(Diagnosis("error", subject, str(error)))
             return None
 
 
@@ -80,7 +80,7 @@ def examine(config: RunConfig, *, measure: bool | None) -> Examination:
     return seen
 
 
-def _sound(config: RunConfig) -> Finding:
+def _sound(config: RunConfig) -> Diagnosis:
     require_sound(config)
     if config.run_dir.is_dir():
         require_same_config(config.run_dir, config)
@@ -88,8 +88,8 @@ def _sound(config: RunConfig) -> Finding:
         if rows:
             goes_on = f"goes on from step {rows[-1].step}"
             finished = f"has all its {rows[-1].step} steps: nothing is left to train"
-            return Finding("note", "configuration", goes_on if require_goal(config) else finished)
-    return Finding("ok", "configuration", f"preset {config.preset}, run {config.run_name}")
+            return Diagnosis("note", "configuration", goes_on if require_goal(config) else finished)
+    return Diagnosis("ok", "configuration", f"preset {config.preset}, run {config.run_name}")
 
 
 def _at_the_server(
@@ -105,31 +105,22 @@ def _at_the_server(
     if kind == "embedded":
         seen.add(checks.threads(config, os.cpu_count() or 1))
         if note := unused_key_note(config, os.environ):
-            seen.add(Finding("note", "server", note))
-    elif seen.attempt("server", lambda: _reachable(config)) is None:
-        return earlier
+            seen.add(Diagnosis("note", "server", note))
 
     def look() -> Evidence | None:
+        if kind != "embedded":
+            probe(remote_endpoint(config, os.environ))
         with open_backend(config) as backend:
             backend.begin()
-            limit = _context_length(backend, config.model.name)
-            seen.add(Finding("ok", "server", f"{kind}, offers {config.model.name}"))
+            asked = backend.rest.get_server_capabilities()
+            answer = wait(asked, "its capabilities", CONTROL_LIMIT_S, backend.check)
+            seen.add(Diagnosis("ok", "server", f"{kind}, offers {config.model.name}"))
             if prompts is not None:
-                seen.add(checks.context(config, prompts, limit))
+                limits = {one.model_name: one.max_context_length for one in answer.supported_models}
+                seen.add(checks.context(config, prompts, limits.get(config.model.name)))
             wanted = kind == "embedded" if measure is None else measure
             if first is None or prompts is None or not wanted or (earlier and measure is None):
                 return earlier
             return measured_step(config, backend, first.problems)
 
     return seen.attempt("server", look) or earlier
-
-
-def _reachable(config: RunConfig) -> bool:
-    probe(remote_endpoint(config, os.environ))
-    return True
-
-
-def _context_length(backend: Backend, model: str) -> int | None:
-    asked = backend.rest.get_server_capabilities()
-    offered = wait(asked, "its capabilities", CONTROL_LIMIT_S, backend.check).supported_models
-    return next((one.max_context_length for one in offered if one.model_name == model), None)

@@ -18,18 +18,14 @@ def require_sound(config: RunConfig) -> None:
     That is a loss, a template, a source, or the user's own reward function. All of this would be
     found later too, but only after a server's start, or a whole baseline evaluation.
     """
-    _require_loss(config)
-    load_template(config.prompt.template)
-    require_scan(config)
-    if config.reward.custom is not None:
-        load_custom(config.reward.custom)
-    open_source(config.data)
-
-
-def _require_loss(config: RunConfig) -> None:
     loss = loss_of(config.train, config.algorithm)
     if loss.name in UNPUBLISHED and choose_kind(config, os.environ) == "embedded":
         raise ConfigError(
             f"The loss {loss.name} exists on the hosted service alone, which has not published it; "
             "the embedded engine has importance_sampling, ppo, cispo and dro."
         )
+    load_template(config.prompt.template)
+    require_scan(config)
+    if config.reward.custom is not None:
+        load_custom(config.reward.custom)
+    open_source(config.data)

@@ -31,7 +31,7 @@ from visual_r1.grading import Rounding, extract_answer
 from visual_r1.models.processor import Processor
 from visual_r1.prompts.prompts import Prompter
 from visual_r1.prompts.templates import load_template
-from visual_r1.rewards import Scored
+from visual_r1.rewards import Part, Scored
 from visual_r1.rewards.blindfold.masking import MaskedScan, extract_scan, mask_scan
 from visual_r1.rewards.blindfold.targets import is_value
 from visual_r1.rewards.grounding import opened
@@ -99,8 +99,7 @@ def with_bonus(
     """
     credit = 1.0 - known if second.right else 0.0
     bonus = settings.reward * credit if second.right else settings.penalty
-    components = {**scored.components, COMPONENT: credit}
-    return replace(scored, reward=scored.reward + bonus, components=components)
+    return scored.plus(COMPONENT, Part(credit, settings.reward, bonus))
 
 
 @dataclass(frozen=True, slots=True)

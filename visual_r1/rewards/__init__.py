@@ -2,10 +2,12 @@
 
 from visual_r1.rewards.custom import load_custom
 from visual_r1.rewards.grounding import format_ok, visual_grounding
-from visual_r1.rewards.scoring import COMPONENTS, RewardInput, Scored, score
+from visual_r1.rewards.sample import Part, RewardInput, Scored
+from visual_r1.rewards.scoring import COMPONENTS, score
 
 __all__ = [
     "COMPONENTS",
+    "Part",
     "RewardInput",
     "Scored",
     "format_ok",

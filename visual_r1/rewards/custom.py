@@ -17,13 +17,11 @@ from functools import lru_cache
 from numbers import Real
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from visual_r1.errors import ConfigError, RewardError
-
-if TYPE_CHECKING:
-    from visual_r1.grading import Grade
-    from visual_r1.rewards.scoring import RewardInput
+from visual_r1.grading import Grade
+from visual_r1.rewards.sample import RewardInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +32,7 @@ class CustomReward:
     function: Callable[..., Any]
     file: Path | None
 
-    def __call__(self, sample: "RewardInput", grade: "Grade") -> float:
+    def __call__(self, sample: RewardInput, grade: Grade) -> float:
         """The function's value for one sample.
 
         Raises `RewardError`, naming the function, where it raises anything or returns anything but
@@ -78,9 +76,16 @@ def load_custom(path: str) -> CustomReward:
     function = getattr(module, name, None)
     where = f"{module_name} ({module.__file__})" if module.__file__ else module_name
     if not callable(function):
-        has = ", ".join(_functions_of(module)) or "none"
+        own = sorted(
+            key
+            for key, value in vars(module).items()
+            if not key.startswith("_")
+            and callable(value)
+            and getattr(value, "__module__", None) == module.__name__
+        )
         raise ConfigError(
-            f"reward.custom = {path!r}: there is no function {name!r} in {where}; it has {has}."
+            f"reward.custom = {path!r}: there is no function {name!r} in {where}; it has "
+            f"{', '.join(own) or 'none'}."
         )
     if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
         raise ConfigError(
@@ -109,29 +114,16 @@ def _import(name: str, path: str) -> ModuleType:
         return importlib.import_module(name)
     # Importing runs the user's module, which may raise anything.
     except (Exception, SystemExit) as error:
-        if isinstance(error, ModuleNotFoundError) and error.name and _is_part(error.name, name):
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        # The module itself or a package above it; another is one that the module imports.
+        if missing and f"{name}.".startswith(f"{missing}."):
             raise ConfigError(
-                f"reward.custom = {path!r}: there is no module {error.name!r}, neither installed "
+                f"reward.custom = {path!r}: there is no module {missing!r}, neither installed "
                 f"nor in the working directory {here}."
             ) from error
         raise ConfigError(
             f"reward.custom = {path!r}: importing {name} failed with {_named(error)}."
         ) from error
-
-
-def _is_part(missing: str, wanted: str) -> bool:
-    return wanted == missing or wanted.startswith(f"{missing}.")
-
-
-def _functions_of(module: ModuleType) -> list[str]:
-    """Public functions that the module itself defines."""
-    return sorted(
-        name
-        for name, value in vars(module).items()
-        if not name.startswith("_")
-        and callable(value)
-        and getattr(value, "__module__", None) == module.__name__
-    )
 
 
 def _named(error: BaseException) -> str:

@@ -1,14 +1,12 @@
 """Components of the reward that look at the response alone: format and visual grounding.
 
-Which words of a response were copied from the question, and so not seen in the figure.
+Grounded is a response that names at least `GROUNDED_THINGS` different things of the figure. Three
+kinds of things count, each once however often and in whatever spelling it is named:
 
-What counts as naming a thing of the figure.
-
-Three kinds of things, each counted once however often and in whatever spelling it is named:
-
-1. Listed words, as whole words, singular or plural: shapes, their parts, and how lines lie. Words
-   that a text-only solver needs as well are left out: quantities that are asked for (area,
-   perimeter, length), and talk about looking (figure, picture, see), which is free to say.
+1. Listed words (`FIGURE_WORDS`), as whole words, singular or plural: shapes, their parts, and how
+   lines lie. Words that a text-only solver needs as well are left out: quantities that are asked
+   for (area, perimeter, length), and talk about looking (figure, picture, see), which is free to
+   say.
 2. Symbols, in Unicode or LaTeX: ∠ △ ⊙ ∥ ⊥ °. A symbol and its word are the same thing: `angle` and
    `∠` count once.
 3. What tells one part of the figure from another, directly beside a listed word or symbol: the
@@ -16,13 +14,15 @@ Three kinds of things, each counted once however often and in whatever spelling 
    front of it (`top angle`, `left side`). Letters or places elsewhere do not count.
 
 So "angle A reads 74, angle B reads 44" names three things (angle, A, B), "width 29, height 35" two,
-and "the angle is an angle" one.
+and "the angle is an angle" one. Words that were copied from the question were not seen in the
+figure, and do not count.
 """
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
+GROUNDED_THINGS = 2
 # A span of this many words that the question has too was copied; of a shorter question, all of it.
 COPIED_WORDS = 4
 SHORTEST_QUESTION = 3
@@ -30,50 +30,6 @@ SHORTEST_QUESTION = 3
 # one copy: changing single words of the question does not make it the model's own.
 _PIECE = 2
 _Piece = tuple[int, int, int]  # where it stands in the response, in the question, its words
-
-
-def not_copied(words: Sequence[str], question: Sequence[str]) -> list[bool]:
-    """For each of `words` whether it is the response's own; both sides with one spelling a word."""
-    own = [True] * len(words)
-    least = max(min(COPIED_WORDS, len(question)), SHORTEST_QUESTION)
-    pieces = _common_pieces(words, question)
-    for place, piece in enumerate(pieces):
-        chain = _chain(pieces, place)
-        if sum(size for _, _, size in chain) >= least or piece[2] >= least:
-            for start, _, size in chain:
-                own[start : start + size] = [False] * size
-    return own
-
-
-def _common_pieces(words: Sequence[str], question: Sequence[str]) -> list[_Piece]:
-    """All longest runs of `_PIECE` or more words that both have, by their place in `words`."""
-    pieces: list[_Piece] = []
-    places: dict[str, list[int]] = {}
-    for place, word in enumerate(question):
-        places.setdefault(word, []).append(place)
-    ending: dict[int, int] = {}  # place in the question -> words of the run that ends there
-    for index in range(len(words) + 1):
-        here = places.get(words[index], []) if index < len(words) else []
-        longer = {place: ending.get(place - 1, 0) + 1 for place in here}
-        for place, size in ending.items():
-            if place + 1 not in longer and size >= _PIECE:
-                pieces.append((index - size, place - size + 1, size))
-        ending = longer
-    return sorted(pieces)
-
-
-def _chain(pieces: Sequence[_Piece], first: int) -> list[_Piece]:
-    """The pieces that go on from `first`, at most one word apart on either side."""
-    chain = [pieces[first]]
-    for piece in pieces[first + 1 :]:
-        start, place, size = chain[-1]
-        gap = (piece[0] - start - size, piece[1] - place - size)
-        if gap[0] > 1:
-            break
-        if 0 <= gap[0] <= 1 and 0 <= gap[1] <= 1:
-            chain.append(piece)
-    return chain
-
 
 FIGURE_WORDS: dict[str, tuple[str, ...]] = {
     # shapes
@@ -134,44 +90,9 @@ FIGURE_WORDS: dict[str, tuple[str, ...]] = {
 _THING = {
     spelling: thing for thing, others in FIGURE_WORDS.items() for spelling in (thing, *others)
 }
-_NOT_BESIDE = frozenset(("parallel", "perpendicular", "°", "intersection"))
+_NAMELESS = frozenset(("parallel", "perpendicular", "°", "intersection"))
 _PLACES = frozenset(("top", "bottom", "left", "right", "middle", "upper", "lower"))
 _MOST_LETTERS = 6
-
-
-def named_things(words: Sequence[str | None]) -> set[str]:
-    """The different things that `words` name; None stands where a word does not count."""
-    things: set[str] = set()
-    for index, word in enumerate(words):
-        thing = None if word is None else _THING.get(word.casefold())
-        if thing is None or _is_root(words, index):
-            continue
-        things.add(thing)
-        if thing in _NOT_BESIDE:
-            continue
-        before = words[index - 1] if index else None
-        after = words[index + 1] if index + 1 < len(words) else None
-        if before is not None and before.casefold() in _PLACES:
-            things.add(f"{before.casefold()} place")
-        if after is not None and after.isalpha() and _is_name(after):
-            things.add(f"name {min(after, after[::-1])}")
-    return things
-
-
-def _is_name(word: str) -> bool:
-    """Capitals: the name of a point, a segment or a shape, and no listed word shouted."""
-    named = word.isascii() and word.isupper() and len(word) <= _MOST_LETTERS
-    return named and word.casefold() not in _THING
-
-
-def _is_root(words: Sequence[str | None], index: int) -> bool:
-    """`square root` is no shape."""
-    after = words[index + 1] if index + 1 < len(words) else None
-    return words[index] == "square" and after in ("root", "roots")
-
-
-# So many different things of the figure must be named.
-GROUNDED_THINGS = 2
 
 _WORD = re.compile(r"\\?[A-Za-z]+|\d+(?:\.\d+)?|[∠△⊙∥⊥°]")
 _TAG = re.compile(r"<(think|scan|answer)>")
@@ -198,24 +119,33 @@ def format_ok(
     for tag in tags:
         before, _, rest = rest.partition(f"<{tag}>")
         inside, closed, rest = rest.partition(f"</{tag}>")
-        if before.strip() or not _says_something(inside) or not closed:
+        has_content = any(
+            unicodedata.category(character)[0] in "LNS" and character not in _BLANK
+            for character in inside
+        )
+        if before.strip() or not has_content or not closed:
             return False
     return not rest.strip()
 
 
 def visual_grounding(response: str, question: str, opens_think: bool = False) -> float:
-    """1.0 where the thought or the scan names at least two different things of the figure, else 0.
+    """1.0 where the response names at least two different things of the figure, else 0.
 
-    What counts as a thing is in `figure_words`, and what counts as copied from the question, which
-    earns nothing, in `copying`. Only what stands before the answer counts.
+    Read is what stands inside closed `<think>` and `<scan>` tags before the answer begins.
     """
+    text = opened(response, opens_think)
     asked = [word.casefold() for word in _WORD.findall(question)]
     things: set[str] = set()
-    for text in _seen(opened(response, opens_think)):
-        words: list[str] = _WORD.findall(text)
+    start = 0
+    # A tag inside of a tag is its text: a scan inside the answer is part of the answer.
+    while (tag := _TAG.search(text, start)) is not None and tag[1] != "answer":
+        start = text.find(f"</{tag[1]}>", tag.end())
+        if start < 0:
+            break
+        words: list[str] = _WORD.findall(text[tag.end() : start])
         own = not_copied([word.casefold() for word in words], asked)
         things |= named_things(
-            [word if kept else None for word, kept in zip(words, own, strict=True)]
+            [word if is_own else None for word, is_own in zip(words, own, strict=True)]
         )
     return 1.0 if len(things) >= GROUNDED_THINGS else 0.0
 
@@ -225,22 +155,64 @@ def opened(response: str, opens_think: bool) -> str:
     return f"<think>{response}" if opens_think else response
 
 
-def _says_something(text: str) -> bool:
-    return any(
-        unicodedata.category(character)[0] in "LNS" and character not in _BLANK
-        for character in text
-    )
+def named_things(words: Sequence[str | None]) -> set[str]:
+    """The different things that `words` name; None stands where a word does not count."""
+    things: set[str] = set()
+    for before, word, after in zip([None, *words], words, [*words[1:], None], strict=False):
+        thing = None if word is None else _THING.get(word.casefold())
+        if thing is None or (word == "square" and after in ("root", "roots")):
+            continue
+        things.add(thing)
+        if thing in _NAMELESS:
+            continue
+        if before is not None and before.casefold() in _PLACES:
+            things.add(f"{before.casefold()} place")
+        # Capitals are the name of a point, a segment or a shape, unless a listed word is shouted.
+        if (
+            after is not None
+            and after.isascii()
+            and after.isalpha()
+            and after.isupper()
+            and len(after) <= _MOST_LETTERS
+            and after.casefold() not in _THING
+        ):
+            things.add(f"name {min(after, after[::-1])}")  # `AB` and `BA` are the same segment
+    return things
 
 
-def _seen(response: str) -> Iterator[str]:
-    """What stands inside closed `<think>` and `<scan>` tags before the answer begins.
+def not_copied(words: Sequence[str], question: Sequence[str]) -> list[bool]:
+    """For each of `words` whether it is the response's own; both sides with one spelling a word."""
+    own = [True] * len(words)
+    least = max(min(COPIED_WORDS, len(question)), SHORTEST_QUESTION)
+    pieces = _common_pieces(words, question)
+    for first, piece in enumerate(pieces):
+        # The pieces that go on from this one, at most one word apart on either side.
+        copy = [piece]
+        for following in pieces[first + 1 :]:
+            start, place, size = copy[-1]
+            apart = following[0] - start - size
+            if apart > 1:
+                break
+            if apart >= 0 and 0 <= following[1] - place - size <= 1:
+                copy.append(following)
+        if sum(size for _, _, size in copy) >= least:
+            for start, _, size in copy:
+                own[start : start + size] = [False] * size
+    return own
 
-    Tags inside of a tag are its text: a scan inside the answer is part of the answer.
-    """
-    start = 0
-    while (found := _TAG.search(response, start)) is not None and found[1] != "answer":
-        end = response.find(f"</{found[1]}>", found.end())
-        if end < 0:
-            return
-        yield response[found.end() : end]
-        start = end
+
+def _common_pieces(words: Sequence[str], question: Sequence[str]) -> list[_Piece]:
+    """All longest runs of `_PIECE` or more words that both have, by their place in `words`."""
+    pieces: list[_Piece] = []
+    places: dict[str, list[int]] = {}
+    for place, word in enumerate(question):
+        places.setdefault(word, []).append(place)
+    ending: dict[int, int] = {}  # place in the question -> words of the run that ends there
+    for index in range(len(words) + 1):
+        here = places.get(words[index], []) if index < len(words) else []
+        longer = {place: ending.get(place - 1, 0) + 1 for place in here}
+        for place, size in ending.items():
+            if place + 1 not in longer and size >= _PIECE:
+                pieces.append((index - size, place - size + 1, size))
+        ending = longer
+    return sorted(pieces)

@@ -1,17 +1,16 @@
-"""The reward of one sample: each component, and their sum under the configured weights.
+"""The reward of one sample: its components, and their sum under the configured weights.
 
-Components that take away: each in [-1, 0], so that a positive weight punishes.
+    reward = Σ weight_c · component_c
 
-    length       DAPO's soft overlong punishment (arXiv:2503.14476, section 3.4)
-    truncation   -1 for a response that ran out of tokens
-    repetition   minus the share of n-grams of tokens that stood before (see below)
-
-All count tokens as the sampler drew them, so that text without spaces hides nothing.
+A component is a function in `COMPONENTS` and a weight of the same name in `RewardSection`; all else
+(what must pay, alarms, advantages, metrics, reports) goes by these names. Those that take away are
+in [-1, 0], so that a positive weight punishes, and count tokens as the sampler drew them, so that
+text without spaces hides nothing.
 """
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 from visual_r1.config import PenaltySection, RewardSection
 from visual_r1.data.problem import Problem
@@ -20,10 +19,11 @@ from visual_r1.grading import Grade, choice_named, grade
 from visual_r1.hashing import stable_seed
 from visual_r1.rewards.custom import load_custom
 from visual_r1.rewards.grounding import format_ok, opened, visual_grounding
+from visual_r1.rewards.sample import Part, RewardInput, Scored
 
 
 def length_penalty(tokens: int, max_tokens: int, buffer: float) -> float:
-    """DAPO's soft overlong punishment of a response of `tokens` tokens, with B = buffer · max:
+    """DAPO's soft overlong punishment (arXiv:2503.14476, section 3.4), with B = buffer · max:
 
         0                              up to max - B
         ((max - B) - tokens) / B       above it, down to -1 at max
@@ -44,7 +44,7 @@ def length_penalty(tokens: int, max_tokens: int, buffer: float) -> float:
 
 
 def truncation_penalty(truncated: bool) -> float:
-    """-1 where the response ended because it was too long, else 0."""
+    """-1 where the response ran out of tokens, else 0."""
     return -1.0 if truncated else 0.0
 
 
@@ -61,113 +61,51 @@ def repetition_penalty(tokens: Sequence[int], ngram: int) -> float:
     return -(1.0 - len(set(grams)) / len(grams)) if grams else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class RewardInput:
-    """One sample.
-
-    Args:
-        problem: what was asked.
-        response: what the model wrote, without its stop token.
-        truncated: it ran out of tokens.
-        seed: a stable hash of the sample's place; whoever needs chance draws from it.
-        opens_think: the template had already written `<think>`.
-        tags: those that the template asks for, in their order.
-        tokens: of the response, with the stop token that ended it.
-        max_tokens: how many it might have had; 0 where nobody knows.
-    """
-
-    problem: Problem
-    response: str
-    truncated: bool = False
-    seed: int = 0
-    opens_think: bool = False
-    tags: Sequence[str] = ("think", "answer")
-    tokens: tuple[int, ...] = ()
-    max_tokens: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """`reward` is the weighted sum; `components` holds every component unweighted, by name.
-
-    Where the user's own function failed, `failure` says how and `reward` is the sum without it:
-    nothing to learn from, the sample leaves its group.
-    """
-
-    reward: float
-    components: Mapping[str, float]
-    grade: Grade
-    failure: str = ""
-
-
 Component = Callable[[RewardInput, Grade, PenaltySection], float]
 
-
-def _format(sample: RewardInput, _: Grade, __: PenaltySection) -> float:
-    return float(format_ok(sample.response, sample.tags, sample.opens_think))
-
-
-def _accuracy(_: RewardInput, verdict: Grade, __: PenaltySection) -> float:
-    """1 for right; 0 for wrong and for a grader that gave up (the grade keeps them apart)."""
-    return float(verdict.right)
-
-
-def _visual_grounding(sample: RewardInput, _: Grade, __: PenaltySection) -> float:
-    return visual_grounding(
-        sample.response, sample.problem.question, opens_think=sample.opens_think
-    )
-
-
-def _random(sample: RewardInput, _: Grade, __: PenaltySection) -> float:
-    """A fair coin that nothing in the response can turn: the control."""
-    return float(stable_seed("coin", sample.seed) & 1)
-
-
-def _length(sample: RewardInput, _: Grade, penalty: PenaltySection) -> float:
-    return length_penalty(len(sample.tokens), sample.max_tokens, penalty.length_buffer)
-
-
-def _truncation(sample: RewardInput, _: Grade, __: PenaltySection) -> float:
-    return truncation_penalty(sample.truncated)
-
-
-def _repetition(sample: RewardInput, _: Grade, penalty: PenaltySection) -> float:
-    return repetition_penalty(sample.tokens, penalty.repetition_ngram)
-
-
-# A component is one line here and one weight of the same name in `RewardSection`. The user's own,
-# `custom`, comes on top where there is one, with the weight `custom_weight`.
+# The user's own, `custom`, comes on top where there is one, with the weight `custom_weight`.
 COMPONENTS: Mapping[str, Component] = {
-    "format": _format,
-    "accuracy": _accuracy,
-    "visual_grounding": _visual_grounding,
-    "random": _random,
-    "length": _length,
-    "truncation": _truncation,
-    "repetition": _repetition,
+    "format": lambda sample, _, __: float(
+        format_ok(sample.response, sample.tags, sample.opens_think)
+    ),
+    # 0 also where the grader gave up: the grade keeps that apart from a wrong answer.
+    "accuracy": lambda _, graded, __: float(graded.right),
+    "visual_grounding": lambda sample, _, __: visual_grounding(
+        sample.response, sample.problem.question, sample.opens_think
+    ),
+    # The control: a fair coin that nothing in the response can turn.
+    "random": lambda sample, _, __: float(stable_seed("coin", sample.seed) & 1),
+    "length": lambda sample, _, penalty: length_penalty(
+        len(sample.tokens), sample.max_tokens, penalty.length_buffer
+    ),
+    "truncation": lambda sample, _, __: truncation_penalty(sample.truncated),
+    "repetition": lambda sample, _, penalty: repetition_penalty(
+        sample.tokens, penalty.repetition_ngram
+    ),
 }
+CUSTOM = "custom"
 _PENALTY = PenaltySection()
 
 
 def score(reward: RewardSection, sample: RewardInput, penalty: PenaltySection = _PENALTY) -> Scored:
-    """Grade the sample and add up its components.
+    """Grade the sample and add up its components; every one is computed, also at weight 0.
 
-    `reward = Σ weight_c · component_c`; every component is computed and kept, also at weight 0.
     Raises `ConfigError` where `reward.custom` names no function.
     """
-    verdict = verdict_of(reward, sample)
-    components = {
-        name: component(sample, verdict, penalty) for name, component in COMPONENTS.items()
+    graded = verdict_of(reward, sample)
+    weights = reward.weights
+    parts = {
+        name: Part.of(weights[name], component(sample, graded, penalty))
+        for name, component in COMPONENTS.items()
     }
-    weights: Mapping[str, float] = reward.model_dump(include=set(COMPONENTS))
-    total = sum(weights[name] * value for name, value in components.items())
+    scored = Scored(sum(part.worth for part in parts.values()), parts, graded)
     if reward.custom is None:
-        return Scored(total, components, verdict)
+        return scored
     try:
-        own = load_custom(reward.custom)(sample, verdict)
+        own = load_custom(reward.custom)(sample, graded)
     except RewardError as error:
-        return Scored(total, components, verdict, failure=str(error))
-    return Scored(total + reward.custom_weight * own, {**components, "custom": own}, verdict)
+        return replace(scored, failure=str(error))
+    return scored.plus(CUSTOM, Part.of(weights[CUSTOM], own))
 
 
 def verdict_of(reward: RewardSection, sample: RewardInput) -> Grade:

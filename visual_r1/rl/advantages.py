@@ -16,8 +16,6 @@ and the same sum do not become the same. dr_grpo and rloo are linear: for them, 
 component and then summed is the same as over the sum. There is no learnt baseline: the other
 samples of the same problem are the baseline.
 
-What each component added to a sample's reward.
-
 What the loss of a batch is divided by, through the advantages.
 
 Tinker's losses are plain sums over tokens. With D responses of n_1 … n_D tokens in the batch of one
@@ -35,45 +33,15 @@ short responses count more.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
 from visual_r1.config import RunConfig
-from visual_r1.policy.policy import Rollout, RolloutGroup
+from visual_r1.policy.policy import RolloutGroup
 from visual_r1.policy.second_pass import COMPONENT as SECOND_PASS
-from visual_r1.rewards import COMPONENTS
+from visual_r1.rewards import Part
 
 KL = "kl"
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A component's weight, and its `worth`: what it added to the reward."""
-
-    weight: float
-    worth: float
-
-
-def reward_parts(rollout: Rollout, config: RunConfig) -> Mapping[str, Part]:
-    """The components with a weight, by name; their worths add up to the reward."""
-    weights: dict[str, float] = {
-        **config.reward.model_dump(include=set(COMPONENTS)),
-        "custom": config.reward.custom_weight,
-        KL: config.algorithm.kl_coefficient,
-    }
-    components = rollout.scored.components
-    parts = {
-        name: Part(weight, weight * components[name])
-        for name, weight in weights.items()
-        if weight and name in components
-    }
-    if rollout.second is not None:
-        settings = config.second_pass
-        right = rollout.second.right
-        worth = settings.reward * components[SECOND_PASS] if right else settings.penalty
-        parts[SECOND_PASS] = Part(settings.reward, worth)
-    return parts
 
 
 MIN_STD = 1e-8
@@ -116,7 +84,8 @@ def gdpo(parts_G: Sequence[Mapping[str, Part]]) -> list[float]:
     samples adds nothing, whatever it is worth.
     """
     totals = [0.0] * len(parts_G)
-    for name in parts_G[0] if parts_G else ():
+    # The second pass comes last whenever it was added: the order of a sum decides its last bit.
+    for name in sorted(parts_G[0], key=lambda name: name == SECOND_PASS) if parts_G else ():
         weight = abs(parts_G[0][name].weight)
         for index, advantage in enumerate(grpo([parts[name].worth for parts in parts_G])):
             totals[index] += weight * advantage
@@ -142,7 +111,7 @@ def advantages_of(groups: Sequence[RolloutGroup], config: RunConfig) -> list[lis
     advantages = [
         [0.0] * len(group.rollouts)
         if config.train.skip_without_contrast and not has_contrast(group)
-        else gdpo([reward_parts(rollout, config) for rollout in group.rollouts])
+        else gdpo([rollout.scored.parts for rollout in group.rollouts])
         if name == "gdpo"
         else ADVANTAGES[name]([rollout.scored.reward for rollout in group.rollouts])
         for group in groups

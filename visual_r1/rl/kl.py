@@ -18,6 +18,7 @@ from visual_r1.backend.waiting import SAMPLE_LIMIT_S, wait
 from visual_r1.errors import BackendError
 from visual_r1.policy.policy import Policy, Rollout, RolloutGroup
 from visual_r1.prices import Tokens
+from visual_r1.rewards import Part
 from visual_r1.rl.advantages import KL
 
 
@@ -86,12 +87,4 @@ def _with_kl(
             f"tokens in step {step}; algorithm.kl_coefficient needs one a token."
         )
     away = math.fsum(own - other for own, other in zip(rollout.logprobs, base, strict=True))
-    scored = rollout.scored
-    return replace(
-        rollout,
-        scored=replace(
-            scored,
-            reward=scored.reward - weight * away,
-            components={**scored.components, KL: -away},
-        ),
-    )
+    return replace(rollout, scored=rollout.scored.plus(KL, Part.of(weight, -away)))

@@ -1,13 +1,13 @@
 """Each alarm trips on what is planted, and none on healthy noise."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pytest
 from synthetic_runs import Row, healthy, run_through, share, validation
 
 from visual_r1.alarms import ALARMS, Finding, look
-from visual_r1.config import RunConfig
+from visual_r1.config import RewardSection, RunConfig, Weight
 
 ONSET = 60
 
@@ -155,6 +155,34 @@ def test_a_component_of_ones_own_counts_by_what_it_pays() -> None:
     assert [finding.alarm for finding in findings(0.1)] == ["format"]
     assert "mine:score rose from " in findings(0.1)[0].seen
     assert findings(0.01) == []
+
+
+class WithTwoMore(RewardSection):
+    brevity: Annotated[float, Weight(habit=True)] = 1.0
+    gravity: Annotated[float, Weight()] = 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "weight", "is_found"),
+    [
+        ("brevity", 0.5, True),
+        ("brevity", 0.0, False),
+        ("brevity", -1.0, False),
+        ("gravity", 1, False),
+    ],
+)
+def test_a_new_habit_in_the_table_is_watched_where_it_pays(
+    name: str, weight: float, is_found: bool
+) -> None:
+    def own(row: Row, rng: np.random.Generator) -> None:
+        row[f"reward_{name}"] = share(rng, 0.3 + 0.5 * ramp(row))
+        row["accuracy"] = share(rng, 0.5)
+
+    reward = WithTwoMore.model_validate({name: weight})
+    config = RunConfig(preset="quickstart").model_copy(update={"reward": reward})
+    found = look(config, healthy(0, 120, own), [], [], first=0, checkpoint=120)
+    assert [finding.alarm for finding in found] == (["format"] if is_found else [])
+    assert all(finding.seen.startswith("brevity rose from") for finding in found)
 
 
 def test_levels_from_the_first_step_on() -> None:

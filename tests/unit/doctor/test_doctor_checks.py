@@ -11,13 +11,12 @@ import pytest
 from visual_r1.config import RunConfig
 from visual_r1.data.procedural import generate
 from visual_r1.doctor import checks
-from visual_r1.doctor.checks import Finding, exit_code
+from visual_r1.doctor.checks import Diagnosis, exit_code
 from visual_r1.doctor.estimates import workload
 from visual_r1.doctor.evidence import Evidence
 from visual_r1.doctor.examination import examine
 from visual_r1.doctor.prompts import FirstRows, PromptSizes
 from visual_r1.models import TINY_GEOMETRY
-from visual_r1.prices import Prices, Tokens
 from visual_r1.rl.learning import learning_rate as rate_of
 from visual_r1.runs.ledger import Ledger, LedgerRow
 
@@ -49,7 +48,7 @@ def test_the_learning_rate_is_held_against_what_lora_wants(
 
 
 def test_steps_that_change_nothing_are_warned_of() -> None:
-    def found(steps: int, **optimizer: object) -> Finding | None:
+    def found(steps: int, **optimizer: object) -> Diagnosis | None:
         return checks.schedule(config(train={"steps": steps}, optimizer=optimizer))
 
     linear = {"schedule": "linear", "schedule_steps": 200}
@@ -139,53 +138,6 @@ def test_a_checkpoint_must_outlive_the_chunk_after_it() -> None:
     assert checks.checkpoint_lifetime(mine, unknown).severity == "note"
 
 
-def test_tokens_and_cost_of_a_run() -> None:
-    mine = config(train={"steps": 10, "batch_size": 32, "group_size": 8})
-    work = workload(mine, PROMPTS, EVIDENCE, test_rows=600)
-    evaluations = 2 * 600
-    tokens = work.tokens
-    assert tokens.prefill == 10 * 32 * 100 + evaluations * 3 * 100
-    assert tokens.sample == 10 * 256 * 50 + evaluations * (1 + 8 + 1) * 50
-    assert tokens.train == pytest.approx(10 * 256 * 150, rel=0.02)
-    assert Prices(1.0, 2.0).cost(tokens) is None
-    paid = Prices(1.0, 2.0, 3.0).cost(tokens)
-    assert paid == pytest.approx((tokens.prefill + 2 * tokens.sample + 3 * tokens.train) / 1e6)
-    blind = workload(mine, PROMPTS, None, test_rows=600)
-    assert blind.at_most
-    assert blind.hours is None
-    assert blind.tokens.sample > tokens.sample
-
-
-def test_the_start_and_the_preparation_are_part_of_the_time() -> None:
-    """A small run takes longer to start than to train."""
-    mine = config(train={"steps": 1}, validation={"every": 0})
-    there = workload(mine, PROMPTS, EVIDENCE, test_rows=0)
-    fresh = workload(mine, PROMPTS, EVIDENCE, test_rows=0, rows_to_prepare=5000)
-    assert there.hours is not None
-    assert there.step_seconds is not None
-    assert fresh.hours is not None
-    assert 10 < 3600 * there.hours - there.step_seconds < 30
-    assert 3600 * (fresh.hours - there.hours) == pytest.approx(8, abs=2)
-
-
-def test_validation_is_part_of_the_work() -> None:
-    """Of 400 steps in chunks of 20, each second checkpoint, the last and the base model: 11."""
-    train = {"steps": 400, "chunk_steps": 20}
-    off = config(train=train, validation={"every": 0})
-    on = config(train=train, validation={"every": 2, "problems": 100})
-    without, with_it = (workload(one, PROMPTS, EVIDENCE, 600, 300) for one in (off, on))
-    assert with_it.tokens.sample - without.tokens.sample == 11 * 100 * 2 * 50
-    assert with_it.tokens.prefill - without.tokens.prefill == 11 * 100 * 2 * 100
-    assert with_it.tokens.train == without.tokens.train
-    assert without.hours is not None
-    assert with_it.hours == pytest.approx(without.hours + 11 * 200 * 50 / 1000 / 3600)
-    assert (
-        workload(on, PROMPTS, EVIDENCE, 600, 20).tokens.sample
-        == without.tokens.sample + 11 * 20 * 2 * 50
-    )
-    assert workload(on, PROMPTS, EVIDENCE, 600, 0) == workload(off, PROMPTS, EVIDENCE, 600, 0)
-
-
 def test_a_source_without_a_validation_split_is_noted() -> None:
     first = FirstRows((PROBLEM,), (), 1000, 600, validation_rows=0)
     on, off = (config(validation={"every": every}) for every in (1, 0))
@@ -194,39 +146,6 @@ def test_a_source_without_a_validation_split_is_noted() -> None:
     assert "--data.splits.validation" in found.advice
     assert len(checks.rows(off, first)) == 1
     assert len(checks.rows(on, replace(first, validation_rows=300))) == 1
-
-
-def test_a_second_pass_is_part_of_the_work() -> None:
-    once = config(train={"steps": 10})
-    twice = config(train={"steps": 10}, second_pass={"enabled": True})
-    before, after = (workload(mine, PROMPTS, EVIDENCE, 600).tokens for mine in (once, twice))
-    evaluations = 2 * 600
-    # From the scan in each step; in the evaluations from the scan, and from the question alone.
-    assert after.sample - before.sample == 10 * 32 * 8 * 50 + evaluations * 2 * 50
-    scans = 40 + 50
-    read = 10 * 32 * 8 * scans + evaluations * (scans + 40)
-    assert after.prefill - before.prefill == read
-
-
-def test_what_else_an_algorithm_asks_for_is_part_of_the_work() -> None:
-    def step(loss: str = "ppo", counts: tuple[int, int] = (8, 16), **algorithm: object) -> Tokens:
-        mine = config(
-            train={"steps": 1, "batch_size": 10, "group_size": 2, "loss": loss},
-            algorithm=algorithm,
-        )
-        seen = replace(EVIDENCE, counts=(counts,) * 10)
-        return workload(mine, PROMPTS, seen, test_rows=0).tokens
-
-    # Of groups of two, (C(8, 2) + C(8, 2)) / C(16, 2) have no contrast; the others are learnt from.
-    kept = 1 - 56 / 120
-    plain = step()
-    assert plain == Tokens(1000, 20 * 50, pytest.approx(20 * kept * 150))
-    assert step(epochs=3).train == pytest.approx(3 * plain.train)
-    assert step(kl_coefficient=0.1).prefill == plain.prefill + 20 * 150
-    assert step("dro").prefill == plain.prefill + plain.train
-    # Two draws fill the batch, and no more than the batch is learnt from.
-    assert step(dynamic_rounds=4) == Tokens(2000, 2000, 20 * 150)
-    assert step(dynamic_rounds=4, counts=(16, 16)) == Tokens(5000, 5000, 0)
 
 
 def test_rows_that_cannot_be_used_are_named() -> None:
@@ -268,7 +187,7 @@ def test_what_a_resume_would_refuse_is_found_too(
         created_at="2026-01-01T00:00:00+00:00", updates=4,
     )  # fmt: skip
     Ledger(mine.run_dir).append(row)
-    [found] = [one for one in examine(mine, measure=False).findings if "step" in one.says]
+    [found] = [one for one in examine(mine, measure=False).diagnoses if "step" in one.says]
     assert (found.severity, found.says) == ("note", "has all its 4 steps: nothing is left to train")
     fewer = config(
         **mine.model_dump(include={"output_dir", "model", "data"}),
@@ -278,14 +197,14 @@ def test_what_a_resume_would_refuse_is_found_too(
         | {"grad_clip_per": "token"},
         algorithm={"normalization": "token"},
     )
-    findings = examine(fewer, measure=False).findings
-    assert {"schedule", "gradient clip"} <= {one.subject for one in findings}
-    refused = [one for one in findings if one.severity == "error"]
+    found = examine(fewer, measure=False).diagnoses
+    assert {"schedule", "gradient clip"} <= {one.subject for one in found}
+    refused = [one for one in found if one.severity == "error"]
     assert any("has trained 4 steps already" in one.says for one in refused)
 
 
-def test_the_worst_finding_decides_the_exit_status() -> None:
+def test_the_worst_diagnosis_decides_the_exit_status() -> None:
     assert exit_code([]) == 0
-    assert exit_code([Finding("ok", "a", ""), Finding("note", "b", "")]) == 0
-    assert exit_code([Finding("warning", "a", ""), Finding("ok", "b", "")]) == 1
-    assert exit_code([Finding("error", "a", ""), Finding("warning", "b", "")]) == 2
+    assert exit_code([Diagnosis("ok", "a", ""), Diagnosis("note", "b", "")]) == 0
+    assert exit_code([Diagnosis("warning", "a", ""), Diagnosis("ok", "b", "")]) == 1
+    assert exit_code([Diagnosis("error", "a", ""), Diagnosis("warning", "b", "")]) == 2

@@ -1,5 +1,7 @@
 import math
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -7,11 +9,13 @@ from hypothesis import strategies as st
 
 from visual_r1.config import PenaltySection, RewardSection
 from visual_r1.data.problem import Problem
-from visual_r1.rewards import COMPONENTS, RewardInput, score
+from visual_r1.rewards import COMPONENTS, Part, RewardInput, score
+from visual_r1.rewards.scoring import length_penalty, repetition_penalty, truncation_penalty
 
 PROBLEM = Problem("1", (b"",), "<image>Find angle C.", "62")
 RIGHT = "<think>angle A reads 74, angle B reads 44. 180-118=62.</think><answer>62</answer>"
 STANDARD = RewardSection()
+DOCS = Path(__file__).parents[3] / "docs/rewards.md"
 
 
 def sample(response: str, **changes: object) -> RewardInput:
@@ -81,8 +85,41 @@ def test_the_coin_is_fair_and_does_not_look_at_the_response() -> None:
 
 
 def test_every_weight_has_its_component() -> None:
+    assert list(COMPONENTS) == list(RewardSection.table())
     others = {"rounding", "custom", "custom_weight"}
     assert set(COMPONENTS) == set(RewardSection.model_fields) - others
+
+
+def test_the_docs_list_every_component_with_its_weight() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| ([\w.]+) \|", DOCS.read_text(), re.MULTILINE)
+    weights = {name: f"{weight:g}" for name, weight in RewardSection().weights.items()}
+    assert {name: weight.removesuffix(".0") for name, weight in rows} == weights | {
+        "custom": "none"
+    }
+
+
+@given(
+    st.lists(st.tuples(st.floats(-2, 2), st.floats(-5, 5)), max_size=4),
+    st.sampled_from([RIGHT, "no"]),
+    st.booleans(),
+)
+def test_what_comes_on_top_is_a_part_as_well(
+    more: list[tuple[float, float]], response: str, punished: bool
+) -> None:
+    scored = first = score(STANDARD, sample(response))
+    reward = first.reward
+    for place, (weight, value) in enumerate(more):
+        scored = scored.plus(f"more_{place}", Part.of(weight, value))
+        reward += weight * value
+    if punished:  # a second pass that is not right: nothing earned, and something to pay
+        scored = scored.plus("second_pass", Part(0.0, 1.0, -0.5))
+        reward -= 0.5
+    assert scored.reward == reward
+    assert math.fsum(part.worth for part in scored.parts.values()) == pytest.approx(reward)
+    values = {f"more_{place}": value for place, (_, value) in enumerate(more)}
+    values |= {"second_pass": 0.0} if punished else {}
+    assert scored.components == first.components | values
+    assert scored.grade == first.grade
 
 
 def test_penalties_cost_nothing_unless_they_are_asked_for() -> None:
@@ -93,6 +130,54 @@ def test_penalties_cost_nothing_unless_they_are_asked_for() -> None:
     # 99 pairs of tokens, two different ones.
     expected = 1.6 - 0.5 - 0.25 - 2 * (1 - 2 / 99)
     assert score(strict, loop, penalty).reward == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [(0, 0.0), (80, 0.0), (81, -0.05), (90, -0.5), (99, -0.95), (100, -1.0), (120, -1.0)],
+)
+def test_length_by_hand(tokens: int, expected: float) -> None:
+    assert length_penalty(tokens, 100, 0.2) == pytest.approx(expected)
+
+
+def test_dapos_own_numbers() -> None:
+    # 16,384 tokens expected, a buffer of 4,096, so 20,480 at most.
+    assert length_penalty(16_384, 20_480, 0.2) == 0.0
+    assert length_penalty(18_432, 20_480, 0.2) == pytest.approx(-0.5)
+    assert length_penalty(20_480, 20_480, 0.2) == -1.0
+
+
+@given(st.integers(0, 5000), st.integers(0, 4096), st.floats(0.01, 1.0))
+def test_a_longer_response_is_never_better(tokens: int, most: int, buffer: float) -> None:
+    shorter, longer = (length_penalty(n, most, buffer) for n in (tokens, tokens + 1))
+    assert -1.0 <= longer <= shorter <= 0.0
+
+
+def test_truncation() -> None:
+    assert (truncation_penalty(truncated=True), truncation_penalty(truncated=False)) == (-1, 0)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [
+        ([], 0.0),
+        ([1], 0.0),
+        ([1, 2], 0.0),
+        ([1, 2, 3, 4], 0.0),
+        ([1, 1, 1], -1 / 2),  # 11 11
+        ([1, 2, 1, 2], -1 / 3),  # 12 21 12
+        ([1, 2, 9, 1, 2], -1 / 4),
+    ],
+)
+def test_repetition_by_hand(tokens: list[int], expected: float) -> None:
+    assert repetition_penalty(tokens, 2) == pytest.approx(expected)
+
+
+@given(st.lists(st.integers(0, 5), max_size=40), st.integers(2, 6))
+def test_saying_all_of_it_once_more_never_pays(tokens: list[int], ngram: int) -> None:
+    once = repetition_penalty(tokens, ngram)
+    assert -1.0 < once <= 0.0
+    assert repetition_penalty(tokens + tokens, ngram) <= once
 
 
 def test_rounded_answers_are_an_option() -> None:

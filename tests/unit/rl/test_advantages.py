@@ -1,5 +1,6 @@
 import math
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -10,14 +11,14 @@ from hypothesis import strategies as st
 from sampled import group_of, rollout
 
 from visual_r1.config import RunConfig
-from visual_r1.policy.policy import Rollout
+from visual_r1.policy.policy import Rollout, RolloutGroup
+from visual_r1.rewards import Part
 from visual_r1.rl.advantages import (
     ADVANTAGES,
     advantages_of,
     dr_grpo,
     grpo,
     has_contrast,
-    reward_parts,
     rloo,
 )
 
@@ -137,17 +138,16 @@ def test_gdpo_keeps_apart_what_the_sum_makes_the_same() -> None:
 
 
 def test_gdpo_leaves_out_what_has_no_weight_and_counts_what_is_punished() -> None:
-    strict = config("gdpo", reward={"format": 0.0, "accuracy": -1.0})
-    group = group_of(scored(1, 1), scored(0, 0))
-    [found] = advantages_of([group], strict)
+    strict = {"format": 0.0, "accuracy": -1.0}
+    group = group_of(scored(1, 1, weights=strict), scored(0, 0, weights=strict))
+    [found] = advantages_of([group], config("gdpo"))
     assert found == pytest.approx([-1, 1])
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=8))
 def test_linear_advantages_are_the_same_by_component(samples: list[tuple[bool, bool]]) -> None:
     group = [scored(float(a), float(b)) for a, b in samples]
-    plain = RunConfig()
-    parts = [reward_parts(one, plain) for one in group]
+    parts = [one.scored.parts for one in group]
     for advantage in (dr_grpo, rloo):
         by_part = [advantage([p[name].worth for p in parts]) for name in parts[0]]
         summed = [math.fsum(values) for values in zip(*by_part, strict=True)]
@@ -155,15 +155,25 @@ def test_linear_advantages_are_the_same_by_component(samples: list[tuple[bool, b
         assert summed == pytest.approx(whole, abs=1e-9)
 
 
-@given(st.booleans(), st.booleans(), st.floats(0.01, 2))
-def test_the_parts_add_up_to_the_reward(format_ok: bool, right: bool, weight: float) -> None:
-    one = scored(float(format_ok), float(right))
-    components = {**one.scored.components, "kl": -3.0, "custom": 0.25}
-    reward = one.scored.reward - 3 * weight + 0.5
-    one = replace(one, scored=replace(one.scored, reward=reward, components=components))
-    settings = config(algorithm={"kl_coefficient": weight}, reward={"custom_weight": 2.0})
-    parts = reward_parts(one, settings)
-    assert math.fsum(part.worth for part in parts.values()) == pytest.approx(reward)
+def test_gdpo_adds_the_second_pass_last_whenever_it_was_paid() -> None:
+    rng = random.Random(3)
+
+    def group(order: Sequence[str]) -> RolloutGroup:
+        found: list[Rollout] = []
+        for values in samples:
+            one = scored(float(values[0] > 0), float(values[1] > 0))
+            parts = {name: Part.of(0.7, value) for name, value in zip(names, values, strict=True)}
+            for name in order:
+                one = replace(one, scored=one.scored.plus(name, parts[name]))
+            found.append(one)
+        return group_of(*found)
+
+    names = ("custom", "kl", "second_pass")
+    for _ in range(20):
+        samples = [[rng.gauss(0, 1) for _ in names] for _ in range(8)]
+        early, late = (group(order) for order in (("custom", "second_pass", "kl"), names))
+        settings = config("gdpo")
+        assert advantages_of([early], settings) == advantages_of([late], settings)
 
 
 @pytest.mark.parametrize("advantage", ["grpo", "dr_grpo", "rloo", "gdpo"])

@@ -2,28 +2,29 @@
 
 What is looked for, for an answer that is a number or an expression:
 
-1. the value itself: `62`, `62.0`, `６２`, `sixty-two`, `0x3E`, `111110`, `LXII`, its digits apart
-   (`6 2`);
-2. a calculation with that value: `180 - 118`, `60 plus 2`, `\frac{124}{2}`, `twice 31`,
-   `31 doubled`, `the sum of 60 and 2`, `one more than 61`; every part of a longer
-   calculation counts too.
+1. the value itself: `62`, `62.0`, `６２`, `sixty-two`, `0x3E`; its digits apart (`6 2`), its tens
+   and ones apart (`sixty and two`), in Roman (`LXII`) and in binary digits (`111110`);
+2. a calculation with that value: `180 - 118`, `60 plus 2`, `\\frac{124}{2}`, and every part of a
+   longer one; in words `twice 31`, `31 doubled`, `the sum of 60 and 2`, `one more than 61`.
 
-For words the words, for a choice its letter where it is called a choice, and for anything else
-(pairs, ratios, intervals) what the grader reads as equal. The work is bounded: `TooMuch` is raised
-for a text with more arithmetic in it than a description has.
-
-Ways to say an answer that the grader does not read, or reads only as a whole.
+For words the words, and for anything else (pairs, ratios, intervals) what the grader reads as
+equal. Each way to say an answer is a function of the text's tokens, one target, and the checks that
+it may spend; it yields spans of the text. The work is bounded: `TooMuch` is raised for a text with
+more arithmetic in it than a description has.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from fractions import Fraction
+from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
 
 from visual_r1.grading.equivalence import Rounding
 from visual_r1.grading.expressions import Literal
 from visual_r1.grading.forms import Group, Quantity, Reading, Word
-from visual_r1.rewards.blindfold.scan_text import Lexeme, lexemes, runs
+from visual_r1.rewards.blindfold.scan_text import Lexeme, lexemes, math_of, runs, segments
 from visual_r1.rewards.blindfold.targets import Checks, Span, Target, same
+
+Way = Callable[[Sequence[Lexeme], Target, Checks], Iterator[Span]]
+MAX_RUN_TOKENS = 24
 
 # Turns of phrase that are calculations: `#` is a value, and what it comes to.
 _TURNS: tuple[tuple[str, str], ...] = (
@@ -76,18 +77,90 @@ _ROMAN = (
 )  # fmt: skip
 
 
-def digits_apart(tokens: Sequence[Lexeme], one: Target) -> Iterator[Span]:
+def answers_in(
+    tokens: Sequence[Lexeme], targets: Sequence[Target], rounding: Rounding
+) -> list[Span]:
+    """The places in the text of `tokens` that say one of `targets`; they may overlap.
+
+    Raises `TooMuch` where there is too much to look through.
+    """
+    checks = Checks(rounding)
+    of_a_quantity: tuple[Way, ...] = (
+        literals,
+        digits_apart,
+        tens_apart,
+        roman,
+        binary,
+        calculations,
+        calculations_in_words,
+    )
+    found: list[Span] = []
+    for one in targets:
+        ways = of_a_quantity if one.is_quantity else (equal_stretches,)
+        if one.is_a_word or not one.is_quantity:
+            ways = (*ways, phrases)
+        for way in ways:
+            found += way(tokens, one, checks)
+    return found
+
+
+def literals(tokens: Sequence[Lexeme], one: Target, checks: Checks) -> Iterator[Span]:
+    """Numbers that are the target by themselves, or with the percent sign or unit behind them."""
+    has_unit = any(
+        isinstance(form, Quantity) and form.unit is not None
+        for reading in one.readings
+        for form in reading.chain
+    )
+    for token, follower in zip_longest(tokens, tokens[1:]):
+        if token.role != "value":
+            continue
+        if token.number is None:  # π, or a fraction in one character
+            if one.value is not None and checks.says(token.math, one):
+                yield token.start, token.end
+        elif _is_value_of(token, one, checks.rounding):
+            yield token.start, token.end
+        elif (
+            follower is not None
+            and (
+                follower.text in ("%", "percent")
+                # A unit may be another one of the same kind.
+                or (has_unit and follower.role == "silent" and follower.text.isalpha())
+            )
+            and checks.says(f"{token.math} {follower.text}", one)
+        ):
+            yield token.start, follower.end
+
+
+def _is_value_of(token: Lexeme, one: Target, rounding: Rounding) -> bool:
+    """Whether a number by itself is the target."""
+    if token.number is None or one.value is None:
+        return False
+    if max(abs(token.number), abs(one.value)) < 10**12:
+        # Cheap, and true wherever the two could be equal, rounding and percent allowed.
+        value, wanted = float(token.number), float(one.value)
+        if not any(
+            abs(value - each) <= 0.051 + 1e-6 * abs(value)
+            for each in ((wanted, wanted / 100) if one.is_percent else (wanted,))
+        ):
+            return False
+    mine = Reading((Quantity(Literal(token.number, token.decimals), token.decimals),))
+    return any(same(mine, gold, rounding) for gold in one.readings)
+
+
+def digits_apart(tokens: Sequence[Lexeme], one: Target, _: Checks) -> Iterator[Span]:
     """`6 2`, `six two`, `6-2`, `12 point 5`: numbers side by side that together spell the value."""
     wanted = one.digits
     if len(wanted) < 2:
         return
+    plain = [token.math if token.math.isdigit() else "" for token in tokens]
     for first, token in enumerate(tokens):
-        if token.number is None or not wanted.startswith(_plain(token)) or not _plain(token):
+        if token.number is None or not plain[first] or not wanted.startswith(plain[first]):
             continue
-        spelled, parts = _plain(token), 1
-        for after in tokens[first + 1 : first + 3 * len(wanted)]:
+        spelled, parts = plain[first], 1
+        for place in range(first + 1, min(len(tokens), first + 3 * len(wanted))):
+            after = tokens[place]
             if after.number is not None:
-                spelled, parts = spelled + _plain(after), parts + 1
+                spelled, parts = spelled + plain[place], parts + 1
             elif after.text.lower() == "point" or (after.text == "." and "." in wanted):
                 spelled += "."
             elif after.text not in _JOINTS and not (after.text == "," and after.start):
@@ -99,7 +172,7 @@ def digits_apart(tokens: Sequence[Lexeme], one: Target) -> Iterator[Span]:
                 break
 
 
-def tens_apart(tokens: Sequence[Lexeme], one: Target) -> Iterator[Span]:
+def tens_apart(tokens: Sequence[Lexeme], one: Target, _: Checks) -> Iterator[Span]:
     """`sixty and two`, `sixty, two`, `Sixty. Two`: tens in words, and ones behind them."""
     for first, token in enumerate(tokens):
         if token.number not in _TENS or not token.text[0].isalpha():
@@ -113,11 +186,7 @@ def tens_apart(tokens: Sequence[Lexeme], one: Target) -> Iterator[Span]:
                 break
 
 
-def _plain(token: Lexeme) -> str:
-    return token.math if token.math.isdigit() else ""
-
-
-def roman(tokens: Sequence[Lexeme], one: Target) -> Iterator[Span]:
+def roman(tokens: Sequence[Lexeme], one: Target, _: Checks) -> Iterator[Span]:
     """`LXII`, `lxii` and `Lxii`; single letters are names of points."""
     if not one.digits.isdigit() or not 1 < int(one.digits) < 4000:
         return
@@ -132,7 +201,7 @@ def roman(tokens: Sequence[Lexeme], one: Target) -> Iterator[Span]:
             yield token.start, token.end
 
 
-def binary(tokens: Sequence[Lexeme], one: Target) -> Iterator[Span]:
+def binary(tokens: Sequence[Lexeme], one: Target, _: Checks) -> Iterator[Span]:
     """`111110`: from five digits on, for shorter ones (`110`) are what a figure may well say."""
     for token in tokens:
         bits = token.text
@@ -140,16 +209,52 @@ def binary(tokens: Sequence[Lexeme], one: Target) -> Iterator[Span]:
             yield token.start, token.end
 
 
-def in_words(tokens: Sequence[Lexeme], one: Target, checks: Checks) -> Iterator[Span]:
+def calculations(tokens: Sequence[Lexeme], one: Target, checks: Checks) -> Iterator[Span]:
+    """Every part of every calculation that comes to the target."""
+    for run in runs(tokens, one.names):
+        for segment in segments(run):
+            for first, token in enumerate(segment):
+                begins = token.role in ("value", "open", "function")
+                if not (begins or token.text in ("-", *one.names)):
+                    continue
+                for last in _ends(segment, first, one.names):
+                    part = segment[first : last + 1]
+                    if checks.says(math_of(part), one):
+                        yield part[0].start, part[-1].end
+
+
+def _ends(segment: Sequence[Lexeme], first: int, names: frozenset[str]) -> Iterator[int]:
+    """Where a calculation that begins at `first` may end: brackets closed, more than one value."""
+    depth = 0
+    calculates = False
+    for last in range(first, min(len(segment), first + MAX_RUN_TOKENS)):
+        token = segment[last]
+        depth += {"open": 1, "close": -1}.get(token.role, 0)
+        if depth < 0:
+            return
+        calculates = (
+            calculates
+            or token.role in ("operator", "function", "open")
+            or (
+                last > first
+                and (token.text in names or (token.number is None and token.role == "value"))
+            )
+        )
+        closes = token.role in ("value", "close", "after") or token.text in names
+        if depth == 0 and calculates and closes and last > first:
+            yield last
+
+
+def calculations_in_words(tokens: Sequence[Lexeme], one: Target, checks: Checks) -> Iterator[Span]:
     """`twice 31`, `31 doubled`, `half of 124`, `the sum of 60 and 2`, `one more than 61`."""
     pieces: list[str] = []
     starts: dict[int, int] = {}  # where a token begins in the text put together, and which it is
     length = 0
     for index, token in enumerate(tokens):
-        if token.kind == "silent" or token.math == "°":
+        if token.role == "silent" or token.math == "°":
             continue
         starts[length] = index
-        pieces.append(f"#{index}" if token.kind == "value" else token.text.lower())
+        pieces.append(f"#{index}" if token.role == "value" else token.text.lower())
         length += len(pieces[-1]) + 1
     text = " ".join(pieces)
     for phrase, formula in _COMPILED:
@@ -160,7 +265,7 @@ def in_words(tokens: Sequence[Lexeme], one: Target, checks: Checks) -> Iterator[
                 yield first.start, max(value.end for value in values)
 
 
-def phrases(tokens: Sequence[Lexeme], one: Target) -> Iterator[Span]:
+def phrases(tokens: Sequence[Lexeme], one: Target, _: Checks) -> Iterator[Span]:
     """The target's own words, whatever stands between them; in capitals only as they are."""
     words = [token.text for token in lexemes(one.text) if not token.text.isspace()]
     if not words:
@@ -173,7 +278,7 @@ def phrases(tokens: Sequence[Lexeme], one: Target) -> Iterator[Span]:
             yield tokens[start].start, tokens[start + len(wanted) - 1].end
 
 
-def windows(tokens: Sequence[Lexeme], one: Target, checks: Checks) -> Iterator[Span]:
+def equal_stretches(tokens: Sequence[Lexeme], one: Target, checks: Checks) -> Iterator[Span]:
     """Stretches about as long as the target that the grader reads as equal to it."""
     if not one.readings or all(isinstance(f, Word) for r in one.readings for f in r.chain):
         return
@@ -192,136 +297,3 @@ def windows(tokens: Sequence[Lexeme], one: Target, checks: Checks) -> Iterator[S
                 text = " ".join(t.math or t.text for t in tokens[first : last + 1])
                 if checks.says(text, one) or (grouped and checks.says(f"({text})", one)):
                     yield tokens[first].start, token.end
-
-
-MAX_RUN_TOKENS = 24
-
-
-def answers_in(
-    tokens: Sequence[Lexeme], targets: Sequence[Target], rounding: Rounding
-) -> list[Span]:
-    """The places in the text of `tokens` that say one of `targets`; they may overlap.
-
-    Raises `TooMuch` where there is too much to look through.
-    """
-    checks = Checks(rounding)
-    found: list[Span] = []
-    for one in targets:
-        if one.is_quantity:
-            found += _literals(tokens, one, checks)
-            found += digits_apart(tokens, one)
-            found += tens_apart(tokens, one)
-            found += roman(tokens, one)
-            found += binary(tokens, one)
-            found += _calculations(tokens, one, checks)
-            found += in_words(tokens, one, checks)
-        else:
-            found += windows(tokens, one, checks)
-        if not one.is_quantity or one.is_a_word:
-            found += phrases(tokens, one)
-    return found
-
-
-def _literals(tokens: Sequence[Lexeme], one: Target, checks: Checks) -> Iterator[Span]:
-    """Numbers that are the target by themselves, or with the sign or unit behind them."""
-    for index, token in enumerate(tokens):
-        if token.kind != "value":
-            continue
-        if token.number is None:
-            if one.value is not None and checks.says(token.math, one):
-                yield token.start, token.end
-            continue
-        follower = tokens[index + 1] if index + 1 < len(tokens) else None
-        if _is_near(token.number, one) and _same_literal(token, one, checks.rounding):
-            yield token.start, token.end
-        elif (
-            follower is not None
-            and _changes_value(follower, one)
-            and checks.says(f"{token.math} {follower.text}", one)
-        ):
-            yield token.start, follower.end
-
-
-def _is_near(number: Fraction, one: Target) -> bool:
-    """Cheap, and true wherever the two could be equal, rounding and percent allowed."""
-    if one.value is None:
-        return False
-    if max(abs(number), abs(one.value)) >= 10**12:
-        return True
-    value, wanted = float(number), float(one.value)
-    return any(
-        abs(value - each) <= 0.051 + 1e-6 * abs(value)
-        for each in ((wanted, wanted / 100) if one.is_percent else (wanted,))
-    )
-
-
-def _same_literal(token: Lexeme, one: Target, rounding: Rounding) -> bool:
-    assert token.number is not None
-    mine = Reading((Quantity(Literal(token.number, token.decimals), token.decimals),))
-    return any(same(mine, gold, rounding) for gold in one.readings)
-
-
-def _changes_value(follower: Lexeme, one: Target) -> bool:
-    """Percent, and units that the target has too, perhaps others of the same kind."""
-    if follower.text in ("%", "percent"):
-        return True
-    has_unit = any(
-        isinstance(form, Quantity) and form.unit is not None
-        for reading in one.readings
-        for form in reading.chain
-    )
-    return has_unit and follower.kind == "silent" and follower.text.isalpha()
-
-
-def _calculations(tokens: Sequence[Lexeme], one: Target, checks: Checks) -> Iterator[Span]:
-    """Every part of every calculation that comes to the target."""
-    for run in runs(tokens, one.names):
-        for segment in segments(run):
-            for first, token in enumerate(segment):
-                if not (
-                    token.kind in ("value", "open", "function") or token.text in ("-", *one.names)
-                ):
-                    continue
-                for last in _ends(segment, first, one.names):
-                    part = segment[first : last + 1]
-                    if checks.says(math_of(part), one):
-                        yield part[0].start, part[-1].end
-
-
-def _ends(segment: Sequence[Lexeme], first: int, names: frozenset[str]) -> Iterator[int]:
-    """Where a calculation that begins at `first` may end: brackets closed, more than one value."""
-    depth = 0
-    calculates = False
-    for last in range(first, min(len(segment), first + MAX_RUN_TOKENS)):
-        token = segment[last]
-        depth += {"open": 1, "close": -1}.get(token.kind, 0)
-        if depth < 0:
-            return
-        calculates = (
-            calculates
-            or token.kind in ("operator", "function", "open")
-            or (
-                last > first
-                and (token.text in names or (token.number is None and token.kind == "value"))
-            )
-        )
-        closes = token.kind in ("value", "close", "after") or token.text in names
-        if depth == 0 and calculates and closes and last > first:
-            yield last
-
-
-def segments(run: Sequence[Lexeme]) -> Iterator[list[Lexeme]]:
-    """The parts of a run between its equality signs, empty ones too."""
-    part: list[Lexeme] = []
-    for token in run:
-        if token.kind == "equals":
-            yield part
-            part = []
-        else:
-            part.append(token)
-    yield part
-
-
-def math_of(part: Iterable[Lexeme]) -> str:
-    """What the grader reads for these tokens."""
-    return " ".join(token.math for token in part if token.math)

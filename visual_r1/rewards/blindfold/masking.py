@@ -1,14 +1,15 @@
 """The blindfold of the second pass: a scan without the answer in it.
 
 Masked as `[masked]` is whatever says the gold answer or the response's own, in any spelling the
-grader reads or as a calculation of it (`answer_spans`), and the results of calculations
-(`74 + 44 = 118`). Values that the problem's text or the figure's facts state are never masked: a
-description may name what is drawn, also where the answer happens to be the same number.
+grader reads or as a calculation of it (`blindfold.answers`), for a choice its letter where it is
+called a choice, and the results of calculations (`74 + 44 = 118`). Values that the problem's text
+or the figure's facts state are never masked: a description may name what is drawn, also where the
+answer happens to be the same number.
 
 What is left can still leak: an answer in tags or a box, words that announce an answer, words that
 tell the reader what to do, a number in code (digit by digit, reversed, in another base), or more
-arithmetic than can be looked through. A scan with a leak is no
-description, and its second pass counts as wrong.
+arithmetic than can be looked through. A scan with a leak is no description, and its second pass
+counts as wrong.
 """
 
 import re
@@ -22,8 +23,15 @@ from visual_r1.data.choices import without_choices
 from visual_r1.data.problem import Problem
 from visual_r1.grading import choice_named
 from visual_r1.grading.equivalence import Rounding
-from visual_r1.rewards.blindfold.answers import answers_in, math_of, segments
-from visual_r1.rewards.blindfold.scan_text import Lexeme, levelled, lexemes, runs
+from visual_r1.rewards.blindfold.answers import answers_in
+from visual_r1.rewards.blindfold.scan_text import (
+    Lexeme,
+    levelled,
+    lexemes,
+    math_of,
+    runs,
+    segments,
+)
 from visual_r1.rewards.blindfold.targets import Span, Target, TooMuch, numeric, target
 
 MASK = "[masked]"
@@ -112,16 +120,23 @@ def mask_scan(
     stated = lexemes(stated_text(problem))
     tokens = lexemes(scan)
     try:
-        hidden, letters = _hidden(problem, answers, stated, rounding)
-        said = [*answers_in(tokens, hidden, rounding), *_chosen(scan, letters)]
-        said = [span for span in said if not _is_stated_name(scan[slice(*span)], stated)]
-        results = list(_results(tokens, _numbers(stated)))
-        text, masked = _with_masks(scan, [*said, *results])
-        left = bool(answers_in(lexemes(text), hidden, rounding))
+        targets, letters = _forbidden(problem, answers, stated, rounding)
+        said = [*answers_in(tokens, targets, rounding), *_called_choices(scan, letters)]
+        # `CD` is 400 in Roman digits; where the problem names a segment CD it is that segment.
+        names = {token.text for token in stated if token.text.isalpha() and token.text.isupper()}
+        said = [span for span in said if scan[slice(*span)] not in names]
+        numbers = frozenset(token.number for token in stated if token.number is not None)
+        text, masked = _with_masks(scan, [*said, *_results(tokens, numbers)])
+        is_left = bool(answers_in(lexemes(text), targets, rounding))
     except TooMuch:
         return MaskedScan(scan, 0, True, "it holds more arithmetic than a description does")
-    leak = "the answer is still in it" if left else _leak(text)
-    return MaskedScan(text, masked, bool(said) or bool(leak), leak)
+    if is_left:
+        leak = "the answer is still in it"
+    else:
+        plain = levelled(text)
+        leaks = (f"there is {what} in it" for what, found in _LEAKS if found.search(plain))
+        leak = next(leaks, "")
+    return MaskedScan(text, masked, bool(said or leak), leak)
 
 
 def stated_text(problem: Problem) -> str:
@@ -146,7 +161,7 @@ def _texts(found: Any) -> Iterator[str]:
         yield str(found)
 
 
-def _hidden(
+def _forbidden(
     problem: Problem, answers: Sequence[str], stated: Sequence[Lexeme], rounding: Rounding
 ) -> tuple[list[Target], set[str]]:
     """What must not be said: answers that are not stated, and the letters of choices."""
@@ -167,28 +182,20 @@ def _hidden(
 
 def _is_stated(one: Target, stated: Sequence[Lexeme], rounding: Rounding) -> bool:
     """Whether the problem says the value itself, and does not merely calculate with it."""
+    said = answers_in(stated, [one], rounding)
     if not one.is_quantity:
-        return bool(answers_in(stated, [one], rounding))
-    wholes = [
+        return bool(said)
+    wholes = {
         (part[0].start, part[-1].end)
         for run in runs(stated, one.names)
-        for part in segments([token for token in run if token.kind != "silent"])
+        for part in segments([token for token in run if token.role != "silent"])
         if part and (one.names or not any(token.math in ("+", "-", "*") for token in part))
-    ]
-    places = {(token.start, token.end) for token in stated if token.number is not None}
-    return any(span in places or span in wholes for span in answers_in(stated, [one], rounding))
+    }
+    wholes |= {(token.start, token.end) for token in stated if token.number is not None}
+    return any(span in wholes for span in said)
 
 
-def _is_stated_name(text: str, stated: Sequence[Lexeme]) -> bool:
-    """`CD` is 400 in Roman digits; where the problem names a segment CD it is that segment."""
-    return text.isalpha() and text.isupper() and any(token.text == text for token in stated)
-
-
-def _numbers(stated: Sequence[Lexeme]) -> frozenset[Fraction]:
-    return frozenset(token.number for token in stated if token.number is not None)
-
-
-def _chosen(scan: str, letters: set[str]) -> Iterator[Span]:
+def _called_choices(scan: str, letters: set[str]) -> Iterator[Span]:
     """The letter of a choice, where it is called one: `(B)`, `option B`, `B)`, `the second choice`,
     `B is correct`, or a sentence of its own at the end."""
     for letter in sorted(letters):
@@ -214,42 +221,34 @@ def _results(tokens: Sequence[Lexeme], stated: frozenset[Fraction]) -> Iterator[
     """The other side of every calculation: the 118 of `74 + 44 = 118`, and of `118 = 74 + 44`."""
     for run in runs(tokens):
         sides = list(segments(run))
-        calculated = [_calculates(side) for side in sides] if len(sides) > 1 else []
-        for index in range(len(calculated)):
-            before = index > 0 and any(calculated[:index])
-            after = index + 1 < len(sides) and calculated[index + 1] and not calculated[index]
-            value = _leading_value(sides[index]) if before or after else None
-            if value is None:
+        calculated = [_is_calculation(side) for side in sides] if len(sides) > 1 else []
+        for index, is_calculated in enumerate(calculated):
+            before = any(calculated[:index])
+            after = not is_calculated and any(calculated[index + 1 : index + 2])
+            if not before and not after:
                 continue
-            span, number = value
-            if number not in stated:
-                yield span
+            # The longest value that the side begins with, up to where something else follows.
+            side = sides[index]
+            for end in range(len(side), 0, -1):
+                if side[end - 1].role in ("operator", "silent"):
+                    continue
+                value = numeric(math_of(side[:end]))
+                if value is not None:
+                    if value not in stated:
+                        yield side[0].start, side[end - 1].end
+                    break
 
 
-def _calculates(side: Sequence[Lexeme]) -> bool:
-    values = sum(token.kind == "value" for token in side)
-    works = any(token.kind == "function" for token in side) or (
-        values > 1 and any(token.kind in ("operator", "open") for token in side)
-    )
-    return works and values > 0 and numeric(_trimmed(side)) is not None
-
-
-def _trimmed(side: Sequence[Lexeme]) -> str:
+def _is_calculation(side: Sequence[Lexeme]) -> bool:
+    """Whether a side of an equality has a value that is worked out, and not merely written."""
     part = list(side)
-    while part and part[-1].kind in ("operator", "silent"):
+    while part and part[-1].role in ("operator", "silent"):
         part.pop()
-    return math_of(part)
-
-
-def _leading_value(side: Sequence[Lexeme]) -> tuple[Span, Any] | None:
-    """The longest value that a side begins with, up to where something else follows."""
-    for end in range(len(side), 0, -1):
-        if side[end - 1].kind in ("operator", "silent"):
-            continue
-        value = numeric(math_of(side[:end]))
-        if value is not None:
-            return (side[0].start, side[end - 1].end), value
-    return None
+    values = sum(token.role == "value" for token in side)
+    works = any(token.role == "function" for token in side) or (
+        values > 1 and any(token.role in ("operator", "open") for token in side)
+    )
+    return works and values > 0 and numeric(math_of(part)) is not None
 
 
 def _with_masks(scan: str, spans: Sequence[Span]) -> tuple[str, int]:
@@ -266,12 +265,3 @@ def _with_masks(scan: str, spans: Sequence[Span]) -> tuple[str, int]:
         pieces += [scan[at:start], MASK]
         at = end
     return "".join([*pieces, scan[at:]]), len(joined)
-
-
-def _leak(text: str) -> str:
-    """What in a masked scan still leads to an answer, or leads the reader; "" where nothing."""
-    plain = levelled(text)
-    for name, pattern in _LEAKS:
-        if pattern.search(plain):
-            return f"there is {name} in it"
-    return ""

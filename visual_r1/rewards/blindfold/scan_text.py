@@ -1,4 +1,4 @@
-"""A scan as a list of tokens that know what they are in a calculation and where they stand.
+"""A scan as a list of tokens that know their role in a calculation and where they stand.
 
 Spelling is levelled first, position by position: full-width, circled and other digits become
 ASCII digits, invisible and combining characters go, superscripts become exponents. Number words
@@ -8,7 +8,7 @@ become signs.
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
@@ -17,7 +17,7 @@ from visual_r1.grading.forms import read_unit
 from visual_r1.grading.labels import number_words
 from visual_r1.grading.spelling import Token
 
-Kind = Literal[
+Role = Literal[
     "value", "operator", "open", "close", "function", "after", "equals", "silent", "other"
 ]
 
@@ -42,7 +42,6 @@ _OPERATORS = {
     "times": "*", "less": "-", "over": "/",
 }  # fmt: skip
 _WITH_BY = {"divided": "/", "multiplied": "*"}
-_OPEN, _CLOSE = ("(", "{", "["), (")", "}", "]")
 _FUNCTIONS = {
     **{f"\\{name}": f"\\{name}" for name in ("frac", "dfrac", "tfrac", "sqrt")},
     "\\cfrac": "\\frac",
@@ -51,27 +50,45 @@ _FUNCTIONS = {
     "√": "√", "∛": "∛",
 }  # fmt: skip
 _AFTER = {"°": "°", "º": "°", "%": "%", "\\%": "%", "\\degree": "°"}
-_CONSTANTS = {"π": "\\pi", "\\pi": "\\pi", "pi": "\\pi"}
-_EQUALS = frozenset(
-    ("is", "equals", "equal", "gives", "makes", "yields", "are", "becomes", "leaves", "makes",
-     "\\approx", "\\Rightarrow", "\\rightarrow", "\\to", "\\implies", "\\simeq")
+_VALUES = {"π": "\\pi", "\\pi": "\\pi", "pi": "\\pi", **{sign: sign for sign in _VULGAR}}
+_EQUALS = (
+    "is", "equals", "equal", "gives", "makes", "yields", "are", "becomes", "leaves",
+    "\\approx", "\\Rightarrow", "\\rightarrow", "\\to", "\\implies", "\\simeq",
 )  # fmt: skip
 # Layout, and words that only join: they stand in a calculation without being part of it.
-_NOTHING = frozenset(
-    ("$", "\\left", "\\right", "\\,", "\\;", "\\:", "\\!", "\\ ", "\\$", "\\(", "\\)", "\\[", "\\]",
-     "\\displaystyle", "\\quad", "~", "`")
+_LAYOUT = (
+    "$", "\\left", "\\right", "\\,", "\\;", "\\:", "\\!", "\\ ", "\\$", "\\(", "\\)", "\\[", "\\]",
+    "\\displaystyle", "\\quad", "~", "`",
 )  # fmt: skip
+# The role of a word or sign, and what the grader reads for it; an operator before all else.
+_MEANINGS: dict[str, tuple[Role, str]] = {
+    **dict.fromkeys(_LAYOUT, ("silent", "")),
+    **dict.fromkeys(_EQUALS, ("equals", "=")),
+    **{key: ("close", key) for key in (")", "}", "]")},
+    **{key: ("open", key) for key in ("(", "{", "[")},
+    **{key: ("value", math) for key, math in _VALUES.items()},
+    **{key: ("after", math) for key, math in _AFTER.items()},
+    **{key: ("function", math) for key, math in _FUNCTIONS.items()},
+    **{key: ("operator", math) for key, math in _OPERATORS.items()},
+}
+_MOST_NUMBER_WORDS = 10
+# Longer than any answer that can be graded; Python itself refuses to read more than 4,300.
+_MOST_DIGITS = 400
+_RUN_TOGETHER = re.compile(
+    "(twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)"
+    "(one|two|three|four|five|six|seven|eight|nine)"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Lexeme:
     """A token from `start` to `end` of the original text.
 
-    `text` is what it says, levelled; `math` what the grader should read for it ("" for nothing,
-    as with layout); `number` the value of a number, `decimals` its digits after the point.
+    `text` is what it says, levelled; `math` what the grader should read for it, "" for layout;
+    `number` the value of a number, `decimals` its digits after the point.
     """
 
-    kind: Kind
+    role: Role
     text: str
     math: str
     start: int
@@ -89,7 +106,13 @@ def lexemes(text: str) -> list[Lexeme]:
             continue
         start, end = places[match.start()], places[match.end() - 1] + 1
         found.append(_lexeme(match.lastgroup, match[0], start, end))
-    return _with_units(_with_signs(_with_number_words(found)))
+    # Runs of number words as one value: the longest run that means a number.
+    counted: list[Lexeme] = []
+    at = 0
+    while at < len(found):
+        token, at = _number_from(found, at) or (found[at], at + 1)
+        counted.append(token)
+    return _in_context(counted)
 
 
 def levelled(text: str) -> str:
@@ -122,6 +145,7 @@ def _levelled(text: str) -> tuple[str, list[int]]:
 
 
 def _lexeme(group: str, text: str, start: int, end: int) -> Lexeme:
+    """The token that the group of this name of `_LEXEME` has matched."""
     if group == "hex":
         value = Fraction(int(text, 0))
         return Lexeme("value", text, str(value), start, end, value)
@@ -140,61 +164,12 @@ def _lexeme(group: str, text: str, start: int, end: int) -> Lexeme:
     value = number_words(together.groups()) if together else None
     if value is not None:
         return Lexeme("value", text, str(value), start, end, value)
-    kind, math = _meaning(text, text.lower() if group == "word" else text)
-    return Lexeme(kind, text, math, start, end)
-
-
-def _meaning(text: str, key: str) -> tuple[Kind, str]:
-    tables: tuple[tuple[Kind, dict[str, str]], ...] = (
-        ("operator", _OPERATORS),
-        ("function", _FUNCTIONS),
-        ("after", _AFTER),
-        ("value", _CONSTANTS),
-    )
-    for kind, table in tables:
-        if key in table:
-            return kind, table[key]
-    if key in _OPEN:
-        return "open", key
-    if key in _CLOSE:
-        return "close", key
-    if key in _EQUALS:
-        return "equals", "="
-    if key in _NOTHING:
-        return "silent", ""
-    if key in _VULGAR and key:
-        return "value", key
-    return "other", text
-
-
-def _with_number_words(found: Sequence[Lexeme]) -> list[Lexeme]:
-    """Runs of number words as one value; the longest run that means a number."""
-    out: list[Lexeme] = []
-    at = 0
-    while at < len(found):
-        merged = _number_from(found, at)
-        if merged is None:
-            out.append(found[at])
-            at += 1
-        else:
-            token, at = merged
-            out.append(token)
-    return out
-
-
-_MOST_NUMBER_WORDS = 10
-# Longer than any answer that can be graded; Python itself refuses to read more than 4,300.
-_MOST_DIGITS = 400
-_RUN_TOGETHER = re.compile(
-    "(twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)"
-    "(one|two|three|four|five|six|seven|eight|nine)"
-)
+    role, math = _MEANINGS.get(text.lower() if group == "word" else text, ("other", text))
+    return Lexeme(role, text, math, start, end)
 
 
 def _number_from(found: Sequence[Lexeme], at: int) -> tuple[Lexeme, int] | None:
-    first = found[at]
-    if not first.text.isalpha() or not _is_number_word(first.text.lower()):
-        return None
+    """The number whose words begin at `at`, and where the tokens go on behind it."""
     words: list[str] = []
     best: tuple[Lexeme, int] | None = None
     for index in range(at, min(len(found), at + 2 * _MOST_NUMBER_WORDS)):
@@ -207,48 +182,41 @@ def _number_from(found: Sequence[Lexeme], at: int) -> tuple[Lexeme, int] | None:
         if words[0] == "a" and words[-1] in ("hundred", "thousand"):
             words[0] = "one"
         value = number_words(words)
-        if value is not None and (len(words) > 1 or value.denominator == 1):
-            text = " ".join(words)
-            whole = str(value) if value.denominator == 1 else f"({value})"
-            best = Lexeme("value", text, whole, first.start, token.end, value), index + 1
+        is_whole = value is not None and value.denominator == 1
+        if len(words) == 1 and not is_whole and words[0] != "a":
+            break  # `half`, `third` and all other words begin no number
+        if value is not None and (len(words) > 1 or is_whole):
+            math = str(value) if is_whole else f"({value})"
+            number = Lexeme("value", " ".join(words), math, found[at].start, token.end, value)
+            best = number, index + 1
     return best
 
 
-def _is_number_word(word: str) -> bool:
-    value = number_words([word])
-    return (value is not None and value.denominator == 1) or word == "a"
+def _in_context(found: Sequence[Lexeme]) -> list[Lexeme]:
+    """What depends on the tokens beside it: `divided by` and `equal to` as one sign, and units.
 
-
-def _with_signs(found: Sequence[Lexeme]) -> list[Lexeme]:
-    """`divided by` and `equal to` as one sign.
-
-    `29 x 35` and `29 by 35` are left alone: dimensions, which a description may give.
+    `29 x 35` and `29 by 35` are left alone: dimensions, which a description may give. Units behind
+    a value, and degrees spelled as an exponent, take no part in a calculation.
     """
     out: list[Lexeme] = []
     for index, token in enumerate(found):
-        before = found[index - 1] if index else None
-        after = found[index + 1] if index + 1 < len(found) else None
+        before = found[index - 1].text.lower() if index else ""
+        after = found[index + 1].text.lower() if index + 1 < len(found) else ""
         word = token.text.lower()
-        if word in _WITH_BY and after is not None and after.text.lower() == "by":
-            token = replace(token, kind="operator", math=_WITH_BY[word])
-        elif before is not None and (
-            (word == "by" and before.text.lower() in _WITH_BY)
-            or (word == "to" and before.text.lower() == "equal")
-        ):
-            token = replace(token, kind="silent", math="")
-        out.append(token)
-    return out
-
-
-def _with_units(found: Sequence[Lexeme]) -> list[Lexeme]:
-    """Units behind a value, and degrees spelled as an exponent, take no part in a calculation."""
-    out: list[Lexeme] = []
-    for token in found:
-        before = out[-1] if out else None
-        if before is not None and token.kind == "other" and token.text.isalpha():
-            stands = before.kind in ("value", "close", "after", "silent")
-            if stands and read_unit([Token("word", token.text.lower(), True)]) is not None:
-                token = replace(token, kind="silent", math="")
+        second_of_two = (word == "by" and before in _WITH_BY) or (
+            word == "to" and before == "equal"
+        )
+        is_unit = (
+            token.role == "other"
+            and token.text.isalpha()
+            and bool(out)
+            and out[-1].role in ("value", "close", "after", "silent")
+            and read_unit([Token("word", word, True)]) is not None
+        )
+        if word in _WITH_BY and after == "by":
+            token = replace(token, role="operator", math=_WITH_BY[word])
+        elif second_of_two or is_unit:
+            token = replace(token, role="silent", math="")
         out.append(token)
     return out
 
@@ -257,7 +225,7 @@ def runs(found: Sequence[Lexeme], also: frozenset[str] = frozenset()) -> Iterato
     """The stretches of tokens that can be a calculation; `also` are names that may stand in it."""
     run: list[Lexeme] = []
     for token in found:
-        if token.kind != "other" or token.text in also:
+        if token.role != "other" or token.text in also:
             run.append(token)
             continue
         if run:
@@ -265,3 +233,20 @@ def runs(found: Sequence[Lexeme], also: frozenset[str] = frozenset()) -> Iterato
         run = []
     if run:
         yield run
+
+
+def segments(run: Sequence[Lexeme]) -> Iterator[list[Lexeme]]:
+    """The parts of a run between its equality signs, empty ones too."""
+    part: list[Lexeme] = []
+    for token in run:
+        if token.role == "equals":
+            yield part
+            part = []
+        else:
+            part.append(token)
+    yield part
+
+
+def math_of(part: Iterable[Lexeme]) -> str:
+    """What the grader reads for these tokens."""
+    return " ".join(token.math for token in part if token.math)

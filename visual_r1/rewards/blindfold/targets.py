@@ -1,4 +1,4 @@
-"""What a scan must not say, and whether a text says it."""
+"""What a scan must not say, and whether the grader reads a text as saying it."""
 
 from dataclasses import dataclass
 from decimal import Decimal
@@ -15,10 +15,12 @@ from visual_r1.grading.spelling import Unreadable
 Span = tuple[int, int]  # from, up to and without
 
 MAX_CHECKS = 600
+# Denominators of values that are written with few digits.
+_FEW_DIGITS = frozenset((1, 2, 4, 5, 10, 20, 100))
 
 
 class TooMuch(Exception):
-    """The text holds more calculations than can be looked through."""
+    """The text holds more calculations than can be looked through: `MAX_CHECKS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class Target:
     """An answer to look for.
 
     `value` is its number where it has one and holds no variables; `names` are its variables;
-    `digits` how its digits would be spelled out.
+    `digits` how its digits would be spelled out, "" where it has many.
     """
 
     text: str
@@ -60,7 +62,12 @@ def target(text: str) -> Target:
     quantities = [f for one in readings for f in one.chain if isinstance(f, Quantity)]
     names = frozenset[str]().union(*(variables(one.expression) for one in quantities[:1]))
     value = _value(quantities[0]) if quantities and not names else None
-    return Target(text, readings, value, names, _digits(value))
+    digits = ""
+    # Only a value with few digits can be spelled digit by digit: `62`, `12.5`.
+    if isinstance(value, Fraction) and abs(value) <= 10**9 and value.denominator in _FEW_DIGITS:
+        exact = Decimal(value.numerator) / Decimal(value.denominator)
+        digits = format(exact, "f").lstrip("-")
+    return Target(text, readings, value, names, digits)
 
 
 def is_value(text: str) -> bool:
@@ -70,7 +77,7 @@ def is_value(text: str) -> bool:
 
 
 class Checks:
-    """Equality with a target, counted."""
+    """Whether texts say a target, by the grader, which is asked `MAX_CHECKS` times at most."""
 
     def __init__(self, rounding: Rounding) -> None:
         self.rounding: Rounding = rounding
@@ -118,12 +125,3 @@ def _value(quantity: Quantity) -> Number | None:
         return evaluate(quantity.expression)
     except (Undefined, Unreadable):
         return None
-
-
-def _digits(value: Number | None) -> str:
-    """`62`, `12.5`: the digits of a value that has few of them, "" for one that has not."""
-    if not isinstance(value, Fraction) or value.denominator not in (1, 2, 4, 5, 10, 20, 100):
-        return ""
-    if abs(value) > 10**9:
-        return ""
-    return format(Decimal(value.numerator) / Decimal(value.denominator), "f").lstrip("-")

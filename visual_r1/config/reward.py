@@ -1,0 +1,104 @@
+"""What is rewarded: the table of components and their weights, and the bonus of a second pass."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from visual_r1.config.sections import Section
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """Marks a field of `RewardSection` as the weight of the component of the same name.
+
+    A `habit` can be learnt in place of right answers: the alarm `format` watches for its rise.
+    """
+
+    habit: bool = False
+
+
+class RewardSection(Section):
+    """The table of reward components: each field marked `Weight` is the weight of one.
+
+    `visual_r1.rewards.COMPONENTS` holds their functions, under the same names.
+    """
+
+    format: Annotated[float, Weight(habit=True)] = Field(
+        default=0.5, description="Weight of the tags: each once, in order, nothing outside."
+    )
+    accuracy: Annotated[float, Weight()] = Field(
+        default=1.0, description="Weight of a right answer."
+    )
+    visual_grounding: Annotated[float, Weight(habit=True)] = Field(
+        default=0.1, description="Weight of naming things of the figure."
+    )
+    random: Annotated[float, Weight()] = Field(
+        default=0.0, description="Weight of a coin flip, the control: it teaches nothing."
+    )
+    length: Annotated[float, Weight()] = Field(
+        default=0.0, description="Weight of the length penalty (DAPO's soft overlong punishment)."
+    )
+    truncation: Annotated[float, Weight()] = Field(
+        default=0.0, description="Weight of the penalty on responses that ran out of tokens."
+    )
+    repetition: Annotated[float, Weight()] = Field(
+        default=0.0, description="Weight of the penalty on repeated n-grams."
+    )
+    custom: str | None = Field(
+        default=None,
+        description="Your own function, module:function; it takes a sample and its grade.",
+    )
+    custom_weight: float = Field(default=1.0, description="Weight of your own function.")
+    rounding: Literal["exact", "rounded"] = Field(
+        default="exact", description="Whether a correctly rounded answer is right, too."
+    )
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each component by name; of `custom`, where a function is named."""
+        weights: dict[str, float] = {name: getattr(self, name) for name in self.table()}
+        return weights if self.custom is None else {**weights, "custom": self.custom_weight}
+
+    @classmethod
+    def table(cls) -> dict[str, Weight]:
+        """The components by name, in the order in which they are added up; without `custom`."""
+        return {
+            name: mark
+            for name, field in cls.model_fields.items()
+            for mark in field.metadata
+            if isinstance(mark, Weight)
+        }
+
+
+class SecondPassSection(Section):
+    """Whether the scan leads to the answer: the policy reads each scan again, without the image."""
+
+    enabled: bool = Field(
+        default=False, description="Answer from each <scan> again, without the image (Vision-SR1)."
+    )
+    reward: float = Field(default=1.0, description="Reward of a second pass that is right.")
+    penalty: float = Field(
+        default=-0.5, description="Reward of one that is not, of no scan, and of a leak."
+    )
+    minus_question_only: bool = Field(
+        default=False,
+        description="Multiply the reward by the share of answers from the question alone that are "
+        "not right: what the question gives away earns nothing.",
+    )
+    template: str = Field(default="scan_only", description="Prompt template of the second pass.")
+    question_only_template: str = Field(
+        default="think", description="Prompt template of the pass without image and scan."
+    )
+
+
+class PenaltySection(Section):
+    length_buffer: float = Field(
+        default=0.2,
+        gt=0,
+        le=1,
+        description="Share of sampling.max_new_tokens over which the length penalty grows.",
+    )
+    repetition_ngram: int = Field(
+        default=40, ge=2, description="Tokens in an n-gram of the repetition penalty."
+    )
