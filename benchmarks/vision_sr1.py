@@ -22,8 +22,7 @@ from visual_r1.evaluation.evaluate import conditions_of, evaluate
 from visual_r1.evaluation.metrics import REPORT_NAME
 from visual_r1.policy.second_pass import OUTCOMES
 from visual_r1.progress import PlainProgress
-from visual_r1.report.charts import OutcomeShares as Shares
-from visual_r1.report.charts import draw_outcomes, mean_shares, outcome_shares
+from visual_r1.report.figures import OutcomeShares, mean_shares, outcome_chart, outcome_shares
 from visual_r1.report.summary import BASELINE, FINAL, summarize
 from visual_r1.runs.chunk import policy_of, train_chunk
 from visual_r1.runs.folder import open_run_folder
@@ -108,7 +107,7 @@ def held_out(folders: dict[int, Path]) -> list[str]:
     return lines
 
 
-def training(curves: dict[int, list[Shares]]) -> list[str]:
+def training(curves: dict[int, list[OutcomeShares]]) -> list[str]:
     """Outcome shares of the training samples, first ten steps and last ten: a Markdown table."""
     lines = [
         "| seed | " + " | ".join(name.replace("_", " ") for name in OUTCOMES) + " |",
@@ -125,17 +124,19 @@ def arrow(before: float, after: float) -> str:
     return f"{before:.1%} → {after:.1%}"
 
 
-def svg(curves: list[list[Shares]]) -> str:
+def svg(curves: list[list[OutcomeShares]]) -> str:
     """The mean over the seeds, as a picture that stands alone."""
     points = [
-        Shares(at[0].step, {name: sum(p.shares[name] for p in at) / len(at) for name in OUTCOMES})
+        OutcomeShares(
+            at[0].step, {name: sum(p.shares[name] for p in at) / len(at) for name in OUTCOMES}
+        )
         for at in zip(*curves, strict=True)
     ]
     fills = "".join(f".{name}{{fill:{colour}}}" for name, colour in COLOURS.items())
     style = (
         f"<style>text{{font:13px sans-serif;fill:#565e68}}.grid{{stroke:#c9ced4}}{fills}</style>"
     )
-    drawn = str(draw_outcomes(points, "outcomes"))
+    drawn = str(outcome_chart(points, "outcomes"))
     head, _, rest = drawn.partition(">")
     return f'{head} xmlns="http://www.w3.org/2000/svg" width="690">{style}{rest}\n'
 

@@ -6,6 +6,7 @@ from prefect.context import TaskRunContext
 from tasks.caching import Result, cache_key, run_verified
 from visual_r1.config import RunConfig
 from visual_r1.report.page import write_html
+from visual_r1.report.summary import cost_of_run
 from visual_r1.report.summary import summarize as summarize_run
 from visual_r1.report.terminal import print_summary
 from visual_r1.report.wandb import track_run
@@ -21,7 +22,7 @@ def summarize(config: RunConfig, checkpoint: LedgerRow, wall_seconds: float) -> 
     summary = summarize_run(
         config.run_dir, steps=checkpoint.step, wall_seconds=result["wall_seconds"]
     )
-    print_summary(summary, config.run_dir / "report.html")
+    print_summary(summary, cost_of_run(config.run_dir), config.run_dir / "report.html")
     return summary.to_json()
 
 

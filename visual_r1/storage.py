@@ -8,9 +8,13 @@ import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from visual_r1.errors import StorageError
+
+T = TypeVar("T")
 
 # Less than the smallest run writes: Prefect's records, the checkpoints, the report.
 ROOM = 16 * 2**20
@@ -104,3 +108,18 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON to `path`, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path, shape: TypeAdapter[T]) -> T:
+    """What `write_json` left in `path`, as the type of `shape`.
+
+    Fields that the type does not have are kept out: a newer version wrote them. Raises `OSError`
+    where the file cannot be read, and `ValueError` with the first fault, in a line, where it is
+    damaged or lacks a field.
+    """
+    try:
+        return shape.validate_json(path.read_bytes())
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in fault["loc"])
+        raise ValueError(f"{place}: {fault['msg']}" if place else fault["msg"]) from error

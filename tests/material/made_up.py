@@ -10,8 +10,13 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from visual_r1.data.problem import Problem
-from visual_r1.evaluation.metrics import Answer, Conditions, Prediction, measure
-from visual_r1.evaluation.predictions import FILE_NAME, write_predictions
+from visual_r1.evaluation.metrics import Conditions, measure, write_report
+from visual_r1.evaluation.predictions import (
+    PREDICTIONS_NAME,
+    GradedResponse,
+    Prediction,
+    write_predictions,
+)
 from visual_r1.evaluation.statistics import wilson
 from visual_r1.policy.second_pass import SecondPass
 from visual_r1.rewards.blindfold.masking import MaskedScan
@@ -49,7 +54,7 @@ def problems(count: int) -> list[Problem]:
     ]
 
 
-def answer(right: bool, text: str = "", **changes: object) -> Answer:
+def answer(right: bool, text: str = "", **changes: object) -> GradedResponse:
     """A graded response."""
     values: dict[str, object] = {
         "response": text or f"<think>angle A reads 74</think><answer>{1 if right else 0}</answer>",
@@ -63,7 +68,7 @@ def answer(right: bool, text: str = "", **changes: object) -> Answer:
         "truncated": False,
         "tokens": 24,
     }
-    return Answer(**{**values, **changes})  # type: ignore[arg-type]
+    return GradedResponse(**{**values, **changes})  # type: ignore[arg-type]
 
 
 def predictions(of: Sequence[Problem], accuracy: float, seed: int, k: int = 8) -> list[Prediction]:
@@ -123,8 +128,8 @@ def write_evaluation(
     folder: Path, of: Sequence[Problem], made: Sequence[Prediction], **changes: object
 ) -> None:
     """An evaluation folder, as `evaluate` leaves it."""
-    write_predictions(folder / FILE_NAME, of, made)
-    write_json(folder / "report.json", measure(made, conditions(**changes)).to_json())
+    write_predictions(folder / PREDICTIONS_NAME, of, made)
+    write_report(folder, measure(made, conditions(**changes)))
 
 
 def write_metrics(run_dir: Path, steps: int, updated: bool = True) -> None:

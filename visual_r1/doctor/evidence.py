@@ -21,7 +21,7 @@ from visual_r1.backend.backend import Backend
 from visual_r1.config import RunConfig
 from visual_r1.data.problem import Problem
 from visual_r1.errors import VisualR1Error
-from visual_r1.evaluation.predictions import FILE_NAME
+from visual_r1.evaluation.predictions import PREDICTIONS_NAME
 from visual_r1.policy.policy import open_policy
 from visual_r1.prices import prices_of
 from visual_r1.rl.batches import Batches, EpochOrder
@@ -112,7 +112,7 @@ def _is_like(run_dir: Path, config: RunConfig) -> bool:
 
 def _of_run(run_dir: Path) -> Evidence | None:
     metrics = read_metrics(run_dir)[-_NEWEST_STEPS:]
-    predictions = run_dir / "evaluations" / "baseline" / FILE_NAME
+    predictions = run_dir / "evaluations" / "baseline" / PREDICTIONS_NAME
     counts: tuple[tuple[int, int], ...] = ()
     if predictions.is_file():
         table = pq.read_table(predictions, columns=["sampled_correct", "k"])

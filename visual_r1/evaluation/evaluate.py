@@ -21,13 +21,17 @@ from visual_r1.data.problem import Problem
 from visual_r1.errors import BackendError, DataError, RequestFailed, RequestRefused
 from visual_r1.evaluation.metrics import (
     REPORT_NAME,
-    Answer,
     Conditions,
-    Prediction,
     Report,
     measure,
+    write_report,
 )
-from visual_r1.evaluation.predictions import FILE_NAME, write_predictions
+from visual_r1.evaluation.predictions import (
+    PREDICTIONS_NAME,
+    GradedResponse,
+    Prediction,
+    write_predictions,
+)
 from visual_r1.grading import GRADER_VERSION, extract_answer
 from visual_r1.hashing import stable_seed
 from visual_r1.policy.passes import (
@@ -43,12 +47,11 @@ from visual_r1.policy.passes import (
 )
 from visual_r1.policy.policy import Policy
 from visual_r1.policy.second_pass import SecondPass
-from visual_r1.prices import NO_TOKENS, Prices, Tokens, total
+from visual_r1.prices import NO_TOKENS, Tokens
 from visual_r1.progress import Progress
 from visual_r1.rewards import score
 from visual_r1.rewards.grounding import opened
 from visual_r1.rewards.scoring import verdict_of
-from visual_r1.storage import write_json
 
 Pass = Literal["greedy", "blind", "question_only", "sampled", "scan_only"]
 Key = tuple[Pass, int]  # a pass and the index of a problem
@@ -105,8 +108,11 @@ def evaluate(
         progress,
         most_at_once=most_at_once,
     )
-    report = measure(predictions, conditions)
-    _write(out_dir, problems, predictions, report, policy.prices)
+    report = measure(predictions, conditions, policy.prices)
+    # The report of an earlier evaluation must not vouch for half-written new predictions.
+    (out_dir / REPORT_NAME).unlink(missing_ok=True)
+    write_predictions(out_dir / PREDICTIONS_NAME, problems, predictions)
+    write_report(out_dir, report)
     progress.finish(in_a_line(report))
     return report
 
@@ -177,14 +183,16 @@ class _Answers:
 
     policy: Policy
     problem: Problem
-    graded: dict[Pass, tuple[Answer, ...]] = field(default_factory=dict[Pass, tuple[Answer, ...]])
+    graded: dict[Pass, tuple[GradedResponse, ...]] = field(
+        default_factory=dict[Pass, tuple[GradedResponse, ...]]
+    )
     failures: dict[Pass, str] = field(default_factory=dict[Pass, str])
     second: SecondPass | None = None
     question_only: bool | None = None
     spent: Tokens = NO_TOKENS
 
     @property
-    def greedy(self) -> Answer | None:
+    def greedy(self) -> GradedResponse | None:
         return next(iter(self.graded.get("greedy", ())), None)
 
     @property
@@ -243,7 +251,7 @@ class _Answers:
 
 def grade_answer(
     policy: Policy, asked: Question, sequence: tinker.SampledSequence, *, both_roundings: bool
-) -> Answer:
+) -> GradedResponse:
     """Grade one sampled response as training does, and on demand under both roundings."""
     # A user's own component says nothing about the answer, and must not fail an evaluation.
     reward = policy.config.reward.model_copy(update={"custom": None})
@@ -255,7 +263,7 @@ def grade_answer(
         again = verdict_of(reward.model_copy(update={"rounding": other}), sample)
         verdicts = {reward.rounding: scored.grade.verdict, other: again.verdict}
         exact, rounded = verdicts["exact"] == "right", verdicts["rounded"] == "right"
-    return Answer(
+    return GradedResponse(
         response=sample.response,
         extracted=extract_answer(opened(sample.response, sample.opens_think)),
         verdict=scored.grade.verdict,
@@ -284,25 +292,6 @@ def conditions_of(config: RunConfig, sampler_path: str, dataset_digest: str) -> 
         grader_version=str(GRADER_VERSION),
         blind=config.evaluation.blind,
     )
-
-
-def _write(
-    out_dir: Path,
-    problems: Sequence[Problem],
-    predictions: Sequence[Prediction],
-    report: Report,
-    prices: Prices,
-) -> None:
-    # The report of an earlier evaluation must not vouch for half-written new predictions.
-    (out_dir / REPORT_NAME).unlink(missing_ok=True)
-    write_predictions(out_dir / FILE_NAME, problems, predictions)
-    spent = total(prediction.spent for prediction in predictions)
-    paid = {
-        "tokens_prefill": spent.prefill,
-        "tokens_sampled": spent.sample,
-        "cost_usd": prices.cost(spent),
-    }
-    write_json(out_dir / REPORT_NAME, report.to_json() | paid)
 
 
 def in_a_line(report: Report) -> str:

@@ -1,8 +1,12 @@
-"""`predictions.parquet`: a row a problem, with its picture, so that an evaluation can be looked
-at, graded again and compared problem by problem. `datasets` opens it with decoded images."""
+"""Predictions: what a policy answered to each problem, and the file that keeps it.
+
+`predictions.parquet` has a row a problem, with its pictures, so that an evaluation can be looked
+at, graded again and compared problem by problem. `datasets` opens it with decoded images.
+"""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,51 +15,115 @@ import pyarrow.parquet  # pyright: ignore[reportMissingTypeStubs]
 
 from visual_r1.data.problem import Problem
 from visual_r1.errors import DataError
-from visual_r1.evaluation.metrics import Answer, Prediction
+from visual_r1.grading import Verdict
+from visual_r1.policy.second_pass import Outcome, SecondPass, outcome_of
+from visual_r1.prices import NO_TOKENS, Tokens
 from visual_r1.storage import replaced_whole
 
 pa: Any = pyarrow  # it has no type stubs
 pq: Any = pyarrow.parquet
 
-FILE_NAME = "predictions.parquet"
+PREDICTIONS_NAME = "predictions.parquet"
 ROW_GROUP = 256  # rows that stand in memory with their images at a time
 
-# Column -> type as `datasets` names it; a leading "[]" makes it a list. `correct` and
-# `blind_correct` are null where the request failed or was not made; so are the columns of the
-# second pass, from `scan_read` to `outcome`.
-_COLUMNS = {
-    "id": "string",
-    "family": "string",
-    "question": "string",
-    "images": "[]image",
-    "answer": "string",
-    "response": "string",
-    "extracted": "string",
-    "verdict": "string",
-    "reason": "string",
-    "correct": "bool",
-    "correct_exact": "bool",
-    "correct_rounded": "bool",
-    "format_ok": "bool",
-    "grounded": "bool",
-    "truncated": "bool",
-    "response_tokens": "int32",
-    "blind_response": "string",
-    "blind_extracted": "string",
-    "blind_correct": "bool",
-    "k": "int32",
-    "sampled_correct": "int32",
-    "sampled_responses": "[]string",
-    "sampled_verdicts": "[]string",
-    "scan_read": "string",
-    "second_verdict": "string",
-    "scan_only_response": "string",
-    "scan_only_correct": "bool",
-    "question_only_correct": "bool",
-    "outcome": "string",
-    "failures": "string",
+
+@dataclass(frozen=True, slots=True)
+class GradedResponse:
+    """One response and its grade.
+
+    `verdict` is under the rounding of the run; `right_exact` and `right_rounded` are the two ways
+    to compare, which are looked at for the greedy pass alone (else None). `tokens` is how many
+    tokens were sampled.
+    """
+
+    response: str
+    extracted: str | None
+    verdict: Verdict
+    reason: str
+    right_exact: bool | None
+    right_rounded: bool | None
+    format_ok: bool
+    grounded: bool
+    truncated: bool
+    tokens: int
+
+    @property
+    def right(self) -> bool:
+        """Whether the answer counts, under the rounding of the run."""
+        return self.verdict == "right"
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a policy answered to one problem; None or empty where the request failed or was not
+    made, with the failures' messages by pass in `failures`.
+
+    `second` is the second pass of the greedy answer's scan, `question_only` whether the answer
+    without image and scan is right; both are there where the run's reward has a second pass.
+    `spent` are the tokens of all its requests that were answered.
+    """
+
+    id: str
+    family: str
+    greedy: GradedResponse | None
+    blind: GradedResponse | None
+    sampled: tuple[GradedResponse, ...]
+    failures: Mapping[str, str]
+    second: SecondPass | None = None
+    question_only: bool | None = None
+    spent: Tokens = NO_TOKENS
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """With and without which view the greedy answer is right; None without a second pass."""
+        if self.greedy is None or self.second is None:
+            return None
+        return outcome_of(self.greedy.right, self.second.right)
+
+    @property
+    def sampled_correct(self) -> int:
+        """How many of the samples are right."""
+        return sum(sample.right for sample in self.sampled)
+
+
+# Column -> its type as `datasets` names it (a leading "[]" makes it a list), and its value for a
+# problem and its prediction. None is null: a request that failed or was not made is not wrong.
+_COLUMNS: Mapping[str, tuple[str, Callable[[Problem, Prediction], Any]]] = {
+    "id": ("string", lambda problem, _: problem.id),
+    "family": ("string", lambda problem, _: problem.family),
+    "question": ("string", lambda problem, _: problem.question),
+    "images": ("[]image", lambda problem, _: [{"bytes": one} for one in problem.images]),
+    "answer": ("string", lambda problem, _: problem.answer),
+    "response": ("string", lambda _, made: made.greedy and made.greedy.response),
+    "extracted": ("string", lambda _, made: made.greedy and made.greedy.extracted),
+    "verdict": ("string", lambda _, made: made.greedy and made.greedy.verdict),
+    "reason": ("string", lambda _, made: made.greedy and made.greedy.reason),
+    "correct": ("bool", lambda _, made: made.greedy and made.greedy.right),
+    "correct_exact": ("bool", lambda _, made: made.greedy and made.greedy.right_exact),
+    "correct_rounded": ("bool", lambda _, made: made.greedy and made.greedy.right_rounded),
+    "format_ok": ("bool", lambda _, made: made.greedy and made.greedy.format_ok),
+    "grounded": ("bool", lambda _, made: made.greedy and made.greedy.grounded),
+    "truncated": ("bool", lambda _, made: made.greedy and made.greedy.truncated),
+    "response_tokens": ("int32", lambda _, made: made.greedy and made.greedy.tokens),
+    "blind_response": ("string", lambda _, made: made.blind and made.blind.response),
+    "blind_extracted": ("string", lambda _, made: made.blind and made.blind.extracted),
+    "blind_correct": ("bool", lambda _, made: made.blind and made.blind.right),
+    "k": ("int32", lambda _, made: len(made.sampled)),
+    "sampled_correct": ("int32", lambda _, made: made.sampled_correct),
+    "sampled_responses": ("[]string", lambda _, made: [one.response for one in made.sampled]),
+    "sampled_verdicts": ("[]string", lambda _, made: [one.verdict for one in made.sampled]),
+    "scan_read": (
+        "string",
+        lambda _, made: made.second and made.second.scan and made.second.scan.text,
+    ),
+    "second_verdict": ("string", lambda _, made: made.second and made.second.verdict),
+    "scan_only_response": ("string", lambda _, made: made.second and made.second.response),
+    "scan_only_correct": ("bool", lambda _, made: made.second and made.second.right),
+    "question_only_correct": ("bool", lambda _, made: made.question_only),
+    "outcome": ("string", lambda _, made: made.outcome),
+    "failures": ("string", lambda _, made: json.dumps(dict(made.failures), sort_keys=True)),
 }
-_ARROW: dict[str, Any] = {
+_ARROW_TYPES: Mapping[str, Any] = {
     "string": pa.string(),
     "bool": pa.bool_(),
     "int32": pa.int32(),
@@ -64,13 +132,14 @@ _ARROW: dict[str, Any] = {
 
 
 def _schema() -> Any:
+    """The columns for Arrow, with what `datasets` reads from the metadata to decode images."""
     fields: list[tuple[str, Any]] = []
     features: dict[str, Any] = {}
-    for name, kind in _COLUMNS.items():
+    for name, (kind, _) in _COLUMNS.items():
         inner = kind.removeprefix("[]")
         feature = {"_type": "Image"} if inner == "image" else {"dtype": inner, "_type": "Value"}
         is_list = inner != kind
-        fields.append((name, pa.list_(_ARROW[inner]) if is_list else _ARROW[inner]))
+        fields.append((name, pa.list_(_ARROW_TYPES[inner]) if is_list else _ARROW_TYPES[inner]))
         features[name] = {"feature": feature, "_type": "List"} if is_list else feature
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     return pa.schema(fields, metadata=metadata)
@@ -89,70 +158,16 @@ def write_predictions(
         try:
             for start in range(0, len(predictions), ROW_GROUP):
                 stop = min(start + ROW_GROUP, len(predictions))
-                rows = [_row(problems[i], predictions[i]) for i in range(start, stop)]
+                rows = [
+                    {
+                        name: value(problems[i], predictions[i])
+                        for name, (_, value) in _COLUMNS.items()
+                    }
+                    for i in range(start, stop)
+                ]
                 writer.write_table(pa.Table.from_pylist(rows, schema=schema))
         finally:
             writer.close()
-
-
-def _row(problem: Problem, prediction: Prediction) -> dict[str, Any]:
-    return {
-        "id": problem.id,
-        "family": problem.family,
-        "question": problem.question,
-        "images": [{"bytes": image, "path": None} for image in problem.images],
-        "answer": problem.answer,
-        **_greedy_columns(prediction.greedy),
-        **_blind_columns(prediction.blind),
-        "k": len(prediction.sampled),
-        "sampled_correct": prediction.sampled_correct,
-        "sampled_responses": [answer.response for answer in prediction.sampled],
-        "sampled_verdicts": [answer.verdict for answer in prediction.sampled],
-        **_second_columns(prediction),
-        "failures": json.dumps(dict(prediction.failures), sort_keys=True),
-    }
-
-
-def _greedy_columns(answer: Answer | None) -> dict[str, Any]:
-    if answer is None:
-        return {}
-    return {
-        "response": answer.response,
-        "extracted": answer.extracted,
-        "verdict": answer.verdict,
-        "reason": answer.reason,
-        "correct": answer.right,
-        "correct_exact": answer.right_exact,
-        "correct_rounded": answer.right_rounded,
-        "format_ok": answer.format_ok,
-        "grounded": answer.grounded,
-        "truncated": answer.truncated,
-        "response_tokens": answer.tokens,
-    }
-
-
-def _blind_columns(answer: Answer | None) -> dict[str, Any]:
-    if answer is None:
-        return {}
-    return {
-        "blind_response": answer.response,
-        "blind_extracted": answer.extracted,
-        "blind_correct": answer.right,
-    }
-
-
-def _second_columns(prediction: Prediction) -> dict[str, Any]:
-    second = prediction.second
-    if second is None:
-        return {"question_only_correct": prediction.question_only}
-    return {
-        "scan_read": second.scan.text if second.scan else None,
-        "second_verdict": second.verdict,
-        "scan_only_response": second.response,
-        "scan_only_correct": second.right,
-        "question_only_correct": prediction.question_only,
-        "outcome": prediction.outcome,
-    }
 
 
 def read_predictions(folder: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -167,7 +182,7 @@ def iterate_predictions(
     folder: Path, columns: Sequence[str] | None = None
 ) -> Iterator[dict[str, Any]]:
     """Like `read_predictions`, one row at a time, for files whose images would fill the memory."""
-    path = folder / FILE_NAME
+    path = folder / PREDICTIONS_NAME
     try:
         with pq.ParquetFile(path) as file:
             wanted = list(columns) if columns is not None else None

@@ -1,12 +1,12 @@
 """Which problems the report shows: chosen by a rule, never by hand.
 
-Problems fall into four kinds by what became of them: gained, lost, wrong both times, right both
-times. Within a kind they stand in the order of a hash of their id, which knows nothing of picture,
-question or outcome; the first few are shown.
+Problems are told apart by their fate: gained, lost, wrong both times, right both times. Within a
+fate they stand in the order of a hash of their id, which knows nothing of picture, question or
+outcome; the first few are shown.
 """
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,8 @@ RULE = (
     "Within each kind, problems are ordered by a hash of their id, which knows nothing of picture, "
     "question or answer, and the first are shown."
 )
-PER_KIND = 4
+PER_FATE = 4
 
-_VERDICT_COLUMNS = ("id", "correct")
 _SHOWN_COLUMNS = (
     "id", "family", "question", "images", "answer", "response", "extracted", "verdict", "truncated",
 )  # fmt: skip
@@ -50,8 +49,8 @@ class Exhibit:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """The problems that share a fate: how many there are, and those that are shown."""
+class Fate:
+    """What became of some problems: how many there are, and those that are shown."""
 
     name: str
     explanation: str
@@ -59,67 +58,58 @@ class Kind:
     exhibits: tuple[Exhibit, ...]
 
 
-def before_and_after(before: Path, after: Path, per_kind: int = PER_KIND) -> list[Kind]:
+def before_and_after(before: Path, after: Path, per_fate: int = PER_FATE) -> list[Fate]:
     """The gallery of two evaluation folders, paired by problem id."""
-    old = _verdicts(before)
-    new = _verdicts(after)
-    kinds = (
-        ("Gained", "wrong before, right after", (False, True)),
-        ("Lost", "right before, wrong after", (True, False)),
-        ("Still wrong", "wrong before and after", (False, False)),
-        ("Still right", "right before and after", (True, True)),
+    old, new = _right_by_id(before), _right_by_id(after)
+    fates = {
+        ("Gained", "wrong before, right after"): (False, True),
+        ("Lost", "right before, wrong after"): (True, False),
+        ("Still wrong", "wrong before and after"): (False, False),
+        ("Still right", "right before and after"): (True, True),
+    }
+    return _gallery(
+        {
+            named: [id for id in old if (old[id], new.get(id)) == fate]
+            for named, fate in fates.items()
+        },
+        {"before": before, "after": after},
+        per_fate,
     )
-    members = {
-        name: [id for id in old if (old[id], new.get(id)) == fate] for name, _, fate in kinds
-    }
-    folders = {"before": before, "after": after}
-    return _gallery([(n, e) for n, e, _ in kinds], members, folders, per_kind)
 
 
-def one_evaluation(folder: Path, name: str, per_kind: int = PER_KIND) -> list[Kind]:
+def one_evaluation(folder: Path, name: str, per_fate: int = PER_FATE) -> list[Fate]:
     """The gallery of a single evaluation: right ones and wrong ones."""
-    verdicts = _verdicts(folder)
-    kinds = (("Right", "the answer is right"), ("Wrong", "the answer is not right"))
+    answered = _right_by_id(folder)
     members = {
-        "Right": [id for id, right in verdicts.items() if right],
-        "Wrong": [id for id, right in verdicts.items() if not right],
+        ("Right", "the answer is right"): [id for id, right in answered.items() if right],
+        ("Wrong", "the answer is not right"): [id for id, right in answered.items() if not right],
     }
-    return _gallery(kinds, members, {name: folder}, per_kind)
+    return _gallery(members, {name: folder}, per_fate)
 
 
-def _verdicts(folder: Path) -> dict[str, bool]:
-    """Verdict by problem id, of those that were answered."""
-    rows = iterate_predictions(folder, _VERDICT_COLUMNS)
+def _right_by_id(folder: Path) -> dict[str, bool]:
+    """Whether the answer was right by problem id, of those that were answered."""
+    rows = iterate_predictions(folder, ("id", "correct"))
     return {row["id"]: row["correct"] for row in rows if row["correct"] is not None}
 
 
 def _gallery(
-    kinds: Iterable[tuple[str, str]],
-    members: Mapping[str, Sequence[str]],
-    folders: Mapping[str, Path],
-    per_kind: int,
-) -> list[Kind]:
-    chosen = {name: _first_by_hash(ids, per_kind) for name, ids in members.items()}
+    members: Mapping[tuple[str, str], Sequence[str]], folders: Mapping[str, Path], per_fate: int
+) -> list[Fate]:
+    """Ids by the name and explanation of a fate to what the page shows of them."""
+    chosen = {
+        named: sorted(ids, key=lambda id: (stable_seed("gallery", id), id))[:per_fate]
+        for named, ids in members.items()
+    }
     wanted = {id for ids in chosen.values() for id in ids}
-    rows = {name: _rows(folder, wanted) for name, folder in folders.items()}
+    rows: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, folder in folders.items():
+        found = iterate_predictions(folder, _SHOWN_COLUMNS)
+        rows[name] = {row["id"]: row for row in found if row["id"] in wanted}
     return [
-        Kind(
-            name,
-            explanation,
-            len(members[name]),
-            tuple(_exhibit(id, rows) for id in chosen[name]),
-        )
-        for name, explanation in kinds
+        Fate(*named, len(ids), tuple(_exhibit(id, rows) for id in chosen[named]))
+        for named, ids in members.items()
     ]
-
-
-def _first_by_hash(ids: Iterable[str], count: int) -> list[str]:
-    return sorted(ids, key=lambda id: (stable_seed("gallery", id), id))[:count]
-
-
-def _rows(folder: Path, wanted: set[str]) -> dict[str, dict[str, Any]]:
-    rows = iterate_predictions(folder, _SHOWN_COLUMNS)
-    return {row["id"]: row for row in rows if row["id"] in wanted}
 
 
 def _exhibit(id: str, rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Exhibit:

@@ -7,7 +7,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from visual_r1.report.summary import Comparison, Summary
+from visual_r1.report.summary import Cost, Summary
 from visual_r1.wording import (
     duration,
     p_value_in_words,
@@ -18,42 +18,41 @@ from visual_r1.wording import (
 )
 
 
-def summary_table(summary: Summary, report_path: Path) -> RenderableType:
+def summary_table(summary: Summary, cost: Cost | None, report_path: Path) -> RenderableType:
     """Before, after and difference of each measure, the verdict, the time and the report."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.title = f"{summary.run}: {summary.steps} steps on {summary.model}"
     table.caption = "in grey: 95% intervals; p: exact McNemar"
     for heading in ("", "before", "after", "difference in points"):
         table.add_column(heading, justify="right" if heading else "left")
-    rows = (
+    measures = (
         ("accuracy", summary.accuracy),
         (f"pass@{summary.k}", summary.pass_at_k),
         ("image blanked", summary.blind),
         ("from the scan", summary.scan_only),
     )
-    for name, found in rows:
+    for name, found in measures:
         if found is not None:
-            table.add_row(name, *_cells(found))
-    before, after = summary.rates["format_rate"]
-    table.add_row("format rate", percent(before), percent(after), points(after - before))
-    cost = f", cost {summary.cost}" if summary.cost else ""
+            table.add_row(
+                name,
+                f"{percent(found.baseline)}\n[dim]{percent_range(found.baseline_ci95)}[/]",
+                f"{percent(found.final)}\n[dim]{percent_range(found.final_ci95)}[/]",
+                f"{points(found.delta)}, {p_value_in_words(found.p_value)}\n"
+                f"[dim]{points_range(found.delta_ci95)}[/]",
+            )
+    rate = summary.rates["format_rate"]
+    difference = points(rate.final - rate.baseline)
+    table.add_row("format rate", percent(rate.baseline), percent(rate.final), difference)
     closing = Text.assemble(
         (summary.conclusion, "bold"),
-        f"\nWall time {duration(summary.wall_seconds)}{cost}. Report: {report_path}",
+        f"\nWall time {duration(summary.wall_seconds)}{f', cost {cost}' if cost else ''}. "
+        f"Report: {report_path}",
     )
     return Group(table, closing)
 
 
-def print_summary(summary: Summary, report_path: Path, console: Console | None = None) -> None:
+def print_summary(
+    summary: Summary, cost: Cost | None, report_path: Path, console: Console | None = None
+) -> None:
     """Print `summary_table`, by default to standard output."""
-    (console or Console()).print(summary_table(summary, report_path))
-
-
-def _cells(found: Comparison) -> tuple[str, str, str]:
-    numbers = found.to_json()
-    return (
-        f"{percent(numbers['baseline'])}\n[dim]{percent_range(numbers['baseline_ci95'])}[/]",
-        f"{percent(numbers['final'])}\n[dim]{percent_range(numbers['final_ci95'])}[/]",
-        f"{points(numbers['delta'])}, {p_value_in_words(found.p_value)}\n"
-        f"[dim]{points_range(found.delta_ci95)}[/]",
-    )
+    (console or Console()).print(summary_table(summary, cost, report_path))

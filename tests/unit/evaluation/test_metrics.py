@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from made_up import answer, conditions, predictions, problems, write_evaluation
 
-from visual_r1.evaluation.metrics import Prediction, measure, read_report
+from visual_r1.evaluation.metrics import measure, read_report, write_report
+from visual_r1.evaluation.predictions import Prediction
 from visual_r1.evaluation.statistics import wilson
 from visual_r1.policy.second_pass import SecondPass
 from visual_r1.rewards.blindfold.masking import MaskedScan
@@ -125,7 +126,7 @@ def test_descriptions_are_counted_where_there_was_a_second_pass(tmp_path: Path):
     assert report.failed == {"greedy": 1, "sampled": 0, "blind": 0, "scan_only": 1}
     flat = report.to_json()
     assert (flat["scan_only_accuracy"], flat["question_only_accuracy"]) == (0.5, 1.0)
-    write_json(tmp_path / "report.json", flat)
+    write_report(tmp_path, report)
     assert read_report(tmp_path) == report
     assert "scan_only_accuracy" not in measure([prediction("a")], conditions()).to_json()
 

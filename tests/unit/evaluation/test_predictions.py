@@ -9,10 +9,10 @@ import pytest
 from made_up import answer, picture, predictions, problems
 
 from visual_r1.errors import DataError, StorageError
-from visual_r1.evaluation.metrics import Prediction
 from visual_r1.evaluation.predictions import (
-    FILE_NAME,
+    PREDICTIONS_NAME,
     ROW_GROUP,
+    Prediction,
     iterate_predictions,
     read_predictions,
     write_predictions,
@@ -22,7 +22,7 @@ from visual_r1.evaluation.predictions import (
 def test_rows_come_back_in_order_with_picture_and_answers(tmp_path: Path):
     asked = problems(ROW_GROUP + 3)
     made = predictions(asked, accuracy=0.5, seed=2, k=4)
-    write_predictions(tmp_path / FILE_NAME, asked, made)
+    write_predictions(tmp_path / PREDICTIONS_NAME, asked, made)
     rows = read_predictions(tmp_path)
     assert [row["id"] for row in rows] == [problem.id for problem in asked]
     row, prediction = rows[-1], made[-1]
@@ -42,7 +42,7 @@ def test_a_failed_request_is_null_and_not_wrong(tmp_path: Path):
         Prediction(asked[0].id, "f", None, None, (), {"greedy": "refused: too long"}),
         Prediction(asked[1].id, "f", answer(False), None, (), {}),
     ]
-    write_predictions(tmp_path / FILE_NAME, asked, made)
+    write_predictions(tmp_path / PREDICTIONS_NAME, asked, made)
     rows = read_predictions(tmp_path, ["correct", "failures", "blind_correct"])
     assert [row["correct"] for row in rows] == [None, False]
     assert [row["blind_correct"] for row in rows] == [None, None]
@@ -51,9 +51,9 @@ def test_a_failed_request_is_null_and_not_wrong(tmp_path: Path):
 
 def test_datasets_opens_the_file_with_decoded_pictures(tmp_path: Path):
     asked = problems(3)
-    write_predictions(tmp_path / FILE_NAME, asked, predictions(asked, 1.0, seed=0))
+    write_predictions(tmp_path / PREDICTIONS_NAME, asked, predictions(asked, 1.0, seed=0))
     opened = datasets.Dataset.from_parquet(
-        str(tmp_path / FILE_NAME), cache_dir=str(tmp_path / "cache")
+        str(tmp_path / PREDICTIONS_NAME), cache_dir=str(tmp_path / "cache")
     )
     assert opened[0]["images"][0].size == (96, 96)
     assert opened["correct"][:] == [True, True, True]
@@ -62,10 +62,10 @@ def test_datasets_opens_the_file_with_decoded_pictures(tmp_path: Path):
 def test_a_write_that_breaks_off_leaves_the_old_file(tmp_path: Path):
     asked = problems(ROW_GROUP + 1)
     made = predictions(asked, 1.0, seed=0)
-    write_predictions(tmp_path / FILE_NAME, asked[:1], made[:1])
+    write_predictions(tmp_path / PREDICTIONS_NAME, asked[:1], made[:1])
     with pytest.raises(IndexError):
-        write_predictions(tmp_path / FILE_NAME, asked[:-1], made)
-    assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
+        write_predictions(tmp_path / PREDICTIONS_NAME, asked[:-1], made)
+    assert [path.name for path in tmp_path.iterdir()] == [PREDICTIONS_NAME]
     assert len(read_predictions(tmp_path)) == 1
 
 
@@ -73,23 +73,25 @@ def test_a_folder_that_refuses_the_file_is_one_sentence(tmp_path: Path):
     (tmp_path / "taken").write_text("a file where the folder should be")
     asked = problems(1)
     with pytest.raises(StorageError, match="could not write"):
-        write_predictions(tmp_path / "taken" / FILE_NAME, asked, predictions(asked, 1.0, seed=0))
+        write_predictions(
+            tmp_path / "taken" / PREDICTIONS_NAME, asked, predictions(asked, 1.0, seed=0)
+        )
 
 
 def test_a_full_disk_is_one_sentence_and_the_old_file_stays(
     tmp_path: Path, full_disk: Callable[[int], AbstractContextManager[None]]
 ):
     asked = problems(50)
-    write_predictions(tmp_path / FILE_NAME, asked[:1], predictions(asked[:1], 1.0, seed=0))
+    write_predictions(tmp_path / PREDICTIONS_NAME, asked[:1], predictions(asked[:1], 1.0, seed=0))
     with pytest.raises(StorageError, match="could not write"), full_disk(4096):
-        write_predictions(tmp_path / FILE_NAME, asked, predictions(asked, 1.0, seed=0))
+        write_predictions(tmp_path / PREDICTIONS_NAME, asked, predictions(asked, 1.0, seed=0))
     assert len(read_predictions(tmp_path)) == 1
-    assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
+    assert [path.name for path in tmp_path.iterdir()] == [PREDICTIONS_NAME]
 
 
 @pytest.mark.parametrize("content", [None, b"not parquet"])
 def test_an_unreadable_file_says_what_to_do(tmp_path: Path, content: bytes | None):
     if content is not None:
-        (tmp_path / FILE_NAME).write_bytes(content)
+        (tmp_path / PREDICTIONS_NAME).write_bytes(content)
     with pytest.raises(DataError, match="evaluate again"):
         list(iterate_predictions(tmp_path))

@@ -259,14 +259,14 @@ def test_a_damaged_summary_is_one_sentence_and_the_old_page_stays(run_dir: Path)
 
 def test_the_gallery_holds_each_fate_by_a_rule_that_does_not_look(run_dir: Path):
     folders = run_dir / "evaluations/baseline", run_dir / "evaluations/final"
-    kinds = {kind.name: kind for kind in before_and_after(*folders)}
-    assert list(kinds) == ["Gained", "Lost", "Still wrong", "Still right"]
-    assert sum(kind.count for kind in kinds.values()) == 80
-    for name, fate in (("Gained", (False, True)), ("Lost", (True, False))):
-        for exhibit in kinds[name].exhibits:
-            assert tuple(given.right for given in exhibit.given) == fate
-    more = {kind.name: kind for kind in before_and_after(*folders, per_kind=9)}
-    assert more["Gained"].exhibits[:4] == kinds["Gained"].exhibits
+    fates = {fate.name: fate for fate in before_and_after(*folders)}
+    assert list(fates) == ["Gained", "Lost", "Still wrong", "Still right"]
+    assert sum(fate.count for fate in fates.values()) == 80
+    for name, right in (("Gained", (False, True)), ("Lost", (True, False))):
+        for exhibit in fates[name].exhibits:
+            assert tuple(given.right for given in exhibit.given) == right
+    more = {fate.name: fate for fate in before_and_after(*folders, per_fate=9)}
+    assert more["Gained"].exhibits[:4] == fates["Gained"].exhibits
     shown = [exhibit.id for exhibit in more["Still right"].exhibits]
     assert shown != sorted(shown), "not simply the first of the file"
 

@@ -18,8 +18,9 @@ from made_up import (
 from rich.console import Console
 
 from visual_r1.errors import DataError
-from visual_r1.evaluation.metrics import Prediction, read_report
-from visual_r1.report.summary import summarize
+from visual_r1.evaluation.metrics import read_report
+from visual_r1.evaluation.predictions import Prediction
+from visual_r1.report.summary import cost_of_run, summarize
 from visual_r1.report.terminal import print_summary
 from visual_r1.runs.validations import Validations
 
@@ -54,7 +55,8 @@ def test_the_cost_is_that_of_all_steps_and_evaluations(run_dir: Path):
     def cost() -> tuple[float | None, str]:
         out = StringIO()
         summary = summarize(run_dir, steps=12, wall_seconds=61)
-        print_summary(summary, run_dir / "report.html", Console(file=out, width=200))
+        console = Console(file=out, width=200)
+        print_summary(summary, cost_of_run(run_dir), run_dir / "report.html", console)
         written = json.loads((run_dir / "summary.json").read_text())
         return written["cost_usd"], out.getvalue()
 
@@ -110,16 +112,16 @@ def test_a_problem_that_failed_in_one_evaluation_is_in_no_pair(run_dir: Path):
     made[1] = Prediction(asked[1].id, asked[1].family, answer(True), None, (), {})
     write_evaluation(run_dir / "evaluations/final", asked, made)
     summary = summarize(run_dir, steps=12, wall_seconds=1)
-    assert summary.accuracy.pairs.n == 199
-    assert summary.pass_at_k is not None and summary.pass_at_k.pairs.n == 199
-    assert summary.blind is not None and summary.blind.pairs.n == 199
+    assert summary.accuracy.n == 199
+    assert summary.pass_at_k is not None and summary.pass_at_k.n == 199
+    assert summary.blind is not None and summary.blind.n == 199
 
 
 def test_families_are_compared_one_by_one(run_dir: Path):
     summary = summarize(run_dir, steps=12, wall_seconds=1)
-    assert sum(found.pairs.n for found in summary.by_family.values()) == 200
-    gained = sum(found.pairs.gained for found in summary.by_family.values())
-    assert gained == summary.accuracy.pairs.gained
+    assert sum(found.n for found in summary.by_family.values()) == 200
+    gained = sum(found.gained for found in summary.by_family.values())
+    assert gained == summary.accuracy.gained
 
 
 def test_evaluations_under_different_conditions_are_refused_by_name(run_dir: Path):
@@ -145,7 +147,7 @@ def test_the_terminal_table_shows_what_a_newcomer_looks_for(run_dir: Path):
     out = StringIO()
     summary = summarize(run_dir, steps=12, wall_seconds=412)
     console = Console(file=out, width=80)
-    print_summary(summary, run_dir / "report.html", console)
+    print_summary(summary, None, run_dir / "report.html", console)
     shown = out.getvalue()
     for expected in ("accuracy", "pass@8", "image blanked", "6 min 52 s", "report.html", "p < 0."):
         assert expected in shown

@@ -221,7 +221,7 @@ class FakeServer:
         self.killed_at_the_end = False
 
     @contextmanager
-    def open_run(self, _folder: Path, _mode: str, *, ident: str, **_: Any) -> Iterator[Any]:
+    def open_run(self, _config: RunConfig, _mode: str, ident: str) -> Iterator[Any]:
         self.ident = ident
         self.summary = self.summaries.setdefault(ident, {})
         yield self
@@ -273,7 +273,7 @@ import sys
 from pathlib import Path
 from visual_r1.config import RunConfig
 from visual_r1.report import wandb as tracking
-tracking._INIT_LIMIT_S = 0.5
+tracking.INIT_LIMIT_S = 0.5
 config = RunConfig(preset="quickstart", output_dir=Path(sys.argv[1]), run={"name": "tracked run"})
 tracking.track_steps(config)
 tracking.track_steps(config)
