@@ -7,7 +7,7 @@ from tasks.caching import Result, cache_key, run_verified
 from visual_r1.backend.backend import open_backend
 from visual_r1.config import RunConfig
 from visual_r1.progress import open_progress
-from visual_r1.runs.export import EXPORT, read_export
+from visual_r1.runs.export import EXPORT, adapter_folder, read_export
 from visual_r1.runs.export import export as export_checkpoint
 from visual_r1.runs.ledger import LedgerRow
 
@@ -43,7 +43,7 @@ def _export(config: RunConfig, checkpoint: LedgerRow, into: str) -> Result:
     with open_backend(config) as backend, open_progress() as progress:
         exported = export_checkpoint(config, backend, config.run_dir, checkpoint, progress, into)
     return {
-        "adapter": str(exported.adapter_dir),
+        "adapter": str(adapter_folder(config.run_dir, into)),
         "sampler_path": exported.sampler_path,
         "trained": exported.trained,
         "step": exported.step,

@@ -18,7 +18,7 @@ from visual_r1.errors import RunError
 from visual_r1.models import model_path
 from visual_r1.progress import Silent
 from visual_r1.runs.chunk import train_chunk
-from visual_r1.runs.export import export, read_export
+from visual_r1.runs.export import adapter_folder, export, read_export
 from visual_r1.runs.folder import open_run_folder
 from visual_r1.runs.journal import Journal
 from visual_r1.runs.ledger import Ledger, LedgerRow
@@ -237,15 +237,16 @@ def test_an_export_loads_in_peft_and_is_made_once(untouched: Trained) -> None:
     assert made.sampler_path == last.sampler_path
     assert untouched.backend.sampler(made.sampler_path) is not None
     base = AutoModelForImageTextToText.from_pretrained(model_path(untouched.config.model.name))
-    model = PeftModel.from_pretrained(base, str(made.adapter_dir))
+    adapter = adapter_folder(untouched.run_dir)
+    model = PeftModel.from_pretrained(base, str(adapter))
     parts = {name: p for name, p in model.named_parameters() if "lora_B" in name}
     assert parts
     assert all(part.abs().max() > 0 for part in parts.values())
 
-    stamp = (made.adapter_dir / WEIGHTS).stat().st_mtime_ns
+    stamp = (adapter / WEIGHTS).stat().st_mtime_ns
     again = export(untouched.config, untouched.backend, untouched.run_dir, last, Silent())
     assert again == made == read_export(untouched.run_dir)
-    assert (made.adapter_dir / WEIGHTS).stat().st_mtime_ns == stamp
+    assert (adapter / WEIGHTS).stat().st_mtime_ns == stamp
 
 
 def test_where_the_checkpoints_fall_makes_no_difference_to_the_weights(
@@ -253,11 +254,10 @@ def test_where_the_checkpoints_fall_makes_no_difference_to_the_weights(
 ) -> None:
     """Three chunks of a step and one of three: so weights and optimizer come back bit for bit."""
     whole = Trained(settings(folder, "whole", chunk_steps=3), backend, dataset)
-    weights = [
-        (export(run.config, backend, run.run_dir, row, Silent()).adapter_dir / WEIGHTS).read_bytes()
-        for run in (untouched, whole)
-        for row in run.ledger.rows()[-1:]
-    ]
+    weights: list[bytes] = []
+    for run in (untouched, whole):
+        export(run.config, backend, run.run_dir, run.ledger.rows()[-1], Silent())
+        weights.append((adapter_folder(run.run_dir) / WEIGHTS).read_bytes())
     assert weights[0] == weights[1]
 
 
@@ -281,8 +281,8 @@ def test_nor_with_every_choice_of_the_algorithm(
         }
         wanted["curriculum"]["rule"] = "contrast"
         run = Trained(RunConfig.model_validate(wanted), backend, dataset)
-        exported = export(run.config, backend, run.run_dir, run.ledger.rows()[-1], Silent())
-        weights.append((exported.adapter_dir / WEIGHTS).read_bytes())
+        export(run.config, backend, run.run_dir, run.ledger.rows()[-1], Silent())
+        weights.append((adapter_folder(run.run_dir) / WEIGHTS).read_bytes())
         assert run.ledger.rows()[-1].updates >= 4
         assert run.prove().holds  # from its last chunk but one, or from the beginning
         carried = run.ledger.rows()[-1].carry["curriculum"]
@@ -299,7 +299,7 @@ def test_an_earlier_checkpoint_is_kept_for_ever_once_it_is_exported(untouched: T
     export(untouched.config, untouched.backend, untouched.run_dir, last, Silent())
     into = "exports/step-1"
     made = export(untouched.config, untouched.backend, untouched.run_dir, first, Silent(), into)
-    assert made.adapter_dir == untouched.run_dir / into / "adapter"
+    assert (untouched.run_dir / into / made.adapter / WEIGHTS).is_file()
     assert read_export(untouched.run_dir, into) == made
     final = read_export(untouched.run_dir)
     assert final is not None

@@ -84,12 +84,9 @@ def curve_chart(curve: Curve, ident: str) -> Markup:
     body = [_axes(scale, y_ticks, curve.show)]
     if len(line) > 1:
         body.append(Markup('<polyline class="curve" points="{}"/>').format(scale.path(line)))
+    dot = Markup('<circle class="dot" cx="{}" cy="{}" r="2.6"><title>{}</title></circle>')
     for x, y in curve.points:
-        body.append(
-            Markup('<circle class="dot" cx="{}" cy="{}" r="2.6"><title>{}</title></circle>').format(
-                scale.x(x), scale.y(y), f"step {x:g}: {curve.show(y)}"
-            )
-        )
+        body.append(dot.format(scale.x(x), scale.y(y), f"step {x:g}: {curve.show(y)}"))
     body += [_marker(marker, scale, curve.show) for marker in curve.markers]
     return _svg(ident, curve.title, curve.description, body)
 
@@ -103,16 +100,10 @@ def stacked_chart(layers: Sequence[Layer], title: str, description: str, ident: 
     for layer in layers:
         shares = smoothed(layer.points, smoothing_steps(len(xs)))
         top = [(x, y + share) for (x, y), (_, share) in zip(floor, shares, strict=True)]
-        body.append(
-            Markup(
-                '<polygon class="outcome {}" points="{}"><title>{}: {}</title></polygon>'
-            ).format(
-                layer.name,
-                scale.path([*top, *reversed(floor)]),
-                layer.name.replace("_", " "),
-                layer.meaning,
-            )
-        )
+        area = Markup('<polygon class="outcome {}" points="{}"><title>{}: {}</title></polygon>')
+        edge = scale.path([*top, *reversed(floor)])
+        name = layer.name.replace("_", " ")
+        body.append(area.format(layer.name, edge, name, layer.meaning))
         floor = top
     body.append(_axes(scale, [0.0, 0.25, 0.5, 0.75, 1.0], "{:.0%}".format))
     return _svg(ident, title, description, body)

@@ -215,8 +215,12 @@ def outcome_shares(rows: Sequence[MetricsRow]) -> list[OutcomeShares]:
     """The shares by step; steps without a second pass are left out."""
     found: list[OutcomeShares] = []
     for row in rows:
-        shares = {name: row.get(f"outcome_{name}") for name in OUTCOMES}
-        if all(isinstance(share, int | float) for share in shares.values()):
+        shares: dict[Outcome, float] = {}
+        for name in OUTCOMES:
+            share = row.get(f"outcome_{name}")
+            if isinstance(share, int | float):
+                shares[name] = float(share)
+        if len(shares) == len(OUTCOMES):
             found.append(OutcomeShares(float(row["step"]), shares))
     return found
 

@@ -135,7 +135,7 @@ def _environment() -> Environment:
         points_range=_with_minus(points_range),
         p_value=p_value_in_words,
         duration=duration,
-        words=lambda name: name.replace("_", " "),
+        words=_words,
     )
     return environment
 
@@ -143,6 +143,10 @@ def _environment() -> Environment:
 def _with_minus(show: Callable[[Any], str]) -> Callable[[Any], str]:
     """The same with real minus signs, which a terminal may not have."""
     return lambda value: re.sub(r"-(?=\d)", "−", show(value))
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _headline(summary: Summary | None, reports: Mapping[str, Report]) -> str:
@@ -248,8 +252,7 @@ def _rates(summary: Summary | None) -> list[tuple[str, str, str]]:
     rows: list[tuple[str, str, str]] = []
     for name, rate in summary.rates.items():
         show = "{:.1f}".format if "tokens" in name else percent
-        label = name.replace("_", " ").capitalize()
-        rows.append((label, show(rate.baseline), show(rate.final)))
+        rows.append((_words(name).capitalize(), show(rate.baseline), show(rate.final)))
     return rows
 
 

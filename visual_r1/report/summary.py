@@ -147,7 +147,10 @@ class Summary:
 
 def _with_accuracy(flat: object) -> object:
     """The flat content of a summary, with the accuracy's part of it under its name."""
-    return {**flat, "accuracy": cast("object", flat)} if isinstance(flat, dict) else flat
+    if not isinstance(flat, dict):
+        return flat
+    values = cast("dict[str, Any]", flat)
+    return values | {"accuracy": values}
 
 
 _STORED = TypeAdapter(Annotated[Summary, BeforeValidator(_with_accuracy)])

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 import httpx
+from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 
 from visual_r1.backend.backend import Backend
@@ -26,9 +27,10 @@ from visual_r1.config import RunConfig
 from visual_r1.errors import BackendError, StorageError
 from visual_r1.progress import Progress
 from visual_r1.runs.ledger import Ledger, LedgerRow
-from visual_r1.storage import replaced_whole, sync_folder, write_json
+from visual_r1.storage import read_json, replaced_whole, sync_folder, write_json
 
 EXPORT = "export"
+RECORD_NAME = "export.json"
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 DOWNLOAD_TIMEOUT_S = 120.0
 # The copy on the server is only there to be downloaded, at once.
@@ -45,15 +47,25 @@ class ExportedFile:
 
 
 @dataclass(frozen=True, slots=True)
-class ExportResult:
-    """An export. `trained` is false where no step updated anything."""
+class Export:
+    """An export, as `export.json` holds it.
 
-    adapter_dir: Path
+    `updates` counts the optimizer steps behind it; where there were none, `trained` is false.
+    `adapter` is the name of the adapter's folder, `created_at` is ISO 8601 in UTC.
+    """
+
+    step: int
+    updates: int
+    trained: bool
+    base_model: str
+    adapter: str
     sampler_path: str
     state_path: str
-    step: int
-    trained: bool
     files: tuple[ExportedFile, ...]
+    created_at: str
+
+
+_STORED = TypeAdapter(Export)
 
 
 def export(
@@ -63,7 +75,7 @@ def export(
     row: LedgerRow,
     progress: Progress,
     into: str = EXPORT,
-) -> ExportResult:
+) -> Export:
     """Export the checkpoint of `row` to `run_dir`/`into`; does nothing where that is done already.
 
     Its state and sampler weights lose their time limit, in the ledger too. Raises `BackendError`
@@ -73,56 +85,53 @@ def export(
     there = read_export(run_dir, into)
     if there is not None and there.state_path == row.state_path:
         return there
-    return backend.recoveries.run(
-        lambda: _export(config, backend, run_dir, row, progress, into), "the export"
-    )
+
+    def once() -> Export:
+        keep_for_ever(backend, row)
+        if row.expires_at is not None:  # from now on neither renewed nor pruned
+            Ledger(run_dir).renew(row.step, None)
+        urls = external_urls(backend, row)
+        progress.start("export", len(urls), "files")
+        adapter = adapter_folder(run_dir, into)
+        fresh = adapter.with_name(".adapter.tmp")
+        try:
+            shutil.rmtree(fresh, ignore_errors=True)
+            files = _download_all(urls, fresh, progress)
+            require_adapter(fresh)
+            made = Export(
+                step=row.step,
+                updates=row.updates,
+                trained=row.updates > 0,
+                base_model=config.model.name,
+                adapter=adapter.name,
+                sampler_path=row.sampler_path,
+                state_path=row.state_path,
+                files=files,
+                created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            )
+            _put_in_place(fresh, adapter, made)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+        progress.finish(str(adapter))
+        return made
+
+    return backend.recoveries.run(once, "the export")
 
 
-def _export(
-    config: RunConfig,
-    backend: Backend,
-    run_dir: Path,
-    row: LedgerRow,
-    progress: Progress,
-    into: str,
-) -> ExportResult:
-    keep_for_ever(backend, row)
-    if row.expires_at is not None:  # from now on neither renewed nor pruned
-        Ledger(run_dir).renew(row.step, None)
-    urls = external_urls(backend, row)
-    progress.start("export", len(urls), "files")
-    fresh = run_dir / into / ".adapter.tmp"
-    try:
-        shutil.rmtree(fresh, ignore_errors=True)
-        files = _download_all(urls, fresh, progress)
-        require_adapter(fresh)
-        result = _put_in_place(config, run_dir / into, fresh, row, files)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    progress.finish(str(result.adapter_dir))
-    return result
+def adapter_folder(run_dir: Path, into: str = EXPORT) -> Path:
+    """Where the adapter of the export in `run_dir`/`into` lies, for PEFT to load."""
+    return run_dir / into / "adapter"
 
 
-def read_export(run_dir: Path, into: str = EXPORT) -> ExportResult | None:
+def read_export(run_dir: Path, into: str = EXPORT) -> Export | None:
     """The complete export in `run_dir`/`into`; None where there is none, or its files changed."""
-    record = run_dir / into / "export.json"
-    if not record.exists():
-        return None
+    adapter = adapter_folder(run_dir, into)
     try:
-        values = cast("dict[str, Any]", json.loads(record.read_text(encoding="utf-8")))
-        files = tuple(ExportedFile(**one) for one in values["files"])
-        result = ExportResult(
-            adapter_dir=run_dir / into / "adapter",
-            sampler_path=values["sampler_path"],
-            state_path=values["state_path"],
-            step=values["step"],
-            trained=values["trained"],
-            files=files,
-        )
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+        there = read_json(adapter.with_name(RECORD_NAME), _STORED)
+    except (FileNotFoundError, ValueError):
         return None
-    whole = all(_described(result.adapter_dir, one.name) == one for one in files)
-    return result if whole and files else None
+    whole = all(_described(adapter, one.name) == one for one in there.files)
+    return there if whole and there.files else None
 
 
 def keep_for_ever(backend: Backend, row: LedgerRow) -> None:
@@ -185,7 +194,8 @@ def _download_all(
             raise BackendError(f"The server named a file {name!r} that lies outside the adapter.")
         _download(url, folder / relative)
         progress.advance()
-    return tuple(_described(folder, name) for name in sorted(urls))
+    files = (_described(folder, name) for name in sorted(urls))
+    return tuple(file for file in files if file is not None)
 
 
 def _download(url: str, path: Path) -> None:
@@ -205,22 +215,9 @@ def _download(url: str, path: Path) -> None:
         raise BackendError(f"The download of {path.name} broke off: {error}.") from error
 
 
-def _put_in_place(
-    config: RunConfig,
-    folder: Path,
-    fresh: Path,
-    row: LedgerRow,
-    files: tuple[ExportedFile, ...],
-) -> ExportResult:
-    record, adapter = folder / "export.json", folder / "adapter"
-    result = ExportResult(
-        adapter_dir=adapter,
-        sampler_path=row.sampler_path,
-        state_path=row.state_path,
-        step=row.step,
-        trained=row.updates > 0,
-        files=files,
-    )
+def _put_in_place(fresh: Path, adapter: Path, made: Export) -> None:
+    """Move the downloaded files to where they belong; the record comes last and vouches for it."""
+    record = adapter.with_name(RECORD_NAME)
     try:
         record.unlink(missing_ok=True)
         if adapter.exists():
@@ -231,27 +228,13 @@ def _put_in_place(
         raise StorageError(
             f"could not put the adapter into {adapter}: {error.strerror or error}."
         ) from error
-    write_json(
-        record,
-        {
-            "step": result.step,
-            "updates": row.updates,
-            "trained": result.trained,
-            "base_model": config.model.name,
-            "adapter": adapter.name,
-            "sampler_path": result.sampler_path,
-            "state_path": result.state_path,
-            "files": [asdict(one) for one in files],
-            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        },
-    )
-    return result
+    write_json(record, asdict(made))
 
 
-def _described(folder: Path, name: str) -> ExportedFile:
+def _described(folder: Path, name: str) -> ExportedFile | None:
     path = folder / name
     if not path.is_file():
-        return ExportedFile(name, -1, "")
+        return None
     with path.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
-    return ExportedFile(name, path.stat().st_size, digest)
+        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+    return ExportedFile(name, path.stat().st_size, sha256)

@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 from made_up import answer, conditions, predictions, problems, write_evaluation
 
-from visual_r1.evaluation.metrics import measure, read_report, write_report
+from visual_r1.errors import DataError
+from visual_r1.evaluation.metrics import Spending, measure, read_report, write_report
 from visual_r1.evaluation.predictions import Prediction
 from visual_r1.evaluation.statistics import wilson
 from visual_r1.policy.second_pass import SecondPass
+from visual_r1.prices import Prices, Tokens
 from visual_r1.rewards.blindfold.masking import MaskedScan
 from visual_r1.storage import write_json
 
@@ -129,6 +131,50 @@ def test_descriptions_are_counted_where_there_was_a_second_pass(tmp_path: Path):
     write_report(tmp_path, report)
     assert read_report(tmp_path) == report
     assert "scan_only_accuracy" not in measure([prediction("a")], conditions()).to_json()
+
+
+def test_what_was_spent_stands_in_the_report(tmp_path: Path):
+    made = [prediction("a", spent=Tokens(300, 20)), prediction("b", spent=Tokens(200, 30))]
+    report = measure(made, conditions(), Prices(1.0, 10.0, 3.0))
+    assert report.spending == Spending(500, 50, pytest.approx(0.001))
+    write_report(tmp_path, report)
+    assert read_report(tmp_path) == report
+    assert measure(made, conditions()).spending == Spending(500, 50, None)
+    flat = report.to_json()
+    for name in ("tokens_prefill", "tokens_sampled", "cost_usd"):
+        del flat[name]
+    write_json(tmp_path / "report.json", flat)  # as before it was counted
+    assert read_report(tmp_path).spending == Spending()
+
+
+def test_what_a_newer_version_adds_to_a_report_is_kept_out(tmp_path: Path):
+    report = measure(predictions(problems(8), 0.5, seed=0), conditions())
+    flat = report.to_json() | {"later": {"x": 1}}
+    flat["by_family"] = {name: found | {"later": 1} for name, found in flat["by_family"].items()}
+    write_json(tmp_path / "report.json", flat)
+    assert read_report(tmp_path) == report
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        ({"accuracy": ...}, "accuracy: Field required"),
+        ({"seed": ...}, "seed: Field required"),
+        ({"n": "many"}, "n: Input should be a valid integer"),
+        ({"accuracy_ci95": [0.5]}, "accuracy_ci95"),
+    ],
+)
+def test_a_report_that_lacks_something_says_what(
+    tmp_path: Path, harm: dict[str, object], reason: str
+):
+    flat = measure(predictions(problems(4), 0.5, seed=0), conditions()).to_json() | harm
+    kept = {name: value for name, value in flat.items() if value is not ...}
+    write_json(tmp_path / "report.json", kept)
+    with pytest.raises(
+        DataError, match=f"complete evaluation .*{reason}.* evaluate again"
+    ) as found:
+        read_report(tmp_path)
+    assert "\n" not in str(found.value)
 
 
 def test_a_report_from_before_second_passes_can_be_read(tmp_path: Path):

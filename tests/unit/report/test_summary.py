@@ -20,7 +20,7 @@ from rich.console import Console
 from visual_r1.errors import DataError
 from visual_r1.evaluation.metrics import read_report
 from visual_r1.evaluation.predictions import Prediction
-from visual_r1.report.summary import cost_of_run, summarize
+from visual_r1.report.summary import cost_of_run, read_summary, summarize
 from visual_r1.report.terminal import print_summary
 from visual_r1.runs.validations import Validations
 
@@ -49,6 +49,23 @@ def test_the_summary_file_holds_the_names_that_scripts_rely_on(run_dir: Path):
     assert (written["steps"], written["updated_steps"], written["wall_seconds"]) == (12, 12, 61.25)
     assert written["gained"] - written["lost"] == round(written["delta"] * 200)
     assert written["pass_at_k"]["n"] == written["blind"]["n"] == 200
+
+
+def test_the_summary_is_read_as_it_was_written(run_dir: Path):
+    assert read_summary(run_dir) is None
+    summary = summarize(run_dir, steps=12, wall_seconds=61.25)
+    assert read_summary(run_dir) == summary
+    path = run_dir / "summary.json"
+    newer = json.loads(path.read_text()) | {"later": 1}
+    path.write_text(json.dumps(newer))
+    assert read_summary(run_dir) == summary
+    older = {name: newer[name] for name in newer if name not in ("scan_only", "cost_usd")}
+    path.write_text(json.dumps(older))
+    assert read_summary(run_dir) == summary
+    del older["gained"]
+    path.write_text(json.dumps(older))
+    with pytest.raises(DataError, match=r"summary\.json is damaged \(accuracy\.gained: Field"):
+        read_summary(run_dir)
 
 
 def test_the_cost_is_that_of_all_steps_and_evaluations(run_dir: Path):

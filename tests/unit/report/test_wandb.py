@@ -268,6 +268,32 @@ def test_online_a_kill_before_it_was_noted_repeats_nothing_and_loses_nothing(
     assert server.steps() == [0, 1]
 
 
+def test_online_the_final_evaluation_stands_after_the_steps_that_were_told_before_it(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+):
+    server = FakeServer()
+    monkeypatch.setattr(tracking, "open_run", server.open_run)
+    monkeypatch.setenv("WANDB_API_KEY", "k")
+    evaluate(config, "baseline", 0.5)
+    write_metrics(config.run_dir, steps=3)
+    track_steps(config)
+    evaluate(config, "final", 0.9)
+    track_run(config)
+    told = server.history[server.ident]
+    assert [row["step"] for row in told if "evaluation/accuracy" in row] == [0, 3]
+
+
+def test_where_it_cannot_be_read_what_was_told_another_run_is_told_everything(config: RunConfig):
+    write_metrics(config.run_dir, steps=3)
+    track_run(config)
+    before = Copy(config.run_dir).ident
+    (config.run_dir / "wandb" / "tracked.json").write_text('{"next_step": 3}')
+    track_run(config)
+    after = Copy(config.run_dir)
+    assert after.ident != before
+    assert after.steps() == [0, 1, 2]
+
+
 SERVER_DOWN = """
 import sys
 from pathlib import Path

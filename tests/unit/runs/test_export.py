@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from visual_r1.errors import BackendError
-from visual_r1.runs.export import read_export, require_adapter
+from visual_r1.runs.export import adapter_folder, read_export, require_adapter
 
 LORA = {"peft_type": "LORA", "r": 4, "base_model_name_or_path": "tiny"}
 
@@ -26,7 +26,10 @@ def write_export(run_dir: Path) -> dict[str, Any]:
     write_adapter(adapter)
     record: dict[str, Any] = {
         "step": 12,
+        "updates": 9,
         "trained": True,
+        "base_model": "tiny",
+        "adapter": "adapter",
         "sampler_path": "tinker://m:train:0/sampler_weights/step-000012",
         "state_path": "tinker://m:train:0/weights/step-000012",
         "files": [
@@ -37,6 +40,7 @@ def write_export(run_dir: Path) -> dict[str, Any]:
             }
             for path in sorted(adapter.iterdir())
         ],
+        "created_at": "2026-05-01T10:00:00+00:00",
     }
     (run_dir / "export" / "export.json").write_text(json.dumps(record))
     return record
@@ -46,7 +50,7 @@ def test_a_complete_export_is_recognized(tmp_path: Path) -> None:
     record = write_export(tmp_path)
     there = read_export(tmp_path)
     assert there is not None
-    assert there.adapter_dir == tmp_path / "export" / "adapter"
+    assert adapter_folder(tmp_path) == tmp_path / "export" / "adapter"
     assert (there.step, there.trained) == (12, True)
     assert there.sampler_path == record["sampler_path"]
     assert [one.name for one in there.files] == ["adapter_config.json", "adapter_model.safetensors"]
@@ -63,6 +67,15 @@ def test_an_export_whose_weights_were_cut_or_changed_is_none(tmp_path: Path) -> 
     assert read_export(tmp_path) is None
     weights.write_bytes(whole)
     assert read_export(tmp_path) is not None
+
+
+def test_what_a_newer_version_adds_to_the_record_is_kept_out(tmp_path: Path) -> None:
+    record = write_export(tmp_path)
+    there = read_export(tmp_path)
+    files = [one | {"later": 1} for one in record["files"]]
+    newer = record | {"files": files, "later": [1]}
+    (tmp_path / "export" / "export.json").write_text(json.dumps(newer))
+    assert read_export(tmp_path) == there
 
 
 @pytest.mark.parametrize("text", ["{", "{}", '{"files": [{"size": 1}]}', '{"files": []}'])
