@@ -8,9 +8,9 @@ import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from visual_r1.errors import StorageError
 
@@ -123,3 +123,16 @@ def read_json(path: Path, shape: TypeAdapter[T]) -> T:
         fault = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in fault["loc"])
         raise ValueError(f"{place}: {fault['msg']}" if place else fault["msg"]) from error
+
+
+def flat_in_the_file(*parts: str) -> BeforeValidator:
+    """For the type of a `TypeAdapter` whose fields `parts` are types of their own, and whose file
+    holds their fields among its own: each part then takes from there what it knows."""
+
+    def with_parts(content: object) -> object:
+        if not isinstance(content, dict):
+            return content
+        flat = cast("dict[str, Any]", content)
+        return flat | dict.fromkeys(parts, flat)
+
+    return BeforeValidator(with_parts)

@@ -14,16 +14,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, TypeAdapter
+from pydantic import TypeAdapter
 
 from visual_r1.errors import DataError
 from visual_r1.evaluation.predictions import Prediction
 from visual_r1.evaluation.statistics import Interval, mean_pass_at_k, wilson
 from visual_r1.policy.second_pass import OUTCOMES
 from visual_r1.prices import NO_PRICES, Prices, total
-from visual_r1.storage import read_json, write_json
+from visual_r1.storage import flat_in_the_file, read_json, write_json
 
 REPORT_NAME = "report.json"
 
@@ -144,15 +144,7 @@ class Report:
         return flat | spending
 
 
-def _with_parts(flat: object) -> object:
-    """The flat content of a report, which holds its parts, with each part under its name."""
-    if not isinstance(flat, dict):
-        return flat
-    values = cast("dict[str, Any]", flat)
-    return values | {"conditions": values, "spending": values}
-
-
-_STORED = TypeAdapter(Annotated[Report, BeforeValidator(_with_parts)])
+_STORED = TypeAdapter(Annotated[Report, flat_in_the_file("conditions", "spending")])
 
 
 def write_report(folder: Path, report: Report) -> None:
@@ -224,6 +216,9 @@ def measure(
     k = conditions.k
     powers = sorted({2**i for i in range(k.bit_length())} | {k})  # 1, 2, 4 ... and k itself
     pass_at = {m: mean_pass_at_k(samples, m) for m in powers}
+    # Those of the second pass are named where there are any, these always.
+    always = ("greedy", "sampled", "blind")
+    failed = Counter(name for made in predictions for name in made.failures)
     spent = total(made.spent for made in predictions)
     return Report(
         n=accuracy.n,
@@ -247,7 +242,7 @@ def measure(
         mean_response_tokens=math.fsum(one.tokens for one in greedy) / max(len(greedy), 1),
         truncated=sum(one.truncated for one in greedy),
         gave_up=sum(one.verdict == "gave_up" for one in greedy),
-        failed=_failures(predictions),
+        failed={name: failed[name] for name in (*always, *sorted(failed.keys() - set(always)))},
         by_family=_by_family(predictions, conditions),
         conditions=conditions,
         second_pass=_scan_figures(predictions),
@@ -262,13 +257,6 @@ def _blind_rate(predictions: Sequence[Prediction]) -> Rate:
 def _sample_counts(predictions: Sequence[Prediction]) -> list[tuple[int, int]]:
     """(samples, right ones) of each problem whose samples came."""
     return [(len(made.sampled), made.sampled_correct) for made in predictions if made.sampled]
-
-
-def _failures(predictions: Sequence[Prediction]) -> dict[str, int]:
-    """How many requests failed, by pass; those of the second pass where there are any."""
-    always = ("greedy", "sampled", "blind")
-    counts = Counter(name for made in predictions for name in made.failures)
-    return {name: counts[name] for name in (*always, *sorted(counts.keys() - set(always)))}
 
 
 def _by_family(

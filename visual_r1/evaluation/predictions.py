@@ -158,14 +158,16 @@ def write_predictions(
         try:
             for start in range(0, len(predictions), ROW_GROUP):
                 stop = min(start + ROW_GROUP, len(predictions))
-                rows = [_row(problems[i], predictions[i]) for i in range(start, stop)]
+                rows = [
+                    {
+                        name: value(problems[i], predictions[i])
+                        for name, (_, value) in _COLUMNS.items()
+                    }
+                    for i in range(start, stop)
+                ]
                 writer.write_table(pa.Table.from_pylist(rows, schema=schema))
         finally:
             writer.close()
-
-
-def _row(problem: Problem, prediction: Prediction) -> dict[str, Any]:
-    return {name: value(problem, prediction) for name, (_, value) in _COLUMNS.items()}
 
 
 def read_predictions(folder: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:

@@ -78,7 +78,10 @@ class Scale:
 def curve_chart(curve: Curve, ident: str) -> Markup:
     """The chart of `curve`; `ident` makes its element ids unique in the page."""
     xs = [x for x, _ in curve.points] + [marker.x for marker in curve.markers]
-    y_ticks = ticks(*(curve.y_range or _range_of(curve)))
+    ys = [y for _, y in curve.points] + [y for m in curve.markers for y in (m.low, m.high)]
+    low, high = curve.y_range or (min(ys, default=0.0), max(ys, default=1.0))
+    # A value that never changes lies in the middle.
+    y_ticks = ticks(low, high) if high > low else ticks(low - 0.5, high + 0.5)
     scale = Scale(max([*xs, 1]), y_ticks[0], y_ticks[-1])
     line = smoothed(curve.points, smoothing_steps(len(curve.points)))
     body = [_axes(scale, y_ticks, curve.show)]
@@ -162,14 +165,6 @@ def _axes(scale: Scale, y_ticks: Sequence[float], show: Show) -> Markup:
             name.format(WIDTH - _RIGHT, HEIGHT - 5),
         ]
     )
-
-
-def _range_of(curve: Curve) -> Point:
-    ys = [y for _, y in curve.points] + [y for m in curve.markers for y in (m.low, m.high)]
-    if not ys:
-        return 0.0, 1.0
-    low, high = min(ys), max(ys)
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
 def _marker(marker: Marker, scale: Scale, show: Show) -> Markup:

@@ -90,11 +90,12 @@ def write_html(run_dir: Path) -> Path:
         )
     summary = read_summary(run_dir)
     settings = read_if_there(run_dir / CONFIG_FILE, _SETTINGS) or {}
+    headline, explanation = _headline(summary, reports)
     shares = outcome_shares(metrics)
     page = _environment().get_template("report.html.j2").render(
         run=run_dir.name,
-        headline=_headline(summary, reports),
-        explanation=_with_minus(_explanation)(summary),
+        headline=headline,
+        explanation=_with_minus(str)(explanation),
         summary=summary,
         facts=_facts(summary, metrics, reports, settings, cost_of_run(run_dir)),
         lines=_result_lines(summary, reports),
@@ -149,31 +150,24 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _headline(summary: Summary | None, reports: Mapping[str, Report]) -> str:
+def _headline(summary: Summary | None, reports: Mapping[str, Report]) -> tuple[str, str]:
+    """The headline and what stands under it: the evidence where the headline is the verdict."""
     if summary is None:
         if not reports:
-            return "Training is under way; nothing has been evaluated yet."
+            return "Training is under way; nothing has been evaluated yet.", ""
         name, report = _latest(reports)
-        return f"Accuracy {percent(report.accuracy)} in the evaluation “{name}”."
+        return f"Accuracy {percent(report.accuracy)} in the evaluation “{name}”.", ""
     if summary.updated_steps == 0:
-        return "Nothing was trained."
+        return "Nothing was trained.", summary.conclusion
     if not summary.distinguishable:
-        return "No distinguishable change in accuracy."
+        return "No distinguishable change in accuracy.", summary.conclusion
     found = summary.accuracy
     verb = "rose" if found.delta > 0 else "fell"
-    return (
+    headline = (
         f"Accuracy {verb} by {abs(100 * found.delta):.1f} points, from "
         f"{percent(found.baseline)} to {percent(found.final)}."
     )
-
-
-def _explanation(summary: Summary | None) -> str:
-    """What stands under the headline: the evidence where the headline is the verdict."""
-    if summary is None:
-        return ""
-    if summary.updated_steps and summary.distinguishable:
-        return f"{summary.evidence}."
-    return summary.conclusion
+    return headline, f"{summary.evidence}."
 
 
 def _latest(reports: Mapping[str, Report]) -> tuple[str, Report]:

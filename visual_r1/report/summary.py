@@ -6,9 +6,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BeforeValidator, TypeAdapter
+from pydantic import TypeAdapter
 
 from visual_r1.errors import DataError
 from visual_r1.evaluation.metrics import Report, evaluation_folder, read_report, read_reports
@@ -24,7 +24,7 @@ from visual_r1.evaluation.statistics import (
 )
 from visual_r1.runs.journal import read_metrics
 from visual_r1.runs.validations import Validations
-from visual_r1.storage import read_json, write_json
+from visual_r1.storage import flat_in_the_file, read_json, write_json
 from visual_r1.wording import p_value_in_words, percent, points_range
 
 SUMMARY_NAME = "summary.json"
@@ -145,15 +145,7 @@ class Summary:
         return flat
 
 
-def _with_accuracy(flat: object) -> object:
-    """The flat content of a summary, with the accuracy's part of it under its name."""
-    if not isinstance(flat, dict):
-        return flat
-    values = cast("dict[str, Any]", flat)
-    return values | {"accuracy": values}
-
-
-_STORED = TypeAdapter(Annotated[Summary, BeforeValidator(_with_accuracy)])
+_STORED = TypeAdapter(Annotated[Summary, flat_in_the_file("accuracy")])
 
 
 def read_summary(run_dir: Path) -> Summary | None:

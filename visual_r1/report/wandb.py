@@ -88,7 +88,13 @@ def _track(config: RunConfig, *, whole: bool) -> None:
     if not config.logging.wandb or mode == "disabled" or (run_dir in _gave_up and not whole):
         return
     try:
-        there = _contents(run_dir)
+        there = _Contents(
+            run_dir,
+            read_metrics(run_dir),
+            evaluation_names(run_dir),
+            Validations(run_dir).rows(),
+            AlarmLog(run_dir).findings(),
+        )
         told = _read_told(there)
         if mode == "online":
             _add_online(config, told, there)
@@ -170,16 +176,6 @@ class _Contents:
             [row for row in self.validations if row.step > told.validated],
             [finding for finding in self.findings if finding.checkpoint > told.alarmed],
         )
-
-
-def _contents(run_dir: Path) -> _Contents:
-    return _Contents(
-        run_dir,
-        read_metrics(run_dir),
-        evaluation_names(run_dir),
-        Validations(run_dir).rows(),
-        AlarmLog(run_dir).findings(),
-    )
 
 
 def _read_told(there: _Contents) -> _Told:

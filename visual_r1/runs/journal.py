@@ -19,7 +19,7 @@ import pyarrow.compute  # pyright: ignore[reportMissingTypeStubs]
 import pyarrow.parquet  # pyright: ignore[reportMissingTypeStubs]
 
 from visual_r1.alarms import AlarmLog
-from visual_r1.errors import DataError, RunError, StorageError
+from visual_r1.errors import RunError, StorageError
 from visual_r1.rl.metrics import StepMetrics
 from visual_r1.rl.step import ScoredRollout, StepResult
 from visual_r1.storage import replaced_whole, sync_file, write_text
@@ -242,23 +242,3 @@ def read_metrics(run_dir: Path) -> list[Row]:
         if isinstance(row, dict) and isinstance(cast(Row, row).get("step"), int):
             by_step[row["step"]] = cast(Row, row)
     return [by_step[step] for step in sorted(by_step)]
-
-
-def read_object(path: Path) -> Row | None:
-    """A JSON object; None where the file is not there, `DataError` where it is damaged."""
-    try:
-        value: Any = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise DataError(
-            f"{path} is damaged ({error}): remove it and start the run again."
-        ) from error
-    if not isinstance(value, dict):
-        raise DataError(f"{path} holds no JSON object: remove it and start the run again.")
-    return cast(Row, value)
-
-
-def evaluation_names(run_dir: Path) -> list[str]:
-    """The complete evaluations of a run, in alphabetical order."""
-    return sorted(path.parent.name for path in run_dir.glob("evaluations/*/report.json"))
