@@ -3,18 +3,64 @@
 import errno
 import json
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+from pydantic import TypeAdapter
 
 from visual_r1.errors import StorageError
 from visual_r1.hashing import digest, stable_seed
-from visual_r1.storage import replaced_whole, require_room, write_json, write_text
+from visual_r1.storage import (
+    flat_in_the_file,
+    read_json,
+    replaced_whole,
+    require_room,
+    write_json,
+    write_text,
+)
 
 
 def test_json_is_written_and_read_back(tmp_path: Path) -> None:
     write_json(tmp_path / "deep" / "a.json", {"angle": "∠A"})
     assert json.loads((tmp_path / "deep" / "a.json").read_text()) == {"angle": "∠A"}
+
+
+@dataclass(frozen=True)
+class Size:
+    width: int
+    height: int = 1
+
+
+@dataclass(frozen=True)
+class Picture:
+    name: str
+    size: Size
+
+
+PICTURE = TypeAdapter(Annotated[Picture, flat_in_the_file("size")])
+
+
+def test_json_is_read_as_a_type_and_what_a_newer_version_adds_is_kept_out(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"name": "a", "width": 3, "later": {"x": 1}})
+    assert read_json(tmp_path / "a.json", PICTURE) == Picture("a", Size(3))
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ('{"width": 3}', "name: Field required"),
+        ('{"name": "a"}', "size.width: Field required"),
+        ("[]", "Input should be"),
+        ("{", "Invalid JSON"),
+    ],
+)
+def test_what_is_wrong_with_a_json_file_is_a_line(tmp_path: Path, text: str, fault: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(ValueError, match=fault) as found:
+        read_json(tmp_path / "a.json", PICTURE)
+    assert "\n" not in str(found.value)
 
 
 def test_a_failure_in_the_middle_keeps_the_old_file(tmp_path: Path) -> None:

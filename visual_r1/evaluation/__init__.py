@@ -1,1 +1,1 @@
-"""Evaluation: a policy to a report with intervals, two reports to a verdict, a run to a page."""
+"""Evaluation: a policy on held-out problems, to graded predictions and a report with intervals."""
