@@ -57,8 +57,9 @@ class ValidationRow:
     sampler_path: str
     seconds: float
     created_at: str
-    tokens_prefill: float = 0
-    tokens_sampled: float = 0
+    # As written, mostly whole: read as floats they would be written again with a point.
+    tokens_prefill: int | float = 0
+    tokens_sampled: int | float = 0
     cost_usd: float | None = None
 
 
