@@ -186,12 +186,6 @@ def train_chunk(config: RunConfig, dataset: Dataset, start: LedgerRow | None) ->
     return LedgerRow(**_train_chunk(config, dataset, start, plan))
 
 
-def _is_in_ledger(result: Result, config: RunConfig, **_: object) -> bool:
-    # Not the whole row: the lifetime of a checkpoint is renewed.
-    kept = {row.step: row.state_path for row in Ledger(config.run_dir).rows()}
-    return kept.get(result["step"]) == result["state_path"]
-
-
 @verified(
     version=1,
     key=lambda config, dataset, start, plan: {
@@ -201,7 +195,11 @@ def _is_in_ledger(result: Result, config: RunConfig, **_: object) -> bool:
         "start": start.state_path if start else None,
         "end": plan.end,
     },
-    still_there=_is_in_ledger,
+    # Not the whole row: the lifetime of a checkpoint is renewed.
+    still_there=lambda result, config, **_: any(
+        (row.step, row.state_path) == (result["step"], result["state_path"])
+        for row in Ledger(config.run_dir).rows()
+    ),
     task_run_name="train_chunk {plan.number}",
 )
 def _train_chunk(
@@ -227,11 +225,6 @@ def validate(config: RunConfig, dataset: Dataset, checkpoint: LedgerRow | None) 
         _validate(config, dataset, checkpoint, step)
 
 
-def _is_recorded(result: Result, config: RunConfig, step: int, **_: object) -> bool:
-    path = result["sampler_path"]
-    return path is None or Validations(config.run_dir).of(step, path) is not None
-
-
 @verified(
     version=1,
     key=lambda config, dataset, checkpoint, **_: {
@@ -240,7 +233,10 @@ def _is_recorded(result: Result, config: RunConfig, step: int, **_: object) -> b
         "dataset": dataset.digest,
         "sampler": checkpoint.sampler_path if checkpoint else None,
     },
-    still_there=_is_recorded,
+    still_there=lambda result, config, step, **_: (
+        result["sampler_path"] is None
+        or Validations(config.run_dir).of(step, result["sampler_path"]) is not None
+    ),
     task_run_name="validate step {step}",
 )
 def _validate(

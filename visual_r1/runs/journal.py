@@ -70,7 +70,17 @@ class Journal:
 
     def rewind(self, step: int) -> None:
         """Leave only steps before `step`, each once."""
-        self._rewind_metrics(step)
+        if self.metrics_path.exists():
+            lines, _ = self._metrics.read()
+            kept = {line.row["step"]: line for line in lines if line.row["step"] < step}
+            if missing := sorted(set(range(step)) - kept.keys()):
+                logger.warning(
+                    "%s has no row for steps %s; they were trained, their metrics are lost.",
+                    self.metrics_path,
+                    ", ".join(map(str, missing)),
+                )
+            again = [line for line in lines if line.row["step"] >= step]
+            self._metrics.write([kept[one] for one in sorted(kept)], forget=again)
         for path in sorted(self.rollouts_dir.glob("chunk-*.parquet")):
             _rewind_rollouts(path, step)
         for leftover in self.rollouts_dir.glob(".chunk-*.tmp"):
@@ -105,21 +115,6 @@ class Journal:
         with replaced_whole(path) as temporary:
             pq.write_table(table, temporary, compression="zstd")
         return path
-
-    def _rewind_metrics(self, step: int) -> None:
-        if not self.metrics_path.exists():
-            return
-        lines, _ = self._metrics.read()
-        kept = {line.row["step"]: line for line in lines if line.row["step"] < step}
-        missing = sorted(set(range(step)) - kept.keys())
-        if missing:
-            logger.warning(
-                "%s has no row for steps %s; they were trained, their metrics are lost.",
-                self.metrics_path,
-                ", ".join(map(str, missing)),
-            )
-        again = [line for line in lines if line.row["step"] >= step]
-        self._metrics.write([kept[one] for one in sorted(kept)], forget=again)
 
 
 def read_metrics(run_dir: Path) -> list[MetricsRow]:

@@ -74,8 +74,10 @@ def prove(
             )
     for left in run_dir.glob(".proof-*"):  # by a proof that was killed
         shutil.rmtree(left, ignore_errors=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".proof-", dir=run_dir))
-    try:
+    with tempfile.TemporaryDirectory(
+        prefix=".proof-", dir=run_dir, ignore_cleanup_errors=True
+    ) as folder:
+        scratch = Path(folder)
         again = _replayed(config, backend, dataset, run_dir, scratch, start, end, progress)
         try:
             before = backend.tensor_fingerprints(end.state_path)
@@ -91,8 +93,6 @@ def prove(
             metrics=_differing_metrics(run_dir, scratch, first, end.step),
             rollouts=_differing_rollouts(run_dir, scratch, first, end.step),
         )
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _last_chunk(
