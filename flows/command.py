@@ -1,25 +1,51 @@
-"""A flow as a command: flags in, an exit status out, one sentence where something is wrong."""
+"""A flow as a command: flags in, an exit status out, one sentence where something is wrong.
+
+A flow's module says `first_look()` before it imports Prefect and what the tasks need, which takes
+several seconds: a mistyped flag, or an address that nobody answers at, should not wait for them. So
+what is slow to import is imported here where it is used.
+"""
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Sequence
+from types import TracebackType
 
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 
-from flows.first_look import show_error, show_paused, show_stopped, terminal
 from tasks.environment import require_prefect_server
-from visual_r1.backend.backend import open_backend
-from visual_r1.backend.endpoint import unused_key_note
 from visual_r1.config import RunConfig
 from visual_r1.config.command_line import load_config
-from visual_r1.doctor.preflight import require_sound
 from visual_r1.errors import RunPaused, VisualR1Error
-from visual_r1.runs.folder import open_run_folder
 from visual_r1.storage import require_room
 
 PAUSED = 3
 INTERRUPTED = 130
+
+Load = Callable[[Sequence[str] | None], RunConfig]
+
+
+def first_look(
+    arguments: Sequence[str] | None = None, *, needs_server: bool = True, load: Load = load_config
+) -> None:
+    """End the program with status 1 and one sentence where its flags or its server are wrong.
+
+    From here on Ctrl-C is answered with a sentence too, also in the seconds of the slow imports.
+    """
+    sys.excepthook = _without_traceback_of_ctrl_c
+    try:
+        config = load(arguments)
+        if not needs_server:
+            return
+        from visual_r1.backend.endpoint import choose_kind, probe, remote_endpoint
+
+        if choose_kind(config, os.environ) != "embedded":
+            probe(remote_endpoint(config, os.environ))
+    except VisualR1Error as error:
+        show_error(terminal(), error)
+        sys.exit(1)
 
 
 def run_as_command(
@@ -28,7 +54,7 @@ def run_as_command(
     check: Callable[[RunConfig], object] | None = None,
     *,
     needs_server: bool = True,
-    load: Callable[[Sequence[str] | None], RunConfig] = load_config,
+    load: Load = load_config,
 ) -> int:
     """Run `flow` with the configuration of the command line, as `load` reads it; the exit status.
 
@@ -37,6 +63,11 @@ def run_as_command(
     folder; nobody else uses the folder meanwhile. A flow that needs no Tinker server has no run's
     folder either.
     """
+    from visual_r1.backend.backend import open_backend
+    from visual_r1.backend.endpoint import unused_key_note
+    from visual_r1.doctor.preflight import require_sound
+    from visual_r1.runs.folder import open_run_folder
+
     console = terminal()
     _show_warnings(console)
     try:
@@ -58,13 +89,13 @@ def run_as_command(
                 backend.begin()
             _run(flow, config)
     except RunPaused as error:
-        show_paused(console, error)
+        console.print("[bold yellow]paused[/]:", escape(str(error)), soft_wrap=True)
         return PAUSED
     except VisualR1Error as error:
         show_error(console, error)
         return 1
     except KeyboardInterrupt:
-        show_stopped(console)
+        _show_stopped(console)
         return INTERRUPTED
     return 0
 
@@ -75,6 +106,29 @@ def _run(flow: Callable[[RunConfig], object], config: RunConfig) -> None:
 
     start_temporary_server()
     flow(config)
+
+
+def terminal() -> Console:
+    """Where a command speaks to its user."""
+    return Console(stderr=True, emoji=False)  # tinker://…:train:0 holds no locomotive
+
+
+def show_error(console: Console, error: VisualR1Error) -> None:
+    """The error's sentence, as every command shows it."""
+    console.print("[bold red]error[/]:", escape(str(error)), soft_wrap=True)
+
+
+def _show_stopped(console: Console) -> None:
+    console.print("Stopped. The same command goes on from the last checkpoint.")
+
+
+def _without_traceback_of_ctrl_c(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        _show_stopped(terminal())
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def _show_warnings(console: Console) -> None:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from flows.first_look import first_look
+from flows.command import first_look, run_as_command
 from tasks.environment import settle_prefect
 from visual_r1.config import RunConfig
 from visual_r1.config.command_line import load_config, print_help_text
@@ -57,16 +57,13 @@ settle_prefect()
 
 from prefect import flow
 
-from flows.command import run_as_command
-from tasks.evaluate import evaluate as evaluate_checkpoint
-from tasks.evaluate import figures
-from tasks.export import export as export_checkpoint
-from tasks.prepare import prepare
+from tasks.tasks import evaluate as evaluate_checkpoint
+from tasks.tasks import export as export_checkpoint
+from tasks.tasks import figures, prepare
 from tasks.temporary_server import guard_temporary_server
 from visual_r1.backend.backend import open_backend
 from visual_r1.report.wandb import track_run
 from visual_r1.runs.folder import open_run_folder
-from visual_r1.runs.ledger import LedgerRow
 
 
 @flow(name="evaluate", on_running=[guard_temporary_server])
@@ -82,19 +79,14 @@ def evaluate(
     row = named_checkpoint(config.run_dir, checkpoint) if checkpoint else None
     with open_run_folder(config), open_backend(config):
         path = row.sampler_path if row else sampler_path
-        name = name or _name(row, sampler_path)
+        last = PurePosixPath(sampler_path or "base").name
+        name = name or (f"step-{row.step}" if row else last)
         report = evaluate_checkpoint(config, prepare(config, ["test"]), name, path)
         print(figures(config, name))  # also where it was evaluated before
         if row and export:
             report |= export_checkpoint(config, row, f"exports/step-{row.step}")
         track_run(config)
         return report
-
-
-def _name(row: LedgerRow | None, sampler_path: str | None) -> str:
-    if row is not None:
-        return f"step-{row.step}"
-    return PurePosixPath(sampler_path).name if sampler_path else "base"
 
 
 def main() -> int:

@@ -2,7 +2,7 @@
 
 import sys
 
-from flows.first_look import first_look
+from flows.command import first_look, run_as_command
 from tasks.environment import settle_prefect
 
 if __name__ == "__main__":
@@ -11,8 +11,7 @@ settle_prefect()
 
 from prefect import flow
 
-from flows.command import run_as_command
-from tasks.prepare import prepare as prepare_dataset
+from tasks.tasks import prepare as prepare_dataset
 from tasks.temporary_server import guard_temporary_server
 from visual_r1.config import RunConfig
 

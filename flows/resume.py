@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from flows.first_look import show_error, terminal
+from flows.command import run_as_command, show_error, terminal
 from tasks.environment import settle_prefect
 from visual_r1.backend.backend import open_backend
 from visual_r1.config import RunConfig
@@ -21,6 +21,7 @@ from visual_r1.errors import ConfigError, VisualR1Error
 from visual_r1.progress import open_progress
 from visual_r1.runs.folder import config_of_run, only_process
 from visual_r1.runs.proof import Proof, prove
+from visual_r1.runs.resume import require_goal
 
 DIFFERS = 2
 _MOST_NAMES = 5
@@ -41,7 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except VisualR1Error as error:
         show_error(terminal(), error)
         return 1
-    return _resume(config)
+    settle_prefect(config.output_dir)
+    from flows.train_flow import train  # imports Prefect, which reads its settings then
+
+    return run_as_command(train, check=require_goal, load=lambda _: config)
 
 
 def prove_run(config: RunConfig) -> int:
@@ -81,15 +85,6 @@ def show(proof: Proof, console: Console) -> None:
         "was one of them another then, or a file of the run changed since?",
         soft_wrap=True,
     )
-
-
-def _resume(config: RunConfig) -> int:
-    settle_prefect(config.output_dir)
-    from flows.command import run_as_command
-    from flows.train_flow import train
-    from visual_r1.runs.resume import require_goal
-
-    return run_as_command(train, check=require_goal, load=lambda _: config)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,7 +9,7 @@ Kill it at any moment and start it again: it goes on from the last checkpoint.
 
 import sys
 
-from flows.first_look import first_look
+from flows.command import first_look, run_as_command
 from tasks.environment import settle_prefect
 
 if __name__ == "__main__":
@@ -18,15 +18,17 @@ settle_prefect()
 
 from prefect import State, flow
 
-from flows.command import run_as_command
 from tasks.alarms import heed_alarms
-from tasks.evaluate import evaluate
-from tasks.export import export
-from tasks.prepare import prepare
-from tasks.summarize import summarize
+from tasks.tasks import (
+    evaluate,
+    export,
+    prepare,
+    settle_ledger,
+    summarize,
+    train_chunk,
+    validate,
+)
 from tasks.temporary_server import guard_temporary_server
-from tasks.train_chunk import settle_ledger, train_chunk
-from tasks.validate import validate
 from visual_r1.backend.backend import open_backend
 from visual_r1.config import RunConfig
 from visual_r1.runs.folder import open_run_folder

@@ -4,7 +4,7 @@ from prefect import State, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.states import Failed
 
-from tasks.caching import Result
+from tasks.verified import Result
 from visual_r1.config import RunConfig
 from visual_r1.report.wandb import track_run, track_steps
 from visual_r1.runs.alarms import check_alarms, pause

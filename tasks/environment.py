@@ -12,7 +12,6 @@ from pathlib import Path
 
 import httpx
 
-from visual_r1.backend.endpoint import without_secrets
 from visual_r1.errors import ConfigError
 
 PROBE_SECONDS = 2.5  # for connecting and for reading, one after the other
@@ -61,6 +60,9 @@ def require_prefect_server(environ: Mapping[str, str] = os.environ) -> None:
     try:
         httpx.get(f"{url.rstrip('/')}/health", timeout=PROBE_SECONDS)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
+        # Its module imports the SDK, which a mistyped flag should not wait for.
+        from visual_r1.backend.endpoint import without_secrets
+
         raise ConfigError(
             f"No Prefect server answers at PREFECT_API_URL {without_secrets(url)!r} "
             f"({error}): start it, or unset PREFECT_API_URL for a temporary one."

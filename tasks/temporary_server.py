@@ -57,7 +57,9 @@ def start_temporary_server() -> None:
     finally:
         # A thread that is still in Prefect's code when Python ends can abort the process.
         while starting.is_alive():
-            _end(server)
+            if server.server_process is not None:
+                server.server_process.kill()  # it does not hear what `stop` sends first
+            server.stop()  # the thread then finds no server, and ends
             starting.join(0.1)
     if failures:
         raise ConfigError(_sentence("did not start")) from failures[0]
@@ -86,13 +88,6 @@ def _watch(server: "SubprocessASGIServer", starting: threading.Thread) -> None:
         ended = len(attempts) - (process.poll() is None)
         if ended >= MOST_ATTEMPTS:
             raise ConfigError(_sentence("ends as soon as it is started"))
-
-
-def _end(server: "SubprocessASGIServer") -> None:
-    """Stop the server; the thread that starts it then finds none, and ends."""
-    if server.server_process is not None:
-        server.server_process.kill()  # it does not hear what `stop` sends first
-    server.stop()
 
 
 def guard_temporary_server(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:

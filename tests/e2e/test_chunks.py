@@ -24,7 +24,7 @@ from visual_r1.runs.journal import Journal
 from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.runs.proof import Proof, prove
 from visual_r1.runs.resume import resume_point
-from visual_r1.runs.retention import keep_up
+from visual_r1.runs.retention import renew_and_prune
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -190,7 +190,7 @@ def test_old_checkpoints_are_deleted_and_the_kept_ones_live_on(
     assert {first.state_path, first.sampler_path} <= trained.stored_checkpoints()
     wanted = trained.config.backend.model_copy(update={"keep_checkpoints": 2})
     pruning = trained.config.model_copy(update={"backend": wanted})
-    keep_up(pruning, trained.backend, trained.ledger)
+    renew_and_prune(pruning, trained.backend, trained.ledger)
     assert trained.ledger.rows() == [second, third]
     assert not {first.state_path, first.sampler_path} & trained.stored_checkpoints()
     assert {second.state_path, third.sampler_path} <= trained.stored_checkpoints()
@@ -199,7 +199,7 @@ def test_old_checkpoints_are_deleted_and_the_kept_ones_live_on(
     assert measured == [False, True]
 
     later = datetime.now(UTC) + timedelta(seconds=0.6 * wanted.checkpoint_ttl_seconds)
-    keep_up(pruning, trained.backend, trained.ledger, later)
+    renew_and_prune(pruning, trained.backend, trained.ledger, later)
     renewed, last = trained.ledger.rows()
     assert second.expires_at is not None
     assert renewed.expires_at is not None
@@ -214,7 +214,7 @@ def test_old_checkpoints_are_deleted_and_the_kept_ones_live_on(
         assert set_to > datetime.fromisoformat(second.expires_at)
 
     trained.rewrite_ledger([first, second, third])  # as a kill before the ledger leaves it
-    keep_up(pruning, trained.backend, trained.ledger)
+    renew_and_prune(pruning, trained.backend, trained.ledger)
     assert [row.step for row in trained.ledger.rows()] == [2, 3]
 
     trained.rewrite_ledger([first, second, third])  # as a save leaves it that found no room

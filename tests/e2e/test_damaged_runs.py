@@ -1,5 +1,6 @@
 """What damages a run, and the same command afterwards: it goes on, and nothing is lost."""
 
+import shutil
 from collections.abc import Callable, Generator
 from pathlib import Path
 
@@ -72,3 +73,16 @@ def test_a_last_row_that_is_damaged(train: Train, folder: Folder) -> None:
     assert " ".join(ended.output.split()).count("was moved to ledger.set-aside.jsonl; the run") == 1
     assert [row["step"] for row in folder.rows("ledger.jsonl")] == [1, 2]
     assert [row["step"] for row in folder.rows("metrics.jsonl")] == [0, 1]
+
+
+def test_a_cache_that_was_lost(train: Train, folder: Folder) -> None:
+    """As with a cache whose keys are others: the files say what is done."""
+    names = ("rollouts/*", "evaluations/*/*", "export/adapter/*", "*.jsonl", "report.html")
+    files = [path for name in names for path in folder.run.glob(name)]
+    before = {path: path.stat().st_mtime_ns for path in files}
+    summary = (folder.run / "summary.json").read_bytes()
+    shutil.rmtree(folder.root / ".visual-r1" / "results")
+    ended = train(2)
+    assert ended.status == 0, ended.output
+    assert {path: path.stat().st_mtime_ns for path in files} == before
+    assert (folder.run / "summary.json").read_bytes() == summary

@@ -28,26 +28,34 @@ def imported_by(
 
 
 @pytest.mark.parametrize(
-    ("environ", "flags", "sentence"),
+    ("environ", "flags", "sentence", "needs_the_sdk"),
     [
-        ({}, ["--train.stepz", "4"], "There is no flag --train.stepz"),
-        ({}, ["--preset", "geometry3k", "--backend.server", "remote"], "TINKER_API_KEY is not set"),
+        ({}, ["--train.stepz", "4"], "There is no flag --train.stepz", False),
+        (
+            {},
+            ["--preset", "geometry3k", "--backend.server", "remote"],
+            "TINKER_API_KEY is not set",
+            True,
+        ),
         (
             {"TINKER_API_KEY": "tml-x", "TINKER_BASE_URL": "http://127.0.0.1:1"},
             ["--preset", "seed"],
             "Nothing answers at http://127.0.0.1:1",
+            True,
         ),
     ],
     ids=["flag", "key", "server"],
 )
 def test_a_mistake_waits_for_no_slow_import(
-    tmp_path: Path, environ: dict[str, str], flags: list[str], sentence: str
+    tmp_path: Path, environ: dict[str, str], flags: list[str], sentence: str, needs_the_sdk: bool
 ) -> None:
     status, said, imports = imported_by(tmp_path, environ, *flags)
     assert status == 1
     assert sentence in said
     assert "Traceback" not in said
     assert "prefect" not in imports
+    # A server is asked with what the SDK knows of addresses, and the SDK takes a second or two.
+    assert needs_the_sdk or "tinker" not in imports
     assert not list(tmp_path.iterdir())  # nothing was started or written
 
 
@@ -66,6 +74,7 @@ def test_an_evaluation_of_what_is_not_there_leaves_nothing(
     assert status == 1
     assert sentence in said
     assert "prefect" not in imports
+    assert "tinker" not in imports
     assert not list(tmp_path.iterdir())
 
 

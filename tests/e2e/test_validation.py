@@ -17,7 +17,7 @@ from visual_r1.runs.chunk import train_chunk
 from visual_r1.runs.folder import open_run_folder
 from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.runs.resume import resume_point
-from visual_r1.runs.retention import keep_up
+from visual_r1.runs.retention import renew_and_prune
 from visual_r1.runs.validate import validate
 from visual_r1.runs.validations import ValidationRow, Validations
 
@@ -187,13 +187,13 @@ def test_the_best_is_kept_and_renewed_while_a_run_lasts(run: Validated) -> None:
     best, *_ = run.ledger.rows()
     assert best.step == 1
     lifetime = timedelta(seconds=run.config.backend.checkpoint_ttl_seconds)
-    keep_up(run.config, run.backend, run.ledger, datetime.now(UTC) + 0.6 * lifetime)
+    renew_and_prune(run.config, run.backend, run.ledger, datetime.now(UTC) + 0.6 * lifetime)
     renewed, *_ = run.ledger.rows()
     assert best.expires_at is not None
     assert renewed.expires_at is not None
     assert renewed.expires_at > best.expires_at
     run.change("backend", keep_best=False)
-    keep_up(run.config, run.backend, run.ledger)
+    renew_and_prune(run.config, run.backend, run.ledger)
     assert [one.step for one in run.ledger.rows()] == [2, 3]
 
 
@@ -207,7 +207,7 @@ def test_a_best_that_has_gone_is_reported_and_of_equals_the_later_kept(
     run.change("backend", keep_checkpoints=2)
     run.delete(run.ledger.rows()[2])
     with caplog.at_level(logging.WARNING):
-        keep_up(run.config, run.backend, run.ledger)
+        renew_and_prune(run.config, run.backend, run.ledger)
     [said] = caplog.messages
     assert "best checkpoint by validation (step 3" in said
     assert "has gone from the server" in said

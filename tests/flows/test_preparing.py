@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.prepare import prepare
+from tasks.tasks import prepare
 from visual_r1.config import RunConfig
 from visual_r1.errors import ConfigError
 

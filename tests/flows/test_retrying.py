@@ -25,7 +25,7 @@ def retried(error: Exception, run_count: int = 1) -> bool:
     from prefect.client.schemas.objects import TaskRun
     from prefect.states import Failed
 
-    from tasks.caching import worth_retrying
+    from tasks.tasks import worth_retrying
 
     @task(name="prepare", retries=3, retry_delay_seconds=[2, 30, 300])
     def work() -> None: ...

@@ -14,7 +14,6 @@ from typing import Any, cast
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import TypeAdapter
 
-from visual_r1.alarms import AlarmLog
 from visual_r1.errors import RunError
 from visual_r1.evaluation.metrics import Report, evaluation_folder, read_reports
 from visual_r1.evaluation.statistics import Interval
@@ -38,6 +37,7 @@ from visual_r1.report.summary import (
     read_if_there,
     read_summary,
 )
+from visual_r1.runs.alarms import AlarmLog
 from visual_r1.runs.folder import CONFIG_FILE
 from visual_r1.runs.journal import read_metrics
 from visual_r1.runs.validations import Validations

@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from visual_r1.alarms import AlarmLog, Finding
+from visual_r1.alarms import Finding
 from visual_r1.config import RunConfig
 from visual_r1.evaluation.metrics import (
     REPORT_NAME,
@@ -35,6 +35,7 @@ from visual_r1.evaluation.metrics import (
 from visual_r1.evaluation.predictions import iterate_predictions
 from visual_r1.hashing import digest
 from visual_r1.report.summary import BASELINE, FINAL, SUMMARY_NAME, read_summary
+from visual_r1.runs.alarms import AlarmLog
 from visual_r1.runs.folder import config_without_secrets
 from visual_r1.runs.journal import read_metrics
 from visual_r1.runs.validations import ValidationRow, Validations

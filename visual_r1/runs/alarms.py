@@ -1,21 +1,52 @@
 """The alarms at a checkpoint: what the run's files say, written down once, and said once.
 
+`alarms.jsonl` holds each finding once, in the order of the checkpoints.
+
 A pause comes after the checkpoint is saved and on record, not before: the steps that led to it cost
 as much as any others, the checkpoint shows what went wrong, and the run goes on from exactly where
 the uninterrupted one would have. What must not be saved at all stops earlier, by `limits`.
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 
-from visual_r1.alarms import AlarmLog, Finding, look
+from pydantic import TypeAdapter
+
+from visual_r1.alarms import Finding, look
 from visual_r1.config import RunConfig
 from visual_r1.errors import RunPaused
 from visual_r1.runs.journal import Journal
+from visual_r1.runs.jsonl import JsonLines
 from visual_r1.runs.ledger import Ledger
 from visual_r1.runs.validations import Validations
 
 logger = logging.getLogger(__name__)
+
+_ROWS = TypeAdapter(Finding)
+
+
+class AlarmLog:
+    """The findings of the run in `run_dir`; only one process may write them."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._file = JsonLines(run_dir / "alarms.jsonl", _ROWS)
+        self.path = self._file.path
+        self.set_aside_path = self._file.set_aside_path
+
+    def findings(self) -> list[Finding]:
+        """All there are; a damaged line is left out."""
+        return self._file.rows()
+
+    def add(self, new: Sequence[Finding]) -> None:
+        """Add findings, flushed to the disk; raises `StorageError` where they cannot be written."""
+        if new:
+            self._file.write([*self._file.read()[0], *map(self._file.line, new)])
+
+    def go_back_to(self, step: int) -> None:
+        """Set aside what was found after `step`: the run goes on from that checkpoint."""
+        self._file.keep(lambda finding: finding.checkpoint <= step)
 
 
 def check_alarms(config: RunConfig, checkpoint: int) -> list[Finding]:

@@ -32,7 +32,7 @@ from visual_r1.runs.folder import keep_files
 from visual_r1.runs.journal import Journal
 from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.runs.probe import require_capable
-from visual_r1.runs.retention import keep_up
+from visual_r1.runs.retention import renew_and_prune
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def train_chunk(
     row = backend.recoveries.run(
         lambda: _train_once(config, backend, dataset, run_dir, start, progress), "training"
     )
-    keep_up(config, backend, Ledger(run_dir))
+    renew_and_prune(config, backend, Ledger(run_dir))
     return row
 
 

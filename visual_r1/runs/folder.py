@@ -1,10 +1,9 @@
 """The folder of one run: one configuration, one process at a time.
 
-A run's own copies of the user's files: with another reward or prompt it would be another run.
-
-Their names are part of the configuration; what they hold is not, so the run keeps the files it
-began with, and a start with others is refused. Modules that a reward's file imports are not
-compared.
+`config.json` holds the resolved configuration, and a start with another is refused. What makes the
+run besides it are the user's own files, a reward function and prompt templates: their names are
+part of the configuration, what they hold is not. So the run keeps copies of those it began with,
+and a start with others is refused too. Modules that a reward's file imports are not compared.
 """
 
 import json
@@ -50,6 +49,35 @@ def open_run_folder(config: RunConfig) -> Generator[Path]:
         yield run_dir
 
 
+@contextmanager
+def only_process(run_dir: Path) -> Generator[None]:
+    """Hold the run's folder for this process alone; raises `RunError` where another has it.
+
+    Temporary files that a killed process left in it are removed.
+    """
+    owner = run_dir / ".owner"
+    lock = FileLock(run_dir / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        who = owner.read_text(encoding="utf-8").strip() if owner.exists() else "unknown"
+        raise RunError(
+            f"{run_dir} is in use by another process (pid {who}): wait until it ends, or choose "
+            "another --run.name."
+        ) from error
+    except OSError as error:
+        raise StorageError(
+            f"could not lock {run_dir}: {error.strerror or error}. "
+            "Choose another place with --output-dir."
+        ) from error
+    try:
+        clear_leftovers(run_dir)
+        write_text(owner, f"{os.getpid()}\n")
+        yield
+    finally:
+        lock.release()
+
+
 def require_same_config(run_dir: Path, config: RunConfig) -> None:
     """Raise `RunError` when the folder's configuration differs in what makes the run.
 
@@ -57,19 +85,27 @@ def require_same_config(run_dir: Path, config: RunConfig) -> None:
     configuration to protect: the user may mend the command and keep the name.
     """
     stored = read_config(run_dir)
-    if stored is None or not _has_results(run_dir):
+    has_results = any(
+        path.name != CONFIG_FILE and not path.name.startswith(".") for path in run_dir.iterdir()
+    )
+    if stored is None or not has_results:
         return
-    keys = differing_keys(stored.identity(), config.identity())
-    if keys:
+    then, now = stored.identity(), config.identity()
+    if keys := differing_keys(then, now):
+        differences = ", ".join(
+            f"{key} (there {_value(then, key)}, here {_value(now, key)})" for key in keys
+        )
         raise RunError(
-            f"{run_dir} belongs to another configuration: {_differences(stored, config, keys)}. "
+            f"{run_dir} belongs to another configuration: {differences}. "
             "Set them back to go on with that run, or choose another --run.name for this one."
         )
 
 
-def _has_results(run_dir: Path) -> bool:
-    names = {path.name for path in run_dir.iterdir()}
-    return any(name != CONFIG_FILE and not name.startswith(".") for name in names)
+def _value(identity: Mapping[str, Any], dotted: str) -> str:
+    value: Any = identity
+    for part in dotted.split("."):
+        value = cast("Mapping[str, Any]", value).get(part) if isinstance(value, Mapping) else None
+    return json.dumps(value)
 
 
 def read_config(run_dir: Path) -> RunConfig | None:
@@ -121,53 +157,12 @@ def config_without_secrets(config: RunConfig) -> dict[str, Any]:
     return values
 
 
-@contextmanager
-def only_process(run_dir: Path) -> Generator[None]:
-    """Hold the run's folder for this process alone; raises `RunError` where another has it.
-
-    Temporary files that a killed process left in it are removed.
-    """
-    owner = run_dir / ".owner"
-    lock = FileLock(run_dir / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        who = owner.read_text(encoding="utf-8").strip() if owner.exists() else "unknown"
-        raise RunError(
-            f"{run_dir} is in use by another process (pid {who}): wait until it ends, or choose "
-            "another --run.name."
-        ) from error
-    except OSError as error:
-        raise StorageError(
-            f"could not lock {run_dir}: {error.strerror or error}. "
-            "Choose another place with --output-dir."
-        ) from error
-    try:
-        clear_leftovers(run_dir)
-        write_text(owner, f"{os.getpid()}\n")
-        yield
-    finally:
-        lock.release()
-
-
-def _differences(stored: RunConfig, config: RunConfig, keys: list[str]) -> str:
-    then, now = stored.identity(), config.identity()
-    return ", ".join(f"{key} (there {_value(then, key)}, here {_value(now, key)})" for key in keys)
-
-
-def _value(identity: Mapping[str, Any], dotted: str) -> str:
-    value: Any = identity
-    for part in dotted.split("."):
-        value = cast("Mapping[str, Any]", value).get(part) if isinstance(value, Mapping) else None
-    return json.dumps(value)
-
-
 def require_same_files(config: RunConfig) -> None:
     """Raise `RunError` where a file of the user's is another than the run's copy of it.
 
     Where there is no copy there is nothing to compare: removing it is how to go on all the same.
     """
-    for name, source in _sources(config).items():
+    for name, source in _files_of_the_user(config).items():
         copy = config.run_dir / name
         if copy.exists() and copy.read_bytes() != source.read_bytes():
             raise RunError(
@@ -182,15 +177,15 @@ def keep_files(config: RunConfig, run_dir: Path, *, anew: bool) -> None:
 
     `anew` says that the run begins here, so that older copies no longer count.
     """
-    for name, source in _sources(config).items():
+    for name, source in _files_of_the_user(config).items():
         copy = run_dir / name
         if anew or not copy.exists():
             with replaced_whole(copy) as temporary:
                 temporary.write_bytes(source.read_bytes())
 
 
-def _sources(config: RunConfig) -> dict[str, Path]:
-    """The user's own files by the names of their copies."""
+def _files_of_the_user(config: RunConfig) -> dict[str, Path]:
+    """By the names of their copies; what ships with the package is none."""
     second = config.second_pass
     found = {
         "custom_reward.py": load_custom(config.reward.custom).file

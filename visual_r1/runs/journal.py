@@ -2,27 +2,26 @@
 
 Each step stands in both exactly once, whatever happened on the way: metrics are appended step by
 step so that they can be watched, rollouts are written chunk by chunk, and whoever starts at step s
-first rewinds both to the steps before s.
-
-Reading a run folder: what a report, a summary or a tracker needs, and nothing that trains.
+first rewinds both to the steps before s. What is dropped there is trained and written again, to the
+same figures; where a user goes back on purpose, a copy is kept first.
 """
 
-import json
 import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any
 
 import pyarrow  # pyright: ignore[reportMissingTypeStubs]
 import pyarrow.compute  # pyright: ignore[reportMissingTypeStubs]
 import pyarrow.parquet  # pyright: ignore[reportMissingTypeStubs]
+from pydantic import AfterValidator, TypeAdapter
 
-from visual_r1.alarms import AlarmLog
 from visual_r1.errors import RunError, StorageError
 from visual_r1.rl.metrics import StepMetrics
 from visual_r1.rl.step import ScoredRollout, StepResult
-from visual_r1.storage import replaced_whole, sync_file, write_text
+from visual_r1.runs.jsonl import JsonLines
+from visual_r1.storage import replaced_whole
 
 pa: Any = pyarrow  # it has no type stubs
 pq: Any = pyarrow.parquet
@@ -30,66 +29,73 @@ compute: Any = pyarrow.compute
 
 logger = logging.getLogger(__name__)
 
-Row = dict[str, Any]
+MetricsRow = dict[str, Any]
+
+
+def _with_step(row: MetricsRow) -> MetricsRow:
+    if type(row.get("step")) is not int:
+        raise ValueError("it is of no step")
+    return row
+
+
+_ROWS: TypeAdapter[MetricsRow] = TypeAdapter(Annotated[MetricsRow, AfterValidator(_with_step)])
 
 
 class Journal:
-    """The metrics and rollouts of the run in `run_dir`."""
+    """The metrics and rollouts of the run in `run_dir`; only one process may write them."""
 
     def __init__(self, run_dir: Path) -> None:
-        self.metrics_path = run_dir / "metrics.jsonl"
+        self._metrics = JsonLines(run_dir / "metrics.jsonl", _ROWS)
+        self.metrics_path = self._metrics.path
         self.rollouts_dir = run_dir / "rollouts"
         self._set_aside_dir = run_dir / "set-aside"
-        self._alarms_path = AlarmLog(run_dir).path
 
-    def rows(self) -> list[Row]:
-        """The rows of metrics.jsonl, one a step, in order; lines that are torn are left out."""
-        if not self.metrics_path.exists():
-            return []
-        by_step: dict[int, Row] = {}
-        for line in self.metrics_path.read_text(encoding="utf-8", errors="replace").splitlines():
-            row = _parsed(line)
-            if row is not None:
-                by_step[int(row["step"])] = row
+    def rows(self) -> list[MetricsRow]:
+        """The rows of metrics.jsonl, one a step, in order; a line being written is left out."""
+        by_step = {row["step"]: row for row in self._metrics.rows()}
         return [by_step[step] for step in sorted(by_step)]
 
     def append(self, metrics: StepMetrics) -> None:
         """Add a step's row; it can be read by others at once."""
-        try:
-            with self.metrics_path.open("a", encoding="utf-8") as out:
-                out.write(json.dumps(metrics.row()) + "\n")
-        except OSError as error:
-            raise StorageError(
-                f"could not write {self.metrics_path}: {error.strerror or error}. "
-                "Free some space; the run goes on from its last checkpoint."
-            ) from error
+        self._metrics.append(metrics.row())
 
     def add_to_last(self, **values: float) -> None:
         """Lay `values` over the row of the newest step: what was known only after it."""
-        rows = self.rows()
-        rows[-1:] = [row | values for row in rows[-1:]]
-        write_text(self.metrics_path, "".join(json.dumps(row) + "\n" for row in rows))
+        for line in self._metrics.read()[0][-1:]:
+            self._metrics.replace(line, line.row | values)
 
     def flush(self) -> None:
         """Bring the metrics to the disk, before a checkpoint that relies on them is recorded."""
-        if self.metrics_path.exists():
-            sync_file(self.metrics_path)
+        self._metrics.flush()
 
     def rewind(self, step: int) -> None:
         """Leave only steps before `step`, each once."""
-        self._rewind_metrics(step)
+        if self.metrics_path.exists():
+            lines, _ = self._metrics.read()
+            kept = {line.row["step"]: line for line in lines if line.row["step"] < step}
+            if missing := sorted(set(range(step)) - kept.keys()):
+                logger.warning(
+                    "%s has no row for steps %s; they were trained, their metrics are lost.",
+                    self.metrics_path,
+                    ", ".join(map(str, missing)),
+                )
+            again = [line for line in lines if line.row["step"] >= step]
+            self._metrics.write([kept[one] for one in sorted(kept)], forget=again)
         for path in sorted(self.rollouts_dir.glob("chunk-*.parquet")):
             _rewind_rollouts(path, step)
         for leftover in self.rollouts_dir.glob(".chunk-*.tmp"):
             leftover.unlink()
 
-    def copy_aside(self, step: int) -> None:
-        """Keep a copy of all there is under set-aside/, before the run goes back to `step`."""
+    def copy_aside(self, step: int, *others: Path) -> None:
+        """Keep a copy of all there is, and of `others`, before the run goes back to `step`.
+
+        Under set-aside/; raises `StorageError` where there is no room for it.
+        """
         taken = len(list(self._set_aside_dir.glob("*")))
         target = self._set_aside_dir / f"{taken:03d}-before-going-back-to-step-{step:06d}"
         try:
             target.mkdir(parents=True)
-            for path in (self.metrics_path, self._alarms_path):
+            for path in (self.metrics_path, *others):
                 if path.exists():
                     shutil.copy2(path, target)
             if self.rollouts_dir.exists():
@@ -110,21 +116,10 @@ class Journal:
             pq.write_table(table, temporary, compression="zstd")
         return path
 
-    def _rewind_metrics(self, step: int) -> None:
-        if not self.metrics_path.exists():
-            return
-        before = self.metrics_path.read_text(encoding="utf-8", errors="replace")
-        rows = [row for row in self.rows() if row["step"] < step]
-        after = "".join(json.dumps(row) + "\n" for row in rows)
-        missing = sorted(set(range(step)) - {int(row["step"]) for row in rows})
-        if missing:
-            logger.warning(
-                "%s has no row for steps %s; they were trained, their metrics are lost.",
-                self.metrics_path,
-                ", ".join(map(str, missing)),
-            )
-        if after != before:
-            write_text(self.metrics_path, after)
+
+def read_metrics(run_dir: Path) -> list[MetricsRow]:
+    """`Journal.rows` of the run in `run_dir`; empty where nothing was trained."""
+    return Journal(run_dir).rows()
 
 
 def rollout_table(results: Sequence[StepResult]) -> Any:
@@ -177,7 +172,7 @@ def read_rollouts(path: Path, columns: Sequence[str] | None = None) -> Any:
         ) from error
 
 
-def _rollout_row(step: int, scored: ScoredRollout) -> Row:
+def _rollout_row(step: int, scored: ScoredRollout) -> dict[str, Any]:
     rollout = scored.rollout
     grade, second = rollout.scored.grade, rollout.second
     return {
@@ -214,31 +209,3 @@ def _rewind_rollouts(path: Path, step: int) -> None:
         pq.write_table(
             table.filter(compute.less(table["step"], step)), temporary, compression="zstd"
         )
-
-
-def _parsed(line: str) -> Row | None:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError:
-        return None
-    is_row = isinstance(row, dict) and isinstance(cast("Row", row).get("step"), int)
-    return cast("Row", row) if is_row else None
-
-
-def read_metrics(run_dir: Path) -> list[Row]:
-    """The rows of `metrics.jsonl` in the order of their steps, each step once.
-
-    A line that is being written while this reads is left out. Empty where nothing was trained.
-    """
-    path = run_dir / "metrics.jsonl"
-    if not path.exists():
-        return []
-    by_step: dict[int, Row] = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            row: Any = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(row, dict) and isinstance(cast(Row, row).get("step"), int):
-            by_step[row["step"]] = cast(Row, row)
-    return [by_step[step] for step in sorted(by_step)]

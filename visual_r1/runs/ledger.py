@@ -9,21 +9,32 @@ the metrics and rollouts of its steps are on the disk. So a row is a promise: al
  "backend": "embedded", "created_at": "2026-05-01T10:00:00+00:00", "updates": 37, "carry": {}}
 
 Nothing is ever deleted from it: a row that no longer counts (damaged, gone from the server, later
-than the step a user went back to) moves to `ledger.set-aside.jsonl`.
+than the step a user went back to) moves to `ledger.set-aside.jsonl`, by the rule of `jsonl`. Each
+row builds on those before it, though: a damaged one is left out only where it is the last.
 """
 
-import json
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, NonNegativeInt, TypeAdapter
 
 from visual_r1.errors import RunError
-from visual_r1.storage import write_text
+from visual_r1.runs.jsonl import JsonLines, Line
 
 logger = logging.getLogger(__name__)
+
+
+def _with_time_zone(text: str) -> str:
+    if datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError("nobody can say when that is")
+    return text
+
+
+Time = Annotated[str, AfterValidator(_with_time_zone)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,24 +46,28 @@ class LedgerRow:
     state the order of the data needs besides (seed, step).
     """
 
-    step: int
+    step: NonNegativeInt
     state_path: str
     sampler_path: str
-    expires_at: str | None
+    expires_at: Time | None
     config_digest: str
     dataset_digest: str
     backend: str
-    created_at: str
-    updates: int
+    created_at: Time
+    updates: NonNegativeInt
     carry: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
+_ROWS = TypeAdapter(LedgerRow)
+
+
 class Ledger:
-    """The ledger of the run in `run_dir`; only one process may use it (see `run_folder`)."""
+    """The ledger of the run in `run_dir`; only one process may use it (see `runs.folder`)."""
 
     def __init__(self, run_dir: Path) -> None:
-        self.path = run_dir / "ledger.jsonl"
-        self.set_aside_path = run_dir / "ledger.set-aside.jsonl"
+        self._file = JsonLines(run_dir / "ledger.jsonl", _ROWS)
+        self.path = self._file.path
+        self.set_aside_path = self._file.set_aside_path
 
     def rows(self) -> list[LedgerRow]:
         """All rows, oldest first.
@@ -60,37 +75,17 @@ class Ledger:
         A damaged last row is set aside with a warning, and the row before it counts. Raises
         `RunError` when an earlier row is damaged: then nobody can say what the later ones build on.
         """
-        lines = self._lines()
-        rows: list[LedgerRow] = []
-        for number, line in enumerate(lines, start=1):
-            row = _parsed(line)
-            if row is not None:
-                rows.append(row)
-            elif number == len(lines):
-                self._set_aside(lines[-1:], lines[:-1])
-                before = f"step {rows[-1].step}" if rows else "the beginning"
-                logger.warning(
-                    "The last row of %s is damaged and was moved to %s; the run goes on from %s.",
-                    self.path,
-                    self.set_aside_path.name,
-                    before,
-                )
-            else:
-                raise RunError(
-                    f"Row {number} of {self.path} is damaged, and rows after it are not: repair or "
-                    "remove that line, or start anew with another --run.name."
-                )
-        return rows
+        return [line.row for line in self._lines()]
 
     def append(self, row: LedgerRow) -> None:
         """Add a row, whole and flushed to the disk; raises `StorageError` when it cannot be."""
-        steps = [known.step for known in self.rows()]
-        if steps and row.step <= steps[-1]:
+        lines = self._lines()
+        if lines and row.step <= (newest := lines[-1].row.step):
             raise RunError(
-                f"{self.path} already holds step {steps[-1]}, so step {row.step} cannot follow; is "
+                f"{self.path} already holds step {newest}, so step {row.step} cannot follow; is "
                 "another process writing to this run?"
             )
-        self._write([*self._lines(), json.dumps(asdict(row))])
+        self._file.write([*lines, self._file.line(row)])
 
     def at_step(self, step: int) -> LedgerRow | None:
         """The row of `step`, or None."""
@@ -113,7 +108,7 @@ class Ledger:
     def go_back_to(self, step: int) -> LedgerRow | None:
         """Make the row of `step` the last one and return it; later rows are set aside."""
         row = self.row_to_go_back_to(step)
-        self._keep(sum(known.step <= step for known in self.rows()))
+        self._file.keep(lambda known: known.step <= step)
         return row
 
     def newest_loadable(self, exists: Callable[[str], bool]) -> LedgerRow | None:
@@ -145,20 +140,13 @@ class Ledger:
 
     def renew(self, step: int, expires_at: str | None) -> None:
         """Note that the checkpoint of `step` lives longer now; None is for ever."""
-        rows = [
-            replace(row, expires_at=expires_at) if row.step == step else row for row in self.rows()
-        ]
-        self._write([json.dumps(asdict(row)) for row in rows])
+        for line in self._lines():
+            if line.row.step == step:
+                self._file.replace(line, replace(line.row, expires_at=expires_at))
 
     def drop(self, steps: Collection[int]) -> None:
         """Set the rows of `steps` aside: their checkpoints were deleted, or have gone."""
-        if steps:
-            rows, lines = self.rows(), self._lines()
-            pairs = list(zip(rows, lines, strict=True))
-            self._set_aside(
-                [line for row, line in pairs if row.step in steps],
-                [line for row, line in pairs if row.step not in steps],
-            )
+        self._file.write(line for line in self._lines() if line.row.step not in steps)
 
     def require_same_origin(self, *, dataset_digest: str, backend: str) -> None:
         """Raise `RunError` when the newest row was made on another server or dataset.
@@ -179,70 +167,22 @@ class Ledger:
                     f"is {now}: go back to that {what}, or choose another --run.name."
                 )
 
-    def _keep(self, count: int) -> None:
-        lines = self._lines()
-        if count < len(lines):
-            self._set_aside(lines[count:], lines[:count])
-
-    def _set_aside(self, lines: Sequence[str], kept: Sequence[str]) -> None:
-        # The side file first: a kill between the two leaves a row in both, never in neither.
-        before = _read_lines(self.set_aside_path)
-        new = [line for line in lines if line not in before[-len(lines) :]]
-        write_text(self.set_aside_path, "".join(line + "\n" for line in [*before, *new]))
-        self._write(kept)
-
-    def _write(self, lines: Sequence[str]) -> None:
-        write_text(self.path, "".join(line + "\n" for line in lines))
-
-    def _lines(self) -> list[str]:
-        return [line for line in _read_lines(self.path) if line.strip()]
-
-
-def _read_lines(path: Path) -> list[str]:
-    if not path.exists():
-        return []
-    return path.read_text(encoding="utf-8", errors="replace").splitlines()
-
-
-def _parsed(line: str) -> LedgerRow | None:
-    try:
-        values = json.loads(line)
-    except json.JSONDecodeError:
-        return None
-    if not isinstance(values, dict):
-        return None
-    fields = cast("dict[str, Any]", values)
-    whole = all(name in _HOLDS and _HOLDS[name](value) for name, value in fields.items())
-    try:
-        return LedgerRow(**fields) if whole else None
-    except TypeError:  # a field is missing
-        return None
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_time(value: object) -> bool:
-    try:
-        return isinstance(value, str) and datetime.fromisoformat(value).tzinfo is not None
-    except ValueError:
-        return False
-
-
-_HOLDS: Mapping[str, Callable[[object], bool]] = {
-    "step": _is_count,
-    "state_path": _is_text,
-    "sampler_path": _is_text,
-    "expires_at": lambda value: value is None or _is_time(value),
-    "config_digest": _is_text,
-    "dataset_digest": _is_text,
-    "backend": _is_text,
-    "created_at": _is_time,
-    "updates": _is_count,
-    "carry": lambda value: isinstance(value, dict),
-}
+    def _lines(self) -> list[Line[LedgerRow]]:
+        lines, damaged = self._file.read()
+        if not damaged:
+            return lines
+        number, text = min(damaged.items())
+        if number < len(lines) + len(damaged):
+            raise RunError(
+                f"Row {number} of {self.path} is damaged, and rows after it are not: repair or "
+                "remove that line, or start anew with another --run.name."
+            )
+        self._file.set_aside([text])
+        self._file.write(lines)
+        logger.warning(
+            "The last row of %s is damaged and was moved to %s; the run goes on from %s.",
+            self.path,
+            self.set_aside_path.name,
+            f"step {lines[-1].row.step}" if lines else "the beginning",
+        )
+        return lines

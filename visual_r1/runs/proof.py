@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from visual_r1.backend.backend import Backend
-from visual_r1.backend.waiting import CONTROL_LIMIT_S, checkpoint_exists, wait
+from visual_r1.backend.waiting import checkpoint_exists
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
 from visual_r1.errors import RunError
@@ -24,6 +24,7 @@ from visual_r1.runs.curriculum_state import load_measured, measured_path
 from visual_r1.runs.folder import require_same_files
 from visual_r1.runs.journal import Journal, read_rollouts
 from visual_r1.runs.ledger import Ledger, LedgerRow
+from visual_r1.runs.retention import delete_checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +74,16 @@ def prove(
             )
     for left in run_dir.glob(".proof-*"):  # by a proof that was killed
         shutil.rmtree(left, ignore_errors=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".proof-", dir=run_dir))
-    try:
+    with tempfile.TemporaryDirectory(
+        prefix=".proof-", dir=run_dir, ignore_cleanup_errors=True
+    ) as folder:
+        scratch = Path(folder)
         again = _replayed(config, backend, dataset, run_dir, scratch, start, end, progress)
         try:
             before = backend.tensor_fingerprints(end.state_path)
             after = backend.tensor_fingerprints(again.state_path)
         finally:
-            _delete(backend, again)
+            delete_checkpoint(backend, again)
         first = start.step if start else 0
         return Proof(
             first=first,
@@ -90,8 +93,6 @@ def prove(
             metrics=_differing_metrics(run_dir, scratch, first, end.step),
             rollouts=_differing_rollouts(run_dir, scratch, first, end.step),
         )
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _last_chunk(
@@ -136,23 +137,26 @@ def _replayed(
     return train_chunk(_up_to(config, end), backend, dataset, scratch, start, progress)
 
 
-def _delete(backend: Backend, row: LedgerRow) -> None:
-    for path in (row.state_path, row.sampler_path):
-        deletion = backend.rest.delete_checkpoint_from_tinker_path(path)
-        wait(deletion, f"deleting {path}", CONTROL_LIMIT_S, backend.check)
-
-
 def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
     names = sorted({*before, *after})
     return tuple(name for name in names if before.get(name) != after.get(name))
 
 
 def _differing_metrics(run_dir: Path, scratch: Path, first: int, end: int) -> tuple[str, ...]:
-    """What differs; a value that an earlier version did not write down yet is not compared."""
-    before, after = (
-        {row["step"]: _without_seconds(row) for row in Journal(folder).rows()}
-        for folder in (run_dir, scratch)
-    )
+    """What differs but for the seconds; what an earlier version did not write is not compared."""
+
+    def by_step(folder: Path) -> dict[int, dict[str, str]]:
+        # As text, so that NaN agrees with itself.
+        return {
+            row["step"]: {
+                name: json.dumps(value)
+                for name, value in row.items()
+                if not name.startswith("seconds_")
+            }
+            for row in Journal(folder).rows()
+        }
+
+    before, after = by_step(run_dir), by_step(scratch)
     return tuple(
         f"step {step} {name}"
         for step in range(first, end)
@@ -161,22 +165,14 @@ def _differing_metrics(run_dir: Path, scratch: Path, first: int, end: int) -> tu
     )
 
 
-def _without_seconds(row: Mapping[str, Any]) -> dict[str, str]:
-    """The row as text, so that NaN agrees with itself."""
-    return {
-        name: json.dumps(value) for name, value in row.items() if not name.startswith("seconds_")
-    }
-
-
 def _differing_rollouts(run_dir: Path, scratch: Path, first: int, end: int) -> tuple[int, ...]:
-    before, after = (_rollouts_by_step(folder) for folder in (run_dir, scratch))
+    def by_step(folder: Path) -> dict[int, list[str]]:
+        found: dict[int, list[str]] = {}
+        for path in sorted(Journal(folder).rollouts_dir.glob("chunk-*.parquet")):
+            rows: Sequence[Mapping[str, Any]] = read_rollouts(path).to_pylist()
+            for row in rows:
+                found.setdefault(row["step"], []).append(json.dumps(row, sort_keys=True))
+        return found
+
+    before, after = by_step(run_dir), by_step(scratch)
     return tuple(step for step in range(first, end) if before.get(step) != after.get(step))
-
-
-def _rollouts_by_step(run_dir: Path) -> dict[int, list[str]]:
-    found: dict[int, list[str]] = {}
-    for path in sorted(Journal(run_dir).rollouts_dir.glob("chunk-*.parquet")):
-        rows: Sequence[Mapping[str, Any]] = read_rollouts(path).to_pylist()
-        for row in rows:
-            found.setdefault(row["step"], []).append(json.dumps(row, sort_keys=True))
-    return found

@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-from visual_r1.alarms import AlarmLog
 from visual_r1.backend.backend import Backend
 from visual_r1.backend.waiting import checkpoint_exists
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
 from visual_r1.errors import RunError
+from visual_r1.runs.alarms import AlarmLog
 from visual_r1.runs.folder import require_same_files
 from visual_r1.runs.journal import Journal
 from visual_r1.runs.ledger import Ledger, LedgerRow
-from visual_r1.runs.retention import keep_up
+from visual_r1.runs.retention import renew_and_prune
 from visual_r1.runs.validations import Validations
 
 
@@ -52,31 +52,25 @@ def resume_point(
 
     Old checkpoints are then looked after, before the next needs room on a server that is full.
     """
-    row = backend.recoveries.run(
-        lambda: _resume_point(config, backend, dataset, run_dir), "looking up the checkpoints"
-    )
-    # Where validation was switched on late, what it has yet to look at stays.
-    if not config.validation.every or Validations(run_dir).rows():
-        keep_up(config, backend, Ledger(run_dir))
-    return row
-
-
-def _resume_point(
-    config: RunConfig, backend: Backend, dataset: Dataset, run_dir: Path
-) -> LedgerRow | None:
     ledger = Ledger(run_dir)
     ledger.require_same_origin(dataset_digest=dataset.digest, backend=backend.kind)
-    row = _chosen(config, backend, ledger)
+    row = backend.recoveries.run(
+        lambda: _chosen(config, backend, ledger), "looking up the checkpoints"
+    )
     step = row.step if row else 0
+    alarms, validations = AlarmLog(run_dir), Validations(run_dir)
     if any(known.step > step for known in ledger.rows()):
         # In this order a kill in between loses nothing: the copy first, the ledger then.
         journal = Journal(run_dir)
-        journal.copy_aside(step)
+        journal.copy_aside(step, alarms.path)
         ledger.go_back_to(step)
         journal.rewind(step)
     # Whether or not rows were left: a kill may have come before this the last time.
-    AlarmLog(run_dir).go_back_to(step)
-    Validations(run_dir).go_back_to(step)
+    alarms.go_back_to(step)
+    validations.go_back_to(step)
+    # Where validation was switched on late, what it has yet to look at stays.
+    if not config.validation.every or validations.rows():
+        renew_and_prune(config, backend, ledger)
     return row
 
 

@@ -22,10 +22,11 @@ from visual_r1.runs.validations import Validations, best_checkpoint
 
 logger = logging.getLogger(__name__)
 
+# The newest, and the one before it should that have gone.
 NEEDED = 2
 
 
-def keep_up(
+def renew_and_prune(
     config: RunConfig, backend: Backend, ledger: Ledger, now: datetime | None = None
 ) -> None:
     """Renew and prune the checkpoints of the ledger.
@@ -75,23 +76,24 @@ def _best_that_is_there(config: RunConfig, backend: Backend, ledger: Ledger) -> 
 
 def _forget(backend: Backend, ledger: Ledger, rows: Sequence[LedgerRow]) -> None:
     """Delete checkpoints, then their rows, then what only these rows named."""
-    _delete(backend, rows)
+    for row in rows:
+        delete_checkpoint(backend, row)
     ledger.drop({row.step for row in rows})
     for row in rows:
         if (measured := measured_path(ledger.path.parent, row.carry)) is not None:
             measured.unlink(missing_ok=True)
 
 
-def _delete(backend: Backend, rows: Sequence[LedgerRow]) -> None:
-    for row in rows:
-        for path in (row.state_path, row.sampler_path):
-            deletion = backend.rest.delete_checkpoint_from_tinker_path(path)
-            try:
-                wait(deletion, f"deleting {path}", CONTROL_LIMIT_S, backend.check)
-            except BackendError as error:
-                # Gone already: it expired, or a kill came between deletion and ledger.
-                if not isinstance(error.__cause__, tinker.NotFoundError):
-                    raise
+def delete_checkpoint(backend: Backend, row: LedgerRow) -> None:
+    """Delete the row's state and sampler weights on the server, where they are still there."""
+    for path in (row.state_path, row.sampler_path):
+        deletion = backend.rest.delete_checkpoint_from_tinker_path(path)
+        try:
+            wait(deletion, f"deleting {path}", CONTROL_LIMIT_S, backend.check)
+        except BackendError as error:
+            # Gone already: it expired, or a kill came between deletion and ledger.
+            if not isinstance(error.__cause__, tinker.NotFoundError):
+                raise
 
 
 def _renew(

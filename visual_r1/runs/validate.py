@@ -27,7 +27,7 @@ from visual_r1.prices import Prices, total
 from visual_r1.progress import Progress
 from visual_r1.runs.chunk import policy_of
 from visual_r1.runs.ledger import Ledger, LedgerRow
-from visual_r1.runs.retention import keep_up
+from visual_r1.runs.retention import renew_and_prune
 from visual_r1.runs.validations import ValidationRow, Validations
 from visual_r1.wording import percent, percent_range
 
@@ -97,7 +97,7 @@ def validate(
         Validations(run_dir).record(row)
     ledger = Ledger(run_dir)
     if checkpoint is not None and checkpoint.step == ledger.rows()[-1].step:
-        keep_up(config, backend, ledger)
+        renew_and_prune(config, backend, ledger)
     return row
 
 
@@ -167,7 +167,7 @@ def _row(
         truncated=found.truncated,
         gave_up=found.gave_up,
         failed=sum(found.failed.values()),
-        right="".join(map(_character, predictions)),
+        right="".join("-" if p.greedy is None else str(int(p.greedy.right)) for p in predictions),
         sampler_path=path,
         seconds=round(seconds, 3),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -175,7 +175,3 @@ def _row(
         tokens_sampled=spent.sample,
         cost_usd=prices.cost(spent),
     )
-
-
-def _character(prediction: Prediction) -> str:
-    return "-" if prediction.greedy is None else str(int(prediction.greedy.right))

@@ -12,20 +12,21 @@ image blanked; the row of step 0 is of the base model, before any training. For 
 
 Rows stand in the order of their steps, each step once. One that no longer counts (later than the
 step a run went back to, of a checkpoint that was trained anew, damaged) moves to
-`validation.set-aside.jsonl`.
+`validation.set-aside.jsonl`, see `jsonl`; its checkpoint is validated anew.
 
-A run's checkpoints by name: best, final, or the step.
+What is found here makes one of the ledger's checkpoints the best, and gives them all names: best,
+final, or the step.
 """
 
-import json
-from collections.abc import Iterable, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+
+from pydantic import TypeAdapter
 
 from visual_r1.errors import RunError
+from visual_r1.runs.jsonl import JsonLines
 from visual_r1.runs.ledger import Ledger, LedgerRow
-from visual_r1.storage import write_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,22 +57,27 @@ class ValidationRow:
     sampler_path: str
     seconds: float
     created_at: str
-    tokens_prefill: float = 0
-    tokens_sampled: float = 0
+    # As written, mostly whole: read as floats they would be written again with a point.
+    tokens_prefill: int | float = 0
+    tokens_sampled: int | float = 0
     cost_usd: float | None = None
+
+
+_ROWS = TypeAdapter(ValidationRow)
 
 
 class Validations:
     """The validation rows of the run in `run_dir`; only one process may write them."""
 
     def __init__(self, run_dir: Path) -> None:
-        self.path = run_dir / "validation.jsonl"
-        self.set_aside_path = run_dir / "validation.set-aside.jsonl"
+        self._file = JsonLines(run_dir / "validation.jsonl", _ROWS)
+        self.path = self._file.path
+        self.set_aside_path = self._file.set_aside_path
 
     def rows(self) -> list[ValidationRow]:
-        """All rows in the order of their steps; a damaged line is left out, and validated anew."""
-        found = [row for row in map(_parsed, _read_lines(self.path)) if row is not None]
-        return sorted({row.step: row for row in found}.values(), key=lambda row: row.step)
+        """All rows in the order of their steps."""
+        by_step = {row.step: row for row in self._file.rows()}
+        return [by_step[step] for step in sorted(by_step)]
 
     def of(self, step: int, sampler_path: str) -> ValidationRow | None:
         """The row of the checkpoint with these weights, or None."""
@@ -83,25 +89,13 @@ class Validations:
 
         Raises `StorageError` when it cannot be written; the rows there were stay.
         """
-        kept = [known for known in self.rows() if known.step != row.step]
-        self._write(sorted([*kept, row], key=lambda one: one.step))
+        by_step = {line.row.step: line for line in self._file.read()[0]}
+        by_step[row.step] = self._file.line(row)
+        self._file.write(by_step[step] for step in sorted(by_step))
 
     def go_back_to(self, step: int) -> None:
         """Set aside what was found after `step`: the run goes on from that checkpoint."""
-        rows = self.rows()
-        kept = [row for row in rows if row.step <= step]
-        if len(kept) < len(rows):
-            self._write(kept)
-
-    def _write(self, rows: Sequence[ValidationRow]) -> None:
-        lines = [json.dumps(asdict(row)) for row in rows]
-        gone = [line for line in _read_lines(self.path) if line not in lines]
-        if gone:
-            # The side file first: a kill between the two leaves a line in both, never in neither.
-            before = _read_lines(self.set_aside_path)
-            new = [line for line in gone if line not in before]
-            write_text(self.set_aside_path, "".join(line + "\n" for line in [*before, *new]))
-        write_text(self.path, "".join(line + "\n" for line in lines))
+        self._file.keep(lambda row: row.step <= step)
 
 
 def best_checkpoint(
@@ -115,37 +109,6 @@ def best_checkpoint(
     found = [row for row in validated if row.n and row.sampler_path in there]
     best = max(found, key=lambda row: (row.accuracy, row.step), default=None)
     return there[best.sampler_path] if best is not None else None
-
-
-def _read_lines(path: Path) -> list[str]:
-    if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8", errors="replace")
-    return [line for line in text.splitlines() if line.strip()]
-
-
-def _parsed(line: str) -> ValidationRow | None:
-    try:
-        values: Any = json.loads(line)
-    except json.JSONDecodeError:
-        return None
-    if not isinstance(values, dict):
-        return None
-    found = cast("dict[str, Any]", values)
-    if not _REQUIRED <= set(found) <= _NAMES:
-        return None
-    sound = all(isinstance(found[name], int | float) for name in ("step", "n", "accuracy"))
-    if not sound or not isinstance(found["sampler_path"], str):
-        return None
-    for name in _INTERVALS:
-        if isinstance(found[name], list):
-            found[name] = tuple(found[name])
-    return ValidationRow(**found)
-
-
-_NAMES = {field.name for field in fields(ValidationRow)}
-_REQUIRED = {field.name for field in fields(ValidationRow) if field.default is MISSING}
-_INTERVALS = ("accuracy_ci95", "blind_accuracy_ci95")
 
 
 def named_checkpoint(run_dir: Path, name: str) -> LedgerRow:

@@ -14,11 +14,12 @@ import pytest
 from made_up import predictions, problems, write_evaluation, write_metrics, write_validation
 from wandb.proto.wandb_internal_pb2 import Record
 
-from visual_r1.alarms import AlarmLog, Finding
+from visual_r1.alarms import Finding
 from visual_r1.config import RunConfig
 from visual_r1.report import wandb as tracking
 from visual_r1.report.summary import summarize
 from visual_r1.report.wandb import track_run, track_steps
+from visual_r1.runs.alarms import AlarmLog
 
 BLOCK = 32768
 

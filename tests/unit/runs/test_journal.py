@@ -138,6 +138,19 @@ def test_metrics_that_are_missing_are_said_to_be(
         journal.rewind(6)
     assert "no row for steps 2" in caplog.text
     assert steps_of(journal) == [0, 1, 3, 4, 5]
+    # Damaged, it is kept all the same.
+    aside = journal.metrics_path.with_name("metrics.set-aside.jsonl")
+    assert aside.read_bytes() == b"\0\0\n"
+
+
+def test_rows_that_stay_are_not_written_anew(journal: Journal) -> None:
+    text = journal.metrics_path.read_text()
+    by_hand = text.replace('"step": 0,', '"step":0, "loss_of_old": NaN,')
+    journal.metrics_path.write_text(by_hand)
+    journal.rewind(5)
+    journal.add_to_last(seconds_checkpoint=1.5)
+    assert journal.metrics_path.read_text().splitlines()[:4] == by_hand.splitlines()[:4]
+    assert journal.rows()[-1]["seconds_checkpoint"] == 1.5
 
 
 def test_leftovers_of_a_kill_are_cleared(journal: Journal) -> None:

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from visual_r1.alarms import AlarmLog
 from visual_r1.config import RunConfig
-from visual_r1.runs.alarms import check_alarms, pause
+from visual_r1.runs.alarms import AlarmLog, check_alarms, pause
 from visual_r1.runs.journal import Journal
 from visual_r1.runs.ledger import Ledger, LedgerRow
 
@@ -89,7 +88,7 @@ def test_what_was_found_later_is_forgotten_by_a_run_that_goes_back(tmp_path: Pat
     log = AlarmLog(run.run_dir)
     log.go_back_to(15)
     assert log.findings() == found
-    Journal(run.run_dir).copy_aside(10)
+    Journal(run.run_dir).copy_aside(10, log.path)
     log.go_back_to(10)
     assert log.findings() == []
     (kept,) = (run.run_dir / "set-aside").glob("*/alarms.jsonl")
@@ -110,3 +109,23 @@ def test_a_damaged_line_costs_no_other(tmp_path: Path) -> None:
     torn = ['{"alarm": "format", "st', '{"alarm": "unknown"}', "[1]", '"text"', "\x00\ufffd"]
     path.write_text("\n".join([*torn, path.read_text().strip(), ""]))
     assert AlarmLog(run.run_dir).findings() == found
+
+
+def test_what_leaves_the_file_is_set_aside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = config(tmp_path)
+    for step in (5, 10, 15):
+        checkpoint(run, step)
+    found = check_alarms(run, 15)
+    log = AlarmLog(run.run_dir)
+    of_a_newer_version = json.dumps(found[0].row() | {"alarm": "format", "tried": 3})
+    with log.path.open("a") as out:
+        out.write(of_a_newer_version + "\n")
+    assert log.findings() == found
+    caplog.clear()
+    log.go_back_to(10)
+    assert log.findings() == []
+    kept = log.set_aside_path.read_text().splitlines()
+    assert [json.loads(line) for line in kept] == [found[0].row(), json.loads(of_a_newer_version)]
+    assert "1 damaged row(s) of" in caplog.text

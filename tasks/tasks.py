@@ -1,0 +1,331 @@
+"""The stages of a run as tasks: each is done once, whatever is killed, and then found done.
+
+What they do is in `visual_r1`; here is what their results depend on, and how one is recognised. A
+key names its run by the run's name and not by its folder, which may be moved.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from prefect import State, Task
+from prefect.client.schemas.objects import TaskRun
+
+from tasks.verified import Result, verified
+from visual_r1.backend.backend import open_backend
+from visual_r1.config import RunConfig
+from visual_r1.data.dataset import Dataset, open_dataset
+from visual_r1.data.dataset import prepare as prepare_dataset
+from visual_r1.data.sources import Split, open_source
+from visual_r1.doctor.preflight import require_sound
+from visual_r1.errors import DataError
+from visual_r1.evaluation.evaluate import conditions_of, in_a_line
+from visual_r1.evaluation.evaluate import evaluate as evaluate_policy
+from visual_r1.evaluation.metrics import evaluation_folder, read_report
+from visual_r1.evaluation.predictions import read_predictions
+from visual_r1.progress import open_progress
+from visual_r1.report.page import write_html
+from visual_r1.report.summary import SUMMARY_NAME, cost_of_run, read_summary
+from visual_r1.report.summary import summarize as summarize_run
+from visual_r1.report.terminal import print_summary
+from visual_r1.report.wandb import track_run, track_steps
+from visual_r1.runs.chunk import ChunkPlan, plan_chunk, policy_of
+from visual_r1.runs.chunk import train_chunk as run_chunk
+from visual_r1.runs.export import EXPORT, Export, adapter_folder, read_export
+from visual_r1.runs.export import export as export_checkpoint
+from visual_r1.runs.ledger import Ledger, LedgerRow
+from visual_r1.runs.resume import require_goal, resume_point
+from visual_r1.runs.validate import is_due
+from visual_r1.runs.validate import validate as validate_checkpoint
+from visual_r1.runs.validations import Validations
+
+logger = logging.getLogger("visual_r1.tasks")
+
+
+# A dataset source to a dataset folder.
+
+
+async def worth_retrying(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+    """Try again what the network did, not what a user wrote; and say so, for the pauses are long.
+
+    For tasks that use no Tinker server: failures of that are met in `Backend.recoveries`, in one
+    place for flows and library.
+    """
+    error = await state.aresult(raise_on_failure=False)
+    if not isinstance(error, (ConnectionError, TimeoutError)):
+        return False
+    delays = task.retry_delay_seconds
+    if isinstance(delays, list):
+        pause = delays[min(run.run_count, len(delays)) - 1]
+        logger.warning("%s failed: %s Trying again in %.0f s.", task.name, error, pause)
+    return True
+
+
+def prepare(config: RunConfig, needs: Sequence[Split] = ("train", "test")) -> Dataset:
+    """The dataset of `config`, prepared where it is not there yet; it has the splits of `needs`.
+
+    Raises `ConfigError` or `DataError` first for what is wrong with the run: a deployment has no
+    command that looks at it before.
+    """
+    require_sound(config)
+    # A source that changed in place is another dataset, though the configuration is the same.
+    fingerprint = open_source(config.data).fingerprint
+    result = _prepare(config, fingerprint, list(needs))
+    dataset = open_dataset(Path(result["folder"]))
+    dataset.require(needs)
+    return dataset
+
+
+def _is_complete(result: Result, **_: object) -> bool:
+    try:
+        return open_dataset(Path(result["folder"])).digest == result["digest"]
+    except DataError:
+        return False
+
+
+@verified(
+    version=1,
+    key=lambda config, fingerprint, **_: {
+        "data": config.data,
+        "output_dir": config.output_dir.absolute(),
+        "source": fingerprint,
+    },
+    still_there=_is_complete,
+    retries=2,
+    retry_delay_seconds=[5, 60],
+    retry_condition_fn=worth_retrying,
+)
+def _prepare(config: RunConfig, fingerprint: str, needs: list[Split]) -> Result:
+    del fingerprint  # a part of the key
+    with open_progress() as progress:
+        dataset = prepare_dataset(config.data, config.output_dir, progress, needs)
+    return {"folder": str(dataset.folder), "digest": dataset.digest}
+
+
+# A checkpoint, or the base model, on the test problems.
+
+
+def _evaluation(
+    config: RunConfig, dataset: Dataset, name: str, sampler_path: str | None
+) -> Mapping[str, Any]:
+    identity = config.identity()
+    return {
+        "run": config.run_name,
+        "name": name,
+        "sampler_path": sampler_path,
+        "dataset": dataset.digest,
+        "what": {part: identity[part] for part in ("model", "prompt", "sampling", "evaluation")},
+        "reward": identity["reward"],
+    }
+
+
+def _is_evaluated(
+    _: Result, config: RunConfig, dataset: Dataset, name: str, sampler_path: str | None
+) -> bool:
+    """Whether `evaluations/<name>` is complete, of these weights and under these conditions."""
+    folder = evaluation_folder(config.run_dir, name)
+    try:
+        there = read_report(folder).conditions
+        predictions = read_predictions(folder, ["id"])
+    except DataError:
+        return False
+    wanted = conditions_of(config, sampler_path or config.model.name, dataset.digest)
+    # What a newer grader says of the same answers is no reason to ask for them again.
+    return bool(predictions) and there == replace(wanted, grader_version=there.grader_version)
+
+
+@verified(version=1, key=_evaluation, still_there=_is_evaluated, task_run_name="evaluate {name}")
+def evaluate(
+    config: RunConfig, dataset: Dataset, name: str, sampler_path: str | None = None
+) -> Result:
+    """The report `evaluations/<name>`; `sampler_path` None is the base model."""
+    result = {"name": name, "sampler_path": sampler_path or config.model.name}
+    if _is_evaluated(result, config, dataset, name, sampler_path):
+        return result
+    folder = evaluation_folder(config.run_dir, name)
+    with open_backend(config) as backend, open_progress() as progress:
+        policy = policy_of(config, backend, progress)
+
+        def once() -> None:
+            conditions = conditions_of(config, result["sampler_path"], dataset.digest)
+            problems = dataset.problems("test")
+            with backend.session():
+                sampler = backend.sampler(sampler_path)
+                evaluate_policy(sampler, policy, problems, conditions, folder, progress)
+
+        backend.recoveries.run(once, f"the evaluation {name!r}")
+    return result
+
+
+def figures(config: RunConfig, name: str) -> str:
+    """What came of the evaluation `name`, new or from before, and where it is; in a line."""
+    folder = evaluation_folder(config.run_dir, name)
+    return f"{name}: {in_a_line(read_report(folder))}  in {folder}"
+
+
+# The steps between two checkpoints: the unit of recovery and of caching.
+
+
+def settle_ledger(config: RunConfig, dataset: Dataset) -> None:
+    """Set aside the checkpoints that cannot be gone on from, or that the user wants to go behind.
+
+    Asks the server only where steps are left to do. Raises `RunError` where fewer are wanted than
+    the run has.
+    """
+    if not require_goal(config):
+        return
+    with open_backend(config) as backend:
+        resume_point(config, backend, dataset, config.run_dir)
+
+
+def train_chunk(config: RunConfig, dataset: Dataset, start: LedgerRow | None) -> LedgerRow:
+    """The checkpoint that follows `start` (None: the beginning), trained where it is not there."""
+    plan = plan_chunk(config, start.step if start else 0)
+    return LedgerRow(**_train_chunk(config, dataset, start, plan))
+
+
+@verified(
+    version=1,
+    key=lambda config, dataset, start, plan: {
+        "run": config.run_name,
+        "config": config.digest(),
+        "dataset": dataset.digest,
+        "start": start.state_path if start else None,
+        "end": plan.end,
+    },
+    # Not the whole row: the lifetime of a checkpoint is renewed.
+    still_there=lambda result, config, **_: any(
+        (row.step, row.state_path) == (result["step"], result["state_path"])
+        for row in Ledger(config.run_dir).rows()
+    ),
+    task_run_name="train_chunk {plan.number}",
+)
+def _train_chunk(
+    config: RunConfig, dataset: Dataset, start: LedgerRow | None, plan: ChunkPlan
+) -> Result:
+    # A run that was made longer has its old last checkpoint within this chunk.
+    done = [row for row in Ledger(config.run_dir).rows() if row.step > plan.first]
+    if done:
+        return asdict(done[0])
+    with open_backend(config) as backend, open_progress() as progress:
+        row = run_chunk(config, backend, dataset, config.run_dir, start, progress)
+    track_steps(config)
+    return asdict(row)
+
+
+# A checkpoint on the validation problems, while the run trains.
+
+
+def validate(config: RunConfig, dataset: Dataset, checkpoint: LedgerRow | None) -> None:
+    """Validate `checkpoint` (None: the base model) where it is due, then prune old checkpoints."""
+    step = checkpoint.step if checkpoint else 0
+    if is_due(config, dataset, step):
+        _validate(config, dataset, checkpoint, step)
+
+
+@verified(
+    version=1,
+    key=lambda config, dataset, checkpoint, **_: {
+        "run": config.run_name,
+        "config": config.digest(),
+        "dataset": dataset.digest,
+        "sampler": checkpoint.sampler_path if checkpoint else None,
+    },
+    still_there=lambda result, config, step, **_: (
+        result["sampler_path"] is None
+        or Validations(config.run_dir).of(step, result["sampler_path"]) is not None
+    ),
+    task_run_name="validate step {step}",
+)
+def _validate(
+    config: RunConfig, dataset: Dataset, checkpoint: LedgerRow | None, step: int
+) -> Result:
+    with open_backend(config) as backend, open_progress() as progress:
+        row = validate_checkpoint(config, backend, dataset, config.run_dir, checkpoint, progress)
+    track_steps(config)
+    # None where the weights have gone, which a second attempt would not bring back.
+    return {"step": step, "sampler_path": row.sampler_path if row else None}
+
+
+# A checkpoint to a PEFT adapter folder and a `tinker://` sampler path.
+
+
+def _is_exported(result: Result, config: RunConfig, into: str, **_: object) -> bool:
+    there = read_export(config.run_dir, into)
+    # The folder is another where the run's has been moved.
+    return there is not None and result == _exported(config, there, into)
+
+
+def _exported(config: RunConfig, made: Export, into: str) -> Result:
+    return {
+        "adapter": str(adapter_folder(config.run_dir, into)),
+        "sampler_path": made.sampler_path,
+        "trained": made.trained,
+        "step": made.step,
+    }
+
+
+@verified(
+    version=1,
+    key=lambda config, checkpoint, into: {
+        "run": config.run_name,
+        "into": into,
+        "state": checkpoint.state_path,
+    },
+    still_there=_is_exported,
+)
+def export(config: RunConfig, checkpoint: LedgerRow, into: str = EXPORT) -> Result:
+    """What was exported into the folder `into` of the run: `sampler_path`, `adapter` (a folder),
+    `trained`, `step`."""
+    with open_backend(config) as backend, open_progress() as progress:
+        made = export_checkpoint(config, backend, config.run_dir, checkpoint, progress, into)
+    return _exported(config, made, into)
+
+
+# Both evaluations to a summary, a page and a table.
+
+
+def summarize(config: RunConfig, checkpoint: LedgerRow, wall_seconds: float) -> Result:
+    """The content of `summary.json`, also shown as a table; `report.html` stands beside it."""
+    # From the cache or not, the table shows the wall time of the run that did the work.
+    took = _summarize(config, checkpoint, wall_seconds)["wall_seconds"]
+    summary = summarize_run(config.run_dir, steps=checkpoint.step, wall_seconds=took)
+    print_summary(summary, cost_of_run(config.run_dir), config.run_dir / "report.html")
+    return summary.to_json()
+
+
+def _has_page(_: Result, config: RunConfig, **__: object) -> bool:
+    return all((config.run_dir / name).exists() for name in (SUMMARY_NAME, "report.html"))
+
+
+@verified(
+    version=1,
+    key=lambda config, checkpoint, **_: {
+        "run": config.run_name,
+        "sampler": checkpoint.sampler_path,
+    },
+    still_there=_has_page,
+)
+def _summarize(config: RunConfig, checkpoint: LedgerRow, wall_seconds: float) -> Result:
+    took = _wall_seconds_before(config, checkpoint)
+    if took is None:
+        took = wall_seconds
+        summarize_run(config.run_dir, steps=checkpoint.step, wall_seconds=took)
+        write_html(config.run_dir)
+        track_run(config)
+    return {"wall_seconds": took}
+
+
+def _wall_seconds_before(config: RunConfig, checkpoint: LedgerRow) -> float | None:
+    """What the summary that is there says, where the files give the same summary again."""
+    try:
+        there = read_summary(config.run_dir)
+    except DataError:
+        return None
+    if there is None or not _has_page({}, config):
+        return None
+    took = there.wall_seconds
+    again = summarize_run(config.run_dir, steps=checkpoint.step, wall_seconds=took)
+    return took if again == there else None

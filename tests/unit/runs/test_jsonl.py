@@ -1,0 +1,135 @@
+"""The one rule for rows in files: which lines count, and what becomes of the others."""
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from pydantic import TypeAdapter
+
+from visual_r1.errors import StorageError
+from visual_r1.runs.jsonl import JsonLines
+
+
+@dataclass(frozen=True, slots=True)
+class Fruit:
+    step: int
+    name: str
+    weights: tuple[float, float] = (0.0, 1.0)
+    price: float | None = None
+
+
+def fruits(folder: Path) -> JsonLines[Fruit]:
+    return JsonLines(folder / "fruits.jsonl", TypeAdapter(Fruit))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> JsonLines[Fruit]:
+    made = fruits(tmp_path)
+    made.write([made.line(Fruit(step, "apple")) for step in (1, 2, 3)])
+    return made
+
+
+DAMAGED = [
+    b'{"step": 4, "na',
+    b'{"step": 4}',
+    b'{"step": "4", "name": "pear"}',
+    b'{"step": true, "name": "pear"}',
+    b'{"step": 4.0, "name": "pear"}',
+    b'{"step": 4, "name": "pear", "weights": [1]}',
+    b'{"step": 4, "name": "pear", "colour": "of a newer version"}',
+    b'{"step": 4, "name": "p\xffar"}',  # a byte that changed is no other letter
+    b"[]",
+    b"null",
+    b"\0\0\0",
+]
+
+
+def test_rows_come_back_as_they_were_written(file: JsonLines[Fruit]) -> None:
+    assert file.rows() == [Fruit(step, "apple") for step in (1, 2, 3)]
+    file.append(Fruit(4, "pear\u2028", (0.1, 2), 1e-300))
+    file.flush()
+    assert file.rows()[-1] == Fruit(4, "pear\u2028", (0.1, 2.0), 1e-300)
+    assert file.path.read_bytes().count(b"\n") == 4
+
+
+def test_a_file_that_is_not_there_has_no_rows_and_is_not_made(tmp_path: Path) -> None:
+    file = fruits(tmp_path)
+    assert file.rows() == []
+    file.keep(lambda _: False)
+    file.flush()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_field_that_an_earlier_version_did_not_have_has_its_default(tmp_path: Path) -> None:
+    file = fruits(tmp_path)
+    file.path.write_text('{"name": "apple", "step": 1}\n')
+    assert file.rows() == [Fruit(1, "apple")]
+
+
+@pytest.mark.parametrize("text", DAMAGED)
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_a_damaged_line_is_never_used_and_never_lost(
+    file: JsonLines[Fruit], text: bytes, place: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = file.path.read_bytes().splitlines()
+    lines.insert(place, text)
+    before = b"\n".join(lines)  # the last one broke off before its end
+    file.path.write_bytes(before)
+    assert file.rows() == [Fruit(step, "apple") for step in (1, 2, 3)]
+    assert file.read()[1] == {place + 1: text}
+    assert file.path.read_bytes() == before  # reading changes nothing
+    assert not caplog.records
+    with caplog.at_level(logging.WARNING):
+        file.keep(lambda _: True)
+    assert file.path.read_bytes().splitlines() == [line for line in lines if line != text]
+    assert file.set_aside_path.read_bytes() == text + b"\n"
+    assert "1 damaged row(s) of" in caplog.text
+    assert "moved to fruits.set-aside.jsonl" in caplog.text
+
+
+def test_a_row_that_stays_keeps_its_line_to_the_byte(file: JsonLines[Fruit]) -> None:
+    by_hand = b'{ "name":"apple",\t"step":9, "weights": [0, 1], "price": 1 }'
+    file.path.write_bytes(file.path.read_bytes() + by_hand + b"\r\n\n")
+    file.keep(lambda row: row.step != 2)
+    assert file.path.read_bytes().splitlines()[-1] == by_hand
+    assert [row.step for row in file.rows()] == [1, 3, 9]
+
+
+def test_what_no_longer_counts_is_set_aside_once_and_without_a_word(
+    file: JsonLines[Fruit], caplog: pytest.LogCaptureFixture
+) -> None:
+    before = file.path.read_bytes()
+    for _ in range(2):
+        file.keep(lambda row: row.step == 1)
+        aside = file.set_aside_path.read_bytes()
+        assert aside.splitlines() == before.splitlines()[1:]
+        file.path.write_bytes(before)  # as if it had been killed before the second file
+    assert not caplog.records
+
+
+def test_a_newer_form_of_a_row_takes_its_place(file: JsonLines[Fruit]) -> None:
+    second = file.read()[0][1]
+    file.replace(second, Fruit(2, "apple", price=3.5))
+    assert [row.price for row in file.rows()] == [None, 3.5, None]
+    assert not file.set_aside_path.exists()
+
+
+def test_nothing_is_written_where_nothing_changes(file: JsonLines[Fruit]) -> None:
+    stamp = file.path.stat().st_mtime_ns
+    file.keep(lambda _: True)
+    assert file.path.stat().st_mtime_ns == stamp
+
+
+def test_a_full_disk_leaves_what_was_there(
+    file: JsonLines[Fruit], full_disk: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    before = file.path.read_bytes()
+    with full_disk(len(before)):
+        with pytest.raises(StorageError, match=r"could not write .*fruits"):
+            file.write([*file.read()[0], file.line(Fruit(4, "pear"))])
+        with pytest.raises(StorageError, match=r"could not write .*fruits"):
+            file.append(Fruit(4, "pear"))
+    assert file.path.read_bytes() == before
