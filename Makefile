@@ -3,6 +3,8 @@ PYTHON ?= python3
 # Passed on to pip, for a CPU-only torch say:
 #   make train PIP_FLAGS="--extra-index-url <the index of CPU builds>"
 PIP_FLAGS ?=
+# A test resolves the dependencies again and must ask the same index.
+export PIP_FLAGS
 # Flags of the run: make train ARGS="--train.steps 40"
 ARGS ?=
 BIN := .venv/bin
@@ -13,7 +15,8 @@ setup: .venv/.installed
 
 .venv/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--upgrade --upgrade-strategy eager $(PIP_FLAGS) -e '.[dev]'
 	touch $@
 
 train: setup
