@@ -5,8 +5,8 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from train_chunks import config
 
+from trials.train_chunks import config
 from visual_r1.backend import Backend, open_backend
 from visual_r1.data.dataset import Dataset, prepare
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from fault_proxy import FAULTS, Change, FaultProxy
-from faults import config_of, run
 from google.protobuf.message import DecodeError
 from tinker.proto.tinker_public_pb2 import SampleResponse
 
+from trials.fault_proxy import FAULTS, Change, FaultProxy
+from trials.faulty_runs import config_of, run
 from visual_r1.engine.launch import start_engine
 from visual_r1.errors import BackendError, ConfigError, IncompatibleServer, VisualR1Error
 from visual_r1.models import TINY_GEOMETRY

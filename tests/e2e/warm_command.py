@@ -53,8 +53,7 @@ class WarmCommand:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=home,
-                env=clean_environment()
-                | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'benchmarks'}"},
+                env=clean_environment() | {"PYTHONPATH": str(ROOT)},
                 text=True,
             )
 
