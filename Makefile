@@ -5,7 +5,7 @@ PYTHON ?= python3
 PIP_FLAGS ?=
 # A test resolves the dependencies again and must ask the same index.
 export PIP_FLAGS
-# Flags of the run: make train ARGS="--train.steps 40"
+# Flags of the run: make train ARGS="--train.steps 40"; or of pytest: make test ARGS="-n 8"
 ARGS ?=
 BIN := .venv/bin
 
@@ -22,8 +22,9 @@ setup: .venv/.installed
 train: setup
 	$(BIN)/python flows/train_flow.py $(ARGS)
 
+# Two workers, a file on one of them and the files in their order: the slow ones come first.
 test: setup
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

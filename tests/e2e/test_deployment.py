@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from prefect_home import Give
 from train_command import ROOT, SMALL, Folder, clean_environment
 
 PREFECT = [sys.executable, "-m", "prefect"]
@@ -54,13 +55,13 @@ def running(
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def server(tmp_path_factory: pytest.TempPathFactory, give_home: Give) -> Iterator[dict[str, str]]:
     """A Prefect server of our own; yields the environment that points at it."""
-    folder = tmp_path_factory.mktemp("server")
+    folder = give_home(tmp_path_factory.mktemp("server"))
     port = free_port()
     env = clean_environment() | {
         "PWD": str(ROOT),
-        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_HOME": str(folder / ".visual-r1" / "prefect"),
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "1",  # in place of a minute
