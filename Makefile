@@ -3,7 +3,9 @@ PYTHON ?= python3
 # Passed on to pip, for a CPU-only torch say:
 #   make train PIP_FLAGS="--extra-index-url <the index of CPU builds>"
 PIP_FLAGS ?=
-# Flags of the run: make train ARGS="--train.steps 40"
+# A test resolves the dependencies again and must ask the same index.
+export PIP_FLAGS
+# Flags of the run: make train ARGS="--train.steps 40"; or of pytest: make test ARGS="-n 8"
 ARGS ?=
 BIN := .venv/bin
 
@@ -13,14 +15,16 @@ setup: .venv/.installed
 
 .venv/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--upgrade --upgrade-strategy eager $(PIP_FLAGS) -e '.[dev]'
 	touch $@
 
 train: setup
 	$(BIN)/python flows/train_flow.py $(ARGS)
 
+# Two workers, a file on one of them and the files in their order: the slow ones come first.
 test: setup
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

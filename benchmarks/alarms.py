@@ -19,9 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fault_proxy import FaultProxy
+# The folder `trials` stands beside this one.
+sys.path.append(str(Path(__file__).parents[1]))
+
 from whole_runs import ROOT
 
+from trials.fault_proxy import FaultProxy
 from visual_r1.engine.launch import READY
 from visual_r1.grading import extract_answer
 

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-SHIPPED = HERE / "grader_cases.jsonl"
+SHIPPED = HERE.parent / "trials" / "grader_cases.jsonl"
 Judge = Callable[[str, str], bool]
 Case = dict[str, Any]
 

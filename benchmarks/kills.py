@@ -21,10 +21,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from kill_runs.life import Life, Victim
+# The folder `trials` stands beside this one.
+sys.path.append(str(Path(__file__).parents[1]))
+
+from kill_runs.life import Life
 from kill_runs.moments import Aim, Pace, draw_by_event, pace_of, spread_over_phases
-from kill_runs.programs import Way, run_dir
-from run_outcome import Outcome, outcome_of
+
+from trials.programs import Victim, Way, run_dir
+from trials.run_outcome import Outcome, outcome_of
 
 FLOW_KILLS_A_RUN = 3
 VICTIMS: tuple[Victim, ...] = ("training", "engine", "both")

@@ -1,1 +1,1 @@
-"""What `benchmarks/kills.py` is made of: programs, the lives they lead, moments to kill them at."""
+"""What `benchmarks/kills.py` is made of: the lives that programs lead, moments to kill them at."""

@@ -6,18 +6,15 @@ import subprocess
 import threading
 import time
 from pathlib import Path
-from typing import Literal
 
 import psutil
 
 from kill_runs.moments import START, Aim, phase_of
-from kill_runs.programs import ROOT, Way, clean_environment, command
+from trials.programs import ROOT, Victim, Way, clean_environment, command
 
 ENGINE = "visual_r1.engine"
 LONGEST_RUN_S = 1200
 LONGEST_GOODBYE_S = 120
-
-Victim = Literal["training", "engine", "both"]
 
 
 class Life:

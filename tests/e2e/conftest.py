@@ -1,12 +1,14 @@
-"""One engine, in this process, for all runs of a file through the library."""
+"""For runs through the library one engine a file; for commands a Prefect home that is ready."""
 
 import os
+import shutil
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from train_chunks import config
+from prefect_home import Give, prefect_home
 
+from trials.train_chunks import config
 from visual_r1.backend.backend import Backend, open_backend
 from visual_r1.data.dataset import Dataset, prepare
 
@@ -29,3 +31,21 @@ def backend(folder: Path) -> Generator[Backend]:
 @pytest.fixture(scope="module")
 def dataset(folder: Path) -> Dataset:
     return prepare(config(folder).data, folder)
+
+
+@pytest.fixture(scope="session")
+def give_home(tmp_path_factory: pytest.TempPathFactory) -> Give:
+    """Gives a folder the Prefect home of a run that was there before; returns the folder."""
+    home = prefect_home(tmp_path_factory)
+
+    def give(folder: Path) -> Path:
+        shutil.copytree(home, folder / ".visual-r1" / "prefect")
+        return folder
+
+    return give
+
+
+@pytest.fixture
+def used_before(tmp_path: Path, give_home: Give) -> Path:
+    """An empty folder but for its Prefect home."""
+    return give_home(tmp_path)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
+from prefect_home import Give
 from train_command import SMALL, Folder
 from warm_command import Ended, WarmCommand
 
@@ -19,8 +20,8 @@ Train = Callable[..., Ended]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    return Folder(tmp_path_factory.mktemp("damaged"))
+def folder(tmp_path_factory: pytest.TempPathFactory, give_home: Give) -> Folder:
+    return Folder(give_home(tmp_path_factory.mktemp("damaged")))
 
 
 @pytest.fixture(scope="module")

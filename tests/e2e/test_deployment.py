@@ -1,15 +1,18 @@
-"""`prefect deployment run 'train/quickstart' --watch`, with a real server and a real worker."""
+"""`prefect deployment run 'train/quickstart' --watch` and the schedule, with a real server."""
 
 import json
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from prefect_home import Give
 from train_command import ROOT, SMALL, Folder, clean_environment
 
 PREFECT = [sys.executable, "-m", "prefect"]
@@ -51,23 +54,33 @@ def running(
                 process.wait()
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[dict[str, str]]:
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, give_home: Give) -> Iterator[dict[str, str]]:
     """A Prefect server of our own; yields the environment that points at it."""
+    folder = give_home(tmp_path_factory.mktemp("server"))
     port = free_port()
     env = clean_environment() | {
         "PWD": str(ROOT),
-        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "PREFECT_HOME": str(folder / ".visual-r1" / "prefect"),
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "1",  # in place of a minute
         "DO_NOT_TRACK": "1",
     }
     start = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with running(start, env, tmp_path / "server.log") as process:
+    with running(start, env, folder / "server.log") as process:
         while not is_healthy(env["PREFECT_API_URL"]):
             with pytest.raises(subprocess.TimeoutExpired):
                 process.wait(timeout=0.25)  # it must not end while we wait for it
         yield env
+
+
+@pytest.fixture(scope="module")
+def deployed(server: dict[str, str]) -> dict[str, str]:
+    """The server with the deployment of `deployments/prefect.yaml` and its work pool."""
+    prefect(server, "work-pool", "create", "visual-r1", "--type", "process")
+    prefect(server, "--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
+    return server
 
 
 def is_healthy(url: str) -> bool:
@@ -91,18 +104,13 @@ def prefect(env: dict[str, str], *arguments: str) -> str:
     return done.stdout
 
 
-def test_deployed_scheduled_and_run_by_a_worker(server: dict[str, str], tmp_path: Path) -> None:
-    prefect(server, "work-pool", "create", "visual-r1", "--type", "process")
-    prefect(server, "--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
-    schedules = prefect(server, "deployment", "schedule", "ls", "train/quickstart")
-    assert "False" in schedules  # inactive until somebody switches it on
-
+def test_deployed_and_run_by_a_worker(deployed: dict[str, str], tmp_path: Path) -> None:
     small = nested(SMALL | {"train.steps": 2, "logging.wandb": False})
     config = {"preset": "quickstart", "output_dir": str(tmp_path), **small}
     environment = json.dumps({"PREFECT_LOCAL_STORAGE_PATH": str(tmp_path / "results")})
-    with running(["worker", "start", "--pool", "visual-r1"], server, tmp_path / "worker.log"):
+    with running(["worker", "start", "--pool", "visual-r1"], deployed, tmp_path / "worker.log"):
         prefect(
-            server,
+            deployed,
             *("deployment", "run", "train/quickstart", "--watch"),
             *("--params", json.dumps({"config": config})),
             *("--job-variable", f"env={environment}"),
@@ -111,3 +119,26 @@ def test_deployed_scheduled_and_run_by_a_worker(server: dict[str, str], tmp_path
     assert (folder.run / "report.html").is_file()
     assert [row["step"] for row in folder.rows("ledger.jsonl")] == [2]
     assert any((tmp_path / "results").iterdir())
+
+
+def test_a_schedule_that_is_switched_on_makes_runs(deployed: dict[str, str]) -> None:
+    """The command and the toggle in the UI succeed even where the scheduler cannot make a run."""
+    name = "train/quickstart"
+    listed = prefect(deployed, "deployment", "schedule", "ls", name, "--output", "json")
+    (schedule,) = json.loads(listed)
+    assert not schedule["active"]  # until somebody switches it on
+    assert not upcoming(deployed)
+
+    prefect(deployed, "deployment", "schedule", "resume", name, schedule["id"])
+    deadline = time.monotonic() + 60
+    while not (runs := upcoming(deployed)):
+        assert time.monotonic() < deadline, "the server made no run; its log says why"
+        time.sleep(0.25)
+    assert {run["expected_start_time"][11:19] for run in runs} == {"03:00:00"}
+
+
+def upcoming(env: dict[str, str]) -> list[dict[str, Any]]:
+    """The runs that the server itself has put on its list."""
+    scheduled = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+    answer = httpx.post(f"{env['PREFECT_API_URL']}/flow_runs/filter", json=scheduled, timeout=30)
+    return [run for run in answer.raise_for_status().json() if run["auto_scheduled"]]

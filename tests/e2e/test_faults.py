@@ -4,16 +4,17 @@ import io
 import itertools
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-from fault_proxy import FAULTS, Change, FaultProxy
-from faults import config_of, run
 from google.protobuf.message import DecodeError
 from tinker.proto.tinker_public_pb2 import SampleResponse
 
-from visual_r1.engine.launch import start_engine
+from trials.fault_proxy import FAULTS, Change, FaultProxy
+from trials.faulty_runs import config_of, run
+from visual_r1.engine.launch import RunningEngine, start_engine
 from visual_r1.errors import BackendError, ConfigError, IncompatibleServer, VisualR1Error
 from visual_r1.models import TINY_GEOMETRY
 from visual_r1.progress import Silent
@@ -21,12 +22,25 @@ from visual_r1.progress import Silent
 SEED = 0
 
 
-def test_a_fifth_of_all_requests_meets_a_fault(tmp_path: Path) -> None:
-    home = tmp_path / "engine"
-    with start_engine(home, TINY_GEOMETRY, 1, tmp_path / "engine.log") as engine:
-        plain = run(config_of(tmp_path, "plain", 2, 1), engine, home, engine.url)
-        with FaultProxy(engine.url, SEED, stall_s=0.3) as proxy:
-            faulty = run(config_of(tmp_path, "faulty", 2, 1), engine, home, proxy.url)
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the engine."""
+    return tmp_path_factory.mktemp("faults") / "engine"
+
+
+@pytest.fixture(scope="module")
+def engine(home: Path) -> Iterator[RunningEngine]:
+    """One engine for all tests, each with a proxy of its own."""
+    with start_engine(home, TINY_GEOMETRY, 1, home.with_name("engine.log")) as running:
+        yield running
+
+
+def test_a_fifth_of_all_requests_meets_a_fault(
+    engine: RunningEngine, home: Path, tmp_path: Path
+) -> None:
+    plain = run(config_of(tmp_path, "plain", 2, 1), engine, home, engine.url)
+    with FaultProxy(engine.url, SEED, stall_s=0.3) as proxy:
+        faulty = run(config_of(tmp_path, "faulty", 2, 1), engine, home, proxy.url)
     assert len(plain.metrics) == 2
     assert all(row["updated"] for row in plain.metrics)
     assert faulty.differing(plain) == []
@@ -113,24 +127,24 @@ LACKS: list[tuple[Change, type[VisualR1Error], str]] = [
 ]
 
 
-def test_what_a_server_lacks_is_said_before_the_first_step(tmp_path: Path) -> None:
-    home = tmp_path / "engine"
-    with start_engine(home, TINY_GEOMETRY, 1, tmp_path / "engine.log") as engine:
-        for number, (change, kind, sentence) in enumerate(LACKS):
-            config = config_of(tmp_path, f"lacks-{number}", 2, 1)
-            with (
-                FaultProxy(engine.url, SEED, share=0, change=change) as proxy,
-                pytest.raises(kind, match=sentence),
-            ):
-                run(config, engine, home, proxy.url)
-            assert not (config.run_dir / "metrics.jsonl").exists()
+def test_what_a_server_lacks_is_said_before_the_first_step(
+    engine: RunningEngine, home: Path, tmp_path: Path
+) -> None:
+    for number, (change, kind, sentence) in enumerate(LACKS):
+        config = config_of(tmp_path, f"lacks-{number}", 2, 1)
+        with (
+            FaultProxy(engine.url, SEED, share=0, change=change) as proxy,
+            pytest.raises(kind, match=sentence),
+        ):
+            run(config, engine, home, proxy.url)
+        assert not (config.run_dir / "metrics.jsonl").exists()
 
 
-def test_a_kl_needs_a_server_that_scores_prompts(tmp_path: Path) -> None:
-    home = tmp_path / "engine"
+def test_a_kl_needs_a_server_that_scores_prompts(
+    engine: RunningEngine, home: Path, tmp_path: Path
+) -> None:
     config = config_of(tmp_path, "kl", 2, 1, "dynamic-kl")
     with (
-        start_engine(home, TINY_GEOMETRY, 1, tmp_path / "engine.log") as engine,
         FaultProxy(engine.url, SEED, share=0, change=without_prompt_logprobs) as proxy,
         pytest.raises(ConfigError, match="returns no log-probabilities of prompts"),
     ):
@@ -138,7 +152,9 @@ def test_a_kl_needs_a_server_that_scores_prompts(tmp_path: Path) -> None:
     assert not (config.run_dir / "metrics.jsonl").exists()
 
 
-def test_the_progress_says_why_nothing_moves(tmp_path: Path) -> None:
+def test_the_progress_says_why_nothing_moves(
+    engine: RunningEngine, home: Path, tmp_path: Path
+) -> None:
     asked = itertools.count()
 
     def pausing(path: str, answer: httpx.Response) -> httpx.Response:
@@ -148,11 +164,7 @@ def test_the_progress_says_why_nothing_moves(tmp_path: Path) -> None:
         return httpx.Response(408, json={"type": "try_again", "queue_state": "paused_capacity"})
 
     said = io.StringIO()
-    home = tmp_path / "engine"
-    with (
-        start_engine(home, TINY_GEOMETRY, 1, tmp_path / "engine.log") as engine,
-        FaultProxy(engine.url, SEED, share=0, change=pausing) as proxy,
-    ):
+    with FaultProxy(engine.url, SEED, share=0, change=pausing) as proxy:
         run(config_of(tmp_path, "paused", 2, 1), engine, home, proxy.url, Said(said))
     assert "waiting: paused for capacity" in said.getvalue()
     assert said.getvalue().splitlines()[-1] == "waiting: "

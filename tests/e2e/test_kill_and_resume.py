@@ -8,10 +8,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from kill_runs.life import Victim
-from kill_runs.programs import clean_environment, command, run_dir
-from run_outcome import Outcome, outcome_of
-from train_chunks import CHUNK_STEPS, STEPS
+
+from trials.programs import Victim, clean_environment, command, run_dir
+from trials.run_outcome import Outcome, outcome_of
+from trials.train_chunks import CHUNK_STEPS, STEPS
 
 # A chunk prints its start, its steps, its end (the save begins), its checkpoint.
 LINES_A_CHUNK = CHUNK_STEPS + 3

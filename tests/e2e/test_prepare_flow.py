@@ -33,15 +33,15 @@ def line(number: int) -> str:
     return json.dumps({"problem": f"Find x{number}.", "answer": str(number), "image": image})
 
 
-def test_a_source_that_changed_in_place_is_prepared_again(tmp_path: Path) -> None:
+def test_a_source_that_changed_in_place_is_prepared_again(used_before: Path) -> None:
     """The configuration is the same, so that Prefect's cache alone would give the old folder."""
     for name, count in (("first", 2), ("second", 3)):
-        (tmp_path / name).write_text("\n".join(map(line, range(count))))
-    source = tmp_path / "test.jsonl"
-    flags = ["--data.source", str(source), "--output-dir", str(tmp_path / "out")]
+        (used_before / name).write_text("\n".join(map(line, range(count))))
+    source = used_before / "test.jsonl"
+    flags = ["--data.source", str(source), "--output-dir", str(used_before)]
     done = subprocess.run(
         [sys.executable, "-c", THRICE, *flags],
-        cwd=tmp_path,
+        cwd=used_before,
         env=clean_environment() | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,

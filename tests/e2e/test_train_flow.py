@@ -3,18 +3,32 @@
 import os
 import signal
 import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from train_command import ROOT, Folder, clean_environment, command, finish, start
+from prefect_home import Give
+from train_command import Folder, command, finish, start
+from warm_command import WarmCommand
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+def warm(tmp_path_factory: pytest.TempPathFactory, give_home: Give) -> Iterator[WarmCommand]:
+    with WarmCommand(give_home(tmp_path_factory.mktemp("warm"))) as command:
+        yield command
+
+
+def finish_warm(warm: WarmCommand, folder: Path, **changes: object) -> tuple[int, str]:
+    """As `finish`, in a process that runs one command after the other."""
+    ended = warm.run("--output-dir", folder, *command(**changes)[2:])
+    return ended.status, ended.output
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(warm: WarmCommand, tmp_path_factory: pytest.TempPathFactory) -> Folder:
     folder = tmp_path_factory.mktemp("uninterrupted")
-    status, output = finish(folder)
+    status, output = finish_warm(warm, folder)
     assert status == 0, output
     return Folder(folder)
 
@@ -58,38 +72,31 @@ def test_a_run_leaves_what_is_promised(uninterrupted: Folder) -> None:
     assert [row["step"] for row in uninterrupted.rows("validation.jsonl")] == [0, 4, 6]
 
 
-def test_the_second_time_everything_is_done(uninterrupted: Folder) -> None:
+def test_the_second_time_everything_is_done(warm: WarmCommand, uninterrupted: Folder) -> None:
     files = [*uninterrupted.run.rglob("*.parquet"), uninterrupted.run / "validation.jsonl"]
     before = {path: path.stat().st_mtime_ns for path in files}
     summary = (uninterrupted.run / "summary.json").read_bytes()
-    status, output = finish(uninterrupted.root)
+    status, output = finish_warm(warm, uninterrupted.root)
     assert status == 0, output
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert (uninterrupted.run / "summary.json").read_bytes() == summary
     assert "accuracy" in output
 
 
-def test_what_is_evaluated_already_is_shown_again(uninterrupted: Folder) -> None:
-    program = str(ROOT / "flows/evaluate_flow.py")
-    done = subprocess.run(
-        [sys.executable, program, *command()[2:], "--checkpoint", "final", "--name", "final"],
-        cwd=uninterrupted.root,
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "evaluate final" not in done.stderr
-    assert "final: accuracy " in done.stdout
-    assert "runs/small/evaluations/final" in done.stdout
+def test_what_is_evaluated_already_is_shown_again(warm: WarmCommand, uninterrupted: Folder) -> None:
+    flags = [*command()[2:], "--checkpoint", "final", "--name", "final"]
+    ended = warm.run("--output-dir", uninterrupted.root, *flags, flow="evaluate")
+    assert ended.status == 0, ended.output
+    assert "evaluate final" not in ended.output
+    assert "final: accuracy " in ended.output
+    assert "runs/small/evaluations/final" in ended.output
 
 
 @pytest.mark.parametrize("victim", ["flow", "engine", "both"])
 def test_killed_and_started_again_it_ends_with_the_same_weights(
-    uninterrupted: Folder, tmp_path: Path, victim: str
+    uninterrupted: Folder, used_before: Path, victim: str
 ) -> None:
-    process = start(tmp_path)
+    process = start(used_before)
     wait_for(process, "training, steps 2 to 3: done")
     engine, server = child_of(process, "visual_r1.engine"), child_of(process, "uvicorn")
     if victim in ("engine", "both"):
@@ -99,13 +106,13 @@ def test_killed_and_started_again_it_ends_with_the_same_weights(
         process.communicate()
         for child in (engine, server):  # a killed flow leaves nobody behind
             child.wait(timeout=30)
-        status, output = finish(tmp_path)
+        status, output = finish(used_before)
     else:
         output, _ = process.communicate()  # the flow starts another engine by itself
         status = process.returncode
     assert status == 0, output
 
-    folder = Folder(tmp_path)
+    folder = Folder(used_before)
     assert folder.adapter == uninterrupted.adapter
     assert [row["step"] for row in folder.rows("metrics.jsonl")] == list(range(6))
     assert folder.rows("ledger.jsonl")[-1]["step"] == 6
@@ -116,8 +123,8 @@ def test_killed_and_started_again_it_ends_with_the_same_weights(
     assert found == expected
 
 
-def test_ctrl_c_stops_a_run_in_a_sentence(tmp_path: Path) -> None:
-    process = start(tmp_path, in_a_terminal=True)
+def test_ctrl_c_stops_a_run_in_a_sentence(used_before: Path) -> None:
+    process = start(used_before, in_a_terminal=True)
     wait_for(process, "prepare: done")
     engine, server = child_of(process, "visual_r1.engine"), child_of(process, "uvicorn")
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the flow and its server
@@ -129,9 +136,9 @@ def test_ctrl_c_stops_a_run_in_a_sentence(tmp_path: Path) -> None:
         child.wait(timeout=30)
 
 
-def test_a_group_that_is_told_to_end_ends_without_a_traceback(tmp_path: Path) -> None:
+def test_a_group_that_is_told_to_end_ends_without_a_traceback(used_before: Path) -> None:
     """As `timeout make train` does, or a machine that is shut down."""
-    process = start(tmp_path, in_a_terminal=True)
+    process = start(used_before, in_a_terminal=True)
     wait_for(process, "prepare: done")
     engine, server = child_of(process, "visual_r1.engine"), child_of(process, "uvicorn")
     os.killpg(process.pid, signal.SIGTERM)
@@ -143,16 +150,16 @@ def test_a_group_that_is_told_to_end_ends_without_a_traceback(tmp_path: Path) ->
 
 
 def test_an_alarm_pauses_a_run_that_then_ends_with_the_same_weights(
-    uninterrupted: Folder, tmp_path: Path
+    warm: WarmCommand, uninterrupted: Folder, tmp_path: Path
 ) -> None:
     alarm = {"alarms__mismatch": "pause", "alarms__window": 4, "alarms__max_kl": 1e-30}
-    status, output = finish(tmp_path, **alarm)
+    status, output = finish_warm(warm, tmp_path, **alarm)
     folder = Folder(tmp_path)
     assert status == 3, output
     assert "Traceback" not in output
     assert output.splitlines()[-1].startswith("paused: Paused at the checkpoint of step 4")
     assert [row["step"] for row in folder.rows("ledger.jsonl")] == [2, 4]
-    status, output = finish(tmp_path, **alarm)
+    status, output = finish_warm(warm, tmp_path, **alarm)
     assert status == 0, output
     assert folder.adapter == uninterrupted.adapter
     assert [row["checkpoint"] for row in folder.rows("alarms.jsonl")] == [4]

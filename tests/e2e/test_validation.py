@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from train_chunks import config
 
+from trials.train_chunks import config
 from visual_r1.backend.backend import Backend
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset

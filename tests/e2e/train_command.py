@@ -6,7 +6,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from kill_runs.programs import ROOT, SMALL_FLOW, clean_environment, flow_command, run_dir
+from trials.programs import ROOT, SMALL_FLOW, clean_environment, flow_command, run_dir
 
 __all__ = ["ROOT", "SMALL", "Folder", "clean_environment", "command", "finish", "start"]
 

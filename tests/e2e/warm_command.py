@@ -1,8 +1,9 @@
-"""Many `python flows/train_flow.py` in one process, since importing Prefect and starting its
-temporary server take longer than what a test wants to see.
+"""Many commands of a flow in one process, since importing Prefect and starting its temporary
+server take longer than what a test wants to see.
 
-As a program it reads a JSON object a line, {"flags": [...], "full_disk": "flow", "engine" or null},
-and answers with {"status": n, "seconds": s}; what the command prints goes to `output.log`.
+As a program it reads a JSON object a line, {"flow": "train" or "evaluate", "flags": [...],
+"full_disk": "flow", "engine" or null}, and answers with {"status": n, "seconds": s}; what the
+command prints goes to `output.log`.
 """
 
 import json
@@ -53,13 +54,17 @@ class WarmCommand:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=home,
-                env=clean_environment()
-                | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'benchmarks'}"},
+                env=clean_environment() | {"PYTHONPATH": str(ROOT)},
                 text=True,
             )
 
-    def run(self, *flags: object, full_disk: Literal["flow", "engine"] | None = None) -> Ended:
-        """Run the command with `flags`.
+    def run(
+        self,
+        *flags: object,
+        flow: Literal["train", "evaluate"] = "train",
+        full_disk: Literal["flow", "engine"] | None = None,
+    ) -> Ended:
+        """Run that flow's command with `flags`.
 
         With `full_disk` that process can write no file of more than `FULL_ABOVE` bytes, from the
         engine's start on.
@@ -67,7 +72,8 @@ class WarmCommand:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         start = self._log.stat().st_size
-        request = {"flags": [str(flag) for flag in flags], "full_disk": full_disk}
+        given = [str(flag) for flag in flags]
+        request = {"flow": flow, "flags": given, "full_disk": full_disk}
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
@@ -95,9 +101,11 @@ def _serve() -> None:
     # The answers have the real stdout to themselves; what the commands print goes to stderr.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    from flows import evaluate_flow
     from flows.command import run_as_command
     from flows.train_flow import train
     from visual_r1.backend import backend
+    from visual_r1.runs.resume import require_goal
 
     limit = resource.RLIMIT_FSIZE
     before = resource.getrlimit(limit)
@@ -114,7 +122,11 @@ def _serve() -> None:
         backend.begin_engine = begin_on_a_full_disk if request["full_disk"] else begin_engine
         began = time.monotonic()
         try:
-            status = run_as_command(train, request["flags"])
+            if request["flow"] == "evaluate":
+                sys.argv[1:] = request["flags"]
+                status = evaluate_flow.main()
+            else:
+                status = run_as_command(train, request["flags"], check=require_goal)
         finally:
             resource.setrlimit(limit, before)
         sys.stdout.flush()

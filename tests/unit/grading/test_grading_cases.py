@@ -11,7 +11,7 @@ import pytest
 from visual_r1.grading import Rounding, grade, grade_answer
 
 CASES = Path(__file__).parent / "cases.txt"
-SHIPPED = Path(__file__).parents[3] / "benchmarks" / "grader_cases.jsonl"
+SHIPPED = Path(__file__).parents[3] / "trials" / "grader_cases.jsonl"
 ELSEWHERE = "VISUAL_R1_GRADER_CASES"
 
 
@@ -55,7 +55,7 @@ def wrong_verdicts(path: Path) -> tuple[list[dict[str, Any]], float, int]:
     return wrong, slowest, len(cases)
 
 
-def test_the_benchmarks_cases() -> None:
+def test_the_shipped_cases() -> None:
     """JSON lines: kind, mode (answer | response), ref, pred or pred_parts, equal, tol_equal."""
     wrong, _, count = wrong_verdicts(SHIPPED)
     accepted = [case for case in wrong if not case["equal"] and not case.get("tol_equal")]

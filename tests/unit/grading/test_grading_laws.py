@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from visual_r1.grading import grade, grade_answer, is_equivalent
 
-CASES = Path(__file__).parents[3] / "benchmarks" / "grader_cases.jsonl"
+CASES = Path(__file__).parents[3] / "trials" / "grader_cases.jsonl"
 QUICK = settings(max_examples=40, derandomize=True, deadline=None)
 
 whole = st.integers(-400, 400)

@@ -5,11 +5,12 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-ROOT = Path(__file__).parents[2]
-CHUNKS_PROGRAM = ROOT / "benchmarks/train_chunks.py"
+ROOT = Path(__file__).parents[1]
+CHUNKS_PROGRAM = ROOT / "trials/train_chunks.py"
 FLOW_PROGRAM = ROOT / "flows/train_flow.py"
 
 Way = Literal["chunks", "flow"]
+Victim = Literal["training", "engine", "both"]
 
 SMALL_FLOW: dict[str, object] = {
     "run.name": "small",

@@ -1,6 +1,6 @@
 """The library's training without Prefect, chunk by chunk; a line on stdout at each event.
 
-`python train_chunks.py FOLDER` is what `kills.py` kills, and tests/e2e in small.
+`python trials/train_chunks.py FOLDER` is what benchmarks/kills.py kills, and tests/e2e in small.
 """
 
 import sys
