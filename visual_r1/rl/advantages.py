@@ -1,6 +1,6 @@
-"""Advantages of a group of samples, and whether the group has anything to teach.
+"""Advantages of a group of samples, whether it has anything to teach, and what its tokens count.
 
-With the rewards r_1 … r_G of the samples of one problem:
+**Advantages.** With the rewards r_1 … r_G of the samples of one problem:
 
     grpo       (r_i - mean(r)) / std(r)         population std, 0 where std < 1e-8
                Shao et al. 2024, arXiv:2402.03300, section 4.1.2
@@ -16,9 +16,8 @@ and the same sum do not become the same. dr_grpo and rloo are linear: for them, 
 component and then summed is the same as over the sum. There is no learnt baseline: the other
 samples of the same problem are the baseline.
 
-What the loss of a batch is divided by, through the advantages.
-
-Tinker's losses are plain sums over tokens. With D responses of n_1 … n_D tokens in the batch of one
+**Normalisation.** Tinker's losses are plain sums over tokens; what the loss of a batch is divided
+by goes through the advantages. With D responses of n_1 … n_D tokens in the batch of one
 optimizer step, N = Σ n_i and L = `sampling.max_new_tokens`, each token of response i counts
 
     none        1             the sum as it is
@@ -42,8 +41,6 @@ from visual_r1.policy.second_pass import COMPONENT as SECOND_PASS
 from visual_r1.rewards import Part
 
 KL = "kl"
-
-
 MIN_STD = 1e-8
 
 

@@ -39,25 +39,20 @@ def with_kl(
     ]
     what = f"log-probabilities of the base model in step {step}"
     weight = policy.config.algorithm.kl_coefficient
-    return [
-        replace(
-            group,
-            rollouts=tuple(
-                _with_kl(rollout, wait(future, what, SAMPLE_LIMIT_S, policy.watch), weight, step)
-                if future is not None
-                else rollout
-                for rollout, future in zip(group.rollouts, scored, strict=True)
-            ),
-            spent=group.spent + _read(group),
+    found: list[RolloutGroup] = []
+    for group, scored in zip(groups, futures, strict=True):
+        rollouts = tuple(
+            # A response without a token is as likely under both.
+            replace(rollout, scored=rollout.scored.plus(KL, Part.of(weight, 0.0)))
+            if future is None
+            else _with_kl(rollout, wait(future, what, SAMPLE_LIMIT_S, policy.watch), weight, step)
+            for rollout, future in zip(group.rollouts, scored, strict=True)
         )
-        for group, scored in zip(groups, futures, strict=True)
-    ]
-
-
-def _read(group: RolloutGroup) -> Tokens:
-    """What the base model reads: prompt and response of every sample that has a token."""
-    answers = [len(rollout.tokens) for rollout in group.rollouts if rollout.tokens]
-    return Tokens(prefill=len(answers) * group.prompt.length + sum(answers))
+        # The base model reads prompt and response of every sample that has a token.
+        lengths = [len(rollout.tokens) for rollout in rollouts if rollout.tokens]
+        read = Tokens(prefill=len(lengths) * group.prompt.length + sum(lengths))
+        found.append(replace(group, rollouts=rollouts, spent=group.spent + read))
+    return found
 
 
 def ask_logprobs(

@@ -91,7 +91,7 @@ async def get_info(engine: TheEngine, body: Json) -> dict[str, Any]:
         "lora_rank": record.spec.rank,
         "optimizer_config": {"type": "adamw"},
         "model_data": {
-            "arch": "qwen3_vl",
+            "arch": engine.compute.architecture,
             "model_name": record.base_model,
             "tokenizer_id": engine.compute.tokenizer_id,
         },
