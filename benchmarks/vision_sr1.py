@@ -24,10 +24,11 @@ from visual_r1.policy.second_pass import OUTCOMES
 from visual_r1.progress import PlainProgress
 from visual_r1.report.figures import OutcomeShares, mean_shares, outcome_chart, outcome_shares
 from visual_r1.report.summary import BASELINE, FINAL, summarize
-from visual_r1.runs.chunk import policy_of, train_chunk
+from visual_r1.runs.chunk import train_chunk
 from visual_r1.runs.folder import open_run_folder
 from visual_r1.runs.journal import read_metrics
 from visual_r1.runs.resume import resume_point
+from visual_r1.runs.run import Run
 
 FIRST_DATA_SEED = 1000
 COLOURS = {"both": "#0b5f8f", "scan_only": "#5aa9c9", "image_only": "#d9a441", "neither": "#d5d8dc"}
@@ -61,7 +62,8 @@ def run(output_dir: Path, seed: int) -> Path:
     progress = PlainProgress(sys.stderr)
     dataset = prepare(config.data, config.output_dir, progress)
     with open_run_folder(config) as run_dir, open_backend(config) as backend:
-        policy = policy_of(config, backend, progress)
+        run = Run(config, run_dir, dataset, backend, progress)
+        policy = run.policy()
 
         def judge(name: str, sampler_path: str | None) -> None:
             folder = run_dir / "evaluations" / name
@@ -74,9 +76,9 @@ def run(output_dir: Path, seed: int) -> Path:
                     evaluate(sampler, policy, problems, conditions, folder, progress)
 
         judge(BASELINE, None)
-        row = resume_point(config, backend, dataset, run_dir)
+        row = resume_point(run)
         while row is None or row.step < config.train.steps:
-            row = train_chunk(config, backend, dataset, run_dir, row, progress)
+            row = train_chunk(run, row)
         judge(FINAL, row.sampler_path)
         seconds = sum(one["seconds_total"] for one in read_metrics(run_dir))
         summarize(run_dir, steps=config.train.steps, wall_seconds=seconds)

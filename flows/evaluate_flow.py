@@ -81,10 +81,11 @@ def evaluate(
         path = row.sampler_path if row else sampler_path
         last = PurePosixPath(sampler_path or "base").name
         name = name or (f"step-{row.step}" if row else last)
-        report = evaluate_checkpoint(config, prepare(config, ["test"]), name, path)
+        dataset = prepare(config, ["test"])
+        report = evaluate_checkpoint(config, dataset, name, path)
         print(figures(config, name))  # also where it was evaluated before
         if row and export:
-            report |= export_checkpoint(config, row, f"exports/step-{row.step}")
+            report |= export_checkpoint(config, dataset, row, f"exports/step-{row.step}")
         track_run(config)
         return report
 

@@ -14,7 +14,6 @@ from rich.console import Console
 
 from flows.command import run_as_command, show_error, terminal
 from tasks.environment import settle_prefect
-from visual_r1.backend.backend import open_backend
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import prepare
 from visual_r1.errors import ConfigError, VisualR1Error
@@ -22,6 +21,7 @@ from visual_r1.progress import open_progress
 from visual_r1.runs.folder import config_of_run, only_process
 from visual_r1.runs.proof import Proof, prove
 from visual_r1.runs.resume import require_goal
+from visual_r1.runs.run import open_run
 
 DIFFERS = 2
 _MOST_NAMES = 5
@@ -50,13 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def prove_run(config: RunConfig) -> int:
     """Say whether the run's last chunk, trained again, gives the same bits; 0, or 2 where not."""
-    with (
-        only_process(config.run_dir),
-        open_backend(config) as backend,
-        open_progress() as progress,
-    ):
-        dataset = prepare(config.data, config.output_dir, progress)
-        proof = prove(config, backend, dataset, config.run_dir, progress)
+    with only_process(config.run_dir):
+        with open_progress() as progress:
+            dataset = prepare(config.data, config.output_dir, progress)
+        with open_run(config, dataset) as run:
+            proof = prove(run)
     show(proof, Console(emoji=False))
     return 0 if proof.holds else DIFFERS
 

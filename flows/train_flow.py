@@ -55,7 +55,7 @@ def train(config: RunConfig) -> dict[str, object] | State:
             if (paused := heed_alarms(config, checkpoint)) is not None:
                 return paused
 
-        exported = export(config, checkpoint)
+        exported = export(config, dataset, checkpoint)
         evaluate(config, dataset, "final", exported["sampler_path"])
         return summarize(config, checkpoint, stopwatch.lap())
 

@@ -14,7 +14,6 @@ from prefect import State, Task
 from prefect.client.schemas.objects import TaskRun
 
 from tasks.verified import Result, verified
-from visual_r1.backend.backend import open_backend
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset, open_dataset
 from visual_r1.data.dataset import prepare as prepare_dataset
@@ -31,12 +30,13 @@ from visual_r1.report.summary import SUMMARY_NAME, cost_of_run, read_summary
 from visual_r1.report.summary import summarize as summarize_run
 from visual_r1.report.terminal import print_summary
 from visual_r1.report.wandb import track_run, track_steps
-from visual_r1.runs.chunk import ChunkPlan, plan_chunk, policy_of
+from visual_r1.runs.chunk import ChunkPlan, plan_chunk
 from visual_r1.runs.chunk import train_chunk as run_chunk
 from visual_r1.runs.export import EXPORT, Export, adapter_folder, read_export
 from visual_r1.runs.export import export as export_checkpoint
 from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.runs.resume import require_goal, resume_point
+from visual_r1.runs.run import open_run
 from visual_r1.runs.validate import is_due
 from visual_r1.runs.validate import validate as validate_checkpoint
 from visual_r1.runs.validations import Validations
@@ -145,17 +145,16 @@ def evaluate(
     if _is_evaluated(result, config, dataset, name, sampler_path):
         return result
     folder = evaluation_folder(config.run_dir, name)
-    with open_backend(config) as backend, open_progress() as progress:
-        policy = policy_of(config, backend, progress)
+    conditions = conditions_of(config, result["sampler_path"], dataset.digest)
+    with open_run(config, dataset) as run:
+        policy, problems = run.policy(), dataset.problems("test")
 
         def once() -> None:
-            conditions = conditions_of(config, result["sampler_path"], dataset.digest)
-            problems = dataset.problems("test")
-            with backend.session():
-                sampler = backend.sampler(sampler_path)
-                evaluate_policy(sampler, policy, problems, conditions, folder, progress)
+            with run.backend.session():
+                sampler = run.backend.sampler(sampler_path)
+                evaluate_policy(sampler, policy, problems, conditions, folder, run.progress)
 
-        backend.recoveries.run(once, f"the evaluation {name!r}")
+        run.backend.recoveries.run(once, f"the evaluation {name!r}")
     return result
 
 
@@ -176,8 +175,8 @@ def settle_ledger(config: RunConfig, dataset: Dataset) -> None:
     """
     if not require_goal(config):
         return
-    with open_backend(config) as backend:
-        resume_point(config, backend, dataset, config.run_dir)
+    with open_run(config, dataset) as run:
+        resume_point(run)
 
 
 def train_chunk(config: RunConfig, dataset: Dataset, start: LedgerRow | None) -> LedgerRow:
@@ -209,8 +208,8 @@ def _train_chunk(
     done = [row for row in Ledger(config.run_dir).rows() if row.step > plan.first]
     if done:
         return asdict(done[0])
-    with open_backend(config) as backend, open_progress() as progress:
-        row = run_chunk(config, backend, dataset, config.run_dir, start, progress)
+    with open_run(config, dataset) as run:
+        row = run_chunk(run, start)
     track_steps(config)
     return asdict(row)
 
@@ -242,8 +241,8 @@ def validate(config: RunConfig, dataset: Dataset, checkpoint: LedgerRow | None) 
 def _validate(
     config: RunConfig, dataset: Dataset, checkpoint: LedgerRow | None, step: int
 ) -> Result:
-    with open_backend(config) as backend, open_progress() as progress:
-        row = validate_checkpoint(config, backend, dataset, config.run_dir, checkpoint, progress)
+    with open_run(config, dataset) as run:
+        row = validate_checkpoint(run, checkpoint)
     track_steps(config)
     # None where the weights have gone, which a second attempt would not bring back.
     return {"step": step, "sampler_path": row.sampler_path if row else None}
@@ -269,18 +268,20 @@ def _exported(config: RunConfig, made: Export, into: str) -> Result:
 
 @verified(
     version=1,
-    key=lambda config, checkpoint, into: {
+    key=lambda config, checkpoint, into, **_: {
         "run": config.run_name,
         "into": into,
         "state": checkpoint.state_path,
     },
     still_there=_is_exported,
 )
-def export(config: RunConfig, checkpoint: LedgerRow, into: str = EXPORT) -> Result:
+def export(
+    config: RunConfig, dataset: Dataset, checkpoint: LedgerRow, into: str = EXPORT
+) -> Result:
     """What was exported into the folder `into` of the run: `sampler_path`, `adapter` (a folder),
     `trained`, `step`."""
-    with open_backend(config) as backend, open_progress() as progress:
-        made = export_checkpoint(config, backend, config.run_dir, checkpoint, progress, into)
+    with open_run(config, dataset) as run:
+        made = export_checkpoint(run, checkpoint, into)
     return _exported(config, made, into)
 
 

@@ -14,6 +14,7 @@ from visual_r1.engine.launch import RunningEngine
 from visual_r1.progress import Progress, Silent
 from visual_r1.runs.chunk import train_chunk
 from visual_r1.runs.folder import open_run_folder
+from visual_r1.runs.run import Run
 
 SILENT = Silent()
 
@@ -71,9 +72,10 @@ def run(
         open_backend(config) as backend,
     ):
         dataset = prepare(config.data, config.output_dir)
+        work = Run(config, run_dir, dataset, backend, progress)
         row = None
         while row is None or row.step < config.train.steps:
-            row = train_chunk(config, backend, dataset, run_dir, row, progress)
+            row = train_chunk(work, row)
     return outcome_of(run_dir, home)
 
 

@@ -15,6 +15,7 @@ from visual_r1.runs.chunk import train_chunk
 from visual_r1.runs.export import export
 from visual_r1.runs.folder import open_run_folder
 from visual_r1.runs.resume import resume_point
+from visual_r1.runs.run import Run
 
 STEPS, CHUNK_STEPS = 8, 2
 
@@ -51,12 +52,13 @@ def main(folder: Path) -> None:
     progress = PlainProgress(sys.stdout, interval_s=0)
     with open_run_folder(settings) as run_dir, open_backend(settings) as backend:
         dataset = prepare(settings.data, settings.output_dir)
-        row = resume_point(settings, backend, dataset, run_dir)
+        run = Run(settings, run_dir, dataset, backend, progress)
+        row = resume_point(run)
         say(f"from step {row.step if row else 0}")
         while row is None or row.step < STEPS:
-            row = train_chunk(settings, backend, dataset, run_dir, row, progress)
+            row = train_chunk(run, row)
             say(f"checkpoint {row.step}")
-        export(settings, backend, run_dir, row, progress)
+        export(run, row)
     say("exported")
 
 

@@ -25,6 +25,7 @@ from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.runs.proof import Proof, prove
 from visual_r1.runs.resume import resume_point
 from visual_r1.runs.retention import renew_and_prune
+from visual_r1.runs.run import Run
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -59,15 +60,19 @@ class Trained:
         return other
 
     def train_from(self, row: LedgerRow | None) -> LedgerRow:
-        return train_chunk(self.config, self.backend, self.dataset, self.run_dir, row, Silent())
+        return train_chunk(self.run(), row)
+
+    def run(self, config: RunConfig | None = None) -> Run:
+        """The run, or with another configuration in the same folder."""
+        return Run(config or self.config, self.run_dir, self.dataset, self.backend, Silent())
 
     def resume(self, resume_from_step: int | None = None) -> LedgerRow | None:
         train = self.config.train.model_copy(update={"resume_from_step": resume_from_step})
         wanted = self.config.model_copy(update={"train": train})
-        return resume_point(wanted, self.backend, self.dataset, self.run_dir)
+        return resume_point(self.run(wanted))
 
     def prove(self) -> Proof:
-        return prove(self.config, self.backend, self.dataset, self.run_dir, Silent())
+        return prove(self.run())
 
     def rewrite_ledger(self, rows: list[LedgerRow]) -> None:
         self.ledger.path.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
@@ -190,7 +195,7 @@ def test_old_checkpoints_are_deleted_and_the_kept_ones_live_on(
     assert {first.state_path, first.sampler_path} <= trained.stored_checkpoints()
     wanted = trained.config.backend.model_copy(update={"keep_checkpoints": 2})
     pruning = trained.config.model_copy(update={"backend": wanted})
-    renew_and_prune(pruning, trained.backend, trained.ledger)
+    renew_and_prune(trained.run(pruning))
     assert trained.ledger.rows() == [second, third]
     assert not {first.state_path, first.sampler_path} & trained.stored_checkpoints()
     assert {second.state_path, third.sampler_path} <= trained.stored_checkpoints()
@@ -199,7 +204,7 @@ def test_old_checkpoints_are_deleted_and_the_kept_ones_live_on(
     assert measured == [False, True]
 
     later = datetime.now(UTC) + timedelta(seconds=0.6 * wanted.checkpoint_ttl_seconds)
-    renew_and_prune(pruning, trained.backend, trained.ledger, later)
+    renew_and_prune(trained.run(pruning), later)
     renewed, last = trained.ledger.rows()
     assert second.expires_at is not None
     assert renewed.expires_at is not None
@@ -214,13 +219,13 @@ def test_old_checkpoints_are_deleted_and_the_kept_ones_live_on(
         assert set_to > datetime.fromisoformat(second.expires_at)
 
     trained.rewrite_ledger([first, second, third])  # as a kill before the ledger leaves it
-    renew_and_prune(pruning, trained.backend, trained.ledger)
+    renew_and_prune(trained.run(pruning))
     assert [row.step for row in trained.ledger.rows()] == [2, 3]
 
     trained.rewrite_ledger([first, second, third])  # as a save leaves it that found no room
     off = pruning.validation.model_copy(update={"every": 0})
     unwatched = pruning.model_copy(update={"validation": off})
-    resume_point(unwatched, trained.backend, trained.dataset, trained.run_dir)
+    resume_point(trained.run(unwatched))
     assert [row.step for row in trained.ledger.rows()] == [2, 3]
     assert not caplog.records
 
@@ -232,7 +237,7 @@ def test_an_export_loads_in_peft_and_is_made_once(untouched: Trained) -> None:
     from transformers import AutoModelForImageTextToText
 
     *_, last = untouched.ledger.rows()
-    made = export(untouched.config, untouched.backend, untouched.run_dir, last, Silent())
+    made = export(untouched.run(), last)
     assert made.trained
     assert made.sampler_path == last.sampler_path
     assert untouched.backend.sampler(made.sampler_path) is not None
@@ -244,7 +249,7 @@ def test_an_export_loads_in_peft_and_is_made_once(untouched: Trained) -> None:
     assert all(part.abs().max() > 0 for part in parts.values())
 
     stamp = (adapter / WEIGHTS).stat().st_mtime_ns
-    again = export(untouched.config, untouched.backend, untouched.run_dir, last, Silent())
+    again = export(untouched.run(), last)
     assert again == made == read_export(untouched.run_dir)
     assert (adapter / WEIGHTS).stat().st_mtime_ns == stamp
 
@@ -256,7 +261,7 @@ def test_where_the_checkpoints_fall_makes_no_difference_to_the_weights(
     whole = Trained(settings(folder, "whole", chunk_steps=3), backend, dataset)
     weights: list[bytes] = []
     for run in (untouched, whole):
-        export(run.config, backend, run.run_dir, run.ledger.rows()[-1], Silent())
+        export(run.run(), run.ledger.rows()[-1])
         weights.append((adapter_folder(run.run_dir) / WEIGHTS).read_bytes())
     assert weights[0] == weights[1]
 
@@ -281,7 +286,7 @@ def test_nor_with_every_choice_of_the_algorithm(
         }
         wanted["curriculum"]["rule"] = "contrast"
         run = Trained(RunConfig.model_validate(wanted), backend, dataset)
-        export(run.config, backend, run.run_dir, run.ledger.rows()[-1], Silent())
+        export(run.run(), run.ledger.rows()[-1])
         weights.append((adapter_folder(run.run_dir) / WEIGHTS).read_bytes())
         assert run.ledger.rows()[-1].updates >= 4
         assert run.prove().holds  # from its last chunk but one, or from the beginning
@@ -296,9 +301,9 @@ def test_nor_with_every_choice_of_the_algorithm(
 
 def test_an_earlier_checkpoint_is_kept_for_ever_once_it_is_exported(untouched: Trained) -> None:
     first, *_, last = untouched.ledger.rows()
-    export(untouched.config, untouched.backend, untouched.run_dir, last, Silent())
+    export(untouched.run(), last)
     into = "exports/step-1"
-    made = export(untouched.config, untouched.backend, untouched.run_dir, first, Silent(), into)
+    made = export(untouched.run(), first, into)
     assert (untouched.run_dir / into / made.adapter / WEIGHTS).is_file()
     assert read_export(untouched.run_dir, into) == made
     final = read_export(untouched.run_dir)
@@ -322,7 +327,7 @@ def test_a_run_that_learnt_nothing_says_so(
     *_, last = run.ledger.rows()
     assert last.updates == 0
     assert [row["updated"] for row in Journal(run.run_dir).rows()] == [False] * 3
-    made = export(run.config, run.backend, run.run_dir, last, Silent())
+    made = export(run.run(), last)
     assert not made.trained
     assert json.loads((run.run_dir / "export" / "export.json").read_text())["trained"] is False
 
@@ -401,4 +406,4 @@ def test_other_data_under_the_same_ledger_is_refused(untouched: Trained) -> None
         untouched.config.data.model_copy(update={"seed": 9}), untouched.config.output_dir
     )
     with pytest.raises(RunError, match="made with the dataset"):
-        resume_point(untouched.config, untouched.backend, other, untouched.run_dir)
+        resume_point(replace(untouched.run(), dataset=other))

@@ -18,6 +18,7 @@ from visual_r1.runs.folder import open_run_folder
 from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.runs.resume import resume_point
 from visual_r1.runs.retention import renew_and_prune
+from visual_r1.runs.run import Run
 from visual_r1.runs.validate import validate
 from visual_r1.runs.validations import ValidationRow, Validations
 
@@ -45,7 +46,7 @@ class Validated:
         """To the end, from wherever the folder is, as the flow does; the rows there are then."""
         row = None
         with open_run_folder(self.config):
-            resume_point(self.config, self.backend, self.dataset, self.run_dir)
+            resume_point(self.run())
             self.change("train", resume_from_step=None)
             self.validate(None)
             while row is None or row.step < self.config.train.steps:
@@ -55,10 +56,13 @@ class Validated:
         return self.validations.rows()
 
     def train_from(self, row: LedgerRow | None) -> LedgerRow:
-        return train_chunk(self.config, self.backend, self.dataset, self.run_dir, row, Silent())
+        return train_chunk(self.run(), row)
+
+    def run(self) -> Run:
+        return Run(self.config, self.run_dir, self.dataset, self.backend, Silent())
 
     def validate(self, row: LedgerRow | None) -> ValidationRow | None:
-        return validate(self.config, self.backend, self.dataset, self.run_dir, row, Silent())
+        return validate(self.run(), row)
 
     def pretend(self, **accuracies: float) -> None:
         """Record other accuracies: `pretend(step_1=0.5)`."""
@@ -187,13 +191,13 @@ def test_the_best_is_kept_and_renewed_while_a_run_lasts(run: Validated) -> None:
     best, *_ = run.ledger.rows()
     assert best.step == 1
     lifetime = timedelta(seconds=run.config.backend.checkpoint_ttl_seconds)
-    renew_and_prune(run.config, run.backend, run.ledger, datetime.now(UTC) + 0.6 * lifetime)
+    renew_and_prune(run.run(), datetime.now(UTC) + 0.6 * lifetime)
     renewed, *_ = run.ledger.rows()
     assert best.expires_at is not None
     assert renewed.expires_at is not None
     assert renewed.expires_at > best.expires_at
     run.change("backend", keep_best=False)
-    renew_and_prune(run.config, run.backend, run.ledger)
+    renew_and_prune(run.run())
     assert [one.step for one in run.ledger.rows()] == [2, 3]
 
 
@@ -207,7 +211,7 @@ def test_a_best_that_has_gone_is_reported_and_of_equals_the_later_kept(
     run.change("backend", keep_checkpoints=2)
     run.delete(run.ledger.rows()[2])
     with caplog.at_level(logging.WARNING):
-        renew_and_prune(run.config, run.backend, run.ledger)
+        renew_and_prune(run.run())
     [said] = caplog.messages
     assert "best checkpoint by validation (step 3" in said
     assert "has gone from the server" in said
@@ -234,7 +238,7 @@ def test_going_back_sets_later_rows_aside_and_validates_anew(run: Validated) -> 
     run.change("train", steps=2)
     before = run.go()
     run.change("train", resume_from_step=1)
-    resume_point(run.config, run.backend, run.dataset, run.run_dir)
+    resume_point(run.run())
     assert [row.step for row in run.validations.rows()] == [0, 1]
     after = run.go()
     assert after[:2] == before[:2]

@@ -10,38 +10,37 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from statistics import fmean
 
 import tinker
 
-from visual_r1.backend.backend import Backend
 from visual_r1.backend.sessions import reason_to_wait
 from visual_r1.backend.waiting import CONTROL_LIMIT_S, SAVE_LIMIT_S, call, wait
 from visual_r1.config import RunConfig
-from visual_r1.data.dataset import Dataset
 from visual_r1.hashing import stable_seed
-from visual_r1.policy.policy import Policy, open_policy
-from visual_r1.prices import prices_of
-from visual_r1.progress import Progress
+from visual_r1.policy.policy import Policy
 from visual_r1.rl.batches import Batches
 from visual_r1.rl.losses import loss_of
 from visual_r1.rl.step import StepResult, train_steps
 from visual_r1.runs.curriculum_state import open_order, save_order
 from visual_r1.runs.folder import keep_files
-from visual_r1.runs.journal import Journal
-from visual_r1.runs.ledger import Ledger, LedgerRow
+from visual_r1.runs.ledger import LedgerRow
 from visual_r1.runs.probe import require_capable
 from visual_r1.runs.retention import renew_and_prune
+from visual_r1.runs.run import Run
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkPlan:
-    """Which steps a chunk runs: `first` up to, not including, `end`; `number` names its files."""
+    """Which steps a chunk runs: `first` up to, not including, `end`; `number` names its files.
+
+    `is_last` says that the run ends with it.
+    """
 
     number: int
     first: int
     end: int
+    is_last: bool
 
     @property
     def steps(self) -> range:
@@ -56,17 +55,11 @@ def plan_chunk(config: RunConfig, first: int) -> ChunkPlan:
     """
     train = config.train
     number = first // train.chunk_steps
-    return ChunkPlan(number, first, min(train.steps, (number + 1) * train.chunk_steps))
+    end = min(train.steps, (number + 1) * train.chunk_steps)
+    return ChunkPlan(number, first, end, is_last=end >= train.steps)
 
 
-def train_chunk(
-    config: RunConfig,
-    backend: Backend,
-    dataset: Dataset,
-    run_dir: Path,
-    start: LedgerRow | None,
-    progress: Progress,
-) -> LedgerRow:
+def train_chunk(run: Run, start: LedgerRow | None) -> LedgerRow:
     """Train from `start` (None: from the beginning) to the next checkpoint; return its row.
 
     Where the server fails, the chunk is begun again in a new session, as often as
@@ -74,36 +67,27 @@ def train_chunk(
     is there. Raises `BackendError` when the server failed too often, `RunError` when the loss is
     not finite; both leave ledger and checkpoints as they were.
     """
-    row = backend.recoveries.run(
-        lambda: _train_once(config, backend, dataset, run_dir, start, progress), "training"
-    )
-    renew_and_prune(config, backend, Ledger(run_dir))
+    row = run.backend.recoveries.run(lambda: _train_once(run, start), "training")
+    renew_and_prune(run)
     return row
 
 
-def _train_once(
-    config: RunConfig,
-    backend: Backend,
-    dataset: Dataset,
-    run_dir: Path,
-    start: LedgerRow | None,
-    progress: Progress,
-) -> LedgerRow:
+def _train_once(run: Run, start: LedgerRow | None) -> LedgerRow:
+    config, backend, progress = run.config, run.backend, run.progress
     plan = plan_chunk(config, start.step if start else 0)
-    ledger, journal = Ledger(run_dir), Journal(run_dir)
-    if (done := ledger.at_step(plan.end)) is not None:
+    if (done := run.ledger.at_step(plan.end)) is not None:
         return done
     loss_of(config.train, config.algorithm)
-    keep_files(config, run_dir, anew=start is None)
-    journal.rewind(plan.first)
-    policy = policy_of(config, backend, progress)
-    problems = dataset.problems("train")
-    order = open_order(config, problems, run_dir, start)
+    keep_files(config, run.folder, anew=start is None)
+    run.journal.rewind(plan.first)
+    policy = run.policy()
+    problems = run.dataset.problems("train")
+    order = open_order(config, problems, run.folder, start)
     results: list[StepResult] = []
 
     def record(result: StepResult) -> None:
         progress.waiting(reason_to_wait())
-        journal.append(result.metrics)
+        run.journal.append(result.metrics)
         results.append(result)
         progress.advance(1, **_means([result]))
 
@@ -119,44 +103,44 @@ def _train_once(
             train_steps(plan.steps, training, policy, batches, base, record)
         means = _means(results)
         progress.finish(", ".join(f"{n.replace('_', ' ')} {m:.3f}" for n, m in means.items()))
-        is_last = plan.end >= config.train.steps
         began = time.monotonic()
-        state_path, sampler_path = save_checkpoint(
-            config, training, policy, plan.end, keep_for_ever=is_last
-        )
+        paths = save_checkpoint(config, training, policy, plan)
         saving = time.monotonic() - began
 
-    journal.write_rollouts(plan.number, results)
-    journal.add_to_last(seconds_checkpoint=round(saving, 3))
-    journal.flush()
-    updates = [result.metrics.update for result in results]
-    now = datetime.now(UTC)
-    lifetime = timedelta(seconds=config.backend.checkpoint_ttl_seconds)
-    row = LedgerRow(
-        step=plan.end,
-        state_path=state_path,
-        sampler_path=sampler_path,
-        expires_at=None if is_last else (now + lifetime).isoformat(timespec="seconds"),
-        config_digest=config.digest(),
-        dataset_digest=dataset.digest,
-        backend=backend.kind,
-        created_at=now.isoformat(timespec="seconds"),
-        updates=(start.updates if start else 0)
-        + sum(update.optimizer_steps for update in updates if update is not None),
-        carry=save_order(run_dir, plan.end, order),
-    )
-    ledger.append(row)
+    run.journal.write_rollouts(plan.number, results)
+    run.journal.add_to_last(seconds_checkpoint=round(saving, 3))
+    run.journal.flush()
+    carry = save_order(run.folder, plan.end, order)
+    row = _row(run, plan, start, paths, results, carry)
+    run.ledger.append(row)
     return row
 
 
-def policy_of(config: RunConfig, backend: Backend, progress: Progress) -> Policy:
-    """The policy of a run; why the server lets its clients wait is said on `progress`."""
-
-    def watch() -> None:
-        backend.check()
-        progress.waiting(reason_to_wait())
-
-    return open_policy(config, watch, prices_of(config, backend.kind))
+def _row(
+    run: Run,
+    plan: ChunkPlan,
+    start: LedgerRow | None,
+    paths: tuple[str, str],
+    results: Sequence[StepResult],
+    carry: dict[str, str],
+) -> LedgerRow:
+    state_path, sampler_path = paths
+    updates = [result.metrics.update for result in results]
+    now = datetime.now(UTC)
+    lifetime = timedelta(seconds=run.config.backend.checkpoint_ttl_seconds)
+    return LedgerRow(
+        step=plan.end,
+        state_path=state_path,
+        sampler_path=sampler_path,
+        expires_at=None if plan.is_last else (now + lifetime).isoformat(timespec="seconds"),
+        config_digest=run.config.digest(),
+        dataset_digest=run.dataset.digest,
+        backend=run.backend.kind,
+        created_at=now.isoformat(timespec="seconds"),
+        updates=(start.updates if start else 0)
+        + sum(update.optimizer_steps for update in updates if update is not None),
+        carry=carry,
+    )
 
 
 def open_training(
@@ -191,19 +175,17 @@ def open_training(
 
 
 def save_checkpoint(
-    config: RunConfig,
-    training: tinker.TrainingClient,
-    policy: Policy,
-    step: int,
-    *,
-    keep_for_ever: bool,
+    config: RunConfig, training: tinker.TrainingClient, policy: Policy, plan: ChunkPlan
 ) -> tuple[str, str]:
-    """Save state and sampler weights; returns their `tinker://` paths."""
-    name = f"step-{step:06d}"
-    ttl = None if keep_for_ever else config.backend.checkpoint_ttl_seconds
+    """Save state and sampler weights at the end of a chunk; returns their `tinker://` paths.
+
+    They have a lifetime, but for the last ones of the run.
+    """
+    name = f"step-{plan.end:06d}"
+    ttl = None if plan.is_last else config.backend.checkpoint_ttl_seconds
     state = training.save_state(name, ttl_seconds=ttl)
     sampler = training.save_weights_for_sampler(name, ttl_seconds=ttl)
-    what = f"saving the checkpoint of step {step}"
+    what = f"saving the checkpoint of step {plan.end}"
     saved_state = wait(state, what, SAVE_LIMIT_S, policy.watch)
     saved_sampler = wait(sampler, what, SAVE_LIMIT_S, policy.watch)
     return saved_state.path, saved_sampler.path

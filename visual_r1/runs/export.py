@@ -23,10 +23,10 @@ from safetensors import SafetensorError, safe_open
 
 from visual_r1.backend.backend import Backend
 from visual_r1.backend.waiting import CONTROL_LIMIT_S, SAVE_LIMIT_S, call, wait
-from visual_r1.config import RunConfig
 from visual_r1.errors import BackendError, StorageError
 from visual_r1.progress import Progress
-from visual_r1.runs.ledger import Ledger, LedgerRow
+from visual_r1.runs.ledger import LedgerRow
+from visual_r1.runs.run import Run
 from visual_r1.storage import read_json, replaced_whole, sync_folder, write_json
 
 EXPORT = "export"
@@ -68,31 +68,25 @@ class Export:
 _STORED = TypeAdapter(Export)
 
 
-def export(
-    config: RunConfig,
-    backend: Backend,
-    run_dir: Path,
-    row: LedgerRow,
-    progress: Progress,
-    into: str = EXPORT,
-) -> Export:
-    """Export the checkpoint of `row` to `run_dir`/`into`; does nothing where that is done already.
+def export(run: Run, row: LedgerRow, into: str = EXPORT) -> Export:
+    """Export the checkpoint of `row` to the run's folder `into`, where that is not done already.
 
     Its state and sampler weights lose their time limit, in the ledger too. Raises `BackendError`
     when the server fails or what it sends is not a PEFT adapter, `StorageError` when the disk does;
     a complete export of before stays until the new one is complete.
     """
-    there = read_export(run_dir, into)
+    backend, progress = run.backend, run.progress
+    there = read_export(run.folder, into)
     if there is not None and there.state_path == row.state_path:
         return there
 
     def once() -> Export:
         keep_for_ever(backend, row)
         if row.expires_at is not None:  # from now on neither renewed nor pruned
-            Ledger(run_dir).renew(row.step, None)
+            run.ledger.renew(row.step, None)
         urls = external_urls(backend, row)
         progress.start("export", len(urls), "files")
-        adapter = adapter_folder(run_dir, into)
+        adapter = adapter_folder(run.folder, into)
         fresh = adapter.with_name(".adapter.tmp")
         try:
             shutil.rmtree(fresh, ignore_errors=True)
@@ -102,7 +96,7 @@ def export(
                 step=row.step,
                 updates=row.updates,
                 trained=row.updates > 0,
-                base_model=config.model.name,
+                base_model=run.config.model.name,
                 adapter=adapter.name,
                 sampler_path=row.sampler_path,
                 state_path=row.state_path,

@@ -9,22 +9,20 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from visual_r1.backend.backend import Backend
 from visual_r1.backend.waiting import checkpoint_exists
 from visual_r1.config import RunConfig
-from visual_r1.data.dataset import Dataset
 from visual_r1.errors import RunError
-from visual_r1.progress import Progress
 from visual_r1.runs.chunk import plan_chunk, train_chunk
 from visual_r1.runs.curriculum_state import load_measured, measured_path
 from visual_r1.runs.folder import require_same_files
 from visual_r1.runs.journal import Journal, read_rollouts
-from visual_r1.runs.ledger import Ledger, LedgerRow
+from visual_r1.runs.ledger import LedgerRow
 from visual_r1.runs.retention import delete_checkpoint
+from visual_r1.runs.run import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +46,21 @@ class Proof:
         return not (self.differing or self.metrics or self.rollouts)
 
 
-def prove(
-    config: RunConfig, backend: Backend, dataset: Dataset, run_dir: Path, progress: Progress
-) -> Proof:
+def prove(run: Run) -> Proof:
     """Replay from the last checkpoint but one to the last; the run itself is not touched.
 
     Raises `RunError` where the run has no checkpoint, where the one to start from has gone, and on
     a server that does not promise the same bits (all but the embedded engine).
     """
+    backend, folder = run.backend, run.folder
     if backend.kind != "embedded":
         raise RunError(
             "--prove compares bits, which the embedded engine alone promises; this run is on a "
             f"{backend.kind} server."
         )
-    require_same_files(config)
-    ledger = Ledger(run_dir)
-    ledger.require_same_origin(dataset_digest=dataset.digest, backend=backend.kind)
-    start, end = _last_chunk(config, ledger, run_dir)
+    require_same_files(run.config)
+    run.ledger.require_same_origin(dataset_digest=run.dataset.digest, backend=backend.kind)
+    start, end = _last_chunk(run)
     for row in (start, end):
         if row is not None and not checkpoint_exists(backend.rest, row.state_path, backend.check):
             raise RunError(
@@ -72,13 +68,15 @@ def prove(
                 f"damaged, so the steps to {end.step} cannot be replayed; go on with the run and "
                 "prove its next chunk."
             )
-    for left in run_dir.glob(".proof-*"):  # by a proof that was killed
+    for left in folder.glob(".proof-*"):  # by a proof that was killed
         shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(
-        prefix=".proof-", dir=run_dir, ignore_cleanup_errors=True
-    ) as folder:
-        scratch = Path(folder)
-        again = _replayed(config, backend, dataset, run_dir, scratch, start, end, progress)
+        prefix=".proof-", dir=folder, ignore_cleanup_errors=True
+    ) as scratch:
+        replay = replace(run, config=_up_to(run.config, end), folder=Path(scratch))
+        if start is not None:
+            _copy_curriculum(run, start, replay.folder)
+        again = train_chunk(replay, start)
         try:
             before = backend.tensor_fingerprints(end.state_path)
             after = backend.tensor_fingerprints(again.state_path)
@@ -90,21 +88,19 @@ def prove(
             end=end.step,
             tensors=len(before),
             differing=_differing(before, after),
-            metrics=_differing_metrics(run_dir, scratch, first, end.step),
-            rollouts=_differing_rollouts(run_dir, scratch, first, end.step),
+            metrics=_differing_metrics(folder, replay.folder, first, end.step),
+            rollouts=_differing_rollouts(folder, replay.folder, first, end.step),
         )
 
 
-def _last_chunk(
-    config: RunConfig, ledger: Ledger, run_dir: Path
-) -> tuple[LedgerRow | None, LedgerRow]:
+def _last_chunk(run: Run) -> tuple[LedgerRow | None, LedgerRow]:
     """The checkpoints around the last chunk; it starts from None where it was the first."""
-    rows = ledger.rows()
+    rows = run.ledger.rows()
     if not rows:
-        raise RunError(f"{run_dir} has no checkpoint yet: there is nothing to prove.")
+        raise RunError(f"{run.folder} has no checkpoint yet: there is nothing to prove.")
     start, end = (rows[-2] if len(rows) > 1 else None), rows[-1]
     first = start.step if start else 0
-    if plan_chunk(_up_to(config, end), first).end != end.step:
+    if plan_chunk(_up_to(run.config, end), first).end != end.step:
         raise RunError(
             f"The checkpoint before that of step {end.step} was deleted "
             "(backend.keep_checkpoints), so the steps to it cannot be replayed; go on with the run "
@@ -118,23 +114,16 @@ def _up_to(config: RunConfig, end: LedgerRow) -> RunConfig:
     return config.model_copy(update={"train": train})
 
 
-def _replayed(
-    config: RunConfig,
-    backend: Backend,
-    dataset: Dataset,
-    run_dir: Path,
-    scratch: Path,
-    start: LedgerRow | None,
-    end: LedgerRow,
-    progress: Progress,
-) -> LedgerRow:
-    if start is not None and (kept := measured_path(run_dir, start.carry)) is not None:
-        # Here it is said which file is damaged; of the copy nobody has heard.
-        load_measured(run_dir, start.step, start.carry, len(dataset.problems("train")))
-        copy = scratch / kept.relative_to(run_dir)
-        copy.parent.mkdir(parents=True)
-        shutil.copy2(kept, copy)
-    return train_chunk(_up_to(config, end), backend, dataset, scratch, start, progress)
+def _copy_curriculum(run: Run, start: LedgerRow, folder: Path) -> None:
+    """Give the replay what the curriculum had measured, where there is one."""
+    kept = measured_path(run.folder, start.carry)
+    if kept is None:
+        return
+    # Here it is said which file is damaged; of the copy nobody has heard.
+    load_measured(run.folder, start.step, start.carry, len(run.dataset.problems("train")))
+    copy = folder / kept.relative_to(run.folder)
+    copy.parent.mkdir(parents=True)
+    shutil.copy2(kept, copy)
 
 
 def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:

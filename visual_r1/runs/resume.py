@@ -1,18 +1,13 @@
 """From which checkpoint a run goes on."""
 
-from pathlib import Path
-
-from visual_r1.backend.backend import Backend
 from visual_r1.backend.waiting import checkpoint_exists
 from visual_r1.config import RunConfig
-from visual_r1.data.dataset import Dataset
 from visual_r1.errors import RunError
 from visual_r1.runs.alarms import AlarmLog
 from visual_r1.runs.folder import require_same_files
-from visual_r1.runs.journal import Journal
 from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.runs.retention import renew_and_prune
-from visual_r1.runs.validations import Validations
+from visual_r1.runs.run import Run
 
 
 def require_goal(config: RunConfig) -> bool:
@@ -40,9 +35,7 @@ def require_goal(config: RunConfig) -> bool:
     return newest < config.train.steps
 
 
-def resume_point(
-    config: RunConfig, backend: Backend, dataset: Dataset, run_dir: Path
-) -> LedgerRow | None:
+def resume_point(run: Run) -> LedgerRow | None:
     """The ledger row to go on from; None for the very beginning.
 
     That is the newest whose state the server still has, or with `train.resume_from_step` the row
@@ -52,30 +45,28 @@ def resume_point(
 
     Old checkpoints are then looked after, before the next needs room on a server that is full.
     """
-    ledger = Ledger(run_dir)
-    ledger.require_same_origin(dataset_digest=dataset.digest, backend=backend.kind)
-    row = backend.recoveries.run(
-        lambda: _chosen(config, backend, ledger), "looking up the checkpoints"
-    )
+    ledger = run.ledger
+    ledger.require_same_origin(dataset_digest=run.dataset.digest, backend=run.backend.kind)
+    row = run.backend.recoveries.run(lambda: _chosen(run), "looking up the checkpoints")
     step = row.step if row else 0
-    alarms, validations = AlarmLog(run_dir), Validations(run_dir)
+    alarms, validations = AlarmLog(run.folder), run.validations
     if any(known.step > step for known in ledger.rows()):
         # In this order a kill in between loses nothing: the copy first, the ledger then.
-        journal = Journal(run_dir)
-        journal.copy_aside(step, alarms.path)
+        run.journal.copy_aside(step, alarms.path)
         ledger.go_back_to(step)
-        journal.rewind(step)
+        run.journal.rewind(step)
     # Whether or not rows were left: a kill may have come before this the last time.
     alarms.go_back_to(step)
     validations.go_back_to(step)
     # Where validation was switched on late, what it has yet to look at stays.
-    if not config.validation.every or validations.rows():
-        renew_and_prune(config, backend, ledger)
+    if not run.config.validation.every or validations.rows():
+        renew_and_prune(run)
     return row
 
 
-def _chosen(config: RunConfig, backend: Backend, ledger: Ledger) -> LedgerRow | None:
-    wanted = config.train.resume_from_step
+def _chosen(run: Run) -> LedgerRow | None:
+    backend, ledger = run.backend, run.ledger
+    wanted = run.config.train.resume_from_step
     if wanted is None:
         if not ledger.rows():
             return None

@@ -17,8 +17,9 @@ from visual_r1.backend.waiting import CONTROL_LIMIT_S, checkpoint_exists, wait
 from visual_r1.config import RunConfig
 from visual_r1.errors import BackendError
 from visual_r1.runs.curriculum_state import measured_path
-from visual_r1.runs.ledger import Ledger, LedgerRow
-from visual_r1.runs.validations import Validations, best_checkpoint
+from visual_r1.runs.ledger import LedgerRow
+from visual_r1.runs.run import Run
+from visual_r1.runs.validations import best_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -26,24 +27,23 @@ logger = logging.getLogger(__name__)
 NEEDED = 2
 
 
-def renew_and_prune(
-    config: RunConfig, backend: Backend, ledger: Ledger, now: datetime | None = None
-) -> None:
-    """Renew and prune the checkpoints of the ledger.
+def renew_and_prune(run: Run, now: datetime | None = None) -> None:
+    """Renew and prune the checkpoints of the run's ledger.
 
     That is housekeeping: where the server fails at it, a warning says so, the run goes on, and the
     next checkpoint tries again.
     """
+    config = run.config
     try:
-        best = _best_that_is_there(config, backend, ledger)
-        rows = ledger.rows()
+        best = _best_that_is_there(run)
+        rows = run.ledger.rows()
         wanted = [row for row in rows if row in _newest(config, rows) or row == best]
         surplus = [row for row in rows if row not in wanted and row.expires_at is not None]
         if config.backend.keep_checkpoints:
-            _forget(backend, ledger, surplus)
+            _forget(run, surplus)
         lifetime = timedelta(seconds=config.backend.checkpoint_ttl_seconds)
         for row in wanted:
-            _renew(backend, ledger, row, lifetime, now or datetime.now(UTC))
+            _renew(run, row, lifetime, now or datetime.now(UTC))
     except BackendError as error:
         logger.warning("Old checkpoints were not looked after: %s", error)
 
@@ -52,14 +52,15 @@ def _newest(config: RunConfig, rows: Sequence[LedgerRow]) -> Sequence[LedgerRow]
     return rows[-(config.backend.keep_checkpoints or NEEDED) :]
 
 
-def _best_that_is_there(config: RunConfig, backend: Backend, ledger: Ledger) -> LedgerRow | None:
+def _best_that_is_there(run: Run) -> LedgerRow | None:
     """The best checkpoint by validation; one that has gone from the server is set aside."""
+    config, backend = run.config, run.backend
     if not config.backend.keep_best:
         return None
-    validated = Validations(ledger.path.parent).rows()
-    while (best := best_checkpoint(validated, ledger.rows())) is not None:
+    validated = run.validations.rows()
+    while (best := best_checkpoint(validated, run.ledger.rows())) is not None:
         paths = (best.state_path, best.sampler_path)
-        if best in _newest(config, ledger.rows()) or all(
+        if best in _newest(config, run.ledger.rows()) or all(
             checkpoint_exists(backend.rest, path, backend.check) for path in paths
         ):
             break
@@ -70,17 +71,17 @@ def _best_that_is_there(config: RunConfig, backend: Backend, ledger: Ledger) -> 
             best.sampler_path,
             f", due to expire at {best.expires_at}" if best.expires_at else "",
         )
-        _forget(backend, ledger, [best])
+        _forget(run, [best])
     return best
 
 
-def _forget(backend: Backend, ledger: Ledger, rows: Sequence[LedgerRow]) -> None:
+def _forget(run: Run, rows: Sequence[LedgerRow]) -> None:
     """Delete checkpoints, then their rows, then what only these rows named."""
     for row in rows:
-        delete_checkpoint(backend, row)
-    ledger.drop({row.step for row in rows})
+        delete_checkpoint(run.backend, row)
+    run.ledger.drop({row.step for row in rows})
     for row in rows:
-        if (measured := measured_path(ledger.path.parent, row.carry)) is not None:
+        if (measured := measured_path(run.folder, row.carry)) is not None:
             measured.unlink(missing_ok=True)
 
 
@@ -96,16 +97,14 @@ def delete_checkpoint(backend: Backend, row: LedgerRow) -> None:
                 raise
 
 
-def _renew(
-    backend: Backend, ledger: Ledger, row: LedgerRow, lifetime: timedelta, now: datetime
-) -> None:
+def _renew(run: Run, row: LedgerRow, lifetime: timedelta, now: datetime) -> None:
     if row.expires_at is None:
         return
     if datetime.fromisoformat(row.expires_at) - now > lifetime / 2:
         return
     for path in (row.state_path, row.sampler_path):
-        change = backend.rest.set_checkpoint_ttl_from_tinker_path(
+        change = run.backend.rest.set_checkpoint_ttl_from_tinker_path(
             path, round(lifetime.total_seconds())
         )
-        wait(change, f"renewing {path}", CONTROL_LIMIT_S, backend.check)
-    ledger.renew(row.step, (now + lifetime).isoformat(timespec="seconds"))
+        wait(change, f"renewing {path}", CONTROL_LIMIT_S, run.backend.check)
+    run.ledger.renew(row.step, (now + lifetime).isoformat(timespec="seconds"))

@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
-from visual_r1.backend.backend import Backend
 from visual_r1.backend.waiting import checkpoint_exists
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
@@ -24,11 +23,10 @@ from visual_r1.evaluation.metrics import measure
 from visual_r1.evaluation.predictions import Prediction
 from visual_r1.hashing import stable_seed
 from visual_r1.prices import Prices, total
-from visual_r1.progress import Progress
-from visual_r1.runs.chunk import policy_of
-from visual_r1.runs.ledger import Ledger, LedgerRow
+from visual_r1.runs.ledger import LedgerRow
 from visual_r1.runs.retention import renew_and_prune
-from visual_r1.runs.validations import ValidationRow, Validations
+from visual_r1.runs.run import Run
+from visual_r1.runs.validations import ValidationRow
 from visual_r1.wording import percent, percent_range
 
 logger = logging.getLogger(__name__)
@@ -65,14 +63,7 @@ def _say_that_none(folder: Path) -> None:
     )
 
 
-def validate(
-    config: RunConfig,
-    backend: Backend,
-    dataset: Dataset,
-    run_dir: Path,
-    checkpoint: LedgerRow | None,
-    progress: Progress,
-) -> ValidationRow | None:
+def validate(run: Run, checkpoint: LedgerRow | None) -> ValidationRow | None:
     """Validate `checkpoint` (None: the base model), record it, then prune the old checkpoints.
 
     None where it is not due, and with a warning where its weights have gone from the server. A row
@@ -80,10 +71,11 @@ def validate(
     before it could turn out the best. Raises `BackendError` as `evaluate` does.
     """
     step = checkpoint.step if checkpoint else 0
-    if not is_due(config, dataset, step):
+    if not is_due(run.config, run.dataset, step):
         return None
-    path = checkpoint.sampler_path if checkpoint else config.model.name
-    row = Validations(run_dir).of(step, path)
+    backend = run.backend
+    path = checkpoint.sampler_path if checkpoint else run.config.model.name
+    row = run.validations.of(step, path)
     if row is None and checkpoint is not None:
         there = checkpoint_exists(backend.rest, path, backend.check)
         if not there:
@@ -91,13 +83,11 @@ def validate(
             return None
     if row is None:
         row = backend.recoveries.run(
-            lambda: _validated(config, backend, dataset, checkpoint, progress),
-            f"the validation of step {step}",
+            lambda: _validated(run, checkpoint), f"the validation of step {step}"
         )
-        Validations(run_dir).record(row)
-    ledger = Ledger(run_dir)
-    if checkpoint is not None and checkpoint.step == ledger.rows()[-1].step:
-        renew_and_prune(config, backend, ledger)
+        run.validations.record(row)
+    if checkpoint is not None and checkpoint.step == run.ledger.rows()[-1].step:
+        renew_and_prune(run)
     return row
 
 
@@ -110,19 +100,14 @@ def chosen_problems(config: RunConfig, count: int) -> Sequence[int]:
     return sorted(draw.sample(range(count), wanted))
 
 
-def _validated(
-    config: RunConfig,
-    backend: Backend,
-    dataset: Dataset,
-    checkpoint: LedgerRow | None,
-    progress: Progress,
-) -> ValidationRow:
+def _validated(run: Run, checkpoint: LedgerRow | None) -> ValidationRow:
     began = time.monotonic()
+    config, backend, progress = run.config, run.backend, run.progress
     step = checkpoint.step if checkpoint else 0
-    problems = dataset.problems("validation")
+    problems = run.dataset.problems("validation")
     chosen = chosen_problems(config, len(problems))
     passes: tuple[Pass, ...] = ("greedy", "blind") if config.validation.blind else ("greedy",)
-    policy = policy_of(config, backend, progress)
+    policy = run.policy()
     progress.start(f"validate step {step}", len(passes) * len(chosen), "requests")
     with backend.session():
         predictions = predict(
@@ -135,23 +120,23 @@ def _validated(
             progress,
         )
     seconds = time.monotonic() - began
-    row = _row(config, dataset, checkpoint, predictions, seconds, policy.prices)
+    row = _row(run, checkpoint, predictions, seconds, policy.prices)
     blind = "" if row.blind_accuracy is None else f"  blind {percent(row.blind_accuracy)}"
     progress.finish(f"accuracy {percent(row.accuracy)} {percent_range(row.accuracy_ci95)}{blind}")
     return row
 
 
 def _row(
-    config: RunConfig,
-    dataset: Dataset,
+    run: Run,
     checkpoint: LedgerRow | None,
     predictions: Sequence[Prediction],
     seconds: float,
     prices: Prices,
 ) -> ValidationRow:
+    config = run.config
     path = checkpoint.sampler_path if checkpoint else config.model.name
     spent = total(prediction.spent for prediction in predictions)
-    conditions = conditions_of(config, path, dataset.digest)
+    conditions = conditions_of(config, path, run.dataset.digest)
     found = measure(predictions, replace(conditions, blind=config.validation.blind))
     return ValidationRow(
         step=checkpoint.step if checkpoint else 0,
