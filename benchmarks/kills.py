@@ -1,6 +1,7 @@
 """Random kills: training, engine or both, at random moments; does each run end the same?
 
-    python benchmarks/kills.py                        # 95 through the chunk function, 12 the flow
+    python benchmarks/kills.py             # 95 through the chunk function, half of them with
+                                           # validation and dynamic sampling, and 12 the flow
     python benchmarks/kills.py --kills 10 --flow-kills 0 --seed 3
 
 Each run is killed several times, started again where the training was killed, and then let go to
@@ -131,7 +132,9 @@ def main() -> int:
         if chosen.flow_kills:
             rows += measure("flow", chosen.flow_kills, chosen.a_run, chosen.seed, log)
         if chosen.kills:
-            rows += measure("chunks", chosen.kills, chosen.a_run, chosen.seed, log)
+            half = chosen.kills // 2
+            rows += measure("chunks", chosen.kills - half, chosen.a_run, chosen.seed, log)
+            rows += measure("validated", half, chosen.a_run, chosen.seed, log)
     print(table(rows))
     return 0 if not any(row["differing"] for row in rows) else 1
 

@@ -20,6 +20,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+# The folder `trials` stands beside this one.
+sys.path.append(str(Path(__file__).parents[1]))
+
 from run_states.contents import difference, left_by
 from run_states.programs import (
     ROOT,

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 CHUNKS_PROGRAM = ROOT / "trials/train_chunks.py"
 FLOW_PROGRAM = ROOT / "flows/train_flow.py"
 
-Way = Literal["chunks", "flow"]
+Way = Literal["chunks", "validated", "flow"]
 Victim = Literal["training", "engine", "both"]
 
 SMALL_FLOW: dict[str, object] = {
@@ -28,9 +28,9 @@ SMALL_FLOW: dict[str, object] = {
 
 
 def command(way: Way, folder: Path) -> list[str]:
-    """Train into `folder`, the chunk way or through the flow; the same command goes on."""
-    if way == "chunks":
-        return [sys.executable, str(CHUNKS_PROGRAM), str(folder)]
+    """Train into `folder`, chunk by chunk or through the flow; the same command goes on."""
+    if way != "flow":
+        return [sys.executable, str(CHUNKS_PROGRAM), str(folder), way]
     return flow_command(SMALL_FLOW | {"output-dir": folder, "backend.threads": 1})
 
 
@@ -42,7 +42,7 @@ def flow_command(fields: dict[str, object]) -> list[str]:
 
 def run_dir(way: Way, folder: Path) -> Path:
     """Where that run leaves its files."""
-    return folder / "runs" / ("chunks" if way == "chunks" else str(SMALL_FLOW["run.name"]))
+    return folder / "runs" / (str(SMALL_FLOW["run.name"]) if way == "flow" else way)
 
 
 def clean_environment() -> dict[str, str]:

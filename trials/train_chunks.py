@@ -1,6 +1,7 @@
 """The library's training without Prefect, chunk by chunk; a line on stdout at each event.
 
-`python trials/train_chunks.py FOLDER` is what benchmarks/kills.py kills, and tests/e2e in small.
+`python trials/train_chunks.py FOLDER [WAY]` is what benchmarks/kills.py kills, and tests/e2e in
+small. The way `validated` has validation and dynamic sampling beside the curriculum.
 """
 
 import sys
@@ -16,47 +17,57 @@ from visual_r1.runs.export import export
 from visual_r1.runs.folder import open_run_folder
 from visual_r1.runs.resume import resume_point
 from visual_r1.runs.run import Run
+from visual_r1.runs.validate import validate
 
 STEPS, CHUNK_STEPS = 8, 2
 
 
-def config(folder: Path) -> RunConfig:
+def config(folder: Path, way: str = "chunks") -> RunConfig:
     """Small, and with all that can differ on the way: second passes, a curriculum, and a coin flip
     in the reward, so that every step updates, whatever the model can do."""
+    train: dict[str, object] = {
+        "steps": STEPS,
+        "chunk_steps": CHUNK_STEPS,
+        "batch_size": 2,
+        "group_size": 4,
+        "skip_without_contrast": way == "validated",
+    }
+    more: dict[str, object] = {
+        "validation": {"every": 1, "problems": 4},
+        "algorithm": {"dynamic_rounds": 2},
+        "sampling": {"max_new_tokens": 64},
+    }
     return RunConfig.model_validate(
         {
             "preset": "quickstart",
             "output_dir": folder,
-            "run": {"name": "chunks"},
+            "run": {"name": way},
             "backend": {"threads": 1, "recoveries_per_hour": 100},
             "data": {"train": 8, "validation": 4, "test": 4},
-            "train": {
-                "steps": STEPS,
-                "chunk_steps": CHUNK_STEPS,
-                "batch_size": 2,
-                "group_size": 4,
-                "skip_without_contrast": False,
-            },
+            "train": train,
             "curriculum": {"rule": "contrast"},
             "prompt": {"template": "scan_think"},
             "second_pass": {"enabled": True, "minus_question_only": True},
             "sampling": {"max_new_tokens": 32},
             "reward": {"random": 1.0},
+            **(more if way == "validated" else {}),
         }
     )
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, way: str = "chunks") -> None:
     """Train to the end and export, from wherever the folder is."""
-    settings = config(folder)
+    settings = config(folder, way)
     progress = PlainProgress(sys.stdout, interval_s=0)
     with open_run_folder(settings) as run_dir, open_backend(settings) as backend:
         dataset = prepare(settings.data, settings.output_dir)
         run = Run(settings, run_dir, dataset, backend, progress)
         row = resume_point(run)
         say(f"from step {row.step if row else 0}")
+        validate(run, row)
         while row is None or row.step < STEPS:
             row = train_chunk(run, row)
+            validate(run, row)
             say(f"checkpoint {row.step}")
         export(run, row)
     say("exported")
@@ -69,6 +80,6 @@ def say(line: str) -> None:
 
 if __name__ == "__main__":
     try:
-        main(Path(sys.argv[1]))
+        main(Path(sys.argv[1]), *sys.argv[2:])
     except VisualR1Error as error:
         sys.exit(f"error: {error}")

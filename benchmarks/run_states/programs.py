@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from kill_runs.programs import clean_environment
 
 from run_states.contents import rows
+from trials.programs import clean_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES_PROGRAM = Path(__file__).resolve().with_name("names.py")
