@@ -1,93 +1,209 @@
-"""An import points down only, and torch and Prefect stay where they belong."""
+"""What the house is: its rooms, who imports whom, and where the large libraries are.
+
+Each import of `flows`, `tasks` and `visual_r1` counts, at any depth of the code, those under
+`if TYPE_CHECKING:` as well: whoever reads the one file has to know the other.
+"""
 
 import ast
+from collections.abc import Iterable
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
-PACKAGE = ROOT / "visual_r1"
 
-# Each part of the library and the parts it may import; what is not named here may import nothing.
-BASE = {"addresses", "errors", "hashing", "storage"}
-LOWER = BASE | {"config", "models", "progress"}
-MIDDLE = LOWER | {"data", "prompts", "grading", "rewards", "endpoint", "prices"}
-MIDDLE |= {"backend", "pauses"}
-MAY_IMPORT = {
-    "addresses": set[str](),
-    "errors": set[str](),
-    "hashing": set[str](),
-    "storage": {"errors"},
-    "config": BASE,
-    "command_line": BASE | {"config"},
-    "alarms": BASE | {"config"},
-    "models": BASE,
-    "progress": BASE,
-    "engine": BASE | {"models"},
-    "pauses": BASE,
-    "remote": LOWER | {"pauses"},
-    "recovery": LOWER,
-    "endpoint": BASE | {"config"},
-    "prices": BASE | {"config", "endpoint"},
-    "backend": LOWER | {"endpoint", "engine", "remote", "recovery", "pauses", "session_end"},
-    "session_end": BASE,
-    "data": LOWER | {"grading"},
-    "prompts": LOWER | {"data"},
-    "grading": BASE,
-    "rewards": {"errors", "hashing", "config", "data", "grading"},
-    "run_folder": LOWER,
-    "stopwatch": BASE,
-    "ledger": LOWER | {"backend", "remote", "run_folder"},
-    "rl": MIDDLE | {"alarms", "ledger", "remote", "run_folder"},
-    "evaluation": MIDDLE | {"alarms", "ledger", "remote", "run_folder", "rl"},
-    "preflight": MIDDLE | {"rl"},
-    "doctor": MIDDLE
-    | {"engine", "command_line", "ledger", "remote", "run_folder", "rl", "evaluation", "preflight"},
-    "export": MIDDLE | {"ledger", "remote", "run_folder", "rl"},
+# From the ground up: what each room imports, all of it from lines above. A room is a folder or a
+# file, and a folder in it can be a room of its own; what that imports of the files around it is
+# named file by file.
+ROOMS = {
+    "errors": "",
+    "hashing": "",
+    "progress": "",
+    "wording": "",
+    "storage": "errors",
+    "stopwatch": "storage",
+    "config": "errors hashing",
+    "alarms": "config",
+    "models": "errors",
+    "grading": "hashing",
+    "data/procedural": "data/problem errors hashing",
+    "data/sources": "config data/images data/parquet data/problem data/procedural data/rows errors",
+    "data": "config data/sources errors grading hashing models progress storage",
+    "prompts": "data errors models",
+    "rewards/blindfold": "data grading",
+    "rewards": "config data errors grading hashing",
+    "engine/compute/families": "engine/compute/batching errors",
+    "engine/compute": "engine/compute/families engine/types errors models",
+    "engine/store": "engine/types errors storage",
+    "engine/server": "engine/compute engine/store engine/types errors",
+    "engine": "engine/compute engine/server engine/store errors models",
+    "backend": "config engine engine/store errors",
+    "prices": "backend config",
+    "policy": "backend config data errors grading models prices prompts rewards rewards/blindfold",
+    "rl": "backend config data errors hashing policy prices rewards",
+    "evaluation": "config data errors grading hashing policy prices progress rewards storage",
+    "runs": """
+        alarms backend config data errors evaluation hashing policy prices progress prompts rewards
+        rl storage wording
+    """,
+    "report": "alarms config errors evaluation hashing policy runs storage wording",
+    "doctor": """
+        backend config data data/sources engine engine/compute engine/store errors evaluation models
+        policy prices prompts rewards rl runs wording
+    """,
+    "tasks": """
+        backend config data data/sources doctor errors evaluation hashing progress report runs
+    """,
+    "flows": "backend config data doctor errors progress report runs stopwatch storage tasks",
+}
+
+# The libraries that a wall keeps out, and the rooms and single files that import them: computing
+# knows no HTTP, the store of checkpoints no torch beyond safetensors' own, the server no maths, and
+# below `tasks` nobody knows Prefect.
+LIBRARIES = {
+    "fastapi": "engine/server",
+    "httpx": "backend/endpoint data/sources/hub runs/export tasks",
+    "numpy": """
+        alarms data data/procedural engine/compute engine/compute/families engine/server/wire
+        engine/types evaluation/statistics rl runs/curriculum_state
+    """,
+    "peft": "engine/compute/lora",
+    "prefect": "flows tasks",
+    "pydantic": "config data/manifest engine/server engine/store evaluation/metrics report runs "
+    "storage",
+    "safetensors": "engine/compute/base_model engine/store runs/export",
+    "starlette": "engine/server/app",
+    "tinker": "backend doctor/prompts engine/server evaluation policy prompts/prompts rl runs",
+    "torch": "engine/compute engine/compute/families engine/store/tensors",
+    "transformers": "engine/compute engine/compute/families engine/process models/processor",
+    "uvicorn": "engine/process",
 }
 
 
-def imports_of(path: Path) -> set[str]:
-    """Dotted names of all that a file imports, at any depth of its code."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+class Import(NamedTuple):
+    """One name that a file imports; `by` and `of` are places, as the tables name them.
+
+    `of` is None for what is not of this project.
+    """
+
+    by: str
+    line: int
+    name: str
+    of: str | None
+
+    def __str__(self) -> str:
+        return f"{self.by}.py, line {self.line}, imports {self.name}"
 
 
-def part_of(path: Path) -> str:
-    relative = path.relative_to(PACKAGE)
-    return relative.parts[0].removesuffix(".py")
+def place_of(path: Path) -> str:
+    """`visual_r1/rl/step.py` is `rl/step`."""
+    return path.relative_to(ROOT).with_suffix("").as_posix().removeprefix("visual_r1/")
 
 
-LIBRARY = sorted(p for p in PACKAGE.rglob("*.py") if p.parent != PACKAGE or p.stem in MAY_IMPORT)
+# By the names under which they are imported.
+FILES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for house in ("flows", "tasks", "visual_r1")
+    for path in sorted((ROOT / house).rglob("*.py"))
+}
+OUTSIDE = {"benchmarks", "scripts", "tests", "trials"}
 
 
-def test_imports_point_down() -> None:
-    known = {p.name.removesuffix(".py") for p in PACKAGE.iterdir()}
+@cache
+def imports() -> list[Import]:
+    found: list[Import] = []
+    for path in FILES.values():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                assert node.module and not node.level, f"{path}, line {node.lineno}: name it whole"
+                # `from package import module` imports the module.
+                inner = [f"{node.module}.{alias.name}" for alias in node.names]
+                names = [name if name in FILES else node.module for name in inner]
+            for name in dict.fromkeys(names):
+                root = name.partition(".")[0]
+                of = place_of(FILES[name]) if name in FILES else root if root in OUTSIDE else None
+                found.append(Import(place_of(path), node.lineno, name, of))
+    return found
+
+
+def room_of(place: str) -> str:
+    """The innermost room of the table that `place` is in; its first folder where none is."""
+    parts = place.split("/")
+    within = ["/".join(parts[:depth]) for depth in range(len(parts), 0, -1)]
+    return next((room for room in within if room in ROOMS), parts[0])
+
+
+def test_the_rooms_import_what_the_table_says_and_all_of_that() -> None:
+    allowed = {room: set(line.split()) for room, line in ROOMS.items()}
+    needed: dict[str, set[str]] = {room: set() for room in ROOMS}
+    wrong = [
+        f"{path.relative_to(ROOT)} is in no room of the table"
+        for module, path in FILES.items()
+        if room_of(place_of(path)) not in ROOMS and module != "visual_r1"
+    ]
+    for one in imports():
+        room, other = room_of(one.by), room_of(one.of or "")
+        if one.of is None or room == other or room not in ROOMS:
+            continue
+        # What is around a room is named file by file.
+        target = one.of if room.startswith(f"{other}/") else other
+        needed[room].add(target)
+        if target not in allowed[room]:
+            wrong.append(f"{one}, and {room} may import {ROOMS[room].split()}, not {target}")
+    for room, names in allowed.items():
+        wrong += [
+            f"{room} imports nothing of {name}: take it out of the table"
+            for name in sorted(names - needed[room])
+        ]
+    rank = {room: place for place, room in enumerate(ROOMS)}
+    for room, names in allowed.items():
+        wrong += [
+            f"{room} must not import {name}: the table has it further from the ground"
+            for name in sorted(names & rank.keys())
+            if rank[name] >= rank[room]
+        ]
+    assert not wrong, "\n" + "\n".join(wrong)
+
+
+def test_what_stands_side_by_side_forms_no_circle() -> None:
+    """Files of a room; and rooms, each taken as a whole, with the files beside them."""
+    folders: dict[str, dict[tuple[str, str], Import]] = {}
+    for one in imports():
+        by, of = one.by.split("/"), (one.of or one.by).split("/")
+        parting = next((at for at, (a, b) in enumerate(zip(by, of, strict=False)) if a != b), None)
+        if parting is not None:
+            folder = folders.setdefault("/".join(by[:parting]), {})
+            folder.setdefault((by[parting], of[parting]), one)
     wrong: list[str] = []
-    for path in LIBRARY:
-        part = part_of(path)
-        imported = {
-            name.split(".")[1] for name in imports_of(path) if name.startswith("visual_r1.")
-        } & known
-        allowed = MAY_IMPORT.get(part, set()) | {part}
-        if beyond := imported - allowed:
-            wrong.append(f"{path.relative_to(PACKAGE)} must not import {sorted(beyond)}")
-    assert not wrong, "\n".join(wrong)
+    for folder, edges in folders.items():
+        graph: dict[str, list[str]] = {}
+        for by, of in edges:
+            graph.setdefault(by, []).append(of)
+        try:
+            TopologicalSorter(graph).prepare()
+        except CycleError as error:
+            circle: list[str] = error.args[1][::-1]  # each imports the next one
+            steps = "; ".join(str(edges[pair]) for pair in pairwise(circle))
+            wrong.append(f"in {folder or 'visual_r1'}, {' -> '.join(circle)} is a circle: {steps}")
+    assert not wrong, "\n" + "\n".join(wrong)
 
 
-def test_prefect_and_torch_stay_out() -> None:
+def test_large_libraries_stay_behind_their_walls() -> None:
     wrong: list[str] = []
-    for path in LIBRARY:
-        banned = {"prefect"} if part_of(path) == "engine" else {"prefect", "torch", "peft"}
-        roots = {name.split(".")[0] for name in imports_of(path)}
-        if found := roots & banned:
-            wrong.append(f"{path.relative_to(PACKAGE)} must not import {sorted(found)}")
-    assert not wrong, "\n".join(wrong)
-
-
-def test_every_part_is_in_the_table() -> None:
-    parts = {part_of(path) for path in PACKAGE.rglob("*.py")} - {"__init__"}
-    assert parts <= MAY_IMPORT.keys()
+    unused = {(name, place) for name, line in LIBRARIES.items() for place in line.split()}
+    for one in imports():
+        library = one.name.partition(".")[0]
+        if library not in LIBRARIES:
+            continue
+        places: Iterable[str] = LIBRARIES[library].split()
+        at = next((place for place in (one.by, room_of(one.by)) if place in places), None)
+        if at is None:
+            wrong.append(f"{one}, which may be imported in {LIBRARIES[library].split()} alone")
+        unused.discard((library, at or ""))
+    wrong += [f"{place} does without {name}: take it out" for name, place in sorted(unused)]
+    assert not wrong, "\n" + "\n".join(wrong)
