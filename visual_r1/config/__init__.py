@@ -4,6 +4,7 @@ from visual_r1.config.presets import differing_keys, merged, preset_names, read_
 from visual_r1.config.reward import PenaltySection, RewardSection, SecondPassSection, Weight
 from visual_r1.config.run_config import STORED, RunConfig
 from visual_r1.config.sections import (
+    LATER,
     AlarmAction,
     AlarmsSection,
     AlgorithmSection,
@@ -28,6 +29,7 @@ from visual_r1.config.sections import (
 )
 
 __all__ = [
+    "LATER",
     "STORED",
     "AlarmAction",
     "AlarmsSection",

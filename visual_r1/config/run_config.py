@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validat
 from visual_r1.config.presets import merged, read_preset
 from visual_r1.config.reward import PenaltySection, RewardSection, SecondPassSection
 from visual_r1.config.sections import (
+    LATER,
     AlarmsSection,
     AlgorithmSection,
     BackendSection,
@@ -111,7 +112,7 @@ class RunConfig(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """What makes this run the run it is, as JSON-able values: no steps, logging or paths."""
-        return self.model_dump(mode="json", exclude=NOT_IDENTITY)
+        return without_later_defaults(self, self.model_dump(mode="json", exclude=NOT_IDENTITY))
 
     def digest(self) -> str:
         """Eight hex digits of `identity()`."""
@@ -131,6 +132,18 @@ class RunConfig(BaseModel):
     def state_dir(self) -> Path:
         """Where the engine's home and Prefect's records are."""
         return self.output_dir / ".visual-r1"
+
+
+def without_later_defaults(settings: BaseModel, dumped: dict[str, Any]) -> dict[str, Any]:
+    """`dumped` without what is marked `LATER` and has its default value, at any depth."""
+    kept = dict(dumped)
+    for name in dumped:
+        field, value = type(settings).model_fields[name], getattr(settings, name)
+        if LATER in field.metadata and value == field.get_default(call_default_factory=True):
+            del kept[name]
+        elif isinstance(value, BaseModel):
+            kept[name] = without_later_defaults(value, dumped[name])
+    return kept
 
 
 def contradictions(config: RunConfig) -> list[str]:

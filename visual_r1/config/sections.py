@@ -13,6 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 # Flags and TOML have no null: both words, in any case, are one.
 NONE_WORDS = {"none", "null"}
 
+LATER = "later"
+"""Marks a setting that runs have been named without (`Annotated[float, LATER]`).
+
+At its default it does not count for what a run is: the runs before it keep their digests and names.
+"""
+
 
 class Section(BaseModel):
     """A group of settings: immutable, finite, and an unknown key is an error.

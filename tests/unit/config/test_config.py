@@ -2,12 +2,22 @@
 
 import math
 from types import NoneType
-from typing import get_args
+from typing import Annotated, get_args
 
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from visual_r1.config import STORED, RunConfig, Weight, differing_keys, merged, preset_names
+from visual_r1.config import (
+    LATER,
+    STORED,
+    RewardSection,
+    RunConfig,
+    Section,
+    Weight,
+    differing_keys,
+    merged,
+    preset_names,
+)
 from visual_r1.errors import ConfigError
 
 # The settings of the scripts that this project grew from.
@@ -106,6 +116,28 @@ def test_steps_logging_and_places_do_not_make_another_run(same: dict[str, object
 )
 def test_what_changes_results_makes_another_run(other: dict[str, object]) -> None:
     assert RunConfig.model_validate(other).digest() != RunConfig().digest()
+
+
+class Grown(RunConfig):
+    """The configuration of a version to come."""
+
+    class Reward(RewardSection):
+        brevity: Annotated[float, Weight(), LATER] = 0.0
+
+    class Weather(Section):
+        sunny: bool = True
+
+    reward: Reward = Reward()
+    weather: Annotated[Weather, LATER] = Weather()
+
+
+def test_a_setting_that_came_later_makes_another_run_only_where_it_is_set() -> None:
+    then = RunConfig(preset="quickstart")
+    assert Grown(preset="quickstart").identity() == then.identity()
+    assert Grown(preset="quickstart").run_name == then.run_name
+    for given in ({"reward": {"brevity": 0.1}}, {"weather": {"sunny": False}}):
+        assert Grown.model_validate({"preset": "quickstart", **given}).digest() != then.digest()
+    assert "brevity" in Grown().model_dump()["reward"]
 
 
 def test_run_name_is_preset_and_digest_unless_given() -> None:
