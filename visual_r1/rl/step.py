@@ -71,12 +71,7 @@ def train_steps(
             config, step, groups, examples, update,
             expected=expected, seconds=timer.row(), prices=policy.prices,
         )  # fmt: skip
-        rollouts = [
-            one
-            for group, advantages_G in zip(groups, advantages, strict=True)
-            for one in with_advantages(group, advantages_G)
-        ]
-        journal(StepResult(metrics, tuple(rollouts)))
+        journal(StepResult(metrics, scored_rollouts(groups, advantages)))
 
 
 def current_sampler(
@@ -87,11 +82,15 @@ def current_sampler(
     return wait(saving, f"the sampler of step {step}", SAVE_LIMIT_S, policy.watch)
 
 
-def with_advantages(group: RolloutGroup, advantages_G: Sequence[float]) -> list[ScoredRollout]:
-    """All samples of the group in their order, also those that could not be scored."""
-    scored = [
-        ScoredRollout(rollout, advantage)
-        for rollout, advantage in zip(group.rollouts, advantages_G, strict=True)
-    ]
-    scored += [ScoredRollout(rollout, 0.0) for rollout in group.unscored]
-    return sorted(scored, key=lambda one: one.rollout.sample)
+def scored_rollouts(
+    groups: Sequence[RolloutGroup], advantages: Sequence[Sequence[float]]
+) -> tuple[ScoredRollout, ...]:
+    """All samples by (group, sample), also those that could not be scored."""
+    found: list[ScoredRollout] = []
+    for group, advantages_G in zip(groups, advantages, strict=True):
+        scored = [
+            *map(ScoredRollout, group.rollouts, advantages_G),
+            *(ScoredRollout(rollout, 0.0) for rollout in group.unscored),
+        ]
+        found += sorted(scored, key=lambda one: one.rollout.sample)
+    return tuple(found)
