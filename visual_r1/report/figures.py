@@ -7,7 +7,6 @@ a value: then the curve has a gap there, and a figure without any value is left 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from markupsafe import Markup
 
@@ -23,10 +22,9 @@ from visual_r1.report.charts import (
     stacked_chart,
 )
 from visual_r1.report.summary import BASELINE, FINAL
+from visual_r1.runs.journal import MetricsRow
 from visual_r1.runs.validations import ValidationRow
 from visual_r1.wording import percent
-
-MetricsRow = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,6 @@ from visual_r1.report import gallery
 from visual_r1.report.charts import smoothing_steps
 from visual_r1.report.figures import (
     MEANINGS,
-    MetricsRow,
     outcome_chart,
     outcome_shares,
     training_figures,
@@ -39,7 +38,7 @@ from visual_r1.report.summary import (
 )
 from visual_r1.runs.alarms import AlarmLog
 from visual_r1.runs.folder import CONFIG_FILE
-from visual_r1.runs.journal import read_metrics
+from visual_r1.runs.journal import MetricsRow, read_metrics
 from visual_r1.runs.validations import Validations
 from visual_r1.storage import write_text
 from visual_r1.wording import (
