@@ -30,7 +30,7 @@ SAMPLE_LIMIT_S = 7200.0
 TRAIN_LIMIT_S = 7200.0
 SAVE_LIMIT_S = 3600.0
 CONTROL_LIMIT_S = 600.0
-_SLICE_S = 1.0
+LOOK_EVERY_S = 1.0
 
 FAILURES = (
     tinker.TinkerError,
@@ -82,7 +82,7 @@ def call(work: Callable[[], T], what: str, limit_s: float, watch: Watch = nothin
 def _awaited(pending: "concurrent.futures.Future[T]", what: str, limit_s: float, watch: Watch) -> T:
     deadline = time.monotonic() + limit_s
     while True:
-        done, _ = concurrent.futures.wait([pending], timeout=_SLICE_S)
+        done, _ = concurrent.futures.wait([pending], timeout=min(LOOK_EVERY_S, limit_s))
         if done:
             break
         watch()
@@ -138,7 +138,7 @@ class Arrivals(Generic[Key, T]):
         deadline = time.monotonic() + self._limit_s
         while True:
             try:
-                return self._arrived.get(timeout=min(_SLICE_S, self._limit_s))
+                return self._arrived.get(timeout=min(LOOK_EVERY_S, self._limit_s))
             except queue.Empty:
                 self._watch()
             if time.monotonic() > deadline:

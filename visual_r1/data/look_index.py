@@ -23,10 +23,6 @@ CREATE TABLE looks (
     node INTEGER, part INTEGER, numbers BLOB, looks BLOB, PRIMARY KEY (node, part)) WITHOUT ROWID;
 """
 
-# A leaf is split when it holds so many, or twice, four times as many where it could not be.
-_SPLIT_AT = 128
-# A leaf is kept in parts of so many, of which the last is written again with each look.
-_PART = 32
 # A split must spare a search this much of the leaf.
 _WORTH = 0.1
 # Where a bound may be: at these places of a leaf's sorted numbers.
@@ -50,8 +46,10 @@ class _Split(NamedTuple):
 class LookIndex:
     """The looks in a preparation's file, by the question that was asked of them."""
 
-    def __init__(self, file: StateFile) -> None:
-        self._file = file
+    def __init__(self, file: StateFile, split_at: int = 128, part: int = 32) -> None:
+        """A leaf is split when it holds `split_at`, or twice, four times as many where it could not
+        be; it is kept in parts of `part`, of which the last is written again with each look."""
+        self._file, self._split_at, self._part = file, split_at, part
         self._splits: dict[int, _Split] = {}
         self._next = 1 + max(
             file.number("SELECT IFNULL(MAX(node), 0) FROM look_trees"),
@@ -72,14 +70,14 @@ class LookIndex:
             node = split.below + bool(point[split.place] >= split.bound)
         query = "SELECT part, numbers, looks FROM looks WHERE node = ? ORDER BY part DESC LIMIT 1"
         part, numbers, stored = next(self._file.rows(query, node), (0, b"", b""))
-        if len(numbers) == 8 * _PART:
+        if len(numbers) == 8 * self._part:
             part, numbers, stored = part + 1, b"", b""
         numbers += np.array([number]).tobytes()
         self._file.execute(
             "INSERT OR REPLACE INTO looks VALUES (?, ?, ?, ?)", node, part, numbers, stored + looks
         )
-        count = part * _PART + len(numbers) // 8
-        if count >= _SPLIT_AT and count & (count - 1) == 0:
+        count = part * self._part + len(numbers) // 8
+        if count >= self._split_at and count & (count - 1) == 0:
             self._divide(node, images)
 
     def near(self, question: bytes, looks: Sequence[Look]) -> list[int]:
@@ -164,8 +162,8 @@ class LookIndex:
         above = filed[:, place] >= bound
         for child, chosen in ((split.below, ~above), (split.below + 1, above)):
             places: list[int] = np.flatnonzero(chosen).tolist()
-            for part, start in enumerate(range(0, len(places), _PART)):
-                some = places[start : start + _PART]
+            for part, start in enumerate(range(0, len(places), self._part)):
+                some = places[start : start + self._part]
                 self._file.execute(
                     "INSERT INTO looks VALUES (?, ?, ?, ?)", child, part,
                     b"".join(numbers[one * i : one * (i + 1)] for i in some),

@@ -89,8 +89,7 @@ def test_errors_of_our_own_making_pass_through() -> None:
         wait(ended(error=KeyError("a bug")), "step 3", 5)
 
 
-def test_waiting_ends_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("visual_r1.backend.waiting._SLICE_S", 0.01)
+def test_waiting_ends_at_its_limit() -> None:
     pending: Future[int] = Future()
     with pytest.raises(BackendError, match="No answer to step 3"):
         wait(AwaitableConcurrentFuture(pending), "step 3", 0.05)
@@ -98,9 +97,7 @@ def test_waiting_ends_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
         list(under_way(AwaitableConcurrentFuture(pending), limit_s=0.05))
 
 
-def test_a_dead_engine_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("visual_r1.backend.waiting._SLICE_S", 0.01)
-
+def test_a_dead_engine_ends_the_wait() -> None:
     def died() -> None:
         raise EngineError("it died")
 

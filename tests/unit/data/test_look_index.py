@@ -36,16 +36,15 @@ def file(tmp_path: Path) -> Iterator[StateFile]:
     opened.close()
 
 
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(look_index, "_SPLIT_AT", 8)
-    monkeypatch.setattr(look_index, "_PART", 3)
+def small(file: StateFile) -> LookIndex:
+    """One whose leaves are soon full."""
+    return LookIndex(file, split_at=8, part=3)
 
 
 @pytest.mark.parametrize("images", [1, 2])
 def test_the_same_is_found_as_among_all(file: StateFile, images: int) -> None:
     draw = random.Random(images)
-    index = LookIndex(file)
+    index = small(file)
     problems: list[list[Look]] = []
     found = 0
     for number in range(250):
@@ -60,13 +59,13 @@ def test_the_same_is_found_as_among_all(file: StateFile, images: int) -> None:
         index.add(b"question", number, b"".join(look.to_bytes() for look in looks), images)
         if number == 120:
             file.commit()
-            index = LookIndex(file)  # as after an interruption
+            index = small(file)  # as after an interruption
     assert found > 60
     assert file.number("SELECT COUNT(*) FROM look_splits") > 10
 
 
 def test_looks_that_are_all_the_same_are_kept_in_one_leaf(file: StateFile) -> None:
-    index, look = LookIndex(file), drawn_look(random.Random(0))
+    index, look = small(file), drawn_look(random.Random(0))
     for number in range(50):
         index.add(b"question", number, look.to_bytes(), 1)
     assert index.near(b"question", [look]) == list(range(50))
@@ -75,7 +74,7 @@ def test_looks_that_are_all_the_same_are_kept_in_one_leaf(file: StateFile) -> No
 
 def test_a_search_reads_few_of_many(file: StateFile, monkeypatch: pytest.MonkeyPatch) -> None:
     draw = random.Random(3)
-    index = LookIndex(file)
+    index = small(file)
     looks = [drawn_look(draw) for _ in range(600)]
     for number, look in enumerate(looks):
         index.add(b"question", number, look.to_bytes(), 1)
