@@ -1,6 +1,7 @@
 """What can be found wrong with a run before anything of it is started or written."""
 
 import os
+from typing import get_args
 
 from visual_r1.backend.endpoint import choose_kind
 from visual_r1.config import RunConfig
@@ -9,7 +10,7 @@ from visual_r1.errors import ConfigError
 from visual_r1.policy.second_pass import require_scan
 from visual_r1.prompts.templates import load_template
 from visual_r1.rewards import load_custom
-from visual_r1.rl.losses import UNPUBLISHED, loss_of
+from visual_r1.rl.losses import UNPUBLISHED, LossName, loss_of
 
 
 def require_sound(config: RunConfig) -> None:
@@ -20,9 +21,10 @@ def require_sound(config: RunConfig) -> None:
     """
     loss = loss_of(config.train, config.algorithm)
     if loss.name in UNPUBLISHED and choose_kind(config, os.environ) == "embedded":
+        *others, last = (name for name in get_args(LossName) if name not in UNPUBLISHED)
         raise ConfigError(
             f"The loss {loss.name} exists on the hosted service alone, which has not published it; "
-            "the embedded engine has importance_sampling, ppo, cispo and dro."
+            f"the embedded engine has {', '.join(others)} and {last}."
         )
     load_template(config.prompt.template)
     require_scan(config)
