@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from trials.train_chunks import config
@@ -20,7 +21,7 @@ from visual_r1.progress import Silent
 from visual_r1.runs.chunk import train_chunk
 from visual_r1.runs.export import adapter_folder, export, read_export
 from visual_r1.runs.folder import open_run_folder
-from visual_r1.runs.journal import Journal
+from visual_r1.runs.journal import Journal, read_rollouts
 from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.runs.proof import Proof, prove
 from visual_r1.runs.resume import resume_point
@@ -384,6 +385,15 @@ def test_metrics_that_were_changed_are_found_out(copied: Trained) -> None:
     changed = json.loads(last) | {"reward_mean": 0.5}
     path.write_text("\n".join([*before, json.dumps(changed)]) + "\n")
     assert copied.prove().metrics == ("step 2 reward_mean",)
+
+
+def test_what_an_earlier_version_did_not_write_is_not_compared(copied: Trained) -> None:
+    *_, path = sorted((copied.run_dir / "rollouts").glob("chunk-*.parquet"))
+    table = read_rollouts(path)
+    pq.write_table(table.drop_columns(["reward_visual_grounding"]), path)
+    assert copied.prove().holds
+    pq.write_table(table.slice(1), path)
+    assert copied.prove().rollouts == (2,)
 
 
 def test_what_cannot_be_proved_is_said(trained: Trained) -> None:

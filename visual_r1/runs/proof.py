@@ -155,13 +155,27 @@ def _differing_metrics(run_dir: Path, scratch: Path, first: int, end: int) -> tu
 
 
 def _differing_rollouts(run_dir: Path, scratch: Path, first: int, end: int) -> tuple[int, ...]:
-    def by_step(folder: Path) -> dict[int, list[str]]:
-        found: dict[int, list[str]] = {}
+    """The steps whose samples differ in a column that the run has: an earlier version had fewer."""
+
+    def by_step(folder: Path) -> dict[int, list[dict[str, Any]]]:
+        found: dict[int, list[dict[str, Any]]] = {}
         for path in sorted(Journal(folder).rollouts_dir.glob("chunk-*.parquet")):
-            rows: Sequence[Mapping[str, Any]] = read_rollouts(path).to_pylist()
+            rows: list[dict[str, Any]] = read_rollouts(path).to_pylist()
             for row in rows:
-                found.setdefault(row["step"], []).append(json.dumps(row, sort_keys=True))
+                found.setdefault(row["step"], []).append(row)
         return found
 
+    def text(rows: Sequence[Mapping[str, Any]], columns: Sequence[Mapping[str, Any]]) -> list[str]:
+        return [
+            json.dumps({name: row.get(name) for name in sorted(known)})
+            for row, known in zip(rows, columns, strict=False)
+        ]
+
     before, after = by_step(run_dir), by_step(scratch)
-    return tuple(step for step in range(first, end) if before.get(step) != after.get(step))
+    return tuple(
+        step
+        for step in range(first, end)
+        if len(before.get(step, ())) != len(after.get(step, ()))
+        or text(before.get(step, ()), before.get(step, ()))
+        != text(after.get(step, ()), before.get(step, ()))
+    )
