@@ -22,11 +22,11 @@ from visual_r1.doctor.preflight import require_sound
 from visual_r1.errors import DataError
 from visual_r1.evaluation.evaluate import conditions_of, in_a_line
 from visual_r1.evaluation.evaluate import evaluate as evaluate_policy
-from visual_r1.evaluation.metrics import evaluation_folder, read_report
+from visual_r1.evaluation.metrics import REPORT_NAME, evaluation_folder, read_report
 from visual_r1.evaluation.predictions import read_predictions
 from visual_r1.progress import open_progress
 from visual_r1.report.page import write_html
-from visual_r1.report.summary import SUMMARY_NAME, cost_of_run, read_summary
+from visual_r1.report.summary import FINAL, SUMMARY_NAME, cost_of_run, read_summary
 from visual_r1.report.summary import summarize as summarize_run
 from visual_r1.report.terminal import print_summary
 from visual_r1.report.wandb import track_run, track_steps
@@ -132,8 +132,11 @@ def _is_evaluated(
     except DataError:
         return False
     wanted = conditions_of(config, sampler_path or config.model.name, dataset.digest)
+    problems = dataset.counts["test"]
+    count = min(problems, config.evaluation.problems or problems)
     # What a newer grader says of the same answers is no reason to ask for them again.
-    return bool(predictions) and there == replace(wanted, grader_version=there.grader_version)
+    same = there == replace(wanted, grader_version=there.grader_version)
+    return same and len(predictions) == count > 0
 
 
 @verified(version=1, key=_evaluation, still_there=_is_evaluated, task_run_name="evaluate {name}")
@@ -311,22 +314,21 @@ def _has_page(_: Result, config: RunConfig, **__: object) -> bool:
 )
 def _summarize(config: RunConfig, checkpoint: LedgerRow, wall_seconds: float) -> Result:
     took = _wall_seconds_before(config, checkpoint)
-    if took is None:
-        took = wall_seconds
-        summarize_run(config.run_dir, steps=checkpoint.step, wall_seconds=took)
-        write_html(config.run_dir)
-        track_run(config)
+    took = wall_seconds if took is None else took
+    summarize_run(config.run_dir, steps=checkpoint.step, wall_seconds=took)
+    # Whether they were made of this very summary no file says, and they cost a second.
+    write_html(config.run_dir)
+    track_run(config)
     return {"wall_seconds": took}
 
 
 def _wall_seconds_before(config: RunConfig, checkpoint: LedgerRow) -> float | None:
-    """What the summary that is there says, where the files give the same summary again."""
+    """What the summary that is there says, where it is of these steps and this evaluation."""
+    evaluation = evaluation_folder(config.run_dir, FINAL) / REPORT_NAME
     try:
         there = read_summary(config.run_dir)
-    except DataError:
+        newer = (config.run_dir / SUMMARY_NAME).stat().st_mtime_ns >= evaluation.stat().st_mtime_ns
+    except (DataError, FileNotFoundError):
         return None
-    if there is None or not _has_page({}, config):
-        return None
-    took = there.wall_seconds
-    again = summarize_run(config.run_dir, steps=checkpoint.step, wall_seconds=took)
-    return took if again == there else None
+    same = there is not None and newer and there.steps == checkpoint.step
+    return there.wall_seconds if there is not None and same else None

@@ -149,9 +149,10 @@ class Backend:
     @contextmanager
     def session(self) -> Generator[tinker.ServiceClient]:
         """A session of its own for the block; the server is told whether the block failed."""
+        service = self.connect()
         status: Status = "errored"
         try:
-            yield self.connect()
+            yield service
             status = "success"
         finally:
             self.disconnect(status)
@@ -238,7 +239,8 @@ def open_backend(config: RunConfig) -> Generator[Backend]:
 
     Re-entrant on purpose: a program opens it before it starts the flow, so that the engine loads
     while Prefect does; the flow's own block then finds it open. A configuration that names another
-    run, model or server gets a backend of its own.
+    run, model or server gets a backend of its own; two embedded engines at a time need homes of
+    their own (`backend.engine_home`), for one folder has one engine.
     """
     server = _Server(
         config.run_name,

@@ -125,6 +125,10 @@ class Arrivals(Generic[Key, T]):
         # A callback costs the same however many wait; `wait` on a set grows with the set.
         pending.add_done_callback(self._arrived.put)
 
+    def __len__(self) -> int:
+        """How many are under way."""
+        return len(self._key_of)
+
     def __iter__(self) -> Generator[tuple[Key, T | RequestRefused]]:
         try:
             while self._key_of:

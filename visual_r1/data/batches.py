@@ -10,21 +10,17 @@ twice.
 
 import random
 from array import array
-from collections.abc import Sequence
 from functools import lru_cache
 
-from visual_r1.data.problem import Problem
 from visual_r1.errors import DataError
 from visual_r1.hashing import stable_seed
 
 
-def batch(
-    problems: Sequence[Problem], batch_size: int, seed: int, step: int, round: int = 0
-) -> list[Problem]:
-    """The `batch_size` problems of `step`, in order.
+def batch_indices(count: int, batch_size: int, seed: int, step: int, round: int = 0) -> list[int]:
+    """The numbers of the `batch_size` problems of `step` in a split of `count`, in order.
 
     Args:
-        problems: the training split.
+        count: problems in the training split.
         batch_size: problems a step; may exceed the split, whose problems then come again.
         seed: of the data order.
         step: zero-based.
@@ -33,13 +29,6 @@ def batch(
     Raises:
         DataError: there are no problems.
     """
-    return [
-        problems[index] for index in batch_indices(len(problems), batch_size, seed, step, round)
-    ]
-
-
-def batch_indices(count: int, batch_size: int, seed: int, step: int, round: int = 0) -> list[int]:
-    """The indices of `batch`."""
     if count < 1:
         raise DataError("there are no training problems to draw a batch from.")
     if round:

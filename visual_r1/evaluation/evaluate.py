@@ -138,17 +138,19 @@ def predict(
     """
     before: list[Pass] = [name for name in passes if name != "scan_only"]
     first: list[Key] = [(name, index) for name in before for index in chosen]
-    answers = {index: _Answers(policy, problems[index]) for index in chosen}
+    answers: dict[int, _Answers] = {}
     asking: Asking[Key] = Asking(sampler, what, policy.watch)
     right = greedy = 0
     questions = ((key, _question(policy, problems[key[1]], key[0])) for key in first)
     for (name, index), asked, reply in asking.replies(questions, most_at_once):
         if isinstance(reply, RequestFailed):
             raise BackendError(str(reply))
+        if index not in answers:
+            answers[index] = _Answers(policy, asked.problem.id, asked.problem.family)
         answers[index].take(name, asked, reply)
         if name == "greedy" and answers[index].greedy is not None:
             greedy, right = greedy + 1, right + answers[index].greedy_right
-            if "scan_only" in passes and (second := answers[index].second_question()):
+            if "scan_only" in passes and (second := answers[index].second_question(asked)):
                 asking.ask(("scan_only", index), second)
         if name != "scan_only":
             progress.advance(1, accuracy=right / max(greedy, 1))
@@ -179,10 +181,11 @@ def _seed(policy: Policy, problem: Problem, name: Pass) -> int:
 
 @dataclass
 class _Answers:
-    """What has come back so far to one problem."""
+    """What has come back so far to one problem, whose pictures are not kept."""
 
     policy: Policy
-    problem: Problem
+    problem_id: str
+    family: str
     graded: dict[Pass, tuple[GradedResponse, ...]] = field(
         default_factory=dict[Pass, tuple[GradedResponse, ...]]
     )
@@ -207,7 +210,7 @@ class _Answers:
         if len(reply.sequences) != asked.samples:
             raise BackendError(
                 f"The server returned {len(reply.sequences)} of {asked.samples} samples for "
-                f"problem {self.problem.id} ({name} pass); pass@k would be wrong, so the "
+                f"problem {self.problem_id} ({name} pass); pass@k would be wrong, so the "
                 "evaluation stops."
             )
         match name:
@@ -222,13 +225,14 @@ class _Answers:
                     for sequence in reply.sequences
                 )
 
-    def second_question(self) -> Question | None:
-        """What asks for the answer from the greedy answer's scan; None where it ends here."""
+    def second_question(self, asked: Question) -> Question | None:
+        """What asks for the answer from the scan of the greedy answer to `asked`; None where it
+        ends here."""
         if self.greedy is None or self.policy.reader is None:
             return None
-        seed = _seed(self.policy, self.problem, "scan_only")
+        seed = _seed(self.policy, asked.problem, "scan_only")
         found = second_question(
-            self.policy, self.problem, self.greedy.response, seed, temperature=0.0
+            self.policy, asked.problem, self.greedy.response, seed, temperature=0.0
         )
         if isinstance(found, Question):
             return found
@@ -237,8 +241,8 @@ class _Answers:
 
     def prediction(self) -> Prediction:
         return Prediction(
-            id=self.problem.id,
-            family=self.problem.family,
+            id=self.problem_id,
+            family=self.family,
             greedy=self.greedy,
             blind=next(iter(self.graded.get("blind", ())), None),
             sampled=self.graded.get("sampled", ()),

@@ -166,33 +166,39 @@ class Asking(Generic[Key]):
             what, limit_s, watch
         )
 
-    def ask(self, key: Key, asked: Question, attempt: int = 0) -> None:
+    def ask(self, key: Key, asked: Question) -> None:
         """Send a question at once; its reply comes with `key`."""
+        self._send(key, asked, attempt=0)
+
+    def replies(
+        self, questions: Iterable[tuple[Key, Question]] = (), most: int | None = None
+    ) -> Iterator[tuple[Key, Question, Reply]]:
+        """Ask the questions, and yield each reply.
+
+        They are drawn while fewer than `most` are under way, those of `ask` counted, so that no
+        more prompts than that exist. It ends when nothing is under way; what is pending when it is
+        left early is cancelled.
+        """
+        waiting = iter(questions)
+        self._fill(waiting, most)
+        with closing(iter(self._arrivals)) as arriving:
+            for (key, asked, attempt), reply in arriving:
+                if isinstance(reply, RequestRefused) and attempt < self._retries:
+                    self._send(key, asked, attempt + 1)
+                    continue
+                # Before the reply is looked at, so that the server need not wait for that.
+                self._fill(waiting, most)
+                yield key, asked, reply
+
+    def _send(self, key: Key, asked: Question, attempt: int) -> None:
         future = self._sampler.sample(
             asked.prompt, num_samples=asked.samples, sampling_params=asked.params
         )
         self._arrivals.add((key, asked, attempt), future)
 
-    def replies(
-        self, questions: Iterable[tuple[Key, Question]] = (), most: int | None = None
-    ) -> Iterator[tuple[Key, Question, Reply]]:
-        """Ask the questions, no more than `most` of them at a time, and yield each reply.
-
-        The questions are drawn as there is room for them, so that no more prompts than that exist.
-        It ends when nothing is under way; what is pending when it is left early is cancelled.
-        """
-        waiting = iter(questions)
-        self._ask_next(waiting, most)
-        with closing(iter(self._arrivals)) as arriving:
-            for (key, asked, attempt), reply in arriving:
-                if isinstance(reply, RequestRefused) and attempt < self._retries:
-                    self.ask(key, asked, attempt + 1)
-                    continue
-                self._ask_next(waiting, 1)
-                yield key, asked, reply
-
-    def _ask_next(self, waiting: Iterator[tuple[Key, Question]], most: int | None) -> None:
-        for sent, (key, asked) in enumerate(waiting, 1):
-            self.ask(key, asked)
-            if sent == most:
+    def _fill(self, waiting: Iterator[tuple[Key, Question]], most: int | None) -> None:
+        while most is None or len(self._arrivals) < most:
+            following = next(waiting, None)
+            if following is None:
                 return
+            self.ask(*following)

@@ -204,7 +204,7 @@ def _add_online(config: RunConfig, told: _Told, there: _Contents) -> None:
         return
     # Before W&B hears of it: a run that is killed here goes on under the same id.
     _write_told(there.folder, told)
-    with open_run(config, "online", told.ident) as run:
+    with open_wandb_run(config, "online", told.ident) as run:
         has = run.summary  # W&B hands it over when a run is continued
         heard = replace(
             told,
@@ -240,7 +240,7 @@ def _write_offline_copy(config: RunConfig, told: _Told, there: _Contents, *, who
             return
     # Pictures that an earlier copy staged; the new one stages its own.
     shutil.rmtree(folder / "data", ignore_errors=True)
-    with open_run(config, "offline", told.ident) as run:
+    with open_wandb_run(config, "offline", told.ident) as run:
         _tell(run, there, there.next_step, tables=whole)
     for old in before:
         shutil.rmtree(old, ignore_errors=True)
@@ -337,7 +337,7 @@ def _table(folder: Path, pictures: Path) -> Any:
 
 
 @contextmanager
-def open_run(config: RunConfig, mode: Mode, ident: str) -> Generator[Any]:
+def open_wandb_run(config: RunConfig, mode: Mode, ident: str) -> Generator[Any]:
     """A W&B run whose files lie in wandb/ of the run's folder; it is finished when the block ends.
 
     Online, a run of the same `ident` is continued. Nothing is printed, and neither the console nor

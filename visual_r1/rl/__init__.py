@@ -1,1 +1,1 @@
-"""GRPO: rollouts, advantages, datums, the step, the chunk."""
+"""GRPO: batches, sampling, advantages, learning, and the loop that they make up."""

@@ -110,6 +110,7 @@ class Batches:
         return expected
 
     def __enter__(self) -> Self:
+        self._begin(self._steps.start)
         return self
 
     def __exit__(

@@ -37,7 +37,7 @@ class Loss:
     """A loss as it is sent: its name and `loss_fn_config`.
 
     `counts_prompt` says that positions with advantage 0 have a gradient all the same, which then
-    has to be cancelled (`datums.with_prompt_logprobs`).
+    has to be cancelled (`learning.with_prompt_logprobs`).
     """
 
     name: LossName

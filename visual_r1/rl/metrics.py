@@ -34,7 +34,7 @@ from visual_r1.rl.curriculum import ExpectedBatch
 from visual_r1.rl.learning import Example, Update, learning_rate
 
 JsonNumber = float | int | bool | None
-Part = Mapping[str, JsonNumber]
+RowPart = Mapping[str, JsonNumber]
 """A part of a row of metrics.jsonl."""
 
 Phase = Literal[
@@ -71,7 +71,7 @@ class StepTimer:
         finally:
             self.add(phase, time.monotonic() - began)
 
-    def row(self) -> Part:
+    def row(self) -> RowPart:
         """The part of the row that two runs of a step need not share."""
         whole = self.seconds["sample"] + self.seconds["train"]
         named = {**self.seconds, "total": whole}
@@ -104,7 +104,7 @@ class RewardMetrics:
             components_std={name: pstdev(found) for name, found in values.items()},
         )
 
-    def row(self) -> Part:
+    def row(self) -> RowPart:
         """The part of the row."""
         return {
             "reward_mean": self.reward_mean,
@@ -315,7 +315,7 @@ class StepMetrics:
     learning: LearningMetrics
     update: Update | None
     cost: CostMetrics
-    seconds: Part
+    seconds: RowPart
     second: SecondPassMetrics | None = None
     expected: ExpectedBatch | None = None
 
@@ -343,7 +343,7 @@ def step_metrics(
     update: Update | None,
     *,
     expected: ExpectedBatch | None = None,
-    seconds: Part,
+    seconds: RowPart,
     prices: Prices = NO_PRICES,
 ) -> StepMetrics:
     """The metrics of one step from its groups, what was learnt from and what the learner said."""
@@ -367,7 +367,7 @@ def step_metrics(
     )
 
 
-def _update_row(update: Update | None) -> Part:
+def _update_row(update: Update | None) -> RowPart:
     """The update's part; where there was none, all but the number of optimizer steps is unknown."""
     names = [field.name for field in fields(Update) if field.name != "tokens"]
     found: dict[str, JsonNumber] = {name: getattr(update, name, None) for name in names}

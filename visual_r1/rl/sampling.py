@@ -2,7 +2,7 @@
 
 Dynamic sampling (DAPO, arXiv:2503.14476, section 3.2): problems are drawn until the batch is full
 of groups that teach something. Round 0 is the batch of the step; round k has as many problems again
-(`batch(seed, step, k)`, or with a curriculum what comes next in the order of the step), at most
+(`data.batches` of round k, or with a curriculum what comes next in the order of the step), at most
 `algorithm.dynamic_rounds` times. The batch is full with `train.batch_size` groups that have
 contrast; those beyond, and what is drawn without contrast, give no gradient and stay in the metrics
 and rollouts. Which problems are drawn depends on the seed, the step and the samples so far, so a

@@ -93,6 +93,34 @@ def test_a_reply_may_lead_to_a_further_question():
     assert got == [0, 1, 2, 3, 4]
 
 
+def test_questions_that_follow_from_replies_count_among_those_under_way():
+    """As scans do that are read after the answers: they must not pile up beside the window."""
+    most = 0
+
+    def slowly(sent: Sent) -> None:
+        nonlocal most
+        pending = [future for future in sent if not future.done()]
+        most = max(most, len(pending))
+        if len(pending) > 3:
+            pending[0].set_result("answer")
+
+    sampler = Sampler(slowly)
+    asking: Asking[tuple[int, str]] = Asking(cast("Any", sampler), "a test")
+    one = Question(Problem("1", (), "?", "1"), "full", PROMPT, 1, tinker.SamplingParams())
+    first = (((number, "first"), one) for number in range(40))
+    got = 0
+    for (number, which), question, _ in asking.replies(first, most=4):
+        got += 1
+        if which == "first":
+            asking.ask((number, "second"), question)
+        if got > 70:  # the last ones have nobody who pushes them out
+            for future in sampler.sent:
+                if not future.done():
+                    future.set_result("answer")
+    assert got == 80
+    assert most <= 5
+
+
 def test_a_refusal_is_data_and_the_others_go_on():
     def refuse_the_first(sent: Sent) -> None:
         if len(sent) == 1:

@@ -222,7 +222,7 @@ class FakeServer:
         self.killed_at_the_end = False
 
     @contextmanager
-    def open_run(self, _config: RunConfig, _mode: str, ident: str) -> Iterator[Any]:
+    def open_wandb_run(self, _config: RunConfig, _mode: str, ident: str) -> Iterator[Any]:
         self.ident = ident
         self.summary = self.summaries.setdefault(ident, {})
         yield self
@@ -246,7 +246,7 @@ def test_online_a_kill_before_it_was_noted_repeats_nothing_and_loses_nothing(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ):
     server = FakeServer()
-    monkeypatch.setattr(tracking, "open_run", server.open_run)
+    monkeypatch.setattr(tracking, "open_wandb_run", server.open_wandb_run)
     monkeypatch.setenv("WANDB_API_KEY", "k")
     evaluate(config, "baseline", 0.5)
     write_metrics(config.run_dir, steps=3)
@@ -273,7 +273,7 @@ def test_online_the_final_evaluation_stands_after_the_steps_that_were_told_befor
     config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ):
     server = FakeServer()
-    monkeypatch.setattr(tracking, "open_run", server.open_run)
+    monkeypatch.setattr(tracking, "open_wandb_run", server.open_wandb_run)
     monkeypatch.setenv("WANDB_API_KEY", "k")
     evaluate(config, "baseline", 0.5)
     write_metrics(config.run_dir, steps=3)
