@@ -38,7 +38,8 @@ from run_states.programs import (
 )
 
 # What every start writes; all else in a finished run is work.
-WRITTEN_BY_A_START = {".owner", ".lock", "config.json", "summary.json", "wall.json"}
+# The page is drawn again where the key of its stage has another form than in the old code.
+WRITTEN_BY_A_START = {".owner", ".lock", "config.json", "summary.json", "wall.json", "report.html"}
 
 
 class Check(NamedTuple):
@@ -100,7 +101,11 @@ def check_finished(place: Path, preset: str, old: Mapping[str, Any]) -> Iterator
     yield Check(name, "the same command again", run(ROOT, place, *train(ROOT, preset)))
     after = work(folder)
     for what, found in before.items():
-        yield Check(name, f"{len(found)} {what} untouched", difference(found, after[what]))
+        now = after[what]
+        if what == "cache keys":
+            # A stage under another key finds itself done by its files, and is then written down.
+            now = {key: now.get(key) for key in found}
+        yield Check(name, f"{len(found)} {what} untouched", difference(found, now))
     again = (folder / "summary.json").read_text()
     yield Check(name, "summary.json, to the byte", difference(summary, again))
     yield Check(name, "visual-r1 resume --prove", run(ROOT, place, *resume(folder, "--prove")))
