@@ -77,8 +77,8 @@ def test_a_last_row_that_is_damaged(train: Train, folder: Folder) -> None:
 
 
 def test_a_cache_that_was_lost(train: Train, folder: Folder) -> None:
-    """As with a cache whose keys are others: the files say what is done."""
-    names = ("rollouts/*", "evaluations/*/*", "export/adapter/*", "*.jsonl")  # the page is drawn again
+    """As with other keys: the files say what is done, and only the page is drawn again."""
+    names = ("rollouts/*", "evaluations/*/*", "export/adapter/*", "*.jsonl")
     files = [path for name in names for path in folder.run.glob(name)]
     before = {path: path.stat().st_mtime_ns for path in files}
     summary = (folder.run / "summary.json").read_bytes()

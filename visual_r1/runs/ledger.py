@@ -174,8 +174,8 @@ class Ledger:
         number, text = min(damaged.items())
         if number < len(lines) + len(damaged):
             raise RunError(
-                f"Row {number} of {self.path} is damaged, and rows after it are not: repair or "
-                "remove that line, or start anew with another --run.name."
+                f"Row {number} of {self.path} is damaged, and is not the last: repair or remove "
+                "that line, or start anew with another --run.name."
             )
         self._file.set_aside([text])
         self._file.write(lines)
