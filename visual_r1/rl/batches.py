@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
-from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
 import tinker
@@ -113,12 +112,7 @@ class Batches:
         self._begin(self._steps.start)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.shutdown(wait=True, cancel_futures=True)
 

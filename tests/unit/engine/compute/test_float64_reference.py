@@ -8,7 +8,7 @@ their derivatives are NumPy's.
 import io
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,17 @@ def test_an_exported_adapter_gives_the_same_logits(
             assert [value for _, value in row] == pytest.approx(values.tolist(), abs=5e-5)
 
 
+def different_prompts(inputs: Sequence[str]) -> list[Datum]:
+    # The first and the last show one image in sequences of different lengths.
+    prompts = [*PROMPTS[:3], (words(30, 70), ImagePart(png(1)))]
+    return [random_datum(seed, prompt, inputs) for seed, prompt in enumerate(prompts)]
+
+
+def shared_prompts(inputs: Sequence[str]) -> list[Datum]:
+    return group_data(inputs)[3:]
+
+
+@pytest.mark.parametrize("data_of", [different_prompts, shared_prompts])
 @pytest.mark.parametrize(("name", "config"), CASES)
 def test_value_and_gradient_of_every_loss(
     compute: Compute,
@@ -134,35 +145,10 @@ def test_value_and_gradient_of_every_loss(
     trained: Callable[[LoraSpec], Adapter],
     name: str,
     config: dict[str, float],
+    data_of: Callable[[Sequence[str]], list[Datum]],
 ) -> None:
-    # The first and the last show one image in sequences of different lengths.
-    prompts = [*PROMPTS[:3], (words(30, 70), ImagePart(png(1)))]
-    names = LOSSES[name].inputs
-    data = [random_datum(seed, prompt, names) for seed, prompt in enumerate(prompts)]
-    compare(compute, load, trained(SPECS["all"]), data, name, config)
-
-
-@pytest.mark.parametrize(("name", "config"), CASES)
-def test_value_and_gradient_of_groups_that_share_their_prompts(
-    compute: Compute,
-    load: Any,
-    trained: Callable[[LoraSpec], Adapter],
-    name: str,
-    config: dict[str, float],
-) -> None:
-    data = group_data(LOSSES[name].inputs)[3:]
-    compare(compute, load, trained(SPECS["all"]), data, name, config)
-
-
-def compare(
-    compute: Compute,
-    load: Any,
-    adapter: Adapter,
-    data: list[Datum],
-    name: str,
-    config: dict[str, float],
-) -> None:
-    """Value and gradient of the engine and of the reference, for every tensor of the adapter."""
+    """Of the engine and of the reference, for every tensor of the adapter."""
+    adapter, data = trained(SPECS["all"]), data_of(LOSSES[name].inputs)
     model = load(adapter)
     output = compute.forward(adapter, data, name, config, backward=True)
     value = 0.0
