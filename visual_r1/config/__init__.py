@@ -26,6 +26,7 @@ from visual_r1.config.sections import (
     TrainSection,
     ValidationSection,
     listed,
+    without_later_defaults,
 )
 
 __all__ = [
@@ -62,4 +63,5 @@ __all__ = [
     "preset_names",
     "read_preset",
     "read_toml",
+    "without_later_defaults",
 ]

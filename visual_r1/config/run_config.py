@@ -6,7 +6,7 @@ preset, the defaults. Settings that make no sense together are refused before an
 them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validat
 from visual_r1.config.presets import merged, read_preset
 from visual_r1.config.reward import PenaltySection, RewardSection, SecondPassSection
 from visual_r1.config.sections import (
-    LATER,
     AlarmsSection,
     AlgorithmSection,
     BackendSection,
@@ -32,6 +31,7 @@ from visual_r1.config.sections import (
     SamplingSection,
     TrainSection,
     ValidationSection,
+    without_later_defaults,
 )
 from visual_r1.hashing import digest
 
@@ -106,8 +106,9 @@ class RunConfig(BaseModel):
     @model_validator(mode="after")
     def _makes_sense(self, given: ValidationInfo) -> Self:
         """Not asked of a run that was stored: it can still be read, shown and gone on with."""
-        if given.context != STORED and (found := contradictions(self)):
-            raise ValueError(found[0])
+        if given.context != STORED:
+            for sentence in contradictions(self):
+                raise ValueError(sentence)
         return self
 
     def identity(self) -> dict[str, Any]:
@@ -134,19 +135,7 @@ class RunConfig(BaseModel):
         return self.output_dir / ".visual-r1"
 
 
-def without_later_defaults(settings: BaseModel, dumped: dict[str, Any]) -> dict[str, Any]:
-    """`dumped` without what is marked `LATER` and has its default value, at any depth."""
-    kept = dict(dumped)
-    for name in dumped:
-        field, value = type(settings).model_fields[name], getattr(settings, name)
-        if LATER in field.metadata and value == field.get_default(call_default_factory=True):
-            del kept[name]
-        elif isinstance(value, BaseModel):
-            kept[name] = without_later_defaults(value, dumped[name])
-    return kept
-
-
-def contradictions(config: RunConfig) -> list[str]:
+def contradictions(config: RunConfig) -> Iterator[str]:
     """What makes no sense together: a sentence, without its full stop, for each.
 
     It names the keys and the way out.
@@ -157,27 +146,25 @@ def contradictions(config: RunConfig) -> list[str]:
     if second.enabled:
         pays += [second.reward, second.penalty]
 
-    found: list[str] = []
     if algorithm.dynamic_rounds and not train.skip_without_contrast:
-        found.append(
+        yield (
             "algorithm.dynamic_rounds draws until enough groups have contrast, so it needs "
             "train.skip_without_contrast"
         )
     if algorithm.clip_higher is not None and train.loss != "ppo":
-        found.append(
+        yield (
             f"algorithm.clip_higher is ppo's upper clip, and train.loss is {train.loss}: set "
             "train.loss to ppo, or leave algorithm.clip_higher out (none)"
         )
     if algorithm.minibatches > samples:
-        found.append(
+        yield (
             f"algorithm.minibatches is {algorithm.minibatches}, and a step has {samples} samples "
             f"(train.batch_size {train.batch_size} x train.group_size {train.group_size}): lower "
             f"it to {samples} at most, or raise one of those"
         )
     if not any(pays):
-        found.append(
+        yield (
             "Nothing can be learnt: all weights of reward are 0, there is no second pass to pay "
             "for and algorithm.kl_coefficient is 0; give one of them a weight, such as "
             "reward.accuracy 1"
         )
-    return found

@@ -6,7 +6,7 @@ and last what a run is watched for and what it costs. What is rewarded stands in
 
 from pathlib import Path
 from types import NoneType
-from typing import Literal, Self, cast, get_args
+from typing import Any, Literal, Self, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -18,6 +18,18 @@ LATER = "later"
 
 At its default it does not count for what a run is: the runs before it keep their digests and names.
 """
+
+
+def without_later_defaults(settings: BaseModel, dumped: dict[str, Any]) -> dict[str, Any]:
+    """`dumped` without what is marked `LATER` and has its default value, at any depth."""
+    kept = dict(dumped)
+    for name in dumped:
+        field, value = type(settings).model_fields[name], getattr(settings, name)
+        if LATER in field.metadata and value == field.get_default(call_default_factory=True):
+            del kept[name]
+        elif isinstance(value, BaseModel):
+            kept[name] = without_later_defaults(value, dumped[name])
+    return kept
 
 
 class Section(BaseModel):

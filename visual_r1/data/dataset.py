@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from visual_r1.config import DataSection
+from visual_r1.config import DataSection, without_later_defaults
 from visual_r1.data.manifest import FORMAT_VERSION, read_manifest
 from visual_r1.data.preparation import REJECTED_FILE, GivenUp, Preparation
 from visual_r1.data.preparation_state import PreparationState
@@ -111,7 +111,8 @@ def is_prepared(data: DataSection, output_dir: Path) -> bool:
 
 def _named(data: DataSection, source: Source, output_dir: Path) -> tuple[Path, str]:
     """The folder of the dataset, and the digest that its name ends in."""
-    settings = data.model_dump(mode="json", exclude={"source", "max_rejected_share"})
+    written_out = data.model_dump(mode="json", exclude={"source", "max_rejected_share"})
+    settings = without_later_defaults(data, written_out)
     digest = digest_of([FORMAT_VERSION, source.slug, source.fingerprint, settings])
     slug = re.sub(r"[^a-z0-9]+", "-", source.slug.lower()).strip("-")[:60] or "dataset"
     return output_dir / "data" / f"{slug}-{digest}", digest

@@ -4,24 +4,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from visual_r1.errors import DataError
-from visual_r1.storage import write_json
+from visual_r1.storage import read_json, write_json
 
 MANIFEST_FILE = "manifest.json"
 # Part of every digest: raised when the same source would give other rows or another layout.
 FORMAT_VERSION = 2
 
-# A field that is not known here was written by a newer version, and what it means nobody can say;
-# one with a default may be missing, since an earlier version did not have it.
-_STRICT = ConfigDict(frozen=True, strict=True, extra="forbid")
-
 
 class StoredFile(BaseModel):
     """A file of the folder: its size in bytes and its rows."""
 
-    model_config = _STRICT
+    model_config = ConfigDict(frozen=True)
 
     bytes: int
     rows: int
@@ -36,7 +32,7 @@ class Manifest(BaseModel):
     picture are not among them, and may be edited.
     """
 
-    model_config = _STRICT
+    model_config = ConfigDict(frozen=True)
 
     format_version: int
     source: str
@@ -48,6 +44,9 @@ class Manifest(BaseModel):
     duplicates: Mapping[str, int] = Field(default_factory=dict[str, int])
     reasons: Mapping[str, int]
     files: Mapping[str, StoredFile]
+
+
+_STORED = TypeAdapter(Manifest)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -63,14 +62,14 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST_FILE
     again = "prepare it again (the same command does)"
     try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
+        manifest = read_json(path, _STORED)
     except OSError as error:
         raise DataError(
             f"{folder} is no complete dataset: {MANIFEST_FILE} cannot be read "
             f"({error.strerror}); {again}."
         ) from error
-    except ValidationError as error:
-        raise DataError(f"{path} is damaged ({error.error_count()} faults); {again}.") from error
+    except ValueError as error:
+        raise DataError(f"{path} is damaged ({error}); {again}.") from error
     for name, stored in manifest.files.items():
         file = folder / name
         size = file.stat().st_size if file.is_file() else None

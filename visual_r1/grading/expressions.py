@@ -5,6 +5,7 @@ exactly; a root, π or a function turns it into a 50-digit `Decimal`. Sizes are 
 operation: nothing here can take long, whatever the text was.
 """
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Context, Decimal, DivisionByZero, InvalidOperation, Overflow
@@ -29,6 +30,8 @@ _CONTEXT = Context(
 # A context of our own: the precision that other libraries set on mpmath's is not ours.
 _MPMATH: Any = cast(Any, mpmath).MPContext()
 _MPMATH.dps = _DIGITS + 10
+# Its functions raise the precision of the whole context while they run.
+_MPMATH_LOCK = threading.Lock()
 PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459")
 # What is left at 50 digits of a value that should be 0, and how large what should be infinite is:
 # the digits of π end, so sin π is not quite 0 and tan π/2 is a number.
@@ -272,8 +275,9 @@ def _call(name: str, inside: Expression, at: Mapping[str, Fraction]) -> Number:
         case "asin" | "acos" | "atan":
             if name != "atan" and magnitude(value) > 1:
                 raise Undefined("the angle of a sine or cosine beyond 1")
-            found = getattr(_MPMATH, name)(_MPMATH.mpf(str(to_decimal(value))))
-            return _to_decimal(_MPMATH.degrees(found))
+            with _MPMATH_LOCK:
+                found = getattr(_MPMATH, name)(_MPMATH.mpf(str(to_decimal(value))))
+                return _to_decimal(_MPMATH.degrees(found))
         case _:
             # Bare numbers are degrees, as in school geometry; what holds π is radians.
             degrees = contains(inside, Degree) or not contains(inside, Constant)
@@ -284,8 +288,9 @@ def _ratio_of(name: str, value: Number, *, degrees: bool) -> Decimal:
     """sin, cos, tan, cot, sec or csc of an angle."""
     if magnitude(value) > MAX_ANGLE:
         raise Unreadable("an angle beyond 10^6")
-    angle = _MPMATH.mpf(str(to_decimal(value)))
-    found = _to_decimal(getattr(_MPMATH, name)(_MPMATH.radians(angle) if degrees else angle))
+    with _MPMATH_LOCK:
+        angle = _MPMATH.mpf(str(to_decimal(value)))
+        found = _to_decimal(getattr(_MPMATH, name)(_MPMATH.radians(angle) if degrees else angle))
     if found.copy_abs() > _POLE:
         raise Undefined("a pole")
     return Decimal(0) if found.copy_abs() < NOISE else found

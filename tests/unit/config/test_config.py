@@ -1,6 +1,7 @@
 """RunConfig, presets and what makes a run the run it is."""
 
 import math
+from pathlib import Path
 from types import NoneType
 from typing import Annotated, get_args
 
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from visual_r1.config import (
     LATER,
     STORED,
+    DataSection,
     RewardSection,
     RunConfig,
     Section,
@@ -18,6 +20,7 @@ from visual_r1.config import (
     merged,
     preset_names,
 )
+from visual_r1.data.dataset import prepare
 from visual_r1.errors import ConfigError
 
 # The settings of the scripts that this project grew from.
@@ -138,6 +141,18 @@ def test_a_setting_that_came_later_makes_another_run_only_where_it_is_set() -> N
     for given in ({"reward": {"brevity": 0.1}}, {"weather": {"sunny": False}}):
         assert Grown.model_validate({"preset": "quickstart", **given}).digest() != then.digest()
     assert "brevity" in Grown().model_dump()["reward"]
+
+
+def test_a_setting_of_the_data_that_came_later_leaves_the_dataset_as_it_is(tmp_path: Path) -> None:
+    class GrownData(DataSection):
+        flip: Annotated[bool, LATER] = False
+
+    small: dict[str, object] = {"source": "procedural", "train": 4, "validation": 1, "test": 1}
+    then = prepare(DataSection.model_validate(small), tmp_path)
+    again = prepare(GrownData.model_validate(small), tmp_path)
+    assert (again.folder, again.digest) == (then.folder, then.digest)
+    other = prepare(GrownData.model_validate(small | {"flip": True}), tmp_path)
+    assert other.digest != then.digest
 
 
 def test_run_name_is_preset_and_digest_unless_given() -> None:

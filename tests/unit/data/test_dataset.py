@@ -214,7 +214,7 @@ def test_damage_is_found_and_mended(
     assert {p.name for p in (tmp_path / "data").iterdir() if p.is_dir()} == {dataset.folder.name}
 
 
-def test_a_field_of_a_newer_version_is_not_guessed_at(tmp_path: Path) -> None:
+def test_a_manifest_of_another_version_is_read_and_a_damaged_one_is_not(tmp_path: Path) -> None:
     dataset = prepared(inter_gps(tmp_path / "geo", {"train": 5}), tmp_path)
     path = dataset.folder / "manifest.json"
     manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -222,7 +222,9 @@ def test_a_field_of_a_newer_version_is_not_guessed_at(tmp_path: Path) -> None:
     path.write_text(json.dumps(older), encoding="utf-8")
     assert open_dataset(dataset.folder) == dataset
     path.write_text(json.dumps({**manifest, "compressed": True}), encoding="utf-8")
-    with pytest.raises(DataError, match=r"manifest.json is damaged \(1 faults\); prepare it again"):
+    assert open_dataset(dataset.folder) == dataset
+    path.write_text(json.dumps({**manifest, "counts": "many"}), encoding="utf-8")
+    with pytest.raises(DataError, match=r"manifest.json is damaged \(counts: .*\); prepare it"):
         open_dataset(dataset.folder)
 
 
