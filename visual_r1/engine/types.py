@@ -1,9 +1,9 @@
 """What the protocol side hands to the compute side, and gets back: plain values, no torch.
 
 A `Prompt` is a tuple of text and image parts. Where image features go is decided by the parts
-alone, never by token ids: an `<|image_pad|>` id inside a `TextPart` (a policy may sample one) is an
+alone, never by token ids: an image token's id inside a `TextPart` (a policy may sample one) is an
 ordinary token. A model input of several images and texts has one position per text token and one
-per `<|image_pad|>` token that the processor makes of each image.
+per token that the model makes of each image.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,7 @@
 """The base model: a checkpoint from a folder or the hub, in memory, never unpickled.
 
-This is where compute reads files, and it reads nothing else than the checkpoint.
+Compute reads the checkpoint and its processor when the model is loaded, here and in `families`,
+and no file after that.
 """
 
 import warnings

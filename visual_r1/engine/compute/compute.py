@@ -1,4 +1,4 @@
-"""The compute side of the engine: one base model, any number of adapters, no HTTP and no disk.
+"""The compute side of the engine: one base model, any number of adapters, no HTTP.
 
 All methods are called from one worker thread. A method that takes a request of one user raises
 `InvalidRequest` when that request is wrong and leaves everything as it was.
@@ -192,4 +192,4 @@ class Compute:
         return peft_folder(self._base, spec, tensors)
 
 
-__all__ = ["Adapter", "Compute", "FrozenWeights", "InvalidRequest"]
+__all__ = ["Adapter", "Compute", "FrozenWeights"]

@@ -33,6 +33,9 @@ from visual_r1.engine.types import InvalidRequest
 
 router = APIRouter()
 
+OWNER = "local"
+"""Who owns everything: whoever has the key."""
+
 CHECKPOINT = "/training_runs/{model_id}/checkpoints/{kind}/{name}"
 URLS_VALID_FOR = timedelta(hours=1)
 
@@ -161,7 +164,7 @@ def _run(store: Store, run: RunRecord) -> dict[str, Any]:
     return {
         "training_run_id": run.model_id,
         "base_model": run.base_model,
-        "model_owner": "local",
+        "model_owner": OWNER,
         "is_lora": True,
         "corrupted": False,
         "lora_rank": run.spec.rank,

@@ -198,8 +198,10 @@ class Engine:
         Not on the event loop: it writes. Raises `InvalidRequest`, `StorageError`.
         """
         with self._copying:
-            if key is not None and key in self._copies:
-                return self._copies[key][0]
+            # The sweep, on the event loop, may drop it at any time.
+            known = None if key is None else self._copies.get(key)
+            if known is not None:
+                return known[0]
             source = self.store.find(parse_path(request.source_path))
             now = self.store.clock()
             if request.session_id is not None:
@@ -236,8 +238,10 @@ class Engine:
     async def sweep(self) -> None:
         """Let go of what has expired, by the rules above."""
         now_s = asyncio.get_running_loop().time()
-        for session in self.sessions.silent(now_s):
-            await self._end_session(session, SessionEnd("silent"))
+        # Asked anew each time: while an end is written down, another session may be heard of
+        # again, or be finished by its client.
+        while silent := self.sessions.silent(now_s):
+            await self._end_session(silent[0], SessionEnd("silent"))
         self.sessions.sweep(now_s)
         self.futures.sweep(now_s)
         for weights in [weights for weights, queue in self._queues.items() if queue.empty]:

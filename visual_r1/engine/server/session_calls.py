@@ -11,7 +11,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from tinker import types
 
-from visual_r1.engine.server.checkpoints import page, total_bytes
+from visual_r1.engine.server.checkpoints import OWNER, page, total_bytes
 from visual_r1.engine.server.dependencies import Json, TheEngine
 from visual_r1.engine.server.engine import Engine
 from visual_r1.engine.server.sessions import UnknownId
@@ -23,9 +23,6 @@ router = APIRouter()
 
 LONG_POLL_S = 30.0
 """How long a result is waited for; the SDK gives up on a poll after 45 seconds."""
-
-OWNER = "local"
-"""Who owns everything: whoever has the key."""
 
 # -- configuration -------------------------------------------------------------------------------
 

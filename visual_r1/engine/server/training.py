@@ -21,6 +21,7 @@ from visual_r1.engine.server.engine import Engine, text_values
 from visual_r1.engine.server.futures import PROTOBUF, Reply, json_reply
 from visual_r1.engine.server.models import OperationKind, TrainingModel
 from visual_r1.engine.server.sessions import (
+    ClientSession,
     EphemeralWeights,
     InflightWeights,
     SamplerSession,
@@ -41,7 +42,6 @@ from visual_r1.engine.store.records import (
     CheckpointPath,
     CheckpointRecord,
     RunRecord,
-    SessionRecord,
     checkpoint_path,
     model_id_of,
     parse_path,
@@ -107,14 +107,14 @@ def _begin(engine: Engine, body: dict[str, Any], parsed_as: type[ModelRequest]) 
             request = validated(parsed_as, body)
             session = engine.sessions.live(str(body.get("session_id")))
             model = engine.add_model(session, model_id)
-            model.create(future, partial(_create, engine, session.record, model, request))
+            model.create(future, partial(_create, engine, session, model, request))
         except InvalidRequest as error:
             future.fail(str(error))
     return {"request_id": future.request_id, "model_id": model_id}
 
 
 def _create(
-    engine: Engine, session: SessionRecord, model: TrainingModel, request: ModelRequest
+    engine: Engine, session: ClientSession, model: TrainingModel, request: ModelRequest
 ) -> Reply:
     """Make the adapter, fresh or from a checkpoint, and write the run down."""
     if request.base_model is not None:
@@ -135,7 +135,8 @@ def _create(
         created_at=engine.store.clock(),
         user_metadata=text_values(request.user_metadata),
     )
-    engine.store.put_session(session)
+    # As it is now: since the request came it may have ended, or gone to another project.
+    engine.store.put_session(session.record)
     engine.store.add_run(record)
     model.made(record, adapter)
     return json_reply(answer)

@@ -19,7 +19,7 @@ RUN_KEY = "run"
 
 _NAMED = 3
 """Checkpoints, or runs, that a refusal names."""
-_SIZE = re.compile(r"\d+(\.\d+)?\s*[a-z]*", re.IGNORECASE)
+_SIZE = re.compile(r"[0-9]+(\.[0-9]+)?\s*([kmgtpe]?(ib?|b)?)", re.IGNORECASE)
 _BYTES = TypeAdapter(ByteSize)
 
 

@@ -23,15 +23,14 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file  # pyright: ignore[reportUnknownVariableType]
 
 from visual_r1.engine.store.records import (
-    CHECKPOINT_FORMAT,
+    CHECKPOINT,
     KINDS,
-    RUN_FORMAT,
-    SESSION_FORMAT,
+    RUN,
+    SESSION,
     CheckpointPath,
     CheckpointRecord,
     RunRecord,
@@ -41,7 +40,7 @@ from visual_r1.engine.store.records import (
 )
 from visual_r1.engine.types import InvalidRequest
 from visual_r1.errors import StorageError
-from visual_r1.storage import clear_leftovers
+from visual_r1.storage import clear_leftovers, read_json
 
 LOCK = "engine.lock"
 MANIFEST = "manifest.json"
@@ -82,20 +81,20 @@ class HomeFolder:
         """Every session that can be read."""
         for file in self.sessions.glob("*/session.json"):
             with _skipped_when_damaged():
-                yield SESSION_FORMAT.load(file.read_bytes())
+                yield read_json(file, SESSION)
 
     def read_runs(self) -> Iterator[RunRecord]:
         """Every training run that can be read."""
         for file in self.sessions.glob("*/train-*/run.json"):
             with _skipped_when_damaged():
-                yield RUN_FORMAT.load(file.read_bytes())
+                yield read_json(file, RUN)
 
     def read_checkpoints(self) -> Iterator[CheckpointRecord]:
         """Every checkpoint that is whole."""
         for kind in KINDS:
             for manifest in self.sessions.glob(f"*/train-*/{kind}/*/{MANIFEST}"):
                 with _skipped_when_damaged():
-                    record = CHECKPOINT_FORMAT.load(manifest.read_bytes())
+                    record = read_json(manifest, CHECKPOINT)
                     folder = manifest.parent
                     whole = all(
                         (folder / name).is_file() and (folder / name).stat().st_size == size
@@ -138,7 +137,7 @@ def _skipped_when_damaged() -> Generator[None]:
     """A record that cannot be read is left alone on disk and not listed."""
     try:
         yield
-    except (ValidationError, InvalidRequest, OSError):
+    except (ValueError, InvalidRequest, OSError):
         return
 
 

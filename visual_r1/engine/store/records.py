@@ -8,7 +8,7 @@ home folder.
 import re
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Generic, Literal, TypeAlias, TypeVar
+from typing import Literal, TypeAlias
 
 from pydantic import TypeAdapter
 
@@ -16,7 +16,6 @@ from visual_r1.engine.types import InvalidRequest, LoraSpec
 
 CheckpointKind: TypeAlias = Literal["weights", "sampler_weights", "external_weights"]
 
-Record = TypeVar("Record")
 
 KINDS: tuple[CheckpointKind, ...] = ("weights", "sampler_weights", "external_weights")
 NO_PROJECT = "local"
@@ -145,21 +144,6 @@ class CheckpointRecord:
         return self.expires_at is not None and self.expires_at <= now
 
 
-class RecordFormat(Generic[Record]):
-    """A record to JSON and back; reading checks every field."""
-
-    def __init__(self, record_type: type[Record]) -> None:
-        self._adapter: TypeAdapter[Record] = TypeAdapter(record_type)
-
-    def dump(self, record: Record) -> str:
-        """Return the record as indented JSON text."""
-        return self._adapter.dump_json(record, indent=2).decode() + "\n"
-
-    def load(self, text: bytes) -> Record:
-        """Return the record. Raises `pydantic.ValidationError` when it is damaged."""
-        return self._adapter.validate_json(text)
-
-
-SESSION_FORMAT = RecordFormat(SessionRecord)
-RUN_FORMAT = RecordFormat(RunRecord)
-CHECKPOINT_FORMAT = RecordFormat(CheckpointRecord)
+SESSION = TypeAdapter(SessionRecord)
+RUN = TypeAdapter(RunRecord)
+CHECKPOINT = TypeAdapter(CheckpointRecord)

@@ -19,9 +19,9 @@ from visual_r1.engine.store.budget import full, full_for_run, run_names
 from visual_r1.engine.store.ephemeral import EphemeralFiles
 from visual_r1.engine.store.home import MANIFEST, REPLACED, HomeFolder
 from visual_r1.engine.store.records import (
-    CHECKPOINT_FORMAT,
-    RUN_FORMAT,
-    SESSION_FORMAT,
+    CHECKPOINT,
+    RUN,
+    SESSION,
     CheckpointPath,
     CheckpointRecord,
     RunRecord,
@@ -30,7 +30,7 @@ from visual_r1.engine.store.records import (
 )
 from visual_r1.engine.types import InvalidRequest
 from visual_r1.errors import EngineError, StorageError
-from visual_r1.storage import sync_folder, write_text
+from visual_r1.storage import sync_folder, write_json
 
 _TTL_MAX = 10 * 366 * 24 * 3600
 
@@ -127,7 +127,7 @@ class Store:
         with self._guard:
             if self._sessions.get(record.session_id) != record:
                 file = self.home.session_file(record.session_id)
-                write_text(file, SESSION_FORMAT.dump(record))
+                write_json(file, SESSION.dump_python(record, mode="json"))
                 self._sessions[record.session_id] = record
 
     def update_session(self, record: SessionRecord) -> None:
@@ -139,7 +139,7 @@ class Store:
     def add_run(self, record: RunRecord) -> None:
         """Write a training run down. Raises `StorageError`."""
         with self._guard:
-            write_text(self.home.run_file(record.model_id), RUN_FORMAT.dump(record))
+            write_json(self.home.run_file(record.model_id), RUN.dump_python(record, mode="json"))
             self._runs[record.model_id] = record
 
     def sessions(self) -> list[SessionRecord]:
@@ -189,7 +189,7 @@ class Store:
                 write_files(unfinished)
                 sizes = {file.name: file.stat().st_size for file in sorted(unfinished.iterdir())}
                 finished = replace(record, files=sizes)
-                write_text(unfinished / MANIFEST, CHECKPOINT_FORMAT.dump(finished))
+                write_json(unfinished / MANIFEST, CHECKPOINT.dump_python(finished, mode="json"))
                 sync_folder(unfinished)
                 with self._guard:
                     # One that was there is set aside until the new one has its name.
@@ -305,7 +305,7 @@ class Store:
     def _rewrite(self, path: CheckpointPath, **changes: object) -> None:
         with self._guard:
             changed = replace(self.find(path), **changes)  # pyright: ignore[reportArgumentType]
-            write_text(self.folder(path) / MANIFEST, CHECKPOINT_FORMAT.dump(changed))
+            write_json(self.folder(path) / MANIFEST, CHECKPOINT.dump_python(changed, mode="json"))
             self._checkpoints[path] = changed
 
     def _take_away(self, path: CheckpointPath) -> Path:

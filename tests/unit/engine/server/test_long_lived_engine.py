@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import gc
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -66,8 +66,15 @@ class Client:
 
     async def later(self, seconds: float) -> None:
         """Put the clock forward, and let the engine sweep."""
-        self._loop.ahead_s += seconds
+        self.forward(seconds)
         await self.engine.sweep()
+
+    def forward(self, seconds: float) -> None:
+        """Put the clock forward."""
+        self._loop.ahead_s += seconds
+
+    def heartbeat(self, session: str) -> Awaitable[httpx.Response]:
+        return self.call("session_heartbeat", {"session_id": session})
 
     async def session(self) -> str:
         body = {"tags": [], "user_metadata": {}, "sdk_version": "0.38.0"}
@@ -318,5 +325,57 @@ def test_weights_of_a_checkpoint_stay_in_memory_while_a_session_samples_from_it(
             await asyncio.wrap_future(client.engine.worker.call(lambda: None))
             kept.append(alive(FrozenWeights))
         assert kept == [1, 0]
+
+    play(story)
+
+
+@contextlib.contextmanager
+def waiting(owner: Any, name: str) -> Iterator[tuple[threading.Event, threading.Event]]:
+    """The method's calls set the first event, and wait for the second."""
+    called, go, method = threading.Event(), threading.Event(), getattr(owner, name)
+
+    def slow(*given: Any) -> Any:
+        called.set()
+        assert go.wait(30)
+        return method(*given)
+
+    setattr(owner, name, slow)
+    try:
+        yield called, go
+    finally:
+        go.set()
+        delattr(owner, name)
+
+
+def test_a_sweep_ends_no_session_that_is_finished_or_heard_of_meanwhile(play: Play) -> None:
+    async def story(client: Client) -> None:
+        first, second, third = [await client.session() for _ in range(3)]
+        await client.model(second)
+        client.forward(HOUR + 1)
+        with waiting(client.engine.store, "update_session") as (called, go):
+            sweeping = asyncio.create_task(client.engine.sweep())
+            await asyncio.to_thread(called.wait)
+            assert (await client.heartbeat(first)).status_code == 410
+            finishing = asyncio.create_task(client.finish(second))
+            assert (await client.heartbeat(third)).status_code == 200
+            go.set()
+            await asyncio.gather(sweeping, finishing)
+        assert "its client finished it" in (await client.heartbeat(second)).text
+        assert (await client.heartbeat(third)).status_code == 200
+
+    play(story)
+
+
+def test_a_session_that_ends_while_its_model_is_made_is_written_down_as_ended(play: Play) -> None:
+    async def story(client: Client) -> None:
+        session = await client.session()
+        with waiting(client.engine.compute, "new_adapter") as (called, go):
+            creating = await client.create_model(session)
+            await asyncio.to_thread(called.wait)
+            await client.finish(session)
+            go.set()
+            await client.result(creating)
+        [record] = client.engine.store.sessions()
+        assert record.end is not None
 
     play(story)

@@ -47,7 +47,21 @@ def test_sizes(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "GB", "-1", "20 apples", "0", "0.1B", "inf", "1,5GB", "5.GB", "2 GB each", "1e9"]
+    "text",
+    [
+        "",
+        "GB",
+        "-1",
+        "20 apples",
+        "0",
+        "0.1B",
+        "inf",
+        "1,5GB",
+        "5.GB",
+        "2 GB each",
+        "1e9",
+        "20Gbit",
+    ],
 )
 def test_sizes_that_are_none(text: str) -> None:
     with pytest.raises(ConfigError):
