@@ -6,7 +6,7 @@ key names its run by the run's name and not by its folder, which may be moved.
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,12 @@ from visual_r1.data.dataset import prepare as prepare_dataset
 from visual_r1.data.sources import Split, open_source
 from visual_r1.doctor.preflight import require_sound
 from visual_r1.errors import DataError
-from visual_r1.evaluation.evaluate import conditions_of, in_a_line
+from visual_r1.evaluation.evaluate import conditions_of, in_a_line, is_complete
 from visual_r1.evaluation.evaluate import evaluate as evaluate_policy
 from visual_r1.evaluation.metrics import REPORT_NAME, evaluation_folder, read_report
-from visual_r1.evaluation.predictions import read_predictions
 from visual_r1.progress import open_progress
-from visual_r1.report.page import write_html
-from visual_r1.report.summary import FINAL, SUMMARY_NAME, cost_of_run, read_summary
+from visual_r1.report.page import PAGE_NAME, write_html
+from visual_r1.report.summary import FINAL, SUMMARY_NAME, cost_of_run, read_summary, summary_of
 from visual_r1.report.summary import summarize as summarize_run
 from visual_r1.report.terminal import print_summary
 from visual_r1.report.wandb import track_run, track_steps
@@ -126,17 +125,8 @@ def _is_evaluated(
 ) -> bool:
     """Whether `evaluations/<name>` is complete, of these weights and under these conditions."""
     folder = evaluation_folder(config.run_dir, name)
-    try:
-        there = read_report(folder).conditions
-        predictions = read_predictions(folder, ["id"])
-    except DataError:
-        return False
-    wanted = conditions_of(config, sampler_path or config.model.name, dataset.digest)
-    problems = dataset.counts["test"]
-    count = min(problems, config.evaluation.problems or problems)
-    # What a newer grader says of the same answers is no reason to ask for them again.
-    same = there == replace(wanted, grader_version=there.grader_version)
-    return same and len(predictions) == count > 0
+    conditions = conditions_of(config, sampler_path or config.model.name, dataset.digest)
+    return is_complete(folder, config, conditions, dataset.counts["test"])
 
 
 @verified(version=1, key=_evaluation, still_there=_is_evaluated, task_run_name="evaluate {name}")
@@ -207,10 +197,7 @@ def train_chunk(config: RunConfig, dataset: Dataset, start: LedgerRow | None) ->
 def _train_chunk(
     config: RunConfig, dataset: Dataset, start: LedgerRow | None, plan: ChunkPlan
 ) -> Result:
-    # A run that was made longer has its old last checkpoint within this chunk.
-    done = [row for row in Ledger(config.run_dir).rows() if row.step > plan.first]
-    if done:
-        return asdict(done[0])
+    del plan  # a part of the key
     with open_run(config, dataset) as run:
         row = run_chunk(run, start)
     track_steps(config)
@@ -293,15 +280,23 @@ def export(
 
 def summarize(config: RunConfig, checkpoint: LedgerRow, wall_seconds: float) -> Result:
     """The content of `summary.json`, also shown as a table; `report.html` stands beside it."""
-    # From the cache or not, the table shows the wall time of the run that did the work.
-    took = _summarize(config, checkpoint, wall_seconds)["wall_seconds"]
-    summary = summarize_run(config.run_dir, steps=checkpoint.step, wall_seconds=took)
-    print_summary(summary, cost_of_run(config.run_dir), config.run_dir / "report.html")
+    _summarize(config, checkpoint, wall_seconds)
+    summary = read_summary(config.run_dir)
+    assert summary is not None, "the task wrote it, or found it there"
+    print_summary(summary, cost_of_run(config.run_dir), config.run_dir / PAGE_NAME)
     return summary.to_json()
 
 
-def _has_page(_: Result, config: RunConfig, **__: object) -> bool:
-    return all((config.run_dir / name).exists() for name in (SUMMARY_NAME, "report.html"))
+def _is_summarized(result: Result, config: RunConfig, checkpoint: LedgerRow, **_: object) -> bool:
+    """Whether the files give the summary that is there; its page then is there as well."""
+    took = result["wall_seconds"]
+    try:
+        there = read_summary(config.run_dir)
+    except DataError:
+        return False
+    return (config.run_dir / PAGE_NAME).exists() and there == summary_of(
+        config.run_dir, steps=checkpoint.step, wall_seconds=took
+    )
 
 
 @verified(
@@ -310,13 +305,14 @@ def _has_page(_: Result, config: RunConfig, **__: object) -> bool:
         "run": config.run_name,
         "sampler": checkpoint.sampler_path,
     },
-    still_there=_has_page,
+    still_there=_is_summarized,
 )
 def _summarize(config: RunConfig, checkpoint: LedgerRow, wall_seconds: float) -> Result:
     took = _wall_seconds_before(config, checkpoint)
     took = wall_seconds if took is None else took
+    # The page of an earlier summary must not vouch for a new one that was killed before its page.
+    (config.run_dir / PAGE_NAME).unlink(missing_ok=True)
     summarize_run(config.run_dir, steps=checkpoint.step, wall_seconds=took)
-    # Whether they were made of this very summary no file says, and they cost a second.
     write_html(config.run_dir)
     track_run(config)
     return {"wall_seconds": took}

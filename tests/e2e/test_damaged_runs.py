@@ -30,9 +30,9 @@ def train(folder: Folder) -> Generator[Train]:
     flags = [part for name, value in SHORT.items() for part in (f"--{name}", str(value))]
     with WarmCommand(folder.root) as command:
 
-        def run(steps: int, **how: object) -> Ended:
+        def run(steps: int, *more: str, **how: object) -> Ended:
             given = ["--output-dir", folder.root, *flags, "--no-logging.wandb"]
-            return command.run(*given, "--train.steps", steps, **how)
+            return command.run(*given, "--train.steps", steps, *more, **how)
 
         first = run(1)
         assert first.status == 0, first.output
@@ -82,8 +82,22 @@ def test_a_cache_that_was_lost(train: Train, folder: Folder) -> None:
     files = [path for name in names for path in folder.run.glob(name)]
     before = {path: path.stat().st_mtime_ns for path in files}
     summary = (folder.run / "summary.json").read_bytes()
+    page = folder.run / "report.html"
+    page.write_text("of an earlier summary: a kill came before that of this one was drawn")
     shutil.rmtree(folder.root / ".visual-r1" / "results")
     ended = train(2)
     assert ended.status == 0, ended.output
     assert {path: path.stat().st_mtime_ns for path in files} == before
     assert (folder.run / "summary.json").read_bytes() == summary
+    assert "</html>" in page.read_text()
+
+
+def test_the_page_is_of_the_summary_also_where_a_run_goes_back(
+    train: Train, folder: Folder
+) -> None:
+    """What the summary of the first step came to is in the cache; the page is of the second."""
+    page = folder.run / "report.html"
+    assert "<dt>steps</dt><dd>2</dd>" in page.read_text()
+    ended = train(1, "--train.resume_from_step", "1")
+    assert ended.status == 0, ended.output
+    assert "<dt>steps</dt><dd>1</dd>" in page.read_text()

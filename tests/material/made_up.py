@@ -1,4 +1,4 @@
-"""Made-up evaluations and run folders for the tests of this package, drawn from a seed."""
+"""Made-up evaluations and run folders, drawn from a seed."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""Made-up rollouts for the tests of this folder."""
+"""Made-up rollouts."""
 
 from collections.abc import Mapping, Sequence
 

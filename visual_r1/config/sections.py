@@ -280,6 +280,10 @@ class EvaluationSection(Section):
     blind: bool = Field(default=True, description="Also evaluate with the image blanked.")
     seed: int = Field(default=0, description="Seed of the samples.")
 
+    def count(self, there: int) -> int:
+        """How many problems are evaluated of so many that are there."""
+        return min(self.problems or there, there)
+
 
 class ValidationSection(Section):
     """Held-out problems at checkpoints: to watch training, and to choose the best checkpoint."""

@@ -117,7 +117,7 @@ def rows(config: RunConfig, first: FirstRows) -> list[Diagnosis]:
         says = f"{len(first.rejected)} of the first {looked} rows; {first.rejected[0]}"
         advice = "python flows/prepare_flow.py lists all of them in rejected.parquet."
         found.append(Diagnosis("warning", "rejected rows", says, advice))
-    evaluated = min(config.evaluation.problems or first.test_rows, first.test_rows)
+    evaluated = config.evaluation.count(first.test_rows)
     if 0 < evaluated < FEW_TEST_PROBLEMS:
         says = f"{evaluated}: only a large difference will show (the report says how large)"
         found.append(Diagnosis("note", "test problems", says))

@@ -107,7 +107,7 @@ def _evaluations(
 ) -> Tokens:
     """Both evaluations, each greedy, sampled, blind and from the scan; and all validations."""
     evaluation, validation = config.evaluation, config.validation
-    problems = 2 * min(evaluation.problems or test_rows, test_rows)
+    problems = 2 * evaluation.count(test_rows)
     tokens = Tokens(2 * problems * prompts.mean, problems * (1 + evaluation.samples) * answer)
     if evaluation.blind:
         tokens += Tokens(problems * prompts.mean, problems * answer)

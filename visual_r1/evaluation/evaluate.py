@@ -1,6 +1,6 @@
 """A policy, on held-out problems: greedy, blind, and sampled for pass@k.
 
-Three passes over the same problems, all requests in one bounded window:
+Three passes over the same problems, so many requests at a time:
     greedy    temperature 0, one sample: the accuracy that is reported and compared;
     blind     the same with the picture replaced by a white one: what the text alone gives away;
     sampled   k samples at the training temperature, seeded by problem: pass@k.
@@ -10,7 +10,7 @@ Where the run's reward has a second pass, two more, greedy as well:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,12 +24,14 @@ from visual_r1.evaluation.metrics import (
     Conditions,
     Report,
     measure,
+    read_report,
     write_report,
 )
 from visual_r1.evaluation.predictions import (
     PREDICTIONS_NAME,
     GradedResponse,
     Prediction,
+    read_predictions,
     write_predictions,
 )
 from visual_r1.grading import GRADER_VERSION, extract_answer
@@ -87,7 +89,7 @@ def evaluate(
     is raised and nothing is written.
     """
     config = policy.config
-    count = min(len(problems), config.evaluation.problems or len(problems))
+    count = config.evaluation.count(len(problems))
     if count == 0:
         raise DataError("There is no problem to evaluate on: the test split is empty.")
     passes: list[Pass] = ["greedy"]
@@ -296,6 +298,21 @@ def conditions_of(config: RunConfig, sampler_path: str, dataset_digest: str) -> 
         grader_version=str(GRADER_VERSION),
         blind=config.evaluation.blind,
     )
+
+
+def is_complete(folder: Path, config: RunConfig, conditions: Conditions, problems: int) -> bool:
+    """Whether the folder holds a whole evaluation under these conditions, of a split with so many
+    problems.
+
+    What a newer grader says of the same answers is no reason to ask for them again.
+    """
+    try:
+        there = read_report(folder).conditions
+        predictions = read_predictions(folder, ["id"])
+    except DataError:
+        return False
+    same = there == replace(conditions, grader_version=there.grader_version)
+    return same and len(predictions) == config.evaluation.count(problems) > 0
 
 
 def in_a_line(report: Report) -> str:

@@ -175,9 +175,9 @@ class Asking(Generic[Key]):
     ) -> Iterator[tuple[Key, Question, Reply]]:
         """Ask the questions, and yield each reply.
 
-        They are drawn while fewer than `most` are under way, those of `ask` counted, so that no
-        more prompts than that exist. It ends when nothing is under way; what is pending when it is
-        left early is cancelled.
+        They are drawn while fewer than `most` are under way, those of `ask` counted, so that about
+        so many prompts exist at a time. It ends when nothing is under way; what is pending when it
+        is left early is cancelled.
         """
         waiting = iter(questions)
         self._fill(waiting, most)

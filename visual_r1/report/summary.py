@@ -166,7 +166,14 @@ def read_if_there(path: Path, shape: TypeAdapter[T]) -> T | None:
 
 
 def summarize(run_dir: Path, *, steps: int, wall_seconds: float) -> Summary:
-    """Compare the evaluations `baseline` and `final` of a run and write `summary.json`.
+    """Write `summary.json`, and return what is in it; all else as `summary_of`."""
+    summary = summary_of(run_dir, steps=steps, wall_seconds=wall_seconds)
+    write_json(run_dir / SUMMARY_NAME, summary.to_json())
+    return summary
+
+
+def summary_of(run_dir: Path, *, steps: int, wall_seconds: float) -> Summary:
+    """The comparison of a run's evaluations `baseline` and `final`; nothing is written.
 
     `steps` is how many steps the run made, `wall_seconds` how long they took with evaluation and
     export. Problems are paired by id; one whose request failed in either evaluation is in no pair.
@@ -185,7 +192,7 @@ def summarize(run_dir: Path, *, steps: int, wall_seconds: float) -> Summary:
     updated = sum(bool(row.get("updated")) for row in read_metrics(run_dir))
     cost = cost_of_run(run_dir)
     accuracy = Comparison.of(_pairs(shared, "correct"))
-    summary = Summary(
+    return Summary(
         run=run_dir.name,
         model=after.conditions.model,
         conclusion=_conclusion(accuracy, steps, updated),
@@ -211,8 +218,6 @@ def summarize(run_dir: Path, *, steps: int, wall_seconds: float) -> Summary:
             for name in families
         },
     )  # fmt: skip
-    write_json(run_dir / SUMMARY_NAME, summary.to_json())
-    return summary
 
 
 def _require_comparable(before: Report, after: Report) -> None:

@@ -1,4 +1,4 @@
-"""Learning from a step's examples: datums, minibatches and epochs, and how far the policy moves.
+"""Learning from a step's examples: datums, minibatches and epochs, and the learning rate.
 
 **Datums.** With a prompt of P tokens (image tokens counted) and an answer of n tokens
 a_0 … a_{n-1}, the model reads prompt + a_0 … a_{n-2}, T = P + n - 1 positions, and position i is
@@ -14,14 +14,7 @@ Tinker's losses are plain sums over all T positions: what must not count has adv
 
 **Minibatches.** Each is one forward_backward and one optim_step. With one minibatch and one epoch,
 the default, the policy that learns is the one that sampled. After the first optimizer step of a
-batch it no longer is: how far it has moved is logged as the off-policy divergence.
-
-**Divergence** of the learner from the policy that sampled, over the answer tokens of a minibatch,
-with r = p_learner / p_sampler of each:
-
-    KL(sampler || learner)   mean of r - 1 - log r, in nats a token: Schulman's k3, unbiased and
-                             never negative (joschu.net/blog/kl-approx.html)
-    clip share               the share of tokens whose gradient the loss clips; `losses.Loss.clips`
+batch it no longer is: how far it has moved is logged as the off-policy `divergence`.
 
 **Learning rate** of a step, a function of the configuration and the step's number alone. With
 warm-up over W steps, and an end at step S (`optimizer.schedule_steps`):
@@ -43,7 +36,6 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import tinker
 
 from visual_r1.backend.waiting import TRAIN_LIMIT_S, wait
@@ -53,9 +45,9 @@ from visual_r1.hashing import stable_seed
 from visual_r1.policy.policy import Policy, Rollout, RolloutGroup
 from visual_r1.prices import NO_TOKENS, Tokens, total
 from visual_r1.rl.advantages import token_shares
+from visual_r1.rl.divergence import Divergence, Floats, clip_share, divergence
 from visual_r1.rl.losses import Loss, loss_of
 
-Floats = npt.NDArray[np.float32]
 T = TypeVar("T")
 
 
@@ -210,7 +202,7 @@ class _Learnt:
 
     loss: float
     grad_norm: float | None
-    divergence: "Divergence"
+    divergence: Divergence
 
 
 def _awaited(sent: _Sent, policy: Policy, step: int) -> _Learnt:
@@ -339,47 +331,6 @@ def with_prompt_logprobs(
 
 def _floats(values: Sequence[float]) -> tinker.TensorData:
     return tinker.TensorData.from_numpy(np.array(values, dtype=np.float32))
-
-
-@dataclass(frozen=True, slots=True)
-class Divergence:
-    """Over so many `tokens`; `clipped` counts tokens, and is None where the loss clips none."""
-
-    kl: float
-    ratio_max: float
-    ratio_min: float
-    tokens: int
-    clipped: int | None = None
-
-
-def divergence(
-    sampler_logprobs: Sequence[Floats],
-    learner_logprobs: Sequence[Floats],
-    advantages: Sequence[float],
-    loss: Loss,
-) -> Divergence:
-    """Of D responses with their tokens' log-probabilities, and an advantage each."""
-    sampled = np.concatenate(sampler_logprobs).astype(np.float64)
-    learnt = np.concatenate(learner_logprobs).astype(np.float64)
-    log_ratio = learnt - sampled
-    with np.errstate(over="ignore"):
-        ratio = np.exp(log_ratio)
-    by_token = np.repeat(advantages, [len(logprobs) for logprobs in sampler_logprobs])
-    clipped = loss.clips(ratio, by_token)
-    return Divergence(
-        kl=float(np.mean(ratio - 1 - log_ratio)),
-        ratio_max=float(ratio.max()),
-        ratio_min=float(ratio.min()),
-        tokens=len(ratio),
-        clipped=None if clipped is None else int(clipped.sum()),
-    )
-
-
-def clip_share(found: Sequence[Divergence]) -> float | None:
-    """The share of all their tokens that the loss clipped; None where there is nothing to clip."""
-    counts = [one.clipped for one in found if one.clipped is not None]
-    tokens = sum(one.tokens for one in found)
-    return sum(counts) / tokens if counts and tokens else None
 
 
 def adam_params(config: RunConfig, step: int, lengths_D: Sequence[int]) -> tinker.AdamParams:

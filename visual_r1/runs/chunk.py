@@ -67,16 +67,18 @@ def train_chunk(run: Run, start: LedgerRow | None) -> LedgerRow:
     is there. Raises `BackendError` when the server failed too often, `RunError` when the loss is
     not finite; both leave ledger and checkpoints as they were.
     """
-    row = run.backend.recoveries.run(lambda: _train_once(run, start), "training")
+    plan = plan_chunk(run.config, start.step if start else 0)
+    # A run that was made longer has its old last checkpoint within this chunk.
+    done = next((row for row in run.ledger.rows() if row.step > plan.first), None)
+    if done is not None:
+        return done
+    row = run.backend.recoveries.run(lambda: _train_once(run, start, plan), "training")
     renew_and_prune(run)
     return row
 
 
-def _train_once(run: Run, start: LedgerRow | None) -> LedgerRow:
+def _train_once(run: Run, start: LedgerRow | None, plan: ChunkPlan) -> LedgerRow:
     config, backend, progress = run.config, run.backend, run.progress
-    plan = plan_chunk(config, start.step if start else 0)
-    if (done := run.ledger.at_step(plan.end)) is not None:
-        return done
     loss_of(config.train, config.algorithm)
     keep_files(config, run.folder, anew=start is None)
     run.journal.rewind(plan.first)

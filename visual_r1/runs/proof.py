@@ -8,7 +8,7 @@ row by row (but for the seconds), rollouts sample by sample.
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -165,17 +165,12 @@ def _differing_rollouts(run_dir: Path, scratch: Path, first: int, end: int) -> t
                 found.setdefault(row["step"], []).append(row)
         return found
 
-    def text(rows: Sequence[Mapping[str, Any]], columns: Sequence[Mapping[str, Any]]) -> list[str]:
-        return [
-            json.dumps({name: row.get(name) for name in sorted(known)})
-            for row, known in zip(rows, columns, strict=False)
-        ]
-
     before, after = by_step(run_dir), by_step(scratch)
-    return tuple(
-        step
-        for step in range(first, end)
-        if len(before.get(step, ())) != len(after.get(step, ()))
-        or text(before.get(step, ()), before.get(step, ()))
-        != text(after.get(step, ()), before.get(step, ()))
-    )
+
+    def same(step: int) -> bool:
+        old, new = before.get(step, []), after.get(step, [])
+        names = sorted(old[0]) if old else []
+        texts = [[json.dumps([row.get(n) for n in names]) for row in rows] for rows in (old, new)]
+        return texts[0] == texts[1]
+
+    return tuple(step for step in range(first, end) if not same(step))

@@ -3,7 +3,6 @@
 from visual_r1.backend.waiting import checkpoint_exists
 from visual_r1.config import RunConfig
 from visual_r1.errors import RunError
-from visual_r1.runs.alarms import AlarmLog
 from visual_r1.runs.folder import require_same_files
 from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.runs.retention import renew_and_prune
@@ -49,7 +48,7 @@ def resume_point(run: Run) -> LedgerRow | None:
     ledger.require_same_origin(dataset_digest=run.dataset.digest, backend=run.backend.kind)
     row = run.backend.recoveries.run(lambda: _chosen(run), "looking up the checkpoints")
     step = row.step if row else 0
-    alarms, validations = AlarmLog(run.folder), run.validations
+    alarms, validations = run.alarms, run.validations
     if any(known.step > step for known in ledger.rows()):
         # In this order a kill in between loses nothing: the copy first, the ledger then.
         run.journal.copy_aside(step, alarms.path)

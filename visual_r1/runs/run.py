@@ -12,6 +12,7 @@ from visual_r1.data.dataset import Dataset
 from visual_r1.policy.policy import Policy, open_policy
 from visual_r1.prices import prices_of
 from visual_r1.progress import Progress, open_progress
+from visual_r1.runs.alarms import AlarmLog
 from visual_r1.runs.journal import Journal
 from visual_r1.runs.ledger import Ledger
 from visual_r1.runs.validations import Validations
@@ -44,6 +45,11 @@ class Run:
     def validations(self) -> Validations:
         """What validation found."""
         return Validations(self.folder)
+
+    @property
+    def alarms(self) -> AlarmLog:
+        """What the alarms found."""
+        return AlarmLog(self.folder)
 
     def policy(self) -> Policy:
         """The policy of the run; why the server lets its clients wait is said on `progress`."""

@@ -22,7 +22,7 @@ from visual_r1.evaluation.evaluate import Pass, conditions_of, predict
 from visual_r1.evaluation.metrics import measure
 from visual_r1.evaluation.predictions import Prediction
 from visual_r1.hashing import stable_seed
-from visual_r1.prices import Prices, total
+from visual_r1.prices import Prices
 from visual_r1.runs.ledger import LedgerRow
 from visual_r1.runs.retention import renew_and_prune
 from visual_r1.runs.run import Run
@@ -135,9 +135,8 @@ def _row(
 ) -> ValidationRow:
     config = run.config
     path = checkpoint.sampler_path if checkpoint else config.model.name
-    spent = total(prediction.spent for prediction in predictions)
     conditions = conditions_of(config, path, run.dataset.digest)
-    found = measure(predictions, replace(conditions, blind=config.validation.blind))
+    found = measure(predictions, replace(conditions, blind=config.validation.blind), prices)
     return ValidationRow(
         step=checkpoint.step if checkpoint else 0,
         n=found.n,
@@ -156,7 +155,7 @@ def _row(
         sampler_path=path,
         seconds=round(seconds, 3),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        tokens_prefill=spent.prefill,
-        tokens_sampled=spent.sample,
-        cost_usd=prices.cost(spent),
+        tokens_prefill=found.spending.tokens_prefill or 0,
+        tokens_sampled=found.spending.tokens_sampled or 0,
+        cost_usd=found.spending.cost_usd,
     )

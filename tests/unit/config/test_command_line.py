@@ -135,7 +135,10 @@ def test_help_shows_what_the_command_would_do(
     quickstart, geometry3k = RunConfig(preset="quickstart"), RunConfig(preset="geometry3k")
     for help_text, config in ((shown(), quickstart), (shown("--preset=geometry3k"), geometry3k)):
         assert f"beneath the other values. (default: {config.preset})" in help_text
-        assert f"Steps of the whole run. (default: {config.train.steps})" in help_text
+        assert (
+            f"--train.steps int Steps of the whole run. (default: {config.train.steps})"
+            in help_text
+        )
         assert f"as the server names it. (default: {config.model.name})" in help_text
         assert f"none is all. (default: {config.validation.problems})" in help_text
     file = tmp_path / "mine.toml"

@@ -68,6 +68,13 @@ def test_the_next_step_is_built_elsewhere_and_once_while_the_current_one_is_at_w
     assert threading.get_ident() not in build.threads
 
 
+def test_the_first_batch_is_begun_before_it_is_asked_for() -> None:
+    """While the first sampler is made."""
+    build = Builds(at="2")
+    with Batches(PROBLEMS, Threes(), build, range(2)):
+        assert build.begun.wait(LIMIT_S)
+
+
 def test_what_depends_on_the_samples_is_begun_when_they_are_there() -> None:
     build = Builds(at="5")
     with Batches(PROBLEMS, Threes(needs_samples=True), build, range(2)) as batches:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from visual_r1.config import AlgorithmSection, TrainSection
-from visual_r1.rl.learning import Divergence, clip_share, divergence
+from visual_r1.rl.divergence import Divergence, clip_share, divergence
 from visual_r1.rl.losses import loss_of
 
 # Two responses of 4 and 3 tokens, with an advantage each, and one of 2 whose advantage is 0.
