@@ -76,11 +76,11 @@ def test_the_second_time_everything_is_done(warm: WarmCommand, uninterrupted: Fo
     files = [*uninterrupted.run.rglob("*.parquet"), uninterrupted.run / "validation.jsonl"]
     before = {path: path.stat().st_mtime_ns for path in files}
     summary = (uninterrupted.run / "summary.json").read_bytes()
-    results = uninterrupted.root / ".visual-r1" / "results"
-    keys = set(results.iterdir())
+    keys = set(warm.results.iterdir())
     status, output = finish_warm(warm, uninterrupted.root)
     assert status == 0, output
-    assert set(results.iterdir()) == keys
+    assert keys
+    assert set(warm.results.iterdir()) == keys
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert (uninterrupted.run / "summary.json").read_bytes() == summary
     assert "accuracy" in output

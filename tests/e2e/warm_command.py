@@ -46,6 +46,7 @@ class WarmCommand:
 
     def __init__(self, home: Path) -> None:
         home.mkdir(parents=True, exist_ok=True)
+        self.results = home / ".visual-r1" / "results"  # Prefect's, of all its commands
         self._log = home / "output.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(

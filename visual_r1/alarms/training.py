@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from visual_r1.alarms.windows import Change, Curves, changes, newest
-from visual_r1.config import RewardSection, RunConfig
+from visual_r1.config import CUSTOM, RewardSection, RunConfig
 
 ALPHA = 1e-4
 RISING = 0.02
@@ -217,12 +217,12 @@ def _habits(reward: RewardSection) -> Iterator[tuple[str, str, float]]:
     yield "format_rate", "format", LEAST_RISE  # whatever it pays
     table = reward.table()
     for name, weight in reward.weights.items():
-        if weight <= 0 or name == "format":
+        if weight <= 0:
             continue
-        if name == "custom":
+        if name == CUSTOM and reward.custom is not None:
             pays_as_much = LEAST_RISE * (reward.accuracy or 1.0) / weight
-            yield "reward_custom", str(reward.custom), pays_as_much
-        elif table[name].habit:
+            yield f"reward_{CUSTOM}", reward.custom, pays_as_much
+        elif name in table and table[name].habit:
             yield f"reward_{name}", name.replace("_", " "), LEAST_RISE
 
 

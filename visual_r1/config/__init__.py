@@ -1,7 +1,7 @@
 """The configuration of a run: `RunConfig` and its sections."""
 
 from visual_r1.config.presets import differing_keys, merged, preset_names, read_preset, read_toml
-from visual_r1.config.reward import PenaltySection, RewardSection, SecondPassSection, Weight
+from visual_r1.config.reward import CUSTOM, PenaltySection, RewardSection, SecondPassSection, Weight
 from visual_r1.config.run_config import STORED, RunConfig
 from visual_r1.config.sections import (
     LATER,
@@ -30,6 +30,7 @@ from visual_r1.config.sections import (
 )
 
 __all__ = [
+    "CUSTOM",
     "LATER",
     "STORED",
     "AlarmAction",

@@ -12,10 +12,15 @@ from visual_r1.config.sections import Section
 class Weight:
     """Marks a field of `RewardSection` as the weight of the component of the same name.
 
-    A `habit` can be learnt in place of right answers: the alarm `format` watches for its rise.
+    A `habit` can be learnt in place of right answers: the alarm `format` watches for its rise,
+    where it pays. `format` itself is watched always.
     """
 
     habit: bool = False
+
+
+CUSTOM = "custom"
+"""The component of the user's own function."""
 
 
 class RewardSection(Section):
@@ -24,7 +29,7 @@ class RewardSection(Section):
     `visual_r1.rewards.COMPONENTS` holds their functions, under the same names.
     """
 
-    format: Annotated[float, Weight(habit=True)] = Field(
+    format: Annotated[float, Weight()] = Field(
         default=0.5, description="Weight of the tags: each once, in order, nothing outside."
     )
     accuracy: Annotated[float, Weight()] = Field(
@@ -58,7 +63,7 @@ class RewardSection(Section):
     def weights(self) -> dict[str, float]:
         """The weight of each component by name; of `custom`, where a function is named."""
         weights: dict[str, float] = {name: getattr(self, name) for name in self.table()}
-        return weights if self.custom is None else {**weights, "custom": self.custom_weight}
+        return weights if self.custom is None else {**weights, CUSTOM: self.custom_weight}
 
     @classmethod
     def table(cls) -> dict[str, Weight]:

@@ -196,7 +196,9 @@ class OptimizerSection(Section):
 
 
 class SamplingSection(Section):
-    temperature: float = Field(default=0.9, gt=0)
+    temperature: float = Field(
+        default=0.9, gt=0, description="Of the samples in training, and of those for pass@k."
+    )
     max_new_tokens: int = Field(default=768, ge=1, description="Longest response, in tokens.")
 
 
@@ -253,7 +255,7 @@ class ModelSection(Section):
     name: str = Field(
         default="Qwen/Qwen3-VL-30B-A3B-Instruct", description="Base model, as the server names it."
     )
-    lora_rank: int = Field(default=16, ge=1)
+    lora_rank: int = Field(default=16, ge=1, description="Rank of the LoRA adapter.")
     train_mlp: bool = Field(default=True, description="LoRA on the MLPs.")
     train_attn: bool = Field(default=True, description="LoRA on the attention.")
     train_unembed: bool = Field(default=True, description="LoRA on the output embedding.")

@@ -289,8 +289,8 @@ def without_values(reason: str) -> str:
 
 
 def _most_frequent(reasons: Mapping[str, int]) -> str:
-    """The three most frequent reasons with their counts, for a message."""
-    ranked = sorted(reasons.items(), key=lambda reason: (-reason[1], reason[0]))
+    """The three most frequent reasons with their counts, for a message; they come ranked."""
+    ranked = list(reasons.items())
     named = ", ".join(f"{count} because {reason}" for reason, count in ranked[:_NAMED])
     rest = sum(count for _, count in ranked[_NAMED:])
     return f"{named}, {rest} for other reasons" if rest else named

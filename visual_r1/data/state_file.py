@@ -37,7 +37,7 @@ class StateFile:
             self._db.execute(f"PRAGMA user_version = {version}")
             self.commit()
         elif found != version:
-            raise sqlite3.DatabaseError(f"a journal of version {found}")
+            raise sqlite3.DatabaseError(f"a preparation's state of version {found}")
 
     def close(self) -> None:
         """Close it; what was not committed is forgotten."""

@@ -53,7 +53,7 @@ from visual_r1.prices import NO_TOKENS, Tokens
 from visual_r1.progress import Progress
 from visual_r1.rewards import score
 from visual_r1.rewards.grounding import opened
-from visual_r1.rewards.scoring import verdict_of
+from visual_r1.rewards.scoring import grade_of
 
 Pass = Literal["greedy", "blind", "question_only", "sampled", "scan_only"]
 Key = tuple[Pass, int]  # a pass and the index of a problem
@@ -220,7 +220,7 @@ class _Answers:
                 self.second = second_pass(self.policy, asked, reply.sequences[0])
             case "question_only":
                 sample = reward_input(self.policy, asked, reply.sequences[0])
-                self.question_only = verdict_of(self.policy.config.reward, sample).right
+                self.question_only = grade_of(self.policy.config.reward, sample).right
             case _:
                 self.graded[name] = tuple(
                     grade_answer(self.policy, asked, sequence, both_roundings=name == "greedy")
@@ -266,7 +266,7 @@ def grade_answer(
     exact = rounded = None
     if both_roundings:
         other = "exact" if reward.rounding == "rounded" else "rounded"
-        again = verdict_of(reward.model_copy(update={"rounding": other}), sample)
+        again = grade_of(reward.model_copy(update={"rounding": other}), sample)
         verdicts = {reward.rounding: scored.grade.verdict, other: again.verdict}
         exact, rounded = verdicts["exact"] == "right", verdicts["rounded"] == "right"
     return GradedResponse(

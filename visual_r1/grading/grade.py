@@ -13,7 +13,9 @@ from visual_r1.grading.forms import Contradiction
 from visual_r1.grading.reading import read
 from visual_r1.grading.spelling import Unreadable, canonical
 
-# Raised whenever a verdict may change: stored rollouts can then be graded again and compared.
+# Raised whenever a verdict may change: stored rollouts can then be graded again and compared. Not
+# for what trigonometry finds to be exactly 0 (sin 180° against tan 180°) since mpmath computes it:
+# no labelled case has one, and runs that were begun before could not end under another version.
 GRADER_VERSION = "3"
 
 Verdict = Literal["right", "wrong", "gave_up"]

@@ -25,7 +25,7 @@ from visual_r1.prices import Tokens
 from visual_r1.prompts.prompts import Prompter
 from visual_r1.rewards import RewardInput
 from visual_r1.rewards.blindfold.masking import MaskedScan
-from visual_r1.rewards.scoring import verdict_of
+from visual_r1.rewards.scoring import grade_of
 
 View = Literal["full", "blank", "question_only", "scan_only"]
 Key = TypeVar("Key")
@@ -129,7 +129,7 @@ def second_question(
 def second_pass(policy: Policy, asked: Question, sequence: tinker.SampledSequence) -> SecondPass:
     """The graded answer to a question that shows the scan only."""
     sample = reward_input(policy, asked, sequence)
-    found = verdict_of(policy.config.reward, sample)
+    found = grade_of(policy.config.reward, sample)
     return SecondPass(
         found.verdict,
         found.reason,

@@ -1,4 +1,4 @@
-"""Components of the reward that look at the response alone: format and visual grounding.
+"""Components of the reward that read the response's words: format and visual grounding.
 
 Grounded is a response that names at least `GROUNDED_THINGS` different things of the figure. Three
 kinds of things count, each once however often and in whatever spelling it is named:

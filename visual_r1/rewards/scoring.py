@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from visual_r1.config import PenaltySection, RewardSection
+from visual_r1.config import CUSTOM, PenaltySection, RewardSection
 from visual_r1.data.problem import Problem
 from visual_r1.errors import RewardError
 from visual_r1.grading import Grade, choice_named, grade
@@ -83,7 +83,6 @@ COMPONENTS: Mapping[str, Component] = {
         sample.tokens, penalty.repetition_ngram
     ),
 }
-CUSTOM = "custom"
 _PENALTY = PenaltySection()
 
 
@@ -92,7 +91,7 @@ def score(reward: RewardSection, sample: RewardInput, penalty: PenaltySection = 
 
     Raises `ConfigError` where `reward.custom` names no function.
     """
-    graded = verdict_of(reward, sample)
+    graded = grade_of(reward, sample)
     weights = reward.weights
     parts = {
         name: Part.of(weights[name], component(sample, graded, penalty))
@@ -108,7 +107,7 @@ def score(reward: RewardSection, sample: RewardInput, penalty: PenaltySection = 
     return scored.plus(CUSTOM, Part.of(weights[CUSTOM], own))
 
 
-def verdict_of(reward: RewardSection, sample: RewardInput) -> Grade:
+def grade_of(reward: RewardSection, sample: RewardInput) -> Grade:
     """The grade of the sample's answer, under the configured rounding."""
     return grade(
         opened(sample.response, sample.opens_think),

@@ -33,7 +33,7 @@ from visual_r1.policy.policy import Policy, Rollout, RolloutGroup
 from visual_r1.policy.second_pass import SecondPass, with_bonus
 from visual_r1.prices import NO_TOKENS
 from visual_r1.rewards import score
-from visual_r1.rewards.scoring import verdict_of
+from visual_r1.rewards.scoring import grade_of
 from visual_r1.rl.advantages import has_contrast
 from visual_r1.rl.batches import PromptedProblem
 from visual_r1.rl.metrics import StepTimer
@@ -152,7 +152,7 @@ class _GroupUnderWay:
                     self.refused[key] = RequestFailed("The server returned no second pass.")
             case _:
                 self._question_only = tuple(
-                    verdict_of(
+                    grade_of(
                         self._policy.config.reward, reward_input(self._policy, asked, sequence)
                     ).right
                     for sequence in reply.sequences
