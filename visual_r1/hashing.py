@@ -2,7 +2,13 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
+
+import xxhash
+
+_PIECE = 2**20
 
 
 def stable_seed(*parts: int | str) -> int:
@@ -15,3 +21,24 @@ def digest(value: Any, length: int = 8) -> str:
     """The first `length` hex digits of a hash of JSON-able `value`; key order does not matter."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()[:length]
+
+
+def content_digest(*pieces: bytes | memoryview) -> str:
+    """32 hex digits of XXH3-128 over the bytes of `pieces`, one after the other.
+
+    It finds damage (a flipped bit, a cut), at the speed of memory; it does not keep out a forger.
+    """
+    return _digest_of(pieces)
+
+
+def file_digest(path: Path) -> str:
+    """`content_digest` of a whole file, of which a megabyte is in memory. Raises `OSError`."""
+    with path.open("rb") as file:
+        return _digest_of(iter(lambda: file.read(_PIECE), b""))
+
+
+def _digest_of(pieces: Iterable[bytes | memoryview]) -> str:
+    hashed = xxhash.xxh3_128()
+    for piece in pieces:
+        hashed.update(piece)
+    return hashed.hexdigest()

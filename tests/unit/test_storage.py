@@ -11,7 +11,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from visual_r1.errors import StorageError
-from visual_r1.hashing import digest, stable_seed
+from visual_r1.hashing import content_digest, digest, file_digest, stable_seed
 from visual_r1.storage import (
     flat_in_the_file,
     read_json,
@@ -94,3 +94,15 @@ def test_hashes_do_not_change_between_versions() -> None:
     assert stable_seed("rollout", 0, 1, "∠") == 227945973
     assert digest({"b": 1, "a": [1, 2]}) == digest({"a": [1, 2], "b": 1})
     assert stable_seed(1, 2) != stable_seed(12) != stable_seed("1", 2)
+
+
+def test_a_file_has_the_digest_of_its_bytes_in_whatever_pieces_they_come(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 5000
+    (tmp_path / "a").write_bytes(content)
+    assert file_digest(tmp_path / "a") == content_digest(content)
+    assert content_digest(content[:7], memoryview(content)[7:]) == content_digest(content)
+    flipped = bytes([content[0] ^ 1]) + content[1:]
+    assert content_digest(flipped) != content_digest(content)
+    assert (
+        content_digest() == "99aa06d3014798d86001c324468d497f"
+    )  # of no bytes, by XXH3's own tests
