@@ -21,9 +21,18 @@ reads. Programs exit without a traceback: with status 3 where an alarm paused th
 on any other.
 """
 
+from visual_r1.wording import printable
+
 
 class VisualR1Error(Exception):
-    """The root of all errors raised on purpose; its text is meant for the user."""
+    """The root of all errors raised on purpose; its text is meant for the user.
+
+    It is one printable line, whatever was put into it: names of columns and files, what a server
+    or a library said.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ConfigError(VisualR1Error):

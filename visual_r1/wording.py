@@ -1,6 +1,68 @@
-"""Numbers as a reader sees them, the same on the terminal and in the report."""
+"""Text and numbers as a reader sees them, the same on the terminal and in the report."""
 
+import re
 from collections.abc import Sequence
+
+import regex
+
+LINE = 2000
+"""Characters of a line on a terminal, in a log or in an error; what is longer is cut in between."""
+
+# What does not show, or changes how the rest shows, by Unicode's own properties: controls (ESC and
+# the C1 set among them), format characters (bidi overrides, zero-width ones, tags), surrogates that
+# stand alone, private use, unassigned, separators of lines and paragraphs, what a renderer is told
+# to leave out, and marks piled upon one letter until they cover the lines around it.
+_PILED = 6
+_UNPRINTABLE = regex.compile(
+    r"[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]" rf"|(?<=\p{{M}}{{{_PILED}}})\p{{M}}"
+)
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+# Between the two words of it a link would be made, or a person called, without any bracket.
+_MARKDOWN = re.compile(r"[\\`*_\[\]<>&|~#$:@]|(?<=www)\.|^[-+=]|(?<=^\d)[.)]", re.IGNORECASE)
+
+
+def printable(text: str, *, lines: bool = False, most: int | None = LINE) -> str:
+    """`text` from outside as it can be shown anywhere: in one line, nothing hidden, none too long.
+
+    What does not show or would command the terminal becomes a visible escape, as Python writes it
+    in a string: `\\x1b`, `\\u202e`. Line breaks and tabs are among it, unless `lines` says that
+    several lines are meant. A line of more than `most` characters is cut in its middle. Text that
+    is printable comes back as it was, so that it may pass here twice.
+    """
+    if lines:
+        return "\n".join(_line(line, most, keep="\t") for line in text.split("\n"))
+    return _line(text, most, keep="")
+
+
+def as_markdown(text: str) -> str:
+    """`text` from outside within a line of Markdown: it shows as it is and means nothing there."""
+    return _MARKDOWN.sub(r"\\\g<0>", printable(text))
+
+
+def _line(line: str, most: int | None, keep: str) -> str:
+    if most is None or len(line) <= most:
+        shown = _escaped(line, keep)
+        if most is None or len(shown) <= most:
+            return shown
+    cut = f" [… {len(line):,} characters in all …] "
+    tail = (most - len(cut)) // 3
+    head = most - len(cut) - tail
+    return _escaped(line[:head], keep)[:head] + cut + _escaped(line[-tail:], keep)[-tail:]
+
+
+def _escaped(line: str, keep: str) -> str:
+    if line.isascii() and line.isprintable():
+        return line
+    return _UNPRINTABLE.sub(lambda found: found[0] if found[0] == keep else _escape(found[0]), line)
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if character in _SHORT:
+        return _SHORT[character]
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def percent(share: float) -> str:

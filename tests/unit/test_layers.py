@@ -18,10 +18,11 @@ ROOT = Path(__file__).parents[2]
 # file, and a folder in it can be a room of its own; what that imports of the files around it is
 # named file by file.
 ROOMS = {
-    "errors": "",
     "hashing": "",
-    "progress": "",
     "wording": "",
+    "errors": "wording",
+    "printing": "wording",
+    "progress": "",
     "storage": "errors",
     "stopwatch": "storage",
     "config": "errors hashing",
