@@ -5,20 +5,17 @@ several seconds: a mistyped flag, or an address that nobody answers at, should n
 what is slow to import is imported here where it is used.
 """
 
-import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from traceback import format_exception
 from types import TracebackType
-
-from rich.console import Console
-from rich.logging import RichHandler
-from rich.markup import escape
 
 from tasks.environment import require_prefect_server
 from visual_r1.config import RunConfig
 from visual_r1.config.command_line import load_config
 from visual_r1.errors import RunPaused, VisualR1Error
+from visual_r1.printing import Terminal, logging_handler, open_logger, say, terminal
 from visual_r1.storage import require_room
 
 PAUSED = 3
@@ -73,7 +70,7 @@ def run_as_command(
     try:
         config = load(arguments)
         if note := unused_key_note(config, os.environ):
-            console.print(f"[yellow]note[/]: {note}", soft_wrap=True)
+            console.sentence(note, "note", "yellow")
         require_sound(config)
         require_prefect_server()
         require_room(config.state_dir)
@@ -89,7 +86,7 @@ def run_as_command(
                 backend.begin()
             _run(flow, config)
     except RunPaused as error:
-        console.print("[bold yellow]paused[/]:", escape(str(error)), soft_wrap=True)
+        console.sentence(str(error), "paused", "bold yellow")
         return PAUSED
     except VisualR1Error as error:
         show_error(console, error)
@@ -108,17 +105,12 @@ def _run(flow: Callable[[RunConfig], object], config: RunConfig) -> None:
     flow(config)
 
 
-def terminal() -> Console:
-    """Where a command speaks to its user."""
-    return Console(stderr=True, emoji=False)  # tinker://…:train:0 holds no locomotive
-
-
-def show_error(console: Console, error: VisualR1Error) -> None:
+def show_error(console: Terminal, error: VisualR1Error) -> None:
     """The error's sentence, as every command shows it."""
-    console.print("[bold red]error[/]:", escape(str(error)), soft_wrap=True)
+    console.sentence(str(error), "error", "bold red")
 
 
-def _show_stopped(console: Console) -> None:
+def _show_stopped(console: Terminal) -> None:
     console.print("Stopped. The same command goes on from the last checkpoint.")
 
 
@@ -128,15 +120,11 @@ def _without_traceback_of_ctrl_c(
     if issubclass(kind, KeyboardInterrupt):
         _show_stopped(terminal())
     else:
-        sys.__excepthook__(kind, error, trace)
+        say("".join(format_exception(kind, error, trace)).rstrip(), sys.stderr)
 
 
-def _show_warnings(console: Console) -> None:
+def _show_warnings(console: Terminal) -> None:
     """The library's warnings go to the terminal as sentences; Prefect's own go to its records."""
-    handler = RichHandler(
-        logging.WARNING, console, show_time=False, show_path=False, show_level=False
-    )
-    handler.setFormatter(logging.Formatter("note: %(message)s"))
-    logger = logging.getLogger("visual_r1")
-    logger.handlers = [handler]
+    logger = open_logger("visual_r1")
+    logger.handlers = [logging_handler(console)]
     logger.propagate = False

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from visual_r1.printing import say
+
 INTERRUPTED = 130
 
 
@@ -38,17 +40,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the first argument names; its exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] in (["-h"], ["--help"]):
-        print(usage())
+        say(usage())
         return 0
     if not given or given[0] not in COMMANDS:
         wrong = f"There is no command {given[0]!r}.\n\n" if given else ""
-        print(wrong + usage(), file=sys.stderr)
+        say(wrong + usage(), sys.stderr)
         return 2
     command = COMMANDS[given[0]]
     try:
         return getattr(importlib.import_module(command.module), command.function)(given[1:])
     except KeyboardInterrupt:  # also in the seconds of the slow imports
-        print("Stopped. Nothing is lost: the same command can be given again.", file=sys.stderr)
+        say("Stopped. Nothing is lost: the same command can be given again.", sys.stderr)
         return INTERRUPTED
 
 

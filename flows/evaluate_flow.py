@@ -19,12 +19,13 @@ from tasks.environment import settle_prefect
 from visual_r1.config import RunConfig
 from visual_r1.config.command_line import load_config, print_help_text
 from visual_r1.errors import ConfigError
+from visual_r1.printing import CommandParser, say
 from visual_r1.runs.validations import named_checkpoint
 
 
 def own_flags() -> tuple[argparse.Namespace, list[str]]:
     """The flags of this command alone, and the rest: those of every flow."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = CommandParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--name")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--checkpoint", metavar="best|final|STEP")
@@ -83,7 +84,7 @@ def evaluate(
         name = name or (f"step-{row.step}" if row else last)
         dataset = prepare(config, ["test"])
         report = evaluate_checkpoint(config, dataset, name, path)
-        print(figures(config, name))  # also where it was evaluated before
+        say(figures(config, name))  # also where it was evaluated before
         if row and export:
             report |= export_checkpoint(config, dataset, row, f"exports/step-{row.step}")
         track_run(config)

@@ -14,6 +14,7 @@ from prefect import flow
 from tasks.tasks import prepare as prepare_dataset
 from tasks.temporary_server import guard_temporary_server
 from visual_r1.config import RunConfig
+from visual_r1.printing import say
 
 
 @flow(name="prepare", on_running=[guard_temporary_server])
@@ -22,7 +23,7 @@ def prepare(config: RunConfig) -> dict[str, object]:
     dataset = prepare_dataset(config, needs=[])
     counts = dict(dataset.counts)
     shown = ", ".join(f"{count} {name}" for name, count in counts.items())
-    print(f"{dataset.folder}: {shown}; its README.md tells more")
+    say(f"{dataset.folder}: {shown}; its README.md tells more")
     return {"folder": str(dataset.folder), "digest": dataset.digest, **counts}
 
 

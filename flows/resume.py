@@ -10,13 +10,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
-from flows.command import run_as_command, show_error, terminal
+from flows.command import run_as_command, show_error
 from tasks.environment import settle_prefect
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import prepare
 from visual_r1.errors import ConfigError, VisualR1Error
+from visual_r1.printing import CommandParser, Terminal, terminal
 from visual_r1.progress import open_progress
 from visual_r1.runs.folder import config_of_run, only_process
 from visual_r1.runs.proof import Proof, prove
@@ -55,21 +54,22 @@ def prove_run(config: RunConfig) -> int:
             dataset = prepare(config.data, config.output_dir, progress)
         with open_run(config, dataset) as run:
             proof = prove(run)
-    show(proof, Console(emoji=False))
+    show(proof, Terminal())
     return 0 if proof.holds else DIFFERS
 
 
-def show(proof: Proof, console: Console) -> None:
+def show(proof: Proof, console: Terminal) -> None:
     """The verdict in words: what was compared, and the first few things that differ."""
     what = f"steps {proof.first} to {proof.end - 1}"
     if proof.holds:
-        console.print(
-            f"[green]proved[/]: {what} trained again give the same bits: {proof.tensors} tensors "
-            "of weights and optimizer, every metric, every rollout.",
-            soft_wrap=True,
+        console.sentence(
+            f"{what} trained again give the same bits: {proof.tensors} tensors of weights and "
+            "optimizer, every metric, every rollout.",
+            "proved",
+            "green",
         )
         return
-    console.print(f"[bold red]not the same[/]: {what} trained again differ.", soft_wrap=True)
+    console.sentence(f"{what} trained again differ.", "not the same", "bold red")
     for name, found in (
         ("tensors", proof.differing),
         ("metrics", proof.metrics),
@@ -77,16 +77,15 @@ def show(proof: Proof, console: Console) -> None:
     ):
         if found:
             more = f" and {len(found) - _MOST_NAMES} more" if len(found) > _MOST_NAMES else ""
-            console.print(f"  {name}: {', '.join(found[:_MOST_NAMES])}{more}", soft_wrap=True)
-    console.print(
+            console.sentence(f"  {name}: {', '.join(found[:_MOST_NAMES])}{more}")
+    console.sentence(
         "Results depend on the number of engine threads, on torch's version and on the processor: "
-        "was one of them another then, or a file of the run changed since?",
-        soft_wrap=True,
+        "was one of them another then, or a file of the run changed since?"
     )
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="visual-r1 resume",
         description="Go on with a run by its folder.",
         allow_abbrev=False,

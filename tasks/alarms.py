@@ -9,6 +9,7 @@ from visual_r1.config import RunConfig
 from visual_r1.report.wandb import track_run, track_steps
 from visual_r1.runs.alarms import check_alarms, pause
 from visual_r1.runs.ledger import LedgerRow
+from visual_r1.wording import as_markdown
 
 PAUSED = "PausedByAlarm"
 
@@ -36,10 +37,10 @@ def _report(findings: list[Result], run: str, step: int) -> None:
     """The findings as an artifact: one a run, with a version each time something was found."""
     told = [
         f"### {one['alarm']} ({one['action']})\n\n{one['seen']}\n\n{one['means']} {one['advice']}"
-        for one in findings
+        for one in ({key: as_markdown(str(said)) for key, said in row.items()} for row in findings)
     ]
     create_markdown_artifact(
-        f"## {run}, checkpoint of step {step}\n\n" + "\n\n".join(told),
+        f"## {as_markdown(run)}, checkpoint of step {step}\n\n" + "\n\n".join(told),
         key="alarms",
-        description=f"What the alarms found in {run}.",
+        description=f"What the alarms found in {as_markdown(run)}.",
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 
 from visual_r1.errors import ConfigError
+from visual_r1.printing import CommandParser
 
 PROBE_SECONDS = 2.5  # for connecting and for reading, one after the other
 
@@ -70,7 +71,7 @@ def require_prefect_server(environ: Mapping[str, str] = os.environ) -> None:
 
 
 def _output_dir() -> Path:
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser = CommandParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--output-dir", "--output_dir", type=Path, default=Path())
     try:
         return parser.parse_known_args(sys.argv[1:])[0].output_dir.absolute()

@@ -4,7 +4,6 @@ What they do is in `visual_r1`; here is what their results depend on, and how on
 key names its run by the run's name and not by its folder, which may be moved.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +22,7 @@ from visual_r1.errors import DataError
 from visual_r1.evaluation.evaluate import conditions_of, in_a_line, is_complete
 from visual_r1.evaluation.evaluate import evaluate as evaluate_policy
 from visual_r1.evaluation.metrics import REPORT_NAME, evaluation_folder, read_report
+from visual_r1.printing import open_logger
 from visual_r1.progress import open_progress
 from visual_r1.report.page import PAGE_NAME, write_html
 from visual_r1.report.summary import FINAL, SUMMARY_NAME, cost_of_run, read_summary, summary_of
@@ -40,7 +40,7 @@ from visual_r1.runs.validate import is_due
 from visual_r1.runs.validate import validate as validate_checkpoint
 from visual_r1.runs.validations import Validations
 
-logger = logging.getLogger("visual_r1.tasks")
+logger = open_logger("visual_r1.tasks")
 
 
 # A dataset source to a dataset folder.

@@ -5,11 +5,12 @@ every sentence. So it is made printable here, where sentences leave, and not whe
 markup is read in them either. `test_printing.py` holds that nobody prints past this module.
 """
 
+import argparse
 import logging
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.logging import RichHandler
@@ -32,8 +33,8 @@ class Terminal(Console):
     Colours are given by `style=` and by rich's own `Text`.
     """
 
-    def __init__(self, file: TextIO | None = None, *, stderr: bool = False) -> None:
-        super().__init__(file=file, stderr=stderr, markup=False, emoji=False)
+    def __init__(self, file: TextIO | None = None, *, stderr: bool = False, **rich: Any) -> None:
+        super().__init__(file=file, stderr=stderr, markup=False, emoji=False, **rich)
 
     def render_str(self, text: str, **how: Any) -> Text:
         """As rich's, of printable text: before it is measured and wrapped."""
@@ -59,6 +60,14 @@ class Terminal(Console):
 def terminal() -> Terminal:
     """Where a command speaks to its user."""
     return Terminal(stderr=True)
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser of flags that repeats no unprintable argument in what it complains of."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print usage and `message`, and end the program with status 2."""
+        super().error(printable(message))
 
 
 class PrintableFormatter(logging.Formatter):

@@ -6,11 +6,13 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Protocol, TextIO
 
-from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, Task, TaskID
 from rich.progress import Progress as RichBar
 from rich.table import Column
 from rich.text import Text
+
+from visual_r1.printing import Terminal, say
+from visual_r1.wording import printable
 
 PLAIN_INTERVAL_S = 15.0
 SPEED_WINDOW_S = 120.0
@@ -112,14 +114,13 @@ class PlainProgress:
         return ", ".join([*parts, *_in_words(self._shown)])
 
     def _say(self, line: str) -> None:
-        self._stream.write(line + "\n")
-        self._stream.flush()
+        say(printable(line), self._stream)
 
 
 class TerminalProgress:
     """A bar with count, rate, time left and the newest values, for a person at a terminal."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Terminal) -> None:
         self._console = console
         self._bar: RichBar | None = None
         self._task: TaskID = TaskID(0)
@@ -206,7 +207,7 @@ def open_progress(stream: TextIO | None = None) -> Generator[Progress]:
     Whatever stage is open when the block ends, also by an error, is taken off the screen.
     """
     target = sys.stderr if stream is None else stream
-    console = Console(file=target)
+    console = Terminal(target)
     if not console.is_terminal:
         yield PlainProgress(target)
         return

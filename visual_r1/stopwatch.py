@@ -1,14 +1,14 @@
 """The wall time of a run, over all the times it was started."""
 
 import json
-import logging
 import time
 from pathlib import Path
 from typing import cast
 
+from visual_r1.printing import open_logger
 from visual_r1.storage import write_json
 
-logger = logging.getLogger(__name__)
+logger = open_logger(__name__)
 
 
 class Stopwatch:

@@ -4,9 +4,13 @@ import re
 from collections.abc import Sequence
 
 import regex
+from markupsafe import Markup
 
 LINE = 2000
 """Characters of a line on a terminal, in a log or in an error; what is longer is cut in between."""
+
+PAGE_LINE = 20_000
+"""The same of a page, where lines are wrapped."""
 
 # What does not show, or changes how the rest shows, by Unicode's own properties: controls (ESC and
 # the C1 set among them), format characters (bidi overrides, zero-width ones, tags), surrogates that
@@ -32,6 +36,14 @@ def printable(text: str, *, lines: bool = False, most: int | None = LINE) -> str
     if lines:
         return "\n".join(_line(line, most, keep="\t") for line in text.split("\n"))
     return _line(text, most, keep="")
+
+
+def for_page(value: object) -> object:
+    """A value on its way into a page of HTML: text printable, and still to be escaped or not."""
+    if not isinstance(value, str):
+        return value
+    shown = printable(value, lines=True, most=PAGE_LINE)
+    return Markup(shown) if isinstance(value, Markup) else shown
 
 
 def as_markdown(text: str) -> str:

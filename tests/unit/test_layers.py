@@ -22,42 +22,45 @@ ROOMS = {
     "wording": "",
     "errors": "wording",
     "printing": "wording",
-    "progress": "",
+    "progress": "printing wording",
     "storage": "errors",
-    "stopwatch": "storage",
-    "config": "errors hashing",
+    "stopwatch": "printing storage",
+    "config": "errors hashing printing",
     "alarms": "config",
     "models": "errors",
     "grading": "hashing",
     "data/procedural": "data/problem errors hashing",
     "data/sources": "config data/images data/parquet data/problem data/procedural data/rows errors",
-    "data": "config data/sources errors grading hashing models progress storage",
+    "data": "config data/sources errors grading hashing models printing progress storage wording",
     "prompts": "data errors models",
     "rewards/blindfold": "data grading",
     "rewards": "config data errors grading hashing",
     "engine/compute/families": "engine/compute/batching errors",
     "engine/compute": "engine/compute/families engine/types errors models",
     "engine/store": "engine/types errors storage",
-    "engine/server": "engine/compute engine/store engine/types errors",
-    "engine": "engine/compute engine/server engine/store errors models",
-    "backend": "config engine engine/store errors",
+    "engine/server": "engine/compute engine/store engine/types errors printing",
+    "engine": "engine/compute engine/server engine/store errors models printing",
+    "backend": "config engine engine/store errors printing",
     "prices": "backend config",
     "policy": "backend config data errors grading models prices prompts rewards rewards/blindfold",
-    "rl": "backend config data errors hashing policy prices rewards",
+    "rl": "backend config data errors hashing policy prices printing rewards",
     "evaluation": "config data errors grading hashing policy prices progress rewards storage",
     "runs": """
-        alarms backend config data errors evaluation hashing policy prices progress prompts rewards
-        rl storage wording
+        alarms backend config data errors evaluation hashing policy prices printing progress
+        prompts rewards rl storage wording
     """,
-    "report": "alarms config errors evaluation hashing policy runs storage wording",
+    "report": "alarms config errors evaluation hashing policy printing runs storage wording",
     "doctor": """
         backend config data data/sources engine engine/compute engine/store errors evaluation models
-        policy prices prompts rewards rl runs wording
+        policy prices printing prompts rewards rl runs wording
     """,
     "tasks": """
-        backend config data data/sources doctor errors evaluation hashing progress report runs
+        backend config data data/sources doctor errors evaluation hashing printing progress report
+        runs wording
     """,
-    "flows": "backend config data doctor errors progress report runs stopwatch storage tasks",
+    "flows": """
+        backend config data doctor errors printing progress report runs stopwatch storage tasks
+    """,
 }
 
 # The libraries that a wall keeps out, and the rooms and single files that import them: computing

@@ -2,9 +2,9 @@ import io
 import re
 
 import pytest
-from rich.console import Console
 from rich.text import Text
 
+from visual_r1.printing import Terminal
 from visual_r1.progress import PlainProgress, Silent, TerminalProgress, open_progress
 
 
@@ -77,9 +77,9 @@ def test_long_durations_read_as_hours_and_minutes() -> None:
     assert "done in 1 h 02 min" in out.getvalue()
 
 
-def terminal() -> tuple[Console, io.StringIO]:
+def terminal() -> tuple[Terminal, io.StringIO]:
     out = io.StringIO()
-    return Console(file=out, force_terminal=True, width=160), out
+    return Terminal(file=out, force_terminal=True, width=160), out
 
 
 def test_terminal_bar_shows_counts_and_values_and_leaves_one_line() -> None:
@@ -99,7 +99,7 @@ def test_terminal_bar_shows_counts_and_values_and_leaves_one_line() -> None:
 @pytest.mark.parametrize("width", [80, 100, 160])
 def test_a_bar_is_one_line_with_all_its_numbers_however_wide_the_terminal(width: int) -> None:
     out = io.StringIO()
-    progress = TerminalProgress(Console(file=out, force_terminal=True, width=width))
+    progress = TerminalProgress(Terminal(file=out, force_terminal=True, width=width))
     progress.start("training, steps 40 to 44", 60, "steps", done=40)
     progress.advance(1, reward=1.234, accuracy=0.567)
     progress.advance(1, reward=1.234, accuracy=0.567)

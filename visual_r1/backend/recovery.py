@@ -5,7 +5,6 @@ same means. The work is begun again from the last checkpoint in a session of its
 has to mend (a key, a refused request, a full disk) is raised at once.
 """
 
-import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -24,8 +23,9 @@ from visual_r1.errors import (
     RequestFailed,
     RequestRefused,
 )
+from visual_r1.printing import open_logger
 
-logger = logging.getLogger(__name__)
+logger = open_logger(__name__)
 
 T = TypeVar("T")
 

@@ -23,6 +23,7 @@ from pydantic_settings import (
 
 from visual_r1.config import RunConfig, read_toml
 from visual_r1.errors import ConfigError
+from visual_r1.printing import CommandParser, say
 
 DEFAULT_PRESET = "quickstart"
 
@@ -97,7 +98,7 @@ def _field_names(section: type[BaseModel], prefix: str) -> list[str]:
 def print_help_text(text: str) -> None:
     """Print, and be quiet where `| head` has read enough."""
     try:
-        print(text, flush=True)
+        say(text)
     except BrokenPipeError:
         # What is left in the buffer, or still to come, must not fail later.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -105,7 +106,7 @@ def print_help_text(text: str) -> None:
 
 def _taken_out(flag: str, given: list[str], what: str) -> tuple[str | None, list[str]]:
     """The value of one flag, and the arguments without it."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser = CommandParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument(flag, dest="value")
     try:
         known, rest = parser.parse_known_args(given)

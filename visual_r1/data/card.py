@@ -35,6 +35,7 @@ from visual_r1.grading.forms import Equation, Group, Named, Quantity, Ratio, Rel
 from visual_r1.grading.reading import read
 from visual_r1.grading.spelling import Unreadable
 from visual_r1.storage import replaced_whole, write_text
+from visual_r1.wording import as_markdown, printable
 
 CARD_FILE = "README.md"
 SHEET_FILE = "contact_sheet.png"
@@ -80,7 +81,7 @@ def write_card(folder: Path, manifest: Manifest, numbers: CardNumbers) -> None:
 
 
 def _body(manifest: Manifest, numbers: CardNumbers) -> Iterator[str]:
-    yield f"\n# {manifest.source}\n"
+    yield f"\n# {as_markdown(manifest.source)}\n"
     yield (
         "Visual questions with their figures and gold answers, prepared by Visual R1. Nothing is "
         "known here about the licence: that of the source holds."
@@ -96,11 +97,11 @@ def _body(manifest: Manifest, numbers: CardNumbers) -> Iterator[str]:
     yield "\n## What was left out\n"
     yield from _left_out(manifest)
     yield "\n## Where it comes from\n"
-    yield f"- Source: `{manifest.source}`, fingerprint `{manifest.fingerprint}`"
+    yield f"- Source: {as_markdown(manifest.source)}, fingerprint `{manifest.fingerprint}`"
     yield f"- Digest of source and settings: `{manifest.digest}`"
     yield f"- Prepared: {manifest.created_at}, format {manifest.format_version}"
     yield "\n```json"
-    yield json.dumps(dict(manifest.settings), indent=2, ensure_ascii=False)
+    yield printable(json.dumps(dict(manifest.settings), indent=2, ensure_ascii=False), lines=True)
     yield "```"
 
 
@@ -145,8 +146,7 @@ def _left_out(manifest: Manifest) -> Iterator[str]:
 def _table(name: str, count: str, rows: Mapping[str, int]) -> Iterator[str]:
     yield f"| {name} | {count} |\n| --- | ---: |"
     for key, value in rows.items():
-        shown = key.replace("|", "\\|")
-        yield f"| {shown} | {value:,} |"
+        yield f"| {as_markdown(key)} | {value:,} |"
 
 
 def _cell(problem: Problem) -> Image.Image:
@@ -161,10 +161,10 @@ def _cell(problem: Problem) -> Image.Image:
     font = ImageFont.load_default(_TEXT_SIZE)
     top = _FIGURE + 2 * _MARGIN
     wrapped = partial(textwrap.wrap, width=_CHARACTERS, placeholder=" ...")
-    for line in wrapped(problem.question, max_lines=_LINES):
+    for line in wrapped(printable(problem.question, lines=True), max_lines=_LINES):
         pen.text((_MARGIN, top), line, fill=_INK, font=font)
         top += _LINE
-    answer = "".join(wrapped(problem.answer, max_lines=1))
+    answer = "".join(wrapped(printable(problem.answer), max_lines=1))
     pen.text((_MARGIN, _HEIGHT - _MARGIN - _LINE), answer, fill=_ANSWER, font=font)
     return cell
 

@@ -1,6 +1,5 @@
 """Datasets: prepared once from a source, opened by their folder."""
 
-import logging
 import re
 import shutil
 import sqlite3
@@ -22,10 +21,11 @@ from visual_r1.data.sources.source import Source, require_splits
 from visual_r1.data.state_file import STATE_FILE
 from visual_r1.errors import DataError, StorageError
 from visual_r1.hashing import digest as digest_of
+from visual_r1.printing import open_logger
 from visual_r1.progress import Progress, Silent
 from visual_r1.storage import sync_folder
 
-logger = logging.getLogger("visual_r1.data")
+logger = open_logger("visual_r1.data")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,8 @@ import sys
 from collections.abc import Sequence
 
 from rich import box
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from visual_r1.backend.endpoint import Kind, choose_kind
 from visual_r1.config import RunConfig
@@ -23,7 +22,8 @@ from visual_r1.doctor.estimates import Workload
 from visual_r1.doctor.examination import Examination, examine
 from visual_r1.errors import VisualR1Error
 from visual_r1.prices import Prices, prices_of
-from visual_r1.wording import duration
+from visual_r1.printing import CommandParser, Terminal, say, terminal
+from visual_r1.wording import duration, printable
 
 _COLOURS: dict[Severity, str] = {
     "ok": "green",
@@ -37,29 +37,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Examine the run that `arguments` describe, and say what was found; the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     chosen, rest = _parser().parse_known_args(given)
-    console = Console(emoji=False)
+    console = Terminal()
     try:
         config = load_config(rest, program="visual-r1 doctor")
     except VisualR1Error as error:
-        Console(stderr=True, emoji=False).print(
-            "[bold red]error[/]:", escape(str(error)), soft_wrap=True
-        )
+        terminal().sentence(str(error), "error", "bold red")
         return EXIT_CODES["error"]
     examination = examine(config, measure=chosen.measure)
     show(examination, config, console)
     return exit_code(examination.diagnoses)
 
 
-def show(examination: Examination, config: RunConfig, console: Console) -> None:
+def show(examination: Examination, config: RunConfig, console: Terminal) -> None:
     """The diagnoses, the worst last, then the prediction."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for one in sorted(examination.diagnoses, key=lambda one: list(_COLOURS).index(one.severity)):
-        advice = f"\n[bold]{escape(one.advice)}[/]" if one.advice else ""
-        severity = f"[{_COLOURS[one.severity]}]{one.severity}[/]"
-        table.add_row(severity, one.subject, escape(one.says) + advice)
+        says = console.render_str(one.says)
+        if one.advice:
+            says = Text.assemble(says, "\n", (printable(one.advice), "bold"))
+        table.add_row(Text(one.severity, _COLOURS[one.severity]), one.subject, says)
     console.print(table)
     if examination.work is not None:
         kind = choose_kind(config, os.environ)
@@ -93,7 +92,7 @@ def _prediction(work: Workload, prices: Prices, kind: Kind) -> Table:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="visual-r1 doctor", allow_abbrev=False, add_help=False, exit_on_error=True
     )
     parser.add_argument(
@@ -115,7 +114,7 @@ class _Help(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         parser.print_help()
-        print("\nAll flags of `python flows/train_flow.py` say which run is looked at.")
+        say("\nAll flags of `python flows/train_flow.py` say which run is looked at.")
         parser.exit()
 
 

@@ -20,6 +20,7 @@ from visual_r1.engine.store.home import HomeFolder
 from visual_r1.engine.store.store import Store, delete_run, now_utc
 from visual_r1.errors import CredentialError, StorageError, VisualR1Error
 from visual_r1.models import TINY_GEOMETRY
+from visual_r1.printing import CommandParser, PrintableFormatter, say
 
 KEY_VARIABLE = "VISUAL_R1_ENGINE_KEY"
 
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None, *, by_hand: bool = False) -> in
     """
     chosen = _parser(by_hand).parse_args(arguments)
     if chosen.report:
-        print(report(HomeFolder(chosen.home), now_utc()))
+        say(report(HomeFolder(chosen.home), now_utc()))
         return 0
     if chosen.delete_run is not None:
         return _delete_run(chosen.home, chosen.delete_run)
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None, *, by_hand: bool = False) -> in
         serve(options, bind(options.host, options.port), shutdown)
     except VisualR1Error as error:
         name = "visual-r1 engine: " if by_hand else REFUSAL
-        print(f"{name}{error}", file=sys.stderr, flush=True)
+        say(f"{name}{error}", sys.stderr)
         return 1
     return 0
 
@@ -76,10 +77,10 @@ def _delete_run(home: Path, name: str) -> int:
         finally:
             store.close()
     except VisualR1Error as error:
-        print(f"visual-r1 engine: {error}", file=sys.stderr)
+        say(f"visual-r1 engine: {error}", sys.stderr)
         return 1
     freed = size_text(sum(one.size_bytes for one in gone))
-    print(f"{len(gone)} checkpoints of {name} are deleted, which frees {freed}.")
+    say(f"{len(gone)} checkpoints of {name} are deleted, which frees {freed}.")
     return 0
 
 
@@ -98,7 +99,7 @@ def run(arguments: Sequence[str] | None = None, *, by_hand: bool = False) -> NoR
 
 
 def _parser(by_hand: bool) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="visual-r1 engine" if by_hand else "python -m visual_r1.engine",
         description="Serve Tinker's protocol over a model on this machine, until Ctrl-C.",
     )
@@ -163,18 +164,15 @@ def _allow_many_connections() -> None:
 
 
 def _log_to(file: Path | None) -> None:
-    handlers: list[logging.Handler] | None = None
+    handler: logging.Handler = logging.StreamHandler()
     if file is not None:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            handlers = [logging.FileHandler(file)]
+            handler = logging.FileHandler(file)
         except OSError as error:
             raise StorageError(f"the log {file} cannot be written: {error.strerror}.") from error
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        handlers=handlers,
-    )
+    handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 if __name__ == "__main__":

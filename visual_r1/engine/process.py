@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import os
 import signal
 import socket
@@ -17,13 +16,14 @@ from rich.filesize import decimal as size_text
 
 from visual_r1.engine.store.store import Store
 from visual_r1.errors import EngineError
+from visual_r1.printing import open_logger, say
 
 if TYPE_CHECKING:
     import uvicorn
 
     from visual_r1.engine.server.engine import Engine
 
-log = logging.getLogger("visual_r1.engine")
+log = open_logger("visual_r1.engine")
 
 KEEP_ALIVE_S = 300
 """Longer than clients keep idle connections, so that none is closed under a request."""
@@ -191,11 +191,11 @@ async def _announce(
     while not server.started:
         await asyncio.sleep(0.005)
     url = f"http://{options.host}:{listener.getsockname()[1]}"
-    print(f"engine ready on {url}", flush=True)
+    say(f"engine ready on {url}")
     if options.by_hand:
         limit = options.max_disk
         bound = "" if limit is None else f", at most {size_text(limit)} of them"
-        print(
+        lines = (
             f"It serves {options.model}; checkpoints are in {options.home}{bound}.",
             "Point any Tinker program, and the `tinker` command, at it:",
             "",
@@ -203,7 +203,6 @@ async def _announce(
             f"    export TINKER_API_KEY={options.api_key}",
             "",
             "Ctrl-C ends it; checkpoints stay.",
-            sep="\n",
-            flush=True,
         )
+        say("\n".join(lines))
     os.dup2(2, 1)

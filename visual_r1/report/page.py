@@ -43,6 +43,7 @@ from visual_r1.runs.validations import Validations
 from visual_r1.storage import write_text
 from visual_r1.wording import (
     duration,
+    for_page,
     p_value_in_words,
     percent,
     percent_range,
@@ -124,6 +125,7 @@ def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("visual_r1.report"),
         autoescape=True,
+        finalize=for_page,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

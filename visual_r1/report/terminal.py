@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from visual_r1.printing import Terminal
 from visual_r1.report.summary import Cost, Summary
 from visual_r1.wording import (
     duration,
@@ -35,10 +36,12 @@ def summary_table(summary: Summary, cost: Cost | None, report_path: Path) -> Ren
         if found is not None:
             table.add_row(
                 name,
-                f"{percent(found.baseline)}\n[dim]{percent_range(found.baseline_ci95)}[/]",
-                f"{percent(found.final)}\n[dim]{percent_range(found.final_ci95)}[/]",
-                f"{points(found.delta)}, {p_value_in_words(found.p_value)}\n"
-                f"[dim]{points_range(found.delta_ci95)}[/]",
+                _over(percent(found.baseline), percent_range(found.baseline_ci95)),
+                _over(percent(found.final), percent_range(found.final_ci95)),
+                _over(
+                    f"{points(found.delta)}, {p_value_in_words(found.p_value)}",
+                    points_range(found.delta_ci95),
+                ),
             )
     rate = summary.rates["format_rate"]
     difference = points(rate.final - rate.baseline)
@@ -51,8 +54,12 @@ def summary_table(summary: Summary, cost: Cost | None, report_path: Path) -> Ren
     return Group(table, closing)
 
 
+def _over(value: str, interval: str) -> Text:
+    return Text.assemble(value, "\n", (interval, "dim"))
+
+
 def print_summary(
-    summary: Summary, cost: Cost | None, report_path: Path, console: Console | None = None
+    summary: Summary, cost: Cost | None, report_path: Path, console: Terminal | None = None
 ) -> None:
     """Print `summary_table`, by default to standard output."""
-    (console or Console()).print(summary_table(summary, cost, report_path))
+    (console or Terminal()).print(summary_table(summary, cost, report_path))

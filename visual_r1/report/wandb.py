@@ -9,7 +9,6 @@ the offline copy is always the whole run, written anew, in one folder that `wand
 wandb is imported when it is needed and not before: it costs half a second.
 """
 
-import logging
 import os
 import re
 import secrets
@@ -34,14 +33,16 @@ from visual_r1.evaluation.metrics import (
 )
 from visual_r1.evaluation.predictions import iterate_predictions
 from visual_r1.hashing import digest
+from visual_r1.printing import open_logger
 from visual_r1.report.summary import BASELINE, FINAL, SUMMARY_NAME, read_summary
 from visual_r1.runs.alarms import AlarmLog
 from visual_r1.runs.folder import config_without_secrets
 from visual_r1.runs.journal import read_metrics
 from visual_r1.runs.validations import ValidationRow, Validations
 from visual_r1.storage import read_json, write_json
+from visual_r1.wording import for_page, printable
 
-logger = logging.getLogger(__name__)
+logger = open_logger(__name__)
 
 Mode = Literal["online", "offline", "disabled"]
 
@@ -271,8 +272,10 @@ def _tell(run: Any, what: _Contents, end: int, *, tables: bool) -> None:
         run.log({"step": validation.step, **found})
     for finding in what.findings:
         run.alert(
-            title=f"{what.folder.name}: alarm {finding.alarm} at step {finding.checkpoint}",
-            text=finding.sentence,
+            title=printable(
+                f"{what.folder.name}: alarm {finding.alarm} at step {finding.checkpoint}"
+            ),
+            text=printable(finding.sentence),
             level="ERROR" if finding.action == "pause" else "WARN",
             wait_duration=0,
         )
@@ -332,7 +335,8 @@ def _table(folder: Path, pictures: Path) -> Any:
             path = pictures / f"{index}-{i}{suffix}"
             path.write_bytes(image["bytes"])
             images[i] = wandb.Image(str(path))
-        table.add_data(row["id"], *images, *(row[column] for column in _TABLE_COLUMNS[1:]))
+        shown = {column: for_page(row[column]) for column in _TABLE_COLUMNS}
+        table.add_data(shown["id"], *images, *(shown[column] for column in _TABLE_COLUMNS[1:]))
     return table
 
 

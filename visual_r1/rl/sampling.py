@@ -9,7 +9,6 @@ and rollouts. Which problems are drawn depends on the seed, the step and the sam
 resumed run draws the same.
 """
 
-import logging
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,13 +31,14 @@ from visual_r1.policy.passes import (
 from visual_r1.policy.policy import Policy, Rollout, RolloutGroup
 from visual_r1.policy.second_pass import SecondPass, with_bonus
 from visual_r1.prices import NO_TOKENS
+from visual_r1.printing import open_logger
 from visual_r1.rewards import score
 from visual_r1.rewards.scoring import grade_of
 from visual_r1.rl.advantages import has_contrast
 from visual_r1.rl.batches import PromptedProblem
 from visual_r1.rl.metrics import StepTimer
 
-logger = logging.getLogger(__name__)
+logger = open_logger(__name__)
 
 Key = tuple[View, int, int]
 """A view, the group, and the sample (0 where it is all of them)."""

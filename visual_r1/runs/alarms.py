@@ -7,7 +7,6 @@ as much as any others, the checkpoint shows what went wrong, and the run goes on
 the uninterrupted one would have. What must not be saved at all stops earlier, by `limits`.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,12 +16,13 @@ from pydantic import TypeAdapter
 from visual_r1.alarms import Finding, look
 from visual_r1.config import RunConfig
 from visual_r1.errors import RunPaused
+from visual_r1.printing import open_logger
 from visual_r1.runs.journal import Journal
 from visual_r1.runs.jsonl import JsonLines
 from visual_r1.runs.ledger import Ledger
 from visual_r1.runs.validations import Validations
 
-logger = logging.getLogger(__name__)
+logger = open_logger(__name__)
 
 _ROWS = TypeAdapter(Finding)
 

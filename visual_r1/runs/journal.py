@@ -6,7 +6,6 @@ first rewinds both to the steps before s. What is dropped there is trained and w
 same figures; where a user goes back on purpose, a copy is kept first.
 """
 
-import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import pyarrow.parquet  # pyright: ignore[reportMissingTypeStubs]
 from pydantic import AfterValidator, TypeAdapter
 
 from visual_r1.errors import RunError, StorageError
+from visual_r1.printing import open_logger
 from visual_r1.rl.metrics import StepMetrics
 from visual_r1.rl.step import ScoredRollout, StepResult
 from visual_r1.runs.jsonl import JsonLines
@@ -27,7 +27,7 @@ pa: Any = pyarrow  # it has no type stubs
 pq: Any = pyarrow.parquet
 compute: Any = pyarrow.compute
 
-logger = logging.getLogger(__name__)
+logger = open_logger(__name__)
 
 MetricsRow = dict[str, Any]
 

@@ -20,7 +20,6 @@ all rows of a file of one type. Torn and damaged lines, and rows of another vers
 """
 
 import json
-import logging
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,9 +28,10 @@ from typing import Generic, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from visual_r1.errors import StorageError
+from visual_r1.printing import open_logger
 from visual_r1.storage import replaced_whole, sync_file
 
-logger = logging.getLogger(__name__)
+logger = open_logger(__name__)
 
 RowT = TypeVar("RowT")
 

@@ -13,7 +13,6 @@ than the step a user went back to) moves to `ledger.set-aside.jsonl`, by the rul
 row builds on those before it, though: a damaged one is left out only where it is the last.
 """
 
-import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -23,9 +22,10 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, NonNegativeInt, TypeAdapter
 
 from visual_r1.errors import RunError
+from visual_r1.printing import open_logger
 from visual_r1.runs.jsonl import JsonLines, Line
 
-logger = logging.getLogger(__name__)
+logger = open_logger(__name__)
 
 
 def _with_time_zone(text: str) -> str:

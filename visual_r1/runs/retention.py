@@ -6,7 +6,6 @@ before, or with `backend.keep_checkpoints` all that are kept; and with `backend.
 by validation. One without a limit (the last of a run, one that was exported) is never touched.
 """
 
-import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -16,12 +15,13 @@ from visual_r1.backend.backend import Backend
 from visual_r1.backend.waiting import CONTROL_LIMIT_S, checkpoint_exists, wait
 from visual_r1.config import RunConfig
 from visual_r1.errors import BackendError
+from visual_r1.printing import open_logger
 from visual_r1.runs.curriculum_state import measured_path
 from visual_r1.runs.ledger import LedgerRow
 from visual_r1.runs.run import Run
 from visual_r1.runs.validations import best_checkpoint
 
-logger = logging.getLogger(__name__)
+logger = open_logger(__name__)
 
 # The newest, and the one before it should that have gone.
 NEEDED = 2

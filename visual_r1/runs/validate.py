@@ -6,7 +6,6 @@ split is for the reported evaluation alone, and train is for training: a dataset
 validation split is not validated on.
 """
 
-import logging
 import random
 import time
 from collections.abc import Sequence
@@ -23,13 +22,14 @@ from visual_r1.evaluation.metrics import measure
 from visual_r1.evaluation.predictions import Prediction
 from visual_r1.hashing import stable_seed
 from visual_r1.prices import Prices
+from visual_r1.printing import open_logger
 from visual_r1.runs.ledger import LedgerRow
 from visual_r1.runs.retention import renew_and_prune
 from visual_r1.runs.run import Run
 from visual_r1.runs.validations import ValidationRow
 from visual_r1.wording import percent, percent_range
 
-logger = logging.getLogger(__name__)
+logger = open_logger(__name__)
 
 
 def validated_steps(config: RunConfig) -> list[int]:

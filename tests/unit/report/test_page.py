@@ -25,6 +25,7 @@ from visual_r1.errors import DataError, RunError
 from visual_r1.report.gallery import before_and_after, data_uri
 from visual_r1.report.page import write_html
 from visual_r1.report.summary import summarize
+from visual_r1.wording import printable
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 VOID = {"meta", "img", "link", "br", "hr", "input", "source"}
@@ -194,6 +195,17 @@ def test_whatever_a_model_or_a_dataset_wrote_stays_text(run_dir: Path):
     assert HOSTILE in " ".join(found.text), "shown, character for character"
     assert found.all("script") == []
     assert not [a for _, a in found.elements if "onerror" in a]
+
+
+def test_what_does_not_show_is_shown_in_the_page_as_well(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    hidden = "6\u200b2 \u202egnorw\u202c \x1b[2J\x9b \u3164\U000e0041"
+    monkeypatch.setitem(globals(), "HOSTILE", hidden)
+    hostile_run(run_dir)
+    text = write_html(run_dir).read_text(encoding="utf-8")
+    assert "6\\u200b2 \\u202egnorw\\u202c \\x1b[2J\\x9b \\u3164\\U000e0041" in text
+    assert not set(hidden) & set(text) - set(printable(hidden))
 
 
 def test_the_page_works_when_no_step_trained_and_says_so(run_dir: Path):

@@ -15,11 +15,11 @@ from made_up import (
     write_metrics,
     write_validation,
 )
-from rich.console import Console
 
 from visual_r1.errors import DataError
 from visual_r1.evaluation.metrics import read_report
 from visual_r1.evaluation.predictions import Prediction
+from visual_r1.printing import Terminal
 from visual_r1.report.summary import cost_of_run, read_summary, summarize
 from visual_r1.report.terminal import print_summary
 from visual_r1.runs.validations import Validations
@@ -72,7 +72,7 @@ def test_the_cost_is_that_of_all_steps_and_evaluations(run_dir: Path):
     def cost() -> tuple[float | None, str]:
         out = StringIO()
         summary = summarize(run_dir, steps=12, wall_seconds=61)
-        console = Console(file=out, width=200)
+        console = Terminal(file=out, width=200)
         print_summary(summary, cost_of_run(run_dir), run_dir / "report.html", console)
         written = json.loads((run_dir / "summary.json").read_text())
         return written["cost_usd"], out.getvalue()
@@ -163,7 +163,7 @@ def test_an_incomplete_evaluation_is_one_sentence(run_dir: Path, content: str | 
 def test_the_terminal_table_shows_what_a_newcomer_looks_for(run_dir: Path):
     out = StringIO()
     summary = summarize(run_dir, steps=12, wall_seconds=412)
-    console = Console(file=out, width=80)
+    console = Terminal(file=out, width=80)
     print_summary(summary, None, run_dir / "report.html", console)
     shown = out.getvalue()
     for expected in ("accuracy", "pass@8", "image blanked", "6 min 52 s", "report.html", "p < 0."):

@@ -15,7 +15,6 @@ What was written down (sessions that made a model, training runs, checkpoints) s
 """
 
 import asyncio
-import logging
 import secrets
 import threading
 from dataclasses import replace
@@ -56,8 +55,9 @@ from visual_r1.engine.store.records import (
 from visual_r1.engine.store.store import Store, expiry
 from visual_r1.engine.types import InvalidRequest
 from visual_r1.errors import StorageError
+from visual_r1.printing import open_logger
 
-log = logging.getLogger("visual_r1.engine")
+log = open_logger("visual_r1.engine")
 
 SWEEP_EVERY_S = 15.0
 COPIES_KNOWN_FOR = timedelta(minutes=10)

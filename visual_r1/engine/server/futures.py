@@ -9,15 +9,15 @@ over for a minute.
 
 import asyncio
 import json
-import logging
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from visual_r1.engine.types import InvalidRequest
 from visual_r1.errors import StorageError, VisualR1Error
+from visual_r1.printing import open_logger
 
-log = logging.getLogger("visual_r1.engine")
+log = open_logger("visual_r1.engine")
 
 Category: TypeAlias = Literal["user", "server", "unknown"]
 
