@@ -72,7 +72,8 @@ class PromptFormat:
     stop_tokens: tuple[str, ...]
     """Any of them ends an answer."""
     image_grid: Callable[[Mapping[str, Any]], ImageGrid]
-    """Reads preprocessor_config.json. Raises `KeyError` where a setting is missing."""
+    """Reads the settings of images. Raises `KeyError` where one is missing, `TypeError` or
+    `ValueError` where one is no number."""
 
 
 def _qwen_grid(settings: Mapping[str, Any]) -> ImageGrid:

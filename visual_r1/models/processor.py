@@ -79,6 +79,10 @@ class Processor:
         self.image_token_id = token_id(prompt_format.image_token)
         self.vision_start_id = token_id(prompt_format.vision_start)
         self.vision_end_id = token_id(prompt_format.vision_end)
+        added: dict[int, Any] = tokenizer.added_tokens_decoder
+        self.added_tokens = {str(token): number for number, token in added.items()}
+        """Ids of what the tokenizer finds by name wherever it stands, called special or not."""
+        self.added_ids = frozenset(self.added_tokens.values())
         self.stop_token_ids = [token_id(token) for token in prompt_format.stop_tokens]
 
     def encode(self, text: str) -> list[int]:
@@ -110,11 +114,11 @@ def load_processor(name: str) -> Processor:
     (see `families`).
     """
     path = model_path(name)
-    settings = _json(path, "preprocessor_config.json")
+    settings, file = _image_settings(path)
     if settings is None:
         raise ModelError(
-            f"{name!r} has no preprocessor_config.json, or is neither a folder nor a model of the "
-            "hub; check --model.name."
+            f"{name!r} has no settings of images ({file}, or image_processor in {_WHOLE}), or is "
+            "neither a folder nor a model of the hub; check --model.name."
         )
     try:
         tokenizer = cast(
@@ -125,17 +129,38 @@ def load_processor(name: str) -> Processor:
         raise ModelError(f"the tokenizer of {name!r} cannot be loaded: {error}") from error
     text = cast(_Tokenizer, tokenizer)
     if text.chat_template is None:
-        text.chat_template = (_json(path, "chat_template.json") or {}).get("chat_template")
+        older = _json(path, "chat_template.json") or _json(path, _WHOLE) or {}
+        text.chat_template = older.get("chat_template")
     if text.chat_template is None:
         raise ModelError(f"{name!r} has no chat template; use an Instruct or Thinking variant.")
     found = prompt_format((_json(path, "config.json") or {}).get("model_type"))
     try:
         grid = found.image_grid(settings)
     except KeyError as error:
+        raise ModelError(f"{file} of {name!r} lacks {error}; use a {found.title} model.") from error
+    except (TypeError, ValueError) as error:
         raise ModelError(
-            f"preprocessor_config.json of {name!r} lacks {error}; use a {found.title} model."
+            f"{file} of {name!r} has a setting of images that is no number ({error}); use a "
+            f"{found.title} model."
         ) from error
     return Processor(name, tokenizer, found, grid)
+
+
+# transformers 5 saves a processor as the one file that holds the settings of its parts; older ones
+# wrote those of images into a file of their own.
+_WHOLE = "processor_config.json"
+
+
+def _image_settings(path: str) -> tuple[dict[str, Any] | None, str]:
+    """The settings of images, None where there are none, and the file they are read from.
+
+    As transformers does, and so the engine: where both files have them, the one of all parts wins.
+    """
+    within = (_json(path, _WHOLE) or {}).get("image_processor")
+    if isinstance(within, dict):
+        return cast("dict[str, Any]", within), _WHOLE
+    file = "preprocessor_config.json"
+    return _json(path, file), file
 
 
 def _json(path: str, file: str) -> dict[str, Any] | None:
@@ -147,6 +172,9 @@ def _json(path: str, file: str) -> dict[str, Any] | None:
     if found is None:
         return None
     try:
-        return cast("dict[str, Any]", json.loads(Path(found).read_text(encoding="utf-8")))
-    except ValueError as error:
+        content = json.loads(Path(found).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise ModelError(f"{found} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{found} is no JSON object; get that file of the model anew.")
+    return cast("dict[str, Any]", content)

@@ -4,11 +4,11 @@ The tokens are those that the model's own processor makes of the same chat: its 
 rendered, each image token in it becomes an image chunk that stands for as many tokens as the image
 has visual tokens, and the text between is tokenised as it stands.
 
-Text of a problem is never control: where it holds a special token's name (`<|im_end|>`), that
-name is tokenised as plain text.
+Text of a problem and of a description is never control: where it holds the name of an added token
+(`<|im_end|>`, `<think>`), that name is tokenised as plain text; see `outside`. A template's own
+text, that of `[system]` too, is its author's, who may well want control there.
 """
 
-import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -19,26 +19,10 @@ from visual_r1.data.problem import IMAGE_MARKER, Problem
 from visual_r1.errors import ConfigError, DataError
 from visual_r1.models.processor import Processor
 from visual_r1.prompts.images import PromptImage, blank_image, prepare_image
-from visual_r1.prompts.templates import load_template
+from visual_r1.prompts.outside import IMAGE_PLACE, PLAIN_MARKER, SEAM, OutsideText
+from visual_r1.prompts.templates import VARIABLES, load_template
 
 ImageMode = Literal["full", "blank", "none"]
-
-# Private-use characters that stand for what must not be taken literally while text is put
-# together: an image's place, a marker that is only text, and the seam inside a special name. Where
-# a problem's own text holds one of them, it travels as an escape and is restored at the end.
-_IMAGE_PLACE, _PLAIN_MARKER, _SEAM = "\ue0a0", "\ue0a1", "\ue0a2"
-_RESERVED = {
-    character: f"\ue0a3{digit}"
-    for character, digit in (
-        (_IMAGE_PLACE, "0"),
-        (_PLAIN_MARKER, "1"),
-        (_SEAM, "2"),
-        ("\ue0a3", "3"),
-    )
-}
-_RESTORED = {escape: character for character, escape in _RESERVED.items()}
-_ESCAPE = re.compile("\ue0a3[0-3]")
-_RESERVED_TABLE = str.maketrans(_RESERVED)
 
 
 class Prompter:
@@ -54,12 +38,7 @@ class Prompter:
         self.processor = processor
         self.template = load_template(template)
         self.max_pixels = max_pixels
-        names = sorted(
-            str(token)
-            for token in processor.tokenizer.added_tokens_decoder.values()
-            if token.special
-        )
-        self._special = re.compile("|".join(map(re.escape, names)) or "(?!)")
+        self._outside = self._outside_text()
         self.opens_think = self._opens_think()
         self.tags = self.template.tags
         if self.opens_think:  # then the thought comes first, whether or not our template names it
@@ -77,7 +56,8 @@ class Prompter:
             scan: what the template's `scan` variable holds.
 
         Raises:
-            DataError: markers and images do not match in number, or an image cannot be decoded.
+            DataError: markers and images do not match in number, an image cannot be decoded, or
+                text is read as control even when its characters are tokenised one by one.
             ConfigError: the template wants a scan and none was given.
         """
         if scan is None and self.template.uses_scan:
@@ -86,7 +66,18 @@ class Prompter:
                 "use a template without {{ scan }}."
             )
         images = self._images(problem, image)
-        text = self._chat_text(problem, len(images), scan or "")
+        for apart in (False, True):
+            text = self._chat_text(problem, len(images), scan or "", apart=apart)
+            chunks = self._chunks(text, images)
+            if chunks is not None:
+                return tinker.ModelInput(chunks=chunks)
+        raise DataError(
+            f"problem {problem.id!r} has a character that {self.processor.name} reads as control, "
+            "and so cannot be asked: leave that problem out."
+        )
+
+    def _chunks(self, text: str, images: Sequence[PromptImage]) -> list[ModelInputChunk] | None:
+        """Of chat text, in which image tokens are the images; None where text became control."""
         chunks: list[ModelInputChunk] = []
         for index, piece in enumerate(text.split(self.processor.image_token)):
             if index:
@@ -95,10 +86,12 @@ class Prompter:
                 chunks.append(
                     ImageChunk(data=shown.data, format=shown.format, expected_tokens=count)
                 )
-            tokens = self._encode(piece)
+            tokens = self._outside.encode(piece)
+            if tokens is None:
+                return None
             if tokens:
                 chunks.append(EncodedTextChunk(tokens=tokens))
-        return tinker.ModelInput(chunks=chunks)
+        return chunks
 
     def _images(self, problem: Problem, mode: ImageMode) -> Sequence[PromptImage]:
         if mode == "none":
@@ -111,16 +104,16 @@ class Prompter:
             return [blank_image(image.width, image.height) for image in images]
         return images
 
-    def _chat_text(self, problem: Problem, images: int, scan: str) -> str:
+    def _chat_text(self, problem: Problem, images: int, scan: str, *, apart: bool) -> str:
         """The whole chat as text; its image tokens are exactly the images, in order."""
-        question = self._plain(problem.question).replace(IMAGE_MARKER, _PLAIN_MARKER)
-        shown = self._plain(problem.problem).replace(IMAGE_MARKER, _IMAGE_PLACE)
+        question = self._outside.mark(problem.question, PLAIN_MARKER, apart=apart)
+        shown = self._outside.mark(problem.problem, IMAGE_PLACE, apart=apart)
         values = {
             "problem": shown if images else question,
             "question": question,
-            "scan": self._plain(scan).replace(IMAGE_MARKER, _PLAIN_MARKER),
+            "scan": self._outside.mark(scan, PLAIN_MARKER, apart=apart),
         }
-        user = self.template.render("user", values).replace(IMAGE_MARKER, _IMAGE_PLACE)
+        user = self.template.render("user", values).replace(IMAGE_MARKER, IMAGE_PLACE)
         messages: list[dict[str, Any]] = []
         system = self.template.render("system", {**values, "problem": question})
         if system:
@@ -129,36 +122,31 @@ class Prompter:
         prefill = self.template.render("assistant", {**values, "problem": question})
         return self.processor.chat(messages) + prefill
 
-    def _plain(self, text: str) -> str:
-        """Text from outside: reserved characters escaped, names of special tokens broken up.
-
-        A name is broken behind its first character: both halves are then tokenised apart.
-        """
-        text = text.translate(_RESERVED_TABLE)
-        return self._special.sub(lambda found: found[0][0] + _SEAM + found[0][1:], text)
-
-    def _encode(self, piece: str) -> list[int]:
-        """Tokens of chat text; both sides of a seam are tokenised apart, so no name is whole."""
-        tokens: list[int] = []
-        for text in piece.split(_SEAM):
-            text = text.replace(_PLAIN_MARKER, IMAGE_MARKER)
-            text = _ESCAPE.sub(lambda found: _RESTORED[found[0]], text)
-            tokens.extend(self.processor.encode(text))
-        return tokens
+    def _outside_text(self) -> OutsideText:
+        """What marks text from outside, told of all that stands around it in a prompt."""
+        outside = OutsideText(self.processor)
+        outside.guard_against(self.processor.chat([{"role": "user", "content": SEAM}]))
+        for section in self.template.sections:
+            try:
+                around = self.template.render(section, dict.fromkeys(VARIABLES, SEAM))
+            except ConfigError:  # it wants more of a problem than this one has
+                around = None
+            outside.guard_against(around)
+        return outside
 
     def _opens_think(self) -> bool:
         """Whether the assistant's turn begins inside `<think>`, by the template or the model."""
         values = {"problem": "", "question": "", "scan": ""}
-        probe = self.processor.chat([{"role": "user", "content": _SEAM}])
-        begun = probe.rpartition(_SEAM)[2] + self.template.render("assistant", values)
+        probe = self.processor.chat([{"role": "user", "content": SEAM}])
+        begun = probe.rpartition(SEAM)[2] + self.template.render("assistant", values)
         return begun.rfind("<think>") > begun.rfind("</think>")
 
 
 def _content(problem: Problem, user: str, images: int) -> list[dict[str, str]]:
     """The user's message as the parts a chat template takes, an image part at each place."""
-    places = user.count(_IMAGE_PLACE)
+    places = user.count(IMAGE_PLACE)
     if images == 0:
-        text = user.replace(_IMAGE_PLACE, "").strip()
+        text = user.replace(IMAGE_PLACE, "").strip()
         return [{"type": "text", "text": text}]
     if places == 0:
         return [{"type": "image"}] * images + [{"type": "text", "text": user}]
@@ -168,7 +156,7 @@ def _content(problem: Problem, user: str, images: int) -> list[dict[str, str]]:
             "in its prompt; there must be one marker an image, or none at all."
         )
     parts: list[dict[str, str]] = []
-    for index, text in enumerate(user.split(_IMAGE_PLACE)):
+    for index, text in enumerate(user.split(IMAGE_PLACE)):
         if index:
             parts.append({"type": "image"})
         if text:
