@@ -128,6 +128,60 @@ def test_a_folder_of_another_kind_is_refused(tmp_path):
         load_processor(str(tmp_path / "model"))
 
 
+def test_the_one_file_of_all_parts_is_as_good_and_comes_first(tmp_path):
+    """What `Processor.save_pretrained` of transformers 5 leaves."""
+    folder = tmp_path / "newer"
+    shutil.copytree(FOLDER, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    whole = {
+        "image_processor": settings,
+        "processor_class": "Qwen3VLProcessor",
+        "video_processor": {**settings, "patch_size": 99},
+    }
+    (folder / "processor_config.json").write_text(json.dumps(whole))
+    # Where both are there, transformers takes this one, and so does the engine.
+    (folder / "preprocessor_config.json").write_text(json.dumps({**settings, "patch_size": 28}))
+    both = load_processor(str(folder))
+    (folder / "preprocessor_config.json").unlink()
+    alone = load_processor(str(shutil.copytree(folder, tmp_path / "alone")))
+    theirs_alone = Qwen2VLImageProcessorPil.from_pretrained(folder)
+    shipped = load_processor(TINY_GEOMETRY)
+    for width, height in sizes(20):
+        tokens = shipped.image_tokens(width, height)
+        assert both.image_tokens(width, height) == alone.image_tokens(width, height) == tokens
+        assert theirs(theirs_alone, width, height) == tokens
+
+
+@pytest.mark.parametrize("whole", ["{}", '{"image_processor": null}', '{"image_processor": []}'])
+def test_one_file_without_settings_of_images_is_none(tmp_path, whole):
+    folder = tmp_path / "newer"
+    shutil.copytree(FOLDER, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    (folder / "processor_config.json").write_text(whole)
+    assert load_processor(str(folder)).image_tokens(96, 96) == 16
+    (folder / "preprocessor_config.json").unlink()
+    other = shutil.copytree(folder, tmp_path / "alone")
+    with pytest.raises(ModelError, match=r"image_processor in processor_config\.json"):
+        load_processor(str(other))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("[]", "no JSON object"),
+        ('{"patch_size": null, "merge_size": 2, "size": {}}', "no number"),
+        ('{"patch_size": "big", "merge_size": 2, "size": {}}', "no number"),
+        ('{"patch_size": 12, "merge_size": 2, "size": 5}', "no number"),
+        ('{"patch_size": 12, "merge_size": 2, "size": {}}', "shortest_edge"),
+    ],
+)
+def test_damaged_settings_are_named(tmp_path, settings, said):
+    folder = tmp_path / "damaged"
+    shutil.copytree(FOLDER, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    (folder / "preprocessor_config.json").write_text(settings)
+    with pytest.raises(ModelError, match=said):
+        load_processor(str(folder))
+
+
 def test_older_settings_and_a_chat_template_beside_the_tokenizer_are_understood(tmp_path):
     folder = tmp_path / "older"
     shutil.copytree(FOLDER, folder, ignore=shutil.ignore_patterns("*.safetensors"))
