@@ -199,6 +199,16 @@ def test_the_log_is_lines_that_nobody_forges() -> None:
     assert len(logger.filters) == 1
 
 
+def test_the_engines_log_makes_lines_of_what_a_library_logs() -> None:
+    out = io.StringIO()
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(PrintableFormatter("%(name)s: %(message)s"))
+    library = logging.getLogger("some.library")
+    library.handlers, library.propagate = [handler], False
+    library.warning("GET /%s", "x\nERROR forged\x1b[2J")
+    assert out.getvalue() == "some.library: GET /x\\nERROR forged\\x1b[2J\n"
+
+
 def test_lines_on_standard_output_and_what_flags_are_told(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
