@@ -1,0 +1,1 @@
+"""What `benchmarks/damage.py` is made of: small runs, what damages them, and who notices."""
