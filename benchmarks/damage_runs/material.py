@@ -48,6 +48,12 @@ def config(place: Path) -> RunConfig:
     )
 
 
+def going_on(config: RunConfig, step: int) -> RunConfig:
+    """One chunk more from the checkpoint of `step`."""
+    steps = {"resume_from_step": step, "steps": step + CHUNK_STEPS}
+    return config.model_copy(update={"train": config.train.model_copy(update=steps)})
+
+
 class Killed(BaseException):
     """Stands for SIGKILL."""
 

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import random
+import re
 import sys
 import time
 import traceback
@@ -22,17 +23,23 @@ from visual_r1.data.problem import SPLITS
 from visual_r1.errors import VisualR1Error
 
 REFERENCES = 3
-PROBED = 4
-"""The step whose checkpoint is evaluated once more."""
 # What the first reader of a dataset is: all that is in it. The others read what they need.
 OF_DATASETS = ("manifest", "train shard", "validation shard", "test shard", "rejected rows")
-# Of the ended run these are read by an evaluation of one of its checkpoints.
-OF_EVALUATIONS = ("sampler weights", "sampler record", "test shard", "manifest", "ledger")
+# Of an ended run, who samples from a checkpoint reads these, and who goes on from one those.
+OF_SAMPLERS = ("sampler weights", "sampler record")
+OF_STATES = ("state", "state record", "curriculum")
+_STEP = re.compile(r"step-0*([0-9]+)")
+_NUMBERS = re.compile(r"[0-9a-f]{16,}|[0-9]+")
+
+SILENT, TRACEBACK = "USED IN SILENCE", "TRACEBACK"
+SAID, HARMLESS, UNREAD, VERIFIED = "found and said", "harmless", "not read", "found by verify"
+# The worst first.
+ORDER = (TRACEBACK, SILENT, SAID, HARMLESS, UNREAD)
 
 
 @dataclass
 class Case:
-    """One damage, and what became of it."""
+    """One damage, and what became of it; `reader` is who made the worst of it."""
 
     seed: int
     scenario: Scenario
@@ -40,16 +47,17 @@ class Case:
     how: str
     file: str
     what: str
-    outcome: str = ""
+    outcome: str = UNREAD
     reader: str = ""
     said: list[str] = field(default_factory=list)
     differing: dict[str, list[str]] = field(default_factory=dict)
     verified: list[str] | None = None
     seconds: float = 0.0
 
-
-SILENT, TRACEBACK = "USED IN SILENCE", "TRACEBACK"
-SAID, HARMLESS, UNREAD = "found and said", "harmless", "not read"
+    def note(self, outcome: str, reader: str) -> None:
+        """Keep the worst."""
+        if not self.reader or ORDER.index(outcome) < ORDER.index(self.outcome):
+            self.outcome, self.reader = outcome, reader
 
 
 class Worker:
@@ -57,7 +65,7 @@ class Worker:
 
     def __init__(self, into: Path) -> None:
         self.into = into
-        self._references: dict[str, Reference] = {}
+        self._references: dict[str, tuple[Reference, set[str]]] = {}
 
     def try_one(self, seed: int, kind: str = "", how: str = "", scenario: str = "") -> Case:
         """Damage a copy of a run and let its readers at it; the worst of what they make of it."""
@@ -65,102 +73,101 @@ class Worker:
         chosen: Scenario = rng.choice(("killed", "ended"))
         place = material.lay_out(self.into, scenario or chosen)
         damage = draw(place, rng, kind, how)
-        names = [str(path.relative_to(place)) for path in damage.files]
-        case = Case(seed, scenario or chosen, damage.kind, damage.how, names[0], damage.what)
+        name = str(damage.files[0].relative_to(place))
+        case = Case(seed, scenario or chosen, damage.kind, damage.how, name, damage.what)
         began = time.monotonic()
-        if case.scenario == "ended":
-            found = self._safely(case, lambda: life.verify(place / "runs" / material.NAME))
-            case.verified = None if found is None else list(found)
-        for name, reader in self._readers(case):
-            if not self._let_read(case, name, reader, place, damage):
+        found = _safely(case, "verify", lambda: life.verify(place / "runs" / material.NAME), set())
+        case.verified = None if found is None else list(found)
+        for reader in _readers(case):
+            # Who opens a dataset tells; the command that follows is to mend it.
+            if not self._let_read(case, reader, place, damage) and reader != "open":
                 break
-        case.outcome = case.outcome or HARMLESS
+        if case.outcome == UNREAD and case.verified:
+            case.outcome, case.reader = VERIFIED, "verify"
         case.seconds = round(time.monotonic() - began, 2)
         return case
 
-    def _readers(self, case: Case) -> list[tuple[str, Callable[[Path], Contents]]]:
-        readers: list[tuple[str, Callable[[Path], Contents]]] = []
-        if case.kind in OF_DATASETS:
-            readers.append(("open", opened))
-        if case.scenario == "killed":
-            readers.append(("resume", resumed))
-        else:
-            readers.append(("again", trained_again))
-            if case.kind in OF_EVALUATIONS:
-                readers.append(("evaluate", evaluated))
-        return readers
-
-    def reference(self, scenario: Scenario, name: str) -> Reference:
-        """What the reader makes of the undamaged run."""
-        key = f"{scenario}-{name}"
+    def reference(self, scenario: Scenario, reader: str) -> tuple[Reference, set[str]]:
+        """What the reader makes of the undamaged run, and what is said meanwhile."""
+        key = f"{scenario}-{reader}"
         file = self.into / f"{key}.reference.json"
         if key not in self._references and file.exists():
-            self._references[key] = Reference.from_json(json.loads(file.read_text()))
+            stored = json.loads(file.read_text())
+            self._references[key] = Reference.from_json(stored["contents"]), set(stored["said"])
         if key not in self._references:
             runs: list[Contents] = []
+            said: set[str] = set()
             for _ in range(REFERENCES):
                 place = material.lay_out(self.into, scenario)
                 life.pause(1.1)
-                if name == "evaluate":  # the command before it has its own reader
-                    trained_again(place)
-                runs.append(READERS[name](place))
-            self._references[key] = made = Reference(runs)
-            file.write_text(json.dumps(made.to_json()))
+                with life.listening() as heard:
+                    runs.append(read_by(reader, place))
+                said |= {_NUMBERS.sub("#", line) for line in heard.said}
+            self._references[key] = Reference(runs), said
+            stored = {"contents": self._references[key][0].to_json(), "said": sorted(said)}
+            written = file.with_suffix(f".{os.getpid()}")
+            written.write_text(json.dumps(stored))
+            written.replace(file)
         return self._references[key]
 
-    def _let_read(
-        self,
-        case: Case,
-        name: str,
-        reader: Callable[[Path], Contents],
-        place: Path,
-        damage: Damage,
-    ) -> bool:
+    def _let_read(self, case: Case, reader: str, place: Path, damage: Damage) -> bool:
         """Whether the next reader may try too."""
+        reference, usual = self.reference(case.scenario, reader)
         damaged = [path.read_bytes() if path.exists() else None for path in damage.files]
         before = len(case.said)
-        found = self._safely(case, lambda: reader(place))
-        if case.outcome == TRACEBACK or found is None:
-            case.reader = name
+        found = _safely(case, reader, lambda: read_by(reader, place), usual)
+        if found is None:
             return False
-        differing = self.reference(case.scenario, name).differing(found)
+        differing = reference.differing(found)
         now = [path.read_bytes() if path.exists() else None for path in damage.files]
         keys = {key_of(place, path) for path in damage.files}
-        untouched = now == damaged and set(differing) <= keys
         if len(case.said) > before:
-            case.outcome, case.reader = SAID, name
-        elif untouched and case.outcome != SAID:
-            case.outcome, case.reader = UNREAD, name
-        elif differing and case.outcome != SAID:
-            case.outcome, case.reader = SILENT, name
+            case.note(SAID, reader)
+        elif now == damaged and set(differing) <= keys:
+            case.note(UNREAD, reader)
+        elif differing:
+            case.note(SILENT, reader)
             case.differing = {file: places[:5] for file, places in differing.items()}
             return False
+        else:
+            case.note(HARMLESS, reader)
         return True
 
-    def _safely(self, case: Case, work: Callable[[], Any]) -> Any:
-        """The result of `work`; None where it failed, and `case` then says how."""
-        with life.listening() as heard, contextlib.redirect_stdout(io.StringIO()):
-            try:
-                with contextlib.redirect_stderr(io.StringIO()):
-                    found = work()
-            except VisualR1Error as error:
-                case.outcome = SAID
-                sentence = str(error)
-                if "\n" in sentence or "Traceback" in sentence:
-                    case.outcome = TRACEBACK
-                case.said.append(f"{type(error).__name__}: {sentence}")
-                found = None
-            except BaseException as error:  # noqa: BLE001  that is what is looked for
-                case.outcome = TRACEBACK
-                last = traceback.extract_tb(error.__traceback__)[-1]
-                where = f"{Path(last.filename).name}, line {last.lineno}"
-                case.said.append(f"{type(error).__name__}: {error} ({where})"[:500])
-                found = None
-            if life.raw_failures:
-                case.outcome = TRACEBACK
-                case.said += [f"in the engine: {one}"[:500] for one in life.raw_failures]
-            case.said += heard.said
-        return found
+
+def _readers(case: Case) -> list[str]:
+    readers = ["open"] if case.kind in OF_DATASETS else []
+    if case.scenario == "killed":
+        return [*readers, "resume"]
+    step = _STEP.search(case.file)
+    if step and case.kind in OF_STATES:
+        return [*readers, "again", f"from {step[1]}"]
+    if step and case.kind in OF_SAMPLERS:
+        return [*readers, "again", f"evaluate {step[1]}"]
+    return [*readers, "again"]
+
+
+def _safely(case: Case, reader: str, work: Callable[[], Any], usual: set[str]) -> Any:
+    """The result of `work`; None where it failed, and `case` then says how."""
+    found = None
+    with life.listening() as heard, contextlib.redirect_stdout(io.StringIO()):
+        try:
+            with contextlib.redirect_stderr(io.StringIO()):
+                found = work()
+        except VisualR1Error as error:
+            sentence = str(error)
+            whole = "\n" not in sentence and "Traceback" not in sentence
+            case.note(SAID if whole else TRACEBACK, reader)
+            case.said.append(f"{type(error).__name__}: {sentence}")
+        except BaseException as error:  # noqa: BLE001  that is what is looked for
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(last.filename).name}, line {last.lineno}"
+            case.note(TRACEBACK, reader)
+            case.said.append(f"{type(error).__name__}: {error} ({where})"[:500])
+        if life.raw_failures:
+            case.note(TRACEBACK, reader)
+            case.said += [f"in the engine: {one}"[:500] for one in life.raw_failures]
+    case.said += [line for line in heard.said if _NUMBERS.sub("#", line) not in usual]
+    return found
 
 
 def opened(place: Path) -> Contents:
@@ -176,31 +183,22 @@ def opened(place: Path) -> Contents:
     return found
 
 
-def resumed(place: Path) -> Contents:
-    """The killed run, by its folder."""
-    life.resume(place / "runs" / material.NAME)
+def read_by(reader: str, place: Path) -> Contents:
+    """What is there when the reader, and what it needs, is done."""
+    run, config = place / "runs" / material.NAME, material.config(place)
+    name, _, step = reader.partition(" ")
+    match name:
+        case "open":
+            return opened(place)
+        case "resume":
+            life.resume(run)
+        case "again":
+            life.train(config)
+        case "from":
+            life.train(material.going_on(config, int(step)))
+        case _:
+            life.evaluate(config, int(step), "probe")
     return contents(place)
-
-
-def trained_again(place: Path) -> Contents:
-    """The ended run, by its command."""
-    life.train(material.config(place))
-    return contents(place)
-
-
-def evaluated(place: Path) -> Contents:
-    """A checkpoint of the ended run that is not its last."""
-    life.evaluate(material.config(place), PROBED, "probe")
-    folder = "evaluations/probe"
-    return {name: leaves for name, leaves in contents(place).items() if folder in name}
-
-
-READERS = {
-    "open": opened,
-    "resume": resumed,
-    "again": trained_again,
-    "evaluate": evaluated,
-}
 
 
 def main(into: Path) -> None:
@@ -209,12 +207,8 @@ def main(into: Path) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     material.make(into)
     worker = Worker(into)
-    for scenario, names in (
-        ("killed", ("open", "resume")),
-        ("ended", ("open", "again", "evaluate")),
-    ):
-        for name in names:
-            worker.reference(scenario, name)
+    for scenario, reader in (("killed", "resume"), ("ended", "again")):
+        worker.reference(scenario, reader)
     answers.write("ready\n")
     answers.flush()
     for line in sys.stdin:
