@@ -65,10 +65,10 @@ def make(into: Path) -> None:
 
     write = Journal.write_rollouts
 
-    def killed(journal: Journal, chunk: int, results: Any) -> Path:
+    def killed(journal: Journal, chunk: int, *what: Any) -> Any:
         if chunk == STEPS // CHUNK_STEPS - 1:
             raise Killed
-        return write(journal, chunk, results)
+        return write(journal, chunk, *what)
 
     for scenario, writing in (("killed", killed), ("ended", write)):
         done = into / f"{scenario}.json"
