@@ -64,7 +64,8 @@ def leaves_of(path: Path, place: Path) -> Leaves:
     data = path.read_bytes()
     if path.suffix in (".html", ".md"):
         lines = data.decode(errors="replace").splitlines()
-        texts = (str(settled(line)).replace(str(place), "PLACE") for line in lines)
+        timeless = (line for line in lines if not line.startswith("- Prepared: "))
+        texts = (str(settled(line)).replace(str(place), "PLACE") for line in timeless)
         return {str(number): text for number, text in enumerate(texts)}
     if path.suffix not in READ:
         return {"": hashlib.sha256(data).hexdigest()}

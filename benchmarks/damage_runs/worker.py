@@ -120,15 +120,21 @@ class Worker:
             return False
         differing = reference.differing(found)
         now = [path.read_bytes() if path.exists() else None for path in damage.files]
-        keys = {key_of(place, path) for path in damage.files}
+        # What lies there as it was put there: nobody has made anything of it.
+        left = {
+            key_of(place, path)
+            for path, then, there in zip(damage.files, damaged, now, strict=True)
+            if then == there
+        }
+        used = {file: places for file, places in differing.items() if file not in left}
         if len(case.said) > before:
             case.note(SAID, reader)
-        elif now == damaged and set(differing) <= keys:
-            case.note(UNREAD, reader)
-        elif differing:
+        elif used:
             case.note(SILENT, reader)
-            case.differing = {file: places[:5] for file, places in differing.items()}
+            case.differing = {file: places[:5] for file, places in used.items()}
             return False
+        elif now == damaged:
+            case.note(UNREAD, reader)
         else:
             case.note(HARMLESS, reader)
         return True
