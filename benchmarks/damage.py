@@ -194,6 +194,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for thread in threads:
             thread.join()
     print(f"\n{table(cases, 'kind')}\n\n{table(cases, 'how')}\n")
+    unseen = Counter(case["kind"] for case in cases if case["outcome"] == "not read")
+    print(f"Not read, and found by nobody: {dict(sorted(unseen.items())) or 'none'}.")
     bad = [case["seed"] for case in cases if case["outcome"] in BAD]
     print(f"{len(cases)} damages; failures: {' '.join(map(str, sorted(bad))) or 'none'}.")
     return 1 if bad else 0
