@@ -172,7 +172,9 @@ def _safely(case: Case, reader: str, work: Callable[[], Any], usual: set[str]) -
         if life.raw_failures:
             case.note(TRACEBACK, reader)
             case.said += [f"in the engine: {one}"[:500] for one in life.raw_failures]
-    case.said += [line for line in heard.said if _NUMBERS.sub("#", line) not in usual]
+    # An alarm is about the training, which may only have been done once more.
+    told = [line for line in heard.said if not line.startswith("Alarm ")]
+    case.said += [line for line in told if _NUMBERS.sub("#", line) not in usual]
     return found
 
 
