@@ -22,7 +22,7 @@ from visual_r1.backend.waiting import call, detail_of, wait
 from visual_r1.config import BackendSection, RunConfig
 from visual_r1.engine.launch import RunningEngine, StartingEngine, begin_engine
 from visual_r1.engine.store.budget import RUN_KEY
-from visual_r1.engine.store.home import tensor_fingerprints
+from visual_r1.engine.store.soundness import tensor_fingerprints
 from visual_r1.errors import BackendError, ConfigError, EngineError, RequestRefused
 
 CONNECT_SECONDS = 60.0

@@ -21,6 +21,11 @@ TopkRow: TypeAlias = tuple[tuple[int, float], ...]
 """The k likeliest tokens at one position as (token id, log-probability), likeliest first."""
 
 
+SECOND_MOMENT = "adam.second_moment."
+STEPS = "adam.steps"
+"""Names in a training state: what stands before that of a weight, and Adam's count of steps."""
+
+
 class InvalidRequest(VisualR1Error):
     """A request is wrong by itself: the client must change it, sending it again will not help."""
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from visual_r1.engine.compute.base_model import BaseModel, model_type_and_shapes
 from visual_r1.engine.compute.families import FAMILIES
 from visual_r1.engine.compute.families.family import LoraModules
-from visual_r1.engine.types import InvalidRequest, LoraSpec
+from visual_r1.engine.types import SECOND_MOMENT, STEPS, InvalidRequest, LoraSpec
 
 MAX_RANK = 512
 
@@ -32,8 +32,6 @@ LORA_ALPHA = 32
 hosted service suits this engine, and much the same one suits every rank."""
 
 FIRST_MOMENT = "adam.first_moment."
-SECOND_MOMENT = "adam.second_moment."
-STEPS = "adam.steps"
 _PEFT_PREFIX = "base_model.model."
 
 SlotKey: TypeAlias = tuple[int, tuple[str, ...]]
@@ -52,6 +50,20 @@ class Adapter:
     """Optimizer steps taken, which Adam's bias correction needs."""
     pending: int = 0
     """Backward passes whose gradients wait for the next optimizer step."""
+    broken: str | None = None
+    """What made the weights unusable, once something has."""
+
+    def require_sound(self) -> None:
+        """Raise `InvalidRequest`, with what broke them, where weights or moments are not finite."""
+        if self.broken is None:
+            vectors = (self.weights, self.first_moment, self.second_moment)
+            if not all(map(is_finite, vectors)):
+                self.broken = "its weights are not finite"
+        if self.broken is not None:
+            raise InvalidRequest(
+                f"this model cannot be used any more: {self.broken}; nothing of it is saved or "
+                "computed. Go on from its last checkpoint, with a lower learning rate."
+            )
 
     @staticmethod
     def fresh(spec: LoraSpec, weights: Tensor) -> "Adapter":
@@ -62,6 +74,12 @@ class Adapter:
     def frozen(self) -> "FrozenWeights":
         """A copy of the weights."""
         return FrozenWeights(self.spec, self.weights.clone())
+
+
+def is_finite(vector: Tensor) -> bool:
+    """Whether no number of the vector is infinite or NaN."""
+    # A sum is finite only where all of it is, and takes a tenth of the time.
+    return math.isfinite(float(vector.sum())) or bool(torch.isfinite(vector).all())
 
 
 @dataclass(frozen=True)
@@ -143,14 +161,28 @@ class Slot:
         flat = torch.zeros(self.size)
         for piece in self.pieces:
             values = named.get(prefix + piece.name)
-            if values is None or tuple(values.shape) != piece.shape:
-                found = "is missing" if values is None else f"has the shape {tuple(values.shape)}"
+            form = None if values is None else (values.dtype, tuple(values.shape))
+            if values is None or form != (torch.float32, piece.shape):
+                found = "is missing" if values is None else f"is {values.dtype} {values.shape}"
                 raise InvalidRequest(
-                    f"the saved weights do not fit this model: {piece.name} {found}, where "
-                    f"{piece.shape} is needed; load them over the base model they were trained on."
+                    f"the saved weights do not fit this model: {prefix}{piece.name} {found}, where "
+                    f"float32 {piece.shape} is needed; load them over the base model they were "
+                    "trained on."
                 )
-            flat[piece.start : piece.stop] = values.to(torch.float32).flatten()
+            flat[piece.start : piece.stop] = values.flatten()
         return flat.to(device)
+
+    def require_nothing_else(self, named: Mapping[str, Tensor]) -> None:
+        """Raise `InvalidRequest` where there are tensors that no adapter of this slot has."""
+        known = {piece.name for piece in self.pieces}
+        prefixes = (FIRST_MOMENT, SECOND_MOMENT)
+        for name in named:
+            plain = next((name.removeprefix(one) for one in prefixes if name.startswith(one)), name)
+            if plain not in known and name != STEPS:
+                raise InvalidRequest(
+                    f"the saved weights do not fit this model: it has no {name}; load them over "
+                    "the base model they were trained on."
+                )
 
 
 class Slots:
@@ -238,6 +270,7 @@ def adapter_from(
     optimizer: bool,
 ) -> Adapter:
     """The inverse of `adapter_tensors`; no gradients wait. Raises `InvalidRequest` on a misfit."""
+    slot.require_nothing_else(tensors)
     adapter = Adapter.fresh(spec, slot.flattened(tensors, device))
     if optimizer:
         if STEPS not in tensors:

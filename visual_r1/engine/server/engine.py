@@ -42,6 +42,7 @@ from visual_r1.engine.server.sessions import (
 )
 from visual_r1.engine.server.weights import WeightsCache
 from visual_r1.engine.server.worker import Worker
+from visual_r1.engine.store.lifetimes import expiry
 from visual_r1.engine.store.records import (
     NO_PROJECT,
     CheckpointPath,
@@ -52,7 +53,7 @@ from visual_r1.engine.store.records import (
     model_id_of,
     parse_path,
 )
-from visual_r1.engine.store.store import Store, expiry
+from visual_r1.engine.store.store import Store
 from visual_r1.engine.types import InvalidRequest
 from visual_r1.errors import StorageError
 from visual_r1.printing import open_logger

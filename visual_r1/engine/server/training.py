@@ -37,6 +37,7 @@ from visual_r1.engine.server.wire import (
     parse_forward_backward,
     validated,
 )
+from visual_r1.engine.store.lifetimes import expiry
 from visual_r1.engine.store.records import (
     CheckpointKind,
     CheckpointPath,
@@ -47,8 +48,7 @@ from visual_r1.engine.store.records import (
     parse_path,
     session_of,
 )
-from visual_r1.engine.store.store import expiry
-from visual_r1.engine.store.tensors import read_tensors, size_of, write_adapter, write_state
+from visual_r1.engine.store.tensors import load_state, size_of, write_adapter, write_state
 from visual_r1.engine.types import InvalidRequest
 
 router = APIRouter()
@@ -164,7 +164,7 @@ def _restored(engine: Engine, request: types.LoadWeightsRequest) -> tuple[Checkp
         )
     record = engine.store.find(path)
     engine.check_base_model(record.base_model)
-    tensors = read_tensors(engine.store.home.state_file(path))
+    tensors = load_state(engine.store, path)
     return path, engine.compute.restore(record.spec, tensors, optimizer=request.optimizer)
 
 

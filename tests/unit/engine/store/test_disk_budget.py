@@ -139,16 +139,6 @@ def test_what_has_expired_makes_room_and_what_was_promised_stays(tmp_path: Path)
     store.close()
 
 
-def test_what_expired_while_no_engine_ran_is_gone_when_one_starts(tmp_path: Path) -> None:
-    clock = Clock()
-    store = Store(tmp_path, clock)
-    store.write(record(clock, path("brief"), 60), filled(50_000))
-    store.close()
-    clock.now += timedelta(seconds=61)
-    Store(tmp_path, clock).close()
-    assert not list(store.folder(path("brief")).parent.iterdir())
-
-
 def test_a_checkpoint_removed_by_hand_is_gone_without_a_complaint(tmp_path: Path) -> None:
     clock = Clock()
     store = Store(tmp_path, clock)
