@@ -37,8 +37,8 @@ ROOMS = {
     "rewards": "config data errors grading hashing",
     "engine/compute/families": "engine/compute/batching errors",
     "engine/compute": "engine/compute/families engine/types errors models",
-    "engine/store": "engine/types errors storage",
-    "engine/server": "engine/compute engine/store engine/types errors printing",
+    "engine/store": "engine/types errors hashing printing storage",
+    "engine/server": "engine/compute engine/store engine/types errors hashing printing",
     "engine": "engine/compute engine/server engine/store errors models printing",
     "backend": "config engine engine/store errors printing",
     "prices": "backend config",
@@ -71,7 +71,7 @@ LIBRARIES = {
     "httpx": "backend/endpoint data/sources/hub runs/export tasks",
     "numpy": """
         alarms data data/procedural engine/compute engine/compute/families engine/server/wire
-        engine/types evaluation/statistics rl runs/curriculum_state
+        engine/store/soundness engine/types evaluation/statistics rl runs/curriculum_state
     """,
     "peft": "engine/compute/lora",
     "prefect": "flows tasks",

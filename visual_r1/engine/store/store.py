@@ -3,7 +3,6 @@
 Where they lie, and how a crash is survived: see `home`.
 """
 
-import logging
 import os
 import secrets
 import shutil
@@ -41,9 +40,10 @@ from visual_r1.engine.store.soundness import (
 from visual_r1.engine.types import InvalidRequest
 from visual_r1.errors import EngineError, StorageError
 from visual_r1.hashing import file_digest
+from visual_r1.printing import open_logger
 from visual_r1.storage import sync_folder, write_json
 
-log = logging.getLogger("visual_r1.engine")
+log = open_logger("visual_r1.engine")
 
 Signature: TypeAlias = tuple[tuple[int, int, int], ...]
 """Of a checkpoint's files: what changes when one is written to."""
