@@ -78,7 +78,7 @@ LIBRARIES = {
     "pydantic": "config data/manifest engine/server engine/store evaluation/metrics report runs "
     "storage",
     "safetensors": "engine/compute/base_model engine/store runs/export",
-    "starlette": "engine/server/app",
+    "starlette": "engine/server/app engine/server/bodies",
     "tinker": "backend doctor/prompts engine/server evaluation policy prompts/prompts rl runs",
     "torch": "engine/compute engine/compute/families engine/store/tensors",
     "transformers": "engine/compute engine/compute/families engine/process models/processor",

@@ -142,7 +142,7 @@ def lay_out(base: BaseModel, images: ImageReader, prompt: Prompt) -> Layout:
     positions: list[np.ndarray] = []
     is_image: list[np.ndarray] = []
     read: list[PreparedImage] = []
-    start = 0
+    start = length = 0
     for part in prompt:
         if isinstance(part, TextPart):
             ids = np.asarray(part.tokens, np.int64)
@@ -159,17 +159,18 @@ def lay_out(base: BaseModel, images: ImageReader, prompt: Prompt) -> Layout:
             read.append(image)
             ids = np.full(image.tokens, base.processor.image_token_id, np.int64)
             where, start = base.family.image_positions(start, image)
+        length += len(ids)
+        if length > base.context_length:
+            # Before more images are read: they take a hundred times as much once they are.
+            raise InvalidRequest(
+                f"the prompt has {length} tokens or more, images included, and the model's context "
+                f"holds {base.context_length}."
+            )
         tokens.append(ids)
         positions.append(where)
         is_image.append(np.full(len(ids), isinstance(part, ImagePart)))
-    length = sum(len(ids) for ids in tokens)
     if length == 0:
         raise InvalidRequest("the prompt is empty; it needs at least one token or image.")
-    if length > base.context_length:
-        raise InvalidRequest(
-            f"the prompt has {length} tokens, images included, and the model's context holds "
-            f"{base.context_length}."
-        )
     return Layout(
         tokens=np.concatenate(tokens),
         positions=np.concatenate(positions, axis=1),
