@@ -208,3 +208,17 @@ def test_the_worst_diagnosis_decides_the_exit_status() -> None:
     assert exit_code([Diagnosis("ok", "a", ""), Diagnosis("note", "b", "")]) == 0
     assert exit_code([Diagnosis("warning", "a", ""), Diagnosis("ok", "b", "")]) == 1
     assert exit_code([Diagnosis("error", "a", ""), Diagnosis("warning", "b", "")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ({"lora_rank": 513}, "513 is out of range"),
+        ({"train_mlp": False, "train_attn": False, "train_unembed": False}, "nothing to train"),
+    ],
+)
+def test_a_lora_that_the_engine_does_not_train_is_refused_before_anything_starts(
+    model: dict[str, object], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        require_sound(RunConfig.model_validate({"preset": "quickstart", "model": model}))

@@ -54,7 +54,7 @@ class Body:
 
 
 async def read_body(request: Request) -> Body:
-    """Read a JSON object. Raises `InvalidRequest` where the body is none, or holds what cannot be."""
+    """Read a JSON object. Raises `InvalidRequest` where it is none, or holds what cannot be."""
     data = await request.body()
     is_large = len(data) > READ_AT_ONCE
     return await off_loop(lambda: Body(parse_json(data), content_digest(data), is_large), is_large)
