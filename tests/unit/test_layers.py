@@ -36,7 +36,7 @@ ROOMS = {
     "rewards/blindfold": "data grading",
     "rewards": "config data errors grading hashing",
     "engine/compute/families": "engine/compute/batching errors",
-    "engine/compute": "engine/compute/families engine/types errors models",
+    "engine/compute": "data engine/compute/families engine/types errors models",
     "engine/store": "engine/types errors hashing printing storage",
     "engine/server": "engine/compute engine/store engine/types errors hashing printing",
     "engine": "engine/compute engine/server engine/store errors models printing",

@@ -15,7 +15,9 @@ from visual_r1.doctor.checks import Diagnosis, exit_code
 from visual_r1.doctor.estimates import workload
 from visual_r1.doctor.evidence import Evidence
 from visual_r1.doctor.examination import examine
+from visual_r1.doctor.preflight import require_sound
 from visual_r1.doctor.prompts import FirstRows, PromptSizes
+from visual_r1.errors import ConfigError
 from visual_r1.models import TINY_GEOMETRY
 from visual_r1.rl.learning import learning_rate as rate_of
 from visual_r1.runs.ledger import Ledger, LedgerRow

@@ -9,6 +9,8 @@ _BEYOND_USE = 1e4
 """Weights of an adapter are of the order of 1; with larger ones than this nothing can be computed
 but overflow."""
 
+_FLOAT32_MAX = 3.4028234663852886e38
+
 
 def adam_step(adapter: Adapter, settings: AdamSettings) -> dict[str, float]:
     """Update the weights with the accumulated gradient g, which is cleared.
@@ -53,12 +55,14 @@ def adam_step(adapter: Adapter, settings: AdamSettings) -> dict[str, float]:
     square.mul_(settings.beta2).addcmul_(gradient, gradient, value=1 - settings.beta2)
     mean_correction = 1 - settings.beta1**adapter.steps
     square_correction = math.sqrt(1 - settings.beta2**adapter.steps)
-    denominator = square.sqrt().div_(square_correction).add_(settings.eps)
+    denominator = square.sqrt().div_(square_correction).add_(_in_float32(settings.eps))
     if settings.eps == 0:
         # A coordinate that never had a gradient is 0 / 0 and stays where it is.
         denominator.masked_fill_(denominator == 0, 1.0)
-    adapter.weights.mul_(1 - settings.learning_rate * settings.weight_decay)
-    adapter.weights.addcdiv_(mean, denominator, value=-settings.learning_rate / mean_correction)
+    decay = _in_float32(1 - settings.learning_rate * settings.weight_decay)
+    rate = _in_float32(settings.learning_rate / mean_correction)
+    adapter.weights.mul_(decay)
+    adapter.weights.addcdiv_(mean, denominator, value=-rate)
     gradient.zero_()
     if not (is_finite(adapter.weights) and is_finite(mean) and is_finite(square)):
         adapter.broken = (
@@ -67,6 +71,11 @@ def adam_step(adapter: Adapter, settings: AdamSettings) -> dict[str, float]:
         )
         adapter.require_sound()
     return {"grad_norm:mean": norm, "grad_scale:mean": scale}
+
+
+def _in_float32(number: float) -> float:
+    """The number, or infinity where float32 has none so large: torch would raise an error."""
+    return number if abs(number) <= _FLOAT32_MAX else math.copysign(math.inf, number)
 
 
 def check_settings(settings: AdamSettings) -> None:

@@ -173,6 +173,7 @@ def test_settings_that_adam_cannot_use(compute: Compute, name: str, value: float
     [
         AdamSettings(learning_rate=1e39),
         AdamSettings(learning_rate=1e308),
+        AdamSettings(learning_rate=1e38, beta1=0.9999999),
         AdamSettings(learning_rate=1.0, weight_decay=1e300),
         AdamSettings(learning_rate=1e38, beta1=0.0, beta2=0.0, eps=1e-45),
     ],
