@@ -72,13 +72,14 @@ def parse_json(data: bytes) -> dict[str, Any]:
     of 64 bits. Raises `InvalidRequest`.
     """
     try:
-        content = from_json(data, allow_inf_nan=False, cache_strings="keys")
+        content: object = from_json(data, allow_inf_nan=False, cache_strings="keys")
     except ValueError as error:
         raise InvalidRequest(f"the body is not JSON: {error}.") from error
     if not isinstance(content, dict):
         raise InvalidRequest(f"the body is JSON, but a {type(content).__name__} and no object.")
-    _require_numbers(content)
-    return cast("dict[str, Any]", content)
+    whole = cast("dict[str, Any]", content)
+    _require_numbers(whole)
+    return whole
 
 
 def _require_numbers(content: object) -> None:

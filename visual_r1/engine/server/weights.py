@@ -11,8 +11,9 @@ from visual_r1.engine.server.sessions import (
     UnnamedWeights,
     WeightsKey,
 )
+from visual_r1.engine.store.budget import unwritten
 from visual_r1.engine.store.records import StoredFile
-from visual_r1.engine.store.store import Store, unwritten
+from visual_r1.engine.store.store import Store
 from visual_r1.engine.store.tensors import load_state, read_ephemeral, size_of, write_tensors
 from visual_r1.engine.types import InvalidRequest, LoraSpec
 from visual_r1.hashing import file_digest

@@ -105,10 +105,12 @@ class HomeFolder:
 
     def unreadable_records(self) -> Iterator[tuple[Path, str]]:
         """The records of sessions and runs that cannot be read, and why."""
-        for pattern, shape in (("*/session.json", SESSION), ("*/train-*/run.json", RUN)):
-            for file in sorted(self.sessions.glob(pattern)):
-                if isinstance(what := _record(file, shape), str):
-                    yield file, what
+        for file in sorted(self.sessions.glob("*/session.json")):
+            if isinstance(what := _record(file, SESSION), str):
+                yield file, what
+        for file in sorted(self.sessions.glob("*/train-*/run.json")):
+            if isinstance(what := _record(file, RUN), str):
+                yield file, what
 
     def read_record(self, manifest: Path) -> CheckpointRecord | str:
         """The record of a checkpoint, or what is wrong with it or with its files' sizes."""

@@ -9,18 +9,27 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypedDict, cast
 
 import numpy as np
-from safetensors import SafetensorError, deserialize
+from safetensors import SafetensorError
+from safetensors import deserialize as deserialized  # pyright: ignore[reportUnknownVariableType]
 
 from visual_r1.engine.store.home import MANIFEST, HomeFolder
-from visual_r1.engine.store.records import CheckpointRecord, StoredFile, parse_path
+from visual_r1.engine.store.records import CheckpointPath, CheckpointRecord, StoredFile, parse_path
 from visual_r1.engine.types import SECOND_MOMENT, STEPS
 from visual_r1.errors import StorageError
 from visual_r1.hashing import content_digest, file_digest
 
 TENSORS = ".safetensors"
+
+
+class Tensor(TypedDict):
+    """A tensor as safetensors gives it: the name of its type there, and its bytes."""
+
+    dtype: str
+    shape: list[int]
+    data: bytes
 
 
 @dataclass(frozen=True)
@@ -91,15 +100,22 @@ def wrong_size(file: Path, stored: StoredFile) -> str | None:
 
 def fault_in_tensors(data: bytes) -> str | None:
     """What no file of a checkpoint's tensors holds; None where there is no such thing."""
+    entries = tensors_in(data)
+    return entries if isinstance(entries, str) else None
+
+
+def tensors_in(data: bytes) -> list[tuple[str, Tensor]] | str:
+    """The tensors of a file's bytes, each sound by itself, or what is wrong with one of them."""
     try:
-        entries = deserialize(data)
+        entries = cast("list[tuple[str, Tensor]]", deserialized(data))
     except SafetensorError as error:
         return f"is no file of tensors ({error})"
-    return next((what for name, entry in entries if (what := tensor_fault(name, entry))), None)
+    faults = (tensor_fault(name, entry) for name, entry in entries)
+    return next((what for what in faults if what is not None), entries)
 
 
-def tensor_fault(name: str, entry: "dict[str, Any]") -> str | None:
-    """What is wrong with a tensor as safetensors' `deserialize` gives it; None where nothing is.
+def tensor_fault(name: str, entry: Tensor) -> str | None:
+    """What is wrong with a tensor; None where nothing is.
 
     All are float32 and finite, Adam's second moments not negative; its count of steps is one int64
     that is not negative.
@@ -131,6 +147,14 @@ def unreadable(error: OSError) -> str:
     return f"cannot be read ({error.strerror or error})"
 
 
+def damaged(path: CheckpointPath, file: Path, what: str) -> str:
+    """What a client is told of a checkpoint that is not what was written."""
+    return (
+        f"{path} is damaged: {file} {what}; load an earlier checkpoint of the run, or put that "
+        "file back from a copy of your own and start the engine again."
+    )
+
+
 def _wrong_digest(found: str, stored: StoredFile) -> str | None:
     if found == stored.digest:
         return None
@@ -159,9 +183,10 @@ def tensor_fingerprints(home: Path, path: str) -> dict[str, str]:
             data = file.read_bytes()
         except OSError as error:
             raise StorageError(f"{path} is not whole: {file} {unreadable(error)}.") from error
-        if (what := fault_in(data, stored) or fault_in_tensors(data)) is not None:
-            raise StorageError(f"{path} is damaged: {file} {what}.")
-        for tensor, entry in deserialize(data):
+        tensors = fault_in(data, stored) or tensors_in(data)
+        if isinstance(tensors, str):
+            raise StorageError(f"{path} is damaged: {file} {tensors}.")
+        for tensor, entry in tensors:
             form = f"{entry['dtype']}{entry['shape']}".encode()
             found[tensor] = hashlib.blake2b(form + entry["data"]).hexdigest()
     if not found:

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 from filelock import FileLock, Timeout
 
-from visual_r1.engine.store.budget import full, full_for_run, run_names
+from visual_r1.engine.store.budget import full, full_for_run, unwritten
 from visual_r1.engine.store.ephemeral import EphemeralFiles
 from visual_r1.engine.store.home import MANIFEST, REPLACED, HomeFolder
 from visual_r1.engine.store.lifetimes import SteadyClock, at_start, expiry
@@ -30,9 +30,9 @@ from visual_r1.engine.store.records import (
     SessionRecord,
     StoredFile,
     checkpoint_path,
-    session_of,
 )
 from visual_r1.engine.store.soundness import (
+    damaged,
     fault_in,
     fault_of,
     unreadable,
@@ -438,39 +438,3 @@ class Store:
             yield
         except OSError as error:
             raise unwritten(folder, error, self.home_flag) from error
-
-
-def unwritten(place: Path, error: OSError, home_flag: str) -> StorageError:
-    """What is said of a file that the disk refused; `home_flag` chooses another folder."""
-    why = error.strerror or str(error)
-    return StorageError(
-        f"could not write {place}: {why}. Free some space on that disk, or choose another folder "
-        f"for the engine with {home_flag}; nothing else was changed."
-    )
-
-
-def damaged(path: CheckpointPath, file: Path, what: str) -> str:
-    """What a client is told of a checkpoint that is not what was written."""
-    return (
-        f"{path} is damaged: {file} {what}; load an earlier checkpoint of the run, or put that "
-        "file back from a copy of your own and start the engine again."
-    )
-
-
-def delete_run(store: Store, name: str) -> list[CheckpointRecord]:
-    """Remove all checkpoints of the run of that name; returns what they were.
-
-    Raises `CheckpointNotFound` where there is none, with the names that there are.
-    """
-    names = run_names(store.sessions())
-    owned = [(names.get(session_of(one.path.model_id)), one) for one in store.checkpoints()]
-    found = [one for owner, one in owned if owner == name]
-    if not found:
-        there = ", ".join(sorted({owner for owner, _ in owned if owner is not None}))
-        raise CheckpointNotFound(
-            f"no run {name!r} has checkpoints in {store.home.path}; those that have: "
-            f"{there or 'none with a name'}."
-        )
-    for one in found:
-        store.delete(one.path)
-    return found

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError, deserialize
+from safetensors import SafetensorError
 
 from visual_r1.engine.store.home import ADAPTER_CONFIG, ADAPTER_FILE, STATE_FILE
 from visual_r1.engine.store.records import CheckpointPath, StoredFile
-from visual_r1.engine.store.soundness import fault_in, tensor_fault, unreadable
+from visual_r1.engine.store.soundness import fault_in, tensors_in, unreadable
 from visual_r1.engine.store.store import Store
 from visual_r1.engine.types import InvalidRequest
 
@@ -80,13 +80,10 @@ def read_ephemeral(file: Path, stored: StoredFile) -> "dict[str, Tensor]":
 def _tensors_in(data: bytes) -> "dict[str, Tensor] | str":
     """The tensors of a file's bytes, or what is wrong with them."""
     found: dict[str, Tensor] = {}
-    try:
-        entries = deserialize(data)
-    except SafetensorError as error:
-        return f"is no file of tensors ({error})"
+    entries = tensors_in(data)
+    if isinstance(entries, str):
+        return entries
     for name, entry in entries:
-        if (what := tensor_fault(name, entry)) is not None:
-            return what
         dtype = torch.int64 if entry["dtype"] == "I64" else torch.float32
         # Of a copy: what safetensors gives cannot be written to.
         found[name] = torch.frombuffer(bytearray(entry["data"]), dtype=dtype).view(entry["shape"])

@@ -8,9 +8,10 @@ import pytest
 from test_store import MODEL_ID, Clock, record
 
 from visual_r1.engine.store.budget import parse_size, report
+from visual_r1.engine.store.deletion import delete_run
 from visual_r1.engine.store.ephemeral import IN_USE_S, EphemeralFiles
 from visual_r1.engine.store.records import SessionRecord, checkpoint_path
-from visual_r1.engine.store.store import Store, delete_run
+from visual_r1.engine.store.store import Store
 from visual_r1.engine.types import InvalidRequest
 from visual_r1.errors import ConfigError, StorageError
 
