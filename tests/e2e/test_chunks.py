@@ -208,7 +208,7 @@ def test_the_end_that_an_older_version_gave_checkpoints_is_taken_off(trained: Tr
     trained.rewrite_ledger(
         [*(replace(row, expires_at=ends, periodic=False) for row in (first, second)), third]
     )
-    assert trained.resume() == third
+    renew_and_prune(trained.run())
     assert trained.ledger.rows() == [first, second, third]
     run = first.state_path.removeprefix("tinker://").split("/")[0]
     listed = rest.list_checkpoints(run).result(timeout=30).checkpoints
@@ -354,7 +354,7 @@ def test_an_earlier_checkpoint_is_kept_for_ever_once_it_is_exported(untouched: T
     final = read_export(untouched.run_dir)
     assert final is not None
     assert final.step == 3
-    assert untouched.ledger.rows()[0] == replace(first, expires_at=None)
+    assert untouched.ledger.rows()[0] == replace(first, expires_at=None, periodic=False)
     run = first.state_path.removeprefix("tinker://").split("/")[0]
     listed = untouched.backend.rest.list_checkpoints(run).result(timeout=30).checkpoints
     expiry = {checkpoint.tinker_path: checkpoint.expires_at for checkpoint in listed}
