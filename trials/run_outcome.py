@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from visual_r1.engine.store.home import tensor_fingerprints
+from visual_r1.engine.store.soundness import tensor_fingerprints
 from visual_r1.evaluation.predictions import read_predictions
 from visual_r1.runs.journal import Journal, read_rollouts
 from visual_r1.runs.ledger import Ledger

@@ -15,6 +15,8 @@ from trials.train_chunks import config
 from visual_r1.backend.backend import Backend
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset, prepare
+from visual_r1.engine.store.home import HomeFolder
+from visual_r1.engine.store.records import parse_path
 from visual_r1.errors import RunError
 from visual_r1.models import model_path
 from visual_r1.progress import Silent
@@ -115,7 +117,8 @@ def test_each_chunk_leaves_a_checkpoint_and_the_last_one_stays(untouched: Traine
     rows = untouched.ledger.rows()
     assert [row.step for row in rows] == [1, 2, 3]
     assert [row.updates for row in rows] == [1, 2, 3]
-    assert [row.expires_at is None for row in rows] == [False, False, True]
+    assert [row.expires_at for row in rows] == [None] * 3  # this disk is the user's own
+    assert [row.may_be_pruned for row in rows] == [True, True, False]
     assert {row.backend for row in rows} == {"embedded"}
     assert untouched.metric_steps == [0, 1, 2]
     took = [row["seconds_checkpoint"] for row in Journal(untouched.run_dir).rows()]
@@ -179,6 +182,39 @@ def test_a_checkpoint_that_has_gone_is_reported_and_the_one_before_used(
     assert trained.ledger.rows() == [first, second]
 
 
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_used(
+    trained: Trained, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, second, third = trained.ledger.rows()
+    home = HomeFolder(trained.backend.home)
+    file = home.state_file(parse_path(third.state_path))
+    damaged = bytearray(file.read_bytes())
+    damaged[-100] ^= 4
+    file.write_bytes(damaged)
+    with caplog.at_level(logging.WARNING):
+        assert trained.resume() == second
+    assert f"{third.state_path} is damaged: {file} has the digest" in caplog.text
+    assert "trying the one before" in caplog.text
+    assert trained.train_from(second).step == 3
+
+
+def test_the_end_that_an_older_version_gave_checkpoints_is_taken_off(trained: Trained) -> None:
+    first, second, third = trained.ledger.rows()
+    rest = trained.backend.rest
+    for row in (first, second):
+        for path in (row.state_path, row.sampler_path):
+            rest.set_checkpoint_ttl_from_tinker_path(path, 604800).result(timeout=30)
+    ends = (datetime.now(UTC) + timedelta(days=7)).isoformat(timespec="seconds")
+    trained.rewrite_ledger(
+        [*(replace(row, expires_at=ends, periodic=False) for row in (first, second)), third]
+    )
+    renew_and_prune(trained.run())
+    assert trained.ledger.rows() == [first, second, third]
+    run = first.state_path.removeprefix("tinker://").split("/")[0]
+    listed = rest.list_checkpoints(run).result(timeout=30).checkpoints
+    assert {one.expires_at for one in listed} == {None}
+
+
 def test_a_damaged_last_row_costs_one_chunk(copied: Trained) -> None:
     first, second, _ = copied.ledger.rows()
     text = copied.ledger.path.read_text()
@@ -194,7 +230,15 @@ def test_old_checkpoints_are_deleted_and_the_kept_ones_live_on(
 ) -> None:
     first, second, third = trained.ledger.rows()
     assert {first.state_path, first.sampler_path} <= trained.stored_checkpoints()
-    wanted = trained.config.backend.model_copy(update={"keep_checkpoints": 2})
+    # As on a server where checkpoints have an end.
+    lifetime = timedelta(days=7)
+    ends = (datetime.now(UTC) + lifetime).isoformat(timespec="seconds")
+    dated = [replace(row, expires_at=ends, periodic=False) for row in (first, second)]
+    trained.rewrite_ledger([*dated, third])
+    first, second = dated
+    wanted = trained.config.backend.model_copy(
+        update={"keep_checkpoints": 2, "checkpoint_ttl_seconds": 7 * 86400}
+    )
     pruning = trained.config.model_copy(update={"backend": wanted})
     renew_and_prune(trained.run(pruning))
     assert trained.ledger.rows() == [second, third]
@@ -204,7 +248,7 @@ def test_old_checkpoints_are_deleted_and_the_kept_ones_live_on(
     measured = [(trained.run_dir / row.carry["curriculum"]).exists() for row in (first, second)]
     assert measured == [False, True]
 
-    later = datetime.now(UTC) + timedelta(seconds=0.6 * wanted.checkpoint_ttl_seconds)
+    later = datetime.now(UTC) + 0.6 * lifetime
     renew_and_prune(trained.run(pruning), later)
     renewed, last = trained.ledger.rows()
     assert second.expires_at is not None
@@ -310,7 +354,7 @@ def test_an_earlier_checkpoint_is_kept_for_ever_once_it_is_exported(untouched: T
     final = read_export(untouched.run_dir)
     assert final is not None
     assert final.step == 3
-    assert untouched.ledger.rows()[0] == replace(first, expires_at=None)
+    assert untouched.ledger.rows()[0] == replace(first, expires_at=None, periodic=False)
     run = first.state_path.removeprefix("tinker://").split("/")[0]
     listed = untouched.backend.rest.list_checkpoints(run).result(timeout=30).checkpoints
     expiry = {checkpoint.tinker_path: checkpoint.expires_at for checkpoint in listed}

@@ -28,9 +28,11 @@ for name in ("first", "second", "second"):
 
 def line(number: int) -> str:
     picture = io.BytesIO()
-    Image.new("RGB", (32 + number, 32), (8 * number, 0, 0)).save(picture, "PNG")
-    image = base64.b64encode(picture.getvalue()).decode()
-    return json.dumps({"problem": f"Find x{number}.", "answer": str(number), "image": image})
+    image = Image.new("RGB", (32 + number, 32), (8 * number, 0, 0))
+    image.putpixel((9, 9), (255, 255, 255))
+    image.save(picture, "PNG")
+    text = base64.b64encode(picture.getvalue()).decode()
+    return json.dumps({"problem": f"Find x{number}.", "answer": str(number), "image": text})
 
 
 def test_a_source_that_changed_in_place_is_prepared_again(used_before: Path) -> None:

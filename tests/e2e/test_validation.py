@@ -178,7 +178,7 @@ def test_killed_between_a_row_and_the_pruning_it_is_pruned_then(run: Validated) 
 
 
 def test_the_best_is_kept_and_renewed_while_a_run_lasts(run: Validated) -> None:
-    run.change("backend", keep_checkpoints=2)
+    run.change("backend", keep_checkpoints=2, checkpoint_ttl_seconds=7 * 86400)
     with open_run_folder(run.config):
         run.validate(None)
         row = run.train_from(None)
@@ -190,7 +190,7 @@ def test_the_best_is_kept_and_renewed_while_a_run_lasts(run: Validated) -> None:
             run.pretend(**{f"step_{step}": 0.5})
     best, *_ = run.ledger.rows()
     assert best.step == 1
-    lifetime = timedelta(seconds=run.config.backend.checkpoint_ttl_seconds)
+    lifetime = timedelta(days=7)
     renew_and_prune(run.run(), datetime.now(UTC) + 0.6 * lifetime)
     renewed, *_ = run.ledger.rows()
     assert best.expires_at is not None

@@ -27,7 +27,7 @@ def earlier(home: Path) -> tuple[CheckpointPath, CheckpointPath]:
     store = Store(home, clock=lambda: then)
     for path, lasts in zip(paths, (None, timedelta(hours=1)), strict=True):
         expires = None if lasts is None else then + lasts
-        record = CheckpointRecord(path, MODEL, LoraSpec(4), True, then, expires)
+        record = CheckpointRecord(path, MODEL, LoraSpec(4), True, then, expires, spared=True)
         store.write(record, lambda folder: (folder / "state").write_bytes(bytes(500_000)) and None)
     store.close()
     return paths[0], paths[1]

@@ -1,6 +1,7 @@
 """Requests out of order, repeated, missing and failed, as raw HTTP."""
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from protocol_client import MODEL, TOKENS, RawClient, bad_datum, datum
@@ -37,9 +38,9 @@ def test_a_repeated_request_is_run_once(raw: RawClient) -> None:
     assert sent[0] == sent[1] and sent[2] == sent[3]
     optim = raw.optim_step(repeated, 4)
     assert raw.result(optim)["metrics"]
-    # Repeated after it ran, with another body: still the same request.
-    assert raw.optim_step(repeated, 4, learning_rate=9.0) == optim
-    assert raw.forward_backward(repeated, 1, [datum(scale=100.0)]) == sent[0]
+    # Repeated after it ran: still the same request.
+    assert raw.optim_step(repeated, 4) == optim
+    assert raw.forward_backward(repeated, 1, [datum()]) == sent[0]
     assert raw.result(optim)["metrics"] and raw.result(sent[0]).metrics
     assert raw.logprobs(repeated, 5) == expected
 
@@ -51,11 +52,72 @@ def test_a_model_is_made_once(raw: RawClient) -> None:
         "base_model": "visual-r1/tiny-geometry",
         "lora_config": {"rank": 4},
     }
-    assert raw.post("create_model", body) == raw.post(
-        "create_model", body | {"lora_config": {"rank": 8}}
-    )
+    assert raw.post("create_model", body) == raw.post("create_model", body)
     raw.result(f"{raw.session}:train:0:create")
     assert raw.post("get_info", {"model_id": f"{raw.session}:train:0"})["lora_rank"] == 4
+
+
+def test_a_number_that_comes_again_with_another_request_is_refused(raw: RawClient) -> None:
+    """Of another content, or of another kind; the first request and its result stay."""
+    model = raw.model()
+    session = {"session_id": raw.session}
+    first = raw.forward_backward(model, 1, [datum()])
+    optim = raw.optim_step(model, 2)
+    made = {"base_model": MODEL, "sampling_session_seq_id": 7}
+    sampler = raw.post("create_sampling_session", session | made)["sampling_session_id"]
+    prompt = {"chunks": [{"type": "encoded_text", "tokens": list(TOKENS)}]}
+    sample = {
+        "sampling_session_id": sampler,
+        "seq_id": 1,
+        "prompt": prompt,
+        "sampling_params": {"max_tokens": 2, "seed": 1},
+    }
+    sampled = raw.post("asample", sample)["request_id"]
+    state = raw.post("save_weights", {"model_id": model, "seq_id": 3, "path": "one"})["request_id"]
+    path = raw.result(state)["path"]
+    raw.post("load_weights", session | {"model_seq_id": 5, "path": path})
+    keyed = {"x-idempotency-key": "one"}
+    copied = raw.http.post("copy_weights", json={"source_path": path}, headers=keyed).json()
+
+    step = {"model_id": model, "seq_id": 2}
+    others: list[tuple[str, dict[str, Any]]] = [
+        ("optim_step", step | {"adam_params": {"learning_rate": 9.0}}),
+        ("optim_step", step | {"seq_id": 1, "adam_params": {"learning_rate": 1e-2}}),
+        ("save_weights", step | {"path": "two"}),
+        ("save_weights", step | {"seq_id": 3, "path": "two"}),
+        ("save_weights_for_sampler", step | {"seq_id": 3, "path": "one"}),
+        ("save_weights_external", step | {"seq_id": 3, "path": "one"}),
+        ("load_weights", step | {"path": path}),
+        ("create_model", session | {"model_seq_id": 0, "base_model": MODEL}),
+        ("create_model", session | {"model_seq_id": 5, "base_model": MODEL}),
+        ("load_weights", session | {"model_seq_id": 0, "path": path}),
+        ("load_weights", session | {"model_seq_id": 5, "path": path, "optimizer": True}),
+        ("create_sampling_session", session | made | {"model_path": path}),
+        ("asample", sample | {"num_samples": 2}),
+        ("asample", sample | {"sampling_params": {"max_tokens": 2, "seed": 2}}),
+        ("copy_weights", {"source_path": path, "ttl_seconds": 3600}),
+    ]
+    for call, body in others:
+        response = raw.http.post(call, json=body, headers=keyed)
+        assert response.status_code == 400, (call, body, response.text)
+        assert "another" in response.json()["detail"]
+        assert "of its own" in response.json()["detail"]
+    for data in ([datum(scale=100.0)], [datum(), datum()]):
+        for seq_id in (1, 2):
+            with pytest.raises(AssertionError, match="another request came"):
+                raw.forward_backward(model, seq_id, data)
+    with pytest.raises(AssertionError, match="another request came"):
+        raw.forward_backward(model, 1, [datum()], forward_only=True)
+
+    assert raw.forward_backward(model, 1, [datum()]) == first
+    assert raw.result(first).metrics
+    assert raw.optim_step(model, 2) == optim
+    assert raw.result(optim)["metrics"]
+    assert raw.post("asample", sample)["request_id"] == sampled
+    assert raw.result(sampled).sequences
+    again = raw.http.post("copy_weights", json={"source_path": path}, headers=keyed).json()
+    assert again == copied
+    assert raw.post("create_sampling_session", session | made)["sampling_session_id"] == sampler
 
 
 def test_an_optimizer_step_above_a_gap_is_refused_at_once(raw: RawClient) -> None:

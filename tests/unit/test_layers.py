@@ -36,9 +36,9 @@ ROOMS = {
     "rewards/blindfold": "data grading",
     "rewards": "config data errors grading hashing",
     "engine/compute/families": "engine/compute/batching errors",
-    "engine/compute": "engine/compute/families engine/types errors models",
-    "engine/store": "engine/types errors storage",
-    "engine/server": "engine/compute engine/store engine/types errors printing",
+    "engine/compute": "data engine/compute/families engine/types errors models",
+    "engine/store": "engine/types errors hashing printing storage",
+    "engine/server": "engine/compute engine/store engine/types errors hashing printing",
     "engine": "engine/compute engine/server engine/store errors models printing",
     "backend": "config engine engine/store errors printing",
     "prices": "backend config",
@@ -71,14 +71,14 @@ LIBRARIES = {
     "httpx": "backend/endpoint data/sources/hub runs/export tasks",
     "numpy": """
         alarms data data/procedural engine/compute engine/compute/families engine/server/wire
-        engine/types evaluation/statistics rl runs/curriculum_state
+        engine/store/soundness engine/types evaluation/statistics rl runs/curriculum_state
     """,
     "peft": "engine/compute/lora",
     "prefect": "flows tasks",
     "pydantic": "config data/manifest engine/server engine/store evaluation/metrics report runs "
     "storage",
     "safetensors": "engine/compute/base_model engine/store runs/export",
-    "starlette": "engine/server/app",
+    "starlette": "engine/server/app engine/server/bodies",
     "tinker": "backend doctor/prompts engine/server evaluation policy prompts/prompts rl runs",
     "torch": "engine/compute engine/compute/families engine/store/tensors",
     "transformers": "engine/compute engine/compute/families engine/process models/processor",

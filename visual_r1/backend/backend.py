@@ -22,7 +22,7 @@ from visual_r1.backend.waiting import call, detail_of, wait
 from visual_r1.config import BackendSection, RunConfig
 from visual_r1.engine.launch import RunningEngine, StartingEngine, begin_engine
 from visual_r1.engine.store.budget import RUN_KEY
-from visual_r1.engine.store.home import tensor_fingerprints
+from visual_r1.engine.store.soundness import tensor_fingerprints
 from visual_r1.errors import BackendError, ConfigError, EngineError, RequestRefused
 
 CONNECT_SECONDS = 60.0
@@ -53,7 +53,8 @@ class Backend:
         )
         self._remote: Endpoint | None = None
         if self.kind == "embedded":
-            self._home = config.backend.engine_home or config.state_dir / "engine"
+            self.home = config.backend.engine_home or config.state_dir / "engine"
+            """The folder of the embedded engine."""
             self._threads = config.backend.threads
             # The engine forgets it, and the end of a session would wait for one that died.
             os.environ.setdefault("TINKER_TELEMETRY", "0")
@@ -97,7 +98,7 @@ class Backend:
         if self._engine is not None and not _alive(self._engine):
             raise EngineError(
                 f"The embedded engine ended (status {self._engine.process.returncode}); "
-                f"{self._home / 'engine.log'} says why. The same command goes on from the last "
+                f"{self.home / 'engine.log'} says why. The same command goes on from the last "
                 "checkpoint."
             )
 
@@ -144,7 +145,7 @@ class Backend:
         """
         if self.kind != "embedded":
             raise BackendError(f"A {self.kind} server does not show what is in {path}.")
-        return tensor_fingerprints(self._home, path)
+        return tensor_fingerprints(self.home, path)
 
     @contextmanager
     def session(self) -> Generator[tinker.ServiceClient]:
@@ -193,7 +194,7 @@ class Backend:
         return Endpoint("embedded", self._engine.url, self._engine.api_key)
 
     def _begin_engine(self) -> StartingEngine:
-        return begin_engine(self._home, self._model, self._threads, self._home / "engine.log")
+        return begin_engine(self.home, self._model, self._threads, self.home / "engine.log")
 
     def _require_model(self) -> None:
         asking = self.rest.get_server_capabilities()

@@ -25,6 +25,8 @@ PROBE_SECONDS = 5.0
 PROBE_PAUSE_S = 0.3
 _LONGEST_DETAIL = 300
 
+REMOTE_LIFETIME_S = 7 * 86400
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
@@ -44,6 +46,15 @@ def choose_kind(config: RunConfig, environ: Mapping[str, str]) -> Kind:
     if config.backend.server == "remote" or environ.get("TINKER_API_KEY"):
         return "hosted"
     return "embedded"
+
+
+def checkpoint_lifetime(config: RunConfig, kind: Kind) -> int | None:
+    """Seconds that a checkpoint lives on such a server; None is for ever.
+
+    On the user's own disk nothing ends that nobody asked to end.
+    """
+    chosen = config.backend.checkpoint_ttl_seconds
+    return chosen if chosen is not None or kind == "embedded" else REMOTE_LIFETIME_S
 
 
 def unused_key_note(config: RunConfig, environ: Mapping[str, str]) -> str | None:

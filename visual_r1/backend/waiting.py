@@ -20,6 +20,9 @@ from tinker.types import RequestErrorCategory
 
 from visual_r1.backend.sessions import note_pauses
 from visual_r1.errors import BackendError, CredentialError, RequestFailed, RequestRefused
+from visual_r1.printing import open_logger
+
+logger = open_logger(__name__)
 
 Key = TypeVar("Key")
 T = TypeVar("T")
@@ -168,12 +171,14 @@ def _result(future: "concurrent.futures.Future[T]", what: str, watch: Watch) -> 
 def checkpoint_exists(rest: tinker.RestClient, path: str, watch: Watch = nothing_to_watch) -> bool:
     """Whether the server still has the checkpoint at the `tinker://` path.
 
-    Raises `BackendError` when the server cannot say.
+    One that is there and damaged is gone too. Why, in the server's words, is a warning. Raises
+    `BackendError` when the server cannot say.
     """
     try:
         wait(rest.get_weights_info_by_tinker_path(path), f"looking up {path}", 60.0, watch)
     except BackendError as error:
-        if isinstance(error.__cause__, tinker.NotFoundError):
+        if isinstance(cause := error.__cause__, tinker.NotFoundError):
+            logger.warning("The server says: %s", detail_of(cause))
             return False
         raise
     return True

@@ -2,9 +2,10 @@
 
 from visual_r1.config.presets import differing_keys, merged, preset_names, read_preset, read_toml
 from visual_r1.config.reward import CUSTOM, PenaltySection, RewardSection, SecondPassSection, Weight
-from visual_r1.config.run_config import STORED, RunConfig
+from visual_r1.config.run_config import RunConfig
 from visual_r1.config.sections import (
     LATER,
+    STORED,
     AlarmAction,
     AlarmsSection,
     AlgorithmSection,

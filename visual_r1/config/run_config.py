@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validat
 from visual_r1.config.presets import merged, read_preset
 from visual_r1.config.reward import PenaltySection, RewardSection, SecondPassSection
 from visual_r1.config.sections import (
+    STORED,
     AlarmsSection,
     AlgorithmSection,
     BackendSection,
@@ -34,9 +35,6 @@ from visual_r1.config.sections import (
     without_later_defaults,
 )
 from visual_r1.hashing import digest
-
-# Context of `model_validate` for what an earlier commit may have stored.
-STORED = {"stored": True}
 
 # What may differ without making it another run: names, places, logging, and how far it goes.
 NOT_IDENTITY: dict[str, set[str] | bool] = {

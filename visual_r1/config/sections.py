@@ -13,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 # Flags and TOML have no null: both words, in any case, are one.
 NONE_WORDS = {"none", "null"}
 
+# Context of `model_validate` for what an earlier commit may have stored.
+STORED = {"stored": True}
+
 LATER = "later"
 """Marks a setting that runs have been named without (`Annotated[float, LATER]`).
 
@@ -228,11 +231,12 @@ class BackendSection(Section):
     engine_home: Path | None = Field(
         default=None, description="Folder of the embedded engine; default: .visual-r1/engine."
     )
-    checkpoint_ttl_seconds: int = Field(
-        default=7 * 86400,
+    checkpoint_ttl_seconds: int | None = Field(
+        default=None,
         ge=3600,
         description="Lifetime of a checkpoint in seconds, renewed while the run needs it; the "
-        "final one does not expire.",
+        "final one does not expire. Default: 7 days on a remote server, none on the embedded "
+        "engine.",
     )
     keep_checkpoints: int | None = Field(
         default=None,
@@ -249,6 +253,12 @@ class BackendSection(Section):
         description="How often in an hour, at most, training goes on from the last checkpoint in a "
         "new session after the server failed.",
     )
+
+    @field_validator("checkpoint_ttl_seconds", mode="before")
+    @classmethod
+    def _no_lifetime_that_nobody_chose(cls, value: object, field: ValidationInfo) -> object:
+        """Seven days were the default everywhere once, and stand in what was stored."""
+        return None if field.context == STORED and value == 7 * 86400 else value
 
 
 class ModelSection(Section):

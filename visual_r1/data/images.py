@@ -8,11 +8,17 @@ import io
 import struct
 import warnings
 import zlib
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from typing import cast
 
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
+from visual_r1.data import bitstreams
 from visual_r1.data.fingerprint import Look, look_of, tiles_of
 from visual_r1.models.families import MAX_ASPECT
 
@@ -22,17 +28,35 @@ MIN_SIDE = 8
 # A file that outweighs its own pixels carries something else: metadata, or another file behind it.
 MAX_BYTES_PER_PIXEL = 4
 SPARE_BYTES = 256 * 1024
+# Of 255: so little contrast shows nothing to anybody.
+FLAT_LEVELS = 2
+# Pixels of 16 bits that stay below this share of their range were made for another one.
+LEAST_USED = 1 / 8
 
 # Only decoders that read pixels from bytes: Pillow's others run programs (EPS), read fonts, or
 # take almost anything for an image (TGA). JPEG opens MPO as well.
 _FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "JPEG2000", "AVIF", "PPM")
-_KEPT_FORMATS = frozenset(("PNG", "JPEG", "MPO"))
+_JPEGS = frozenset(("JPEG", "MPO"))
+_KEPT_FORMATS = _JPEGS | {"PNG"}
+# Their decoders give a whole picture or an error.
+_WHOLE_OR_NOTHING = frozenset(("WEBP", "AVIF"))
 # Decoders turn these into RGB without loss, so their files can stay as they are.
 _PLAIN_MODES = frozenset(("RGB", "L", "P", "1"))
 _ALPHA_MODES = frozenset(("RGBA", "LA", "PA", "RGBa", "La"))
 _ORIENTATION = 0x0112
-_TURNED = range(2, 9)
-_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# Tags of a TIFF.
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_UNSIGNED = frozenset((1, 4))  # 4: the writer does not say
+_JPEG_IN_TIFF = frozenset(("jpeg", "tiff_jpeg"))
 
 # What people have in the place of an image, by how it begins (in lower case, spaces stripped).
 _IMPOSTORS = (
@@ -77,26 +101,67 @@ class CheckedImage:
 
 
 def check_image(data: bytes) -> CheckedImage:
-    """Decode `data` once, and mend what can be mended.
+    """Decode `data`, and mend what can be mended.
 
     Mended: a rotation kept in EXIF, transparency (over white), 16-bit and CMYK colours, formats
-    other than PNG and JPEG, wrong checksums and a missing end in a PNG whose pixels are all there,
-    damaged EXIF, files that outweigh their pixels. Refused with `BadImage`: what does not decode,
-    animations, sizes beyond the limits (found in the header, before anything is decoded).
+    other than PNG and JPEG, wrong checksums of chunks and a missing end where the pixels are all
+    there, damaged EXIF, files that outweigh their pixels. Refused with `BadImage`: what
+    `whole_image` refuses, sizes beyond the limits, and what is one flat colour.
     """
     if not data:
         raise BadImage("the image is empty (0 bytes)")
     if len(data) > MAX_BYTES:
         raise BadImage(f"the image file has {len(data)} bytes, more than {MAX_BYTES}")
+    with _decoding(data):
+        return _mended(whole_image(data, check=_check_size), data)
+
+
+def whole_image(
+    data: bytes,
+    formats: Sequence[str] | None = None,
+    max_pixels: int = MAX_PIXELS,
+    check: Callable[[Image.Image], None] | None = None,
+) -> Image.Image:
+    """The one picture in `data`, decoded, in its own mode: every pixel of it was in the file.
+
+    `bitstreams` says what is looked at for it. `over_white` makes it RGB.
+
+    Args:
+        data: the file.
+        formats: those of Pillow's names that may be tried; all that are known here where None.
+        max_pixels: the most pixels; they are counted by the header, before anything is decoded.
+        check: is shown what the header says, and may raise `BadImage` as well.
+
+    Raises:
+        BadImage: it is no picture, not all of it is there, it is animated, or its pixels are
+            numbers whose range is unknown.
+    """
+    tried = tuple(formats) if formats is not None else _formats()
+    with _decoding(data, max_pixels):
+        image = Image.open(io.BytesIO(data), formats=tried)
+        _check_header(image, max_pixels)
+        if check is not None:
+            check(image)
+        image.load()
+        if image.format == "PNG":
+            bitstreams.require_whole_png(data)
+        elif image.format in _JPEGS:
+            bitstreams.require_whole_jpeg(data)
+        elif image.format not in _WHOLE_OR_NOTHING:
+            with Image.open(io.BytesIO(data), formats=tried) as again:
+                bitstreams.require_all_written(image, again)
+        return image
+
+
+@contextmanager
+def _decoding(data: bytes, max_pixels: int = MAX_PIXELS) -> Generator[None]:
+    """What goes wrong in a decoder becomes a `BadImage`."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what Pillow warns of is checked below
-            with Image.open(io.BytesIO(data), formats=_formats()) as image:
-                _check_header(image)
-                image.load()
-                return _mended(image, data)
+            warnings.simplefilter("ignore")  # what Pillow warns of is checked here
+            yield
     except Image.DecompressionBombError as error:
-        raise BadImage(f"the image has more than {MAX_PIXELS} pixels") from error
+        raise BadImage(f"the image has more than {max_pixels} pixels") from error
     except UnidentifiedImageError as error:
         raise BadImage(_unidentified(data)) from error
     except _DECODE_ERRORS as error:
@@ -110,21 +175,39 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
-def _check_header(image: Image.Image) -> None:
+def _check_header(image: ImageFile, max_pixels: int) -> None:
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise BadImage(f"the image has {width} x {height} pixels, more than {MAX_PIXELS}")
+    if width * height > max_pixels:
+        raise BadImage(f"the image has {width} x {height} pixels, more than {max_pixels}")
+    # A phone's MPO is a JPEG with a preview behind it: the first picture is the picture.
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+        raise BadImage("the image is animated or has several pages")
+    if image.mode == "F":
+        raise BadImage("the image has floating-point pixels, whose range is unknown")
+    # PGM is the one that says how far its numbers go.
+    if image.mode == "I" and image.format != "PPM":
+        raise BadImage(
+            "the image has integer pixels of 32 bits or with a sign, whose range is unknown: save "
+            "it with 8 bits"
+        )
+    if isinstance(image, TiffImageFile):
+        if set(image.tag_v2.get(_SAMPLE_FORMAT, (1,))) - _UNSIGNED:
+            raise BadImage("the image has pixels with a sign, whose range is unknown")
+        if image.info.get("compression") in _JPEG_IN_TIFF:
+            raise BadImage(
+                "the image is a JPEG inside a TIFF, of which nobody can tell whether it is whole: "
+                "save it as PNG"
+            )
+
+
+def _check_size(image: Image.Image) -> None:
+    width, height = image.size
     if min(width, height) < MIN_SIDE:
         raise BadImage(f"the image has {width} x {height} pixels; {MIN_SIDE} a side are needed")
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise BadImage(
             f"the image has {width} x {height} pixels, one side over {MAX_ASPECT} times the other"
         )
-    if image.mode == "F":
-        raise BadImage("the image has floating-point pixels, whose range is unknown")
-    # A phone's MPO is a JPEG with a preview behind it: the first picture is the picture.
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-        raise BadImage("the image is animated or has several pages")
 
 
 def _unidentified(data: bytes) -> str:
@@ -139,14 +222,26 @@ def _unidentified(data: bytes) -> str:
 
 def _mended(image: Image.Image, data: bytes) -> CheckedImage:
     """The decoded image: its file as it is where nothing needs changing, else as a PNG."""
-    upright = _upright(image)
-    flat, recoloured = _flattened(image if upright is None else upright)
+    flat, recoloured = over_white(image)
+    extrema = cast("tuple[tuple[int, int], ...]", flat.getextrema())
+    if all(most - least <= FLAT_LEVELS for least, most in extrema):
+        colour = "#" + bytes(least for least, _ in extrema).hex()
+        raise BadImage(f"the image is one flat colour ({colour}) and shows nothing")
+    try:
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+        described = True
+    except _DECODE_ERRORS:  # damaged EXIF: the pixels stay as they are, and it must go
+        turn, described = None, False
+    if turn is not None:
+        flat = flat.transpose(turn)
     if (
-        upright is not image
+        turn is not None
+        or not described
         or recoloured
         or image.format not in _KEPT_FORMATS
         or len(data) > MAX_BYTES_PER_PIXEL * flat.width * flat.height + SPARE_BYTES
-        or (image.format == "PNG" and not _sound_png(data))
+        or (image.format == "PNG" and not bitstreams.is_clean_png(data))
+        or (image.format in _JPEGS and not bitstreams.is_clean_jpeg(data))
     ):
         # What came with the old file describes other pixels: a CMYK profile, the rotation undone.
         flat.info.clear()
@@ -159,21 +254,11 @@ def _mended(image: Image.Image, data: bytes) -> CheckedImage:
     return CheckedImage(data, digest, look_of(grey), tiles_of(grey))
 
 
-def _upright(image: Image.Image) -> Image.Image | None:
-    """The image turned as its EXIF says; itself where there is nothing to turn.
+def over_white(image: Image.Image) -> tuple[Image.Image, bool]:
+    """What `whole_image` gave, in RGB over white; whether a plain decoder would see something else.
 
-    None where the EXIF is damaged: the pixels stay as they are, and the EXIF must go.
+    Raises `BadImage` where the pixels are numbers whose range cannot be the one of their format.
     """
-    try:
-        if image.getexif().get(_ORIENTATION) not in _TURNED:
-            return image
-        return ImageOps.exif_transpose(image)
-    except _DECODE_ERRORS:
-        return None
-
-
-def _flattened(image: Image.Image) -> tuple[Image.Image, bool]:
-    """The image in RGB over white, and whether a plain decoder would have seen something else."""
     if image.mode in _ALPHA_MODES or "transparency" in image.info:
         layered = image.convert("RGBA")
         if layered.getchannel("A").getextrema()[0] == 255:
@@ -181,25 +266,22 @@ def _flattened(image: Image.Image) -> tuple[Image.Image, bool]:
         white = Image.new("RGBA", layered.size, "white")
         return Image.alpha_composite(white, layered).convert("RGB"), True
     if image.mode.startswith("I"):  # 16 bits a pixel: a plain conversion clips them
-        narrow = image.convert("I").point(lambda value: value * (1 / 256))
-        return narrow.convert("L").convert("RGB"), True
+        return _narrowed(image).convert("RGB"), True
     return image.convert("RGB"), image.mode not in _PLAIN_MODES
 
 
-def _sound_png(data: bytes) -> bool:
-    """Whether every checksum is right and IEND is the end: Pillow reads on where others refuse."""
-    view = memoryview(data)
-    start = len(_PNG_MAGIC)
-    # A chunk: the length of its contents, its name, the contents, their checksum with the name.
-    while start + 12 <= len(data):
-        length, name = struct.unpack_from(">I4s", data, start)
-        end = start + 12 + length
-        if end > len(data):
-            return False
-        (checksum,) = struct.unpack_from(">I", data, end - 4)
-        if zlib.crc32(view[start + 4 : end - 4]) != checksum:
-            return False
-        if name == b"IEND":
-            return end == len(data)
-        start = end
-    return False
+def _narrowed(image: Image.Image) -> Image.Image:
+    """Gray of 16 bits, or of as many as a TIFF says, in 8."""
+    wide, most = image.convert("I"), 0xFFFF
+    inverted = False
+    if isinstance(image, TiffImageFile):
+        most = 2 ** image.tag_v2.get(_BITS, (16,))[0] - 1
+        inverted = image.tag_v2.get(_PHOTOMETRIC) == 0  # white is 0
+    brightest = cast("tuple[int, int]", wide.getextrema())[1]
+    if not inverted and 0 < brightest < most * LEAST_USED:
+        raise BadImage(
+            f"the image has pixels up to {brightest} of {most}, whose range is unknown: save it "
+            "with 8 bits"
+        )
+    narrow = wide.point(lambda value: value * (255.998 / most)).convert("L")
+    return ImageOps.invert(narrow) if inverted else narrow

@@ -9,6 +9,8 @@ from typing import Literal
 
 from rich.filesize import decimal as size_text
 
+from visual_r1.backend.endpoint import checkpoint_lifetime as backend_lifetime
+from visual_r1.backend.endpoint import choose_kind
 from visual_r1.config import RunConfig
 from visual_r1.doctor.estimates import Room, Workload
 from visual_r1.doctor.evidence import Evidence, share_without_contrast, smallest_group
@@ -181,7 +183,9 @@ def truncation(config: RunConfig, evidence: Evidence) -> Diagnosis | None:
 
 def checkpoint_lifetime(config: RunConfig, work: Workload) -> Diagnosis:
     """Whether a checkpoint outlives the time until the next, and a pause of the user."""
-    lifetime = config.backend.checkpoint_ttl_seconds
+    lifetime = backend_lifetime(config, choose_kind(config, os.environ))
+    if lifetime is None:
+        return Diagnosis("ok", "checkpoints", "they stay until they are deleted")
     says = f"checkpoints live {duration(lifetime)}"
     if work.step_seconds is None:
         return Diagnosis("note", "checkpoints", f"{says}; how long a chunk takes is not known")

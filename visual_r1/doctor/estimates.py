@@ -13,6 +13,7 @@ from visual_r1.engine.compute.lora import adapter_bytes
 from visual_r1.engine.store.budget import MAX_DISK_VARIABLE, parse_size
 from visual_r1.engine.store.ephemeral import EPHEMERAL_BYTES
 from visual_r1.engine.store.home import HomeFolder
+from visual_r1.engine.store.lifetimes import at_start
 from visual_r1.engine.types import LoraSpec
 from visual_r1.prices import Tokens, total
 from visual_r1.rl.losses import loss_of
@@ -148,7 +149,8 @@ def room_for(config: RunConfig, environ: Mapping[str, str]) -> Room:
     text = environ.get(MAX_DISK_VARIABLE, "")
     now = datetime.now(UTC)
     # What the engine clears when it starts is no longer there.
-    gone = sum(one.size_bytes for one in home.read_checkpoints() if one.expired(now))
+    taken_over = (at_start(one, now, of_run=True) for one in home.read_checkpoints())
+    gone = sum(one.size_bytes for one in taken_over if one.expired(now))
     gone += sum(file.stat().st_size for file in home.ephemeral.glob("*"))
     return Room(
         home=home.path.absolute(),

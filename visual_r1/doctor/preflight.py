@@ -4,8 +4,9 @@ import os
 from typing import get_args
 
 from visual_r1.backend.endpoint import choose_kind
-from visual_r1.config import RunConfig
+from visual_r1.config import ModelSection, RunConfig
 from visual_r1.data.sources import open_source
+from visual_r1.engine.types import InvalidRequest, LoraSpec, check_spec
 from visual_r1.errors import ConfigError
 from visual_r1.policy.second_pass import require_scan
 from visual_r1.prompts.templates import load_template
@@ -16,8 +17,9 @@ from visual_r1.rl.losses import UNPUBLISHED, LossName, loss_of
 def require_sound(config: RunConfig) -> None:
     """Raise `ConfigError` or `DataError` for what the configuration names and is not there.
 
-    That is a loss, a template, a source, or the user's own reward function. All of this would be
-    found later too, but only after a server's start, or a whole baseline evaluation.
+    That is a loss, a LoRA that the engine does not train, a template, a source, or the user's own
+    reward function. All of this would be found later too, but only after a server's start, or a
+    whole baseline evaluation.
     """
     loss = loss_of(config.train, config.algorithm)
     if loss.name in UNPUBLISHED and choose_kind(config, os.environ) == "embedded":
@@ -26,8 +28,25 @@ def require_sound(config: RunConfig) -> None:
             f"The loss {loss.name} exists on the hosted service alone, which has not published it; "
             f"the embedded engine has {', '.join(others)} and {last}."
         )
+    if choose_kind(config, os.environ) == "embedded":
+        _require_lora(config.model)
     load_template(config.prompt.template)
     require_scan(config)
     if config.reward.custom is not None:
         load_custom(config.reward.custom)
     open_source(config.data)
+
+
+def _require_lora(model: ModelSection) -> None:
+    spec = LoraSpec(
+        model.lora_rank,
+        train_mlp=model.train_mlp,
+        train_attn=model.train_attn,
+        train_unembed=model.train_unembed,
+    )
+    try:
+        check_spec(spec)
+    except InvalidRequest as error:
+        raise ConfigError(
+            f"The embedded engine cannot train this LoRA (section model): {error}"
+        ) from error

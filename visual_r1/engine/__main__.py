@@ -16,8 +16,10 @@ from rich.filesize import decimal as size_text
 from visual_r1.engine.launch import REFUSAL
 from visual_r1.engine.process import ServeOptions, Shutdown, bind, serve
 from visual_r1.engine.store.budget import MAX_DISK_VARIABLE, parse_size, report
+from visual_r1.engine.store.deletion import delete_run
 from visual_r1.engine.store.home import HomeFolder
-from visual_r1.engine.store.store import Store, delete_run, now_utc
+from visual_r1.engine.store.lifetimes import now_utc
+from visual_r1.engine.store.store import Store
 from visual_r1.errors import CredentialError, StorageError, VisualR1Error
 from visual_r1.models import TINY_GEOMETRY
 from visual_r1.printing import CommandParser, PrintableFormatter, say

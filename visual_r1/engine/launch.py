@@ -145,8 +145,8 @@ def begin_engine(
     except OSError as error:
         os.close(ours)
         raise EngineRefused(
-            f"The engine could not be started: {error}. Mend that, or choose another place with "
-            "--output-dir."
+            f"The engine could not be started: {error}. Mend that, or choose another folder for "
+            "it with --backend.engine_home."
         ) from error
     finally:
         os.close(theirs)

@@ -21,6 +21,13 @@ TopkRow: TypeAlias = tuple[tuple[int, float], ...]
 """The k likeliest tokens at one position as (token id, log-probability), likeliest first."""
 
 
+MAX_RANK = 512
+
+SECOND_MOMENT = "adam.second_moment."
+STEPS = "adam.steps"
+"""Names in a training state: what stands before that of a weight, and Adam's count of steps."""
+
+
 class InvalidRequest(VisualR1Error):
     """A request is wrong by itself: the client must change it, sending it again will not help."""
 
@@ -68,6 +75,17 @@ class LoraSpec:
     train_mlp: bool = True
     train_attn: bool = True
     train_unembed: bool = True
+
+
+def check_spec(spec: LoraSpec) -> None:
+    """Raises `InvalidRequest` when it trains nothing, or at a rank that is not served."""
+    if not (spec.train_attn or spec.train_mlp or spec.train_unembed):
+        raise InvalidRequest(
+            "train_attn, train_mlp and train_unembed are all off, so there is nothing to train; "
+            "turn one on."
+        )
+    if not 1 <= spec.rank <= MAX_RANK:
+        raise InvalidRequest(f"LoRA rank {spec.rank} is out of range: 1 to {MAX_RANK} are served.")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from statistics import fmean
 
 import tinker
 
+from visual_r1.backend.endpoint import checkpoint_lifetime
 from visual_r1.backend.sessions import reason_to_wait
 from visual_r1.backend.waiting import CONTROL_LIMIT_S, SAVE_LIMIT_S, call, wait
 from visual_r1.config import RunConfig
@@ -106,7 +107,7 @@ def _train_once(run: Run, start: LedgerRow | None, plan: ChunkPlan) -> LedgerRow
         means = _means(results)
         progress.finish(", ".join(f"{n.replace('_', ' ')} {m:.3f}" for n, m in means.items()))
         began = time.monotonic()
-        paths = save_checkpoint(config, training, policy, plan)
+        paths = save_checkpoint(training, policy, plan, _lifetime_s(run, plan))
         saving = time.monotonic() - began
 
     run.journal.write_rollouts(plan.number, results)
@@ -129,12 +130,13 @@ def _row(
     state_path, sampler_path = paths
     updates = [result.metrics.update for result in results]
     now = datetime.now(UTC)
-    lifetime = timedelta(seconds=run.config.backend.checkpoint_ttl_seconds)
+    lifetime_s = _lifetime_s(run, plan)
+    ends = None if lifetime_s is None else now + timedelta(seconds=lifetime_s)
     return LedgerRow(
         step=plan.end,
         state_path=state_path,
         sampler_path=sampler_path,
-        expires_at=None if plan.is_last else (now + lifetime).isoformat(timespec="seconds"),
+        expires_at=None if ends is None else ends.isoformat(timespec="seconds"),
         config_digest=run.config.digest(),
         dataset_digest=run.dataset.digest,
         backend=run.backend.kind,
@@ -142,7 +144,13 @@ def _row(
         updates=(start.updates if start else 0)
         + sum(update.optimizer_steps for update in updates if update is not None),
         carry=carry,
+        periodic=not plan.is_last and lifetime_s is None,
     )
+
+
+def _lifetime_s(run: Run, plan: ChunkPlan) -> int | None:
+    """Seconds that the chunk's checkpoint lives; None is for ever."""
+    return None if plan.is_last else checkpoint_lifetime(run.config, run.backend.kind)
 
 
 def open_training(
@@ -177,14 +185,13 @@ def open_training(
 
 
 def save_checkpoint(
-    config: RunConfig, training: tinker.TrainingClient, policy: Policy, plan: ChunkPlan
+    training: tinker.TrainingClient, policy: Policy, plan: ChunkPlan, ttl: int | None
 ) -> tuple[str, str]:
     """Save state and sampler weights at the end of a chunk; returns their `tinker://` paths.
 
-    They have a lifetime, but for the last ones of the run.
+    They live `ttl` seconds; None is for ever.
     """
     name = f"step-{plan.end:06d}"
-    ttl = None if plan.is_last else config.backend.checkpoint_ttl_seconds
     state = training.save_state(name, ttl_seconds=ttl)
     sampler = training.save_weights_for_sampler(name, ttl_seconds=ttl)
     what = f"saving the checkpoint of step {plan.end}"

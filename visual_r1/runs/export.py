@@ -82,7 +82,7 @@ def export(run: Run, row: LedgerRow, into: str = EXPORT) -> Export:
 
     def once() -> Export:
         keep_for_ever(backend, row)
-        if row.expires_at is not None:  # from now on neither renewed nor pruned
+        if row.may_be_pruned:  # from now on neither renewed nor pruned
             run.ledger.renew(row.step, None)
         urls = external_urls(backend, row)
         progress.start("export", len(urls), "files")

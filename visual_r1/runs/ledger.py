@@ -41,9 +41,10 @@ Time = Annotated[str, AfterValidator(_with_time_zone)]
 class LedgerRow:
     """One checkpoint. `step` is the next step to run; times are ISO 8601 in UTC.
 
-    `expires_at` is None for a checkpoint that stays for ever. `updates` counts the optimizer steps
+    `expires_at` is None for a checkpoint that no time ends. `updates` counts the optimizer steps
     since the start of the run: 0 means that these are the weights of step 0. `carry` is whatever
-    state the order of the data needs besides (seed, step).
+    state the order of the data needs besides (seed, step). `periodic` marks one without an end that
+    `backend.keep_checkpoints` may delete all the same.
     """
 
     step: NonNegativeInt
@@ -56,6 +57,12 @@ class LedgerRow:
     created_at: Time
     updates: NonNegativeInt
     carry: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    periodic: bool = False
+
+    @property
+    def may_be_pruned(self) -> bool:
+        """Whether it is neither the last of a run nor one that was exported."""
+        return self.expires_at is not None or self.periodic
 
 
 _ROWS = TypeAdapter(LedgerRow)
@@ -138,11 +145,16 @@ class Ledger:
             "another --run.name."
         )
 
-    def renew(self, step: int, expires_at: str | None) -> None:
-        """Note that the checkpoint of `step` lives longer now; None is for ever."""
+    def renew(self, step: int, expires_at: str | None, *, periodic: bool = False) -> None:
+        """Note that the checkpoint of `step` lives longer now; None is for ever.
+
+        With `periodic`, until `backend.keep_checkpoints` deletes it.
+        """
         for line in self._lines():
             if line.row.step == step:
-                self._file.replace(line, replace(line.row, expires_at=expires_at))
+                changed = replace(line.row, expires_at=expires_at, periodic=periodic)
+                if changed != line.row:
+                    self._file.replace(line, changed)
 
     def drop(self, steps: Collection[int]) -> None:
         """Set the rows of `steps` aside: their checkpoints were deleted, or have gone."""

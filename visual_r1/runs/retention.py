@@ -1,9 +1,11 @@
 """Checkpoints on the server: those that a run needs live on, those that it does not are deleted.
 
-Periodic checkpoints have a lifetime, so that a run nobody goes on with leaves nothing behind.
-Renewed when half of it is over is what a resume would need, the newest checkpoint and the one
-before, or with `backend.keep_checkpoints` all that are kept; and with `backend.keep_best` the best
-by validation. One without a limit (the last of a run, one that was exported) is never touched.
+On a remote server periodic checkpoints have a lifetime, so that a run nobody goes on with leaves
+nothing behind. Renewed when half of it is over is what a resume would need, the newest checkpoint
+and the one before, or with `backend.keep_checkpoints` all that are kept; and with
+`backend.keep_best` the best by validation. On the embedded engine they have none unless the user
+set one, and what older versions gave them is taken off. The last of a run and one that was exported
+are never touched.
 """
 
 from collections.abc import Sequence
@@ -12,11 +14,13 @@ from datetime import UTC, datetime, timedelta
 import tinker
 
 from visual_r1.backend.backend import Backend
+from visual_r1.backend.endpoint import checkpoint_lifetime
 from visual_r1.backend.waiting import CONTROL_LIMIT_S, checkpoint_exists, wait
 from visual_r1.config import RunConfig
 from visual_r1.errors import BackendError
 from visual_r1.printing import open_logger
 from visual_r1.runs.curriculum_state import measured_path
+from visual_r1.runs.export import keep_for_ever
 from visual_r1.runs.ledger import LedgerRow
 from visual_r1.runs.run import Run
 from visual_r1.runs.validations import best_checkpoint
@@ -38,10 +42,15 @@ def renew_and_prune(run: Run, now: datetime | None = None) -> None:
         best = _best_that_is_there(run)
         rows = run.ledger.rows()
         wanted = [row for row in rows if row in _newest(config, rows) or row == best]
-        surplus = [row for row in rows if row not in wanted and row.expires_at is not None]
+        surplus = [row for row in rows if row not in wanted and row.may_be_pruned]
         if config.backend.keep_checkpoints:
             _forget(run, surplus)
-        lifetime = timedelta(seconds=config.backend.checkpoint_ttl_seconds)
+        seconds = checkpoint_lifetime(config, run.backend.kind)
+        if seconds is None:
+            for row in run.ledger.rows():
+                _let_stay(run, row)
+            return
+        lifetime = timedelta(seconds=seconds)
         for row in wanted:
             _renew(run, row, lifetime, now or datetime.now(UTC))
     except BackendError as error:
@@ -97,10 +106,25 @@ def delete_checkpoint(backend: Backend, row: LedgerRow) -> None:
                 raise
 
 
+def _let_stay(run: Run, row: LedgerRow) -> None:
+    """Take the end off that an older version gave a checkpoint; it may still be pruned."""
+    if row.expires_at is None:
+        return
+    try:
+        keep_for_ever(run.backend, row)
+    except BackendError as error:
+        # Gone already: what is left of the others stays.
+        if not isinstance(error.__cause__, tinker.NotFoundError):
+            raise
+    else:
+        run.ledger.renew(row.step, None, periodic=True)
+
+
 def _renew(run: Run, row: LedgerRow, lifetime: timedelta, now: datetime) -> None:
     if row.expires_at is None:
         return
-    if datetime.fromisoformat(row.expires_at) - now > lifetime / 2:
+    # More than all of it is left where the clock was set back since.
+    if lifetime / 2 < datetime.fromisoformat(row.expires_at) - now <= lifetime:
         return
     for path in (row.state_path, row.sampler_path):
         change = run.backend.rest.set_checkpoint_ttl_from_tinker_path(

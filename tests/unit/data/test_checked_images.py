@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 
+import numpy as np
 import pytest
 from drawn import figure
 from PIL import Image
@@ -39,6 +40,19 @@ def flipped(data: bytes, place: int) -> bytes:
     return data[:place] + bytes([data[place] ^ 255]) + data[place + 1 :]
 
 
+def wide(most: int = 0xFFFF) -> Image.Image:
+    """The figure in 16 bits a pixel, white being `most`."""
+    gray = np.asarray(opened(figure(mode="L")), np.uint32)
+    return Image.fromarray((gray * most // 255).astype(np.uint16))
+
+
+def lab() -> Image.Image:
+    """A white sheet with a black corner."""
+    sheet = Image.new("LAB", (120, 90), (255, 128, 128))
+    sheet.paste((0, 128, 128), (60, 60, 90, 90))
+    return sheet
+
+
 KEPT = {
     "rgb png": figure(),
     "gray png": figure(mode="L"),
@@ -71,11 +85,11 @@ MENDED = {
     "bmp": (figure(kind="BMP"), (120, 90)),
     "tiff": (figure(kind="TIFF"), (120, 90)),
     "cmyk jpeg": (figure(mode="CMYK", kind="JPEG"), (120, 90)),
-    "16 bit png": (encoded(Image.new("I;16", (120, 90), 0xFFFF)), (120, 90)),
-    "16 bit tiff": (encoded(Image.new("I;16", (120, 90), 0xFFFF), "TIFF"), (120, 90)),
+    "16 bit png": (encoded(wide()), (120, 90)),
+    "16 bit tiff": (encoded(wide(), "TIFF"), (120, 90)),
     "jpeg 2000": (figure(kind="JPEG2000"), (120, 90)),
     "ppm": (figure(kind="PPM"), (120, 90)),
-    "lab tiff": (encoded(Image.new("LAB", (120, 90), (255, 128, 128)), "TIFF"), (120, 90)),
+    "lab tiff": (encoded(lab(), "TIFF"), (120, 90)),
     "cmyk with its profile": (figure(mode="CMYK", kind="JPEG", icc_profile=b"ink" * 99), (120, 90)),
     "turned by exif": (figure(kind="JPEG", exif=turn(6)), (90, 120)),
     "a png turned by exif": (figure(exif=turn(8)), (90, 120)),

@@ -52,12 +52,25 @@ def animated(kind: str) -> bytes:
     return encoded(frames[0], kind, save_all=True, append_images=frames[1:])
 
 
-def bomb() -> bytes:
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        )
+def half(image: Image.Image, ink: Any) -> Image.Image:
+    """With its left half in `ink`."""
+    image.paste(ink, (0, 0, image.width // 2, image.height))
+    return image
 
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def half_a_png() -> bytes:
+    """Sound checksums around a finished stream of 30 of 64 rows."""
+    rows = b"".join(b"\0" + bytes(range(row, row + 64)) for row in range(30))
+    header = struct.pack(">IIBBBBB", 64, 64, 8, 0, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def bomb() -> bytes:
     header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
     body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + body
@@ -108,8 +121,16 @@ IMAGES: dict[str, Broken] = {
     "a git lfs pointer": Broken("git lfs pull", b"version https://git-lfs.github.com/spec/v1\noid"),
     "a message": Broken("it is text", b"404 not found"),
     "cmyk": Broken(is_png_of(120, 90), figure(910, mode="CMYK", kind="JPEG")),
-    "16 bits": Broken(is_png_of(50, 40), encoded(Image.new("I;16", (50, 40), 50_000))),
-    "transparent": Broken(is_png_of(33, 44), encoded(Image.new("RGBA", (33, 44), (9, 9, 9, 0)))),
+    "16 bits": Broken(is_png_of(50, 40), encoded(half(Image.new("I;16", (50, 40), 50_000), 0))),
+    "transparent": Broken(
+        is_png_of(33, 44), encoded(half(Image.new("RGBA", (33, 44), (9, 9, 9, 0)), (0, 0, 0, 255)))
+    ),
+    "one flat colour": Broken("one flat colour", encoded(Image.new("RGB", (33, 44), "white"))),
+    "drawn in glass": Broken(
+        "one flat colour", encoded(half(Image.new("RGBA", (33, 44), (9, 9, 9, 0)), (0, 0, 0, 0)))
+    ),
+    "half of its rows": Broken("rows are there", half_a_png()),
+    "32 bits": Broken("whose range is unknown", encoded(Image.new("I", (40, 40), 9), "TIFF")),
     "a transparent palette": Broken(is_png_of(120, 90), figure(911, mode="P", transparency=0)),
     "on its side": Broken(is_png_of(90, 120), turned()),
     "gif": Broken(is_png_of(120, 90), figure(912, kind="GIF")),

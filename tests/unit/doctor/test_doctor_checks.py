@@ -15,7 +15,9 @@ from visual_r1.doctor.checks import Diagnosis, exit_code
 from visual_r1.doctor.estimates import workload
 from visual_r1.doctor.evidence import Evidence
 from visual_r1.doctor.examination import examine
+from visual_r1.doctor.preflight import require_sound
 from visual_r1.doctor.prompts import FirstRows, PromptSizes
+from visual_r1.errors import ConfigError
 from visual_r1.models import TINY_GEOMETRY
 from visual_r1.rl.learning import learning_rate as rate_of
 from visual_r1.runs.ledger import Ledger, LedgerRow
@@ -208,3 +210,17 @@ def test_the_worst_diagnosis_decides_the_exit_status() -> None:
     assert exit_code([Diagnosis("ok", "a", ""), Diagnosis("note", "b", "")]) == 0
     assert exit_code([Diagnosis("warning", "a", ""), Diagnosis("ok", "b", "")]) == 1
     assert exit_code([Diagnosis("error", "a", ""), Diagnosis("warning", "b", "")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ({"lora_rank": 513}, "513 is out of range"),
+        ({"train_mlp": False, "train_attn": False, "train_unembed": False}, "nothing to train"),
+    ],
+)
+def test_a_lora_that_the_engine_does_not_train_is_refused_before_anything_starts(
+    model: dict[str, object], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        require_sound(RunConfig.model_validate({"preset": "quickstart", "model": model}))

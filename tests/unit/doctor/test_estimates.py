@@ -136,6 +136,7 @@ def fill(home: Path, size: int, ttl: timedelta | None = None, age: timedelta = t
         True,
         then,
         None if ttl is None else then + ttl,
+        spared=True,
     )
     store.write(record, lambda folder: (folder / "state").write_bytes(bytes(size)) and None)
     store.close()

@@ -110,6 +110,8 @@ class Compute:
 
         Raises `InvalidRequest`, and then no gradient has changed.
         """
+        if adapter.broken is not None:
+            adapter.require_sound()
         loss, settings = find_loss(loss_fn, config)
         checked = check_data(self._base, self._images, data, loss_fn, backward=backward)
         slot = self._slots.of(adapter.spec)
@@ -120,8 +122,11 @@ class Compute:
         """One Adam step with the accumulated gradients, which are cleared; returns metrics.
 
         `grad_norm:mean` is the gradient's norm before clipping, `grad_scale:mean` what clipping
-        multiplied it by. Raises `InvalidRequest` when no gradient waits or it is not finite.
+        multiplied it by. Raises `InvalidRequest` when no gradient waits or it is not finite, and
+        when the step, or one before it, made the weights infinite.
         """
+        if adapter.broken is not None:
+            adapter.require_sound()
         return adam_step(adapter, settings)
 
     def drop_gradients(self, adapter: Adapter) -> None:
@@ -154,14 +159,20 @@ class Compute:
         return [outputs[index] for index in range(len(requests))]
 
     def freeze(self, adapter: Adapter) -> FrozenWeights:
-        """Return a copy of the adapter's weights that later training does not change."""
+        """Return a copy of the adapter's weights that later training does not change.
+
+        Raises `InvalidRequest` where they are not finite.
+        """
+        adapter.require_sound()
         return adapter.frozen()
 
     def state_tensors(self, adapter: Adapter, *, optimizer: bool) -> dict[str, Tensor]:
         """CPU tensors that `restore` builds the same adapter from, bit for bit.
 
-        Accumulated gradients are not part of it.
+        Accumulated gradients are not part of it. Raises `InvalidRequest`, with what is to blame,
+        where the weights are not finite.
         """
+        adapter.require_sound()
         slot = self._slots.of(adapter.spec)
         return adapter_tensors(slot, adapter, optimizer=optimizer)
 
@@ -175,7 +186,9 @@ class Compute:
 
     def frozen_from(self, spec: LoraSpec, tensors: Mapping[str, Tensor]) -> FrozenWeights:
         """Return sampler weights from what `state_tensors` gave (Adam's state is ignored)."""
-        return FrozenWeights(spec, self._slots.of(spec).flattened(tensors, self.device))
+        slot = self._slots.of(spec)
+        slot.require_nothing_else(tensors)
+        return FrozenWeights(spec, slot.flattened(tensors, self.device))
 
     def frozen_tensors(self, weights: FrozenWeights) -> dict[str, Tensor]:
         """CPU tensors of sampler weights, for `frozen_from` and `peft_adapter`."""

@@ -11,7 +11,7 @@ with Adam's moments for the engine's own checkpoints, without them for a folder 
 import math
 import secrets
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
@@ -23,20 +23,37 @@ from torch import Tensor, nn
 from visual_r1.engine.compute.base_model import BaseModel, model_type_and_shapes
 from visual_r1.engine.compute.families import FAMILIES
 from visual_r1.engine.compute.families.family import LoraModules
-from visual_r1.engine.types import InvalidRequest, LoraSpec
-
-MAX_RANK = 512
+from visual_r1.engine.types import SECOND_MOMENT, STEPS, InvalidRequest, LoraSpec, check_spec
 
 LORA_ALPHA = 32
 """Updates are scaled by 32 / rank at every rank, as Tinker does: a learning rate that suits the
 hosted service suits this engine, and much the same one suits every rank."""
 
 FIRST_MOMENT = "adam.first_moment."
-SECOND_MOMENT = "adam.second_moment."
-STEPS = "adam.steps"
 _PEFT_PREFIX = "base_model.model."
 
-SlotKey: TypeAlias = tuple[int, tuple[str, ...]]
+SlotKey: TypeAlias = tuple[int, "Targets"]
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What an adapter is put on, by the endings of names, as peft matches them."""
+
+    modules: tuple[str, ...]
+    parameters: tuple[str, ...] = ()
+    """Of a mixture of experts: parameters of three dimensions, the experts of a layer in each."""
+
+    @staticmethod
+    def of(spec: LoraSpec, modules: LoraModules, *, experts: bool) -> "Targets":
+        """Those of a family's modules that the spec trains; with `experts` theirs too."""
+        return Targets(
+            (
+                *(modules.attention if spec.train_attn else ()),
+                *(modules.mlp if spec.train_mlp else ()),
+                *(modules.unembed if spec.train_unembed else ()),
+            ),
+            modules.experts if experts and spec.train_mlp else (),
+        )
 
 
 @dataclass
@@ -52,6 +69,20 @@ class Adapter:
     """Optimizer steps taken, which Adam's bias correction needs."""
     pending: int = 0
     """Backward passes whose gradients wait for the next optimizer step."""
+    broken: str | None = None
+    """What made the weights unusable, once something has."""
+
+    def require_sound(self) -> None:
+        """Raise `InvalidRequest`, with what broke them, where weights or moments are not finite."""
+        if self.broken is None:
+            vectors = (self.weights, self.first_moment, self.second_moment)
+            if not all(map(is_finite, vectors)):
+                self.broken = "its weights are not finite"
+        if self.broken is not None:
+            raise InvalidRequest(
+                f"this model cannot be used any more: {self.broken}; nothing of it is saved or "
+                "computed. Go on from its last checkpoint, with a lower learning rate."
+            )
 
     @staticmethod
     def fresh(spec: LoraSpec, weights: Tensor) -> "Adapter":
@@ -62,6 +93,12 @@ class Adapter:
     def frozen(self) -> "FrozenWeights":
         """A copy of the weights."""
         return FrozenWeights(self.spec, self.weights.clone())
+
+
+def is_finite(vector: Tensor) -> bool:
+    """Whether no number of the vector is infinite or NaN."""
+    # A sum is finite only where all of it is, and takes a tenth of the time.
+    return math.isfinite(float(vector.sum())) or bool(torch.isfinite(vector).all())
 
 
 @dataclass(frozen=True)
@@ -86,7 +123,7 @@ class _Piece:
 class Slot:
     """The low-rank modules of one (rank, targets) in the network, and the layout of its vector."""
 
-    def __init__(self, base: BaseModel, name: str, rank: int, targets: tuple[str, ...]) -> None:
+    def __init__(self, base: BaseModel, name: str, rank: int, targets: Targets) -> None:
         """Inject the modules; the base model's own weights are shared and stay as they are."""
         config = lora_config(rank, targets)
         with warnings.catch_warnings():
@@ -143,14 +180,28 @@ class Slot:
         flat = torch.zeros(self.size)
         for piece in self.pieces:
             values = named.get(prefix + piece.name)
-            if values is None or tuple(values.shape) != piece.shape:
-                found = "is missing" if values is None else f"has the shape {tuple(values.shape)}"
+            form = None if values is None else (values.dtype, tuple(values.shape))
+            if values is None or form != (torch.float32, piece.shape):
+                found = "is missing" if values is None else f"is {values.dtype} {values.shape}"
                 raise InvalidRequest(
-                    f"the saved weights do not fit this model: {piece.name} {found}, where "
-                    f"{piece.shape} is needed; load them over the base model they were trained on."
+                    f"the saved weights do not fit this model: {prefix}{piece.name} {found}, where "
+                    f"float32 {piece.shape} is needed; load them over the base model they were "
+                    "trained on."
                 )
-            flat[piece.start : piece.stop] = values.to(torch.float32).flatten()
+            flat[piece.start : piece.stop] = values.flatten()
         return flat.to(device)
+
+    def require_nothing_else(self, named: Mapping[str, Tensor]) -> None:
+        """Raise `InvalidRequest` where there are tensors that no adapter of this slot has."""
+        known = {piece.name for piece in self.pieces}
+        prefixes = (FIRST_MOMENT, SECOND_MOMENT)
+        for name in named:
+            plain = next((name.removeprefix(one) for one in prefixes if name.startswith(one)), name)
+            if plain not in known and name != STEPS:
+                raise InvalidRequest(
+                    f"the saved weights do not fit this model: it has no {name}; load them over "
+                    "the base model they were trained on."
+                )
 
 
 class Slots:
@@ -164,14 +215,12 @@ class Slots:
     def of(self, spec: LoraSpec) -> Slot:
         """The slot for a spec. Raises `InvalidRequest` when the spec cannot be served."""
         check_spec(spec)
-        if self._base.is_mixture_of_experts and spec.train_mlp:
-            raise InvalidRequest(
-                "train_mlp is not served for mixture-of-experts models: their experts are not "
-                "linear modules; create the adapter with train_mlp=False."
-            )
-        targets = target_modules(spec, self._base.family.lora)
+        base = self._base
+        targets = Targets.of(spec, base.family.lora, experts=base.is_mixture_of_experts)
         key = (spec.rank, targets)
         if key not in self._slots:
+            shapes = {name: values.shape for name, values in base.network.named_parameters()}
+            require_experts(base.name, shapes, targets)
             name = f"slot{len(self._slots)}"
             self._slots[key] = Slot(self._base, name, spec.rank, targets)
         return self._slots[key]
@@ -185,32 +234,26 @@ class Slots:
                     layer.set_adapter(slot.name)
 
 
-def check_spec(spec: LoraSpec) -> None:
-    """Raises `InvalidRequest` when it trains nothing, or at a rank that is not served."""
-    if not (spec.train_attn or spec.train_mlp or spec.train_unembed):
-        raise InvalidRequest(
-            "train_attn, train_mlp and train_unembed are all off, so there is nothing to train; "
-            "turn one on."
-        )
-    if not 1 <= spec.rank <= MAX_RANK:
-        raise InvalidRequest(f"LoRA rank {spec.rank} is out of range: 1 to {MAX_RANK} are served.")
+def require_experts(model: str, shapes: Mapping[str, Sequence[int]], targets: Targets) -> None:
+    """Raise `InvalidRequest` unless each of the targets' experts is there in three dimensions."""
+    plain = {name.replace(".base_layer", ""): shape for name, shape in shapes.items()}
+    for wanted in targets.parameters:
+        found = [shape for name, shape in plain.items() if name.endswith(f".{wanted}")]
+        if not found or any(len(shape) != 3 for shape in found):
+            raise InvalidRequest(
+                f"{model} is a mixture of experts that are not held as {wanted} [experts, rows, "
+                "columns], so no LoRA can be put on them: leave the MLPs as they are "
+                "(train_mlp=False; in a run --no-model.train_mlp)."
+            )
 
 
-def target_modules(spec: LoraSpec, modules: LoraModules) -> tuple[str, ...]:
-    """Those of a family's modules that the spec trains."""
-    return (
-        *(modules.attention if spec.train_attn else ()),
-        *(modules.mlp if spec.train_mlp else ()),
-        *(modules.unembed if spec.train_unembed else ()),
-    )
-
-
-def lora_config(rank: int, targets: tuple[str, ...]) -> LoraConfig:
+def lora_config(rank: int, targets: Targets) -> LoraConfig:
     """The peft configuration of a slot, also of its export."""
     return LoraConfig(
         r=rank,
         lora_alpha=LORA_ALPHA,
-        target_modules=list(targets),
+        target_modules=list(targets.modules),
+        target_parameters=list(targets.parameters) or None,
         lora_dropout=0.0,
         bias="none",
     )
@@ -238,6 +281,7 @@ def adapter_from(
     optimizer: bool,
 ) -> Adapter:
     """The inverse of `adapter_tensors`; no gradients wait. Raises `InvalidRequest` on a misfit."""
+    slot.require_nothing_else(tensors)
     adapter = Adapter.fresh(spec, slot.flattened(tensors, device))
     if optimizer:
         if STEPS not in tensors:
@@ -255,7 +299,8 @@ def peft_folder(
     base: BaseModel, spec: LoraSpec, tensors: Mapping[str, Tensor]
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """adapter_config.json, and the tensors of adapter_model.safetensors, for the base model."""
-    config = lora_config(spec.rank, target_modules(spec, base.family.lora))
+    targets = Targets.of(spec, base.family.lora, experts=base.is_mixture_of_experts)
+    config = lora_config(spec.rank, targets)
     config.base_model_name_or_path = base.name
     config.inference_mode = True
     config.task_type = "CAUSAL_LM"
@@ -272,7 +317,7 @@ def peft_folder(
 
 
 def adapter_bytes(model: str, spec: LoraSpec) -> int | None:
-    """Bytes of an adapter's float32 weights: rank * (in + out) numbers for each linear it trains.
+    """Bytes of an adapter's float32 weights: rank * (in + out) numbers for each matrix it trains.
 
     Read off the shapes in the model's files; None where they are not on this machine, or where no
     family here knows the model. Raises `InvalidRequest` when the spec cannot be served.
@@ -282,12 +327,19 @@ def adapter_bytes(model: str, spec: LoraSpec) -> int | None:
     if found is None or found[0] not in FAMILIES:
         return None
     model_type, shapes = found
-    targets = tuple(f".{name}" for name in target_modules(spec, FAMILIES[model_type].lora))
+    family = FAMILIES[model_type]
+    targets = Targets.of(spec, family.lora, experts=model_type in family.mixtures_of_experts)
+    require_experts(model, shapes, targets)
+    modules = tuple(f".{name}" for name in targets.modules)
     trained = [
         shape
         for name, shape in shapes.items()
-        if len(shape) == 2 and f".{name}".removesuffix(".weight").endswith(targets)
+        if len(shape) == 2 and f".{name}".removesuffix(".weight").endswith(modules)
     ]
+    experts = tuple(f".{name}" for name in targets.parameters)
+    for name, shape in shapes.items():
+        if experts and name.endswith(experts):
+            trained += [shape[1:]] * shape[0]
     if spec.train_unembed and "lm_head.weight" not in shapes:  # tied to the embeddings
         trained += [shape for name, shape in shapes.items() if name.endswith("embed_tokens.weight")]
     return 4 * spec.rank * sum(map(sum, trained)) or None

@@ -2,8 +2,14 @@
 
 import math
 
-from visual_r1.engine.compute.lora import Adapter
+from visual_r1.engine.compute.lora import Adapter, is_finite
 from visual_r1.engine.types import AdamSettings, InvalidRequest
+
+_BEYOND_USE = 1e4
+"""Weights of an adapter are of the order of 1; with larger ones than this nothing can be computed
+but overflow."""
+
+_FLOAT32_MAX = 3.4028234663852886e38
 
 
 def adam_step(adapter: Adapter, settings: AdamSettings) -> dict[str, float]:
@@ -13,7 +19,8 @@ def adam_step(adapter: Adapter, settings: AdamSettings) -> dict[str, float]:
         m = β1 m + (1 − β1) g,  v = β2 v + (1 − β2) g²,
         w = (1 − lr · decay) w − lr · (m / (1 − β1ᵗ)) / (sqrt(v / (1 − β2ᵗ)) + eps)
     (Loshchilov & Hutter, 2019). Returns the norm of g before clipping, and its scale. A gradient
-    that is not finite is discarded: the weights stay, and `InvalidRequest` says so.
+    that is not finite is discarded: the weights stay, and `InvalidRequest` says so. Weights or
+    moments that the step makes infinite or NaN are of no further use, and it says that too.
     """
     check_settings(settings)
     if adapter.pending == 0:
@@ -27,9 +34,16 @@ def adam_step(adapter: Adapter, settings: AdamSettings) -> dict[str, float]:
     adapter.pending = 0
     if not math.isfinite(norm):
         gradient.zero_()
+        largest = float(adapter.weights.abs().max())
+        advice = "Check the weights, advantages and log-probabilities that were sent."
+        if largest > _BEYOND_USE:
+            advice = (
+                f"The weights have grown to {largest:.3g} in {adapter.steps} optimizer steps: go "
+                "back to an earlier checkpoint, with a lower learning rate."
+            )
         raise InvalidRequest(
             f"the norm of the accumulated gradient is {norm}; it was discarded and the weights are "
-            "unchanged. Check the weights, advantages and log-probabilities that were sent."
+            f"unchanged. {advice}"
         )
     scale = 1.0
     if settings.grad_clip_norm > 0 and norm > settings.grad_clip_norm:
@@ -41,14 +55,27 @@ def adam_step(adapter: Adapter, settings: AdamSettings) -> dict[str, float]:
     square.mul_(settings.beta2).addcmul_(gradient, gradient, value=1 - settings.beta2)
     mean_correction = 1 - settings.beta1**adapter.steps
     square_correction = math.sqrt(1 - settings.beta2**adapter.steps)
-    denominator = square.sqrt().div_(square_correction).add_(settings.eps)
+    denominator = square.sqrt().div_(square_correction).add_(_in_float32(settings.eps))
     if settings.eps == 0:
         # A coordinate that never had a gradient is 0 / 0 and stays where it is.
         denominator.masked_fill_(denominator == 0, 1.0)
-    adapter.weights.mul_(1 - settings.learning_rate * settings.weight_decay)
-    adapter.weights.addcdiv_(mean, denominator, value=-settings.learning_rate / mean_correction)
+    decay = _in_float32(1 - settings.learning_rate * settings.weight_decay)
+    rate = _in_float32(settings.learning_rate / mean_correction)
+    adapter.weights.mul_(decay)
+    adapter.weights.addcdiv_(mean, denominator, value=-rate)
     gradient.zero_()
+    if not (is_finite(adapter.weights) and is_finite(mean) and is_finite(square)):
+        adapter.broken = (
+            f"optimizer step {adapter.steps}, with learning_rate {settings.learning_rate:g} and a "
+            f"gradient of norm {norm:.3g}, made its weights or Adam's moments infinite"
+        )
+        adapter.require_sound()
     return {"grad_norm:mean": norm, "grad_scale:mean": scale}
+
+
+def _in_float32(number: float) -> float:
+    """The number, or infinity where float32 has none so large: torch would raise an error."""
+    return number if abs(number) <= _FLOAT32_MAX else math.copysign(math.inf, number)
 
 
 def check_settings(settings: AdamSettings) -> None:

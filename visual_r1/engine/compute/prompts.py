@@ -6,25 +6,19 @@ prompt alone, never by token ids. How places are numbered is for the model's fam
 """
 
 import hashlib
-import io
-import struct
-import warnings
-import zlib
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
 
+from visual_r1.data.images import BadImage, over_white, whole_image
 from visual_r1.engine.compute.base_model import BaseModel
 from visual_r1.engine.compute.families.family import ImagePreparer, PreparedImage
 from visual_r1.engine.types import ImagePart, InvalidRequest, Prompt, TextPart
 
 CACHED_BYTES = 256 * 2**20
 """Prepared images kept for the next call: a training step sees the images it sampled from."""
-
-_DECODE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error)
-"""What Pillow raises on a damaged file; a broken PNG chunk is a SyntaxError there."""
 
 
 @dataclass(frozen=True)
@@ -96,33 +90,18 @@ class ImageReader:
         return image
 
     def _decode(self, data: bytes) -> Image.Image:
-        """RGB pixels, transparency over white as in Qwen's own tools: black lines stay seen."""
-        with warnings.catch_warnings():
-            # Pillow warns of sizes that our own limit, checked on the header, allows or refuses.
-            warnings.simplefilter("ignore")
-            try:
-                with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
-                    width, height = image.size
-                    if width * height > self._max_pixels:
-                        raise InvalidRequest(
-                            f"an image of {width} x {height} = {width * height} pixels is beyond "
-                            f"the limit of {self._max_pixels}; scale it down before sending it."
-                        )
-                    image.load()
-                    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                        overlay = image.convert("RGBA")
-                        paper = Image.new("RGBA", overlay.size, (255, 255, 255, 255))
-                        return Image.alpha_composite(paper, overlay).convert("RGB")
-                    return image.convert("RGB")
-            except Image.DecompressionBombError as error:
-                raise InvalidRequest(
-                    f"an image of {len(data)} bytes claims a size that no image here has, beyond "
-                    f"the limit of {self._max_pixels} pixels: {error}"
-                ) from error
-            except _DECODE_ERRORS as error:
-                raise InvalidRequest(
-                    f"an image of {len(data)} bytes could not be decoded as PNG or JPEG: {error}"
-                ) from error
+        """RGB pixels, transparency over white as in Qwen's own tools: black lines stay seen.
+
+        By the rule for the figures of a dataset: every pixel must have been in the file.
+        """
+        try:
+            image, _ = over_white(whole_image(data, ("PNG", "JPEG"), self._max_pixels))
+        except BadImage as error:
+            raise InvalidRequest(
+                f"an image of {len(data)} bytes cannot be used, and must be a whole PNG or JPEG: "
+                f"{error}"
+            ) from error
+        return image.convert("RGB")
 
     def _keep(self, image: PreparedImage) -> None:
         self._cache[image.digest] = image
@@ -142,7 +121,7 @@ def lay_out(base: BaseModel, images: ImageReader, prompt: Prompt) -> Layout:
     positions: list[np.ndarray] = []
     is_image: list[np.ndarray] = []
     read: list[PreparedImage] = []
-    start = 0
+    start = length = 0
     for part in prompt:
         if isinstance(part, TextPart):
             ids = np.asarray(part.tokens, np.int64)
@@ -159,17 +138,18 @@ def lay_out(base: BaseModel, images: ImageReader, prompt: Prompt) -> Layout:
             read.append(image)
             ids = np.full(image.tokens, base.processor.image_token_id, np.int64)
             where, start = base.family.image_positions(start, image)
+        length += len(ids)
+        if length > base.context_length:
+            # Before more images are read: they take a hundred times as much once they are.
+            raise InvalidRequest(
+                f"the prompt has {length} tokens or more, images included, and the model's context "
+                f"holds {base.context_length}."
+            )
         tokens.append(ids)
         positions.append(where)
         is_image.append(np.full(len(ids), isinstance(part, ImagePart)))
-    length = sum(len(ids) for ids in tokens)
     if length == 0:
         raise InvalidRequest("the prompt is empty; it needs at least one token or image.")
-    if length > base.context_length:
-        raise InvalidRequest(
-            f"the prompt has {length} tokens, images included, and the model's context holds "
-            f"{base.context_length}."
-        )
     return Layout(
         tokens=np.concatenate(tokens),
         positions=np.concatenate(positions, axis=1),

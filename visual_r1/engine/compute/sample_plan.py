@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from visual_r1.engine.compute.base_model import BaseModel
 from visual_r1.engine.compute.prompts import ImageReader, Layout, lay_out
@@ -20,6 +21,11 @@ class StopRule:
     strings: tuple[str, ...]
     decode: Callable[[Sequence[int]], str]
 
+    @cached_property
+    def longest(self) -> int:
+        """Bytes of the longest stop string."""
+        return max(len(string.encode()) for string in self.strings)
+
     def completes(self, answer: Sequence[int]) -> bool:
         """Whether the last token of `answer` ends it, by its id or by completing a stop string.
 
@@ -30,8 +36,7 @@ class StopRule:
             return True
         if not self.strings:
             return False
-        longest = max(len(string.encode()) for string in self.strings)
-        text = self.decode(answer[-longest:])
+        text = self.decode(answer[-self.longest :])
         return any(string in text for string in self.strings)
 
 

@@ -3,11 +3,13 @@
 import hmac
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from visual_r1.engine.server import checkpoints, sampling, session_calls, training
+from visual_r1.engine.server.bodies import BodyLimit
 from visual_r1.engine.server.checkpoints import BadSignature
 from visual_r1.engine.server.engine import Engine
 from visual_r1.engine.server.sessions import SessionOver, UnknownId
@@ -45,8 +47,6 @@ UNSERVED = {
 }
 """Calls of the SDK that have no route here, and why."""
 
-_DRAINED_AT_MOST = 1 << 30
-
 
 def make_app(engine: Engine, api_key: str) -> FastAPI:
     """Return the application: all routes under /api/v1, behind the key and the size limit."""
@@ -55,13 +55,25 @@ def make_app(engine: Engine, api_key: str) -> FastAPI:
     for module in (session_calls, training, sampling, checkpoints):
         app.include_router(module.router, prefix=API)
     # What is added last comes first: who has no key learns nothing of the limit.
-    app.add_middleware(BodyLimit, limit=BODY_LIMIT)
+    app.add_middleware(
+        BodyLimit,
+        limit=BODY_LIMIT,
+        context_length=engine.compute.context_length,
+        binary=f"{API}/forward_backward",
+    )
     app.add_middleware(KeyRequired, api_key=api_key)
 
     @app.exception_handler(VisualR1Error)
     async def refused(_: Request, error: VisualR1Error) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
         """What is raised on purpose, with a status that clients do not retry."""
         return JSONResponse({"detail": str(error)}, status_code=_status(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def misspelt(_: Request, error: RequestValidationError) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
+        """A part of the address, or a header, that cannot be read."""
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        return JSONResponse({"detail": f"{place}: {first['msg']}."}, status_code=422)
 
     @app.exception_handler(HTTPException)
     async def unserved(request: Request, error: HTTPException) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
@@ -110,52 +122,3 @@ class KeyRequired:
                 await JSONResponse({"detail": detail}, 401)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
-
-
-class BodyLimit:
-    """ASGI middleware: 413 for a body over the limit, announced or not."""
-
-    def __init__(self, app: ASGIApp, limit: int) -> None:
-        self._app = app
-        self._limit = limit
-        self._too_large = (
-            f"the request has more than {limit} bytes: "
-            "send fewer or smaller images or data in one request."
-        )
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        announced = dict(scope["headers"]).get(b"content-length", b"0")
-        if not announced.isdigit() or int(announced) > self._limit:
-            await _drain(receive)
-            await JSONResponse({"detail": self._too_large}, 413)(scope, receive, send)
-            return
-        received = 0
-
-        async def counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self._limit:
-                if message.get("more_body", False):
-                    await _drain(receive)
-                raise HTTPException(413, self._too_large)
-            return message
-
-        await self._app(scope, counted, send)
-
-
-async def _drain(receive: Receive) -> None:
-    """Read the rest and throw it away.
-
-    A client whose connection is cut while it sends takes that for a lost connection and sends
-    everything again.
-    """
-    drained = 0
-    while drained < _DRAINED_AT_MOST:
-        message = await receive()
-        drained += len(message.get("body", b""))
-        if message["type"] != "http.request" or not message.get("more_body", False):
-            return

@@ -52,8 +52,8 @@ Item = TypeVar("Item")
 
 @router.post("/weights_info")
 def weights_info(engine: TheEngine, body: Json) -> dict[str, Any]:
-    """What a client must know to load a checkpoint."""
-    record = engine.store.find(parse_path(str(body.get("tinker_path"))))
+    """What a client must know to load a checkpoint; of one that is damaged, that it is gone."""
+    record = engine.store.check(parse_path(str(body.get("tinker_path"))))
     return {
         "base_model": record.base_model,
         "optimizer_config": {"type": "adamw"},
@@ -280,7 +280,7 @@ def download(
         raise BadSignature("this download URL is not valid; ask for the URLs again.")
     if engine.store.clock().timestamp() > int(expires):  # signed, so it is a number of ours
         raise BadSignature("this download URL has expired; ask for the URLs again.")
-    if file not in engine.store.find(path).files:
+    if file not in engine.store.check(path).files:
         raise CheckpointNotFound(f"{path} has no file {file!r}.")
     return FileResponse(engine.store.folder(path) / file)
 

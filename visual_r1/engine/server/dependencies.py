@@ -2,12 +2,22 @@
 
 from typing import Annotated, Any, TypeAlias
 
-from fastapi import Body, Depends, Request
+from fastapi import Depends, Request
 
+from visual_r1.engine.server.bodies import Body, read_body
 from visual_r1.engine.server.engine import Engine
 from visual_r1.engine.store.records import CheckpointPath, checkpoint_path
 
-Json: TypeAlias = Annotated[dict[str, Any], Body()]
+TheBody: TypeAlias = Annotated[Body, Depends(read_body)]
+"""A body in JSON, and what tells it from others."""
+
+
+async def content_of(body: TheBody) -> dict[str, Any]:
+    """What a body holds."""
+    return body.content
+
+
+Json: TypeAlias = Annotated[dict[str, Any], Depends(content_of)]
 """A body as it came: what is wrong in a numbered request must fail its future, not the POST."""
 
 

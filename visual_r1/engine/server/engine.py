@@ -17,7 +17,7 @@ What was written down (sessions that made a model, training runs, checkpoints) s
 import asyncio
 import secrets
 import threading
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -42,6 +42,7 @@ from visual_r1.engine.server.sessions import (
 )
 from visual_r1.engine.server.weights import WeightsCache
 from visual_r1.engine.server.worker import Worker
+from visual_r1.engine.store.lifetimes import expiry
 from visual_r1.engine.store.records import (
     NO_PROJECT,
     CheckpointPath,
@@ -52,7 +53,7 @@ from visual_r1.engine.store.records import (
     model_id_of,
     parse_path,
 )
-from visual_r1.engine.store.store import Store, expiry
+from visual_r1.engine.store.store import Store
 from visual_r1.engine.types import InvalidRequest
 from visual_r1.errors import StorageError
 from visual_r1.printing import open_logger
@@ -61,6 +62,15 @@ log = open_logger("visual_r1.engine")
 
 SWEEP_EVERY_S = 15.0
 COPIES_KNOWN_FOR = timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """A copy of a checkpoint that was made under an idempotency key."""
+
+    request: types.CopyWeightsRequest
+    path: CheckpointPath
+    made_at: datetime
 
 
 class Engine:
@@ -78,7 +88,7 @@ class Engine:
         self._models: dict[str, TrainingModel] = {}
         self._queues: dict[WeightsKey, SampleQueue] = {}
         self._copying = threading.Lock()
-        self._copies: dict[str, tuple[CheckpointPath, datetime]] = {}
+        self._copies: dict[str, _Copy] = {}
 
     # -- sessions --------------------------------------------------------------------------------
 
@@ -152,16 +162,25 @@ class Engine:
 
     # -- samplers --------------------------------------------------------------------------------
 
-    def open_sampler(self, body: types.CreateSamplingSessionRequest) -> SamplerSession:
-        """Open a sampler, once for each number. Raises `InvalidRequest`."""
+    def open_sampler(
+        self, body: types.CreateSamplingSessionRequest, content: str
+    ) -> SamplerSession:
+        """Open a sampler, once for each number; `content` is a digest of the request.
+
+        Raises `InvalidRequest`, also where the number stands for another sampler.
+        """
         session = self.sessions.live(body.session_id)
         sampler_id = sampler_id_of(body.session_id, body.sampling_session_seq_id)
         known = self.sessions.find_sampler(sampler_id)
+        if known is not None and known.content != content:
+            raise InvalidRequest(
+                f"another sampler was made as {sampler_id}: give this one a number of its own."
+            )
         if known is not None:
             return known
         weights = self.weights_key(body.model_path, body.base_model)
         return self.sessions.add_sampler(
-            session, SamplerSession(sampler_id, self.compute.model_name, weights)
+            session, SamplerSession(sampler_id, self.compute.model_name, weights, content)
         )
 
     def weights_key(self, model_path: str | None, base_model: str | None) -> WeightsKey:
@@ -200,8 +219,13 @@ class Engine:
         with self._copying:
             # The sweep, on the event loop, may drop it at any time.
             known = None if key is None else self._copies.get(key)
+            if known is not None and known.request != request:
+                raise InvalidRequest(
+                    f"another copy was asked for under the idempotency key {key!r}: give this one "
+                    "a key of its own."
+                )
             if known is not None:
-                return known[0]
+                return known.path
             source = self.store.find(parse_path(request.source_path))
             now = self.store.clock()
             if request.session_id is not None:
@@ -224,7 +248,7 @@ class Engine:
             self.store.add_run(RunRecord(model_id, source.base_model, source.spec, now, origin))
             path = self.store.copy(source.path, copied).path
             if key is not None:
-                self._copies[key] = path, now
+                self._copies[key] = _Copy(request, path, now)
             return path
 
     # -- for as long as it serves ----------------------------------------------------------------
@@ -247,8 +271,9 @@ class Engine:
         for weights in [weights for weights, queue in self._queues.items() if queue.empty]:
             del self._queues[weights]
         known_since = self.store.clock() - COPIES_KNOWN_FOR
-        for key in [key for key, (_, made) in list(self._copies.items()) if made < known_since]:
-            del self._copies[key]
+        for key, copy in list(self._copies.items()):
+            if copy.made_at < known_since:
+                del self._copies[key]
         try:
             await asyncio.to_thread(self.store.sweep)
         except StorageError as error:

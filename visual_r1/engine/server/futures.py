@@ -51,6 +51,8 @@ class Pending:
     """One request whose result a client may ask for, once it is there or before."""
 
     request_id: str
+    content: str = ""
+    """A digest of the request: what comes with its number and is another is no repetition."""
     reply: Reply | None = None
     keep_unfetched_s: float = KEEP_UNFETCHED_S
     done: asyncio.Event = field(default_factory=asyncio.Event)
@@ -83,12 +85,21 @@ class FutureTable:
         self._pending: dict[str, Pending] = {}
         self._closing = False
 
-    def open(self, request_id: str) -> tuple[Pending, bool]:
-        """Return the future of that id, and whether it is new: a repeated request gets the old."""
+    def open(self, request_id: str, content: str) -> tuple[Pending, bool]:
+        """Return the future of that id, and whether it is new: a repeated request gets the old.
+
+        `content` is a digest of the request. Raises `InvalidRequest` where another request came
+        with this id.
+        """
         known = self._pending.get(request_id)
+        if known is not None and known.content != content:
+            raise InvalidRequest(
+                f"another request came as {request_id}: a number stands for one request, which may "
+                "be repeated as it was; give this one a number of its own."
+            )
         if known is not None:
             return known, False
-        self._pending[request_id] = Pending(request_id)
+        self._pending[request_id] = Pending(request_id, content)
         return self._pending[request_id], True
 
     def get(self, request_id: str) -> Pending | None:

@@ -1,24 +1,31 @@
 """The HTTP calls of a sampling client."""
 
+import asyncio
 import secrets
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Response
 from tinker import types
 
 from visual_r1.engine.compute.sample_plan import MAX_SAMPLES
-from visual_r1.engine.server.dependencies import Json, TheEngine
+from visual_r1.engine.server.bodies import off_loop
+from visual_r1.engine.server.dependencies import Json, TheBody, TheEngine
 from visual_r1.engine.server.queue import SampleJob
-from visual_r1.engine.server.wire import sample_request, validated
-from visual_r1.engine.types import InvalidRequest
+from visual_r1.engine.server.wire import ReplyForm, sample_request, validated
+from visual_r1.engine.store.records import parse_path
+from visual_r1.engine.types import InvalidRequest, SampleRequest
 
 router = APIRouter()
 
 
 @router.post("/create_sampling_session")
-async def create_sampling_session(engine: TheEngine, body: Json) -> dict[str, Any]:
-    """A sampler of the base model or of a checkpoint."""
-    sampler = engine.open_sampler(validated(types.CreateSamplingSessionRequest, body))
+async def create_sampling_session(engine: TheEngine, body: TheBody) -> dict[str, Any]:
+    """A sampler of the base model or of a checkpoint, whose files are looked at first."""
+    request = validated(types.CreateSamplingSessionRequest, body.content)
+    if request.model_path is not None:
+        await asyncio.to_thread(engine.store.check, parse_path(request.model_path))
+    sampler = engine.open_sampler(request, body.digest)
     return {"type": "create_sampling_session", "sampling_session_id": sampler.sampler_id}
 
 
@@ -42,16 +49,17 @@ async def sampler(engine: TheEngine, sampler_id: str) -> dict[str, Any]:
 
 
 @router.post("/asample")
-async def asample(engine: TheEngine, body: Json) -> dict[str, Any]:
+async def asample(engine: TheEngine, body: TheBody) -> dict[str, Any]:
     """Answers to a prompt. What is wrong with the request fails its future."""
-    sampler_id, seq_id = body.get("sampling_session_id"), body.get("seq_id")
+    content = body.content
+    sampler_id, seq_id = content.get("sampling_session_id"), content.get("seq_id")
     numbered = sampler_id is not None and seq_id is not None
     request_id = f"{sampler_id}:{seq_id}" if numbered else secrets.token_hex(16)
-    future, new = engine.futures.open(request_id)
+    future, new = engine.futures.open(request_id, f"asample {body.digest}")
     if new:
         try:
-            request = validated(types.SampleRequest, body)
-            job = SampleJob(*sample_request(request), future)
+            request, wanted, form = await off_loop(partial(_read_sample, content), body.is_large)
+            job = SampleJob(wanted, form, future)
             if request.sampling_session_id is None:
                 weights = engine.weights_key(request.model_path, request.base_model)
             elif request.seq_id is None:
@@ -62,10 +70,17 @@ async def asample(engine: TheEngine, body: Json) -> dict[str, Any]:
         except InvalidRequest as error:
             future.fail(str(error))
     # The SDK asserts an id for each sample; of a number that is out of range the future tells.
-    count = body.get("num_samples", 1)
+    count = content.get("num_samples", 1)
     places = range(count if isinstance(count, int) and 0 <= count <= MAX_SAMPLES else 0)
     ids = [f"{request_id}:{place}" for place in places]
     return {"request_id": request_id, "sample_sequence_ids": ids}
+
+
+def _read_sample(
+    content: dict[str, Any],
+) -> tuple[types.SampleRequest, SampleRequest, ReplyForm]:
+    request = validated(types.SampleRequest, content)
+    return request, *sample_request(request)
 
 
 @router.post("/cancel_future")

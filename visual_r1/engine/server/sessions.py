@@ -63,6 +63,8 @@ class SamplerSession:
     sampler_id: str
     base_model: str
     weights: WeightsKey
+    content: str = ""
+    """A digest of the request that made it."""
     clones: Iterator[int] = field(default_factory=lambda: count(1), compare=False)
     """Numbers for the copies of the client that made it, which has number 0."""
 

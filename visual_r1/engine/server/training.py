@@ -16,10 +16,12 @@ from tinker import types
 from tinker.proto import tinker_public_pb2 as pb
 
 from visual_r1.engine.compute.compute import Adapter
-from visual_r1.engine.server.dependencies import Json, TheEngine
+from visual_r1.engine.server.bodies import READ_AT_ONCE, Body, off_loop
+from visual_r1.engine.server.dependencies import Json, TheBody, TheEngine
 from visual_r1.engine.server.engine import Engine, text_values
 from visual_r1.engine.server.futures import PROTOBUF, Reply, json_reply
 from visual_r1.engine.server.models import OperationKind, TrainingModel
+from visual_r1.engine.server.protobuf import parse_forward_backward
 from visual_r1.engine.server.sessions import (
     ClientSession,
     EphemeralWeights,
@@ -34,9 +36,9 @@ from visual_r1.engine.server.wire import (
     encode_forward,
     lora_spec,
     loss_config,
-    parse_forward_backward,
     validated,
 )
+from visual_r1.engine.store.lifetimes import expiry
 from visual_r1.engine.store.records import (
     CheckpointKind,
     CheckpointPath,
@@ -47,8 +49,7 @@ from visual_r1.engine.store.records import (
     parse_path,
     session_of,
 )
-from visual_r1.engine.store.store import expiry
-from visual_r1.engine.store.tensors import read_tensors, size_of, write_adapter, write_state
+from visual_r1.engine.store.tensors import load_state, size_of, write_adapter, write_state
 from visual_r1.engine.types import InvalidRequest
 
 router = APIRouter()
@@ -65,16 +66,16 @@ Parsed = TypeVar("Parsed", bound=BaseModel)
 
 
 @router.post("/create_model")
-async def create_model(engine: TheEngine, body: Json) -> dict[str, Any]:
+async def create_model(engine: TheEngine, body: TheBody) -> dict[str, Any]:
     """Make a model with a fresh adapter; its id is `{session_id}:train:{model_seq_id}`."""
     return _begin(engine, body, types.CreateModelRequest)
 
 
 @router.post("/load_weights")
-async def load_weights(engine: TheEngine, body: Json) -> dict[str, Any]:
+async def load_weights(engine: TheEngine, body: TheBody) -> dict[str, Any]:
     """Load a checkpoint: into a model that is there, or as a new one."""
     # The SDK's create_training_client_from_state calls this, and no create_model before it.
-    if body.get("session_id") is not None:
+    if body.content.get("session_id") is not None:
         return _begin(engine, body, types.LoadWeightsRequest)
     return _enqueue_json(engine, body, "load", types.LoadWeightsRequest, _load)
 
@@ -98,14 +99,16 @@ async def get_info(engine: TheEngine, body: Json) -> dict[str, Any]:
     }
 
 
-def _begin(engine: Engine, body: dict[str, Any], parsed_as: type[ModelRequest]) -> dict[str, Any]:
+def _begin(engine: Engine, body: Body, parsed_as: type[ModelRequest]) -> dict[str, Any]:
     """Open a model, once for each number of its session, and queue what makes its adapter."""
-    model_id = model_id_of(str(body.get("session_id")), _number(body, "model_seq_id"))
-    future, new = engine.futures.open(f"{model_id}:create")
+    content = body.content
+    session_id = str(content.get("session_id"))
+    model_id = model_id_of(session_id, _number(content, "model_seq_id"))
+    future, new = engine.futures.open(f"{model_id}:create", f"{parsed_as.__name__} {body.digest}")
     if new:
         try:
-            request = validated(parsed_as, body)
-            session = engine.sessions.live(str(body.get("session_id")))
+            request = validated(parsed_as, content)
+            session = engine.sessions.live(session_id)
             model = engine.add_model(session, model_id)
             model.create(future, partial(_create, engine, session, model, request))
         except InvalidRequest as error:
@@ -164,7 +167,7 @@ def _restored(engine: Engine, request: types.LoadWeightsRequest) -> tuple[Checkp
         )
     record = engine.store.find(path)
     engine.check_base_model(record.base_model)
-    tensors = read_tensors(engine.store.home.state_file(path))
+    tensors = load_state(engine.store, path)
     return path, engine.compute.restore(record.spec, tensors, optimizer=request.optimizer)
 
 
@@ -181,18 +184,23 @@ def _shape(adapter: Adapter) -> str:
 @router.post("/forward_backward")
 async def forward_backward(engine: TheEngine, request: Request) -> dict[str, Any]:
     """forward and forward_backward, in protobuf."""
-    message = parse_forward_backward(await request.body(), request.headers.get("content-encoding"))
+    data = await request.body()
+    encoding, context = request.headers.get("content-encoding"), engine.compute.context_length
+    message, digest = await off_loop(
+        lambda: parse_forward_backward(data, encoding, context), len(data) > READ_AT_ONCE
+    )
     return _enqueue(
         engine,
         message.model_id,
         message.seq_id,
         "forward" if message.forward_only else "forward_backward",
+        digest,
         lambda model: partial(_forward, engine, model, message),
     )
 
 
 @router.post("/optim_step")
-async def optim_step(engine: TheEngine, body: Json) -> dict[str, Any]:
+async def optim_step(engine: TheEngine, body: TheBody) -> dict[str, Any]:
     """One optimizer step with the accumulated gradient."""
     return _enqueue_json(engine, body, "optim_step", types.OptimStepRequest, _optim_step)
 
@@ -200,7 +208,7 @@ async def optim_step(engine: TheEngine, body: Json) -> dict[str, Any]:
 def _forward(engine: Engine, model: TrainingModel, message: pb.ForwardBackwardRequest) -> Reply:
     output = engine.compute.forward(
         model.adapter,
-        data_of(message),
+        data_of(message, engine.compute.context_length),
         message.loss_fn,
         loss_config(message),
         backward=not message.forward_only,
@@ -217,29 +225,31 @@ def _optim_step(engine: Engine, model: TrainingModel, request: types.OptimStepRe
 
 
 @router.post("/save_weights")
-async def save_weights(engine: TheEngine, body: Json) -> dict[str, Any]:
+async def save_weights(engine: TheEngine, body: TheBody) -> dict[str, Any]:
     """Save a training state: weights and optimizer, under a name."""
     return _enqueue_json(engine, body, "save", types.SaveWeightsRequest, _save_state)
 
 
 @router.post("/save_weights_for_sampler")
-async def save_weights_for_sampler(engine: TheEngine, body: Json) -> dict[str, Any]:
+async def save_weights_for_sampler(engine: TheEngine, body: TheBody) -> dict[str, Any]:
     """Save weights for sampling: with a name to a path, without one to a sampler."""
-    if body.get("path") is not None:
+    content = body.content
+    if content.get("path") is not None:
         return _enqueue_json(
             engine, body, "save", types.SaveWeightsForSamplerRequest, _save_for_sampler
         )
     return _enqueue(
         engine,
-        str(body.get("model_id")),
-        _number(body, "seq_id"),
+        str(content.get("model_id")),
+        _number(content, "seq_id"),
         "save",
-        lambda model: _save_unnamed(engine, model, body),
+        f"{types.SaveWeightsForSamplerRequest.__name__} {body.digest}",
+        lambda model: _save_unnamed(engine, model, content),
     )
 
 
 @router.post("/save_weights_external")
-async def save_weights_external(engine: TheEngine, body: Json) -> dict[str, Any]:
+async def save_weights_external(engine: TheEngine, body: TheBody) -> dict[str, Any]:
     """Save the adapter as a folder that PEFT loads."""
     return _enqueue_json(engine, body, "save", types.SaveWeightsExternalRequest, _save_external)
 
@@ -337,17 +347,19 @@ def _save_unnamed(
 
 def _enqueue_json(
     engine: Engine,
-    body: dict[str, Any],
+    body: Body,
     kind: OperationKind,
     parsed_as: type[Parsed],
     operation: Callable[[Engine, TrainingModel, Parsed], Reply],
 ) -> dict[str, Any]:
+    content = body.content
     return _enqueue(
         engine,
-        str(body.get("model_id")),
-        _number(body, "seq_id"),
+        str(content.get("model_id")),
+        _number(content, "seq_id"),
         kind,
-        lambda model: partial(operation, engine, model, validated(parsed_as, body)),
+        f"{parsed_as.__name__} {body.digest}",
+        lambda model: partial(operation, engine, model, validated(parsed_as, content)),
     )
 
 
@@ -356,13 +368,15 @@ def _enqueue(
     model_id: str,
     seq_id: int,
     kind: OperationKind,
+    content: str,
     bind: Callable[[TrainingModel], Callable[[], Reply]],
 ) -> dict[str, Any]:
     """Put a request into its model's order, once; answer with its future in any case.
 
-    `bind` checks the request and binds it to its model; what it returns runs on the worker thread.
+    `content` is what it is and a digest of it, `bind` checks it and binds it to its model; what
+    that returns runs on the worker thread. Raises `InvalidRequest` where the number was another's.
     """
-    future, new = engine.futures.open(f"{model_id}:{seq_id}")
+    future, new = engine.futures.open(f"{model_id}:{seq_id}", content)
     answer = {"request_id": future.request_id, "model_id": model_id}
     if not new:
         return answer

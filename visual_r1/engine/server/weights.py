@@ -2,6 +2,7 @@
 
 import uuid
 from collections import OrderedDict
+from dataclasses import dataclass
 
 from visual_r1.engine.compute.compute import Compute, FrozenWeights
 from visual_r1.engine.server.sessions import (
@@ -10,13 +11,24 @@ from visual_r1.engine.server.sessions import (
     UnnamedWeights,
     WeightsKey,
 )
+from visual_r1.engine.store.budget import unwritten
+from visual_r1.engine.store.records import StoredFile
 from visual_r1.engine.store.store import Store
-from visual_r1.engine.store.tensors import read_tensors, size_of, write_tensors
+from visual_r1.engine.store.tensors import load_state, read_ephemeral, size_of, write_tensors
 from visual_r1.engine.types import InvalidRequest, LoraSpec
-from visual_r1.errors import StorageError
+from visual_r1.hashing import file_digest
 
 KEPT_IN_MEMORY = 8
 """Adapters kept ready for sampling; a training loop uses one at a time."""
+
+
+@dataclass(frozen=True)
+class _Unnamed:
+    """Weights without a name: their file, and what was written into it."""
+
+    name: str
+    spec: LoraSpec
+    file: StoredFile
 
 
 class WeightsCache:
@@ -26,7 +38,7 @@ class WeightsCache:
         self._compute = compute
         self._store = store
         self._frozen: OrderedDict[WeightsKey, FrozenWeights] = OrderedDict()
-        self._unnamed: dict[WeightsKey, tuple[str, LoraSpec]] = {}
+        self._unnamed: dict[WeightsKey, _Unnamed] = {}
 
     def add_unnamed(self, key: UnnamedWeights, frozen: FrozenWeights) -> None:
         """Keep weights that have no name, in place of any of that key.
@@ -39,12 +51,13 @@ class WeightsCache:
         file = self._store.ephemeral.file(name)
         try:
             write_tensors(file, tensors)
-        except StorageError:
+            written = StoredFile(file.stat().st_size, file_digest(file))
+        except OSError as error:
             file.unlink(missing_ok=True)
-            raise
+            raise unwritten(file, error, self._store.home_flag) from error
         self._store.ephemeral.add(name)
         self.drop(key)
-        self._unnamed[key] = (name, frozen.spec)
+        self._unnamed[key] = _Unnamed(name, frozen.spec, written)
         self._keep(key, frozen)
 
     def drop(self, key: WeightsKey) -> None:
@@ -53,14 +66,14 @@ class WeightsCache:
         What is not there is no error.
         """
         self._frozen.pop(key, None)
-        name, _ = self._unnamed.pop(key, (None, None))
-        if name is not None:
-            self._store.ephemeral.drop(name)
+        unnamed = self._unnamed.pop(key, None)
+        if unnamed is not None:
+            self._store.ephemeral.drop(unnamed.name)
 
     def get(self, key: WeightsKey) -> FrozenWeights | None:
         """The weights to sample with; None is the base model.
 
-        Raises `InvalidRequest` when they are gone, `StorageError` when they cannot be read.
+        Raises `InvalidRequest` when they are gone or damaged.
         """
         if isinstance(key, BaseModelWeights):
             return None
@@ -71,15 +84,16 @@ class WeightsCache:
                 raise InvalidRequest(
                     f"{key.path} was overwritten after this sampler was made: make a new one."
                 )
-            spec, file = record.spec, self._store.home.state_file(key.path)
-        elif key in self._unnamed:
-            name, spec = self._unnamed[key]
-            self._store.ephemeral.use(name)
-            file = self._store.ephemeral.file(name)
+            if key not in self._frozen:
+                tensors = load_state(self._store, key.path)
+                self._keep(key, self._compute.frozen_from(record.spec, tensors))
+        elif (unnamed := self._unnamed.get(key)) is not None:
+            self._store.ephemeral.use(unnamed.name)
+            if key not in self._frozen:
+                tensors = read_ephemeral(self._store.ephemeral.file(unnamed.name), unnamed.file)
+                self._keep(key, self._compute.frozen_from(unnamed.spec, tensors))
         else:
             raise InvalidRequest("the weights of this sampler are gone: its session is over.")
-        if key not in self._frozen:
-            self._keep(key, self._compute.frozen_from(spec, read_tensors(file)))
         self._frozen.move_to_end(key)
         return self._frozen[key]
 

@@ -5,14 +5,13 @@ checked here is the form: whether a request can be read, and names nothing that 
 Whether its numbers fit the model, the loss and the optimizer is for the compute side to say.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, TypeVar
 
 import numpy as np
-import zstandard
-from google.protobuf.message import DecodeError
 from pydantic import BaseModel, ValidationError
 from tinker import types
 from tinker.proto import tinker_public_pb2 as pb
@@ -43,8 +42,8 @@ BODY_LIMIT = 64 << 20
 
 _CELLS_AT_MOST = 1 << 24
 """Of a sample request's target tokens."""
-_DENSE_AT_MOST = 1 << 28
-"""Values of a sparse tensor, once it is filled up with zeros."""
+_DENSE_AT_MOST = 1 << 27
+"""Values of a request's sparse tensors, once they are filled up with zeros: a gigabyte at most."""
 
 _STOP_REASONS = {"stop": pb.STOP_REASON_STOP, "length": pb.STOP_REASON_LENGTH}
 _DTYPES: dict[int, np.dtype[Any]] = {
@@ -70,30 +69,22 @@ def validated(model: type[Body], value: object) -> Body:
 # -- training requests ---------------------------------------------------------------------------
 
 
-def parse_forward_backward(
-    body: bytes, encoding: str | None, limit: int = BODY_LIMIT
-) -> pb.ForwardBackwardRequest:
-    """Parse a `ForwardBackwardRequest`. Raises `InvalidRequest` when it is none."""
-    if encoding == "zstd":
-        try:
-            # Not `decompress`: that trusts the size which the frame itself claims.
-            body = zstandard.ZstdDecompressor().stream_reader(body).read(limit + 1)
-        except zstandard.ZstdError as error:
-            raise InvalidRequest(f"the body is not zstd: {error}.") from error
-        if len(body) > limit:
-            raise InvalidRequest(
-                f"the body has more than {limit} bytes once unpacked: send fewer data at a time."
-            )
-    request = pb.ForwardBackwardRequest()
-    try:
-        request.ParseFromString(body)
-    except DecodeError as error:
-        raise InvalidRequest(f"the body is not a ForwardBackwardRequest: {error}.") from error
-    return request
-
-
-def data_of(request: pb.ForwardBackwardRequest) -> list[Datum]:
+def data_of(request: pb.ForwardBackwardRequest, context_length: int) -> list[Datum]:
     """The data of a forward or forward_backward. Raises `InvalidRequest`."""
+    filled = 0
+    for datum in request.data:
+        for name, tensor in datum.loss_fn_inputs.items():
+            # What it takes filled up with zeros; of a shape that is none `_dense` tells.
+            shape = tuple(tensor.shape)
+            if tensor.WhichOneof("encoding") != "sparse_csr" or min(shape, default=0) < 1:
+                continue
+            filled += math.prod(shape)
+            if shape[0] > context_length or filled > _DENSE_AT_MOST:
+                raise InvalidRequest(
+                    f"{name} has the shape {list(shape)}: it has a row for each of the at most "
+                    f"{context_length} places of the context, and all sparse tensors of a request "
+                    f"together {_DENSE_AT_MOST} places at most."
+                )
     return [
         Datum(
             prompt=tuple(_part(chunk) for chunk in datum.model_input),
@@ -161,7 +152,7 @@ def _array(name: str, tensor: pb.Tensor) -> np.ndarray:
     else:
         array = np.frombuffer(_whole(tensor.dense, dtype.itemsize, name), dtype=dtype)
         shape = tuple(tensor.shape) or (array.size,)
-        if int(np.prod(shape)) != array.size:
+        if min(shape) < 0 or math.prod(shape) != array.size:
             raise InvalidRequest(f"{name} has {array.size} values for the shape {shape}.")
         array = array.reshape(shape)
     return array.astype(np.int64 if array.dtype.kind == "i" else np.float32)
@@ -175,8 +166,6 @@ def _dense(name: str, tensor: pb.Tensor, dtype: np.dtype[Any]) -> np.ndarray:
     columns = np.frombuffer(_whole(csr.col_indices, 8, name), dtype=np.int64)
     shape = tuple(tensor.shape)
     rows = _csr_rows(name, shape, starts, columns, values.size)
-    if shape[0] * shape[1] > _DENSE_AT_MOST:
-        raise InvalidRequest(f"{name} of the shape {shape} is too large.")
     dense = np.zeros(shape, dtype=dtype)
     dense[rows, columns] = values
     return dense

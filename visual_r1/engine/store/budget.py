@@ -107,6 +107,15 @@ def full_for_run(
     )
 
 
+def unwritten(place: Path, error: OSError, home_flag: str) -> StorageError:
+    """What is said of a file that the disk refused; `home_flag` chooses another folder."""
+    why = error.strerror or str(error)
+    return StorageError(
+        f"could not write {place}: {why}. Free some space on that disk, or choose another folder "
+        f"for the engine with {home_flag}; nothing else was changed."
+    )
+
+
 def report(home: HomeFolder, now: datetime) -> str:
     """A table of the disk used by run, also while an engine serves the folder.
 

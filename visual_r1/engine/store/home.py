@@ -16,15 +16,14 @@ cleared when the engine starts, so a listed checkpoint is always complete.
 This is the one place that lays out paths; it reads without torch and without a server.
 """
 
-import hashlib
 import os
 import shutil
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
-from safetensors import SafetensorError
-from safetensors.numpy import load_file  # pyright: ignore[reportUnknownVariableType]
+from pydantic import TypeAdapter
 
 from visual_r1.engine.store.records import (
     CHECKPOINT,
@@ -35,12 +34,12 @@ from visual_r1.engine.store.records import (
     CheckpointRecord,
     RunRecord,
     SessionRecord,
-    parse_path,
     split_model_id,
 )
 from visual_r1.engine.types import InvalidRequest
-from visual_r1.errors import StorageError
 from visual_r1.storage import clear_leftovers, read_json
+
+Shape = TypeVar("Shape")
 
 LOCK = "engine.lock"
 MANIFEST = "manifest.json"
@@ -80,28 +79,55 @@ class HomeFolder:
     def read_sessions(self) -> Iterator[SessionRecord]:
         """Every session that can be read."""
         for file in self.sessions.glob("*/session.json"):
-            with _skipped_when_damaged():
-                yield read_json(file, SESSION)
+            if not isinstance(record := _record(file, SESSION), str):
+                yield record
 
     def read_runs(self) -> Iterator[RunRecord]:
         """Every training run that can be read."""
         for file in self.sessions.glob("*/train-*/run.json"):
-            with _skipped_when_damaged():
-                yield read_json(file, RUN)
+            if not isinstance(record := _record(file, RUN), str):
+                yield record
 
     def read_checkpoints(self) -> Iterator[CheckpointRecord]:
-        """Every checkpoint that is whole."""
+        """Every checkpoint whose record can be read and whose files have the sizes in it."""
+        for _, record in self.manifests():
+            if not isinstance(record, str):
+                yield record
+
+    def manifests(self) -> Iterator[tuple[Path, CheckpointRecord | str]]:
+        """The place of every checkpoint's record, and the record, or what is wrong with it.
+
+        Of the files that it names only the sizes are looked at.
+        """
         for kind in KINDS:
-            for manifest in self.sessions.glob(f"*/train-*/{kind}/*/{MANIFEST}"):
-                with _skipped_when_damaged():
-                    record = read_json(manifest, CHECKPOINT)
-                    folder = manifest.parent
-                    whole = all(
-                        (folder / name).is_file() and (folder / name).stat().st_size == size
-                        for name, size in record.files.items()
-                    )
-                    if whole and self.checkpoint_folder(record.path) == folder:
-                        yield record
+            for folder in sorted(self.sessions.glob(f"*/train-*/{kind}/[!.]*")):
+                yield (manifest := folder / MANIFEST), self.read_record(manifest)
+
+    def unreadable_records(self) -> Iterator[tuple[Path, str]]:
+        """The records of sessions and runs that cannot be read, and why."""
+        for file in sorted(self.sessions.glob("*/session.json")):
+            if isinstance(what := _record(file, SESSION), str):
+                yield file, what
+        for file in sorted(self.sessions.glob("*/train-*/run.json")):
+            if isinstance(what := _record(file, RUN), str):
+                yield file, what
+
+    def read_record(self, manifest: Path) -> CheckpointRecord | str:
+        """The record of a checkpoint, or what is wrong with it or with its files' sizes."""
+        record = _record(manifest, CHECKPOINT)
+        if isinstance(record, str):
+            return record
+        try:
+            if self.checkpoint_folder(record.path) != manifest.parent:
+                return f"is that of {record.path}, which belongs elsewhere"
+            for name, stored in record.files.items():
+                if (size := (manifest.parent / name).stat().st_size) != stored.bytes:
+                    return f"names {name} with {stored.bytes} bytes, and it has {size}"
+        except InvalidRequest as error:
+            return f"is damaged: {error}"
+        except OSError as error:
+            return f"names a file that cannot be read: {error.filename} ({error.strerror})"
+        return record
 
     def mend(self) -> None:
         """Finish or undo what a crash interrupted. Only for who holds the lock."""
@@ -132,30 +158,13 @@ class HomeFolder:
         return self.sessions / session_id / f"train-{number}"
 
 
-@contextmanager
-def _skipped_when_damaged() -> Generator[None]:
-    """A record that cannot be read is left alone on disk and not listed."""
+def _record(file: Path, shape: TypeAdapter[Shape]) -> Shape | str:
+    """A record, or what is wrong with it; it is left alone on disk."""
     try:
-        yield
-    except (ValueError, InvalidRequest, OSError):
-        return
-
-
-def tensor_fingerprints(home: Path, path: str) -> dict[str, str]:
-    """A digest of each tensor of the checkpoint at the `tinker://` path in the engine's `home`.
-
-    Equal digests mean the same type, shape and bits; a state saved with its optimizer holds Adam's
-    moments and step count too. Raises `StorageError` where the files cannot be read.
-    """
-    folder = HomeFolder(home).checkpoint_folder(parse_path(path))
-    found: dict[str, str] = {}
-    try:
-        for file in sorted(folder.glob("*.safetensors")):
-            for name, values in load_file(file).items():
-                form = f"{values.dtype.str}{values.shape}".encode()
-                found[name] = hashlib.blake2b(form + values.tobytes()).hexdigest()
-    except (OSError, SafetensorError) as error:
-        raise StorageError(f"{path} cannot be read from {folder}: {error}.") from error
-    if not found:
-        raise StorageError(f"{path} has no tensors in {folder}: it was deleted or has expired.")
-    return found
+        return read_json(file, shape)
+    except FileNotFoundError:
+        return "is missing"
+    except ValueError as error:
+        return f"is damaged ({error})"
+    except OSError as error:
+        return f"cannot be read ({error.strerror or error})"

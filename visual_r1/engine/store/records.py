@@ -8,9 +8,9 @@ home folder.
 import re
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, cast
 
-from pydantic import TypeAdapter
+from pydantic import BeforeValidator, TypeAdapter
 
 from visual_r1.engine.types import InvalidRequest, LoraSpec
 
@@ -121,8 +121,27 @@ class RunRecord:
 
 
 @dataclass(frozen=True)
+class StoredFile:
+    """A file of a checkpoint as it was written; `digest` is that of `visual_r1.hashing`."""
+
+    bytes: int
+    digest: str
+    """Empty in a record from before digests: the file then goes unverified."""
+
+
+def _without_digests(files: object) -> object:
+    """Records had sizes alone once."""
+    if not isinstance(files, dict):
+        return files
+    return {
+        name: {"bytes": value, "digest": ""} if isinstance(value, int) else value
+        for name, value in cast("dict[str, Any]", files).items()
+    }
+
+
+@dataclass(frozen=True)
 class CheckpointRecord:
-    """One finished checkpoint; `files` are those beside the manifest, with their sizes in bytes."""
+    """One finished checkpoint; `files` are those beside the manifest."""
 
     path: CheckpointPath
     base_model: str
@@ -130,14 +149,23 @@ class CheckpointRecord:
     optimizer: bool
     created_at: datetime
     expires_at: datetime | None = None
+    spared: bool = False
+    """Whether it was over when an engine started, and was given a day more."""
     public: bool = False
     user_metadata: dict[str, str] | None = None
-    files: dict[str, int] = field(default_factory=dict[str, int])
+    files: Annotated[dict[str, StoredFile], BeforeValidator(_without_digests)] = field(
+        default_factory=dict[str, StoredFile]
+    )
 
     @property
     def size_bytes(self) -> int:
         """Bytes of all files of the checkpoint."""
-        return sum(self.files.values())
+        return sum(file.bytes for file in self.files.values())
+
+    @property
+    def has_digests(self) -> bool:
+        """Whether damage can be told; a record from before digests cannot."""
+        return all(file.digest for file in self.files.values())
 
     def expired(self, now: datetime) -> bool:
         """Whether its time to live is over."""

@@ -10,14 +10,16 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from filelock import FileLock, Timeout
 
-from visual_r1.engine.store.budget import full, full_for_run, run_names
+from visual_r1.engine.store.budget import full, full_for_run, unwritten
 from visual_r1.engine.store.ephemeral import EphemeralFiles
 from visual_r1.engine.store.home import MANIFEST, REPLACED, HomeFolder
+from visual_r1.engine.store.lifetimes import SteadyClock, at_start, expiry
 from visual_r1.engine.store.records import (
     CHECKPOINT,
     RUN,
@@ -26,34 +28,33 @@ from visual_r1.engine.store.records import (
     CheckpointRecord,
     RunRecord,
     SessionRecord,
-    session_of,
+    StoredFile,
+    checkpoint_path,
+)
+from visual_r1.engine.store.soundness import (
+    damaged,
+    fault_in,
+    fault_of,
+    unreadable,
 )
 from visual_r1.engine.types import InvalidRequest
 from visual_r1.errors import EngineError, StorageError
+from visual_r1.hashing import file_digest
+from visual_r1.printing import open_logger
 from visual_r1.storage import sync_folder, write_json
 
-_TTL_MAX = 10 * 366 * 24 * 3600
+log = open_logger("visual_r1.engine")
+
+Signature: TypeAlias = tuple[tuple[int, int, int], ...]
+"""Of a checkpoint's files: what changes when one is written to."""
 
 
 class CheckpointNotFound(InvalidRequest):
     """No checkpoint has this path: it was never finished, was deleted, or has expired."""
 
 
-def now_utc() -> datetime:
-    """The engine's clock."""
-    return datetime.now(UTC)
-
-
-def expiry(now: datetime, ttl_seconds: int | None) -> datetime | None:
-    """When a checkpoint of that time to live ends. Raises `InvalidRequest` out of range."""
-    if ttl_seconds is None:
-        return None
-    if not 1 <= ttl_seconds <= _TTL_MAX:
-        raise InvalidRequest(
-            f"ttl_seconds is {ttl_seconds}; it lies between 1 and {_TTL_MAX} (ten years), "
-            "or is null for no end."
-        )
-    return now + timedelta(seconds=ttl_seconds)
+class CheckpointDamaged(CheckpointNotFound):
+    """A checkpoint is there, and is not what was written: for a client it is as good as gone."""
 
 
 class Store:
@@ -65,7 +66,7 @@ class Store:
     def __init__(
         self,
         home: Path,
-        clock: Callable[[], datetime] = now_utc,
+        clock: Callable[[], datetime] | None = None,
         patience_s: float = 0.0,
         max_disk: int | None = None,
         *,
@@ -75,19 +76,24 @@ class Store:
 
         Another engine that holds the folder has `patience_s` to end. `max_disk` bounds the bytes
         of everything in the folder. With `of_run` the engine is a run's own: what is said when
-        something fails then names what works there.
+        something fails then names what works there, and old lifetimes end (see `lifetimes`).
         Raises `EngineError` when another engine serves it, `StorageError` when it cannot be used.
         """
         self.home = HomeFolder(home)
-        self.clock = clock
+        self.clock = clock or SteadyClock()
         self.max_disk = max_disk
+        self.home_flag = "--backend.engine_home" if of_run else "--home"
+        """The flag by which who uses this engine chooses another folder."""
         self._of_run = of_run
-        elsewhere = "--backend.engine_home" if of_run else "--home"
         self._writing = threading.RLock()
         self._guard = threading.RLock()
         self._sessions: dict[str, SessionRecord] = {}
         self._runs: dict[str, RunRecord] = {}
         self._checkpoints: dict[CheckpointPath, CheckpointRecord] = {}
+        self._damaged: dict[CheckpointPath, str] = {}
+        """Checkpoints that are not what was written, and what a client is told of each."""
+        self._sound: dict[CheckpointPath, Signature] = {}
+        """Those whose bytes were checked, or written, by this process."""
         self._closed = False
         self._lock = FileLock(self.home.lock)
         try:
@@ -96,21 +102,44 @@ class Store:
             self.home.mend()
             self._sessions = {one.session_id: one for one in self.home.read_sessions()}
             self._runs = {run.model_id: run for run in self.home.read_runs()}
-            self._checkpoints = {one.path: one for one in self.home.read_checkpoints()}
+            self._read_checkpoints()
             shutil.rmtree(self.home.ephemeral, ignore_errors=True)
             self.home.ephemeral.mkdir()
         except Timeout as error:
             raise EngineError(
                 f"another engine is serving the folder {home}: stop it, or choose another "
-                f"{elsewhere}."
+                f"{self.home_flag}."
             ) from error
         except OSError as error:
             raise StorageError(
                 f"the engine's folder {home} cannot be used: {error.strerror or error}. "
-                f"Choose another with {elsewhere}."
+                f"Choose another with {self.home_flag}."
             ) from error
         self.ephemeral = EphemeralFiles(self.home.ephemeral)
         self.sweep()
+
+    def _read_checkpoints(self) -> None:
+        now = self.clock()
+        for manifest, record in self.home.manifests():
+            if isinstance(record, str):
+                self._note_damage(manifest, record)
+                continue
+            taken_over = at_start(record, now, of_run=self._of_run)
+            self._checkpoints[record.path] = taken_over
+            if taken_over != record:
+                # On a full disk it is written down the next time.
+                with suppress(StorageError):
+                    self._write_record(taken_over)
+
+    def _note_damage(self, manifest: Path, what: str) -> None:
+        """Tell the log of a record that cannot be used; and who asks for it, where its place says
+        what it was of."""
+        log.warning("%s %s; the checkpoint is left as it is, and not listed.", manifest, what)
+        kind, run, session = (manifest.parents[level].name for level in (1, 2, 3))
+        with suppress(InvalidRequest):
+            model_id = f"{session}:train:{run.removeprefix('train-')}"
+            path = checkpoint_path(model_id, kind, manifest.parent.name)
+            self._damaged[path] = damaged(path, manifest, what)
 
     def close(self, patience_s: float = 10.0) -> None:
         """Let a write in progress finish (or give it up after `patience_s`), then unlock."""
@@ -127,7 +156,7 @@ class Store:
         with self._guard:
             if self._sessions.get(record.session_id) != record:
                 file = self.home.session_file(record.session_id)
-                write_json(file, SESSION.dump_python(record, mode="json"))
+                self._write_json(file, SESSION.dump_python(record, mode="json"))
                 self._sessions[record.session_id] = record
 
     def update_session(self, record: SessionRecord) -> None:
@@ -139,7 +168,8 @@ class Store:
     def add_run(self, record: RunRecord) -> None:
         """Write a training run down. Raises `StorageError`."""
         with self._guard:
-            write_json(self.home.run_file(record.model_id), RUN.dump_python(record, mode="json"))
+            content = RUN.dump_python(record, mode="json")
+            self._write_json(self.home.run_file(record.model_id), content)
             self._runs[record.model_id] = record
 
     def sessions(self) -> list[SessionRecord]:
@@ -175,7 +205,7 @@ class Store:
         """
         folder = self.folder(record.path)
         unfinished = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
-        with self._writing, _told_as_storage_error(folder):
+        with self._writing, self._told_as_storage_error(folder):
             if self._closed:
                 raise EngineError("the engine is stopping; this checkpoint was not written.")
             if not overwrite and self._find(record.path) is not None:
@@ -187,9 +217,13 @@ class Store:
             try:
                 unfinished.mkdir(parents=True)
                 write_files(unfinished)
-                sizes = {file.name: file.stat().st_size for file in sorted(unfinished.iterdir())}
-                finished = replace(record, files=sizes)
-                write_json(unfinished / MANIFEST, CHECKPOINT.dump_python(finished, mode="json"))
+                files = {
+                    file.name: StoredFile(file.stat().st_size, file_digest(file))
+                    for file in sorted(unfinished.iterdir())
+                }
+                finished = replace(record, files=files)
+                content = CHECKPOINT.dump_python(finished, mode="json")
+                self._write_json(unfinished / MANIFEST, content)
                 sync_folder(unfinished)
                 with self._guard:
                     # One that was there is set aside until the new one has its name.
@@ -201,6 +235,8 @@ class Store:
                     if aside.exists():
                         shutil.rmtree(aside)
                     self._checkpoints[record.path] = finished
+                    self._sound[record.path] = self._signature(finished)
+                    self._damaged.pop(record.path, None)
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)
             return finished
@@ -230,14 +266,74 @@ class Store:
         )
 
     def find(self, path: CheckpointPath) -> CheckpointRecord:
-        """The checkpoint at `path`. Raises `CheckpointNotFound`, also when it has expired."""
+        """The checkpoint at `path`.
+
+        Raises `CheckpointNotFound`, also when it has expired, and `CheckpointDamaged` where it is
+        known to be; `check` finds that out.
+        """
         record = self._find(path)
+        if record is None and path in self._damaged:
+            raise CheckpointDamaged(self._damaged[path])
         if record is None:
             raise CheckpointNotFound(
                 f"there is no checkpoint {path} here: it was never finished, was deleted, "
                 "or its time to live is over."
             )
         return record
+
+    def check(self, path: CheckpointPath) -> CheckpointRecord:
+        """As `find`, of a checkpoint whose files are what was written.
+
+        They are read where this process has neither written nor read them as they now are. Raises
+        `CheckpointDamaged`; from then on the checkpoint is as good as gone.
+        """
+        record = self.find(path)
+        for name, stored in record.files.items():
+            # Gone, cut: that needs no reading, and is found also where the rest was checked.
+            if (what := fault_of(self.folder(path) / name, replace(stored, digest=""))) is not None:
+                raise self.found_damaged(path, name, what)
+        signature = self._signature(record)
+        if self._sound.get(path) == signature:
+            return record
+        for name, stored in record.files.items():
+            if (what := fault_of(self.folder(path) / name, stored)) is not None:
+                raise self.found_damaged(path, name, what)
+        self._sound[path] = signature
+        return record
+
+    def read_file(self, path: CheckpointPath, name: str) -> bytes:
+        """The bytes of a checkpoint's file, checked by its record.
+
+        Raises `CheckpointNotFound`, `CheckpointDamaged`.
+        """
+        record = self.find(path)
+        file = self.folder(path) / name
+        stored = record.files.get(name)
+        if stored is None:
+            raise self.found_damaged(path, name, "is missing in the checkpoint's record")
+        try:
+            data = file.read_bytes()
+        except OSError as error:
+            raise self.found_damaged(path, name, unreadable(error)) from error
+        if (what := fault_in(data, stored)) is not None:
+            raise self.found_damaged(path, name, what)
+        if not stored.digest:
+            log.warning("%s was written before files had digests: it is used unverified.", file)
+        return data
+
+    def found_damaged(self, path: CheckpointPath, name: str, what: str) -> CheckpointDamaged:
+        """Let a checkpoint count as gone from now on, and say why; its files stay for a look."""
+        sentence = damaged(path, self.folder(path) / name, what)
+        log.error("%s", sentence)
+        with self._guard:
+            self._checkpoints.pop(path, None)
+            self._damaged[path] = sentence
+        return CheckpointDamaged(sentence)
+
+    def _signature(self, record: CheckpointRecord) -> Signature:
+        folder = self.folder(record.path)
+        found = [(folder / name).stat() for name in sorted(record.files)]
+        return tuple((one.st_ino, one.st_size, one.st_mtime_ns) for one in found)
 
     def checkpoints(self, model_id: str | None = None) -> list[CheckpointRecord]:
         """The checkpoints of one run, or of all, newest first; expired ones are not among them."""
@@ -253,9 +349,9 @@ class Store:
     def copy(self, source: CheckpointPath, record: CheckpointRecord) -> CheckpointRecord:
         """Make `record` a checkpoint of the files of another; where the disk can, they are shared.
 
-        Raises `CheckpointNotFound`, `StorageError`.
+        Raises `CheckpointNotFound`, `CheckpointDamaged`, `StorageError`.
         """
-        names = self.find(source).files
+        names = self.check(source).files
         folder = self.folder(source)
 
         def link(target: Path) -> None:
@@ -269,16 +365,17 @@ class Store:
 
     def set_ttl(self, path: CheckpointPath, ttl_seconds: int | None) -> None:
         """Let the checkpoint end `ttl_seconds` from now, or never."""
-        self._rewrite(path, expires_at=expiry(self.clock(), ttl_seconds))
+        self._rewrite(path, expires_at=expiry(self.clock(), ttl_seconds), spared=False)
 
     def set_public(self, path: CheckpointPath, public: bool) -> None:
         """Mark the checkpoint as published or not; on one machine that changes nothing else."""
         self._rewrite(path, public=public)
 
     def delete(self, path: CheckpointPath) -> None:
-        """Remove a checkpoint. Raises `CheckpointNotFound`."""
+        """Remove a checkpoint, sound or damaged. Raises `CheckpointNotFound`."""
         with self._guard:
-            self.find(path)
+            if path not in self._damaged:
+                self.find(path)
             removed = self._take_away(path)
         shutil.rmtree(removed, ignore_errors=True)
 
@@ -305,48 +402,39 @@ class Store:
     def _rewrite(self, path: CheckpointPath, **changes: object) -> None:
         with self._guard:
             changed = replace(self.find(path), **changes)  # pyright: ignore[reportArgumentType]
-            write_json(self.folder(path) / MANIFEST, CHECKPOINT.dump_python(changed, mode="json"))
+            self._write_record(changed)
             self._checkpoints[path] = changed
+
+    def _write_record(self, record: CheckpointRecord) -> None:
+        content = CHECKPOINT.dump_python(record, mode="json")
+        self._write_json(self.folder(record.path) / MANIFEST, content)
+
+    def _write_json(self, file: Path, content: Any) -> None:
+        try:
+            write_json(file, content)
+        except StorageError as error:
+            # It advises a flag of the run's; the engine's folder has its own.
+            cause = error.__cause__
+            if not isinstance(cause, OSError):
+                raise
+            raise unwritten(file, cause, self.home_flag) from cause
 
     def _take_away(self, path: CheckpointPath) -> Path:
         """Let the checkpoint disappear from its place; returns the folder that is to be removed."""
         folder = self.folder(path)
         removed = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.gone")
-        with _told_as_storage_error(folder):
+        with self._told_as_storage_error(folder):
             # Someone may have removed the folder by hand: then it is gone as well.
             with suppress(FileNotFoundError):
                 folder.rename(removed)
                 sync_folder(folder.parent)
-            del self._checkpoints[path]
+            self._checkpoints.pop(path, None)
+            self._damaged.pop(path, None)
         return removed
 
-
-@contextmanager
-def _told_as_storage_error(folder: Path) -> Generator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"could not write {folder}: {error.strerror or os.strerror(error.errno or 0)}. Free "
-            "some space on that disk, or start the engine with another --home; "
-            "nothing else was changed."
-        ) from error
-
-
-def delete_run(store: Store, name: str) -> list[CheckpointRecord]:
-    """Remove all checkpoints of the run of that name; returns what they were.
-
-    Raises `CheckpointNotFound` where there is none, with the names that there are.
-    """
-    names = run_names(store.sessions())
-    owned = [(names.get(session_of(one.path.model_id)), one) for one in store.checkpoints()]
-    found = [one for owner, one in owned if owner == name]
-    if not found:
-        there = ", ".join(sorted({owner for owner, _ in owned if owner is not None}))
-        raise CheckpointNotFound(
-            f"no run {name!r} has checkpoints in {store.home.path}; those that have: "
-            f"{there or 'none with a name'}."
-        )
-    for one in found:
-        store.delete(one.path)
-    return found
+    @contextmanager
+    def _told_as_storage_error(self, folder: Path) -> Generator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise unwritten(folder, error, self.home_flag) from error

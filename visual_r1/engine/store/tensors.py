@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 
 from visual_r1.engine.store.home import ADAPTER_CONFIG, ADAPTER_FILE, STATE_FILE
-from visual_r1.errors import StorageError
+from visual_r1.engine.store.records import CheckpointPath, StoredFile
+from visual_r1.engine.store.soundness import fault_in, tensors_in, unreadable
+from visual_r1.engine.store.store import Store
+from visual_r1.engine.types import InvalidRequest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,26 +41,50 @@ def write_adapter(folder: Path, config: Mapping[str, Any], tensors: "Mapping[str
 
 
 def write_tensors(file: Path, tensors: "Mapping[str, Tensor]") -> None:
-    """Write a file and flush it to disk. Raises `StorageError` when that fails."""
+    """Write a file and flush it to disk. Raises `OSError` when that fails."""
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     try:
         safetensors.torch.save_file(  # pyright: ignore[reportUnknownMemberType]
             contiguous, str(file), metadata={"format": "pt"}
         )
-        with file.open("rb") as written:
-            os.fsync(written.fileno())
-    except (OSError, SafetensorError) as error:
-        raise StorageError(
-            f"could not write {file}: {error}. Free some space on that disk, or start the engine "
-            "with another --home; nothing else was changed."
-        ) from error
+    except SafetensorError as error:
+        # What its half in Rust says of a full disk.
+        raise OSError(str(error)) from error
+    with file.open("rb") as written:
+        os.fsync(written.fileno())
 
 
-def read_tensors(file: Path) -> "dict[str, Tensor]":
-    """Read all tensors of a file into memory. Raises `StorageError` when it cannot be read."""
+def load_state(store: Store, path: CheckpointPath) -> "dict[str, Tensor]":
+    """All tensors of a training state, or of weights for sampling, checked while they are read.
+
+    Raises `CheckpointNotFound`, and `CheckpointDamaged` where they are not what was written.
+    """
+    tensors = _tensors_in(store.read_file(path, STATE_FILE))
+    if isinstance(tensors, str):
+        raise store.found_damaged(path, STATE_FILE, tensors)
+    return tensors
+
+
+def read_ephemeral(file: Path, stored: StoredFile) -> "dict[str, Tensor]":
+    """Weights of a sampler without a name. Raises `InvalidRequest` where they are damaged."""
     try:
-        return safetensors.torch.load(file.read_bytes())
-    except (OSError, SafetensorError) as error:
-        raise StorageError(
-            f"could not read {file}: {error}. Load another checkpoint of the run."
-        ) from error
+        data = file.read_bytes()
+        tensors = fault_in(data, stored) or _tensors_in(data)
+    except OSError as error:
+        tensors = unreadable(error)
+    if isinstance(tensors, str):
+        raise InvalidRequest(f"the weights of this sampler: {file} {tensors}; make it anew.")
+    return tensors
+
+
+def _tensors_in(data: bytes) -> "dict[str, Tensor] | str":
+    """The tensors of a file's bytes, or what is wrong with them."""
+    found: dict[str, Tensor] = {}
+    entries = tensors_in(data)
+    if isinstance(entries, str):
+        return entries
+    for name, entry in entries:
+        dtype = torch.int64 if entry["dtype"] == "I64" else torch.float32
+        # Of a copy: what safetensors gives cannot be written to.
+        found[name] = torch.frombuffer(bytearray(entry["data"]), dtype=dtype).view(entry["shape"])
+    return found

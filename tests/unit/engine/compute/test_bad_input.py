@@ -25,8 +25,8 @@ from visual_r1.engine.types import (
 from visual_r1.errors import ConfigError, ModelError
 
 
-def bomb(side: int) -> bytes:
-    """A PNG of a few hundred bytes that says it has side x side pixels."""
+def made_png(side: int, pixels: bytes) -> bytes:
+    """A PNG that says it has side x side pixels, whatever it holds, with right checksums."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return (
@@ -34,10 +34,18 @@ def bomb(side: int) -> bytes:
         )
 
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    data = zlib.compress(bytes(1000))
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
-    )
+    data = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + data
+
+
+def bomb(side: int) -> bytes:
+    """A few hundred bytes."""
+    return made_png(side, bytes(1000))
+
+
+def rows_missing(rows: int) -> bytes:
+    """So many of 64 rows, in a finished stream."""
+    return made_png(64, (b"\0" + bytes(range(192))) * rows)
 
 
 def encoded(image: Image.Image, form: str) -> bytes:
@@ -46,22 +54,46 @@ def encoded(image: Image.Image, form: str) -> bytes:
     return buffer.getvalue()
 
 
+def jpeg(seed: int) -> bytes:
+    return encoded(Image.open(io.BytesIO(png(seed))), "JPEG")
+
+
+def scrambled(data: bytes) -> bytes:
+    """60 bytes in the middle turned over."""
+    middle = len(data) // 2
+    turned = bytes(byte ^ 0xFF for byte in data[middle : middle + 60])
+    return data[:middle] + turned + data[middle + 60 :]
+
+
 PROMPTS: dict[str, tuple[Prompt, str]] = {
     "empty": ((), "the prompt is empty"),
     "only empty text": ((TextPart(()),), "the prompt is empty"),
-    "too long": ((words(1, 5000),), r"5000 tokens, images included, and the model's context holds"),
+    "too long": (
+        (words(1, 5000),),
+        r"5000 tokens or more, images included, and the model's context holds",
+    ),
     "negative id": ((TextPart((5, -3)),), "token id -3 is out of range"),
     "unknown id": ((TextPart((5, 10**6)),), "token id 1000000 is out of range"),
-    "not an image": ((ImagePart(b"hello"),), "5 bytes could not be decoded as PNG or JPEG"),
-    "no bytes": ((ImagePart(b""),), "0 bytes could not be decoded"),
-    "cut off": ((ImagePart(png(1)[:-5000]),), "could not be decoded"),
-    "broken chunk": ((ImagePart(png(1)[:60] + b"xxxx" + png(1)[64:]),), "could not be decoded"),
+    "not an image": (
+        (ImagePart(b"hello"),),
+        "5 bytes cannot be used, and must be a whole PNG or JPEG: .* it is text",
+    ),
+    "no bytes": ((ImagePart(b""),), "0 bytes cannot be used"),
+    "cut off": ((ImagePart(png(1)[:-5000]),), "cannot be used, and must be a whole PNG or JPEG"),
+    "broken chunk": (
+        (ImagePart(png(1)[:60] + b"xxxx" + png(1)[64:]),),
+        "cannot be used, and must be a whole PNG or JPEG",
+    ),
     "another format": ((ImagePart(encoded(Image.new("RGB", (9, 9)), "GIF")),), "PNG or JPEG"),
     "too many pixels": (
         (ImagePart(png(1, 1100, 1100)),),
-        "1210000 pixels is beyond the limit of 1048576",
+        "1100 x 1100 pixels, more than 1048576",
     ),
-    "a bomb": ((ImagePart(bomb(60000)),), "beyond the limit of 1048576 pixels"),
+    "a bomb": ((ImagePart(bomb(60000)),), "more than 1048576 pixels"),
+    "half its rows": ((ImagePart(rows_missing(32)),), "whole PNG or JPEG: .*row"),
+    "a row missing": ((ImagePart(rows_missing(63)),), "whole PNG or JPEG: .*row"),
+    "a JPEG cut": ((ImagePart(jpeg(1)[:-2000]),), "whole PNG or JPEG"),
+    "a JPEG scrambled": ((ImagePart(scrambled(jpeg(1))),), "whole PNG or JPEG"),
     "too elongated": ((ImagePart(png(1, 900, 2)),), "aspect ratio"),
     "another count": ((ImagePart(png(1), 15),), "takes 16 tokens .* expected_tokens says 15"),
 }

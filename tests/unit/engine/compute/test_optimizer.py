@@ -166,3 +166,53 @@ def test_settings_that_adam_cannot_use(compute: Compute, name: str, value: float
     with pytest.raises(InvalidRequest, match=name):
         compute.optim_step(adapter, AdamSettings(**{name: value}))
     compute.optim_step(adapter, AdamSettings())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        AdamSettings(learning_rate=1e39),
+        AdamSettings(learning_rate=1e308),
+        AdamSettings(learning_rate=1e38, beta1=0.9999999),
+        AdamSettings(learning_rate=1.0, weight_decay=1e300),
+        AdamSettings(learning_rate=1e38, beta1=0.0, beta2=0.0, eps=1e-45),
+    ],
+)
+def test_a_step_that_breaks_the_weights_says_so_and_nothing_of_them_is_kept(
+    compute: Compute, settings: AdamSettings
+) -> None:
+    adapter = compute.new_adapter(LoraSpec(rank=4, seed=1))
+    data = [random_datum(seed, picture_prompt(seed), ("weights",)) for seed in range(2)]
+    for _ in range(2):
+        compute.forward(adapter, data, "cross_entropy", {}, backward=True)
+        try:
+            compute.optim_step(adapter, settings)
+        except InvalidRequest as error:
+            first = str(error)
+            break
+    else:
+        pytest.fail("the weights are infinite by now")
+    assert f"learning_rate {settings.learning_rate:g}" in first
+    assert "with a lower learning rate" in first
+    for use in (
+        lambda: compute.state_tensors(adapter, optimizer=True),
+        lambda: compute.state_tensors(adapter, optimizer=False),
+        lambda: compute.freeze(adapter),
+        lambda: compute.forward(adapter, data, "cross_entropy", {}, backward=True),
+        lambda: compute.optim_step(adapter, AdamSettings()),
+    ):
+        with pytest.raises(InvalidRequest, match="cannot be used any more") as caught:
+            use()
+        assert str(caught.value) == first
+
+
+def test_a_rate_that_makes_weights_immense_is_named_when_the_gradient_overflows(
+    compute: Compute,
+) -> None:
+    adapter = compute.new_adapter(LoraSpec(rank=4, seed=1))
+    data = [random_datum(seed, picture_prompt(seed), ("weights",)) for seed in range(2)]
+    with pytest.raises(InvalidRequest, match=r"grown to 1e\+30|learning_rate 1e\+30") as caught:
+        for _ in range(4):
+            compute.forward(adapter, data, "cross_entropy", {}, backward=True)
+            compute.optim_step(adapter, AdamSettings(learning_rate=1e30))
+    assert "lower learning rate" in str(caught.value)

@@ -9,27 +9,13 @@ import numpy as np
 import pytest
 import torch
 from engine_material import picture_prompt, random_datum, request, rollout_datum
-from transformers import (
-    Qwen3VLConfig,
-    Qwen3VLForConditionalGeneration,
-    Qwen3VLMoeConfig,
-    Qwen3VLMoeForConditionalGeneration,
-)
+from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from visual_r1.engine.compute import forward
 from visual_r1.engine.compute.compute import Compute
-from visual_r1.engine.types import AdamSettings, InvalidRequest, LoraSpec, SampleOutput
+from visual_r1.engine.types import AdamSettings, LoraSpec, SampleOutput
 from visual_r1.errors import ModelError
 from visual_r1.models import TINY_GEOMETRY, model_path
-
-MOE = {
-    "model_type": "qwen3_vl_moe_text",
-    "num_experts": 4,
-    "num_experts_per_tok": 2,
-    "moe_intermediate_size": 32,
-    "decoder_sparse_step": 1,
-    "mlp_only_layers": [],
-}
 
 
 def folder_of(tmp_path: Path, network: Any) -> Path:
@@ -69,21 +55,6 @@ def test_a_model_with_an_output_matrix_of_its_own(tmp_path: Path) -> None:
     assert network.lm_head.weight is not network.model.language_model.embed_tokens.weight
     folder = folder_of(tmp_path, network)
     one_step(Compute(str(folder), device="cpu", threads=1), LoraSpec(rank=4, seed=1))
-
-
-def test_a_mixture_of_experts(tmp_path: Path) -> None:
-    """Attention and output are trained; the experts are refused with a sentence."""
-    config = shipped_config()
-    text = {**config.pop("text_config"), **MOE}
-    vision = {**config.pop("vision_config"), "model_type": "qwen3_vl_moe_vision"}
-    kept = {key: value for key, value in config.items() if key.endswith(("_id", "embeddings"))}
-    network = Qwen3VLMoeForConditionalGeneration(
-        Qwen3VLMoeConfig(text_config=text, vision_config=vision, **kept)
-    )
-    compute = Compute(str(folder_of(tmp_path, network)), device="cpu", threads=1)
-    one_step(compute, LoraSpec(rank=4, seed=1, train_mlp=False))
-    with pytest.raises(InvalidRequest, match="train_mlp=False"):
-        compute.new_adapter(LoraSpec(rank=4))
 
 
 def test_pickled_weights_are_never_loaded(tmp_path: Path) -> None:

@@ -5,17 +5,18 @@ from typing import Any
 import numpy as np
 import pytest
 import tinker.proto.tinker_public_pb2 as pb
+import zstandard
 from tinker import types
 from tinker.proto.request_conv import forward_backward_request_to_proto
 from tinker.proto.response_conv import deserialize_proto_response
 
+from visual_r1.engine.server.protobuf import parse_forward_backward
 from visual_r1.engine.server.wire import (
     adam_settings,
     data_of,
     encode_forward,
     lora_spec,
     loss_config,
-    parse_forward_backward,
     validated,
 )
 from visual_r1.engine.types import (
@@ -24,6 +25,8 @@ from visual_r1.engine.types import (
     InvalidRequest,
     TextPart,
 )
+
+CONTEXT = 1000
 
 
 def message(
@@ -47,8 +50,8 @@ def message(
 
 def test_data_are_read_as_they_were_sent() -> None:
     body = message({"beta": 0.25}).SerializeToString()
-    request = parse_forward_backward(body, None, 1000)
-    (datum,) = data_of(request)
+    request, _ = parse_forward_backward(body, None, CONTEXT)
+    (datum,) = data_of(request, CONTEXT)
     assert datum.prompt == (
         TextPart((1, 2, 3)),
         ImagePart(b"picture", None),
@@ -84,7 +87,7 @@ def with_weights(tensor: pb.Tensor) -> pb.ForwardBackwardRequest:
 
 
 def test_a_sparse_matrix_has_zeros_where_nothing_is_listed() -> None:
-    (datum,) = data_of(with_weights(csr([2, 3], [0, 1, 3], [2, 0, 1], [7, 8, 9])))
+    (datum,) = data_of(with_weights(csr([2, 3], [0, 1, 3], [2, 0, 1], [7, 8, 9])), CONTEXT)
     assert datum.inputs["weights"].tolist() == [[0, 0, 7], [8, 9, 0]]
 
 
@@ -98,24 +101,96 @@ def test_a_sparse_matrix_has_zeros_where_nothing_is_listed() -> None:
         csr([6], [0, 1, 3], [2, 0, 1], [7, 8, 9]),
         csr([2, 1 << 40], [0, 0, 0], [], []),
         pb.Tensor(dtype=pb.DTYPE_FLOAT32, shape=[2], dense=b"12345"),
+        csr([CONTEXT + 1, 1], [0] * (CONTEXT + 2), [], []),
         pb.Tensor(dtype=pb.DTYPE_FLOAT32, shape=[3], dense=bytes(8)),
+        pb.Tensor(dtype=pb.DTYPE_FLOAT32, shape=[-1, -2], dense=bytes(8)),
+        pb.Tensor(dtype=pb.DTYPE_FLOAT32, shape=[-2, -1, 1], dense=bytes(8)),
+        pb.Tensor(dtype=pb.DTYPE_FLOAT32, shape=[1 << 32, 1 << 32], dense=b""),
+        pb.Tensor(dtype=pb.DTYPE_FLOAT32, shape=[-(1 << 63)], dense=b""),
+        csr([-1, -5], [0, 1, 3], [2, 0, 1], [7, 8, 9]),
         pb.Tensor(dtype=pb.DTYPE_UNSPECIFIED, shape=[2], dense=bytes(8)),
     ],
 )
 def test_tensors_that_are_not_sound_are_refused(tensor: pb.Tensor) -> None:
     with pytest.raises(InvalidRequest, match="weights"):
-        data_of(with_weights(tensor))
+        data_of(with_weights(tensor), CONTEXT)
 
 
 def test_chunks_that_are_not_served_are_refused() -> None:
     request = message()
     request.data[0].model_input.add().dmel.dmel = b"sound"
     with pytest.raises(InvalidRequest, match="dmel"):
-        data_of(request)
+        data_of(request, CONTEXT)
     request = message()
     request.data[0].model_input[1].image.format = "webp"
     with pytest.raises(InvalidRequest, match="webp"):
-        data_of(request)
+        data_of(request, CONTEXT)
+
+
+def test_sparse_tensors_are_bounded_together() -> None:
+    request = message()
+    for number in range(200):
+        tensor = csr([1000, 1000], [0] * 1001, [], [])
+        request.data[0].loss_fn_inputs[f"w{number}"].CopyFrom(tensor)
+    with pytest.raises(InvalidRequest, match="all sparse tensors of a request together"):
+        data_of(request, CONTEXT)
+
+
+def test_the_digest_is_that_of_what_a_request_says() -> None:
+    plain = message().SerializeToString()
+    _, digest = parse_forward_backward(plain, None, CONTEXT)
+    packed = zstandard.ZstdCompressor().compress(plain)
+    assert parse_forward_backward(packed, "zstd", CONTEXT)[1] == digest
+    other = message()
+    other.forward_only = True
+    assert parse_forward_backward(other.SerializeToString(), None, CONTEXT)[1] != digest
+
+
+def field(number: int, content: bytes) -> bytes:
+    assert len(content) < 128
+    return bytes([number << 3 | 2, len(content)]) + content
+
+
+CROWDED = {
+    "empty data": field(3, b"") * 100_000,
+    "empty chunks": field(3, field(1, b"") * 60) * 2000,
+    "empty spans": field(3, field(3, field(1, b"")) * 25) * 4000,
+    "shapes": field(3, field(2, field(2, field(4, b"\1" * 90)))) * 2000,
+    "configurations": field(5, b"") * 100_000,
+    "fields that nobody knows": field(15, b"") * 100_000,
+    "numbers, again and again": b"\x10\x01" * 100_000,
+}
+
+
+@pytest.mark.parametrize("name", CROWDED)
+def test_what_takes_more_than_a_request_can_need_is_refused_unparsed(name: str) -> None:
+    with pytest.raises(InvalidRequest, match="fields, which no 1024 data"):
+        parse_forward_backward(CROWDED[name], None, CONTEXT)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\x1a",
+        b"\x1a\x05\x0a",
+        b"\x1a\x80",
+        b"\xff" * 20,
+        b"\x1b",
+        b"\x0d\1\2",
+        b"\x00\x00",
+        b"\x0a\1\xff",
+    ],
+)
+def test_what_is_no_request_is_refused(body: bytes) -> None:
+    with pytest.raises(InvalidRequest, match="not a ForwardBackwardRequest"):
+        parse_forward_backward(body, None, CONTEXT)
+
+
+def test_a_full_request_of_the_sdk_is_far_from_the_bound() -> None:
+    request = message(target_tokens=[4, 5], weights=[0.5, 1.5], logprobs=[1.0, 2.0])
+    for _ in range(1023):
+        request.data.add().CopyFrom(request.data[0])
+    assert parse_forward_backward(request.SerializeToString(), None, CONTEXT)[0] == request
 
 
 def test_forward_outputs_of_several_widths_reach_the_client_in_order() -> None:

@@ -65,8 +65,8 @@ def test_failures_have_the_category_of_their_cause(caplog: pytest.LogCaptureFixt
 def test_a_future_waits_is_settled_once_and_is_forgotten() -> None:
     async def play() -> None:
         table = FutureTable()
-        future, new = table.open("id")
-        assert new and table.open("id") == (future, False)
+        future, new = table.open("id", "it")
+        assert new and table.open("id", "it") == (future, False)
         assert await table.wait("id", 0.001) is None
         waiting = asyncio.create_task(table.wait("id", 30))
         await asyncio.sleep(0)
@@ -86,7 +86,7 @@ def test_fetched_results_are_bounded_by_bytes_but_can_be_fetched_again_for_a_min
     async def play() -> None:
         table = FutureTable(fetched_bytes=250)
         for name in ("a", "b", "c", "unfetched"):
-            table.open(name)[0].settle(Reply(bytes(100)))
+            table.open(name, "it")[0].settle(Reply(bytes(100)))
         for name in ("a", "b", "c", "a"):
             assert await table.wait(name, 1)
         now = asyncio.get_running_loop().time()
@@ -109,7 +109,7 @@ def test_the_results_of_a_finished_session_go_soon() -> None:
     async def play() -> None:
         table = FutureTable()
         for name in ("one:train:0:1", "two:train:0:1"):
-            table.open(name)[0].settle(Reply(b"x"))
+            table.open(name, "it")[0].settle(Reply(b"x"))
         now = asyncio.get_running_loop().time()
         table.forget_session("one", now)
         table.sweep(now + 50)
@@ -123,7 +123,7 @@ def test_the_results_of_a_finished_session_go_soon() -> None:
 def test_those_who_wait_are_answered_when_the_server_stops() -> None:
     async def play() -> None:
         table = FutureTable()
-        table.open("id")
+        table.open("id", "it")
         waiting = asyncio.create_task(table.wait("id", 30))
         await asyncio.sleep(0)
         table.close()

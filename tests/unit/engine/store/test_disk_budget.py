@@ -8,9 +8,10 @@ import pytest
 from test_store import MODEL_ID, Clock, record
 
 from visual_r1.engine.store.budget import parse_size, report
+from visual_r1.engine.store.deletion import delete_run
 from visual_r1.engine.store.ephemeral import IN_USE_S, EphemeralFiles
 from visual_r1.engine.store.records import SessionRecord, checkpoint_path
-from visual_r1.engine.store.store import Store, delete_run
+from visual_r1.engine.store.store import Store
 from visual_r1.engine.types import InvalidRequest
 from visual_r1.errors import ConfigError, StorageError
 
@@ -137,16 +138,6 @@ def test_what_has_expired_makes_room_and_what_was_promised_stays(tmp_path: Path)
         store.make_room(60_000)
     assert [one.path.name for one in store.checkpoints()] == ["lasts", "permanent"]
     store.close()
-
-
-def test_what_expired_while_no_engine_ran_is_gone_when_one_starts(tmp_path: Path) -> None:
-    clock = Clock()
-    store = Store(tmp_path, clock)
-    store.write(record(clock, path("brief"), 60), filled(50_000))
-    store.close()
-    clock.now += timedelta(seconds=61)
-    Store(tmp_path, clock).close()
-    assert not list(store.folder(path("brief")).parent.iterdir())
 
 
 def test_a_checkpoint_removed_by_hand_is_gone_without_a_complaint(tmp_path: Path) -> None:

@@ -41,6 +41,9 @@ class LoraModules:
     attention: tuple[str, ...]
     mlp: tuple[str, ...]
     unembed: tuple[str, ...]
+    experts: tuple[str, ...] = ()
+    """Endings of the names of parameters that hold a matrix for each expert, in a mixture of them;
+    they are trained with the MLPs."""
 
 
 class Family(Protocol):
@@ -64,7 +67,7 @@ class Family(Protocol):
     model_types: ClassVar[tuple[str, ...]]
     """The `model_type` of the checkpoints' config.json."""
     mixtures_of_experts: ClassVar[tuple[str, ...]]
-    """Those of them whose MLPs are experts in tensors of their own, which peft cannot train."""
+    """Those of them whose MLPs are experts, all of a layer in one parameter."""
     text_stack: ClassVar[str]
     """Name of the module from embeddings to final hidden states."""
     vision_tower: ClassVar[str]

@@ -63,6 +63,7 @@ class Qwen3VL(Family):
         attention=("q_proj", "k_proj", "v_proj", "o_proj", "qkv", "attn.proj"),
         mlp=("gate_proj", "up_proj", "down_proj", "linear_fc1", "linear_fc2"),
         unembed=("lm_head",),
+        experts=("experts.gate_up_proj", "experts.down_proj"),
     )
 
     def prepare_network(self, name: str, network: nn.Module) -> None:

@@ -1,0 +1,205 @@
+"""A tiny mixture of experts of random weights: its experts are trained, saved and exported."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from engine_material import group_data, picture_prompt, request, words
+from peft import PeftModel
+from test_other_models import folder_of, one_step, shipped_config
+from transformers import (
+    AutoModelForImageTextToText,
+    Qwen3VLMoeConfig,
+    Qwen3VLMoeForConditionalGeneration,
+)
+
+from visual_r1.engine.compute.compute import Adapter, Compute
+from visual_r1.engine.compute.lora import adapter_bytes
+from visual_r1.engine.store.tensors import write_adapter
+from visual_r1.engine.types import AdamSettings, InvalidRequest, LoraSpec
+
+EXPERTS = 4
+MOE = {
+    "model_type": "qwen3_vl_moe_text",
+    "num_experts": EXPERTS,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32,
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [],
+}
+SPEC = LoraSpec(rank=4, seed=1)
+
+
+def mixture(tmp_path: Path, **changes: Any) -> Path:
+    config = shipped_config()
+    text = {**config.pop("text_config"), **MOE, **changes}
+    vision = {**config.pop("vision_config"), "model_type": "qwen3_vl_moe_vision"}
+    kept = {key: value for key, value in config.items() if key.endswith(("_id", "embeddings"))}
+    torch.manual_seed(5)
+    network = Qwen3VLMoeForConditionalGeneration(
+        Qwen3VLMoeConfig(text_config=text, vision_config=vision, **kept)
+    )
+    generator = torch.Generator().manual_seed(3)
+    for values in network.parameters():
+        # Of a size at which experts differ.
+        values.data.add_(torch.randn(values.shape, generator=generator) * 0.05)
+    return folder_of(tmp_path, network)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return mixture(tmp_path_factory.mktemp("moe"))
+
+
+@pytest.fixture(scope="module")
+def moe(folder: Path) -> Compute:
+    return Compute(str(folder), device="cpu", threads=1)
+
+
+def experts_of(compute: Compute, adapter: Adapter, matrix: str) -> dict[str, torch.Tensor]:
+    tensors = compute.state_tensors(adapter, optimizer=False)
+    return {
+        name: values for name, values in tensors.items() if ".experts." in name and matrix in name
+    }
+
+
+def steps(compute: Compute, adapter: Adapter, count: int) -> list[np.ndarray]:
+    learnt: list[np.ndarray] = []
+    data = group_data(("logprobs", "advantages"))
+    for _ in range(count):
+        output = compute.forward(adapter, data, "importance_sampling", {}, backward=True)
+        learnt += output.logprobs
+        compute.optim_step(adapter, AdamSettings(learning_rate=1e-3))
+    return learnt
+
+
+def test_sampling_and_learning_agree(moe: Compute) -> None:
+    for spec in (SPEC, LoraSpec(rank=4, seed=1, train_mlp=False), LoraSpec(rank=2, seed=1)):
+        one_step(moe, spec)
+
+
+def test_experts_are_adapted_each_by_matrices_of_its_own(moe: Compute) -> None:
+    adapter = moe.new_adapter(SPEC)
+    layers = shipped_config()["text_config"]["num_hidden_layers"]
+    width = shipped_config()["text_config"]["hidden_size"]
+    down, up = experts_of(moe, adapter, "lora_A"), experts_of(moe, adapter, "lora_B")
+    assert len(down) == len(up) == 2 * layers
+    shapes = {tuple(values.shape) for values in (*down.values(), *up.values())}
+    rows = SPEC.rank * EXPERTS
+    assert shapes == {(rows, width), (64, rows), (rows, 32), (width, rows)}
+    steps(moe, adapter, 1)
+    assert all(values.abs().max() > 0 for values in experts_of(moe, adapter, "lora_B").values())
+    # And the vision tower's MLPs are still trained beside them, the router never.
+    names = moe.state_tensors(adapter, optimizer=False)
+    assert any("linear_fc1" in name for name in names)
+    assert not any("mlp.gate." in name for name in names)
+
+
+def test_gradients_of_the_experts_are_those_of_their_loss(moe: Compute) -> None:
+    """By differences of the loss, along a random direction."""
+    adapter = moe.new_adapter(SPEC)
+    adapter.weights.add_(
+        torch.randn(adapter.weights.shape, generator=torch.Generator().manual_seed(7)) * 0.02
+    )
+    data = group_data(("weights",))
+    moe.forward(adapter, data, "cross_entropy", {}, backward=True)
+    slot = moe._slots.of(SPEC)
+    direction = torch.zeros_like(adapter.weights)
+    for piece in slot.pieces:
+        if ".experts." in piece.name:
+            direction[piece.start : piece.stop] = adapter.gradients[piece.start : piece.stop]
+    assert direction.norm() > 0
+    direction /= direction.norm()
+    expected = float((adapter.gradients * direction).sum())
+    losses: list[float] = []
+    for step in (1e-2, -1e-2):
+        moved = Adapter.fresh(SPEC, adapter.weights + step * direction)
+        output = moe.forward(moved, data, "cross_entropy", {}, backward=False)
+        losses.append(output.metrics["loss:sum"])
+    assert (losses[0] - losses[1]) / 2e-2 == pytest.approx(expected, rel=0.02)
+
+
+def test_a_restored_state_goes_on_bit_for_bit(moe: Compute) -> None:
+    whole, first = moe.new_adapter(SPEC), moe.new_adapter(SPEC)
+    expected = steps(moe, whole, 3)
+    steps(moe, first, 1)
+    saved = moe.state_tensors(first, optimizer=True)
+    again = moe.restore(
+        SPEC, {name: values.clone() for name, values in saved.items()}, optimizer=True
+    )
+    got = steps(moe, again, 2)
+    for ours, theirs in zip(got, expected[-len(got) :], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert torch.equal(again.weights, whole.weights)
+    assert torch.equal(again.second_moment, whole.second_moment)
+
+
+def test_adapters_with_and_without_experts_stay_apart(moe: Compute) -> None:
+    prompt = [request((words(5, 30),), seed=3)]
+    plain = moe.sample(None, prompt)
+    adapters = [moe.new_adapter(spec) for spec in (SPEC, LoraSpec(rank=2, seed=1, train_mlp=False))]
+    for adapter in adapters:
+        adapter.weights.add_(0.05)
+    each = [moe.sample(moe.freeze(adapter), prompt) for adapter in adapters]
+    assert [moe.sample(moe.freeze(adapter), prompt) for adapter in adapters] == each
+    assert moe.sample(None, prompt) == plain
+    assert each[0] != each[1]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_exported_peft_applies(moe: Compute, folder: Path, tmp_path: Path) -> None:
+    adapter = moe.new_adapter(SPEC)
+    steps(moe, adapter, 2)
+    adapter.weights.add_(
+        torch.randn(adapter.weights.shape, generator=torch.Generator().manual_seed(9)) * 0.02
+    )
+    config, tensors = moe.peft_adapter(SPEC, moe.state_tensors(adapter, optimizer=False))
+    exported = tmp_path / "adapter"
+    exported.mkdir()
+    write_adapter(exported, config, tensors)
+    written = json.loads((exported / "adapter_config.json").read_text())
+    assert sorted(written["target_parameters"]) == ["experts.down_proj", "experts.gate_up_proj"]
+
+    network = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
+    tokens = list(words(8, 40).tokens)
+    bare = network(input_ids=torch.tensor([tokens])).logits
+    model = PeftModel.from_pretrained(network, str(exported)).eval()
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([tokens])).logits
+    assert (logits - bare).abs().max() > 0.1
+    theirs = torch.log_softmax(logits[0, :-1], -1).gather(-1, torch.tensor(tokens[1:])[:, None])
+    output = moe.sample(moe.freeze(adapter), [scored(tokens)])[0]
+    ours = torch.tensor(output.prompt_logprobs[1:])  # type: ignore[union-attr, index]
+    torch.testing.assert_close(ours, theirs[:, 0], rtol=1e-4, atol=1e-4)
+
+
+def scored(tokens: list[int]) -> Any:
+    from dataclasses import replace
+
+    from visual_r1.engine.types import TextPart
+
+    return replace(request((TextPart(tuple(tokens)),), samples=0), prompt_logprobs=True)
+
+
+def test_the_size_of_an_adapter_counts_the_experts(moe: Compute, folder: Path) -> None:
+    for spec in (SPEC, LoraSpec(rank=2, train_mlp=False), LoraSpec(rank=8, train_attn=False)):
+        tensors = moe.state_tensors(moe.new_adapter(spec), optimizer=False)
+        assert adapter_bytes(str(folder), spec) == sum(values.nbytes for values in tensors.values())
+
+
+def test_experts_that_are_not_in_one_parameter_are_refused_with_the_flag_that_works(
+    moe: Compute, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lora = type(moe._base.family).lora
+    from dataclasses import replace
+
+    other = replace(lora, experts=("experts.w1",))
+    monkeypatch.setattr(type(moe._base.family), "lora", other)
+    for refused in (lambda: moe.new_adapter(SPEC), lambda: adapter_bytes(str(folder), SPEC)):
+        with pytest.raises(InvalidRequest, match=r"--no-model\.train_mlp"):
+            refused()
+    assert moe.new_adapter(LoraSpec(rank=4, train_mlp=False))
+    assert picture_prompt(1)

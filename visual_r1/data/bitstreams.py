@@ -1,0 +1,262 @@
+"""Whether the pixels of an encoded picture are all there: what Pillow does not say.
+
+Pillow takes a compressed stream that ends early for a whole picture, and what its JPEG decoder
+warns of is lost. Here the pixels are counted, by what each format offers for it.
+
+PNG: the stream is inflated to its end and must hold exactly the bytes that the header asks for; its
+own checksum (Adler-32) must be right. JPEG: libjpeg's warnings count (a code that is none, a stream
+that ends before its picture or after it), no block may be brighter than white or darker than black,
+and each component must have come in full precision, so a progressive file that lost its last scans
+is noticed. Others: the picture is decoded once more over
+another canvas, and a pixel that differs was never written.
+
+A JPEG, WebP, AVIF or JPEG 2000 carries no checksums: damage that leaves a stream which could have
+been written so is other pixels, and nobody can tell.
+"""
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import simplejpeg  # pyright: ignore[reportMissingTypeStubs]
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.ImageFile import ImageFile
+
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+# Adam7: where each pass begins, and how far apart its pixels are (x, y, dx, dy).
+_PASSES = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)
+_PIECE = 2**20
+
+_END_OF_IMAGE = b"\xff\xd9"
+# A marker in compressed data; FF 00 is a byte of it, D0 to D7 are restarts, FF FF is padding.
+_NEXT_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+_ALONE = frozenset((0x01, *range(0xD0, 0xD9)))
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
+# libjpeg warns of these in a header, and decodes as everybody does.
+_HARMLESS = ("unknown jfif revision", "unknown adobe color transform")
+_COEFFICIENTS = 64
+_MIDDLE = 128
+# Encoders overshoot at edges, to have them cut off sharply.
+MOST_OVERSHOT = 32
+
+
+class Chunk(NamedTuple):
+    """A chunk of a PNG; `sound` where its checksum is right, None where the file ends in it."""
+
+    name: bytes
+    start: int
+    end: int
+    sound: bool | None
+
+
+def chunks(data: bytes) -> Iterator[Chunk]:
+    """The chunks of a PNG, whose contents are `data[start:end]`; the last one may be cut."""
+    view, place = memoryview(data), len(PNG_MAGIC)
+    # A chunk: the length of its contents, its name, the contents, their checksum with the name.
+    while place + 8 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, place)
+        start, end = place + 8, place + 8 + length
+        if end + 4 > len(data):
+            yield Chunk(name, start, min(end, len(data)), None)
+            return
+        (checksum,) = struct.unpack_from(">I", data, end)
+        yield Chunk(name, start, end, zlib.crc32(view[start - 4 : end]) == checksum)
+        place = end + 4
+
+
+def is_clean_png(data: bytes) -> bool:
+    """Whether every checksum is right and IEND is the end: Pillow reads on where others refuse."""
+    end = len(PNG_MAGIC)
+    for chunk in chunks(data):
+        if not chunk.sound:
+            return False
+        end = chunk.end + 4
+        if chunk.name == b"IEND":
+            return end == len(data)
+    return False
+
+
+def require_whole_png(data: bytes) -> None:
+    """Raise `ValueError` or `zlib.error` where the stream is not exactly the picture's pixels."""
+    header = data[len(PNG_MAGIC) + 8 :][:13]
+    width, height, depth, kind, _, _, interlaced = struct.unpack(">IIBBBBB", header)
+    bits = depth * _CHANNELS[kind]
+
+    def size_of(wide: int, high: int) -> int:
+        # A row has a byte in front that names its filter; a pass without pixels has no rows.
+        return high * (1 + -(-wide * bits // 8)) if wide and high else 0
+
+    expected = size_of(width, height)
+    if interlaced:
+        expected = sum(
+            size_of(-(-max(0, width - x) // dx), -(-max(0, height - y) // dy))
+            for x, y, dx, dy in _PASSES
+        )
+    inflated, begun = zlib.decompressobj(), False
+    count = 0
+    for chunk in chunks(data):
+        if chunk.name != b"IDAT":
+            if begun:
+                break
+            continue
+        begun, waiting = True, data[chunk.start : chunk.end]
+        while waiting and not inflated.eof and count <= expected:
+            count += len(inflated.decompress(waiting, _PIECE))
+            waiting = inflated.unconsumed_tail
+    while not inflated.eof and count <= expected:
+        more = len(inflated.decompress(inflated.unconsumed_tail, _PIECE))
+        if not more:
+            break
+        count += more
+    if count < expected:
+        there = count * height // expected
+        raise ValueError(f"only {there} of its {height} rows are there")
+    if count > expected:
+        raise ValueError(f"it holds more than the {width} x {height} pixels of its header")
+    if not inflated.eof:
+        raise ValueError("it is cut off before the checksum of its pixels")
+
+
+def is_clean_jpeg(data: bytes) -> bool:
+    """Whether the marker that ends a JPEG is there."""
+    return any(marker == 0xD9 for marker, _, _ in _segments(data))
+
+
+def require_whole_jpeg(data: bytes) -> None:
+    """Raise `ValueError` where the stream is not exactly one picture in full precision.
+
+    A file that lacks nothing but the marker of its end is whole.
+    """
+    _require_all_scans(data)
+    if not is_clean_jpeg(data):
+        data += _END_OF_IMAGE
+    space: str = simplejpeg.decode_jpeg_header(data, strict=False)[2]
+    coarser, steps = _halved_steps(data)
+    try:
+        means = _eighth(coarser, space, strict=True)
+    except ValueError as error:
+        if not str(error).lower().removeprefix("warning: ").startswith(_HARMLESS):
+            raise
+        means = _eighth(coarser, space, strict=False)
+    if space not in ("Gray", "YCbCr") or steps is None:
+        return
+    # The means of blocks, as far from the middle gray as what was read says.
+    step, halved = steps
+    far = np.abs(means.astype(np.int32) - _MIDDLE).max() * (step / halved)
+    if far > _MIDDLE + MOST_OVERSHOT + step / 8:
+        raise ValueError(
+            f"a part of it is {far - _MIDDLE:.0f} levels brighter than white or darker than black"
+        )
+
+
+def _eighth(data: bytes, space: str, *, strict: bool) -> NDArray[np.uint8]:
+    """[h, w, channels] at an eighth of the size: all of the stream is read, and a pixel a block
+    comes of it."""
+    wanted = "CMYK" if space in ("CMYK", "YCCK") else "GRAY"
+    return simplejpeg.decode_jpeg(data, wanted, min_height=1, min_width=1, strict=strict)
+
+
+def _halved_steps(data: bytes) -> tuple[bytes, tuple[int, int] | None]:
+    """The file with half the quantisation of the blocks' means, and that of table 0: old and new.
+
+    So a mean that no picture has is seen, which a decoder else cuts off at black and white.
+    """
+    out, steps = bytearray(data), None
+    for marker, start, end in _segments(data):
+        place = start
+        while marker == 0xDB and place < end:
+            wide, table = data[place] >> 4, data[place] & 15
+            form = ">H" if wide else ">B"
+            if place + 1 + 64 * struct.calcsize(form) > end:
+                break
+            (step,) = struct.unpack_from(form, data, place + 1)
+            halved = max(1, step // 2)
+            struct.pack_into(form, out, place + 1, halved)
+            if table == 0 and step:
+                steps = step, halved
+            place += 1 + 64 * struct.calcsize(form)
+    return bytes(out), steps
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """The markers of a JPEG up to its end, each with where its contents start and end."""
+    place = 2
+    while (found := _NEXT_MARKER.search(data, place)) is not None:
+        marker, start = data[found.end() - 1], found.end()
+        if marker in _ALONE or marker == 0xD9:
+            yield marker, start, start
+            if marker == 0xD9:
+                return
+            place = start
+            continue
+        if start + 2 > len(data):
+            return
+        end = start + struct.unpack_from(">H", data, start)[0]
+        yield marker, start + 2, min(end, len(data))
+        place = max(end, start)
+
+
+def _require_all_scans(data: bytes) -> None:
+    """Raise `ValueError` where a component lacks coefficients, or bits of them."""
+    # For each component and coefficient the lowest bit that came; None before any.
+    came: dict[int, list[int | None]] = {}
+    progressive = False
+    for marker, start, end in _segments(data):
+        inside = data[start:end]
+        if marker in _FRAMES and not came and len(inside) >= 6:
+            progressive = marker in _PROGRESSIVE
+            count = inside[5]
+            came = {one: [None] * _COEFFICIENTS for one in inside[6 : 6 + 3 * count : 3]}
+        elif marker == 0xDA and inside and len(inside) >= 4 + 2 * inside[0]:
+            count = inside[0]
+            first, last, bits = inside[1 + 2 * count : 4 + 2 * count]
+            if not progressive:
+                first, last, bits = 0, _COEFFICIENTS - 1, 0
+            for component in inside[1 : 1 + 2 * count : 2]:
+                for place in range(first, min(last, _COEFFICIENTS - 1) + 1):
+                    if component in came:
+                        came[component][place] = bits & 15
+    missing = sum(bit != 0 for bits in came.values() for bit in bits)
+    if missing:
+        raise ValueError(
+            f"{missing} of its {len(came) * _COEFFICIENTS} frequencies did not come in full: scans "
+            "are missing"
+        )
+
+
+def require_all_written(image: ImageFile, again: ImageFile) -> None:
+    """Raise `ValueError` where pixels of the loaded `image` were never written.
+
+    `again` is the same file, opened and not yet loaded; it is decoded over another canvas.
+    """
+    prepare = again.load_prepare
+    # A GIF's own canvas has the colour of its transparency, all others begin at 0; and its frame
+    # may leave a margin.
+    ink = 0 if again.info.get("transparency") == 255 else 255
+    written = again.tile[0].extents if again.tile and again.format == "GIF" else None
+
+    def prepare_in_ink() -> None:
+        prepare()
+        bands = len(again.getbands())
+        again.im = Image.new(again.mode, again.size, (ink,) * bands if bands > 1 else ink).im
+
+    vars(again)["load_prepare"] = prepare_in_ink
+    again.load()
+    one, other = (each.crop(written).tobytes() for each in (image, again))
+    if one != other:
+        width, height = image.size
+        raise ValueError(f"pixels of its {width} x {height} are missing")
