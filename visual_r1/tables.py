@@ -23,7 +23,7 @@ pq: Any = pyarrow.parquet
 
 # A damaged length is memory that nobody has, a damaged page text that is no UTF-8, a damaged schema
 # a column that is not there or holds something else.
-_RAISED: tuple[type[Exception], ...] = (
+READ_ERRORS: tuple[type[Exception], ...] = (
     pa.ArrowException,
     OSError,
     ValueError,
@@ -41,7 +41,7 @@ def said_of(
     """Let what the block raises over a damaged file be one sentence that names `path`."""
     try:
         yield
-    except _RAISED as error:
+    except READ_ERRORS as error:
         raise kind(f"{path} cannot be read as Parquet ({reason(error)}); {way_out}.") from error
 
 

@@ -20,12 +20,10 @@ ROOT = Path(__file__).parents[2]
 ROOMS = {
     "hashing": "",
     "wording": "",
-    "errors": "wording",
-    "printing": "wording",
-    "progress": "printing wording",
-    "storage": "errors",
-    "stopwatch": "printing storage",
-    "config": "errors hashing printing",
+    "storage": "errors hashing",
+    "tables": "errors hashing",
+    "stopwatch": "storage",
+    "config": "errors hashing",
     "alarms": "config",
     "models": "errors",
     "grading": "hashing",
@@ -46,8 +44,8 @@ ROOMS = {
     "rl": "backend config data errors hashing policy prices printing rewards",
     "evaluation": "config data errors grading hashing policy prices progress rewards storage",
     "runs": """
-        alarms backend config data errors evaluation hashing policy prices printing progress
-        prompts rewards rl storage wording
+        alarms backend config data errors evaluation hashing policy prices progress prompts rewards
+        rl storage tables wording
     """,
     "report": "alarms config errors evaluation hashing policy printing runs storage wording",
     "doctor": """

@@ -125,6 +125,10 @@ class StoredProblems(Sequence[Problem]):
     def __iter__(self) -> Iterator[Problem]:
         return (self[index] for index in range(self._length))
 
+    def ids(self) -> list[str]:
+        """The id of each problem; nothing else is read for it."""
+        return [row["id"] for path in self._files for row in read_rows(path, columns=("id",))]
+
     def families(self) -> list[str]:
         """The family of each problem; no image is read for it."""
         return [

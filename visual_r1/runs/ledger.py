@@ -97,6 +97,10 @@ class Ledger:
         """All that stands in the file, damaged or not; changes nothing."""
         return self._file.read()
 
+    def digests(self) -> dict[str, str]:
+        """What the file at each place in the run's folder was when a row last named it."""
+        return {place: found for row in self.rows() for place, found in row.digests.items()}
+
     def append(self, row: LedgerRow) -> None:
         """Add a row, whole and flushed to the disk; raises `StorageError` when it cannot be."""
         lines = self._lines()
