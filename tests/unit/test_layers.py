@@ -29,7 +29,7 @@ ROOMS = {
     "grading": "hashing",
     "data/procedural": "data/problem errors hashing",
     "data/sources": "config data/images data/parquet data/problem data/procedural data/rows errors",
-    "data": "config data/sources errors grading hashing models printing progress storage wording",
+    "data": "config data/sources errors grading hashing models progress storage tables",
     "prompts": "data errors models",
     "rewards/blindfold": "data grading",
     "rewards": "config data errors grading hashing",
