@@ -16,7 +16,7 @@ import pyarrow  # pyright: ignore[reportMissingTypeStubs]
 import pyarrow.parquet  # pyright: ignore[reportMissingTypeStubs]
 
 from visual_r1.errors import DataError, VisualR1Error
-from visual_r1.hashing import content_digest, file_digest
+from visual_r1.hashing import content_digest, known_digest
 
 pa: Any = pyarrow  # it has no type stubs
 pq: Any = pyarrow.parquet
@@ -84,7 +84,7 @@ def require_digest(
 ) -> None:
     """Raise `kind` where the bytes of a file are not those that were written."""
     try:
-        found = file_digest(path)
+        found = known_digest(path)
     except OSError as error:
         raise kind(f"{path} cannot be read ({error.strerror or error}); {way_out}.") from error
     if found != expected:

@@ -20,16 +20,21 @@ ROOT = Path(__file__).parents[2]
 ROOMS = {
     "hashing": "",
     "wording": "",
+    "errors": "wording",
+    "printing": "wording",
+    "progress": "printing wording",
     "storage": "errors hashing",
     "tables": "errors hashing",
-    "stopwatch": "storage",
-    "config": "errors hashing",
+    "stopwatch": "printing storage",
+    "config": "errors hashing printing",
     "alarms": "config",
     "models": "errors",
     "grading": "hashing",
     "data/procedural": "data/problem errors hashing",
     "data/sources": "config data/images data/parquet data/problem data/procedural data/rows errors",
-    "data": "config data/sources errors grading hashing models progress storage tables",
+    "data": """
+        config data/sources errors grading hashing models printing progress storage tables wording
+    """,
     "prompts": "data errors models",
     "rewards/blindfold": "data grading",
     "rewards": "config data errors grading hashing",
@@ -42,10 +47,12 @@ ROOMS = {
     "prices": "backend config",
     "policy": "backend config data errors grading models prices prompts rewards rewards/blindfold",
     "rl": "backend config data errors hashing policy prices printing rewards",
-    "evaluation": "config data errors grading hashing policy prices progress rewards storage",
+    "evaluation": """
+        config data errors grading hashing policy prices printing progress rewards storage tables
+    """,
     "runs": """
-        alarms backend config data errors evaluation hashing policy prices progress prompts rewards
-        rl storage tables wording
+        alarms backend config data errors evaluation hashing policy prices printing progress
+        prompts rewards rl storage tables wording
     """,
     "report": "alarms config errors evaluation hashing policy printing runs storage wording",
     "doctor": """
@@ -73,8 +80,10 @@ LIBRARIES = {
     """,
     "peft": "engine/compute/lora",
     "prefect": "flows tasks",
-    "pydantic": "config data/manifest engine/server engine/store evaluation/metrics report runs "
-    "storage",
+    "pydantic": """
+        config data/manifest engine/server engine/store evaluation/metrics report runs stopwatch
+        storage
+    """,
     "safetensors": "engine/compute/base_model engine/store runs/export",
     "starlette": "engine/server/app engine/server/bodies",
     "tinker": "backend doctor/prompts engine/server evaluation policy prompts/prompts rl runs",

@@ -1,7 +1,5 @@
 """`manifest.json`: written last, so that its presence means that a dataset folder is complete."""
 
-import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,14 +7,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from visual_r1.errors import DataError
-from visual_r1.hashing import file_digest
+from visual_r1.hashing import known_digest
 from visual_r1.storage import read_json, write_json
 
 MANIFEST_FILE = "manifest.json"
 # Part of every digest: raised when the same source would give other rows or another layout.
 FORMAT_VERSION = 2
 AGAIN = "prepare it again (the same command does)"
-_TICK_NS = 2 * 10**9
 
 
 class StoredFile(BaseModel):
@@ -89,27 +86,14 @@ def read_manifest(folder: Path, *, files: bool = True) -> Manifest:
 def fault(file: Path, stored: StoredFile) -> str:
     """What is wrong with a file; empty where it is as written."""
     try:
-        status = file.stat()
-        if status.st_size != stored.bytes:
-            return f"has {status.st_size} bytes instead of {stored.bytes}"
-        found = stored.digest and _digest_of(file, status)
+        size = file.stat().st_size
+        if size != stored.bytes:
+            return f"has {size} bytes instead of {stored.bytes}"
+        found = stored.digest and known_digest(file)
+    except FileNotFoundError:
+        return "is missing"
     except OSError as error:
-        return "is missing" if not file.exists() else f"cannot be read ({error.strerror})"
+        return f"cannot be read ({error.strerror})"
     if found != stored.digest:
         return f"is damaged: its digest is {found} instead of {stored.digest}"
     return ""
-
-
-_digests: dict[tuple[int, int, int, int], str] = {}
-"""By device, inode, size and time of change: a gigabyte is not read again for each question."""
-
-
-def _digest_of(file: Path, status: os.stat_result) -> str:
-    key = status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns
-    found = _digests.get(key)
-    if found is None:
-        found = file_digest(file)
-        # What was written just now may be written again within the same tick of the clock.
-        if time.time_ns() - status.st_ctime_ns > _TICK_NS:
-            _digests[key] = found
-    return found

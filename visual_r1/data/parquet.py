@@ -198,6 +198,7 @@ def names_files(path: Path, columns: Sequence[str]) -> bool:
 
 def _damaged(path: Path, error: Exception) -> DataError:
     return DataError(
-        f"{path} cannot be read as Parquet ({reason(error)}); copy or download it again, or remove its "
-        "folder where it is a prepared one: the same command then prepares it anew."
+        f"{path} cannot be read as Parquet ({reason(error)}); copy or download it "
+        "again, or remove its folder where it is a prepared one: the same command then prepares it "
+        "anew."
     )

@@ -166,10 +166,7 @@ class Preparation:
                 **{f"kept in {split}": n for split, n in state.repeats_kept().items()},
             },
             reasons=state.reasons(_LISTED),
-            files={
-                path.name: _stored(path)
-                for path in sorted(self.folder.glob("*.parquet"))
-            },
+            files={path.name: _stored(path) for path in sorted(self.folder.glob("*.parquet"))},
         )
         write_card(self.folder, manifest, state.numbers)
         sync_folder(self.folder)

@@ -19,13 +19,12 @@ from typing import Annotated, Any
 from pydantic import TypeAdapter
 
 from visual_r1.errors import DataError
-from visual_r1.evaluation.predictions import Prediction
+from visual_r1.evaluation.predictions import DIGEST, PREDICTIONS_NAME, REPORT_NAME, Prediction
 from visual_r1.evaluation.statistics import Interval, mean_pass_at_k, wilson
+from visual_r1.hashing import file_digest
 from visual_r1.policy.second_pass import OUTCOMES
 from visual_r1.prices import NO_PRICES, Prices, total
 from visual_r1.storage import flat_in_the_file, read_json, write_json
-
-REPORT_NAME = "report.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +147,13 @@ _STORED = TypeAdapter(Annotated[Report, flat_in_the_file("conditions", "spending
 
 
 def write_report(folder: Path, report: Report) -> None:
-    """Write the report of the evaluation in `folder`, which is complete with it."""
-    write_json(folder / REPORT_NAME, report.to_json())
+    """Write the report of the evaluation in `folder`, which is complete with it.
+
+    It vouches for the predictions that are there.
+    """
+    predictions = folder / PREDICTIONS_NAME
+    digest = {DIGEST: file_digest(predictions)} if predictions.exists() else {}
+    write_json(folder / REPORT_NAME, report.to_json() | digest)
 
 
 def read_report(folder: Path) -> Report:

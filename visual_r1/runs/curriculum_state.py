@@ -9,7 +9,6 @@ is found out. It is then made again from the rollouts, where these come to the s
 """
 
 import hashlib
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 from visual_r1.config import RunConfig
 from visual_r1.data.shards import StoredProblems
 from visual_r1.errors import RunError
+from visual_r1.printing import open_logger
 from visual_r1.rl.batches import EpochOrder
 from visual_r1.rl.curriculum import CurriculumOrder, Measured, nothing_measured
 from visual_r1.runs.journal import Journal, read_rollouts

@@ -7,7 +7,6 @@ and a start with others is refused too. Modules that a reward's file imports are
 """
 
 import json
-import logging
 import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from visual_r1.backend.endpoint import without_secrets
 from visual_r1.config import STORED, RunConfig, differing_keys
 from visual_r1.errors import RunError, StorageError
 from visual_r1.hashing import file_digest
+from visual_r1.printing import open_logger
 from visual_r1.prompts.templates import own_template
 from visual_r1.rewards import load_custom
 from visual_r1.runs.ledger import Ledger
@@ -205,7 +205,9 @@ def require_same_files(config: RunConfig) -> None:
             continue
         if copied.get(name) == file_digest(source):
             aside = put_aside(copy)
-            logger.warning("%s is damaged and was moved to %s; %s is as it was.", copy, aside, source)
+            logger.warning(
+                "%s is damaged and was moved to %s; %s is as it was.", copy, aside, source
+            )
             continue
         raise RunError(
             f"{source} has changed since {config.run_dir} began with it, and with it this is "

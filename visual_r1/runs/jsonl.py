@@ -26,8 +26,8 @@ Torn and damaged lines, and rows of another version:
   and the next writing moves it to `<name>.set-aside.jsonl`, byte for byte, with a warning. A ledger
   is stricter, see there.
 - A row that no longer counts goes the same way, without a warning.
-- A row that stays keeps its line to the byte, also where this version would write it otherwise; only
-  its link is another where what stands before it is another.
+- A row that stays keeps its line to the byte, also where this version would write it otherwise;
+  only its link is another where what stands before it is another.
 - The side file is written first: a kill between the two leaves a line in both, never in neither.
   A line that it holds already is not added again.
 """
@@ -141,9 +141,7 @@ class JsonLines(Generic[RowT]):
         damaged = set(there.damaged.values())
         spared = {line.text for line in (*lines, *forget)}
         added = self.set_aside(
-            text
-            for text in _texts(self.path)
-            if text in damaged or _split(text).text not in spared
+            text for text in _texts(self.path) if text in damaged or _split(text).text not in spared
         )
         if moved := sum(text in damaged for text in added):
             aside = self.set_aside_path.name
@@ -152,7 +150,9 @@ class JsonLines(Generic[RowT]):
             logger.warning("%d row(s) of %s stood there twice.", len(there.doubled), self.path)
         if there.gaps:
             logger.warning("In %s %s.", self.path, there.gaps_in_words())
-        _replace(self.path, _chained(lines, {line.text for line in there.sound[: there.unverified]}))
+        _replace(
+            self.path, _chained(lines, {line.text for line in there.sound[: there.unverified]})
+        )
 
     def replace(self, old: Line[RowT], row: RowT) -> None:
         """Let `row`, a newer form of the row of `old`, stand in its place."""
