@@ -163,8 +163,9 @@ def read_sealed(path: Path) -> Sealed:
     Raises `OSError` where the file cannot be read, and `ValueError` in a line where it is no JSON
     or is not what was written.
     """
+    text = path.read_bytes()
     try:
-        content = from_json(path.read_bytes())
+        content = from_json(text)
     except ValueError as error:
         raise ValueError(f"Invalid JSON: {error}") from error
     if not isinstance(content, dict) or not content:
@@ -177,6 +178,7 @@ def read_sealed(path: Path) -> Sealed:
         rest = {key: value for key, value in rest.items() if key != name}
         found = _seal_of(rest)
         if name == SEAL and said == found:
+            json.loads(text, object_pairs_hook=_each_once)
             return Sealed(rest, is_sealed=True)
         if name == SEAL or said == found:
             raise ValueError(f"its {SEAL} is {said!r}, and what it holds has {found!r}")
@@ -201,6 +203,15 @@ def first_fault(error: ValidationError) -> str:
     fault = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(str(part) for part in fault["loc"])
     return f"{place}: {fault['msg']}" if place else fault["msg"]
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; raises `ValueError` where a key stands in it twice: readers take the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{max(names, key=names.count)!r} stands there twice")
+    return found
 
 
 def _seal_of(content: Any) -> str:

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow  # pyright: ignore[reportMissingTypeStubs]
+import pyarrow.compute  # pyright: ignore[reportMissingTypeStubs]
 import pyarrow.parquet  # pyright: ignore[reportMissingTypeStubs]
 
 from visual_r1.errors import DataError, VisualR1Error
 from visual_r1.hashing import content_digest, known_digest
 
 pa: Any = pyarrow  # it has no type stubs
+compute: Any = pyarrow.compute
 pq: Any = pyarrow.parquet
 
 # A damaged length is memory that nobody has, a damaged page text that is no UTF-8, a damaged schema

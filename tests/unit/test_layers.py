@@ -59,9 +59,10 @@ ROOMS = {
         backend config data data/sources engine engine/compute engine/store errors evaluation models
         policy prices printing prompts rewards rl runs wording
     """,
+    "verify": "config data engine engine/store errors evaluation printing report runs",
     "tasks": """
         backend config data data/sources doctor errors evaluation hashing printing progress report
-        runs wording
+        runs storage wording
     """,
     "flows": """
         backend config data doctor errors printing progress report runs stopwatch storage tasks

@@ -102,6 +102,14 @@ def test_no_bit_of_a_sealed_file_changes_what_is_read_from_it(tmp_path: Path) ->
     assert used < 60  # a space for a newline; a digit that no float can tell from another
 
 
+def test_a_key_that_stands_there_twice_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, SEALED)
+    path.write_text(path.read_text().replace('"width": 3,', '"width": 3, "width": 3,'))
+    with pytest.raises(ValueError, match="'width' stands there twice"):
+        read_sealed(path)
+
+
 def test_a_json_file_of_an_older_version_goes_on_unverified(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text('{"name": "a", "width": 3, "digest": "99aa06d3014798d86001c324468d497f"}')

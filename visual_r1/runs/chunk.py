@@ -18,13 +18,13 @@ from visual_r1.backend.endpoint import checkpoint_lifetime
 from visual_r1.backend.sessions import reason_to_wait
 from visual_r1.backend.waiting import CONTROL_LIMIT_S, SAVE_LIMIT_S, call, wait
 from visual_r1.config import RunConfig
-from visual_r1.hashing import stable_seed
+from visual_r1.hashing import file_digest, stable_seed
 from visual_r1.policy.policy import Policy
 from visual_r1.rl.batches import Batches
 from visual_r1.rl.losses import loss_of
 from visual_r1.rl.step import StepResult, train_steps
 from visual_r1.runs.curriculum_state import open_order, save_order
-from visual_r1.runs.folder import keep_files, kept_digests
+from visual_r1.runs.folder import copies, keep_files
 from visual_r1.runs.ledger import LedgerRow
 from visual_r1.runs.probe import require_capable
 from visual_r1.runs.retention import renew_and_prune
@@ -114,7 +114,10 @@ def _train_once(run: Run, start: LedgerRow | None, plan: ChunkPlan) -> LedgerRow
     run.journal.add_to_last(seconds_checkpoint=round(saving, 3))
     run.journal.flush()
     carry = save_order(run.folder, plan.end, order)
-    digests = run.journal.rollouts_digest(rollouts) | kept_digests(run.folder)
+    kept = {
+        place: file_digest(run.folder / place) for place in (*carry.values(), *copies(run.folder))
+    }
+    digests = run.journal.rollouts_digest(rollouts) | kept
     row = replace(_row(run, plan, start, paths, results), carry=carry, digests=digests)
     run.ledger.append(row)
     return row

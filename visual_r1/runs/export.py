@@ -123,6 +123,12 @@ def adapter_folder(run_dir: Path, into: str = EXPORT) -> Path:
     return run_dir / into / "adapter"
 
 
+def export_names(run_dir: Path) -> list[str]:
+    """The folders of a run that hold what was exported: `export`, and `exports/step-40`."""
+    there = sorted(run_dir.glob(f"exports/[!.]*/{adapter_folder(run_dir).name}"))
+    return [EXPORT, *(path.parent.relative_to(run_dir).as_posix() for path in there)]
+
+
 def read_export(run_dir: Path, into: str = EXPORT) -> Export | None:
     """The complete export in `run_dir`/`into`; None where there is none, or its files changed."""
     there, wrong = inspect_export(run_dir, into)

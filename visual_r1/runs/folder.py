@@ -216,10 +216,9 @@ def require_same_files(config: RunConfig) -> None:
         )
 
 
-def kept_digests(run_dir: Path) -> dict[str, str]:
-    """What the ledger says of the copies of the user's files."""
-    there = (run_dir / name for name in COPIES)
-    return {copy.name: file_digest(copy) for copy in there if copy.is_file()}
+def copies(run_dir: Path) -> list[str]:
+    """The names of the copies of the user's files that are there."""
+    return [name for name in COPIES if (run_dir / name).is_file()]
 
 
 def keep_files(config: RunConfig, run_dir: Path, *, anew: bool) -> None:

@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-import pyarrow  # pyright: ignore[reportMissingTypeStubs]
-import pyarrow.compute  # pyright: ignore[reportMissingTypeStubs]
 from pydantic import AfterValidator, TypeAdapter
 
 from visual_r1.errors import RunError, StorageError
@@ -22,10 +20,7 @@ from visual_r1.rl.metrics import StepMetrics
 from visual_r1.rl.step import ScoredRollout, StepResult
 from visual_r1.runs.jsonl import JsonLines, Reading
 from visual_r1.storage import put_aside, replaced_whole
-from visual_r1.tables import read_table, said_of, table_digest, write_table
-
-pa: Any = pyarrow  # it has no type stubs
-compute: Any = pyarrow.compute
+from visual_r1.tables import compute, pa, read_table, said_of, table_digest, write_table
 
 logger = open_logger(__name__)
 

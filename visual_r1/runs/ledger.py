@@ -99,7 +99,8 @@ class Ledger:
 
     def digests(self) -> dict[str, str]:
         """What the file at each place in the run's folder was when a row last named it."""
-        return {place: found for row in self.rows() for place, found in row.digests.items()}
+        rows = (line.row for line in self._file.read().sound)
+        return {place: found for row in rows for place, found in row.digests.items()}
 
     def append(self, row: LedgerRow) -> None:
         """Add a row, whole and flushed to the disk; raises `StorageError` when it cannot be."""

@@ -7,6 +7,7 @@ from visual_r1.runs.folder import require_same_files
 from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.runs.retention import renew_and_prune
 from visual_r1.runs.run import Run
+from visual_r1.runs.soundness import say_what_is_lost
 
 
 def require_goal(config: RunConfig) -> bool:
@@ -14,8 +15,10 @@ def require_goal(config: RunConfig) -> bool:
 
     Raises `RunError` where fewer steps are wanted than the run has, where there is no checkpoint
     to go back to, where the ledger is damaged and the user has not said where to go on, and where a
-    file of the user's (a reward function, a prompt) is another than the run began with.
+    file of the user's (a reward function, a prompt) is another than the run began with. Says which
+    rows are lost that the ledger counts.
     """
+    say_what_is_lost(config.run_dir)
     ledger = Ledger(config.run_dir)
     wanted = config.train.resume_from_step
     if wanted is not None:
