@@ -33,7 +33,7 @@ from visual_r1.tables import compute, require_digest, table_digest
 
 logger = open_logger(__name__)
 
-UNVERIFIED = "has no digest: an older version wrote it"
+UNVERIFIED = "no digest of it is known"
 
 
 @dataclass(frozen=True, slots=True)

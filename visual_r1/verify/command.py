@@ -56,8 +56,8 @@ def show(folder: Path, findings: Sequence[Finding], console: Terminal) -> None:
     if counts["unverified"]:
         places = sorted({_place(one.file) for one in findings if one.verdict == "unverified"})
         checked += (
-            f"; {counts['unverified']} {_files(counts['unverified'])} unverified, of an older "
-            f"version without digests, can be read ({places[0]}"
+            f"; {counts['unverified']} {_files(counts['unverified'])} unverified, for which no "
+            f"digest is known (older versions wrote none), can be read ({places[0]}"
             f"{', …' if len(places) > 1 else ''})"
         )
     if bad:

@@ -246,7 +246,7 @@ def test_files_of_an_older_version_are_unverified_and_no_fault(
     said = " ".join(capsys.readouterr().out.split())
     # What has had digests always: the exported files, and what the curriculum measured.
     others = len(files_of(run)) - 4
-    assert f"4 files as they were written; {others} files unverified, of an older" in said
+    assert f"4 files as they were written; {others} files unverified, for which no" in said
 
 
 def test_what_is_none_of_them_is_a_sentence(
