@@ -104,9 +104,9 @@ def test_what_is_damaged_is_made_again_and_said(train: Train, folder: Folder) ->
     output = " ".join(ended.output.split())
     for said in (
         "It was prepared anew",
-        "It is answered again",
+        "it is answered again",
         "It is exported again",
-        "It is made again",
+        "it is made again",
         "2 row(s) of",
     ):
         assert said in output

@@ -136,7 +136,9 @@ def _damaged(folder: Path) -> list[Path]:
         read_report(folder)
         read_predictions(folder, ["id"])
     except DataError as error:
-        logger.warning("%s It is answered again; what was there is put aside.", error)
+        logger.warning(
+            "%s This is done now: it is answered again, and what was there is put aside.", error
+        )
         return [path for path in files if path.exists()]
     return []
 

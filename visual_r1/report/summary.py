@@ -187,7 +187,9 @@ def summarize(run_dir: Path, *, steps: int, wall_seconds: float) -> Summary:
         read_summary(run_dir)
     except DataError as error:
         aside = put_aside(run_dir / SUMMARY_NAME)
-        logger.warning("%s It is made again, and the damaged one is %s now.", error, aside)
+        logger.warning(
+            "%s This is done now: it is made again, and the damaged one is %s.", error, aside
+        )
     write_json(run_dir / SUMMARY_NAME, summary.to_json())
     return summary
 

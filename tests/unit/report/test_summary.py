@@ -89,7 +89,7 @@ def test_a_damaged_summary_is_made_again_and_said(
     with pytest.raises(DataError, match=r"summary\.json is damaged"):
         read_summary(run_dir)
     assert summarize(run_dir, steps=12, wall_seconds=61.25) == right == read_summary(run_dir)
-    assert "It is made again" in caplog.text
+    assert "it is made again" in caplog.text
     assert len(list(run_dir.glob(".summary.json.damaged-1"))) == 1
 
 
