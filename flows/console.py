@@ -33,6 +33,11 @@ COMMANDS = {
     "resume": Command(
         "flows.resume", "main", "go on with a run by its folder, or prove that it can be replayed"
     ),
+    "verify": Command(
+        "visual_r1.verify.command",
+        "main",
+        "say whether a run, a dataset or an engine's home is as it was written, offline",
+    ),
 }
 
 

@@ -62,22 +62,43 @@ def show(proof: Proof, console: Terminal) -> None:
     """The verdict in words: what was compared, and the first few things that differ."""
     what = f"steps {proof.first} to {proof.end - 1}"
     if proof.holds:
+        exported = f"{proof.exported} exported files are the same again. " if proof.exported else ""
+        unverified = (
+            f", {proof.unverified} of an older version have none" if proof.unverified else ""
+        )
         console.sentence(
-            f"{what} trained again give the same bits: {proof.tensors} tensors of weights and "
-            "optimizer, every metric, every rollout.",
+            f"{what} trained again give the same bits: {proof.tensors} tensors of weights, "
+            f"optimizer and sampler, {proof.updates[0]} updates in all, every metric, every "
+            f"rollout. {exported}What was not made again is known by digests: {proof.sound} files "
+            f"of the run are as they were written{unverified}.",
             "proved",
             "green",
         )
         return
-    console.sentence(f"{what} trained again differ.", "not the same", "bold red")
+    if proof.same_bits:
+        console.sentence(
+            f"{what} trained again give the same bits, but files of the run are not as they were "
+            "written.",
+            "not proved",
+            "bold red",
+        )
+    else:
+        console.sentence(f"{what} trained again differ.", "not the same", "bold red")
+    updates = tuple(map(str, proof.updates)) if len(set(proof.updates)) > 1 else ()
     for name, found in (
         ("tensors", proof.differing),
         ("metrics", proof.metrics),
         ("rollouts of steps", tuple(map(str, proof.rollouts))),
+        ("updates then and now", updates),
+        ("exported files", proof.exports),
+        ("damaged", proof.damaged),
     ):
         if found:
             more = f" and {len(found) - _MOST_NAMES} more" if len(found) > _MOST_NAMES else ""
             console.sentence(f"  {name}: {', '.join(found[:_MOST_NAMES])}{more}")
+    if proof.same_bits:
+        console.sentence("`visual-r1 verify` says what was expected, and the ways out.")
+        return
     console.sentence(
         "Results depend on the number of engine threads, on torch's version and on the processor: "
         "was one of them another then, or a file of the run changed since?"
@@ -97,7 +118,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--prove",
         action="store_true",
-        help="train the last chunk again, and say whether weights, metrics and rollouts agree",
+        help="train the last chunk again, and say whether weights, metrics and rollouts agree; "
+        "all else of the run is held against its digests",
     )
     return parser
 

@@ -91,6 +91,7 @@ def _is_complete(result: Result, **_: object) -> bool:
         "output_dir": config.output_dir.absolute(),
         "source": fingerprint,
     },
+    fields=("folder", "digest"),
     still_there=_is_complete,
     retries=2,
     retry_delay_seconds=[5, 60],
@@ -129,7 +130,13 @@ def _is_evaluated(
     return is_complete(folder, config, conditions, dataset.counts["test"])
 
 
-@verified(version=1, key=_evaluation, still_there=_is_evaluated, task_run_name="evaluate {name}")
+@verified(
+    version=1,
+    key=_evaluation,
+    fields=("name", "sampler_path"),
+    still_there=_is_evaluated,
+    task_run_name="evaluate {name}",
+)
 def evaluate(
     config: RunConfig, dataset: Dataset, name: str, sampler_path: str | None = None
 ) -> Result:
@@ -175,7 +182,10 @@ def settle_ledger(config: RunConfig, dataset: Dataset) -> None:
 def train_chunk(config: RunConfig, dataset: Dataset, start: LedgerRow | None) -> LedgerRow:
     """The checkpoint that follows `start` (None: the beginning), trained where it is not there."""
     plan = plan_chunk(config, start.step if start else 0)
-    return LedgerRow(**_train_chunk(config, dataset, start, plan))
+    result = _train_chunk(config, dataset, start, plan)
+    row = Ledger(config.run_dir).at_step(result["step"])
+    assert row is not None, "the task wrote it, or found it there"
+    return row
 
 
 @verified(
@@ -188,6 +198,7 @@ def train_chunk(config: RunConfig, dataset: Dataset, start: LedgerRow | None) ->
         "end": plan.end,
     },
     # Not the whole row: the lifetime of a checkpoint is renewed.
+    fields=("step", "state_path"),
     still_there=lambda result, config, **_: any(
         (row.step, row.state_path) == (result["step"], result["state_path"])
         for row in Ledger(config.run_dir).rows()
@@ -222,6 +233,7 @@ def validate(config: RunConfig, dataset: Dataset, checkpoint: LedgerRow | None) 
         "dataset": dataset.digest,
         "sampler": checkpoint.sampler_path if checkpoint else None,
     },
+    fields=("step", "sampler_path"),
     still_there=lambda result, config, step, **_: (
         result["sampler_path"] is None
         or Validations(config.run_dir).of(step, result["sampler_path"]) is not None
@@ -263,6 +275,7 @@ def _exported(config: RunConfig, made: Export, into: str) -> Result:
         "into": into,
         "state": checkpoint.state_path,
     },
+    fields=("sampler_path", "adapter", "trained", "step"),
     still_there=_is_exported,
 )
 def export(
@@ -305,6 +318,7 @@ def _is_summarized(result: Result, config: RunConfig, checkpoint: LedgerRow, **_
         "run": config.run_name,
         "sampler": checkpoint.sampler_path,
     },
+    fields=("wall_seconds",),
     still_there=_is_summarized,
 )
 def _summarize(config: RunConfig, checkpoint: LedgerRow, wall_seconds: float) -> Result:

@@ -1,14 +1,24 @@
 """The wall time of a run, over all the times it was started."""
 
-import json
+import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+
+from pydantic import TypeAdapter
 
 from visual_r1.printing import open_logger
-from visual_r1.storage import write_json
+from visual_r1.storage import read_json, write_json
 
 logger = open_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wall:
+    seconds: float
+
+
+_STORED = TypeAdapter(_Wall)
 
 
 class Stopwatch:
@@ -34,12 +44,14 @@ class Stopwatch:
         return seconds
 
     def _read(self) -> float:
-        if not self._path.exists():
-            return 0.0
         try:
-            record = cast("dict[str, float]", json.loads(self._path.read_text(encoding="utf-8")))
-            return float(record["seconds"])
-        except (ValueError, KeyError, TypeError) as error:
+            seconds = read_json(self._path, _STORED).seconds
+            if not (math.isfinite(seconds) and seconds >= 0):
+                raise ValueError(f"{seconds} seconds")
+            return seconds
+        except FileNotFoundError:
+            return 0.0
+        except (OSError, ValueError) as error:
             # A figure for the report, and no reason to stop a run.
             logger.warning("%s is damaged (%s); the wall time is counted anew.", self._path, error)
             return 0.0

@@ -1,26 +1,38 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and that are found out where they changed.
+
+A JSON file is sealed: its last key is `checksum`, a digest of all the others, whatever their order
+and spaces. Reading holds the content against it. A file without it is of an older version, or was
+written by hand: it goes on, unverified.
+"""
 
 import errno
+import itertools
 import json
 import os
 import re
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from visual_r1.errors import StorageError
+from visual_r1.hashing import content_digest
 
 T = TypeVar("T")
+
+SEAL = "checksum"
+"""The last key of a JSON file, which holds the digest of the others."""
 
 # Less than the smallest run writes: Prefect's records, the checkpoints, the report.
 ROOM = 16 * 2**20
 
 # What `replaced_whole` writes to: .metrics.jsonl.2993.tmp
 _LEFTOVER = re.compile(r"\..+\.[1-9]\d*\.tmp")
+_DIGEST = re.compile(r"[0-9a-f]{32}")
 
 
 @contextmanager
@@ -104,9 +116,73 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON to `path`, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+def put_aside(path: Path, folder: Path | None = None) -> Path:
+    """Rename a damaged file or folder, so that another can take its place; where it is then.
+
+    Hidden beside its place, or in `folder`, as `<name>.damaged-1`, `-2` and so on: it is never
+    lost. Raises `StorageError` where the disk refuses it.
+    """
+    name, folder = (f".{path.name}", path.parent) if folder is None else (path.name, folder)
+    numbers = itertools.count(1)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        aside = next(
+            place
+            for place in (folder / f"{name}.damaged-{number}" for number in numbers)
+            if not place.exists()
+        )
+        path.rename(aside)
+        sync_folder(folder)
+    except OSError as error:
+        raise StorageError(
+            f"could not put {path}, which is damaged, aside: {error.strerror or error}. "
+            "Move it away by hand and start the same command again."
+        ) from error
+    return aside
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write `value` as indented JSON to `path`, sealed, whole or not at all."""
+    content = {name: part for name, part in value.items() if name != SEAL}
+    # What will be read is sealed: there a tuple is a list, and a number's name is a text.
+    read = from_json(json.dumps(content, ensure_ascii=False))
+    text = json.dumps(content | {SEAL: _seal_of(read)}, indent=2, ensure_ascii=False)
+    write_text(path, text + "\n")
+
+
+class Sealed(NamedTuple):
+    """What a JSON file holds but for its seal, and whether it has one; then it is as written."""
+
+    content: Any
+    is_sealed: bool
+
+
+def read_sealed(path: Path) -> Sealed:
+    """The content of a JSON file, held against its seal.
+
+    Raises `OSError` where the file cannot be read, and `ValueError` in a line where it is no JSON
+    or is not what was written.
+    """
+    text = path.read_bytes()
+    try:
+        content = from_json(text)
+    except ValueError as error:
+        raise ValueError(f"Invalid JSON: {error}") from error
+    if not isinstance(content, dict) or not content:
+        return Sealed(content, is_sealed=False)
+    rest = cast("dict[str, Any]", content)
+    # A seal is known by what it says as well: its name may be what is damaged.
+    name = SEAL if SEAL in rest else next(reversed(rest))
+    said = rest[name]
+    if name == SEAL or (isinstance(said, str) and _DIGEST.fullmatch(said)):
+        rest = {key: value for key, value in rest.items() if key != name}
+        found = _seal_of(rest)
+        if name == SEAL and said == found:
+            json.loads(text, object_pairs_hook=_each_once)
+            return Sealed(rest, is_sealed=True)
+        if name == SEAL or said == found:
+            raise ValueError(f"its {SEAL} is {said!r}, and what it holds has {found!r}")
+    return Sealed(content, is_sealed=False)
 
 
 def read_json(path: Path, shape: TypeAdapter[T]) -> T:
@@ -114,14 +190,32 @@ def read_json(path: Path, shape: TypeAdapter[T]) -> T:
 
     Fields that the type does not have are kept out: a newer version wrote them. Raises `OSError`
     where the file cannot be read, and `ValueError` with the first fault, in a line, where it is
-    damaged or lacks a field.
+    damaged, is not what was written, or lacks a field.
     """
     try:
-        return shape.validate_json(path.read_bytes())
+        return shape.validate_json(json.dumps(read_sealed(path).content))
     except ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in fault["loc"])
-        raise ValueError(f"{place}: {fault['msg']}" if place else fault["msg"]) from error
+        raise ValueError(first_fault(error)) from error
+
+
+def first_fault(error: ValidationError) -> str:
+    """What is wrong first, in a line, and where in the value."""
+    fault = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part) for part in fault["loc"])
+    return f"{place}: {fault['msg']}" if place else fault["msg"]
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; raises `ValueError` where a key stands in it twice: readers take the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{max(names, key=names.count)!r} stands there twice")
+    return found
+
+
+def _seal_of(content: Any) -> str:
+    return content_digest(json.dumps(content, sort_keys=True).encode())
 
 
 def flat_in_the_file(*parts: str) -> BeforeValidator:

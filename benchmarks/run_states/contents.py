@@ -12,8 +12,11 @@ from typing import Any
 import pyarrow.parquet as pq
 from safetensors.numpy import load_file
 
-# Another invocation has other times, another place, and sessions of its own.
-DROPPED = ("created_at", "seconds", "wall_seconds", "output_dir")
+# Another invocation has other times, another place, and sessions of its own, and so other digests
+# of rows and files that hold them.
+DROPPED = ("created_at", "seconds", "wall_seconds", "output_dir", "chain", "checksum")
+# What versions since have added to rows and files of before: left out where the older has none.
+ADDED = ("digests", "lines", "digest", "predictions_digest", "periodic", "spared")
 SESSION = re.compile(r"\b[0-9a-f]{32}(?=:train:)")
 
 
@@ -84,7 +87,8 @@ def settled(value: Any) -> Any:
 def difference(old: Any, new: Any, where: str = "") -> str:
     """The first place where two contents differ, and how; empty where they are the same."""
     if isinstance(old, dict) and isinstance(new, dict):
-        pairs = ((name, old.get(name), new.get(name)) for name in sorted({*old, *new}))
+        names = {*old, *(name for name in new if name not in ADDED)}
+        pairs = ((name, old.get(name), new.get(name)) for name in sorted(names))
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         pairs = ((str(i), a, b) for i, (a, b) in enumerate(zip(old, new, strict=True)))
     else:

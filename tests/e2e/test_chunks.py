@@ -7,6 +7,7 @@ from copy import copy
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -91,6 +92,18 @@ class Trained:
     @property
     def metric_steps(self) -> list[int]:
         return [row["step"] for row in Journal(self.run_dir).rows()]
+
+
+def older(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file without their chain, as an older version wrote them."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        del row["chain"]
+    return rows
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 @pytest.fixture(scope="module")
@@ -425,20 +438,48 @@ def test_a_replay_from_other_weights_is_found_out(
 
 def test_metrics_that_were_changed_are_found_out(copied: Trained) -> None:
     path = copied.run_dir / "metrics.jsonl"
-    *before, last = path.read_text().splitlines()
-    changed = json.loads(last) | {"reward_mean": 0.5}
-    path.write_text("\n".join([*before, json.dumps(changed)]) + "\n")
+    *before, last = older(path)
+    changed = last | {"reward_mean": 0.5}
+    write_rows(path, [*before, changed])
+    assert copied.prove().metrics == ("step 2 reward_mean",)
+    del last["reward_mean"]  # which no older version did
+    write_rows(path, [*before, last])
     assert copied.prove().metrics == ("step 2 reward_mean",)
 
 
+def test_what_is_not_made_again_is_held_against_its_digests(copied: Trained, folder: Path) -> None:
+    for place in ("metrics.jsonl", "rollouts/chunk-00000.parquet", "ledger.jsonl"):
+        path = copied.run_dir / place
+        whole = path.read_bytes()
+        path.write_bytes(whole[:200] + bytes([whole[200] ^ 1]) + whole[201:])
+        if place == "ledger.jsonl":
+            with pytest.raises(RunError, match="Row 1 of"):
+                copied.prove()
+        else:
+            proof = copied.prove()
+            assert proof.same_bits and not proof.holds
+            assert place in proof.damaged[0]
+        path.write_bytes(whole)
+
+
+def test_the_count_of_updates_is_counted_again(copied: Trained) -> None:
+    *before, last = copied.ledger.rows()
+    copied.rewrite_ledger([*before, replace(last, updates=last.updates + 1)])
+    proof = copied.prove()
+    assert proof.updates == (last.updates + 1, last.updates)
+    assert not proof.same_bits
+
+
 def test_what_an_earlier_version_did_not_write_is_not_compared(copied: Trained) -> None:
+    copied.rewrite_ledger([replace(row, digests={}) for row in copied.ledger.rows()])
     *_, path = sorted((copied.run_dir / "rollouts").glob("chunk-*.parquet"))
     table = read_rollouts(path)
     pq.write_table(table.drop_columns(["reward_visual_grounding"]), path)
     metrics = copied.run_dir / "metrics.jsonl"
-    *before, last = map(json.loads, metrics.read_text().splitlines())
-    del last["draw_ratio"]
-    metrics.write_text("".join(json.dumps(row) + "\n" for row in [*before, last]))
+    rows = older(metrics)
+    for row in rows:
+        del row["draw_ratio"]
+    write_rows(metrics, rows)
     assert copied.prove().holds
     pq.write_table(table.slice(1), path)
     assert copied.prove().rollouts == (2,)

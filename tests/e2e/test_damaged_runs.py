@@ -9,6 +9,8 @@ from prefect_home import Give
 from train_command import SMALL, Folder
 from warm_command import Ended, WarmCommand
 
+from visual_r1.verify.examination import examine
+
 SHORT = SMALL | {
     "data.test": 8,
     "train.chunk_steps": 1,
@@ -74,6 +76,43 @@ def test_a_last_row_that_is_damaged(train: Train, folder: Folder) -> None:
     assert " ".join(ended.output.split()).count("was moved to ledger.set-aside.jsonl; the run") == 1
     assert [row["step"] for row in folder.rows("ledger.jsonl")] == [1, 2]
     assert [row["step"] for row in folder.rows("metrics.jsonl")] == [0, 1]
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def test_what_is_damaged_is_made_again_and_said(train: Train, folder: Folder) -> None:
+    assert train(2).status == 0  # whatever ran before
+    finished = [path for path in contents(folder) if path.name != "ledger.jsonl"]
+    before = {path: path.read_bytes() for path in finished}
+    summary = folder.run / "summary.json"
+    told = summary.read_text()
+    summary.write_text(told.replace('"format_rate"', '"format_rat{"'))
+    flip(folder.run / "export" / "adapter" / "adapter_model.safetensors")
+    flip(folder.run / "evaluations" / "baseline" / "predictions.parquet")
+    flip(next((folder.root / "data").glob("[!.]*/test-*.parquet")))
+    ledger = folder.run / "ledger.jsonl"
+    ledger.write_text("".join(line + line for line in ledger.read_text().splitlines(keepends=True)))
+    for result in (folder.root / ".visual-r1" / "results").iterdir():
+        result.write_text(result.read_text().replace("wall_seconds", "wall_sec{nds"))
+    assert any(one.verdict == "damaged" for one in examine(folder.run))
+    ended = train(2)
+    assert ended.status == 0, ended.output
+    output = " ".join(ended.output.split())
+    for said in (
+        "It was prepared anew",
+        "it is answered again",
+        "It is exported again",
+        "it is made again",
+        "2 row(s) of",
+    ):
+        assert said in output
+    assert {path: path.read_bytes() for path in finished} == before
+    assert summary.read_text().partition('"wall_seconds"')[0] == told.partition('"wall_seconds"')[0]
+    assert all(one.verdict == "sound" for one in examine(folder.run))
 
 
 def test_a_cache_that_was_lost(train: Train, folder: Folder) -> None:

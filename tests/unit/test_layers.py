@@ -23,7 +23,8 @@ ROOMS = {
     "errors": "wording",
     "printing": "wording",
     "progress": "printing wording",
-    "storage": "errors",
+    "storage": "errors hashing",
+    "tables": "errors hashing",
     "stopwatch": "printing storage",
     "config": "errors hashing printing",
     "alarms": "config",
@@ -31,7 +32,9 @@ ROOMS = {
     "grading": "hashing",
     "data/procedural": "data/problem errors hashing",
     "data/sources": "config data/images data/parquet data/problem data/procedural data/rows errors",
-    "data": "config data/sources errors grading hashing models printing progress storage wording",
+    "data": """
+        config data/sources errors grading hashing models printing progress storage tables wording
+    """,
     "prompts": "data errors models",
     "rewards/blindfold": "data grading",
     "rewards": "config data errors grading hashing",
@@ -44,19 +47,22 @@ ROOMS = {
     "prices": "backend config",
     "policy": "backend config data errors grading models prices prompts rewards rewards/blindfold",
     "rl": "backend config data errors hashing policy prices printing rewards",
-    "evaluation": "config data errors grading hashing policy prices progress rewards storage",
+    "evaluation": """
+        config data errors grading hashing policy prices printing progress rewards storage tables
+    """,
     "runs": """
         alarms backend config data errors evaluation hashing policy prices printing progress
-        prompts rewards rl storage wording
+        prompts rewards rl storage tables wording
     """,
     "report": "alarms config errors evaluation hashing policy printing runs storage wording",
     "doctor": """
         backend config data data/sources engine engine/compute engine/store errors evaluation models
         policy prices printing prompts rewards rl runs wording
     """,
+    "verify": "config data engine engine/store errors evaluation printing report runs",
     "tasks": """
         backend config data data/sources doctor errors evaluation hashing printing progress report
-        runs wording
+        runs storage wording
     """,
     "flows": """
         backend config data doctor errors printing progress report runs stopwatch storage tasks
@@ -75,8 +81,10 @@ LIBRARIES = {
     """,
     "peft": "engine/compute/lora",
     "prefect": "flows tasks",
-    "pydantic": "config data/manifest engine/server engine/store evaluation/metrics report runs "
-    "storage",
+    "pydantic": """
+        config data/manifest engine/server engine/store evaluation/metrics report runs stopwatch
+        storage
+    """,
     "safetensors": "engine/compute/base_model engine/store runs/export",
     "starlette": "engine/server/app engine/server/bodies",
     "tinker": "backend doctor/prompts engine/server evaluation policy prompts/prompts rl runs",

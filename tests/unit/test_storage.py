@@ -3,6 +3,7 @@
 import errno
 import json
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +15,9 @@ from visual_r1.errors import StorageError
 from visual_r1.hashing import content_digest, digest, file_digest, stable_seed
 from visual_r1.storage import (
     flat_in_the_file,
+    put_aside,
     read_json,
+    read_sealed,
     replaced_whole,
     require_room,
     write_json,
@@ -24,7 +27,9 @@ from visual_r1.storage import (
 
 def test_json_is_written_and_read_back(tmp_path: Path) -> None:
     write_json(tmp_path / "deep" / "a.json", {"angle": "∠A"})
-    assert json.loads((tmp_path / "deep" / "a.json").read_text()) == {"angle": "∠A"}
+    written = json.loads((tmp_path / "deep" / "a.json").read_text())
+    assert list(written) == ["angle", "checksum"]  # last, where it disturbs nobody
+    assert written["angle"] == "∠A"
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,68 @@ def test_what_is_wrong_with_a_json_file_is_a_line(tmp_path: Path, text: str, fau
     with pytest.raises(ValueError, match=fault) as found:
         read_json(tmp_path / "a.json", PICTURE)
     assert "\n" not in str(found.value)
+
+
+SEALED = {"name": "a∠", "width": 3, "rates": [0.1, 1e-300, None, float("nan")], "1": {"b": True}}
+
+
+def test_a_json_file_is_held_against_its_seal(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {**SEALED, "pair": (1, 2)})
+    written = json.loads(path.read_text())
+    assert read_sealed(path).is_sealed
+    # Formatted anew, with its keys in another order, it holds the same.
+    path.write_text(json.dumps(dict(reversed(written.items()))))
+    assert read_json(path, PICTURE) == Picture("a∠", Size(3))
+    assert set(read_sealed(path).content) == {*SEALED, "pair"}
+    for name in written.keys() - {"checksum"}:
+        path.write_text(json.dumps({key: value for key, value in written.items() if key != name}))
+        with pytest.raises(ValueError, match="its checksum is"):
+            read_json(path, PICTURE)
+
+
+def test_no_bit_of_a_sealed_file_changes_what_is_read_from_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, SEALED)
+    whole = path.read_bytes()
+    right = json.dumps(read_sealed(path).content)
+    used = 0
+    for bit in range(8 * len(whole)):
+        changed = bytearray(whole)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        with suppress(ValueError):
+            assert json.dumps(read_sealed(path).content) == right
+            used += 1
+    assert used < 60  # a space for a newline; a digit that no float can tell from another
+
+
+def test_a_key_that_stands_there_twice_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, SEALED)
+    path.write_text(path.read_text().replace('"width": 3,', '"width": 3, "width": 3,'))
+    with pytest.raises(ValueError, match="'width' stands there twice"):
+        read_sealed(path)
+
+
+def test_a_json_file_of_an_older_version_goes_on_unverified(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('{"name": "a", "width": 3, "digest": "99aa06d3014798d86001c324468d497f"}')
+    assert read_json(path, PICTURE) == Picture("a", Size(3))
+    assert not read_sealed(path).is_sealed
+
+
+def test_what_is_damaged_is_put_aside_each_time(tmp_path: Path) -> None:
+    for number, text in enumerate("ab", start=1):
+        (tmp_path / "a.json").write_text(text)
+        aside = put_aside(tmp_path / "a.json", tmp_path / "set-aside")
+        assert aside == tmp_path / "set-aside" / f"a.json.damaged-{number}"
+        assert aside.read_text() == text
+    (tmp_path / "a.json").write_text("c")
+    assert put_aside(tmp_path / "a.json").name == ".a.json.damaged-1"
+    assert not (tmp_path / "a.json").exists()
+    with pytest.raises(StorageError, match=r"could not put .*, which is damaged, aside"):
+        put_aside(tmp_path / "a.json")
 
 
 def test_a_failure_in_the_middle_keeps_the_old_file(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from visual_r1.errors import DataError, StorageError
 from visual_r1.hashing import digest as digest_of
 from visual_r1.printing import open_logger
 from visual_r1.progress import Progress, Silent
-from visual_r1.storage import sync_folder
+from visual_r1.storage import put_aside, sync_folder
 
 logger = open_logger("visual_r1.data")
 
@@ -73,8 +73,9 @@ def prepare(
     The folder's name ends in a digest of the source's contents and the settings, so a changed
     source makes another folder, and the old one stays. A preparation that was interrupted leaves
     nothing that looks complete, and goes on when it is called again: all is written in a hidden
-    folder beside the dataset's, which is renamed at the end. Where it is given up because of what
-    was rejected, `<folder>-rejected.parquet` lists it.
+    folder beside the dataset's, which is renamed at the end. One that is there and damaged is put
+    aside, with a warning. Where a preparation is given up because of what was rejected,
+    `<folder>-rejected.parquet` lists it.
 
     Raises:
         DataError: the source is wrong, or nothing in it can be used.
@@ -92,6 +93,7 @@ def prepare(
         with _sole_preparation(folder):
             present = _present(folder)
             if present is None:
+                _say_what_is_wrong(folder)
                 _build_beside(source, data, folder, digest, needs, progress or Silent())
     except (OSError, sqlite3.Error) as error:
         reason = getattr(error, "strerror", None) or error
@@ -125,6 +127,15 @@ def _present(folder: Path) -> Dataset | None:
         return None
 
 
+def _say_what_is_wrong(folder: Path) -> None:
+    """Where a dataset is to be prepared though its folder is there."""
+    try:
+        if folder.exists():
+            open_dataset(folder)
+    except DataError as error:
+        logger.warning("%s", error)
+
+
 @contextmanager
 def _sole_preparation(folder: Path) -> Generator[None]:
     """Two processes that want the same dataset: the second waits and finds it done."""
@@ -150,11 +161,8 @@ def _build_beside(
 ) -> None:
     """Build in a sibling of `folder`, or go on building, then put it in its place."""
     partial = _partial(folder)
-    damaged = folder.with_name(f".{folder.name}.damaged")
     rejected = folder.with_name(f"{folder.name}-{REJECTED_FILE}")
     rejected.unlink(missing_ok=True)
-    if damaged.exists():
-        shutil.rmtree(damaged)
     inside = partial / "dataset"
     if not _is_sound(partial) or not inside.is_dir():
         if partial.exists():
@@ -168,11 +176,11 @@ def _build_beside(
             shutil.rmtree(partial, ignore_errors=True)
         raise
     if folder.exists():
-        folder.rename(damaged)
+        aside = put_aside(folder)
+        logger.warning("It was prepared anew; the damaged folder is %s now, to be deleted.", aside)
     inside.rename(folder)
     sync_folder(folder.parent)
-    for leftover in (partial, damaged):
-        shutil.rmtree(leftover, ignore_errors=True)
+    shutil.rmtree(partial, ignore_errors=True)
 
 
 def _partial(folder: Path) -> Path:

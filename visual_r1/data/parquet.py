@@ -1,4 +1,4 @@
-"""Parquet, as far as datasets need it. pyarrow has no types, so it is touched here alone."""
+"""Parquet, as far as datasets need it; the schemas, and reading what others have written."""
 
 import json
 import os
@@ -12,6 +12,7 @@ import pyarrow  # pyright: ignore[reportMissingTypeStubs]
 import pyarrow.parquet  # pyright: ignore[reportMissingTypeStubs]
 
 from visual_r1.errors import DataError
+from visual_r1.tables import open_table, open_writer, reason
 
 GROUP_ROWS = 128
 GROUP_BYTES = 8 * 2**20
@@ -55,6 +56,8 @@ class Table(Protocol):
     @property
     def nbytes(self) -> int: ...
 
+    def __len__(self) -> int: ...
+
     def slice(self, offset: int, length: int) -> "Table": ...
 
     def to_pylist(self) -> list[dict[str, Any]]: ...
@@ -69,7 +72,7 @@ class GroupWriter:
     def __init__(self, path: Path, schema: Any) -> None:
         self._path = path
         self._schema = schema
-        self._writer: Any = _pq.ParquetWriter(path, schema, compression="zstd")
+        self._writer: Any = open_writer(path, schema)
         self._waiting: list[Mapping[str, Any]] = []
         self._bytes = 0
 
@@ -115,7 +118,7 @@ def group_sizes(path: Path) -> Sequence[int]:
 def read_group(path: Path, group: int) -> Table:
     """One row group. Raises `DataError` where the file is damaged."""
     try:
-        with _pq.ParquetFile(path) as file:
+        with open_table(path) as file:
             return cast(Table, file.read_row_group(group))
     except _READ_ERRORS as error:
         raise _damaged(path, error) from error
@@ -145,7 +148,7 @@ def read_rows(
     `BadValue`, so that it spoils its own row and no other.
     """
     try:
-        with _pq.ParquetFile(path) as file:
+        with open_table(path) as file:
             sizes = group_sizes(path)
             first, skipped = 0, start
             while first < len(sizes) and sizes[first] <= skipped:
@@ -194,8 +197,8 @@ def names_files(path: Path, columns: Sequence[str]) -> bool:
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
     return DataError(
-        f"{path} cannot be read as Parquet ({reason}); copy or download it again, or remove its "
-        "folder where it is a prepared one: the same command then prepares it anew."
+        f"{path} cannot be read as Parquet ({reason(error)}); copy or download it "
+        "again, or remove its folder where it is a prepared one: the same command then prepares it "
+        "anew."
     )

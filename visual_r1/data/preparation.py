@@ -22,7 +22,7 @@ from visual_r1.config import DataSection
 from visual_r1.data.card import answer_kind, write_card
 from visual_r1.data.duplicates import Repeats, same_gold
 from visual_r1.data.manifest import FORMAT_VERSION, Manifest, StoredFile, write_manifest
-from visual_r1.data.parquet import REJECTED_SCHEMA, GroupWriter, group_sizes
+from visual_r1.data.parquet import REJECTED_SCHEMA, GroupWriter, group_sizes, read_group
 from visual_r1.data.preparation_state import Kept, PreparationState, Rejection, Standing
 from visual_r1.data.problem import SPLITS, Split
 from visual_r1.data.rows import BadRow, SourceRow, check_row
@@ -36,6 +36,7 @@ from visual_r1.data.shards import (
 from visual_r1.data.sources.source import Source, require_splits
 from visual_r1.data.splits import RowsFrom, expected_rows, split_rows
 from visual_r1.errors import DataError
+from visual_r1.hashing import file_digest
 from visual_r1.progress import Progress
 from visual_r1.storage import sync_folder
 
@@ -165,10 +166,7 @@ class Preparation:
                 **{f"kept in {split}": n for split, n in state.repeats_kept().items()},
             },
             reasons=state.reasons(_LISTED),
-            files={
-                path.name: StoredFile(bytes=path.stat().st_size, rows=sum(group_sizes(path)))
-                for path in sorted(self.folder.glob("*.parquet"))
-            },
+            files={path.name: _stored(path) for path in sorted(self.folder.glob("*.parquet"))},
         )
         write_card(self.folder, manifest, state.numbers)
         sync_folder(self.folder)
@@ -298,6 +296,21 @@ def _most_frequent(reasons: Mapping[str, int]) -> str:
 
 def _place_of(kept: Kept) -> str:
     return f"{kept.place} ({kept.split})"
+
+
+def _stored(path: Path) -> StoredFile:
+    """A finished file, each of its pages held against its checksum: it may be of days ago.
+
+    Raises `GivenUp` where it is damaged, so that it is not what the next attempt begins with.
+    """
+    try:
+        rows = sum(len(read_group(path, group)) for group in range(len(group_sizes(path))))
+    except DataError as error:
+        raise GivenUp(
+            f"{path} was damaged before the dataset was complete, and what was prepared is "
+            f"discarded: start the same command again. {error}"
+        ) from error
+    return StoredFile(bytes=path.stat().st_size, rows=rows, digest=file_digest(path))
 
 
 def _write_rejected(state: PreparationState, path: Path) -> None:

@@ -18,11 +18,13 @@ from visual_r1.data.parquet import (
 )
 from visual_r1.data.problem import Problem
 from visual_r1.storage import sync_folder
+from visual_r1.tables import said_of
 
 SHARD_BYTES = 256 * 2**20
 # What is kept of row groups: a step's problems are drawn from all over the split.
 CACHED_BYTES = 64 * 2**20
 
+_WAY_OUT = "start the same command again, which prepares the dataset anew where it is damaged"
 _WITHOUT_FIGURE = {"id": "", "images": (), "problem": "", "answer": "", "choices": ()}
 
 
@@ -71,7 +73,7 @@ def problem_row(problem: Problem) -> dict[str, Any]:
 
 
 def problem_of_row(row: Mapping[str, Any]) -> Problem:
-    """The inverse of `problem_row`."""
+    """The inverse of `problem_row`; errors as they come where the row is damaged."""
     return Problem(
         id=row["id"],
         images=tuple(image["bytes"] for image in row["images"]),
@@ -120,18 +122,24 @@ class StoredProblems(Sequence[Problem]):
         if not 0 <= place < self._length:
             raise IndexError(f"problem {index} of {self._length}")
         group = bisect_right(self._starts, place) - 1
-        return problem_of_row(self._row(group, place - self._starts[group]))
+        with said_of(self._groups[group][0], _WAY_OUT):
+            return problem_of_row(self._row(group, place - self._starts[group]))
 
     def __iter__(self) -> Iterator[Problem]:
         return (self[index] for index in range(self._length))
 
+    def ids(self) -> list[str]:
+        """The id of each problem; nothing else is read for it."""
+        return [row["id"] for path in self._files for row in read_rows(path, columns=("id",))]
+
     def families(self) -> list[str]:
         """The family of each problem; no image is read for it."""
-        return [
-            problem_of_row({**_WITHOUT_FIGURE, **row}).family
-            for path in self._files
-            for row in read_rows(path, columns=("source", "meta"))
-        ]
+        found: list[str] = []
+        for path in self._files:
+            with said_of(path, _WAY_OUT):
+                rows = read_rows(path, columns=("source", "meta"))
+                found += [problem_of_row({**_WITHOUT_FIGURE, **row}).family for row in rows]
+        return found
 
     def _row(self, group: int, index: int) -> dict[str, Any]:
         with self._lock:

@@ -9,18 +9,17 @@ spread is estimated too.
 import math
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-import pyarrow.parquet  # pyright: ignore[reportMissingTypeStubs]
-
 from visual_r1.backend.backend import Backend
 from visual_r1.config import RunConfig
 from visual_r1.data.problem import Problem
-from visual_r1.errors import VisualR1Error
-from visual_r1.evaluation.predictions import PREDICTIONS_NAME
+from visual_r1.errors import DataError, VisualR1Error
+from visual_r1.evaluation.predictions import read_predictions
 from visual_r1.policy.policy import open_policy
 from visual_r1.prices import prices_of
 from visual_r1.rl.batches import Batches, EpochOrder
@@ -29,7 +28,6 @@ from visual_r1.runs.chunk import open_training
 from visual_r1.runs.folder import read_config
 from visual_r1.runs.journal import read_metrics
 
-pq: Any = pyarrow.parquet
 _NEWEST_STEPS = 20
 
 
@@ -112,16 +110,14 @@ def _is_like(run_dir: Path, config: RunConfig) -> bool:
 def _of_run(run_dir: Path) -> Evidence | None:
     """What its baseline evaluation and its newest steps say; None where there is neither."""
     metrics = read_metrics(run_dir)[-_NEWEST_STEPS:]
-    predictions = run_dir / "evaluations" / "baseline" / PREDICTIONS_NAME
     counts: tuple[tuple[int, int], ...] = ()
-    if predictions.is_file():
-        table = pq.read_table(predictions, columns=["sampled_correct", "k"])
+    # Damaged ones foretell nothing; who goes on with that run is told.
+    with suppress(DataError):
+        rows = read_predictions(run_dir / "evaluations" / "baseline", ["sampled_correct", "k"])
         counts = tuple(
-            (right, samples)
-            for right, samples in zip(
-                table["sampled_correct"].to_pylist(), table["k"].to_pylist(), strict=True
-            )
-            if right is not None and samples
+            (row["sampled_correct"], row["k"])
+            for row in rows
+            if row["sampled_correct"] is not None and row["k"]
         )
     if not counts and not metrics:
         return None

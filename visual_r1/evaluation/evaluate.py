@@ -50,10 +50,14 @@ from visual_r1.policy.passes import (
 from visual_r1.policy.policy import Policy
 from visual_r1.policy.second_pass import SecondPass
 from visual_r1.prices import NO_TOKENS, Tokens
+from visual_r1.printing import open_logger
 from visual_r1.progress import Progress
 from visual_r1.rewards import score
 from visual_r1.rewards.grounding import opened
 from visual_r1.rewards.scoring import grade_of
+from visual_r1.storage import put_aside
+
+logger = open_logger(__name__)
 
 Pass = Literal["greedy", "blind", "question_only", "sampled", "scan_only"]
 Key = tuple[Pass, int]  # a pass and the index of a problem
@@ -86,7 +90,8 @@ def evaluate(
     its presence means that the evaluation is complete. Beside the report it holds what was spent:
     tokens, and their cost at the policy's prices. A request that the server refuses is counted as
     failed and leaves `n`. Where more than a tenth are refused, or the server fails, `BackendError`
-    is raised and nothing is written.
+    is raised and nothing is written. An evaluation that is there and damaged is put aside, with a
+    warning.
     """
     config = policy.config
     count = config.evaluation.count(len(problems))
@@ -99,6 +104,7 @@ def evaluate(
         ("sampled",) if policy.reader is None else ("question_only", "sampled", "scan_only")
     )
     asked = sum(name != "scan_only" for name in passes)
+    damaged = _damaged(out_dir)
     progress.start(f"evaluate {out_dir.name}", asked * count, "requests")
     predictions = predict(
         sampler,
@@ -111,12 +117,30 @@ def evaluate(
         most_at_once=most_at_once,
     )
     report = measure(predictions, conditions, policy.prices)
+    for path in damaged:
+        put_aside(path)
     # The report of an earlier evaluation must not vouch for half-written new predictions.
     (out_dir / REPORT_NAME).unlink(missing_ok=True)
     write_predictions(out_dir / PREDICTIONS_NAME, problems, predictions)
     write_report(out_dir, report)
     progress.finish(in_a_line(report))
     return report
+
+
+def _damaged(folder: Path) -> list[Path]:
+    """The files of an evaluation that is there and cannot be used."""
+    files = [folder / name for name in (REPORT_NAME, PREDICTIONS_NAME)]
+    if not files[0].exists():  # it broke off before it was complete
+        return []
+    try:
+        read_report(folder)
+        read_predictions(folder, ["id"])
+    except DataError as error:
+        logger.warning(
+            "%s This is done now: it is answered again, and what was there is put aside.", error
+        )
+        return [path for path in files if path.exists()]
+    return []
 
 
 def predict(

@@ -19,13 +19,15 @@ from typing import Annotated, Any
 from pydantic import TypeAdapter
 
 from visual_r1.errors import DataError
-from visual_r1.evaluation.predictions import Prediction
+from visual_r1.evaluation.predictions import DIGEST, PREDICTIONS_NAME, REPORT_NAME, Prediction
 from visual_r1.evaluation.statistics import Interval, mean_pass_at_k, wilson
+from visual_r1.hashing import file_digest
 from visual_r1.policy.second_pass import OUTCOMES
 from visual_r1.prices import NO_PRICES, Prices, total
+from visual_r1.printing import open_logger
 from visual_r1.storage import flat_in_the_file, read_json, write_json
 
-REPORT_NAME = "report.json"
+logger = open_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +150,13 @@ _STORED = TypeAdapter(Annotated[Report, flat_in_the_file("conditions", "spending
 
 
 def write_report(folder: Path, report: Report) -> None:
-    """Write the report of the evaluation in `folder`, which is complete with it."""
-    write_json(folder / REPORT_NAME, report.to_json())
+    """Write the report of the evaluation in `folder`, which is complete with it.
+
+    It vouches for the predictions that are there.
+    """
+    predictions = folder / PREDICTIONS_NAME
+    digest = {DIGEST: file_digest(predictions)} if predictions.exists() else {}
+    write_json(folder / REPORT_NAME, report.to_json() | digest)
 
 
 def read_report(folder: Path) -> Report:
@@ -177,10 +184,15 @@ def evaluation_names(run_dir: Path) -> list[str]:
 def read_reports(run_dir: Path) -> dict[str, Report]:
     """The reports of a run's complete evaluations by name, in alphabetical order.
 
-    Raises `DataError` where one is damaged.
+    One that is damaged is left out, with a warning: what needs it reads it by its name.
     """
-    names = evaluation_names(run_dir)
-    return {name: read_report(evaluation_folder(run_dir, name)) for name in names}
+    found: dict[str, Report] = {}
+    for name in evaluation_names(run_dir):
+        try:
+            found[name] = read_report(evaluation_folder(run_dir, name))
+        except DataError as error:
+            logger.warning("%s It is left out.", error)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """Predictions: what a policy answered to each problem, and the file that keeps it.
 
 `predictions.parquet` has a row a problem, with its pictures, so that an evaluation can be looked
-at, graded again and compared problem by problem. `datasets` opens it with decoded images.
+at, graded again and compared problem by problem. `datasets` opens it with decoded images. The
+report beside it holds its digest, and says with it that these are the predictions it was made of.
 """
 
 import json
@@ -10,19 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import pyarrow  # pyright: ignore[reportMissingTypeStubs]
-import pyarrow.parquet  # pyright: ignore[reportMissingTypeStubs]
-
 from visual_r1.data.problem import Problem
 from visual_r1.errors import DataError
 from visual_r1.grading import Verdict
 from visual_r1.policy.second_pass import Outcome, SecondPass, outcome_of
 from visual_r1.prices import NO_TOKENS, Tokens
-from visual_r1.storage import replaced_whole
+from visual_r1.storage import read_sealed, replaced_whole
+from visual_r1.tables import open_table, open_writer, pa, require_digest, said_of
 
-pa: Any = pyarrow  # it has no type stubs
-pq: Any = pyarrow.parquet
-
+REPORT_NAME = "report.json"
+DIGEST = "predictions_digest"
+"""In the report: the digest of the predictions that it was counted from."""
 PREDICTIONS_NAME = "predictions.parquet"
 ROW_GROUP = 256  # rows that stand in memory with their images at a time
 
@@ -154,7 +153,7 @@ def write_predictions(
     """
     schema = _schema()
     with replaced_whole(path) as temporary:
-        writer = pq.ParquetWriter(temporary, schema, compression="zstd")
+        writer = open_writer(temporary, schema)
         try:
             for start in range(0, len(predictions), ROW_GROUP):
                 stop = min(start + ROW_GROUP, len(predictions))
@@ -173,7 +172,7 @@ def write_predictions(
 def read_predictions(folder: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """The rows of an evaluation's `predictions.parquet`, all columns or those named.
 
-    Raises `DataError` where the file is missing or cannot be read.
+    Raises `DataError` where the file is missing, damaged, or another than the report was made of.
     """
     return list(iterate_predictions(folder, columns))
 
@@ -182,13 +181,32 @@ def iterate_predictions(
     folder: Path, columns: Sequence[str] | None = None
 ) -> Iterator[dict[str, Any]]:
     """Like `read_predictions`, one row at a time, for files whose images would fill the memory."""
+    require_predictions(folder)
     path = folder / PREDICTIONS_NAME
+    with said_of(path, _way_out(folder)), open_table(path) as file:
+        wanted = list(columns) if columns is not None else None
+        for batch in file.iter_batches(batch_size=ROW_GROUP, columns=wanted):
+            yield from cast("list[dict[str, Any]]", batch.to_pylist())
+
+
+def require_predictions(folder: Path) -> bool:
+    """Raise `DataError` where the predictions are not those that the report was made of.
+
+    Returns whether that is known: an older report does not say, and one that is not there neither.
+    """
+    report = folder / REPORT_NAME
     try:
-        with pq.ParquetFile(path) as file:
-            wanted = list(columns) if columns is not None else None
-            for batch in file.iter_batches(batch_size=ROW_GROUP, columns=wanted):
-                yield from cast("list[dict[str, Any]]", batch.to_pylist())
+        content = read_sealed(report).content
+    except FileNotFoundError:
+        return False
     except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path} cannot be read ({error}): remove the folder {folder} and evaluate again."
-        ) from error
+        raise DataError(f"{report} is damaged ({error}): {_way_out(folder)}.") from error
+    expected = cast("dict[str, Any]", content).get(DIGEST) if isinstance(content, dict) else None
+    if not isinstance(expected, str):
+        return False
+    require_digest(folder / PREDICTIONS_NAME, expected, _way_out(folder))
+    return True
+
+
+def _way_out(folder: Path) -> str:
+    return f"remove the folder {folder} and evaluate again"

@@ -22,10 +22,13 @@ from visual_r1.evaluation.statistics import (
     smallest_detectable,
     wilson,
 )
+from visual_r1.printing import open_logger
 from visual_r1.runs.journal import read_metrics
 from visual_r1.runs.validations import Validations
-from visual_r1.storage import flat_in_the_file, read_json, write_json
+from visual_r1.storage import flat_in_the_file, put_aside, read_json, write_json
 from visual_r1.wording import p_value_in_words, percent, points_range
+
+logger = open_logger(__name__)
 
 SUMMARY_NAME = "summary.json"
 BASELINE, FINAL = "baseline", "final"
@@ -35,6 +38,8 @@ _SHARED = (
     "model", "dataset_digest", "seed", "k", "temperature", "max_new_tokens", "template", "rounding",
     "grader_version",
 )  # fmt: skip
+
+RATES = ("sampled_accuracy", "format_rate", "visual_grounding_rate", "mean_response_tokens")
 
 T = TypeVar("T")
 PredictionRow = Mapping[str, Any]
@@ -150,7 +155,10 @@ _STORED = TypeAdapter(Annotated[Summary, flat_in_the_file("accuracy")])
 
 def read_summary(run_dir: Path) -> Summary | None:
     """The summary of the run; None where there is none yet, `DataError` where it is damaged."""
-    return read_if_there(run_dir / SUMMARY_NAME, _STORED)
+    found = read_if_there(run_dir / SUMMARY_NAME, _STORED)
+    if found is not None and (missing := [name for name in RATES if name not in found.rates]):
+        raise _damaged(run_dir / SUMMARY_NAME, f"rates: {', '.join(missing)} missing")
+    return found
 
 
 def read_if_there(path: Path, shape: TypeAdapter[T]) -> T | None:
@@ -159,15 +167,29 @@ def read_if_there(path: Path, shape: TypeAdapter[T]) -> T | None:
         return read_json(path, shape)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise _damaged(path, error.strerror or str(error)) from error
     except ValueError as error:
-        raise DataError(
-            f"{path} is damaged ({error}): remove it and start the run again."
-        ) from error
+        raise _damaged(path, str(error)) from error
+
+
+def _damaged(path: Path, why: str) -> DataError:
+    return DataError(f"{path} is damaged ({why}): remove it and start the run again.")
 
 
 def summarize(run_dir: Path, *, steps: int, wall_seconds: float) -> Summary:
-    """Write `summary.json`, and return what is in it; all else as `summary_of`."""
+    """Write `summary.json`, and return what is in it; all else as `summary_of`.
+
+    One that is there and damaged is put aside, with a warning.
+    """
     summary = summary_of(run_dir, steps=steps, wall_seconds=wall_seconds)
+    try:
+        read_summary(run_dir)
+    except DataError as error:
+        aside = put_aside(run_dir / SUMMARY_NAME)
+        logger.warning(
+            "%s This is done now: it is made again, and the damaged one is %s.", error, aside
+        )
     write_json(run_dir / SUMMARY_NAME, summary.to_json())
     return summary
 
@@ -207,17 +229,12 @@ def summary_of(run_dir: Path, *, steps: int, wall_seconds: float) -> Summary:
         pass_at_k=_compared(_pass_at_k_pairs(shared, after.k)),
         blind=_compared(_pairs(shared, "blind_correct")),
         scan_only=_compared(_pairs(shared, "scan_only_correct")),
-        rates={
-            name: BeforeAfter(getattr(before, name), getattr(after, name))
-            for name in (
-                "sampled_accuracy", "format_rate", "visual_grounding_rate", "mean_response_tokens",
-            )
-        },
+        rates={name: BeforeAfter(getattr(before, name), getattr(after, name)) for name in RATES},
         by_family={
             name: Comparison.of(_pairs([p for p in shared if p[0]["family"] == name], "correct"))
             for name in families
         },
-    )  # fmt: skip
+    )
 
 
 def _require_comparable(before: Report, after: Report) -> None:

@@ -182,10 +182,15 @@ class _Contents:
 
 def _read_told(there: _Contents) -> _Told:
     """What W&B has been told; a new W&B run where that is nothing, or where the run went back."""
-    with suppress(FileNotFoundError, ValueError):  # damaged: everything is told anew
-        told = read_json(there.folder / "wandb" / STATE_NAME, _STORED)
+    state = there.folder / "wandb" / STATE_NAME
+    try:
+        told = read_json(state, _STORED)
         if told.row == _row_digest(there.rows, told.next_step - 1):
             return told
+    except FileNotFoundError:
+        pass
+    except ValueError as error:
+        logger.warning("%s is damaged (%s): W&B is told all of it as a new run.", state, error)
     slug = re.sub(r"[^A-Za-z0-9_.-]+", "-", there.folder.name)[:100]
     return _Told(ident=f"{slug}-{secrets.token_hex(4)}")
 

@@ -18,7 +18,7 @@ from visual_r1.config import RunConfig
 from visual_r1.errors import RunPaused
 from visual_r1.printing import open_logger
 from visual_r1.runs.journal import Journal
-from visual_r1.runs.jsonl import JsonLines
+from visual_r1.runs.jsonl import JsonLines, Reading
 from visual_r1.runs.ledger import Ledger
 from visual_r1.runs.validations import Validations
 
@@ -39,10 +39,14 @@ class AlarmLog:
         """All there are; a damaged line is left out."""
         return self._file.rows()
 
+    def read(self) -> Reading[Finding]:
+        """All that stands in the file, damaged or not; changes nothing."""
+        return self._file.read()
+
     def add(self, new: Sequence[Finding]) -> None:
         """Add findings, flushed to the disk; raises `StorageError` where they cannot be written."""
         if new:
-            self._file.write([*self._file.read()[0], *map(self._file.line, new)])
+            self._file.write([*self._file.read().sound, *map(self._file.line, new)])
 
     def go_back_to(self, step: int) -> None:
         """Set aside what was found after `step`: the run goes on from that checkpoint."""

@@ -8,7 +8,7 @@ again. So no optimizer step is lost or applied twice.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from statistics import fmean
 
@@ -18,13 +18,13 @@ from visual_r1.backend.endpoint import checkpoint_lifetime
 from visual_r1.backend.sessions import reason_to_wait
 from visual_r1.backend.waiting import CONTROL_LIMIT_S, SAVE_LIMIT_S, call, wait
 from visual_r1.config import RunConfig
-from visual_r1.hashing import stable_seed
+from visual_r1.hashing import file_digest, stable_seed
 from visual_r1.policy.policy import Policy
 from visual_r1.rl.batches import Batches
 from visual_r1.rl.losses import loss_of
 from visual_r1.rl.step import StepResult, train_steps
 from visual_r1.runs.curriculum_state import open_order, save_order
-from visual_r1.runs.folder import keep_files
+from visual_r1.runs.folder import copies, keep_files
 from visual_r1.runs.ledger import LedgerRow
 from visual_r1.runs.probe import require_capable
 from visual_r1.runs.retention import renew_and_prune
@@ -110,11 +110,15 @@ def _train_once(run: Run, start: LedgerRow | None, plan: ChunkPlan) -> LedgerRow
         paths = save_checkpoint(training, policy, plan, _lifetime_s(run, plan))
         saving = time.monotonic() - began
 
-    run.journal.write_rollouts(plan.number, results)
+    rollouts = run.journal.write_rollouts(plan.number, results, run.ledger.digests())
     run.journal.add_to_last(seconds_checkpoint=round(saving, 3))
     run.journal.flush()
     carry = save_order(run.folder, plan.end, order)
-    row = _row(run, plan, start, paths, results, carry)
+    kept = {
+        place: file_digest(run.folder / place) for place in (*carry.values(), *copies(run.folder))
+    }
+    digests = run.journal.rollouts_digest(rollouts) | kept
+    row = replace(_row(run, plan, start, paths, results), carry=carry, digests=digests)
     run.ledger.append(row)
     return row
 
@@ -125,7 +129,6 @@ def _row(
     start: LedgerRow | None,
     paths: tuple[str, str],
     results: Sequence[StepResult],
-    carry: dict[str, str],
 ) -> LedgerRow:
     state_path, sampler_path = paths
     updates = [result.metrics.update for result in results]
@@ -143,8 +146,11 @@ def _row(
         created_at=now.isoformat(timespec="seconds"),
         updates=(start.updates if start else 0)
         + sum(update.optimizer_steps for update in updates if update is not None),
-        carry=carry,
         periodic=not plan.is_last and lifetime_s is None,
+        lines={
+            "validation.jsonl": len(run.validations.rows()),
+            "alarms.jsonl": len(run.alarms.findings()),
+        },
     )
 
 

@@ -24,10 +24,13 @@ from safetensors import SafetensorError, safe_open
 from visual_r1.backend.backend import Backend
 from visual_r1.backend.waiting import CONTROL_LIMIT_S, SAVE_LIMIT_S, call, wait
 from visual_r1.errors import BackendError, StorageError
+from visual_r1.printing import open_logger
 from visual_r1.progress import Progress
 from visual_r1.runs.ledger import LedgerRow
 from visual_r1.runs.run import Run
-from visual_r1.storage import read_json, replaced_whole, sync_folder, write_json
+from visual_r1.storage import put_aside, read_json, replaced_whole, sync_folder, write_json
+
+logger = open_logger(__name__)
 
 EXPORT = "export"
 RECORD_NAME = "export.json"
@@ -73,12 +76,15 @@ def export(run: Run, row: LedgerRow, into: str = EXPORT) -> Export:
 
     Its state and sampler weights lose their time limit, in the ledger too. Raises `BackendError`
     when the server fails or what it sends is not a PEFT adapter, `StorageError` when the disk does;
-    a complete export of before stays until the new one is complete.
+    a complete export of before stays until the new one is complete, and one that is damaged is put
+    aside then, with a warning.
     """
     backend, progress = run.backend, run.progress
-    there = read_export(run.folder, into)
-    if there is not None and there.state_path == row.state_path:
+    there, wrong = inspect_export(run.folder, into)
+    if there is not None and not wrong and there.state_path == row.state_path:
         return there
+    if wrong:
+        logger.warning("%s It is exported again; what was there is put aside.", wrong)
 
     def once() -> Export:
         keep_for_ever(backend, row)
@@ -103,7 +109,7 @@ def export(run: Run, row: LedgerRow, into: str = EXPORT) -> Export:
                 files=files,
                 created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             )
-            _put_in_place(fresh, adapter, made)
+            _put_in_place(fresh, adapter, made, damaged=bool(wrong))
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
         progress.finish(str(adapter))
@@ -117,15 +123,40 @@ def adapter_folder(run_dir: Path, into: str = EXPORT) -> Path:
     return run_dir / into / "adapter"
 
 
+def export_names(run_dir: Path) -> list[str]:
+    """The folders of a run that hold what was exported: `export`, and `exports/step-40`."""
+    there = sorted(run_dir.glob(f"exports/[!.]*/{adapter_folder(run_dir).name}"))
+    return [EXPORT, *(path.parent.relative_to(run_dir).as_posix() for path in there)]
+
+
 def read_export(run_dir: Path, into: str = EXPORT) -> Export | None:
     """The complete export in `run_dir`/`into`; None where there is none, or its files changed."""
+    there, wrong = inspect_export(run_dir, into)
+    return None if wrong else there
+
+
+def inspect_export(run_dir: Path, into: str = EXPORT) -> tuple[Export | None, str]:
+    """What the record of an export says, and in a sentence what is wrong with record or files."""
     adapter = adapter_folder(run_dir, into)
+    record = adapter.with_name(RECORD_NAME)
     try:
-        there = read_json(adapter.with_name(RECORD_NAME), _STORED)
-    except (FileNotFoundError, ValueError):
-        return None
-    whole = all(_described(adapter, one.name) == one for one in there.files)
-    return there if whole and there.files else None
+        there = read_json(record, _STORED)
+    except FileNotFoundError:
+        return None, ""
+    except (OSError, ValueError) as error:
+        return None, f"{record} is damaged ({error})."
+    if not there.files:
+        return there, f"{record} names no file."
+    for one in there.files:
+        if (found := _described(adapter, one.name)) is None:
+            return there, f"{adapter / one.name} is missing."
+        if found != one:
+            return there, (
+                f"{adapter / one.name} is damaged: it has {found.bytes} bytes with the SHA-256 "
+                f"{found.sha256[:16]}…, and what was exported had {one.bytes} with "
+                f"{one.sha256[:16]}…"
+            )
+    return there, ""
 
 
 def keep_for_ever(backend: Backend, row: LedgerRow) -> None:
@@ -169,7 +200,7 @@ def require_adapter(folder: Path) -> None:
         config = json.loads(config_path.read_text(encoding="utf-8"))
         with cast("Any", safe_open)(weights_path, framework="numpy") as weights:
             names: list[str] = list(weights.keys())
-    except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
         raise BackendError(f"The adapter that the server sent is damaged: {error}.") from error
     is_lora = isinstance(config, dict) and cast("dict[str, Any]", config).get("peft_type") == "LORA"
     if not is_lora or not any("lora_A" in name for name in names):
@@ -209,9 +240,12 @@ def _download(url: str, path: Path) -> None:
         raise BackendError(f"The download of {path.name} broke off: {error}.") from error
 
 
-def _put_in_place(fresh: Path, adapter: Path, made: Export) -> None:
+def _put_in_place(fresh: Path, adapter: Path, made: Export, *, damaged: bool) -> None:
     """Move the downloaded files to where they belong; the record comes last and vouches for it."""
     record = adapter.with_name(RECORD_NAME)
+    if damaged:
+        for path in filter(Path.exists, (record, adapter)):
+            put_aside(path)
     try:
         record.unlink(missing_ok=True)
         if adapter.exists():

@@ -19,11 +19,30 @@ from pydantic import ValidationError
 from visual_r1.backend.endpoint import without_secrets
 from visual_r1.config import STORED, RunConfig, differing_keys
 from visual_r1.errors import RunError, StorageError
+from visual_r1.hashing import file_digest
+from visual_r1.printing import open_logger
 from visual_r1.prompts.templates import own_template
 from visual_r1.rewards import load_custom
-from visual_r1.storage import clear_leftovers, replaced_whole, write_json, write_text
+from visual_r1.runs.ledger import Ledger
+from visual_r1.storage import (
+    clear_leftovers,
+    first_fault,
+    put_aside,
+    read_sealed,
+    replaced_whole,
+    write_json,
+    write_text,
+)
+
+logger = open_logger(__name__)
 
 CONFIG_FILE = "config.json"
+# Copies of the user's files.
+CUSTOM_REWARD = "custom_reward.py"
+PROMPT_TEMPLATE = "prompt_template.txt"
+SECOND_PASS_TEMPLATE = "second_pass_template.txt"
+QUESTION_ONLY_TEMPLATE = "question_only_template.txt"
+COPIES = (CUSTOM_REWARD, PROMPT_TEMPLATE, SECOND_PASS_TEMPLATE, QUESTION_ONLY_TEMPLATE)
 
 
 @contextmanager
@@ -82,9 +101,19 @@ def require_same_config(run_dir: Path, config: RunConfig) -> None:
     """Raise `RunError` when the folder's configuration differs in what makes the run.
 
     A folder in which nothing was done yet (its first start found a missing key, say) has no
-    configuration to protect: the user may mend the command and keep the name.
+    configuration to protect: the user may mend the command and keep the name. A file that is
+    damaged is put aside where the ledger knows the configuration.
     """
-    stored = read_config(run_dir)
+    try:
+        stored = read_config(run_dir)
+    except RunError as error:
+        if not _is_that_of_the_ledger(run_dir, config):
+            raise
+        aside = put_aside(run_dir / CONFIG_FILE)
+        logger.warning(
+            "%s It was moved to %s: by the ledger its run had this configuration.", error, aside
+        )
+        return
     has_results = any(
         path.name != CONFIG_FILE and not path.name.startswith(".") for path in run_dir.iterdir()
     )
@@ -99,6 +128,11 @@ def require_same_config(run_dir: Path, config: RunConfig) -> None:
             f"{run_dir} belongs to another configuration: {differences}. "
             "Set them back to go on with that run, or choose another --run.name for this one."
         )
+
+
+def _is_that_of_the_ledger(run_dir: Path, config: RunConfig) -> bool:
+    rows = Ledger(run_dir).read().sound
+    return bool(rows) and rows[-1].row.config_digest == config.digest()
 
 
 def _value(identity: Mapping[str, Any], dotted: str) -> str:
@@ -117,13 +151,14 @@ def read_config(run_dir: Path) -> RunConfig | None:
     if not path.exists():
         return None
     try:
-        return RunConfig.model_validate(
-            json.loads(path.read_text(encoding="utf-8")), context=STORED
-        )
-    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
+        return RunConfig.model_validate(read_sealed(path).content, context=STORED)
+    except (OSError, ValueError) as error:  # what pydantic raises is one of the latter
+        fault = first_fault(error) if isinstance(error, ValidationError) else str(error)
         raise RunError(
-            f"{path} is damaged or of another version of Visual R1: choose another --run.name, or "
-            "remove that file if you are sure that its run had this configuration."
+            f"{path} is damaged or of another version of Visual R1 ({fault}): go on with the "
+            "command that began the run, which writes it again where the ledger has a row, choose "
+            "another --run.name, or remove that file if you are sure that its run had this "
+            "configuration."
         ) from error
 
 
@@ -160,16 +195,30 @@ def config_without_secrets(config: RunConfig) -> dict[str, Any]:
 def require_same_files(config: RunConfig) -> None:
     """Raise `RunError` where a file of the user's is another than the run's copy of it.
 
-    Where there is no copy there is nothing to compare: removing it is how to go on all the same.
+    Where there is no copy there is nothing to compare: removing it is how to go on all the same. A
+    copy that is damaged is put aside where the user's file is the one that was copied.
     """
+    copied = Ledger(config.run_dir).digests()
     for name, source in _files_of_the_user(config).items():
         copy = config.run_dir / name
-        if copy.exists() and copy.read_bytes() != source.read_bytes():
-            raise RunError(
-                f"{source} has changed since {config.run_dir} began with it, and with it this is "
-                f"another run: put back what {copy} holds, choose another --run.name, or remove "
-                f"{copy} to go on with the new one."
+        if not copy.exists() or copy.read_bytes() == source.read_bytes():
+            continue
+        if copied.get(name) == file_digest(source):
+            aside = put_aside(copy)
+            logger.warning(
+                "%s is damaged and was moved to %s; %s is as it was.", copy, aside, source
             )
+            continue
+        raise RunError(
+            f"{source} has changed since {config.run_dir} began with it, and with it this is "
+            f"another run: put back what {copy} holds, choose another --run.name, or remove "
+            f"{copy} to go on with the new one."
+        )
+
+
+def copies(run_dir: Path) -> list[str]:
+    """The names of the copies of the user's files that are there."""
+    return [name for name in COPIES if (run_dir / name).is_file()]
 
 
 def keep_files(config: RunConfig, run_dir: Path, *, anew: bool) -> None:
@@ -188,13 +237,13 @@ def _files_of_the_user(config: RunConfig) -> dict[str, Path]:
     """By the names of their copies; what ships with the package is none."""
     second = config.second_pass
     found = {
-        "custom_reward.py": load_custom(config.reward.custom).file
+        CUSTOM_REWARD: load_custom(config.reward.custom).file
         if config.reward.custom is not None
         else None,
-        "prompt_template.txt": own_template(config.prompt.template),
+        PROMPT_TEMPLATE: own_template(config.prompt.template),
     }
     if second.enabled:
-        found["second_pass_template.txt"] = own_template(second.template)
+        found[SECOND_PASS_TEMPLATE] = own_template(second.template)
         if second.minus_question_only:
-            found["question_only_template.txt"] = own_template(second.question_only_template)
+            found[QUESTION_ONLY_TEMPLATE] = own_template(second.question_only_template)
     return {name: source for name, source in found.items() if source is not None}

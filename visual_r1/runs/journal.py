@@ -7,29 +7,26 @@ same figures; where a user goes back on purpose, a copy is kept first.
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-import pyarrow  # pyright: ignore[reportMissingTypeStubs]
-import pyarrow.compute  # pyright: ignore[reportMissingTypeStubs]
-import pyarrow.parquet  # pyright: ignore[reportMissingTypeStubs]
 from pydantic import AfterValidator, TypeAdapter
 
 from visual_r1.errors import RunError, StorageError
 from visual_r1.printing import open_logger
 from visual_r1.rl.metrics import StepMetrics
 from visual_r1.rl.step import ScoredRollout, StepResult
-from visual_r1.runs.jsonl import JsonLines
-from visual_r1.storage import replaced_whole
-
-pa: Any = pyarrow  # it has no type stubs
-pq: Any = pyarrow.parquet
-compute: Any = pyarrow.compute
+from visual_r1.runs.jsonl import JsonLines, Reading
+from visual_r1.storage import put_aside, replaced_whole
+from visual_r1.tables import compute, pa, read_table, said_of, table_digest, write_table
 
 logger = open_logger(__name__)
 
 MetricsRow = dict[str, Any]
+ROLLOUTS = "rollouts"
+SET_ASIDE = "set-aside"
 
 
 def _with_step(row: MetricsRow) -> MetricsRow:
@@ -47,13 +44,17 @@ class Journal:
     def __init__(self, run_dir: Path) -> None:
         self._metrics = JsonLines(run_dir / "metrics.jsonl", _ROWS)
         self.metrics_path = self._metrics.path
-        self.rollouts_dir = run_dir / "rollouts"
-        self._set_aside_dir = run_dir / "set-aside"
+        self.rollouts_dir = run_dir / ROLLOUTS
+        self._set_aside_dir = run_dir / SET_ASIDE
 
     def rows(self) -> list[MetricsRow]:
         """The rows of metrics.jsonl, one a step, in order; a line being written is left out."""
         by_step = {row["step"]: row for row in self._metrics.rows()}
         return [by_step[step] for step in sorted(by_step)]
+
+    def read(self) -> Reading[MetricsRow]:
+        """All that stands in metrics.jsonl, damaged or not; changes nothing."""
+        return self._metrics.read()
 
     def append(self, metrics: StepMetrics) -> None:
         """Add a step's row; it can be read by others at once."""
@@ -61,7 +62,7 @@ class Journal:
 
     def add_to_last(self, **values: float) -> None:
         """Lay `values` over the row of the newest step: what was known only after it."""
-        for line in self._metrics.read()[0][-1:]:
+        for line in self._metrics.read().sound[-1:]:
             self._metrics.replace(line, line.row | values)
 
     def flush(self) -> None:
@@ -71,7 +72,7 @@ class Journal:
     def rewind(self, step: int) -> None:
         """Leave only steps before `step`, each once."""
         if self.metrics_path.exists():
-            lines, _ = self._metrics.read()
+            lines = self._metrics.read().sound
             kept = {line.row["step"]: line for line in lines if line.row["step"] < step}
             if missing := sorted(set(range(step)) - kept.keys()):
                 logger.warning(
@@ -81,8 +82,8 @@ class Journal:
                 )
             again = [line for line in lines if line.row["step"] >= step]
             self._metrics.write([kept[one] for one in sorted(kept)], forget=again)
-        for path in sorted(self.rollouts_dir.glob("chunk-*.parquet")):
-            _rewind_rollouts(path, step)
+        for path in self.chunks():
+            self._rewind_rollouts(path, step)
         for leftover in self.rollouts_dir.glob(".chunk-*.tmp"):
             leftover.unlink()
 
@@ -106,15 +107,65 @@ class Journal:
                 "Free some space; nothing was changed."
             ) from error
 
-    def write_rollouts(self, chunk: int, results: Sequence[StepResult]) -> Path:
-        """Write the chunk's rollouts, a row a sample, after rows of it that are there already."""
+    def chunks(self) -> list[Path]:
+        """The files with rollouts, in order."""
+        return sorted(self.rollouts_dir.glob("chunk-*.parquet"))
+
+    def write_rollouts(
+        self, chunk: int, results: Sequence[StepResult], digests: Mapping[str, str] | None = None
+    ) -> Path:
+        """Write the chunk's rollouts, a row a sample, after rows of it that are there already.
+
+        `digests` are those of the ledger, see `rollouts_digest`: a file that is there and has
+        another is put aside, with a warning.
+        """
         path = self.rollouts_dir / f"chunk-{chunk:05d}.parquet"
         table = rollout_table(results)
         if path.exists():
-            table = pa.concat_tables([read_rollouts(path), table], promote_options="default")
+            expected = (digests or {}).get(self._place(path))
+            with self._put_aside_where_damaged(path):
+                before = read_rollouts(path)
+                if expected is not None and (found := table_digest(before)) != expected:
+                    raise RunError(
+                        f"{path} is damaged: its rows have the digest {found}, and those that were "
+                        f"written had {expected}."
+                    )
+                table = pa.concat_tables([before, table], promote_options="default")
         with replaced_whole(path) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
+            write_table(temporary, table)
         return path
+
+    def rollouts_digest(self, path: Path) -> dict[str, str]:
+        """What the ledger says of a file with rollouts: its place, and a digest of its rows.
+
+        Not of its bytes: going back leaves the rows of earlier steps, in another layout. Raises
+        `RunError` where it is damaged.
+        """
+        return {self._place(path): table_digest(read_rollouts(path))}
+
+    def _place(self, path: Path) -> str:
+        return f"{ROLLOUTS}/{path.name}"
+
+    @contextmanager
+    def _put_aside_where_damaged(self, path: Path) -> Generator[None]:
+        """Training needs no rollouts, so it goes on without those of a damaged file."""
+        try:
+            yield
+        except RunError as error:
+            aside = put_aside(path, self._set_aside_dir)
+            logger.warning("%s It was moved to %s, and the run goes on.", error, aside)
+
+    def _rewind_rollouts(self, path: Path, step: int) -> None:
+        with self._put_aside_where_damaged(path):
+            steps: list[int] = read_rollouts(path, ["step"])["step"].to_pylist()
+            if not steps or max(steps) < step:
+                return
+            if min(steps) >= step:
+                path.unlink()
+                return
+            table = read_rollouts(path)
+            with replaced_whole(path) as temporary:
+                write_table(temporary, table.filter(compute.less(table["step"], step)))
 
 
 def read_metrics(run_dir: Path) -> list[MetricsRow]:
@@ -164,12 +215,10 @@ def rollout_table(results: Sequence[StepResult]) -> Any:
 
 def read_rollouts(path: Path, columns: Sequence[str] | None = None) -> Any:
     """The rollouts of one chunk, as a `pyarrow.Table`; raises `RunError` where it is damaged."""
-    try:
-        return pq.read_table(path, columns=columns)
-    except pa.ArrowInvalid as error:
-        raise RunError(
-            f"{path} is damaged: move it away to go on without the rollouts of its steps."
-        ) from error
+    with said_of(path, "move it away to do without the rollouts of its steps", RunError):
+        table = read_table(path, columns)
+        table.validate(full=True)  # text that is no text would fail later, and elsewhere
+        return table
 
 
 def _rollout_row(step: int, scored: ScoredRollout) -> dict[str, Any]:
@@ -195,17 +244,3 @@ def _rollout_row(step: int, scored: ScoredRollout) -> dict[str, Any]:
         "second_response": second.response if second else None,
         "failure": rollout.scored.failure or None,
     }
-
-
-def _rewind_rollouts(path: Path, step: int) -> None:
-    steps: list[int] = read_rollouts(path, ["step"])["step"].to_pylist()
-    if not steps or max(steps) < step:
-        return
-    if min(steps) >= step:
-        path.unlink()
-        return
-    table = read_rollouts(path)
-    with replaced_whole(path) as temporary:
-        pq.write_table(
-            table.filter(compute.less(table["step"], step)), temporary, compression="zstd"
-        )

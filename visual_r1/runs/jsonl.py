@@ -1,33 +1,48 @@
 """JSON lines: what a run writes down row by row, and the one rule for reading it again.
 
 `ledger.jsonl`, `validation.jsonl`, `alarms.jsonl` and `metrics.jsonl` hold a JSON object a line,
-all rows of a file of one type. Torn and damaged lines, and rows of another version:
+all rows of a file of one type. The last field of each line is its link in a chain:
+
+    {"step": 4, …, "chain": "5b0a0de7b4b9dcb1c1d0c0f7a3c5f2e4"}
+
+16 hex digits of a digest of the row's own bytes, and 16 of a digest of these and the link of the
+line before. The first half says that the row is as it was written, the second that it stands where
+it was written. So a row that changed is found, and so is one that is missing, doubled or moved;
+rows that are missing at the end are found by the ledger, which counts them. The chain belongs to
+the file: no row has it. A file of an older version has none: its rows go on, unverified, and the
+first link that is added vouches for them from then on.
+
+Torn and damaged lines, and rows of another version:
 
 - A line counts when it is UTF-8 and JSON and, taken strictly, a row of the file's type: no field
   that must be there is missing, none holds another type. Fields with a default may be missing: an
   earlier version did not have them.
-- Every other line is damaged: one that broke off (a power cut, a full disk), one whose bytes
-  changed, and one with a field that the type does not know. Such a row is of a newer version, and
-  what it means nobody here can say. (Rows of metrics have the columns that their run has, so there
-  no field is unknown.)
+- Every other line is damaged: one that broke off (a power cut, a full disk), one whose bytes are
+  not those of its link, one without a link after one that has it, and one with a field that the
+  type does not know. Such a row is of a newer version, and what it means nobody here can say. (Rows
+  of metrics have the columns that their run has, so there no field is unknown.)
+- A line that stands there twice counts once.
 - A damaged line is never used, wherever it stands, and never lost: reading leaves it where it is,
   and the next writing moves it to `<name>.set-aside.jsonl`, byte for byte, with a warning. A ledger
   is stricter, see there.
 - A row that no longer counts goes the same way, without a warning.
-- A row that stays keeps its line to the byte, also where this version would write it otherwise.
+- A row that stays keeps its line to the byte, also where this version would write it otherwise;
+  only its link is another where what stands before it is another.
 - The side file is written first: a kill between the two leaves a line in both, never in neither.
   A line that it holds already is not added again.
 """
 
 import json
-from collections.abc import Callable, Collection, Iterable
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from visual_r1.errors import StorageError
+from visual_r1.hashing import content_digest
 from visual_r1.printing import open_logger
 from visual_r1.storage import replaced_whole, sync_file
 
@@ -35,13 +50,38 @@ logger = open_logger(__name__)
 
 RowT = TypeVar("RowT")
 
+_CHAIN = re.compile(rb', "chain": "([0-9a-f]{16})([0-9a-f]{16})"\}')
+_TAIL = 2**16
+
 
 @dataclass(frozen=True, slots=True)
 class Line(Generic[RowT]):
-    """A row and its line as it stands in the file, without the newline."""
+    """A row and its line as it stands in the file, without the newline and without its link."""
 
     text: bytes
     row: RowT
+
+
+class Reading(NamedTuple, Generic[RowT]):
+    """A file's lines by their numbers, from 1.
+
+    `sound` are those that count, in order; `damaged` and `doubled` are whole, with their links. A
+    line of `gaps` counts and does not follow on the one before: something is missing there, or
+    stands elsewhere. The first `unverified` of the sound ones are of an older version, without a
+    link.
+    """
+
+    sound: list[Line[RowT]]
+    damaged: dict[int, bytes]
+    doubled: dict[int, bytes]
+    gaps: list[int]
+    unverified: int
+
+    def gaps_in_words(self) -> str:
+        """Which rows do not follow on those before them."""
+        numbers = ", ".join(map(str, self.gaps))
+        which = f"row {numbers} does" if len(self.gaps) == 1 else f"rows {numbers} do"
+        return f"{which} not follow on what stands before: rows are missing, or were moved"
 
 
 class JsonLines(Generic[RowT]):
@@ -56,21 +96,37 @@ class JsonLines(Generic[RowT]):
         self.set_aside_path = path.with_name(f"{path.stem}.set-aside.jsonl")
         self._row_type = row_type
 
-    def read(self) -> tuple[list[Line[RowT]], dict[int, bytes]]:
-        """The lines that count, in order, and the damaged ones by their number, from 1."""
-        sound: list[Line[RowT]] = []
-        damaged: dict[int, bytes] = {}
-        for number, text in enumerate(_texts(self.path), start=1):
+    def read(self) -> Reading[RowT]:
+        """All that stands in the file; changes nothing."""
+        found = Reading[RowT]([], {}, {}, [], 0)
+        unverified, chained, follows = 0, False, True
+        before: set[bytes] = set()
+        for number, (text, last) in enumerate(_with_links(self.path), start=1):
+            doubled, row = text in before, _split(text)
+            before.add(text)
+            if doubled:
+                found.doubled[number] = text
+                continue
+            chained = chained or row.link is not None
             try:
-                row = self._row_type.validate_json(text, strict=True, extra="forbid")
-                sound.append(Line(text, row))
-            except ValidationError:
-                damaged[number] = text
-        return sound, damaged
+                if chained and row.own != _own(row.text):
+                    raise ValueError("another one was written")
+                read = self._row_type.validate_json(row.text, strict=True, extra="forbid")
+            except (ValidationError, ValueError):
+                found.damaged[number] = text
+                follows = False
+                continue
+            # What follows on a damaged line cannot tell whether anything else is wrong there.
+            if follows and chained and row.link != _link(last, row.text):
+                found.gaps.append(number)
+            follows = True
+            unverified += not chained
+            found.sound.append(Line(row.text, read))
+        return found._replace(unverified=unverified)
 
     def rows(self) -> list[RowT]:
         """The rows that count, in the order of the file; changes nothing."""
-        return [line.row for line in self.read()[0]]
+        return [line.row for line in self.read().sound]
 
     def line(self, row: RowT) -> Line[RowT]:
         """A new row with the line that it will have."""
@@ -81,27 +137,33 @@ class JsonLines(Generic[RowT]):
 
         Except those to `forget`: rows that `lines` holds in a newer form, or that are made again.
         """
-        lines = list(lines)
-        damaged = set(self.read()[1].values())
+        lines, there = list(lines), self.read()
+        damaged = set(there.damaged.values())
         spared = {line.text for line in (*lines, *forget)}
-        added = self.set_aside(text for text in _texts(self.path) if text not in spared)
+        added = self.set_aside(
+            text for text in _texts(self.path) if text in damaged or _split(text).text not in spared
+        )
         if moved := sum(text in damaged for text in added):
-            logger.warning(
-                "%d damaged row(s) of %s were moved to %s.",
-                moved,
-                self.path,
-                self.set_aside_path.name,
-            )
-        _replace(self.path, [line.text for line in lines])
+            aside = self.set_aside_path.name
+            logger.warning("%d damaged row(s) of %s were moved to %s.", moved, self.path, aside)
+        if there.doubled:
+            logger.warning("%d row(s) of %s stood there twice.", len(there.doubled), self.path)
+        if there.gaps:
+            logger.warning("In %s %s.", self.path, there.gaps_in_words())
+        _replace(
+            self.path, _chained(lines, {line.text for line in there.sound[: there.unverified]})
+        )
 
     def replace(self, old: Line[RowT], row: RowT) -> None:
         """Let `row`, a newer form of the row of `old`, stand in its place."""
-        lines = [self.line(row) if line == old else line for line in self.read()[0]]
+        if row == old.row:
+            return
+        lines = [self.line(row) if line == old else line for line in self.read().sound]
         self.write(lines, forget=[old])
 
     def keep(self, counts: Callable[[RowT], bool]) -> None:
         """Set aside the rows for which `counts` is false, and damaged ones."""
-        self.write(line for line in self.read()[0] if counts(line.row))
+        self.write(line for line in self.read().sound if counts(line.row))
 
     def set_aside(self, texts: Iterable[bytes]) -> list[bytes]:
         """Copy lines to the side file, flushed to the disk; those that were not there yet."""
@@ -117,8 +179,10 @@ class JsonLines(Generic[RowT]):
         It is on the disk for certain after `flush`. Until then a power cut may leave a part of it.
         """
         try:
+            whole, link = _end(self.path)
             with self.path.open("ab") as out:
-                out.write(self.line(row).text + b"\n")
+                text = _with_link(self.line(row).text, link)
+                out.write((b"" if whole else b"\n") + text + b"\n")
         except OSError as error:
             raise StorageError(
                 f"could not write {self.path}: {error.strerror or error}. "
@@ -129,6 +193,77 @@ class JsonLines(Generic[RowT]):
         """Bring appended rows to the disk."""
         if self.path.exists():
             sync_file(self.path)
+
+
+class _Split(NamedTuple):
+    """A line without its link, and the two halves of that; None where it has none."""
+
+    text: bytes
+    own: str | None
+    link: str | None
+
+
+def _split(text: bytes) -> _Split:
+    # Searched for from the end: what a row says may look like a link.
+    start = text.rfind(b', "chain": "')
+    found = _CHAIN.fullmatch(text, start) if start > 0 else None
+    if found is None:
+        return _Split(text, None, None)
+    return _Split(text[:start] + b"}", *(half.decode() for half in found.groups()))
+
+
+def _own(text: bytes) -> str:
+    return content_digest(text)[:16]
+
+
+def _link(last: str, text: bytes) -> str:
+    return content_digest(last.encode(), _own(text).encode())[:16]
+
+
+def _with_link(text: bytes, last: str) -> bytes:
+    return text[:-1] + f', "chain": "{_own(text)}{_link(last, text)}"}}'.encode()
+
+
+def _after(text: bytes, last: str) -> str:
+    """What the line that follows on `text` is linked to; `last` is what `text` is linked to."""
+    _, own, link = _split(text)
+    return content_digest(last.encode(), text) if own is None or link is None else own + link
+
+
+def _with_links(path: Path) -> Iterator[tuple[bytes, str]]:
+    """The lines of a file, each with what it is linked to."""
+    last = ""
+    for text in _texts(path):
+        yield text, last
+        last = _after(text, last)
+
+
+def _chained(lines: Iterable[Line[RowT]], unlinked: Collection[bytes]) -> Iterator[bytes]:
+    """The lines with their links; up to the first new one those of an older version have none."""
+    last, chained = "", False
+    for line in lines:
+        chained = chained or line.text not in unlinked
+        text = _with_link(line.text, last) if chained else line.text
+        yield text
+        last = _after(text, last)
+
+
+def _end(path: Path) -> tuple[bool, str]:
+    """Whether the last line of a file is whole, and what the next one is linked to."""
+    if not path.exists():
+        return True, ""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - _TAIL))
+        tail = file.read()
+    lines = [text for text in tail.split(b"\n") if text.strip()]
+    # The first one of several is whole, or is not the last.
+    if len(lines) > 1 and _split(lines[-1]).link is not None:
+        return tail.endswith(b"\n"), _after(lines[-1], "")
+    last = ""
+    for text in _texts(path):
+        last = _after(text, last)
+    return not tail or tail.endswith(b"\n"), last
 
 
 def _texts(path: Path) -> list[bytes]:

@@ -6,16 +6,20 @@ the metrics and rollouts of its steps are on the disk. So a row is a promise: al
 
 {"step": 40, "state_path": "tinker://…:train:0/weights/step-000040", "sampler_path": "tinker://…",
  "expires_at": "2026-05-08T10:00:00+00:00", "config_digest": "1f0c…", "dataset_digest": "9a41…",
- "backend": "embedded", "created_at": "2026-05-01T10:00:00+00:00", "updates": 37, "carry": {}}
+ "backend": "embedded", "created_at": "2026-05-01T10:00:00+00:00", "updates": 37, "carry": {},
+ "digests": {"rollouts/chunk-00003.parquet": "6c0e…"}, "lines": {"metrics.jsonl": 40},
+ "chain": "…"}
 
 Nothing is ever deleted from it: a row that no longer counts (damaged, gone from the server, later
 than the step a user went back to) moves to `ledger.set-aside.jsonl`, by the rule of `jsonl`. Each
-row builds on those before it, though: a damaged one is left out only where it is the last.
+row builds on those before it, though: a damaged one is left out only where it is the last. Where
+an earlier one is damaged or missing, a user says which checkpoint to go on from.
 """
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +27,7 @@ from pydantic import AfterValidator, NonNegativeInt, TypeAdapter
 
 from visual_r1.errors import RunError
 from visual_r1.printing import open_logger
-from visual_r1.runs.jsonl import JsonLines, Line
+from visual_r1.runs.jsonl import JsonLines, Line, Reading
 
 logger = open_logger(__name__)
 
@@ -44,7 +48,9 @@ class LedgerRow:
     `expires_at` is None for a checkpoint that no time ends. `updates` counts the optimizer steps
     since the start of the run: 0 means that these are the weights of step 0. `carry` is whatever
     state the order of the data needs besides (seed, step). `periodic` marks one without an end that
-    `backend.keep_checkpoints` may delete all the same.
+    `backend.keep_checkpoints` may delete all the same. `digests` are those of files that the
+    run reads again, by their places in its folder: the newest row that names a file counts.
+    `lines` says how many rows the other JSONL files had. Rows of an older version have neither.
     """
 
     step: NonNegativeInt
@@ -58,6 +64,8 @@ class LedgerRow:
     updates: NonNegativeInt
     carry: Mapping[str, Any] = field(default_factory=dict[str, Any])
     periodic: bool = False
+    digests: Mapping[str, str] = field(default_factory=dict[str, str])
+    lines: Mapping[str, NonNegativeInt] = field(default_factory=dict[str, int])
 
     @property
     def may_be_pruned(self) -> bool:
@@ -79,10 +87,20 @@ class Ledger:
     def rows(self) -> list[LedgerRow]:
         """All rows, oldest first.
 
-        A damaged last row is set aside with a warning, and the row before it counts. Raises
-        `RunError` when an earlier row is damaged: then nobody can say what the later ones build on.
+        A damaged last row is set aside with a warning, and the row before it counts; one that
+        stands there twice counts once. Raises `RunError` when an earlier row is damaged, missing or
+        moved: then nobody can say what the later ones build on.
         """
         return [line.row for line in self._lines()]
+
+    def read(self) -> Reading[LedgerRow]:
+        """All that stands in the file, damaged or not; changes nothing."""
+        return self._file.read()
+
+    def digests(self) -> dict[str, str]:
+        """What the file at each place in the run's folder was when a row last named it."""
+        rows = (line.row for line in self._file.read().sound)
+        return {place: found for row in rows for place, found in row.digests.items()}
 
     def append(self, row: LedgerRow) -> None:
         """Add a row, whole and flushed to the disk; raises `StorageError` when it cannot be."""
@@ -101,22 +119,29 @@ class Ledger:
     def row_to_go_back_to(self, step: int) -> LedgerRow | None:
         """The row of `step`; None for 0, the very beginning.
 
+        What else is wrong with the ledger does not matter: the user has said where to go on.
         Raises `RunError`, with the steps there are, when there is no such row.
         """
-        row = self.at_step(step)
-        if row is None and step != 0:
-            there = ", ".join(str(known.step) for known in self.rows()) or "none yet"
+        there = self._by_step()
+        if step not in there and step != 0:
+            steps = ", ".join(map(str, there)) or "none yet"
             raise RunError(
                 f"There is no checkpoint of step {step} in {self.path}; "
-                f"--train.resume_from_step can be 0 (start over) or one of: {there}."
+                f"--train.resume_from_step can be 0 (start over) or one of: {steps}."
             )
-        return row
+        return there[step].row if step in there else None
 
     def go_back_to(self, step: int) -> LedgerRow | None:
-        """Make the row of `step` the last one and return it; later rows are set aside."""
+        """Make the row of `step` the last one and return it; what else is there is set aside but
+        for the rows before it."""
         row = self.row_to_go_back_to(step)
-        self._file.keep(lambda known: known.step <= step)
+        self._file.write(line for known, line in self._by_step().items() if known <= step)
         return row
+
+    def ends_at(self, step: int) -> bool:
+        """Whether there is nothing in the file to set aside when going back to `step`."""
+        found = self._file.read()
+        return not self._fault(found) and all(line.row.step <= step for line in found.sound)
 
     def newest_loadable(self, exists: Callable[[str], bool]) -> LedgerRow | None:
         """The newest row whose state the server still has; None when there are no rows at all.
@@ -165,7 +190,7 @@ class Ledger:
 
         (That the configuration is the same is for the run folder to say, by the names of keys.)
         """
-        rows = self.rows()
+        rows = self._file.rows()
         if not rows:
             return
         differences = (
@@ -180,21 +205,41 @@ class Ledger:
                 )
 
     def _lines(self) -> list[Line[LedgerRow]]:
-        lines, damaged = self._file.read()
-        if not damaged:
-            return lines
-        number, text = min(damaged.items())
-        if number < len(lines) + len(damaged):
+        found = self._file.read()
+        lines = found.sound
+        if fault := self._fault(found):
+            steps = ", ".join(map(str, (0, *self._by_step())))
             raise RunError(
-                f"Row {number} of {self.path} is damaged, and is not the last: repair or remove "
-                "that line, or start anew with another --run.name."
+                f"{fault}: put the file back from a copy, say from which checkpoint "
+                f"to go on with --train.resume_from_step ({steps}; what is wrong is then set "
+                "aside), or start anew with another --run.name."
             )
-        self._file.set_aside([text])
+        if not found.damaged and not found.doubled:
+            return lines
+        self._file.set_aside(found.damaged.values())
         self._file.write(lines)
-        logger.warning(
-            "The last row of %s is damaged and was moved to %s; the run goes on from %s.",
-            self.path,
-            self.set_aside_path.name,
-            f"step {lines[-1].row.step}" if lines else "the beginning",
-        )
+        if found.damaged:
+            logger.warning(
+                "The last row of %s is damaged and was moved to %s; the run goes on from %s.",
+                self.path,
+                self.set_aside_path.name,
+                f"step {lines[-1].row.step}" if lines else "the beginning",
+            )
         return lines
+
+    def _fault(self, found: Reading[LedgerRow]) -> str:
+        """What is wrong with the file and cannot be left out without a word of the user's."""
+        count = len(found.sound) + len(found.damaged) + len(found.doubled)
+        number = min(found.damaged, default=count)
+        if number < count:
+            return f"Row {number} of {self.path} is damaged, and is not the last"
+        if found.gaps:
+            return f"In {self.path} {found.gaps_in_words()}"
+        steps = [line.row.step for line in found.sound]
+        back = next((b for a, b in pairwise(steps) if b <= a), None)
+        return "" if back is None else f"In {self.path} step {back} stands behind a later one"
+
+    def _by_step(self) -> dict[int, Line[LedgerRow]]:
+        """The rows that are as they were written, in the order of their steps."""
+        lines = {line.row.step: line for line in self._file.read().sound}
+        return {step: lines[step] for step in sorted(lines)}

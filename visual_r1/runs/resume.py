@@ -7,23 +7,27 @@ from visual_r1.runs.folder import require_same_files
 from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.runs.retention import renew_and_prune
 from visual_r1.runs.run import Run
+from visual_r1.runs.soundness import say_what_is_lost
 
 
 def require_goal(config: RunConfig) -> bool:
     """Whether steps are left to do, or the user wants to go back; asks no server.
 
     Raises `RunError` where fewer steps are wanted than the run has, where there is no checkpoint
-    to go back to, where the ledger is damaged, and where a file of the user's (a reward
-    function, a prompt) is another than the run began with.
+    to go back to, where the ledger is damaged and the user has not said where to go on, and where a
+    file of the user's (a reward function, a prompt) is another than the run began with. Says which
+    rows are lost that the ledger counts.
     """
+    say_what_is_lost(config.run_dir)
     ledger = Ledger(config.run_dir)
     wanted = config.train.resume_from_step
-    rows = ledger.rows()
-    if rows and wanted != 0:
-        require_same_files(config)
     if wanted is not None:
-        ledger.row_to_go_back_to(wanted)
+        if ledger.row_to_go_back_to(wanted) is not None:
+            require_same_files(config)
         return True
+    rows = ledger.rows()
+    if rows:
+        require_same_files(config)
     newest = rows[-1].step if rows else 0
     if newest > config.train.steps:
         raise RunError(
@@ -49,7 +53,7 @@ def resume_point(run: Run) -> LedgerRow | None:
     row = run.backend.recoveries.run(lambda: _chosen(run), "looking up the checkpoints")
     step = row.step if row else 0
     alarms, validations = run.alarms, run.validations
-    if any(known.step > step for known in ledger.rows()):
+    if not ledger.ends_at(step):
         # In this order a kill in between loses nothing: the copy first, the ledger then.
         run.journal.copy_aside(step, alarms.path)
         ledger.go_back_to(step)

@@ -25,7 +25,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from visual_r1.errors import RunError
-from visual_r1.runs.jsonl import JsonLines
+from visual_r1.runs.jsonl import JsonLines, Reading
 from visual_r1.runs.ledger import Ledger, LedgerRow
 
 
@@ -79,6 +79,10 @@ class Validations:
         by_step = {row.step: row for row in self._file.rows()}
         return [by_step[step] for step in sorted(by_step)]
 
+    def read(self) -> Reading[ValidationRow]:
+        """All that stands in the file, damaged or not; changes nothing."""
+        return self._file.read()
+
     def of(self, step: int, sampler_path: str) -> ValidationRow | None:
         """The row of the checkpoint with these weights, or None."""
         matching = (row for row in self.rows() if row.step == step)
@@ -89,7 +93,7 @@ class Validations:
 
         Raises `StorageError` when it cannot be written; the rows there were stay.
         """
-        by_step = {line.row.step: line for line in self._file.read()[0]}
+        by_step = {line.row.step: line for line in self._file.read().sound}
         by_step[row.step] = self._file.line(row)
         self._file.write(by_step[step] for step in sorted(by_step))
 

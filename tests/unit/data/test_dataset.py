@@ -198,26 +198,71 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-10])
 
 
-@pytest.mark.parametrize("damage", [Path.unlink, truncate])
+def flip(path: Path, bit: int | None = None) -> None:
+    content = bytearray(path.read_bytes())
+    bit = 4 * len(content) if bit is None else bit
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, truncate, flip])
 @pytest.mark.parametrize("name", ["manifest.json", "train-00000-of-00001.parquet"])
 def test_damage_is_found_and_mended(
-    tmp_path: Path, name: str, damage: Callable[[Path], None]
+    tmp_path: Path,
+    name: str,
+    damage: Callable[[Path], None],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     source = inter_gps(tmp_path / "geo", {"train": 5})
     dataset = prepared(source, tmp_path)
     problems = list(dataset.problems("train"))
     damage(dataset.folder / name)
+    left = {path.name: path.read_bytes() for path in dataset.folder.iterdir()}
     with pytest.raises(DataError, match=rf"{name}.*prepare it again"):
         open_dataset(dataset.folder)
     assert prepared(source, tmp_path) == dataset
     assert list(open_dataset(dataset.folder).problems("train")) == problems
-    assert {p.name for p in (tmp_path / "data").iterdir() if p.is_dir()} == {dataset.folder.name}
+    aside = dataset.folder.with_name(f".{dataset.folder.name}.damaged-1")
+    assert {path.name: path.read_bytes() for path in aside.iterdir()} == left
+    assert name in caplog.text
+    assert f"the damaged folder is {aside} now" in caplog.text
+
+
+def test_no_bit_of_a_dataset_changes_in_silence(tmp_path: Path) -> None:
+    dataset = prepared(inter_gps(tmp_path / "geo", {"train": 5}), tmp_path)
+    for path in sorted(dataset.folder.glob("*.parquet")):
+        whole = path.read_bytes()
+        for bit in range(3, 8 * len(whole), 8 * len(whole) // 60):
+            flip(path, bit)
+            with pytest.raises(DataError, match=f"{path.name} is damaged: its digest is"):
+                open_dataset(dataset.folder)
+            path.write_bytes(whole)
+    assert open_dataset(dataset.folder) == dataset
+
+
+def test_a_shard_that_is_damaged_after_it_was_opened_is_one_sentence(tmp_path: Path) -> None:
+    """Also one of an older version, which has no digest."""
+    dataset = prepared(inter_gps(tmp_path / "geo", {"train": 5}), tmp_path)
+    [path] = dataset.folder.glob("train-*.parquet")
+    whole = path.read_bytes()
+    right = list(dataset.problems("train"))
+    found = 0
+    for bit in range(3, 8 * len(whole), 8 * len(whole) // 60):
+        flip(path, bit)
+        try:
+            assert list(dataset.problems("train")) == right
+        except DataError as error:
+            found += 1
+            assert path.name in str(error)
+        path.write_bytes(whole)
+    assert found > 20  # the others are in what nobody reads: statistics, padding
 
 
 def test_a_manifest_of_another_version_is_read_and_a_damaged_one_is_not(tmp_path: Path) -> None:
     dataset = prepared(inter_gps(tmp_path / "geo", {"train": 5}), tmp_path)
     path = dataset.folder / "manifest.json"
     manifest = json.loads(path.read_text(encoding="utf-8"))
+    del manifest["checksum"]  # it has one since files have digests
     older = {name: value for name, value in manifest.items() if name != "duplicates"}
     path.write_text(json.dumps(older), encoding="utf-8")
     assert open_dataset(dataset.folder) == dataset

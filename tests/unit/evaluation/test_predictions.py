@@ -1,12 +1,12 @@
 """predictions.parquet: what is written is read, whole or not at all, and `datasets` shows it."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import datasets
 import pytest
-from made_up import answer, picture, predictions, problems
+from made_up import answer, picture, predictions, problems, write_evaluation
 
 from visual_r1.errors import DataError, StorageError
 from visual_r1.evaluation.predictions import (
@@ -95,3 +95,29 @@ def test_an_unreadable_file_says_what_to_do(tmp_path: Path, content: bytes | Non
         (tmp_path / PREDICTIONS_NAME).write_bytes(content)
     with pytest.raises(DataError, match="evaluate again"):
         list(iterate_predictions(tmp_path))
+
+
+def test_no_bit_of_the_predictions_changes_in_silence(tmp_path: Path):
+    asked = problems(8)
+    write_evaluation(tmp_path, asked, predictions(asked, 0.5, seed=0))
+    path = tmp_path / PREDICTIONS_NAME
+    whole = path.read_bytes()
+    for bit in range(5, 8 * len(whole), 8 * len(whole) // 58):
+        changed = bytearray(whole)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        with pytest.raises(DataError, match=r"predictions\.parquet is damaged.*evaluate again"):
+            read_predictions(tmp_path, ["id"])
+    path.write_bytes(whole)
+    assert len(read_predictions(tmp_path)) == 8
+
+
+def test_predictions_of_an_older_report_are_used_or_refused_in_a_sentence(tmp_path: Path):
+    asked = problems(8)
+    write_predictions(tmp_path / PREDICTIONS_NAME, asked, predictions(asked, 0.5, seed=0))
+    path = tmp_path / PREDICTIONS_NAME
+    whole = path.read_bytes()
+    for place in range(0, len(whole) - 20, len(whole) // 60):
+        path.write_bytes(whole[:place] + bytes(range(100, 120)) + whole[place + 20 :])
+        with suppress(DataError):
+            read_predictions(tmp_path)

@@ -56,7 +56,12 @@ def test_the_summary_is_read_as_it_was_written(run_dir: Path):
     summary = summarize(run_dir, steps=12, wall_seconds=61.25)
     assert read_summary(run_dir) == summary
     path = run_dir / "summary.json"
-    newer = json.loads(path.read_text()) | {"later": 1}
+    written = json.loads(path.read_text())
+    path.write_text(json.dumps(written | {"delta": written["delta"] / 2}))
+    with pytest.raises(DataError, match=r"summary\.json is damaged \(its checksum is"):
+        read_summary(run_dir)
+    del written["checksum"]  # of a version that had none
+    newer = written | {"later": 1}
     path.write_text(json.dumps(newer))
     assert read_summary(run_dir) == summary
     older = {name: newer[name] for name in newer if name not in ("scan_only", "cost_usd")}
@@ -66,6 +71,26 @@ def test_the_summary_is_read_as_it_was_written(run_dir: Path):
     path.write_text(json.dumps(older))
     with pytest.raises(DataError, match=r"summary\.json is damaged \(accuracy\.gained: Field"):
         read_summary(run_dir)
+
+
+@pytest.mark.parametrize("name", ["rates", "accuracy", "n"])
+def test_a_damaged_summary_is_made_again_and_said(
+    run_dir: Path, caplog: pytest.LogCaptureFixture, name: str
+):
+    """Also one of an older version, in which a key changed."""
+    right = summarize(run_dir, steps=12, wall_seconds=61.25)
+    path = run_dir / "summary.json"
+    written = json.loads(path.read_text())
+    del written["checksum"]
+    damaged = json.dumps(written).replace('"format_rate"', '"format_rat{"')
+    if name == "n":
+        damaged = damaged.replace('"n":', '"N":', 1)
+    path.write_text(damaged if name != "accuracy" else damaged[:-9])
+    with pytest.raises(DataError, match=r"summary\.json is damaged"):
+        read_summary(run_dir)
+    assert summarize(run_dir, steps=12, wall_seconds=61.25) == right == read_summary(run_dir)
+    assert "it is made again" in caplog.text
+    assert len(list(run_dir.glob(".summary.json.damaged-1"))) == 1
 
 
 def test_the_cost_is_that_of_all_steps_and_evaluations(run_dir: Path):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,6 +33,7 @@ from visual_r1.runs.curriculum_state import (
     save_order,
 )
 from visual_r1.runs.ledger import LedgerRow
+from visual_r1.tables import write_table
 
 SETTINGS = CurriculumSection(rule="contrast", uniform_share=0.2, prior_attempts=2.0)
 
@@ -275,3 +277,43 @@ def test_the_configuration_chooses_and_the_families_are_those_of_the_problems(
     row = LedgerRow(1, "", "", None, "", "", "", now, 1, save_order(tmp_path, 1, one))
     again = open_order(config(), problems, tmp_path, row)
     assert again.places(1, 0) == one.places(1, 0)
+
+
+def test_a_state_that_is_damaged_is_made_again_from_the_rollouts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = config().data.model_copy(update={"train": 12, "validation": 1, "test": 1})
+    problems = prepare(data, tmp_path).problems("train")
+    order = open_order(config(), problems, tmp_path, None)
+    assert isinstance(order, CurriculumOrder)
+    rows: list[dict[str, Any]] = []
+    for step in range(3):
+        places = order.places(step, 0)
+        groups = [group(1 + place % 3, 2, gave_up=1) for place in range(len(places))]
+        rows += [
+            {"step": step, "group": number, "problem_id": problems[place].id, "verdict": verdict}
+            for number, (place, one) in enumerate(zip(places, groups, strict=True))
+            for verdict in (sample.scored.grade.verdict for sample in one.rollouts)
+        ]
+        order.observe(step, groups)
+    (tmp_path / "rollouts").mkdir()
+    write_table(tmp_path / "rollouts/chunk-00000.parquet", pa.Table.from_pylist(rows))
+    now = "2026-05-01T10:00:00+00:00"
+    row = LedgerRow(3, "", "", None, "", "", "", now, 3, save_order(tmp_path, 3, order))
+    path = tmp_path / row.carry["curriculum"]
+    whole = path.read_bytes()
+    for damaged in (whole[:-9], None):
+        path.unlink()
+        if damaged is not None:
+            path.write_bytes(damaged)
+        caplog.clear()
+        again = open_order(config(), problems, tmp_path, row)
+        assert isinstance(again, CurriculumOrder)
+        assert again.places(3, 0) == order.places(3, 0)
+        assert path.read_bytes() == whole
+        assert "made again from the rollouts, to the same figures" in caplog.text
+    # Rollouts that come to something else do not stand for it.
+    write_table(tmp_path / "rollouts/chunk-00000.parquet", pa.Table.from_pylist(rows[1:]))
+    path.unlink()
+    with pytest.raises(RunError, match="missing or damaged"):
+        open_order(config(), problems, tmp_path, row)

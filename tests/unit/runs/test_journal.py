@@ -8,7 +8,7 @@ import pytest
 from sampled import group_of, rollout
 
 from visual_r1.config import RunConfig
-from visual_r1.errors import RunError, StorageError
+from visual_r1.errors import StorageError
 from visual_r1.grading import GRADER_VERSION
 from visual_r1.rl.metrics import StepTimer, step_metrics
 from visual_r1.rl.step import ScoredRollout, StepResult
@@ -72,6 +72,8 @@ def test_a_broken_chunk_is_written_again_and_each_step_stands_once(journal: Jour
     for step in (6, 7, 8):
         journal.append(result(step).metrics)
     assert steps_of(journal) == list(range(9))
+    aside = journal.metrics_path.with_name("metrics.set-aside.jsonl")
+    assert aside.read_text() == '{"step": 8, "updat\n'  # it is never lost
 
 
 def test_nothing_changes_where_there_is_nothing_to_rewind(journal: Journal) -> None:
@@ -144,13 +146,15 @@ def test_metrics_that_are_missing_are_said_to_be(
 
 
 def test_rows_that_stay_are_not_written_anew(journal: Journal) -> None:
-    text = journal.metrics_path.read_text()
-    by_hand = text.replace('"step": 0,', '"step":0, "loss_of_old": NaN,')
+    """Those of a version without a chain, some of them by hand."""
+    rows = [json.dumps(row) for row in journal.rows()]
+    by_hand = "\n".join(rows).replace('"step": 0,', '"step":0, "loss_of_old": NaN,') + "\n"
     journal.metrics_path.write_text(by_hand)
     journal.rewind(5)
     journal.add_to_last(seconds_checkpoint=1.5)
     assert journal.metrics_path.read_text().splitlines()[:4] == by_hand.splitlines()[:4]
     assert journal.rows()[-1]["seconds_checkpoint"] == 1.5
+    assert journal.read().unverified == 4
 
 
 def test_leftovers_of_a_kill_are_cleared(journal: Journal) -> None:
@@ -177,8 +181,33 @@ def test_a_full_disk_is_one_sentence_and_what_was_there_stays(
     assert [row["step"] for row in journal.rows()] == list(range(6))
 
 
-def test_damaged_rollouts_are_named(journal: Journal) -> None:
+@pytest.mark.parametrize("where", ["end", "middle", "footer"])
+def test_damaged_rollouts_are_put_aside_and_the_run_goes_on(
+    journal: Journal, caplog: pytest.LogCaptureFixture, where: str
+) -> None:
     path = journal.rollouts_dir / "chunk-00001.parquet"
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(RunError, match="chunk-00001"):
-        journal.rewind(3)
+    whole = path.read_bytes()
+    place = {"end": len(whole) - 4, "middle": 40, "footer": len(whole) - 400}[where]
+    damaged = whole[:place] + b"\xff" * 20 + whole[place + 20 :]
+    path.write_bytes(damaged)
+    for step in (3, 4):
+        journal.rewind(step)
+    assert not path.exists()
+    assert (path.parents[1] / "set-aside" / f"{path.name}.damaged-1").read_bytes() == damaged
+    assert "chunk-00001.parquet cannot be read as Parquet" in caplog.text
+    assert "the run goes on" in caplog.text
+
+
+def test_rollouts_that_are_not_those_of_the_ledger_are_not_continued(
+    journal: Journal, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = journal.rollouts_dir / "chunk-00001.parquet"
+    digests = journal.rollouts_digest(path)
+    journal.write_rollouts(1, [result(6)], digests)
+    assert not caplog.records
+    journal.rewind(6)  # as after a kill: the same rows in another layout
+    assert journal.rollouts_digest(path) == digests
+    journal.write_rollouts(1, [result(3, reward=0.25)])
+    journal.write_rollouts(1, [result(6)], digests)
+    assert "chunk-00001.parquet is damaged: its rows have the digest" in caplog.text
+    assert read_rollouts(path)["step"].to_pylist() == [6, 6]

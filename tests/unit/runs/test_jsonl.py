@@ -92,10 +92,11 @@ def test_a_damaged_line_is_never_used_and_never_lost(
 
 def test_a_row_that_stays_keeps_its_line_to_the_byte(file: JsonLines[Fruit]) -> None:
     by_hand = b'{ "name":"apple",\t"step":9, "weights": [0, 1], "price": 1 }'
-    file.path.write_bytes(file.path.read_bytes() + by_hand + b"\r\n\n")
-    file.keep(lambda row: row.step != 2)
-    assert file.path.read_bytes().splitlines()[-1] == by_hand
-    assert [row.step for row in file.rows()] == [1, 3, 9]
+    file.path.write_bytes(by_hand + b"\r\n\n" + b'{"step": 10, "name": "pear"}\n')
+    file.append(Fruit(11, "pear"))
+    file.keep(lambda row: row.step != 10)
+    assert file.path.read_bytes().splitlines()[0] == by_hand
+    assert [row.step for row in file.rows()] == [9, 11]
 
 
 def test_what_no_longer_counts_is_set_aside_once_and_without_a_word(
@@ -133,3 +134,85 @@ def test_a_full_disk_leaves_what_was_there(
         with pytest.raises(StorageError, match=r"could not write .*fruits"):
             file.append(Fruit(4, "pear"))
     assert file.path.read_bytes() == before
+
+
+def changed(file: JsonLines[Fruit], *texts: bytes) -> None:
+    file.path.write_bytes(b"".join(text + b"\n" for text in texts))
+
+
+def test_a_row_that_changed_is_damaged_though_it_can_be_read(file: JsonLines[Fruit]) -> None:
+    first, second, third = file.path.read_bytes().splitlines()
+    changed(file, first, second.replace(b"apple", b"appla"), third)
+    found = file.read()
+    assert [line.row.step for line in found.sound] == [1, 3]
+    assert list(found.damaged) == [2]
+    assert not found.gaps  # one fault is said once
+
+
+def test_rows_that_are_missing_doubled_or_moved_are_found(
+    file: JsonLines[Fruit], caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second, third = file.path.read_bytes().splitlines()
+    for texts, gaps, doubled in (
+        ((first, third), [2], []),
+        ((second, third), [1], []),
+        ((first, third, second), [2, 3], []),
+        ((first, second, second, third), [], [3]),
+        ((first, second, third, first), [], [4]),
+    ):
+        caplog.clear()
+        changed(file, *texts)
+        found = file.read()
+        assert (found.gaps, list(found.doubled), found.damaged) == (gaps, doubled, {})
+        file.keep(lambda _: True)
+        assert ("do not follow" in caplog.text or "does not follow" in caplog.text) == bool(gaps)
+        assert ("stood there twice" in caplog.text) == bool(doubled)
+        assert not file.set_aside_path.exists()
+        again = file.read()
+        assert not (again.gaps or again.doubled)
+
+
+def test_a_row_of_another_file_or_without_a_link_is_damaged(
+    file: JsonLines[Fruit], tmp_path: Path
+) -> None:
+    lines = file.path.read_bytes().splitlines()
+    changed(file, *lines, b'{"step": 4, "name": "pear", "weights": [0.0, 1.0], "price": null}')
+    assert list(file.read().damaged) == [4]
+    other = JsonLines(tmp_path / "other.jsonl", TypeAdapter(Fruit))
+    other.append(Fruit(9, "pear"))
+    changed(file, *lines, other.path.read_bytes().strip())
+    assert file.read().gaps == [4]
+
+
+def test_rows_of_a_version_without_a_chain_go_on_and_are_vouched_for(tmp_path: Path) -> None:
+    file = fruits(tmp_path)
+    old = [b'{"step": 1, "name": "apple"}', b'{"step": 2, "name": "apple"}']
+    changed(file, *old)
+    assert (file.read().unverified, file.read().gaps) == (2, [])
+    file.append(Fruit(3, "apple"))
+    file.append(Fruit(4, "apple"))
+    assert file.path.read_bytes().splitlines()[:2] == old
+    assert (file.read().unverified, file.read().gaps) == (2, [])
+    chained = file.path.read_bytes().splitlines()[2:]
+    for texts in ((old[0], *chained), (old[1], old[0], *chained)):
+        changed(file, *texts)
+        assert file.read().gaps  # they changed since
+    changed(file, old[0], old[1].replace(b"apple", b"melon"), *chained)
+    assert file.read().gaps == [3]
+
+
+def test_a_row_is_chained_to_the_one_before_however_long_the_file_is(
+    tmp_path: Path,
+) -> None:
+    file = fruits(tmp_path)
+    for step in range(30):
+        file.append(Fruit(step, 'a", "chain": "' * 400))
+    assert file.read()[1:] == ({}, {}, [], 0)
+    assert [row.step for row in file.rows()] == list(range(30))
+
+
+def test_a_line_that_broke_off_spoils_no_line_that_is_added(file: JsonLines[Fruit]) -> None:
+    file.path.write_bytes(file.path.read_bytes()[:-9])
+    file.append(Fruit(4, "pear"))
+    assert [row.step for row in file.rows()] == [1, 2, 4]
+    assert list(file.read().damaged) == [3]

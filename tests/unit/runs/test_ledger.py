@@ -109,6 +109,67 @@ def test_a_damaged_row_in_the_middle_is_refused_and_stays(ledger: Ledger) -> Non
     assert ledger.path.read_text() == damaged
 
 
+def lines_of(ledger: Ledger, *numbers: int) -> None:
+    """Let the file consist of these of its lines."""
+    lines = ledger.path.read_text().splitlines(keepends=True)
+    ledger.path.write_text("".join(lines[number] for number in numbers))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "fault"),
+    [
+        ((0, 2), "row 2 does not follow on what stands before"),
+        ((1, 2), "row 1 does not follow"),
+        ((0, 2, 1), "rows 2, 3 do not follow"),
+        ((1, 0, 2), "rows 1, 2, 3 do not follow"),
+    ],
+)
+def test_a_row_that_is_missing_or_moved_is_refused_until_the_user_says_where_to_go_on(
+    ledger: Ledger, numbers: tuple[int, ...], fault: str
+) -> None:
+    steps = sorted(row.step for row in (ledger.rows()[number] for number in numbers))
+    lines_of(ledger, *numbers)
+    before = ledger.path.read_bytes()
+    with pytest.raises(RunError, match=fault) as caught:
+        ledger.rows()
+    assert f"--train.resume_from_step (0, {', '.join(map(str, steps))};" in str(caught.value)
+    assert ledger.path.read_bytes() == before
+    assert not ledger.ends_at(12)
+    newest = ledger.go_back_to(steps[-1])
+    assert newest == ledger.rows()[-1] == row(steps[-1])
+    assert [known.step for known in ledger.rows()] == steps
+
+
+@pytest.mark.parametrize("numbers", [(0, 1, 2, 2), (0, 0, 1, 2), (0, 1, 2, 0), (0, 1, 1, 2, 2)])
+def test_a_row_that_stands_there_twice_counts_once_and_is_said(
+    ledger: Ledger, caplog: pytest.LogCaptureFixture, numbers: tuple[int, ...]
+) -> None:
+    before = ledger.path.read_bytes()
+    lines_of(ledger, *numbers)
+    assert ledger.rows() == [row(4), row(8), row(12)]
+    assert f"{len(numbers) - 3} row(s) of" in caplog.text
+    assert "stood there twice" in caplog.text
+    assert ledger.path.read_bytes() == before
+
+
+def test_an_older_ledger_in_a_wrong_order_is_refused(ledger: Ledger) -> None:
+    ledger.path.write_text("".join(json.dumps(asdict(row(s))) + "\n" for s in (4, 12, 8)))
+    with pytest.raises(RunError, match="step 8 stands behind a later one"):
+        ledger.rows()
+    assert ledger.go_back_to(8) == row(8)
+
+
+def test_no_bit_of_a_row_changes_in_silence(ledger: Ledger) -> None:
+    whole = ledger.path.read_bytes()
+    for bit in range(0, 8 * len(whole), 7):
+        changed = bytearray(whole)
+        changed[bit // 8] ^= 1 << bit % 8
+        ledger.path.write_bytes(changed)
+        found = ledger.read()
+        assert found.damaged or found.gaps
+        assert len(found.sound) < 3 or found.gaps
+
+
 def test_the_newest_row_whose_state_is_on_the_server_counts(
     ledger: Ledger, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -92,7 +92,7 @@ def test_what_was_found_later_is_forgotten_by_a_run_that_goes_back(tmp_path: Pat
     log.go_back_to(10)
     assert log.findings() == []
     (kept,) = (run.run_dir / "set-aside").glob("*/alarms.jsonl")
-    assert json.loads(kept.read_text()) == found[0].row()
+    assert json.loads(kept.read_text()).items() >= found[0].row().items()
     # Trained again, it is found again.
     Ledger(run.run_dir).go_back_to(10)
     Journal(run.run_dir).rewind(10)
@@ -126,6 +126,7 @@ def test_what_leaves_the_file_is_set_aside(
     caplog.clear()
     log.go_back_to(10)
     assert log.findings() == []
-    kept = log.set_aside_path.read_text().splitlines()
-    assert [json.loads(line) for line in kept] == [found[0].row(), json.loads(of_a_newer_version)]
+    first, second = log.set_aside_path.read_text().splitlines()
+    assert json.loads(first).items() >= found[0].row().items()
+    assert second == of_a_newer_version
     assert "1 damaged row(s) of" in caplog.text

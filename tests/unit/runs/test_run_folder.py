@@ -14,6 +14,7 @@ from visual_r1.runs.folder import (
     read_config,
     require_same_files,
 )
+from visual_r1.runs.ledger import Ledger, LedgerRow
 
 PROMPT = "[user]\n{{ problem }}\nThink inside <think> </think>, answer inside <answer> </answer>."
 SCAN = "[user]\n{{ question }}\n{{ scan }}\nAnswer inside <answer> </answer>."
@@ -65,6 +66,7 @@ def test_a_run_that_nobody_refused_at_its_time_can_still_be_read(tmp_path: Path)
     with open_run_folder(config(tmp_path)) as run_dir:
         stored = json.loads((run_dir / "config.json").read_text())
     stored["algorithm"]["clip_higher"] = 0.3  # without the loss that uses it
+    del stored["checksum"]
     (run_dir / "config.json").write_text(json.dumps(stored))
     read = config_of_run(run_dir)
     assert read.algorithm.clip_higher == 0.3
@@ -75,7 +77,7 @@ def test_a_run_that_nobody_refused_at_its_time_can_still_be_read(tmp_path: Path)
 def test_a_field_that_an_older_version_did_not_have_counts_as_its_default(tmp_path: Path) -> None:
     with open_run_folder(config(tmp_path)) as run_dir:
         stored = json.loads((run_dir / "config.json").read_text())
-    del stored["model"]["max_pixels"]
+    del stored["model"]["max_pixels"], stored["checksum"]
     (run_dir / "config.json").write_text(json.dumps(stored))
     with open_run_folder(config(tmp_path)):
         assert read_config(run_dir) == config(tmp_path)
@@ -92,6 +94,27 @@ def test_a_damaged_configuration_is_one_sentence_and_stays(tmp_path: Path, text:
     ):
         pytest.fail("it was opened")
     assert (run_dir / "config.json").read_text(encoding="latin-1") == text
+
+
+def test_a_configuration_that_the_ledger_knows_is_written_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mine = config(tmp_path)
+    with open_run_folder(mine) as run_dir:
+        text = (run_dir / "config.json").read_text()
+    where = (mine.digest(), "da7a", "embedded", "2026-05-01T10:00:00+00:00")
+    Ledger(run_dir).append(LedgerRow(5, "tinker://m", "tinker://m", None, *where, updates=5))
+    other = config(tmp_path, train={"learning_rate": 0.5})
+    for damaged in ("{", text.replace('"group_size": 4', '"group_size": 5')):
+        assert damaged != text
+        (run_dir / "config.json").write_text(damaged)
+        with pytest.raises(RunError, match=r"config\.json is damaged"), open_run_folder(other):
+            pytest.fail("it was opened")
+        with open_run_folder(mine):
+            assert (run_dir / "config.json").read_text() == text
+    kept = [path.read_text() for path in sorted(run_dir.glob(".config.json.damaged-*"))]
+    assert kept == ["{", damaged]
+    assert caplog.text.count("by the ledger its run had this configuration") == 2
 
 
 def test_a_second_process_is_refused_and_names_the_first(tmp_path: Path) -> None:

@@ -1,0 +1,273 @@
+"""`visual-r1 verify`: what is sound, what is not, and what nobody can say."""
+
+import hashlib
+import json
+import random
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from made_up import predictions, problems, write_evaluation, write_metrics, write_validation
+from safetensors.numpy import save_file
+
+from visual_r1.config import DataSection, RunConfig
+from visual_r1.data.dataset import prepare
+from visual_r1.hashing import file_digest
+from visual_r1.report.summary import summarize
+from visual_r1.rl.curriculum import Measured
+from visual_r1.runs.curriculum_state import save_measured
+from visual_r1.runs.export import ADAPTER_FILES, Export, ExportedFile
+from visual_r1.runs.folder import open_run_folder
+from visual_r1.runs.journal import Journal
+from visual_r1.runs.ledger import Ledger, LedgerRow
+from visual_r1.stopwatch import Stopwatch
+from visual_r1.storage import write_json
+from visual_r1.tables import table_digest, write_table
+from visual_r1.verify.command import main
+from visual_r1.verify.examination import examine
+
+STEPS = 4
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run with all files that one can have, its dataset beside it."""
+    root = tmp_path_factory.mktemp("made")
+    data = DataSection(source="procedural", train=8, validation=2, test=2)
+    dataset = prepare(data, root)
+    config = RunConfig(preset="quickstart", output_dir=root, data=data)
+    with open_run_folder(config) as run_dir:
+        Stopwatch(run_dir).lap()
+    journal, ledger = Journal(run_dir), Ledger(run_dir)
+    write_metrics(run_dir, STEPS)
+    rows = journal.rows()
+    journal.metrics_path.unlink()
+    (run_dir / "custom_reward.py").write_text("def reward(sample):\n    return 1.0\n")
+    (run_dir / "rollouts").mkdir()
+    for chunk in range(2):
+        for row in rows[2 * chunk : 2 * chunk + 2]:
+            journal._metrics.append(row)  # pyright: ignore[reportPrivateUsage]
+        measured = Measured(np.arange(8.0) + 2 * chunk, np.zeros(8))
+        carry = save_measured(run_dir, 2 * chunk + 2, measured)
+        kept = {name: file_digest(run_dir / name) for name in (*carry.values(), "custom_reward.py")}
+        table = pa.table({"step": [2 * chunk, 2 * chunk + 1], "response": ["a", "b"]})
+        place = f"rollouts/chunk-{chunk:05d}.parquet"
+        write_table(run_dir / place, table)
+        step = 2 * chunk + 2
+        where = (config.digest(), dataset.digest, "hosted", "2026-05-01T10:00:00+00:00")
+        ledger.append(
+            LedgerRow(
+                step,
+                f"tinker://m/weights/{step}",
+                f"tinker://session:train:0/sampler_weights/step-{step:06d}",
+                None,
+                *where,
+                updates=step,
+                carry=carry,
+                digests={place: table_digest(table)} | kept,
+                lines={"validation.jsonl": chunk},
+            )
+        )
+        write_validation(run_dir, step, 0.5)
+    asked = problems(12)
+    for name, accuracy in (("baseline", 0.5), ("final", 0.9)):
+        write_evaluation(
+            run_dir / "evaluations" / name, asked, predictions(asked, accuracy, seed=0)
+        )
+    write_export(run_dir, step)
+    summarize(run_dir, steps=STEPS, wall_seconds=9)
+    return run_dir
+
+
+def write_export(run_dir: Path, step: int) -> None:
+    adapter = run_dir / "export" / "adapter"
+    adapter.mkdir(parents=True)
+    (adapter / ADAPTER_FILES[0]).write_text('{"peft_type": "LORA"}')
+    save_file({"q.lora_A.weight": np.zeros((4, 8), np.float32)}, adapter / ADAPTER_FILES[1])
+    files = tuple(
+        ExportedFile(
+            name,
+            (adapter / name).stat().st_size,
+            hashlib.sha256((adapter / name).read_bytes()).hexdigest(),
+        )
+        for name in ADAPTER_FILES
+    )
+    paths = ("tinker://m/sampler_weights", "tinker://m/weights")
+    made = Export(step, step, True, "tiny", "adapter", *paths, files, "2026-05-01T10:00:00+00:00")
+    write_json(run_dir / "export" / "export.json", asdict(made))
+
+
+@pytest.fixture
+def run(made: Path, tmp_path: Path) -> Path:
+    shutil.copytree(made.parents[1], tmp_path, dirs_exist_ok=True)
+    return tmp_path / "runs" / made.name
+
+
+def files_of(run: Path) -> list[Path]:
+    """What a run reads again."""
+    shown = {"README.md", "contact_sheet.png"}
+    return sorted(
+        path
+        for top in (run, run.parents[1] / "data")
+        for path in top.rglob("*")
+        if path.is_file() and not path.name.startswith(".") and path.name not in shown
+    )
+
+
+def test_a_run_that_nobody_touched_is_sound(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run.parents[1].rglob("*")}
+    assert main([str(run)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("sound: ")
+    assert f"{len(files_of(run))} files as they were written." in said
+    assert "unverified" not in said
+    assert {path: path.stat().st_mtime_ns for path in run.parents[1].rglob("*")} == before
+    dataset = next((run.parents[1] / "data").glob("[!.]*"))
+    assert main([str(dataset)]) == 0
+    assert "5 files as they were written." in capsys.readouterr().out
+
+
+def flip(path: Path, draw: random.Random) -> None:
+    content = bytearray(path.read_bytes())
+    # In a line of JSON: what is between two lines, or a page's statistics, changes nothing.
+    bit = draw.randrange(8 * (len(content) - 1))
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+
+
+def overwrite(path: Path, draw: random.Random) -> None:
+    content = bytearray(path.read_bytes())
+    start = draw.randrange(max(1, len(content) - 20))
+    content[start : start + 20] = draw.randbytes(20)
+    path.write_bytes(content)
+
+
+def cut(path: Path, draw: random.Random) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: draw.randrange(len(content) - 1)])
+
+
+def remove(path: Path, _: random.Random) -> None:
+    path.unlink()
+
+
+@pytest.mark.parametrize("damage", [flip, overwrite, cut, remove])
+def test_every_damage_to_every_file_is_found_and_names_the_file(
+    run: Path, damage: Callable[[Path, random.Random], None]
+) -> None:
+    draw = random.Random(5)
+    for path in files_of(run):
+        if path.name == "summary.json" and damage is remove:
+            continue  # a run that is not finished has none
+        whole = path.read_bytes()
+        right = Journal(run).rollouts_dir
+        damage(path, draw)
+        found = [one for one in examine(run) if one.verdict == "damaged"]
+        if path.parent == right and damage in (flip, overwrite) and not found:
+            # Where no value is stored.
+            assert table_of(path) == table_of_bytes(whole, run)
+        else:
+            assert found, path
+            names = {one.file.name for one in found}
+            assert path.name in names or path.name in str(found), (path, found)
+            assert all(one.expected and one.found and one.way_out for one in found)
+        path.write_bytes(whole)
+    assert all(one.verdict == "sound" for one in examine(run))
+
+
+def table_of(path: Path) -> object:
+    return pa.parquet.read_table(path).to_pydict()
+
+
+def table_of_bytes(content: bytes, folder: Path) -> object:
+    path = folder.parents[1] / "whole.parquet"
+    path.write_bytes(content)
+    return table_of(path)
+
+
+def test_what_is_not_sound_is_a_table(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = run / "evaluations/final/predictions.parquet"
+    path.write_bytes(path.read_bytes()[:-1] + b"X")
+    (run / "metrics.jsonl").write_bytes((run / "metrics.jsonl").read_bytes()[:-30])
+    assert main([str(run)]) == 1
+    said = capsys.readouterr().out
+    for label, text in (
+        ("expected", "rows as they were written"),
+        ("found", "row 4 is damaged"),
+        ("found", "has no row for steps 3"),
+        ("way out", "the next start answers it again"),
+    ):
+        assert f"  {label:8}  {text}" in said
+    assert said.splitlines()[0].endswith("metrics.jsonl")
+    assert said.splitlines()[-1].startswith("not sound: 3 damaged; ")
+
+
+def test_rows_that_stand_there_twice_or_in_another_order_are_named(run: Path) -> None:
+    for name in ("ledger.jsonl", "metrics.jsonl", "validation.jsonl"):
+        path = run / name
+        whole = path.read_bytes()
+        first, *rest = whole.splitlines(keepends=True)
+        for lines in ([first, first, *rest], [*rest, first], rest):
+            path.write_bytes(b"".join(lines))
+            assert [one for one in examine(run) if one.verdict == "damaged"], (name, lines)
+        path.write_bytes(whole)
+
+
+def test_a_ledger_whose_end_was_cut_is_found_by_what_came_after(run: Path) -> None:
+    path = run / "ledger.jsonl"
+    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
+    (found,) = [one for one in examine(run) if one.file == path]
+    assert found.found == "ends at step 2"
+    assert "row of step 4" in found.expected
+
+
+def test_files_of_an_older_version_are_unverified_and_no_fault(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in run.parents[1].rglob("*.json"):
+        content = json.loads(path.read_text())
+        content.pop("checksum", None)
+        content.pop("predictions_digest", None)
+        for stored in content["files"].values() if path.name == "manifest.json" else ():
+            del stored["digest"]
+        path.write_text(json.dumps(content))
+    for path in run.glob("*.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        for row in rows:
+            row.pop("digests", None)
+            row.pop("lines", None)
+            del row["chain"]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main([str(run)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    # What has had digests always: the exported files, and what the curriculum measured.
+    others = len(files_of(run)) - 4
+    assert f"4 files as they were written; {others} files unverified, for which no" in said
+
+
+def test_what_is_none_of_them_is_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        assert main([str(folder)]) == 1
+    said = capsys.readouterr().err
+    assert "is no run's folder, no dataset and no engine's home" in said
+    assert "is no folder" in said
+
+
+def test_a_dataset_that_is_damaged_is_named(run: Path) -> None:
+    (folder,) = (run.parents[1] / "data").glob("[!.]*")
+    shard = next(folder.glob("train-*.parquet"))
+    digest = file_digest(shard)
+    overwrite(shard, random.Random(1))
+    (found,) = [one for one in examine(folder) if one.verdict == "damaged"]
+    assert found.file == shard
+    assert digest in found.expected
+    assert "prepare it again" in found.way_out
+    shutil.rmtree(folder)
+    (found,) = [one for one in examine(run) if one.verdict == "damaged"]
+    assert found.expected == "the dataset of the run"

@@ -1,0 +1,292 @@
+"""Whether the files of a run are as they were written: found out without changing any.
+
+What `visual-r1 verify` and `--prove` say of a run's own files comes from here, and what a start
+says of rows that are lost. Where a run goes on it looks at each file as it opens it.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from visual_r1.errors import DataError, RunError
+from visual_r1.evaluation.metrics import read_report
+from visual_r1.evaluation.predictions import (
+    PREDICTIONS_NAME,
+    REPORT_NAME,
+    iterate_predictions,
+    require_predictions,
+)
+from visual_r1.hashing import file_digest
+from visual_r1.printing import open_logger
+from visual_r1.runs.alarms import AlarmLog
+from visual_r1.runs.curriculum_state import load_measured, measured_path
+from visual_r1.runs.export import RECORD_NAME, adapter_folder, export_names, inspect_export
+from visual_r1.runs.folder import CONFIG_FILE, COPIES, read_config
+from visual_r1.runs.journal import ROLLOUTS, Journal, read_rollouts
+from visual_r1.runs.jsonl import Reading
+from visual_r1.runs.ledger import Ledger, LedgerRow
+from visual_r1.runs.validations import Validations
+from visual_r1.storage import read_sealed
+from visual_r1.tables import compute, require_digest, table_digest
+
+logger = open_logger(__name__)
+
+UNVERIFIED = "no digest of it is known"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is to be said of a file, or of the folder `file`.
+
+    It is `sound`, `damaged` (then `expected`, `found` and `way_out` say how), or `unverified`:
+    it can be read, and nobody can say whether it is as it was written.
+    """
+
+    file: Path
+    verdict: Literal["sound", "damaged", "unverified"] = "sound"
+    found: str = ""
+    expected: str = ""
+    way_out: str = ""
+
+
+def damaged(file: Path, expected: str, found: str, way_out: str) -> Finding:
+    """A file that is not as it was written."""
+    return Finding(file, "damaged", found, expected, way_out)
+
+
+def vouched_for(file: Path, is_known: bool) -> Finding:
+    """A file that can be read; `is_known` says whether something vouches for it."""
+    return Finding(file) if is_known else Finding(file, "unverified", UNVERIFIED)
+
+
+def examine_run(run_dir: Path, problems: int | None) -> Iterator[Finding]:
+    """All files in the folder of a run that it reads again, but for its summary.
+
+    `problems` says how many there are to train on, which an older version's curriculum is held
+    against; None where nobody knows.
+    """
+    rows = [line.row for line in Ledger(run_dir).read().sound]
+    yield _config(run_dir)
+    yield from _lines(run_dir)
+    yield from _rollouts(run_dir, rows)
+    yield from _curriculum(run_dir, rows, problems)
+    yield from _copies(run_dir, rows)
+    for predictions in sorted(run_dir.glob(f"evaluations/[!.]*/{PREDICTIONS_NAME}")):
+        yield from _evaluation(predictions.parent)
+    for into in export_names(run_dir):
+        yield from _export(run_dir, into)
+    for name in ("wall.json", "wandb/tracked.json"):
+        if (run_dir / name).exists():
+            yield sealed(run_dir / name, "it is made anew by the next start")
+
+
+def sealed(file: Path, way_out: str) -> Finding:
+    """A JSON file, by its seal alone."""
+    try:
+        return vouched_for(file, read_sealed(file).is_sealed)
+    except (OSError, ValueError) as error:
+        return damaged(file, "what its checksum says", str(error), way_out)
+
+
+def say_what_is_lost(run_dir: Path) -> None:
+    """Warn, once in a process, of rows that the ledger counts and that are not there."""
+    rows = [line.row for line in Ledger(run_dir).read().sound]
+    for name, _, lost, way_out in _lost(run_dir, rows[-1]) if rows else ():
+        _say(f"{run_dir / name} {lost}: {way_out}.")
+
+
+@cache
+def _say(sentence: str) -> None:
+    logger.warning("%s", sentence)
+
+
+def _config(run_dir: Path) -> Finding:
+    file = run_dir / CONFIG_FILE
+    way_out = "give the command that began the run, or put the file back from a copy"
+    try:
+        stored = read_config(run_dir)
+    except RunError as error:
+        return damaged(file, "the configuration of the run", str(error.__cause__), way_out)
+    if stored is None:
+        return damaged(file, "the configuration of the run", "is missing", way_out)
+    return vouched_for(file, read_sealed(file).is_sealed)
+
+
+_WAYS_OUT = {
+    "ledger.jsonl": "put it back from a copy, or say from which checkpoint to go on with "
+    "--train.resume_from_step",
+    "metrics.jsonl": "the run goes on, and the figures of these steps are lost",
+    "validation.jsonl": "the next start validates again what is missing, where the weights are "
+    "still there",
+    "alarms.jsonl": "the run goes on, and what they said is lost",
+}
+
+
+def _lines(run_dir: Path) -> Iterator[Finding]:
+    """The files with a row a line, each with its chain and with what the ledger counts in it."""
+    ledger = Ledger(run_dir)
+    rows = [line.row for line in ledger.read().sound]
+    readings: list[tuple[Path, Reading[Any]]] = [
+        (ledger.path, ledger.read()),
+        (Journal(run_dir).metrics_path, Journal(run_dir).read()),
+        (Validations(run_dir).path, Validations(run_dir).read()),
+        (AlarmLog(run_dir).path, AlarmLog(run_dir).read()),
+    ]
+    for file, reading in readings:
+        wrong = [*_faults(reading)]
+        if file == ledger.path:
+            wrong += _behind(run_dir, rows)
+        elif rows:
+            wrong += [(e, f) for name, e, f, _ in _lost(run_dir, rows[-1]) if name == file.name]
+        for expected, found in wrong:
+            yield damaged(file, expected, found, _WAYS_OUT[file.name])
+        if file.exists() and not wrong:
+            yield vouched_for(file, not reading.unverified)
+
+
+def _faults(reading: Reading[Any]) -> Iterator[tuple[str, str]]:
+    """What was expected of the rows of a file, and what is there instead."""
+    for what, numbers in (
+        ("is damaged", reading.damaged),
+        ("stands there twice", reading.doubled),
+        ("does not follow on what stands before", reading.gaps),
+    ):
+        for number in numbers:
+            yield "rows as they were written", f"row {number} {what}"
+
+
+def _lost(run_dir: Path, newest: LedgerRow) -> Iterator[tuple[str, str, str, str]]:
+    """Files with fewer rows than the newest row of the ledger counts: name, what was expected,
+    what is there, and the way out."""
+    steps = {row["step"] for row in Journal(run_dir).rows()}
+    missing = sorted(set(range(newest.step)) - steps)
+    if missing:
+        shown = ", ".join(map(str, missing[:5])) + (" …" if len(missing) > 5 else "")
+        yield (
+            "metrics.jsonl",
+            f"a row for each of {newest.step} steps",
+            f"has no row for steps {shown}",
+            _WAYS_OUT["metrics.jsonl"],
+        )
+    counts = {
+        "validation.jsonl": len(Validations(run_dir).rows()),
+        "alarms.jsonl": len(AlarmLog(run_dir).findings()),
+    }
+    for name, there in counts.items():
+        if there < (expected := newest.lines.get(name, 0)):
+            yield name, f"{expected} rows", f"has {there} rows", _WAYS_OUT[name]
+
+
+def _behind(run_dir: Path, rows: list[LedgerRow]) -> Iterator[tuple[str, str]]:
+    """What other files know of checkpoints that the ledger has no row of: its end was cut."""
+    end = rows[-1].step if rows else 0
+    told = {
+        "validation.jsonl": [row.step for row in Validations(run_dir).rows()],
+        "alarms.jsonl": [finding.checkpoint for finding in AlarmLog(run_dir).findings()],
+    }
+    there, wrong = inspect_export(run_dir)
+    if there is not None and not wrong:
+        told["export.json"] = [there.step]
+    step, name = max((max(steps, default=0), name) for name, steps in told.items())
+    if step > end:
+        yield f"a row of step {step}, which {name} tells of", f"ends at step {end}"
+
+
+def _rollouts(run_dir: Path, rows: list[LedgerRow]) -> Iterator[Finding]:
+    journal, end = Journal(run_dir), rows[-1].step if rows else 0
+    digests = _digests(rows)
+    named = {place for place in digests if place.startswith(f"{ROLLOUTS}/")}
+    way_out = "move it away: the run needs no rollouts, and goes on without those of its steps"
+    files = {f"{ROLLOUTS}/{file.name}": file for file in journal.chunks()}
+    for place in sorted(named | files.keys()):
+        file = run_dir / place
+        if place not in files:
+            yield damaged(file, "the rollouts of a chunk", "is missing", way_out)
+            continue
+        try:
+            table = read_rollouts(file)
+            # A chunk that was broken off may have left rows behind the last checkpoint.
+            table = table.filter(compute.less(table["step"], end))
+        except RunError as error:
+            yield damaged(file, "Parquet", str(error), way_out)
+            continue
+        if place in named and (found := table_digest(table)) != digests[place]:
+            expected = f"rows with the digest {digests[place]}"
+            yield damaged(file, expected, f"their digest is {found}", way_out)
+        elif place in named or table.num_rows:
+            yield vouched_for(file, place in named)
+
+
+def _curriculum(run_dir: Path, rows: list[LedgerRow], problems: int | None) -> Iterator[Finding]:
+    way_out = (
+        "the next start makes it again from the rollouts where they are all there; else go back to "
+        "another checkpoint with --train.resume_from_step"
+    )
+    for row in rows:
+        file = measured_path(run_dir, row.carry)
+        if file is None:
+            continue
+        expected = row.digests.get(file.relative_to(run_dir).as_posix())
+        try:
+            if expected is not None:
+                require_digest(file, expected, way_out, RunError)
+            elif problems is not None:
+                load_measured(run_dir, row.step, row.carry, problems)
+            known = expected is not None or problems is not None
+            yield vouched_for(file, known)
+        except RunError as error:
+            yield damaged(file, "what the curriculum had measured", str(error), way_out)
+
+
+def _copies(run_dir: Path, rows: list[LedgerRow]) -> Iterator[Finding]:
+    digests = _digests(rows)
+    for name in COPIES:
+        file = run_dir / name
+        if not file.exists() and name not in digests:
+            continue
+        found = file_digest(file) if file.is_file() else "missing"
+        if name in digests and found != digests[name]:
+            way_out = "put back the file that the run began with, or remove the copy"
+            yield damaged(file, f"the digest {digests[name]}", f"its digest is {found}", way_out)
+        else:
+            yield vouched_for(file, name in digests)
+
+
+def _digests(rows: Iterable[LedgerRow]) -> Mapping[str, str]:
+    return {place: found for row in rows for place, found in row.digests.items()}
+
+
+def _evaluation(folder: Path) -> Iterator[Finding]:
+    report, predictions = folder / REPORT_NAME, folder / PREDICTIONS_NAME
+    way_out = "the next start answers it again"
+    try:
+        read_report(folder)
+        yield vouched_for(report, read_sealed(report).is_sealed)
+    except DataError as error:
+        yield damaged(report, "a report", str(error.__cause__), way_out)
+        return
+    try:
+        known = require_predictions(folder)
+        if not known:
+            for _ in iterate_predictions(folder):
+                pass
+        yield vouched_for(predictions, known)
+    except DataError as error:
+        yield damaged(predictions, "the predictions of the report", str(error), way_out)
+
+
+def _export(run_dir: Path, into: str) -> Iterator[Finding]:
+    adapter = adapter_folder(run_dir, into)
+    record = adapter.with_name(RECORD_NAME)
+    there, wrong = inspect_export(run_dir, into)
+    if there is None and adapter.exists():
+        wrong = wrong or f"{record} is missing."
+    if wrong:
+        way_out = "the next start, or the command that exported it, exports it again"
+        yield damaged(record, "the files that were exported", wrong, way_out)
+    elif there is not None:
+        yield vouched_for(record, read_sealed(record).is_sealed)
+        for one in there.files:
+            yield Finding(record.parent / there.adapter / one.name)
