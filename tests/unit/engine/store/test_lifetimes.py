@@ -11,6 +11,7 @@ from visual_r1.engine.store import lifetimes
 from visual_r1.engine.store.home import MANIFEST
 from visual_r1.engine.store.records import CheckpointKind, checkpoint_path
 from visual_r1.engine.store.store import CheckpointNotFound, Store
+from visual_r1.storage import SEAL
 
 DAYS = timedelta(days=1)
 
@@ -20,7 +21,7 @@ def as_an_older_version_wrote(store: Store, kind: CheckpointKind = "weights") ->
     file = store.folder(checkpoint_path(MODEL_ID, kind, "one")) / MANIFEST
     content = json.loads(file.read_text())
     content["files"] = {name: stored["bytes"] for name, stored in content["files"].items()}
-    del content["spared"]
+    del content["spared"], content[SEAL]
     file.write_text(json.dumps(content))
 
 
