@@ -35,9 +35,9 @@ from visual_r1.grading.forms import (
     Reading,
     Relation,
     Word,
-    in_conflict,
 )
 from visual_r1.grading.reading import flattened
+from visual_r1.grading.units import in_conflict
 
 
 def same_answer(answer: Reading, reference: Reading, rounding: Rounding = "exact") -> bool:

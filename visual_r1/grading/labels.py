@@ -1,7 +1,6 @@
-"""Labels in front of a value (`x =`, `m∠ABC =`, `the area of triangle ABC is`), number words."""
+"""Labels in front of a value: `x =`, `m∠ABC =`, `the area of triangle ABC is`."""
 
 from collections.abc import Sequence
-from fractions import Fraction
 
 from visual_r1.grading.forms import Label
 from visual_r1.grading.parsing import GREEK_VARIABLES
@@ -29,23 +28,6 @@ _FILLERS = frozenset(
 )  # fmt: skip
 APPROXIMATORS = frozenset(("approximately", "about", "roughly", "around", "approx", "nearly"))
 OPENERS = frozenset(("so", "thus", "therefore", "hence", "then", "it", "answer"))
-
-_ONES = (
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
-    "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen",
-    "nineteen",
-)  # fmt: skip
-_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-_SMALL = {
-    **{word: value for value, word in enumerate(_ONES)},
-    **{word: 10 * value for value, word in enumerate(_TENS, start=2)},
-}
-_PARTS = {
-    "half": 2, "halves": 2, "third": 3, "thirds": 3, "fourth": 4, "fourths": 4, "quarter": 4,
-    "quarters": 4, "fifth": 5, "fifths": 5, "sixth": 6, "sixths": 6, "eighth": 8, "eighths": 8,
-    "tenth": 10, "tenths": 10,
-}  # fmt: skip
-
 
 def read_label(tokens: Sequence[Token]) -> Label | None:
     """The label that all of `tokens` make up, or None where they are something else."""
@@ -151,28 +133,3 @@ def _noun(parts: Sequence[Token]) -> Label | None:
     if not noun and not all(t.text.lower() in _FILLERS for t in parts):
         return None
     return Label("noun", noun if noun not in ("answer", "value", "result", "solution") else "")
-
-
-def number_words(words: Sequence[str]) -> Fraction | None:
-    """`twelve`, `thirty five`, `one hundred and five`, `three fourths`; None for other words."""
-    if not words or len(words) > 10:
-        return None
-    if words[-1] in _PARTS and len(words) <= 2:
-        top = 1 if len(words) == 1 or words[0] in ("a", "one") else _SMALL.get(words[0])
-        return None if not top else Fraction(top, _PARTS[words[-1]])
-    total = current = 0
-    previous = ""
-    for word in words:
-        if word in _SMALL:
-            tens_then_ones = previous in _TENS and 0 < _SMALL[word] < 10
-            if previous and not tens_then_ones and previous not in ("and", "hundred", "thousand"):
-                return None
-            current += _SMALL[word]
-        elif word == "hundred" and 0 < current < 10:
-            current *= 100
-        elif word == "thousand" and 0 < current < 1000 and not total:
-            total, current = current * 1000, 0
-        elif word != "and" or previous not in ("hundred", "thousand"):
-            return None
-        previous = word
-    return None if previous == "and" else Fraction(total + current)

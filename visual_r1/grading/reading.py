@@ -21,11 +21,12 @@ from visual_r1.grading.forms import (
     Ratio,
     Reading,
     Relation,
-    split_unit,
 )
-from visual_r1.grading.labels import APPROXIMATORS, OPENERS, number_words, read_label
+from visual_r1.grading.labels import APPROXIMATORS, OPENERS, read_label
+from visual_r1.grading.numerals import number_words
 from visual_r1.grading.parsing import parse
 from visual_r1.grading.spelling import Token, Unreadable, canonical, tokenise
+from visual_r1.grading.units import split_unit
 from visual_r1.grading.values import (
     mixed_in_words,
     read_name,

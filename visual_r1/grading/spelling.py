@@ -7,8 +7,11 @@ up. LaTeX, Unicode and plain spelling of the same thing end as the same tokens: 
 """
 
 import re
-import unicodedata
 from typing import NamedTuple
+
+from visual_r1.grading.characters import plain_characters
+from visual_r1.grading.eastern import in_english
+from visual_r1.grading.phrases import plain_words, unwrapped
 
 MAX_CHARACTERS = 400
 MAX_TOKENS = 200
@@ -31,7 +34,7 @@ _LAYOUT = re.compile(
     r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|scriptstyle|limits|tiny|small"
     r"|normalsize|large|Large|LARGE|huge|Huge|quad|qquad|thinspace|enspace|bf|rm|it"
     r"|underline|ensuremath|hbox|nobreak|mathstrut)(?![A-Za-z])"
-    r"|\\hspace\s*\{[^{}]*\}|\\(?:text)?color\s*\{[A-Za-z0-9!]*\}|\\[,;:> ]|~|\\\\"
+    r"|\\hspace\s*\{[^{}]*\}|\\(?:text)?color\s*\{[A-Za-z0-9!]*\}|\\[,;:> ]|\\\\"
 )
 _TEXT = re.compile(
     r"\\(?:text|textbf|textit|textrm|textsf|texttt|textnormal|textup|mathrm|mathbf|mathit|mathsf"
@@ -63,8 +66,13 @@ def canonical(text: str) -> str:
     text = text.strip()
     if len(text) > MAX_CHARACTERS:
         raise Unreadable(f"longer than {MAX_CHARACTERS} characters")
-    text = _without_markdown(_plain_characters(text).strip())
-    text = text.replace("\\$", " \\dollar ").replace("$", " ").replace("\\%", "%")
+    text = plain_characters(in_english(text)).strip()
+    text = _without_markdown(unwrapped(_without_markdown(text)))
+    text = _without_dollars(text).replace("\\%", "%")
+    if "\\begin" in text:
+        text = _ENVIRONMENT.sub(_in_brackets, text)
+    if "~" in text:
+        text = _SIMILAR.sub(r" \\sim ", text).replace("~", " ")
     text = re.sub(r"\\+[()\[\]]", " ", text).replace("\\!", "")
     text = re.sub(r"^\\boxed\s+(?=[^\s{])", "", _with_box_opened(text.strip()))
     text = re.sub(r"\\text\s*\{([,:])\}", r"{\1}", text).replace("{:}", ":")
@@ -79,10 +87,40 @@ def canonical(text: str) -> str:
     # 40°30' is (40+30/60+0/3600)°.
     text = _MINUTES.sub(lambda m: f"({m[1]}+{m[2]}/60+{m[3] or 0}/3600)°", _DEGREE.sub("°", text))
     text = _TIMES.sub("*", _REPEATING.sub(_as_fraction, text))
-    text = _plain_words(_BOLD.sub(r"\1", text.strip()).replace("**", "^").strip())
+    text = plain_words(_BOLD.sub(r"\1", text.strip()).replace("**", "^").strip())
     text = re.sub(r"(?<=[A-Z}]) ?\|\| ?(?=[A-Z\\])", r" \\parallel ", text)
     text = re.sub(r"(?<=[A-Za-z]{2})\.(?=\s|$|\^)", "", text)  # sq. ft, in.^2
     return re.sub(r"[\s.,;:\\]+$", "", text.strip())
+
+
+# As Pandoc reads dollars: what opens mathematics touches it, what closes it touches it as well, and
+# no digit follows. A dollar that is neither stands for money.
+_MATH = re.compile(r"\$(?=\S)([^$]*)(?<=\S)\$(?!\d)")
+_MONEY = re.compile(r"\$\s*(?=[\d.])")
+
+
+def _without_dollars(text: str) -> str:
+    if "$" not in text:
+        return text
+    text = _MATH.sub(r" \1 ", text.replace("\\$", " \\dollar ").replace("$$", " "))
+    return _MONEY.sub(r" \\dollar ", text).replace("$", " ")
+
+
+# `~` is similarity between two figures, "about" in front of a number, and else TeX's blank.
+_SIMILAR = re.compile(r"(?<=[A-Z'}])\s*~\s*(?=[A-Z]|\\(?:triangle|overline|text|mathrm|square))|^~(?=\s*[\d.])|(?<=\s)~(?=\s)")
+_ENVIRONMENT = re.compile(
+    r"\\begin\s*\{([a-zA-Z]{1,12}\*?)\}(?:\s*\{[lcr|]{1,12}\})?(.*?)\\end\s*\{\1\}", re.DOTALL
+)
+
+
+def _in_brackets(found: re.Match[str]) -> str:
+    """A matrix as `\\matrix((1,2),(3,4))`; what only stands in lines as a list."""
+    rows = [row.strip() for row in re.split(r"\\\\(?:\[[^\]]*\])?|\\cr\b", found[2])]
+    rows = [row for row in rows if row]
+    if "matrix" in found[1] or (found[1] == "array" and any("&" in row for row in rows)):
+        cells = ("(" + ", ".join(cell.strip() for cell in row.split("&")) + ")" for row in rows)
+        return f" \\matrix({', '.join(cells)}) "
+    return ", ".join(row.replace("&", "") for row in rows)
 
 
 def _joined(found: re.Match[str]) -> str:
@@ -146,173 +184,6 @@ def matching_brace(text: str, start: int) -> int | None:
         if depth == 0:
             return start + found.start()
     return None
-
-
-# --- characters: `½`, `7²`, `−`, `√`, `∠`, `𝟏𝟐`
-
-_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n")
-_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
-
-_VULGAR = {
-    "½": (1, 2), "⅓": (1, 3), "⅔": (2, 3), "¼": (1, 4), "¾": (3, 4), "⅕": (1, 5), "⅖": (2, 5),
-    "⅗": (3, 5), "⅘": (4, 5), "⅙": (1, 6), "⅚": (5, 6), "⅛": (1, 8), "⅜": (3, 8), "⅝": (5, 8),
-    "⅞": (7, 8), "⅐": (1, 7), "⅑": (1, 9), "⅒": (1, 10),
-}  # fmt: skip
-
-_GREEK = {
-    "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "θ": "theta",
-    "ϑ": "theta", "λ": "lambda", "μ": "mu", "φ": "phi", "ϕ": "phi", "ψ": "psi", "ω": "omega",
-    "ρ": "rho", "σ": "sigma", "τ": "tau",
-}  # fmt: skip
-
-_CHARACTERS = str.maketrans(
-    {
-        **dict.fromkeys("−–—‒‐‑﹣－", "-"),
-        **dict.fromkeys("×·⋅∙•∗＊✕✖", "*"),
-        **dict.fromkeys("÷⁄∕", "/"),
-        **dict.fromkeys("°º˚", "°"),
-        **dict.fromkeys("∠∡∢", " \\angle "),
-        **dict.fromkeys("△Δ▵▲", " \\triangle "),
-        **dict.fromkeys("⊙◯○", " \\odot "),
-        **dict.fromkeys("≈≃≐", " \\approx "),
-        **dict.fromkeys("≤⩽≦", " \\le "),
-        **dict.fromkeys("≥⩾≧", " \\ge "),
-        **dict.fromkeys("∥‖", " \\parallel "),
-        **dict.fromkeys("'’′‘", "'"),
-        **dict.fromkeys("\"“”″„«»", '"'),
-        **dict.fromkeys("，、", ","),
-        **dict.fromkeys("∅⌀", " \\emptyset "),
-        **dict.fromkeys("∴⇒⟹", " \\therefore "),
-        # Shown as nothing: joiners, marks of direction, invisible operators. The overrides, which
-        # turn the order of what is shown around, have no place in an answer and stay.
-        **dict.fromkeys("\u200b\u200c\u200d\ufeff\u2060\u2061\u2062\u2063", ""),
-        **dict.fromkeys("\u200e\u200f\u061c\xad", ""),
-        **dict.fromkeys("\xa0\u2002\u2003\u2004\u2005\u2006\u2007\u2008", " "),
-        **dict.fromkeys("\u2009\u200a\u202f\u3000", " "),
-        "。": ".",
-        "…": "...",
-        "√": " \\surd ",
-        "∛": " \\cbrt ",
-        "∜": " \\fourthroot ",
-        "≠": " \\ne ",
-        "≡": " \\equiv ",
-        "π": " \\pi ",
-        "∞": " \\infty ",
-        "±": " \\pm ",
-        "∪": " \\cup ",
-        "∈": " \\in ",
-        "⊥": " \\perp ",
-        "≅": " \\cong ",
-        "∼": " \\sim ",
-        "⟨": " \\langle ",
-        "⟩": " \\rangle ",
-        "∶": ":",
-        "€": " \\euro ",
-        "£": " \\sterling ",
-        "℃": "°C",
-        "℉": "°F",
-        "㎝": "cm",
-        "㎜": "mm",
-        "㎞": "km",
-        "㎡": "m^2",
-        "㎠": "cm^2",
-        **{glyph: f" \\frac{{{top}}}{{{low}}}" for glyph, (top, low) in _VULGAR.items()},
-        **{glyph: f" \\{name} " for glyph, name in _GREEK.items()},
-    }
-)  # fmt: skip
-
-# Letters and digits in another style: full width, mathematical bold, italic, script, double-struck.
-# What only looks like a digit (circled, Roman, dotted) is none.
-_STYLED = re.compile("[\uff01-\uff5e\U0001d400-\U0001d7ff]")
-_FRACTION = re.compile(r"([⁰¹²³⁴⁵⁶⁷⁸⁹]{1,9})[⁄/∕]([₀₁₂₃₄₅₆₇₈₉]{1,9})")
-_SUPERSCRIPT_RUN = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+")
-_SUBSCRIPT_RUN = re.compile(r"[₀₁₂₃₄₅₆₇₈₉]+")
-
-
-def _plain_characters(text: str) -> str:
-    """`text` in ASCII as far as it can be; a character that means nothing here stays as it is."""
-    if text.isascii():
-        return text
-    text = _STYLED.sub(lambda m: unicodedata.normalize("NFKC", m[0]), text)
-    text = _FRACTION.sub(
-        lambda m: f" \\frac{{{m[1].translate(_SUPERSCRIPTS)}}}{{{m[2].translate(_SUBSCRIPTS)}}}",
-        text,
-    )
-    text = _SUPERSCRIPT_RUN.sub(lambda m: f"^{{{m[0].translate(_SUPERSCRIPTS)}}}", text)
-    text = _SUBSCRIPT_RUN.sub(lambda m: f"_{{{m[0].translate(_SUBSCRIPTS)}}}", text)
-    return text.translate(_CHARACTERS)
-
-
-# --- words around and inside an answer: `is equal to`, `square root of`, `therefore, ...`
-
-_APPROXIMATELY = r"(?:approximately|approx\.?|about|roughly|\\approx|\\sim(?:eq)?)(?![A-Za-z])"
-
-# In this order; matched without regard to case.
-_REWRITTEN = [
-    (re.compile(pattern, re.IGNORECASE), sign)
-    for pattern, sign in (
-        # What leads up to an answer.
-        (
-            r"^(?:(?:so|thus|therefore|hence|then|finally|clearly|exactly|\\therefore|\\implies"
-            r"|\\Rightarrow|we (?:get|have|find|obtain)(?: that)?|there (?:is|are))"
-            r"(?![A-Za-z])[,:]?\s*)+(?=\S)",
-            "",
-        ),
-        (
-            r"^\W{0,3}(?:(?:the )?(?:final |correct )?(?:answer|ans|solution|result)\s*[:.=]"
-            r"|(?:this|that|which|it) (?:gives|means|yields)(?: that)?)\s*(?=[^\s:.=])",
-            "",
-        ),
-        (r"^it's\b", "it is"),
-        (r"\b(is|are)\s*:", r"\1 "),
-        (
-            r"\b(?:is|are) (?:exactly )?equal to\b|\bis exactly\b"
-            r"|\b(?:must|has to|should|will) (?:be|equal)\b",
-            " = ",
-        ),
-        (r"\b(?:is|are) (?:approximately|about|roughly|nearly)(?: equal to)?\b", r" \\approx "),
-        # A value and its rounding: "3√5 (≈ 6.71)", "3√5, or about 6.71".
-        (rf"\(\s*(?:or\s+)?{_APPROXIMATELY}\s*([^()]+)\)$", r" \\approx \1"),
-        (rf"\s*(?:,\s*or|,|\bor)\s*{_APPROXIMATELY}", r" \\approx "),
-        (r"\(\s*(?:approximately|approx\.?|exact(?:ly)?|rounded)\s*\)$", ""),
-        (r"^([a-z]{3,}(?:[ -][a-z]{3,}){0,4}) \(\s*(-?\d[\d.,]*)\s*\)$", r"\1 = \2"),
-        (r"^(yes|no),? (?:it|they|that|this|there) (?:is|are|does|do|can)$", r"\1"),
-        (r"^no,? (?:it|they|that|this|there) (?:is|are|does|do|can) ?not$", "no"),
-        # Comparisons.
-        (r"\b(?:is )?(?:greater|more|larger) than or equal to\b|\bis at least\b", r" \\ge "),
-        (r"\b(?:is )?(?:less|smaller|fewer) than or equal to\b|\bis at most\b", r" \\le "),
-        (r"(?<=\S )is (?:greater|more|larger) than\b", ">"),
-        (r"(?<=\S )is (?:less|smaller|fewer) than\b", "<"),
-        (r"(?<=\S )is not equal to\b", r" \\ne "),
-        (r"\b(distance|angle) between ([A-Z]) and ([A-Z])\b", r"\1 \2\3"),
-        (r"(?<=[a-z]{2})!+$", ""),
-        # Operations.
-        (r"\b(?:the )?(?:square )?root of\b", " sqrt "),
-        (r"(?<=\d) root (?=\d)", " sqrt "),
-        (r"\b(?:the )?cube root of\b", " cbrt "),
-        (r"^(?:negative|minus) (?=\S)", "-"),
-        (r"(?<=[\d)}])\s+minus\s+(?=\S)", " - "),
-        (r"(?<=[\d)}])\s+plus\s+(?=\S)", " + "),
-        (r"(?<=[\d)}])\s+times\s+(?=\S)", " * "),
-        (r"(?<=\d) (?:divided by|over) (?=\d)", " / "),
-        (r"\bper cent\b", "percent"),
-        (r"(?<=[a-z.]) (?:long|tall|wide|high|deep)$", ""),
-        (r"\bdegrees? (?:celsius|centigrade)\b", "°C"),
-        (r"\bdegrees? fahrenheit\b", "°F"),
-    )
-]
-# "= 12" and ": 12" go on from a question.
-_EDGES = re.compile(r"^\s*[=:]\s*|[\s.]+$")
-_LETTERS = re.compile(r"[A-Za-z]{2}")
-
-
-def _plain_words(text: str) -> str:
-    """`text` with turns of phrase as the signs they stand for; the rest is left to the reading."""
-    text = _EDGES.sub("", text)
-    if _LETTERS.search(text):
-        for pattern, sign in _REWRITTEN:
-            text = pattern.sub(sign, text)
-    return text.strip()
 
 
 # --- tokens

@@ -16,10 +16,12 @@ from visual_r1.grading.expressions import (
     product,
     quotient,
 )
-from visual_r1.grading.forms import DEGREES, Named, Quantity, Unit, Word, split_unit
-from visual_r1.grading.labels import number_words, points_name
+from visual_r1.grading.forms import Named, Quantity, Word
+from visual_r1.grading.labels import points_name
+from visual_r1.grading.numerals import number_words
 from visual_r1.grading.parsing import literal, parse
 from visual_r1.grading.spelling import Token, Unreadable
+from visual_r1.grading.units import DEGREES, Unit, split_unit
 
 _ARTICLES = ("a", "an", "the")
 _MULTIPLES = {"thousand": 10**3, "million": 10**6, "billion": 10**9}

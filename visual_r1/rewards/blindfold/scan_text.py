@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
 
-from visual_r1.grading.forms import read_unit
-from visual_r1.grading.labels import number_words
+from visual_r1.grading.numerals import number_words
 from visual_r1.grading.spelling import Token
+from visual_r1.grading.units import read_unit
 
 Role = Literal[
     "value", "operator", "open", "close", "function", "after", "equals", "silent", "other"

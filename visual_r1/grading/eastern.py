@@ -1,0 +1,53 @@
+"""Units, and the words that join and end answers, where they are Chinese, Japanese or Korean."""
+
+import re
+
+# Words of other scripts that join or end answers. "Or" and "and" make two of one answer.
+_WORDS = {
+    "或者": " or ", "或是": " or ", "或": " or ", "または": " or ", "もしくは": " or ", "또는": " or ",
+    "или": " or ", "以及": " and ", "并且": " and ", "和": " and ", "与": " and ", "及": " and ",
+    "且": " and ", "そして": " and ", "그리고": " and ", "因为": " because ", "因為": " because ",
+    "最终答案": "answer", "答案": "answer", "答え": "answer", "所以": " so ", "因此": " so ",
+    "故": " so ", "是": " is ", "为": " is ", "為": " is ", "约等于": " \\approx ", "大约": " \\approx ", "约": " \\approx ", "等于": " = ",
+    "平行于": " \\parallel ", "垂直于": " \\perp ", "全等于": " \\cong ", "相似于": " \\sim ",
+    "三角形": " \\triangle ", "线段": " segment ", "根号": " \\surd ",
+}  # fmt: skip
+_WORD = re.compile("|".join(sorted(map(re.escape, _WORDS), key=len, reverse=True)))
+
+# As pint spells them.
+_EASTERN = {
+    "平方": " square ", "立方": " cubic ", "每": " per ", "毫米": " millimeter ",
+    "厘米": " centimeter ", "公分": " centimeter ", "分米": " decimeter ", "千米": " kilometer ",
+    "公里": " kilometer ", "公尺": " meter ", "米": " meter ", "毫克": " milligram ",
+    "千克": " kilogram ", "公斤": " kilogram ", "公克": " gram ", "克": " gram ", "吨": " tonne ",
+    "毫升": " milliliter ", "公升": " liter ", "升": " liter ", "公顷": " hectare ",
+    "小时": " hour ", "小時": " hour ", "分钟": " minute ", "分鐘": " minute ", "秒": " second ",
+    "天": " day ", "日": " day ", "周": " week ", "年": " year ", "弧度": " radian ",
+    "摄氏度": " °C ", "度": " ° ", "元": " yuan ", "角": " jiao ", "円": " yen ",
+    "英寸": " inch ", "英尺": " foot ", "英里": " mile ", "码": " yard ", "斤": " jin ",
+    "伏特": " volt ", "伏": " volt ", "牛顿": " newton ", "牛": " newton ", "瓦特": " watt ",
+    "瓦": " watt ", "焦耳": " joule ", "焦": " joule ", "千帕": " kilopascal ", "帕": " pascal ",
+    "欧姆": " ohm ", "欧": " ohm ", "安培": " ampere ", "安": " ampere ", "赫兹": " hertz ",
+    "摩尔": " mole ", "メートル": " meter ", "センチメートル": " centimeter ",
+    "ミリメートル": " millimeter ", "キロメートル": " kilometer ", "時間": " hour ",
+    "グラム": " gram ", "キログラム": " kilogram ", "リットル": " liter ",
+    "센티미터": " centimeter ", "미터": " meter ", "도": " ° ", "원": " won ",
+}  # fmt: skip
+_EASTERN_NAME = "|".join(sorted(map(re.escape, _EASTERN), key=len, reverse=True))
+_EASTERN_UNIT = re.compile(rf"(?<=[\d)}}])\s*((?:{_EASTERN_NAME})(?:/?(?:{_EASTERN_NAME}))*)")
+# Measure words: so many of something.
+_MEASURE_WORD = re.compile(
+    r"(?<=\d)\s*(?:[个個只隻条條张張本人块塊支枝棵头頭匹辆輛件份双對对种種次倍名位朵颗顆粒根把台座间間页頁面边邊項项组組级級]|개|명)"
+    r"[\u3040-\u30ff\u4e00-\u9fff]{0,6}$"
+)
+
+
+def in_english(text: str) -> str:
+    """`24平方厘米` as `24 square centimeter`, `5个苹果` as `5 units`, `x=2或x=3` with an `or`."""
+    if text.isascii():
+        return text
+    text = _MEASURE_WORD.sub(" units", text)
+    text = _EASTERN_UNIT.sub(
+        lambda m: re.sub(_EASTERN_NAME, lambda name: _EASTERN[name[0]], m[1]), text
+    )
+    return _WORD.sub(lambda m: _WORDS[m[0]], text)

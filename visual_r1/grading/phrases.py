@@ -1,0 +1,168 @@
+"""The words around an answer and inside it, as the signs they stand for.
+
+Around an answer stands, from the outside in:
+
+    answer   = [heading] [lead] core [reason]
+    heading  = a line of words in the typography of one: `### Result`, `**Final Answer**`, `So:`
+    lead     = "so," | "therefore" | "we get that" | "the answer is" | "答案：" | ...
+    reason   = ("because" | "since" | ...) what follows, as long as it takes nothing back
+
+A heading or a reason that holds a word of `_TAKES_BACK` is none: it may be there to deny the answer
+(`Wrong: 7`, `7 because it is 8 or 9`).
+"""
+
+import re
+
+# Words that deny, hedge, or offer another answer.
+TAKES_BACK = frozenset(
+    ("not", "no", "nor", "never", "none", "neither", "wrong", "incorrect", "false", "invalid", "or",
+     "but", "however", "although", "unless", "except", "maybe", "perhaps", "possibly", "probably",
+     "either", "instead", "rather", "actually", "wait", "unsure", "guess", "alternatively", "isn",
+     "aren", "doesn", "don", "can", "cannot", "else", "if", "answer", "opposite", "anything",
+     "unlikely", "fake", "ignore", "previous", "old", "bad")
+)  # fmt: skip
+_WORDS = re.compile(r"[A-Za-z]+")
+
+_CALLED = r"(?:answers?|solution|result|conclusion|choice|option|value)"
+_HEADING = re.compile(
+    r"(?:#{1,6}[ \t]*[^\n\d=$\\]{1,60}"
+    rf"|(\*\*|__)(?:[^*\n\d=$\\]{{1,60}}:|[^*\n\d=$\\]{{0,60}}{_CALLED}[^*\n\d=$\\]{{0,20}})\1:?"
+    rf"|[^\n\d=$\\]{{1,60}}:|(?:the )?(?:final |correct )?{_CALLED})[ \t]*\n\s*(?=\S)",
+    re.IGNORECASE,
+)
+_BOLD_LEAD = re.compile(r"(\*\*|__)[A-Za-z ]{2,40}(?::\1|\1\s*:)\s*(?=\S)")
+_MARK_IN_FRONT = re.compile(r"(?:#{1,6}\s+|•\s+|\*\s+(?=\S)(?![^*]*\*\*?$))")
+_REASON = re.compile(
+    r"\s*[,;.(]?\s*\b(?:because|since|due to|owing to|as (?:the|they|it|we|this|that|all|each|both)|by (?:the|using))\b(?P<why>.*)$",
+    re.IGNORECASE | re.DOTALL,
+)
+_REASON_FIRST = re.compile(
+    r"(?:because|since|given that|as)\b(?P<why>[^,;]{0,200}(?:=|\b(?:is|are|has|have)\b)[^,;]{1,200})"
+    r"[,;]\s*(?=\S)",
+    re.IGNORECASE,
+)
+_MOST_HEADINGS = 3
+
+
+def takes_back(text: str) -> bool:
+    """Whether a word in `text` denies, hedges, or offers another answer."""
+    return any(word.lower() in TAKES_BACK for word in _WORDS.findall(text))
+
+
+def unwrapped(text: str) -> str:
+    """`text` without headings in front, and without a reason behind."""
+    for _ in range(_MOST_HEADINGS):
+        text = _MARK_IN_FRONT.sub("", text, count=1) if _MARK_IN_FRONT.match(text) else text
+        found = _HEADING.match(text)
+        if found is None or not _is_heading(found[0]):
+            break
+        text = text[found.end() :]
+    bold = _BOLD_LEAD.match(text)
+    if bold is not None and _is_heading(bold[0]):
+        text = text[bold.end() :]
+    reason = _REASON_FIRST.match(text)
+    if reason is not None and not takes_back(reason["why"]):
+        text = text[reason.end() :]
+    reason = _REASON.search(text)
+    if reason is not None and reason.start() and not takes_back(reason["why"]):
+        text = text[: reason.start()]
+    return text.strip()
+
+
+def _is_heading(words: str) -> bool:
+    """`Final Answer`: what is called an answer is one, and any other words that deny nothing."""
+    left = re.sub(r"(?i)\banswer\b", "", words)
+    return not takes_back(left)
+
+
+_APPROXIMATELY = r"(?:approximately|approx\.?|about|roughly|\\approx|\\sim(?:eq)?)(?![A-Za-z])"
+_NAME = r"(?:\\[a-z]+ *\{? *)?[A-Z][A-Z']{0,5}(?: *\})?"
+_BE = r"(?:is|are|be)"
+_SAID = (
+    r"(?:(?:we|one|you|i|this|that|which|it) (?:can |then |now |therefore )?"
+    r"(?:gets?|has|have|finds?|obtains?|sees?|concludes?|computes?|calculates?|gives?|yields?"
+    r"|means?|shows?|implies|follows|know)(?: that)?)"
+)
+
+# In this order; matched without regard to case.
+_REWRITTEN = [
+    (re.compile(pattern, re.IGNORECASE), sign)
+    for pattern, sign in (
+        # What leads up to an answer.
+        (
+            r"^(?:(?:so|thus|therefore|hence|then|finally|clearly|exactly|\\therefore|\\implies"
+            rf"|in conclusion|\\Rightarrow|{_SAID}|there (?:is|are)"
+            r")(?![A-Za-z])[,:]?\s*)+(?=\S)",
+            "",
+        ),
+        (
+            r"^\W{0,3}(?:(?:the |my |our )?(?:final |correct )?(?:answer|ans|solution|result)"
+            r"\s*(?:[:.=]|->|\\to\b|\\rightarrow\b|→))\s*(?=[^\s:.=])",
+            "",
+        ),
+        (r"^it's\b", "it is"),
+        (r"\b(is|are)\s*:", r"\1 "),
+        (
+            r"\b(?:is|are) (?:exactly )?equal to\b|\bis exactly\b"
+            r"|\b(?:must|has to|should|will|would) (?:be|equal)\b"
+            r"|\b(?:comes?|adds? up|amounts|works? out|turns out|evaluates|simplifies|reduces)"
+            r" (?:out )?to(?: be)?\b",
+            " = ",
+        ),
+        (r"\b(?:is|are) (?:approximately|about|roughly|nearly)(?: equal to)?\b", r" \\approx "),
+        # A value and its rounding: "3√5 (≈ 6.71)", "3√5, or about 6.71".
+        (rf"\(\s*(?:or\s+)?{_APPROXIMATELY}\s*([^()]+)\)$", r" \\approx \1"),
+        (rf"\s*(?:,\s*or|,|\bor)\s*{_APPROXIMATELY}", r" \\approx "),
+        (r"\(\s*(?:approximately|approx\.?|exact(?:ly)?|rounded)\s*\)$", ""),
+        (r"^([a-z]{3,}(?:[ -][a-z]{3,}){0,4}) \(\s*(-?\d(?:[\d.]|,\d{3}\b)*)\s*\)$", r"\1 = \2"),
+        (
+            r"^(yes|no),? (?:it|they|that|this|there|these|those) (?:is|are|does|do|can)$",
+            r"\1",
+        ),
+        (
+            r"^no,? (?:it|they|that|this|there) (?:is|are|does|do|can)(?: ?not|n't)$",
+            "no",
+        ),
+        # Comparisons.
+        (r"\b(?:is )?(?:greater|more|larger) than or equal to\b|\bis at least\b", r" \\ge "),
+        (r"\b(?:is )?(?:less|smaller|fewer) than or equal to\b|\bis at most\b", r" \\le "),
+        (r"(?<=\S )is (?:greater|more|larger|longer) than\b", ">"),
+        (r"(?<=\S )is (?:less|smaller|fewer|shorter) than\b", "<"),
+        (r"(?<=\S )is not equal to\b", r" \\ne "),
+        # What figures are to each other.
+        (rf"(?<=\S )(?:{_BE} )?parallel to\b", r" \\parallel "),
+        (rf"(?<=\S )(?:{_BE} )?perpendicular to\b", r" \\perp "),
+        (rf"(?<=\S )(?:{_BE} )?congruent (?:to|with)\b", r" \\cong "),
+        (rf"(?<=\S )(?:{_BE} )?similar to\b", r" \\sim "),
+        (rf"^(?:lines? |segments? )?({_NAME}) and ({_NAME}) are parallel$", r"\1 \\parallel \2"),
+        (rf"^(?:lines? |segments? )?({_NAME}) and ({_NAME}) are perpendicular$", r"\1 \\perp \2"),
+        (r"\b(distance|angle) between ([A-Z]) and ([A-Z])\b", r"\1 \2\3"),
+        (r"(?<=[a-z]{2})!+$", ""),
+        # Operations.
+        (r"\b(?:the )?cube root of\b", " cbrt "),
+        (r"\b(?:the )?(?:square )?root of\b", " sqrt "),
+        (r"(?<=\d) root (?=\d)", " sqrt "),
+        (r"^(?:negative|minus) (?=\S)", "-"),
+        (r"(?<=[\d)}])\s+minus\s+(?=\S)", " - "),
+        (r"(?<=[\d)}])\s+plus\s+(?=\S)", " + "),
+        (r"(?<=[\d)}])\s+times\s+(?=\S)", " * "),
+        (r"(?<=\d) (?:divided by|over) (?=\d)", " / "),
+        (r"\bper cent\b|(?<=\d )pct\.?(?![a-z])|(?<=\d)pct\.?(?![a-z])", "percent"),
+        (r"(?<=[a-z.]) (?:long|tall|wide|high|deep)$", ""),
+        (r"(?<=[\da-z]) (?:in total|altogether|in all|overall)$", ""),
+        (r"\bdegrees? (?:celsius|centigrade)\b", "°C"),
+        (r"\bdegrees? fahrenheit\b", "°F"),
+    )
+]
+# "= 12" and ": 12" go on from a question.
+_EDGES = re.compile(r"^\s*[=:]\s*|[\s.]+$")
+_LETTERS = re.compile(r"[A-Za-z]{2}")
+
+
+def plain_words(text: str) -> str:
+    """`text` with turns of phrase as the signs they stand for; the rest is left to the reading."""
+    text = _EDGES.sub("", text)
+    if _LETTERS.search(text):
+        for pattern, sign in _REWRITTEN:
+            text = pattern.sub(sign, text)
+    return text.strip()
