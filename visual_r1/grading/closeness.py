@@ -103,23 +103,31 @@ def same_everywhere(left: Expression, right: Expression) -> bool:
     return left == right or all(same_value(x, y) for x, y in _values_everywhere(left, right))
 
 
-def proportional_everywhere(left: Expression, right: Expression) -> bool:
-    """Whether left / right is one number other than 0: then left = 0 says what right = 0 says."""
+def proportional_everywhere(left: Expression, right: Expression, *, positive: bool = False) -> bool:
+    """Whether left / right is one number other than 0: then left = 0 says what right = 0 says.
+
+    With `positive` one above 0: then left < 0 says what right < 0 says.
+    """
     if variables(left) != variables(right):
         return False
-    return _one_quotient(list(_values_everywhere(left, right)))
+    pairs = list(_values_everywhere(left, right))
+    if positive and any((x < 0) != (y < 0) for x, y in pairs):
+        return False
+    return _one_quotient(pairs)
 
 
 def proportional(left: Sequence[Expression], right: Sequence[Expression]) -> bool:
-    """Whether the terms of two ratios are in the same proportion; 0 : 0 is in none."""
+    """Whether the terms of two ratios are in the same proportion; a term 0 only in its own."""
     if len(left) != len(right):
         return False
     names = {frozenset(variables(term)) for term in (*left, *right)}
     if names == {frozenset()}:
         try:
-            return _one_quotient(
-                [(evaluate(x), evaluate(y)) for x, y in zip(left, right, strict=True)]
-            )
+            pairs = [(evaluate(x), evaluate(y)) for x, y in zip(left, right, strict=True)]
+            # 6 : 0 is no multiple of 3 : 0: what has a term 0 is equal to itself alone.
+            if any(to_decimal(magnitude(value)) < NOISE for pair in pairs for value in pair):
+                return all(same_value(x, y) for x, y in pairs)
+            return _one_quotient(pairs)
         except Undefined:
             return False
     ties = zip(left[1:], right[1:], strict=True)

@@ -13,7 +13,9 @@ from visual_r1.grading.closeness import (
 )
 from visual_r1.grading.expressions import (
     Binary,
+    Degree,
     Expression,
+    Literal,
     Undefined,
     Variable,
     evaluate,
@@ -22,8 +24,10 @@ from visual_r1.grading.expressions import (
     variables,
 )
 from visual_r1.grading.forms import (
+    CORRESPONDENCES,
     LISTS,
     STATEMENTS,
+    Clock,
     Contradiction,
     Equation,
     Form,
@@ -37,7 +41,9 @@ from visual_r1.grading.forms import (
     Word,
 )
 from visual_r1.grading.reading import flattened
-from visual_r1.grading.units import in_conflict
+from visual_r1.grading.spelling import Unreadable
+from visual_r1.grading.times import same_time
+from visual_r1.grading.units import DEGREES, in_conflict
 
 
 def same_answer(answer: Reading, reference: Reading, rounding: Rounding = "exact") -> bool:
@@ -52,13 +58,39 @@ def same_answer(answer: Reading, reference: Reading, rounding: Rounding = "exact
         # A chain holds together where each value is the first one, or its rounding.
         if not all(_is_or_rounds(first, other) for other in others):
             raise Contradiction("the values that the answer puts equal differ")
+    names, wanted = _equal_figures(answer), _equal_figures(reference)
+    if names and wanted:  # AB = CD = EF, in any order
+        return names == wanted
     if not _labels_differ(answer.labels, reference.labels) and any(
         _same_form(mine, gold, rounding) for mine in answer.chain for gold in reference.chain
     ):
         return True
-    # `y = 2x + 3`, read as a label and a value, against `2x − y + 3 = 0`; `AB = CD` turned.
+    if (value := _value_of_a_sum(answer)) is not None and not reference.labels:
+        return any(_same_form(value, gold, rounding) for gold in reference.chain)
+    # `y = 2x + 3`, read as a label and a value, against `2x − y + 3 = 0`.
     mine, gold = _as_equation(answer), _as_equation(reference)
     return mine is not None and gold is not None and proportional_everywhere(mine, gold)
+
+
+def _equal_figures(answer: Reading) -> frozenset[str]:
+    """The figures that are said to be equal; none where it is not that which is said."""
+    match answer:
+        case Reading((Named() as last,), (_, *_) as labels):
+            if all(label.kind == "points" for label in labels):
+                return frozenset((last.name, *(label.name for label in labels)))
+    return frozenset()
+
+
+def _value_of_a_sum(answer: Reading) -> Quantity | None:
+    """6 in `G + J = 6`: an equation in several unknowns is solved for none of them, so that it says
+    what is asked for; `2x = 6` is not yet an answer."""
+    match answer:
+        case Reading((Equation(left, right),), ()):
+            for side, value in ((left, right), (right, left)):
+                if len(variables(side)) > 1 and not variables(value):
+                    unit = value if isinstance(value, Degree) else None
+                    return Quantity(unit.inside if unit else value, None, DEGREES if unit else None)
+    return None
 
 
 def _opened(answer: Reading) -> Reading:
@@ -94,8 +126,12 @@ def _same_form(mine: Form, gold: Form, rounding: Rounding) -> bool:
     match mine, gold:
         case Quantity(), Quantity():
             return _same_quantity(mine, gold, rounding)
+        case Clock(), Clock():
+            return same_time(mine, gold)
+        case (Clock(), Ratio(_, time)) | (Ratio(_, time), Clock()):
+            return time is not None and same_time(time, mine if isinstance(mine, Clock) else gold)
         case Ratio(), Ratio():
-            return proportional(mine.terms, gold.terms)
+            return _same_ratio(mine, gold)
         case (Ratio((a, b)), Quantity()):
             return _same_quantity(Quantity(Binary("/", a, b)), gold, rounding)
         case (Quantity(), Ratio((a, b))):
@@ -103,19 +139,9 @@ def _same_form(mine: Form, gold: Form, rounding: Rounding) -> bool:
         case Word(), Word():
             return mine.text == gold.text
         case Named(), Named():
-            if mine.mark and gold.mark and mine.mark != gold.mark:
-                return False
-            if "triangle" in (mine.mark, gold.mark):
-                return sorted(mine.name) == sorted(gold.name)
-            return mine.name == gold.name
+            return _same_figure(mine, gold)
         case Relation(), Relation():
-            closed = (mine.low_closed, mine.high_closed) == (gold.low_closed, gold.high_closed)
-            return (
-                closed
-                and _same_bound(mine.low, gold.low)
-                and _same_bound(mine.high, gold.high)
-                and _same_bound(mine.subject, gold.subject)
-            )
+            return _same_relation(mine, gold)
         case Relation(), Group():
             return _is_interval(gold, mine, rounding)
         case Group(), Relation():
@@ -130,6 +156,82 @@ def _same_form(mine: Form, gold: Form, rounding: Rounding) -> bool:
             return proportional_everywhere(_moved(mine), _moved(gold))
         case _:
             return False
+
+
+def _same_ratio(mine: Ratio, gold: Ratio) -> bool:
+    """Whether two ratios are in proportion.
+
+    Raises:
+        Unreadable: 2:30 and 1:15 are one ratio and two times of day.
+    """
+    if not proportional(mine.terms, gold.terms):
+        return False
+    if mine.time is not None and gold.time is not None and not same_time(mine.time, gold.time):
+        raise Unreadable("these may be ratios, which are the same, or times of day, which are not")
+    return True
+
+
+_WITHOUT_A_START = frozenset(("triangle",))
+_AT_A_VERTEX = frozenset(("angle", "arc", "ray", "line", "segment"))
+
+
+def _same_figure(mine: Named, gold: Named) -> bool:
+    marks = {mine.mark, gold.mark}
+    if len(marks - {""}) > 1:
+        return False
+    if marks & _WITHOUT_A_START:
+        return sorted(mine.points) == sorted(gold.points)
+    if "ray" in marks:
+        return mine.points == gold.points
+    if mine.name == gold.name:
+        return True
+    # A polygon may be named from any of its corners, either way round.
+    corners = len(gold.points) > 3 and len({*gold.points}) == len(gold.points)
+    if not corners or marks & _AT_A_VERTEX or len(mine.points) != len(gold.points):
+        return False
+    return _rotated(mine.points) == _rotated(gold.points)
+
+
+def _rotated(points: tuple[str, ...]) -> tuple[str, ...]:
+    ways = (points, points[::-1])
+    return min(way[start:] + way[:start] for way in ways for start in range(len(points)))
+
+
+def _same_statement(mine: Group, gold: Group, rounding: Rounding) -> bool:
+    """`AB ∥ CD` and `CD ∥ AB`; `△ABC ≅ △DEF` and `△CAB ≅ △FDE`, and not `△ABC ≅ △EDF`."""
+    if mine.kind in CORRESPONDENCES:
+        pairs, wanted = _correspondence(mine), _correspondence(gold)
+        if pairs is not None and wanted is not None:
+            return pairs in (wanted, frozenset((right, left) for left, right in wanted))
+    return _same_items(mine.items, list(gold.items), rounding)
+
+
+def _correspondence(statement: Group) -> frozenset[tuple[str, str]] | None:
+    """Which corner belongs to which; None where it is not two polygons that are said to match."""
+    match statement.items:
+        case (Reading((Named() as left,)), Reading((Named() as right,))):
+            corners = len(left.points) == len(right.points) and len(left.points) > 2
+            if corners and not {left.mark, right.mark} & _AT_A_VERTEX:
+                return frozenset(zip(left.points, right.points, strict=True))
+        case _:
+            pass
+    return None
+
+
+def _same_relation(mine: Relation, gold: Relation) -> bool:
+    if (mine.low_closed, mine.high_closed) != (gold.low_closed, gold.high_closed):
+        return False
+    if not _same_bound(mine.low, gold.low) or not _same_bound(mine.high, gold.high):
+        return False
+    if _same_bound(mine.subject, gold.subject):
+        return True
+    # AB − CD < 0 says what 2·AB − 2·CD < 0 says.
+    bounds = {bound for bound in (mine.low, mine.high) if bound is not None}
+    if bounds != {Literal(Fraction(0))} or mine.low is mine.high or isinstance(
+        gold.subject, Variable
+    ):
+        return False
+    return proportional_everywhere(mine.subject, gold.subject, positive=True)
 
 
 def _is_one(group: Group, other: Reading, rounding: Rounding) -> bool:
@@ -215,10 +317,10 @@ def _same_group(mine: Group, gold: Group, rounding: Rounding) -> bool:
     if mine.kind in LISTS and gold.kind in LISTS:
         left, right = list(flattened(Reading((mine,)))), list(flattened(Reading((gold,))))
         if bool(_in_order(left)) == bool(_in_order(right)):
-            return _same_items(left, right, rounding)
+            return _same_items(left, right, rounding) or _same_solutions(left, right, rounding)
         return _same_tuple(_in_order(left) or left, _in_order(right) or right, rounding)
     if mine.kind in STATEMENTS:
-        return mine.kind == gold.kind and _same_items(mine.items, list(gold.items), rounding)
+        return mine.kind == gold.kind and _same_statement(mine, gold, rounding)
     for pair, values in ((mine, gold), (gold, mine)):
         if pair.kind == "()" and values.kind in LISTS and (ordered := _in_order(values.items)):
             return _same_tuple(pair.items, ordered, rounding)
@@ -235,6 +337,32 @@ def _in_order(items: Sequence[Reading]) -> list[Reading]:
             case _:
                 return []
     return [names[name] for name in sorted(names)] if len(names) == len(items) else []
+
+
+def _same_solutions(
+    mine: Sequence[Reading], gold: Sequence[Reading], rounding: Rounding
+) -> bool:
+    """`x_1 = 2, x_2 = 3` and `x = 2 or x = 3`: numbers that only count the solutions."""
+    counted, wanted = _without_numbers(mine), _without_numbers(gold)
+    if (counted is None) == (wanted is None):
+        return False
+    return _same_items(counted or mine, list(wanted or gold), rounding)
+
+
+def _without_numbers(items: Sequence[Reading]) -> list[Reading] | None:
+    """`x_1 = 2, x_2 = 3` as `x = 2, x = 3`; None where one variable is not so numbered."""
+    names: list[str] = []
+    for item in items:
+        match item.labels:
+            case (Label("variable", name),) if name.count("_") == 1:
+                names.append(name)
+            case _:
+                return None
+    letters = {name.split("_")[0] for name in names}
+    numbers = sorted(name.split("_")[1] for name in names)
+    if len(letters) != 1 or numbers != [str(n) for n in range(1, len(names) + 1)]:
+        return None
+    return [replace(item, labels=(Label("variable", min(letters)),)) for item in items]
 
 
 def _same_tuple(mine: Sequence[Reading], gold: Sequence[Reading], rounding: Rounding) -> bool:
@@ -267,7 +395,5 @@ def _as_equation(answer: Reading) -> Expression | None:
         # `x = 24` is an answer, and `2x = 48` is not yet one: only with variables on both sides.
         case Reading((Quantity(expression),), (Label("variable", name),)) if variables(expression):
             return Binary("-", Variable(name), expression)
-        case Reading((Named("", other),), (Label("points", name),)):
-            return Binary("-", Variable(name), Variable(other))
         case _:
             return None

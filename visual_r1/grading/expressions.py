@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Context, Decimal, DivisionByZero, InvalidOperation, Overflow
 from fractions import Fraction
-from math import factorial, isqrt
+from math import comb, factorial, isqrt
 from typing import Any, cast
 
 import mpmath  # pyright: ignore[reportMissingTypeStubs]
@@ -21,6 +21,9 @@ Number = Fraction | Decimal
 
 MAX_BITS = 4096
 MAX_EXPONENT = 100
+# Of a whole power: what it comes to is bounded by `MAX_BITS` as well.
+MAX_POWER = 4096
+MAX_CHOICES = 1000
 MAX_ANGLE = 10**6
 
 _DIGITS = 50
@@ -59,7 +62,7 @@ class Constant:
 
 @dataclass(frozen=True, slots=True)
 class Binary:
-    """`operator` is one of + - * / ^."""
+    """`operator` is one of + - * / ^ choose (a binomial coefficient)."""
 
     operator: str
     left: "Expression"
@@ -204,8 +207,10 @@ def _evaluate(expression: Expression, at: Mapping[str, Fraction]) -> Number:
 def _power(base: Number, exponent: Number) -> Number:
     if isinstance(exponent, Decimal):
         exponent = Fraction(exponent) if exponent == exponent.to_integral_value() else exponent
-    if magnitude(exponent) > MAX_EXPONENT:
-        raise Unreadable(f"an exponent beyond {MAX_EXPONENT}")
+    whole = isinstance(exponent, Fraction) and exponent.denominator == 1
+    most = MAX_POWER if whole else MAX_EXPONENT
+    if magnitude(exponent) > most:
+        raise Unreadable(f"an exponent beyond {most}")
     if isinstance(exponent, Fraction) and exponent.denominator == 1:
         return _integer_power(base, exponent.numerator)
     if base < 0:
@@ -217,6 +222,15 @@ def _power(base: Number, exponent: Number) -> Number:
     if isinstance(exponent, Fraction) and exponent.denominator in (2, 3, 4):
         return _integer_power(_root(base, exponent.denominator), exponent.numerator)
     return _CONTEXT.power(to_decimal(base), to_decimal(exponent))
+
+
+def _choose(whole: Number, part: Number) -> Number:
+    for value in (whole, part):
+        if not isinstance(value, Fraction) or value.denominator != 1 or value < 0:
+            raise Undefined("a binomial coefficient of what is not a whole number")
+        if value > MAX_CHOICES:
+            raise Unreadable(f"a binomial coefficient beyond {MAX_CHOICES}")
+    return Fraction(comb(int(whole), int(part)))
 
 
 def _integer_power(base: Number, exponent: int) -> Number:
@@ -313,4 +327,5 @@ _OPERATIONS: Mapping[str, Callable[[Number, Number], Number]] = {
     "*": product,
     "/": quotient,
     "^": _power,
+    "choose": _choose,
 }

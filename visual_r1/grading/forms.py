@@ -21,10 +21,19 @@ class Quantity:
 
 
 @dataclass(frozen=True, slots=True)
+class Clock:
+    """A time of day: seconds after midnight, or after noon as well where `half` does not say."""
+
+    seconds: int
+    half: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Ratio:
-    """`3:4` or `3 to 4 to 5`."""
+    """`3:4` or `3 to 4 to 5`; `time` where it is written as a time of day might be: `2:30`."""
 
     terms: tuple[Expression, ...]
+    time: Clock | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,22 +45,30 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A figure by the letters of its points; `mark` says which, and is empty where nothing does."""
+    """A figure by the letters of its points, in the order that was written; `mark` says which figure,
+    and is empty where nothing does."""
 
     mark: str
-    name: str
+    points: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Its letters from that end which comes first."""
+        return min("".join(self.points), "".join(self.points[::-1]))
 
 
 # Groups whose items have no order; items joined by "or" may also be a value and its rounding.
 LISTS = frozenset(("list", "or", "set"))
 # What two figures can be to each other.
 STATEMENTS = frozenset("∥⊥≅∼")
+# Of these the first point of one belongs to the first of the other.
+CORRESPONDENCES = frozenset("≅∼")
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """`kind` is one of `LISTS` or `STATEMENTS`, or two brackets: `()` (a pair, or an open
-    interval), `[)`, ..."""
+    """`kind` is one of `LISTS` or `STATEMENTS`, `matrix` or `row`, or two brackets: `()` (a pair, or
+    an open interval), `[)`, ..."""
 
     kind: str
     items: tuple["Reading", ...]
@@ -76,7 +93,7 @@ class Equation:
     right: Expression
 
 
-Form = Quantity | Ratio | Word | Named | Group | Relation | Equation
+Form = Quantity | Clock | Ratio | Word | Named | Group | Relation | Equation
 
 
 @dataclass(frozen=True, slots=True)

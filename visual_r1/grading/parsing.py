@@ -30,17 +30,19 @@ from visual_r1.grading.spelling import Token, Unreadable
 
 MAX_DEPTH = 24
 
+_BETWEEN = {"over": "/", "choose": "choose"}
 _CLOSING = {"(": ")", "{": "}", "[": "]"}
 FUNCTIONS = {
     "sin": "sin", "cos": "cos", "tan": "tan", "cot": "cot", "sec": "sec", "csc": "csc",
     "ln": "ln", "log": "log", "arcsin": "asin", "arccos": "acos", "arctan": "atan",
-    "abs": "abs",
+    "asin": "asin", "acos": "acos", "atan": "atan", "abs": "abs",
 }  # fmt: skip
 _INVERSE_OF = {"sin": "asin", "cos": "acos", "tan": "atan"}
 _ROOTS = {"sqrt": 2, "surd": 2, "cbrt": 3, "fourthroot": 4}
 GREEK_VARIABLES = frozenset(
-    ("alpha", "beta", "gamma", "delta", "epsilon", "theta", "lambda", "mu", "phi", "psi", "omega",
-     "rho", "sigma", "tau")
+    ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa",
+     "lambda", "mu", "nu", "xi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega",
+     "Gamma", "Theta", "Lambda", "Xi", "Sigma", "Phi", "Psi", "Omega", "Pi", "ell")
 )  # fmt: skip
 
 
@@ -103,7 +105,7 @@ class _Parser:
             if operator in ("*", "/"):
                 self.at += 1
                 value = Binary(operator, value, self.signed_power())
-            elif self.starts_factor():
+            elif self.starts_factor() or self.follows_power(value):
                 value = Binary("*", value, self.power())
             else:
                 return value
@@ -111,11 +113,21 @@ class _Parser:
     def starts_factor(self) -> bool:
         """Whether a factor may follow here without a sign."""
         token = self.peek()
-        if token is None or token.kind == "number" or token[:2] == ("command", "over"):
+        if token is None or token.kind == "number" or (token.kind == "command" and token.text in _BETWEEN):
             return False
         if token.kind == "symbol":
             return token.text in ("(", "{") or (token.text == "|" and not self.bars)
         return True
+
+    def follows_power(self, value: Expression) -> bool:
+        """`2^{12} 13^2`: a number may follow a power of a number whose exponent is in braces."""
+        token = self.peek()
+        if token is None or token.kind != "number" or self.symbol(-1) != "}":
+            return False
+        last = value.right if isinstance(value, Binary) and value.operator == "*" else value
+        if not (isinstance(last, Binary) and last.operator == "^"):
+            return False
+        return isinstance(last.left, Literal)
 
     def signed_power(self) -> Expression:
         if self.symbol() != "-":
@@ -165,9 +177,9 @@ class _Parser:
         if token.text in ("(", "{", "["):
             inside = self.sum()
             over = self.peek()
-            if over is not None and over[:2] == ("command", "over"):  # {4 \over 3}
-                self.at += 1
-                inside = Binary("/", inside, self.sum())
+            if over is not None and over.kind == "command" and over.text in _BETWEEN:
+                self.at += 1  # {4 \over 3}
+                inside = Binary(_BETWEEN[over.text], inside, self.sum())
             self.take(_CLOSING[token.text])
             return inside
         if token.text == "|":
@@ -239,9 +251,9 @@ class _Parser:
     def command(self, name: str) -> Expression:
         if name == "pi":
             return Constant()
-        if name == "frac":
+        if name in ("frac", "binom"):
             top = self.argument()
-            return Binary("/", top, self.argument())
+            return Binary("/" if name == "frac" else "choose", top, self.argument())
         if name in _ROOTS:
             return self.root(_ROOTS[name])
         if name in FUNCTIONS:

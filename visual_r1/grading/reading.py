@@ -6,10 +6,11 @@ word.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 
-from visual_r1.grading.expressions import Undefined, difference, evaluate, variables
+from visual_r1.grading.expressions import variables
 from visual_r1.grading.forms import (
     LISTS,
     STATEMENTS,
@@ -24,10 +25,13 @@ from visual_r1.grading.forms import (
 )
 from visual_r1.grading.labels import APPROXIMATORS, OPENERS, read_label
 from visual_r1.grading.numerals import number_words
-from visual_r1.grading.parsing import parse
+from visual_r1.grading.relations import COMPARISONS, merged, read_relation
 from visual_r1.grading.spelling import Token, Unreadable, canonical, tokenise
+from visual_r1.grading.times import read_time
 from visual_r1.grading.units import split_unit
 from visual_r1.grading.values import (
+    FIGURES_IN_PLURAL,
+    compound_quantity,
     mixed_in_words,
     read_name,
     read_quantity,
@@ -43,8 +47,6 @@ _SIGNS = {
     "perp": "⊥", "cong": "≅", "sim": "∼", "langle": "⟨", "rangle": "⟩",
 }  # fmt: skip
 _EQUAL = ("=", "≈", "∈", "is", "equals", "are")
-_COMPARISONS = ("<", ">", "≤", "≥", "≠")
-_MIRRORED = {"<": ">", ">": "<", "≤": "≥", "≥": "≤", "≠": "≠"}
 _LEFT, _RIGHT = ("(", "[", "{", "\\{", "⟨"), (")", "]", "}", "\\}", "⟩")
 _DEEPER = {**dict.fromkeys(_LEFT, 1), **dict.fromkeys(_RIGHT, -1)}
 # Lengths, radii, heights, ...: what the formula of an area or a perimeter is written in.
@@ -71,6 +73,10 @@ def read(text: str) -> tuple[Reading, ...]:
         else:
             if reading not in readings:
                 readings.append(reading)
+    if tokens[0].text.lower() in FIGURES_IN_PLURAL and len(tokens) > 3:
+        with suppress(Unreadable):  # the angles 2, 3 and 7 by their numbers alone
+            listed = _list(tokens[1:], True, 0)
+            readings.append(replace(listed, labels=(Label("noun", tokens[0].text.lower()),)))
     mixed = mixed_in_words(tokens)
     if mixed is not None:
         readings.append(Reading((mixed,)))
@@ -110,15 +116,24 @@ def _list(tokens: Sequence[Token], with_unit: bool, nesting: int) -> Reading:
     # One hundred and five degrees are no list.
     if not found or number_words(words_alone(split_unit(tokens)[0]) or ()) is not None:
         return _answer(tokens, with_unit, nesting)
+    if (compound := compound_quantity(tokens)) is not None:
+        return Reading((compound,))
+    if (labelled := _label_of_list(tokens)) is not None:
+        label, tokens = labelled
+        return replace(_list(tokens, with_unit, nesting), labels=(label,))
     parts = [part for part in parts if part]  # `3, 4, and 5`
     if tokens[0].text.lower() in ("either", "both"):
         parts[0] = parts[0][1:]
+    figure = FIGURES_IN_PLURAL.get(tokens[0].text.lower())
+    if figure is not None and len(parts[0]) > 1:  # angles 2, 3 and 7
+        mark = Token("word", figure, True)
+        parts = [[mark, *parts[0][1:]], *([mark, *part] for part in parts[1:])]
     if not 1 < len(parts) <= MAX_ITEMS:
         raise Unreadable("a list with one item or too many")
     items = tuple(_answer(part, with_unit, nesting) for part in parts)
     match items:
         case (Reading((Relation() as one,)), Reading((Relation() as other,))) if "or" not in found:
-            both = _merged(one, other, if_not_empty=found[0] != "and")
+            both = merged(one, other, if_not_empty=found[0] != "and")
             if both is not None:
                 return Reading((both,))
         case _:
@@ -126,12 +141,22 @@ def _list(tokens: Sequence[Token], with_unit: bool, nesting: int) -> Reading:
     return Reading((Group("or" if "or" in found else "list", items),))
 
 
+def _label_of_list(tokens: Sequence[Token]) -> tuple[Label, Sequence[Token]] | None:
+    """`The sum of x and y is 7`: a label that would itself look like a list; None without one."""
+    parts, found = _split(tokens, _EQUAL)
+    if len(found) != 1 or not _split(parts[0], (",", "and"))[1]:
+        return None
+    label = read_label(parts[0])
+    return None if label is None or label.kind != "noun" or not parts[1] else (label, parts[1])
+
+
 def _answer(tokens: Sequence[Token], with_unit: bool, nesting: int) -> Reading:
     tokens = _without_openers(tokens)
     if not tokens:
         raise Unreadable("nothing is there")
-    if any(token.kind == "symbol" and token.text in _COMPARISONS for token in tokens):
-        return Reading((_relation(tokens),))
+    sides, signs = _split(tokens, COMPARISONS)
+    if signs:
+        return Reading((read_relation(sides, signs),))
     parts, found = _split(tokens, _EQUAL)
     parts = [_without_openers(part) for part in parts]
     labels: list[Label] = []
@@ -143,6 +168,11 @@ def _answer(tokens: Sequence[Token], with_unit: bool, nesting: int) -> Reading:
         parts = parts[1:]
     if len(parts) == 2 and not labels and (label := read_label(parts[1])) is not None:
         return Reading(_forms(parts[0], with_unit, nesting), (label,))
+    if len(parts) > 2 and not labels:  # 34/2 = x = 17
+        named = [read_label(part) for part in parts[1:-1]]
+        if all(label is not None and label.kind == "variable" for label in named):
+            labels = [label for label in named if label is not None]
+            parts, found = [parts[0], parts[-1]], ["="]
     if len(parts) == 1:
         return Reading(_forms(parts[0], with_unit, nesting), tuple(labels))
     if len(parts) > 4:
@@ -213,14 +243,18 @@ def _is_formula(form: Form) -> bool:
 def _forms(tokens: Sequence[Token], with_unit: bool, nesting: int) -> tuple[Form, ...]:
     if not tokens:
         raise Unreadable("a value is missing")
-    group = _group(tokens, with_unit, nesting)
+    if tokens[0][:2] == ("command", "matrix"):
+        return (_matrix(tokens[1:], with_unit, nesting),)
+    if (conditions := _conditions(tokens)) is not None:
+        return _list(conditions, with_unit, nesting + 1).chain
+    signs = [i for i, token in enumerate(tokens) if token[:2] == ("command", "pm")]
+    group = None if len(signs) == 1 and tokens[0].text == "(" else _group(tokens, with_unit, nesting)
     if group is not None:
         return (group,)
     parts, found = _split(tokens, tuple(STATEMENTS))
     if len(found) == 1:
         sides = tuple(_answer(part, with_unit, nesting) for part in parts)
         return (Group(found[0], sides),)
-    signs = [i for i, token in enumerate(tokens) if token[:2] == ("command", "pm")]
     if len(signs) > 1:
         raise Unreadable("more than one ±")
     if signs:
@@ -230,13 +264,17 @@ def _forms(tokens: Sequence[Token], with_unit: bool, nesting: int) -> tuple[Form
             for sign in "+-"
         )
         return (Group("list", tuple(both)),)
+    time = read_time(tokens)
+    if time is not None and time[1]:
+        return (time[0],)
     parts, found = _split(tokens, (":", "to"))
     if found:
         if len(parts) > 4:
             raise Unreadable("a ratio of more than four terms")
-        return (Ratio(tuple(read_quantity(part, with_unit).expression for part in parts)),)
+        terms = tuple(read_quantity(part, with_unit).expression for part in parts)
+        return (Ratio(terms, time[0] if time and len(terms) == 2 else None),)
     name = read_name(tokens)
-    if name is not None and (name.mark or len(name.name) > 1):
+    if name is not None and (name.mark or len(name.points) > 1):
         return (name,)
     try:
         return (read_quantity(tokens, with_unit),)
@@ -265,58 +303,34 @@ def _group(tokens: Sequence[Token], with_unit: bool, nesting: int) -> Group | No
     return Group(kind, tuple(_answer(part, with_unit, nesting + 1) for part in parts))
 
 
-def _relation(tokens: Sequence[Token]) -> Relation:
-    """`x > 3`, `3 < x`, `2 < x ≤ 5`, `5 ≥ x > 2`, all brought to low < subject < high.
-
-    Raises:
-        Unreadable: anything else, such as `0 < 7 < 9`, which says nothing of a variable.
-    """
-    parts, found = _split(tokens, _COMPARISONS)
-    sides = [parse(part) for part in parts]
-    if len(found) == 1:
-        left, right = sides
-        if not variables(left):
-            left, right, sign = right, left, _MIRRORED[found[0]]
-        else:
-            sign = found[0]
-        if not variables(left) or variables(right):
-            raise Unreadable("an inequality without a variable on one side alone")
-        if sign == "≠":
-            return Relation(left, right, right)
-        closed = sign in ("≤", "≥")
-        if sign in ("<", "≤"):
-            return Relation(left, None, right, high_closed=closed)
-        return Relation(left, right, None, low_closed=closed)
-    if len(found) != 2 or "≠" in found or (found[0] in "<≤") != (found[1] in "<≤"):
-        raise Unreadable("a chain of inequalities that do not point the same way")
-    if found[0] not in "<≤":
-        sides, found = sides[::-1], [_MIRRORED[sign] for sign in found[::-1]]
-    low, subject, high = sides
-    if not variables(subject):
-        raise Unreadable("an inequality about no variable")
-    return Relation(subject, low, high, found[0] == "≤", found[1] == "≤")
+def _matrix(tokens: Sequence[Token], with_unit: bool, nesting: int) -> Group:
+    rows = _split(tokens[1:-1], (",",))[0]
+    if len(tokens) < 3 or len(rows) > MAX_ITEMS or nesting >= MAX_NESTING:
+        raise Unreadable("a matrix that is empty or too large")
+    read_rows: list[Reading] = []
+    for row in rows:
+        cells = _split(row[1:-1], (",",))[0]
+        if len(cells) > MAX_ITEMS or not all(cells):
+            raise Unreadable("a matrix with an empty cell, or too large")
+        items = tuple(_answer(cell, with_unit, nesting + 1) for cell in cells)
+        read_rows.append(Reading((Group("row", items),)))
+    return Group("matrix", tuple(read_rows))
 
 
-def _merged(one: Relation, other: Relation, *, if_not_empty: bool) -> Relation | None:
-    """`x > 2 and x < 5` as `2 < x < 5`; None where they do not bound one subject from two sides.
-
-    Args:
-        one: an inequality.
-        other: another.
-        if_not_empty: only where something is left between the bounds.
-    """
-    below, above = (one, other) if one.high is None else (other, one)
-    if below.subject != above.subject or below.high is not None or above.low is not None:
+def _conditions(tokens: Sequence[Token]) -> Sequence[Token] | None:
+    """What `\\{x \\mid -3 \\le x < 2\\}` says of its variable; None for anything else."""
+    if tokens[0].text not in ("{", "\\{") or tokens[-1].text not in ("}", "\\}"):
         return None
-    if below.low is None or above.high is None:
+    parts, found = _split(tokens[1:-1], ("|", "mid", ":"))
+    if len(found) != 1 or not parts[0] or read_label(parts[0][:1]) is None:
         return None
-    if if_not_empty:
-        try:
-            if difference(evaluate(above.high), evaluate(below.low)) <= 0:
-                return None
-        except (Undefined, KeyError):
-            return None
-    return Relation(below.subject, below.low, above.high, below.low_closed, above.high_closed)
+    if len(parts[0]) > 1 and parts[0][1].text != "∈":
+        return None
+    kept: list[Token] = []
+    for part in _split(parts[1], (",", "and"))[0]:
+        if part and not any(token.text == "∈" for token in part):
+            kept += [Token("symbol", ",", False), *part] if kept else part
+    return kept or None
 
 
 def _split(

@@ -13,8 +13,6 @@ from visual_r1.grading.expressions import (
     Negative,
     Undefined,
     evaluate,
-    product,
-    quotient,
 )
 from visual_r1.grading.forms import Named, Quantity, Word
 from visual_r1.grading.labels import points_name
@@ -29,8 +27,16 @@ _FIGURES = {
     "segment": "segment", "line": "line", "ray": "ray", "angle": "angle", "triangle": "triangle",
     "arc": "arc", "circle": "circle", "overline": "segment", "bar": "segment",
     "overleftrightarrow": "line", "overrightarrow": "ray", "vec": "ray", "widehat": "arc",
-    "odot": "circle",
+    "odot": "circle", "point": "point", "side": "segment", "quadrilateral": "quadrilateral",
+    "rectangle": "rectangle", "square": "square", "rhombus": "rhombus", "kite": "kite",
+    "parallelogram": "parallelogram", "trapezoid": "trapezoid", "trapezium": "trapezoid",
+    "polygon": "polygon", "pentagon": "pentagon", "hexagon": "hexagon", "plane": "plane",
 }  # fmt: skip
+# The plural in front of a list: "angles 2, 3 and 7".
+FIGURES_IN_PLURAL = {
+    f"{name}s": name for name in _FIGURES if name not in ("rhombus", "overline", "bar", "vec")
+} | {"vertices": "point"}
+_POINT = re.compile(r"[A-Za-z0-9]'*")
 _PLURAL = re.compile(r"(?!isosceles$)\w{2,}[^sui]s")
 _KINDS_OF_TRIANGLE = frozenset(
     ("isosceles", "scalene", "equilateral", "equiangular", "acute", "obtuse", "right")
@@ -45,11 +51,12 @@ def read_quantity(tokens: Sequence[Token], with_unit: bool) -> Quantity:
     """
     unit: Unit | None = None
     percent = False
-    if tokens and tokens[-1].text.lower() in ("%", "percent"):
+    if tokens and tokens[-1].text.lower() in ("%", "percent", "percentage", "pct"):
         tokens, percent = tokens[:-1], True
     elif with_unit:
+        whole_text = tokens
         tokens, unit = split_unit(tokens)
-        if unit is not None and (whole := _in_two_units(tokens, unit)) is not None:
+        if unit is not None and (whole := compound_quantity(whole_text)) is not None:
             return whole
     multiple = _MULTIPLES.get(tokens[-1].text) if len(tokens) > 1 else None
     if multiple and tokens[-2].kind == "number":
@@ -75,21 +82,30 @@ def read_quantity(tokens: Sequence[Token], with_unit: bool) -> Quantity:
     return Quantity(expression, decimals, unit, percent)
 
 
-def _in_two_units(tokens: Sequence[Token], small: Unit) -> Quantity | None:
-    """`6 ft 3 in`, where `tokens` is what stands before the last unit."""
-    if len(tokens) < 3 or tokens[-1].kind != "number":
+def compound_quantity(tokens: Sequence[Token]) -> Quantity | None:
+    """`6 ft 3 in`, `1 hour, 30 minutes and 5 seconds`, in the last of the units; None for the rest."""
+    places = [i for i, token in enumerate(tokens) if token.kind == "number"]
+    if not 2 <= len(places) <= 4 or places[0] != 0:
         return None
-    rest, large = split_unit(tokens[:-1])
-    if large is None or large.measures != small.measures or len(rest) != 1:
-        return None
-    if rest[0].kind != "number" or large.size <= small.size:
-        return None
-    factor = quotient(large.size, small.size)
-    first, second = literal(rest[0].text).value, literal(tokens[-1].text).value
-    whole = product(first, factor)
-    if not isinstance(whole, Fraction) or second >= factor:
-        return None
-    return Quantity(Literal(whole + second), None, small)
+    total, last = Fraction(0), None
+    for start, end in zip(places, [*places[1:], len(tokens)], strict=True):
+        part = list(tokens[start:end])
+        while end < len(tokens) and part and part[-1].text.lower() in (",", "and"):
+            part.pop()
+        number, unit = split_unit(part)
+        if len(number) != 1 or unit is None or not unit.measures:
+            return None
+        if not isinstance(unit.size, Fraction):
+            return None
+        value = literal(number[0].text).value
+        if last is not None:
+            factor = last.size / unit.size if isinstance(last.size, Fraction) else Fraction(0)
+            # Of the smaller unit less than one of the larger, of which there is a whole number.
+            if unit.measures != last.measures or value >= factor or total.denominator != 1:
+                return None
+            total *= factor
+        total, last = total + value, unit
+    return Quantity(Literal(total), None, last)
 
 
 def mixed_in_words(tokens: Sequence[Token]) -> Quantity | None:
@@ -159,4 +175,5 @@ def read_name(tokens: Sequence[Token]) -> Named | None:
     name = points_name([token for token in rest if token.text not in ("{", "}")], marked=bool(mark))
     if name is None or not name[0].isalnum():
         return None
-    return Named(mark, name if mark == "ray" else min(name, name[::-1]))
+    digits = name.isdigit()  # angle 12
+    return Named(mark, (name,) if digits else tuple(_POINT.findall(name)))
