@@ -5,13 +5,15 @@ version of the grader. The parser is bounded in length, depth and size of number
 nothing of the response, and answers in well under 10 ms whatever the text.
 """
 
+from visual_r1.grading.choices import choice_named
 from visual_r1.grading.equivalence import Rounding
 from visual_r1.grading.extraction import extract_answer
 from visual_r1.grading.grade import (
     GRADER_VERSION,
     Grade,
     Verdict,
-    choice_named,
+    fault_of_gold,
+    gold_text,
     grade,
     grade_answer,
     is_equivalent,
@@ -24,6 +26,8 @@ __all__ = [
     "Verdict",
     "choice_named",
     "extract_answer",
+    "fault_of_gold",
+    "gold_text",
     "grade",
     "grade_answer",
     "is_equivalent",

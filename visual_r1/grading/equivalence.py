@@ -82,12 +82,15 @@ def _equal_figures(answer: Reading) -> frozenset[str]:
 
 
 def _value_of_a_sum(answer: Reading) -> Quantity | None:
-    """6 in `G + J = 6`: an equation in several unknowns is solved for none of them, so that it says
-    what is asked for; `2x = 6` is not yet an answer."""
+    """6 in `G + J = 6` and `AB + BC = 6`: what several figures, by their names, come to.
+
+    Unknowns are to be solved for: `2x = 6` and `x + y = 6` are not yet an answer.
+    """
     match answer:
         case Reading((Equation(left, right),), ()):
             for side, value in ((left, right), (right, left)):
-                if len(variables(side)) > 1 and not variables(value):
+                names = variables(side)
+                if len(names) > 1 and not variables(value) and all(map(_is_figure, names)):
                     unit = value if isinstance(value, Degree) else None
                     return Quantity(unit.inside if unit else value, None, DEGREES if unit else None)
     return None
@@ -156,6 +159,10 @@ def _same_form(mine: Form, gold: Form, rounding: Rounding) -> bool:
             return proportional_everywhere(_moved(mine), _moved(gold))
         case _:
             return False
+
+
+def _is_figure(name: str) -> bool:
+    return name[0].isupper() or " " in name
 
 
 def _same_ratio(mine: Ratio, gold: Ratio) -> bool:

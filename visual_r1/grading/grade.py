@@ -1,36 +1,23 @@
 """A response, or an answer, against the gold answer: the verdict and its reason."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from string import ascii_uppercase
 from typing import Literal
 
+from visual_r1.grading.choices import choice_named, choice_picked, choices_said
 from visual_r1.grading.equivalence import Rounding, same_answer
 from visual_r1.grading.extraction import extract_answer
 from visual_r1.grading.forms import Contradiction
 from visual_r1.grading.reading import read
-from visual_r1.grading.spelling import Unreadable, canonical
+from visual_r1.grading.spelling import Unreadable
+from visual_r1.grading.texts import is_words, same_text
 
 # Raised whenever a verdict may change: stored rollouts can then be graded again and compared. Not
 # for what trigonometry finds to be exactly 0 (sin 180° against tan 180°) since mpmath computes it:
-# no labelled case has one, and runs that were begun before could not end under another version.
-GRADER_VERSION = "3"
+# no labelled case has one.
+GRADER_VERSION = "4"
 
 Verdict = Literal["right", "wrong", "gave_up"]
-
-# Of a problem whose choices are not known: what comes later in the alphabet is mostly a name.
-_USUAL_LETTERS = 8
-
-_CALLED = (
-    r"(?:it is\s+|(?:i|we) (?:choose|pick|select)\s+)?"
-    r"(?:(?:the\s+)?(?:correct\s+|final\s+|right\s+|best\s+)?"
-    r"(?:answer|option|choice|letter)(?:\s+(?:is|would be))?\s*[:=]?\s*){0,2}"
-)
-_SAYS_RIGHT = re.compile(
-    r"^is\s+(?:the\s+)?(?:correct|right)(?:\s+(?:answer|option|choice|one))?$", re.IGNORECASE
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,21 +66,25 @@ def grade_answer(
     choices: Sequence[str] = (),
 ) -> Grade:
     """Grade an answer that has already been taken out of its response."""
+    reference = gold_text(reference)
     if not answer.strip():
         return Grade("wrong", "the answer is empty")
     if not reference.strip():
         return Grade("gave_up", "the gold answer is empty")
     try:
         gold = choice_named(reference, choices)
-        chosen = _chosen(answer, choices) if choices or gold is not None else None
-        if gold is not None and chosen is not None:
-            if chosen == gold:
-                return Grade("right", "the same choice")
-            return Grade("wrong", "another choice")
+        if choices:
+            places = _gold_places(gold, reference, choices)
+            if places is None:
+                return Grade("wrong", "the gold answer is none of the choices")
+            if places:
+                return _grade_choice(answer, places, rounding, choices)
+        chosen = choice_picked(answer, choices) if choices or gold is not None else None
         if gold is not None:
-            if gold >= len(choices):
+            if chosen is None:
                 return Grade("wrong", "no single choice")
-            reference = choices[gold]
+            right = chosen == gold
+            return Grade("right", "the same choice") if right else Grade("wrong", "another choice")
         if chosen is not None:
             if chosen >= len(choices):
                 return Grade("wrong", "there is no such choice")
@@ -110,10 +101,80 @@ def is_equivalent(answer: str, reference: str, rounding: Rounding = "exact") -> 
     return grade_answer(answer, reference, rounding).right
 
 
+def gold_text(reference: str) -> str:
+    """The gold answer out of a response's own wrapper: `145°` of `<answer> 145° </answer>`."""
+    if "<answer>" not in reference:
+        return reference
+    return extract_answer(reference) or reference
+
+
+def fault_of_gold(reference: str) -> str | None:
+    """Why a text cannot be a gold answer: it cannot be read, or is not the answer to itself.
+
+    Words may be anything, for they are compared as words. None where it can be one.
+    """
+    itself = grade_answer(reference, reference)
+    if not itself.right:
+        return itself.reason
+    if is_words(gold_text(reference)):
+        return None
+    try:
+        read(gold_text(reference))
+    except Unreadable as error:
+        return str(error)
+    return None
+
+
+def _gold_places(
+    gold: int | None, reference: str, choices: Sequence[str]
+) -> frozenset[int] | None:
+    """Which choices are the gold one; none where it is a value that no choice has, None where it
+    is the letter of no choice."""
+    if gold is None:
+        return choices_said(reference, choices, "exact")
+    if gold >= len(choices):
+        return None
+    return frozenset(i for i, text in enumerate(choices) if same_text(text, choices[gold])) | {gold}
+
+
+def _grade_choice(
+    answer: str, gold: frozenset[int], rounding: Rounding, choices: Sequence[str]
+) -> Grade:
+    """Places first: what names a choice, by letter or by text, is that choice and no other."""
+    place = choice_picked(answer, choices)
+    if place is not None and place >= len(choices):
+        return Grade("wrong", "there is no such choice")
+    if place is not None:
+        right = place in gold or any(same_text(choices[place], choices[one]) for one in gold)
+        return Grade("right", "the same choice") if right else Grade("wrong", "another choice")
+    said = choices_said(answer, choices, rounding)
+    if said and said <= gold:
+        return Grade("right", "the text of the choice")
+    if said & gold:
+        return Grade("wrong", "the answer fits more than one choice")
+    if said:
+        return Grade("wrong", "another choice")
+    for text in (choices[one] for one in gold):
+        try:
+            read(text)
+        except Unreadable:
+            if not is_words(text):
+                return Grade("gave_up", "the text of the gold choice cannot be read")
+    try:
+        read(answer)
+    except Unreadable:
+        if not is_words(answer):
+            raise
+    return Grade("wrong", "none of the choices")
+
+
 def _grade_value(answer: str, reference: str, rounding: Rounding) -> Grade:
+    same_words = same_text(answer, reference)
     try:
         gold = read(reference)
     except Unreadable as error:
+        if same_words:
+            return Grade("right", "the same text")
         return Grade("gave_up", f"the gold answer cannot be read: {error}")
     try:
         for mine in read(answer):
@@ -121,62 +182,6 @@ def _grade_value(answer: str, reference: str, rounding: Rounding) -> Grade:
                 return Grade("right", "the same answer")
     except Contradiction as error:
         return Grade("wrong", str(error))
-    if _plain(answer) == _plain(reference) and _plain(reference).isalpha():
+    if same_words and is_words(reference):
         return Grade("right", "the same words")
     return Grade("wrong", "another answer")
-
-
-def _plain(text: str) -> str:
-    return "".join(canonical(text).casefold().split())
-
-
-def choice_named(text: str, choices: Sequence[str] = ()) -> int | None:
-    """The place of the choice that `text` names by its letter alone: `B`, `(B)`; None otherwise.
-
-    A to H are letters of choices, and those that come later where there are so many choices.
-    """
-    try:
-        found = re.fullmatch(rf"\(?\s*([{_letters(choices)}])\s*\)?", canonical(text))
-    except Unreadable:
-        return None
-    return ascii_uppercase.index(found[1]) if found else None
-
-
-def _letters(choices: Sequence[str]) -> str:
-    return ascii_uppercase[: max(_USUAL_LETTERS, len(choices))]
-
-
-@cache
-def _answer_by_letter(letters: str) -> re.Pattern[str]:
-    return re.compile(
-        rf"{_CALLED}(?:[(\[]\s*([{letters}])\s*[)\]]|([{letters}])(?=[\s.):,]|$))"
-        r"\s*(-(?=\s)|[.):,]*)\s*(.*)",
-        re.IGNORECASE | re.DOTALL,
-    )
-
-
-def _chosen(answer: str, choices: Sequence[str]) -> int | None:
-    """Which choice the answer picks by letter (`B`, `(b)`, `option B`, `B. 12`), if any."""
-    letters = _letters(choices)
-    found = _answer_by_letter(letters).fullmatch(canonical(answer))
-    if found is None:
-        return None
-    place = ascii_uppercase.index((found[1] or found[2]).upper())
-    mark, rest = found[3], _SAYS_RIGHT.sub("", found[4]).strip()
-    if not rest:
-        return place
-    if "," in mark or not (mark or found[1] or rest.startswith("(")):
-        return None  # `B, 6` and `B 6`
-    # What follows must be that choice's text; other letters or choices make it two answers.
-    if re.search(rf"(?<![A-Za-z\\])[{letters}](?![A-Za-z])", rest) or not _one_value(rest):
-        return None
-    if choices and place < len(choices):
-        return place if _grade_value(rest, choices[place], "rounded").right else None
-    return place
-
-
-def _one_value(text: str) -> bool:
-    try:
-        return all(len(reading.chain) == 1 for reading in read(text))
-    except Unreadable:
-        return False

@@ -1,9 +1,11 @@
 """Labels in front of a value: `x =`, `m∠ABC =`, `the area of triangle ABC is`."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from visual_r1.grading.forms import Label
 from visual_r1.grading.parsing import GREEK_VARIABLES
+from visual_r1.grading.phrases import TAKES_BACK
 from visual_r1.grading.spelling import Token
 
 _MARKS = frozenset(
@@ -23,9 +25,19 @@ _FILLERS = frozenset(
      "then", "this", "that", "it", "its", "segment", "line", "triangle", "circle", "square",
      "rectangle", "parallelogram", "trapezoid", "rhombus", "kite", "polygon", "quadrilateral",
      "hexagon", "pentagon", "shaded", "region", "surface", "missing", "unknown", "and", "in",
-     "for", "we", "have", "get", "m", "they", "these", "triangles", "lines", "figures", "figure",
+     "for", "we", "have", "has", "get", "m", "they", "these", "triangles", "lines", "figures", "figure",
      "shape", "two", "given", "required", "inscribed", "central", "whole")
 )  # fmt: skip
+_ARTICLES = frozenset(("the", "its", "their", "his", "her", "our", "my", "this", "each", "every"))
+# Words that make another value of what they stand by.
+_TURNS = frozenset(
+    ("half", "twice", "double", "triple", "thrice", "third", "quarter", "negative", "minus",
+     "reciprocal", "inverse", "complement", "supplement", "less", "more", "fewer", "than", "least",
+     "most", "over", "under", "above", "below", "between", "root", "squared", "cubed", "times",
+     "percent", "other", "another", "one", "some", "any", "first", "second", "last", "whose",
+     "is", "are", "was", "error", "guess", "estimate")
+)  # fmt: skip
+_TURNS_OF = frozenset(("square", "cube", "power", "multiple", "part", "fraction", "rest", "out"))
 APPROXIMATORS = frozenset(("approximately", "about", "roughly", "around", "approx", "nearly"))
 OPENERS = frozenset(("so", "thus", "therefore", "hence", "then", "it", "answer"))
 
@@ -117,8 +129,17 @@ def points_name(parts: Sequence[Token], marked: bool = False) -> str | None:
 
 
 def _noun(parts: Sequence[Token]) -> Label | None:
-    """`the area of triangle ABC`: known words; the last known noun in front of `of` names it."""
-    noun = ""
+    """`the area of triangle ABC`: the first known noun names it.
+
+    Behind an article any words will do (`the cost of the pizza`), as long as none of them turns the
+    value into another one (`half of the area`) or takes it back (`the wrong answer`).
+    """
+    words = [token.text.lower() for token in parts if token.kind == "word"]
+    if not words or any(word in _TURNS or (word in TAKES_BACK and word != "answer") for word in words):
+        return None
+    if any(first in _TURNS_OF and then == "of" for first, then in pairwise(words)):
+        return None
+    noun, known = "", words[0] in _ARTICLES
     for index, token in enumerate(parts):
         text = token.text.lower()
         if token.kind == "word" and text in _NOUNS:
@@ -126,10 +147,11 @@ def _noun(parts: Sequence[Token]) -> Label | None:
         elif token.kind == "number" and index and parts[index - 1].text.lower() == "angle":
             continue
         elif not (
-            (token.kind == "word" and (text in _FILLERS or len(text) == 1 or token.text.isupper()))
+            (token.kind == "word" and (known or text in _FILLERS or len(text) == 1))
+            or (token.kind == "word" and token.text.isupper())
             or (token.kind == "command" and token.text in _MARKS)
         ):
             return None
-    if not noun and not all(t.text.lower() in _FILLERS for t in parts):
+    if not noun and not known and not all(t.text.lower() in _FILLERS for t in parts):
         return None
     return Label("noun", noun if noun not in ("answer", "value", "result", "solution") else "")

@@ -39,6 +39,7 @@ FUNCTIONS = {
 }  # fmt: skip
 _INVERSE_OF = {"sin": "asin", "cos": "acos", "tan": "atan"}
 _ROOTS = {"sqrt": 2, "surd": 2, "cbrt": 3, "fourthroot": 4}
+_MEASURED = frozenset(("command", mark) for mark in ("angle", "widehat", "overline"))
 GREEK_VARIABLES = frozenset(
     ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa",
      "lambda", "mu", "nu", "xi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega",
@@ -212,6 +213,9 @@ class _Parser:
         return Literal(whole.value + Fraction(int(top), int(low)))
 
     def word(self, text: str) -> Expression:
+        following = self.peek()
+        if text == "m" and following is not None and following[:2] in _MEASURED:
+            return self.atom()
         if text.lower() == "pi":
             return Constant()
         if text.lower() in ("sqrt", "cbrt"):
@@ -260,7 +264,23 @@ class _Parser:
             return self.function(FUNCTIONS[name])
         if name in GREEK_VARIABLES:
             return self.variable("\\" + name)
+        if ("command", name) in _MEASURED:
+            return self.figure(name)
         raise Unreadable(f"the command \\{name}")
+
+    def figure(self, mark: str) -> Expression:
+        """`\\angle ABC`, `\\overline{AB}`: the measure of a figure, which its name stands for."""
+        braced = self.symbol() == "{"
+        self.at += braced
+        token = self.peek()
+        if token is None or token.kind == "command" or not token.text.isalnum():
+            raise Unreadable(f"\\{mark} without a name")
+        if token.kind == "word" and len(token.text) > 1 and not token.text.isupper():
+            raise Unreadable(f"the name {token.text!r}")
+        self.at += 1
+        if braced:
+            self.take("}")
+        return Variable(f"{mark} {min(token.text, token.text[::-1])}")
 
     def root(self, index: int) -> Expression:
         if self.symbol() == "[":

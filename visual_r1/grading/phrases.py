@@ -115,14 +115,6 @@ _REWRITTEN = [
         (rf"\s*(?:,\s*or|,|\bor)\s*{_APPROXIMATELY}", r" \\approx "),
         (r"\(\s*(?:approximately|approx\.?|exact(?:ly)?|rounded)\s*\)$", ""),
         (r"^([a-z]{3,}(?:[ -][a-z]{3,}){0,4}) \(\s*(-?\d(?:[\d.]|,\d{3}\b)*)\s*\)$", r"\1 = \2"),
-        (
-            r"^(yes|no),? (?:it|they|that|this|there|these|those) (?:is|are|does|do|can)$",
-            r"\1",
-        ),
-        (
-            r"^no,? (?:it|they|that|this|there) (?:is|are|does|do|can)(?: ?not|n't)$",
-            "no",
-        ),
         # Comparisons.
         (r"\b(?:is )?(?:greater|more|larger) than or equal to\b|\bis at least\b", r" \\ge "),
         (r"\b(?:is )?(?:less|smaller|fewer) than or equal to\b|\bis at most\b", r" \\le "),
@@ -154,6 +146,40 @@ _REWRITTEN = [
         (r"\bdegrees? fahrenheit\b", "°F"),
     )
 ]
+_CONCLUSION = re.compile(
+    r"(?P<premise>.{1,300}?)(?:\s*[,;.]\s*|\s+)(?:and )?(?:so|thus|hence|therefore|which (?:means|gives|is)"
+    r"|\\therefore|\\implies|\\Rightarrow|=>|→)(?![A-Za-z])\s*,?\s*(?P<conclusion>\S.*)",
+    re.IGNORECASE | re.DOTALL,
+)
+_CLAUSE = re.compile(
+    r"(?P<said>yes|no|true|false)\s*[,.;:]?\s+(?P<clause>(?:because|since|as|it|they|that|this|there|these|those|the"
+    r"|both|all|we|you|he|she|\\[a-z]+|[A-Z]{1,4})\b.*)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def conclusion(text: str) -> tuple[str, str] | None:
+    """`AB = 5 cm` and `5` of "AB = 5 cm, so 5": a premise and what follows; None without one."""
+    found = _CONCLUSION.fullmatch(text)
+    return None if found is None else (found["premise"], found["conclusion"])
+
+
+def said_and_clause(text: str) -> tuple[str, str] | None:
+    """`yes` and `they are parallel` of "Yes, they are parallel"; None for anything else.
+
+    The clause may deny what a `no` denies; it may not say the other word, or take back a `yes`.
+    """
+    found = _CLAUSE.fullmatch(text)
+    if found is None:
+        return None
+    said, words = found["said"].lower(), {word.lower() for word in _WORDS.findall(found["clause"])}
+    denied = said in ("no", "false")
+    taken_back = words & TAKES_BACK - (_DENIALS if denied else frozenset())
+    other = words & ({"yes", "true"} if denied else {"no", "false"})
+    return None if taken_back or other else (said, found["clause"])
+
+
+_DENIALS = frozenset(("not", "isn", "aren", "doesn", "don", "can", "cannot", "never", "none"))
 # "= 12" and ": 12" go on from a question.
 _EDGES = re.compile(r"^\s*[=:]\s*|[\s.]+$")
 _LETTERS = re.compile(r"[A-Za-z]{2}")

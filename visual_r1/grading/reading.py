@@ -22,9 +22,11 @@ from visual_r1.grading.forms import (
     Ratio,
     Reading,
     Relation,
+    Word,
 )
 from visual_r1.grading.labels import APPROXIMATORS, OPENERS, read_label
 from visual_r1.grading.numerals import number_words
+from visual_r1.grading.phrases import conclusion, said_and_clause, takes_back
 from visual_r1.grading.relations import COMPARISONS, merged, read_relation
 from visual_r1.grading.spelling import Token, Unreadable, canonical, tokenise
 from visual_r1.grading.times import read_time
@@ -60,7 +62,46 @@ def read(text: str) -> tuple[Reading, ...]:
     Raises:
         Unreadable: outside the grammar or its limits.
     """
-    tokens = _with_signs(tokenise(canonical(text)))
+    text = canonical(text)
+    if (found := said_and_clause(text)) is not None:
+        return _with_clause(*found)
+    if (found := conclusion(text)) is not None:
+        return _concluded(*found)
+    return _read(text)
+
+
+def _with_clause(said: str, clause: str) -> tuple[Reading, ...]:
+    """`Yes, they are parallel`: yes, and parallel."""
+    readings = (Reading((Word(said),)),)
+    with suppress(Unreadable):
+        readings += _read(clause)
+    return readings
+
+
+def _concluded(premise: str, text: str) -> tuple[Reading, ...]:
+    """`AB = 5 cm, so 5`: what follows, and it must be what the premise says where that is a value."""
+    readings = _read(text)
+    try:
+        before = _read(premise)[0]
+    except Unreadable:
+        if takes_back(premise) or not any(sign in premise for sign in ("=", " is ", " are ")):
+            raise
+        return readings
+    match before.chain:
+        case (Equation(),):
+            return readings
+        case (Group(kind),) if kind in STATEMENTS:
+            return readings
+        case _:
+            chained = (
+                replace(one, chain=(*before.chain, *one.chain), labels=one.labels or before.labels)
+                for one in readings
+            )
+            return tuple(chained)
+
+
+def _read(text: str) -> tuple[Reading, ...]:
+    tokens = _with_signs(tokenise(text))
     if not tokens:
         raise Unreadable("nothing is there")
     readings: list[Reading] = []
@@ -77,6 +118,10 @@ def read(text: str) -> tuple[Reading, ...]:
         with suppress(Unreadable):  # the angles 2, 3 and 7 by their numbers alone
             listed = _list(tokens[1:], True, 0)
             readings.append(replace(listed, labels=(Label("noun", tokens[0].text.lower()),)))
+    if len(tokens) == 1 and tokens[0].kind == "word" and 1 < len(tokens[0].text) < 4:
+        word = read_word(tokens)  # `yes`, which is also y·e·s
+        if word is not None and tokens[0].text.islower():
+            readings.append(Reading((word,)))
     mixed = mixed_in_words(tokens)
     if mixed is not None:
         readings.append(Reading((mixed,)))
