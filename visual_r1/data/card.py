@@ -31,9 +31,10 @@ from visual_r1.grading.expressions import (
     contains,
     variables,
 )
-from visual_r1.grading.forms import Equation, Group, Named, Quantity, Ratio, Relation, Word
+from visual_r1.grading.forms import Clock, Equation, Group, Named, Quantity, Ratio, Relation, Word
 from visual_r1.grading.reading import read
 from visual_r1.grading.spelling import Unreadable
+from visual_r1.grading.texts import is_words
 from visual_r1.storage import replaced_whole, write_text
 from visual_r1.wording import as_markdown, printable
 
@@ -181,16 +182,22 @@ def answer_kind(answer: str) -> str:
     try:
         form = read(answer)[0].chain[0]
     except Unreadable:
-        return "other"
+        return "word" if is_words(text) else "other"
     match form:
         case Quantity():
             return "percent" if form.percent else _expression_kind(form.expression)
         case Ratio():
             return "ratio"
+        case Clock():
+            return "time"
         case Word():
             return "word"
         case Group("list" | "set"):
             return "several values"
+        case Group("∥" | "⊥" | "≅" | "∼"):
+            return "statement"
+        case Group("matrix"):
+            return "matrix"
         case Group():
             return "pair or interval"
         case Relation():

@@ -7,13 +7,14 @@
 - Where they are not shown, nobody can answer with a letter: it becomes the text of its choice.
 - A problem that lists lettered choices itself, and whose source has no column for them, gets them
   from its own text, so that an answer by value is graded too.
+- A gold answer in a response's own wrapper, `<answer> 145° </answer>`, is what stands in it.
 """
 
 import re
 from collections.abc import Sequence
 from string import ascii_uppercase
 
-from visual_r1.grading import grade_answer
+from visual_r1.grading import fault_of_gold, gold_text
 
 _LETTER = re.compile(r"\(?([A-Za-z])\)?[.)]?")
 # "A:65°", "(B) 30", "C. 4": a line, or what follows another choice on the same line.
@@ -32,6 +33,7 @@ def with_choices(
     Raises `BadChoice` where the answer is a letter that none of the choices has, or where a choice
     that is to be shown is empty.
     """
+    answer = gold_text(answer).strip()
     place = _place(answer)
     if not choices:
         found = listed_choices(text) if place is not None else ()
@@ -45,7 +47,7 @@ def with_choices(
     if show and not shown:
         text, shown = f"{text.rstrip()}\n{_block(kept)}", True
     if answer in kept and not _only_letters(kept):
-        if shown and kept.count(answer) == 1 and not grade_answer(answer, answer).right:
+        if shown and kept.count(answer) == 1 and fault_of_gold(answer) is not None:
             answer = ascii_uppercase[kept.index(answer)]
     elif place is not None:
         if place >= len(kept):

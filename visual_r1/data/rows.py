@@ -17,7 +17,7 @@ from visual_r1.data.choices import BadChoice, with_choices
 from visual_r1.data.fingerprint import Look
 from visual_r1.data.images import BadImage, CheckedImage, check_image
 from visual_r1.data.problem import IMAGE_MARKER, Problem
-from visual_r1.grading import grade_answer
+from visual_r1.grading import fault_of_gold, gold_text
 
 MAX_CHARACTERS = 50_000
 MAX_ID_CHARACTERS = 500
@@ -75,7 +75,7 @@ def check_row(row: SourceRow) -> CheckedRow:
         raise BadRow(row.defect)
     id = _text(row.id, "id", MAX_ID_CHARACTERS).strip()
     text = _text(row.problem, "problem")
-    answer = _text(row.answer, "answer").strip()
+    answer = gold_text(_text(row.answer, "answer")).strip()
     choices = tuple(_text(choice, "choices", empty=True) for choice in row.choices)
     if answer.casefold() in _MISSING and answer not in choices:
         raise BadRow(f"the answer is missing: {answer!r} is what tables write for no value")
@@ -160,8 +160,7 @@ def _with_markers(text: str, images: Sequence[bytes | None]) -> tuple[str, Seque
 @lru_cache(maxsize=4096)
 def _fault(answer: str) -> str | None:
     """Why an answer does not grade as itself; a set has few different ones."""
-    verdict = grade_answer(answer, answer)
-    return None if verdict.right else verdict.reason
+    return fault_of_gold(answer)
 
 
 def _image(data: bytes | None, number: int) -> CheckedImage:

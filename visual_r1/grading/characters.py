@@ -47,7 +47,7 @@ _SIGNS = {
     **dict.fromkeys("≅≌", " \\cong "),
     **dict.fromkeys("∼∽", " \\sim "),
     **dict.fromkeys("'’′‘", "'"),
-    **dict.fromkeys("\"“”″„«»", '"'),
+    **dict.fromkeys('"“”″„«»', '"'),
     **dict.fromkeys("，、", ","),
     **dict.fromkeys("∅⌀", " \\emptyset "),
     **dict.fromkeys("∴⇒⟹", " \\therefore "),
@@ -147,9 +147,7 @@ def _with_bars(text: str) -> str:
     if not any(mark in text for mark in (*_MARKS, "\u0307", "‾", "¯")) and not _MACRON.search(text):
         return text
     text = _MACRON.sub(lambda m: unicodedata.normalize("NFD", m[0]), text)
-    text = _REPEATED.sub(
-        lambda m: f"\\overline{{{re.sub(r'[^0-9]', '', m[1])}}}", text
-    )
+    text = _REPEATED.sub(lambda m: f"\\overline{{{re.sub(r'[^0-9]', '', m[1])}}}", text)
     text = _BAR_BEFORE.sub(r" \\overline{\1} ", text)
     return _MARKED_NAME.sub(_marked_name, text)
 

@@ -234,8 +234,10 @@ def _same_relation(mine: Relation, gold: Relation) -> bool:
         return True
     # AB − CD < 0 says what 2·AB − 2·CD < 0 says.
     bounds = {bound for bound in (mine.low, mine.high) if bound is not None}
-    if bounds != {Literal(Fraction(0))} or mine.low is mine.high or isinstance(
-        gold.subject, Variable
+    if (
+        bounds != {Literal(Fraction(0))}
+        or mine.low is mine.high
+        or isinstance(gold.subject, Variable)
     ):
         return False
     return proportional_everywhere(mine.subject, gold.subject, positive=True)
@@ -346,9 +348,7 @@ def _in_order(items: Sequence[Reading]) -> list[Reading]:
     return [names[name] for name in sorted(names)] if len(names) == len(items) else []
 
 
-def _same_solutions(
-    mine: Sequence[Reading], gold: Sequence[Reading], rounding: Rounding
-) -> bool:
+def _same_solutions(mine: Sequence[Reading], gold: Sequence[Reading], rounding: Rounding) -> bool:
     """`x_1 = 2, x_2 = 3` and `x = 2 or x = 3`: numbers that only count the solutions."""
     counted, wanted = _without_numbers(mine), _without_numbers(gold)
     if (counted is None) == (wanted is None):

@@ -17,6 +17,9 @@ from visual_r1.grading.texts import is_words, same_text
 # no labelled case has one.
 GRADER_VERSION = "4"
 
+# Marks that say nothing by themselves.
+_NOTHING = " \t\r\n\u200b.,;:?!=*_#~`'\"$"
+
 Verdict = Literal["right", "wrong", "gave_up"]
 
 
@@ -67,7 +70,7 @@ def grade_answer(
 ) -> Grade:
     """Grade an answer that has already been taken out of its response."""
     reference = gold_text(reference)
-    if not answer.strip():
+    if not answer.strip(_NOTHING):
         return Grade("wrong", "the answer is empty")
     if not reference.strip():
         return Grade("gave_up", "the gold answer is empty")
@@ -125,9 +128,7 @@ def fault_of_gold(reference: str) -> str | None:
     return None
 
 
-def _gold_places(
-    gold: int | None, reference: str, choices: Sequence[str]
-) -> frozenset[int] | None:
+def _gold_places(gold: int | None, reference: str, choices: Sequence[str]) -> frozenset[int] | None:
     """Which choices are the gold one; none where it is a value that no choice has, None where it
     is the letter of no choice."""
     if gold is None:
@@ -169,11 +170,10 @@ def _grade_choice(
 
 
 def _grade_value(answer: str, reference: str, rounding: Rounding) -> Grade:
-    same_words = same_text(answer, reference)
     try:
         gold = read(reference)
     except Unreadable as error:
-        if same_words:
+        if same_text(answer, reference):
             return Grade("right", "the same text")
         return Grade("gave_up", f"the gold answer cannot be read: {error}")
     try:
@@ -182,6 +182,9 @@ def _grade_value(answer: str, reference: str, rounding: Rounding) -> Grade:
                 return Grade("right", "the same answer")
     except Contradiction as error:
         return Grade("wrong", str(error))
-    if same_words and is_words(reference):
+    except Unreadable:
+        if not (is_words(reference) and is_words(answer)):
+            raise
+    if is_words(reference) and same_text(answer, reference):
         return Grade("right", "the same words")
     return Grade("wrong", "another answer")

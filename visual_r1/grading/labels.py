@@ -41,6 +41,7 @@ _TURNS_OF = frozenset(("square", "cube", "power", "multiple", "part", "fraction"
 APPROXIMATORS = frozenset(("approximately", "about", "roughly", "around", "approx", "nearly"))
 OPENERS = frozenset(("so", "thus", "therefore", "hence", "then", "it", "answer"))
 
+
 def read_label(tokens: Sequence[Token]) -> Label | None:
     """The label that all of `tokens` make up, or None where they are something else."""
     if len(tokens) > 24:
@@ -134,12 +135,16 @@ def _noun(parts: Sequence[Token]) -> Label | None:
     Behind an article any words will do (`the cost of the pizza`), as long as none of them turns the
     value into another one (`half of the area`) or takes it back (`the wrong answer`).
     """
+    owned = [i for i, t in enumerate(parts[:-1]) if t.text == "'" and parts[i + 1].text == "s"]
+    parts = [t for i, t in enumerate(parts) if i not in owned and i - 1 not in owned]
     words = [token.text.lower() for token in parts if token.kind == "word"]
-    if not words or any(word in _TURNS or (word in TAKES_BACK and word != "answer") for word in words):
+    if not words or any(
+        word in _TURNS or (word in TAKES_BACK and word != "answer") for word in words
+    ):
         return None
     if any(first in _TURNS_OF and then == "of" for first, then in pairwise(words)):
         return None
-    noun, known = "", words[0] in _ARTICLES
+    noun, known = "", words[0] in _ARTICLES or bool(owned)
     for index, token in enumerate(parts):
         text = token.text.lower()
         if token.kind == "word" and text in _NOUNS:

@@ -114,7 +114,11 @@ class _Parser:
     def starts_factor(self) -> bool:
         """Whether a factor may follow here without a sign."""
         token = self.peek()
-        if token is None or token.kind == "number" or (token.kind == "command" and token.text in _BETWEEN):
+        if (
+            token is None
+            or token.kind == "number"
+            or (token.kind == "command" and token.text in _BETWEEN)
+        ):
             return False
         if token.kind == "symbol":
             return token.text in ("(", "{") or (token.text == "|" and not self.bars)

@@ -33,7 +33,8 @@ _HEADING = re.compile(
 _BOLD_LEAD = re.compile(r"(\*\*|__)[A-Za-z ]{2,40}(?::\1|\1\s*:)\s*(?=\S)")
 _MARK_IN_FRONT = re.compile(r"(?:#{1,6}\s+|•\s+|\*\s+(?=\S)(?![^*]*\*\*?$))")
 _REASON = re.compile(
-    r"\s*[,;.(]?\s*\b(?:because|since|due to|owing to|as (?:the|they|it|we|this|that|all|each|both)|by (?:the|using))\b(?P<why>.*)$",
+    r"\s*[,;.(]?\s*\b(?:(?:this|that|it) is )?(?:because|since|due to|owing to"
+    r"|as (?:the|they|it|we|this|that|all|each|both)|by (?:the|using))\b(?P<why>.*)$",
     re.IGNORECASE | re.DOTALL,
 )
 _REASON_FIRST = re.compile(
@@ -115,6 +116,11 @@ _REWRITTEN = [
         (rf"\s*(?:,\s*or|,|\bor)\s*{_APPROXIMATELY}", r" \\approx "),
         (r"\(\s*(?:approximately|approx\.?|exact(?:ly)?|rounded)\s*\)$", ""),
         (r"^([a-z]{3,}(?:[ -][a-z]{3,}){0,4}) \(\s*(-?\d(?:[\d.]|,\d{3}\b)*)\s*\)$", r"\1 = \2"),
+        # Times of day.
+        (r"(?<=\d)\s*([ap])\.?\s?m\b\.?", r" \1m"),
+        (r"\s*o ?' ?clock\b", " oclock"),
+        (r"(?<=\d) (?:in the )?(?:morning)$", " am"),
+        (r"(?<=\d) (?:in the )?(?:afternoon|evening)$", " pm"),
         # Comparisons.
         (r"\b(?:is )?(?:greater|more|larger) than or equal to\b|\bis at least\b", r" \\ge "),
         (r"\b(?:is )?(?:less|smaller|fewer) than or equal to\b|\bis at most\b", r" \\le "),
@@ -153,7 +159,7 @@ _CONCLUSION = re.compile(
 )
 _CLAUSE = re.compile(
     r"(?P<said>yes|no|true|false)\s*[,.;:]?\s+(?P<clause>(?:because|since|as|it|they|that|this|there|these|those|the"
-    r"|both|all|we|you|he|she|\\[a-z]+|[A-Z]{1,4})\b.*)",
+    r"|both|all|we|you|he|she|\\(?:triangle|angle|overline|square|widehat)|(?-i:[A-Z]{2,4}))\b.*)",
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -182,7 +188,7 @@ def said_and_clause(text: str) -> tuple[str, str] | None:
 _DENIALS = frozenset(("not", "isn", "aren", "doesn", "don", "can", "cannot", "never", "none"))
 # "= 12" and ": 12" go on from a question.
 _EDGES = re.compile(r"^\s*[=:]\s*|[\s.]+$")
-_LETTERS = re.compile(r"[A-Za-z]{2}")
+_LETTERS = re.compile(r"[A-Za-z]{2}|[ap]\.\s?m")
 
 
 def plain_words(text: str) -> str:

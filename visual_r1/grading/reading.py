@@ -293,7 +293,9 @@ def _forms(tokens: Sequence[Token], with_unit: bool, nesting: int) -> tuple[Form
     if (conditions := _conditions(tokens)) is not None:
         return _list(conditions, with_unit, nesting + 1).chain
     signs = [i for i, token in enumerate(tokens) if token[:2] == ("command", "pm")]
-    group = None if len(signs) == 1 and tokens[0].text == "(" else _group(tokens, with_unit, nesting)
+    group = (
+        None if len(signs) == 1 and tokens[0].text == "(" else _group(tokens, with_unit, nesting)
+    )
     if group is not None:
         return (group,)
     parts, found = _split(tokens, tuple(STATEMENTS))

@@ -7,6 +7,7 @@ up. LaTeX, Unicode and plain spelling of the same thing end as the same tokens: 
 """
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from visual_r1.grading.characters import plain_characters
@@ -57,6 +58,7 @@ _MINUTES = re.compile(r"(\d{1,3})\s*°\s*(\d{1,2})\s*'(?:\s*(\d{1,2})\s*(?:''|\"
 _BOLD = re.compile(r"(?<![\w)}\].])\*\*(?=\S)([^*]+?)\*\*(?![\w({]|\\[A-Za-z])")
 
 
+@lru_cache(maxsize=8192)
 def canonical(text: str) -> str:
     """Bring `text` to plain characters and a small set of LaTeX commands.
 
@@ -71,6 +73,7 @@ def canonical(text: str) -> str:
     text = _without_dollars(text).replace("\\%", "%")
     if "\\begin" in text:
         text = _ENVIRONMENT.sub(_in_brackets, text)
+    text = re.sub(r"(?<=\s)&(?=\s)", "and", text)
     if "~" in text:
         text = _SIMILAR.sub(r" \\sim ", text).replace("~", " ")
     text = re.sub(r"\\+[()\[\]]", " ", text).replace("\\!", "")
@@ -107,7 +110,9 @@ def _without_dollars(text: str) -> str:
 
 
 # `~` is similarity between two figures, "about" in front of a number, and else TeX's blank.
-_SIMILAR = re.compile(r"(?<=[A-Z'}])\s*~\s*(?=[A-Z]|\\(?:triangle|overline|text|mathrm|square))|^~(?=\s*[\d.])|(?<=\s)~(?=\s)")
+_SIMILAR = re.compile(
+    r"(?<=[A-Z'}])\s*~\s*(?=[A-Z]|\\(?:triangle|overline|text|mathrm|square))|^~(?=\s*[\d.])|(?<=\s)~(?=\s)"
+)
 _ENVIRONMENT = re.compile(
     r"\\begin\s*\{([a-zA-Z]{1,12}\*?)\}(?:\s*\{[lcr|]{1,12}\})?(.*?)\\end\s*\{\1\}", re.DOTALL
 )

@@ -182,8 +182,10 @@ def _times(one: Unit, other: Unit, sign: int = 1) -> Unit:
     for name, power in other.measures:
         powers[name] = powers.get(name, 0) + sign * power
     size = other.size if sign > 0 else quotient(Fraction(1), other.size)
-    whole = one.size * size if isinstance(one.size, Fraction) and isinstance(size, Fraction) else (
-        one.size if one.size != 1 else size
+    whole = (
+        one.size * size
+        if isinstance(one.size, Fraction) and isinstance(size, Fraction)
+        else (one.size if one.size != 1 else size)
     )
     return Unit(tuple(sorted((name, power) for name, power in powers.items() if power)), whole)
 

@@ -100,6 +100,8 @@ def test_the_shipped_cases_are_symmetric() -> None:
         ref, pred = str(case["ref"]), str(case["pred"])
         if case["kind"] in ("choice", "approx_chain", "prose") or not pred.strip():
             continue
+        if "<answer>" in pred:  # the wrapper of a gold answer; no answer has one in another
+            continue
         if is_equivalent(pred, ref) != is_equivalent(ref, pred):
             lopsided.append((ref, pred))
     assert not lopsided
