@@ -213,6 +213,9 @@ def _by_look(one: str) -> str:
 
 @cache
 def _confusables() -> dict[str, list[dict[str, str]]]:
-    from confusable_homoglyphs import confusables  # 0.9 MB, only where a sign is unknown
+    # 0.9 MB, only where a sign is unknown.
+    from confusable_homoglyphs import (  # pyright: ignore[reportMissingTypeStubs]
+        confusables,
+    )
 
     return cast(Any, confusables).confusables_data

@@ -23,6 +23,7 @@ from visual_r1.grading.expressions import (
     quotient,
     variables,
 )
+from visual_r1.grading.figures import correspondence, equal_figures, same_figure
 from visual_r1.grading.forms import (
     CORRESPONDENCES,
     LISTS,
@@ -58,7 +59,7 @@ def same_answer(answer: Reading, reference: Reading, rounding: Rounding = "exact
         # A chain holds together where each value is the first one, or its rounding.
         if not all(_is_or_rounds(first, other) for other in others):
             raise Contradiction("the values that the answer puts equal differ")
-    names, wanted = _equal_figures(answer), _equal_figures(reference)
+    names, wanted = equal_figures(answer), equal_figures(reference)
     if names and wanted:  # AB = CD = EF, in any order
         return names == wanted
     if not _labels_differ(answer.labels, reference.labels) and any(
@@ -70,15 +71,6 @@ def same_answer(answer: Reading, reference: Reading, rounding: Rounding = "exact
     # `y = 2x + 3`, read as a label and a value, against `2x − y + 3 = 0`.
     mine, gold = _as_equation(answer), _as_equation(reference)
     return mine is not None and gold is not None and proportional_everywhere(mine, gold)
-
-
-def _equal_figures(answer: Reading) -> frozenset[str]:
-    """The figures that are said to be equal; none where it is not that which is said."""
-    match answer:
-        case Reading((Named() as last,), (_, *_) as labels):
-            if all(label.kind == "points" for label in labels):
-                return frozenset((last.name, *(label.name for label in labels)))
-    return frozenset()
 
 
 def _value_of_a_sum(answer: Reading) -> Quantity | None:
@@ -93,6 +85,8 @@ def _value_of_a_sum(answer: Reading) -> Quantity | None:
                 if len(names) > 1 and not variables(value) and all(map(_is_figure, names)):
                     unit = value if isinstance(value, Degree) else None
                     return Quantity(unit.inside if unit else value, None, DEGREES if unit else None)
+        case _:
+            pass
     return None
 
 
@@ -126,13 +120,12 @@ def _labels_differ(mine: Sequence[Label], gold: Sequence[Label]) -> bool:
 
 
 def _same_form(mine: Form, gold: Form, rounding: Rounding) -> bool:
+    if isinstance(mine, Clock) or isinstance(gold, Clock):
+        left, right = _time(mine), _time(gold)
+        return left is not None and right is not None and same_time(left, right)
     match mine, gold:
         case Quantity(), Quantity():
             return _same_quantity(mine, gold, rounding)
-        case Clock(), Clock():
-            return same_time(mine, gold)
-        case (Clock(), Ratio(_, time)) | (Ratio(_, time), Clock()):
-            return time is not None and same_time(time, mine if isinstance(mine, Clock) else gold)
         case Ratio(), Ratio():
             return _same_ratio(mine, gold)
         case (Ratio((a, b)), Quantity()):
@@ -142,7 +135,7 @@ def _same_form(mine: Form, gold: Form, rounding: Rounding) -> bool:
         case Word(), Word():
             return mine.text == gold.text
         case Named(), Named():
-            return _same_figure(mine, gold)
+            return same_figure(mine, gold)
         case Relation(), Relation():
             return _same_relation(mine, gold)
         case Relation(), Group():
@@ -165,6 +158,11 @@ def _is_figure(name: str) -> bool:
     return name[0].isupper() or " " in name
 
 
+def _time(form: Form) -> Clock | None:
+    """The time of day that a form is, or may be."""
+    return form.time if isinstance(form, Ratio) else form if isinstance(form, Clock) else None
+
+
 def _same_ratio(mine: Ratio, gold: Ratio) -> bool:
     """Whether two ratios are in proportion.
 
@@ -178,51 +176,13 @@ def _same_ratio(mine: Ratio, gold: Ratio) -> bool:
     return True
 
 
-_WITHOUT_A_START = frozenset(("triangle",))
-_AT_A_VERTEX = frozenset(("angle", "arc", "ray", "line", "segment"))
-
-
-def _same_figure(mine: Named, gold: Named) -> bool:
-    marks = {mine.mark, gold.mark}
-    if len(marks - {""}) > 1:
-        return False
-    if marks & _WITHOUT_A_START:
-        return sorted(mine.points) == sorted(gold.points)
-    if "ray" in marks:
-        return mine.points == gold.points
-    if mine.name == gold.name:
-        return True
-    # A polygon may be named from any of its corners, either way round.
-    corners = len(gold.points) > 3 and len({*gold.points}) == len(gold.points)
-    if not corners or marks & _AT_A_VERTEX or len(mine.points) != len(gold.points):
-        return False
-    return _rotated(mine.points) == _rotated(gold.points)
-
-
-def _rotated(points: tuple[str, ...]) -> tuple[str, ...]:
-    ways = (points, points[::-1])
-    return min(way[start:] + way[:start] for way in ways for start in range(len(points)))
-
-
 def _same_statement(mine: Group, gold: Group, rounding: Rounding) -> bool:
     """`AB ∥ CD` and `CD ∥ AB`; `△ABC ≅ △DEF` and `△CAB ≅ △FDE`, and not `△ABC ≅ △EDF`."""
     if mine.kind in CORRESPONDENCES:
-        pairs, wanted = _correspondence(mine), _correspondence(gold)
+        pairs, wanted = correspondence(mine), correspondence(gold)
         if pairs is not None and wanted is not None:
             return pairs in (wanted, frozenset((right, left) for left, right in wanted))
     return _same_items(mine.items, list(gold.items), rounding)
-
-
-def _correspondence(statement: Group) -> frozenset[tuple[str, str]] | None:
-    """Which corner belongs to which; None where it is not two polygons that are said to match."""
-    match statement.items:
-        case (Reading((Named() as left,)), Reading((Named() as right,))):
-            corners = len(left.points) == len(right.points) and len(left.points) > 2
-            if corners and not {left.mark, right.mark} & _AT_A_VERTEX:
-                return frozenset(zip(left.points, right.points, strict=True))
-        case _:
-            pass
-    return None
 
 
 def _same_relation(mine: Relation, gold: Relation) -> bool:

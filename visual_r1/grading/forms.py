@@ -45,7 +45,7 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A figure by the letters of its points, in the order that was written; `mark` says which figure,
+    """A figure by the letters of its points, as they were written; `mark` says which figure it is,
     and is empty where nothing does."""
 
     mark: str
@@ -67,7 +67,7 @@ CORRESPONDENCES = frozenset("≅∼")
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """`kind` is one of `LISTS` or `STATEMENTS`, `matrix` or `row`, or two brackets: `()` (a pair, or
+    """`kind` is one of `LISTS` or `STATEMENTS`, `matrix`, `row`, or two brackets: `()` (a pair, or
     an open interval), `[)`, ..."""
 
     kind: str

@@ -25,8 +25,8 @@ _FILLERS = frozenset(
      "then", "this", "that", "it", "its", "segment", "line", "triangle", "circle", "square",
      "rectangle", "parallelogram", "trapezoid", "rhombus", "kite", "polygon", "quadrilateral",
      "hexagon", "pentagon", "shaded", "region", "surface", "missing", "unknown", "and", "in",
-     "for", "we", "have", "has", "get", "m", "they", "these", "triangles", "lines", "figures", "figure",
-     "shape", "two", "given", "required", "inscribed", "central", "whole")
+     "for", "we", "have", "has", "get", "m", "they", "these", "triangles", "lines", "figures",
+     "figure", "shape", "two", "given", "required", "inscribed", "central", "whole")
 )  # fmt: skip
 _ARTICLES = frozenset(("the", "its", "their", "his", "her", "our", "my", "this", "each", "every"))
 # Words that make another value of what they stand by.

@@ -38,8 +38,8 @@ _REASON = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _REASON_FIRST = re.compile(
-    r"(?:because|since|given that|as)\b(?P<why>[^,;]{0,200}(?:=|\b(?:is|are|has|have)\b)[^,;]{1,200})"
-    r"[,;]\s*(?=\S)",
+    r"(?:because|since|given that|as)\b"
+    r"(?P<why>[^,;]{0,200}(?:=|\b(?:is|are|has|have)\b)[^,;]{1,200})[,;]\s*(?=\S)",
     re.IGNORECASE,
 )
 _MOST_HEADINGS = 3
@@ -153,13 +153,15 @@ _REWRITTEN = [
     )
 ]
 _CONCLUSION = re.compile(
-    r"(?P<premise>.{1,300}?)(?:\s*[,;.]\s*|\s+)(?:and )?(?:so|thus|hence|therefore|which (?:means|gives|is)"
+    r"(?P<premise>.{1,300}?)(?:\s*[,;.]\s*|\s+)(?:and )?"
+    r"(?:so|thus|hence|therefore|which (?:means|gives|is)"
     r"|\\therefore|\\implies|\\Rightarrow|=>|→)(?![A-Za-z])\s*,?\s*(?P<conclusion>\S.*)",
     re.IGNORECASE | re.DOTALL,
 )
 _CLAUSE = re.compile(
-    r"(?P<said>yes|no|true|false)\s*[,.;:]?\s+(?P<clause>(?:because|since|as|it|they|that|this|there|these|those|the"
-    r"|both|all|we|you|he|she|\\(?:triangle|angle|overline|square|widehat)|(?-i:[A-Z]{2,4}))\b.*)",
+    r"(?P<said>yes|no|true|false)\s*[,.;:]?\s+(?P<clause>(?:because|since|as|it|they|that|this"
+    r"|there|these|those|the|both|all|we|you|he|she|\\(?:triangle|angle|overline|square|widehat)"
+    r"|(?-i:[A-Z]{2,4}))\b.*)",
     re.IGNORECASE | re.DOTALL,
 )
 

@@ -79,7 +79,7 @@ def _with_clause(said: str, clause: str) -> tuple[Reading, ...]:
 
 
 def _concluded(premise: str, text: str) -> tuple[Reading, ...]:
-    """`AB = 5 cm, so 5`: what follows, and it must be what the premise says where that is a value."""
+    """`AB = 5 cm, so 5`: what follows, and where the premise is a value it must say the same."""
     readings = _read(text)
     try:
         before = _read(premise)[0]

@@ -68,7 +68,8 @@ def canonical(text: str) -> str:
     text = text.strip()
     if len(text) > MAX_CHARACTERS:
         raise Unreadable(f"longer than {MAX_CHARACTERS} characters")
-    text = plain_characters(in_english(text)).strip()
+    text = plain_characters(in_english(text))
+    text = re.sub(r"\s*\n\s*", "\n", re.sub(r"[^\S\n]+", " ", text)).strip()
     text = _without_markdown(unwrapped(_without_markdown(text)))
     text = _without_dollars(text).replace("\\%", "%")
     if "\\begin" in text:

@@ -15,7 +15,7 @@ _MARKS = frozenset(("oclock",))
 
 
 def read_time(tokens: Sequence[Token]) -> tuple[Clock, bool] | None:
-    """The time that all of `tokens` say, and whether they can be nothing else; None for the rest."""
+    """The time that all of `tokens` say, and whether they can be nothing else; None without one."""
     words = [token.text.lower() for token in tokens if token.kind == "word"]
     if len(tokens) == 1 and words and words[0] in ("noon", "midnight"):
         return Clock(12 * 3600 if words[0] == "noon" else 0, _HALVES[words[0]]), True

@@ -83,7 +83,7 @@ def read_quantity(tokens: Sequence[Token], with_unit: bool) -> Quantity:
 
 
 def compound_quantity(tokens: Sequence[Token]) -> Quantity | None:
-    """`6 ft 3 in`, `1 hour, 30 minutes and 5 seconds`, in the last of the units; None for the rest."""
+    """`6 ft 3 in`, `1 hour, 30 minutes and 5 seconds`, in the last of the units; None otherwise."""
     places = [i for i, token in enumerate(tokens) if token.kind == "number"]
     if not 2 <= len(places) <= 4 or places[0] != 0:
         return None
