@@ -6,7 +6,8 @@ import re
 _WORDS = {
     "或者": " or ", "或是": " or ", "或": " or ", "または": " or ",
     "もしくは": " or ", "또는": " or ", "или": " or ", "以及": " and ", "并且": " and ",
-    "和": " and ", "与": " and ", "及": " and ", "且": " and ", "そして": " and ", "그리고": " and ", "因为": " because ", "因為": " because ",
+    "和": " and ", "与": " and ", "及": " and ", "且": " and ", "そして": " and ",
+    "그리고": " and ", "因为": " because ", "因為": " because ",
     "最终答案": "answer", "答案": "answer", "答え": "answer", "所以": " so ", "因此": " so ",
     "故": " so ", "是": " is ", "为": " is ", "為": " is ",
     "约等于": " \\approx ", "大约": " \\approx ", "约": " \\approx ", "等于": " = ",

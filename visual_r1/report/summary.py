@@ -36,7 +36,6 @@ BASELINE, FINAL = "baseline", "final"
 # Two evaluations are comparable when these agree.
 _SHARED = (
     "model", "dataset_digest", "seed", "k", "temperature", "max_new_tokens", "template", "rounding",
-    "grader_version",
 )  # fmt: skip
 
 RATES = ("sampled_accuracy", "format_rate", "visual_grounding_rate", "mean_response_tokens")
@@ -217,7 +216,7 @@ def summary_of(run_dir: Path, *, steps: int, wall_seconds: float) -> Summary:
     return Summary(
         run=run_dir.name,
         model=after.conditions.model,
-        conclusion=_conclusion(accuracy, steps, updated),
+        conclusion=_conclusion(accuracy, steps, updated) + _two_graders(before, after),
         evidence=_evidence(accuracy),
         distinguishable=distinguishable(accuracy.p_value),
         accuracy=accuracy,
@@ -248,6 +247,18 @@ def _require_comparable(before: Report, after: Report) -> None:
             f"The evaluations {BASELINE} and {FINAL} cannot be compared, they differ in "
             f"{', '.join(differing)}: remove the older of the two folders and evaluate again."
         )
+
+
+def _two_graders(before: Report, after: Report) -> str:
+    """A run that was begun under another version of the grader ends, and says so."""
+    graders = before.conditions.grader_version, after.conditions.grader_version
+    if graders[0] == graders[1]:
+        return ""
+    return (
+        f" The {BASELINE} was graded by version {graders[0]} of the grader and the {FINAL} answers "
+        f"by version {graders[1]}: part of the difference may be the graders'. To have one grader, "
+        f"remove the folder evaluations/{BASELINE} and start the run again."
+    )
 
 
 def _pairs(rows: Sequence[tuple[PredictionRow, PredictionRow]], column: str) -> Pairs:

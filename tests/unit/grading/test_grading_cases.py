@@ -21,7 +21,7 @@ def read_cases() -> list[Any]:
         if line.startswith("##"):
             section = line.strip("# ")
         elif line and not line.startswith("#"):
-            gold, answer, *verdicts = line.replace("\\n6", "\n6").split(" | ")
+            gold, answer, *verdicts = line.replace("⏎", "\n").split(" | ")
             cases.append(pytest.param(gold, answer, *(verdicts * 2)[:2], id=f"{section}:{number}"))
     return cases
 

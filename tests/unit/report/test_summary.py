@@ -133,6 +133,18 @@ def test_the_conclusion_says_which_way_it_went(run_dir: Path):
     assert fell.startswith("Accuracy fell by ")
 
 
+def test_a_run_that_was_begun_under_another_grader_ends_and_says_so(run_dir: Path):
+    assert "grader" not in summarize(run_dir, steps=12, wall_seconds=1).conclusion
+    asked = problems(200)
+    made = predictions(asked, 0.85, seed=0)
+    write_evaluation(run_dir / "evaluations/final", asked, made, grader_version="2")
+    said = summarize(run_dir, steps=12, wall_seconds=1).conclusion
+    assert said.startswith("Accuracy rose by ")
+    assert (
+        "baseline was graded by version 1 of the grader and the final answers by version 2" in said
+    )
+
+
 def test_a_difference_that_is_not_seen_is_said_in_plain_words(run_dir: Path):
     asked = problems(200)
     write_evaluation(run_dir / "evaluations/final", asked, predictions(asked, 0.62, seed=0))
