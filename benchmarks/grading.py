@@ -2,6 +2,7 @@
 
     pip install -e ".[bench]"
     python benchmarks/grading.py [--cases FILE.jsonl ...] [--only visual-r1]
+    python benchmarks/grading.py --published FILE.jsonl.gz
 
 A case is one JSON line: `kind`, `mode` ("answer": `pred` is one; "response": a whole response, and
 the answer is to be found in it), `ref` (the gold answer), `pred` (or `pred_parts`, a list of
@@ -12,9 +13,14 @@ A kind named hack… or dos… holds answers that must never be right; "wrong ac
 in the reward. Every grader runs in a process of its own that is killed when a pair takes longer
 than the limit: such a pair counts as refused. The peers know nothing of `<answer>`, so only pairs
 of mode "answer" go to them.
+
+`--published` compares our verdicts with those that were published with real answers. A line holds
+`gold`, `options` (the texts of the choices, none where the answer is free), `tail` (the end of the
+response, with its `\\boxed{}`) and `correct`.
 """
 
 import argparse
+import gzip
 import json
 import multiprocessing
 import os
@@ -222,12 +228,51 @@ def speed(cases: Sequence[Case], seconds: float = 3.0) -> float:
     return done / (time.process_time() - began)
 
 
+def against_published(path: Path) -> None:
+    """Our verdict on each real answer beside the published one; every disagreement is printed."""
+    from visual_r1.grading import extract_answer, grade_answer
+
+    counts: Counter[tuple[str, str, str]] = Counter()
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            answer = extract_answer(row["tail"])
+            kind = "choices" if row["options"] else "free"
+            published = "right" if row["correct"] else "wrong"
+            if answer is None:
+                counts[kind, "no answer", published] += 1
+                continue
+            graded = grade_answer(answer, row["gold"], choices=row["options"])
+            counts[kind, graded.verdict, published] += 1
+            if graded.verdict != published:
+                shown = f"{row['gold']!r} {answer[:60]!r} {row['options']}"
+                print(f"- {kind}: {graded.verdict}, published {published}: {shown}")
+    print("\n| answers | ours | published | |\n| --- | --- | --- | --: |")
+    for (kind, ours, published), count in sorted(counts.items()):
+        print(f"| {kind} | {ours} | {published} | {count:,} |")
+
+
+def warm_up() -> None:
+    """Have the tables of units and signs read, which is done once, when the first is met."""
+    from visual_r1.grading import is_equivalent
+
+    began = time.process_time()
+    is_equivalent("5 cm", "50 mm")
+    is_equivalent("65 \u2218", "65")
+    print(f"The tables of units and signs took {time.process_time() - began:.2f} s to read.\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", type=Path, nargs="+", default=[SHIPPED])
     parser.add_argument("--only", nargs="+", choices=GRADERS, default=list(GRADERS))
     parser.add_argument("--limit", type=float, default=5.0, help="seconds a pair may take")
+    parser.add_argument("--published", type=Path, help="real answers with a published verdict")
     options = parser.parse_args()
+    warm_up()
+    if options.published is not None:
+        against_published(options.published)
+        return
     lines = [line for path in options.cases for line in path.read_text("utf-8").splitlines()]
     cases: list[Case] = [json.loads(line) for line in lines]
     answers = [case for case in cases if case["mode"] == "answer"]

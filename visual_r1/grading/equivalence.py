@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial, reduce
 
 from visual_r1.grading.closeness import (
     Rounding,
@@ -287,7 +288,10 @@ def _same_group(mine: Group, gold: Group, rounding: Rounding) -> bool:
         left, right = list(flattened(Reading((mine,)))), list(flattened(Reading((gold,))))
         if bool(_in_order(left)) == bool(_in_order(right)):
             return _same_items(left, right, rounding) or _same_solutions(left, right, rounding)
-        return _same_tuple(_in_order(left) or left, _in_order(right) or right, rounding)
+        mine_in_order, gold_in_order = _in_order(left), _in_order(right)
+        if any(item.labels for item in (right if mine_in_order else left)):
+            return False
+        return _same_tuple(mine_in_order or left, gold_in_order or right, rounding)
     if mine.kind in STATEMENTS:
         return mine.kind == gold.kind and _same_statement(mine, gold, rounding)
     for pair, values in ((mine, gold), (gold, mine)):
@@ -362,5 +366,16 @@ def _as_equation(answer: Reading) -> Expression | None:
         # `x = 24` is an answer, and `2x = 48` is not yet one: only with variables on both sides.
         case Reading((Quantity(expression),), (Label("variable", name),)) if variables(expression):
             return Binary("-", Variable(name), expression)
+        # AB/CD = EF/GH: a segment is the product of its letters to the parser.
+        case Reading((Quantity(expression),), (Label("ratio", name),)) if variables(expression):
+            above, _, below = name.partition(":")
+            ratio = Binary("/", _letters(above), _letters(below))
+            return Binary("-", ratio, expression) if below.isalpha() else None
         case _:
             return None
+
+
+def _letters(name: str) -> Expression:
+    """What the parser makes of `AB`."""
+    first, *others = (Variable(letter) for letter in name)
+    return reduce(partial(Binary, "*"), others, first)

@@ -125,9 +125,12 @@ class _Parser:
         return True
 
     def follows_power(self, value: Expression) -> bool:
-        """`2^{12} 13^2`: a number may follow a power of a number whose exponent is in braces."""
+        """`2^{12} 13`, `2^3 3^2`: a number may follow a power of a number, behind the braces of its
+        exponent, or with an exponent of its own."""
         token = self.peek()
-        if token is None or token.kind != "number" or self.symbol(-1) != "}":
+        if token is None or token.kind != "number":
+            return False
+        if self.symbol(-1) != "}" and not (token.spaced and self.symbol(1) == "^"):
             return False
         last = value.right if isinstance(value, Binary) and value.operator == "*" else value
         if not (isinstance(last, Binary) and last.operator == "^"):

@@ -19,22 +19,41 @@ TAKES_BACK = frozenset(
      "but", "however", "although", "unless", "except", "maybe", "perhaps", "possibly", "probably",
      "either", "instead", "rather", "actually", "wait", "unsure", "guess", "alternatively", "isn",
      "aren", "doesn", "don", "can", "cannot", "else", "if", "answer", "opposite", "anything",
-     "unlikely", "fake", "ignore", "previous", "old", "bad")
+     "unlikely",
+     "nobody", "nothing", "hardly", "barely", "almost", "fake", "ignore", "previous", "old", "bad")
 )  # fmt: skip
 _WORDS = re.compile(r"[A-Za-z]+")
 
 _CALLED = r"(?:answers?|solution|result|conclusion|choice|option|value)"
+_MARKS = r"(\*{1,3}|_{1,2})"
+_STEP = r"(?:(?:step|part) \d{1,2}[:.]? ?)?"
+# What a heading may hold: neither a digit nor mathematics.
+_TITLE = r"[^\n\d=$\\]"
 _HEADING = re.compile(
-    r"(?:#{1,6}[ \t]*[^\n\d=$\\]{1,60}"
-    rf"|(\*\*|__)(?:[^*\n\d=$\\]{{1,60}}:|[^*\n\d=$\\]{{0,60}}{_CALLED}[^*\n\d=$\\]{{0,20}})\1:?"
-    rf"|[^\n\d=$\\]{{1,60}}:|(?:the )?(?:final |correct )?{_CALLED})[ \t]*\n\s*(?=\S)",
+    rf"(?:#{{1,6}}[ \t]*{_STEP}{_TITLE}{{1,60}}"
+    rf"|{_MARKS}{_STEP}"
+    rf"(?:{_TITLE}{{1,60}}?:|{_TITLE}{{0,60}}?{_CALLED}{_TITLE}{{0,20}}?)\1:?"
+    rf"|(?=[^\n:]*\b(?:the|so|thus|hence|therefore|we|finally|{_CALLED})\b){_TITLE}{{1,60}}:"
+    rf"|(?:the )?(?:final |correct )?{_CALLED})[ \t]*\n\s*(?=\S)",
     re.IGNORECASE,
 )
-_BOLD_LEAD = re.compile(r"(\*\*|__)[A-Za-z ]{2,40}(?::\1|\1\s*:)\s*(?=\S)")
-_MARK_IN_FRONT = re.compile(r"(?:#{1,6}\s+|•\s+|\*\s+(?=\S)(?![^*]*\*\*?$))")
+_BOLD_LEAD = re.compile(rf"{_MARKS}[A-Za-z ]{{2,40}}(?::\1|\1\s*:)\s*(?=\S)")
+_MARK_IN_FRONT = re.compile(
+    r"(?:#{1,6}\s+|•\s+|>\s+(?=\*\*|__|\\boxed)|\*\s+(?=\S)(?![^*]*\*\*?$))"
+)
+_RULE = re.compile(r"^[ \t]*(?:-{3,}|={3,}|_{3,}|\*{3,})[ \t]*\n", re.MULTILINE)
+# "Maria has 42 stickers": a subject, a verb, and the value right behind it.
+_SENTENCE = re.compile(
+    r"(?:[A-Z][a-z]+|(?:the|each|every|a) [a-z]+(?: [a-z]+){0,4}|it|you|we|they|he|she|i)"
+    r" (?:will |would |must )?(?:has|have|had|needs?|takes?|costs?|weighs?|measures?|contains?"
+    r"|holds?|gets?|uses?|requires?|makes?|earns?|pays?|travels?|covers?|equals?) (?=[\d$\\])",
+    re.IGNORECASE,
+)
 _REASON = re.compile(
     r"\s*[,;.(]?\s*\b(?:(?:this|that|it) is )?(?:because|since|due to|owing to"
-    r"|as (?:the|they|it|we|this|that|all|each|both)|by (?:the|using))\b(?P<why>.*)$",
+    r"|as (?:the|they|it|we|this|that|all|each|both)"
+    r"|as (?:required|desired|needed|expected|claimed|shown|stated)|by (?:the|using))\b"
+    r"(?P<why>.*)$",
     re.IGNORECASE | re.DOTALL,
 )
 _REASON_FIRST = re.compile(
@@ -52,6 +71,8 @@ def takes_back(text: str) -> bool:
 
 def unwrapped(text: str) -> str:
     """`text` without headings in front, and without a reason behind."""
+    if "\n" in text:
+        text = _RULE.sub("", text)
     for _ in range(_MOST_HEADINGS):
         text = _MARK_IN_FRONT.sub("", text, count=1) if _MARK_IN_FRONT.match(text) else text
         found = _HEADING.match(text)
@@ -61,6 +82,9 @@ def unwrapped(text: str) -> str:
     bold = _BOLD_LEAD.match(text)
     if bold is not None and _is_heading(bold[0]):
         text = text[bold.end() :]
+    sentence = _SENTENCE.match(text)
+    if sentence is not None and not takes_back(sentence[0]):
+        text = text[sentence.end() :]
     reason = _REASON_FIRST.match(text)
     if reason is not None and not takes_back(reason["why"]):
         text = text[reason.end() :]
@@ -72,7 +96,7 @@ def unwrapped(text: str) -> str:
 
 def _is_heading(words: str) -> bool:
     """`Final Answer`: what is called an answer is one, and any other words that deny nothing."""
-    left = re.sub(r"(?i)\banswer\b", "", words)
+    left = re.sub(r"(?i)(?<![a-z])answer(?![a-z])", "", words)
     return not takes_back(left)
 
 
@@ -147,6 +171,8 @@ _REWRITTEN = [
         (r"(?<=\d) (?:divided by|over) (?=\d)", " / "),
         (r"\bper cent\b|(?<=\d )pct\.?(?![a-z])|(?<=\d)pct\.?(?![a-z])", "percent"),
         (r"(?<=[a-z.]) (?:long|tall|wide|high|deep)$", ""),
+        # 12 feet of rope.
+        (r"^([^a-z]*\d *(?:[a-z]+ ){0,2}[a-z]{2,}) of [a-z]{3,}(?: [a-z]+)?$", r"\1"),
         (r"(?<=[\da-z]) (?:in total|altogether|in all|overall)$", ""),
         (r"\bdegrees? (?:celsius|centigrade)\b", "°C"),
         (r"\bdegrees? fahrenheit\b", "°F"),

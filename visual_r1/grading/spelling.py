@@ -92,7 +92,8 @@ def canonical(text: str) -> str:
     text = _MINUTES.sub(lambda m: f"({m[1]}+{m[2]}/60+{m[3] or 0}/3600)°", _DEGREE.sub("°", text))
     text = _TIMES.sub("*", _REPEATING.sub(_as_fraction, text))
     text = plain_words(_BOLD.sub(r"\1", text.strip()).replace("**", "^").strip())
-    text = re.sub(r"(?<=[A-Z}]) ?\|\| ?(?=[A-Z\\])", r" \\parallel ", text)
+    text = re.sub(r"(?<=[A-Z}]) ?(?:\|\||//) ?(?=[A-Z\\])", r" \\parallel ", text)
+    text = re.sub(r"^([a-z]) ?(?:\|\||//) ?([a-z])$", r"\1 \\parallel \2", text)
     text = re.sub(r"(?<=[A-Za-z]{2})\.(?=\s|$|\^)", "", text)  # sq. ft, in.^2
     return re.sub(r"[\s.,;:\\]+$", "", text.strip())
 

@@ -74,9 +74,9 @@ _SYMBOLS = _METRIC | frozenset(
 )  # fmt: skip
 _PREFIXES = frozenset(("", "kilo", "milli", "mega", "giga", "micro", "nano"))
 _PREFIXES_OF_LENGTHS = frozenset(("centi", "deci", "hecto"))
-_LETTERS = frozenset("mgshLNVWJK")
+_LETTERS = frozenset("mgshLNVW")
 # Of letters that name points and choices as well: only apart from their number, `5 A`.
-_LETTERS_APART = frozenset("ACFTH")
+_LETTERS_APART = frozenset("ACFTHJK")
 
 # What is counted may be called as one likes: a plural behind the number. These are none, though
 # they end like one; or their own meaning in pint is not the everyday one.

@@ -22,7 +22,7 @@ from visual_r1.grading.spelling import Token, Unreadable
 from visual_r1.grading.units import DEGREES, Unit, split_unit
 
 _ARTICLES = ("a", "an", "the")
-_MULTIPLES = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
+_MULTIPLES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9}
 _FIGURES = {
     "segment": "segment", "line": "line", "ray": "ray", "angle": "angle", "triangle": "triangle",
     "arc": "arc", "circle": "circle", "overline": "segment", "bar": "segment",

@@ -42,6 +42,7 @@ def wrong_verdicts(path: Path) -> tuple[list[dict[str, Any]], float, int]:
     cases = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     wrong: list[dict[str, Any]] = []
     slowest = 0.0
+    assert grade_answer("5 cm ∘", "50 mm").version  # the tables of units and signs are read once
     for case in cases:
         text = case["pred"] if "pred" in case else "".join(p * n for p, n in case["pred_parts"])
         judge = grade if case["mode"] == "response" else grade_answer
