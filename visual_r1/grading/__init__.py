@@ -2,8 +2,8 @@
 
 `grade(response, reference)` gives a verdict — right, wrong, or gave_up — with its reason and the
 version of the grader. The parser is bounded in length, depth and size of numbers, evaluates
-nothing of the response, and answers in milliseconds whatever the text. The first unit that a process
-meets takes half a second: pint's registry is read then.
+nothing of the response, and answers in milliseconds whatever the text. The first unit that a
+process meets takes half a second: pint's registry is read then.
 """
 
 from visual_r1.grading.choices import choice_named
