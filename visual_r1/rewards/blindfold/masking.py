@@ -24,9 +24,9 @@ from visual_r1.data.problem import Problem
 from visual_r1.grading import choice_named
 from visual_r1.grading.equivalence import Rounding
 from visual_r1.rewards.blindfold.answers import answers_in
+from visual_r1.rewards.blindfold.levelling import levelled
 from visual_r1.rewards.blindfold.scan_text import (
     Lexeme,
-    levelled,
     lexemes,
     math_of,
     runs,
@@ -133,7 +133,7 @@ def mask_scan(
     if is_left:
         leak = "the answer is still in it"
     else:
-        plain = levelled(text)
+        plain, _ = levelled(text)
         leaks = (f"there is {what} in it" for what, found in _LEAKS if found.search(plain))
         leak = next(leaks, "")
     return MaskedScan(text, masked, bool(said or leak), leak)
