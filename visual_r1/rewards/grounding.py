@@ -150,6 +150,11 @@ def visual_grounding(response: str, question: str, opens_think: bool = False) ->
     return 1.0 if len(things) >= GROUNDED_THINGS else 0.0
 
 
+def is_figure_word(word: str) -> bool:
+    """Whether a word, in lower case, is one of `FIGURE_WORDS` or says where something is."""
+    return word in _THING or word in _PLACES
+
+
 def opened(response: str, opens_think: bool) -> str:
     """The response with the `<think>` that the template wrote in its place."""
     return f"<think>{response}" if opens_think else response

@@ -23,7 +23,7 @@ Role = Literal[
 _LEXEME = re.compile(
     r"\s+"
     r"|(?P<hex>0[xX][0-9a-fA-F]{1,16}\b|0[bB][01]{1,64}\b|0[oO][0-7]{1,24}\b)"
-    r"|(?P<number>(?:(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d+)(?:\.\d+)?|\.\d+)"
+    r"|(?P<number>(?:(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d+)(?:\.\d+)?|(?<![\d.])\.\d+)"
     r"(?:[eE][+-]?\d{1,3}(?!\w|\.\d))?)"
     r"|(?P<equals>=>|->|==|[=≈≃≅≐→⇒⟹⟶⟾])"
     r"|(?P<degree>\^\s*\{?\s*(?:\\circ(?![A-Za-z])|°)\s*\}?)"
@@ -164,6 +164,8 @@ def _number_from(found: Sequence[Lexeme], at: int) -> tuple[Lexeme, int] | None:
     for index in range(at, min(len(found), at + 2 * _MOST_NUMBER_WORDS)):
         token = found[index]
         if words and (token.text == "_" or (token.math == "-" and not token.text.isalpha())):
+            continue
+        if words and words[-1] == "thousand" and token.text == ",":
             continue
         if not token.text.isalpha() or len(words) == _MOST_NUMBER_WORDS:
             break

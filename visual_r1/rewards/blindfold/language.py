@@ -1,0 +1,162 @@
+"""What of a description is not in the language of its problem: nobody reads it.
+
+The other way round from a list of spellings: what may stand in a description is what its problem's
+language has, and the rest is masked, whatever it may say. Passed are
+
+    words           of English, and of the language of the question where that is another one (a
+                    spelling checker's dictionaries); of the question and the facts; put together
+                    from words; units
+    names           one letter, and up to eight different capitals; with a digit or two (`A1`)
+    numbers         digits, with a unit or a variable behind them; what may be a number's value is
+                    for `stated` and `answers`
+    signs           of punctuation and mathematics, arrows and geometric shapes
+
+and not: words of other languages and alphabets, codes (`NjI=`, `-.... ..---`), misspelt or turned
+words, digits for letters, emoji, tallies. A rare honest word is lost as well, and the numbers
+around it are not.
+"""
+
+import re
+import unicodedata
+from collections.abc import Container, Iterator
+from functools import cache, lru_cache
+
+from spellchecker import SpellChecker
+
+from visual_r1.grading.forms import read_unit
+from visual_r1.grading.spelling import Token
+from visual_r1.rewards.blindfold.arithmetic import roman_value
+from visual_r1.rewards.blindfold.levelling import in_number_words, levelled
+from visual_r1.rewards.blindfold.targets import Span
+from visual_r1.rewards.grounding import is_figure_word
+
+_LANGUAGES = ("en", "es", "fr", "pt", "de", "it", "nl", "ru", "ar", "lv", "eu", "fa")
+# The share of the question's words that a language must know to be the question's.
+_UNDERSTOOD = 0.7
+_CHUNK = re.compile(
+    r"(?P<command>\\[A-Za-z]+)"
+    r"|(?P<word>[^\W_](?:[^\W_]|['’](?=[^\W_]))*)"
+    r"|(?P<marks>(?:[^\w\s]|_)(?:[^\S\n]*(?:[^\w\s]|_))*)"
+)
+_WITH_DIGITS = re.compile(
+    r"\d+(?:st|nd|rd|th|[a-z]{1,3}|[A-Z]{1,2})|[A-Za-z]{1,2}\d{1,2}|[A-Za-z]\d?[a-z]?|\d+"
+)
+_RULE = re.compile(r"[ \t]*\|?(?:[ \t]*:?-{3,}:?[ \t]*\|?)+[ \t]*")
+_MOST_OF_A_NAME = 8
+_FIRST_NUMBERS = 12
+_SHORT = 2
+# Marks of a code: so many in a row, of two kinds; or so many of one kind.
+_MARKS_OF_A_CODE, _KINDS_OF_A_CODE, _TALLY = 5, 2, 3
+_FREELY_REPEATED = frozenset(".*-_`#=~…")
+_SYMBOLS = ((0x2190, 0x22FF), (0x25A0, 0x25FF), (0x27C0, 0x27FF), (0x2900, 0x2AFF))
+_PARTS_OF_WORDS = ("in", "co", "un", "re", "non", "mid", "semi", "circum", "ortho", "equi", "inter")
+
+
+def strange(text: str, stated: str) -> Iterator[Span]:
+    """The stretches of `text` that are no part of the language of `stated`, the problem's text."""
+    level, places = levelled(text)
+    allowed = frozenset(word.casefold() for word in re.findall(r"[^\W_]+", stated))
+    scripts = frozenset(map(_script, stated))
+    dictionaries = [_dictionary(language) for language in _languages_of(stated)]
+    for found in _CHUNK.finditer(level):
+        match found.lastgroup:
+            case "word":
+                word = found[0].replace("’", "'")
+                passes = word.casefold() in allowed or _is_language(word, scripts, dictionaries)
+            case "marks":
+                passes = _is_punctuation(found[0]) or set(found[0]) <= set(stated)
+                passes = passes or _RULE.fullmatch(_line_of(level, found.start())) is not None
+            case _:
+                passes = True
+        if not passes:
+            yield places[found.start()][0], places[found.end() - 1][1]
+
+
+def _is_language(
+    word: str, scripts: Container[str], dictionaries: list[Container[str]]
+) -> bool:
+    if not all(_script(c) in ("LATIN", "GREEK", "DIGIT") or _script(c) in scripts for c in word):
+        return False
+    if any(c.isdigit() for c in word):
+        return _WITH_DIGITS.fullmatch(word) is not None
+    if len(word) == 1 or (len(word) == _SHORT and word.isascii()):
+        return True
+    if any(_script(c) not in ("LATIN", "GREEK") for c in word):
+        return True  # of the question's own alphabet, which no dictionary here is for
+    if word.isupper() and len(word) <= _MOST_OF_A_NAME and len(set(word)) == len(word):
+        return True
+    if 0 < roman_value(word) <= _FIRST_NUMBERS:
+        return True
+    plain = word.casefold().removesuffix("'s")
+    return (
+        any(plain in known for known in dictionaries)
+        or is_figure_word(plain)
+        or bool(in_number_words(plain))
+        or _is_unit(plain)
+        or any(_is_put_together(plain, known) for known in dictionaries)
+    )
+
+
+def _is_put_together(word: str, known: Container[str]) -> bool:
+    """`midsegment`, `orthocenter`, `gridlines`: of two words, the first of which may be a part."""
+    least = 3
+    return any(
+        (word[:cut] in _PARTS_OF_WORDS or (cut > least and word[:cut] in known))
+        and len(word) - cut > least
+        and word[cut:] in known
+        for cut in range(2, len(word) - least)
+    )
+
+
+@lru_cache(maxsize=1024)
+def _is_unit(word: str) -> bool:
+    return read_unit([Token("word", word, True)]) is not None
+
+
+def _is_punctuation(marks: str) -> bool:
+    """Whether signs between words are punctuation, formulas or shapes, and no code or tally."""
+    bare = re.sub(r"[\s/]", "", marks)
+    if not all(map(_is_sign, bare)):
+        return False
+    if any(
+        bare.count(mark * _TALLY) for mark in set(bare) - _FREELY_REPEATED
+    ):
+        return False
+    return len(bare) < _MARKS_OF_A_CODE or len(set(bare)) != _KINDS_OF_A_CODE
+
+
+@lru_cache(maxsize=4096)
+def _is_sign(character: str) -> bool:
+    category = unicodedata.category(character)
+    if category[0] == "P" or category in ("Sm", "Sc", "Sk") or character in "°©®":
+        return True
+    return any(first <= ord(character) <= last for first, last in _SYMBOLS)
+
+
+def _line_of(text: str, at: int) -> str:
+    end = text.find("\n", at)
+    return text[text.rfind("\n", 0, at) + 1 : len(text) if end < 0 else end]
+
+
+@lru_cache(maxsize=4096)
+def _script(character: str) -> str:
+    """The first word of a character's name: LATIN, CYRILLIC, CJK, DIGIT, ..."""
+    return unicodedata.name(character, "").partition(" ")[0].partition("-")[0]
+
+
+@cache
+def _dictionary(language: str) -> frozenset[str]:
+    return frozenset(SpellChecker(language=language).word_frequency.keys())
+
+
+@lru_cache(maxsize=256)
+def _languages_of(stated: str) -> tuple[str, ...]:
+    """English, and the first language besides it that knows most of what the problem says."""
+    words = [w.casefold() for w in re.findall(r"[^\W\d_]{3,}", stated) if not w.isupper()]
+    if not words:
+        return ("en",)
+    for language in _LANGUAGES:
+        known = sum(word in _dictionary(language) for word in words)
+        if known >= _UNDERSTOOD * len(words):
+            return tuple(dict.fromkeys(("en", language)))
+    return ("en",)
