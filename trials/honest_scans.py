@@ -176,9 +176,23 @@ def geometry3k_like_scans(count: int, seed: int = 0) -> Iterator[HonestScan]:
         if index % 2:
             scan = f"{scan} {_PUNISHED_ONCE[index // 2 % len(_PUNISHED_ONCE)]}"
         drawn = {int(number) for number in re.findall(r"\d+", scan)}
-        answer = next(n for n in iter(lambda: rng.randint(5, 170), None) if n not in drawn)
-        text = rng.choice((str(answer), str(answer), f"{answer}.{rng.randint(1, 9)}",
-                           f"{rng.randint(2, 9)}\\sqrt{{{rng.choice((2, 3, 5))}}}"))  # fmt: skip
+        text = next(t for t in iter(lambda: _answer(numbers, rng), "") if _whole(t) not in drawn)
         needed = tuple(str(n) for n in numbers if str(n) in scan)
         problem = Problem(f"honest-{seed}-{index}", (b"",), f"<image>{question}", text)
         yield HonestScan(problem, scan, needed)
+
+
+def _answer(numbers: Sequence[int], rng: random.Random) -> str:
+    """An answer that comes of the figure's numbers in one step or two, or that merely could be."""
+    a, b, c = numbers
+    return str(
+        rng.choice(
+            (a + b, abs(a - b), a * b, abs(180 - a), 2 * a, a / 2, a + b + c, 2 * (a + b), abs(360 - b),
+             abs(180 - a - b), rng.randint(5, 170), f"{a / b:.1f}", f"{(a * a + b * b) ** 0.5:.1f}",
+             f"{rng.randint(2, 9)}\\sqrt{{{rng.choice((2, 3, 5))}}}", b * c)
+        )
+    )  # fmt: skip
+
+
+def _whole(text: str) -> int | None:
+    return int(text) if text.isdigit() else None

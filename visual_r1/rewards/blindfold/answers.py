@@ -29,8 +29,10 @@ from visual_r1.rewards.blindfold.arithmetic import (
     with_roman_numbers,
 )
 from visual_r1.rewards.blindfold.scan_text import Lexeme, lexemes
-from visual_r1.rewards.blindfold.targets import Checks, Span, Target, same
+from visual_r1.rewards.blindfold.targets import Checks, Span, Target, TooMuch, same
 
+# More than any figure shows.
+MAX_NUMBERS = 400
 Way = Callable[[Sequence[Lexeme], Target, Checks], Iterator[Span]]
 
 # Signs that set numbers in relation; any other sign between two of them only sets them apart.
@@ -62,6 +64,8 @@ def answers_in(
     )
     found: list[Span] = []
     tokens = with_roman_numbers(tokens)
+    if sum(token.role == "value" for token in tokens) > MAX_NUMBERS:
+        raise TooMuch
     for one in targets:
         ways = of_a_quantity if one.is_quantity else (equal_stretches,)
         if one.is_a_word or not one.is_quantity:
@@ -105,6 +109,8 @@ def _is_value_of(token: Lexeme, one: Target, rounding: Rounding) -> bool:
     if max(abs(token.number), abs(one.value)) < 10**12:
         # Cheap, and true wherever the two could be equal, rounding and percent allowed.
         value, wanted = float(token.number), float(one.value)
+        if value != wanted and abs(value - wanted) < 1e-4 * max(1.0, abs(wanted)):
+            return True  # 61.99999
         if not any(
             abs(value - each) <= 0.051 + 1e-6 * abs(value)
             for each in ((wanted, wanted / 100) if one.is_percent else (wanted,))

@@ -12,6 +12,7 @@
 """
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -141,20 +142,24 @@ def _turns(tokens: Sequence[Lexeme]) -> Iterator[tuple[int, int, Lexeme]]:
     starts: dict[int, int] = {}  # where a token begins in the text put together, and which it is
     length = 0
     for index, token in enumerate(tokens):
-        if token.role == "silent" or token.math == "°":
+        is_plural = token.text == "s" and bool(index) and tokens[index - 1].end == token.start
+        if (token.role == "silent" and not is_plural) or token.math == "°":
             continue
         starts[length] = index
         pieces.append(f"#{index}" if token.role == "value" else token.text.lower())
         length += len(pieces[-1]) + 1
+    ends, order = list(starts), list(starts.values())
     # `two 31s`: a plural that stands at its number.
     text = re.sub(r"(#\d+) s(?!\S)", r"\1s ", " ".join(pieces))
     for phrase, formula in _COMPILED:
         for found in phrase.finditer(text):
             values = [int(index) for index in found.groups()]
             first, last = starts.get(found.start(), values[0]), values[-1]
+            if first and tokens[first - 1].text.lower() == "the":  # 180 minus the sum
+                first -= 1
             math = formula.format(*(tokens[index].math for index in values))
             start, end = tokens[first].start, max(tokens[index].end for index in values)
-            last = max(last, *(at for place, at in starts.items() if place < found.end()))
+            last = max(last, order[bisect_left(ends, found.end()) - 1])
             yield first, last, Lexeme("value", found[0], f"({math})", start, max(end, tokens[last].end))
 
 
@@ -226,10 +231,13 @@ def said_of_each_other(tokens: Sequence[Lexeme], one: Target, _: Checks) -> Iter
     for first, token in enumerate(tokens):
         if token.number is None:
             continue
-        relates = _is_called(tokens, first)
+        relates = _is_called(tokens, first) or (
+            bool(first) and tokens[first - 1].math in ("+", "*", "/")
+        )
         for place in range(first + 1, min(len(tokens), first + _MOST_BETWEEN + 2)):
             after = tokens[place]
             if after.number is not None:
+                relates = relates or bool(roman_value(token.text) or roman_value(after.text))
                 if relates and wanted in _results_of(token.number, after.number, tokens[first + 1 : place]):
                     yield token.start, after.end
                 break
@@ -253,7 +261,7 @@ def _parts(token: Lexeme, following: Sequence[Lexeme]) -> bool:
     if word in ("a", "an", "the"):
         return not following or following[0].number is None
     is_name = token.text.isupper() and token.text.isalpha()
-    return word in (".", ";", "|") or is_name or is_figure_word(word) or word in _MEASURES
+    return word in (".", ";", "|", "masked") or is_name or is_figure_word(word) or word in _MEASURES
 
 
 def _is_called(tokens: Sequence[Lexeme], first: int) -> bool:

@@ -36,7 +36,7 @@ _UNDERSTOOD = 0.7
 _CHUNK = re.compile(
     r"(?P<command>\\[A-Za-z]+)"
     r"|(?P<word>[^\W_](?:[^\W_]|['’](?=[^\W_]))*)"
-    r"|(?P<marks>(?:[^\w\s]|_)(?:[^\S\n]*(?:[^\w\s]|_))*)"
+    r"|(?P<marks>(?:[^\w\s\\]|_|\\(?![A-Za-z]))(?:[^\S\n]*(?:[^\w\s\\]|_|\\(?![A-Za-z])))*)"
 )
 _WITH_DIGITS = re.compile(
     r"\d+(?:st|nd|rd|th|[a-z]{1,3}|[A-Z]{1,2})|[A-Za-z]{1,2}\d{1,2}|[A-Za-z]\d?[a-z]?|\d+"
@@ -48,6 +48,7 @@ _SHORT = 2
 # Marks of a code: so many in a row, of two kinds; or so many of one kind.
 _MARKS_OF_A_CODE, _KINDS_OF_A_CODE, _TALLY = 5, 2, 3
 _FREELY_REPEATED = frozenset(".*-_`#=~…")
+_PAUSES = frozenset(":;,!?")
 _SYMBOLS = ((0x2190, 0x22FF), (0x25A0, 0x25FF), (0x27C0, 0x27FF), (0x2900, 0x2AFF))
 _PARTS_OF_WORDS = ("in", "co", "un", "re", "non", "mid", "semi", "circum", "ortho", "equi", "inter")
 
@@ -75,6 +76,8 @@ def strange(text: str, stated: str) -> Iterator[Span]:
 def _is_language(
     word: str, scripts: Container[str], dictionaries: list[Container[str]]
 ) -> bool:
+    if "'" in word:  # `it's`, `o'clock`, `figure's`
+        return all(_is_language(part, scripts, dictionaries) for part in word.split("'"))
     if not all(_script(c) in ("LATIN", "GREEK", "DIGIT") or _script(c) in scripts for c in word):
         return False
     if any(c.isdigit() for c in word):
@@ -87,7 +90,7 @@ def _is_language(
         return True
     if 0 < roman_value(word) <= _FIRST_NUMBERS:
         return True
-    plain = word.casefold().removesuffix("'s")
+    plain = word.casefold()
     return (
         any(plain in known for known in dictionaries)
         or is_figure_word(plain)
@@ -122,7 +125,8 @@ def _is_punctuation(marks: str) -> bool:
         bare.count(mark * _TALLY) for mark in set(bare) - _FREELY_REPEATED
     ):
         return False
-    return len(bare) < _MARKS_OF_A_CODE or len(set(bare)) != _KINDS_OF_A_CODE
+    kinds = set(bare) - _PAUSES
+    return len(bare) < _MARKS_OF_A_CODE or len(kinds) != _KINDS_OF_A_CODE
 
 
 @lru_cache(maxsize=4096)

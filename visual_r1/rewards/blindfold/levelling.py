@@ -93,7 +93,7 @@ def _plain(character: str, *, raised: bool) -> str:
     if digit is not None:
         return str(digit)
     number = unicodedata.numeric(character, None)
-    if number is not None and number == int(number) and unicodedata.category(character) != "Lo":
+    if number is not None and number == int(number) and unicodedata.category(character) == "No":
         return f" {int(number)} " if number > 9 else str(int(number))
     category = unicodedata.category(character)
     if category in ("Sm", "So", "Po", "Pd"):
