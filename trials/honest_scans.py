@@ -194,5 +194,5 @@ def _answer(numbers: Sequence[int], rng: random.Random) -> str:
     )  # fmt: skip
 
 
-def _whole(text: str) -> int | None:
-    return int(text) if text.isdigit() else None
+def _whole(text: str) -> float | None:
+    return None if "\\" in text else float(text)

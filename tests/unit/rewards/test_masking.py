@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from visual_r1.data.problem import Problem
 from visual_r1.data.procedural import generate
-from visual_r1.rewards.blindfold.masking import MASK, MAX_SCAN_CHARACTERS, Masks, extract_scan, mask_scan
+from visual_r1.rewards.blindfold.masking import (
+    MASK,
+    MAX_SCAN_CHARACTERS,
+    Masks,
+    extract_scan,
+    mask_scan,
+)
 
 FACTS = ["angle A reads 74", "angle B reads 44"]
 PROBLEM = Problem("1", (b"",), "<image>Find angle C.", "62", meta={"facts": FACTS})

@@ -90,14 +90,11 @@ def literals(tokens: Sequence[Lexeme], one: Target, checks: Checks) -> Iterator[
                 yield token.start, token.end
         elif _is_value_of(token, one, checks.rounding):
             yield token.start, token.end
-        elif (
-            follower is not None
-            and (
-                (follower.text in ("%", "percent") and token.number / 100 == one.value)
-                # A unit may be another one of the same kind.
-                or (has_unit and follower.role == "silent" and follower.text.isalpha())
-                and checks.says(f"{token.math} {follower.text}", one)
-            )
+        elif follower is not None and (
+            (follower.text in ("%", "percent") and token.number / 100 == one.value)
+            # A unit may be another one of the same kind.
+            or (has_unit and follower.role == "silent" and follower.text.isalpha())
+            and checks.says(f"{token.math} {follower.text}", one)
         ):
             yield token.start, follower.end
 
@@ -149,9 +146,13 @@ def _only_sets_apart(token: Lexeme) -> bool:
     """Whether what stands between two digits says nothing of them: layout, a sign, `then`."""
     if token.text.isalpha():
         return token.text.lower() == "then"
-    return token.role == "silent" or token.text[0] == "\\" or (
-        token.role not in ("equals", "after", "function")
-        and (token.text not in _RELATES or token.text == ",")
+    return (
+        token.role == "silent"
+        or token.text[0] == "\\"
+        or (
+            token.role not in ("equals", "after", "function")
+            and (token.text not in _RELATES or token.text == ",")
+        )
     )
 
 
@@ -189,8 +190,10 @@ def in_letters(tokens: Sequence[Lexeme], one: Target, _: Checks) -> Iterator[Spa
     for first in range(len(tokens)):
         place, last = first, first
         for letter in wanted:
-            while place > first and place < len(tokens) and (
-                tokens[place].text != "," and _only_sets_apart(tokens[place])
+            while (
+                place > first
+                and place < len(tokens)
+                and (tokens[place].text != "," and _only_sets_apart(tokens[place]))
             ):
                 place += 1
             if place >= len(tokens) or tokens[place].text.lower() != letter:
@@ -252,7 +255,12 @@ def other_bases(tokens: Sequence[Lexeme], one: Target, _: Checks) -> Iterator[Sp
                 break
             chunk += tokens[last].text
             last += 1
-        if chunk and first and tokens[first - 1].text in "#$'_" and tokens[first - 1].end == token.start:
+        if (
+            chunk
+            and first
+            and tokens[first - 1].text in "#$'_"
+            and tokens[first - 1].end == token.start
+        ):
             chunk = "#" + chunk
         if any(_in_base(digits, base) == value for digits, base in _bases_of(chunk)):
             yield token.start, tokens[last - 1].end
@@ -275,7 +283,9 @@ def _bases_of(chunk: str) -> Iterator[tuple[str, int]]:
         yield found[1], 8
     elif found := re.fullmatch(r"([01]{3,})b", chunk):
         yield found[1], 2
-    elif (found := re.fullmatch(r"(\d{1,2})[rR]([0-9a-zA-Z]+)", chunk)) and 2 <= int(found[1]) <= 36:
+    elif (found := re.fullmatch(r"(\d{1,2})[rR]([0-9a-zA-Z]+)", chunk)) and 2 <= int(
+        found[1]
+    ) <= 36:
         yield found[2], int(found[1])
 
 

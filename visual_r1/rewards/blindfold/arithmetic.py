@@ -160,7 +160,11 @@ def _turns(tokens: Sequence[Lexeme]) -> Iterator[tuple[int, int, Lexeme]]:
             math = formula.format(*(tokens[index].math for index in values))
             start, end = tokens[first].start, max(tokens[index].end for index in values)
             last = max(last, order[bisect_left(ends, found.end()) - 1])
-            yield first, last, Lexeme("value", found[0], f"({math})", start, max(end, tokens[last].end))
+            yield (
+                first,
+                last,
+                Lexeme("value", found[0], f"({math})", start, max(end, tokens[last].end)),
+            )
 
 
 def equations(tokens: Sequence[Lexeme], one: Target, checks: Checks) -> Iterator[Span]:
@@ -173,8 +177,10 @@ def equations(tokens: Sequence[Lexeme], one: Target, checks: Checks) -> Iterator
         left, right = place, place + 1
         while left > 0 and place - left < MAX_RUN_TOKENS // 2 and _may_stand(tokens[left - 1]):
             left -= 1
-        while right < len(tokens) and right - place < MAX_RUN_TOKENS // 2 and _may_stand(
-            tokens[right]
+        while (
+            right < len(tokens)
+            and right - place < MAX_RUN_TOKENS // 2
+            and _may_stand(tokens[right])
         ):
             right += 1
         unknowns = {
@@ -238,13 +244,18 @@ def said_of_each_other(tokens: Sequence[Lexeme], one: Target, _: Checks) -> Iter
             after = tokens[place]
             if after.number is not None:
                 relates = relates or bool(roman_value(token.text) or roman_value(after.text))
-                if relates and wanted in _results_of(token.number, after.number, tokens[first + 1 : place]):
+                if relates and wanted in _results_of(
+                    token.number, after.number, tokens[first + 1 : place]
+                ):
                     yield token.start, after.end
                 break
             if after.role == "equals" or _parts(after, tokens[place + 1 : place + 2]):
                 break
             is_list = after.text.lower() in ("and", ",", "by", "x", "or", "to", "×", "&", "(", ")")
-            relates = relates or not (is_list or after.role in ("silent", "after"))
+            following = tokens[place + 1].number if place + 1 < len(tokens) else None
+            # `192 in three parts`, and not the inches of `12 in by 5 in`.
+            is_silent = after.role == "silent" and not (after.text == "in" and following)
+            relates = relates or not (is_list or is_silent or after.role == "after")
             relates = relates and after.text not in "()"
 
 

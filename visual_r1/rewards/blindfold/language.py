@@ -73,9 +73,7 @@ def strange(text: str, stated: str) -> Iterator[Span]:
             yield places[found.start()][0], places[found.end() - 1][1]
 
 
-def _is_language(
-    word: str, scripts: Container[str], dictionaries: list[Container[str]]
-) -> bool:
+def _is_language(word: str, scripts: Container[str], dictionaries: list[Container[str]]) -> bool:
     if "'" in word:  # `it's`, `o'clock`, `figure's`
         return all(_is_language(part, scripts, dictionaries) for part in word.split("'"))
     if not all(_script(c) in ("LATIN", "GREEK", "DIGIT") or _script(c) in scripts for c in word):
@@ -121,9 +119,7 @@ def _is_punctuation(marks: str) -> bool:
     bare = re.sub(r"[\s/]", "", marks)
     if not all(map(_is_sign, bare)):
         return False
-    if any(
-        bare.count(mark * _TALLY) for mark in set(bare) - _FREELY_REPEATED
-    ):
+    if any(bare.count(mark * _TALLY) for mark in set(bare) - _FREELY_REPEATED):
         return False
     kinds = set(bare) - _PAUSES
     return len(bare) < _MARKS_OF_A_CODE or len(kinds) != _KINDS_OF_A_CODE

@@ -70,7 +70,10 @@ _LEAKS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ),
 )  # fmt: skip
 # Looked for in the text as it was written: what levelling takes off.
-_WRITTEN = re.compile(r"&#x?[0-9a-f]{2,6};|\\u00[0-9a-f]{2}|\\x[0-9a-f]{2}|%3[0-9]|U\+003[0-9]|\bbase64,", re.IGNORECASE)
+_WRITTEN = re.compile(
+    r"&#x?[0-9a-f]{2,6};|\\u00[0-9a-f]{2}|\\x[0-9a-f]{2}|%3[0-9]|U\+003[0-9]|\bbase64,",
+    re.IGNORECASE,
+)
 _BACKWARDS = re.compile("[\u202d\u202e\u2066-\u2068]")
 
 

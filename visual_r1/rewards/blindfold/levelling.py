@@ -111,7 +111,9 @@ def shows_nothing(character: str) -> bool:
     if unicodedata.category(character) in ("Cf", "Mn", "Me", "Cc", "Co", "Cn", "Cs"):
         return True
     name = unicodedata.name(character, "").split()
-    return not {"FILLER", "BLANK", "NULL", "INVISIBLE"}.isdisjoint(name) and "SYMBOL" not in name[-1:]
+    return (
+        not {"FILLER", "BLANK", "NULL", "INVISIBLE"}.isdisjoint(name) and "SYMBOL" not in name[-1:]
+    )
 
 
 def _joined(level: str, places: list[Place]) -> tuple[str, list[Place]]:

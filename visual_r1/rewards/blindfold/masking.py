@@ -19,7 +19,7 @@ than can be looked through is no description: its second pass counts as wrong.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from string import ascii_uppercase
@@ -90,9 +90,13 @@ def mask_scan(
     answers: Sequence[str],
     rounding: Rounding = "exact",
     masks: Masks = "all",
+    named: Collection[Fraction] | None = None,
 ) -> MaskedScan:
     """`scan` with `answers` (gold, and the response's own) and results masked; with `masks` "all"
     also what is unstated, and no language.
+
+    `named` are the numbers that others see in the figure, for a problem whose facts nobody knows;
+    None where nobody was asked.
 
     Bounded: linear in the length, with at most `targets.MAX_CHECKS` calculations compared.
     """
@@ -109,6 +113,8 @@ def mask_scan(
             spans += strange(scan, stated_text(problem))
             if any(token.number is not None for token in lexemes(facts)):
                 loose = unstated(tokens, stated, forbidden.targets)
+            elif named is not None:
+                loose = unstated(tokens, stated, forbidden.targets, named)
             else:
                 loose = spelled_by_counts(counts(tokens), forbidden.targets)
             counted = forbidden.counted_in(tokens)

@@ -7,12 +7,15 @@ angles that everybody knows (90, 180, 360), unless their digits in a row spell a
 (`six sides beside two lines`).
 """
 
+import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any, cast
 
+from visual_r1.grading.forms import read_unit
+from visual_r1.grading.spelling import Token
 from visual_r1.rewards.blindfold.scan_text import Lexeme, lexemes
 from visual_r1.rewards.blindfold.targets import Span, Target
 from visual_r1.rewards.grounding import is_figure_word
@@ -21,15 +24,20 @@ _KNOWN_ANGLES = frozenset(map(Fraction, (90, 180, 360)))
 _MOST_COUNTED = 12
 _LETTERS_OF_A_PLURAL = 2
 # Numbers by another name, which count nothing of a figure.
-_ROUND = frozenset(("tens", "ones", "units", "hundreds", "dozens", "dozen", "score", "times", "more"))
+_ROUND = frozenset(
+    ("tens", "ones", "units", "hundreds", "dozens", "dozen", "score", "times", "more")
+)
 
 
 def unstated(
-    tokens: Sequence[Lexeme], stated: Sequence[Lexeme], targets: Sequence[Target]
+    tokens: Sequence[Lexeme],
+    stated: Sequence[Lexeme],
+    targets: Sequence[Target],
+    named: Collection[Fraction] = (),
 ) -> Iterator[Span]:
-    """The numbers among `tokens` that `stated` does not hold, as spans of their text."""
+    """The numbers among `tokens` that neither `stated` nor `named` holds, as spans of their text."""
     known = {token.number for token in stated if token.number is not None}
-    known |= {number / 100 for number in known if number is not None}
+    known |= {number / 100 for number in known} | set(named)
     left: list[Lexeme] = []
     for place, token in enumerate(tokens):
         if token.role != "value" or token.number in known or token.math == "\\pi":
@@ -44,6 +52,12 @@ def unstated(
     yield from spelled_by_counts(left, targets)
 
 
+def is_measure(word: str) -> bool:
+    """Whether a word is a unit that measures something, as `feet` and `cm` do and `sides` do not."""
+    unit = read_unit([Token("word", word.lower(), True)])
+    return unit is not None and bool(unit.measures)
+
+
 def counts(tokens: Sequence[Lexeme]) -> list[Lexeme]:
     """The numbers that count things: small ones with a plural behind them that is no unit."""
     return [
@@ -51,10 +65,10 @@ def counts(tokens: Sequence[Lexeme]) -> list[Lexeme]:
         for token, following in pairwise(tokens)
         if token.number is not None
         and 0 <= token.number <= _MOST_COUNTED
-        and following.role == "other"
         and len(following.text) > _LETTERS_OF_A_PLURAL
         and following.text.isalpha()
         and following.text.lower().endswith("s")
+        and not is_measure(following.text)
     ]
 
 
@@ -75,9 +89,13 @@ def _counts_or_names(tokens: Sequence[Lexeme], place: int) -> bool:
     following = [token.text.lower() for token in tokens[place + 1 : place + 4]]
     if is_figure_word(before) or before in ("∠", "\\angle", "_", "figure", "picture"):
         return True
-    return bool(following) and following[0] not in _ROUND and any(
-        is_figure_word(word) or (word.isalpha() and word.endswith("s") and len(word) > 2)
-        for word in following
+    return (
+        bool(following)
+        and following[0] not in _ROUND
+        and any(
+            is_figure_word(word) or (word.isalpha() and word.endswith("s") and len(word) > 2)
+            for word in following
+        )
     )
 
 
@@ -147,3 +165,39 @@ def _is_name(word: str) -> bool:
 def singular(word: str) -> str:
     """`lines` as `line`."""
     return word.removesuffix("s") if len(word) > 3 else word
+
+
+def numbers_in(text: str) -> frozenset[Fraction]:
+    """The numbers that a text names."""
+    return frozenset(token.number for token in lexemes(text) if token.number is not None)
+
+
+def with_numbers_moved(
+    text: str, stated: str, rng: random.Random, without: Collection[Fraction] = ()
+) -> str | None:
+    """`text` with its numbers as others of about their size, each everywhere as the same one; None
+    where there is none to move.
+
+    Left are those that the question states (`stated`), that count or name, and the angles that all
+    know. None of the new ones is one of the old, or of those `without`.
+    """
+    tokens = lexemes(text)
+    fixed = numbers_in(stated) | _KNOWN_ANGLES
+    taken = {token.number for token in tokens} | fixed | set(without)
+    moved: dict[Fraction, str] = {}
+    pieces: list[str] = []
+    at = 0
+    for place, token in enumerate(tokens):
+        number = token.number
+        if number is None or number in fixed or _counts_or_names(tokens, place):
+            continue
+        if number not in moved:
+            scale = 10 ** (token.decimals or 0)
+            low = max(2, int(number * scale) // 2)
+            choices = [n for n in range(low, 2 * low + 8) if Fraction(n, scale) not in taken]
+            new = Fraction(rng.choice(choices), scale)
+            taken.add(new)
+            moved[number] = f"{float(new):.{token.decimals}f}" if token.decimals else str(new)
+        pieces += [text[at : token.start], moved[number]]
+        at = token.end
+    return "".join([*pieces, text[at:]]) if moved else None
