@@ -160,10 +160,13 @@ def visual_grounding(response: str, question: str, opens_think: bool = False) ->
         )
     naming = {word.casefold() for word in of_question if _names(word)}
     if len(naming & said) >= min(_MOST_NAMING, max(len(naming), _FEWEST_NAMING)):
-        things -= named_things(of_question)
         # Nor do its words in new company: a name or a place that it has at something else.
-        things -= {f"name {min(word, word[::-1])}" for word in of_question}
-        things -= {f"{word} place" for word in asked}
+        of_its_own = things - named_things(of_question)
+        of_its_own -= {f"name {min(word, word[::-1])}" for word in of_question}
+        of_its_own -= {f"{word} place" for word in asked}
+        # Of `Find angle C.` nobody can keep off; one thing more is then enough.
+        if not of_its_own or len(naming) > _FEWEST_NAMING:
+            things = of_its_own
     return 1.0 if len(things) >= GROUNDED_THINGS else 0.0
 
 
