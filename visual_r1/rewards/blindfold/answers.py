@@ -37,6 +37,7 @@ Way = Callable[[Sequence[Lexeme], Target, Checks], Iterator[Span]]
 
 # Signs that set numbers in relation; any other sign between two of them only sets them apart.
 _RELATES = frozenset("=+<>()[]:/^%°×≈≠≤≥,")
+_ARROWS = frozenset(("→", "->", "=>", "⇒", "⟹", "⟶", "⟾"))
 _DIGITS_OF_CODES = 48  # the character code of `0`
 
 
@@ -146,6 +147,8 @@ def _only_sets_apart(token: Lexeme) -> bool:
     """Whether what stands between two digits says nothing of them: layout, a sign, `then`."""
     if token.text.isalpha():
         return token.text.lower() == "then"
+    if token.text in _ARROWS:
+        return True
     return (
         token.role == "silent"
         or token.text[0] == "\\"

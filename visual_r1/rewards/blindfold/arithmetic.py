@@ -255,7 +255,9 @@ def said_of_each_other(tokens: Sequence[Lexeme], one: Target, _: Checks) -> Iter
             following = tokens[place + 1].number if place + 1 < len(tokens) else None
             # `192 in three parts`, and not the inches of `12 in by 5 in`.
             is_silent = after.role == "silent" and not (after.text == "in" and following)
-            relates = relates or not (is_list or is_silent or after.role == "after")
+            # What signs between them come to is for `calculated`; marks of emphasis look like one.
+            is_sign = after.role in ("after", "operator") and not after.text.isalpha()
+            relates = relates or not (is_list or is_silent or is_sign)
             relates = relates and after.text not in "()"
 
 
@@ -271,7 +273,7 @@ def _parts(token: Lexeme, following: Sequence[Lexeme]) -> bool:
     word = token.text.lower()
     if word in ("a", "an", "the"):
         return not following or following[0].number is None
-    is_name = token.text.isupper() and token.text.isalpha()
+    is_name = token.text.isalpha() and (token.text.isupper() or token.text in "bcdefghijklmnopqrtuvwxyz")
     return word in (".", ";", "|", "masked") or is_name or is_figure_word(word) or word in _MEASURES
 
 
