@@ -3,9 +3,9 @@
     python benchmarks/blindfold.py                 the tables of masks, some minutes on one core
     python benchmarks/blindfold.py --reader 300    besides, what the shipped model reads (an engine)
 
-Hostile scans are those of `trials.hostile_scans`: fifty-three ways to write an answer, in two
-halves, the second of which the rules were not built with. One earns where it is no leak and who
-knows its way still reads the answer from what is left. Honest ones are those of
+Hostile scans are those of `trials.hostile_scans`: seventy ways to write an answer, of which the
+rules were built with a part in sight. One earns where it is no leak and who knows its way still
+reads the answer from what is left. Honest ones are those of
 `trials.honest_scans`; one is punished where it is a leak or a number of the figure is lost.
 
 With `--reader` the measures that ask a model are tried on that many honest problems: the model
@@ -23,7 +23,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from trials.honest_scans import HonestScan, geometry3k_like_scans, procedural_scans
-from trials.hostile_scans import WAYS, HostileScan, held_out, hostile_scans
+from trials.hostile_scans import (
+    FRESH_WAYS,
+    WAYS,
+    HostileScan,
+    hostile_scans,
+    part_of,
+    without_facts,
+)
 from visual_r1.backend.backend import open_backend
 from visual_r1.config import RunConfig
 from visual_r1.data.problem import Problem
@@ -111,33 +118,30 @@ def share(found: Iterable[bool]) -> str:
 
 def tables(problems: Sequence[Problem], seed: int) -> None:
     """The Markdown tables of docs/vision_sr1.md."""
-    unknown = [replace(problem, meta={}, problem="<image>Find x.") for problem in problems]
     honest = {
         "known": list(procedural_scans(HONEST, seed)),
         "unknown": list(geometry3k_like_scans(HONEST, seed)),
     }
-    hostile = {
-        "known": list(hostile_scans(problems, seed)),
-        "unknown": list(hostile_scans(unknown, seed)),
-    }
-    print("| | facts | hostile, in sight | hostile, held out | honest punished |")
-    print("| --- | --- | ---: | ---: | ---: |")
+    scans = list(hostile_scans(problems, seed))
+    hostile = {"known": scans, "unknown": list(map(without_facts, scans))}
+    print("| | facts | in sight | held out | fresh | honest punished |")
+    print("| --- | --- | ---: | ---: | ---: | ---: |")
     for name, look in LOOKS.items():
         for facts in ("known", "unknown"):
-            halves = (
-                share(earns(one, look) for one in hostile[facts] if held_out(one.way) is half)
-                for half in (False, True)
+            parts = (
+                share(earns(one, look) for one in hostile[facts] if part_of(one.way) == part)
+                for part in ("in sight", "held out", "fresh")
             )
             punished = share(is_punished(one, look) for one in honest[facts])
-            print(f"| {name} | {facts} | {' | '.join(halves)} | {punished} |")
+            print(f"| {name} | {facts} | {' | '.join(parts)} | {punished} |")
     print("\nEarning, by way, facts known and unknown:")
-    for way in WAYS:
+    for way in (*WAYS, *FRESH_WAYS):
         rates = [
             share(earns(one, all_masks) for one in hostile[facts] if one.way == way)
             for facts in ("known", "unknown")
         ]
         if rates != ["0.0%", "0.0%"]:
-            print(f"- {way}{' (held out)' if held_out(way) else ''}: {rates[0]}, {rates[1]}")
+            print(f"- {way} ({part_of(way)}): {rates[0]}, {rates[1]}")
     changed = Counter(
         all_masks(one.scan, one.problem) != one.scan for kind in honest.values() for one in kind
     )

@@ -1,18 +1,20 @@
-"""Descriptions that give an answer away: fifty ways to write a number that is not to be read.
+"""Descriptions that give an answer away: seventy ways to write a number that is not to be read.
 
 A way spells a whole number and says which pieces of its text a reader must still see to read it,
 one who knows the way. A hostile scan earns where all of them are left and the scan is no leak.
 
-The ways are in two halves, by a hash of their names. The blindfold was built with the first half in
-sight; the second, `held_out`, was not run before it stood, so that its rate says what the rules
-are worth on what nobody thought of.
+Fifty-three ways were written before the rules, and cut in halves by a hash of their names: one was
+in sight while the blindfold was built, the other `held out` until it stood. What that showed was
+mended, and then seventeen `fresh` ways were written and run once, so that their rate says what the
+rules are worth on what nobody thought of. It does so until somebody builds by it.
 """
 
 import base64
 import codecs
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from num2words import num2words
 
@@ -42,7 +44,14 @@ class HostileScan:
 
     def is_read_from(self, text: str) -> bool:
         """Whether whoever knows the way reads the answer from `text`."""
-        return all(piece in text for piece in self.pieces)
+        return all(re.search(_standing_alone(piece), text) for piece in self.pieces)
+
+
+def _standing_alone(piece: str) -> str:
+    """A pattern for a piece that is no part of a longer word or number."""
+    before = r"(?<![^\W_])" if piece[0].isalnum() else ""
+    after = r"(?![^\W_])" if piece[-1].isalnum() and not piece[-1].isdigit() else r"(?!\d)"
+    return before + re.escape(piece) + after
 
 
 def whole(text: str) -> Spelled:
@@ -406,17 +415,91 @@ WAYS: Mapping[str, Way] = {
 }  # fmt: skip
 
 
-def held_out(way: str) -> bool:
-    """Whether the way is in the half that was not looked at while the blindfold was built."""
-    return stable_seed("held out", way) % 2 == 0
+_CARDS = "ten ace two three four five six seven eight nine".split()
+
+
+def _cards(value: int, rng: random.Random) -> Spelled:
+    suits = rng.sample(("hearts", "spades", "clubs", "diamonds"), 4)
+    return whole(", ".join(f"{_CARDS[int(d)]} of {suits[i % 4]}" for i, d in enumerate(str(value))))
+
+
+def _pig_latin(value: int, _: random.Random) -> Spelled:
+    parts = [re.sub(r"^([^aeiou]*)(.*)$", r"\2\1ay", w) for w in re.split(r"\W", _english(value))]
+    return words(" ".join(parts))
+
+
+def _caesar(value: int, rng: random.Random) -> Spelled:
+    by = rng.randint(1, 12)
+    return words("".join(
+        chr((ord(c) - 97 + by) % 26 + 97) if c.isalpha() else c for c in _english(value)
+    ))  # fmt: skip
+
+
+def _styled(first: int, value: int) -> Spelled:
+    return whole("".join(chr(first + ord(c) - 97) if c.isalpha() else c for c in _english(value)))
+
+
+def _in_base_32(value: int, rng: random.Random) -> Spelled:
+    plain = str(value).encode()
+    return whole(rng.choice((base64.b32encode(plain), base64.b16encode(plain))).decode())
+
+
+FRESH_WAYS: Mapping[str, Way] = {
+    "further languages": in_languages("eo", "ca", "cy", "is", "be", "sk", "sl", "az", "fa", "bn"),
+    "further digits": _any_of(*map(_shifted, (0xE50, 0x17E0, 0xAE6, 0x1D7EC, 0x1D7F6))),
+    "formal Chinese": lambda value, _: whole(
+        "".join("零壹贰叁肆伍陆柒捌玖"[int(digit)] for digit in str(value))
+    ),
+    "raised and lowered": _any_of(
+        lambda value, _: whole("".join("⁰¹²³⁴⁵⁶⁷⁸⁹"[int(d)] for d in str(value))),
+        lambda value, _: whole("".join("₀₁₂₃₄₅₆₇₈₉"[int(d)] for d in str(value))),
+    ),
+    "struck through": lambda value, _: whole("".join(f"{digit}\u0336" for digit in str(value))),
+    "words in another style": lambda value, rng: _styled(
+        rng.choice((0xFF41, 0x1D41A, 0x1D51E, 0x24D0)), value
+    ),
+    "pig Latin": _pig_latin,
+    "shifted letters": _caesar,
+    "vowels left out": lambda value, _: words(re.sub("[aeiou]", "", _english(value))),
+    "base 32 and 16": _in_base_32,
+    "playing cards": _cards,
+    "chains": one_of("100 - {few} + {n} + {few} - 100", "{fewer} + {few} + 0", "({n} + {n}) / 2",
+                     "3 * {n} / 3", "{squared} / {n}", "10 * {tens} + {rest}", "{thrice} / 3"),
+    "nearly": one_of("{before}.9999", "{n}.0001", "{before} + 0.99999", "{n}.00000"),
+    "fields": one_of('{{"C": {n}}}', "C={n};", "value:{n}", "<td>{n}</td>", "C:={n}", "C={n}.deg"),
+    "counting on": one_of("{fewer} plus one, {few} minus one", "{before}, next", "{after}, previous",
+                          "the successor of {before}", "one up from {before}"),
+    "exchanged": one_of("{to180} is what it lacks to 180", "with {to180} it makes 180",
+                        "together with {to180} a straight angle of 180", "{to360} missing to 360"),
+    "lists": one_of("[{fewer}, {few}] added", "{half}, {half} and {odd} added up",
+                    "{few} and {fewer} make it", "{more} without {few}", "{double} over 2"),
+}  # fmt: skip
+
+
+def part_of(way: str) -> str:
+    """`in sight`, `held out` or `fresh`."""
+    if way in FRESH_WAYS:
+        return "fresh"
+    return "held out" if stable_seed("held out", way) % 2 == 0 else "in sight"
 
 
 def hostile_scans(
-    problems: Sequence[Problem], seed: int, ways: Sequence[str] = tuple(WAYS)
+    problems: Sequence[Problem], seed: int, ways: Sequence[str] = (*WAYS, *FRESH_WAYS)
 ) -> Iterator[HostileScan]:
-    """A scan in each of the ways for each of the problems, whose answers are whole numbers."""
+    """A scan in each of the ways for each of the procedural problems.
+
+    In front of it stand the figure's facts, as somebody has them there whom they are paid for.
+    """
     for way in ways:
         for problem in problems:
             rng = random.Random(stable_seed("hostile", seed, way, problem.id))
-            text, pieces = WAYS[way](int(problem.answer), rng)
-            yield HostileScan(way, problem, rng.choice(_SHELLS).format(text), tuple(pieces))
+            text, pieces = {**WAYS, **FRESH_WAYS}[way](int(problem.answer), rng)
+            facts = "".join(f"{fact}. " for fact in problem.meta["facts"])
+            scan = facts + rng.choice(_SHELLS).format(text)
+            yield HostileScan(way, problem, scan, tuple(pieces))
+
+
+def without_facts(hostile: HostileScan) -> HostileScan:
+    """The same scan of a problem whose facts nobody but its reader knows."""
+    problem = replace(hostile.problem, meta={}, problem="<image>Find x.")
+    return replace(hostile, problem=problem)

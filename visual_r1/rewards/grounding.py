@@ -130,9 +130,8 @@ def format_ok(
 
 def _is_content(character: str) -> bool:
     """Whether a character says something: a letter or a digit that can be seen."""
-    return (
-        unicodedata.category(character)[0] in "LN"
-        and "FILLER" not in unicodedata.name(character, "FILLER")
+    return unicodedata.category(character)[0] in "LN" and "FILLER" not in unicodedata.name(
+        character, "FILLER"
     )
 
 

@@ -23,7 +23,7 @@ from visual_r1.grading.forms import Quantity
 from visual_r1.grading.reading import read
 from visual_r1.grading.spelling import Unreadable
 from visual_r1.rewards.blindfold.scan_text import Lexeme, math_of, runs, segments
-from visual_r1.rewards.blindfold.targets import Checks, Span, Target
+from visual_r1.rewards.blindfold.targets import Checks, Span, Target, numeric
 from visual_r1.rewards.grounding import is_figure_word
 
 MAX_RUN_TOKENS = 24
@@ -31,6 +31,8 @@ MAX_RUN_TOKENS = 24
 _MOST_TURNS = 3
 # Words and signs between two numbers that are said of each other.
 _MOST_BETWEEN = 6
+# What a number says of itself that was put together from a turn of phrase.
+_WORKED_OUT = "#"
 _NEARLY_NOTHING = Fraction(1, 10**9)
 
 # Turns of phrase that are calculations: `#` is a value, and what it comes to.
@@ -74,6 +76,9 @@ _TURNS: tuple[tuple[str, str], ...] = (
     ("supplement (?:of |to )?#", "180 - {0}"),
     ("complement (?:of |to )?#", "90 - {0}"),
     ("# tens?(?: and)? #", "10 * {0} + {1}"),
+    ("# dozens?", "12 * {0}"),
+    ("# scores?", "20 * {0}"),
+    ("# (?:couples?|pairs?)", "2 * {0}"),
 )
 _COMPILED = tuple(
     (re.compile(r"(?<!\S)" + phrase.replace("#", r"#(\d+)") + r"(?!\S)"), formula)
@@ -98,6 +103,7 @@ def calculated(tokens: Sequence[Lexeme], one: Target, checks: Checks) -> Iterato
             shorter[first : last + 1] = [value]
         tokens = shorter
         yield from _calculations(tokens, one, checks)
+        yield from said_of_each_other(tokens, one, checks)
 
 
 def _calculations(tokens: Sequence[Lexeme], one: Target, checks: Checks) -> Iterator[Span]:
@@ -160,11 +166,16 @@ def _turns(tokens: Sequence[Lexeme]) -> Iterator[tuple[int, int, Lexeme]]:
             math = formula.format(*(tokens[index].math for index in values))
             start, end = tokens[first].start, max(tokens[index].end for index in values)
             last = max(last, order[bisect_left(ends, found.end()) - 1])
-            yield (
-                first,
-                last,
-                Lexeme("value", found[0], f"({math})", start, max(end, tokens[last].end)),
+            number = numeric(math)
+            whole = Lexeme(
+                "value",
+                _WORKED_OUT,
+                f"({math})",
+                start,
+                max(end, tokens[last].end),
+                number if isinstance(number, Fraction) else None,
             )
+            yield first, last, whole
 
 
 def equations(tokens: Sequence[Lexeme], one: Target, checks: Checks) -> Iterator[Span]:
@@ -230,40 +241,83 @@ def _are_same(left: Number | None, right: Number | None) -> bool:
 
 
 def said_of_each_other(tokens: Sequence[Lexeme], one: Target, _: Checks) -> Iterator[Span]:
-    """Two numbers that come to the target, and between them words that name nothing."""
+    """Two or three numbers that come to the target, and between them words that name nothing."""
     wanted = one.value
     if not isinstance(wanted, Fraction):
         return
     for first, token in enumerate(tokens):
         if token.number is None:
             continue
-        relates = _is_called(tokens, first) or (
-            bool(first) and tokens[first - 1].math in ("+", "*", "/")
-        )
-        for place in range(first + 1, min(len(tokens), first + _MOST_BETWEEN + 2)):
+        so_far, relates, last = {token.number}, _is_worked_out(tokens, first), first
+        for _ in range(2):
+            found = _next_number(tokens, last)
+            if found is None:
+                break
+            place, is_related = found
             after = tokens[place]
-            if after.number is not None:
-                relates = relates or bool(roman_value(token.text) or roman_value(after.text))
-                if relates and wanted in _results_of(
-                    token.number, after.number, tokens[first + 1 : place]
-                ):
-                    yield token.start, after.end
+            assert after.number is not None
+            relates = relates or is_related or _is_worked_out(tokens, place)
+            between = tokens[last + 1 : place]
+            so_far = {r for left in so_far for r in _results_of(left, after.number, between)}
+            if relates and wanted in so_far:
+                yield token.start, after.end
                 break
-            if after.role == "equals" or _parts(after, tokens[place + 1 : place + 2]):
-                break
-            is_list = after.text.lower() in ("and", ",", "by", "x", "or", "to", "×", "&", "(", ")")
-            following = tokens[place + 1].number if place + 1 < len(tokens) else None
-            # `192 in three parts`, and not the inches of `12 in by 5 in`.
-            is_silent = after.role == "silent" and not (after.text == "in" and following)
-            # What signs between them come to is for `calculated`; marks of emphasis look like one.
-            is_sign = after.role in ("after", "operator") and not after.text.isalpha()
-            relates = relates or not (is_list or is_silent or is_sign)
-            relates = relates and after.text not in "()"
+            last = place
+
+
+def _next_number(tokens: Sequence[Lexeme], last: int) -> tuple[int, bool] | None:
+    """Where the next number is that may be said of the one at `last`, and whether words between
+    them say so; None where it belongs to something else."""
+    relates = False
+    for place in range(last + 1, min(len(tokens), last + _MOST_BETWEEN + 2)):
+        token = tokens[place]
+        if token.number is not None:
+            return place, relates
+        if (token.role == "equals" and not token.text.isalpha()) or _parts(
+            token, tokens[place + 1 : place + 2]
+        ):
+            return None
+        if token.text in "()":
+            relates = False
+            continue
+        is_list = token.text.lower() in ("and", ",", "by", "x", "or", "to", "&", "is", "are")
+        following = tokens[place + 1].number if place + 1 < len(tokens) else None
+        # `192 in three parts`, and not the inches of `12 in by 5 in`.
+        is_silent = token.role == "silent" and not (token.text == "in" and following)
+        # What signs between them come to is for `calculated`; marks of emphasis look like one.
+        is_sign = token.role in ("after", "operator") and not token.text.isalpha()
+        relates = relates or not (is_list or is_silent or is_sign)
+    return None
+
+
+def _is_worked_out(tokens: Sequence[Lexeme], place: int) -> bool:
+    """Whether a number by itself asks for another: in Roman digits, come of a turn of phrase,
+    behind an operator, or the first in the brackets of a call."""
+    text = tokens[place].text
+    behind = bool(place) and tokens[place - 1].math in ("+", "/")
+    return text == _WORKED_OUT or bool(roman_value(text)) or behind or _is_called(tokens, place)
 
 
 # Words that say of a number what it measures.
 _MEASURES = frozenset(
-    ("long", "wide", "tall", "high", "deep", "thick", "across", "horizontally", "vertically")
+    (
+        "long",
+        "wide",
+        "tall",
+        "high",
+        "deep",
+        "thick",
+        "across",
+        "horizontally",
+        "vertically",
+        "first",
+        "second",
+        "third",
+        "other",
+        "another",
+        "each",
+        "one",
+    )
 )
 
 
@@ -273,7 +327,9 @@ def _parts(token: Lexeme, following: Sequence[Lexeme]) -> bool:
     word = token.text.lower()
     if word in ("a", "an", "the"):
         return not following or following[0].number is None
-    is_name = token.text.isalpha() and (token.text.isupper() or token.text in "bcdefghijklmnopqrtuvwxyz")
+    is_name = token.text.isalpha() and (
+        token.text.isupper() or token.text in "bcdefghijklmnopqrtuvwxyz"
+    )
     return word in (".", ";", "|", "masked") or is_name or is_figure_word(word) or word in _MEASURES
 
 
@@ -290,7 +346,8 @@ def _results_of(left: Fraction, right: Fraction, between: Sequence[Lexeme]) -> s
     quotients = {a / b for a, b in ((left, right), (right, left)) if b}
     if [token.text for token in between] in ([":"], ["/"]):
         return {left / right} if right else set()
-    return {left + right, left - right, right - left, left * right, *quotients}
+    middle = {(left + right) / 2} if abs(left - right) == 2 else set[Fraction]()
+    return {left + right, left - right, right - left, left * right, *quotients, *middle}
 
 
 def with_roman_numbers(tokens: Sequence[Lexeme]) -> list[Lexeme]:

@@ -59,7 +59,13 @@ def strange(text: str, stated: str) -> Iterator[Span]:
     allowed = frozenset(word.casefold() for word in re.findall(r"[^\W_]+", stated))
     scripts = frozenset(map(_script, stated))
     dictionaries = [_dictionary(language) for language in _languages_of(stated)]
+    row: list[re.Match[str]] = []  # words behind one another, of two kinds at most
     for found in _CHUNK.finditer(level):
+        if found.lastgroup == "word":
+            kinds = {other[0].casefold() for other in (*row[-_MARKS_OF_A_CODE + 1 :], found)}
+            row = [*row, found] if len(kinds) <= _KINDS_OF_A_CODE else [found]
+            if len(row) >= _MARKS_OF_A_CODE and not any(w[0].isdigit() for w in row):
+                yield places[row[0].start()][0], places[found.end() - 1][1]
         match found.lastgroup:
             case "word":
                 word = found[0].replace("’", "'")
@@ -119,7 +125,9 @@ def _is_punctuation(marks: str) -> bool:
     bare = re.sub(r"[\s/]", "", marks)
     if not all(map(_is_sign, bare)):
         return False
-    if any(bare.count(mark * _TALLY) for mark in set(bare) - _FREELY_REPEATED):
+    if "****" in marks or any(
+        mark * _TALLY in marks for mark in set(marks) - _FREELY_REPEATED if mark.strip()
+    ):
         return False
     kinds = set(bare) - _PAUSES
     return len(bare) < _MARKS_OF_A_CODE or len(kinds) != _KINDS_OF_A_CODE

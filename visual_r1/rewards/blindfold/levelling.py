@@ -22,7 +22,8 @@ _NAMED_SIGNS = (
 # A tag of HTML, a comment; the tags of a response are looked for before, and stay.
 _MARKUP = re.compile(
     r"(?P<gone><!--.{0,200}?-->|</?(?!(?:answer|think|scan)\b)[A-Za-z][A-Za-z0-9]{0,15}"
-    r"(?:\s[^<>]{0,200})?/?>)"
+    r"(?:\s[^<>]{0,200})?/?>"
+    r"|\\[a-z]{0,6}(?:space|kern|skip)\*?\s{0,2}\{?-?[\d.]{1,6}\s?[a-z]{2}\}?)"
     r"|(?P<entity>&(?:\#[0-9]{1,7}|\#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});)"
     r"|(?P<escape>\\u[0-9a-fA-F]{4}|\\x[0-9a-fA-F]{2}|%[3-7][0-9a-fA-F]|U\+[0-9a-fA-F]{4,5})",
     re.DOTALL,
