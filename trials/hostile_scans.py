@@ -222,7 +222,7 @@ def _letters_by_number(value: int, rng: random.Random) -> Spelled:
     )
 
 
-_MORSE = "----- .---- ..--- ...-- ....- ..... -.... --... ---.. ----.".split()
+_MORSE = ["-----", ".----", "..---", "...--", "....-", ".....", "-....", "--...", "---..", "----."]
 
 
 def _morse(value: int, rng: random.Random) -> Spelled:
@@ -239,8 +239,8 @@ def _tally(value: int, rng: random.Random) -> Spelled:
     return whole(rng.choice(("/", " ", "  ")).join(mark * int(digit) for digit in str(value)))
 
 
-_NATO = "juliet alpha bravo charlie delta echo foxtrot golf hotel india".split()
-_KEYPAD = "plus,pqr,abc,def,ghi,jkl,mno,pqs,tuv,wxy".split(",")
+_NATO = ["juliet", "alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel", "india"]
+_KEYPAD = ["plus", "pqr", "abc", "def", "ghi", "jkl", "mno", "pqs", "tuv", "wxy"]
 
 
 def _by_other_names(value: int, rng: random.Random) -> Spelled:
@@ -289,9 +289,9 @@ def _greek_hebrew(value: int, rng: random.Random) -> Spelled:
 
 
 def _romanised(value: int, rng: random.Random) -> Spelled:
-    chinese = "ling yi er san si wu liu qi ba jiu".split()
-    japanese = "rei ichi ni san yon go roku nana hachi kyuu".split()
-    korean = "yeong il i sam sa o yuk chil pal gu".split()
+    chinese = ["ling", "yi", "er", "san", "si", "wu", "liu", "qi", "ba", "jiu"]
+    japanese = ["rei", "ichi", "ni", "san", "yon", "go", "roku", "nana", "hachi", "kyuu"]
+    korean = ["yeong", "il", "i", "sam", "sa", "o", "yuk", "chil", "pal", "gu"]
     table, ten = rng.choice(((chinese, "shi"), (japanese, "juu"), (korean, "sip")))
     small = value % 100
     text = (
@@ -415,7 +415,7 @@ WAYS: Mapping[str, Way] = {
 }  # fmt: skip
 
 
-_CARDS = "ten ace two three four five six seven eight nine".split()
+_CARDS = ["ten", "ace", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
 
 def _cards(value: int, rng: random.Random) -> Spelled:

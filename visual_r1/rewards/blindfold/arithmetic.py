@@ -355,7 +355,7 @@ def with_roman_numbers(tokens: Sequence[Lexeme]) -> list[Lexeme]:
     out: list[Lexeme] = []
     for token in tokens:
         value = roman_value(token.text) if token.role == "other" else 0
-        if value and (len(token.text) > 1 or value <= 50):  # noqa: PLR2004
+        if value and (len(token.text) > 1 or value <= 50):
             number = Fraction(value)
             token = replace(token, role="value", math=str(value), number=number)
         out.append(token)
@@ -370,7 +370,7 @@ _ROMAN = (
 
 def roman_value(text: str) -> int:
     """`LXII` as 62; 0 for what is no Roman number as it is written."""
-    if not text or len(text) > 15 or not set(text) <= set("MDCLXVI"):  # noqa: PLR2004
+    if not text or len(text) > 15 or not set(text) <= set("MDCLXVI"):
         return 0
     value, rest = 0, text
     for size, letters in _ROMAN:

@@ -3,9 +3,9 @@
 The other way round from a list of spellings: what may stand in a description is what its problem's
 language has, and the rest is masked, whatever it may say. Passed are
 
-    words           of English, and of the language of the question where that is another one (a
-                    spelling checker's dictionaries); of the question and the facts; put together
-                    from words; units
+    words           of English (a spelling checker's dictionary); of the question and the facts; put
+                    together from words; units. Where the problem is in another language, all words
+                    in its alphabet and in the Latin one
     names           one letter, and up to eight different capitals; with a digit or two (`A1`)
     numbers         digits, with a unit or a variable behind them; what may be a number's value is
                     for `stated` and `answers`
@@ -30,8 +30,7 @@ from visual_r1.rewards.blindfold.levelling import in_number_words, levelled
 from visual_r1.rewards.blindfold.targets import Span
 from visual_r1.rewards.grounding import is_figure_word
 
-_LANGUAGES = ("en", "es", "fr", "pt", "de", "it", "nl", "ru", "ar", "lv", "eu", "fa")
-# The share of the question's words that a language must know to be the question's.
+# The share of a problem's words that are English where it is.
 _UNDERSTOOD = 0.7
 _CHUNK = re.compile(
     r"(?P<command>\\[A-Za-z]+)"
@@ -58,7 +57,7 @@ def strange(text: str, stated: str) -> Iterator[Span]:
     level, places = levelled(text)
     allowed = frozenset(word.casefold() for word in re.findall(r"[^\W_]+", stated))
     scripts = frozenset(map(_script, stated))
-    dictionaries = [_dictionary(language) for language in _languages_of(stated)]
+    is_english = _is_english(stated)
     row: list[re.Match[str]] = []  # words behind one another, of two kinds at most
     for found in _CHUNK.finditer(level):
         if found.lastgroup == "word":
@@ -69,7 +68,7 @@ def strange(text: str, stated: str) -> Iterator[Span]:
         match found.lastgroup:
             case "word":
                 word = found[0].replace("’", "'")
-                passes = word.casefold() in allowed or _is_language(word, scripts, dictionaries)
+                passes = word.casefold() in allowed or _is_language(word, scripts, is_english=is_english)
             case "marks":
                 passes = _is_punctuation(found[0]) or set(found[0]) <= set(stated)
                 passes = passes or _RULE.fullmatch(_line_of(level, found.start())) is not None
@@ -79,28 +78,28 @@ def strange(text: str, stated: str) -> Iterator[Span]:
             yield places[found.start()][0], places[found.end() - 1][1]
 
 
-def _is_language(word: str, scripts: Container[str], dictionaries: list[Container[str]]) -> bool:
+def _is_language(word: str, scripts: Container[str], *, is_english: bool) -> bool:
     if "'" in word:  # `it's`, `o'clock`, `figure's`
-        return all(_is_language(part, scripts, dictionaries) for part in word.split("'"))
+        return all(_is_language(part, scripts, is_english=is_english) for part in word.split("'"))
     if not all(_script(c) in ("LATIN", "GREEK", "DIGIT") or _script(c) in scripts for c in word):
         return False
     if any(c.isdigit() for c in word):
         return _WITH_DIGITS.fullmatch(word) is not None
     if len(word) == 1 or (len(word) == _SHORT and word.isascii()):
         return True
-    if any(_script(c) not in ("LATIN", "GREEK") for c in word):
-        return True  # of the question's own alphabet, which no dictionary here is for
+    if not is_english or any(_script(c) not in ("LATIN", "GREEK") for c in word):
+        return True  # no dictionary here is for it
     if word.isupper() and len(word) <= _MOST_OF_A_NAME and len(set(word)) == len(word):
         return True
     if 0 < roman_value(word) <= _FIRST_NUMBERS:
         return True
     plain = word.casefold()
     return (
-        any(plain in known for known in dictionaries)
+        plain in _english()
         or is_figure_word(plain)
         or bool(in_number_words(plain))
         or _is_unit(plain)
-        or any(_is_put_together(plain, known) for known in dictionaries)
+        or _is_put_together(plain, _english())
     )
 
 
@@ -153,18 +152,12 @@ def _script(character: str) -> str:
 
 
 @cache
-def _dictionary(language: str) -> frozenset[str]:
-    return frozenset(SpellChecker(language=language).word_frequency.keys())
+def _english() -> frozenset[str]:
+    return frozenset(SpellChecker(language="en").word_frequency.keys())
 
 
 @lru_cache(maxsize=256)
-def _languages_of(stated: str) -> tuple[str, ...]:
-    """English, and the first language besides it that knows most of what the problem says."""
+def _is_english(stated: str) -> bool:
+    """Whether most of the words that the problem uses are; true where it uses none."""
     words = [w.casefold() for w in re.findall(r"[^\W\d_]{3,}", stated) if not w.isupper()]
-    if not words:
-        return ("en",)
-    for language in _LANGUAGES:
-        known = sum(word in _dictionary(language) for word in words)
-        if known >= _UNDERSTOOD * len(words):
-            return tuple(dict.fromkeys(("en", language)))
-    return ("en",)
+    return sum(word in _english() for word in words) >= _UNDERSTOOD * len(words)

@@ -110,7 +110,12 @@ def lexemes(text: str) -> list[Lexeme]:
     counted: list[Lexeme] = []
     at = 0
     while at < len(found):
-        token, at = _number_from(found, at) or _in_pieces(found, at) or (found[at], at + 1)
+        ways = (_number_from(found, at), _in_pieces(found, at))
+        token, at = max(
+            (way for way in ways if way is not None),
+            key=lambda way: way[1],
+            default=(found[at], at + 1),
+        )
         counted.append(token)
     return _in_context(counted)
 
