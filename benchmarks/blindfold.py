@@ -46,6 +46,9 @@ from visual_r1.rewards.blindfold.stated import numbers_in, with_numbers_moved
 Look = Callable[[str, Problem], str | None]
 """What is left of a scan to read; None where it is a leak."""
 
+# What the other scans of the group name, by problem, where they are honest and can read.
+NAMED: dict[str, frozenset[Fraction]] = {}
+
 PROBLEMS_A_WAY = 40
 HONEST = 500
 
@@ -59,6 +62,13 @@ def answers_alone(scan: str, problem: Problem) -> str | None:
 def all_masks(scan: str, problem: Problem) -> str | None:
     """What is unstated and what is no language, too."""
     found = mask_scan(scan, problem, [problem.answer])
+    return None if found.leak else found.text
+
+
+def named_by_others(scan: str, problem: Problem) -> str | None:
+    """All masks, and where nobody knows the facts, numbers that the group's others do not name."""
+    named = NAMED[problem.id]
+    found = mask_scan(scan, problem, [problem.answer], named=named)
     return None if found.leak else found.text
 
 
@@ -90,6 +100,7 @@ def moved_numbers(scan: str, problem: Problem) -> str | None:
 LOOKS: dict[str, Look] = {
     "answers masked": answers_alone,
     "all masks": all_masks,
+    "all masks, named by others": named_by_others,
     "one step from the answer is a leak": one_step_away,
     "all masks, numbers moved": moved_numbers,
 }
@@ -122,6 +133,9 @@ def tables(problems: Sequence[Problem], seed: int) -> None:
         "known": list(procedural_scans(HONEST, seed)),
         "unknown": list(geometry3k_like_scans(HONEST, seed)),
     }
+    for kind in honest.values():
+        NAMED.update({one.problem.id: numbers_in(" ".join(one.needed)) for one in kind})
+    NAMED.update({p.id: numbers_in(" ".join(p.meta["facts"])) for p in problems})
     scans = list(hostile_scans(problems, seed))
     hostile = {"known": scans, "unknown": list(map(without_facts, scans))}
     print("| | facts | in sight | held out | fresh | honest punished |")

@@ -239,7 +239,18 @@ def _tally(value: int, rng: random.Random) -> Spelled:
     return whole(rng.choice(("/", " ", "  ")).join(mark * int(digit) for digit in str(value)))
 
 
-_NATO = ["juliet", "alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel", "india"]
+_NATO = [
+    "juliet",
+    "alpha",
+    "bravo",
+    "charlie",
+    "delta",
+    "echo",
+    "foxtrot",
+    "golf",
+    "hotel",
+    "india",
+]
 _KEYPAD = ["plus", "pqr", "abc", "def", "ghi", "jkl", "mno", "pqs", "tuv", "wxy"]
 
 
@@ -310,7 +321,8 @@ def _counts(value: int, rng: random.Random) -> Spelled:
 
 def _acrostic(value: int, rng: random.Random) -> Spelled:
     starts = {
-        "o": "Outer", "n": "Near", "e": "Each", "t": "Then", "w": "Whole", "h": "Here", "r": "Right",
+        "o": "Outer", "n": "Near", "e": "Each", "t": "Then", "w": "Whole", "h": "Here",
+        "r": "Right",
         "f": "Four", "u": "Under", "i": "Inside", "v": "Very", "s": "Some", "x": "Xs", "g": "Great",
         "z": "Zones",
     }  # fmt: skip
@@ -332,7 +344,8 @@ def _known_things(value: int, rng: random.Random) -> Spelled:
 WAYS: Mapping[str, Way] = {
     # hidden, joined and broken up
     "zero-width characters": between_digits("\u200b", "\u2060", "\u00ad", "\u200d", "\ufeff"),
-    "fillers that show as nothing": between_digits("\u3164", "\u2800", "\u115f", "\uffa0", "\u180e"),
+    "fillers that show as nothing": between_digits("\u3164", "\u2800", "\u115f", "\uffa0",
+    "\u180e"),
     "tags between digits": between_digits("<b></b>", "<i>", "</b><b>", "<br/>", "<!-- -->"),
     "entities between digits": between_digits("&nbsp;", "&zwnj;", "&thinsp;", "&#8203;", "&shy;"),
     "markdown between digits": between_digits("****", "__", "``", "*", "~~"),
@@ -346,7 +359,8 @@ WAYS: Mapping[str, Way] = {
     "letters apart": _spaced_letters,
     "words and digits": _mixed,
     "misspelt words": _misspelt,
-    "powers of ten": one_of("{n}0e-1", "0.{n}e2", "{n}.0E0", ".0{n}e3", "{n}00 / 10^2", "0.{n} * 100"),
+    "powers of ten": one_of("{n}0e-1", "0.{n}e2", "{n}.0E0", ".0{n}e3", "{n}00 / 10^2",
+    "0.{n} * 100"),
     "ordinals": lambda value, rng: whole(
         num2words(value, to=rng.choice(("ordinal", "ordinal_num")))
     ),
@@ -371,7 +385,8 @@ WAYS: Mapping[str, Way] = {
     "character codes": _codes,
     # arithmetic
     "doubling": one_of(
-        "double the {half} plus {odd}", "two {half}s and {odd}", "{half} and again {half} and {odd}",
+        "double the {half} plus {odd}", "two {half}s and {odd}",
+        "{half} and again {half} and {odd}",
         "twice as much as {half}, and {odd}", "{half} two times, {odd} on top",
     ),
     "what is left": one_of(
@@ -467,7 +482,8 @@ FRESH_WAYS: Mapping[str, Way] = {
                      "3 * {n} / 3", "{squared} / {n}", "10 * {tens} + {rest}", "{thrice} / 3"),
     "nearly": one_of("{before}.9999", "{n}.0001", "{before} + 0.99999", "{n}.00000"),
     "fields": one_of('{{"C": {n}}}', "C={n};", "value:{n}", "<td>{n}</td>", "C:={n}", "C={n}.deg"),
-    "counting on": one_of("{fewer} plus one, {few} minus one", "{before}, next", "{after}, previous",
+    "counting on": one_of("{fewer} plus one, {few} minus one", "{before}, next",
+    "{after}, previous",
                           "the successor of {before}", "one up from {before}"),
     "exchanged": one_of("{to180} is what it lacks to 180", "with {to180} it makes 180",
                         "together with {to180} a straight angle of 180", "{to360} missing to 360"),

@@ -50,8 +50,8 @@ from visual_r1.rl.metrics import StepTimer
 logger = open_logger(__name__)
 
 Key = tuple[View | Literal["moved"], int, int]
-"""A view, the group, and the sample (0 where it is all of them); `moved` is a second pass read again
-with the numbers of its scan moved."""
+"""A view, the group, and the sample (0 where it is all of them); `moved` is a second pass that is
+read again with the numbers of its scan moved."""
 
 
 def sample_until_full(

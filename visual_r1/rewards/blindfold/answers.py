@@ -94,8 +94,10 @@ def literals(tokens: Sequence[Lexeme], one: Target, checks: Checks) -> Iterator[
         elif follower is not None and (
             (follower.text in ("%", "percent") and token.number / 100 == one.value)
             # A unit may be another one of the same kind.
-            or ((has_unit and follower.role == "silent" and follower.text.isalpha())
-            and checks.says(f"{token.math} {follower.text}", one))
+            or (
+                (has_unit and follower.role == "silent" and follower.text.isalpha())
+                and checks.says(f"{token.math} {follower.text}", one)
+            )
         ):
             yield token.start, follower.end
 
@@ -276,9 +278,15 @@ def other_bases(tokens: Sequence[Lexeme], one: Target, _: Checks) -> Iterator[Sp
             yield token.start, token.end
 
 
+_HEXADECIMAL = re.compile(
+    r"#?[xX]?(?=[0-9A-F]*\d)(?=[0-9]*[A-F])[0-9A-F]+[hH]?"
+    r"|[#xX][xX]?[0-9a-fA-F]+|[0-9][0-9a-fA-F]*[hH]"
+)
+
+
 def _bases_of(chunk: str) -> Iterator[tuple[str, int]]:
     """What digits in which base a chunk of letters and digits may be."""
-    if re.fullmatch(r"#?[xX]?(?=[0-9A-Fa-f]*\d)(?=[0-9]*[A-F])[0-9A-F]+[hH]?", chunk) or re.fullmatch(r"[#xX][xX]?[0-9a-fA-F]+|[0-9][0-9a-fA-F]*[hH]", chunk):
+    if _HEXADECIMAL.fullmatch(chunk):
         yield chunk.lstrip("#xX").rstrip("hH"), 16
     elif found := re.fullmatch(r"([0-7]+)[oq]", chunk):
         yield found[1], 8

@@ -249,7 +249,7 @@ def said_of_each_other(tokens: Sequence[Lexeme], one: Target, _: Checks) -> Iter
         if token.number is None:
             continue
         so_far, relates, last = {token.number}, _is_worked_out(tokens, first), first
-        for _ in range(2):
+        for _step in range(2):
             found = _next_number(tokens, last)
             if found is None:
                 break

@@ -68,7 +68,9 @@ def strange(text: str, stated: str) -> Iterator[Span]:
         match found.lastgroup:
             case "word":
                 word = found[0].replace("’", "'")
-                passes = word.casefold() in allowed or _is_language(word, scripts, is_english=is_english)
+                passes = word.casefold() in allowed or _is_language(
+                    word, scripts, is_english=is_english
+                )
             case "marks":
                 passes = _is_punctuation(found[0]) or set(found[0]) <= set(stated)
                 passes = passes or _RULE.fullmatch(_line_of(level, found.start())) is not None

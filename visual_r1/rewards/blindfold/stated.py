@@ -11,7 +11,7 @@ import random
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from fractions import Fraction
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any, cast
 
 from visual_r1.grading.forms import read_unit
@@ -23,6 +23,7 @@ from visual_r1.rewards.grounding import is_figure_word
 _KNOWN_ANGLES = frozenset(map(Fraction, (90, 180, 360)))
 _MOST_COUNTED = 12
 _LETTERS_OF_A_PLURAL = 2
+_TRIES = 20
 # Numbers by another name, which count nothing of a figure.
 _ROUND = frozenset(
     ("tens", "ones", "units", "hundreds", "dozens", "dozen", "score", "times", "more")
@@ -35,7 +36,7 @@ def unstated(
     targets: Sequence[Target],
     named: Collection[Fraction] = (),
 ) -> Iterator[Span]:
-    """The numbers among `tokens` that neither `stated` nor `named` holds, as spans of their text."""
+    """The numbers among `tokens` that neither `stated` nor `named` holds, as spans of the text."""
     known = {token.number for token in stated if token.number is not None}
     known |= {number / 100 for number in known} | set(named)
     left: list[Lexeme] = []
@@ -53,7 +54,7 @@ def unstated(
 
 
 def is_measure(word: str) -> bool:
-    """Whether a word is a unit that measures something, as `feet` and `cm` do and `sides` do not."""
+    """Whether a word is a unit that measures, as `feet` and `cm` do and `sides` do not."""
     unit = read_unit([Token("word", word.lower(), True)])
     return unit is not None and bool(unit.measures)
 
@@ -183,21 +184,45 @@ def with_numbers_moved(
     """
     tokens = lexemes(text)
     fixed = numbers_in(stated) | _KNOWN_ANGLES
-    taken = {token.number for token in tokens} | fixed | set(without)
-    moved: dict[Fraction, str] = {}
+    free = [
+        token
+        for place, token in enumerate(tokens)
+        if token.number is not None
+        and token.number not in fixed
+        and not _counts_or_names(tokens, place)
+    ]
+    taken = {token.number for token in tokens if token.number is not None} | fixed | set(without)
+    moved = _moved(free, taken, rng)
     pieces: list[str] = []
     at = 0
-    for place, token in enumerate(tokens):
-        number = token.number
-        if number is None or number in fixed or _counts_or_names(tokens, place):
-            continue
-        if number not in moved:
-            scale = 10 ** (token.decimals or 0)
-            low = max(2, int(number * scale) // 2)
-            choices = [n for n in range(low, 2 * low + 8) if Fraction(n, scale) not in taken]
-            new = Fraction(rng.choice(choices), scale)
-            taken.add(new)
-            moved[number] = f"{float(new):.{token.decimals}f}" if token.decimals else str(new)
-        pieces += [text[at : token.start], moved[number]]
+    for token in free:
+        assert token.number is not None
+        new, places = moved[token.number], token.decimals or 0
+        pieces += [text[at : token.start], f"{float(new):.{places}f}" if places else str(new)]
         at = token.end
     return "".join([*pieces, text[at:]]) if moved else None
+
+
+def _moved(
+    free: Sequence[Lexeme], taken: Collection[Fraction], rng: random.Random
+) -> dict[Fraction, Fraction]:
+    """For each number another one. No two have the sum or the difference that they had, nor have
+    all the sum, so that what follows from them in one step is another value."""
+    moved: dict[Fraction, Fraction] = {}
+    for _ in range(_TRIES):
+        moved = {}
+        for token in free:
+            number, scale = token.number, 10 ** (token.decimals or 0)
+            if number is None or number in moved:
+                continue
+            low = max(2, int(number * scale) // 2)
+            used = {*taken, *moved.values()}
+            numbers = (Fraction(n, scale) for n in range(low, 2 * low + len(used) + 8))
+            moved[number] = rng.choice([n for n in numbers if n not in used])
+        kept_apart = all(
+            a + b != moved[a] + moved[b] and abs(a - b) != abs(moved[a] - moved[b])
+            for a, b in combinations(moved, 2)
+        )
+        if kept_apart and sum(moved) != sum(moved.values()):
+            break
+    return moved
