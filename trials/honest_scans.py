@@ -209,7 +209,8 @@ def _answer(numbers: Sequence[int], rng: random.Random) -> str:
     return str(
         rng.choice(
             (a + b, abs(a - b), a * b, abs(180 - a), 2 * a, a / 2, a + b + c, 2 * (a + b),
-             abs(360 - b), abs(180 - a - b), rng.randint(5, 170), f"{a / b:.1f}", f"{(a * a + b * b) ** 0.5:.1f}",
+             abs(360 - b), abs(180 - a - b), rng.randint(5, 170), f"{a / b:.1f}",
+             f"{(a * a + b * b) ** 0.5:.1f}",
              f"{rng.randint(2, 9)}\\sqrt{{{rng.choice((2, 3, 5))}}}", b * c)
         )
     )  # fmt: skip
