@@ -146,6 +146,29 @@ def test_what_the_question_alone_gives_away_is_taken_off(
         assert group.spent.prefill == group.prompt.length + asked + seconds
 
 
+def test_a_description_that_led_to_the_answer_is_read_again_with_its_numbers_moved(
+    sampler: tinker.SamplingClient,
+) -> None:
+    plain, again = (
+        groups_of(sampler, open_policy(config(**more)), PROBLEMS[:3], 0)
+        for more in ({}, {"moved_numbers": True, "named_by": 1})
+    )
+    asked_again = 0
+    for before, after in zip(plain, again, strict=True):
+        assert [one.tokens for one in before.rollouts] == [one.tokens for one in after.rollouts]
+        for one, other in zip(before.rollouts, after.rollouts, strict=True):
+            assert one.second is not None and other.second is not None
+            # The shipped model's descriptions are honest: with other numbers it answers otherwise.
+            assert one.second.verdict == other.second.verdict
+            assert one.second.scan == other.second.scan
+            read_twice = other.second.tokens > one.second.tokens
+            assert read_twice is one.second.right
+            asked_again += read_twice
+        spent = sum(one.second.prompt_tokens for one in after.rollouts if one.second)
+        assert after.spent.prefill == after.prompt.length + spent
+    assert asked_again
+
+
 def test_a_second_pass_that_the_server_refuses_takes_its_sample_out(
     sampler: tinker.SamplingClient, tmp_path: Path
 ) -> None:

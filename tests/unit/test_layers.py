@@ -36,7 +36,7 @@ ROOMS = {
         config data/sources errors grading hashing models printing progress storage tables wording
     """,
     "prompts": "data errors models",
-    "rewards/blindfold": "data grading",
+    "rewards/blindfold": "data grading rewards/grounding",
     "rewards": "config data errors grading hashing",
     "engine/compute/families": "engine/compute/batching errors",
     "engine/compute": "data engine/compute/families engine/types errors models",

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from visual_r1.config.sections import Section
+from visual_r1.config.sections import LATER, Section
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,22 @@ class SecondPassSection(Section):
         default=False,
         description="Multiply the reward by the share of answers from the question alone that are "
         "not right: what the question gives away earns nothing.",
+    )
+    masks: Annotated[Literal["all", "answers"], LATER] = Field(
+        default="all",
+        description="What is masked in a scan: with answers, those alone; with all, also numbers "
+        "that the figure's known facts do not state, and what is no language.",
+    )
+    named_by: Annotated[int, LATER] = Field(
+        default=0,
+        ge=0,
+        description="Where the facts are not known: how many other scans of the group must name a "
+        "number, for it to be read (0: none).",
+    )
+    moved_numbers: Annotated[bool, LATER] = Field(
+        default=False,
+        description="Ask again from each scan that led to the answer, its numbers moved: where the "
+        "answer stays, it did not come of them, and is a leak. One pass more for each.",
     )
     template: str = Field(default="scan_only", description="Prompt template of the second pass.")
     question_only_template: str = Field(

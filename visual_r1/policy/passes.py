@@ -9,9 +9,10 @@ Training and evaluation both ask through `Asking`: a request is a `Question`, wh
 graded when it arrives, and may lead to a further question while others are still under way.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Generic, Literal, TypeVar
 
 import tinker
@@ -116,11 +117,22 @@ def reward_input(
 
 
 def second_question(
-    policy: Policy, problem: Problem, response: str, seed: int, *, temperature: float
+    policy: Policy,
+    problem: Problem,
+    response: str,
+    seed: int,
+    *,
+    temperature: float,
+    named: Collection[Fraction] | None = None,
 ) -> Question | SecondPass:
-    """The second pass of a response to the first; one that is over where there is none to ask."""
+    """The second pass of a response to the first; one that is over where there is none to ask.
+
+    `named` are the numbers that other responses see in the figure; None where they do not count.
+    """
     assert policy.reader is not None, "a policy without a second pass has nothing to read"
-    seen = policy.reader.look(problem, response, opens_think=policy.prompter.opens_think)
+    seen = policy.reader.look(
+        problem, response, opens_think=policy.prompter.opens_think, named=named
+    )
     if isinstance(seen, SecondPass):
         return seen
     return question(policy, problem, "scan_only", seed, temperature=temperature, scan=seen)

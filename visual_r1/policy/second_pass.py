@@ -10,6 +10,8 @@ description is a perfect description, and a response without one was handed over
     everything else                  is asked once more: template `second_pass.template`, the
                                      question without its image, the masked scan; no choices where
                                      the answer is a value (`unaided`)
+    an answer that stays when the    is a leak, whatever it was written in: with
+    scan's numbers are moved         `second_pass.moved_numbers`, which asks once more for it
 
     bonus = reward · (1 - q)   where the second pass is right
             penalty            where it is not
@@ -19,8 +21,12 @@ whatever the first pass came to. q is the share of answers that are right withou
 nothing. The tokens of a second pass get no gradient.
 """
 
+import random
 import re
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Literal
 
 from visual_r1.config import RunConfig, SecondPassSection
@@ -32,7 +38,8 @@ from visual_r1.models.processor import Processor
 from visual_r1.prompts.prompts import Prompter
 from visual_r1.prompts.templates import load_template
 from visual_r1.rewards import Part, Scored
-from visual_r1.rewards.blindfold.masking import MaskedScan, extract_scan, mask_scan
+from visual_r1.rewards.blindfold.masking import MaskedScan, Masks, extract_scan, mask_scan
+from visual_r1.rewards.blindfold.stated import numbers_in, with_numbers_moved
 from visual_r1.rewards.blindfold.targets import is_value
 from visual_r1.rewards.grounding import opened
 
@@ -113,18 +120,27 @@ class ScanReader:
     prompter: Prompter
     question_only_prompter: Prompter
     rounding: Rounding
+    masks: Masks = "all"
 
     def look(
-        self, problem: Problem, response: str, *, opens_think: bool
+        self,
+        problem: Problem,
+        response: str,
+        *,
+        opens_think: bool,
+        named: Collection[Fraction] | None = None,
     ) -> SecondPass | MaskedScan:
-        """The scan of a response as it may be read; a second pass that is over where it may not."""
+        """The scan of a response as it may be read; a second pass that is over where it may not.
+
+        `named` are the numbers that others see in the figure; None where nobody was asked.
+        """
         response = opened(response, opens_think)
         scan = extract_scan(response)
         if scan is None:
             return SecondPass("no_scan", "there is not exactly one <scan> with something in it")
         own = extract_answer(response)
         answers = [problem.answer] if own is None else [problem.answer, own]
-        masked = mask_scan(scan, problem, answers, self.rounding)
+        masked = mask_scan(scan, problem, answers, self.rounding, self.masks, named)
         if masked.leak:
             return SecondPass("leak", masked.leak, masked)
         return masked
@@ -140,7 +156,50 @@ def open_reader(config: RunConfig, processor: Processor) -> ScanReader | None:
         Prompter(processor, settings.template, pixels),
         Prompter(processor, settings.question_only_template, pixels),
         config.reward.rounding,
+        settings.masks,
     )
+
+
+def named_by_others(responses: Sequence[str], least: int) -> list[frozenset[Fraction]]:
+    """For each response of a group, the numbers that at least `least` of the other scans name."""
+    named = [numbers_in(extract_scan(response) or "") for response in responses]
+    scans = Counter(number for numbers in named for number in numbers)
+    return [
+        frozenset(n for n, count in scans.items() if count - (n in own) >= least) for own in named
+    ]
+
+
+def moved(problem: Problem, second: SecondPass, seed: int) -> MaskedScan | SecondPass | None:
+    """What to ask about a second pass that was right: its scan, with the numbers moved.
+
+    None where that would tell nothing: a problem whose answer is no value, or whose question states
+    all the numbers that the scan has. A second pass that is a leak where neither scan nor question
+    has any number to get a value from.
+    """
+    if second.scan is None or not is_value(unaided(problem).answer):
+        return None
+    question = unaided(problem).question
+    text = with_numbers_moved(
+        second.scan.text, question, random.Random(seed), numbers_in(problem.answer)
+    )
+    if text is not None:
+        return replace(second.scan, text=text)
+    if numbers_in(question) or numbers_in(second.scan.text):
+        return None
+    return replace(second, verdict="leak", reason="its scan has no number, and led to a value")
+
+
+def after_moving(second: SecondPass, again: SecondPass) -> SecondPass:
+    """The second pass, after its scan was read again with other numbers: a leak where the answer is
+    the same; with the tokens of both."""
+    spent = replace(
+        second,
+        prompt_tokens=second.prompt_tokens + again.prompt_tokens,
+        tokens=second.tokens + again.tokens,
+    )
+    if not again.right:
+        return spent
+    return replace(spent, verdict="leak", reason="the answer stays when the scan's numbers do not")
 
 
 def require_scan(config: RunConfig) -> None:

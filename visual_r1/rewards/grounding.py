@@ -15,7 +15,9 @@ kinds of things count, each once however often and in whatever spelling it is na
 
 So "angle A reads 74, angle B reads 44" names three things (angle, A, B), "width 29, height 35" two,
 and "the angle is an angle" one. Words that were copied from the question were not seen in the
-figure, and do not count.
+figure, and do not count: spans of it do not, and of a response that has three of the words by
+which the question names things, or all, in whatever order and with whatever between them, nothing
+counts that the question names.
 """
 
 import re
@@ -96,8 +98,9 @@ _MOST_LETTERS = 6
 
 _WORD = re.compile(r"\\?[A-Za-z]+|\d+(?:\.\d+)?|[∠△⊙∥⊥°]")
 _TAG = re.compile(r"<(think|scan|answer)>")
-# Letters and symbols that show as nothing: the Hangul fillers and the blank Braille cell.
-_BLANK = frozenset("\u115f\u1160\u3164\uffa0\u2800")
+# So many of the words by which a question names things, or all of them from two on, are the
+# question told again: a span of four words hardly has more.
+_MOST_NAMING, _FEWEST_NAMING = 3, 2
 
 
 def format_ok(
@@ -105,8 +108,9 @@ def format_ok(
 ) -> bool:
     """Whether each tag stands once, in order, is not empty, and nothing but space is outside.
 
-    A tag is empty where no letter, digit or symbol is inside: spaces, punctuation and characters
-    that show as nothing (zero-width spaces, fillers) are no content.
+    A tag is empty where no letter or digit is inside: spaces, punctuation, symbols, characters that
+    are not assigned and fillers, which Unicode counts as letters and which show as nothing, are no
+    content.
 
     Args:
         response: what the model wrote.
@@ -119,13 +123,16 @@ def format_ok(
     for tag in tags:
         before, _, rest = rest.partition(f"<{tag}>")
         inside, closed, rest = rest.partition(f"</{tag}>")
-        has_content = any(
-            unicodedata.category(character)[0] in "LNS" and character not in _BLANK
-            for character in inside
-        )
-        if before.strip() or not has_content or not closed:
+        if before.strip() or not any(map(_is_content, inside)) or not closed:
             return False
     return not rest.strip()
+
+
+def _is_content(character: str) -> bool:
+    """Whether a character says something: a letter or a digit that can be seen."""
+    return unicodedata.category(character)[0] in "LN" and "FILLER" not in unicodedata.name(
+        character, "FILLER"
+    )
 
 
 def visual_grounding(response: str, question: str, opens_think: bool = False) -> float:
@@ -134,8 +141,10 @@ def visual_grounding(response: str, question: str, opens_think: bool = False) ->
     Read is what stands inside closed `<think>` and `<scan>` tags before the answer begins.
     """
     text = opened(response, opens_think)
-    asked = [word.casefold() for word in _WORD.findall(question)]
+    of_question: list[str] = _WORD.findall(question)
+    asked = [word.casefold() for word in of_question]
     things: set[str] = set()
+    said: set[str] = set()
     start = 0
     # A tag inside of a tag is its text: a scan inside the answer is part of the answer.
     while (tag := _TAG.search(text, start)) is not None and tag[1] != "answer":
@@ -143,11 +152,31 @@ def visual_grounding(response: str, question: str, opens_think: bool = False) ->
         if start < 0:
             break
         words: list[str] = _WORD.findall(text[tag.end() : start])
+        said.update(word.casefold() for word in words)
         own = not_copied([word.casefold() for word in words], asked)
         things |= named_things(
             [word if is_own else None for word, is_own in zip(words, own, strict=True)]
         )
+    naming = {word.casefold() for word in of_question if _names(word)}
+    if len(naming & said) >= min(_MOST_NAMING, max(len(naming), _FEWEST_NAMING)):
+        # Nor do its words in new company: a name or a place that it has at something else.
+        of_its_own = things - named_things(of_question)
+        of_its_own -= {f"name {min(word, word[::-1])}" for word in of_question}
+        of_its_own -= {f"{word} place" for word in asked}
+        # Of `Find angle C.` nobody can keep off; one thing more is then enough.
+        if not of_its_own or len(naming) > _FEWEST_NAMING:
+            things = of_its_own
     return 1.0 if len(things) >= GROUNDED_THINGS else 0.0
+
+
+def _names(word: str) -> bool:
+    """Whether a word of a question names something of the figure."""
+    return word.casefold() in _THING or word.casefold() in _PLACES or word.isupper()
+
+
+def is_figure_word(word: str) -> bool:
+    """Whether a word, in lower case, is one of `FIGURE_WORDS` or says where something is."""
+    return word in _THING or word in _PLACES
 
 
 def opened(response: str, opens_think: bool) -> str:

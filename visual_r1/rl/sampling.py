@@ -13,6 +13,8 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from fractions import Fraction
+from typing import Literal
 
 import tinker
 
@@ -29,10 +31,17 @@ from visual_r1.policy.passes import (
     second_question,
 )
 from visual_r1.policy.policy import Policy, Rollout, RolloutGroup
-from visual_r1.policy.second_pass import SecondPass, with_bonus
+from visual_r1.policy.second_pass import (
+    SecondPass,
+    after_moving,
+    moved,
+    named_by_others,
+    with_bonus,
+)
 from visual_r1.prices import NO_TOKENS
 from visual_r1.printing import open_logger
 from visual_r1.rewards import score
+from visual_r1.rewards.grounding import opened
 from visual_r1.rewards.scoring import grade_of
 from visual_r1.rl.advantages import has_contrast
 from visual_r1.rl.batches import PromptedProblem
@@ -40,8 +49,9 @@ from visual_r1.rl.metrics import StepTimer
 
 logger = open_logger(__name__)
 
-Key = tuple[View, int, int]
-"""A view, the group, and the sample (0 where it is all of them)."""
+Key = tuple[View | Literal["moved"], int, int]
+"""A view, the group, and the sample (0 where it is all of them); `moved` is a second pass that is
+read again with the numbers of its scan moved."""
 
 
 def sample_until_full(
@@ -145,11 +155,14 @@ class _GroupUnderWay:
                 )
                 if self._policy.reader is not None:
                     yield from self._second_questions()
+            case ("scan_only" | "moved", _, _) if not reply.sequences:
+                self.refused[key] = RequestFailed("The server returned no second pass.")
             case ("scan_only", _, sample):
-                if reply.sequences:
-                    self._second[sample] = second_pass(self._policy, asked, reply.sequences[0])
-                else:
-                    self.refused[key] = RequestFailed("The server returned no second pass.")
+                self._second[sample] = second_pass(self._policy, asked, reply.sequences[0])
+                yield from self._moved_question(sample)
+            case ("moved", _, sample):
+                again = second_pass(self._policy, asked, reply.sequences[0])
+                self._second[sample] = after_moving(self._second[sample], again)
             case _:
                 self._question_only = tuple(
                     grade_of(
@@ -198,24 +211,55 @@ class _GroupUnderWay:
         return (view, self._number, 0), asked
 
     def _second_questions(self) -> Iterable[tuple[Key, Question]]:
-        config, step, number = self._policy.config, self._step, self._number
-        for rollout in self._first:
+        config, number = self._policy.config, self._number
+        least = config.second_pass.named_by
+        named: Sequence[frozenset[Fraction] | None] = [None] * len(self._first)
+        if least:
+            opens_think = self._policy.prompter.opens_think
+            responses = [opened(rollout.response, opens_think) for rollout in self._first]
+            named = named_by_others(responses, least)
+        for rollout, others in zip(self._first, named, strict=True):
             if rollout.scored.failure:
                 continue
             asked = second_question(
                 self._policy,
                 self._problem,
                 rollout.response,
-                stable_seed(
-                    *("second_pass", config.train.seed, step, number, self._problem.id),
-                    rollout.sample,
-                ),
+                self._seed("second_pass", rollout.sample),
                 temperature=config.sampling.temperature,
+                named=others,
             )
             if isinstance(asked, SecondPass):
                 self._second[rollout.sample] = asked
             else:
                 yield ("scan_only", number, rollout.sample), asked
+
+    def _moved_question(self, sample: int) -> Iterable[tuple[Key, Question]]:
+        """A second pass that was right is read again with its numbers moved, where that is set."""
+        config, second = self._policy.config, self._second[sample]
+        if not config.second_pass.moved_numbers or not second.right:
+            return
+        seed = self._seed("moved", sample)
+        scan = moved(self._problem, second, seed)
+        if isinstance(scan, SecondPass):
+            self._second[sample] = scan
+        elif scan is not None:
+            temperature = config.sampling.temperature
+            yield (
+                ("moved", self._number, sample),
+                question(
+                    self._policy,
+                    self._problem,
+                    "scan_only",
+                    seed,
+                    temperature=temperature,
+                    scan=scan,
+                ),
+            )
+
+    def _seed(self, what: str, sample: int) -> int:
+        seed = self._policy.config.train.seed
+        return stable_seed(what, seed, self._step, self._number, self._problem.id, sample)
 
     def _rollout(self, asked: Question, sample: int, sequence: tinker.SampledSequence) -> Rollout:
         """What came back as sample `sample`, scored."""
@@ -252,7 +296,7 @@ class _GroupUnderWay:
         if self._policy.reader is None:
             return rollout
         second = self._second.get(rollout.sample)
-        if second is None:
+        if second is None or ("moved", self._number, rollout.sample) in self.refused:
             return None
         known = self._question_only
         share = sum(known) / len(known) if known else 0.0

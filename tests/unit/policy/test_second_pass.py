@@ -17,6 +17,9 @@ from visual_r1.policy.policy import Rollout, open_policy
 from visual_r1.policy.second_pass import (
     SecondPass,
     SecondVerdict,
+    after_moving,
+    moved,
+    named_by_others,
     open_reader,
     outcome_of,
     require_scan,
@@ -178,3 +181,49 @@ def test_templates_that_do_not_fit_are_named(changes: dict[str, Any], sentence: 
     with pytest.raises(ConfigError) as raised:
         require_scan(config)
     assert sentence in str(raised.value)
+
+
+def second(scan: str, verdict: SecondVerdict = "right") -> SecondPass:
+    return SecondPass(verdict, "", MaskedScan(scan, 0, held_answer=False), "62", 50, 40)
+
+
+def test_a_description_is_asked_again_with_its_numbers_moved() -> None:
+    asked = moved(PROBLEM, second("angle A reads 74. Two arcs. zweiundsechzig"), seed=1)
+    assert isinstance(asked, MaskedScan)
+    assert asked.text.startswith("angle A reads ")
+    assert asked.text.endswith(". Two arcs. zweiundsechzig")
+    assert not {"74", "62"} & set(asked.text.replace(".", "").split())
+    assert asked == moved(PROBLEM, second("angle A reads 74. Two arcs. zweiundsechzig"), seed=1)
+    # Nothing tells where the value could be from the question's numbers, or is none.
+    stated = replace(PROBLEM, problem="<image>Angle A is 74. Find angle C.")
+    assert moved(stated, second("angle A reads 74."), seed=1) is None
+    assert moved(replace(PROBLEM, answer="isosceles"), second("AB is 74"), seed=1) is None
+    # No number anywhere, and yet a value.
+    leak = moved(PROBLEM, second("delta echo"), seed=1)
+    assert isinstance(leak, SecondPass)
+    assert leak.verdict == "leak"
+
+
+def test_an_answer_that_stays_when_the_numbers_move_is_a_leak() -> None:
+    first = second("angle A reads 74. zweiundsechzig")
+    stays = after_moving(first, second("angle A reads 71. zweiundsechzig"))
+    assert (stays.verdict, stays.prompt_tokens, stays.tokens) == ("leak", 100, 80)
+    assert "stays" in stays.reason
+    goes = after_moving(first, second("angle A reads 71.", "wrong"))
+    assert (goes.verdict, goes.scan, goes.tokens) == ("right", first.scan, 80)
+
+
+def test_what_too_few_of_the_group_name_is_not_read() -> None:
+    scans = ["A is 74, B is 44", "A is 74, B is 44, C is 62", "A is 74, B is 41", "no number"]
+    responses = [f"<scan>{scan}</scan><think>t</think><answer>6</answer>" for scan in scans]
+    one = [{int(n) for n in numbers} for numbers in named_by_others(responses, 1)]
+    assert one == [{74, 44, 62, 41}, {74, 44, 41}, {74, 44, 62}, {74, 44, 62, 41}]
+    assert {int(n) for n in named_by_others(responses, 2)[0]} == {74}
+    reader = open_reader(VISION_SR1, load_processor(VISION_SR1.model.name))
+    assert reader is not None
+    unknown = replace(PROBLEM, meta={})
+    seen = reader.look(
+        unknown, responses[2], opens_think=False, named=named_by_others(responses, 1)[2]
+    )
+    assert isinstance(seen, MaskedScan)
+    assert seen.text == f"A is 74, B is {MASK}"

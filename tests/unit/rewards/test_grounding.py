@@ -117,3 +117,35 @@ def test_shipped_solutions_are_grounded() -> None:
 def test_no_word_is_listed_twice() -> None:
     spellings = [s for thing, others in FIGURE_WORDS.items() for s in (thing, *others)]
     assert len(spellings) == len(set(spellings))
+
+
+LONG = "Find the measure of angle C in the triangle ABC with the circle."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        " uh uh ".join(LONG.split()),
+        " ".join(reversed(LONG.split())),
+        "circle C, triangle ABC, so I find the angle",
+        "Find (um) the (um) angle, (um) the triangle; the circle",
+        "measure -> angle -> triangle -> circle",
+        "angle ABC; triangle C; circle",
+        "the circle with angle and the triangle, ABC in it",
+    ],
+)
+def test_the_questions_words_are_not_the_models_own_in_any_order_or_company(text: str) -> None:
+    assert visual_grounding(thought(text), LONG) == 0.0
+    # Beside them, what was seen counts.
+    assert visual_grounding(thought(f"{text} The left arc is 40."), LONG) == 1.0
+
+
+@pytest.mark.parametrize(
+    "blank",
+    ["\U0001d159", "\ufffc", "\u2800", "\u3164", "\u115f", "\uffa0", "\u0378", "\ue000", "\u202e",
+     "\u2063", "\u034f", "\U000e0041", "\u00b7", "∠△", "🙂", "…", "= + =", "\u2422"],
+)  # fmt: skip
+def test_a_tag_without_a_letter_or_a_digit_is_empty(blank: str) -> None:
+    assert not format_ok(f"<think>{blank}</think><answer>5</answer>")
+    assert not format_ok(f"<think>t</think><answer>{blank}</answer>")
+    assert format_ok(f"<think>{blank}六</think><answer>½</answer>")

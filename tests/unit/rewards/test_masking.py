@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from visual_r1.data.problem import Problem
 from visual_r1.data.procedural import generate
-from visual_r1.rewards.blindfold.masking import MASK, MAX_SCAN_CHARACTERS, extract_scan, mask_scan
+from visual_r1.rewards.blindfold.masking import (
+    MASK,
+    MAX_SCAN_CHARACTERS,
+    Masks,
+    extract_scan,
+    mask_scan,
+)
 
 FACTS = ["angle A reads 74", "angle B reads 44"]
 PROBLEM = Problem("1", (b"",), "<image>Find angle C.", "62", meta={"facts": FACTS})
@@ -19,9 +25,11 @@ def without_facts(answer: str, problem: str = "<image>Find x.", **more: object) 
     return replace(PROBLEM, answer=answer, problem=problem, meta={}, **more)  # type: ignore[arg-type]
 
 
-def masked(scan: str, problem: Problem = PROBLEM, own: str | None = None) -> str:
+def masked(
+    scan: str, problem: Problem = PROBLEM, own: str | None = None, masks: Masks = "all"
+) -> str:
     answers = [problem.answer] if own is None else [problem.answer, own]
-    return mask_scan(scan, problem, answers).text
+    return mask_scan(scan, problem, answers, masks=masks).text
 
 
 SPELLINGS = [
@@ -103,7 +111,7 @@ def test_facts_may_be_nested() -> None:
 
 def test_the_responses_own_wrong_answer_is_masked_too() -> None:
     assert masked("so C is 72", own="72") == f"so C is {MASK}"
-    assert masked("so C is 72") == "so C is 72"
+    assert masked("so C is 72", masks="answers") == "so C is 72"
     assert masked("C: 60 + 12", own="72") == f"C: {MASK}"
     # Naming what the figure states costs nobody his description.
     assert masked(HONEST, own="44") == HONEST
@@ -130,7 +138,7 @@ def test_the_responses_own_wrong_answer_is_masked_too() -> None:
     ],
 )
 def test_results_of_calculations_are_masked(scan: str, left: str) -> None:
-    assert masked(scan).startswith(left)
+    assert masked(scan, masks="answers").startswith(left)
 
 
 def test_a_masked_result_is_no_answer_in_the_description() -> None:

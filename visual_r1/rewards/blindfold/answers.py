@@ -15,66 +15,30 @@ more arithmetic in it than a description has.
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from itertools import zip_longest
 
 from visual_r1.grading.equivalence import Rounding
 from visual_r1.grading.expressions import Literal
 from visual_r1.grading.forms import Group, Quantity, Reading, Word
-from visual_r1.rewards.blindfold.scan_text import Lexeme, lexemes, math_of, runs, segments
-from visual_r1.rewards.blindfold.targets import Checks, Span, Target, same
+from visual_r1.rewards.blindfold.arithmetic import (
+    calculated,
+    equations,
+    roman_of,
+    said_of_each_other,
+    with_roman_numbers,
+)
+from visual_r1.rewards.blindfold.scan_text import Lexeme, lexemes
+from visual_r1.rewards.blindfold.targets import Checks, Span, Target, TooMuch, same
 
+# More than any figure shows.
+MAX_NUMBERS = 400
 Way = Callable[[Sequence[Lexeme], Target, Checks], Iterator[Span]]
-MAX_RUN_TOKENS = 24
 
-# Turns of phrase that are calculations: `#` is a value, and what it comes to.
-_TURNS: tuple[tuple[str, str], ...] = (
-    ("(?:twice|double) (?:of )?#", "2 * {0}"),
-    ("(?:thrice|triple) (?:of )?#", "3 * {0}"),
-    ("half (?:of )?#", "{0} / 2"),
-    ("third (?:of )?#", "{0} / 3"),
-    ("quarter (?:of )?#", "{0} / 4"),
-    ("# doubled", "2 * {0}"),
-    ("# tripled", "3 * {0}"),
-    ("# halved", "{0} / 2"),
-    ("# squared", "{0} ^ 2"),
-    ("# of #", "{0} * {1}"),
-    ("# / # of #", "{0} / {1} * {2}"),
-    ("# (?:%|percent) of #", "{0} * {1} / 100"),
-    ("sum (?:of )?# (?:and|,) #", "{0} + {1}"),
-    ("product (?:of )?# (?:and|by|,) #", "{0} * {1}"),
-    ("difference (?:of |between )?# (?:and|,) #", "{0} - {1}"),
-    ("difference (?:of |between )?# (?:and|,) #", "{1} - {0}"),
-    ("quotient (?:of )?# (?:and|by|,) #", "{0} / {1}"),
-    ("# (?:more|greater|larger|bigger|higher) than #", "{1} + {0}"),
-    ("# (?:less|fewer|smaller|lower) than #", "{1} - {0}"),
-    ("# (?:short of|below|before|under) #", "{1} - {0}"),
-    ("# (?:above|after|past|over|beyond) #", "{1} + {0}"),
-    ("add # (?:to|and) #", "{0} + {1}"),
-    ("# (?:added|add) (?:to )?#", "{0} + {1}"),
-    ("(?:subtract|take|deduct) # (?:away )?from #", "{1} - {0}"),
-    ("# (?:subtracted|taken|deducted) (?:away )?from #", "{1} - {0}"),
-    ("# (?:subtract|take away|take) #", "{0} - {1}"),
-    ("divide # by #", "{0} / {1}"),
-    ("multiply # (?:by|with|and) #", "{0} * {1}"),
-    ("root of #", "\\sqrt{{{0}}}"),
-    ("supplement (?:of |to )?#", "180 - {0}"),
-    ("complement (?:of |to )?#", "90 - {0}"),
-    ("# tens?(?: and)? #", "10 * {0} + {1}"),
-)
-_COMPILED = tuple(
-    (re.compile(r"(?<!\S)" + phrase.replace("#", r"#(\d+)") + r"(?!\S)"), formula)
-    for phrase, formula in _TURNS
-)
-_JOINTS = frozenset(
-    ("-", "_", "'", '"', "*", "{", "}", "\\,", "\\!", "\\;", "\\:", "\\ ", "~", "`",
-     "|", ";", "&", "…", "then", "\\text", "\\textbf", "\\underline", "\\overline", "\\mathbf",
-     "\\mathrm", "\\\\")
-)  # fmt: skip
-_TENS = frozenset(range(20, 100, 10))
-_ROMAN = (
-    (1000, "M"), (900, "CM"), (500, "D"), (400, "CD"), (100, "C"), (90, "XC"), (50, "L"),
-    (40, "XL"), (10, "X"), (9, "IX"), (5, "V"), (4, "IV"), (1, "I"),
-)  # fmt: skip
+# Signs that set numbers in relation; any other sign between two of them only sets them apart.
+_RELATES = frozenset("=+<>()[]:/^%°×≈≠≤≥,")
+_ARROWS = frozenset(("→", "->", "=>", "⇒", "⟹", "⟶", "⟾"))
+_DIGITS_OF_CODES = 48  # the character code of `0`
 
 
 def answers_in(
@@ -88,13 +52,21 @@ def answers_in(
     of_a_quantity: tuple[Way, ...] = (
         literals,
         digits_apart,
-        tens_apart,
+        parts_apart,
+        in_letters,
+        in_codes,
         roman,
         binary,
-        calculations,
-        calculations_in_words,
+        other_bases,
+        turned_around,
+        calculated,
+        equations,
+        said_of_each_other,
     )
     found: list[Span] = []
+    tokens = with_roman_numbers(tokens)
+    if sum(token.role == "value" for token in tokens) > MAX_NUMBERS:
+        raise TooMuch
     for one in targets:
         ways = of_a_quantity if one.is_quantity else (equal_stretches,)
         if one.is_a_word or not one.is_quantity:
@@ -119,14 +91,13 @@ def literals(tokens: Sequence[Lexeme], one: Target, checks: Checks) -> Iterator[
                 yield token.start, token.end
         elif _is_value_of(token, one, checks.rounding):
             yield token.start, token.end
-        elif (
-            follower is not None
-            and (
-                follower.text in ("%", "percent")
-                # A unit may be another one of the same kind.
-                or (has_unit and follower.role == "silent" and follower.text.isalpha())
+        elif follower is not None and (
+            (follower.text in ("%", "percent") and token.number / 100 == one.value)
+            # A unit may be another one of the same kind.
+            or (
+                (has_unit and follower.role == "silent" and follower.text.isalpha())
+                and checks.says(f"{token.math} {follower.text}", one)
             )
-            and checks.says(f"{token.math} {follower.text}", one)
         ):
             yield token.start, follower.end
 
@@ -138,6 +109,8 @@ def _is_value_of(token: Lexeme, one: Target, rounding: Rounding) -> bool:
     if max(abs(token.number), abs(one.value)) < 10**12:
         # Cheap, and true wherever the two could be equal, rounding and percent allowed.
         value, wanted = float(token.number), float(one.value)
+        if value != wanted and abs(value - wanted) < 1e-4 * max(1.0, abs(wanted)):
+            return True  # 61.99999
         if not any(
             abs(value - each) <= 0.051 + 1e-6 * abs(value)
             for each in ((wanted, wanted / 100) if one.is_percent else (wanted,))
@@ -157,13 +130,13 @@ def digits_apart(tokens: Sequence[Lexeme], one: Target, _: Checks) -> Iterator[S
         if token.number is None or not plain[first] or not wanted.startswith(plain[first]):
             continue
         spelled, parts = plain[first], 1
-        for place in range(first + 1, min(len(tokens), first + 3 * len(wanted))):
+        for place in range(first + 1, min(len(tokens), first + 4 * len(wanted))):
             after = tokens[place]
             if after.number is not None:
                 spelled, parts = spelled + plain[place], parts + 1
             elif after.text.lower() == "point" or (after.text == "." and "." in wanted):
                 spelled += "."
-            elif after.text not in _JOINTS and not (after.text == "," and after.start):
+            elif not _only_sets_apart(after):
                 break
             if not wanted.startswith(spelled):
                 break
@@ -172,97 +145,179 @@ def digits_apart(tokens: Sequence[Lexeme], one: Target, _: Checks) -> Iterator[S
                 break
 
 
-def tens_apart(tokens: Sequence[Lexeme], one: Target, _: Checks) -> Iterator[Span]:
-    """`sixty and two`, `sixty, two`, `Sixty. Two`: tens in words, and ones behind them."""
+def _only_sets_apart(token: Lexeme) -> bool:
+    """Whether what stands between two digits says nothing of them: layout, a sign, `then`."""
+    if token.text.isalpha():
+        return token.text.lower() == "then"
+    if token.text in _ARROWS:
+        return True
+    return (
+        token.role == "silent"
+        or token.text[0] == "\\"
+        or (
+            token.role not in ("equals", "after", "function")
+            and (token.text not in _RELATES or token.text == ",")
+        )
+    )
+
+
+def parts_apart(tokens: Sequence[Lexeme], one: Target, _: Checks) -> Iterator[Span]:
+    """`sixty and two`, `60-two`, `Sixty. Two`, `140 & 5`: a round number, and what fills it up."""
     for first, token in enumerate(tokens):
-        if token.number not in _TENS or not token.text[0].isalpha():
+        round_to = _round_to(token)
+        if not round_to:
             continue
         for after in tokens[first + 1 : first + 4]:
             if after.number is not None:
-                if 0 < after.number < 10 and token.number + after.number == one.value:
+                if 0 < after.number < round_to and token.number + after.number == one.value:  # pyright: ignore[reportOptionalOperand]
                     yield token.start, after.end
                 break
-            if after.text not in _JOINTS and after.text.lower() not in ("and", ",", "."):
+            if after.text.lower() != "and" and not _only_sets_apart(after):
                 break
+
+
+def _round_to(token: Lexeme) -> int:
+    """100 for 300, 10 for 60, 0 for what is no round number."""
+    if token.number is None or token.number.denominator != 1 or token.number <= 0:
+        return 0
+    digits = str(token.number.numerator)
+    return 10 ** (len(digits) - len(digits.rstrip("0"))) if digits[-1] == "0" else 0
+
+
+def in_letters(tokens: Sequence[Lexeme], one: Target, _: Checks) -> Iterator[Span]:
+    """`F-B`, `A.E.G`, `letters d j`: a letter for each digit, by its place in the alphabet.
+
+    `A, B` and `A and B` are two points.
+    """
+    wanted = [chr(ord("a") + int(d) - 1) if d != "0" else "j" for d in one.digits if d.isdigit()]
+    if len(wanted) < 2 or not one.digits.isdigit():
+        return
+    for first in range(len(tokens)):
+        place, last = first, first
+        for letter in wanted:
+            while (
+                place > first
+                and place < len(tokens)
+                and (tokens[place].text != "," and _only_sets_apart(tokens[place]))
+            ):
+                place += 1
+            if place >= len(tokens) or tokens[place].text.lower() != letter:
+                break
+            last, place = place, place + 1
+        else:
+            yield tokens[first].start, tokens[last].end
+
+
+def in_codes(tokens: Sequence[Lexeme], one: Target, _: Checks) -> Iterator[Span]:
+    """`54 50`, `chr(54) chr(50)`: the character codes of the digits, one behind the other."""
+    wanted = [_DIGITS_OF_CODES + int(digit) for digit in one.digits if digit.isdigit()]
+    numbers = [token for token in tokens if token.number is not None]
+    if len(wanted) < 2:
+        return
+    for first in range(len(numbers) - len(wanted) + 1):
+        part = numbers[first : first + len(wanted)]
+        if [token.number for token in part] == wanted:
+            yield part[0].start, part[-1].end
 
 
 def roman(tokens: Sequence[Lexeme], one: Target, _: Checks) -> Iterator[Span]:
-    """`LXII`, `lxii` and `Lxii`; single letters are names of points."""
+    """`LXII`, `lxii`, `Lxii` and `L X I I`; single letters are names of points."""
     if not one.digits.isdigit() or not 1 < int(one.digits) < 4000:
         return
-    left, wanted = int(one.digits), ""
-    for size, letters in _ROMAN:
-        wanted += letters * (left // size)
-        left %= size
+    wanted = roman_of(int(one.digits))
     if len(wanted) < 2:
         return
-    for token in tokens:
+    for place, token in enumerate(tokens):
         if token.text in (wanted, wanted.lower(), wanted.capitalize()):
             yield token.start, token.end
+        apart = tokens[place : place + len(wanted)]
+        if "".join(part.text for part in apart) == wanted and len(apart) == len(wanted):
+            yield token.start, apart[-1].end
 
 
 def binary(tokens: Sequence[Lexeme], one: Target, _: Checks) -> Iterator[Span]:
-    """`111110`: from five digits on, for shorter ones (`110`) are what a figure may well say."""
-    for token in tokens:
-        bits = token.text
-        if len(bits) >= 5 and set(bits) <= {"0", "1"} and int(bits, 2) == one.value:
+    """`111110`, `0011 1110`: from five digits on, for shorter ones (`110`) are what a figure may
+    well say."""
+    for first in range(len(tokens)):
+        bits = ""
+        for token in tokens[first : first + 16]:
+            if not set(token.text) <= {"0", "1"}:
+                break
+            bits += token.text
+            if len(bits) >= 5 and int(bits, 2) == one.value:
+                yield tokens[first].start, token.end
+
+
+def other_bases(tokens: Sequence[Lexeme], one: Target, _: Checks) -> Iterator[Span]:
+    """`3Eh`, `#3E`, `16r3E`, `76o`; and `76` in a clause that speaks of a base."""
+    if not isinstance(one.value, Fraction) or one.value.denominator != 1 or one.value < 8:
+        return
+    value = one.value.numerator
+    for first, token in enumerate(tokens):
+        last, chunk = first, ""
+        while last < len(tokens) and (last == first or tokens[last].start == tokens[last - 1].end):
+            if not tokens[last].text.isalnum():
+                break
+            chunk += tokens[last].text
+            last += 1
+        if (
+            chunk
+            and first
+            and tokens[first - 1].text in "#$'_"
+            and tokens[first - 1].end == token.start
+        ):
+            chunk = "#" + chunk
+        if any(_in_base(digits, base) == value for digits, base in _bases_of(chunk)):
+            yield token.start, tokens[last - 1].end
+        near = [other.text.lower() for other in tokens[max(0, first - 4) : first + 5]]
+        if (
+            token.number is not None
+            and any(re.fullmatch(r"bin(ary)?|oct(al)?|hex(adecimal)?|base|radix", w) for w in near)
+            and any(_in_base(token.text, base) == value for base in (2, 8, 16, 12, 36, 20))
+        ):
             yield token.start, token.end
 
 
-def calculations(tokens: Sequence[Lexeme], one: Target, checks: Checks) -> Iterator[Span]:
-    """Every part of every calculation that comes to the target."""
-    for run in runs(tokens, one.names):
-        for segment in segments(run):
-            for first, token in enumerate(segment):
-                begins = token.role in ("value", "open", "function")
-                if not (begins or token.text in ("-", *one.names)):
-                    continue
-                for last in _ends(segment, first, one.names):
-                    part = segment[first : last + 1]
-                    if checks.says(math_of(part), one):
-                        yield part[0].start, part[-1].end
+_HEXADECIMAL = re.compile(
+    r"#?[xX]?(?=[0-9A-F]*\d)(?=[0-9]*[A-F])[0-9A-F]+[hH]?"
+    r"|[#xX][xX]?[0-9a-fA-F]+|[0-9][0-9a-fA-F]*[hH]"
+)
 
 
-def _ends(segment: Sequence[Lexeme], first: int, names: frozenset[str]) -> Iterator[int]:
-    """Where a calculation that begins at `first` may end: brackets closed, more than one value."""
-    depth = 0
-    calculates = False
-    for last in range(first, min(len(segment), first + MAX_RUN_TOKENS)):
-        token = segment[last]
-        depth += {"open": 1, "close": -1}.get(token.role, 0)
-        if depth < 0:
-            return
-        calculates = (
-            calculates
-            or token.role in ("operator", "function", "open")
-            or (
-                last > first
-                and (token.text in names or (token.number is None and token.role == "value"))
-            )
-        )
-        closes = token.role in ("value", "close", "after") or token.text in names
-        if depth == 0 and calculates and closes and last > first:
-            yield last
+def _bases_of(chunk: str) -> Iterator[tuple[str, int]]:
+    """What digits in which base a chunk of letters and digits may be."""
+    if _HEXADECIMAL.fullmatch(chunk):
+        yield chunk.lstrip("#xX").rstrip("hH"), 16
+    elif found := re.fullmatch(r"([0-7]+)[oq]", chunk):
+        yield found[1], 8
+    elif found := re.fullmatch(r"([01]{3,})b", chunk):
+        yield found[1], 2
+    elif (found := re.fullmatch(r"(\d{1,2})[rR]([0-9a-zA-Z]+)", chunk)) and 2 <= int(
+        found[1]
+    ) <= 36:
+        yield found[2], int(found[1])
 
 
-def calculations_in_words(tokens: Sequence[Lexeme], one: Target, checks: Checks) -> Iterator[Span]:
-    """`twice 31`, `31 doubled`, `half of 124`, `the sum of 60 and 2`, `one more than 61`."""
-    pieces: list[str] = []
-    starts: dict[int, int] = {}  # where a token begins in the text put together, and which it is
-    length = 0
-    for index, token in enumerate(tokens):
-        if token.role == "silent" or token.math == "°":
-            continue
-        starts[length] = index
-        pieces.append(f"#{index}" if token.role == "value" else token.text.lower())
-        length += len(pieces[-1]) + 1
-    text = " ".join(pieces)
-    for phrase, formula in _COMPILED:
-        for found in phrase.finditer(text):
-            values = [tokens[int(index)] for index in found.groups()]
-            if checks.says(formula.format(*(value.math for value in values)), one):
-                first = tokens[starts[found.start()]]
-                yield first.start, max(value.end for value in values)
+def _in_base(digits: str, base: int) -> int | None:
+    try:
+        return int(digits, base) if len(digits) <= 16 else None
+    except ValueError:
+        return None
+
+
+def turned_around(tokens: Sequence[Lexeme], one: Target, _: Checks) -> Iterator[Span]:
+    """`26 reversed`, `26, read from the right`: the digits from behind, where a word says so."""
+    wanted = one.digits[::-1]
+    if len(wanted) < 2:
+        return
+    for place, token in enumerate(tokens):
+        if token.math == wanted and token.number is not None:
+            near = tokens[max(0, place - 4) : place + 5]
+            if any(
+                other.text.lower().startswith(("revers", "backw", "mirror", "flip", "turn", "swap"))
+                for other in near
+            ):
+                yield token.start, token.end
 
 
 def phrases(tokens: Sequence[Lexeme], one: Target, _: Checks) -> Iterator[Span]:

@@ -1,82 +1,58 @@
 """The blindfold of the second pass: a scan without the answer in it.
 
-Masked as `[masked]` is whatever says the gold answer or the response's own, in any spelling the
-grader reads or as a calculation of it (`blindfold.answers`), for a choice its letter where it is
-called a choice, and the results of calculations (`74 + 44 = 118`). Values that the problem's text
-or the figure's facts state are never masked: a description may name what is drawn, also where the
-answer happens to be the same number.
+Masked as `[masked]` is
 
-What is left can still leak: an answer in tags or a box, words that announce an answer, words that
-tell the reader what to do, a number in code (digit by digit, reversed, in another base), or more
-arithmetic than can be looked through. A scan with a leak is no description, and its second pass
-counts as wrong.
+    an answer         the gold one or the response's own, however it is written or calculated
+                      (`answers`, `arithmetic`), and a choice by its letter where it is called one
+    results           of calculations: the 118 of `74 + 44 = 118`
+    what is unstated  where the figure's facts are known: numbers that neither they nor the
+                      question hold (`stated`)
+    no language       words and signs that the problem's language has not (`language`)
+
+The first two know the answer and what to look for, so they are certain and have ends; the last two
+know neither, and do not ask what something means. Values that the problem's text or the figure's
+facts state are never masked: a description may name what is drawn, also where the answer happens to
+be the same number.
+
+A scan that is addressed to its reader (`leaks`), says a number in code, or holds more arithmetic
+than can be looked through is no description: its second pass counts as wrong.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from string import ascii_uppercase
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from visual_r1.data.choices import without_choices
 from visual_r1.data.problem import Problem
 from visual_r1.grading import choice_named
 from visual_r1.grading.equivalence import Rounding
 from visual_r1.rewards.blindfold.answers import answers_in
+from visual_r1.rewards.blindfold.language import strange
+from visual_r1.rewards.blindfold.leaks import leak_in
 from visual_r1.rewards.blindfold.scan_text import (
     Lexeme,
-    levelled,
     lexemes,
     math_of,
     runs,
     segments,
 )
+from visual_r1.rewards.blindfold.stated import (
+    counted_in,
+    counts,
+    singular,
+    spelled_by_counts,
+    unstated,
+)
 from visual_r1.rewards.blindfold.targets import Span, Target, TooMuch, numeric, target
+
+Masks = Literal["all", "answers"]
 
 MASK = "[masked]"
 # Longer than any description; what is longer is not looked through.
 MAX_SCAN_CHARACTERS = 10_000
-
-_LEAKS: tuple[tuple[str, re.Pattern[str]], ...] = (
-    (
-        "a tag or a box",
-        re.compile(r"</?\s*(?:answer|think|scan)\b|\\(?:boxed|fbox)\b|<\|", re.IGNORECASE),
-    ),
-    (
-        "an announced answer",
-        re.compile(
-            r"\banswers?\s*(?:is|are|=|:|≈|would|should|must|will|equals)"
-            r"|\b(?:the|my|our|your|final|correct|right)\s+(?:(?:final|correct|right)\s+)?answer\b"
-            r"|\b(?:the|final)\s+(?:result|solution)\s*(?:is|=|:)",
-            re.IGNORECASE,
-        ),
-    ),
-    (
-        "an instruction to the reader",
-        re.compile(
-            r"\b(?:ignore|disregard|forget)\b.{0,40}\b(?:instruction|question|above|previous|text)"
-            r"|\b(?:answer|respond|reply)\s+(?:with|by|using)\b"
-            r"|\b(?:output|print|write|say|return|choose|pick|select)\s+(?:just\s+|only\s+)?"
-            r"(?:the\s+)?(?:number|value|answer|following|option|choice|\[masked\])"
-            r"|^[ \t]*(?:system|assistant|user)\s*:",
-            re.IGNORECASE | re.MULTILINE,
-        ),
-    ),
-    (
-        "a number in code",
-        re.compile(
-            r"\b(?:first|second|third|last|final|next|tens|ones|units|hundreds)[\s-]+"
-            r"(?:digit|place)\b|\bdigits?\s*(?:is|are|:|=)"
-            r"|\b(?:tens|hundreds)\s?[:=]?\s?\w+[\s,;]+(?:and\s+)?(?:ones|units)\b"
-            r"|\d\W{0,3}(?:reversed|backwards?|in\s+reverse|mirrored)\b|\breverse\s+of\s+\W?\d"
-            r"|\bin\s+(?:binary|octal|hex|hexadecimal|base\s*\w+|roman|ascii|base64)\b"
-            r"|\b(?:binary|octal|hex|hexadecimal|base64|ascii)\s*:?\s*\W?\d|\d\)?\s*_\s*\{?(?:2|8|16)\b"
-            r"|&#x?[0-9a-f]+;|\\[ux][0-9a-f]{2,4}|%3[0-9]|\bbase64,",
-            re.IGNORECASE,
-        ),
-    ),
-)  # fmt: skip
 
 _ORDINALS = (
     "first|1st", "second|2nd", "third|3rd", "fourth|4th", "fifth|5th", "sixth|6th", "seventh|7th",
@@ -109,34 +85,86 @@ def extract_scan(response: str) -> str | None:
 
 
 def mask_scan(
-    scan: str, problem: Problem, answers: Sequence[str], rounding: Rounding = "exact"
+    scan: str,
+    problem: Problem,
+    answers: Sequence[str],
+    rounding: Rounding = "exact",
+    masks: Masks = "all",
+    named: Collection[Fraction] | None = None,
 ) -> MaskedScan:
-    """`scan` with `answers` (gold, and the response's own) and results masked.
+    """`scan` with `answers` (gold, and the response's own) and results masked; with `masks` "all"
+    also what is unstated, and no language.
+
+    `named` are the numbers that others see in the figure, for a problem whose facts nobody knows;
+    None where nobody was asked.
 
     Bounded: linear in the length, with at most `targets.MAX_CHECKS` calculations compared.
     """
     if len(scan) > MAX_SCAN_CHARACTERS:
         return MaskedScan(scan[:MAX_SCAN_CHARACTERS], 0, True, "it is too long to be a description")
+    facts = " ; ".join(_texts(problem.meta.get("facts")))
     stated = lexemes(stated_text(problem))
     tokens = lexemes(scan)
     try:
-        targets, letters = _forbidden(problem, answers, stated, rounding)
-        said = [*answers_in(tokens, targets, rounding), *_called_choices(scan, letters)]
-        # `CD` is 400 in Roman digits; where the problem names a segment CD it is that segment.
-        names = {token.text for token in stated if token.text.isalpha() and token.text.isupper()}
-        said = [span for span in said if scan[slice(*span)] not in names]
-        numbers = frozenset(token.number for token in stated if token.number is not None)
-        text, masked = _with_masks(scan, [*said, *_results(tokens, numbers)])
-        is_left = bool(answers_in(lexemes(text), targets, rounding))
+        forbidden = _Forbidden(problem, answers, stated, rounding)
+        said = forbidden.said_in(scan, tokens)
+        spans = [*said, *_results(tokens, forbidden.numbers)]
+        if masks == "all":
+            spans += strange(scan, stated_text(problem))
+            if any(token.number is not None for token in lexemes(facts)):
+                loose = unstated(tokens, stated, forbidden.targets)
+            elif named is not None:
+                loose = unstated(tokens, stated, forbidden.targets, named)
+            else:
+                loose = spelled_by_counts(counts(tokens), forbidden.targets)
+            counted = forbidden.counted_in(tokens)
+            spans += (span for span in loose if span not in counted)
+        text, masked = _with_masks(scan, spans)
+        is_left = bool(forbidden.said_in(text, lexemes(text)))
     except TooMuch:
         return MaskedScan(scan, 0, True, "it holds more arithmetic than a description does")
-    if is_left:
-        leak = "the answer is still in it"
-    else:
-        plain = levelled(text)
-        leaks = (f"there is {what} in it" for what, found in _LEAKS if found.search(plain))
-        leak = next(leaks, "")
+    leak = "the answer is still in it" if is_left else leak_in(scan, text)
     return MaskedScan(text, masked, bool(said or leak), leak)
+
+
+class _Forbidden:
+    """What a scan must not say: answers that are not stated, and the letters of choices."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        answers: Sequence[str],
+        stated: Sequence[Lexeme],
+        rounding: Rounding,
+    ) -> None:
+        self.targets, self._letters = _forbidden(problem, answers, stated, rounding)
+        self._rounding: Rounding = rounding
+        self._counts = counted_in(problem.meta.get("facts"))
+        # `CD` is 400 in Roman digits; where the problem names a segment CD it is that segment.
+        self._names = {
+            token.text for token in stated if token.text.isalpha() and token.text.isupper()
+        }
+        self.numbers = frozenset(token.number for token in stated if token.number is not None)
+
+    def said_in(self, text: str, tokens: Sequence[Lexeme]) -> list[Span]:
+        """Where `text` says what it must not."""
+        said = answers_in(tokens, self.targets, self._rounding)
+        said += _called_choices(text, self._letters)
+        counted = self.counted_in(tokens)
+        return [
+            span for span in said if text[slice(*span)] not in self._names and span not in counted
+        ]
+
+    def counted_in(self, tokens: Sequence[Lexeme]) -> set[Span]:
+        """The numbers that say how many there are of what the facts name."""
+        found: set[Span] = set()
+        for place, token in enumerate(tokens):
+            if token.number is not None and any(
+                token.number in self._counts.get(singular(other.text.lower()), ())
+                for other in tokens[place + 1 : place + 3]
+            ):
+                found.add((token.start, token.end))
+        return found
 
 
 def stated_text(problem: Problem) -> str:

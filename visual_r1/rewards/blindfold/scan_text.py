@@ -1,13 +1,11 @@
 """A scan as a list of tokens that know their role in a calculation and where they stand.
 
-Spelling is levelled first, position by position: full-width, circled and other digits become
-ASCII digits, invisible and combining characters go, superscripts become exponents. Number words
-(`sixty-two`, `one hundred and seven`) become one token with its value, `plus` and `divided by`
+Spelling is levelled first (`levelling`). Number words (`sixty-two`, `one hundred and seven`), in
+one word too, and ordinals beyond twelve become one token with their value, `plus` and `divided by`
 become signs.
 """
 
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -16,18 +14,17 @@ from typing import Literal
 from visual_r1.grading.numerals import number_words
 from visual_r1.grading.spelling import Token
 from visual_r1.grading.units import read_unit
+from visual_r1.rewards.blindfold.levelling import VULGAR, in_number_words, levelled
 
 Role = Literal[
     "value", "operator", "open", "close", "function", "after", "equals", "silent", "other"
 ]
 
-_SUPERSCRIPTS = {c: str(i) for i, c in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")} | {"⁻": "-", "⁺": "+"}
-_VULGAR = "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞⅐⅑⅒"
 _LEXEME = re.compile(
     r"\s+"
     r"|(?P<hex>0[xX][0-9a-fA-F]{1,16}\b|0[bB][01]{1,64}\b|0[oO][0-7]{1,24}\b)"
-    r"|(?P<number>(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d+)(?:\.\d+)?(?:[eE][+-]?\d{1,3}(?![\w.]))?"
-    r"|\.\d+)"
+    r"|(?P<number>(?:(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d+)(?:\.\d+)?|(?<![\d.])\.\d+)"
+    r"(?:[eE][+-]?\d{1,3}(?!\w|\.\d))?)"
     r"|(?P<equals>=>|->|==|[=≈≃≅≐→⇒⟹⟶⟾])"
     r"|(?P<degree>\^\s*\{?\s*(?:\\circ(?![A-Za-z])|°)\s*\}?)"
     r"|(?P<command>\\(?:[A-Za-z]+|.))"
@@ -50,7 +47,7 @@ _FUNCTIONS = {
     "√": "√", "∛": "∛",
 }  # fmt: skip
 _AFTER = {"°": "°", "º": "°", "%": "%", "\\%": "%", "\\degree": "°"}
-_VALUES = {"π": "\\pi", "\\pi": "\\pi", "pi": "\\pi", **{sign: sign for sign in _VULGAR}}
+_VALUES = {"π": "\\pi", "\\pi": "\\pi", "pi": "\\pi", **{sign: sign for sign in VULGAR}}
 _EQUALS = (
     "is", "equals", "equal", "gives", "makes", "yields", "are", "becomes", "leaves",
     "\\approx", "\\Rightarrow", "\\rightarrow", "\\to", "\\implies", "\\simeq",
@@ -72,12 +69,15 @@ _MEANINGS: dict[str, tuple[Role, str]] = {
     **{key: ("operator", math) for key, math in _OPERATORS.items()},
 }
 _MOST_NUMBER_WORDS = 10
+_MOST_PIECES = 12
 # Longer than any answer that can be graded; Python itself refuses to read more than 4,300.
 _MOST_DIGITS = 400
-_RUN_TOGETHER = re.compile(
-    "(twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)"
-    "(one|two|three|four|five|six|seven|eight|nine)"
-)
+# Ordinals that are no place in a row: from the thirteenth on.
+_ORDINALS = {
+    "first": "one", "second": "two", "third": "three", "fifth": "five", "eighth": "eight",
+    "ninth": "nine", "twelfth": "twelve",
+}  # fmt: skip
+_FIRST_ORDINAL = 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,49 +99,43 @@ class Lexeme:
 
 def lexemes(text: str) -> list[Lexeme]:
     """The tokens of `text` without its white space; linear in its length."""
-    level, places = _levelled(text)
+    level, places = levelled(text)
     found: list[Lexeme] = []
     for match in _LEXEME.finditer(level):
         if match.lastgroup is None:
             continue
-        start, end = places[match.start()], places[match.end() - 1] + 1
+        start, end = places[match.start()][0], places[match.end() - 1][1]
         found.append(_lexeme(match.lastgroup, match[0], start, end))
     # Runs of number words as one value: the longest run that means a number.
     counted: list[Lexeme] = []
     at = 0
     while at < len(found):
-        token, at = _number_from(found, at) or (found[at], at + 1)
+        ways = (_number_from(found, at), _in_pieces(found, at))
+        token, at = max(
+            (way for way in ways if way is not None),
+            key=lambda way: way[1],
+            default=(found[at], at + 1),
+        )
         counted.append(token)
     return _in_context(counted)
 
 
-def levelled(text: str) -> str:
-    """`text` in plain characters, for searching."""
-    return _levelled(text)[0]
-
-
-def _levelled(text: str) -> tuple[str, list[int]]:
-    """The levelled text and, for each of its characters, where in `text` it came from."""
-    out: list[str] = []
-    places: list[int] = []
-    raised = False
-    for index, character in enumerate(text):
-        if character.isascii():
-            plain = character
-        elif unicodedata.category(character) in ("Cf", "Mn", "Me", "Cc", "Co", "Cn"):
-            continue
-        elif character in _SUPERSCRIPTS:
-            plain = ("" if raised else "^") + _SUPERSCRIPTS[character]
-        elif character in _VULGAR:
-            plain = character
-        elif unicodedata.digit(character, None) is not None:
-            plain = str(unicodedata.digit(character))
-        else:
-            plain = unicodedata.normalize("NFKC", character)
-        raised = character in _SUPERSCRIPTS
-        out.append(plain)
-        places.extend([index] * len(plain))
-    return "".join(out), places
+def _in_pieces(found: Sequence[Lexeme], at: int) -> tuple[Lexeme, int] | None:
+    """A number whose words were cut up (`six ty two`), and where the tokens go on behind it."""
+    letters, best = "", None
+    for index in range(at, min(len(found), at + _MOST_PIECES)):
+        token = found[index]
+        if not token.text.isalpha():
+            if letters and token.math == "-":
+                continue
+            break
+        letters += token.text.lower()
+        if index > at and (words := in_number_words(letters)):
+            value = number_words(words)
+            if value is not None:
+                number = Lexeme("value", letters, str(value), found[at].start, token.end, value)
+                best = number, index + 1
+    return best
 
 
 def _lexeme(group: str, text: str, start: int, end: int) -> Lexeme:
@@ -160,8 +154,8 @@ def _lexeme(group: str, text: str, start: int, end: int) -> Lexeme:
         return Lexeme("equals", text, "=", start, end)
     if group == "degree":
         return Lexeme("after", text, "°", start, end)
-    together = _RUN_TOGETHER.fullmatch(text.lower())
-    value = number_words(together.groups()) if together else None
+    together = in_number_words(text.lower())
+    value = number_words(together) if len(together) > 1 else None
     if value is not None:
         return Lexeme("value", text, str(value), start, end, value)
     role, math = _MEANINGS.get(text.lower() if group == "word" else text, ("other", text))
@@ -176,11 +170,18 @@ def _number_from(found: Sequence[Lexeme], at: int) -> tuple[Lexeme, int] | None:
         token = found[index]
         if words and (token.text == "_" or (token.math == "-" and not token.text.isalpha())):
             continue
+        if words and words[-1] == "thousand" and token.text == ",":
+            continue
         if not token.text.isalpha() or len(words) == _MOST_NUMBER_WORDS:
             break
         words.append(token.text.lower())
         if words[0] == "a" and words[-1] in ("hundred", "thousand"):
             words[0] = "one"
+        ordinal = number_words([*words[:-1], _cardinal(words[-1])])
+        if ordinal is not None and ordinal >= _FIRST_ORDINAL and words[-1] != _cardinal(words[-1]):
+            math = str(ordinal)
+            number = Lexeme("value", " ".join(words), math, found[at].start, token.end, ordinal)
+            return number, index + 1
         value = number_words(words)
         is_whole = value is not None and value.denominator == 1
         if len(words) == 1 and not is_whole and words[0] != "a":
@@ -190,6 +191,13 @@ def _number_from(found: Sequence[Lexeme], at: int) -> tuple[Lexeme, int] | None:
             number = Lexeme("value", " ".join(words), math, found[at].start, token.end, value)
             best = number, index + 1
     return best
+
+
+def _cardinal(word: str) -> str:
+    """`fifth` as `five`, `sixtieth` as `sixty`; any other word as it is."""
+    if word.endswith("ieth"):
+        return word.removesuffix("ieth") + "y"
+    return _ORDINALS.get(word) or word.removesuffix("th")
 
 
 def _in_context(found: Sequence[Lexeme]) -> list[Lexeme]:

@@ -1,0 +1,388 @@
+"""Where a text calculates an answer: in signs, in words, as an equation, or by two numbers alone.
+
+1. Every part of every calculation in signs: `180 - 118`, `60 plus 2`, `\\frac{124}{2}`, `124 : 2`,
+   `60 + II`.
+2. Turns of phrase: `twice 31`, `the sum of 60 and 2`, `one more than 61`; what one comes to may be
+   part of the next, so that `180 minus the sum of 74 and 44` is read.
+3. An equation in one unknown of which the answer is the solution: `C + 118 = 180`.
+4. Two numbers that come to the answer by one operation, with words between them that name nothing:
+   `118 taken off 180`, `60, and 2 further`. Which words they are does not matter; numbers that
+   belong to different things (`12 on the left, 5 on the right`), and mere lists (`12 and 5`), are
+   what a description gives.
+"""
+
+import re
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+from visual_r1.grading.expressions import Number, Undefined, difference, evaluate, magnitude
+from visual_r1.grading.expressions import variables as variables_of
+from visual_r1.grading.forms import Quantity
+from visual_r1.grading.reading import read
+from visual_r1.grading.spelling import Unreadable
+from visual_r1.rewards.blindfold.scan_text import Lexeme, math_of, runs, segments
+from visual_r1.rewards.blindfold.targets import Checks, Span, Target, numeric
+from visual_r1.rewards.grounding import is_figure_word
+
+MAX_RUN_TOKENS = 24
+# How often what a turn of phrase comes to is read as part of another.
+_MOST_TURNS = 3
+# Words and signs between two numbers that are said of each other.
+_MOST_BETWEEN = 6
+# What a number says of itself that was put together from a turn of phrase.
+_WORKED_OUT = "#"
+_NEARLY_NOTHING = Fraction(1, 10**9)
+
+# Turns of phrase that are calculations: `#` is a value, and what it comes to.
+_TURNS: tuple[tuple[str, str], ...] = (
+    ("(?:twice|double|doubled) (?:of |the |as much as )*#", "2 * {0}"),
+    ("(?:thrice|triple|tripled) (?:of |the |as much as )*#", "3 * {0}"),
+    ("(?:half|halves|halved) (?:of |the )*#", "{0} / 2"),
+    ("(?:third|thirds) (?:of |the )*#", "{0} / 3"),
+    ("(?:quarter|quarters) (?:of |the )*#", "{0} / 4"),
+    ("# (?:doubled|twice|two times)", "2 * {0}"),
+    ("# (?:tripled|thrice|three times)", "3 * {0}"),
+    ("# (?:halved|halves)", "{0} / 2"),
+    ("# thirds", "{0} / 3"),
+    ("# quarters", "{0} / 4"),
+    ("# squared", "{0} ^ 2"),
+    ("# of #", "{0} * {1}"),
+    ("# #s", "{0} * {1}"),
+    ("# / # of #", "{0} / {1} * {2}"),
+    ("# (?:%|percent) of #", "{0} * {1} / 100"),
+    ("(?:sum|total) (?:of )?# (?:and|,) #", "{0} + {1}"),
+    ("product (?:of )?# (?:and|by|,) #", "{0} * {1}"),
+    ("difference (?:of |between )?# (?:and|,) #", "{0} - {1}"),
+    ("difference (?:of |between )?# (?:and|,) #", "{1} - {0}"),
+    ("quotient (?:of )?# (?:and|by|,) #", "{0} / {1}"),
+    ("# (?:more|greater|larger|bigger|higher) than #", "{1} + {0}"),
+    ("# (?:less|fewer|smaller|lower) than #", "{1} - {0}"),
+    ("# (?:short of|below|before|under|from|off) #", "{1} - {0}"),
+    ("# (?:above|after|past|over|beyond) #", "{1} + {0}"),
+    ("(?:after|above|follows|past) #", "{0} + 1"),
+    ("(?:before|below|precedes) #", "{0} - 1"),
+    ("between # and #", "({0} + {1}) / 2"),
+    ("add # (?:to |and )?#", "{0} + {1}"),
+    ("# (?:added|add) (?:to )?#", "{0} + {1}"),
+    ("(?:subtract|take|deduct) # (?:away )?from #", "{1} - {0}"),
+    ("# (?:subtracted|taken|deducted) (?:away )?from #", "{1} - {0}"),
+    ("# (?:subtract|take away|take) #", "{0} - {1}"),
+    ("divide # by #", "{0} / {1}"),
+    ("multiply # (?:by|with|and) #", "{0} * {1}"),
+    ("root of #", "\\sqrt{{{0}}}"),
+    ("# under a root", "\\sqrt{{{0}}}"),
+    ("supplement (?:of |to )?#", "180 - {0}"),
+    ("complement (?:of |to )?#", "90 - {0}"),
+    ("# tens?(?: and)? #", "10 * {0} + {1}"),
+    ("# dozens?", "12 * {0}"),
+    ("# scores?", "20 * {0}"),
+    ("# (?:couples?|pairs?)", "2 * {0}"),
+)
+_COMPILED = tuple(
+    (re.compile(r"(?<!\S)" + phrase.replace("#", r"#(\d+)") + r"(?!\S)"), formula)
+    for phrase, formula in _TURNS
+)
+
+
+def calculated(tokens: Sequence[Lexeme], one: Target, checks: Checks) -> Iterator[Span]:
+    """Every stretch that calculates the target, in signs or words."""
+    yield from _calculations(tokens, one, checks)
+    for _ in range(_MOST_TURNS):
+        replaced: list[tuple[int, int, Lexeme]] = []
+        for first, last, value in _turns(tokens):
+            if checks.says(value.math, one):
+                yield value.start, value.end
+            elif not any(first <= end and start <= last for start, end, _ in replaced):
+                replaced.append((first, last, value))
+        if not replaced:
+            return
+        shorter = list(tokens)
+        for first, last, value in sorted(replaced, reverse=True, key=lambda found: found[0]):
+            shorter[first : last + 1] = [value]
+        tokens = shorter
+        yield from _calculations(tokens, one, checks)
+        yield from said_of_each_other(tokens, one, checks)
+
+
+def _calculations(tokens: Sequence[Lexeme], one: Target, checks: Checks) -> Iterator[Span]:
+    """Every part of every calculation in signs that comes to the target."""
+    for run in runs(tokens, one.names):
+        for segment in segments(run):
+            for first, token in enumerate(segment):
+                begins = token.role in ("value", "open", "function")
+                if not (begins or token.text in ("-", *one.names)):
+                    continue
+                for last in _ends(segment, first, one.names):
+                    part = segment[first : last + 1]
+                    if checks.says(math_of(part), one):
+                        yield part[0].start, part[-1].end
+
+
+def _ends(segment: Sequence[Lexeme], first: int, names: frozenset[str]) -> Iterator[int]:
+    """Where a calculation that begins at `first` may end: brackets closed, more than one value."""
+    depth = 0
+    calculates = False
+    for last in range(first, min(len(segment), first + MAX_RUN_TOKENS)):
+        token = segment[last]
+        depth += {"open": 1, "close": -1}.get(token.role, 0)
+        if depth < 0:
+            return
+        calculates = (
+            calculates
+            or token.role in ("operator", "function", "open")
+            or (
+                last > first
+                and (token.text in names or (token.number is None and token.role == "value"))
+            )
+        )
+        closes = token.role in ("value", "close", "after") or token.text in names
+        if depth == 0 and calculates and closes and last > first:
+            yield last
+
+
+def _turns(tokens: Sequence[Lexeme]) -> Iterator[tuple[int, int, Lexeme]]:
+    """Turns of phrase: the first and the last token of each, and the value that they come to."""
+    pieces: list[str] = []
+    starts: dict[int, int] = {}  # where a token begins in the text put together, and which it is
+    length = 0
+    for index, token in enumerate(tokens):
+        is_plural = token.text == "s" and bool(index) and tokens[index - 1].end == token.start
+        if (token.role == "silent" and not is_plural) or token.math == "°":
+            continue
+        starts[length] = index
+        pieces.append(f"#{index}" if token.role == "value" else token.text.lower())
+        length += len(pieces[-1]) + 1
+    ends, order = list(starts), list(starts.values())
+    # `two 31s`: a plural that stands at its number.
+    text = re.sub(r"(#\d+) s(?!\S)", r"\1s ", " ".join(pieces))
+    for phrase, formula in _COMPILED:
+        for found in phrase.finditer(text):
+            values = [int(index) for index in found.groups()]
+            first, last = starts.get(found.start(), values[0]), values[-1]
+            if first and tokens[first - 1].text.lower() == "the":  # 180 minus the sum
+                first -= 1
+            math = formula.format(*(tokens[index].math for index in values))
+            start, end = tokens[first].start, max(tokens[index].end for index in values)
+            last = max(last, order[bisect_left(ends, found.end()) - 1])
+            number = numeric(math)
+            whole = Lexeme(
+                "value",
+                _WORKED_OUT,
+                f"({math})",
+                start,
+                max(end, tokens[last].end),
+                number if isinstance(number, Fraction) else None,
+            )
+            yield first, last, whole
+
+
+def equations(tokens: Sequence[Lexeme], one: Target, checks: Checks) -> Iterator[Span]:
+    """`C + 118 = 180`, `2C = 124`, `118 + ? = 180`: equations that the target solves."""
+    if one.value is None or not isinstance(one.value, Fraction):
+        return
+    for place, token in enumerate(tokens):
+        if token.role != "equals":
+            continue
+        left, right = place, place + 1
+        while left > 0 and place - left < MAX_RUN_TOKENS // 2 and _may_stand(tokens[left - 1]):
+            left -= 1
+        while (
+            right < len(tokens)
+            and right - place < MAX_RUN_TOKENS // 2
+            and _may_stand(tokens[right])
+        ):
+            right += 1
+        unknowns = {
+            part.text for part in (*tokens[left:place], *tokens[place + 1 : right])
+            if part.role == "other"
+        }  # fmt: skip
+        if len(unknowns) != 1:
+            continue
+        sides = [
+            _value_at(
+                " ".join("x" if part.role == "other" else part.math for part in side if part.math),
+                one.value,
+                checks,
+            )
+            for side in (tokens[left:place], tokens[place + 1 : right])
+        ]
+        if not any(is_alone for _, is_alone in sides) and _are_same(sides[0][0], sides[1][0]):
+            yield tokens[left].start, tokens[right - 1].end
+
+
+def _may_stand(token: Lexeme) -> bool:
+    """Whether a token may be part of an equation; a short word is its unknown."""
+    if token.role == "other":
+        return (token.text.isalpha() and len(token.text) <= 3) or token.text in ("?", "_")
+    return token.role != "equals"
+
+
+def _value_at(math: str, value: Fraction, checks: Checks) -> tuple[Number | None, bool]:
+    """The value of a side where its unknown is `value`, and whether the side is that unknown."""
+    checks.count()
+    try:
+        forms = [form for one in read(math) for form in one.chain if isinstance(form, Quantity)]
+    except Unreadable:
+        return None, False
+    if not forms or not variables_of(forms[0].expression) <= {"x"}:
+        return None, False
+    try:
+        return evaluate(forms[0].expression, {"x": value}), math.strip() == "x"
+    except (Undefined, Unreadable):
+        return None, False
+
+
+def _are_same(left: Number | None, right: Number | None) -> bool:
+    if left is None or right is None:
+        return False
+    return magnitude(difference(left, right)) < _NEARLY_NOTHING
+
+
+def said_of_each_other(tokens: Sequence[Lexeme], one: Target, _: Checks) -> Iterator[Span]:
+    """Two or three numbers that come to the target, and between them words that name nothing."""
+    wanted = one.value
+    if not isinstance(wanted, Fraction):
+        return
+    for first, token in enumerate(tokens):
+        if token.number is None:
+            continue
+        so_far, relates, last = {token.number}, _is_worked_out(tokens, first), first
+        for _step in range(2):
+            found = _next_number(tokens, last)
+            if found is None:
+                break
+            place, is_related = found
+            after = tokens[place]
+            assert after.number is not None
+            relates = relates or is_related or _is_worked_out(tokens, place)
+            between = tokens[last + 1 : place]
+            so_far = {r for left in so_far for r in _results_of(left, after.number, between)}
+            if relates and wanted in so_far:
+                yield token.start, after.end
+                break
+            last = place
+
+
+def _next_number(tokens: Sequence[Lexeme], last: int) -> tuple[int, bool] | None:
+    """Where the next number is that may be said of the one at `last`, and whether words between
+    them say so; None where it belongs to something else."""
+    relates = False
+    for place in range(last + 1, min(len(tokens), last + _MOST_BETWEEN + 2)):
+        token = tokens[place]
+        if token.number is not None:
+            return place, relates
+        if (token.role == "equals" and not token.text.isalpha()) or _parts(
+            token, tokens[place + 1 : place + 2]
+        ):
+            return None
+        if token.text in "()":
+            relates = False
+            continue
+        is_list = token.text.lower() in ("and", ",", "by", "x", "or", "to", "&", "is", "are")
+        following = tokens[place + 1].number if place + 1 < len(tokens) else None
+        # `192 in three parts`, and not the inches of `12 in by 5 in`.
+        is_silent = token.role == "silent" and not (token.text == "in" and following)
+        # What signs between them come to is for `calculated`; marks of emphasis look like one.
+        is_sign = token.role in ("after", "operator") and not token.text.isalpha()
+        relates = relates or not (is_list or is_silent or is_sign)
+    return None
+
+
+def _is_worked_out(tokens: Sequence[Lexeme], place: int) -> bool:
+    """Whether a number by itself asks for another: in Roman digits, come of a turn of phrase,
+    behind an operator, or the first in the brackets of a call."""
+    text = tokens[place].text
+    behind = bool(place) and tokens[place - 1].math in ("+", "/")
+    return text == _WORKED_OUT or bool(roman_value(text)) or behind or _is_called(tokens, place)
+
+
+# Words that say of a number what it measures.
+_MEASURES = frozenset(
+    (
+        "long",
+        "wide",
+        "tall",
+        "high",
+        "deep",
+        "thick",
+        "across",
+        "horizontally",
+        "vertically",
+        "first",
+        "second",
+        "third",
+        "other",
+        "another",
+        "each",
+        "one",
+    )
+)
+
+
+def _parts(token: Lexeme, following: Sequence[Lexeme]) -> bool:
+    """Whether what stands between two numbers gives them to different things: the end of a clause,
+    a name, a thing or place, or whatever stands behind an article."""
+    word = token.text.lower()
+    if word in ("a", "an", "the"):
+        return not following or following[0].number is None
+    is_name = token.text.isalpha() and (
+        token.text.isupper() or token.text in "bcdefghijklmnopqrtuvwxyz"
+    )
+    return word in (".", ";", "|", "masked") or is_name or is_figure_word(word) or word in _MEASURES
+
+
+def _is_called(tokens: Sequence[Lexeme], first: int) -> bool:
+    """Whether the number is the first in the brackets of a call: `sum(60, 2)`, not `P(3, 4)`."""
+    if first < 2 or tokens[first - 1].text not in ("(", "["):
+        return False
+    name = tokens[first - 2]
+    return name.text.islower() and len(name.text) > 1 and name.end == tokens[first - 1].start
+
+
+def _results_of(left: Fraction, right: Fraction, between: Sequence[Lexeme]) -> set[Fraction]:
+    """What two numbers come to by one operation; by division alone where `:` is all between."""
+    quotients = {a / b for a, b in ((left, right), (right, left)) if b}
+    if [token.text for token in between] in ([":"], ["/"]):
+        return {left / right} if right else set()
+    middle = {(left + right) / 2} if abs(left - right) == 2 else set[Fraction]()
+    return {left + right, left - right, right - left, left * right, *quotients, *middle}
+
+
+def with_roman_numbers(tokens: Sequence[Lexeme]) -> list[Lexeme]:
+    """The tokens with Roman digits as the numbers that they are; single ones from I to L alone."""
+    out: list[Lexeme] = []
+    for token in tokens:
+        value = roman_value(token.text) if token.role == "other" else 0
+        if value and (len(token.text) > 1 or value <= 50):
+            number = Fraction(value)
+            token = replace(token, role="value", math=str(value), number=number)
+        out.append(token)
+    return out
+
+
+_ROMAN = (
+    (1000, "M"), (900, "CM"), (500, "D"), (400, "CD"), (100, "C"), (90, "XC"), (50, "L"),
+    (40, "XL"), (10, "X"), (9, "IX"), (5, "V"), (4, "IV"), (1, "I"),
+)  # fmt: skip
+
+
+def roman_value(text: str) -> int:
+    """`LXII` as 62; 0 for what is no Roman number as it is written."""
+    if not text or len(text) > 15 or not set(text) <= set("MDCLXVI"):
+        return 0
+    value, rest = 0, text
+    for size, letters in _ROMAN:
+        while rest.startswith(letters):
+            value, rest = value + size, rest[len(letters) :]
+    return value if roman_of(value) == text else 0
+
+
+def roman_of(value: int) -> str:
+    """62 as `LXII`."""
+    text = ""
+    for size, letters in _ROMAN:
+        text += letters * (value // size)
+        value %= size
+    return text
