@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from visual_r1.data.problem import Problem
@@ -297,6 +297,7 @@ def test_any_sum_that_comes_to_the_answer_is_masked(answer: int, part: int, spel
 
 
 @given(st.text(max_size=300))
+@example("0:A0:0:0")
 def test_whatever_the_text_it_ends_and_only_takes_away(text: str) -> None:
     found = mask_scan(text, PROBLEM, ["62"])
     pieces = found.text.split(MASK)

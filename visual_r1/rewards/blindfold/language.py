@@ -23,11 +23,11 @@ from functools import cache, lru_cache
 
 from spellchecker import SpellChecker
 
-from visual_r1.grading.forms import read_unit
 from visual_r1.grading.spelling import Token
+from visual_r1.grading.units import read_unit
 from visual_r1.rewards.blindfold.arithmetic import roman_value
 from visual_r1.rewards.blindfold.levelling import in_number_words, levelled
-from visual_r1.rewards.blindfold.targets import Span
+from visual_r1.rewards.blindfold.targets import MASK, Span
 from visual_r1.rewards.grounding import is_figure_word
 
 # The share of a problem's words that are English where it is.
@@ -63,7 +63,9 @@ def strange(text: str, stated: str) -> Iterator[Span]:
         if found.lastgroup == "word":
             kinds = {other[0].casefold() for other in (*row[-_MARKS_OF_A_CODE + 1 :], found)}
             row = [*row, found] if len(kinds) <= _KINDS_OF_A_CODE else [found]
-            if len(row) >= _MARKS_OF_A_CODE and not any(w[0].isdigit() for w in row):
+            # With numbers it is a list, and with masks it may have been one.
+            is_list = any(w[0].isdigit() or _is_mask(w) for w in row)
+            if len(row) >= _MARKS_OF_A_CODE and not is_list:
                 yield places[row[0].start()][0], places[found.end() - 1][1]
         match found.lastgroup:
             case "word":
@@ -78,6 +80,10 @@ def strange(text: str, stated: str) -> Iterator[Span]:
                 passes = True
         if not passes:
             yield places[found.start()][0], places[found.end() - 1][1]
+
+
+def _is_mask(word: re.Match[str]) -> bool:
+    return word.string.startswith(MASK, word.start() - 1)
 
 
 def _is_language(word: str, scripts: Container[str], *, is_english: bool) -> bool:

@@ -46,11 +46,10 @@ from visual_r1.rewards.blindfold.stated import (
     spelled_by_counts,
     unstated,
 )
-from visual_r1.rewards.blindfold.targets import Span, Target, TooMuch, numeric, target
+from visual_r1.rewards.blindfold.targets import MASK, Span, Target, TooMuch, numeric, target
 
 Masks = Literal["all", "answers"]
 
-MASK = "[masked]"
 # Longer than any description; what is longer is not looked through.
 MAX_SCAN_CHARACTERS = 10_000
 

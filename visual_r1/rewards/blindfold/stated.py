@@ -14,8 +14,8 @@ from fractions import Fraction
 from itertools import combinations, pairwise
 from typing import Any, cast
 
-from visual_r1.grading.forms import read_unit
 from visual_r1.grading.spelling import Token
+from visual_r1.grading.units import read_unit
 from visual_r1.rewards.blindfold.scan_text import Lexeme, lexemes
 from visual_r1.rewards.blindfold.targets import Span, Target
 from visual_r1.rewards.grounding import is_figure_word

@@ -14,6 +14,8 @@ from visual_r1.grading.spelling import Unreadable
 
 Span = tuple[int, int]  # from, up to and without
 
+MASK = "[masked]"
+
 MAX_CHECKS = 1200
 # Denominators of values that are written with few digits.
 _FEW_DIGITS = frozenset((1, 2, 4, 5, 10, 20, 100))
