@@ -451,7 +451,7 @@ def test_what_is_not_made_again_is_held_against_its_digests(copied: Trained, fol
     for place in ("metrics.jsonl", "rollouts/chunk-00000.parquet", "ledger.jsonl"):
         path = copied.run_dir / place
         whole = path.read_bytes()
-        path.write_bytes(whole[:200] + bytes([whole[200] ^ 1]) + whole[201:])
+        path.write_bytes(whole[:200] + bytes(byte ^ 1 for byte in whole[200:230]) + whole[230:])
         if place == "ledger.jsonl":
             with pytest.raises(RunError, match="Row 1 of"):
                 copied.prove()

@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -230,10 +231,12 @@ def _differing_rollouts(run_dir: Path, scratch: Path, first: int, end: int) -> t
 
     def by_step(folder: Path) -> dict[int, list[dict[str, Any]]]:
         found: dict[int, list[dict[str, Any]]] = {}
-        for path in sorted(Journal(folder).rollouts_dir.glob("chunk-*.parquet")):
-            rows: list[dict[str, Any]] = read_rollouts(path).to_pylist()
-            for row in rows:
-                found.setdefault(row["step"], []).append(row)
+        for path in Journal(folder).chunks():
+            # One that is damaged is named among the run's files; its steps are not the same.
+            with suppress(RunError):
+                rows: list[dict[str, Any]] = read_rollouts(path).to_pylist()
+                for row in rows:
+                    found.setdefault(row["step"], []).append(row)
         return found
 
     before, after = by_step(run_dir), by_step(scratch)

@@ -53,12 +53,14 @@ def show(folder: Path, findings: Sequence[Finding], console: Terminal) -> None:
         console.print(_place(one.file), style="bold", soft_wrap=True)
         console.print(table)
     checked = f"{counts['sound']} {_files(counts['sound'])} as they were written"
-    if counts["unverified"]:
-        places = sorted({_place(one.file) for one in findings if one.verdict == "unverified"})
+    unverified: dict[str, list[Finding]] = {}
+    for one in findings:
+        if one.verdict == "unverified":
+            unverified.setdefault(one.found, []).append(one)
+    for why, those in unverified.items():
+        more = ", …" if len(those) > 1 else ""
         checked += (
-            f"; {counts['unverified']} {_files(counts['unverified'])} unverified, for which no "
-            f"digest is known (older versions wrote none), can be read ({places[0]}"
-            f"{', …' if len(places) > 1 else ''})"
+            f"; {len(those)} {_files(len(those))} unverified ({_place(those[0].file)}{more}): {why}"
         )
     if bad:
         console.sentence(f"{len(bad)} damaged; {checked}.", "not sound", "bold red")
