@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from damage_runs import life, material
 from damage_runs.damages import Damage, draw
@@ -69,12 +69,11 @@ class Worker:
 
     def try_one(self, seed: int, kind: str = "", how: str = "", scenario: str = "") -> Case:
         """Damage a copy of a run and let its readers at it; the worst of what they make of it."""
-        rng = random.Random(f"damage {seed}")
-        chosen: Scenario = rng.choice(("killed", "ended"))
-        place = material.lay_out(self.into, scenario or chosen)
-        damage = draw(place, rng, kind, how)
-        name = str(damage.files[0].relative_to(place))
-        case = Case(seed, scenario or chosen, damage.kind, damage.how, name, damage.what)
+        case, place, damage = self._damaged(seed, kind, how, scenario)
+        if missing := [one for one in _readers(case) if not self._known(case.scenario, one)]:
+            for reader in missing:  # they are made in the same place
+                self.reference(case.scenario, reader)
+            case, place, damage = self._damaged(seed, kind, how, scenario)
         began = time.monotonic()
         found = _safely(case, "verify", lambda: life.verify(place / "runs" / material.NAME), set())
         case.verified = None if found is None else list(found)
@@ -86,6 +85,19 @@ class Worker:
             case.outcome, case.reader = VERIFIED, "verify"
         case.seconds = round(time.monotonic() - began, 2)
         return case
+
+    def _damaged(self, seed: int, kind: str, how: str, scenario: str) -> tuple[Case, Path, Damage]:
+        """A fresh copy with the damage that the seed stands for."""
+        rng = random.Random(f"damage {seed}")
+        drawn: Scenario = rng.choice(("killed", "ended"))
+        chosen = cast("Scenario", scenario or drawn)
+        place = material.lay_out(self.into, chosen)
+        damage = draw(place, rng, kind, how)
+        name = str(damage.files[0].relative_to(place))
+        return Case(seed, chosen, damage.kind, damage.how, name, damage.what), place, damage
+
+    def _known(self, scenario: Scenario, reader: str) -> bool:
+        return f"{scenario}-{reader}" in self._references
 
     def reference(self, scenario: Scenario, reader: str) -> tuple[Reference, set[str]]:
         """What the reader makes of the undamaged run, and what is said meanwhile."""
