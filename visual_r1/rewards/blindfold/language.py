@@ -55,6 +55,7 @@ _PARTS_OF_WORDS = ("in", "co", "un", "re", "non", "mid", "semi", "circum", "orth
 def strange(text: str, stated: str) -> Iterator[Span]:
     """The stretches of `text` that are no part of the language of `stated`, the problem's text."""
     level, places = levelled(text)
+    level = level.replace(MASK, "0".center(len(MASK)))  # a mask stands as a number apart
     allowed = frozenset(word.casefold() for word in re.findall(r"[^\W_]+", stated))
     scripts = frozenset(map(_script, stated))
     is_english = _is_english(stated)
@@ -63,9 +64,7 @@ def strange(text: str, stated: str) -> Iterator[Span]:
         if found.lastgroup == "word":
             kinds = {other[0].casefold() for other in (*row[-_MARKS_OF_A_CODE + 1 :], found)}
             row = [*row, found] if len(kinds) <= _KINDS_OF_A_CODE else [found]
-            # With numbers it is a list, and with masks it may have been one.
-            is_list = any(w[0].isdigit() or _is_mask(w) for w in row)
-            if len(row) >= _MARKS_OF_A_CODE and not is_list:
+            if len(row) >= _MARKS_OF_A_CODE and not any(w[0].isdigit() for w in row):
                 yield places[row[0].start()][0], places[found.end() - 1][1]
         match found.lastgroup:
             case "word":
@@ -80,10 +79,6 @@ def strange(text: str, stated: str) -> Iterator[Span]:
                 passes = True
         if not passes:
             yield places[found.start()][0], places[found.end() - 1][1]
-
-
-def _is_mask(word: re.Match[str]) -> bool:
-    return word.string.startswith(MASK, word.start() - 1)
 
 
 def _is_language(word: str, scripts: Container[str], *, is_english: bool) -> bool:
