@@ -18,6 +18,7 @@ from transformers.utils.hub import cached_file  # pyright: ignore[reportUnknownV
 from visual_r1.errors import ModelError
 from visual_r1.models import model_path
 from visual_r1.models.families import ImageGrid, PromptFormat, prompt_format
+from visual_r1.opening import read_file
 
 
 class _Tokenizer(Protocol):
@@ -172,8 +173,10 @@ def _json(path: str, file: str) -> dict[str, Any] | None:
     if found is None:
         return None
     try:
-        content = json.loads(Path(found).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(read_file(Path(found)).decode("utf-8"))
+    except OSError as error:
+        raise ModelError(f"{found} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
         raise ModelError(f"{found} is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise ModelError(f"{found} is no JSON object; get that file of the model anew.")
