@@ -80,7 +80,8 @@ LIBRARIES = {
     "httpx": "backend/endpoint data/sources/hub runs/export tasks",
     "numpy": """
         alarms data data/procedural engine/compute engine/compute/families engine/server/wire
-        engine/store/soundness engine/types evaluation/statistics rl runs/curriculum_state
+        engine/store/soundness engine/types evaluation/statistics prompts/fit rl
+        runs/curriculum_state
     """,
     "peft": "engine/compute/lora",
     "prefect": "flows tasks",

@@ -87,14 +87,13 @@ def _held(value: object, depth: int = 0) -> bytes | str | None:
     """The bytes or the text in a value, objects opened; None where there is none."""
     if value is None or isinstance(value, bytes | str):
         return value
+    kind = type(value).__name__
     if isinstance(value, list) and depth:  # bytes as JSON has them
         numbers = cast("list[object]", value)
         if numbers and all(type(one) is int and 0 <= one < 256 for one in numbers):
             return bytes(cast("list[int]", numbers))
     if not isinstance(value, dict) or depth > _DEEPEST:
-        raise BadColumn(
-            f"an image is a {type(value).__name__}, not bytes, a path, base64 or an object of them"
-        )
+        raise BadColumn(f"an image is a {kind}, not bytes, a path, base64 or an object of them")
     fields = {
         str(name): inside
         for name, inside in cast("dict[object, object]", value).items()
