@@ -24,6 +24,7 @@ from tasks.tasks import (
     export,
     prepare,
     settle_ledger,
+    settle_rows,
     summarize,
     train_chunk,
     validate,
@@ -42,6 +43,7 @@ def train(config: RunConfig) -> dict[str, object] | State:
     with open_run_folder(config) as run_dir, open_backend(config):
         stopwatch = Stopwatch(run_dir)
         dataset = prepare(config)
+        settle_rows(config, dataset)
         evaluate(config, dataset, "baseline")
         stopwatch.lap()
 

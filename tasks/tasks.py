@@ -16,7 +16,7 @@ from tasks.verified import Result, verified
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset, open_dataset
 from visual_r1.data.dataset import prepare as prepare_dataset
-from visual_r1.data.sources import Split, open_source
+from visual_r1.data.sources import SPLITS, Split, open_source
 from visual_r1.doctor.preflight import require_sound
 from visual_r1.errors import DataError
 from visual_r1.evaluation.evaluate import conditions_of, in_a_line, is_complete
@@ -34,6 +34,8 @@ from visual_r1.runs.chunk import train_chunk as run_chunk
 from visual_r1.runs.export import EXPORT, Export, adapter_folder, read_export
 from visual_r1.runs.export import export as export_checkpoint
 from visual_r1.runs.ledger import Ledger, LedgerRow
+from visual_r1.runs.left_out import is_settled
+from visual_r1.runs.left_out import settle_rows as settle_rows_of
 from visual_r1.runs.resume import require_goal, resume_point
 from visual_r1.runs.run import open_run
 from visual_r1.runs.validate import is_due
@@ -104,6 +106,19 @@ def _prepare(config: RunConfig, fingerprint: str, needs: list[Split]) -> Result:
     return {"folder": str(dataset.folder), "digest": dataset.digest}
 
 
+# Which rows can be asked about.
+
+
+def settle_rows(config: RunConfig, dataset: Dataset) -> None:
+    """Look at every row before anything is asked, see `runs.left_out`; once a run.
+
+    Raises `DataError` where too few can be asked about.
+    """
+    if not is_settled(config):
+        with open_run(config, dataset) as run:
+            settle_rows_of(run, SPLITS)
+
+
 # A checkpoint, or the base model, on the test problems.
 
 
@@ -147,6 +162,7 @@ def evaluate(
     folder = evaluation_folder(config.run_dir, name)
     conditions = conditions_of(config, result["sampler_path"], dataset.digest)
     with open_run(config, dataset) as run:
+        settle_rows_of(run, ["test"])
         policy, problems = run.policy(), dataset.problems("test")
 
         def once() -> None:

@@ -145,9 +145,25 @@ def test_without_contrast_nothing_is_sent_and_the_weights_stay(
 def test_a_refused_prompt_is_counted_and_the_step_goes_on(training: tinker.TrainingClient) -> None:
     problems: list[Problem] = [PROBLEMS[0], ENDLESS, PROBLEMS[1]]
     result = train_step(training, policy(config()), problems, 0)
-    assert result.metrics.samples.failed == 4
+    assert (result.metrics.samples.failed, result.metrics.samples.refused) == (4, 4)
     assert {scored.rollout.group for scored in result.rollouts} == {0, 2}
     assert result.metrics.update is not None
+
+
+def test_rows_that_are_refused_end_no_run(
+    training: tinker.TrainingClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Three of four, which is more than `limits.least_sampled` bears of what a server fails at."""
+    broken = replace(PROBLEMS[1], id="broken", images=(b"\x89PNG\r\n\x1a\nnothing",))
+    problems = [ENDLESS, PROBLEMS[0], broken, replace(ENDLESS, id="endless too")]
+    result = train_step(training, policy(config()), problems, 0)
+    samples = result.metrics.samples
+    assert (samples.failed, samples.refused, samples.groups) == (12, 12, 4)
+    assert {scored.rollout.group for scored in result.rollouts} == {1}
+    assert result.metrics.update is not None and result.metrics.row()["refused"] == 12
+    (said,) = [one.getMessage() for one in caplog.records if "left out" in one.getMessage()]
+    assert "12 of 16 samples of step 0" in said
+    assert "'endless', 'broken', 'endless too'" in said
 
 
 def test_a_step_of_which_nothing_is_left_is_an_error(training: tinker.TrainingClient) -> None:

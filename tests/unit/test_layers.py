@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 # named file by file.
 ROOMS = {
     "hashing": "",
+    "opening": "",
     "wording": "",
     "errors": "wording",
     "printing": "wording",
@@ -26,16 +27,18 @@ ROOMS = {
     "storage": "errors hashing",
     "tables": "errors hashing",
     "stopwatch": "printing storage",
-    "config": "errors hashing printing",
+    "config": "errors hashing opening printing",
     "alarms": "config",
-    "models": "errors",
+    "models": "errors opening",
     "grading": "hashing",
     "data/procedural": "data/problem errors hashing",
-    "data/sources": "config data/images data/parquet data/problem data/procedural data/rows errors",
+    "data/sources": """
+        config data/images data/parquet data/problem data/procedural data/rows errors opening
+    """,
     "data": """
         config data/sources errors grading hashing models printing progress storage tables wording
     """,
-    "prompts": "data errors models",
+    "prompts": "data errors models opening",
     "rewards/blindfold": "data grading rewards/grounding",
     "rewards": "config data errors grading hashing",
     "engine/compute/families": "engine/compute/batching errors",
@@ -51,8 +54,8 @@ ROOMS = {
         config data errors grading hashing policy prices printing progress rewards storage tables
     """,
     "runs": """
-        alarms backend config data errors evaluation hashing policy prices printing progress
-        prompts rewards rl storage tables wording
+        alarms backend config data errors evaluation hashing opening policy prices printing
+        progress prompts rewards rl storage tables wording
     """,
     "report": "alarms config errors evaluation hashing policy printing runs storage wording",
     "doctor": """
@@ -77,7 +80,8 @@ LIBRARIES = {
     "httpx": "backend/endpoint data/sources/hub runs/export tasks",
     "numpy": """
         alarms data data/procedural engine/compute engine/compute/families engine/server/wire
-        engine/store/soundness engine/types evaluation/statistics rl runs/curriculum_state
+        engine/store/soundness engine/types evaluation/statistics prompts/fit rl
+        runs/curriculum_state
     """,
     "peft": "engine/compute/lora",
     "prefect": "flows tasks",

@@ -196,6 +196,17 @@ class Backend:
     def _begin_engine(self) -> StartingEngine:
         return begin_engine(self.home, self._model, self._threads, self.home / "engine.log")
 
+    def context_length(self) -> int | None:
+        """How many tokens the model's context holds; None where the server does not say.
+
+        Raises `BackendError` where it does not answer.
+        """
+        asking = self.rest.get_server_capabilities()
+        what = "the question how long a prompt may be"
+        offered = wait(asking, what, CONNECT_SECONDS, self.check).supported_models
+        found = {one.model_name: one.max_context_length for one in offered}
+        return found.get(self._model)
+
     def _require_model(self) -> None:
         asking = self.rest.get_server_capabilities()
         what = "the question which models it offers"

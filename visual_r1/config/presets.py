@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from visual_r1.errors import ConfigError
+from visual_r1.opening import read_file
 
 PRESETS_DIR = Path(__file__).parents[1] / "presets"
 
@@ -25,7 +26,7 @@ def read_preset(name: str) -> dict[str, Any]:
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file as nested dictionaries; raises `ConfigError` naming the file and the fault."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_file(path).decode("utf-8"))
     except OSError as error:
         raise ConfigError(f"Cannot read the configuration {path}: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -16,6 +16,7 @@ from visual_r1.data.preparation import REJECTED_FILE, GivenUp, Preparation
 from visual_r1.data.preparation_state import PreparationState
 from visual_r1.data.problem import SPLITS, Split
 from visual_r1.data.shards import StoredProblems
+from visual_r1.data.sizes import SplitSizes, read_sizes
 from visual_r1.data.sources import open_source
 from visual_r1.data.sources.source import Source, require_splits
 from visual_r1.data.state_file import STATE_FILE
@@ -47,6 +48,12 @@ class Dataset:
             raise DataError(f"there is no split {split!r}; the splits are {', '.join(SPLITS)}.")
         names = [name for name in self.files if name.startswith(f"{split}-")]
         return StoredProblems([self.folder / name for name in sorted(names)])
+
+    def sizes(self, progress: Progress | None = None) -> Mapping[Split, SplitSizes]:
+        """How large each problem is, by split; `progress` shows the reading of headers, where a
+        dataset from before has to be measured first. Raises `DataError`."""
+        shards = [name for name in self.files if name.partition("-")[0] in SPLITS]
+        return read_sizes(self.folder, shards, self.counts, progress)
 
     def require(self, needs: Sequence[Split]) -> None:
         """Raise `DataError` where a split of `needs` has no problems."""
@@ -105,10 +112,10 @@ def prepare(
     return present or open_dataset(folder)
 
 
-def is_prepared(data: DataSection, output_dir: Path) -> bool:
-    """Whether `prepare` would find the dataset there in full. Raises `DataError`."""
+def find_prepared(data: DataSection, output_dir: Path) -> Dataset | None:
+    """The dataset where `prepare` would find it there in full. Raises `DataError`."""
     folder, _ = _named(data, open_source(data), output_dir)
-    return _present(folder) is not None
+    return _present(folder)
 
 
 def _named(data: DataSection, source: Source, output_dir: Path) -> tuple[Path, str]:

@@ -2,8 +2,9 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, cast
@@ -12,11 +13,12 @@ import pyarrow  # pyright: ignore[reportMissingTypeStubs]
 import pyarrow.parquet  # pyright: ignore[reportMissingTypeStubs]
 
 from visual_r1.errors import DataError
-from visual_r1.tables import open_table, open_writer, reason
+from visual_r1.tables import open_table, open_writer, read_table, reason
 
 GROUP_ROWS = 128
 GROUP_BYTES = 8 * 2**20
 _BATCH_ROWS = 32
+_COLUMN_ROWS = 2**16
 
 _pa = cast(Any, pyarrow)
 _pq = cast(Any, pyarrow.parquet)
@@ -47,6 +49,15 @@ PROBLEM_SCHEMA: Any = _pa.schema(
 )
 REJECTED_SCHEMA: Any = _pa.schema(
     [(name, _pa.string()) for name in ("split", "row", "id", "reason")]
+)
+SIZES_SCHEMA: Any = _pa.schema(
+    [
+        ("split", _pa.string()),
+        ("id", _pa.string()),
+        ("widths", _pa.list_(_pa.int32())),
+        ("heights", _pa.list_(_pa.int32())),
+        ("text_bytes", _pa.int64()),
+    ]
 )
 
 
@@ -186,6 +197,40 @@ def _value(scalar: Any) -> Any:
         return BadValue("not UTF-8")
     except (ValueError, OverflowError) as error:
         return BadValue(f"out of range: {error}")
+
+
+def write_columns(path: Path, schema: Any, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows of numbers and short text; the row groups are large, to be read at once."""
+    with open_writer(path, schema) as writer:
+        for some in _pieces(rows, _COLUMN_ROWS):
+            writer.write_table(_pa.Table.from_pylist(some, schema))
+
+
+def _pieces(rows: Iterable[Mapping[str, Any]], size: int) -> Iterator[list[Mapping[str, Any]]]:
+    left = iter(rows)
+    while some := list(islice(left, size)):
+        yield some
+
+
+def column_arrays(path: Path, columns: Sequence[str]) -> Mapping[str, Any]:
+    """Whole columns: numbers as NumPy arrays, text as lists.
+
+    A column of lists comes as all its values, and where each row's begin under "<name> starts"
+    [rows + 1]. Raises `DataError` where the file is damaged.
+    """
+    found: dict[str, Any] = {}
+    try:
+        table = read_table(path, columns).combine_chunks()
+        for name in columns:
+            column = table[name].combine_chunks()
+            if _pa.types.is_list(column.type):
+                found[f"{name} starts"] = column.offsets.to_numpy().astype("int64")
+                column = column.flatten()
+            text = _pa.types.is_string(column.type)
+            found[name] = column.to_pylist() if text else column.to_numpy()
+    except (*_READ_ERRORS, KeyError) as error:
+        raise _damaged(path, error) from error
+    return found
 
 
 def names_files(path: Path, columns: Sequence[str]) -> bool:

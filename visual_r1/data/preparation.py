@@ -13,16 +13,23 @@ behind the rows it has seen, and ends with the same bytes.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from visual_r1.config import DataSection
 from visual_r1.data.card import answer_kind, write_card
 from visual_r1.data.duplicates import Repeats, same_gold
 from visual_r1.data.manifest import FORMAT_VERSION, Manifest, StoredFile, write_manifest
-from visual_r1.data.parquet import REJECTED_SCHEMA, GroupWriter, group_sizes, read_group
+from visual_r1.data.parquet import (
+    REJECTED_SCHEMA,
+    GroupWriter,
+    group_sizes,
+    read_group,
+    read_rows,
+)
 from visual_r1.data.preparation_state import Kept, PreparationState, Rejection, Standing
 from visual_r1.data.problem import SPLITS, Split
 from visual_r1.data.rows import BadRow, SourceRow, check_row
@@ -33,6 +40,7 @@ from visual_r1.data.shards import (
     unfinished_shard,
     write_shard,
 )
+from visual_r1.data.sizes import grouped, size_row, write_sizes
 from visual_r1.data.sources.source import Source, require_splits
 from visual_r1.data.splits import RowsFrom, expected_rows, split_rows
 from visual_r1.errors import DataError
@@ -152,6 +160,7 @@ class Preparation:
                         leave_out(path, withdrawn)
                     path.rename(finished_shard(self.folder, split, shard, shards))
         _write_rejected(state, self.folder / REJECTED_FILE)
+        write_sizes(self.folder, self._sizes(state))
         manifest = Manifest(
             format_version=FORMAT_VERSION,
             source=self.data.source,
@@ -171,6 +180,14 @@ class Preparation:
         write_card(self.folder, manifest, state.numbers)
         sync_folder(self.folder)
         write_manifest(self.folder, manifest)
+
+    def _sizes(self, state: PreparationState) -> Iterator[Mapping[str, Any]]:
+        """The rows of `sizes.parquet`; all shards have their last names."""
+        for split in SPLITS:
+            shards = sorted(self.folder.glob(f"{split}-*.parquet"))
+            rows = (row for path in shards for row in read_rows(path, columns=("id", "problem")))
+            for row, sides in zip(rows, grouped(state.numbers.sides(split)), strict=True):
+                yield size_row(split, row["id"], row["problem"], sides)
 
 
 class _Sorting:

@@ -326,6 +326,12 @@ class CardNumbers:
     def __init__(self, file: StateFile) -> None:
         self._file = file
 
+    def sides(self, split: Split) -> Iterator[tuple[int, int, int]]:
+        """Number, width and height of the figures of the split's problems, in their order."""
+        query = """SELECT kept.number, width, height FROM kept JOIN sizes USING (number)
+            WHERE split = ? AND NOT withdrawn ORDER BY kept.number, sizes.rowid"""
+        return self._file.rows(query, split)
+
     def answer_kinds(self) -> Mapping[str, int]:
         """How many problems have an answer of each kind, the most frequent first."""
         query = """SELECT kind, COUNT(*) AS problems FROM kept WHERE NOT withdrawn

@@ -141,6 +141,13 @@ class StoredProblems(Sequence[Problem]):
                 found += [problem_of_row({**_WITHOUT_FIGURE, **row}).family for row in rows]
         return found
 
+    def without_figures(self) -> Iterator[Problem]:
+        """The problems in their order, their texts alone; no image is read for it."""
+        columns = ("id", "problem", "answer", "choices", "source", "meta")
+        for path in self._files:
+            for row in read_rows(path, columns=columns):
+                yield problem_of_row({**row, "images": ()})
+
     def _row(self, group: int, index: int) -> dict[str, Any]:
         with self._lock:
             table = self._cache.get(group)

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,11 +12,14 @@ from rich.filesize import decimal as size_text
 from visual_r1.backend.endpoint import checkpoint_lifetime as backend_lifetime
 from visual_r1.backend.endpoint import choose_kind
 from visual_r1.config import RunConfig
+from visual_r1.data.problem import Split
 from visual_r1.doctor.estimates import Room, Workload
 from visual_r1.doctor.evidence import Evidence, share_without_contrast, smallest_group
 from visual_r1.doctor.prompts import FirstRows, PromptSizes
 from visual_r1.engine.store.budget import MAX_DISK_VARIABLE
 from visual_r1.models import TINY_GEOMETRY
+from visual_r1.prompts.fit import SplitFit
+from visual_r1.runs.left_out import ADVICE, asked_and_unfit, named, too_many
 from visual_r1.wording import duration, percent
 
 Severity = Literal["ok", "note", "warning", "error"]
@@ -144,6 +147,24 @@ def context(config: RunConfig, prompts: PromptSizes, limit: int | None) -> Diagn
         advice = "Lower --model.max_pixels or --sampling.max_new_tokens."
         return Diagnosis("error", "context", says, advice)
     return Diagnosis("ok", "context", says)
+
+
+def rows_that_fit(config: RunConfig, found: Mapping[Split, SplitFit]) -> list[Diagnosis]:
+    """Whether every row can be asked about at the run's settings, as it will be when it starts."""
+    made: list[Diagnosis] = []
+    for split, fit in found.items():
+        unfit = asked_and_unfit(config, split, fit)
+        if not unfit:
+            continue
+        says = f"{len(unfit)} of {fit.rows} rows of {split} cannot be asked about: {named(unfit)}"
+        fails = too_many(config, split, fit)
+        does = "The run will be refused" if fails else "They are left out of training"
+        if split != "train" and not fails:
+            does = "They count as failed in its evaluation"
+        severity: Severity = "error" if fails else "warning"
+        made.append(Diagnosis(severity, "rows", says, f"{does}; {ADVICE}."))
+    rows = sum(fit.rows for fit in found.values())
+    return made or [Diagnosis("ok", "rows", f"all {rows:,} fit the model at these settings")]
 
 
 def contrast(config: RunConfig, evidence: Evidence) -> Diagnosis:

@@ -1,7 +1,7 @@
 """The examination: what costs nothing first, and as far as each answer allows."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -9,7 +9,7 @@ from visual_r1.backend.backend import open_backend
 from visual_r1.backend.endpoint import choose_kind, probe, remote_endpoint, unused_key_note
 from visual_r1.backend.waiting import CONTROL_LIMIT_S, wait
 from visual_r1.config import RunConfig
-from visual_r1.data.dataset import is_prepared
+from visual_r1.data.dataset import Dataset, find_prepared
 from visual_r1.doctor import checks
 from visual_r1.doctor.checks import Diagnosis
 from visual_r1.doctor.estimates import Workload, room_for, workload
@@ -19,6 +19,7 @@ from visual_r1.doctor.prompts import FirstRows, PromptSizes, first_rows, measure
 from visual_r1.errors import VisualR1Error
 from visual_r1.runs.folder import require_same_config
 from visual_r1.runs.ledger import Ledger
+from visual_r1.runs.left_out import fits_of
 from visual_r1.runs.resume import require_goal
 
 T = TypeVar("T")
@@ -64,7 +65,8 @@ def examine(config: RunConfig, *, measure: bool | None) -> Examination:
         problems = first.problems
         if problems:
             prompts = seen.attempt("prompts", lambda: measure_prompts(config, problems))
-    evidence = _at_the_server(seen, config, first, prompts, measure)
+    dataset = seen.attempt("dataset", lambda: find_prepared(config.data, config.output_dir))
+    evidence = _at_the_server(seen, config, first, prompts, dataset, measure)
     if evidence is not None:
         seen.add(checks.contrast(config, evidence), checks.truncation(config, evidence))
     if first is not None and prompts is not None:
@@ -74,7 +76,7 @@ def examine(config: RunConfig, *, measure: bool | None) -> Examination:
             evidence,
             first.test_rows,
             first.validation_rows,
-            0 if is_prepared(config.data, config.output_dir) else first.rows,
+            0 if dataset else first.rows,
         )
         seen.add(checks.checkpoint_lifetime(config, seen.work))
     return seen
@@ -97,6 +99,7 @@ def _at_the_server(
     config: RunConfig,
     first: FirstRows | None,
     prompts: PromptSizes | None,
+    dataset: Dataset | None,
     measure: bool | None,
 ) -> Evidence | None:
     """Key, address, model and context; then what is known of how the model does."""
@@ -117,10 +120,23 @@ def _at_the_server(
             seen.add(Diagnosis("ok", "server", f"{kind}, offers {config.model.name}"))
             if prompts is not None:
                 limits = {one.model_name: one.max_context_length for one in answer.supported_models}
-                seen.add(checks.context(config, prompts, limits.get(config.model.name)))
+                context = limits.get(config.model.name)
+                seen.add(checks.context(config, prompts, context))
+                seen.add(*_rows_that_fit(seen, config, dataset, context))
             wanted = kind == "embedded" if measure is None else measure
             if first is None or prompts is None or not wanted or (earlier and measure is None):
                 return earlier
             return measured_step(config, backend, first.problems)
 
     return seen.attempt("server", look) or earlier
+
+
+def _rows_that_fit(
+    seen: Examination, config: RunConfig, dataset: Dataset | None, context: int | None
+) -> Sequence[Diagnosis]:
+    """Every row at the run's settings, where the dataset is prepared."""
+    if dataset is None:
+        says = "the dataset is not prepared: every row is looked at when the run starts"
+        return [Diagnosis("note", "rows", says)]
+    found = seen.attempt("rows", lambda: fits_of(config, dataset, context))
+    return [] if found is None else checks.rows_that_fit(config, found)

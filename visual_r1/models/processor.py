@@ -18,6 +18,7 @@ from transformers.utils.hub import cached_file  # pyright: ignore[reportUnknownV
 from visual_r1.errors import ModelError
 from visual_r1.models import model_path
 from visual_r1.models.families import ImageGrid, PromptFormat, prompt_format
+from visual_r1.opening import read_file
 
 
 class _Tokenizer(Protocol):
@@ -25,7 +26,7 @@ class _Tokenizer(Protocol):
 
     chat_template: str | None
 
-    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
+    def encode(self, text: str, *, add_special_tokens: bool, verbose: bool) -> list[int]: ...
 
     def decode(
         self,
@@ -88,7 +89,20 @@ class Processor:
     def encode(self, text: str) -> list[int]:
         """Tokens of `text`; nothing is added, and names such as `<|im_end|>` become their ids."""
         with self._one_thread:
-            return self._text.encode(text, add_special_tokens=False)
+            # How long a prompt may be is for the server to say.
+            return self._text.encode(text, add_special_tokens=False, verbose=False)
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has by itself; names of special tokens count as text."""
+        with self._one_thread:
+            found = self.tokenizer(
+                list(texts),
+                add_special_tokens=False,
+                split_special_tokens=True,
+                return_attention_mask=False,
+                verbose=False,
+            )
+        return [len(tokens) for tokens in cast("list[list[int]]", found["input_ids"])]
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of `tokens`, special tokens included."""
@@ -172,8 +186,10 @@ def _json(path: str, file: str) -> dict[str, Any] | None:
     if found is None:
         return None
     try:
-        content = json.loads(Path(found).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(read_file(Path(found)).decode("utf-8"))
+    except OSError as error:
+        raise ModelError(f"{found} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
         raise ModelError(f"{found} is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise ModelError(f"{found} is no JSON object; get that file of the model anew.")

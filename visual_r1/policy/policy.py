@@ -84,7 +84,8 @@ class RolloutGroup:
     """The samples of one problem in one step.
 
     `failed` counts samples that never came back, or whose second pass did not; they are no part of
-    `rollouts`, and `failure` then holds the server's sentence. `question_only` holds whether each
+    `rollouts`, and `failure` then holds the server's sentence. `refused` of them were refused as
+    the row's own fault, too long or unreadable. `question_only` holds whether each
     answer without image and scan was right, where the run asks for them.
     The `unscored` are no part of `rollouts` either: the user's own reward function failed on them,
     and a reward of 0 would be a reward for making it fail. `spent` are the tokens of all requests
@@ -95,6 +96,7 @@ class RolloutGroup:
     prompt: tinker.ModelInput
     rollouts: tuple[Rollout, ...]
     failed: int = 0
+    refused: int = 0
     failure: str = ""
     question_only: tuple[bool, ...] = ()
     unscored: tuple[Rollout, ...] = ()

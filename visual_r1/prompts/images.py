@@ -11,7 +11,9 @@ from typing import Literal
 
 from PIL import Image, UnidentifiedImageError
 
+from visual_r1.data.images import BadImage, over_white, whole_image
 from visual_r1.errors import DataError
+from visual_r1.models.families import MAX_ASPECT
 
 ImageFormat = Literal["png", "jpeg"]
 
@@ -47,11 +49,11 @@ def prepare_image(data: bytes, max_pixels: int) -> PromptImage:
             if image_format is not None and width * height <= max_pixels:
                 return PromptImage(data, image_format, width, height)
             wide, high = scaled_size(width, height, max_pixels)
-            pixels = image.convert("RGB")
-            if (wide, high) != (width, height):
-                pixels = pixels.resize((wide, high), Image.Resampling.LANCZOS)
-            return PromptImage(_png(pixels), "png", wide, high)
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        pixels, _ = over_white(whole_image(data))
+        if (wide, high) != (width, height):
+            pixels = pixels.resize((wide, high), Image.Resampling.LANCZOS)
+        return PromptImage(_png(pixels), "png", wide, high)
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError, BadImage) as error:
         raise DataError(
             f"an image of {len(data)} bytes cannot be decoded: {error}; prepare the dataset again."
         ) from error
@@ -64,14 +66,21 @@ def blank_image(width: int, height: int) -> PromptImage:
 
 
 def scaled_size(width: int, height: int, max_pixels: int) -> tuple[int, int]:
-    """Width and height scaled down to an area of at most `max_pixels`, each at least 1."""
+    """Width and height scaled down to an area of at most `max_pixels`, each at least 1.
+
+    Rounding a short side down makes the picture longer: it stays within what a model can see
+    (`MAX_ASPECT` to 1) where it was.
+    """
     if width * height <= max_pixels:
         return width, height
     shrink = math.sqrt(max_pixels / (width * height))
     wide = max(1, math.floor(width * shrink))
     high = max(1, math.floor(height * shrink))
     # A side that was raised to 1 leaves the other too long for the area.
-    return min(wide, max_pixels // high), min(high, max_pixels)
+    wide, high = min(wide, max_pixels // high), min(high, max_pixels)
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        return wide, high
+    return min(wide, MAX_ASPECT * high), min(high, MAX_ASPECT * wide)
 
 
 def _png(image: Image.Image) -> bytes:

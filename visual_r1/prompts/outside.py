@@ -64,6 +64,10 @@ class OutsideText:
         if template is None or any(text.endswith(half) for text in before for half in halves):
             self._edge = SEAM
 
+    def names_tokens(self, text: str) -> bool:
+        """Whether the name of an added token stands in `text`."""
+        return self._name.search(text) is not None
+
     def mark(self, text: str, image: str, *, apart: bool = False) -> str:
         """`text` for a template; its image markers become `image`.
 

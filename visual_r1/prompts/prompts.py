@@ -18,7 +18,7 @@ from tinker.types import EncodedTextChunk, ImageChunk, ModelInputChunk
 from visual_r1.data.problem import IMAGE_MARKER, Problem
 from visual_r1.errors import ConfigError, DataError
 from visual_r1.models.processor import Processor
-from visual_r1.prompts.images import PromptImage, blank_image, prepare_image
+from visual_r1.prompts.images import PromptImage, blank_image, prepare_image, scaled_size
 from visual_r1.prompts.outside import IMAGE_PLACE, PLAIN_MARKER, SEAM, OutsideText
 from visual_r1.prompts.templates import VARIABLES, load_template
 
@@ -66,32 +66,53 @@ class Prompter:
                 "use a template without {{ scan }}."
             )
         images = self._images(problem, image)
-        for apart in (False, True):
-            text = self._chat_text(problem, len(images), scan or "", apart=apart)
-            chunks = self._chunks(text, images)
-            if chunks is not None:
-                return tinker.ModelInput(chunks=chunks)
-        raise DataError(
-            f"problem {problem.id!r} has a character that {self.processor.name} reads as control, "
-            "and so cannot be asked: leave that problem out."
-        )
-
-    def _chunks(self, text: str, images: Sequence[PromptImage]) -> list[ModelInputChunk] | None:
-        """Of chat text, in which image tokens are the images; None where text became control."""
         chunks: list[ModelInputChunk] = []
-        for index, piece in enumerate(text.split(self.processor.image_token)):
+        for index, tokens in enumerate(self._tokens(problem, len(images), scan or "")):
             if index:
                 shown = images[index - 1]
                 count = self.processor.image_tokens(shown.width, shown.height)
                 chunks.append(
                     ImageChunk(data=shown.data, format=shown.format, expected_tokens=count)
                 )
-            tokens = self._outside.encode(piece)
-            if tokens is None:
-                return None
             if tokens:
                 chunks.append(EncodedTextChunk(tokens=tokens))
-        return chunks
+        return tinker.ModelInput(chunks=chunks)
+
+    def _tokens(self, problem: Problem, images: int, scan: str) -> list[list[int]]:
+        """The tokens of the text before, between and behind the images.
+
+        Raises `DataError` where text from outside would be control.
+        """
+        for apart in (False, True):
+            text = self.chat_text(problem, images, scan, apart=apart)
+            parts = [self._outside.encode(part) for part in text.split(self.processor.image_token)]
+            tokens = [part for part in parts if part is not None]
+            if len(tokens) == len(parts):
+                return tokens
+        raise DataError(
+            f"problem {problem.id!r} has a character that {self.processor.name} reads as control, "
+            "and so cannot be asked: leave that problem out."
+        )
+
+    def length(self, problem: Problem, sides: Sequence[tuple[int, int]]) -> int:
+        """How many tokens `model_input` makes of a problem whose figures are so wide and high.
+
+        No figure is looked at: `problem.images` may be empty. Raises `DataError` as `model_input`,
+        and where the model cannot see a figure of these sides.
+        """
+        text = sum(map(len, self._tokens(problem, len(sides), "")))
+        return text + sum(self.image_tokens(*one) for one in sides)
+
+    def names_tokens(self, text: str) -> bool:
+        """Whether a text from outside holds names of added tokens, which a prompt cuts."""
+        return self._outside.names_tokens(text)
+
+    def image_tokens(self, width: int, height: int) -> int:
+        """How many tokens a figure of these sides takes in a prompt, scaled as it is sent.
+
+        Raises `DataError` where the model cannot see it.
+        """
+        return self.processor.image_tokens(*scaled_size(width, height, self.max_pixels))
 
     def _images(self, problem: Problem, mode: ImageMode) -> Sequence[PromptImage]:
         if mode == "none":
@@ -104,7 +125,9 @@ class Prompter:
             return [blank_image(image.width, image.height) for image in images]
         return images
 
-    def _chat_text(self, problem: Problem, images: int, scan: str, *, apart: bool) -> str:
+    def chat_text(
+        self, problem: Problem, images: int, scan: str = "", *, apart: bool = False
+    ) -> str:
         """The whole chat as text; its image tokens are exactly the images, in order."""
         question = self._outside.mark(problem.question, PLAIN_MARKER, apart=apart)
         shown = self._outside.mark(problem.problem, IMAGE_PLACE, apart=apart)

@@ -33,6 +33,7 @@ from jinja2 import meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from visual_r1.errors import ConfigError
+from visual_r1.opening import read_file
 
 TEMPLATES_DIR = Path(__file__).parent / "templates"
 SECTIONS = ("system", "user", "assistant", "format")
@@ -80,8 +81,10 @@ def load_template(name: str) -> Template:
     """
     path = _find(name)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_file(path).decode("utf-8")
+    except OSError as error:
+        raise ConfigError(f"the prompt template {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
         raise ConfigError(f"the prompt template {path} cannot be read as text: {error}") from error
     sources = _split(path, text)
     if "user" not in sources:
@@ -106,7 +109,7 @@ def _find(name: str) -> Path:
     if name in shipped:
         return shipped[name]
     path = Path(name).expanduser()
-    if path.is_file():
+    if path.exists():
         return path
     raise ConfigError(
         f"there is no prompt template {name!r} (--prompt.template): give the path of a file, or "

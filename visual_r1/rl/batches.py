@@ -4,8 +4,8 @@ Reading a problem from the dataset, scaling its images, encoding them and counti
 of milliseconds for a large image, on a machine that otherwise waits for the server. So the next
 step's first batch is built in a thread of its own as soon as it is known which problems it has: at
 once where the order is a function of the numbers alone, else when the step before it has been
-sampled. What is built is what would have been built in its own step, and what goes wrong with it is
-raised there.
+sampled. What is built is what would have been built in its own step. Where no prompt can be made of
+a problem, it comes with the reason; whatever else goes wrong is raised in that step.
 """
 
 import threading
@@ -19,15 +19,17 @@ import tinker
 from visual_r1.config import TrainSection
 from visual_r1.data.batches import batch_indices
 from visual_r1.data.problem import Problem
+from visual_r1.errors import DataError
 from visual_r1.policy.policy import RolloutGroup
 from visual_r1.rl.curriculum import ExpectedBatch
 
 
 class PromptedProblem(NamedTuple):
-    """A problem, and the prompt of its first pass."""
+    """A problem, and the prompt of its first pass; where none can be made, an empty one and why."""
 
     problem: Problem
     prompt: tinker.ModelInput
+    fault: str = ""
 
 
 class ProblemOrder(Protocol):
@@ -72,7 +74,8 @@ class Batches:
     Args:
         problems: the training split.
         order: which of them each step gets.
-        build: makes the prompt of a problem; raises `DataError` where none can be made.
+        build: makes the prompt of a problem; raises `DataError` where none can be made: it is
+            handed on with the problem.
         steps: nothing is built ahead of the last one.
     """
 
@@ -91,7 +94,7 @@ class Batches:
     def rounds(self, step: int) -> Iterator[Sequence[PromptedProblem]]:
         """The batch of `step`, then further ones for dynamic sampling, without an end.
 
-        Raises what reading a problem or building its prompt raises.
+        Raises what reading a problem raises.
         """
         self._begin(step)
         first = self._ahead.pop(step)
@@ -126,5 +129,8 @@ class Batches:
             if self._over.is_set():
                 break
             problem = self._problems[place]
-            batch.append(PromptedProblem(problem, self._build(problem)))
+            try:
+                batch.append(PromptedProblem(problem, self._build(problem)))
+            except DataError as error:  # the row's own: it is left out and counted
+                batch.append(PromptedProblem(problem, tinker.ModelInput.empty(), str(error)))
         return batch

@@ -118,8 +118,9 @@ class RewardMetrics:
 @dataclass(frozen=True, slots=True)
 class SampleMetrics:
     """`accuracy` counts a grade that gave up as not right; `gave_up` says how many there were,
-    `failed` how many samples never came back, `unscored` how many the user's own reward function
-    could not score.
+    `failed` how many samples never came back, `refused` how many of these the server refused as
+    too long or unreadable, so that they were left out; `unscored` how many the user's own reward
+    function could not score.
 
     `entropy` is minus the mean log-probability of the sampled tokens, in nats a token, pooled over
     the tokens of all samples. The log-probabilities are the policy's own, at temperature 1 over the
@@ -132,6 +133,7 @@ class SampleMetrics:
     accuracy: float | None
     gave_up: int
     failed: int
+    refused: int
     unscored: int
     groups: int
     groups_without_contrast: int
@@ -151,6 +153,7 @@ class SampleMetrics:
             accuracy=_mean([float(rollout.right) for rollout in rollouts]),
             gave_up=sum(rollout.scored.grade.verdict == "gave_up" for rollout in rollouts),
             failed=sum(group.failed for group in groups),
+            refused=sum(group.refused for group in groups),
             unscored=sum(len(group.unscored) for group in groups),
             groups=len(groups),
             groups_without_contrast=sum(not has_contrast(group) for group in groups),

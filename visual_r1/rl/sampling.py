@@ -93,9 +93,11 @@ def sample_groups(
     group, problem, sample), so the result does not depend on arrival. A request that the server
     refuses or fails at is sent again, `limits.sample_retries` times. A prompt that is lost for good
     gives an empty group with its samples counted as failed; a second pass that is lost takes its
-    sample out of the group, counted likewise. Raises `BackendError` or `RequestRefused` when that
-    leaves less than `limits.least_sampled`, `BackendError` on any other failure, and `RunError`
-    where log-probabilities are not finite.
+    sample out of the group, counted likewise. What the server refuses, as too long or unreadable,
+    is a fault of the row and no sign of the server's health: it is named in a warning. Raises
+    `RequestRefused` when that leaves nothing, `BackendError` when what the server failed at leaves
+    less than `limits.least_sampled` of the others, or on any other failure, and `RunError` where
+    log-probabilities are not finite.
     """
     timer = timer or StepTimer()
     retries = policy.config.limits.sample_retries
@@ -118,7 +120,8 @@ def sample_groups(
     groups = [group.finished() for group in under_way.values()]
     _require_scores(groups, step)
     refused = {key: why for group in under_way.values() for key, why in group.refused.items()}
-    _require_enough(groups, policy, step, [refused[key] for key in sorted(refused)])
+    reasons = [refused[key] for key in sorted(refused)]
+    _require_enough(groups, policy, step, reasons, further=first > 0)
     return groups
 
 
@@ -127,16 +130,20 @@ class _GroupUnderWay:
 
     def __init__(self, policy: Policy, prompted: PromptedProblem, step: int, number: int) -> None:
         self._policy, self._step, self._number = policy, step, number
-        self._problem, self._prompt = prompted
+        self._problem, self._prompt, fault = prompted
         self._first: tuple[Rollout, ...] = ()
         self._second: dict[int, SecondPass] = {}
         self._question_only: tuple[bool, ...] = ()
         self._spent = NO_TOKENS
         self.refused: dict[Key, RequestRefused] = {}
+        if fault:
+            self.refused["full", number, 0] = RequestRefused(fault)
 
     def questions(self) -> Iterable[tuple[Key, Question]]:
         """The first pass, and answers without image and scan where they are wanted."""
         config = self._policy.config
+        if self.refused:  # there is no prompt
+            return
         yield self._question("full", "rollout", prompt=self._prompt)
         if self._policy.reader is not None and config.second_pass.minus_question_only:
             yield self._question("question_only", "question_only")
@@ -184,16 +191,27 @@ class _GroupUnderWay:
             and (finished := self._with_bonus(rollout)) is not None
         ]
         failures = [self.refused[key] for key in sorted(self.refused)]
+        left = {rollout.sample for rollout in (*kept, *unscored)}
+        lost = [n for n in range(self._policy.config.train.group_size) if n not in left]
         return RolloutGroup(
             problem=self._problem,
             prompt=self._prompt,
             rollouts=tuple(kept),
-            failed=self._policy.config.train.group_size - len(kept) - len(unscored),
+            failed=len(lost),
+            refused=sum(map(self._is_refused, lost)),
             failure=str(failures[0]) if failures else "",
             question_only=self._question_only,
             unscored=unscored,
             spent=self._spent,
         )
+
+    def _is_refused(self, sample: int) -> bool:
+        """Whether a sample was lost because the server refused what belongs to its row."""
+        whole: tuple[View, ...] = ("full", "question_only")
+        keys: list[Key] = [*((view, self._number, 0) for view in whole)]
+        keys.append(("scan_only", self._number, sample))
+        causes = [self.refused[key] for key in keys if key in self.refused]
+        return bool(causes) and not any(isinstance(one, RequestFailed) for one in causes)
 
     def _question(
         self, view: View, seed: str, prompt: tinker.ModelInput | None = None
@@ -326,20 +344,40 @@ def _require_scores(groups: Sequence[RolloutGroup], step: int) -> None:
 
 
 def _require_enough(
-    groups: Sequence[RolloutGroup], policy: Policy, step: int, reasons: Sequence[RequestRefused]
+    groups: Sequence[RolloutGroup],
+    policy: Policy,
+    step: int,
+    reasons: Sequence[RequestRefused],
+    *,
+    further: bool,
 ) -> None:
-    """Raise where too few samples came back for the step to be worth its update."""
+    """Raise where too few samples came back for the step to be worth its update.
+
+    Those that were refused are not wanted any more. `further` says that the step has groups of an
+    earlier round.
+    """
     wanted = len(groups) * policy.config.train.group_size
-    failed = sum(group.failed for group in groups)
-    least = policy.config.limits.least_sampled
-    if failed == 0 or (failed < wanted and wanted - failed >= least * wanted):
-        return
-    sentence = (
-        f"{failed} of {wanted} samples of step {step} failed, and limits.least_sampled "
-        f"asks for {least:.0%}; the first with: "
-        f"{reasons[0] if reasons else 'too few sequences in the reply'}"
-    )
-    # What is refused is refused again; what the server failed at is worth another session.
-    if reasons and not any(isinstance(reason, RequestFailed) for reason in reasons):
-        raise RequestRefused(sentence)
-    raise BackendError(sentence)
+    failed, refused = sum(one.failed for one in groups), sum(one.refused for one in groups)
+    least, kept = policy.config.limits.least_sampled, wanted - failed
+    nothing_left = kept == 0 and not (further and refused == wanted)
+    if failed and (nothing_left or kept < least * (wanted - refused)):
+        sentence = (
+            f"{failed} of {wanted} samples of step {step} failed, and limits.least_sampled "
+            f"asks for {least:.0%}; the first with: "
+            f"{reasons[0] if reasons else 'too few sequences in the reply'}"
+        )
+        # What is refused is refused again; what the server failed at is worth another session.
+        if reasons and not any(isinstance(reason, RequestFailed) for reason in reasons):
+            raise RequestRefused(sentence)
+        raise BackendError(sentence)
+    if refused:
+        rows = [one for one in groups if one.refused]
+        logger.warning(
+            "%d of %d samples of step %d were refused and are left out, those of the problems %s; "
+            "the first: %s",
+            refused,
+            wanted,
+            step,
+            ", ".join(dict.fromkeys(repr(one.problem.id) for one in rows)),
+            rows[0].failure,
+        )

@@ -29,6 +29,7 @@ from visual_r1.runs.ledger import LedgerRow
 from visual_r1.runs.probe import require_capable
 from visual_r1.runs.retention import renew_and_prune
 from visual_r1.runs.run import Run
+from visual_r1.runs.training_rows import LEFT_OUT_FILE, carried, training_problems
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ def _train_once(run: Run, start: LedgerRow | None, plan: ChunkPlan) -> LedgerRow
     keep_files(config, run.folder, anew=start is None)
     run.journal.rewind(plan.first)
     policy = run.policy()
-    problems = run.dataset.problems("train")
+    problems = training_problems(config, run.dataset, start)
     order = open_order(config, problems, run.folder, start)
     results: list[StepResult] = []
 
@@ -117,8 +118,11 @@ def _train_once(run: Run, start: LedgerRow | None, plan: ChunkPlan) -> LedgerRow
     kept = {
         place: file_digest(run.folder / place) for place in (*carry.values(), *copies(run.folder))
     }
+    left_out = carried(problems, run.dataset)
+    if left_out:
+        kept[LEFT_OUT_FILE] = file_digest(config.run_dir / LEFT_OUT_FILE)
     digests = run.journal.rollouts_digest(rollouts) | kept
-    row = replace(_row(run, plan, start, paths, results), carry=carry, digests=digests)
+    row = replace(_row(run, plan, start, paths, results), carry=carry | left_out, digests=digests)
     run.ledger.append(row)
     return row
 

@@ -23,6 +23,7 @@ from visual_r1.rl.batches import EpochOrder
 from visual_r1.rl.curriculum import CurriculumOrder, Measured, nothing_measured
 from visual_r1.runs.journal import Journal, read_rollouts
 from visual_r1.runs.ledger import LedgerRow
+from visual_r1.runs.training_rows import KeptProblems
 from visual_r1.storage import put_aside, replaced_whole
 from visual_r1.tables import READ_ERRORS, pa, read_table, reason, write_table
 
@@ -33,7 +34,10 @@ FOLDER = "curriculum"
 
 
 def open_order(
-    config: RunConfig, problems: StoredProblems, run_dir: Path, start: LedgerRow | None
+    config: RunConfig,
+    problems: StoredProblems | KeptProblems,
+    run_dir: Path,
+    start: LedgerRow | None,
 ) -> EpochOrder | CurriculumOrder:
     """The order of problems that the configuration asks for, in the state that `start` carries.
 
@@ -51,7 +55,7 @@ def open_order(
 
 
 def _measured_before(
-    config: RunConfig, problems: StoredProblems, run_dir: Path, start: LedgerRow
+    config: RunConfig, problems: StoredProblems | KeptProblems, run_dir: Path, start: LedgerRow
 ) -> Measured:
     try:
         return load_measured(run_dir, start.step, start.carry, len(problems))

@@ -20,6 +20,7 @@ from visual_r1.backend.endpoint import without_secrets
 from visual_r1.config import STORED, RunConfig, differing_keys
 from visual_r1.errors import RunError, StorageError
 from visual_r1.hashing import file_digest
+from visual_r1.opening import read_file
 from visual_r1.printing import open_logger
 from visual_r1.prompts.templates import own_template
 from visual_r1.rewards import load_custom
@@ -201,7 +202,7 @@ def require_same_files(config: RunConfig) -> None:
     copied = Ledger(config.run_dir).digests()
     for name, source in _files_of_the_user(config).items():
         copy = config.run_dir / name
-        if not copy.exists() or copy.read_bytes() == source.read_bytes():
+        if not copy.exists() or copy.read_bytes() == read_file(source):
             continue
         if copied.get(name) == file_digest(source):
             aside = put_aside(copy)
@@ -230,7 +231,7 @@ def keep_files(config: RunConfig, run_dir: Path, *, anew: bool) -> None:
         copy = run_dir / name
         if anew or not copy.exists():
             with replaced_whole(copy) as temporary:
-                temporary.write_bytes(source.read_bytes())
+                temporary.write_bytes(read_file(source))
 
 
 def _files_of_the_user(config: RunConfig) -> dict[str, Path]:

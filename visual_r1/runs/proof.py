@@ -32,6 +32,7 @@ from visual_r1.runs.ledger import LedgerRow
 from visual_r1.runs.retention import delete_checkpoint
 from visual_r1.runs.run import Run
 from visual_r1.runs.soundness import examine_run
+from visual_r1.runs.training_rows import training_problems
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,8 @@ def _copy_curriculum(run: Run, start: LedgerRow, folder: Path) -> None:
     if kept is None:
         return
     # Here it is said which file is damaged; of the copy nobody has heard.
-    load_measured(run.folder, start.step, start.carry, len(run.dataset.problems("train")))
+    problems = training_problems(run.config, run.dataset, start)
+    load_measured(run.folder, start.step, start.carry, len(problems))
     copy = folder / kept.relative_to(run.folder)
     copy.parent.mkdir(parents=True)
     shutil.copy2(kept, copy)

@@ -24,7 +24,7 @@ from drawn import (
 
 from visual_r1.config import DataSection
 from visual_r1.data import shards
-from visual_r1.data.dataset import Dataset, is_prepared, open_dataset, prepare
+from visual_r1.data.dataset import Dataset, find_prepared, open_dataset, prepare
 from visual_r1.data.sources import open_source
 from visual_r1.errors import DataError, StorageError
 
@@ -63,12 +63,12 @@ class Counted:
 def test_whether_a_dataset_is_there_is_known_without_making_it(tmp_path: Path) -> None:
     write_parquet(tmp_path / "set" / "train.parquet", [hub_row(n) for n in range(8)])
     mine = DataSection(source=str(tmp_path / "set"))
-    assert not is_prepared(mine, tmp_path)
+    assert not find_prepared(mine, tmp_path)
     assert not (tmp_path / "data").exists()
     folder = prepare(mine, tmp_path).folder
-    assert is_prepared(mine, tmp_path)
+    assert find_prepared(mine, tmp_path)
     (folder / "manifest.json").unlink()
-    assert not is_prepared(mine, tmp_path)
+    assert not find_prepared(mine, tmp_path)
 
 
 def test_inter_gps_layout(tmp_path: Path) -> None:
@@ -307,7 +307,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "an image path that leads out": (
         {"images": [{"bytes": None, "path": "../../etc/passwd"}]}, "leads out of"),
     "an image path to nothing": (
-        {"images": [{"bytes": None, "path": "gone.png"}]}, "'gone.png' cannot be read"),
+        {"images": [{"bytes": None, "path": "gone.png"}]}, "'gone.png' is missing: No such file"),
     "a bad second image": (
         {"images": [{"bytes": figure(1), "path": None}, {"bytes": b"x", "path": None}],
          "problem": "<image><image>?"}, "image 2: "),

@@ -99,7 +99,7 @@ def test_a_step_that_nobody_began_is_built_when_it_is_wanted() -> None:
         assert next(batches.rounds(3)) == prompted(9, 10, 11)
 
 
-def test_an_error_is_raised_in_the_step_that_it_belongs_to() -> None:
+def test_a_problem_without_a_prompt_comes_with_the_reason() -> None:
     def build(problem: Problem) -> tinker.ModelInput:
         if problem.id == "4":
             raise DataError("problem '4': an image of 0 bytes cannot be decoded")
@@ -108,8 +108,8 @@ def test_an_error_is_raised_in_the_step_that_it_belongs_to() -> None:
     with Batches(PROBLEMS, Threes(), build, range(2)) as batches:
         assert next(batches.rounds(0)) == prompted(0, 1, 2)
         batches.observe(0, [])
-        with pytest.raises(DataError, match="problem '4'"):
-            next(batches.rounds(1))
+        faults = [one.fault for one in next(batches.rounds(1))]
+        assert faults == ["", "problem '4': an image of 0 bytes cannot be decoded", ""]
 
 
 def test_a_dataset_that_cannot_be_read_ends_the_step_that_reads_it() -> None:

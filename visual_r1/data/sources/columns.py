@@ -16,7 +16,7 @@ from typing import Any, cast
 from visual_r1.config import DataSection, listed
 from visual_r1.data.parquet import BadValue
 from visual_r1.data.rows import SourceRow
-from visual_r1.data.sources.images_of_rows import BadColumn, ImageFiles, image_bytes, path_in_text
+from visual_r1.data.sources.images_of_rows import BadColumn, ImageFiles, image_bytes, image_path
 from visual_r1.data.sources.source import printable
 from visual_r1.errors import DataError
 
@@ -183,12 +183,9 @@ def image_paths(columns: Mapping[str, Any], names: Sequence[str]) -> Iterator[st
     """The paths among the images of a row; what is wrong with it is for the preparation to say."""
     try:
         for value in _image_values(columns, names):
-            parts = cast("dict[str, object]", value) if isinstance(value, dict) else {"path": value}
-            path = parts.get("path")
-            if isinstance(path, str) and parts.get("bytes") is None:
-                name = path_in_text(path)
-                if name:
-                    yield name
+            name = image_path(value)
+            if name:
+                yield name
     except BadColumn:
         return
 

@@ -28,7 +28,7 @@ _PATTERNS = (
     ("*.jsonl", "*.jsonl.gz", "*.ndjson", "*.ndjson.gz"),
     ("*.csv",),
 )
-_NOT_DATA = ("rejected.parquet",)
+_NOT_DATA = ("rejected.parquet", "sizes.parquet")
 
 
 def row_files(path: Path) -> Sequence[Path]:

@@ -1,4 +1,6 @@
-"""What a row gives for an image: bytes, base64, a data URI, or the path of a file."""
+"""What a row gives for an image: bytes, base64, a data URI, the path or file URI of a file; or an
+object that holds one of these under a name that is in use for it.
+"""
 
 import base64
 import binascii
@@ -6,12 +8,24 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
+from urllib.parse import unquote
 
 from visual_r1.data.images import MAX_BYTES
+from visual_r1.opening import read_file
 
 # Shorter text, or text with a dot in it, is a path.
 _BASE64_FROM = 64
-_BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
+_BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]+={0,2}\s*")
+_URL_SAFE = str.maketrans("-_", "+/")
+# Under which names an object holds its image, the first that is not empty; `datasets` has the first
+# two, chats with images the next ones. Of another name is taken what is the only one.
+_FIELDS = (
+    *("bytes", "path"),
+    *("image", "image_url", "url", "uri", "image_path", "img", "img_path", "file_name", "filename"),
+    *("file", "file_path", "src", "source", "data", "base64", "b64", "b64_json", "image_base64"),
+    *("image_bytes", "content", "value"),
+)
+_DEEPEST = 4
 
 
 class BadColumn(Exception):
@@ -44,11 +58,9 @@ class ImageFiles:
         """The contents of the named file."""
         path = self.locate(name)
         try:
-            if path.exists() and not path.is_file():
-                raise BadColumn(f"the image {name!r} is a folder or a device, not a file")
-            if path.stat().st_size > MAX_BYTES:
-                raise BadColumn(f"the image file {name!r} has more than {MAX_BYTES} bytes")
-            return path.read_bytes()
+            return read_file(path, MAX_BYTES)
+        except FileNotFoundError as error:
+            raise BadColumn(f"the image {name[:200]!r} is missing: {error.strerror}") from error
         except OSError as error:
             raise BadColumn(f"the image {name[:200]!r} cannot be read: {error.strerror}") from error
 
@@ -58,29 +70,55 @@ def image_bytes(value: object, files: ImageFiles) -> bytes | None:
 
     Raises `BadColumn` where it stands for none.
     """
-    if value is None or isinstance(value, bytes):
+    found = _held(value)
+    if found is None or isinstance(found, bytes):
+        return found
+    name = path_in_text(found)
+    return _decoded(found) if name is None else files.read(name) if name else None
+
+
+def image_path(value: object) -> str | None:
+    """The path of the file that `value` names, as `image_bytes` would read it; None for others."""
+    found = _held(value)
+    return path_in_text(found) if isinstance(found, str) else None
+
+
+def _held(value: object, depth: int = 0) -> bytes | str | None:
+    """The bytes or the text in a value, objects opened; None where there is none."""
+    if value is None or isinstance(value, bytes | str):
         return value
-    if isinstance(value, str):
-        name = path_in_text(value)
-        return _decoded(value) if name is None else files.read(name) if name else None
-    if not isinstance(value, dict):
-        raise BadColumn(f"an image is a {type(value).__name__}, not bytes, a path or base64")
-    parts = cast("dict[str, object]", value)
-    data, path = parts.get("bytes"), parts.get("path")
-    if isinstance(data, bytes):
-        return data
-    if isinstance(data, str):
-        return _decoded(data)
-    if data is not None or not (path is None or isinstance(path, str)):
-        raise BadColumn("an image has neither bytes nor a path that can be read")
-    return files.read(path) if path else None
+    kind = type(value).__name__
+    if isinstance(value, list) and depth:  # bytes as JSON has them
+        numbers = cast("list[object]", value)
+        if numbers and all(type(one) is int and 0 <= one < 256 for one in numbers):
+            return bytes(cast("list[int]", numbers))
+    if not isinstance(value, dict) or depth > _DEEPEST:
+        raise BadColumn(f"an image is a {kind}, not bytes, a path, base64 or an object of them")
+    fields = {
+        str(name): inside
+        for name, inside in cast("dict[object, object]", value).items()
+        if inside is not None and inside != ""
+    }
+    named = [name for name in _FIELDS if name in fields]
+    named += list(fields) if len(fields) == 1 and not named else []
+    if fields and not named:
+        raise BadColumn(
+            f"an image is an object with {', '.join(map(repr, list(fields)[:6]))}, none of which "
+            f"is known to hold an image: name it {_FIELDS[0]} or {_FIELDS[1]}"
+        )
+    return _held(fields[named[0]], depth + 1) if named else None
 
 
 def path_in_text(text: str) -> str | None:
-    """The path that stands in the place of an image; None where it is the image itself, as text."""
+    """The path that stands in the place of an image; None where it is the image itself, as text.
+
+    A file URI names the path that it escapes (RFC 8089), on this machine.
+    """
     stripped = text.strip()
     if stripped[:5].lower() == "data:":
         return None
+    if stripped[:5].lower() == "file:":
+        return _path_of_uri(stripped)
     if "://" in stripped[:16]:
         raise BadColumn(f"the image {stripped[:200]!r} is an address: download it first")
     if (
@@ -92,14 +130,29 @@ def path_in_text(text: str) -> str | None:
     return stripped
 
 
+def _path_of_uri(uri: str) -> str:
+    path = uri[5:]
+    if path.startswith("//"):
+        host, slash, rest = path[2:].partition("/")
+        if host.lower() not in ("", "localhost"):
+            raise BadColumn(
+                f"the image {uri[:200]!r} is on a machine {host[:80]!r}: a path of this one has "
+                "three slashes, as file:///folder/figure.png"
+            )
+        path = slash + rest
+    return unquote(path, errors="surrogateescape")
+
+
 def _decoded(text: str) -> bytes:
-    """Base64, with or without the head of a data URI."""
+    """Base64 in either alphabet, with or without its padding and the head of a data URI."""
     payload = text.strip()
     if payload[:5].lower() == "data:":
         head, comma, payload = payload.partition(",")
-        if not comma or not head.lower().endswith(";base64"):
+        if not comma or not head.lower().rstrip().endswith(";base64"):
             raise BadColumn("the image is a data URI without base64 in it")
+        payload = unquote(payload)
+    payload = "".join(payload.split()).translate(_URL_SAFE).rstrip("=")
     try:
-        return base64.b64decode("".join(payload.split()), validate=True)
+        return base64.b64decode(payload + "=" * (-len(payload) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise BadColumn(f"the image is no sound base64: {error}") from error

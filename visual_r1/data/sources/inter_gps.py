@@ -27,6 +27,7 @@ from visual_r1.data.sources.source import (
     require_unused,
 )
 from visual_r1.errors import DataError
+from visual_r1.opening import read_file
 
 DATA, FIGURE = "data.json", "img_diagram.png"
 _KEPT = ("problem_type_graph", "problem_type_goal", "unit")
@@ -123,7 +124,7 @@ def _row(folder: Path, place: str) -> SourceRow:
 def _data(folder: Path) -> Mapping[str, Any]:
     """What data.json holds. Raises `BadColumn` where that is no object."""
     try:
-        read: object = json.loads((folder / DATA).read_text(encoding="utf-8-sig"))
+        read: object = json.loads(read_file(folder / DATA).decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise BadColumn(f"{DATA} is not UTF-8") from error
     except ValueError as error:

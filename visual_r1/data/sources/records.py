@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import io
 import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import IO, Any, Protocol, cast
 
 from visual_r1.data.parquet import column_names, group_sizes, names_files, read_rows
 from visual_r1.errors import DataError
+from visual_r1.opening import open_file
 
 # A line may hold an image as base64; one that is longer is read past, a piece at a time.
 MAX_LINE_BYTES = 96 * 2**20
@@ -144,8 +146,11 @@ def _line(file: IO[bytes]) -> bytes | None:
 
 def _opened(path: Path) -> IO[bytes]:
     try:
-        opener = gzip.open if path.suffix.lower() == ".gz" else open
-        return cast("IO[bytes]", opener(path, "rb"))
+        file = open_file(path)
+        if path.suffix.lower() != ".gz":
+            return file
+        file.close()  # it is a file, and gzip closes only what it opened itself
+        return cast("IO[bytes]", gzip.open(path, "rb"))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from error
 
@@ -220,7 +225,9 @@ class CSVRecords:
     def _open(self) -> IO[str]:
         try:
             # Bytes that are no UTF-8 are carried along, so that they spoil their own row alone.
-            return self._path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
+            return io.TextIOWrapper(
+                open_file(self._path), encoding="utf-8-sig", errors="surrogateescape", newline=""
+            )
         except OSError as error:
             raise DataError(f"{self._path} cannot be read: {error.strerror}.") from error
 

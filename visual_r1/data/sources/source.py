@@ -10,6 +10,7 @@ from visual_r1.config import DataSection, SplitsSection, listed
 from visual_r1.data.problem import SPLITS, Split
 from visual_r1.data.rows import SourceRow
 from visual_r1.errors import DataError
+from visual_r1.opening import open_file
 
 _SPELLINGS: Mapping[str, Split] = {
     "train": "train",
@@ -152,7 +153,7 @@ def _add(whole: "hashlib.blake2b", name: str, path: Path, *, contents: bool) -> 
     status = path.stat()
     whole.update(f"{name}\0{status.st_size}\0".encode(errors="surrogateescape"))
     if contents:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             whole.update(hashlib.file_digest(file, "blake2b").digest())
     else:
         whole.update(f"{status.st_mtime_ns}\0".encode())

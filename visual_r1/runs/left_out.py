@@ -1,0 +1,118 @@
+"""Rows that cannot be asked about at the run's settings: found before the first request.
+
+Every row of the dataset is looked at when a run begins (`prompts.fit`). Those of `train` that do
+not fit are left out of training; `left_out.json` names them, and holds for the whole run, so that
+the batches of a resumed one are the same. Those of `test` and `validation` stay: a figure over the
+problems that happen to fit would not be the one that it is taken for. Their requests are refused
+and counted as failed, and where they are too many for a fair figure the run is refused.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from visual_r1.config import RunConfig
+from visual_r1.data.dataset import Dataset
+from visual_r1.data.problem import SPLITS, Split
+from visual_r1.errors import DataError
+from visual_r1.evaluation.evaluate import MOST_REFUSED
+from visual_r1.policy.policy import open_policy
+from visual_r1.printing import open_logger
+from visual_r1.progress import Progress
+from visual_r1.prompts.fit import SplitFit, UnfitRow, fit_of
+from visual_r1.runs.ledger import Ledger
+from visual_r1.runs.run import Run
+from visual_r1.runs.training_rows import LEFT_OUT_FILE, LeftOut, LeftOutRow
+from visual_r1.runs.validate import chosen_problems
+from visual_r1.storage import write_json
+
+logger = open_logger(__name__)
+
+ADVICE = "lower --model.max_pixels or --sampling.max_new_tokens, or mend the rows"
+# How many rows a message names; the file names them all.
+_NAMED = 3
+
+
+def is_settled(config: RunConfig) -> bool:
+    """Whether the rows of a run were looked at; one that began before that goes on with all."""
+    run_dir = config.run_dir
+    return (run_dir / LEFT_OUT_FILE).exists() or bool(Ledger(run_dir).rows())
+
+
+def settle_rows(run: Run, splits: Sequence[Split]) -> None:
+    """Look at every row of `splits`, once a run; name those that do not fit, and leave them out.
+
+    Raises:
+        DataError: no row of train fits, or too few of those that an evaluation asks about.
+    """
+    if is_settled(run.config):
+        return
+    path = run.config.run_dir / LEFT_OUT_FILE
+    context = run.backend.context_length()
+    found = fits_of(run.config, run.dataset, context, run.progress, splits)
+    for split, fit in found.items():
+        unfit = asked_and_unfit(run.config, split, fit)
+        says = f"{len(unfit)} of {fit.rows} rows of {split} in {run.dataset.folder} cannot be asked"
+        says += f" about: {named(unfit)}"
+        if too_many(run.config, split, fit):
+            bears = (
+                "none is left"
+                if split == "train"
+                else f"more than {MOST_REFUSED:.0%} of those that its evaluation asks about"
+            )
+            raise DataError(f"{says}, {bears}; {ADVICE}.")
+        if unfit and split == "train":
+            logger.warning("%s; they are left out, and %s names each.", says, path)
+        elif unfit:
+            logger.warning("%s; they stay in its evaluation and count there as failed.", says)
+    if "train" in splits:
+        fit = found["train"]
+        rows = tuple(LeftOutRow(place=one.place, id=one.id, why=one.why) for one in fit.unfit)
+        left = LeftOut(
+            dataset_digest=run.dataset.digest, context=context, rows=fit.rows, left_out=rows
+        )
+        write_json(path, left.model_dump(mode="json"))
+
+
+def fits_of(
+    config: RunConfig,
+    dataset: Dataset,
+    context: int | None,
+    progress: Progress | None = None,
+    splits: Sequence[Split] = SPLITS,
+) -> Mapping[Split, SplitFit]:
+    """What fits of each split. Raises `DataError` where the dataset is damaged."""
+    sizes = dataset.sizes(progress)
+    prompter = open_policy(config).prompter
+    most = config.sampling.max_new_tokens
+    return {
+        split: fit_of(dataset, split, sizes[split], prompter, most, context) for split in splits
+    }
+
+
+def asked_and_unfit(config: RunConfig, split: Split, fit: SplitFit) -> Sequence[UnfitRow]:
+    """The rows of a split that do not fit and that the run would ask about."""
+    asked = _asked(config, split, fit.rows)
+    return [one for one in fit.unfit if one.place in asked]
+
+
+def too_many(config: RunConfig, split: Split, fit: SplitFit) -> bool:
+    """Whether those are so many that the run is refused: all of train, or of an evaluation more
+    than a fair figure bears."""
+    unfit, asked = len(asked_and_unfit(config, split, fit)), len(_asked(config, split, fit.rows))
+    return bool(unfit) and (unfit == asked if split == "train" else unfit > MOST_REFUSED * asked)
+
+
+def _asked(config: RunConfig, split: Split, rows: int) -> Sequence[int] | set[int]:
+    match split:
+        case "train":
+            return range(rows)
+        case "test":
+            return range(config.evaluation.count(rows))
+        case "validation":
+            return set(chosen_problems(config, rows)) if config.validation.every else set()
+
+
+def named(unfit: Sequence[UnfitRow]) -> str:
+    """The first rows that do not fit, for a message."""
+    first = "; ".join(f"{one.id!r}: {one.why}" for one in unfit[:_NAMED])
+    more = len(unfit) - _NAMED
+    return f"{first}; and {more} more" if more > 0 else first
