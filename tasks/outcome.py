@@ -1,0 +1,82 @@
+"""How a flow's work ended, whatever Prefect can be told of it.
+
+Prefect's records are for its user to look at; what was done is in the run's folder. So a run that
+is finished is finished, and one that failed says why, also where Prefect's server is gone.
+"""
+
+import logging
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+import httpx
+
+from visual_r1.errors import ConfigError, VisualR1Error
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+logger = logging.getLogger("visual_r1.tasks")
+
+_ends: list[BaseException | None] = []
+"""How the flow's function ended, where it did: None where it returned."""
+
+
+def remembered(flow: Any) -> Any:
+    """A Prefect flow whose function's end is remembered; for `outcome_in_spite_of`."""
+    work: Callable[..., Any] = flow.fn
+
+    # Prefect has looked at the function itself: where its file is, what parameters it takes.
+    @wraps(work)
+    def remembering(*args: Any, **kwargs: Any) -> Any:
+        try:
+            result = work(*args, **kwargs)
+        except BaseException as error:
+            _ends.append(error)
+            raise
+        _ends.append(getattr(result, "data", None) if _is_paused(result) else None)
+        return result
+
+    flow.fn = remembering
+    return flow
+
+
+def _is_paused(result: object) -> bool:
+    """A state with an error in it, which the flow ends in."""
+    return isinstance(getattr(result, "data", None), VisualR1Error)
+
+
+@contextmanager
+def outcome_in_spite_of(server: str | None) -> Generator[None]:
+    """Run a flow within; where Prefect's server fails it, it ends as its function ended.
+
+    `server` is its address; None is the temporary one. Raises `ConfigError` where the function was
+    never begun.
+    """
+    # Its module is Prefect's, and a command's mistakes are found before that is imported.
+    from prefect.exceptions import PrefectException
+
+    _ends.clear()
+    try:
+        yield
+    except VisualR1Error:
+        raise
+    except (httpx.HTTPError, OSError, RuntimeError, PrefectException) as error:
+        if not _ends:
+            name = f"The Prefect server at {server}" if server else "Prefect's temporary server"
+            raise ConfigError(
+                f"{name} was lost before the run began ({type(error).__name__}: {error}): start "
+                "the same command again; it goes on from the last checkpoint."
+            ) from error
+        end = _ends[-1]
+        if end is error:
+            raise
+        if end is not None:
+            raise end from error
+        if server is not None:
+            logger.warning(
+                "The Prefect server at %s could not be told that the run ended (%s).",
+                server,
+                type(error).__name__,
+            )
