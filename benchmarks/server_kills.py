@@ -44,7 +44,7 @@ def server_of(life: Life) -> psutil.Process | None:
 
 
 def kill_server(life: Life, number: signal.Signals) -> bool:
-    """Kill the server of a living run, waiting for it to be there; False where the run has ended."""
+    """Kill the server of a living run, as soon as there is one; False where the run has ended."""
     while life.process.poll() is None:
         server = server_of(life)
         if server is not None:
@@ -109,9 +109,9 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         [
             *lines,
             "",
-            f"{len(rows)} kills; {good} runs ended well. The slowest ended {slowest['later']:.0f} s "
-            f"later than the undisturbed one, {slowest['ended_after']:.0f} s after the kill "
-            f"({slowest['phase']}).",
+            f"{len(rows)} kills; {good} runs ended well. The slowest, killed in phase "
+            f"{slowest['phase']}, ended {slowest['ended_after']:.0f} s after the kill, "
+            f"{slowest['later']:.0f} s later than the undisturbed run.",
         ]
     )
 

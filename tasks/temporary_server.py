@@ -26,11 +26,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
-import psutil
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import get_current_settings
 
 from visual_r1.errors import ConfigError
+from visual_r1.liveness import Progress
 
 logger = logging.getLogger("visual_r1.tasks")
 
@@ -47,9 +47,6 @@ SLOWEST_ANSWER_S = 120.0
 
 SLOWEST_START_S = 900.0
 SAY_SLOW_S = 30.0
-LEAST_CPU_S = 0.1
-"""Less processor time than that within `STANDS_STILL_S` is no work: an idle one uses as much."""
-
 MOST_PER_HOUR = 6
 """Servers that follow another; more that end within an hour have a reason that will not pass."""
 
@@ -136,7 +133,7 @@ class TemporaryServer(SubprocessASGIServer):
             server = self._spawn()
         except OSError as error:
             return _Failed(f"cannot be started: {error}", ended=True)
-        began, progress, said = time.monotonic(), _Progress(server.pid), False
+        began, progress, said = time.monotonic(), Progress(server.pid), False
         while not self._answers(1.0):
             if (status := server.poll()) is not None:
                 self._end_process()
@@ -201,7 +198,7 @@ class TemporaryServer(SubprocessASGIServer):
     def _watch(self) -> None:
         """Look whether the server lives and answers, for as long as this process needs it."""
         asked = time.monotonic()
-        silence: _Progress | None = None
+        silence: Progress | None = None
         while not self._is_stopped.wait(LOOK_EVERY_S):
             server, over = self.server_process, self._is_over.is_set()
             assert server is not None
@@ -210,10 +207,10 @@ class TemporaryServer(SubprocessASGIServer):
                 what = f"ended ({_how(status)})"
             elif over or time.monotonic() - asked >= ASK_EVERY_S:
                 asked = time.monotonic()
-                if self._answers(ANSWER_WITHIN_S):
+                if self._answers(LOOK_EVERY_S if over else ANSWER_WITHIN_S):
                     silence = None
                 elif silence is None:
-                    silence = _Progress(server.pid)
+                    silence = Progress(server.pid)
                 elif silence.seconds_without() > (LOOK_EVERY_S if over else STANDS_STILL_S):
                     what = f"stood still for {silence.seconds_without():.0f} s"
                 elif silence.seconds() > SLOWEST_ANSWER_S:
@@ -290,33 +287,6 @@ class _Failed(NamedTuple):
 
     what: str
     ended: bool
-
-
-class _Progress:
-    """Whether a process computes, from here on."""
-
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
-        self._cpu_s = self._used()
-        self._began = self._at = time.monotonic()
-
-    def seconds(self) -> float:
-        """How long it has been looked at."""
-        return time.monotonic() - self._began
-
-    def seconds_without(self) -> float:
-        """How long it has not been seen to compute."""
-        used = self._used()
-        if used - self._cpu_s >= LEAST_CPU_S:
-            self._cpu_s, self._at = used, time.monotonic()
-        return time.monotonic() - self._at
-
-    def _used(self) -> float:
-        try:
-            times = psutil.Process(self._pid).cpu_times()
-        except psutil.Error:
-            return 0.0
-        return times.user + times.system
 
 
 def _how(status: int) -> str:

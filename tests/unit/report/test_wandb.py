@@ -299,8 +299,8 @@ SERVER_DOWN = """
 import sys
 from pathlib import Path
 from visual_r1.config import RunConfig
-from visual_r1.report import wandb as tracking
-tracking.INIT_LIMIT_S = 0.5
+from visual_r1.report import wandb as tracking, wandb_service
+wandb_service.INIT_LIMIT_S = 0.5
 config = RunConfig(preset="quickstart", output_dir=Path(sys.argv[1]), run={"name": "tracked run"})
 tracking.track_steps(config)
 tracking.track_steps(config)
