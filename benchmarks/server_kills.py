@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,11 @@ SERVER = "server_process.py"
 
 def server_of(life: Life) -> psutil.Process | None:
     """The temporary server of a run; None where there is none at present."""
-    try:
-        children = psutil.Process(life.process.pid).children(recursive=True)
-        return next((one for one in children if SERVER in " ".join(one.cmdline())), None)
-    except psutil.Error:
-        return None
+    with suppress(psutil.Error):
+        for child in psutil.Process(life.process.pid).children():
+            if any(SERVER in part for part in child.cmdline()):
+                return child
+    return None
 
 
 def kill_server(life: Life, number: signal.Signals) -> bool:
@@ -143,7 +144,9 @@ def main() -> int:
         while len(rows) < chosen.kills:
             phase = phases[len(rows) % len(phases)]
             count = 0 if phase == START else 1
-            aim = Aim(count, phase, rng.uniform(0, pace.phases[phase]))
+            # The last seconds of a program are Python's own, when the server has been ended.
+            span = 1.0 if phase == "report" else pace.phases[phase]
+            aim = Aim(count, phase, rng.uniform(0, span))
             row = killed_run(home, aim, number, reference, pace)
             if row["killed"]:
                 rows.append(row)

@@ -27,7 +27,7 @@ COMMANDS = {
         "serve the embedded Tinker engine to any program on this machine",
     ),
     "doctor": Command(
-        "visual_r1.doctor.command",
+        "flows.doctor",
         "main",
         "look at a run before it is started: what will fail, and what it will take",
     ),
@@ -53,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(wrong + usage(), sys.stderr)
         return 2
     command = COMMANDS[given[0]]
-    listen(NOTHING_LOST)
+    if arguments is None:  # else another program's
+        listen(NOTHING_LOST)
     try:
         with Interruptible():  # also in the seconds of the slow imports
             return getattr(importlib.import_module(command.module), command.function)(given[1:])

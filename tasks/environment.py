@@ -6,10 +6,12 @@ stays: what is set here is for what is left.
 """
 
 import argparse
+import io
 import os
 import secrets
 import sys
 import warnings
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +43,7 @@ def settle_prefect(output_dir: Path | None = None) -> None:
     own_home = state_dir / "prefect"
     # One sentence tells the user what went wrong; tracebacks go to the run's log.
     defaults = {"DO_NOT_TRACK": "1", "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
-    settings = _users_settings(own_home)
+    settings = users_settings(own_home)
     users = settings.to_environment_variables(exclude_unset=True)
     wanted = {"PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(state_dir / "results")}
     if settings.api.url is None:
@@ -77,7 +79,8 @@ def settle_prefect(output_dir: Path | None = None) -> None:
             warnings.filterwarnings("ignore", message="Failed to create the Prefect home")
     from prefect.context import refresh_global_settings_context
 
-    refresh_global_settings_context()
+    with redirect_stderr(io.StringIO()):  # a profile that is missing was said when it was imported
+        refresh_global_settings_context()
     if settings.api.url is None:
         # From here on it is the one that Prefect finds, also where a flow is called as a function.
         from tasks.temporary_server import temporary_server
@@ -85,8 +88,11 @@ def settle_prefect(output_dir: Path | None = None) -> None:
         temporary_server()
 
 
-def _users_settings(own_home: Path) -> "Settings":
-    """As Prefect sees them without us; no folder is made in the user's home for the look."""
+def users_settings(own_home: Path) -> "Settings":
+    """Prefect's settings as it sees them without us.
+
+    No folder is made in the user's home for the look; `own_home` is where Prefect may make one.
+    """
     looks_first = "PREFECT_HOME" not in os.environ and not (Path.home() / ".prefect").exists()
     if looks_first:
         # Importing it makes its home. With a missing parent it cannot, and warns.
@@ -137,7 +143,7 @@ def source_of(name: str) -> str:
 
     if name in _settled:
         return "this program's own settings"
-    if name in os.environ:
+    if name in {given.upper() for given in os.environ}:  # as Prefect reads them
         return "the environment"
     if name in dotenv_values(".env"):
         return f"{Path('.env').absolute()}"

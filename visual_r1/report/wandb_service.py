@@ -16,6 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from pydantic import ValidationError
+
 from visual_r1.config import RunConfig
 from visual_r1.errors import ConfigError
 from visual_r1.liveness import Progress, children_named
@@ -44,23 +46,28 @@ def chosen_mode(run_dir: Path | None = None) -> Chosen:
     set, online with a key (WANDB_API_KEY, .netrc, a settings file), offline without.
 
     Raises `ConfigError` where it is to be online and there is no key: W&B would ask at a terminal,
-    and wait. Raises what W&B raises where a setting cannot be.
+    and wait. So it does where a setting cannot be.
     """
     # Before its library is loaded, which takes a second.
     if os.environ.get("WANDB_MODE", "").lower() == "disabled":
         return Chosen("disabled", "WANDB_MODE")
     wandb = load_wandb(run_dir)
-    with _in_silence():
-        settings = wandb.Settings()
-        folder = Path(os.environ.get("WANDB_CONFIG_DIR", "~/.config/wandb")).expanduser()
-        settings.settings_system = str(folder / "settings")
-        settings.update_from_system_settings()
-        settings.update_from_env_vars(dict(os.environ))
-        from wandb.sdk.lib import wbauth  # pyright: ignore[reportMissingTypeStubs]
+    from wandb.sdk.lib import wbauth  # pyright: ignore[reportMissingTypeStubs]
 
-        key = settings.api_key or wbauth.authenticate_session(
-            host=settings.base_url, source="", prompt=False, update_session=False
-        )
+    settings = wandb.Settings()
+    folder = Path(os.environ.get("WANDB_CONFIG_DIR", "~/.config/wandb")).expanduser()
+    settings.settings_system = str(folder / "settings")
+    try:
+        with _in_silence():
+            settings.update_from_system_settings()
+            settings.update_from_env_vars(dict(os.environ))
+            key = settings.api_key or wbauth.authenticate_session(
+                host=settings.base_url, source="", prompt=False, update_session=False
+            )
+    except ValidationError as error:
+        # Without the value: it may be a key.
+        wrong = "; ".join(f"{one['loc'][0]}: {one['msg']}" for one in error.errors())
+        raise ConfigError(f"A setting of W&B cannot be used: {wrong}.") from error
     where = (
         "WANDB_API_KEY"
         if os.environ.get("WANDB_API_KEY")
