@@ -8,8 +8,8 @@ import time
 
 import psutil
 
-LEAST_CPU_S = 0.1
-"""Less processor time than that is no work: an idle program uses as much in half a minute."""
+LEAST_CPU_S = 0.05
+"""Less processor time than that is no work: an idle program uses as much now and then."""
 
 
 class Progress:

@@ -93,7 +93,7 @@ class Broken(io.StringIO):
     """A stream that raises something that nobody thought of."""
 
     def write(self, text: str) -> int:
-        raise RuntimeError("no stream any more")
+        raise RuntimeError(f"no stream for {text!r} any more")
 
     def flush(self) -> None:
         raise MemoryError
@@ -111,7 +111,7 @@ def test_whatever_a_stream_raises() -> None:
 def test_ctrl_c_while_printing_is_heard() -> None:
     class Interrupted(io.StringIO):
         def write(self, text: str) -> int:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(text)
 
     with pytest.raises(KeyboardInterrupt):
         unfailing(Interrupted()).write("text")
