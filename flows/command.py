@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 
 from tasks.environment import prefect_server, require_prefect_server
 from tasks.interruption import Interruptible, settle
-from tasks.outcome import outcome_in_spite_of
 from visual_r1.config import RunConfig
 from visual_r1.config.command_line import load_config
 from visual_r1.errors import RunPaused, VisualR1Error
@@ -103,11 +102,14 @@ def _run_checked(
 
 
 def _run(flow: Callable[[RunConfig], object], config: RunConfig) -> None:
+    # Here and not above: Prefect reads its settings when it is imported.
+    from tasks.outcome import outcome_in_spite_of
+
     if prefect_server() is not None:
         with outcome_in_spite_of(prefect_server()):
             flow(config)
         return
-    # Here and not above: its module takes two seconds, and who has a server is spared them.
+    # Its module takes two seconds, and who has a server is spared them.
     from tasks.temporary_server import finish_temporary_server, start_temporary_server
 
     start_temporary_server()

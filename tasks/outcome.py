@@ -11,6 +11,7 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 import httpx
+from prefect.exceptions import PrefectException
 
 from visual_r1.errors import ConfigError, VisualR1Error
 
@@ -18,6 +19,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 logger = logging.getLogger("visual_r1.tasks")
+
+SERVER_FAILURES = (httpx.HTTPError, OSError, RuntimeError, PrefectException)
+"""What a call of Prefect raises whose server is gone, refuses, or is closed meanwhile."""
 
 _ends: list[BaseException | None] = []
 """How the flow's function ended, where it did: None where it returned."""
@@ -54,15 +58,12 @@ def outcome_in_spite_of(server: str | None) -> Generator[None]:
     `server` is its address; None is the temporary one. Raises `ConfigError` where the function was
     never begun.
     """
-    # Its module is Prefect's, and a command's mistakes are found before that is imported.
-    from prefect.exceptions import PrefectException
-
     _ends.clear()
     try:
         yield
     except VisualR1Error:
         raise
-    except (httpx.HTTPError, OSError, RuntimeError, PrefectException) as error:
+    except SERVER_FAILURES as error:
         if not _ends:
             name = f"The Prefect server at {server}" if server else "Prefect's temporary server"
             raise ConfigError(

@@ -15,6 +15,7 @@ close, however that came about, the server ends, and where it stands still the g
 import atexit
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -57,6 +58,10 @@ _SERVER_ENVIRONMENT = {
     "PREFECT_UI_ENABLED": "0",
     "PREFECT__SERVER_EPHEMERAL": "1",
     "PREFECT__SERVER_FINAL": "1",
+    # Its log is a file, which nobody reads unless it fails.
+    "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+    "PREFECT_LOGGING_SERVER_LEVEL": "ERROR",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR",
     # No web page has anything to do here.
     "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": "",
 }
@@ -274,9 +279,9 @@ class TemporaryServer(SubprocessASGIServer):
                 "This machine may be too busy for it: start the same command again when it is less "
                 f"so. {self.log} may say more."
             )
-        last = _last_line(self.log)
+        last = _last_error(self.log)
         return (
-            f"{f'It wrote {last!r}. ' if last else ''}Its records in {self.log.parent} may be "
+            f"{f'It wrote: {last}. ' if last else ''}Its records in {self.log.parent} may be "
             "damaged, of another version of Prefect, or on a full disk. Move that folder away and "
             "start the same command again; no checkpoint or result is in it."
         )
@@ -293,10 +298,12 @@ def _how(status: int) -> str:
     return f"signal {-status}" if status < 0 else f"status {status}"
 
 
-def _last_line(path: Path) -> str:
+def _last_error(path: Path) -> str:
+    """The line of the last exception in a log; empty where there is none."""
     with suppress(OSError):
-        lines = path.read_bytes()[-4000:].decode(errors="replace").strip().splitlines()
-        return lines[-1].strip()[:300] if lines else ""
+        text = path.read_bytes()[-20_000:].decode(errors="replace")
+        found = re.findall(r"^[\w.]+(?:Error|Exception): .+$", text, re.MULTILINE)
+        return found[-1][:300].rstrip(".") if found else ""
     return ""
 
 

@@ -90,7 +90,7 @@ LIBRARIES = {
     "tinker": "backend doctor/prompts engine/server evaluation policy prompts/prompts rl runs",
     "torch": "engine/compute engine/compute/families engine/store/tensors",
     "transformers": "engine/compute engine/compute/families engine/process models/processor",
-    "uvicorn": "engine/process",
+    "uvicorn": "engine/process tasks/server_process",
 }
 
 
