@@ -112,7 +112,9 @@ def settle(sentence: str = GOES_ON) -> int:
     _heard.clear()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    sys.stderr.write(sentence + "\n")  # without the time that importing a console takes
+    # Nothing can be imported here: the signal may have come in the middle of an import.
+    terminal = sys.stderr
+    terminal.write(sentence + "\n")
     if by_sigterm:
         leave(by_sigterm=True)
     last_resort = threading.Timer(LEAVE_WITHIN_S, leave)

@@ -4,7 +4,6 @@ Prefect's records are for its user to look at; what was done is in the run's fol
 is finished is finished, and one that failed says why, also where Prefect's server is gone.
 """
 
-import logging
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import wraps
@@ -14,11 +13,12 @@ import httpx
 from prefect.exceptions import PrefectException
 
 from visual_r1.errors import ConfigError, VisualR1Error
+from visual_r1.printing import open_logger
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-logger = logging.getLogger("visual_r1.tasks")
+logger = open_logger("visual_r1.tasks")
 
 SERVER_FAILURES = (httpx.HTTPError, OSError, RuntimeError, PrefectException)
 """What a call of Prefect raises whose server is gone, refuses, or is closed meanwhile."""

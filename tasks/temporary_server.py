@@ -32,8 +32,9 @@ from prefect.settings import get_current_settings
 
 from visual_r1.errors import ConfigError
 from visual_r1.liveness import Progress
+from visual_r1.printing import open_logger
 
-logger = logging.getLogger("visual_r1.tasks")
+logger = open_logger("visual_r1.tasks")
 
 LOOK_EVERY_S = 1.0
 ASK_EVERY_S = 5.0

@@ -19,10 +19,12 @@ ROOT = Path(__file__).parents[2]
 # named file by file.
 ROOMS = {
     "hashing": "",
+    "liveness": "",
+    "streams": "",
     "wording": "",
     "errors": "wording",
-    "printing": "wording",
-    "progress": "printing wording",
+    "printing": "streams wording",
+    "progress": "printing streams wording",
     "storage": "errors hashing",
     "tables": "errors hashing",
     "stopwatch": "printing storage",
@@ -54,15 +56,17 @@ ROOMS = {
         alarms backend config data errors evaluation hashing policy prices printing progress
         prompts rewards rl storage tables wording
     """,
-    "report": "alarms config errors evaluation hashing policy printing runs storage wording",
+    "report": """
+        alarms config errors evaluation hashing liveness policy printing runs storage wording
+    """,
     "doctor": """
         backend config data data/sources engine engine/compute engine/store errors evaluation models
-        policy prices printing prompts rewards rl runs wording
+        policy prices printing prompts report rewards rl runs wording
     """,
     "verify": "config data engine engine/store errors evaluation printing report runs",
     "tasks": """
-        backend config data data/sources doctor errors evaluation hashing printing progress report
-        runs storage wording
+        backend config data data/sources doctor errors evaluation hashing liveness printing progress
+        report runs storage streams wording
     """,
     "flows": """
         backend config data doctor errors printing progress report runs stopwatch storage tasks
