@@ -16,7 +16,7 @@ class Progress:
     """Whether a process computes, from here on."""
 
     def __init__(self, pid: int) -> None:
-        self._pid = pid
+        self.pid = pid
         self._cpu_s = self._used()
         self._began = self._at = time.monotonic()
 
@@ -33,7 +33,7 @@ class Progress:
 
     def _used(self) -> float:
         try:
-            times = psutil.Process(self._pid).cpu_times()
+            times = psutil.Process(self.pid).cpu_times()
         except psutil.Error:
             return 0.0
         return times.user + times.system

@@ -45,7 +45,7 @@ ROOMS = {
     "engine/store": "engine/types errors hashing printing storage",
     "engine/server": "engine/compute engine/store engine/types errors hashing printing",
     "engine": "engine/compute engine/server engine/store errors models printing",
-    "backend": "config engine engine/store errors printing",
+    "backend": "config engine engine/store errors liveness printing",
     "prices": "backend config",
     "policy": "backend config data errors grading models prices prompts rewards rewards/blindfold",
     "rl": "backend config data errors hashing policy prices printing rewards",
