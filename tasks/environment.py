@@ -45,7 +45,10 @@ def settle_prefect(output_dir: Path | None = None) -> None:
     defaults = {"DO_NOT_TRACK": "1", "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
     settings = users_settings(own_home)
     users = settings.to_environment_variables(exclude_unset=True)
-    wanted = {"PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(state_dir / "results")}
+    wanted = {
+        "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(state_dir / "results"),
+        "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
+    }
     if settings.api.url is None:
         wanted |= {
             "PREFECT_HOME": str(own_home),
