@@ -114,7 +114,7 @@ def _run(flow: Callable[[RunConfig], object], config: RunConfig) -> None:
 
     start_temporary_server()
     try:
-        with outcome_in_spite_of(None):
+        with outcome_in_spite_of(None, finish_temporary_server):
             flow(config)
     finally:
         finish_temporary_server()

@@ -26,6 +26,9 @@ SERVER_FAILURES = (httpx.HTTPError, OSError, RuntimeError, PrefectException)
 _ends: list[BaseException | None] = []
 """How the flow's function ended, where it did: None where it returned."""
 
+_told: list[Callable[[], None]] = []
+"""Who is told when it has ended."""
+
 
 def remembered(flow: Any) -> Any:
     """A Prefect flow whose function's end is remembered; for `outcome_in_spite_of`."""
@@ -39,8 +42,12 @@ def remembered(flow: Any) -> Any:
         except BaseException as error:
             _ends.append(error)
             raise
-        _ends.append(getattr(result, "data", None) if _is_paused(result) else None)
-        return result
+        else:
+            _ends.append(getattr(result, "data", None) if _is_paused(result) else None)
+            return result
+        finally:
+            for tell in _told:
+                tell()
 
     flow.fn = remembering
     return flow
@@ -52,13 +59,17 @@ def _is_paused(result: object) -> bool:
 
 
 @contextmanager
-def outcome_in_spite_of(server: str | None) -> Generator[None]:
+def outcome_in_spite_of(
+    server: str | None, when_done: Callable[[], None] = lambda: None
+) -> Generator[None]:
     """Run a flow within; where Prefect's server fails it, it ends as its function ended.
 
-    `server` is its address; None is the temporary one. Raises `ConfigError` where the function was
+    `server` is its address; None is the temporary one. `when_done` is called when the function has
+    ended, and Prefect's last records are all that is left. Raises `ConfigError` where the function was
     never begun.
     """
     _ends.clear()
+    _told[:] = [when_done]
     try:
         yield
     except VisualR1Error:

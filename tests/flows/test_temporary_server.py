@@ -178,6 +178,6 @@ def test_without_any_server_a_run_ends_as_its_work_ended(used: Path, how: str, s
     said = done.stderr.splitlines()
     assert "the run goes on without it" in " ".join(said)
     assert "Traceback" not in done.stderr
+    assert "prefect._internal" not in done.stderr
     if how == "failing":
-        assert said.pop() == "error: there is no such row."
-    assert [line for line in said if not line.startswith(("note: ", " "))] == []
+        assert said[-1] == "error: there is no such row."
