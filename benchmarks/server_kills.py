@@ -122,6 +122,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--phase", help="this one alone: report, for the last moments")
     parser.add_argument("--signal", choices=["KILL", "STOP"], default="KILL")
     parser.add_argument("--out", type=Path, default=Path("server_kills.jsonl"), help="a row a kill")
     chosen = parser.parse_args()
@@ -140,7 +141,7 @@ def main() -> int:
         pace = pace_of(life.events, time.monotonic() - life.began)
         reference = outcome(folder / "reference")
         print(f"undisturbed: {pace}", flush=True)
-        phases = list(pace.phases)
+        phases = [chosen.phase] if chosen.phase else list(pace.phases)
         while len(rows) < chosen.kills:
             phase = phases[len(rows) % len(phases)]
             count = 0 if phase == START else 1

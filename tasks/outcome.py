@@ -65,8 +65,8 @@ def outcome_in_spite_of(
     """Run a flow within; where Prefect's server fails it, it ends as its function ended.
 
     `server` is its address; None is the temporary one. `when_done` is called when the function has
-    ended, and Prefect's last records are all that is left. Raises `ConfigError` where the function was
-    never begun.
+    ended, and Prefect's last records are all that is left. Raises `ConfigError` where the function
+    was never begun.
     """
     _ends.clear()
     _told[:] = [when_done]
