@@ -8,18 +8,16 @@ what is slow to import is imported here where it is used.
 import os
 import sys
 from collections.abc import Callable, Sequence
-from traceback import format_exception
-from types import TracebackType
 
-from tasks.environment import require_prefect_server
+from tasks.environment import prefect_server, require_prefect_server
+from tasks.interruption import Interruptible, settle
 from visual_r1.config import RunConfig
 from visual_r1.config.command_line import load_config
 from visual_r1.errors import RunPaused, VisualR1Error
-from visual_r1.printing import Terminal, logging_handler, open_logger, say, terminal
+from visual_r1.printing import Terminal, logging_handler, open_logger, terminal
 from visual_r1.storage import require_room
 
 PAUSED = 3
-INTERRUPTED = 130
 
 Load = Callable[[Sequence[str] | None], RunConfig]
 
@@ -27,11 +25,7 @@ Load = Callable[[Sequence[str] | None], RunConfig]
 def first_look(
     arguments: Sequence[str] | None = None, *, needs_server: bool = True, load: Load = load_config
 ) -> None:
-    """End the program with status 1 and one sentence where its flags or its server are wrong.
-
-    From here on Ctrl-C is answered with a sentence too, also in the seconds of the slow imports.
-    """
-    sys.excepthook = _without_traceback_of_ctrl_c
+    """End the program with status 1 and one sentence where its flags or its server are wrong."""
     try:
         config = load(arguments)
         if not needs_server:
@@ -60,31 +54,11 @@ def run_as_command(
     folder; nobody else uses the folder meanwhile. A flow that needs no Tinker server has no run's
     folder either.
     """
-    from visual_r1.backend.backend import open_backend
-    from visual_r1.backend.endpoint import unused_key_note
-    from visual_r1.doctor.preflight import require_sound
-    from visual_r1.runs.folder import open_run_folder
-
     console = terminal()
     _show_warnings(console)
     try:
-        config = load(arguments)
-        if note := unused_key_note(config, os.environ):
-            console.sentence(note, "note", "yellow")
-        require_sound(config)
-        require_prefect_server()
-        require_room(config.state_dir)
-        if not needs_server:
-            _run(flow, config)
-            return 0
-        with open_backend(config) as backend:
-            with open_run_folder(config) as run_dir:
-                if check is not None:
-                    check(config)
-                is_done = (run_dir / "summary.json").exists()
-            if not is_done:
-                backend.begin()
-            _run(flow, config)
+        with Interruptible():
+            _run_checked(flow, load(arguments), check, console, needs_server=needs_server)
     except RunPaused as error:
         console.sentence(str(error), "paused", "bold yellow")
         return PAUSED
@@ -92,35 +66,63 @@ def run_as_command(
         show_error(console, error)
         return 1
     except KeyboardInterrupt:
-        _show_stopped(console)
-        return INTERRUPTED
+        return settle()
     return 0
 
 
+def _run_checked(
+    flow: Callable[[RunConfig], object],
+    config: RunConfig,
+    check: Callable[[RunConfig], object] | None,
+    console: Terminal,
+    *,
+    needs_server: bool,
+) -> None:
+    from visual_r1.backend.backend import open_backend
+    from visual_r1.backend.endpoint import unused_key_note
+    from visual_r1.doctor.preflight import require_sound
+    from visual_r1.runs.folder import open_run_folder
+
+    if note := unused_key_note(config, os.environ):
+        console.sentence(note, "note", "yellow")
+    require_sound(config)
+    require_prefect_server()
+    require_room(config.state_dir)
+    if not needs_server:
+        _run(flow, config)
+        return
+    with open_backend(config) as backend:
+        with open_run_folder(config) as run_dir:
+            if check is not None:
+                check(config)
+            is_done = (run_dir / "summary.json").exists()
+        if not is_done:
+            backend.begin()
+        _run(flow, config)
+
+
 def _run(flow: Callable[[RunConfig], object], config: RunConfig) -> None:
-    # Prefect reads its settings when it is imported: not before the flow's module settled them.
-    from tasks.temporary_server import start_temporary_server
+    # Here and not above: Prefect reads its settings when it is imported.
+    from tasks.outcome import outcome_in_spite_of
+
+    if prefect_server() is not None:
+        with outcome_in_spite_of(prefect_server()):
+            flow(config)
+        return
+    # Its module takes two seconds, and who has a server is spared them.
+    from tasks.temporary_server import finish_temporary_server, start_temporary_server
 
     start_temporary_server()
-    flow(config)
+    try:
+        with outcome_in_spite_of(None, finish_temporary_server):
+            flow(config)
+    finally:
+        finish_temporary_server()
 
 
 def show_error(console: Terminal, error: VisualR1Error) -> None:
     """The error's sentence, as every command shows it."""
     console.sentence(str(error), "error", "bold red")
-
-
-def _show_stopped(console: Terminal) -> None:
-    console.print("Stopped. The same command goes on from the last checkpoint.")
-
-
-def _without_traceback_of_ctrl_c(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
-    if issubclass(kind, KeyboardInterrupt):
-        _show_stopped(terminal())
-    else:
-        say("".join(format_exception(kind, error, trace)).rstrip(), sys.stderr)
 
 
 def _show_warnings(console: Terminal) -> None:

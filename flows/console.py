@@ -5,9 +5,10 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from tasks.interruption import Interruptible, listen, settle
 from visual_r1.printing import say
 
-INTERRUPTED = 130
+NOTHING_LOST = "Stopped. Nothing is lost: the same command can be given again."
 
 
 class Command(NamedTuple):
@@ -26,7 +27,7 @@ COMMANDS = {
         "serve the embedded Tinker engine to any program on this machine",
     ),
     "doctor": Command(
-        "visual_r1.doctor.command",
+        "flows.doctor",
         "main",
         "look at a run before it is started: what will fail, and what it will take",
     ),
@@ -52,11 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(wrong + usage(), sys.stderr)
         return 2
     command = COMMANDS[given[0]]
+    if arguments is None:  # else another program's
+        listen(NOTHING_LOST)
     try:
-        return getattr(importlib.import_module(command.module), command.function)(given[1:])
-    except KeyboardInterrupt:  # also in the seconds of the slow imports
-        say("Stopped. Nothing is lost: the same command can be given again.", sys.stderr)
-        return INTERRUPTED
+        with Interruptible():  # also in the seconds of the slow imports
+            return getattr(importlib.import_module(command.module), command.function)(given[1:])
+    except KeyboardInterrupt:
+        return settle(NOTHING_LOST)
 
 
 def usage() -> str:

@@ -14,6 +14,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+from tasks.interruption import listen
+
+if __name__ == "__main__":
+    listen()
+
 from flows.command import first_look, run_as_command
 from tasks.environment import settle_prefect
 from visual_r1.config import RunConfig
@@ -58,16 +63,17 @@ settle_prefect()
 
 from prefect import flow
 
+from tasks.outcome import remembered
 from tasks.tasks import evaluate as evaluate_checkpoint
 from tasks.tasks import export as export_checkpoint
 from tasks.tasks import figures, prepare
-from tasks.temporary_server import guard_temporary_server
 from visual_r1.backend.backend import open_backend
 from visual_r1.report.wandb import track_run
 from visual_r1.runs.folder import open_run_folder
 
 
-@flow(name="evaluate", on_running=[guard_temporary_server])
+@remembered
+@flow(name="evaluate")
 def evaluate(
     config: RunConfig,
     name: str | None = None,

@@ -2,6 +2,11 @@
 
 import sys
 
+from tasks.interruption import listen
+
+if __name__ == "__main__":
+    listen()
+
 from flows.command import first_look, run_as_command
 from tasks.environment import settle_prefect
 
@@ -11,13 +16,14 @@ settle_prefect()
 
 from prefect import flow
 
+from tasks.outcome import remembered
 from tasks.tasks import prepare as prepare_dataset
-from tasks.temporary_server import guard_temporary_server
 from visual_r1.config import RunConfig
 from visual_r1.printing import say
 
 
-@flow(name="prepare", on_running=[guard_temporary_server])
+@remembered
+@flow(name="prepare")
 def prepare(config: RunConfig) -> dict[str, object]:
     """The dataset of `config`; returns its folder, digest and counts."""
     dataset = prepare_dataset(config, needs=[])

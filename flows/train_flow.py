@@ -9,6 +9,11 @@ Kill it at any moment and start it again: it goes on from the last checkpoint.
 
 import sys
 
+from tasks.interruption import listen
+
+if __name__ == "__main__":
+    listen()
+
 from flows.command import first_look, run_as_command
 from tasks.environment import settle_prefect
 
@@ -19,6 +24,7 @@ settle_prefect()
 from prefect import State, flow
 
 from tasks.alarms import heed_alarms
+from tasks.outcome import remembered
 from tasks.tasks import (
     evaluate,
     export,
@@ -29,7 +35,6 @@ from tasks.tasks import (
     train_chunk,
     validate,
 )
-from tasks.temporary_server import guard_temporary_server
 from visual_r1.backend.backend import open_backend
 from visual_r1.config import RunConfig
 from visual_r1.runs.folder import open_run_folder
@@ -37,7 +42,8 @@ from visual_r1.runs.resume import require_goal
 from visual_r1.stopwatch import Stopwatch
 
 
-@flow(name="train", on_running=[guard_temporary_server])
+@remembered
+@flow(name="train")
 def train(config: RunConfig) -> dict[str, object] | State:
     """One run, from the data to the report; returns the summary, or how an alarm paused it."""
     with open_run_folder(config) as run_dir, open_backend(config):

@@ -4,12 +4,16 @@ from prefect import State, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.states import Failed
 
+from tasks.outcome import SERVER_FAILURES
 from tasks.verified import Result
 from visual_r1.config import RunConfig
+from visual_r1.printing import open_logger
 from visual_r1.report.wandb import track_run, track_steps
 from visual_r1.runs.alarms import check_alarms, pause
 from visual_r1.runs.ledger import LedgerRow
 from visual_r1.wording import as_markdown
+
+logger = open_logger("visual_r1.tasks")
 
 PAUSED = "PausedByAlarm"
 
@@ -39,8 +43,12 @@ def _report(findings: list[Result], run: str, step: int) -> None:
         f"### {one['alarm']} ({one['action']})\n\n{one['seen']}\n\n{one['means']} {one['advice']}"
         for one in ({key: as_markdown(str(said)) for key, said in row.items()} for row in findings)
     ]
-    create_markdown_artifact(
-        f"## {as_markdown(run)}, checkpoint of step {step}\n\n" + "\n\n".join(told),
-        key="alarms",
-        description=f"What the alarms found in {as_markdown(run)}.",
-    )
+    try:
+        create_markdown_artifact(
+            f"## {as_markdown(run)}, checkpoint of step {step}\n\n" + "\n\n".join(told),
+            key="alarms",
+            description=f"What the alarms found in {as_markdown(run)}.",
+        )
+    except SERVER_FAILURES as error:
+        # They stand in the run's folder and on the terminal; a record at Prefect is one more.
+        logger.warning("Prefect has no artifact of the alarms (%s).", type(error).__name__)

@@ -1,62 +1,129 @@
-"""How Prefect behaves here; must be called before Prefect is imported.
+"""How Prefect behaves here; must be called before a flow's module imports Prefect.
 
-Each value is a default: what the user, a profile or a worker has set stays.
+Prefect reads its settings from the environment, `.env`, `prefect.toml`, `pyproject.toml` and the
+active profile, in this order. All of them are read as Prefect reads them, and what any of them sets
+stays: what is set here is for what is left.
 """
 
 import argparse
+import io
 import os
+import secrets
 import sys
 import warnings
-from collections.abc import Mapping
+from contextlib import redirect_stderr
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 
 from visual_r1.errors import ConfigError
 from visual_r1.printing import CommandParser
 
+if TYPE_CHECKING:
+    from prefect.settings import Settings
+
 PROBE_SECONDS = 2.5  # for connecting and for reading, one after the other
+
+_settled: set[str] = set()
+"""The variables that were set here."""
 
 
 def settle_prefect(output_dir: Path | None = None) -> None:
     """Give Prefect a home of its own under `.visual-r1/`, and keep it quiet and private.
 
     That folder is in `output_dir`, by default in the one that the command line names.
-    The home matters: an older Prefect fails on the database of a newer one. With `PREFECT_API_URL`
-    set, the server is somebody else's, and its home and settings are left alone.
+    The home matters: an older Prefect fails on the database of a newer one. Where the user's
+    settings name a server, it is somebody else's, and its home and settings are left alone.
+    The first call of a process counts.
     """
+    if _settled:
+        return
     state_dir = (output_dir or _output_dir()).absolute() / ".visual-r1"
-    defaults = {
-        "PREFECT_LOCAL_STORAGE_PATH": str(state_dir / "results"),
-        "DO_NOT_TRACK": "1",
-        # One sentence tells the user what went wrong; tracebacks go to the run's log.
-        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    own_home = state_dir / "prefect"
+    # One sentence tells the user what went wrong; tracebacks go to the run's log.
+    defaults = {"DO_NOT_TRACK": "1", "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
+    settings = users_settings(own_home)
+    users = settings.to_environment_variables(exclude_unset=True)
+    wanted = {
+        "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(state_dir / "results"),
+        "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
     }
-    if "PREFECT_API_URL" not in os.environ:
-        defaults |= {
-            "PREFECT_HOME": str(state_dir / "prefect"),
+    if settings.api.url is None:
+        wanted |= {
+            "PREFECT_HOME": str(own_home),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
             "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
         }
+        # Of a profile in the user's home, which is not read there any more, the rest stays.
+        if settings.profiles_path.exists():
+            wanted["PREFECT_PROFILES_PATH"] = str(settings.profiles_path)
+        # What the temporary server needs, whatever a profile says of another one. Its token goes by
+        # the environment, where other users do not see it, and nobody else learns it.
+        token = f"visual-r1:{secrets.token_urlsafe(24)}"
+        defaults |= {
+            "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",
+            "PREFECT_API_AUTH_STRING": token,
+            "PREFECT_SERVER_API_AUTH_STRING": token,
+        }
+        for name in ("PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING"):
+            os.environ.pop(name, None)
+    defaults |= {name: value for name, value in wanted.items() if name not in users}
     for name, value in defaults.items():
-        os.environ.setdefault(name, value)
-    if "PREFECT_HOME" in defaults:
+        if name not in os.environ:
+            os.environ[name] = value
+            _settled.add(name)
+    if "PREFECT_HOME" in _settled:
         # Prefect warns about each folder above its home that is missing.
         try:
-            Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
+            own_home.mkdir(parents=True, exist_ok=True)
         except OSError:
             # The command itself says so a moment later, in a sentence.
             warnings.filterwarnings("ignore", message="Failed to create the Prefect home")
+    from prefect.context import refresh_global_settings_context
+
+    with redirect_stderr(io.StringIO()):  # a profile that is missing was said when it was imported
+        refresh_global_settings_context()
+    if settings.api.url is None:
+        # From here on it is the one that Prefect finds, also where a flow is called as a function.
+        from tasks.temporary_server import temporary_server
+
+        temporary_server()
 
 
-def require_prefect_server(environ: Mapping[str, str] = os.environ) -> None:
-    """Raise `ConfigError` where `PREFECT_API_URL` names a server that nobody answers for.
+def users_settings(own_home: Path) -> "Settings":
+    """Prefect's settings as it sees them without us.
+
+    No folder is made in the user's home for the look; `own_home` is where Prefect may make one.
+    """
+    looks_first = "PREFECT_HOME" not in os.environ and not (Path.home() / ".prefect").exists()
+    if looks_first:
+        # Importing it makes its home. With a missing parent it cannot, and warns.
+        os.environ["PREFECT_HOME"] = str(own_home)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Failed to create the Prefect home")
+            from prefect.settings import Settings
+    finally:
+        if looks_first:
+            del os.environ["PREFECT_HOME"]
+    return Settings()
+
+
+def prefect_server() -> str | None:
+    """The address of the Prefect server that the user's settings name; None: a temporary one."""
+    from prefect.settings import Settings
+
+    return Settings().api.url
+
+
+def require_prefect_server() -> None:
+    """Raise `ConfigError` where Prefect's settings name a server that nobody answers for.
 
     Prefect itself would end in a traceback. Any answer will do: what it says is for Prefect.
     """
-    url = environ.get("PREFECT_API_URL")
-    if not url:
+    url = prefect_server()
+    if url is None:
         return
     try:
         httpx.get(f"{url.rstrip('/')}/health", timeout=PROBE_SECONDS)
@@ -66,8 +133,29 @@ def require_prefect_server(environ: Mapping[str, str] = os.environ) -> None:
 
         raise ConfigError(
             f"No Prefect server answers at PREFECT_API_URL {without_secrets(url)!r} "
-            f"({error}): start it, or unset PREFECT_API_URL for a temporary one."
+            f"({error}), which is set in {source_of('PREFECT_API_URL')}: start it, or unset "
+            "PREFECT_API_URL there for a temporary one."
         ) from error
+
+
+def source_of(name: str) -> str:
+    """Where Prefect has the setting with this name of a variable from, as a user would say it."""
+    from dotenv import dotenv_values
+    from prefect.context import get_settings_context
+    from prefect.settings import Settings
+
+    if name in _settled:
+        return "this program's own settings"
+    if name in {given.upper() for given in os.environ}:  # as Prefect reads them
+        return "the environment"
+    if name in dotenv_values(".env"):
+        return f"{Path('.env').absolute()}"
+    profile = get_settings_context().profile
+    if name in profile.to_environment_variables():
+        return f"profile {profile.name!r} of {Settings().profiles_path}"
+    if name in Settings().to_environment_variables(exclude_unset=True):
+        return "prefect.toml or pyproject.toml"
+    return "Prefect's default"
 
 
 def _output_dir() -> Path:

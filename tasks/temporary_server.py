@@ -1,121 +1,325 @@
-"""The temporary Prefect server of a run that has none: started here, and ended with the run.
+"""The temporary Prefect server of a run that has none: started here, watched, ended with the run.
 
-Prefect would start it by itself, with three faults. Ctrl-C ends it before the flow. One that dies
-at its start (a damaged database, say) is started anew for two minutes, and that ends in a
-traceback. And Prefect ends its server when the process exits, but not when the process is killed;
-so a shell waits on a pipe that only this process holds open: when the pipe closes, however that
-came about, it ends the server.
+Prefect would start it by itself and never look at it again: one that dies is noticed at the end of
+the run, after minutes of retries, by a traceback. So the socket it serves on belongs to this
+process. A server that ends, or stands still, is followed by another on the same socket and the same
+records; what Prefect asks meanwhile waits in the socket's queue. Where no server will stay alive,
+each question is answered at once with "gone", and the run ends as its files say, not as Prefect's
+retries do.
+
+Ctrl-C and SIGTERM reach the run and not its server, which has a session of its own: a flow tells it
+that it was stopped. Server and guard wait on pipes that only this process holds open: when they
+close, however that came about, the server ends, and where it stands still the guard ends it.
 """
 
 import atexit
-import signal
+import logging
+import os
+import re
+import socket
 import subprocess
+import sys
 import threading
-from typing import TYPE_CHECKING, Any
+import time
+from collections import deque
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import httpx
-from prefect import Flow
-from prefect.client.schemas.objects import FlowRun, State
-from prefect.settings import PREFECT_API_URL, get_current_settings
+from prefect.server.api.server import SubprocessASGIServer
+from prefect.settings import get_current_settings
 
 from visual_r1.errors import ConfigError
+from visual_r1.liveness import Progress
+from visual_r1.printing import open_logger
 
-if TYPE_CHECKING:
-    from prefect.server.api.server import SubprocessASGIServer
+logger = open_logger("visual_r1.tasks")
 
-MOST_ATTEMPTS = 2
-"""Prefect starts another server for one that ended, as if its port had been taken meanwhile."""
+LOOK_EVERY_S = 1.0
+ASK_EVERY_S = 5.0
+"""A server that ended is seen at the next look, one that stands still by a question."""
 
-_guards: dict[int, "subprocess.Popen[bytes]"] = {}
+ANSWER_WITHIN_S = 5.0
+STANDS_STILL_S = 20.0
+"""Without an answer and without computing for so long, a server is taken for dead."""
+
+SLOWEST_ANSWER_S = 120.0
+"""Without an answer for so long it is replaced, though it computes."""
+
+SLOWEST_START_S = 900.0
+SAY_SLOW_S = 30.0
+MOST_PER_HOUR = 6
+"""Servers that follow another; more that end within an hour have a reason that will not pass."""
+
+GONE = b"HTTP/1.1 410 Gone\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+# Prefect's own settings for it: no pages, and no services that a server of its own would run.
+_SERVER_ENVIRONMENT = {
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT__SERVER_FINAL": "1",
+    # Its log is a file, which nobody reads unless it fails.
+    "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+    "PREFECT_LOGGING_SERVER_LEVEL": "ERROR",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "ERROR",
+    # No web page has anything to do here.
+    "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": "",
+}
+
+
+class TemporaryServer(SubprocessASGIServer):
+    """Prefect's own, as all of Prefect finds it, with another way to start, and a watch.
+
+    Prefect's class keeps one for a process, and gives that to whoever makes another.
+    """
+
+    def __init__(self) -> None:
+        if hasattr(self, "_initialized"):
+            return
+        super().__init__()
+        # `_changing` is held while one process takes the place of another.
+        self._changing = threading.RLock()
+        self._listener: socket.socket | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
+        self._watcher: threading.Thread | None = None
+        self._is_over = threading.Event()
+        self._is_stopped = threading.Event()
+        self._replaced: deque[float] = deque()
+
+    def start(self, timeout: int | None = None) -> None:
+        """Start it where it does not run, and wait until it answers, however busy the machine is.
+
+        Raises `ConfigError` where it ends again and again, or stands still.
+        """
+        del timeout  # one that is at work is waited for
+        with self._changing:
+            self._is_over.clear()
+            if self.running:
+                return
+            if self._listener is None:
+                self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+                self.port = self._listener.getsockname()[1]
+                atexit.register(self.stop)  # before there is something to end
+            self._is_stopped.clear()
+            failed = self._start_process()
+            if failed and failed.ended:  # of a passing reason, perhaps
+                failed = self._start_process()
+            if failed:
+                self._end_process()
+                raise ConfigError(
+                    f"Prefect's temporary server {failed.what}. {self._way_out(failed)}"
+                )
+            self.running = True
+            self._watcher = threading.Thread(target=self._watch, name="prefect-server", daemon=True)
+            self._watcher.start()
+
+    def finish(self) -> None:
+        """The run has ended: a server that dies from here on is not followed by another."""
+        self._is_over.set()
+
+    def stop(self) -> None:
+        """End it, at once: its records are written by then."""
+        self._is_over.set()
+        self._is_stopped.set()
+        self.running = False
+        self._end_process()
+        # A thread that still works when Python ends can abort the process.
+        if self._watcher is not None and self._watcher is not threading.current_thread():
+            self._watcher.join(ANSWER_WITHIN_S)
+
+    @property
+    def log(self) -> Path:
+        """What the server writes."""
+        return get_current_settings().home / "server.log"
+
+    def _start_process(self) -> "_Failed | None":
+        """Start one and wait until it answers; what happened where it does not."""
+        try:
+            server = self._spawn()
+        except OSError as error:
+            return _Failed(f"cannot be started: {error}", ended=True)
+        began, progress, said = time.monotonic(), Progress(server.pid), False
+        while not self._answers(1.0):
+            if (status := server.poll()) is not None:
+                self._end_process()
+                return _Failed(f"ends as soon as it is started ({_how(status)})", ended=True)
+            if progress.seconds_without() > STANDS_STILL_S:
+                return _Failed(f"does nothing for {STANDS_STILL_S:.0f} s", ended=False)
+            took = time.monotonic() - began
+            if took > SLOWEST_START_S:
+                return _Failed(f"is not ready after {took / 60:.0f} minutes", ended=False)
+            if took > SAY_SLOW_S and not said:
+                said = True
+                logger.warning(
+                    "Prefect's temporary server starts slowly: it is at work, and this machine "
+                    "busy. It is waited for."
+                )
+            if self._is_stopped.wait(0.1):
+                return _Failed("was stopped", ended=True)
+        return None
+
+    def _spawn(self) -> "subprocess.Popen[bytes]":
+        assert self._listener is not None
+        settings = get_current_settings()
+        settings.home.mkdir(parents=True, exist_ok=True)
+        fd = self._listener.fileno()
+        with self.log.open("ab") as log:
+            self.server_process = server = subprocess.Popen(
+                # -P: nothing that lies beside that file hides a package.
+                [sys.executable, "-P", str(Path(__file__).with_name("server_process.py")), str(fd)],
+                env=os.environ
+                | settings.to_environment_variables(exclude_unset=True)
+                | _SERVER_ENVIRONMENT,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                pass_fds=(fd,),
+                start_new_session=True,
+            )
+        script = 'cat >/dev/null; kill -9 "$1" 2>/dev/null'
+        self._guard = subprocess.Popen(
+            ["/bin/sh", "-c", script, "sh", str(server.pid)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C in the terminal must not end the guard first
+        )
+        return server
+
+    def _end_process(self) -> None:
+        """Kill it, and its guard first: the number may be another process's afterwards."""
+        for process in (self._guard, self.server_process):
+            if process is not None:
+                process.kill()
+                process.wait()
+                assert process.stdin is not None
+                process.stdin.close()
+
+    def _answers(self, within_s: float) -> bool:
+        try:
+            url = f"{self.api_url}/health"
+            return httpx.get(url, timeout=within_s, trust_env=False).is_success
+        except httpx.HTTPError:
+            return False
+
+    def _watch(self) -> None:
+        """Look whether the server lives and answers, for as long as this process needs it."""
+        asked = time.monotonic()
+        silence: Progress | None = None
+        while not self._is_stopped.wait(LOOK_EVERY_S):
+            server, over = self.server_process, self._is_over.is_set()
+            assert server is not None
+            what = ""
+            if (status := server.poll()) is not None:
+                what = f"ended ({_how(status)})"
+            elif over or time.monotonic() - asked >= ASK_EVERY_S:
+                asked = time.monotonic()
+                if self._answers(LOOK_EVERY_S if over else ANSWER_WITHIN_S):
+                    silence = None
+                elif silence is None:
+                    silence = Progress(server.pid)
+                elif silence.seconds_without() > (LOOK_EVERY_S if over else STANDS_STILL_S):
+                    what = f"stood still for {silence.seconds_without():.0f} s"
+                elif silence.seconds() > SLOWEST_ANSWER_S:
+                    what = f"did not answer for {silence.seconds():.0f} s"
+            if what and not self._is_stopped.is_set():
+                silence = None
+                if not self._replace(what):
+                    self._refuse_all()
+
+    def _replace(self, what: str) -> bool:
+        """Put another server in the place of one that is gone; False where none will stay."""
+        with self._changing:
+            self._end_process()
+            now = time.monotonic()
+            self._replaced = deque(at for at in self._replaced if now - at < 3600)
+            if self._is_over.is_set():
+                return False
+            if len(self._replaced) < MOST_PER_HOUR:
+                self._replaced.append(now)
+                logger.warning(
+                    "Prefect's temporary server %s. Another one takes its place; the run goes on.",
+                    what,
+                )
+                failed = self._start_process()
+                if failed and failed.ended:
+                    failed = self._start_process()
+                if not failed:
+                    return True
+                what = failed.what
+                self._end_process()
+            if not self._is_over.is_set():
+                logger.warning(
+                    "Prefect's temporary server %s, and not for the first time: the run goes on "
+                    "without it. What is missing in Prefect's records is in the run's own files; "
+                    "%s says more.",
+                    what,
+                    self.log,
+                )
+            return False
+
+    def _refuse_all(self) -> None:
+        """Answer whoever asks that there is no server any more; else Prefect tries for minutes."""
+        assert self._listener is not None
+        # Prefect would write each log record that it cannot deliver to stderr instead.
+        logging.raiseExceptions = False
+        self._listener.settimeout(LOOK_EVERY_S)
+        while not self._is_stopped.is_set():
+            with suppress(OSError):
+                connection, _ = self._listener.accept()
+                with connection:
+                    connection.settimeout(LOOK_EVERY_S)
+                    connection.recv(65536)
+                    connection.sendall(GONE)
+                    connection.shutdown(socket.SHUT_WR)
+                    while connection.recv(65536):  # a socket that is closed unread is reset
+                        pass
+
+    def _way_out(self, failed: "_Failed") -> str:
+        if not failed.ended:
+            return (
+                "This machine may be too busy for it: start the same command again when it is less "
+                f"so. {self.log} may say more."
+            )
+        last = _last_error(self.log)
+        return (
+            f"{f'It wrote: {last}. ' if last else ''}Its records in {self.log.parent} may be "
+            "damaged, of another version of Prefect, or on a full disk. Move that folder away and "
+            "start the same command again; no checkpoint or result is in it."
+        )
+
+
+class _Failed(NamedTuple):
+    """Why no server serves: what it did, and whether the process had ended by itself."""
+
+    what: str
+    ended: bool
+
+
+def _how(status: int) -> str:
+    return f"signal {-status}" if status < 0 else f"status {status}"
+
+
+def _last_error(path: Path) -> str:
+    """The line of the last exception in a log; empty where there is none."""
+    with suppress(OSError):
+        text = path.read_bytes()[-20_000:].decode(errors="replace")
+        found = re.findall(r"^[\w.]+(?:Error|Exception): .+$", text, re.MULTILINE)
+        return found[-1][:300].rstrip(".") if found else ""
+    return ""
+
+
+def temporary_server() -> SubprocessASGIServer:
+    """The one of this process, which all of Prefect uses where no other is set."""
+    return TemporaryServer()
 
 
 def start_temporary_server() -> None:
-    """Start Prefect's temporary server, where no other is set, and wait until it answers.
-
-    Raises `ConfigError` when it has ended or does not answer within Prefect's time limit.
-    """
-    if PREFECT_API_URL.value():
-        return
-    server = _server()
-    failures: list[Exception] = []
-
-    def start() -> None:
-        # The server inherits this. Ctrl-C in a terminal, or `timeout`, reaches all processes of
-        # the group, and a flow whose server has gone tries to tell it that it was stopped: for
-        # minutes, or with a traceback. So the server outlives the flow, and the guard ends it.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-        try:
-            server.start()
-        # AttributeError: Prefect stopped the server while this was waiting for it.
-        except (RuntimeError, OSError, httpx.HTTPError, AttributeError) as error:
-            failures.append(error)
-
-    starting = threading.Thread(target=start, name="prefect-server", daemon=True)
-    starting.start()
-    try:
-        _watch(server, starting)
-    finally:
-        # A thread that is still in Prefect's code when Python ends can abort the process.
-        while starting.is_alive():
-            if server.server_process is not None:
-                server.server_process.kill()  # it does not hear what `stop` sends first
-            server.stop()  # the thread then finds no server, and ends
-            starting.join(0.1)
-    if failures:
-        raise ConfigError(_sentence("did not start")) from failures[0]
-    # Before Prefect's own hook, which would wait five seconds for a signal that is not heard.
-    if server.server_process is not None:
-        atexit.register(server.server_process.kill)
+    """Start it and wait until it answers. Raises `ConfigError` where it does not come to that."""
+    temporary_server().start()
 
 
-def _server() -> "SubprocessASGIServer":
-    """The one of this process. Importing it takes two seconds, so who has a server is spared it."""
-    from prefect.server.api.server import SubprocessASGIServer
-
-    return SubprocessASGIServer()
-
-
-def _watch(server: "SubprocessASGIServer", starting: threading.Thread) -> None:
-    """Wait while the server is being started; raise `ConfigError` when it ends again and again."""
-    attempts: set[int] = set()
-    while starting.is_alive():
-        starting.join(0.1)
-        process = server.server_process
-        if process is None:
-            continue
-        guard(process.pid)
-        attempts.add(process.pid)
-        ended = len(attempts) - (process.poll() is None)
-        if ended >= MOST_ATTEMPTS:
-            raise ConfigError(_sentence("ends as soon as it is started"))
-
-
-def guard_temporary_server(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """A flow's `on_running` hook, for a flow that is called without the command."""
-    del flow, flow_run, state
-    if PREFECT_API_URL.value():
-        return
-    server = _server().server_process
-    if server is not None:
-        guard(server.pid)
-
-
-def guard(server: int) -> None:
-    """Let the server with this process id end with this process."""
-    if server in _guards:
-        return
-    script = 'cat >/dev/null; kill -9 "$1" 2>/dev/null'
-    _guards[server] = subprocess.Popen(
-        ["/bin/sh", "-c", script, "sh", str(server)],
-        stdin=subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C in the terminal must not end the guard first
-    )
-
-
-def _sentence(what: str) -> str:
-    home = get_current_settings().home
-    return (
-        f"Prefect's temporary server {what}: its records in {home} may be damaged, of another "
-        "version of Prefect, or on a full disk. Move that folder away and start the same command "
-        "again; no checkpoint or result is in it."
-    )
+def finish_temporary_server() -> None:
+    """Its run has ended, and another may begin."""
+    server: Any = temporary_server()
+    if isinstance(server, TemporaryServer):  # else a test's
+        server.finish()

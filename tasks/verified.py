@@ -17,6 +17,7 @@ from typing import Any, ParamSpec, cast
 from prefect import task
 from prefect.context import TaskRunContext
 
+from tasks.interruption import stop_if_interrupted
 from visual_r1.hashing import digest
 from visual_r1.storage import SEAL
 
@@ -65,6 +66,7 @@ def verified(
 
         @functools.wraps(work)
         def call(*args: P.args, **kwargs: P.kwargs) -> Result:
+            stop_if_interrupted()
             given = signature.bind(*args, **kwargs)
             given.apply_defaults()
             result = _as_it_was(cached(*args, **kwargs), fields)

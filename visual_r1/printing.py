@@ -17,12 +17,13 @@ from rich.logging import RichHandler
 from rich.segment import Segment
 from rich.text import Text
 
+from visual_r1.streams import unfailing
 from visual_r1.wording import printable
 
 
 def say(text: str, stream: TextIO | None = None) -> None:
     """Write the line or lines of `text`, by default to standard output, and flush."""
-    target = sys.stdout if stream is None else stream
+    target = unfailing(sys.stdout if stream is None else stream)
     target.write(printable(text, lines=True) + "\n")
     target.flush()
 

@@ -12,6 +12,7 @@ from rich.table import Column
 from rich.text import Text
 
 from visual_r1.printing import Terminal, say
+from visual_r1.streams import unfailing
 from visual_r1.wording import printable
 
 PLAIN_INTERVAL_S = 15.0
@@ -206,7 +207,7 @@ def open_progress(stream: TextIO | None = None) -> Generator[Progress]:
 
     Whatever stage is open when the block ends, also by an error, is taken off the screen.
     """
-    target = sys.stderr if stream is None else stream
+    target = unfailing(sys.stderr if stream is None else stream)
     console = Terminal(target)
     if not console.is_terminal:
         yield PlainProgress(target)

@@ -56,7 +56,11 @@ def _task(work: Callable[..., Any] | None = None, **options: Any) -> Any:
 
 
 def _flow(**_: Any) -> Callable[[Any], Any]:
-    return lambda work: work
+    def plain(work: Any) -> Any:
+        work.fn = work
+        return work
+
+    return plain
 
 
 prefect.task, prefect.flow = _task, _flow

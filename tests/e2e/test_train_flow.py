@@ -45,9 +45,9 @@ def wait_for(process: "subprocess.Popen[str]", wanted: str) -> None:
 
 
 def child_of(process: "subprocess.Popen[str]", module: str) -> psutil.Process:
-    """The only child process that runs `module`."""
+    """The only child process that runs `module`; its guard names a number."""
     children = psutil.Process(process.pid).children(recursive=True)
-    (child,) = [child for child in children if module in child.cmdline()]
+    (child,) = [child for child in children if module in " ".join(child.cmdline())]
     return child
 
 
@@ -101,7 +101,7 @@ def test_killed_and_started_again_it_ends_with_the_same_weights(
 ) -> None:
     process = start(used_before)
     wait_for(process, "training, steps 2 to 3: done")
-    engine, server = child_of(process, "visual_r1.engine"), child_of(process, "uvicorn")
+    engine, server = child_of(process, "visual_r1.engine"), child_of(process, "server_process.py")
     if victim in ("engine", "both"):
         engine.send_signal(signal.SIGKILL)
     if victim in ("flow", "both"):
@@ -129,7 +129,7 @@ def test_killed_and_started_again_it_ends_with_the_same_weights(
 def test_ctrl_c_stops_a_run_in_a_sentence(used_before: Path) -> None:
     process = start(used_before, in_a_terminal=True)
     wait_for(process, "prepare: done")
-    engine, server = child_of(process, "visual_r1.engine"), child_of(process, "uvicorn")
+    engine, server = child_of(process, "visual_r1.engine"), child_of(process, "server_process.py")
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the flow and its server
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
@@ -143,7 +143,7 @@ def test_a_group_that_is_told_to_end_ends_without_a_traceback(used_before: Path)
     """As `timeout make train` does, or a machine that is shut down."""
     process = start(used_before, in_a_terminal=True)
     wait_for(process, "prepare: done")
-    engine, server = child_of(process, "visual_r1.engine"), child_of(process, "uvicorn")
+    engine, server = child_of(process, "visual_r1.engine"), child_of(process, "server_process.py")
     os.killpg(process.pid, signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == -signal.SIGTERM, output

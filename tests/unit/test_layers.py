@@ -19,11 +19,13 @@ ROOT = Path(__file__).parents[2]
 # named file by file.
 ROOMS = {
     "hashing": "",
+    "liveness": "",
     "opening": "",
+    "streams": "",
     "wording": "",
     "errors": "wording",
-    "printing": "wording",
-    "progress": "printing wording",
+    "printing": "streams wording",
+    "progress": "printing streams wording",
     "storage": "errors hashing",
     "tables": "errors hashing",
     "stopwatch": "printing storage",
@@ -46,7 +48,7 @@ ROOMS = {
     "engine/store": "engine/types errors hashing printing storage",
     "engine/server": "engine/compute engine/store engine/types errors hashing printing",
     "engine": "engine/compute engine/server engine/store errors models printing",
-    "backend": "config engine engine/store errors printing",
+    "backend": "config engine engine/store errors liveness printing",
     "prices": "backend config",
     "policy": "backend config data errors grading models prices prompts rewards rewards/blindfold",
     "rl": "backend config data errors hashing policy prices printing rewards",
@@ -57,15 +59,17 @@ ROOMS = {
         alarms backend config data errors evaluation hashing opening policy prices printing
         progress prompts rewards rl storage tables wording
     """,
-    "report": "alarms config errors evaluation hashing policy printing runs storage wording",
+    "report": """
+        alarms config errors evaluation hashing liveness policy printing runs storage wording
+    """,
     "doctor": """
         backend config data data/sources engine engine/compute engine/store errors evaluation models
-        policy prices printing prompts rewards rl runs wording
+        policy prices printing prompts report rewards rl runs wording
     """,
     "verify": "config data engine engine/store errors evaluation printing report runs",
     "tasks": """
-        backend config data data/sources doctor errors evaluation hashing printing progress report
-        runs storage wording
+        backend config data data/sources doctor errors evaluation hashing liveness printing progress
+        report runs storage streams wording
     """,
     "flows": """
         backend config data doctor errors printing progress report runs stopwatch storage tasks
@@ -94,7 +98,7 @@ LIBRARIES = {
     "tinker": "backend doctor/prompts engine/server evaluation policy prompts/prompts rl runs",
     "torch": "engine/compute engine/compute/families engine/store/tensors",
     "transformers": "engine/compute engine/compute/families engine/process models/processor",
-    "uvicorn": "engine/process",
+    "uvicorn": "engine/process tasks/server_process",
 }
 
 

@@ -5,6 +5,7 @@ Whatever it is, embedded or remote, all calls go through the unmodified `tinker`
 
 import os
 import threading
+import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,9 +25,17 @@ from visual_r1.engine.launch import RunningEngine, StartingEngine, begin_engine
 from visual_r1.engine.store.budget import RUN_KEY
 from visual_r1.engine.store.soundness import tensor_fingerprints
 from visual_r1.errors import BackendError, ConfigError, EngineError, RequestRefused
+from visual_r1.liveness import Progress
 
 CONNECT_SECONDS = 60.0
 SAMPLER_SECONDS = 600.0
+
+STANDS_STILL_S = 30.0
+"""So long an engine that is waited for may use no processor time; then it is asked whether it is
+there, and has `ANSWER_WITHIN_S` for it."""
+
+ANSWER_WITHIN_S = 10.0
+MOST_BETWEEN_LOOKS_S = 5.0
 
 _REFUSALS = (tinker.BadRequestError, tinker.NotFoundError, tinker.UnprocessableEntityError)
 
@@ -48,6 +57,7 @@ class Backend:
         self._service: tinker.ServiceClient | None = None
         self._rest: tinker.RestClient | None = None
         self._ending: list[threading.Thread] = []
+        self._standstill = Standstill()
         self.recoveries = Recoveries(
             config.backend.recoveries_per_hour, patient=self.kind != "embedded"
         )
@@ -94,13 +104,26 @@ class Backend:
         return service
 
     def check(self) -> None:
-        """Raise `EngineError` where the embedded engine has died; the SDK would wait for ever."""
-        if self._engine is not None and not _alive(self._engine):
-            raise EngineError(
-                f"The embedded engine ended (status {self._engine.process.returncode}); "
-                f"{self.home / 'engine.log'} says why. The same command goes on from the last "
-                "checkpoint."
-            )
+        """Raise `EngineError` where the embedded engine has died; the SDK would wait for ever.
+
+        For who waits for it, about once a second. One that meanwhile neither computes nor answers
+        stands still: it is killed, and so has died.
+        """
+        engine = self._engine
+        if engine is None:
+            return
+        what = "ended"
+        if _alive(engine):
+            if not self._standstill.seen(engine):
+                return
+            engine.process.kill()
+            engine.process.wait()
+            what = "stood still and was ended"
+        raise EngineError(
+            f"The embedded engine {what} (status {engine.process.returncode}); "
+            f"{self.home / 'engine.log'} says why. The same command goes on from the last "
+            "checkpoint."
+        )
 
     @property
     def rest(self) -> tinker.RestClient:
@@ -217,6 +240,28 @@ class Backend:
                 f"The server does not offer the model {self._model!r}: choose with --model.name "
                 f"among {', '.join(names) or 'none'}."
             )
+
+
+class Standstill:
+    """Looks whether an engine that is waited for computes or answers."""
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+        self._looked = 0.0
+
+    def seen(self, engine: RunningEngine) -> bool:
+        """Whether it has done neither for `STANDS_STILL_S`, at looks not far from each other."""
+        now = time.monotonic()
+        waited_before = now - self._looked < MOST_BETWEEN_LOOKS_S
+        self._looked = now
+        progress = self._progress
+        if progress is None or not waited_before or progress.pid != engine.process.pid:
+            self._progress = Progress(engine.process.pid)
+            return False
+        if progress.seconds_without() < STANDS_STILL_S:
+            return False
+        self._progress = None
+        return not engine.answers(ANSWER_WITHIN_S)
 
 
 def _rest_client(endpoint: Endpoint) -> tinker.RestClient:

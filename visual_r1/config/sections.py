@@ -312,7 +312,8 @@ class ValidationSection(Section):
 
 class LoggingSection(Section):
     wandb: bool = Field(
-        default=True, description="Log to Weights & Biases; offline without WANDB_API_KEY."
+        default=True,
+        description="Log to Weights & Biases, as its own settings say; offline without a key.",
     )
     wandb_project: str = Field(default="visual-r1", description="Project on Weights & Biases.")
 

@@ -8,7 +8,7 @@ Exit status: 0 where all is well, 1 with a warning, 2 with an error.
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich import box
 from rich.table import Table
@@ -17,7 +17,7 @@ from rich.text import Text
 from visual_r1.backend.endpoint import Kind, choose_kind
 from visual_r1.config import RunConfig
 from visual_r1.config.command_line import load_config
-from visual_r1.doctor.checks import EXIT_CODES, Severity, exit_code
+from visual_r1.doctor.checks import EXIT_CODES, Diagnosis, Severity, exit_code
 from visual_r1.doctor.estimates import Workload
 from visual_r1.doctor.examination import Examination, examine
 from visual_r1.errors import VisualR1Error
@@ -33,8 +33,17 @@ _COLOURS: dict[Severity, str] = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Examine the run that `arguments` describe, and say what was found; the exit status."""
+def _none(_: RunConfig) -> Sequence[Diagnosis]:
+    return ()
+
+
+def main(
+    arguments: Sequence[str] | None = None, more: Callable[[RunConfig], Sequence[Diagnosis]] = _none
+) -> int:
+    """Examine the run that `arguments` describe, and say what was found; the exit status.
+
+    `more` looks at what is not known in this package: Prefect's settings.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     chosen, rest = _parser().parse_known_args(given)
     console = Terminal()
@@ -44,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         terminal().sentence(str(error), "error", "bold red")
         return EXIT_CODES["error"]
     examination = examine(config, measure=chosen.measure)
+    examination.add(*more(config))
     show(examination, config, console)
     return exit_code(examination.diagnoses)
 

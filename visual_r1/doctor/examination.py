@@ -16,6 +16,7 @@ from visual_r1.doctor.estimates import Workload, room_for, workload
 from visual_r1.doctor.evidence import Evidence, earlier_evidence, measured_step
 from visual_r1.doctor.preflight import require_sound
 from visual_r1.doctor.prompts import FirstRows, PromptSizes, first_rows, measure_prompts
+from visual_r1.doctor.settings import tool_settings
 from visual_r1.errors import VisualR1Error
 from visual_r1.runs.folder import require_same_config
 from visual_r1.runs.ledger import Ledger
@@ -55,6 +56,7 @@ def examine(config: RunConfig, *, measure: bool | None) -> Examination:
     sound = seen.attempt("configuration", lambda: _sound(config))
     seen.add(sound, checks.learning_rate(config), checks.disk(config))
     seen.add(checks.schedule(config), checks.gradient_clip(config))
+    seen.add(*tool_settings(config, os.environ))
     if choose_kind(config, os.environ) == "embedded":
         room = seen.attempt("engine's disk", lambda: room_for(config, os.environ))
         seen.add(room and checks.checkpoint_room(config, room))

@@ -6,6 +6,7 @@ import selectors
 import subprocess
 import sys
 import time
+import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +30,15 @@ class RunningEngine:
     api_key: str = field(repr=False)
     process: subprocess.Popen[bytes] = field(repr=False)
     _pipe: IO[bytes] = field(repr=False)
+
+    def answers(self, within_s: float) -> bool:
+        """Whether its server answers; what it computes goes on beside that."""
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with direct.open(f"{self.url}/api/v1/healthz", timeout=within_s) as answer:
+                return answer.status == 200
+        except OSError:
+            return False
 
     def close(self, patience_s: float = 10.0) -> None:
         """End the engine: it finishes a checkpoint that it is writing, and nothing else."""

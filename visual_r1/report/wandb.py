@@ -9,19 +9,17 @@ the offline copy is always the whole run, written anew, in one folder that `wand
 wandb is imported when it is needed and not before: it costs half a second.
 """
 
-import os
 import re
 import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from visual_r1.alarms import Finding
 from visual_r1.config import RunConfig
@@ -35,8 +33,14 @@ from visual_r1.evaluation.predictions import iterate_predictions
 from visual_r1.hashing import digest
 from visual_r1.printing import open_logger
 from visual_r1.report.summary import BASELINE, FINAL, SUMMARY_NAME, read_summary
+from visual_r1.report.wandb_service import (
+    chosen_mode,
+    let_go_of_dead_service,
+    load_wandb,
+    open_wandb_run,
+    scratch_folder,
+)
 from visual_r1.runs.alarms import AlarmLog
-from visual_r1.runs.folder import config_without_secrets
 from visual_r1.runs.journal import read_metrics
 from visual_r1.runs.validations import ValidationRow, Validations
 from visual_r1.storage import read_json, write_json
@@ -44,13 +48,9 @@ from visual_r1.wording import for_page, printable
 
 logger = open_logger(__name__)
 
-Mode = Literal["online", "offline", "disabled"]
-
 STATE_NAME = "tracked.json"
 # The offline copy is for later, so while a run trains it need not be fresh to the second.
 OFFLINE_INTERVAL_S = 60.0
-# W&B being down must not hold up training: this long it may take to answer at the start.
-INIT_LIMIT_S = 30.0
 # In the W&B run's summary: the checkpoint of the newest finding that was told.
 _ALARMED = "alarms/checkpoint"
 _RATES = (
@@ -85,11 +85,13 @@ _gave_up: set[Path] = set()
 
 
 def _track(config: RunConfig, *, whole: bool) -> None:
-    mode = mode_of(os.environ)
     run_dir = config.run_dir
-    if not config.logging.wandb or mode == "disabled" or (run_dir in _gave_up and not whole):
+    if not config.logging.wandb or (run_dir in _gave_up and not whole):
         return
     try:
+        mode = chosen_mode(run_dir).mode
+        if mode == "disabled":
+            return
         there = _Contents(
             run_dir,
             read_metrics(run_dir),
@@ -102,8 +104,10 @@ def _track(config: RunConfig, *, whole: bool) -> None:
             _add_online(config, told, there)
         else:
             _write_offline_copy(config, told, there, whole=whole)
-    except failures() as error:
-        _let_go_of_a_dead_service(error)
+    # One of the two places for this: nothing that tracks may end a run, whatever it raises. W&B
+    # ends the process where its service ended with a status of its own.
+    except (Exception, SystemExit) as error:  # noqa: BLE001
+        let_go_of_dead_service()
         if run_dir not in _gave_up:
             logger.warning(
                 "W&B is not keeping up (%s: %s). The run goes on, its files are complete, and the "
@@ -112,14 +116,6 @@ def _track(config: RunConfig, *, whole: bool) -> None:
                 " ".join(str(error).split()),
             )
         _gave_up.add(run_dir)
-
-
-def mode_of(environ: Mapping[str, str]) -> Mode:
-    """WANDB_MODE where it is set, else online with WANDB_API_KEY and offline without."""
-    asked = environ.get("WANDB_MODE", "").lower()
-    if asked in ("disabled", "dryrun", "offline"):
-        return "disabled" if asked == "disabled" else "offline"
-    return "online" if environ.get("WANDB_API_KEY") else "offline"
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +309,7 @@ def _tell_evaluation(run: Any, run_dir: Path, name: str, step: int, *, tables: b
     told: dict[str, Any] = {"step": step}
     if name in (BASELINE, FINAL):  # two points of one curve
         told.update({f"evaluation/{key}": value for key, value in rates.items()})
-    with tempfile.TemporaryDirectory() as pictures:
+    with tempfile.TemporaryDirectory(dir=scratch_folder(run_dir)) as pictures:
         if tables:
             told[f"{name}/predictions"] = _table(folder, Path(pictures))
         run.log(told)
@@ -327,8 +323,7 @@ def _table(folder: Path, pictures: Path) -> Any:
     Pictures go through files: wandb then copies them as they are, where it would decode and encode
     them otherwise.
     """
-    import wandb
-
+    wandb = load_wandb(folder.parents[1])
     rows = list(iterate_predictions(folder, [*_TABLE_COLUMNS, "images"]))
     most = max((len(row["images"]) for row in rows), default=0)
     headings = ["image" if i == 0 else f"image {i + 1}" for i in range(most)]
@@ -343,105 +338,3 @@ def _table(folder: Path, pictures: Path) -> Any:
         shown = {column: for_page(row[column]) for column in _TABLE_COLUMNS}
         table.add_data(shown["id"], *images, *(shown[column] for column in _TABLE_COLUMNS[1:]))
     return table
-
-
-@contextmanager
-def open_wandb_run(config: RunConfig, mode: Mode, ident: str) -> Generator[Any]:
-    """A W&B run whose files lie in wandb/ of the run's folder; it is finished when the block ends.
-
-    Online, a run of the same `ident` is continued. Nothing is printed, and neither the console nor
-    the machine is recorded.
-    """
-    import wandb
-
-    settings = wandb.Settings(
-        silent=True,
-        console="off",
-        disable_git=True,
-        save_code=False,
-        init_timeout=INIT_LIMIT_S,
-        x_disable_meta=True,
-        x_disable_stats=True,
-        x_save_requirements=False,
-    )
-    with _quiet_files_in(config.run_dir / "wandb"):
-        run: Any = wandb.init(
-            dir=config.run_dir,
-            mode=mode,
-            project=config.logging.wandb_project,
-            name=config.run_name,
-            id=ident,
-            config=config_without_secrets(config),
-            resume="allow" if mode == "online" else None,
-            reinit="create_new",
-            settings=settings,
-        )
-        ended = False
-        try:
-            yield run
-            ended = True
-        finally:
-            run.finish(exit_code=0 if ended else 1)
-
-
-@contextmanager
-def _quiet_files_in(folder: Path) -> Generator[None]:
-    """Keep the pictures of tables, which wandb stages in the home folder, in `folder`.
-
-    wandb has no setting for it but these variables, and announces the key it found unless one says
-    otherwise; those that the user has set stay.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    wanted = {
-        "WANDB_DATA_DIR": str(folder / "data"),
-        "WANDB_CACHE_DIR": str(folder / "cache"),
-        "WANDB_SILENT": "true",
-    }
-    ours = {name: value for name, value in wanted.items() if name not in os.environ}
-    os.environ.update(ours)
-    try:
-        yield
-    finally:
-        for name in ours:
-            os.environ.pop(name, None)
-
-
-def failures() -> tuple[type[Exception], ...]:
-    """What wandb raises when its service, its server, the network or the disk fails, or where one
-    of its variables (WANDB_MODE, say) holds what it does not know.
-    """
-    import wandb
-    from wandb.sdk.lib.service import (  # pyright: ignore[reportMissingTypeStubs]
-        service_connection,
-        service_token,
-    )
-    from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
-    from wandb.sdk.mailbox.mailbox_handle import ServerResponseError
-
-    return (
-        wandb.Error,
-        service_connection.WandbApiFailedError,
-        service_connection.WandbAttachFailedError,
-        service_token.WandbServiceConnectionError,
-        HandleAbandonedError,
-        MailboxClosedError,
-        ServerResponseError,
-        ValidationError,
-        TimeoutError,
-        OSError,
-    )
-
-
-def _let_go_of_a_dead_service(error: Exception) -> None:
-    """Forget wandb's helper process where `error` says that it died; the next run starts another.
-
-    Else every later call fails too, and the program ends with a traceback.
-    """
-    import wandb
-    from wandb.sdk.mailbox import MailboxClosedError
-
-    if not isinstance(error, (MailboxClosedError, ConnectionError)):
-        return
-    # It says goodbye to the dead one first, and would end this process with the status of that.
-    with suppress(*failures(), SystemExit):
-        wandb.teardown()

@@ -183,6 +183,12 @@ class JsonLines(Generic[RowT]):
             with self.path.open("ab") as out:
                 text = _with_link(self.line(row).text, link)
                 out.write((b"" if whole else b"\n") + text + b"\n")
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise StorageError(
+                f"{self.path.parent} was removed while its run was going on: put it back, and the "
+                "same command goes on from the last checkpoint; without it, that command begins "
+                "the run anew."
+            ) from error
         except OSError as error:
             raise StorageError(
                 f"could not write {self.path}: {error.strerror or error}. "

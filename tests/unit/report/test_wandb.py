@@ -5,6 +5,7 @@ import os
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,9 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 from visual_r1.alarms import Finding
 from visual_r1.config import RunConfig
+from visual_r1.errors import ConfigError
 from visual_r1.report import wandb as tracking
+from visual_r1.report import wandb_service
 from visual_r1.report.summary import summarize
 from visual_r1.report.wandb import track_run, track_steps
 from visual_r1.runs.alarms import AlarmLog
@@ -299,8 +302,8 @@ SERVER_DOWN = """
 import sys
 from pathlib import Path
 from visual_r1.config import RunConfig
-from visual_r1.report import wandb as tracking
-tracking.INIT_LIMIT_S = 0.5
+from visual_r1.report import wandb as tracking, wandb_service
+wandb_service.INIT_LIMIT_S = 0.5
 config = RunConfig(preset="quickstart", output_dir=Path(sys.argv[1]), run={"name": "tracked run"})
 tracking.track_steps(config)
 tracking.track_steps(config)
@@ -391,14 +394,162 @@ def test_what_wandb_cannot_do_harms_no_run(config: RunConfig, harm: str):
     assert done.stderr.count("\n") == 1
 
 
+KEY = "0123456789abcdef" * 3
+
+
 @pytest.mark.parametrize(
-    ("environ", "mode"),
+    ("environ", "files", "mode", "source"),
     [
-        ({}, "offline"),
-        ({"WANDB_API_KEY": "k"}, "online"),
-        ({"WANDB_API_KEY": "k", "WANDB_MODE": "offline"}, "offline"),
-        ({"WANDB_API_KEY": "k", "WANDB_MODE": "disabled"}, "disabled"),
+        ({}, {}, "offline", "no key"),
+        ({"WANDB_API_KEY": KEY}, {}, "online", "WANDB_API_KEY"),
+        ({"WANDB_API_KEY": KEY, "WANDB_MODE": "offline"}, {}, "offline", "WANDB_MODE"),
+        ({"WANDB_API_KEY": KEY, "WANDB_MODE": "dryrun"}, {}, "offline", "WANDB_MODE"),
+        ({"WANDB_API_KEY": KEY, "WANDB_MODE": "disabled"}, {}, "disabled", "WANDB_MODE"),
+        ({"WANDB_API_KEY": KEY, "WANDB_MODE": "online"}, {}, "online", "with WANDB_API_KEY"),
+        ({}, {".netrc": "netrc"}, "online", ".netrc"),
+        ({"NETRC": "elsewhere"}, {"elsewhere": "netrc"}, "online", "elsewhere"),
+        ({"WANDB_MODE": "online"}, {".netrc": "netrc"}, "online", "WANDB_MODE, with .netrc"),
+        ({"WANDB_MODE": "offline"}, {".netrc": "netrc"}, "offline", "WANDB_MODE"),
+        ({}, {".netrc": "netrc", ".config/wandb/settings": "mode"}, "offline", "settings file"),
+        ({"WANDB_CONFIG_DIR": "at"}, {".netrc": "netrc", "at/settings": "mode"}, "offline", "file"),
     ],
 )
-def test_the_mode_follows_the_environment(environ: dict[str, str], mode: str):
-    assert tracking.mode_of(environ) == mode
+def test_the_mode_follows_wandb_s_own_chain(
+    config: RunConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    environ: dict[str, str],
+    files: dict[str, str],
+    mode: str,
+    source: str,
+):
+    home = config.output_dir / "home"
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
+    contents = {
+        "netrc": f"machine wandb.example.org\n  login user\n  password {KEY}\n",
+        "mode": "[default]\nmode = offline\n",
+    }
+    for name, kind in files.items():
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text(contents[kind])
+    for name, value in environ.items():
+        monkeypatch.setenv(name, str(home / value) if value in ("elsewhere", "at") else value)
+    found = wandb_service.chosen_mode()
+    assert found.mode == mode
+    assert source in found.source
+    assert KEY not in found.source
+
+
+def test_online_without_a_key_is_said_and_not_asked(
+    monkeypatch: pytest.MonkeyPatch, config: RunConfig
+):
+    monkeypatch.setenv("WANDB_MODE", "online")
+    with pytest.raises(ConfigError, match="WANDB_MODE asks for online and there is no key"):
+        wandb_service.chosen_mode()
+
+
+def test_a_setting_that_cannot_be_is_said_without_its_value(
+    monkeypatch: pytest.MonkeyPatch, config: RunConfig
+):
+    monkeypatch.setenv("WANDB_MODE", "sideways")
+    monkeypatch.setenv("WANDB_API_KEY", "a secret of mine")
+    with pytest.raises(ConfigError, match="A setting of W&B cannot be used: ") as raised:
+        wandb_service.chosen_mode()
+    assert "a secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UnicodeEncodeError("ascii", "é", 0, 1, "not in range"),
+        BrokenPipeError("gone"),
+        RuntimeError("can't start new thread"),
+        RecursionError(),
+        AssertionError(),
+        MemoryError(),
+        SystemExit(3),
+        ExceptionGroup("several", [ValueError("one")]),
+        type("OfItsOwn", (Exception,), {})("é"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_whatever_wandb_raises_is_one_warning(
+    config: RunConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: BaseException,
+):
+    def failing(*_: object) -> Iterator[Any]:
+        raise error
+
+    monkeypatch.setattr(tracking, "open_wandb_run", failing)
+    write_metrics(config.run_dir, steps=3)
+    track_steps(config)
+    track_run(config)
+    assert [type(error).__name__ in said for said in caplog.messages] == [True]
+
+
+STOPPED = """
+import os, signal, sys
+from pathlib import Path
+from visual_r1.config import RunConfig
+from visual_r1.liveness import children_named
+from visual_r1.report import wandb as tracking, wandb_service
+config = RunConfig(preset="quickstart", output_dir=Path(sys.argv[1]), run={"name": "tracked run"})
+metrics = config.run_dir / "metrics.jsonl"
+rows = metrics.read_text().splitlines(keepends=True)
+metrics.write_text("".join(rows[:3]))
+tracking.OFFLINE_INTERVAL_S = 0.0
+tracking.track_steps(config)
+wandb_service.STANDS_STILL_S = wandb_service.EXIT_STANDS_STILL_S = 3.0
+if sys.argv[2] == "in between":
+    children_named("wandb-core")[0].send_signal(signal.SIGSTOP)
+    metrics.write_text("".join(rows))
+    tracking.track_steps(config)
+    tracking.track_run(config)
+print("the run goes on", flush=True)
+if sys.argv[2] == "at the end":
+    children_named("wandb-core")[0].send_signal(signal.SIGSTOP)
+if sys.argv[2] == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def run_stopped(config: RunConfig, when: str) -> "subprocess.CompletedProcess[str]":
+    temporary = config.output_dir / "tmp"
+    temporary.mkdir(exist_ok=True)
+    return subprocess.run(
+        [sys.executable, "-c", STOPPED, str(config.output_dir), when],
+        env=without_service() | {"TMPDIR": str(temporary)},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def test_a_service_of_wandb_that_stands_still_is_replaced(config: RunConfig):
+    write_metrics(config.run_dir, steps=6)
+    done = run_stopped(config, "in between")
+    assert (done.returncode, done.stdout) == (0, "the run goes on\n"), done.stderr
+    assert done.stderr.startswith("W&B is not keeping up")
+    assert done.stderr.count("\n") == 1
+    assert Copy(config.run_dir).steps() == list(range(6))
+
+
+def test_a_service_of_wandb_that_stands_still_at_the_end_holds_nobody_up(config: RunConfig):
+    write_metrics(config.run_dir, steps=6)
+    done = run_stopped(config, "at the end")
+    assert (done.returncode, done.stdout) == (0, "the run goes on\n"), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_what_a_killed_process_staged_is_removed_by_the_next(config: RunConfig):
+    write_metrics(config.run_dir, steps=6)
+    assert run_stopped(config, "killed").returncode == -9
+    temporary = config.output_dir / "tmp"
+    deadline = time.monotonic() + 30
+    while left := list(temporary.iterdir()):  # its process ends, and takes its socket away
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+    assert list(config.run_dir.glob("wandb/scratch-*"))
+    assert run_stopped(config, "not at all").returncode == 0
+    assert not list(temporary.iterdir())
+    assert not list(config.run_dir.glob("wandb/scratch-*"))

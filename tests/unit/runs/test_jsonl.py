@@ -1,6 +1,7 @@
 """The one rule for rows in files: which lines count, and what becomes of the others."""
 
 import logging
+import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -216,3 +217,18 @@ def test_a_line_that_broke_off_spoils_no_line_that_is_added(file: JsonLines[Frui
     file.append(Fruit(4, "pear"))
     assert [row.step for row in file.rows()] == [1, 2, 4]
     assert list(file.read().damaged) == [3]
+
+
+@pytest.mark.parametrize("how", ["removed", "moved", "a file in its place"])
+def test_a_folder_that_is_removed_meanwhile_is_said_to_be(tmp_path: Path, how: str) -> None:
+    folder = tmp_path / "runs" / "mine"
+    folder.mkdir(parents=True)
+    rows = fruits(folder)
+    rows.append(Fruit(1, "apple"))
+    folder.rename(tmp_path / "elsewhere")
+    if how == "removed":
+        shutil.rmtree(tmp_path / "elsewhere")
+    if how == "a file in its place":
+        folder.write_text("")
+    with pytest.raises(StorageError, match="mine was removed while its run was going on: put it"):
+        rows.append(Fruit(2, "pear"))
