@@ -108,7 +108,7 @@ _NEUTRAL = frozenset(
 )  # fmt: skip
 _SINGULAR = frozenset(
     ("student", "child", "side", "vertex", "edge", "face", "diagonal", "triangle", "rectangle",
-     "apple", "ball", "book", "tile", "cube", "block", "car", "cell")
+     "square", "apple", "ball", "book", "tile", "cube", "block", "car", "cell")
 )  # fmt: skip
 _NOT_PINTS = frozenset(("fifth", "quarter", "alpha", "exact", "grade", "hand", "link", "chain"))
 
@@ -148,7 +148,7 @@ def read_unit(tokens: Sequence[Token], before: Token | None = None) -> Unit | No
 
     Args:
         tokens: what may be a unit.
-        before: what stands in front of it; a letter that touches it is no unit.
+        before: what stands in front of it, a number mostly; None for a unit by itself.
     """
     kept = [token for token in tokens if token.text not in ("{", "}", ".")]
     if len(kept) > 2 and (kept[0].text, kept[-1].text) in (("(", ")"), ("[", "]")):
@@ -158,7 +158,16 @@ def read_unit(tokens: Sequence[Token], before: Token | None = None) -> Unit | No
     apart = before is None or kept[0].spaced or kept[0] is not tokens[0]
     if before is not None and before.kind in ("word", "command") and not apart:
         return None
-    return _read_texts(tuple(token.text for token in kept), apart)
+    unit = _read_texts(tuple(token.text for token in kept), apart)
+    if before is None and unit is not None and _is_count(unit):
+        # Without a number in front only words that are known to count do so, and measure nothing.
+        noun = kept[-1].text.lower()
+        return ANY if {noun, noun.removesuffix("s")} & (_SINGULAR | _IRREGULAR) else None
+    return unit
+
+
+def _is_count(unit: Unit) -> bool:
+    return any(name.startswith("counted ") for name, _ in unit.measures)
 
 
 @lru_cache(maxsize=4096)
