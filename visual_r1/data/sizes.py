@@ -6,7 +6,6 @@ once, from the headers of the figures.
 """
 
 import io
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,10 +20,11 @@ from PIL import Image, UnidentifiedImageError
 from visual_r1.data.parquet import SIZES_SCHEMA, column_arrays, read_rows, write_columns
 from visual_r1.data.problem import SPLITS, Split
 from visual_r1.errors import DataError, StorageError
+from visual_r1.printing import open_logger
 from visual_r1.progress import Progress, Silent
 from visual_r1.storage import replaced_whole
 
-logger = logging.getLogger(__name__)
+logger = open_logger(__name__)
 
 SIZES_FILE = "sizes.parquet"
 
