@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from visual_r1.config import RunConfig
+from visual_r1.data.problem import Split
 from visual_r1.data.procedural import generate
 from visual_r1.doctor import checks
 from visual_r1.doctor.checks import Diagnosis, exit_code
@@ -19,6 +21,7 @@ from visual_r1.doctor.preflight import require_sound
 from visual_r1.doctor.prompts import FirstRows, PromptSizes
 from visual_r1.errors import ConfigError
 from visual_r1.models import TINY_GEOMETRY
+from visual_r1.prompts.fit import SplitFit, UnfitRow
 from visual_r1.rl.learning import learning_rate as rate_of
 from visual_r1.runs.ledger import Ledger, LedgerRow
 
@@ -97,11 +100,13 @@ def test_a_clip_that_divides_twice_is_warned_of(
         assert f"algorithm.normalization {normalization}" in found.says
 
 
-def test_a_context_that_is_too_short_is_an_error_that_says_which_flags_help() -> None:
+def test_a_context_that_is_too_short_is_said_with_the_flags_that_help() -> None:
+    """For some rows, which are left out, a warning; for the usual one an error."""
     mine = config(sampling={"max_new_tokens": 768})
     assert checks.context(mine, PROMPTS, 2000).severity == "ok"
     found = checks.context(mine, PROMPTS, 1000)
-    assert found.severity == "error"
+    assert found.severity == "warning"
+    assert checks.context(mine, PROMPTS, 860).severity == "error"
     assert "1068 of 1000" in found.says
     assert "--model.max_pixels" in found.advice
     assert checks.context(mine, PROMPTS, None).severity == "note"
@@ -224,3 +229,22 @@ def test_a_lora_that_the_engine_does_not_train_is_refused_before_anything_starts
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         require_sound(RunConfig.model_validate({"preset": "quickstart", "model": model}))
+
+
+def test_rows_that_do_not_fit_are_named_with_what_becomes_of_them() -> None:
+    mine, none = config(evaluation={"problems": 20}), np.zeros(0, np.int64)
+
+    def fit(split: Split, rows: int, *places: int) -> SplitFit:
+        unfit = (UnfitRow(split, place, f"p{place}", "it is too long") for place in places)
+        return SplitFit(rows, tuple(unfit), none, none)
+
+    found = checks.rows_that_fit(mine, {"train": fit("train", 9, 4), "test": fit("test", 40, 7)})
+    assert [one.severity for one in found] == ["warning", "warning"]
+    assert found[0].says == "1 of 9 rows of train cannot be asked about: 'p4': it is too long"
+    assert "left out of training" in found[0].advice and "count as failed" in found[1].advice
+    for split, rows, places in (("train", 2, (0, 1)), ("test", 40, (1, 2, 3))):
+        (one,) = checks.rows_that_fit(mine, {split: fit(split, rows, *places)})
+        assert one.severity == "error" and "The run will be refused" in one.advice
+    # A row that the evaluation does not ask about is none of its.
+    for found in ({"test": fit("test", 40, 39)}, {"train": fit("train", 9)}):
+        assert [one.severity for one in checks.rows_that_fit(mine, found)] == ["ok"]
