@@ -79,8 +79,8 @@ def read_sizes(
 ) -> Mapping[Split, SplitSizes]:
     """The sizes of all problems of a dataset folder, by split.
 
-    Where they are not there, as in a dataset from before, the figures' headers are read, and the
-    sizes are kept for the next time if the folder can be written.
+    Where they are not there, as in a dataset from before, or are damaged, the figures' headers are
+    read, and the sizes are kept for the next time if the folder can be written.
 
     Args:
         folder: of the dataset.
@@ -89,13 +89,16 @@ def read_sizes(
         progress: shows the reading of headers.
 
     Raises:
-        DataError: a file is damaged.
+        DataError: a shard is damaged.
     """
     path = folder / SIZES_FILE
     if path.is_file():
-        found = _by_split(path)
-        if all(len(found[split]) == counts.get(split, 0) for split in SPLITS):
-            return found
+        try:
+            found = _by_split(path)
+            if all(len(found[split]) == counts.get(split, 0) for split in SPLITS):
+                return found
+        except DataError as error:
+            logger.warning("%s The figures are measured again.", error)
     with suppress(StorageError):
         write_sizes(folder, _measured(folder, files, counts, progress or Silent()))
         return _by_split(path)

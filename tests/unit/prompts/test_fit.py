@@ -80,6 +80,22 @@ def test_a_dataset_from_before_is_measured_once(dataset: Dataset, tmp_path: Path
     assert SIZES_FILE in dataset.files, "its size is checked with the others"
 
 
+@pytest.mark.parametrize("at", [0.02, 0.2, 0.5])
+def test_sizes_that_nothing_vouches_for_are_measured_again_where_they_are_damaged(
+    dataset: Dataset, caplog: pytest.LogCaptureFixture, at: float
+) -> None:
+    path = dataset.folder / SIZES_FILE
+    kept, before = path.read_bytes(), dataset.sizes()["train"].sides.tolist()
+    place = int(len(kept) * at)
+    path.write_bytes(kept[:place] + bytes(20) + kept[place + 20 :])
+    again = dataset.sizes()["train"].sides.tolist()
+    measured = path.read_bytes()
+    path.write_bytes(kept)
+    assert again == before
+    assert measured == kept
+    assert ["measured again" in record.message for record in caplog.records] == [True]
+
+
 def test_every_row_gets_its_length_and_the_limit_is_exact(dataset: Dataset) -> None:
     asked = prompter()
     lengths = [asked.model_input(problem).length for problem in dataset.problems("train")]
