@@ -173,7 +173,7 @@ def test_a_damaged_row_before_others(refused: Command, run_dir: Path) -> None:
     ledger.write_text(damaged)
     sentence = refused("--run.name", "mine")
     assert f"Row 1 of {ledger} is damaged" in sentence
-    assert "repair or remove that line" in sentence
+    assert "put the file back from a copy" in sentence
     assert ledger.read_text() == damaged
 
 

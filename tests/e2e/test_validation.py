@@ -212,7 +212,8 @@ def test_a_best_that_has_gone_is_reported_and_of_equals_the_later_kept(
     run.delete(run.ledger.rows()[2])
     with caplog.at_level(logging.WARNING):
         renew_and_prune(run.run())
-    [said] = caplog.messages
+    why, said = caplog.messages
+    assert why.startswith("The server says: there is no checkpoint")
     assert "best checkpoint by validation (step 3" in said
     assert "has gone from the server" in said
     assert run.stored() == {2, 4, 5}

@@ -11,7 +11,8 @@ the final state: `save_weights_external`, then one signed URL a file.
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -90,13 +91,13 @@ def export(run: Run, row: LedgerRow, into: str = EXPORT) -> Export:
         keep_for_ever(backend, row)
         if row.may_be_pruned:  # from now on neither renewed nor pruned
             run.ledger.renew(row.step, None)
-        urls = external_urls(backend, row)
-        progress.start("export", len(urls), "files")
         adapter = adapter_folder(run.folder, into)
         fresh = adapter.with_name(".adapter.tmp")
         try:
             shutil.rmtree(fresh, ignore_errors=True)
-            files = _download_all(urls, fresh, progress)
+            with external_urls(backend, row) as urls:
+                progress.start("export", len(urls), "files")
+                files = _download_all(urls, fresh, progress)
             require_adapter(fresh)
             made = Export(
                 step=row.step,
@@ -169,8 +170,12 @@ def keep_for_ever(backend: Backend, row: LedgerRow) -> None:
         wait(change, f"taking the time limit off {path}", CONTROL_LIMIT_S, backend.check)
 
 
-def external_urls(backend: Backend, row: LedgerRow) -> Mapping[str, str]:
-    """A URL for each file of the adapter, from a temporary client of the row's state."""
+@contextmanager
+def external_urls(backend: Backend, row: LedgerRow) -> Generator[Mapping[str, str]]:
+    """A URL for each file of the adapter, from a temporary client of the row's state.
+
+    What the server made for it is deleted behind the block.
+    """
     with backend.session() as service:
         what = f"loading {row.state_path}"
         loading = call(
@@ -190,7 +195,12 @@ def external_urls(backend: Backend, row: LedgerRow) -> Mapping[str, str]:
             f"The server's export of {row.state_path} lacks {' and '.join(missing)}; it has "
             f"{', '.join(sorted(urls)) or 'no files'}, which PEFT cannot load."
         )
-    return urls
+    try:
+        yield urls
+    finally:
+        with suppress(BackendError):  # a server that keeps it ends it in an hour
+            deletion = backend.rest.delete_checkpoint_from_tinker_path(path)
+            wait(deletion, f"deleting {path}", CONTROL_LIMIT_S, backend.check)
 
 
 def require_adapter(folder: Path) -> None:

@@ -18,7 +18,12 @@ def require_goal(config: RunConfig) -> bool:
     file of the user's (a reward function, a prompt) is another than the run began with. Says which
     rows are lost that the ledger counts.
     """
+    is_left = _is_left(config)
     say_what_is_lost(config.run_dir)
+    return is_left
+
+
+def _is_left(config: RunConfig) -> bool:
     ledger = Ledger(config.run_dir)
     wanted = config.train.resume_from_step
     if wanted is not None:
