@@ -51,6 +51,7 @@ from visual_r1.engine.store.records import (
 )
 from visual_r1.engine.store.tensors import load_state, size_of, write_adapter, write_state
 from visual_r1.engine.types import InvalidRequest
+from visual_r1.hashing import digest
 
 router = APIRouter()
 
@@ -243,9 +244,15 @@ async def save_weights_for_sampler(engine: TheEngine, body: TheBody) -> dict[str
         str(content.get("model_id")),
         _number(content, "seq_id"),
         "save",
-        f"{types.SaveWeightsForSamplerRequest.__name__} {body.digest}",
+        f"unnamed {types.SaveWeightsForSamplerRequest.__name__} {_digest_of_unnamed(content)}",
         lambda model: _save_unnamed(engine, model, content),
     )
+
+
+def _digest_of_unnamed(content: dict[str, Any]) -> str:
+    # The SDK numbers the sampler anew in each repetition of the request.
+    kept = {name: value for name, value in content.items() if name != "sampling_session_seq_id"}
+    return digest(kept, 32)
 
 
 @router.post("/save_weights_external")
