@@ -81,6 +81,7 @@ _DECODE_ERRORS = (
     KeyError,
     IndexError,
     TypeError,
+    RuntimeError,  # AVIF's
     struct.error,
     zlib.error,
 )

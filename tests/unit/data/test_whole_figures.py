@@ -4,6 +4,7 @@ import io
 import random
 import struct
 import zlib
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -169,6 +170,20 @@ def test_a_missing_pixel_of_any_format_is_seen() -> None:
     plain = b"P2 64 64 255 " + b" ".join(str(one).encode() for one in PIXELS[..., 0].ravel())
     assert check_image(plain)
     assert "does not decode" in refusal(plain[:-900])
+
+
+def test_whatever_a_decoder_says_of_damage_is_a_sentence() -> None:
+    draw = random.Random(1)
+    picture = Image.open(io.BytesIO(figure(5, (120, 90)))).convert("RGB")
+    for kind in ("AVIF", "WEBP", "JPEG2000", "GIF", "TIFF"):
+        whole = encoded(picture, kind)
+        for _ in range(40):
+            damaged = bytearray(whole)
+            at = draw.randrange(len(whole))
+            damaged[at : at + 60] = draw.randbytes(min(60, len(whole) - at))
+            # Not all of it can be seen, but nothing else may come out.
+            with suppress(BadImage):
+                check_image(bytes(damaged))
 
 
 GRAY = np.asarray(Image.open(io.BytesIO(figure(3))).convert("L"))
