@@ -202,7 +202,7 @@ def require_same_files(config: RunConfig) -> None:
     copied = Ledger(config.run_dir).digests()
     for name, source in _files_of_the_user(config).items():
         copy = config.run_dir / name
-        if not copy.exists() or copy.read_bytes() == read_file(source):
+        if not copy.exists() or read_file(copy) == read_file(source):
             continue
         if copied.get(name) == file_digest(source):
             aside = put_aside(copy)
