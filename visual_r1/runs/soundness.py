@@ -27,6 +27,7 @@ from visual_r1.runs.folder import CONFIG_FILE, COPIES, read_config
 from visual_r1.runs.journal import ROLLOUTS, Journal, read_rollouts
 from visual_r1.runs.jsonl import Reading
 from visual_r1.runs.ledger import Ledger, LedgerRow
+from visual_r1.runs.training_rows import LEFT_OUT_FILE
 from visual_r1.runs.validations import Validations
 from visual_r1.storage import read_sealed
 from visual_r1.tables import compute, require_digest, table_digest
@@ -73,6 +74,7 @@ def examine_run(run_dir: Path, problems: int | None) -> Iterator[Finding]:
     yield from _rollouts(run_dir, rows)
     yield from _curriculum(run_dir, rows, problems)
     yield from _copies(run_dir, rows)
+    yield from _left_out(run_dir, rows)
     for predictions in sorted(run_dir.glob(f"evaluations/[!.]*/{PREDICTIONS_NAME}")):
         yield from _evaluation(predictions.parent)
     for into in export_names(run_dir):
@@ -260,6 +262,17 @@ def _copies(run_dir: Path, rows: list[LedgerRow]) -> Iterator[Finding]:
             yield damaged(file, f"the digest {digests[name]}", f"its digest is {found}", way_out)
         else:
             yield vouched_for(file, name in digests)
+
+
+def _left_out(run_dir: Path, rows: list[LedgerRow]) -> Iterator[Finding]:
+    file, expected = run_dir / LEFT_OUT_FILE, _digests(rows).get(LEFT_OUT_FILE)
+    way_out = "put the file back as it was, or choose another --run.name"
+    if file.exists() or expected is not None:
+        finding = sealed(file, way_out)
+        if finding.verdict != "damaged" and expected not in (None, found := file_digest(file)):
+            what = f"the digest {expected}"
+            finding = damaged(file, what, f"its digest is {found}", way_out)
+        yield finding
 
 
 def _digests(rows: Iterable[LedgerRow]) -> Mapping[str, str]:
