@@ -101,7 +101,7 @@ def write_export(run_dir: Path, step: int) -> None:
         )
         for name in ADAPTER_FILES
     )
-    paths = ("tinker://m/sampler_weights", "tinker://m/weights")
+    paths = ("tinker://m/sampler_weights", f"tinker://m/weights/{step}")
     made = Export(step, step, True, "tiny", "adapter", *paths, files, "2026-05-01T10:00:00+00:00")
     write_json(run_dir / "export" / "export.json", asdict(made))
 
@@ -223,6 +223,20 @@ def test_what_is_not_sound_is_a_table(run: Path, capsys: pytest.CaptureFixture[s
         assert f"  {label:8}  {text}" in said
     assert said.splitlines()[0].endswith("metrics.jsonl")
     assert said.splitlines()[-1].startswith("not sound: 3 damaged; ")
+
+
+def test_sound_files_of_another_run_are_named(run: Path) -> None:
+    for name, change in (
+        ("config.json", lambda read: read["train"].update(learning_rate=0.5)),
+        ("export/export.json", lambda read: read.update(state_path="tinker://another/weights")),
+    ):
+        whole = (run / name).read_bytes()
+        read = json.loads(whole)
+        change(read)
+        write_json(run / name, read)
+        (found,) = [one for one in examine(run) if one.verdict == "damaged"]
+        assert found.file == run / name
+        (run / name).write_bytes(whole)
 
 
 def test_rows_that_stand_there_twice_or_in_another_order_are_named(run: Path) -> None:
