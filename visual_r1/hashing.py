@@ -9,6 +9,8 @@ from typing import Any
 
 import xxhash
 
+from visual_r1.opening import open_file
+
 _PIECE = 2**20
 _TICK_NS = 2 * 10**9
 
@@ -38,7 +40,7 @@ def content_digest(*pieces: bytes | memoryview) -> str:
 
 def file_digest(path: Path) -> str:
     """`content_digest` of a whole file, of which a megabyte is in memory. Raises `OSError`."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return _digest_of(iter(lambda: file.read(_PIECE), b""))
 
 

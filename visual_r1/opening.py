@@ -31,10 +31,7 @@ def open_file(path: Path) -> BufferedReader:
     # Without this flag opening a named pipe waits; to a file it means nothing.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            kind = next((name for is_one, name in _KINDS if is_one(status.st_mode)), "no file")
-            raise NotAFile(None, f"it is {kind}, not a file", str(path))
+        _require(os.fstat(descriptor), path)
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
@@ -51,3 +48,14 @@ def read_file(path: Path, most: int | None = None) -> bytes:
         if most is not None and size > most:
             raise NotAFile(None, f"it has {size} bytes, more than {most}", str(path))
         return file.read(size)
+
+
+def require_file(path: Path) -> None:
+    """For what a library opens by its path. Raises `NotAFile`, or what `stat` raises."""
+    _require(path.stat(), path)
+
+
+def _require(status: os.stat_result, path: Path) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = next((name for is_one, name in _KINDS if is_one(status.st_mode)), "no file")
+        raise NotAFile(None, f"it is {kind}, not a file", str(path))

@@ -21,6 +21,7 @@ from pydantic_core import from_json
 
 from visual_r1.errors import StorageError
 from visual_r1.hashing import content_digest
+from visual_r1.opening import read_file
 
 T = TypeVar("T")
 
@@ -163,7 +164,7 @@ def read_sealed(path: Path) -> Sealed:
     Raises `OSError` where the file cannot be read, and `ValueError` in a line where it is no JSON
     or is not what was written.
     """
-    text = path.read_bytes()
+    text = read_file(path)
     try:
         content = from_json(text)
     except ValueError as error:

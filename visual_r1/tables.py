@@ -18,6 +18,7 @@ import pyarrow.parquet  # pyright: ignore[reportMissingTypeStubs]
 
 from visual_r1.errors import DataError, VisualR1Error
 from visual_r1.hashing import content_digest, known_digest
+from visual_r1.opening import require_file
 
 pa: Any = pyarrow  # it has no type stubs
 compute: Any = pyarrow.compute
@@ -64,6 +65,7 @@ def write_table(path: Path, table: Any) -> None:
 
 def open_table(path: Path) -> Any:
     """A `pyarrow.parquet.ParquetFile`; errors as they come, for a block of `said_of`."""
+    require_file(path)
     return pq.ParquetFile(path, page_checksum_verification=True)
 
 

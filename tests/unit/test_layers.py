@@ -18,16 +18,16 @@ ROOT = Path(__file__).parents[2]
 # file, and a folder in it can be a room of its own; what that imports of the files around it is
 # named file by file.
 ROOMS = {
-    "hashing": "",
     "liveness": "",
     "opening": "",
+    "hashing": "opening",
     "streams": "",
     "wording": "",
     "errors": "wording",
     "printing": "streams wording",
     "progress": "printing streams wording",
-    "storage": "errors hashing",
-    "tables": "errors hashing",
+    "storage": "errors hashing opening",
+    "tables": "errors hashing opening",
     "stopwatch": "printing storage",
     "config": "errors hashing opening printing",
     "alarms": "config",
@@ -45,7 +45,7 @@ ROOMS = {
     "rewards": "config data errors grading hashing",
     "engine/compute/families": "engine/compute/batching errors",
     "engine/compute": "data engine/compute/families engine/types errors models",
-    "engine/store": "engine/types errors hashing printing storage",
+    "engine/store": "engine/types errors hashing opening printing storage",
     "engine/server": "engine/compute engine/store engine/types errors hashing printing",
     "engine": "engine/compute engine/server engine/store errors models printing",
     "backend": "config engine engine/store errors liveness printing",

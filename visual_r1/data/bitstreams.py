@@ -14,6 +14,7 @@ A JPEG, WebP, AVIF or JPEG 2000 carries no checksums: damage that leaves a strea
 been written so is other pixels, and nobody can tell.
 """
 
+import io
 import re
 import struct
 import zlib
@@ -41,6 +42,7 @@ _PASSES = (
 _PIECE = 2**20
 
 _END_OF_IMAGE = b"\xff\xd9"
+_PADDINGS = (b"\x55" * 256, b"\xb2" * 256)
 # A marker in compressed data; FF 00 is a byte of it, D0 to D7 are restarts, FF FF is padding.
 _NEXT_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _ALONE = frozenset((0x01, *range(0xD0, 0xD9)))
@@ -144,7 +146,12 @@ def require_whole_jpeg(data: bytes) -> None:
     _require_all_scans(data)
     if not is_clean_jpeg(data):
         data += _END_OF_IMAGE
-    space: str = simplejpeg.decode_jpeg_header(data, strict=False)[2]
+    try:
+        space: str = simplejpeg.decode_jpeg_header(data, strict=False)[2]
+    except (ValueError, KeyError):
+        # It knows the usual ways of subsampling alone (4:2:0, 4:4:4 …); libjpeg decodes any.
+        _require_all_read(data)
+        return
     coarser, steps = _halved_steps(data)
     try:
         means = _eighth(coarser, space, strict=True)
@@ -161,6 +168,20 @@ def require_whole_jpeg(data: bytes) -> None:
         raise ValueError(
             f"a part of it is {far - _MIDDLE:.0f} levels brighter than white or darker than black"
         )
+
+
+def _require_all_read(data: bytes) -> None:
+    """Raise `ValueError` where the decoder would read on behind the end: not all was there.
+
+    Other bytes are put there for that, which change nothing where the last block came before.
+    """
+    end = next(start for marker, start, _ in _segments(data) if marker == 0xD9) - 2
+    seen = set[bytes]()
+    for padding in _PADDINGS:
+        with Image.open(io.BytesIO(data[:end] + padding + _END_OF_IMAGE), formats=["JPEG"]) as one:
+            seen.add(one.tobytes())
+    if len(seen) > 1:
+        raise ValueError("its pixels are cut off")
 
 
 def _eighth(data: bytes, space: str, *, strict: bool) -> NDArray[np.uint8]:

@@ -81,6 +81,7 @@ _DECODE_ERRORS = (
     KeyError,
     IndexError,
     TypeError,
+    RuntimeError,  # AVIF's
     struct.error,
     zlib.error,
 )
@@ -211,6 +212,8 @@ def _check_size(image: Image.Image) -> None:
 
 
 def _unidentified(data: bytes) -> str:
+    if not data:
+        return "the image is empty (0 bytes)"
     start = data[:256].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for beginning, what in _IMPOSTORS:
         if start.startswith(beginning):

@@ -120,6 +120,12 @@ def require_same_config(run_dir: Path, config: RunConfig) -> None:
     )
     if stored is None or not has_results:
         return
+    if (wrong := fault_by_ledger(run_dir, stored)) and _is_that_of_the_ledger(run_dir, config):
+        aside = put_aside(run_dir / CONFIG_FILE)
+        logger.warning(
+            "%s %s; it was moved to %s, and written again.", run_dir / CONFIG_FILE, wrong, aside
+        )
+        return
     then, now = stored.identity(), config.identity()
     if keys := differing_keys(then, now):
         differences = ", ".join(
@@ -129,6 +135,15 @@ def require_same_config(run_dir: Path, config: RunConfig) -> None:
             f"{run_dir} belongs to another configuration: {differences}. "
             "Set them back to go on with that run, or choose another --run.name for this one."
         )
+
+
+def fault_by_ledger(run_dir: Path, stored: RunConfig) -> str:
+    """What is wrong with a configuration that can be read: it may be another run's, or edited."""
+    rows = Ledger(run_dir).read().sound
+    if not rows or rows[-1].row.config_digest == (found := stored.digest()):
+        return ""
+    then = rows[-1].row.config_digest
+    return f"is not what the run was made with: its digest is {found}, and the ledger has {then}"
 
 
 def _is_that_of_the_ledger(run_dir: Path, config: RunConfig) -> bool:
@@ -167,13 +182,18 @@ def config_of_run(run_dir: Path, steps: int | None = None) -> RunConfig:
     """The configuration to go on with in `run_dir`, wherever the folder has been moved to.
 
     `steps` asks for more steps than the run was started with. Raises `RunError` where the folder
-    holds no run.
+    holds no run, or the configuration of another.
     """
     stored = read_config(run_dir)
     if stored is None or run_dir.absolute().parent.name != "runs":
         raise RunError(
             f"{run_dir} is no run's folder: it should be one of those under runs/, with a "
             f"{CONFIG_FILE} in it."
+        )
+    if wrong := fault_by_ledger(run_dir, stored):
+        raise RunError(
+            f"{run_dir / CONFIG_FILE} {wrong}: put it back, or go on with the command that began "
+            "the run, which writes it again."
         )
     wanted = {"resume_from_step": None} | ({} if steps is None else {"steps": steps})
     return stored.model_copy(
@@ -202,7 +222,7 @@ def require_same_files(config: RunConfig) -> None:
     copied = Ledger(config.run_dir).digests()
     for name, source in _files_of_the_user(config).items():
         copy = config.run_dir / name
-        if not copy.exists() or copy.read_bytes() == read_file(source):
+        if not copy.exists() or read_file(copy) == read_file(source):
             continue
         if copied.get(name) == file_digest(source):
             aside = put_aside(copy)

@@ -19,7 +19,7 @@ from visual_r1.hashing import file_digest
 from visual_r1.printing import open_logger
 from visual_r1.rl.metrics import StepMetrics
 from visual_r1.rl.step import ScoredRollout, StepResult
-from visual_r1.runs.jsonl import JsonLines, Reading
+from visual_r1.runs.jsonl import CHAIN, JsonLines, Reading
 from visual_r1.storage import put_aside, replaced_whole
 from visual_r1.tables import compute, pa, read_table, said_of, table_digest, write_table
 
@@ -33,6 +33,8 @@ SET_ASIDE = "set-aside"
 def _with_step(row: MetricsRow) -> MetricsRow:
     if type(row.get("step")) is not int:
         raise ValueError("it is of no step")
+    if CHAIN in row:
+        raise ValueError("it was chained, and written anew by somebody else")
     return row
 
 

@@ -43,12 +43,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from visual_r1.errors import StorageError
 from visual_r1.hashing import content_digest
+from visual_r1.opening import read_file
 from visual_r1.printing import open_logger
 from visual_r1.storage import replaced_whole, sync_file
 
 logger = open_logger(__name__)
 
 RowT = TypeVar("RowT")
+
+CHAIN = "chain"
+"""The key of a link, which no row has."""
 
 _CHAIN = re.compile(rb', "chain": "([0-9a-f]{16})([0-9a-f]{16})"\}')
 _TAIL = 2**16
@@ -273,10 +277,19 @@ def _end(path: Path) -> tuple[bool, str]:
 
 
 def _texts(path: Path) -> list[bytes]:
-    """The lines of a file, none where it is not there; blank ones are none."""
+    """The lines of a file, none where it is not there; blank ones are none.
+
+    Without the carriage return that an editor or a transfer may have put at their ends.
+    """
     if not path.exists():
         return []
-    return [text for text in path.read_bytes().split(b"\n") if text.strip()]
+    try:
+        lines = read_file(path).split(b"\n")
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be read ({error.strerror or error}): put the file back as it was."
+        ) from error
+    return [text.removesuffix(b"\r") for text in lines if text.strip()]
 
 
 def _replace(path: Path, texts: Iterable[bytes]) -> None:

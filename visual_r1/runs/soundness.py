@@ -19,14 +19,16 @@ from visual_r1.evaluation.predictions import (
     require_predictions,
 )
 from visual_r1.hashing import file_digest
+from visual_r1.opening import read_file
 from visual_r1.printing import open_logger
 from visual_r1.runs.alarms import AlarmLog
 from visual_r1.runs.curriculum_state import load_measured, measured_path
 from visual_r1.runs.export import RECORD_NAME, adapter_folder, export_names, inspect_export
-from visual_r1.runs.folder import CONFIG_FILE, COPIES, read_config
+from visual_r1.runs.folder import CONFIG_FILE, COPIES, fault_by_ledger, read_config
 from visual_r1.runs.journal import ROLLOUTS, Journal, read_rollouts
 from visual_r1.runs.jsonl import Reading
 from visual_r1.runs.ledger import Ledger, LedgerRow
+from visual_r1.runs.training_rows import LEFT_OUT_FILE
 from visual_r1.runs.validations import Validations
 from visual_r1.storage import read_sealed
 from visual_r1.tables import compute, require_digest, table_digest
@@ -73,10 +75,11 @@ def examine_run(run_dir: Path, problems: int | None) -> Iterator[Finding]:
     yield from _rollouts(run_dir, rows)
     yield from _curriculum(run_dir, rows, problems)
     yield from _copies(run_dir, rows)
+    yield from _left_out(run_dir, rows)
     for predictions in sorted(run_dir.glob(f"evaluations/[!.]*/{PREDICTIONS_NAME}")):
         yield from _evaluation(predictions.parent)
     for into in export_names(run_dir):
-        yield from _export(run_dir, into)
+        yield from _export(run_dir, rows, into)
     for name in ("wall.json", "wandb/tracked.json"):
         if (run_dir / name).exists():
             yield sealed(run_dir / name, "it is made anew by the next start")
@@ -111,6 +114,8 @@ def _config(run_dir: Path) -> Finding:
         return damaged(file, "the configuration of the run", str(error.__cause__), way_out)
     if stored is None:
         return damaged(file, "the configuration of the run", "is missing", way_out)
+    if wrong := fault_by_ledger(run_dir, stored):
+        return damaged(file, "the configuration that the ledger has a digest of", wrong, way_out)
     return vouched_for(file, read_sealed(file).is_sealed)
 
 
@@ -262,6 +267,17 @@ def _copies(run_dir: Path, rows: list[LedgerRow]) -> Iterator[Finding]:
             yield vouched_for(file, name in digests)
 
 
+def _left_out(run_dir: Path, rows: list[LedgerRow]) -> Iterator[Finding]:
+    file, expected = run_dir / LEFT_OUT_FILE, _digests(rows).get(LEFT_OUT_FILE)
+    way_out = "put the file back as it was, or choose another --run.name"
+    if file.exists() or expected is not None:
+        finding = sealed(file, way_out)
+        if finding.verdict != "damaged" and expected not in (None, found := file_digest(file)):
+            what = f"the digest {expected}"
+            finding = damaged(file, what, f"its digest is {found}", way_out)
+        yield finding
+
+
 def _digests(rows: Iterable[LedgerRow]) -> Mapping[str, str]:
     return {place: found for row in rows for place, found in row.digests.items()}
 
@@ -285,12 +301,18 @@ def _evaluation(folder: Path) -> Iterator[Finding]:
         yield damaged(predictions, "the predictions of the report", str(error), way_out)
 
 
-def _export(run_dir: Path, into: str) -> Iterator[Finding]:
+def _export(run_dir: Path, rows: list[LedgerRow], into: str) -> Iterator[Finding]:
     adapter = adapter_folder(run_dir, into)
     record = adapter.with_name(RECORD_NAME)
     there, wrong = inspect_export(run_dir, into)
     if there is None and adapter.exists():
         wrong = wrong or f"{record} is missing."
+    if there is not None and not wrong:
+        # Where a run went back, the row of the checkpoint was set aside.
+        aside = Ledger(run_dir).set_aside_path
+        made = there.state_path in {row.state_path for row in rows}
+        if not made and not (aside.is_file() and there.state_path.encode() in read_file(aside)):
+            wrong = f"{record} is of {there.state_path}, which the ledger does not know."
     if wrong:
         way_out = "the next start, or the command that exported it, exports it again"
         yield damaged(record, "the files that were exported", wrong, way_out)

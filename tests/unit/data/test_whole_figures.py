@@ -4,6 +4,7 @@ import io
 import random
 import struct
 import zlib
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -118,6 +119,32 @@ def test_a_jpeg_may_not_be_cut(data: bytes) -> None:
         assert "does not decode" in refusal(cut + b"\xff\xd9"), "an end was put behind the cut"
 
 
+def of_wide_units() -> bytes:
+    """A JPEG whose components all have 3 x 1 blocks a unit: another picture in as many blocks."""
+    image = Image.open(io.BytesIO(figure(5, (480, 304)))).convert("RGB")
+    data = bytearray(encoded(image, "JPEG", keep_rgb=True, subsampling=0))
+    first = data.index(b"\xff\xc0") + 11
+    data[first : first + 9 : 3] = b"\x31\x31\x31"
+    return bytes(data)
+
+
+ODDLY_SAMPLED = {
+    "cmyk in 4:2:0": encoded(
+        Image.open(io.BytesIO(figure(5, (400, 300)))).convert("CMYK"), "JPEG", subsampling=2
+    ),
+    "wide units": of_wide_units(),
+}
+
+
+@pytest.mark.parametrize("data", ODDLY_SAMPLED.values(), ids=ODDLY_SAMPLED.keys())
+def test_a_jpeg_of_an_unusual_subsampling_is_whole_or_refused(data: bytes) -> None:
+    assert check_image(data)
+    for share in (0.3, 0.6, 0.9, 0.99):
+        cut = data[: int(share * len(data))]
+        assert "does not decode" in refusal(cut)
+        assert "does not decode" in refusal(cut + b"\xff\xd9")
+
+
 def test_a_jpeg_that_lost_its_last_scans_is_not_whole() -> None:
     data = JPEGS["progressive"]
     scans = [at for at in range(len(data)) if data[at : at + 2] == b"\xff\xda"]
@@ -169,6 +196,20 @@ def test_a_missing_pixel_of_any_format_is_seen() -> None:
     plain = b"P2 64 64 255 " + b" ".join(str(one).encode() for one in PIXELS[..., 0].ravel())
     assert check_image(plain)
     assert "does not decode" in refusal(plain[:-900])
+
+
+def test_whatever_a_decoder_says_of_damage_is_a_sentence() -> None:
+    draw = random.Random(1)
+    picture = Image.open(io.BytesIO(figure(5, (120, 90)))).convert("RGB")
+    for kind in ("AVIF", "WEBP", "JPEG2000", "GIF", "TIFF"):
+        whole = encoded(picture, kind)
+        for _ in range(40):
+            damaged = bytearray(whole)
+            at = draw.randrange(len(whole))
+            damaged[at : at + 60] = draw.randbytes(min(60, len(whole) - at))
+            # Not all of it can be seen, but nothing else may come out.
+            with suppress(BadImage):
+                check_image(bytes(damaged))
 
 
 GRAY = np.asarray(Image.open(io.BytesIO(figure(3))).convert("L"))

@@ -145,6 +145,15 @@ def test_metrics_that_are_missing_are_said_to_be(
     assert aside.read_bytes() == b"\0\0\n"
 
 
+def test_rows_that_another_program_wrote_anew_do_not_pass_for_old_ones(journal: Journal) -> None:
+    path = journal.metrics_path
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row, separators=(",", ":")) + "\n" for row in rows))
+    found = journal.read()
+    assert not found.sound
+    assert list(found.damaged) == [1, 2, 3, 4, 5, 6][: len(rows)]
+
+
 def test_rows_that_stay_are_not_written_anew(journal: Journal) -> None:
     """Those of a version without a chain, some of them by hand."""
     rows = [json.dumps(row) for row in journal.rows()]

@@ -185,6 +185,17 @@ def test_a_row_of_another_file_or_without_a_link_is_damaged(
     assert file.read().gaps == [4]
 
 
+def test_line_ends_of_another_system_change_no_row(file: JsonLines[Fruit]) -> None:
+    file.path.write_bytes(file.path.read_bytes().replace(b"\n", b"\r\n"))
+    file.append(Fruit(4, "pear"))
+    found = file.read()
+    assert [line.row.step for line in found.sound] == [1, 2, 3, 4]
+    assert not (found.damaged or found.gaps or found.unverified)
+    file.keep(lambda _: True)
+    assert b"\r" not in file.path.read_bytes()
+    assert not file.set_aside_path.exists()
+
+
 def test_rows_of_a_version_without_a_chain_go_on_and_are_vouched_for(tmp_path: Path) -> None:
     file = fruits(tmp_path)
     old = [b'{"step": 1, "name": "apple"}', b'{"step": 2, "name": "apple"}']

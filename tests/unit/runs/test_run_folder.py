@@ -9,12 +9,14 @@ from visual_r1.config import RunConfig
 from visual_r1.errors import RunError, StorageError
 from visual_r1.runs.folder import (
     config_of_run,
+    config_without_secrets,
     keep_files,
     open_run_folder,
     read_config,
     require_same_files,
 )
 from visual_r1.runs.ledger import Ledger, LedgerRow
+from visual_r1.storage import write_json
 
 PROMPT = "[user]\n{{ problem }}\nThink inside <think> </think>, answer inside <answer> </answer>."
 SCAN = "[user]\n{{ question }}\n{{ scan }}\nAnswer inside <answer> </answer>."
@@ -115,6 +117,24 @@ def test_a_configuration_that_the_ledger_knows_is_written_again(
     kept = [path.read_text() for path in sorted(run_dir.glob(".config.json.damaged-*"))]
     assert kept == ["{", damaged]
     assert caplog.text.count("by the ledger its run had this configuration") == 2
+
+
+def test_the_configuration_of_another_run_is_not_gone_on_with(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mine = config(tmp_path)
+    with open_run_folder(mine) as run_dir:
+        text = (run_dir / "config.json").read_text()
+    where = (mine.digest(), "da7a", "embedded", "2026-05-01T10:00:00+00:00")
+    Ledger(run_dir).append(LedgerRow(5, "tinker://m", "tinker://m", None, *where, updates=5))
+    assert config_of_run(run_dir).digest() == mine.digest()
+    other = config(tmp_path, train={"learning_rate": 0.5})
+    write_json(run_dir / "config.json", config_without_secrets(other))
+    with pytest.raises(RunError, match="not what the run was made with"):
+        config_of_run(run_dir)
+    with open_run_folder(mine):
+        assert (run_dir / "config.json").read_text() == text
+    assert "was moved to" in caplog.text
 
 
 def test_a_second_process_is_refused_and_names_the_first(tmp_path: Path) -> None:

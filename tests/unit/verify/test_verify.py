@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import random
 import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +26,7 @@ from visual_r1.runs.export import ADAPTER_FILES, Export, ExportedFile
 from visual_r1.runs.folder import open_run_folder
 from visual_r1.runs.journal import Journal
 from visual_r1.runs.ledger import Ledger, LedgerRow
+from visual_r1.runs.training_rows import LEFT_OUT_FILE
 from visual_r1.stopwatch import Stopwatch
 from visual_r1.storage import write_json
 from visual_r1.tables import write_table
@@ -79,6 +82,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             run_dir / "evaluations" / name, asked, predictions(asked, accuracy, seed=0)
         )
     write_export(run_dir, step)
+    left_out = {"dataset_digest": dataset.digest, "context": 1024, "rows": 8, "left_out": []}
+    write_json(run_dir / LEFT_OUT_FILE, left_out)
     summarize(run_dir, steps=STEPS, wall_seconds=9)
     return run_dir
 
@@ -96,7 +101,7 @@ def write_export(run_dir: Path, step: int) -> None:
         )
         for name in ADAPTER_FILES
     )
-    paths = ("tinker://m/sampler_weights", "tinker://m/weights")
+    paths = ("tinker://m/sampler_weights", f"tinker://m/weights/{step}")
     made = Export(step, step, True, "tiny", "adapter", *paths, files, "2026-05-01T10:00:00+00:00")
     write_json(run_dir / "export" / "export.json", asdict(made))
 
@@ -162,8 +167,8 @@ def test_every_damage_to_every_file_is_found_and_names_the_file(
 ) -> None:
     draw = random.Random(5)
     for path in files_of(run):
-        if path.name == "summary.json" and damage is remove:
-            continue  # a run that is not finished has none
+        if path.name in ("summary.json", LEFT_OUT_FILE) and damage is remove:
+            continue  # a run that is not finished has none, nor one of an older version
         whole = path.read_bytes()
         damage(path, draw)
         findings = list(examine(run))
@@ -182,6 +187,27 @@ def test_every_damage_to_every_file_is_found_and_names_the_file(
     assert all(one.verdict == "sound" for one in examine(run))
 
 
+@pytest.mark.parametrize("target", [None, "/dev/zero"])
+def test_no_pipe_and_no_device_is_opened_in_the_place_of_a_file(
+    run: Path, target: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in files_of(run):
+        whole = path.read_bytes()
+        path.unlink()
+        if target is None:
+            os.mkfifo(path)
+        else:
+            path.symlink_to(target)
+        asked = threading.Thread(target=main, args=([str(run)],), daemon=True)
+        asked.start()
+        asked.join(20)
+        assert not asked.is_alive(), path
+        said = capsys.readouterr()
+        assert path.name in said.out + said.err
+        path.unlink()
+        path.write_bytes(whole)
+
+
 def test_what_is_not_sound_is_a_table(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = run / "evaluations/final/predictions.parquet"
     path.write_bytes(path.read_bytes()[:-1] + b"X")
@@ -197,6 +223,20 @@ def test_what_is_not_sound_is_a_table(run: Path, capsys: pytest.CaptureFixture[s
         assert f"  {label:8}  {text}" in said
     assert said.splitlines()[0].endswith("metrics.jsonl")
     assert said.splitlines()[-1].startswith("not sound: 3 damaged; ")
+
+
+def test_sound_files_of_another_run_are_named(run: Path) -> None:
+    for name, change in (
+        ("config.json", lambda read: read["train"].update(learning_rate=0.5)),
+        ("export/export.json", lambda read: read.update(state_path="tinker://another/weights")),
+    ):
+        whole = (run / name).read_bytes()
+        read = json.loads(whole)
+        change(read)
+        write_json(run / name, read)
+        (found,) = [one for one in examine(run) if one.verdict == "damaged"]
+        assert found.file == run / name
+        (run / name).write_bytes(whole)
 
 
 def test_rows_that_stand_there_twice_or_in_another_order_are_named(run: Path) -> None:

@@ -22,7 +22,7 @@ NUMBERS_AT_ONCE = 32
 
 def stream(seed: int, sample: int) -> np.random.Generator:
     """The random numbers of one sample: Philox keyed by (seed, sample)."""
-    return np.random.Generator(np.random.Philox(key=[seed % 2**64, sample]))
+    return np.random.Generator(np.random.Philox(key=np.array([seed % 2**64, sample], np.uint64)))
 
 
 def fresh_seed() -> int:

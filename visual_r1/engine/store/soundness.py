@@ -20,6 +20,7 @@ from visual_r1.engine.store.records import CheckpointPath, CheckpointRecord, Sto
 from visual_r1.engine.types import SECOND_MOMENT, STEPS
 from visual_r1.errors import StorageError
 from visual_r1.hashing import content_digest, file_digest
+from visual_r1.opening import read_file
 
 TENSORS = ".safetensors"
 
@@ -77,7 +78,7 @@ def fault_of(file: Path, stored: StoredFile) -> str | None:
             return wrong
         if stored.digest:
             return _wrong_digest(file_digest(file), stored)
-        return fault_in_tensors(file.read_bytes()) if file.suffix == TENSORS else None
+        return fault_in_tensors(read_file(file)) if file.suffix == TENSORS else None
     except OSError as error:
         return unreadable(error)
 
@@ -180,7 +181,7 @@ def tensor_fingerprints(home: Path, path: str) -> dict[str, str]:
         if file.suffix != TENSORS:
             continue
         try:
-            data = file.read_bytes()
+            data = read_file(file)
         except OSError as error:
             raise StorageError(f"{path} is not whole: {file} {unreadable(error)}.") from error
         tensors = fault_in(data, stored) or tensors_in(data)

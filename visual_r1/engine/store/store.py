@@ -40,6 +40,7 @@ from visual_r1.engine.store.soundness import (
 from visual_r1.engine.types import InvalidRequest
 from visual_r1.errors import EngineError, StorageError
 from visual_r1.hashing import file_digest
+from visual_r1.opening import read_file
 from visual_r1.printing import open_logger
 from visual_r1.storage import sync_folder, write_json
 
@@ -312,7 +313,7 @@ class Store:
         if stored is None:
             raise self.found_damaged(path, name, "is missing in the checkpoint's record")
         try:
-            data = file.read_bytes()
+            data = read_file(file)
         except OSError as error:
             raise self.found_damaged(path, name, unreadable(error)) from error
         if (what := fault_in(data, stored)) is not None:

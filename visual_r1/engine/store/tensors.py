@@ -19,6 +19,7 @@ from visual_r1.engine.store.records import CheckpointPath, StoredFile
 from visual_r1.engine.store.soundness import fault_in, tensors_in, unreadable
 from visual_r1.engine.store.store import Store
 from visual_r1.engine.types import InvalidRequest
+from visual_r1.opening import read_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,7 +69,7 @@ def load_state(store: Store, path: CheckpointPath) -> "dict[str, Tensor]":
 def read_ephemeral(file: Path, stored: StoredFile) -> "dict[str, Tensor]":
     """Weights of a sampler without a name. Raises `InvalidRequest` where they are damaged."""
     try:
-        data = file.read_bytes()
+        data = read_file(file)
         tensors = fault_in(data, stored) or _tensors_in(data)
     except OSError as error:
         tensors = unreadable(error)

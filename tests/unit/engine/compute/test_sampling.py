@@ -10,6 +10,7 @@ from scipy import stats
 
 from visual_r1.engine.compute.compute import Adapter, Compute
 from visual_r1.engine.compute.sample_plan import StopRule
+from visual_r1.engine.compute.sampling import stream
 from visual_r1.engine.types import (
     ImagePart,
     LoraSpec,
@@ -108,6 +109,11 @@ def expected_distribution(
     needed = int(np.searchsorted(reached, top_p)) + 1
     scaled[order[needed:]] = 0.0
     return scaled / scaled.sum()
+
+
+def test_neighbouring_seeds_of_64_bits_are_others() -> None:
+    for one, other in ((-1, -2), (2**63, 2**63 + 1), (-(2**63), -(2**63) + 1)):
+        assert stream(one, 0).random() != stream(other, 0).random()
 
 
 def test_each_token_takes_the_next_number_of_its_stream(compute: Compute) -> None:
