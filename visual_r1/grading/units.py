@@ -29,10 +29,14 @@ MAX_POWER = 6
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """`measures` is sorted (dimension, power) pairs; `size` is in the base unit of each."""
+    """`measures` is sorted (dimension, power) pairs; `size` is in the base unit of each.
+
+    `kinds` says which of what is counted: `red` cubes.
+    """
 
     measures: tuple[tuple[str, int], ...]
     size: Number = Fraction(1)
+    kinds: frozenset[str] = frozenset()
 
 
 DEGREES = Unit((("angle", 1),))
@@ -106,6 +110,9 @@ _NEUTRAL = frozenset(
     ("unit", "piece", "item", "object", "thing", "time", "way", "person", "people", "total",
      "element", "part", "point", "circle", "dot", "count", "section", "pixel", "number")
 )  # fmt: skip
+_SAY_NOTHING = frozenset(
+    ("different", "distinct", "possible", "whole", "identical", "equal", "such", "these")
+)
 _SINGULAR = frozenset(
     ("student", "child", "side", "vertex", "edge", "face", "diagonal", "triangle", "rectangle",
      "square", "apple", "ball", "book", "tile", "cube", "block", "car", "cell")
@@ -180,10 +187,11 @@ def _read_texts(texts: tuple[str, ...], apart: bool) -> Unit | None:
 
 
 def in_conflict(left: Unit | None, right: Unit | None) -> bool:
-    """Whether both are given and measure different things."""
+    """Whether both are given and measure different things, or other ones of a kind."""
     if left is None or right is None or not left.measures or not right.measures:
         return False
-    return left.measures != right.measures
+    of_other_kinds = bool(left.kinds and right.kinds) and left.kinds.isdisjoint(right.kinds)
+    return left.measures != right.measures or of_other_kinds
 
 
 def _times(one: Unit, other: Unit, sign: int = 1) -> Unit:
@@ -269,7 +277,8 @@ def _counted(texts: Sequence[str]) -> Unit | None:
         if denied or is_number_word(word) or word == "pi" or _of_pint(word) is not None:
             return None
     neutral = singular in _NEUTRAL or noun in _NEUTRAL
-    return ANY if neutral else Unit(((f"counted {singular}", 1),))
+    kinds = frozenset(adjectives) - _NEUTRAL - _SAY_NOTHING
+    return ANY if neutral else Unit(((f"counted {singular}", 1),), kinds=kinds)
 
 
 def _named(name: str, apart: bool) -> Unit | None:
@@ -278,6 +287,9 @@ def _named(name: str, apart: bool) -> Unit | None:
     if len(name) == 1:  # M is not metre
         known = name in _LETTERS or (apart and name in _LETTERS_APART)
         return _of_pint(name) if known else None
+    if name.endswith("Nm"):  # `kNm`; in small letters it would be nanometres
+        newton, meter = _of_pint(name[:-1]), _of_pint("m")
+        return None if newton is None or meter is None else _times(newton, meter)
     return _of_pint(name) or _of_pint(name.lower())
 
 
