@@ -107,12 +107,11 @@ def users_settings(own_home: Path) -> "Settings":
         os.environ["PREFECT_HOME"] = str(own_home)
     try:
         with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
-            warnings.filterwarnings("ignore", message="Failed to create the Prefect home")
+            warnings.filterwarnings("ignore", message="Failed to (create the Prefect home|load)")
             from prefect.settings import Settings
-        if looks_first:
-            del os.environ["PREFECT_HOME"]
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Failed to load profiles")
+
+            if looks_first:
+                del os.environ["PREFECT_HOME"]
             settings = Settings()
         if settings.profiles_path.exists():
             tomllib.loads(settings.profiles_path.read_text())

@@ -101,7 +101,7 @@ def test_a_home_that_is_named_stays(tmp_path: Path) -> None:
         ("prefect.toml", "[api", "invalid TOML"),
         ("prefect.toml", "[api]\nurl = 5", "APISettings url is 5"),
         ("pyproject.toml", "[tool", "invalid TOML"),
-        ("home/.prefect/profiles.toml", 'active = "x', "Illegal character"),
+        ("home/.prefect/profiles.toml", "active = [", "Invalid value"),
     ],
 )
 def test_settings_that_cannot_be_read_end_in_a_sentence(
