@@ -52,13 +52,15 @@ _DEFINITIONS = (
     "won = [kr_money]", "ruble = [ru_money]", "jin = kilogram / 2",
 )  # fmt: skip
 _SPELLED = {
-    "dollar": "us_dollar", "usd": "us_dollar", "cent": "us_cent", "pence": "penny",
+    "dollar": "us_dollar", "usd": "us_dollar", "cent": "us_cent", "pence": "penny", "buck": "us_dollar",
     "eur": "euro", "gbp": "sterling", "rmb": "yuan", "cny": "yuan", "inr": "rupee", "omega": "ohm",
     "kmh": "kph", "kmph": "kph", "ohms": "ohm", "sqft": "square_foot", "inche": "inch",
     "min": "minute", "lbs": "pound", "au": "astronomical_unit", "cc": "cubic_centimeter",
 }  # fmt: skip
 _SIGNS = {"dollar": "us_dollar", "euro": "euro", "sterling": "sterling", "yen": "yen",
           "rupee": "rupee", "won": "won", "ruble": "ruble"}  # fmt: skip
+_IN_FRONT = {"USD": "us_dollar", "US": "us_dollar", "EUR": "euro", "GBP": "sterling",
+             "RMB": "yuan", "CNY": "yuan", "INR": "rupee", "Rs": "rupee"}  # fmt: skip
 _MARKS = {"'": "foot", '"': "inch"}
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3, "squared": 2, "cubed": 3}
 
@@ -127,6 +129,10 @@ def split_unit(tokens: Sequence[Token]) -> tuple[Sequence[Token], Unit | None]:
     """
     if len(tokens) > 1 and (sign := _sign(tokens[0])) is not None:
         return tokens[1:], sign
+    if len(tokens) > 1 and tokens[0].text in _IN_FRONT:  # USD 5, Rs. 5, US$5
+        rest = tokens[2:] if tokens[1].text in (".", "dollar") else tokens[1:]
+        if rest and rest[0].kind == "number":
+            return rest, _of_pint(_IN_FRONT[tokens[0].text])
     if len(tokens) > 2 and tokens[0].text == "-" and (sign := _sign(tokens[1])) is not None:
         return (tokens[0], *tokens[2:]), sign  # -$5
     if len(tokens) > 1 and (sign := _sign(tokens[-1])) is not None:
