@@ -52,8 +52,8 @@ _DEFINITIONS = (
     "won = [kr_money]", "ruble = [ru_money]", "jin = kilogram / 2",
 )  # fmt: skip
 _SPELLED = {
-    "dollar": "us_dollar", "usd": "us_dollar", "cent": "us_cent", "pence": "penny", "buck": "us_dollar",
-    "eur": "euro", "gbp": "sterling", "rmb": "yuan", "cny": "yuan", "inr": "rupee", "omega": "ohm",
+    "dollar": "us_dollar", "usd": "us_dollar", "cent": "us_cent", "pence": "penny",
+    "buck": "us_dollar",    "eur": "euro", "gbp": "sterling", "rmb": "yuan", "cny": "yuan", "inr": "rupee", "omega": "ohm",
     "kmh": "kph", "kmph": "kph", "ohms": "ohm", "sqft": "square_foot", "inche": "inch",
     "min": "minute", "lbs": "pound", "au": "astronomical_unit", "cc": "cubic_centimeter",
 }  # fmt: skip
@@ -130,8 +130,9 @@ def split_unit(tokens: Sequence[Token]) -> tuple[Sequence[Token], Unit | None]:
     if len(tokens) > 1 and (sign := _sign(tokens[0])) is not None:
         return tokens[1:], sign
     if len(tokens) > 1 and tokens[0].text in _IN_FRONT:  # USD 5, Rs. 5, US$5
-        rest = tokens[2:] if tokens[1].text in (".", "dollar") else tokens[1:]
-        if rest and rest[0].kind == "number":
+        has_sign = tokens[1].text in (".", "dollar")
+        rest = tokens[2:] if has_sign else tokens[1:]
+        if rest and rest[0].kind == "number" and (has_sign or tokens[0].text != "US"):
             return rest, _of_pint(_IN_FRONT[tokens[0].text])
     if len(tokens) > 2 and tokens[0].text == "-" and (sign := _sign(tokens[1])) is not None:
         return (tokens[0], *tokens[2:]), sign  # -$5
