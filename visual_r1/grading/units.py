@@ -53,7 +53,8 @@ _DEFINITIONS = (
 )  # fmt: skip
 _SPELLED = {
     "dollar": "us_dollar", "usd": "us_dollar", "cent": "us_cent", "pence": "penny",
-    "buck": "us_dollar",    "eur": "euro", "gbp": "sterling", "rmb": "yuan", "cny": "yuan", "inr": "rupee", "omega": "ohm",
+    "buck": "us_dollar", "eur": "euro", "gbp": "sterling", "rmb": "yuan",
+    "cny": "yuan", "inr": "rupee", "omega": "ohm",
     "kmh": "kph", "kmph": "kph", "ohms": "ohm", "sqft": "square_foot", "inche": "inch",
     "min": "minute", "lbs": "pound", "au": "astronomical_unit", "cc": "cubic_centimeter",
 }  # fmt: skip
