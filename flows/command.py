@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from tasks.environment import prefect_server, require_prefect_server
+from tasks.environment import prefect_server, require_prefect_server, users_settings
 from tasks.interruption import Interruptible, settle
 from visual_r1.config import RunConfig
 from visual_r1.config.command_line import load_config
@@ -25,9 +25,10 @@ Load = Callable[[Sequence[str] | None], RunConfig]
 def first_look(
     arguments: Sequence[str] | None = None, *, needs_server: bool = True, load: Load = load_config
 ) -> None:
-    """End the program with status 1 and one sentence where its flags or its server are wrong."""
+    """End the program with status 1 and one sentence where its flags or servers are wrong."""
     try:
         config = load(arguments)
+        users_settings(config.state_dir.absolute() / "prefect")
         if not needs_server:
             return
         from visual_r1.backend.endpoint import choose_kind, probe, remote_endpoint

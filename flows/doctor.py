@@ -7,6 +7,7 @@ from visual_r1.backend.endpoint import without_secrets
 from visual_r1.config import RunConfig
 from visual_r1.doctor import command
 from visual_r1.doctor.checks import Diagnosis
+from visual_r1.errors import ConfigError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -17,7 +18,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def prefect_settings(config: RunConfig) -> list[Diagnosis]:
     """Which server a run would use, and what says so."""
     own_home = config.state_dir.absolute() / "prefect"
-    settings = users_settings(own_home)
+    try:
+        settings = users_settings(own_home)
+    except ConfigError as error:
+        return [Diagnosis("error", "Prefect's settings", str(error))]
     if settings.api.url is None:
         named = "PREFECT_HOME" in settings.to_environment_variables(exclude_unset=True)
         home = f"{settings.home} ({source_of('PREFECT_HOME')})" if named else f"{own_home}"

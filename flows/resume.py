@@ -38,10 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = config_of_run(chosen.run, chosen.steps)
         if chosen.prove:
             return prove_run(config)
+        settle_prefect(config.output_dir)
     except VisualR1Error as error:
         show_error(terminal(), error)
         return 1
-    settle_prefect(config.output_dir)
     from flows.train_flow import train  # imports Prefect, which reads its settings then
 
     return run_as_command(train, check=require_goal, load=lambda _: config)

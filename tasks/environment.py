@@ -10,12 +10,14 @@ import io
 import os
 import secrets
 import sys
+import tomllib
 import warnings
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
+from pydantic import ValidationError
 
 from visual_r1.errors import ConfigError
 from visual_r1.printing import CommandParser
@@ -95,19 +97,40 @@ def users_settings(own_home: Path) -> "Settings":
     """Prefect's settings as it sees them without us.
 
     No folder is made in the user's home for the look; `own_home` is where Prefect may make one.
+
+    Raises:
+        ConfigError: a setting has no such value, or a file of settings cannot be read.
     """
     looks_first = "PREFECT_HOME" not in os.environ and not (Path.home() / ".prefect").exists()
     if looks_first:
         # Importing it makes its home. With a missing parent it cannot, and warns.
         os.environ["PREFECT_HOME"] = str(own_home)
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Failed to create the Prefect home")
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+            warnings.filterwarnings("ignore", message="Failed to (create the Prefect home|load)")
             from prefect.settings import Settings
-    finally:
-        if looks_first:
-            del os.environ["PREFECT_HOME"]
-    return Settings()
+
+            if looks_first:
+                del os.environ["PREFECT_HOME"]
+            settings = Settings()
+        if settings.profiles_path.exists():
+            tomllib.loads(settings.profiles_path.read_text())
+    # pydantic's and TOML's are ValueErrors too.
+    except (ValueError, OSError) as error:
+        raise ConfigError(
+            f"Prefect's settings cannot be read: {_in_words(error)}. They come from variables "
+            "PREFECT_... of the environment, .env, prefect.toml, pyproject.toml and the profile; "
+            "mend or remove that one."
+        ) from error
+    return settings
+
+
+def _in_words(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error).rstrip(".")
+    first = error.errors(include_url=False)[0]
+    where = " ".join(str(part) for part in (error.title, *first["loc"]))
+    return f"{where} is {first['input']!r} ({first['msg']})"
 
 
 def prefect_server() -> str | None:

@@ -92,3 +92,33 @@ def test_nothing_is_made_in_the_home_of_who_has_no_prefect(tmp_path: Path) -> No
 def test_a_home_that_is_named_stays(tmp_path: Path) -> None:
     named = tmp_path / "named"
     assert settled(tmp_path, PREFECT_HOME=str(named))["home"] == str(named)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        (".env", "PREFECT_LOGGING_LEVEL=LOUD", "LoggingSettings level is 'LOUD'"),
+        ("prefect.toml", "[api", "invalid TOML"),
+        ("prefect.toml", "[api]\nurl = 5", "APISettings url is 5"),
+        ("pyproject.toml", "[tool", "invalid TOML"),
+        ("home/.prefect/profiles.toml", "active = [", "Invalid value"),
+    ],
+)
+def test_settings_that_cannot_be_read_end_in_a_sentence(
+    tmp_path: Path, name: str, text: str, says: str
+) -> None:
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text(text)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    ended = subprocess.run(
+        [sys.executable, str(ROOT / "flows/train_flow.py"), "--no-logging.wandb"],
+        cwd=tmp_path,
+        env=kept | {"HOME": str(tmp_path / "home"), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: Prefect's settings cannot be read: ")
+    assert says in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1

@@ -20,7 +20,7 @@ from visual_r1.grading.texts import same_text
 _USUAL_LETTERS = 8
 
 _CALLED = (
-    r"(?:it is\s+|(?:i|we) (?:choose|pick|select)\s+)?"
+    r"(?:it is\s+|(?:(?:i|we) )?(?:choose|pick|select)\s+)?"
     r"(?:(?:the\s+)?(?:correct\s+|final\s+|right\s+|best\s+)?"
     r"(?:answer|option|choice|letter)(?:\s+(?:is|would be))?\s*[:=]?\s*){0,2}"
 )

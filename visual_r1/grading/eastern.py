@@ -13,6 +13,7 @@ _WORDS = {
     "约等于": " \\approx ", "大约": " \\approx ", "约": " \\approx ", "等于": " = ",
     "平行于": " \\parallel ", "垂直于": " \\perp ", "全等于": " \\cong ", "相似于": " \\sim ",
     "三角形": " \\triangle ", "线段": " segment ", "根号": " \\surd ",
+    "选项": " option ", "选择": " choose ", "选": " choose ",
 }  # fmt: skip
 _WORD = re.compile("|".join(sorted(map(re.escape, _WORDS), key=len, reverse=True)))
 

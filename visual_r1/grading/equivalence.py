@@ -77,13 +77,14 @@ def same_answer(answer: Reading, reference: Reading, rounding: Rounding = "exact
 def _value_of_a_sum(answer: Reading) -> Quantity | None:
     """6 in `G + J = 6` and `AB + BC = 6`: what several figures, by their names, come to.
 
-    Unknowns are to be solved for: `2x = 6` and `x + y = 6` are not yet an answer.
+    Unknowns are to be solved for: `2x = 6`, `x + y = 6`, `2AB = 6` and `AB^2 = 6` are not yet an
+    answer.
     """
     match answer:
         case Reading((Equation(left, right),), ()):
             for side, value in ((left, right), (right, left)):
                 names = variables(side)
-                if len(names) > 1 and not variables(value) and all(map(_is_figure, names)):
+                if len(names) > 1 and not variables(value) and _is_sum_of_figures(side):
                     unit = value if isinstance(value, Degree) else None
                     return Quantity(unit.inside if unit else value, None, DEGREES if unit else None)
         case _:
@@ -155,8 +156,14 @@ def _same_form(mine: Form, gold: Form, rounding: Rounding) -> bool:
             return False
 
 
-def _is_figure(name: str) -> bool:
-    return name[0].isupper() or " " in name
+def _is_sum_of_figures(side: Expression) -> bool:
+    match side:
+        case Variable(name):
+            return name[0].isupper() or " " in name
+        case Binary("+" | "-" | "*", left, right):  # a segment is the product of its letters
+            return _is_sum_of_figures(left) and _is_sum_of_figures(right)
+        case _:
+            return False
 
 
 def _time(form: Form) -> Clock | None:
@@ -226,7 +233,7 @@ def _is_one(group: Group, other: Reading, rounding: Rounding) -> bool:
 
 
 def _same_quantity(mine: Quantity, gold: Quantity, rounding: Rounding) -> bool:
-    if in_conflict(mine.unit, gold.unit):
+    if in_conflict(mine.unit, gold.unit) or _is_percent_of_unit(mine, gold):
         return False
     if variables(mine.expression) != variables(gold.expression):
         return False
@@ -256,6 +263,12 @@ def _same_quantity(mine: Quantity, gold: Quantity, rounding: Rounding) -> bool:
     if mine.percent:
         return same_number((left, mine.decimals), (product(right, hundred), None), rounding)
     return same_number((product(left, hundred), None), (right, gold.decimals), rounding)
+
+
+def _is_percent_of_unit(mine: Quantity, gold: Quantity) -> bool:
+    """30% and 30°, 5% and $5."""
+    unit = gold.unit if mine.percent else mine.unit
+    return mine.percent != gold.percent and unit is not None and bool(unit.measures)
 
 
 def _same_bound(left: Expression | None, right: Expression | None) -> bool:

@@ -58,7 +58,9 @@ _REASON = re.compile(
 )
 _REASON_FIRST = re.compile(
     r"(?:because|since|given that|as)\b"
-    r"(?P<why>[^,;]{0,200}(?:=|\b(?:is|are|has|have)\b)[^,;]{1,200})[,;]\s*(?=\S)",
+    r"(?P<why>[^,;]{0,200}(?:=|\b(?:is|are|has|have)\b)[^,;]{1,200})[,;]\s*(?=\S)"
+    # By what: the law of cosines, Pythagoras.
+    r"|(?:by|using|applying|according to)\b(?P<how>[^,;\d=]{1,100}),\s*(?=\S)",
     re.IGNORECASE,
 )
 _MOST_HEADINGS = 3
@@ -86,7 +88,7 @@ def unwrapped(text: str) -> str:
     if sentence is not None and not takes_back(sentence[0]):
         text = text[sentence.end() :]
     reason = _REASON_FIRST.match(text)
-    if reason is not None and not takes_back(reason["why"]):
+    if reason is not None and not takes_back(reason["why"] or reason["how"]):
         text = text[reason.end() :]
     reason = _REASON.search(text)
     if reason is not None and reason.start() and not takes_back(reason["why"]):
@@ -168,9 +170,10 @@ _REWRITTEN = [
         (r"(?<=[\d)}])\s+minus\s+(?=\S)", " - "),
         (r"(?<=[\d)}])\s+plus\s+(?=\S)", " + "),
         (r"(?<=[\d)}])\s+times\s+(?=\S)", " * "),
-        (r"(?<=\d) (?:divided by|over) (?=\d)", " / "),
+        (r"(?<=\d) (?:divided by|over|out of) (?=\d)", " / "),
         (r"\bper cent\b|(?<=\d )pct\.?(?![a-z])|(?<=\d)pct\.?(?![a-z])", "percent"),
-        (r"(?<=[a-z.]) (?:long|tall|wide|high|deep)$", ""),
+        (r"(?<=[a-z.]) (?:long|tall|wide|high|deep)$|(?<=\d years) old$", ""),
+        (r"(?<=\S )has (?:a |the )?(?:length|measure)(?: of)? (?=[\d\\])", "= "),
         # 12 feet of rope.
         (r"^([^a-z]*\d *(?:[a-z]+ ){0,2}[a-z]{2,}) of [a-z]{3,}(?: [a-z]+)?$", r"\1"),
         (r"(?<=[\da-z]) (?:in total|altogether|in all|overall)$", ""),

@@ -55,6 +55,8 @@ _REPEATING = re.compile(
     r"(\d{0,9})\.(\d{0,9})(?:\\(?:overline|bar|dot)\s*\{(\d{1,9})\}|(\d{1,6})\4{2,}(?:\.\.\.|\\l?dots))"
 )
 _MINUTES = re.compile(r"(\d{1,3})\s*°\s*(\d{1,2})\s*'(?:\s*(\d{1,2})\s*(?:''|\"))?(?=\s*$)")
+# "This is right", said of an answer.
+_TICKS = "✓✔✅☑\ufe0f \t\n"
 _BOLD = re.compile(r"(?<![\w)}\].])\*\*(?=\S)([^*]+?)\*\*(?![\w({]|\\[A-Za-z])")
 
 
@@ -68,7 +70,7 @@ def canonical(text: str) -> str:
     text = text.strip()
     if len(text) > MAX_CHARACTERS:
         raise Unreadable(f"longer than {MAX_CHARACTERS} characters")
-    text = plain_characters(in_english(text))
+    text = plain_characters(in_english(text.strip(_TICKS)))
     text = re.sub(r"\s*\n\s*", "\n", re.sub(r"[^\S\n]+", " ", text)).strip()
     text = _without_markdown(unwrapped(_without_markdown(text)))
     text = _without_dollars(text).replace("\\%", "%")
@@ -81,6 +83,7 @@ def canonical(text: str) -> str:
     text = re.sub(r"^\\boxed\s+(?=[^\s{])", "", _with_box_opened(text.strip()))
     text = re.sub(r"\\text\s*\{([,:])\}", r"{\1}", text).replace("{:}", ":")
     text = re.sub(r"(?<=[\[{, ])'([^'\[\]]{1,40})'(?=\s*[,\]}])", r"\1", text)
+    text = re.sub(r"\\Delta\s*(?=[A-Z]\s?[A-Z]\s?[A-Z])", r"\\triangle ", text)
     text = re.sub(r"\\ang\s*\{(\d[\d.]*)\}", r"\1°", text)
     # Twice: `$12,345$, ...` and a thousand inside \text{} both become visible only afterwards.
     text = _THOUSANDS.sub(_joined, text)

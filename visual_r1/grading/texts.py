@@ -9,6 +9,7 @@ _QUOTES = re.compile(r"""^["'`*_\s]+|["'`*_\s.,;:!。，；：！]+$""")
 # What makes mathematics of a text. Without it a text is words, of which nothing needs to be read.
 _MATHEMATICS = re.compile(r"[=<>+*/^_|{}\[\]\\√∑∫≤≥≠≈±×÷]")
 _LETTER = re.compile(r"[^\W\d_]")
+_LONGEST_SYMBOL = 4
 
 
 def same_text(one: str, other: str) -> bool:
@@ -27,8 +28,19 @@ def _plain(text: str) -> str:
     except Unreadable:
         text = text.strip()
     text = " ".join(_QUOTES.sub("", unicodedata.normalize("NFKC", text)).split())
-    # `x` and `X` are two variables; `Rhombus` and `rhombus` one word.
-    if is_words(text) and any(len(word) > 1 for word in text.split()):
-        text = text.casefold()
+    words = text.split()
+    if is_words(text) and any(len(word) > 1 for word in words):
+        text = " ".join(word if _is_sign(word, text) else word.casefold() for word in words)
+        if words[0] == "A":  # the article
+            text = "a" + text[1:]
         return text.replace(" ", "") if text.replace(" ", "").isalpha() else text
     return text
+
+
+def _is_sign(word: str, text: str) -> bool:
+    """Whether its case tells a word from another: `x`, `X`; `mPa`, `MPa` where there is a number.
+
+    `Rhombus` and `rhombus` are one word.
+    """
+    most = _LONGEST_SYMBOL if any(c.isdigit() for c in text) else 1
+    return len(word.strip("0123456789.")) <= most

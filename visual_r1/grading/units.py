@@ -29,10 +29,14 @@ MAX_POWER = 6
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """`measures` is sorted (dimension, power) pairs; `size` is in the base unit of each."""
+    """`measures` is sorted (dimension, power) pairs; `size` is in the base unit of each.
+
+    `kinds` says which of what is counted: `red` cubes.
+    """
 
     measures: tuple[tuple[str, int], ...]
     size: Number = Fraction(1)
+    kinds: frozenset[str] = frozenset()
 
 
 DEGREES = Unit((("angle", 1),))
@@ -49,12 +53,15 @@ _DEFINITIONS = (
 )  # fmt: skip
 _SPELLED = {
     "dollar": "us_dollar", "usd": "us_dollar", "cent": "us_cent", "pence": "penny",
-    "eur": "euro", "gbp": "sterling", "rmb": "yuan", "cny": "yuan", "inr": "rupee", "omega": "ohm",
+    "buck": "us_dollar", "eur": "euro", "gbp": "sterling", "rmb": "yuan",
+    "cny": "yuan", "inr": "rupee", "omega": "ohm",
     "kmh": "kph", "kmph": "kph", "ohms": "ohm", "sqft": "square_foot", "inche": "inch",
     "min": "minute", "lbs": "pound", "au": "astronomical_unit", "cc": "cubic_centimeter",
 }  # fmt: skip
 _SIGNS = {"dollar": "us_dollar", "euro": "euro", "sterling": "sterling", "yen": "yen",
           "rupee": "rupee", "won": "won", "ruble": "ruble"}  # fmt: skip
+_IN_FRONT = {"USD": "us_dollar", "US": "us_dollar", "EUR": "euro", "GBP": "sterling",
+             "RMB": "yuan", "CNY": "yuan", "INR": "rupee", "Rs": "rupee"}  # fmt: skip
 _MARKS = {"'": "foot", '"': "inch"}
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3, "squared": 2, "cubed": 3}
 
@@ -106,6 +113,9 @@ _NEUTRAL = frozenset(
     ("unit", "piece", "item", "object", "thing", "time", "way", "person", "people", "total",
      "element", "part", "point", "circle", "dot", "count", "section", "pixel", "number")
 )  # fmt: skip
+_SAY_NOTHING = frozenset(
+    ("different", "distinct", "possible", "whole", "identical", "equal", "such", "these")
+)
 _SINGULAR = frozenset(
     ("student", "child", "side", "vertex", "edge", "face", "diagonal", "triangle", "rectangle",
      "square", "apple", "ball", "book", "tile", "cube", "block", "car", "cell")
@@ -120,6 +130,11 @@ def split_unit(tokens: Sequence[Token]) -> tuple[Sequence[Token], Unit | None]:
     """
     if len(tokens) > 1 and (sign := _sign(tokens[0])) is not None:
         return tokens[1:], sign
+    if len(tokens) > 1 and tokens[0].text in _IN_FRONT:  # USD 5, Rs. 5, US$5
+        has_sign = tokens[1].text in (".", "dollar")
+        rest = tokens[2:] if has_sign else tokens[1:]
+        if rest and rest[0].kind == "number" and (has_sign or tokens[0].text != "US"):
+            return rest, _of_pint(_IN_FRONT[tokens[0].text])
     if len(tokens) > 2 and tokens[0].text == "-" and (sign := _sign(tokens[1])) is not None:
         return (tokens[0], *tokens[2:]), sign  # -$5
     if len(tokens) > 1 and (sign := _sign(tokens[-1])) is not None:
@@ -180,10 +195,11 @@ def _read_texts(texts: tuple[str, ...], apart: bool) -> Unit | None:
 
 
 def in_conflict(left: Unit | None, right: Unit | None) -> bool:
-    """Whether both are given and measure different things."""
+    """Whether both are given and measure different things, or other ones of a kind."""
     if left is None or right is None or not left.measures or not right.measures:
         return False
-    return left.measures != right.measures
+    of_other_kinds = bool(left.kinds and right.kinds) and left.kinds.isdisjoint(right.kinds)
+    return left.measures != right.measures or of_other_kinds
 
 
 def _times(one: Unit, other: Unit, sign: int = 1) -> Unit:
@@ -269,7 +285,8 @@ def _counted(texts: Sequence[str]) -> Unit | None:
         if denied or is_number_word(word) or word == "pi" or _of_pint(word) is not None:
             return None
     neutral = singular in _NEUTRAL or noun in _NEUTRAL
-    return ANY if neutral else Unit(((f"counted {singular}", 1),))
+    kinds = frozenset(adjectives) - _NEUTRAL - _SAY_NOTHING
+    return ANY if neutral else Unit(((f"counted {singular}", 1),), kinds=kinds)
 
 
 def _named(name: str, apart: bool) -> Unit | None:
@@ -278,6 +295,9 @@ def _named(name: str, apart: bool) -> Unit | None:
     if len(name) == 1:  # M is not metre
         known = name in _LETTERS or (apart and name in _LETTERS_APART)
         return _of_pint(name) if known else None
+    if name.endswith("Nm"):  # `kNm`; in small letters it would be nanometres
+        newton, meter = _of_pint(name[:-1]), _of_pint("m")
+        return None if newton is None or meter is None else _times(newton, meter)
     return _of_pint(name) or _of_pint(name.lower())
 
 

@@ -20,6 +20,7 @@ which the question names things, or all, in whatever order and with whatever bet
 counts that the question names.
 """
 
+import html
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -97,6 +98,19 @@ _PLACES = frozenset(("top", "bottom", "left", "right", "middle", "upper", "lower
 _MOST_LETTERS = 6
 
 _WORD = re.compile(r"\\?[A-Za-z]+|\d+(?:\.\d+)?|[∠△⊙∥⊥°]")
+# What shows as nothing in HTML, Markdown, LaTeX and on a terminal, whatever letters it is of.
+_MARKUP = re.compile(
+    r"<!--.*?(?:-->|\Z)|</?[A-Za-z][^<>]*>"
+    r"|!?\[\s*\]\([^()]*\)|^[ \t]*(?:`{3,}|~{3,})[ \t]*\w*[ \t]*$"
+    r"|\\(?:[hv]?phantom|[hv]space\*?|label|(?:text)?color|begin|end)\s*\{[^{}]*\}"
+    r"|\\(?:q?quad|(?:en|thin|med|thick)space|[hv]fill|newline|par|null|relax|left|right"
+    r"|(?:no)?indent|displaystyle|[nrt])(?![A-Za-z])"
+    r"|\\[A-Za-z]{1,20}(?= ?\{)"  # says what its argument says
+    r"|\x1b\[[0-9;]*[A-Za-z]",
+    re.DOTALL | re.MULTILINE,
+)
+_VALUES = frozenset(("INFINITY", "EMPTY SET"))
+_OF_A_CHOICE = re.compile(r"(?:CIRCLED|SQUARED|PARENTHESIZED) LATIN")  # the B in its circle
 _TAG = re.compile(r"<(think|scan|answer)>")
 # So many of the words by which a question names things, or all of them from two on, are the
 # question told again: a span of four words hardly has more.
@@ -110,7 +124,8 @@ def format_ok(
 
     A tag is empty where no letter or digit is inside: spaces, punctuation, symbols, characters that
     are not assigned and fillers, which Unicode counts as letters and which show as nothing, are no
-    content.
+    content. Nor is markup that shows as nothing: `<br>`, `&nbsp;`, `\\quad`, `\\text{}`. Of symbols
+    those are content that are a value by themselves: ∞, ∅, Ⓑ.
 
     Args:
         response: what the model wrote.
@@ -123,16 +138,22 @@ def format_ok(
     for tag in tags:
         before, _, rest = rest.partition(f"<{tag}>")
         inside, closed, rest = rest.partition(f"</{tag}>")
-        if before.strip() or not any(map(_is_content, inside)) or not closed:
+        if before.strip() or not _says_something(inside) or not closed:
             return False
     return not rest.strip()
 
 
+def _says_something(text: str) -> bool:
+    """Whether a letter, a digit or a sign that is an answer is left of `text` without markup."""
+    return any(map(_is_content, html.unescape(_MARKUP.sub(" ", text))))
+
+
 def _is_content(character: str) -> bool:
-    """Whether a character says something: a letter or a digit that can be seen."""
-    return unicodedata.category(character)[0] in "LN" and "FILLER" not in unicodedata.name(
-        character, "FILLER"
-    )
+    """Whether a character says something: a letter, digit or value that can be seen."""
+    name = unicodedata.name(character, "FILLER")
+    if unicodedata.category(character)[0] in "LN":
+        return "FILLER" not in name
+    return name in _VALUES or _OF_A_CHOICE.search(name) is not None
 
 
 def visual_grounding(response: str, question: str, opens_think: bool = False) -> float:

@@ -1,5 +1,7 @@
 """What a policy might try instead of answering, and what it gets for it."""
 
+import time
+
 import pytest
 
 from visual_r1.config import RewardSection
@@ -123,3 +125,36 @@ def test_a_wrong_answer_never_reaches_a_right_one() -> None:
     bare_right = "62 is \\boxed{62}"
     wrong = score(STANDARD, RewardInput(PROBLEM, best_wrong)).reward
     assert wrong < score(STANDARD, RewardInput(PROBLEM, bare_right)).reward
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "\\quad", "\\phantom{x}", "\\hspace{1cm}", "\\text{}", "\\boxed{ }", "\\frac{}{}", "\\n",
+        "\\begin{align}\\end{align}", "&nbsp;", "&#8203;", "&zwnj;", "<br>", "<b></b>",
+        "<!-- one\nline more -->", "<!-- no end", "![](figure)", "```python\n```", "\x1b[0m",
+        "\U000e0041",
+    ],
+)  # fmt: skip
+def test_markup_that_shows_as_nothing_is_no_content(inside: str) -> None:
+    assert not format_ok(f"<think>{inside}</think><answer>5</answer>")
+    assert not format_ok(f"<think>AB is 5</think><answer>{inside}</answer>")
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "∞", "(−∞, ∞)", "∅", "Ⓑ", "🅱", "\\pi", "\\infty", "\\frac{1}{2}", "\\emptyset", "五", "①",
+        "角A是74度", "มุม", "<b>7</b>", "```python\nprint(5)\n```", "\\text{yes}", "x < y > z",
+        "\\boxed{\\text{B}}", "if a<b: print(a)", "\\neg",
+    ],
+)  # fmt: skip
+def test_an_answer_of_one_sign_is_content(inside: str) -> None:
+    assert format_ok(f"<think>{inside}</think><answer>{inside}</answer>")
+
+
+def test_markup_is_looked_through_in_linear_time() -> None:
+    for piece in ("<", "<a", "<!--", "{", "\\text{", "\\a{", "[ ", "![](", "```\n", "&", "\\a "):
+        began = time.process_time()
+        format_ok(f"<think>{piece * 20_000}</think><answer>5</answer>")
+        assert time.process_time() - began < 1.0, piece
