@@ -6,6 +6,7 @@ of them and counts for nothing.
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +60,14 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 def leaves_of(path: Path, place: Path) -> Leaves:
     """What is in a file, value by value; of one that cannot be read, that.
 
-    Where `place` is does not count: each worker has its own.
+    Where `place` is does not count: each worker has its own, and files hold that of who made them.
     """
+    places = re.compile(rf"{re.escape(str(place.parent))}/\d+")
     data = path.read_bytes()
     if path.suffix in (".html", ".md"):
         lines = data.decode(errors="replace").splitlines()
         timeless = (line for line in lines if not line.startswith("- Prepared: "))
-        texts = (str(settled(line)).replace(str(place), "PLACE") for line in timeless)
+        texts = (places.sub("PLACE", str(settled(line))) for line in timeless)
         return {str(number): text for number, text in enumerate(texts)}
     if path.suffix not in READ:
         return {"": hashlib.sha256(data).hexdigest()}
@@ -75,7 +77,7 @@ def leaves_of(path: Path, place: Path) -> Leaves:
         return {"": f"unreadable: {type(error).__name__}"}
     leaves: Leaves = {}
     _flatten(settled(value), "", leaves)
-    return {where: text.replace(str(place), "PLACE") for where, text in leaves.items()}
+    return {where: places.sub("PLACE", text) for where, text in leaves.items()}
 
 
 def _flatten(value: Any, where: str, into: Leaves) -> None:
