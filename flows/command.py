@@ -28,13 +28,13 @@ def first_look(
     """End the program with status 1 and one sentence where its flags or servers are wrong."""
     try:
         config = load(arguments)
-        users_settings(config.state_dir.absolute() / "prefect")
-        if not needs_server:
-            return
-        from visual_r1.backend.endpoint import choose_kind, probe, remote_endpoint
+        if needs_server:
+            from visual_r1.backend.endpoint import choose_kind, probe, remote_endpoint
 
-        if choose_kind(config, os.environ) != "embedded":
-            probe(remote_endpoint(config, os.environ))
+            if choose_kind(config, os.environ) != "embedded":
+                probe(remote_endpoint(config, os.environ))
+        # The last, since it imports a part of Prefect.
+        users_settings(config.state_dir.absolute() / "prefect")
     except VisualR1Error as error:
         show_error(terminal(), error)
         sys.exit(1)
