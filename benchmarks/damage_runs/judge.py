@@ -13,6 +13,7 @@ from typing import Any
 from run_states.contents import READ, settled
 
 ENGINE = ".visual-r1/engine/sessions"
+_TIMES = ("- Prepared: ", "<div><dt>wall time</dt>")
 Leaves = dict[str, str]
 Contents = dict[str, Leaves]
 """By file and by the place in it, its values as JSON."""
@@ -66,7 +67,7 @@ def leaves_of(path: Path, place: Path) -> Leaves:
     data = path.read_bytes()
     if path.suffix in (".html", ".md"):
         lines = data.decode(errors="replace").splitlines()
-        timeless = (line for line in lines if not line.startswith("- Prepared: "))
+        timeless = (line for line in lines if not line.startswith(_TIMES))
         texts = (places.sub("PLACE", str(settled(line))) for line in timeless)
         return {str(number): text for number, text in enumerate(texts)}
     if path.suffix not in READ:

@@ -94,10 +94,17 @@ def sealed(file: Path, way_out: str) -> Finding:
 
 
 def say_what_is_lost(run_dir: Path) -> None:
-    """Warn, once in a process, of rows that the ledger counts and that are not there."""
-    rows = [line.row for line in Ledger(run_dir).read().sound]
+    """Warn, once in a process, of rows that the ledger counts and that are not there, and of the
+    ledger's own where other files know of later ones."""
+    ledger = Ledger(run_dir)
+    rows = [line.row for line in ledger.read().sound]
     for name, _, lost, way_out in _lost(run_dir, rows[-1]) if rows else ():
         _say(f"{run_dir / name} {lost}: {way_out}.")
+    for expected, found in _behind(run_dir, rows):
+        _say(
+            f"{ledger.path} {found}, and there was {expected}: what follows is trained again. Stop "
+            "and put the file back from a copy to go on from there instead."
+        )
 
 
 @cache

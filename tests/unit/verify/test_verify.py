@@ -26,6 +26,7 @@ from visual_r1.runs.export import ADAPTER_FILES, Export, ExportedFile
 from visual_r1.runs.folder import open_run_folder
 from visual_r1.runs.journal import Journal
 from visual_r1.runs.ledger import Ledger, LedgerRow
+from visual_r1.runs.soundness import say_what_is_lost
 from visual_r1.runs.training_rows import LEFT_OUT_FILE
 from visual_r1.stopwatch import Stopwatch
 from visual_r1.storage import write_json
@@ -257,6 +258,20 @@ def test_a_ledger_whose_end_was_cut_is_found_by_what_came_after(run: Path) -> No
     (found,) = [one for one in examine(run) if one.file == path]
     assert found.found == "ends at step 2"
     assert "row of step 4" in found.expected
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_run_that_goes_on_with_a_ledger_that_was_cut_says_so(
+    run: Path, left: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    say_what_is_lost(run)
+    assert caplog.messages == []
+    path = run / "ledger.jsonl"
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:left]))
+    say_what_is_lost(run)
+    [said] = caplog.messages
+    assert f"{path} ends at step {2 * left}, and there was a row of step 4" in said
+    assert "what follows is trained again" in said
 
 
 def test_files_of_an_older_version_are_unverified_and_no_fault(
