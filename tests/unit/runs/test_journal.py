@@ -8,11 +8,12 @@ import pytest
 from sampled import group_of, rollout
 
 from visual_r1.config import RunConfig
-from visual_r1.errors import StorageError
+from visual_r1.errors import RunError, StorageError
 from visual_r1.grading import GRADER_VERSION
 from visual_r1.rl.metrics import StepTimer, step_metrics
 from visual_r1.rl.step import ScoredRollout, StepResult
 from visual_r1.runs.journal import Journal, read_rollouts
+from visual_r1.tables import pa, write_table
 
 
 def result(step: int, reward: float = 0.5) -> StepResult:
@@ -220,3 +221,10 @@ def test_rollouts_that_are_not_those_of_the_ledger_are_not_continued(
     journal.write_rollouts(1, [result(6)], digests)
     assert "chunk-00001.parquet is damaged: its rows have the digest" in caplog.text
     assert read_rollouts(path)["step"].to_pylist() == [6, 6]
+
+
+def test_parquet_of_another_kind_is_a_damaged_file_of_rollouts(tmp_path: Path) -> None:
+    path = tmp_path / "chunk-00000.parquet"
+    write_table(path, pa.table({"id": ["a"]}))
+    with pytest.raises(RunError, match=r"chunk-00000\.parquet .*step"):
+        read_rollouts(path)
