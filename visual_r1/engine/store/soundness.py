@@ -30,7 +30,7 @@ class Tensor(TypedDict):
 
     dtype: str
     shape: list[int]
-    data: bytes
+    data: bytearray
 
 
 @dataclass(frozen=True)
