@@ -342,6 +342,11 @@ class Store:
             ]
         return sorted(found, key=lambda record: record.created_at, reverse=True)
 
+    def damaged(self) -> list[CheckpointPath]:
+        """Those that are known not to be what was written; their files are still there."""
+        with self._guard:
+            return list(self._damaged)
+
     def copy(self, source: CheckpointPath, record: CheckpointRecord) -> CheckpointRecord:
         """Make `record` a checkpoint of the files of another; where the disk can, they are shared.
 
