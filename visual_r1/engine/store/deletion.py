@@ -11,7 +11,7 @@ def delete_run(store: Store, name: str) -> list[CheckpointPath]:
     Raises `CheckpointNotFound` where there is none, with the names that there are.
     """
     names = run_names(store.sessions())
-    paths = [*(one.path for one in store.checkpoints()), *store.damaged()]
+    paths = [*(one.path for one in store.checkpoints()), *store.damaged_paths()]
     owned = [(names.get(session_of(path.model_id)), path) for path in paths]
     found = [path for owner, path in owned if owner == name]
     if not found:

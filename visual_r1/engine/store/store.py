@@ -285,7 +285,7 @@ class Store:
         """
         record = self.find(path)
         for name, stored in record.files.items():
-            # That needs no reading, and is found also where the rest was checked.
+            # What is gone or cut is found without reading, also where the rest was checked.
             if (what := wrong_size(self.folder(path) / name, stored)) is not None:
                 raise self.found_damaged(path, name, what)
         signature = self._signature(record)
@@ -342,7 +342,7 @@ class Store:
             ]
         return sorted(found, key=lambda record: record.created_at, reverse=True)
 
-    def damaged(self) -> list[CheckpointPath]:
+    def damaged_paths(self) -> list[CheckpointPath]:
         """Those that are known not to be what was written; their files are still there."""
         with self._guard:
             return list(self._damaged)
