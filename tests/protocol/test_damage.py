@@ -64,6 +64,16 @@ def test_damaged_sampler_weights_make_no_sampler(
     assert str(file) in str(caught.value)
 
 
+def test_a_copy_of_a_damaged_checkpoint_leaves_no_run(
+    home: Path, rest: tinker.RestClient, trainer: Trainer
+) -> None:
+    path = trained(trainer).save_state("mine").result(timeout=60).path
+    flip(HomeFolder(home).state_file(parse_path(path)))
+    with pytest.raises(tinker.NotFoundError, match="is damaged"):
+        rest.copy_weights(path, "copies").result(timeout=60)
+    assert rest.list_training_runs(project_id="copies").result(timeout=60).training_runs == []
+
+
 def test_a_damaged_adapter_is_not_handed_out(
     home: Path, rest: tinker.RestClient, trainer: Trainer
 ) -> None:

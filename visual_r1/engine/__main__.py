@@ -75,13 +75,14 @@ def _delete_run(home: Path, name: str) -> int:
     try:
         store = Store(home)
         try:
+            used = store.home.used_bytes()
             gone = delete_run(store, name)
+            freed = size_text(used - store.home.used_bytes())
         finally:
             store.close()
     except VisualR1Error as error:
         say(f"visual-r1 engine: {error}", sys.stderr)
         return 1
-    freed = size_text(sum(one.size_bytes for one in gone))
     say(f"{len(gone)} checkpoints of {name} are deleted, which frees {freed}.")
     return 0
 

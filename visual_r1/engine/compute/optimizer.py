@@ -2,14 +2,14 @@
 
 import math
 
+import torch
+
 from visual_r1.engine.compute.lora import Adapter, is_finite
 from visual_r1.engine.types import AdamSettings, InvalidRequest
 
 _BEYOND_USE = 1e4
 """Weights of an adapter are of the order of 1; with larger ones than this nothing can be computed
 but overflow."""
-
-_FLOAT32_MAX = 3.4028234663852886e38
 
 
 def adam_step(adapter: Adapter, settings: AdamSettings) -> dict[str, float]:
@@ -75,7 +75,8 @@ def adam_step(adapter: Adapter, settings: AdamSettings) -> dict[str, float]:
 
 def _in_float32(number: float) -> float:
     """The number, or infinity where float32 has none so large: torch would raise an error."""
-    return number if abs(number) <= _FLOAT32_MAX else math.copysign(math.inf, number)
+    largest = torch.finfo(torch.float32).max
+    return number if abs(number) <= largest else math.copysign(math.inf, number)
 
 
 def check_settings(settings: AdamSettings) -> None:

@@ -226,7 +226,8 @@ class Engine:
                 )
             if known is not None:
                 return known.path
-            source = self.store.find(parse_path(request.source_path))
+            # Before anything is written of its run.
+            source = self.store.check(parse_path(request.source_path))
             now = self.store.clock()
             if request.session_id is not None:
                 session = self.sessions.live(request.session_id).record

@@ -239,20 +239,16 @@ async def save_weights_for_sampler(engine: TheEngine, body: TheBody) -> dict[str
         return _enqueue_json(
             engine, body, "save", types.SaveWeightsForSamplerRequest, _save_for_sampler
         )
+    # The SDK numbers the sampler anew in each repetition of the request.
+    kept = {name: value for name, value in content.items() if name != "sampling_session_seq_id"}
     return _enqueue(
         engine,
         str(content.get("model_id")),
         _number(content, "seq_id"),
         "save",
-        f"unnamed {types.SaveWeightsForSamplerRequest.__name__} {_digest_of_unnamed(content)}",
+        f"unnamed sampler {digest(kept, 32)}",
         lambda model: _save_unnamed(engine, model, content),
     )
-
-
-def _digest_of_unnamed(content: dict[str, Any]) -> str:
-    # The SDK numbers the sampler anew in each repetition of the request.
-    kept = {name: value for name, value in content.items() if name != "sampling_session_seq_id"}
-    return digest(kept, 32)
 
 
 @router.post("/save_weights_external")

@@ -30,7 +30,7 @@ class Tensor(TypedDict):
 
     dtype: str
     shape: list[int]
-    data: bytes
+    data: bytearray
 
 
 @dataclass(frozen=True)
@@ -73,14 +73,15 @@ def fault_of(file: Path, stored: StoredFile) -> str | None:
 
     Of a file without a digest, None where it may be so.
     """
+    if (wrong := wrong_size(file, stored)) is not None:
+        return wrong
     try:
-        if (wrong := wrong_size(file, stored)) is not None:
-            return wrong
         if stored.digest:
             return _wrong_digest(file_digest(file), stored)
-        return fault_in_tensors(read_file(file)) if file.suffix == TENSORS else None
+        found = tensors_in(read_file(file)) if file.suffix == TENSORS else None
     except OSError as error:
         return unreadable(error)
+    return found if isinstance(found, str) else None
 
 
 def fault_in(data: bytes, stored: StoredFile) -> str | None:
@@ -91,18 +92,12 @@ def fault_in(data: bytes, stored: StoredFile) -> str | None:
 
 
 def wrong_size(file: Path, stored: StoredFile) -> str | None:
-    """Whether the file has another size than was written; raises `OSError` where it is not there.
-
-    This takes no time, and finds what was cut.
-    """
-    size = file.stat().st_size
+    """What can be told without reading the file: that it is gone, or has another size."""
+    try:
+        size = file.stat().st_size
+    except OSError as error:
+        return unreadable(error)
     return None if size == stored.bytes else f"has {size} bytes, and {stored.bytes} were written"
-
-
-def fault_in_tensors(data: bytes) -> str | None:
-    """What no file of a checkpoint's tensors holds; None where there is no such thing."""
-    entries = tensors_in(data)
-    return entries if isinstance(entries, str) else None
 
 
 def tensors_in(data: bytes) -> list[tuple[str, Tensor]] | str:
@@ -111,11 +106,11 @@ def tensors_in(data: bytes) -> list[tuple[str, Tensor]] | str:
         entries = cast("list[tuple[str, Tensor]]", deserialized(data))
     except SafetensorError as error:
         return f"is no file of tensors ({error})"
-    faults = (tensor_fault(name, entry) for name, entry in entries)
+    faults = (_tensor_fault(name, entry) for name, entry in entries)
     return next((what for what in faults if what is not None), entries)
 
 
-def tensor_fault(name: str, entry: Tensor) -> str | None:
+def _tensor_fault(name: str, entry: Tensor) -> str | None:
     """What is wrong with a tensor; None where nothing is.
 
     All are float32 and finite, Adam's second moments not negative; its count of steps is one int64

@@ -31,12 +31,7 @@ from visual_r1.engine.store.records import (
     StoredFile,
     checkpoint_path,
 )
-from visual_r1.engine.store.soundness import (
-    damaged,
-    fault_in,
-    fault_of,
-    unreadable,
-)
+from visual_r1.engine.store.soundness import damaged, fault_in, fault_of, unreadable, wrong_size
 from visual_r1.engine.types import InvalidRequest
 from visual_r1.errors import EngineError, StorageError
 from visual_r1.hashing import file_digest
@@ -290,8 +285,8 @@ class Store:
         """
         record = self.find(path)
         for name, stored in record.files.items():
-            # Gone, cut: that needs no reading, and is found also where the rest was checked.
-            if (what := fault_of(self.folder(path) / name, replace(stored, digest=""))) is not None:
+            # What is gone or cut is found without reading, also where the rest was checked.
+            if (what := wrong_size(self.folder(path) / name, stored)) is not None:
                 raise self.found_damaged(path, name, what)
         signature = self._signature(record)
         if self._sound.get(path) == signature:
@@ -346,6 +341,11 @@ class Store:
                 if not record.expired(now) and model_id in (None, record.path.model_id)
             ]
         return sorted(found, key=lambda record: record.created_at, reverse=True)
+
+    def damaged_paths(self) -> list[CheckpointPath]:
+        """Those that are known not to be what was written; their files are still there."""
+        with self._guard:
+            return list(self._damaged)
 
     def copy(self, source: CheckpointPath, record: CheckpointRecord) -> CheckpointRecord:
         """Make `record` a checkpoint of the files of another; where the disk can, they are shared.
@@ -429,8 +429,8 @@ class Store:
             with suppress(FileNotFoundError):
                 folder.rename(removed)
                 sync_folder(folder.parent)
-            self._checkpoints.pop(path, None)
-            self._damaged.pop(path, None)
+            for known in (self._checkpoints, self._damaged, self._sound):
+                known.pop(path, None)
         return removed
 
     @contextmanager

@@ -86,6 +86,5 @@ def _tensors_in(data: bytes) -> "dict[str, Tensor] | str":
         return entries
     for name, entry in entries:
         dtype = torch.int64 if entry["dtype"] == "I64" else torch.float32
-        # Of a copy: what safetensors gives cannot be written to.
-        found[name] = torch.frombuffer(bytearray(entry["data"]), dtype=dtype).view(entry["shape"])
+        found[name] = torch.frombuffer(entry["data"], dtype=dtype).view(entry["shape"])
     return found

@@ -1,15 +1,16 @@
 """A tiny mixture of experts of random weights: its experts are trained, saved and exported."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from engine_material import group_data, picture_prompt, request, words
+from engine_material import group_data, request, words
 from peft import PeftModel
-from test_other_models import folder_of, one_step, shipped_config
+from test_other_models import assert_sampler_and_learner_agree, folder_of, shipped_config
 from transformers import (
     AutoModelForImageTextToText,
     Qwen3VLMoeConfig,
@@ -19,7 +20,7 @@ from transformers import (
 from visual_r1.engine.compute.compute import Adapter, Compute
 from visual_r1.engine.compute.lora import adapter_bytes
 from visual_r1.engine.store.tensors import write_adapter
-from visual_r1.engine.types import AdamSettings, InvalidRequest, LoraSpec
+from visual_r1.engine.types import AdamSettings, InvalidRequest, LoraSpec, SampleOutput, TextPart
 
 EXPERTS = 4
 MOE = {
@@ -78,7 +79,7 @@ def steps(compute: Compute, adapter: Adapter, count: int) -> list[np.ndarray]:
 
 def test_sampling_and_learning_agree(moe: Compute) -> None:
     for spec in (SPEC, LoraSpec(rank=4, seed=1, train_mlp=False), LoraSpec(rank=2, seed=1)):
-        one_step(moe, spec)
+        assert_sampler_and_learner_agree(moe, spec)
 
 
 def test_experts_are_adapted_each_by_matrices_of_its_own(moe: Compute) -> None:
@@ -171,17 +172,11 @@ def test_what_is_exported_peft_applies(moe: Compute, folder: Path, tmp_path: Pat
         logits = model(input_ids=torch.tensor([tokens])).logits
     assert (logits - bare).abs().max() > 0.1
     theirs = torch.log_softmax(logits[0, :-1], -1).gather(-1, torch.tensor(tokens[1:])[:, None])
-    output = moe.sample(moe.freeze(adapter), [scored(tokens)])[0]
-    ours = torch.tensor(output.prompt_logprobs[1:])  # type: ignore[union-attr, index]
+    scored = replace(request((TextPart(tuple(tokens)),), samples=0), prompt_logprobs=True)
+    [output] = moe.sample(moe.freeze(adapter), [scored])
+    assert isinstance(output, SampleOutput) and output.prompt_logprobs is not None
+    ours = torch.tensor(output.prompt_logprobs[1:])
     torch.testing.assert_close(ours, theirs[:, 0], rtol=1e-4, atol=1e-4)
-
-
-def scored(tokens: list[int]) -> Any:
-    from dataclasses import replace
-
-    from visual_r1.engine.types import TextPart
-
-    return replace(request((TextPart(tuple(tokens)),), samples=0), prompt_logprobs=True)
 
 
 def test_the_size_of_an_adapter_counts_the_experts(moe: Compute, folder: Path) -> None:
@@ -193,13 +188,9 @@ def test_the_size_of_an_adapter_counts_the_experts(moe: Compute, folder: Path) -
 def test_experts_that_are_not_in_one_parameter_are_refused_with_the_flag_that_works(
     moe: Compute, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lora = type(moe._base.family).lora
-    from dataclasses import replace
-
-    other = replace(lora, experts=("experts.w1",))
+    other = replace(moe._base.family.lora, experts=("experts.w1",))
     monkeypatch.setattr(type(moe._base.family), "lora", other)
     for refused in (lambda: moe.new_adapter(SPEC), lambda: adapter_bytes(str(folder), SPEC)):
         with pytest.raises(InvalidRequest, match=r"--no-model\.train_mlp"):
             refused()
     assert moe.new_adapter(LoraSpec(rank=4, train_mlp=False))
-    assert picture_prompt(1)

@@ -31,7 +31,7 @@ def shipped_config() -> dict[str, Any]:
     return json.loads((Path(model_path(TINY_GEOMETRY)) / "config.json").read_text())
 
 
-def one_step(compute: Compute, spec: LoraSpec) -> None:
+def assert_sampler_and_learner_agree(compute: Compute, spec: LoraSpec) -> None:
     """Sample, learn from it, and find the sampler's log-probabilities in the learner's."""
     adapter = compute.new_adapter(spec)
     prompts = [picture_prompt(1), picture_prompt(2)]
@@ -54,7 +54,9 @@ def test_a_model_with_an_output_matrix_of_its_own(tmp_path: Path) -> None:
     network = Qwen3VLForConditionalGeneration(Qwen3VLConfig(**config))
     assert network.lm_head.weight is not network.model.language_model.embed_tokens.weight
     folder = folder_of(tmp_path, network)
-    one_step(Compute(str(folder), device="cpu", threads=1), LoraSpec(rank=4, seed=1))
+    assert_sampler_and_learner_agree(
+        Compute(str(folder), device="cpu", threads=1), LoraSpec(rank=4, seed=1)
+    )
 
 
 def test_pickled_weights_are_never_loaded(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from test_store import MODEL_ID, Clock, record
 from visual_r1.engine.store.budget import parse_size, report
 from visual_r1.engine.store.deletion import delete_run
 from visual_r1.engine.store.ephemeral import IN_USE_S, EphemeralFiles
-from visual_r1.engine.store.records import SessionRecord, checkpoint_path
+from visual_r1.engine.store.home import MANIFEST
+from visual_r1.engine.store.records import SessionRecord, checkpoint_path, session_of
 from visual_r1.engine.store.store import Store
 from visual_r1.engine.types import InvalidRequest
 from visual_r1.errors import ConfigError, StorageError
@@ -112,7 +113,9 @@ def test_the_engine_of_a_run_names_what_works_there_and_never_the_runs_own_check
         assert wrong not in said
     with pytest.raises(InvalidRequest, match=r"'odl'.*large, mine, old"):
         delete_run(store, "odl")
-    assert sum(one.size_bytes for one in delete_run(store, "large")) == 60_000
+    used = store.home.used_bytes()
+    assert [one.name for one in delete_run(store, "large")] == ["step-000001"] * 2
+    assert 60_000 <= used - store.home.used_bytes() < 62_000
     store.make_room(100_000)
     store.close()
 
@@ -122,6 +125,20 @@ def test_a_run_alone_in_its_home_is_told_so(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"engine_home.*no other run is known") as caught:
         store.make_room(2000)
     assert "--delete-run" not in str(caught.value)
+    store.close()
+
+
+def test_a_run_is_deleted_with_its_damaged_checkpoints(tmp_path: Path) -> None:
+    clock = Clock()
+    store = Store(tmp_path, clock)
+    store.put_session(SessionRecord(session_of(MODEL_ID), clock.now, user_metadata={"run": "mine"}))
+    for name in ("sound", "damaged"):
+        store.write(record(clock, path(name)), filled(50_000))
+    (store.folder(path("damaged")) / MANIFEST).write_text("{")
+    store.close()
+    store = Store(tmp_path, clock)
+    assert set(delete_run(store, "mine")) == {path("sound"), path("damaged")}
+    assert not list(store.folder(path("sound")).parent.iterdir())
     store.close()
 
 

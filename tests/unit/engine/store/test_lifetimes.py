@@ -116,7 +116,9 @@ def test_the_end_that_nobody_asked_for_counts_no_longer_in_a_run_s_own_engine(
         store.close()
     assert kept == ({PATH} if of_run else set())
     if of_run:
-        assert Store(tmp_path, clock).find(PATH).expires_at is None
+        store = Store(tmp_path, clock)
+        assert store.find(PATH).expires_at is None
+        store.close()
 
 
 def test_the_clock_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from io import BufferedReader
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from test_lifetimes import as_an_older_version_wrote
 from test_store import MODEL_ID, PATH, Clock, record
 
+from visual_r1 import hashing, opening
 from visual_r1.engine.store.home import MANIFEST, STATE_FILE
 from visual_r1.engine.store.records import checkpoint_path
 from visual_r1.engine.store.soundness import examine_home, tensor_fingerprints
@@ -100,6 +102,27 @@ def test_check_finds_damage_that_came_after_the_checkpoint_was_written(
     with pytest.raises(CheckpointNotFound) as caught:
         store.check(PATH)
     assert not isinstance(caught.value, CheckpointDamaged)
+
+
+def test_what_was_written_or_checked_here_is_not_read_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    open_file = opening.open_file
+
+    def noted(path: Path) -> BufferedReader:
+        read.append(path)
+        return open_file(path)
+
+    for module in (opening, hashing):
+        monkeypatch.setattr(module, "open_file", noted)
+    assert store.check(PATH) and read == []
+    store.close()
+    again = Store(store.home.path, Clock())
+    read.clear()
+    assert again.check(PATH) and again.check(PATH)
+    assert read == [state_of(store)]
+    again.close()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"path": 3}', "\ufeff{}", "{}"])
