@@ -14,6 +14,7 @@
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from fractions import Fraction
 
 from visual_r1.grading.closeness import same_value
@@ -211,8 +212,9 @@ def equations(tokens: Sequence[Lexeme], one: Target, checks: Checks) -> Iterator
         (mine, mine_is_alone), (other, other_is_alone) = sides
         if mine is None or other is None or mine_is_alone or other_is_alone:
             continue
-        if same_value(mine, other):
-            yield tokens[left].start, tokens[right - 1].end
+        with suppress(Unreadable):
+            if same_value(mine, other):
+                yield tokens[left].start, tokens[right - 1].end
 
 
 def _may_stand(token: Lexeme) -> bool:
