@@ -23,14 +23,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from trials.honest_scans import HonestScan, geometry3k_like_scans, procedural_scans
-from trials.hostile_scans import (
-    FRESH_WAYS,
-    WAYS,
-    HostileScan,
-    hostile_scans,
-    part_of,
-    without_facts,
-)
+from trials.hostile_scans import HostileScan, hostile_scans, without_facts
+from trials.hostile_ways import FRESH_WAYS, WAYS, part_of
 from visual_r1.backend.backend import open_backend
 from visual_r1.config import RunConfig
 from visual_r1.data.problem import Problem

@@ -15,11 +15,8 @@ from typing import Any, cast
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 
-_VULGAR = {
-    "½": (1, 2), "⅓": (1, 3), "⅔": (2, 3), "¼": (1, 4), "¾": (3, 4), "⅕": (1, 5), "⅖": (2, 5),
-    "⅗": (3, 5), "⅘": (4, 5), "⅙": (1, 6), "⅚": (5, 6), "⅛": (1, 8), "⅜": (3, 8), "⅝": (5, 8),
-    "⅞": (7, 8), "⅐": (1, 7), "⅑": (1, 9), "⅒": (1, 10),
-}  # fmt: skip
+# Fractions in one character.
+VULGAR = "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞⅐⅑⅒"
 
 # Greek letters as their commands, by the names that Unicode gives them; capitals that look like
 # Latin ones have no command.
@@ -51,7 +48,7 @@ _SIGNS = {
     **dict.fromkeys("，、", ","),
     **dict.fromkeys("∅⌀", " \\emptyset "),
     **dict.fromkeys("∴⇒⟹", " \\therefore "),
-    **dict.fromkeys("∣∣｜", "|"),
+    **dict.fromkeys("∣｜", "|"),
     "∵": " because ",
     "。": ".",
     "…": "...",
@@ -87,10 +84,12 @@ _SIGNS = {
     "ℤ": " Z ",
     "\u2028": "\n",
     "\u2029": "\n",
-    **{glyph: f" \\frac{{{top}}}{{{low}}}" for glyph, (top, low) in _VULGAR.items()},
+    **{
+        glyph: " \\frac{{{}}}{{{}}}".format(*unicodedata.normalize("NFKC", glyph).split("⁄"))
+        for glyph in VULGAR
+    },
     **{glyph: f" \\{name} " for glyph, name in _GREEK.items()},
 }
-_SIGNS["π"] = " \\pi "
 _FRACTION = re.compile(r"([⁰¹²³⁴⁵⁶⁷⁸⁹]{1,9})[⁄/∕]([₀₁₂₃₄₅₆₇₈₉]{1,9})")
 _ROOT_INDEX = re.compile(r"(?<![\w)}\]])([²³⁴⁵⁶⁷⁸⁹])(?=\s?√)")
 _SUPERSCRIPT_RUN = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+")

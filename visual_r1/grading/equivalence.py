@@ -16,7 +16,6 @@ from visual_r1.grading.expressions import (
     Binary,
     Degree,
     Expression,
-    Literal,
     Undefined,
     Variable,
     evaluate,
@@ -43,6 +42,7 @@ from visual_r1.grading.forms import (
     Word,
 )
 from visual_r1.grading.reading import flattened
+from visual_r1.grading.relations import ZERO
 from visual_r1.grading.spelling import Unreadable
 from visual_r1.grading.times import same_time
 from visual_r1.grading.units import DEGREES, in_conflict
@@ -202,11 +202,7 @@ def _same_relation(mine: Relation, gold: Relation) -> bool:
         return True
     # AB − CD < 0 says what 2·AB − 2·CD < 0 says.
     bounds = {bound for bound in (mine.low, mine.high) if bound is not None}
-    if (
-        bounds != {Literal(Fraction(0))}
-        or mine.low is mine.high
-        or isinstance(gold.subject, Variable)
-    ):
+    if bounds != {ZERO} or mine.low is mine.high or isinstance(gold.subject, Variable):
         return False
     return proportional_everywhere(mine.subject, gold.subject, positive=True)
 

@@ -148,7 +148,7 @@ def to_decimal(value: Number) -> Decimal:
 
 
 def difference(left: Number, right: Number) -> Number:
-    """left − right, exact where both are fractions."""
+    """left − right, exact where both are fractions. Raises `Unreadable` where it is too large."""
     return _plus(left, negated(right))
 
 
@@ -163,25 +163,39 @@ def magnitude(value: Number) -> Number:
 
 
 def product(left: Number, right: Number) -> Number:
-    """left · right, exact where both are fractions."""
+    """left · right, exact where both are fractions. Raises `Unreadable` where it is too large."""
     if isinstance(left, Fraction) and isinstance(right, Fraction):
         return _bounded(left * right)
-    return _CONTEXT.multiply(to_decimal(left), to_decimal(right))
+    return _in_digits(_CONTEXT.multiply, left, right)
 
 
 def quotient(left: Number, right: Number) -> Number:
-    """left / right, exact where both are fractions. Raises `Undefined` where right is 0."""
+    """left / right, exact where both are fractions.
+
+    Raises:
+        Undefined: right is 0.
+        Unreadable: it is too large.
+    """
     if right == 0:
         raise Undefined("division by zero")
     if isinstance(left, Fraction) and isinstance(right, Fraction):
         return _bounded(left / right)
-    return _CONTEXT.divide(to_decimal(left), to_decimal(right))
+    return _in_digits(_CONTEXT.divide, left, right)
 
 
 def _plus(left: Number, right: Number) -> Number:
     if isinstance(left, Fraction) and isinstance(right, Fraction):
         return _bounded(left + right)
-    return _CONTEXT.add(to_decimal(left), to_decimal(right))
+    return _in_digits(_CONTEXT.add, left, right)
+
+
+def _in_digits(
+    operation: Callable[[Decimal, Decimal], Decimal], left: Number, right: Number
+) -> Decimal:
+    try:
+        return operation(to_decimal(left), to_decimal(right))
+    except Overflow as error:
+        raise Unreadable("the value is too large") from error
 
 
 def _evaluate(expression: Expression, at: Mapping[str, Fraction]) -> Number:

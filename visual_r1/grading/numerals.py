@@ -13,6 +13,8 @@ _SMALL = {
     **{word: value for value, word in enumerate(_ONES)},
     **{word: 10 * value for value, word in enumerate(_TENS, start=2)},
 }
+# What whole numbers are made of; "and" besides, between two of them.
+NUMBER_WORDS = (*_SMALL, "hundred", "thousand")
 _PARTS = {
     "half": 2, "halves": 2, "third": 3, "thirds": 3, "fourth": 4, "fourths": 4, "quarter": 4,
     "quarters": 4, "fifth": 5, "fifths": 5, "sixth": 6, "sixths": 6, "eighth": 8, "eighths": 8,
@@ -47,4 +49,4 @@ def number_words(words: Sequence[str]) -> Fraction | None:
 
 def is_number_word(word: str) -> bool:
     """Whether `word` is part of a number in words."""
-    return word in _SMALL or word in _PARTS or word in ("hundred", "thousand")
+    return word in NUMBER_WORDS or word in _PARTS

@@ -7,7 +7,7 @@ Around an answer stands, from the outside in:
     lead     = "so," | "therefore" | "we get that" | "the answer is" | "答案：" | ...
     reason   = ("because" | "since" | ...) what follows, as long as it takes nothing back
 
-A heading or a reason that holds a word of `_TAKES_BACK` is none: it may be there to deny the answer
+A heading or a reason that holds a word of `TAKES_BACK` is none: it may be there to deny the answer
 (`Wrong: 7`, `7 because it is 8 or 9`).
 """
 

@@ -58,8 +58,7 @@ _SPELLED = {
     "kmh": "kph", "kmph": "kph", "ohms": "ohm", "sqft": "square_foot", "inche": "inch",
     "min": "minute", "lbs": "pound", "au": "astronomical_unit", "cc": "cubic_centimeter",
 }  # fmt: skip
-_SIGNS = {"dollar": "us_dollar", "euro": "euro", "sterling": "sterling", "yen": "yen",
-          "rupee": "rupee", "won": "won", "ruble": "ruble"}  # fmt: skip
+_SIGNS = frozenset(("dollar", "euro", "sterling", "yen", "rupee", "won", "ruble"))
 _IN_FRONT = {"USD": "us_dollar", "US": "us_dollar", "EUR": "euro", "GBP": "sterling",
              "RMB": "yuan", "CNY": "yuan", "INR": "rupee", "Rs": "rupee"}  # fmt: skip
 _MARKS = {"'": "foot", '"': "inch"}
@@ -155,7 +154,7 @@ def split_unit(tokens: Sequence[Token]) -> tuple[Sequence[Token], Unit | None]:
 
 def _sign(token: Token) -> Unit | None:
     known = token.kind == "command" and token.text in _SIGNS
-    return _of_pint(_SIGNS[token.text]) if known else None
+    return _of_pint(token.text) if known else None
 
 
 def read_unit(tokens: Sequence[Token], before: Token | None = None) -> Unit | None:

@@ -22,7 +22,6 @@ nothing. The tokens of a second pass get no gradient.
 """
 
 import random
-import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +32,7 @@ from visual_r1.config import RunConfig, SecondPassSection
 from visual_r1.data.choices import without_choices
 from visual_r1.data.problem import Problem
 from visual_r1.errors import ConfigError
-from visual_r1.grading import Rounding, extract_answer
+from visual_r1.grading import Rounding, choice_named, extract_answer
 from visual_r1.models.processor import Processor
 from visual_r1.prompts.prompts import Prompter
 from visual_r1.prompts.templates import load_template
@@ -87,8 +86,8 @@ def unaided(problem: Problem) -> Problem:
     whose choices are in the picture.
     """
     answer = problem.answer
-    letter = re.fullmatch(r"\(?([A-Z])\)?", answer)
-    if letter is not None and (place := ord(letter[1]) - ord("A")) < len(problem.choices):
+    place = choice_named(answer, problem.choices)
+    if place is not None and place < len(problem.choices):
         answer = problem.choices[place]
     question = without_choices(problem.problem, problem.choices)
     if question == problem.problem or not is_value(answer):

@@ -144,6 +144,14 @@ def test_what_is_too_large_is_given_up(text: str) -> None:
     assert not is_equivalent(text, "x", "rounded")
 
 
+@pytest.mark.parametrize(("unit", "gold"), [("", "50%"), (" km", "5 m")])
+def test_what_is_too_large_once_it_is_compared_is_given_up(unit: str, gold: str) -> None:
+    # Nearly 10^10000: the percent sign's hundred, or the kilometre's thousand, is too much.
+    nearly = "\\cdot".join(["\\sqrt{10}^{4096}"] * 4 + ["\\sqrt{10}^{3615}"])
+    assert grade_answer(nearly, "5").verdict == "wrong"
+    assert grade_answer(nearly + unit, gold).verdict == "gave_up"
+
+
 def test_a_gold_answer_that_cannot_be_read_is_given_up() -> None:
     assert grade_answer("5", "\\int_0^1 x dx").verdict == "gave_up"
     assert "gold" in grade_answer("5", "\\int_0^1 x dx").reason

@@ -93,6 +93,13 @@ def test_no_number_is_chosen_among_choices_without_the_image() -> None:
         assert unaided(problem) == problem
 
 
+@pytest.mark.parametrize("letter", ["B", "(B)", "B.", "(B).", "$B$", "\\text{B}"])
+def test_a_gold_letter_is_its_choice_however_it_is_written(letter: str) -> None:
+    shown = "<image>Find C.\nA. 30\nB. 62\nC. 80"
+    problem = Problem("1", (b"",), shown, letter, choices=("30", "62", "80"))
+    assert unaided(problem).answer == "62"
+
+
 def test_contrast_is_in_either_pass() -> None:
     alike = [sample("right", "wrong"), sample("right", "leak"), sample("right", "no_scan")]
     assert not has_contrast(group_of(*alike))

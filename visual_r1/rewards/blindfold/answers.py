@@ -24,10 +24,9 @@ from visual_r1.grading.forms import Group, Quantity, Reading, Word
 from visual_r1.rewards.blindfold.arithmetic import (
     calculated,
     equations,
-    roman_of,
     said_of_each_other,
-    with_roman_numbers,
 )
+from visual_r1.rewards.blindfold.roman import roman_of, with_roman_numbers
 from visual_r1.rewards.blindfold.scan_text import Lexeme, lexemes
 from visual_r1.rewards.blindfold.targets import Checks, Span, Target, TooMuch, same
 

@@ -14,14 +14,16 @@
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from contextlib import suppress
 from fractions import Fraction
 
-from visual_r1.grading.expressions import Number, Undefined, difference, evaluate, magnitude
+from visual_r1.grading.closeness import same_value
+from visual_r1.grading.expressions import Number, Undefined, evaluate
 from visual_r1.grading.expressions import variables as variables_of
 from visual_r1.grading.forms import Quantity
 from visual_r1.grading.reading import read
 from visual_r1.grading.spelling import Unreadable
+from visual_r1.rewards.blindfold.roman import roman_value
 from visual_r1.rewards.blindfold.scan_text import Lexeme, math_of, runs, segments
 from visual_r1.rewards.blindfold.targets import Checks, Span, Target, numeric
 from visual_r1.rewards.grounding import is_figure_word
@@ -33,7 +35,6 @@ _MOST_TURNS = 3
 _MOST_BETWEEN = 6
 # What a number says of itself that was put together from a turn of phrase.
 _WORKED_OUT = "#"
-_NEARLY_NOTHING = Fraction(1, 10**9)
 
 # Turns of phrase that are calculations: `#` is a value, and what it comes to.
 _TURNS: tuple[tuple[str, str], ...] = (
@@ -208,8 +209,12 @@ def equations(tokens: Sequence[Lexeme], one: Target, checks: Checks) -> Iterator
             )
             for side in (tokens[left:place], tokens[place + 1 : right])
         ]
-        if not any(is_alone for _, is_alone in sides) and _are_same(sides[0][0], sides[1][0]):
-            yield tokens[left].start, tokens[right - 1].end
+        (mine, mine_is_alone), (other, other_is_alone) = sides
+        if mine is None or other is None or mine_is_alone or other_is_alone:
+            continue
+        with suppress(Unreadable):
+            if same_value(mine, other):
+                yield tokens[left].start, tokens[right - 1].end
 
 
 def _may_stand(token: Lexeme) -> bool:
@@ -232,12 +237,6 @@ def _value_at(math: str, value: Fraction, checks: Checks) -> tuple[Number | None
         return evaluate(forms[0].expression, {"x": value}), math.strip() == "x"
     except (Undefined, Unreadable):
         return None, False
-
-
-def _are_same(left: Number | None, right: Number | None) -> bool:
-    if left is None or right is None:
-        return False
-    return magnitude(difference(left, right)) < _NEARLY_NOTHING
 
 
 def said_of_each_other(tokens: Sequence[Lexeme], one: Target, _: Checks) -> Iterator[Span]:
@@ -300,25 +299,9 @@ def _is_worked_out(tokens: Sequence[Lexeme], place: int) -> bool:
 
 # Words that say of a number what it measures.
 _MEASURES = frozenset(
-    (
-        "long",
-        "wide",
-        "tall",
-        "high",
-        "deep",
-        "thick",
-        "across",
-        "horizontally",
-        "vertically",
-        "first",
-        "second",
-        "third",
-        "other",
-        "another",
-        "each",
-        "one",
-    )
-)
+    ("long", "wide", "tall", "high", "deep", "thick", "across", "horizontally", "vertically",
+     "first", "second", "third", "other", "another", "each", "one")
+)  # fmt: skip
 
 
 def _parts(token: Lexeme, following: Sequence[Lexeme]) -> bool:
@@ -348,41 +331,3 @@ def _results_of(left: Fraction, right: Fraction, between: Sequence[Lexeme]) -> s
         return {left / right} if right else set()
     middle = {(left + right) / 2} if abs(left - right) == 2 else set[Fraction]()
     return {left + right, left - right, right - left, left * right, *quotients, *middle}
-
-
-def with_roman_numbers(tokens: Sequence[Lexeme]) -> list[Lexeme]:
-    """The tokens with Roman digits as the numbers that they are; single ones from I to L alone."""
-    out: list[Lexeme] = []
-    for token in tokens:
-        value = roman_value(token.text) if token.role == "other" else 0
-        if value and (len(token.text) > 1 or value <= 50):
-            number = Fraction(value)
-            token = replace(token, role="value", math=str(value), number=number)
-        out.append(token)
-    return out
-
-
-_ROMAN = (
-    (1000, "M"), (900, "CM"), (500, "D"), (400, "CD"), (100, "C"), (90, "XC"), (50, "L"),
-    (40, "XL"), (10, "X"), (9, "IX"), (5, "V"), (4, "IV"), (1, "I"),
-)  # fmt: skip
-
-
-def roman_value(text: str) -> int:
-    """`LXII` as 62; 0 for what is no Roman number as it is written."""
-    if not text or len(text) > 15 or not set(text) <= set("MDCLXVI"):
-        return 0
-    value, rest = 0, text
-    for size, letters in _ROMAN:
-        while rest.startswith(letters):
-            value, rest = value + size, rest[len(letters) :]
-    return value if roman_of(value) == text else 0
-
-
-def roman_of(value: int) -> str:
-    """62 as `LXII`."""
-    text = ""
-    for size, letters in _ROMAN:
-        text += letters * (value // size)
-        value %= size
-    return text

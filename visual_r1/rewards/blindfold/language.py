@@ -25,8 +25,8 @@ from spellchecker import SpellChecker
 
 from visual_r1.grading.spelling import Token
 from visual_r1.grading.units import read_unit
-from visual_r1.rewards.blindfold.arithmetic import roman_value
 from visual_r1.rewards.blindfold.levelling import in_number_words, levelled
+from visual_r1.rewards.blindfold.roman import roman_value
 from visual_r1.rewards.blindfold.targets import MASK, Span
 from visual_r1.rewards.grounding import is_figure_word
 

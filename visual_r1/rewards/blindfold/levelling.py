@@ -11,8 +11,10 @@ import re
 import unicodedata
 from functools import lru_cache
 
+from visual_r1.grading.characters import VULGAR
+from visual_r1.grading.numerals import NUMBER_WORDS
+
 _SUPERSCRIPTS = {c: str(i) for i, c in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")} | {"⁻": "-", "⁺": "+"}
-VULGAR = "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞⅐⅑⅒"
 # What a sign is called that stands for an operation; the first name that is found counts.
 _NAMED_SIGNS = (
     ("PLUS-MINUS", ""), ("MINUS-OR-PLUS", ""), ("PLUS", "+"), ("MINUS", "-"), ("DIVISION", "/"),
@@ -133,14 +135,9 @@ def _joined(level: str, places: list[Place]) -> tuple[str, list[Place]]:
     return "".join([*pieces, level[at:]]), kept + places[at:]
 
 
-_NUMBER_WORDS = (
-    "zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen"
-    "|sixteen|seventeen|eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
-    "|hundred|thousand|and"
-)
 # Longest first, so that `sixteen` is not `six`.
-_NUMBER_WORD = re.compile("|".join(sorted(_NUMBER_WORDS.split("|"), key=len, reverse=True)))
-_ALL_NUMBER_WORDS = re.compile(f"(?:{_NUMBER_WORDS}){{1,10}}")
+_NUMBER_WORD = re.compile("|".join(sorted((*NUMBER_WORDS, "and"), key=len, reverse=True)))
+_ALL_NUMBER_WORDS = re.compile(f"(?:{_NUMBER_WORD.pattern}){{1,10}}")
 
 
 def in_number_words(word: str) -> list[str]:

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
 
+from visual_r1.grading.characters import VULGAR
 from visual_r1.grading.numerals import number_words
 from visual_r1.grading.spelling import Token
 from visual_r1.grading.units import read_unit
-from visual_r1.rewards.blindfold.levelling import VULGAR, in_number_words, levelled
+from visual_r1.rewards.blindfold.levelling import in_number_words, levelled
 
 Role = Literal[
     "value", "operator", "open", "close", "function", "after", "equals", "silent", "other"
