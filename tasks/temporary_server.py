@@ -30,7 +30,6 @@ import httpx
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import get_current_settings
 
-from tasks.environment import source_of
 from visual_r1.errors import ConfigError
 from visual_r1.liveness import Progress
 from visual_r1.printing import open_logger
@@ -144,10 +143,7 @@ class TemporaryServer(SubprocessASGIServer):
         try:
             server = self._spawn()
         except OSError as error:
-            way_out = (
-                "Mend that, or choose with PREFECT_HOME another folder for its records than "
-                f"{self.log.parent}, which is set in {source_of('PREFECT_HOME')}."
-            )
+            way_out = "Mend that, or choose another folder for its records with PREFECT_HOME."
             return _Failed(f"cannot be started: {error}", way_out, ended=True)
         began, progress, said = time.monotonic(), Progress(server.pid), False
         while not self._answers(1.0):
