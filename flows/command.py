@@ -106,8 +106,8 @@ def _run(flow: Callable[[RunConfig], object], config: RunConfig) -> None:
     # Here and not above: Prefect reads its settings when it is imported.
     from tasks.outcome import outcome_in_spite_of
 
-    if prefect_server() is not None:
-        with outcome_in_spite_of(prefect_server()):
+    if (server := prefect_server()) is not None:
+        with outcome_in_spite_of(server):
             flow(config)
         return
     # Its module takes two seconds, and who has a server is spared them.

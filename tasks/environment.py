@@ -2,7 +2,7 @@
 
 Prefect reads its settings from the environment, `.env`, `prefect.toml`, `pyproject.toml` and the
 active profile, in this order. All of them are read as Prefect reads them, and what any of them sets
-stays: what is set here is for what is left.
+stays: what is set here is for what is left, and what a temporary server needs.
 """
 
 import argparse
@@ -43,14 +43,15 @@ def settle_prefect(output_dir: Path | None = None) -> None:
         return
     state_dir = (output_dir or _output_dir()).absolute() / ".visual-r1"
     own_home = state_dir / "prefect"
-    # One sentence tells the user what went wrong; tracebacks go to the run's log.
-    defaults = {"DO_NOT_TRACK": "1", "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
     settings = users_settings(own_home)
-    users = settings.to_environment_variables(exclude_unset=True)
     wanted = {
+        "DO_NOT_TRACK": "1",
         "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(state_dir / "results"),
+        # One sentence tells the user what went wrong; tracebacks go to the run's log.
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
     }
+    needed: dict[str, str] = {}
     if settings.api.url is None:
         wanted |= {
             "PREFECT_HOME": str(own_home),
@@ -63,15 +64,16 @@ def settle_prefect(output_dir: Path | None = None) -> None:
         # What the temporary server needs, whatever a profile says of another one. Its token goes by
         # the environment, where other users do not see it, and nobody else learns it.
         token = f"visual-r1:{secrets.token_urlsafe(24)}"
-        defaults |= {
+        needed = {
             "PREFECT_SERVER_EPHEMERAL_ENABLED": "true",
             "PREFECT_API_AUTH_STRING": token,
             "PREFECT_SERVER_API_AUTH_STRING": token,
         }
         for name in ("PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING"):
             os.environ.pop(name, None)
-    defaults |= {name: value for name, value in wanted.items() if name not in users}
-    for name, value in defaults.items():
+    users = settings.to_environment_variables(exclude_unset=True)
+    left = {name: value for name, value in wanted.items() if name not in users}
+    for name, value in (left | needed).items():
         if name not in os.environ:
             os.environ[name] = value
             _settled.add(name)

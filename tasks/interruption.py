@@ -40,8 +40,7 @@ def listen(sentence: str = GOES_ON) -> None:
     def on_sigterm(number: int, frame: FrameType | None) -> None:
         del frame
         _heard.append(number)
-        settle(sentence)
-        leave()
+        settle(sentence)  # and end
 
     def on_exception(
         kind: type[BaseException], error: BaseException, trace: TracebackType | None

@@ -24,7 +24,7 @@ SERVER_FAILURES = (httpx.HTTPError, OSError, RuntimeError, PrefectException)
 """What a call of Prefect raises whose server is gone, refuses, or is closed meanwhile."""
 
 _ends: list[BaseException | None] = []
-"""How the flow's function ended, where it did: None where it returned."""
+"""How the flow's function ended last, where it did: None where it returned."""
 
 _told: list[Callable[[], None]] = []
 """Who is told when it has ended."""
@@ -40,10 +40,12 @@ def remembered(flow: Any) -> Any:
         try:
             result = work(*args, **kwargs)
         except BaseException as error:
-            _ends.append(error)
+            _ends[:] = [error]
             raise
         else:
-            _ends.append(getattr(result, "data", None) if _is_paused(result) else None)
+            # A state with an error in it, which the flow ends in, or whatever else it returns.
+            data = getattr(result, "data", None)
+            _ends[:] = [data if isinstance(data, VisualR1Error) else None]
             return result
         finally:
             for tell in _told:
@@ -51,11 +53,6 @@ def remembered(flow: Any) -> Any:
 
     flow.fn = remembering
     return flow
-
-
-def _is_paused(result: object) -> bool:
-    """A state with an error in it, which the flow ends in."""
-    return isinstance(getattr(result, "data", None), VisualR1Error)
 
 
 @contextmanager
@@ -81,7 +78,7 @@ def outcome_in_spite_of(
                 f"{name} was lost before the run began ({type(error).__name__}: {error}): start "
                 "the same command again; it goes on from the last checkpoint."
             ) from error
-        end = _ends[-1]
+        [end] = _ends
         if end is error:
             raise
         if end is not None:

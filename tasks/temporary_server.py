@@ -102,14 +102,8 @@ class TemporaryServer(SubprocessASGIServer):
                 self.port = self._listener.getsockname()[1]
                 atexit.register(self.stop)  # before there is something to end
             self._is_stopped.clear()
-            failed = self._start_process()
-            if failed and failed.ended:  # of a passing reason, perhaps
-                failed = self._start_process()
-            if failed:
-                self._end_process()
-                raise ConfigError(
-                    f"Prefect's temporary server {failed.what}. {self._way_out(failed)}"
-                )
+            if failed := self._start_process():
+                raise ConfigError(f"Prefect's temporary server {failed.what}. {failed.way_out}")
             self.running = True
             self._watcher = threading.Thread(target=self._watch, name="prefect-server", daemon=True)
             self._watcher.start()
@@ -134,21 +128,34 @@ class TemporaryServer(SubprocessASGIServer):
         return get_current_settings().home / "server.log"
 
     def _start_process(self) -> "_Failed | None":
-        """Start one and wait until it answers; what happened where it does not."""
+        """Start one and wait until it answers; where it does not, end it and say what it did.
+
+        One that ends by itself is started a second time: the reason may have passed.
+        """
+        failed = self._try_process()
+        if failed and failed.ended and not self._is_stopped.is_set():
+            failed = self._try_process()
+        if failed:
+            self._end_process()
+        return failed
+
+    def _try_process(self) -> "_Failed | None":
         try:
             server = self._spawn()
         except OSError as error:
-            return _Failed(f"cannot be started: {error}", ended=True)
+            way_out = "Mend that, or choose another folder for its records with PREFECT_HOME."
+            return _Failed(f"cannot be started: {error}", way_out, ended=True)
         began, progress, said = time.monotonic(), Progress(server.pid), False
         while not self._answers(1.0):
             if (status := server.poll()) is not None:
                 self._end_process()
-                return _Failed(f"ends as soon as it is started ({_how(status)})", ended=True)
+                what = f"ends as soon as it is started ({_how(status)})"
+                return _Failed(what, self._new_records, ended=True)
             if progress.seconds_without() > STANDS_STILL_S:
-                return _Failed(f"does nothing for {STANDS_STILL_S:.0f} s", ended=False)
+                return _Failed(f"does nothing for {STANDS_STILL_S:.0f} s", self._later)
             took = time.monotonic() - began
             if took > SLOWEST_START_S:
-                return _Failed(f"is not ready after {took / 60:.0f} minutes", ended=False)
+                return _Failed(f"is not ready after {took / 60:.0f} minutes", self._later)
             if took > SAY_SLOW_S and not said:
                 said = True
                 logger.warning(
@@ -156,7 +163,7 @@ class TemporaryServer(SubprocessASGIServer):
                     "busy. It is waited for."
                 )
             if self._is_stopped.wait(0.1):
-                return _Failed("was stopped", ended=True)
+                return _Failed("was stopped", self._later)
         return None
 
     def _spawn(self) -> "subprocess.Popen[bytes]":
@@ -241,12 +248,9 @@ class TemporaryServer(SubprocessASGIServer):
                     what,
                 )
                 failed = self._start_process()
-                if failed and failed.ended:
-                    failed = self._start_process()
                 if not failed:
                     return True
                 what = failed.what
-                self._end_process()
             if not self._is_over.is_set():
                 logger.warning(
                     "Prefect's temporary server %s, and not for the first time: the run goes on "
@@ -274,12 +278,15 @@ class TemporaryServer(SubprocessASGIServer):
                     while connection.recv(65536):  # a socket that is closed unread is reset
                         pass
 
-    def _way_out(self, failed: "_Failed") -> str:
-        if not failed.ended:
-            return (
-                "This machine may be too busy for it: start the same command again when it is less "
-                f"so. {self.log} may say more."
-            )
+    @property
+    def _later(self) -> str:
+        return (
+            "This machine may be too busy for it: start the same command again when it is less so. "
+            f"{self.log} may say more."
+        )
+
+    @property
+    def _new_records(self) -> str:
         last = _last_error(self.log)
         return (
             f"{f'It wrote: {last}. ' if last else ''}Its records in {self.log.parent} may be "
@@ -289,10 +296,11 @@ class TemporaryServer(SubprocessASGIServer):
 
 
 class _Failed(NamedTuple):
-    """Why no server serves: what it did, and whether the process had ended by itself."""
+    """Why no server serves: what it did, a sentence with the way out, and whether it had ended."""
 
     what: str
-    ended: bool
+    way_out: str
+    ended: bool = False
 
 
 def _how(status: int) -> str:

@@ -87,8 +87,10 @@ sys.exit(status)
 """
 
 
-def run(folder: Path, program: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+def run(
+    folder: Path, program: str, *arguments: str, **variables: str
+) -> "subprocess.CompletedProcess[str]":
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")} | variables
     return subprocess.run(
         [sys.executable, "-c", BEGIN + program, *arguments],
         cwd=folder,
@@ -118,6 +120,16 @@ def test_a_server_that_cannot_start_is_one_sentence(tmp_path: Path) -> None:
     )
     assert "file is not a database" in done.stdout
     assert f"Its records in {home} may be damaged" in done.stdout
+    assert done.stderr == ""
+
+
+def test_a_home_that_is_no_folder_is_not_said_to_be_damaged(tmp_path: Path) -> None:
+    home = tmp_path / "in the way"
+    home.write_text("")
+    done = run(tmp_path, REFUSED, PREFECT_HOME=str(home))
+    assert "refused: Prefect's temporary server cannot be started: " in done.stdout
+    assert f"File exists: '{home}'. Mend that, or choose another folder" in done.stdout
+    assert "damaged" not in done.stdout
     assert done.stderr == ""
 
 

@@ -224,22 +224,21 @@ class Backend:
 
         Raises `BackendError` where it does not answer.
         """
-        asking = self.rest.get_server_capabilities()
-        what = "the question how long a prompt may be"
-        offered = wait(asking, what, CONNECT_SECONDS, self.check).supported_models
-        found = {one.model_name: one.max_context_length for one in offered}
-        return found.get(self._model)
+        return self._offered("the question how long a prompt may be").get(self._model)
 
     def _require_model(self) -> None:
-        asking = self.rest.get_server_capabilities()
-        what = "the question which models it offers"
-        offered = wait(asking, what, CONNECT_SECONDS, self.check).supported_models
-        names = sorted(model.model_name for model in offered if model.model_name)
-        if self._model not in names:
+        offered = self._offered("the question which models it offers")
+        if self._model not in offered:
             raise ConfigError(
                 f"The server does not offer the model {self._model!r}: choose with --model.name "
-                f"among {', '.join(names) or 'none'}."
+                f"among {', '.join(sorted(offered)) or 'none'}."
             )
+
+    def _offered(self, what: str) -> dict[str, int | None]:
+        """The names of the models on offer, with the length of their context."""
+        asking = self.rest.get_server_capabilities()
+        offered = wait(asking, what, CONNECT_SECONDS, self.check).supported_models
+        return {one.model_name: one.max_context_length for one in offered if one.model_name}
 
 
 class Standstill:

@@ -33,12 +33,9 @@ _COLOURS: dict[Severity, str] = {
 }
 
 
-def _none(_: RunConfig) -> Sequence[Diagnosis]:
-    return ()
-
-
 def main(
-    arguments: Sequence[str] | None = None, more: Callable[[RunConfig], Sequence[Diagnosis]] = _none
+    arguments: Sequence[str] | None = None,
+    more: Callable[[RunConfig], Sequence[Diagnosis]] = lambda _: (),
 ) -> int:
     """Examine the run that `arguments` describe, and say what was found; the exit status.
 

@@ -7,7 +7,6 @@ from typing import TypeVar
 
 from visual_r1.backend.backend import open_backend
 from visual_r1.backend.endpoint import choose_kind, probe, remote_endpoint, unused_key_note
-from visual_r1.backend.waiting import CONTROL_LIMIT_S, wait
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset, find_prepared
 from visual_r1.doctor import checks
@@ -117,12 +116,9 @@ def _at_the_server(
             probe(remote_endpoint(config, os.environ))
         with open_backend(config) as backend:
             backend.begin()
-            asked = backend.rest.get_server_capabilities()
-            answer = wait(asked, "its capabilities", CONTROL_LIMIT_S, backend.check)
+            context = backend.context_length()
             seen.add(Diagnosis("ok", "server", f"{kind}, offers {config.model.name}"))
             if prompts is not None:
-                limits = {one.model_name: one.max_context_length for one in answer.supported_models}
-                context = limits.get(config.model.name)
                 seen.add(checks.context(config, prompts, context))
                 seen.add(*_rows_that_fit(seen, config, dataset, context))
             wanted = kind == "embedded" if measure is None else measure

@@ -23,6 +23,7 @@ from pydantic import TypeAdapter
 
 from visual_r1.alarms import Finding
 from visual_r1.config import RunConfig
+from visual_r1.errors import ConfigError
 from visual_r1.evaluation.metrics import (
     REPORT_NAME,
     evaluation_folder,
@@ -109,11 +110,13 @@ def _track(config: RunConfig, *, whole: bool) -> None:
     except (Exception, SystemExit) as error:  # noqa: BLE001
         let_go_of_dead_service()
         if run_dir not in _gave_up:
+            said = " ".join(str(error).split())
+            if not isinstance(error, ConfigError):  # a setting is the user's; all else is W&B's
+                said = f"W&B is not keeping up ({type(error).__name__}: {said})."
             logger.warning(
-                "W&B is not keeping up (%s: %s). The run goes on, its files are complete, and the "
-                "next start tells W&B what is missing; --no-logging.wandb switches it off.",
-                type(error).__name__,
-                " ".join(str(error).split()),
+                "%s The run goes on, its files are complete, and the next start tells W&B what is "
+                "missing; --no-logging.wandb switches it off.",
+                said,
             )
         _gave_up.add(run_dir)
 

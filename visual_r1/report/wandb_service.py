@@ -58,7 +58,8 @@ def chosen_mode(run_dir: Path | None = None) -> Chosen:
     folder = Path(os.environ.get("WANDB_CONFIG_DIR", "~/.config/wandb")).expanduser()
     settings.settings_system = str(folder / "settings")
     try:
-        with _in_silence():
+        # It says where it found its settings unless one says otherwise.
+        with _unless_set(WANDB_SILENT="true"):
             settings.update_from_system_settings()
             settings.update_from_env_vars(dict(os.environ))
             key = settings.api_key or wbauth.authenticate_session(
@@ -67,7 +68,10 @@ def chosen_mode(run_dir: Path | None = None) -> Chosen:
     except ValidationError as error:
         # Without the value: it may be a key.
         wrong = "; ".join(f"{one['loc'][0]}: {one['msg']}" for one in error.errors())
-        raise ConfigError(f"A setting of W&B cannot be used: {wrong}.") from error
+        raise ConfigError(
+            f"A setting of W&B cannot be used: {wrong}. It comes from a variable WANDB_... or "
+            f"{settings.settings_system}; mend or remove it."
+        ) from error
     where = (
         "WANDB_API_KEY"
         if os.environ.get("WANDB_API_KEY")
@@ -93,7 +97,7 @@ def chosen_mode(run_dir: Path | None = None) -> Chosen:
 
 
 _scratch: list[Path] = []
-"""The one folder of this process for what W&B's library stages; made where it is loaded."""
+"""The folder of this process for what W&B's library stages; another one where it was removed."""
 
 
 def load_wandb(run_dir: Path | None) -> Any:
@@ -102,23 +106,16 @@ def load_wandb(run_dir: Path | None) -> Any:
     It makes them where it is imported and removes them at a regular end. What a killed process has
     left is removed by the next one.
     """
-    folder = run_dir / "wandb" if run_dir is not None and run_dir.is_dir() else None
-    if folder is not None:
-        for left in folder.glob("scratch-*"):
+    if run_dir is not None and run_dir.is_dir():
+        for left in run_dir.glob("wandb/scratch-*"):
             if left not in _scratch:
                 shutil.rmtree(left, ignore_errors=True)
-    if folder is not None and "wandb" not in sys.modules:
-        folder.mkdir(exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix="scratch-", dir=folder))
-        _scratch.append(scratch)
-        # Before W&B's own clean-up is registered, so that it comes after that.
-        atexit.register(shutil.rmtree, scratch, ignore_errors=True)
-        before, tempfile.tempdir = tempfile.tempdir, str(scratch)
-        try:
-            import wandb
-        finally:
-            tempfile.tempdir = before
-        return wandb
+        if "wandb" not in sys.modules:
+            before, tempfile.tempdir = tempfile.tempdir, str(scratch_folder(run_dir))
+            try:
+                import wandb
+            finally:
+                tempfile.tempdir = before
     import wandb
 
     return wandb
@@ -129,6 +126,7 @@ def scratch_folder(run_dir: Path) -> Path:
     if not any(path.is_dir() for path in _scratch):
         (run_dir / "wandb").mkdir(exist_ok=True)
         _scratch.append(Path(tempfile.mkdtemp(prefix="scratch-", dir=run_dir / "wandb")))
+        # Before W&B's own clean-up is registered, so that it comes after that.
         atexit.register(shutil.rmtree, _scratch[-1], ignore_errors=True)
     return next(path for path in _scratch if path.is_dir())
 
@@ -151,7 +149,16 @@ def open_wandb_run(config: RunConfig, mode: Mode, ident: str) -> Generator[Any]:
         x_disable_stats=True,
         x_save_requirements=False,
     )
-    with _quiet_files_in(config.run_dir / "wandb"), _watched():
+    folder = config.run_dir / "wandb"
+    folder.mkdir(parents=True, exist_ok=True)
+    # It stages the pictures of tables in the home folder, and announces the key that it found; it
+    # has no settings for that but these variables.
+    quiet = _unless_set(
+        WANDB_DATA_DIR=str(folder / "data"),
+        WANDB_CACHE_DIR=str(folder / "cache"),
+        WANDB_SILENT="true",
+    )
+    with quiet, _watched():
         run: Any = wandb.init(
             dir=config.run_dir,
             mode=mode,
@@ -172,18 +179,8 @@ def open_wandb_run(config: RunConfig, mode: Mode, ident: str) -> Generator[Any]:
 
 
 @contextmanager
-def _quiet_files_in(folder: Path) -> Generator[None]:
-    """Keep the pictures of tables, which wandb stages in the home folder, in `folder`.
-
-    wandb has no setting for it but these variables, and announces the key it found unless one says
-    otherwise; those that the user has set stay.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    wanted = {
-        "WANDB_DATA_DIR": str(folder / "data"),
-        "WANDB_CACHE_DIR": str(folder / "cache"),
-        "WANDB_SILENT": "true",
-    }
+def _unless_set(**wanted: str) -> Generator[None]:
+    """These variables for the block; those that the user has set stay."""
     ours = {name: value for name, value in wanted.items() if name not in os.environ}
     os.environ.update(ours)
     try:
@@ -191,18 +188,6 @@ def _quiet_files_in(folder: Path) -> Generator[None]:
     finally:
         for name in ours:
             os.environ.pop(name, None)
-
-
-@contextmanager
-def _in_silence() -> Generator[None]:
-    """W&B says where it found its settings unless one says otherwise."""
-    said_before = os.environ.get("WANDB_SILENT")
-    os.environ.setdefault("WANDB_SILENT", "true")
-    try:
-        yield
-    finally:
-        if said_before is None:
-            del os.environ["WANDB_SILENT"]
 
 
 class _Watch(threading.Thread):
