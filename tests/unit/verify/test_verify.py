@@ -274,6 +274,16 @@ def test_a_run_that_goes_on_with_a_ledger_that_was_cut_says_so(
     assert "what follows is trained again" in said
 
 
+def test_what_a_run_that_went_back_has_left_is_no_sign_of_a_ledger_that_was_cut(
+    run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its export stays until there is another, and a kill may leave validations."""
+    Ledger(run).go_back_to(2)
+    say_what_is_lost(run)
+    assert caplog.messages == []
+    assert [one.verdict for one in examine(run) if one.file == run / "ledger.jsonl"] == ["sound"]
+
+
 def test_files_of_an_older_version_are_unverified_and_no_fault(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
