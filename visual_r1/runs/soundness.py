@@ -158,6 +158,8 @@ def _lines(run_dir: Path) -> Iterator[Finding]:
         wrong += [(expected, found) for name, expected, found, _ in lost if name == file.name]
         if file == ledger.path:
             wrong += _behind(run_dir, rows)
+        elif rows:
+            wrong += _of_another_run(run_dir, file.name, rows)
         for expected, found in wrong:
             yield damaged(file, expected, found, _WAYS_OUT[file.name])
         if file.exists() and not wrong:
@@ -195,6 +197,21 @@ def _lost(run_dir: Path, newest: LedgerRow) -> Iterator[tuple[str, str, str, str
     for name, there in counts.items():
         if there < (expected := newest.lines.get(name, 0)):
             yield name, f"{expected} rows", f"has {there} rows", _WAYS_OUT[name]
+
+
+def _of_another_run(run_dir: Path, name: str, rows: list[LedgerRow]) -> Iterator[tuple[str, str]]:
+    """Rows that are as some run wrote them, and that are not those that the ledger knows."""
+    newest = rows[-1]
+    if name == "metrics.jsonl":
+        last = newest.step - 1
+        expected, found = newest.digests.get(name), Journal(run_dir).digest_of(last)
+        if expected and found and found != expected:
+            yield f"a row of step {last} with the digest {expected}", f"its digest is {found}"
+    if name == "validation.jsonl":
+        weights = {row.step: row.sampler_path for row in rows}
+        for row in Validations(run_dir).rows():
+            if (of := weights.get(row.step, row.sampler_path)) != row.sampler_path:
+                yield f"a row of {of}", f"that of step {row.step} is of {row.sampler_path}"
 
 
 def _behind(run_dir: Path, rows: list[LedgerRow]) -> Iterator[tuple[str, str]]:
