@@ -8,6 +8,7 @@ once; all else of it is made anew each time, from its home folder.
 import asyncio
 import contextlib
 import inspect
+import io
 import json
 import logging
 import os
@@ -78,6 +79,7 @@ from visual_r1.models import TINY_GEOMETRY
 from visual_r1.runs import soundness
 from visual_r1.runs.folder import config_of_run, open_run_folder
 from visual_r1.runs.resume import require_goal
+from visual_r1.verify.command import main as verify_command
 
 _Compute = compute_module.Compute
 _loaded: list[Any] = []
@@ -253,23 +255,11 @@ def evaluate(config: RunConfig, step: int, name: str) -> None:
     _bare(evaluate_flow)(config, name=name, checkpoint=str(step))
 
 
-def verify(run: Path) -> Sequence[str] | None:
-    """What `visual-r1 verify RUN` finds; None where there is no such command."""
-    from flows.console import COMMANDS
-
-    if "verify" not in COMMANDS:
-        return None
-    import importlib
-    import io
-
-    command = COMMANDS["verify"]
+def verify(run: Path) -> Sequence[str]:
+    """What `visual-r1 verify RUN` finds."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-        work = getattr(importlib.import_module(command.module), command.function)
-        try:
-            status = work([str(run)])
-        except SystemExit as error:
-            status = error.code
+        status = verify_command([str(run)])
     return [] if status == 0 else [f"status {status}", *out.getvalue().splitlines()]
 
 

@@ -1,5 +1,6 @@
 """The second pass with the shipped model: honest descriptions earn it, planted leaks do not."""
 
+import json
 from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from visual_r1.data.procedural import generate
 from visual_r1.policy.passes import Question, question, second_pass, second_question
 from visual_r1.policy.policy import Policy, open_policy
 from visual_r1.policy.second_pass import SecondPass
+from visual_r1.prompts.templates import TEMPLATES_DIR
 
 PROBLEMS = list(generate(5, "validation", 27))
 
@@ -186,3 +188,25 @@ def test_a_second_pass_that_the_server_refuses_takes_its_sample_out(
     assert "refused" in broken.failure
     # What was over without being asked stays.
     assert {one.second.verdict for one in broken.rollouts if one.second} <= {"no_scan", "leak"}
+
+
+def test_a_second_reading_that_the_server_refuses_takes_its_sample_out_as_well(
+    sampler: tinker.SamplingClient, tmp_path: Path
+) -> None:
+    group, _ = groups_of(sampler, open_policy(config()), PROBLEMS[:2], 0)
+    seconds = [one.second for one in group.rollouts if one.second]
+    known = json.dumps([second.scan.text for second in seconds if second.scan])
+    moved = f"question == {json.dumps(group.problem.question)} and scan not in {known}"
+    endless = "{% for _ in range(20000) %} Find x.{% endfor %}"
+    shipped = (TEMPLATES_DIR / f"{config().second_pass.template}.txt").read_text()
+    template = tmp_path / "endless_where_moved.txt"
+    template.write_text(
+        shipped.replace("[user]\n", f"[user]\n{{% if {moved} %}}{endless}{{% endif %}}")
+    )
+    kept, lost = (
+        groups_of(sampler, open_policy(config(template=str(template), **more)), PROBLEMS[:2], 0)[0]
+        for more in ({}, {"moved_numbers": True})
+    )
+    right = sum(one.second.right for one in kept.rollouts if one.second)
+    assert (kept.failed, lost.failed) == (0, right)
+    assert lost.refused == right > 0

@@ -7,8 +7,8 @@ PNG: the stream is inflated to its end and must hold exactly the bytes that the 
 own checksum (Adler-32) must be right. JPEG: libjpeg's warnings count (a code that is none, a stream
 that ends before its picture or after it), no block may be brighter than white or darker than black,
 and each component must have come in full precision, so a progressive file that lost its last scans
-is noticed. Others: the picture is decoded once more over
-another canvas, and a pixel that differs was never written.
+is noticed. Others: the picture is decoded once more over another canvas, and a pixel that differs
+was never written.
 
 A JPEG, WebP, AVIF or JPEG 2000 carries no checksums: damage that leaves a stream which could have
 been written so is other pixels, and nobody can tell.

@@ -9,20 +9,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, cast
 
-import pyarrow  # pyright: ignore[reportMissingTypeStubs]
-import pyarrow.parquet  # pyright: ignore[reportMissingTypeStubs]
-
 from visual_r1.errors import DataError
-from visual_r1.tables import open_table, open_writer, read_table, reason
+from visual_r1.tables import READ_ERRORS, open_table, open_writer, pa, pq, read_table, reason
 
 GROUP_ROWS = 128
 GROUP_BYTES = 8 * 2**20
 _BATCH_ROWS = 32
 _COLUMN_ROWS = 2**16
-
-_pa = cast(Any, pyarrow)
-_pq = cast(Any, pyarrow.parquet)
-_READ_ERRORS = (cast("type[Exception]", _pa.ArrowException), OSError)
 
 _STRING = {"dtype": "string", "_type": "Value"}
 # What `datasets` reads from the schema's metadata to decode the images.
@@ -35,28 +28,26 @@ _FEATURES = {
     "source": _STRING,
     "meta": _STRING,
 }
-PROBLEM_SCHEMA: Any = _pa.schema(
+PROBLEM_SCHEMA: Any = pa.schema(
     [
-        ("id", _pa.string()),
-        ("images", _pa.list_(_pa.struct({"bytes": _pa.binary(), "path": _pa.string()}))),
-        ("problem", _pa.string()),
-        ("answer", _pa.string()),
-        ("choices", _pa.list_(_pa.string())),
-        ("source", _pa.string()),
-        ("meta", _pa.string()),
+        ("id", pa.string()),
+        ("images", pa.list_(pa.struct({"bytes": pa.binary(), "path": pa.string()}))),
+        ("problem", pa.string()),
+        ("answer", pa.string()),
+        ("choices", pa.list_(pa.string())),
+        ("source", pa.string()),
+        ("meta", pa.string()),
     ],
     metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})},
 )
-REJECTED_SCHEMA: Any = _pa.schema(
-    [(name, _pa.string()) for name in ("split", "row", "id", "reason")]
-)
-SIZES_SCHEMA: Any = _pa.schema(
+REJECTED_SCHEMA: Any = pa.schema([(name, pa.string()) for name in ("split", "row", "id", "reason")])
+SIZES_SCHEMA: Any = pa.schema(
     [
-        ("split", _pa.string()),
-        ("id", _pa.string()),
-        ("widths", _pa.list_(_pa.int32())),
-        ("heights", _pa.list_(_pa.int32())),
-        ("text_bytes", _pa.int64()),
+        ("split", pa.string()),
+        ("id", pa.string()),
+        ("widths", pa.list_(pa.int32())),
+        ("heights", pa.list_(pa.int32())),
+        ("text_bytes", pa.int64()),
     ]
 )
 
@@ -113,15 +104,15 @@ class GroupWriter:
 
     def _flush(self) -> None:
         if self._waiting:
-            self._writer.write_table(_pa.Table.from_pylist(self._waiting, self._schema))
+            self._writer.write_table(pa.Table.from_pylist(self._waiting, self._schema))
         self._waiting, self._bytes = [], 0
 
 
 def group_sizes(path: Path) -> Sequence[int]:
     """The rows of each row group. Raises `DataError` where the file is damaged."""
     try:
-        footer = _pq.read_metadata(path)
-    except _READ_ERRORS as error:
+        footer = pq.read_metadata(path)
+    except READ_ERRORS as error:
         raise _damaged(path, error) from error
     return [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
 
@@ -131,15 +122,15 @@ def read_group(path: Path, group: int) -> Table:
     try:
         with open_table(path) as file:
             return cast(Table, file.read_row_group(group))
-    except _READ_ERRORS as error:
+    except READ_ERRORS as error:
         raise _damaged(path, error) from error
 
 
 def column_names(path: Path) -> Sequence[str]:
     """The names of the columns. Raises `DataError` where the file is no Parquet."""
     try:
-        return cast("list[str]", _pq.read_schema(path).names)
-    except _READ_ERRORS as error:
+        return cast("list[str]", pq.read_schema(path).names)
+    except READ_ERRORS as error:
         raise _damaged(path, error) from error
 
 
@@ -171,7 +162,7 @@ def read_rows(
                 rest = batch.slice(min(skipped, batch.num_rows))
                 skipped -= batch.num_rows - rest.num_rows
                 yield from rows_of(rest)
-    except _READ_ERRORS as error:
+    except READ_ERRORS as error:
         raise _damaged(path, error) from error
 
 
@@ -203,7 +194,7 @@ def write_columns(path: Path, schema: Any, rows: Iterable[Mapping[str, Any]]) ->
     """Write rows of numbers and short text; the row groups are large, to be read at once."""
     with open_writer(path, schema) as writer:
         for some in _pieces(rows, _COLUMN_ROWS):
-            writer.write_table(_pa.Table.from_pylist(some, schema))
+            writer.write_table(pa.Table.from_pylist(some, schema))
 
 
 def _pieces(rows: Iterable[Mapping[str, Any]], size: int) -> Iterator[list[Mapping[str, Any]]]:
@@ -223,22 +214,22 @@ def column_arrays(path: Path, columns: Sequence[str]) -> Mapping[str, Any]:
         table = read_table(path, columns).combine_chunks()
         for name in columns:
             column = table[name].combine_chunks()
-            if _pa.types.is_list(column.type):
+            if pa.types.is_list(column.type):
                 found[f"{name} starts"] = column.offsets.to_numpy().astype("int64")
                 column = column.flatten()
-            text = _pa.types.is_string(column.type)
+            text = pa.types.is_string(column.type)
             found[name] = column.to_pylist() if text else column.to_numpy()
-    except (*_READ_ERRORS, KeyError) as error:
+    except READ_ERRORS as error:
         raise _damaged(path, error) from error
     return found
 
 
 def names_files(path: Path, columns: Sequence[str]) -> bool:
     """Whether any of `columns` holds text: a path, or base64."""
-    schema = _pq.read_schema(path)
+    schema = pq.read_schema(path)
     kinds = [schema.field(name).type for name in columns]
-    kinds += [kind.value_type for kind in kinds if _pa.types.is_list(kind)]
-    return any(_pa.types.is_string(kind) or _pa.types.is_large_string(kind) for kind in kinds)
+    kinds += [kind.value_type for kind in kinds if pa.types.is_list(kind)]
+    return any(pa.types.is_string(kind) or pa.types.is_large_string(kind) for kind in kinds)
 
 
 def _damaged(path: Path, error: Exception) -> DataError:

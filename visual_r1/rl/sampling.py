@@ -207,9 +207,13 @@ class _GroupUnderWay:
 
     def _is_refused(self, sample: int) -> bool:
         """Whether a sample was lost because the server refused what belongs to its row."""
-        whole: tuple[View, ...] = ("full", "question_only")
-        keys: list[Key] = [*((view, self._number, 0) for view in whole)]
-        keys.append(("scan_only", self._number, sample))
+        group = self._number
+        keys: list[Key] = [
+            ("full", group, 0),
+            ("question_only", group, 0),
+            ("scan_only", group, sample),
+            ("moved", group, sample),
+        ]
         causes = [self.refused[key] for key in keys if key in self.refused]
         return bool(causes) and not any(isinstance(one, RequestFailed) for one in causes)
 

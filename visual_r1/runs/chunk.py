@@ -121,6 +121,8 @@ def _train_once(run: Run, start: LedgerRow | None, plan: ChunkPlan) -> LedgerRow
     left_out = carried(problems, run.dataset)
     if left_out:
         kept[LEFT_OUT_FILE] = file_digest(config.run_dir / LEFT_OUT_FILE)
+    if (last := run.journal.digest_of(plan.end - 1)) is not None:
+        kept[run.journal.metrics_path.name] = last
     digests = run.journal.rollouts_digest(rollouts) | kept
     row = replace(_row(run, plan, start, paths, results), carry=carry | left_out, digests=digests)
     run.ledger.append(row)

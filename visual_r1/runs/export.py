@@ -138,16 +138,12 @@ def read_export(run_dir: Path, into: str = EXPORT) -> Export | None:
 
 def inspect_export(run_dir: Path, into: str = EXPORT) -> tuple[Export | None, str]:
     """What the record of an export says, and in a sentence what is wrong with record or files."""
+    there, wrong = read_record(run_dir, into)
+    if there is None:
+        return None, wrong
     adapter = adapter_folder(run_dir, into)
-    record = adapter.with_name(RECORD_NAME)
-    try:
-        there = read_json(record, _STORED)
-    except FileNotFoundError:
-        return None, ""
-    except (OSError, ValueError) as error:
-        return None, f"{record} is damaged ({error})."
     if not there.files:
-        return there, f"{record} names no file."
+        return there, f"{adapter.with_name(RECORD_NAME)} names no file."
     for one in there.files:
         if (found := _described(adapter, one.name)) is None:
             return there, f"{adapter / one.name} is missing."
@@ -158,6 +154,17 @@ def inspect_export(run_dir: Path, into: str = EXPORT) -> tuple[Export | None, st
                 f"{one.sha256[:16]}…"
             )
     return there, ""
+
+
+def read_record(run_dir: Path, into: str = EXPORT) -> tuple[Export | None, str]:
+    """What the record of an export says, whatever its files are; else in a sentence why not."""
+    record = adapter_folder(run_dir, into).with_name(RECORD_NAME)
+    try:
+        return read_json(record, _STORED), ""
+    except FileNotFoundError:
+        return None, ""
+    except (OSError, ValueError) as error:
+        return None, f"{record} is damaged ({error})."
 
 
 def keep_for_ever(backend: Backend, row: LedgerRow) -> None:

@@ -68,6 +68,11 @@ class Journal:
         for line in self._metrics.read().sound[-1:]:
             self._metrics.replace(line, line.row | values)
 
+    def digest_of(self, step: int) -> str | None:
+        """Of the row of a step, whose seconds no other run has; None where there is none."""
+        lines = (line for line in self._metrics.read().sound if line.row["step"] == step)
+        return next((line.digest for line in lines), None)
+
     def flush(self) -> None:
         """Bring the metrics to the disk, before a checkpoint that relies on them is recorded."""
         self._metrics.flush()

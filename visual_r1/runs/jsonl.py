@@ -65,6 +65,11 @@ class Line(Generic[RowT]):
     text: bytes
     row: RowT
 
+    @property
+    def digest(self) -> str:
+        """Of the line; a row that stays keeps it, whatever stands before it."""
+        return content_digest(self.text)
+
 
 class Reading(NamedTuple, Generic[RowT]):
     """A file's lines by their numbers, from 1.

@@ -7,7 +7,7 @@ the metrics and rollouts of its steps are on the disk. So a row is a promise: al
 {"step": 40, "state_path": "tinker://…:train:0/weights/step-000040", "sampler_path": "tinker://…",
  "expires_at": "2026-05-08T10:00:00+00:00", "config_digest": "1f0c…", "dataset_digest": "9a41…",
  "backend": "embedded", "created_at": "2026-05-01T10:00:00+00:00", "updates": 37, "carry": {},
- "digests": {"rollouts/chunk-00003.parquet": "6c0e…"}, "lines": {"metrics.jsonl": 40},
+ "digests": {"rollouts/chunk-00003.parquet": "6c0e…"}, "lines": {"validation.jsonl": 3},
  "chain": "…"}
 
 Nothing is ever deleted from it: a row that no longer counts (damaged, gone from the server, later
@@ -49,8 +49,9 @@ class LedgerRow:
     since the start of the run: 0 means that these are the weights of step 0. `carry` is whatever
     state the order of the data needs besides (seed, step). `periodic` marks one without an end that
     `backend.keep_checkpoints` may delete all the same. `digests` are those of files that the
-    run reads again, by their places in its folder: the newest row that names a file counts.
-    `lines` says how many rows the other JSONL files had. Rows of an older version have neither.
+    run reads again, by their places in its folder: the newest row that names a file counts. That of
+    metrics.jsonl, which goes on, is of the row of the last step. `lines` says how many rows other
+    JSONL files had. Rows of an older version have neither.
     """
 
     step: NonNegativeInt

@@ -4,7 +4,7 @@ What `visual-r1 verify` and `--prove` say of a run's own files comes from here, 
 says of rows that are lost. Where a run goes on it looks at each file as it opens it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,7 +23,13 @@ from visual_r1.opening import read_file
 from visual_r1.printing import open_logger
 from visual_r1.runs.alarms import AlarmLog
 from visual_r1.runs.curriculum_state import load_measured, measured_path
-from visual_r1.runs.export import RECORD_NAME, adapter_folder, export_names, inspect_export
+from visual_r1.runs.export import (
+    RECORD_NAME,
+    adapter_folder,
+    export_names,
+    inspect_export,
+    read_record,
+)
 from visual_r1.runs.folder import CONFIG_FILE, COPIES, fault_by_ledger, read_config
 from visual_r1.runs.journal import ROLLOUTS, Journal, read_rollouts
 from visual_r1.runs.jsonl import Reading
@@ -74,8 +80,8 @@ def examine_run(run_dir: Path, problems: int | None) -> Iterator[Finding]:
     yield from _lines(run_dir)
     yield from _rollouts(run_dir, rows)
     yield from _curriculum(run_dir, rows, problems)
-    yield from _copies(run_dir, rows)
-    yield from _left_out(run_dir, rows)
+    yield from _copies(run_dir)
+    yield from _left_out(run_dir)
     for predictions in sorted(run_dir.glob(f"evaluations/[!.]*/{PREDICTIONS_NAME}")):
         yield from _evaluation(predictions.parent)
     for into in export_names(run_dir):
@@ -146,12 +152,14 @@ def _lines(run_dir: Path) -> Iterator[Finding]:
         (Validations(run_dir).path, Validations(run_dir).read()),
         (AlarmLog(run_dir).path, AlarmLog(run_dir).read()),
     ]
+    lost = [*_lost(run_dir, rows[-1])] if rows else []
     for file, reading in readings:
         wrong = [*_faults(reading)]
+        wrong += [(expected, found) for name, expected, found, _ in lost if name == file.name]
         if file == ledger.path:
             wrong += _behind(run_dir, rows)
         elif rows:
-            wrong += [(e, f) for name, e, f, _ in _lost(run_dir, rows[-1]) if name == file.name]
+            wrong += _of_another_run(run_dir, file.name, rows)
         for expected, found in wrong:
             yield damaged(file, expected, found, _WAYS_OUT[file.name])
         if file.exists() and not wrong:
@@ -191,24 +199,51 @@ def _lost(run_dir: Path, newest: LedgerRow) -> Iterator[tuple[str, str, str, str
             yield name, f"{expected} rows", f"has {there} rows", _WAYS_OUT[name]
 
 
+def _of_another_run(run_dir: Path, name: str, rows: list[LedgerRow]) -> Iterator[tuple[str, str]]:
+    """Rows that are as some run wrote them, and that are not those that the ledger knows."""
+    newest = rows[-1]
+    if name == "metrics.jsonl":
+        last = newest.step - 1
+        expected, found = newest.digests.get(name), Journal(run_dir).digest_of(last)
+        if expected and found and found != expected:
+            yield f"a row of step {last} with the digest {expected}", f"its digest is {found}"
+    if name == "validation.jsonl":
+        weights = {row.step: row.sampler_path for row in rows}
+        for row in Validations(run_dir).rows():
+            if (of := weights.get(row.step, row.sampler_path)) != row.sampler_path:
+                yield f"a row of {of}", f"that of step {row.step} is of {row.sampler_path}"
+
+
 def _behind(run_dir: Path, rows: list[LedgerRow]) -> Iterator[tuple[str, str]]:
-    """What other files know of checkpoints that the ledger has no row of: its end was cut."""
+    """What other files know of checkpoints that the ledger has no row of, and set none aside: its
+    end was cut."""
     end = rows[-1].step if rows else 0
+    aside = _set_aside(run_dir)
     told = {
-        "validation.jsonl": [row.step for row in Validations(run_dir).rows()],
+        "validation.jsonl": [
+            row.step
+            for row in Validations(run_dir).rows()
+            if row.sampler_path.encode() not in aside
+        ],
         "alarms.jsonl": [finding.checkpoint for finding in AlarmLog(run_dir).findings()],
     }
-    there, wrong = inspect_export(run_dir)
-    if there is not None and not wrong:
+    there, _ = read_record(run_dir)
+    if there is not None and there.state_path.encode() not in aside:
         told["export.json"] = [there.step]
     step, name = max((max(steps, default=0), name) for name, steps in told.items())
     if step > end:
         yield f"a row of step {step}, which {name} tells of", f"ends at step {end}"
 
 
+def _set_aside(run_dir: Path) -> bytes:
+    """The rows that the ledger has no more, as they stand: where a run went back, say."""
+    path = Ledger(run_dir).set_aside_path
+    return read_file(path) if path.is_file() else b""
+
+
 def _rollouts(run_dir: Path, rows: list[LedgerRow]) -> Iterator[Finding]:
     journal, end = Journal(run_dir), rows[-1].step if rows else 0
-    digests = _digests(rows)
+    digests = Ledger(run_dir).digests()
     named = {place for place in digests if place.startswith(f"{ROLLOUTS}/")}
     way_out = "move it away: the run needs no rollouts, and goes on without those of its steps"
     files = {f"{ROLLOUTS}/{file.name}": file for file in journal.chunks()}
@@ -260,8 +295,8 @@ def _curriculum(run_dir: Path, rows: list[LedgerRow], problems: int | None) -> I
             yield damaged(file, "what the curriculum had measured", str(error), way_out)
 
 
-def _copies(run_dir: Path, rows: list[LedgerRow]) -> Iterator[Finding]:
-    digests = _digests(rows)
+def _copies(run_dir: Path) -> Iterator[Finding]:
+    digests = Ledger(run_dir).digests()
     for name in COPIES:
         file = run_dir / name
         if not file.exists() and name not in digests:
@@ -274,8 +309,8 @@ def _copies(run_dir: Path, rows: list[LedgerRow]) -> Iterator[Finding]:
             yield vouched_for(file, name in digests)
 
 
-def _left_out(run_dir: Path, rows: list[LedgerRow]) -> Iterator[Finding]:
-    file, expected = run_dir / LEFT_OUT_FILE, _digests(rows).get(LEFT_OUT_FILE)
+def _left_out(run_dir: Path) -> Iterator[Finding]:
+    file, expected = run_dir / LEFT_OUT_FILE, Ledger(run_dir).digests().get(LEFT_OUT_FILE)
     way_out = "put the file back as it was, or choose another --run.name"
     if file.exists() or expected is not None:
         finding = sealed(file, way_out)
@@ -283,10 +318,6 @@ def _left_out(run_dir: Path, rows: list[LedgerRow]) -> Iterator[Finding]:
             what = f"the digest {expected}"
             finding = damaged(file, what, f"its digest is {found}", way_out)
         yield finding
-
-
-def _digests(rows: Iterable[LedgerRow]) -> Mapping[str, str]:
-    return {place: found for row in rows for place, found in row.digests.items()}
 
 
 def _evaluation(folder: Path) -> Iterator[Finding]:
@@ -315,10 +346,8 @@ def _export(run_dir: Path, rows: list[LedgerRow], into: str) -> Iterator[Finding
     if there is None and adapter.exists():
         wrong = wrong or f"{record} is missing."
     if there is not None and not wrong:
-        # Where a run went back, the row of the checkpoint was set aside.
-        aside = Ledger(run_dir).set_aside_path
         made = there.state_path in {row.state_path for row in rows}
-        if not made and not (aside.is_file() and there.state_path.encode() in read_file(aside)):
+        if not made and there.state_path.encode() not in _set_aside(run_dir):
             wrong = f"{record} is of {there.state_path}, which the ledger does not know."
     if wrong:
         way_out = "the next start, or the command that exported it, exports it again"

@@ -292,6 +292,14 @@ def test_files_that_are_no_source(tmp_path: Path, name: str, data: bytes, senten
         prepared(put(tmp_path / name, data), tmp_path)
 
 
+@pytest.mark.parametrize("name", [b"answer", b"problem", b"images", b"bytes"])
+def test_a_column_whose_name_is_damaged_is_one_sentence(tmp_path: Path, name: bytes) -> None:
+    path = write_parquet(tmp_path / "train.parquet", [hub_row(1)])
+    path.write_bytes(path.read_bytes().replace(name, b"\x81" + name[1:]))
+    with pytest.raises(DataError, match=r"train\.parquet cannot be read as Parquet"):
+        prepared(path, tmp_path)
+
+
 def test_numbers_are_what_was_meant(tmp_path: Path) -> None:
     import pyarrow as pa
 

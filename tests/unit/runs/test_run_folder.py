@@ -8,6 +8,7 @@ import pytest
 from visual_r1.config import RunConfig
 from visual_r1.errors import RunError, StorageError
 from visual_r1.runs.folder import (
+    CONFIG_FILE,
     config_of_run,
     config_without_secrets,
     keep_files,
@@ -98,42 +99,46 @@ def test_a_damaged_configuration_is_one_sentence_and_stays(tmp_path: Path, text:
     assert (run_dir / "config.json").read_text(encoding="latin-1") == text
 
 
-def test_a_configuration_that_the_ledger_knows_is_written_again(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.fixture
+def with_a_row(tmp_path: Path) -> RunConfig:
+    """The configuration of a run whose ledger has a row."""
     mine = config(tmp_path)
     with open_run_folder(mine) as run_dir:
-        text = (run_dir / "config.json").read_text()
-    where = (mine.digest(), "da7a", "embedded", "2026-05-01T10:00:00+00:00")
-    Ledger(run_dir).append(LedgerRow(5, "tinker://m", "tinker://m", None, *where, updates=5))
-    other = config(tmp_path, train={"learning_rate": 0.5})
+        where = (mine.digest(), "da7a", "embedded", "2026-05-01T10:00:00+00:00")
+        Ledger(run_dir).append(LedgerRow(5, "tinker://m", "tinker://m", None, *where, updates=5))
+    return mine
+
+
+def test_a_configuration_that_the_ledger_knows_is_written_again(
+    with_a_row: RunConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_dir = with_a_row.run_dir
+    text = (run_dir / CONFIG_FILE).read_text()
+    other = config(with_a_row.output_dir, train={"learning_rate": 0.5})
     for damaged in ("{", text.replace('"group_size": 4', '"group_size": 5')):
         assert damaged != text
-        (run_dir / "config.json").write_text(damaged)
+        (run_dir / CONFIG_FILE).write_text(damaged)
         with pytest.raises(RunError, match=r"config\.json is damaged"), open_run_folder(other):
             pytest.fail("it was opened")
-        with open_run_folder(mine):
-            assert (run_dir / "config.json").read_text() == text
+        with open_run_folder(with_a_row):
+            assert (run_dir / CONFIG_FILE).read_text() == text
     kept = [path.read_text() for path in sorted(run_dir.glob(".config.json.damaged-*"))]
     assert kept == ["{", damaged]
     assert caplog.text.count("by the ledger its run had this configuration") == 2
 
 
 def test_the_configuration_of_another_run_is_not_gone_on_with(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    with_a_row: RunConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
-    mine = config(tmp_path)
-    with open_run_folder(mine) as run_dir:
-        text = (run_dir / "config.json").read_text()
-    where = (mine.digest(), "da7a", "embedded", "2026-05-01T10:00:00+00:00")
-    Ledger(run_dir).append(LedgerRow(5, "tinker://m", "tinker://m", None, *where, updates=5))
-    assert config_of_run(run_dir).digest() == mine.digest()
-    other = config(tmp_path, train={"learning_rate": 0.5})
-    write_json(run_dir / "config.json", config_without_secrets(other))
+    run_dir = with_a_row.run_dir
+    text = (run_dir / CONFIG_FILE).read_text()
+    assert config_of_run(run_dir).digest() == with_a_row.digest()
+    other = config(with_a_row.output_dir, train={"learning_rate": 0.5})
+    write_json(run_dir / CONFIG_FILE, config_without_secrets(other))
     with pytest.raises(RunError, match="not what the run was made with"):
         config_of_run(run_dir)
-    with open_run_folder(mine):
-        assert (run_dir / "config.json").read_text() == text
+    with open_run_folder(with_a_row):
+        assert (run_dir / CONFIG_FILE).read_text() == text
     assert "was moved to" in caplog.text
 
 

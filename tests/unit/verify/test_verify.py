@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from made_up import predictions, problems, write_evaluation, write_metrics, write_validation
+from pydantic import TypeAdapter
 from safetensors.numpy import save_file
 
 from visual_r1.config import DataSection, RunConfig
@@ -25,6 +26,7 @@ from visual_r1.runs.curriculum_state import save_measured
 from visual_r1.runs.export import ADAPTER_FILES, Export, ExportedFile
 from visual_r1.runs.folder import open_run_folder
 from visual_r1.runs.journal import Journal
+from visual_r1.runs.jsonl import CHAIN, JsonLines
 from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.runs.soundness import say_what_is_lost
 from visual_r1.runs.training_rows import LEFT_OUT_FILE
@@ -55,6 +57,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for chunk in range(2):
         for row in rows[2 * chunk : 2 * chunk + 2]:
             journal._metrics.append(row)  # pyright: ignore[reportPrivateUsage]
+        last = journal.digest_of(2 * chunk + 1)
+        assert last is not None
         measured = Measured(np.arange(8.0) + 2 * chunk, np.zeros(8))
         carry = save_measured(run_dir, 2 * chunk + 2, measured)
         kept = {name: file_digest(run_dir / name) for name in (*carry.values(), "custom_reward.py")}
@@ -72,7 +76,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 *where,
                 updates=step,
                 carry=carry,
-                digests=journal.rollouts_digest(run_dir / place) | kept,
+                digests=journal.rollouts_digest(run_dir / place) | kept | {"metrics.jsonl": last},
                 lines={"validation.jsonl": chunk},
             )
         )
@@ -241,6 +245,28 @@ def test_sound_files_of_another_run_are_named(run: Path) -> None:
         (run / name).write_bytes(whole)
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("metrics.jsonl", {"reward_mean": 0.25}, "its digest is "),
+        ("validation.jsonl", {"sampler_path": "tinker://a/b"}, "that of step 2 is of tinker://a/b"),
+    ],
+)
+def test_rows_of_another_run_with_the_same_steps_are_named(
+    run: Path, name: str, change: dict[str, object], said: str
+) -> None:
+    rows: list[dict[str, object]] = [
+        {key: value for key, value in json.loads(line).items() if key != CHAIN}
+        for line in (run / name).read_text().splitlines()
+    ]
+    (run / name).unlink()
+    another = JsonLines(run / name, TypeAdapter(dict[str, object]))
+    for row in rows:
+        another.append(row | change)
+    named = [one for one in examine(run) if one.verdict == "damaged" and one.file == run / name]
+    assert named[0].found.startswith(said)
+
+
 def test_rows_that_stand_there_twice_or_in_another_order_are_named(run: Path) -> None:
     for name in ("ledger.jsonl", "metrics.jsonl", "validation.jsonl"):
         path = run / name
@@ -272,6 +298,16 @@ def test_a_run_that_goes_on_with_a_ledger_that_was_cut_says_so(
     [said] = caplog.messages
     assert f"{path} ends at step {2 * left}, and there was a row of step 4" in said
     assert "what follows is trained again" in said
+
+
+def test_what_a_run_that_went_back_has_left_is_no_sign_of_a_ledger_that_was_cut(
+    run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its export stays until there is another, and a kill may leave validations."""
+    Ledger(run).go_back_to(2)
+    say_what_is_lost(run)
+    assert caplog.messages == []
+    assert [one.verdict for one in examine(run) if one.file == run / "ledger.jsonl"] == ["sound"]
 
 
 def test_files_of_an_older_version_are_unverified_and_no_fault(
