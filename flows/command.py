@@ -41,7 +41,7 @@ def first_look(
 
 
 def run_as_command(
-    flow: Callable[[RunConfig], object],
+    flow: Callable[..., object],
     arguments: Sequence[str] | None = None,
     check: Callable[[RunConfig], object] | None = None,
     *,
@@ -72,7 +72,7 @@ def run_as_command(
 
 
 def _run_checked(
-    flow: Callable[[RunConfig], object],
+    flow: Callable[..., object],
     config: RunConfig,
     check: Callable[[RunConfig], object] | None,
     console: Terminal,
@@ -102,13 +102,13 @@ def _run_checked(
         _run(flow, config)
 
 
-def _run(flow: Callable[[RunConfig], object], config: RunConfig) -> None:
+def _run(flow: Callable[..., object], config: RunConfig) -> None:
     # Here and not above: Prefect reads its settings when it is imported.
     from tasks.outcome import outcome_in_spite_of
 
     if (server := prefect_server()) is not None:
         with outcome_in_spite_of(server):
-            flow(config)
+            flow(config=config)
         return
     # Its module takes two seconds, and who has a server is spared them.
     from tasks.temporary_server import finish_temporary_server, start_temporary_server
@@ -116,7 +116,7 @@ def _run(flow: Callable[[RunConfig], object], config: RunConfig) -> None:
     start_temporary_server()
     try:
         with outcome_in_spite_of(None, finish_temporary_server):
-            flow(config)
+            flow(config=config)
     finally:
         finish_temporary_server()
 

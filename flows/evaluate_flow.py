@@ -61,9 +61,12 @@ if __name__ == "__main__":
     first_look(own_flags()[1], load=load)
 settle_prefect()
 
+from typing import Any
+
 from prefect import flow
 
 from tasks.outcome import remembered
+from tasks.parameters import chosen_config
 from tasks.tasks import evaluate as evaluate_checkpoint
 from tasks.tasks import export as export_checkpoint
 from tasks.tasks import figures, prepare
@@ -75,13 +78,16 @@ from visual_r1.runs.folder import open_run_folder
 @remembered
 @flow(name="evaluate")
 def evaluate(
-    config: RunConfig,
+    preset: str | None = None,
+    overrides: dict[str, Any] | None = None,
+    config: RunConfig | None = None,
     name: str | None = None,
     sampler_path: str | None = None,
     checkpoint: str | None = None,
     export: bool = False,
 ) -> dict[str, object]:
     """Evaluate a checkpoint of the run, `sampler_path`, or the base model; where the report is."""
+    config = chosen_config(preset, overrides, config)
     # Before the folder is made: a run that is not there has no checkpoint, and leaves nothing.
     row = named_checkpoint(config.run_dir, checkpoint) if checkpoint else None
     with open_run_folder(config), open_backend(config):
@@ -102,7 +108,13 @@ def main() -> int:
     own, flags = own_flags()
 
     def flow_of_own(config: RunConfig) -> object:
-        return evaluate(config, own.name, own.sampler_path, own.checkpoint, own.export)
+        return evaluate(
+            config=config,
+            name=own.name,
+            sampler_path=own.sampler_path,
+            checkpoint=own.checkpoint,
+            export=own.export,
+        )
 
     return run_as_command(flow_of_own, flags, load=load)
 

@@ -14,9 +14,12 @@ if __name__ == "__main__":
     first_look(needs_server=False)
 settle_prefect()
 
+from typing import Any
+
 from prefect import flow
 
 from tasks.outcome import remembered
+from tasks.parameters import chosen_config
 from tasks.tasks import prepare as prepare_dataset
 from visual_r1.config import RunConfig
 from visual_r1.printing import say
@@ -24,8 +27,13 @@ from visual_r1.printing import say
 
 @remembered
 @flow(name="prepare")
-def prepare(config: RunConfig) -> dict[str, object]:
-    """The dataset of `config`; returns its folder, digest and counts."""
+def prepare(
+    preset: str | None = None,
+    overrides: dict[str, Any] | None = None,
+    config: RunConfig | None = None,
+) -> dict[str, object]:
+    """The dataset of the configuration; returns its folder, digest and counts."""
+    config = chosen_config(preset, overrides, config)
     dataset = prepare_dataset(config, needs=[])
     counts = dict(dataset.counts)
     shown = ", ".join(f"{count} {name}" for name, count in counts.items())

@@ -21,10 +21,13 @@ if __name__ == "__main__":
     first_look()
 settle_prefect()
 
+from typing import Any
+
 from prefect import State, flow
 
 from tasks.alarms import heed_alarms
 from tasks.outcome import remembered
+from tasks.parameters import chosen_config
 from tasks.tasks import (
     evaluate,
     export,
@@ -44,8 +47,13 @@ from visual_r1.stopwatch import Stopwatch
 
 @remembered
 @flow(name="train")
-def train(config: RunConfig) -> dict[str, object] | State:
+def train(
+    preset: str | None = None,
+    overrides: dict[str, Any] | None = None,
+    config: RunConfig | None = None,
+) -> dict[str, object] | State:
     """One run, from the data to the report; returns the summary, or how an alarm paused it."""
+    config = chosen_config(preset, overrides, config)
     with open_run_folder(config) as run_dir, open_backend(config):
         stopwatch = Stopwatch(run_dir)
         dataset = prepare(config)

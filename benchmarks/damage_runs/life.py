@@ -239,7 +239,7 @@ def train(config: RunConfig) -> None:
     with open_backend(config):
         with open_run_folder(config):
             require_goal(config)
-        ended = _bare(train_flow)(config)
+        ended = _bare(train_flow)(config=config)
     if not isinstance(ended, dict):
         raise ended.data if isinstance(ended.data, VisualR1Error) else RuntimeError(str(ended))
 
@@ -252,7 +252,7 @@ def resume(run: Path) -> None:
 def evaluate(config: RunConfig, step: int, name: str) -> None:
     """`python flows/evaluate_flow.py --checkpoint STEP --name NAME`."""
     require_sound(config)
-    _bare(evaluate_flow)(config, name=name, checkpoint=str(step))
+    _bare(evaluate_flow)(config=config, name=name, checkpoint=str(step))
 
 
 def verify(run: Path) -> Sequence[str]:

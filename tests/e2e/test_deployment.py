@@ -24,15 +24,6 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def nested(flags: dict[str, object]) -> dict[str, object]:
-    """`{"train.steps": 4}` as `{"train": {"steps": 4}}`."""
-    values: dict[str, dict[str, object]] = {}
-    for name, value in flags.items():
-        section, key = name.split(".")
-        values.setdefault(section, {})[key] = value
-    return dict(values)
-
-
 @contextmanager
 def running(
     arguments: list[str], env: dict[str, str], log: Path
@@ -105,14 +96,13 @@ def prefect(env: dict[str, str], *arguments: str) -> str:
 
 
 def test_deployed_and_run_by_a_worker(deployed: dict[str, str], tmp_path: Path) -> None:
-    small = nested(SMALL | {"train.steps": 2, "logging.wandb": False})
-    config = {"preset": "quickstart", "output_dir": str(tmp_path), **small}
+    small = SMALL | {"train.steps": 2, "logging.wandb": False, "output_dir": str(tmp_path)}
     environment = json.dumps({"PREFECT_LOCAL_STORAGE_PATH": str(tmp_path / "results")})
     with running(["worker", "start", "--pool", "visual-r1"], deployed, tmp_path / "worker.log"):
         prefect(
             deployed,
             *("deployment", "run", "train/quickstart", "--watch"),
-            *("--params", json.dumps({"config": config})),
+            *("--params", json.dumps({"overrides": small})),
             *("--job-variable", f"env={environment}"),
         )
     folder = Folder(tmp_path)

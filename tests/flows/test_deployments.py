@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from visual_r1.config import RunConfig, read_preset
+from visual_r1.config import RunConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -14,10 +14,8 @@ def quickstart() -> dict[str, object]:
     return deployment
 
 
-def test_the_form_in_the_ui_shows_the_preset_written_out() -> None:
-    given = quickstart()["parameters"]["config"]
-    assert given == {"preset": "quickstart", **read_preset("quickstart")}
-    assert RunConfig.model_validate(given) == RunConfig(preset="quickstart")
+def test_the_deployment_is_the_preset_with_nothing_over_it() -> None:
+    assert quickstart()["parameters"] == {"preset": "quickstart", "overrides": {}}
 
 
 def test_a_form_filled_with_every_default_is_the_same_run() -> None:

@@ -75,7 +75,7 @@ def load_config(arguments: Sequence[str] | None = None, program: str | None = No
     except SettingsError as error:
         raise ConfigError(_flag_error(flags, error)) from error
     except ValidationError as error:
-        raise ConfigError(_value_error(error)) from error
+        raise ConfigError(value_error(error)) from error
     return RunConfig.model_validate(resolved.model_dump())
 
 
@@ -157,7 +157,8 @@ def _flag_error(flags: Sequence[str], error: SettingsError) -> str:
     return f"{text[0].upper()}{text[1:]}. --help lists the flags."
 
 
-def _value_error(error: ValidationError) -> str:
+def value_error(error: ValidationError) -> str:
+    """What pydantic found wrong, a sentence a fault, with the nearest name of an unknown one."""
     parts: list[str] = []
     for fault in error.errors():
         name = ".".join(str(part) for part in fault["loc"])
