@@ -166,4 +166,5 @@ def test_an_alarm_pauses_a_run_that_then_ends_with_the_same_weights(
     assert status == 0, output
     assert folder.adapter == uninterrupted.adapter
     assert [row["checkpoint"] for row in folder.rows("alarms.jsonl")] == [4]
+    assert "alarms.jsonl" in folder.rows("ledger.jsonl")[-1]["digests"]
     assert "mismatch" in (folder.run / "report.html").read_text()

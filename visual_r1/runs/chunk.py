@@ -123,8 +123,12 @@ def _train_once(run: Run, start: LedgerRow | None, plan: ChunkPlan) -> LedgerRow
         kept[LEFT_OUT_FILE] = file_digest(config.run_dir / LEFT_OUT_FILE)
     if (last := run.journal.digest_of(plan.end - 1)) is not None:
         kept[run.journal.metrics_path.name] = last
+    row = _row(run, plan, start, paths, results)
+    alarms = run.alarms.path.name
+    if (last := run.alarms.digest_of(row.lines[alarms])) is not None:
+        kept[alarms] = last
     digests = run.journal.rollouts_digest(rollouts) | kept
-    row = replace(_row(run, plan, start, paths, results), carry=carry | left_out, digests=digests)
+    row = replace(row, carry=carry | left_out, digests=digests)
     run.ledger.append(row)
     return row
 

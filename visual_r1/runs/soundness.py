@@ -207,6 +207,11 @@ def _of_another_run(run_dir: Path, name: str, rows: list[LedgerRow]) -> Iterator
         expected, found = newest.digests.get(name), Journal(run_dir).digest_of(last)
         if expected and found and found != expected:
             yield f"a row of step {last} with the digest {expected}", f"its digest is {found}"
+    if name == "alarms.jsonl":
+        number = newest.lines.get(name, 0)
+        expected, found = newest.digests.get(name), AlarmLog(run_dir).digest_of(number)
+        if expected and found and found != expected:
+            yield f"a row {number} with the digest {expected}", f"its digest is {found}"
     if name == "validation.jsonl":
         weights = {row.step: row.sampler_path for row in rows}
         for row in Validations(run_dir).rows():
@@ -225,7 +230,11 @@ def _behind(run_dir: Path, rows: list[LedgerRow]) -> Iterator[tuple[str, str]]:
             for row in Validations(run_dir).rows()
             if row.sampler_path.encode() not in aside
         ],
-        "alarms.jsonl": [finding.checkpoint for finding in AlarmLog(run_dir).findings()],
+        "alarms.jsonl": [
+            finding.checkpoint
+            for finding in AlarmLog(run_dir).findings()
+            if f'"step": {finding.checkpoint},'.encode() not in aside
+        ],
     }
     there, _ = read_record(run_dir)
     if there is not None and there.state_path.encode() not in aside:

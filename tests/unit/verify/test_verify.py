@@ -17,11 +17,13 @@ from made_up import predictions, problems, write_evaluation, write_metrics, writ
 from pydantic import TypeAdapter
 from safetensors.numpy import save_file
 
+from visual_r1.alarms import Finding
 from visual_r1.config import DataSection, RunConfig
 from visual_r1.data.dataset import prepare
 from visual_r1.hashing import file_digest
 from visual_r1.report.summary import summarize
 from visual_r1.rl.curriculum import Measured
+from visual_r1.runs.alarms import AlarmLog
 from visual_r1.runs.curriculum_state import save_measured
 from visual_r1.runs.export import ADAPTER_FILES, Export, ExportedFile
 from visual_r1.runs.folder import open_run_folder
@@ -66,6 +68,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         place = f"rollouts/chunk-{chunk:05d}.parquet"
         write_table(run_dir / place, table)
         step = 2 * chunk + 2
+        alarms = AlarmLog(run_dir)
+        before = {"alarms.jsonl": found} if (found := alarms.digest_of(chunk)) else {}
         where = (config.digest(), dataset.digest, "hosted", "2026-05-01T10:00:00+00:00")
         ledger.append(
             LedgerRow(
@@ -76,10 +80,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 *where,
                 updates=step,
                 carry=carry,
-                digests=journal.rollouts_digest(run_dir / place) | kept | {"metrics.jsonl": last},
-                lines={"validation.jsonl": chunk},
+                digests=journal.rollouts_digest(run_dir / place)
+                | kept
+                | before
+                | {"metrics.jsonl": last},
+                lines={"validation.jsonl": chunk, "alarms.jsonl": chunk},
             )
         )
+        alarms.add([Finding("length", step - 1, step, "warn", f"seen at {step}.", "", "")])
         write_validation(run_dir, step, 0.5)
     asked = problems(12)
     for name, accuracy in (("baseline", 0.5), ("final", 0.9)):
@@ -249,6 +257,7 @@ def test_sound_files_of_another_run_are_named(run: Path) -> None:
     ("name", "change", "said"),
     [
         ("metrics.jsonl", {"reward_mean": 0.25}, "its digest is "),
+        ("alarms.jsonl", {"seen": "elsewhere."}, "its digest is "),
         ("validation.jsonl", {"sampler_path": "tinker://a/b"}, "that of step 2 is of tinker://a/b"),
     ],
 )
@@ -303,7 +312,7 @@ def test_a_run_that_goes_on_with_a_ledger_that_was_cut_says_so(
 def test_what_a_run_that_went_back_has_left_is_no_sign_of_a_ledger_that_was_cut(
     run: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its export stays until there is another, and a kill may leave validations."""
+    """Its export stays until there is another, and a kill may leave validations and findings."""
     Ledger(run).go_back_to(2)
     say_what_is_lost(run)
     assert caplog.messages == []
