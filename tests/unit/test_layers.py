@@ -29,7 +29,7 @@ ROOMS = {
     "storage": "errors hashing opening",
     "tables": "errors hashing opening",
     "stopwatch": "printing storage",
-    "config": "errors hashing opening printing",
+    "config": "errors hashing opening printing storage",
     "alarms": "config",
     "models": "errors opening",
     "grading": "hashing",

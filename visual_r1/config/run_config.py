@@ -7,6 +7,7 @@ them.
 """
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -35,6 +36,7 @@ from visual_r1.config.sections import (
     without_later_defaults,
 )
 from visual_r1.hashing import digest
+from visual_r1.storage import read_sealed
 
 # What may differ without making it another run: names, places, logging, and how far it goes.
 NOT_IDENTITY: dict[str, set[str] | bool] = {
@@ -45,6 +47,8 @@ NOT_IDENTITY: dict[str, set[str] | bool] = {
     "limits": True,
     "prices": True,
     "alarms": True,
+    # What is asked of the weights does not change them; see `older_digest`.
+    "evaluation": True,
     "data": {"max_rejected_share"},
     "backend": {
         "server",
@@ -117,10 +121,31 @@ class RunConfig(BaseModel):
         """Eight hex digits of `identity()`."""
         return digest(self.identity())
 
+    def older_digest(self) -> str:
+        """The digest by an older rule, to which `evaluation` belonged: it names and signs runs."""
+        asked = self.evaluation.model_dump(mode="json")
+        asked = without_later_defaults(self.evaluation, asked)
+        return digest(self.identity() | {"evaluation": asked})
+
+    def has_digest(self, known: str) -> bool:
+        """Whether `known` is the digest of this run, by either rule."""
+        return known in (self.digest(), self.older_digest())
+
     @property
     def run_name(self) -> str:
-        """`run.name`, else `<preset>-<digest>`."""
-        return self.run.name or f"{self.preset}-{self.digest()}"
+        """`run.name`, else `<preset>-<digest>`.
+
+        Where `output_dir` has this run under a name by the older rule, that is its name.
+        """
+        if self.run.name:
+            return self.run.name
+        name, runs = f"{self.preset}-{self.digest()}", self.output_dir.absolute() / "runs"
+        if (runs / name / "config.json").exists() or not runs.is_dir():
+            return name
+        older = f"{self.preset}-{self.older_digest()}"
+        if (runs / older / "config.json").exists():
+            return older
+        return _of_older_name(runs, runs.stat().st_mtime_ns, self.preset, self.digest()) or name
 
     @property
     def run_dir(self) -> Path:
@@ -131,6 +156,20 @@ class RunConfig(BaseModel):
     def state_dir(self) -> Path:
         """Where the engine's home and Prefect's records are."""
         return self.output_dir / ".visual-r1"
+
+
+@lru_cache(maxsize=16)
+def _of_older_name(runs: Path, changed_ns: int, preset: str, digest: str) -> str | None:
+    """The folder in `runs` of that run, whose evaluation was another when it was named."""
+    del changed_ns  # a part of the key: when a folder came or went
+    for path in sorted(runs.glob(f"{preset}-{'[0-9a-f]' * 8}/config.json")):
+        try:
+            stored = RunConfig.model_validate(read_sealed(path).content, context=STORED)
+        except (OSError, ValueError):  # damaged, or of a newer version: not this one
+            continue
+        if stored.preset == preset and stored.digest() == digest:
+            return path.parent.name
+    return None
 
 
 def contradictions(config: RunConfig) -> Iterator[str]:

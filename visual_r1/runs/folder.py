@@ -65,6 +65,7 @@ def open_run_folder(config: RunConfig) -> Generator[Path]:
         ) from error
     with only_process(run_dir):
         require_same_config(run_dir, config)
+        _sign(run_dir, config)
         write_json(run_dir / CONFIG_FILE, config_without_secrets(config))
         yield run_dir
 
@@ -137,18 +138,32 @@ def require_same_config(run_dir: Path, config: RunConfig) -> None:
         )
 
 
+def _sign(run_dir: Path, config: RunConfig) -> None:
+    """Let the ledger know the configuration by a digest in which the evaluation has no part.
+
+    Only where that changes: the rows of an older version hold one in which it has, and else nobody
+    could tell any more that `config.json` is theirs.
+    """
+    stored, ledger = read_config(run_dir), Ledger(run_dir)
+    rows = ledger.read().sound
+    if rows and stored is not None and not config.has_digest(rows[-1].row.config_digest):
+        ledger.sign(config.digest())
+
+
 def fault_by_ledger(run_dir: Path, stored: RunConfig) -> str:
     """What is wrong with a configuration that can be read: it may be another run's, or edited."""
     rows = Ledger(run_dir).read().sound
-    if not rows or rows[-1].row.config_digest == (found := stored.digest()):
+    if not rows or stored.has_digest(then := rows[-1].row.config_digest):
         return ""
-    then = rows[-1].row.config_digest
-    return f"is not what the run was made with: its digest is {found}, and the ledger has {then}"
+    return (
+        f"is not what the run was made with: its digest is {stored.digest()}, and the ledger has "
+        f"{then}"
+    )
 
 
 def _is_that_of_the_ledger(run_dir: Path, config: RunConfig) -> bool:
     rows = Ledger(run_dir).read().sound
-    return bool(rows) and rows[-1].row.config_digest == config.digest()
+    return bool(rows) and config.has_digest(rows[-1].row.config_digest)
 
 
 def _value(identity: Mapping[str, Any], dotted: str) -> str:

@@ -59,12 +59,29 @@ def run(tmp_path: Path) -> Path:
 
 def test_the_configuration_is_that_of_the_command_and_has_its_name(run: Path) -> None:
     config = config_of_run(run)
-    assert config.digest() == "7c480596"
+    assert config.older_digest() == "7c480596"
     assert config.run_name == NAME
     assert config.run_dir == run
-    command = RunConfig.model_validate(GIVEN)
+    command = RunConfig.model_validate(GIVEN | {"output_dir": run.parents[1]})
     assert command.identity() == config.identity()
     assert command.run_name == NAME
+    assert RunConfig.model_validate(GIVEN).run_name == f"vision_sr1-{config.digest()}"
+
+
+def test_another_evaluation_goes_on_in_the_folder_as_well(run: Path) -> None:
+    """It was a part of the run's name and of the digests in its ledger."""
+    place = {"output_dir": run.parents[1]}
+    for samples in (4, 8, 2):
+        asked = GIVEN | place | {"evaluation": {"samples": samples, "problems": 8}}
+        config = RunConfig.model_validate(asked)
+        assert config.run_dir == run
+        with open_run_folder(config) as opened:
+            assert opened == run
+        assert config_of_run(run).evaluation.samples == samples
+    assert [row.step for row in Ledger(run).rows()] == [3, 6, 7]
+    assert RunConfig.model_validate(GIVEN | place).run_dir == run
+    other = RunConfig.model_validate(GIVEN | place | {"sampling": {"temperature": 0.5}})
+    assert other.run_name == f"vision_sr1-{other.digest()}"
 
 
 def test_the_folder_opens_for_the_same_command(run: Path) -> None:
