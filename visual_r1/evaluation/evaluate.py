@@ -9,16 +9,18 @@ Where the run's reward has a second pass, two more, greedy as well:
     scan_only      the answer from the greedy answer's masked scan.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from types import MappingProxyType
 
 import tinker
 
 from visual_r1.config import RunConfig
 from visual_r1.data.problem import Problem
+from visual_r1.data.shards import StoredProblems
 from visual_r1.errors import BackendError, DataError, RequestFailed, RequestRefused
+from visual_r1.evaluation.kept import Kept, find_kept
 from visual_r1.evaluation.metrics import (
     REPORT_NAME,
     Conditions,
@@ -30,6 +32,7 @@ from visual_r1.evaluation.metrics import (
 from visual_r1.evaluation.predictions import (
     PREDICTIONS_NAME,
     GradedResponse,
+    Pass,
     Prediction,
     read_predictions,
     write_predictions,
@@ -59,7 +62,6 @@ from visual_r1.storage import put_aside
 
 logger = open_logger(__name__)
 
-Pass = Literal["greedy", "blind", "question_only", "sampled", "scan_only"]
 Key = tuple[Pass, int]  # a pass and the index of a problem
 
 VIEWS: dict[Pass, View] = {
@@ -82,16 +84,18 @@ def evaluate(
     out_dir: Path,
     progress: Progress,
     *,
+    earlier: Sequence[Path] = (),
     most_at_once: int = MOST_AT_ONCE,
 ) -> Report:
     """Evaluate `sampler` on `problems` (the first `evaluation.problems` of them) into `out_dir`.
 
-    `conditions` are those of `conditions_of`. Writes `predictions.parquet`, and last `report.json`:
-    its presence means that the evaluation is complete. Beside the report it holds what was spent:
-    tokens, and their cost at the policy's prices. A request that the server refuses is counted as
-    failed and leaves `n`. Where more than a tenth are refused, or the server fails, `BackendError`
-    is raised and nothing is written. An evaluation that is there and damaged is put aside, with a
-    warning.
+    `conditions` are those of `conditions_of`. What the evaluation that is there, or one in the
+    folders `earlier`, has answered under the same ones is not asked again, pass by pass. Writes
+    `predictions.parquet`, and last `report.json`: its presence means that the evaluation is
+    complete. Beside the report it holds what was spent: tokens, and their cost at the policy's
+    prices. A request that the server refuses is counted as failed and leaves `n`. Where more than a
+    tenth are refused, or the server fails, `BackendError` is raised and nothing is written. An
+    evaluation that is there and damaged is put aside, with a warning.
     """
     config = policy.config
     count = config.evaluation.count(len(problems))
@@ -103,9 +107,13 @@ def evaluate(
     passes.extend(
         ("sampled",) if policy.reader is None else ("question_only", "sampled", "scan_only")
     )
-    asked = sum(name != "scan_only" for name in passes)
     damaged = _damaged(out_dir)
-    progress.start(f"evaluate {out_dir.name}", asked * count, "requests")
+    ids = problems.ids() if isinstance(problems, StoredProblems) else [one.id for one in problems]
+    kept = find_kept(out_dir, earlier, conditions, ids[:count])
+    _say_what_is_asked(out_dir, kept, passes, count)
+    asked = [name for name in passes if name != "scan_only"]
+    there = sum(kept.count(asked).values())
+    progress.start(f"evaluate {out_dir.name}", len(asked) * count, "requests", done=there)
     predictions = predict(
         sampler,
         policy,
@@ -114,9 +122,11 @@ def evaluate(
         passes,
         f"the evaluation {out_dir.name!r}",
         progress,
+        kept=kept.predictions,
         most_at_once=most_at_once,
     )
     report = measure(predictions, conditions, policy.prices)
+    report = replace(report, spending=kept.spent + report.spending, taken_from=kept.taken_from)
     for path in damaged:
         put_aside(path)
     # The report of an earlier evaluation must not vouch for half-written new predictions.
@@ -143,6 +153,25 @@ def _damaged(folder: Path) -> list[Path]:
     return []
 
 
+def _say_what_is_asked(folder: Path, kept: Kept, passes: Sequence[Pass], count: int) -> None:
+    """Where answers are there: why they are not enough, and which are asked for."""
+    there = kept.count(passes)
+    missing = [f"{count - there[name]} {name}" for name in passes if there[name] < count]
+    asked = f"{', '.join(missing)} answers are asked for" if missing else "nothing is asked for"
+    used = [f"{there[name]} {name}" for name in passes if there[name]]
+    if kept.changed:
+        rest = f"; {', '.join(used)} are kept" if used else ""
+        logger.warning("%s is made anew: %s; %s%s.", folder, kept.changed, asked, rest)
+    elif kept.taken_from and used:
+        logger.warning(
+            "%s: %s answers are those of %s, asked under the same conditions; %s.",
+            folder,
+            ", ".join(used),
+            kept.taken_from,
+            asked,
+        )
+
+
 def predict(
     sampler: tinker.SamplingClient,
     policy: Policy,
@@ -152,23 +181,41 @@ def predict(
     what: str,
     progress: Progress,
     *,
+    kept: Mapping[int, Prediction] = MappingProxyType({}),
     most_at_once: int = MOST_AT_ONCE,
 ) -> list[Prediction]:
     """The graded answers of `sampler` to the problems with the indices `chosen`, in that order.
 
     `passes` are which ways of asking; scan_only needs greedy, whose scan it reads. `what` names
-    the work for messages. Each request but those of scan_only advances the open stage of
-    `progress`. Raises `BackendError` as `evaluate` does: also where the server failed at a single
-    request, unlike in training, for an evaluation over the problems that a failing server happened
-    to answer would be no honest figure.
+    the work for messages, `kept` are answers by index that need not be asked for. Each request but
+    those of scan_only advances the open stage of `progress`. Raises `BackendError` as `evaluate`
+    does: also where the server failed at a single request, unlike in training, for an evaluation
+    over the problems that a failing server happened to answer would be no honest figure.
     """
     before: list[Pass] = [name for name in passes if name != "scan_only"]
-    first: list[Key] = [(name, index) for name in before for index in chosen]
-    answers: dict[int, _Answers] = {}
+    answers = {
+        index: _Answers.with_kept(policy, kept[index], passes) for index in chosen if index in kept
+    }
+    first: list[Key] = [
+        (name, index)
+        for name in before
+        for index in chosen
+        if index not in kept or not kept[index].has(name)
+    ]
     asking: Asking[Key] = Asking(sampler, what, policy.watch)
-    right = greedy = 0
-    questions = ((key, _question(policy, problems[key[1]], key[0])) for key in first)
-    for (name, index), asked, reply in asking.replies(questions, most_at_once):
+
+    def questions() -> Iterator[tuple[Key, Question]]:
+        for name, index in first:
+            yield (name, index), _question(policy, problems[index], name)
+        for index in kept if "scan_only" in passes else ():
+            if not kept[index].has("scan_only") and kept[index].greedy is not None:
+                second = answers[index].second_question(problems[index])
+                if second is not None:
+                    yield ("scan_only", index), second
+
+    greedy = sum(one.greedy is not None for one in answers.values())
+    right = sum(one.greedy_right for one in answers.values())
+    for (name, index), asked, reply in asking.replies(questions(), most_at_once):
         if isinstance(reply, RequestFailed):
             raise BackendError(str(reply))
         if index not in answers:
@@ -176,14 +223,15 @@ def predict(
         answers[index].take(name, asked, reply)
         if name == "greedy" and answers[index].greedy is not None:
             greedy, right = greedy + 1, right + answers[index].greedy_right
-            if "scan_only" in passes and (second := answers[index].second_question(asked)):
+            if "scan_only" in passes and (second := answers[index].second_question(asked.problem)):
                 asking.ask(("scan_only", index), second)
         if name != "scan_only":
             progress.advance(1, accuracy=right / max(greedy, 1))
     failures = [one for index in chosen for one in answers[index].failures.values()]
-    if len(failures) > MOST_REFUSED * len(first):
+    requests = len(before) * len(chosen)
+    if len(failures) > MOST_REFUSED * requests:
         raise BackendError(
-            f"{len(failures)} of {len(first)} requests of {what} were refused, too many for the "
+            f"{len(failures)} of {requests} requests of {what} were refused, too many for the "
             f"rest to be a fair sample; the first with: {failures[0]}"
         )
     return [answers[index].prediction() for index in chosen]
@@ -220,6 +268,21 @@ class _Answers:
     question_only: bool | None = None
     spent: Tokens = NO_TOKENS
 
+    @classmethod
+    def with_kept(cls, policy: Policy, kept: Prediction, passes: Sequence[Pass]) -> "_Answers":
+        """What need not be asked for, of the passes that are wanted."""
+        answers = cls(policy, kept.id, kept.family)
+        graded: dict[Pass, tuple[GradedResponse, ...]] = {
+            "greedy": () if kept.greedy is None else (kept.greedy,),
+            "blind": () if kept.blind is None else (kept.blind,),
+            "sampled": kept.sampled,
+        }
+        answers.graded = {name: graded[name] for name in passes if graded.get(name)}
+        answers.failures = {name: kept.failures[name] for name in passes if name in kept.failures}
+        answers.second = kept.second if "scan_only" in passes else None
+        answers.question_only = kept.question_only if "question_only" in passes else None
+        return answers
+
     @property
     def greedy(self) -> GradedResponse | None:
         return next(iter(self.graded.get("greedy", ())), None)
@@ -251,15 +314,12 @@ class _Answers:
                     for sequence in reply.sequences
                 )
 
-    def second_question(self, asked: Question) -> Question | None:
-        """What asks for the answer from the scan of the greedy answer to `asked`; None where it
-        ends here."""
+    def second_question(self, problem: Problem) -> Question | None:
+        """What asks for the answer from the scan of the greedy answer; None where it ends here."""
         if self.greedy is None or self.policy.reader is None:
             return None
-        seed = _seed(self.policy, asked.problem, "scan_only")
-        found = second_question(
-            self.policy, asked.problem, self.greedy.response, seed, temperature=0.0
-        )
+        seed = _seed(self.policy, problem, "scan_only")
+        found = second_question(self.policy, problem, self.greedy.response, seed, temperature=0.0)
         if isinstance(found, Question):
             return found
         self.second = found

@@ -12,7 +12,7 @@ evaluation is complete.
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,6 +58,14 @@ class Spending:
     tokens_sampled: float | None = None
     cost_usd: float | None = None
 
+    def __add__(self, other: "Spending") -> "Spending":
+        """Both together; not known where one of them is not."""
+        parts = [
+            None if one is None or more is None else one + more
+            for one, more in zip(astuple(self), astuple(other), strict=True)
+        ]
+        return Spending(*parts)
+
 
 @dataclass(frozen=True, slots=True)
 class ScanFigures:
@@ -100,6 +108,8 @@ class Report:
     `pass_at` maps m to the unbiased pass@m for m = 1, 2, 4 ... k, from the k samples of each
     problem; `pass_at_k` is its last value and `sampled_accuracy` its first. `blind_accuracy` is
     None where the blind control was switched off, `second_pass` where the run's reward has none.
+    `taken_from` names the runs whose answers are in it, where not all were asked for here; then
+    `spending` is what was paid here.
     """
 
     n: int
@@ -128,6 +138,7 @@ class Report:
     conditions: Conditions
     second_pass: ScanFigures | None = None
     spending: Spending = Spending()
+    taken_from: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The content of `report.json`.

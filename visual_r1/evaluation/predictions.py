@@ -9,13 +9,14 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
 from visual_r1.data.problem import Problem
 from visual_r1.errors import DataError
 from visual_r1.grading import Verdict
 from visual_r1.policy.second_pass import Outcome, SecondPass, outcome_of
 from visual_r1.prices import NO_TOKENS, Tokens
+from visual_r1.rewards.blindfold.masking import MaskedScan
 from visual_r1.storage import read_sealed, replaced_whole
 from visual_r1.tables import open_table, open_writer, pa, require_digest, said_of
 
@@ -23,6 +24,8 @@ REPORT_NAME = "report.json"
 DIGEST = "predictions_digest"
 """In the report: the digest of the predictions that it was counted from."""
 PREDICTIONS_NAME = "predictions.parquet"
+Pass = Literal["greedy", "blind", "question_only", "sampled", "scan_only"]
+PASSES: tuple[Pass, ...] = get_args(Pass)
 ROW_GROUP = 256  # rows that stand in memory with their images at a time
 
 
@@ -79,6 +82,21 @@ class Prediction:
             return None
         return outcome_of(self.greedy.right, self.second.right)
 
+    def has(self, name: Pass) -> bool:
+        """Whether the request of this pass was answered, or refused for good."""
+        match name:
+            case "greedy":
+                there = self.greedy is not None
+            case "blind":
+                there = self.blind is not None
+            case "sampled":
+                there = bool(self.sampled)
+            case "question_only":
+                there = self.question_only is not None
+            case "scan_only":
+                there = self.second is not None
+        return there or name in self.failures
+
     @property
     def sampled_correct(self) -> int:
         """How many of the samples are right."""
@@ -115,6 +133,14 @@ _COLUMNS: Mapping[str, tuple[str, Callable[[Problem, Prediction], Any]]] = {
         "string",
         lambda _, made: made.second and made.second.scan and made.second.scan.text,
     ),
+    "scan_masked": (
+        "int32",
+        lambda _, made: made.second and made.second.scan and made.second.scan.masked,
+    ),
+    "scan_held_answer": (
+        "bool",
+        lambda _, made: made.second and made.second.scan and made.second.scan.held_answer,
+    ),
     "second_verdict": ("string", lambda _, made: made.second and made.second.verdict),
     "scan_only_response": ("string", lambda _, made: made.second and made.second.response),
     "scan_only_correct": ("bool", lambda _, made: made.second and made.second.right),
@@ -128,6 +154,70 @@ _ARROW_TYPES: Mapping[str, Any] = {
     "int32": pa.int32(),
     "image": pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
 }
+
+
+# What a prediction is read from again; pictures are not.
+_READ = tuple(name for name in _COLUMNS if name not in ("question", "images", "answer"))
+
+
+def prediction_of(row: Mapping[str, Any]) -> Prediction:
+    """The prediction that a row was written of, as far as anything counts it.
+
+    Of blind and sampled answers the file has the text and whether it is right; of the second pass
+    nothing is taken from a file of an older version, which says too little of the scan.
+    """
+
+    def other(response: str, verdict: Verdict, extracted: str | None = None) -> GradedResponse:
+        return GradedResponse(
+            response=response,
+            extracted=extracted,
+            verdict=verdict,
+            reason="",
+            right_exact=None,
+            right_rounded=None,
+            format_ok=False,
+            grounded=False,
+            truncated=False,
+            tokens=0,
+        )
+
+    greedy = blind = second = None
+    if row["response"] is not None:
+        greedy = GradedResponse(
+            response=row["response"],
+            extracted=row["extracted"],
+            verdict=row["verdict"],
+            reason=row["reason"],
+            right_exact=row["correct_exact"],
+            right_rounded=row["correct_rounded"],
+            format_ok=row["format_ok"],
+            grounded=row["grounded"],
+            truncated=row["truncated"],
+            tokens=row["response_tokens"],
+        )
+    if row["blind_response"] is not None:
+        verdict: Verdict = "right" if row["blind_correct"] else "wrong"
+        blind = other(row["blind_response"], verdict, row["blind_extracted"])
+    if row["second_verdict"] is not None and "scan_masked" in row:
+        scan = None
+        if row["scan_read"] is not None:
+            scan = MaskedScan(row["scan_read"], row["scan_masked"], row["scan_held_answer"])
+        second = SecondPass(row["second_verdict"], "", scan, row["scan_only_response"])
+    return Prediction(
+        id=row["id"],
+        family=row["family"],
+        greedy=greedy,
+        blind=blind,
+        sampled=tuple(map(other, row["sampled_responses"], row["sampled_verdicts"])),
+        failures=json.loads(row["failures"]),
+        second=second,
+        question_only=row["question_only_correct"],
+    )
+
+
+def kept_predictions(folder: Path) -> Iterator[Prediction]:
+    """The predictions of an evaluation, see `prediction_of`; raises as `read_predictions`."""
+    return map(prediction_of, iterate_predictions(folder, _READ))
 
 
 def _schema() -> Any:
