@@ -20,7 +20,6 @@ from visual_r1.data.sources import SPLITS, Split, open_source
 from visual_r1.doctor.preflight import require_sound
 from visual_r1.errors import DataError
 from visual_r1.evaluation.evaluate import conditions_of, in_a_line, is_complete
-from visual_r1.evaluation.evaluate import evaluate as evaluate_policy
 from visual_r1.evaluation.metrics import REPORT_NAME, evaluation_folder, read_report
 from visual_r1.printing import open_logger
 from visual_r1.progress import open_progress
@@ -29,8 +28,10 @@ from visual_r1.report.summary import FINAL, SUMMARY_NAME, cost_of_run, read_summ
 from visual_r1.report.summary import summarize as summarize_run
 from visual_r1.report.terminal import print_summary
 from visual_r1.report.wandb import track_run, track_steps
+from visual_r1.runs.baselines import keep_baseline
 from visual_r1.runs.chunk import ChunkPlan, plan_chunk
 from visual_r1.runs.chunk import train_chunk as run_chunk
+from visual_r1.runs.evaluations import evaluate_checkpoint
 from visual_r1.runs.export import EXPORT, Export, adapter_folder, read_export
 from visual_r1.runs.export import export as export_checkpoint
 from visual_r1.runs.ledger import Ledger, LedgerRow
@@ -125,7 +126,8 @@ def settle_rows(config: RunConfig, dataset: Dataset) -> None:
 def _evaluation(
     config: RunConfig, dataset: Dataset, name: str, sampler_path: str | None
 ) -> Mapping[str, Any]:
-    identity = config.identity()
+    # Digests of this are keys of old results: what is in it stays.
+    identity = config.older_identity()
     return {
         "run": config.run_name,
         "name": name,
@@ -145,6 +147,19 @@ def _is_evaluated(
     return is_complete(folder, config, conditions, dataset.counts["test"])
 
 
+def evaluate(
+    config: RunConfig, dataset: Dataset, name: str, sampler_path: str | None = None
+) -> Result:
+    """The report `evaluations/<name>`; `sampler_path` None is the base model.
+
+    What that answered is then there for other runs too.
+    """
+    result = _evaluate(config, dataset, name, sampler_path)
+    if sampler_path is None:
+        keep_baseline(config, dataset, evaluation_folder(config.run_dir, name))
+    return result
+
+
 @verified(
     version=1,
     key=_evaluation,
@@ -152,25 +167,11 @@ def _is_evaluated(
     still_there=_is_evaluated,
     task_run_name="evaluate {name}",
 )
-def evaluate(
-    config: RunConfig, dataset: Dataset, name: str, sampler_path: str | None = None
-) -> Result:
-    """The report `evaluations/<name>`; `sampler_path` None is the base model."""
+def _evaluate(config: RunConfig, dataset: Dataset, name: str, sampler_path: str | None) -> Result:
     result = {"name": name, "sampler_path": sampler_path or config.model.name}
-    if _is_evaluated(result, config, dataset, name, sampler_path):
-        return result
-    folder = evaluation_folder(config.run_dir, name)
-    conditions = conditions_of(config, result["sampler_path"], dataset.digest)
-    with open_run(config, dataset) as run:
-        settle_rows_of(run, ["test"])
-        policy, problems = run.policy(), dataset.problems("test")
-
-        def once() -> None:
-            with run.backend.session():
-                sampler = run.backend.sampler(sampler_path)
-                evaluate_policy(sampler, policy, problems, conditions, folder, run.progress)
-
-        run.backend.recoveries.run(once, f"the evaluation {name!r}")
+    if not _is_evaluated(result, config, dataset, name, sampler_path):
+        with open_run(config, dataset) as run:
+            evaluate_checkpoint(run, name, sampler_path)
     return result
 
 

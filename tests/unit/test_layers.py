@@ -53,11 +53,12 @@ ROOMS = {
     "policy": "backend config data errors grading models prices prompts rewards rewards/blindfold",
     "rl": "backend config data errors hashing policy prices printing rewards",
     "evaluation": """
-        config data errors grading hashing policy prices printing progress rewards storage tables
+        config data errors grading hashing policy prices printing progress rewards rewards/blindfold
+        storage tables
     """,
     "runs": """
-        alarms backend config data errors evaluation hashing opening policy prices printing
-        progress prompts rewards rl storage tables wording
+        alarms backend config data errors evaluation grading hashing models opening policy prices
+        printing progress prompts rewards rl storage tables wording
     """,
     "report": """
         alarms config errors evaluation hashing liveness policy printing runs storage wording

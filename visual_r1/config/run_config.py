@@ -47,7 +47,7 @@ NOT_IDENTITY: dict[str, set[str] | bool] = {
     "limits": True,
     "prices": True,
     "alarms": True,
-    # What is asked of the weights does not change them; see `older_digest`.
+    # What is asked of the weights does not change them; see `older_identity`.
     "evaluation": True,
     "data": {"max_rejected_share"},
     "backend": {
@@ -121,11 +121,14 @@ class RunConfig(BaseModel):
         """Eight hex digits of `identity()`."""
         return digest(self.identity())
 
-    def older_digest(self) -> str:
-        """The digest by an older rule, to which `evaluation` belonged: it names and signs runs."""
+    def older_identity(self) -> dict[str, Any]:
+        """`identity()` by an older rule, to which `evaluation` belonged: it names old runs."""
         asked = self.evaluation.model_dump(mode="json")
-        asked = without_later_defaults(self.evaluation, asked)
-        return digest(self.identity() | {"evaluation": asked})
+        return self.identity() | {"evaluation": without_later_defaults(self.evaluation, asked)}
+
+    def older_digest(self) -> str:
+        """Eight hex digits of `older_identity()`, which old ledgers hold."""
+        return digest(self.older_identity())
 
     def has_digest(self, known: str) -> bool:
         """Whether `known` is the digest of this run, by either rule."""

@@ -14,11 +14,12 @@ from tinker.lib.public_interfaces.api_future import AwaitableConcurrentFuture
 from visual_r1.config import RunConfig
 from visual_r1.data.problem import Problem
 from visual_r1.evaluation.evaluate import conditions_of, evaluate
-from visual_r1.evaluation.metrics import Report, read_report
+from visual_r1.evaluation.metrics import Report, read_report, write_report
 from visual_r1.evaluation.predictions import PREDICTIONS_NAME, read_predictions
 from visual_r1.policy.policy import open_policy
 from visual_r1.prices import Prices
 from visual_r1.progress import Silent
+from visual_r1.tables import read_table, write_table
 
 ASKED = problems(6)
 PAID = Prices(1.0, 1.0, 1.0)
@@ -176,3 +177,17 @@ def test_the_second_pass_is_kept_with_the_answer_whose_scan_it_read(tmp_path: Pa
     again = read_predictions(tmp_path)
     for column in ("outcome", "scan_read", "second_verdict", "scan_masked", "scan_held_answer"):
         assert [row[column] for row in again] == [row[column] for row in rows]
+
+
+def test_of_a_file_of_an_older_version_all_but_the_second_pass_is_kept(tmp_path: Path) -> None:
+    """It does not say what was masked in a scan, which the report counts."""
+    evaluating = Evaluating("vision_sr1")
+    before, _ = evaluating.into(tmp_path, samples=4)
+    path = tmp_path / PREDICTIONS_NAME
+    write_table(path, read_table(path).drop_columns(["scan_masked", "scan_held_answer"]))
+    write_report(tmp_path, before)
+    after, sent = evaluating.into(tmp_path, samples=4)
+    assert sent == [GREEDY] * 6
+    assert after.second_pass is not None
+    assert before.second_pass is not None
+    assert after.second_pass.scans_masked == before.second_pass.scans_masked
