@@ -34,6 +34,12 @@ COMMANDS = {
     "resume": Command(
         "flows.resume", "main", "go on with a run by its folder, or prove that it can be replayed"
     ),
+    "export": Command(
+        "flows.by_run", "export", "write a checkpoint of a run as an adapter that PEFT reads"
+    ),
+    "promote": Command(
+        "flows.by_run", "promote", "make a run's checkpoint the current model, or say why not"
+    ),
     "verify": Command(
         "visual_r1.verify.command",
         "main",

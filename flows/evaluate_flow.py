@@ -3,10 +3,13 @@
     python flows/evaluate_flow.py                              # the base model
     python flows/evaluate_flow.py --checkpoint best --export   # the best of this run by validation
     python flows/evaluate_flow.py --checkpoint 40              # or final
+    python flows/evaluate_flow.py --run runs/quickstart-0a1b2c3d --checkpoint best
     python flows/evaluate_flow.py --sampler-path tinker://…/sampler_weights/step-000040
 
 The result is in the run's folder under `evaluations/<name>/`, an exported adapter under
-`exports/step-40/adapter/`; the other flags say which run.
+`exports/step-40/adapter/`; the other flags say which run. With --run, a folder or a name under
+runs/, its own configuration holds, and they may change what is asked: --evaluation.samples 16. What
+was answered under the same conditions is not asked again.
 """
 
 import argparse
@@ -19,10 +22,11 @@ from tasks.interruption import listen
 if __name__ == "__main__":
     listen()
 
+from flows.by_run import config_of, output_dir_of
 from flows.command import first_look, run_as_command
 from tasks.environment import settle_prefect
 from visual_r1.config import RunConfig
-from visual_r1.config.command_line import load_config, print_help_text
+from visual_r1.config.command_line import print_help_text
 from visual_r1.errors import ConfigError
 from visual_r1.printing import CommandParser, say
 from visual_r1.runs.validations import named_checkpoint
@@ -31,6 +35,7 @@ from visual_r1.runs.validations import named_checkpoint
 def own_flags() -> tuple[argparse.Namespace, list[str]]:
     """The flags of this command alone, and the rest: those of every flow."""
     parser = CommandParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--run", metavar="FOLDER|NAME")
     parser.add_argument("--name")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--checkpoint", metavar="best|final|STEP")
@@ -45,7 +50,8 @@ def own_flags() -> tuple[argparse.Namespace, list[str]]:
 def load(arguments: Sequence[str] | None) -> RunConfig:
     """The configuration; what this command's own flags name is looked for here, before a folder is
     made for a run that is not there."""
-    own, config = own_flags()[0], load_config(arguments)
+    own = own_flags()[0]
+    config = config_of(own.run, arguments)
     if own.name is not None and Path(own.name).name != own.name:
         raise ConfigError(
             f"--name {own.name!r} is no folder name: it names the folder under evaluations/."
@@ -59,7 +65,7 @@ def load(arguments: Sequence[str] | None) -> RunConfig:
 
 if __name__ == "__main__":
     first_look(own_flags()[1], load=load)
-settle_prefect()
+settle_prefect(output_dir_of(own_flags()[0].run if __name__ == "__main__" else None))
 
 from typing import Any
 
@@ -67,6 +73,7 @@ from prefect import flow
 
 from tasks.outcome import remembered
 from tasks.parameters import chosen_config
+from tasks.runs import of_run
 from tasks.tasks import evaluate as evaluate_checkpoint
 from tasks.tasks import export as export_checkpoint
 from tasks.tasks import figures, prepare
@@ -85,9 +92,13 @@ def evaluate(
     sampler_path: str | None = None,
     checkpoint: str | None = None,
     export: bool = False,
+    run: str | None = None,
 ) -> dict[str, object]:
-    """Evaluate a checkpoint of the run, `sampler_path`, or the base model; where the report is."""
-    config = chosen_config(preset, overrides, config)
+    """Evaluate a checkpoint of the run, `sampler_path`, or the base model; where the report is.
+
+    `run` is a run's folder or its name: it has a configuration, and `overrides` lie over that.
+    """
+    config = of_run(run, preset, overrides, config) or chosen_config(preset, overrides, config)
     # Before the folder is made: a run that is not there has no checkpoint, and leaves nothing.
     row = named_checkpoint(config.run_dir, checkpoint) if checkpoint else None
     with open_run_folder(config), open_backend(config):

@@ -55,8 +55,14 @@ class _Flags(RunConfig, BaseSettings):
         return (init_settings,)
 
 
-def load_config(arguments: Sequence[str] | None = None, program: str | None = None) -> RunConfig:
+def load_config(
+    arguments: Sequence[str] | None = None,
+    program: str | None = None,
+    beneath: RunConfig | None = None,
+) -> RunConfig:
     """The configuration that `arguments` (default: the command line) describe.
+
+    They lie over `beneath` where it is given, in place of a preset.
 
     `--help` prints the flags, with the defaults of the preset or file that is named beside it, and
     exits. Raises `ConfigError` with one sentence for an unknown flag (naming the nearest), an
@@ -68,6 +74,8 @@ def load_config(arguments: Sequence[str] | None = None, program: str | None = No
         raise SystemExit(0)
     file, flags = _taken_out("--config", given, "the name of a TOML file")
     values: dict[str, Any] = {"preset": DEFAULT_PRESET}
+    if beneath is not None:
+        values = beneath.model_dump()
     if file is not None:
         values |= read_toml(Path(file))
     try:

@@ -13,7 +13,7 @@ import json
 import shutil
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 
 from visual_r1.backend.backend import Backend
 from visual_r1.backend.waiting import CONTROL_LIMIT_S, SAVE_LIMIT_S, call, wait
-from visual_r1.errors import BackendError, StorageError
+from visual_r1.errors import BackendError, ConfigError, StorageError
 from visual_r1.printing import open_logger
 from visual_r1.progress import Progress
 from visual_r1.runs.ledger import LedgerRow
@@ -117,6 +117,49 @@ def export(run: Run, row: LedgerRow, into: str = EXPORT) -> Export:
         return made
 
     return backend.recoveries.run(once, "the export")
+
+
+def place_of_export(into: str | None, row: LedgerRow) -> tuple[str, Path | None]:
+    """The folder in the run that an export goes to, and the one elsewhere that is to be a copy.
+
+    `into` is a name under exports/, or a path elsewhere; by default exports/step-40. Raises
+    `ConfigError` where it can be neither.
+    """
+    if into is None:
+        return f"exports/step-{row.step}", None
+    if not into.strip(". "):
+        raise ConfigError(
+            f"--into {into!r} is no folder: give a name, or a path such as ./adapter."
+        )
+    if Path(into).name == into:
+        return f"exports/{into}", None
+    return f"exports/step-{row.step}", Path(into).expanduser()
+
+
+def copy_adapter(run_dir: Path, into: str, folder: Path) -> Path:
+    """A copy of an exported adapter in `folder`, whole or not at all, each file by its digest.
+
+    Raises `StorageError` where the folder holds something else, or cannot be written.
+    """
+    adapter, made = adapter_folder(run_dir, into), read_export(run_dir, into)
+    assert made is not None, "it was exported before this"
+    foreign = sorted(
+        path.name
+        for path in (folder.iterdir() if folder.is_dir() else ())
+        if path.name not in {one.name for one in made.files}
+    )
+    if foreign:
+        raise StorageError(
+            f"{folder} holds {foreign[0]}, which is no part of an adapter: choose an empty folder; "
+            f"the adapter is in {adapter}."
+        )
+    for one in made.files:
+        with replaced_whole(folder / one.name) as temporary:
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(adapter / one.name, temporary)
+            if _described(temporary.parent, temporary.name) != replace(one, name=temporary.name):
+                raise OSError(f"what was written is not what is in {adapter}")
+    return folder
 
 
 def adapter_folder(run_dir: Path, into: str = EXPORT) -> Path:

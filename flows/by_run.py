@@ -1,0 +1,89 @@
+"""Commands about a run that is there, by its folder or name: `visual-r1 export`, `promote`.
+
+visual-r1 export runs/quickstart-0a1b2c3d --checkpoint best --into adapters/geometry
+visual-r1 promote runs/quickstart-0a1b2c3d          # exit status 4 where it is not promoted, and why
+visual-r1 promote runs/quickstart-0a1b2c3d --force --because "the figures of the demo are right"
+visual-r1 promote --rollback --name quickstart      # the model before it again
+
+The other flags may change what is asked of the run: `--evaluation.problems 512`.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from flows.command import run_as_command, show_error
+from tasks.environment import settle_prefect
+from visual_r1.config import RunConfig
+from visual_r1.config.command_line import load_config
+from visual_r1.errors import ConfigError, VisualR1Error
+from visual_r1.printing import CommandParser, terminal
+from visual_r1.runs.folder import config_of_run
+from visual_r1.runs.named import find_run, require_that_run
+from visual_r1.runs.validations import named_checkpoint
+
+
+def config_of(run: str | None, flags: Sequence[str] | None) -> RunConfig:
+    """The configuration of the run that is named, with the flags over it; without one theirs.
+
+    Raises `RunError` where there is no such run, or where a flag would make another one of it.
+    """
+    if run is None:
+        return load_config(flags)
+    output_dir, rest = _output_dir(flags)
+    folder = find_run(run, output_dir)
+    stored = config_of_run(folder)
+    return require_that_run(folder, stored, load_config(rest, beneath=stored)) if rest else stored
+
+
+def output_dir_of(run: str | None) -> Path | None:
+    """Where the run that is named lies; None where none is, or it is not there."""
+    if run is None:
+        return None
+    try:
+        return find_run(run, _output_dir(None)[0]).absolute().parents[1]
+    except VisualR1Error:
+        return None  # the command says so
+
+
+def _output_dir(flags: Sequence[str] | None) -> tuple[Path, list[str]]:
+    parser = CommandParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--output-dir", "--output_dir", type=Path, default=Path())
+    known, rest = parser.parse_known_args(list(sys.argv[1:] if flags is None else flags))
+    return known.output_dir, rest
+
+
+def export(arguments: Sequence[str] | None = None) -> int:
+    """Write a checkpoint of a run as an adapter that PEFT reads; the exit status."""
+    parser = _parser("visual-r1 export", "Write a checkpoint of a run as a PEFT adapter.")
+    parser.add_argument("run", help="a run's folder, or its name under runs/")
+    parser.add_argument("--into", help="a name under exports/ of the run, or a folder elsewhere")
+    _checkpoint(parser)
+    own, flags = parser.parse_known_args(arguments)
+    try:
+        config = config_of(own.run, flags)
+        named_checkpoint(config.run_dir, own.checkpoint)
+        settle_prefect(config.output_dir)
+    except VisualR1Error as error:
+        show_error(terminal(), error)
+        return 1
+    from flows.export_flow import export as flow  # imports Prefect, which reads its settings then
+
+    def flow_of_own(config: RunConfig) -> object:
+        return flow(config=config, checkpoint=own.checkpoint, into=own.into)
+
+    return run_as_command(flow_of_own, load=lambda _: config)
+
+
+def _checkpoint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--checkpoint",
+        metavar="best|final|STEP",
+        default="final",
+        help="the best by validation, the newest (default), or that of a step",
+    )
+
+
+def _parser(program: str, what: str) -> CommandParser:
+    return CommandParser(prog=program, description=what, allow_abbrev=False)

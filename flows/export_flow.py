@@ -1,0 +1,65 @@
+"""A checkpoint of a run to a PEFT adapter.
+
+    python flows/export_flow.py runs/quickstart-0a1b2c3d --checkpoint best
+    python flows/export_flow.py quickstart-0a1b2c3d --into adapters/geometry
+
+It is written under `exports/step-40/adapter/` of the run, with the digests of its files beside it;
+`--into` gives another name there, or a folder elsewhere that gets a copy. `visual-r1 export` is the
+same command.
+"""
+
+import sys
+
+from tasks.interruption import listen
+
+if __name__ == "__main__":
+    listen()
+
+    from flows import by_run
+
+    sys.exit(by_run.export())
+
+from tasks.environment import settle_prefect
+
+settle_prefect()
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from tasks.outcome import remembered
+from tasks.parameters import chosen_config
+from tasks.runs import of_run
+from tasks.tasks import export as export_checkpoint
+from tasks.tasks import prepare
+from visual_r1.backend.backend import open_backend
+from visual_r1.config import RunConfig
+from visual_r1.printing import say
+from visual_r1.runs.export import copy_adapter, place_of_export
+from visual_r1.runs.folder import open_run_folder
+from visual_r1.runs.validations import named_checkpoint
+
+
+@remembered
+@flow(name="export")
+def export(
+    run: str | None = None,
+    checkpoint: str = "final",
+    into: str | None = None,
+    overrides: dict[str, Any] | None = None,
+    preset: str | None = None,
+    config: RunConfig | None = None,
+) -> dict[str, object]:
+    """Export a checkpoint (best, final or a step) of the run; where the adapter is."""
+    config = of_run(run, preset, overrides, config) or chosen_config(preset, overrides, config)
+    row = named_checkpoint(config.run_dir, checkpoint)  # before a folder is made, or a server asked
+    name, copy = place_of_export(into, row)
+    with open_run_folder(config), open_backend(config):
+        dataset = prepare(config, needs=[])
+        exported = export_checkpoint(config, dataset, row, name)
+        adapter = Path(str(exported["adapter"]))
+        if copy is not None:
+            adapter = copy_adapter(config.run_dir, name, copy)
+        say(f"step {row.step}: {adapter}")
+        return exported | {"adapter": str(adapter)}

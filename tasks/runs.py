@@ -1,0 +1,32 @@
+"""A flow's parameter `run`: which run is meant, in place of a preset that describes it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from visual_r1.config import RunConfig
+from visual_r1.errors import ConfigError
+from visual_r1.runs.named import configured, find_run
+
+
+def of_run(
+    run: str | None,
+    preset: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    config: RunConfig | Mapping[str, Any] | None = None,
+) -> RunConfig | None:
+    """The configuration of the run that is named, with `overrides` over it; None where none is.
+
+    A name is looked for under runs/ of the working directory, or of an override `output_dir`.
+    Raises `ConfigError` where a preset or a configuration is given beside it, and as
+    `runs.named.find_run` and `configured`.
+    """
+    if not run:
+        return None
+    if preset or config:
+        raise ConfigError(
+            f"The run {run!r} has its own configuration: leave preset and config out; overrides "
+            "may change what is asked of it, such as evaluation.samples."
+        )
+    over = dict(overrides or {})
+    return configured(find_run(run, Path(over.pop("output_dir", ""))), over)
