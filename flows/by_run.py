@@ -1,7 +1,7 @@
 """Commands about a run that is there, by its folder or name: `visual-r1 export`, `promote`.
 
 visual-r1 export runs/quickstart-0a1b2c3d --checkpoint best --into adapters/geometry
-visual-r1 promote runs/quickstart-0a1b2c3d          # exit status 4 where it is not promoted, and why
+visual-r1 promote runs/quickstart-0a1b2c3d          # exit status 4 where it is not, and why
 visual-r1 promote runs/quickstart-0a1b2c3d --force --because "the figures of the demo are right"
 visual-r1 promote --rollback --name quickstart      # the model before it again
 
@@ -18,10 +18,13 @@ from tasks.environment import settle_prefect
 from visual_r1.config import RunConfig
 from visual_r1.config.command_line import load_config
 from visual_r1.errors import ConfigError, VisualR1Error
-from visual_r1.printing import CommandParser, terminal
+from visual_r1.printing import CommandParser, say, terminal
+from visual_r1.promotion.models import Models, require_reason
 from visual_r1.runs.folder import config_of_run
 from visual_r1.runs.named import find_run, require_that_run
 from visual_r1.runs.validations import named_checkpoint
+
+NOT_PROMOTED = 4
 
 
 def config_of(run: str | None, flags: Sequence[str] | None) -> RunConfig:
@@ -87,3 +90,67 @@ def _checkpoint(parser: argparse.ArgumentParser) -> None:
 
 def _parser(program: str, what: str) -> CommandParser:
     return CommandParser(prog=program, description=what, allow_abbrev=False)
+
+
+def promote(arguments: Sequence[str] | None = None) -> int:
+    """Make a checkpoint the current model, or say why not; the exit status, 4 where it is not."""
+    parser = _parser("visual-r1 promote", "Make a run's checkpoint the current model of a name.")
+    parser.add_argument("run", nargs="?", help="a run's folder, or its name under runs/")
+    parser.add_argument("--name", help="of the model: models/NAME.json (default: the preset)")
+    _checkpoint(parser)
+    parser.add_argument("--force", action="store_true", help="a person decides, see --because")
+    parser.add_argument("--because", default="", help="why, in a sentence; it is kept")
+    back = parser.add_mutually_exclusive_group()
+    back.add_argument("--rollback", action="store_true", help="the model before the current one")
+    back.add_argument("--demote", action="store_true", help="take the current one back")
+    own, flags = parser.parse_known_args(arguments)
+    try:
+        if own.rollback or own.demote:
+            return _take_back(own, flags)
+        if own.run is None:
+            raise ConfigError("Name the run to promote: its folder, or its name under runs/.")
+        require_reason(own.force, own.because)
+        config = config_of(own.run, flags)
+        Models(config.output_dir, own.name or config.preset)
+        named_checkpoint(config.run_dir, own.checkpoint)
+        settle_prefect(config.output_dir)
+    except VisualR1Error as error:
+        show_error(terminal(), error)
+        return 1
+    from flows.promote_flow import promote as flow  # imports Prefect, which reads its settings then
+
+    outcomes: list[dict[str, object]] = []
+
+    def flow_of_own(config: RunConfig) -> object:
+        outcomes.append(
+            flow(
+                config=config,
+                checkpoint=own.checkpoint,
+                name=own.name,
+                force=own.force,
+                because=own.because,
+            )
+        )
+        return outcomes
+
+    status = run_as_command(flow_of_own, load=lambda _: config)
+    return status or (0 if outcomes and outcomes[0]["promoted"] else NOT_PROMOTED)
+
+
+def _take_back(own: argparse.Namespace, flags: Sequence[str]) -> int:
+    """Roll back or demote: that asks no server."""
+    output_dir, rest = _output_dir(flags)
+    if rest or own.run or not own.name or own.force:
+        raise ConfigError(
+            "--rollback and --demote are about a model: give its --name, with --because and "
+            "--output-dir where wished, and nothing else."
+        )
+    models = Models(output_dir, own.name)
+    with models.alone():
+        if own.demote:
+            gone = models.demote()
+            say(f"{models.path} is taken back; number {gone.number} stays in {models.history}.")
+        else:
+            made = models.roll_back(own.because)
+            say(f"{models.path}: number {made.number} is step {made.step} of {made.run} again.")
+    return 0

@@ -1,23 +1,12 @@
 """A checkpoint of a run to a PEFT adapter.
 
-    python flows/export_flow.py runs/quickstart-0a1b2c3d --checkpoint best
-    python flows/export_flow.py quickstart-0a1b2c3d --into adapters/geometry
+    visual-r1 export runs/quickstart-0a1b2c3d --checkpoint best
+    visual-r1 export quickstart-0a1b2c3d --into adapters/geometry
 
 It is written under `exports/step-40/adapter/` of the run, with the digests of its files beside it;
-`--into` gives another name there, or a folder elsewhere that gets a copy. `visual-r1 export` is the
-same command.
+`into` gives another name there, or a folder elsewhere that gets a copy. `flows.by_run` is the
+command.
 """
-
-import sys
-
-from tasks.interruption import listen
-
-if __name__ == "__main__":
-    listen()
-
-    from flows import by_run
-
-    sys.exit(by_run.export())
 
 from tasks.environment import settle_prefect
 

@@ -28,6 +28,7 @@ from prefect import State, flow
 from tasks.alarms import heed_alarms
 from tasks.outcome import remembered
 from tasks.parameters import chosen_config
+from tasks.promotion import promote_checkpoint
 from tasks.tasks import (
     evaluate,
     export,
@@ -41,6 +42,7 @@ from tasks.tasks import (
 from visual_r1.backend.backend import open_backend
 from visual_r1.config import RunConfig
 from visual_r1.runs.folder import open_run_folder
+from visual_r1.runs.nearest import say_why_anew
 from visual_r1.runs.resume import require_goal
 from visual_r1.stopwatch import Stopwatch
 
@@ -55,6 +57,7 @@ def train(
     """One run, from the data to the report; returns the summary, or how an alarm paused it."""
     config = chosen_config(preset, overrides, config)
     with open_run_folder(config) as run_dir, open_backend(config):
+        say_why_anew(config)
         stopwatch = Stopwatch(run_dir)
         dataset = prepare(config)
         settle_rows(config, dataset)
@@ -73,7 +76,10 @@ def train(
 
         exported = export(config, dataset, checkpoint)
         evaluate(config, dataset, "final", exported["sampler_path"])
-        return summarize(config, checkpoint, stopwatch.lap())
+        summary = summarize(config, checkpoint, stopwatch.lap())
+        if config.run.promote_as:
+            promote_checkpoint(config, dataset, checkpoint, config.run.promote_as)
+        return summary
 
 
 if __name__ == "__main__":

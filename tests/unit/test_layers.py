@@ -63,6 +63,7 @@ ROOMS = {
     "report": """
         alarms config errors evaluation hashing liveness policy printing runs storage wording
     """,
+    "promotion": "errors evaluation hashing runs storage wording",
     "doctor": """
         backend config data data/sources engine engine/compute engine/store errors evaluation models
         policy prices printing prompts report rewards rl runs wording
@@ -70,10 +71,11 @@ ROOMS = {
     "verify": "config data engine engine/store errors evaluation printing report runs",
     "tasks": """
         backend config data data/sources doctor errors evaluation hashing liveness printing progress
-        report runs storage streams wording
+        promotion report runs storage streams wording
     """,
     "flows": """
-        backend config data doctor errors printing progress report runs stopwatch storage tasks
+        backend config data doctor errors printing progress promotion report runs stopwatch storage
+        tasks
     """,
 }
 
@@ -91,8 +93,8 @@ LIBRARIES = {
     "peft": "engine/compute/lora",
     "prefect": "flows tasks",
     "pydantic": """
-        config data/manifest engine/server engine/store evaluation/metrics report runs stopwatch
-        storage tasks/environment
+        config data/manifest engine/server engine/store evaluation/metrics promotion report runs
+        stopwatch storage tasks/environment
     """,
     "safetensors": "engine/compute/base_model engine/store runs/export",
     "starlette": "engine/server/app engine/server/bodies",

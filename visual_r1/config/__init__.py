@@ -1,6 +1,13 @@
 """The configuration of a run: `RunConfig` and its sections."""
 
-from visual_r1.config.presets import differing_keys, merged, preset_names, read_preset, read_toml
+from visual_r1.config.presets import (
+    apart,
+    differing_keys,
+    merged,
+    preset_names,
+    read_preset,
+    read_toml,
+)
 from visual_r1.config.reward import CUSTOM, PenaltySection, RewardSection, SecondPassSection, Weight
 from visual_r1.config.run_config import RunConfig
 from visual_r1.config.sections import (
@@ -59,6 +66,7 @@ __all__ = [
     "TrainSection",
     "ValidationSection",
     "Weight",
+    "apart",
     "differing_keys",
     "listed",
     "merged",

@@ -1,5 +1,6 @@
 """Presets and TOML files, and how settings are laid over each other."""
 
+import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,3 +57,19 @@ def differing_keys(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str
         elif a != b:
             names.append(f"{prefix}{key}")
     return names
+
+
+def apart(here: Mapping[str, Any], there: Mapping[str, Any], prefix: str = "") -> str:
+    """What differs, in words: `train.seed (there 0, here 1)`; empty where nothing does."""
+    told = [
+        f"{prefix}{key} (there {_value(there, key)}, here {_value(here, key)})"
+        for key in differing_keys(here, there)
+    ]
+    return ", ".join(told)
+
+
+def _value(values: Mapping[str, Any], dotted: str) -> str:
+    value: Any = values
+    for part in dotted.split("."):
+        value = cast("Mapping[str, Any]", value).get(part) if isinstance(value, Mapping) else None
+    return json.dumps(value)

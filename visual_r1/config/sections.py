@@ -210,6 +210,11 @@ class RunSection(Section):
         default=None,
         description="Name of the run; default: <preset>-<digest of the configuration>.",
     )
+    promote_as: str | None = Field(
+        default=None,
+        description="Name of a model: the run ends with its promotion over the current one, where "
+        "the evidence allows it; none is no promotion.",
+    )
 
     @field_validator("name")
     @classmethod

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from visual_r1.config import DataSection, without_later_defaults
-from visual_r1.data.manifest import FORMAT_VERSION, read_manifest
+from visual_r1.config import DataSection, apart, differing_keys, without_later_defaults
+from visual_r1.data.manifest import FORMAT_VERSION, MANIFEST_FILE, read_manifest
 from visual_r1.data.preparation import REJECTED_FILE, GivenUp, Preparation
 from visual_r1.data.preparation_state import PreparationState
 from visual_r1.data.problem import SPLITS, Split
@@ -27,6 +27,8 @@ from visual_r1.progress import Progress, Silent
 from visual_r1.storage import put_aside, sync_folder
 
 logger = open_logger("visual_r1.data")
+
+_FEW = 3  # datasets that differ in more settings are others, and nobody takes one for the other
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ def prepare(
             present = _present(folder)
             if present is None:
                 _say_what_is_wrong(folder)
+                _say_why_anew(folder, data)
                 _build_beside(source, data, folder, digest, needs, progress or Silent())
     except (OSError, sqlite3.Error) as error:
         reason = getattr(error, "strerror", None) or error
@@ -141,6 +144,25 @@ def _say_what_is_wrong(folder: Path) -> None:
             open_dataset(folder)
     except DataError as error:
         logger.warning("%s", error)
+
+
+def _say_why_anew(folder: Path, data: DataSection) -> None:
+    """Where a dataset of the same source is there that differs in little: in what."""
+    spared = {"source", "max_rejected_share"}
+    own = data.model_dump(mode="json", exclude=spared)
+    found: list[tuple[int, str]] = []
+    for path in sorted(folder.parent.glob(f"[!.]*/{MANIFEST_FILE}")):
+        try:
+            manifest = read_manifest(path.parent, files=False)
+        except DataError:  # damaged: it says so where it is wanted
+            continue
+        there = {name: part for name, part in manifest.settings.items() if name not in spared}
+        count = len(differing_keys(own, there))
+        if manifest.source == data.source and count <= _FEW and path.parent != folder:
+            differs = apart(own, there, "data.") or "content of the source"
+            found.append((count, f"{folder} is prepared: another {differs} than {path.parent}."))
+    if found and not _partial(folder).exists():
+        logger.warning("%s", min(found)[1])
 
 
 @contextmanager

@@ -6,18 +6,17 @@ part of the configuration, what they hold is not. So the run keeps copies of tho
 and a start with others is refused too. Modules that a reward's file imports are not compared.
 """
 
-import json
 import os
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from visual_r1.backend.endpoint import without_secrets
-from visual_r1.config import STORED, RunConfig, differing_keys
+from visual_r1.config import STORED, RunConfig, apart
 from visual_r1.errors import RunError, StorageError
 from visual_r1.hashing import file_digest
 from visual_r1.opening import read_file
@@ -127,13 +126,9 @@ def require_same_config(run_dir: Path, config: RunConfig) -> None:
             "%s %s; it was moved to %s, and written again.", run_dir / CONFIG_FILE, wrong, aside
         )
         return
-    then, now = stored.identity(), config.identity()
-    if keys := differing_keys(then, now):
-        differences = ", ".join(
-            f"{key} (there {_value(then, key)}, here {_value(now, key)})" for key in keys
-        )
+    if differs := apart(config.identity(), stored.identity()):
         raise RunError(
-            f"{run_dir} belongs to another configuration: {differences}. "
+            f"{run_dir} belongs to another configuration: {differs}. "
             "Set them back to go on with that run, or choose another --run.name for this one."
         )
 
@@ -164,13 +159,6 @@ def fault_by_ledger(run_dir: Path, stored: RunConfig) -> str:
 def _is_that_of_the_ledger(run_dir: Path, config: RunConfig) -> bool:
     rows = Ledger(run_dir).read().sound
     return bool(rows) and config.has_digest(rows[-1].row.config_digest)
-
-
-def _value(identity: Mapping[str, Any], dotted: str) -> str:
-    value: Any = identity
-    for part in dotted.split("."):
-        value = cast("Mapping[str, Any]", value).get(part) if isinstance(value, Mapping) else None
-    return json.dumps(value)
 
 
 def read_config(run_dir: Path) -> RunConfig | None:

@@ -1,0 +1,1 @@
+"""Which weights are the current ones: what was promoted, for what evidence, and what was before."""

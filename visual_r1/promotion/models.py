@@ -1,0 +1,224 @@
+"""The current model of a name: `models/<name>.json`, and what was current before it.
+
+    models/quickstart.json      the current one: run, step, weights, adapter, evidence, who and why
+    models/quickstart/0001.json what was current once, in the order of promotions
+
+An entry is copied to the history before another takes its place, so nothing that was promoted is
+ever lost; going back to an earlier one is a new entry that says so. All of them are sealed.
+"""
+
+import getpass
+import re
+import socket
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock, Timeout
+from pydantic import TypeAdapter
+
+from visual_r1.errors import ConfigError, DataError, RunError, StorageError
+from visual_r1.promotion.judgement import Evidence
+from visual_r1.runs.export import Export, ExportedFile, adapter_folder
+from visual_r1.storage import read_json, write_json
+
+FOLDER = "models"
+By = Literal["evidence", "person", "rollback"]
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True, slots=True)
+class Promoted:
+    """A model that is or was the current one; paths are relative to the output folder.
+
+    `number` counts the promotions of the name; one that is current again has a new one, and its
+    first in `again`. `by` says what decided, `because` the reason in a
+    sentence, `who` the user and machine, `promoted_at` is ISO 8601 in UTC.
+    """
+
+    name: str
+    number: int
+    run: str
+    step: int
+    base_model: str
+    sampler_path: str
+    adapter: str
+    files: tuple[ExportedFile, ...]
+    evidence: Evidence | None
+    by: By
+    because: str
+    who: str
+    promoted_at: str
+    again: int | None = None
+
+    @property
+    def first(self) -> int:
+        """The number under which it was promoted first."""
+        return self.again or self.number
+
+
+_STORED = TypeAdapter(Promoted)
+
+
+def require_reason(force: bool, because: str) -> None:
+    """Raise `ConfigError` where a person decides and says no reason, or gives one for nothing."""
+    if force and not because.strip():
+        raise ConfigError(
+            "--force promotes whatever the figures say, and keeps the reason: give it with "
+            '--because "…".'
+        )
+    if because.strip() and not force:
+        raise ConfigError("--because is the reason of a person who decides: give --force with it.")
+
+
+class Models:
+    """The models of one name in `output_dir`. Raises `ConfigError` where it can be no name."""
+
+    def __init__(self, output_dir: Path, name: str) -> None:
+        if not _NAME.fullmatch(name):
+            raise ConfigError(
+                f"{name!r} is no name for a model: letters, digits, dots, dashes, as in "
+                f"{FOLDER}/quickstart.json."
+            )
+        self.name = name
+        self.output_dir = output_dir
+        self.path = output_dir / FOLDER / f"{name}.json"
+        self.history = output_dir / FOLDER / name
+
+    def current(self) -> Promoted | None:
+        """The current model; None where none was promoted, or it was taken back.
+
+        Raises `DataError` where its file is damaged.
+        """
+        try:
+            return _read(self.path)
+        except FileNotFoundError:
+            return None
+
+    def before(self) -> list[Promoted]:
+        """What was current once, the newest last."""
+        return [_read(path) for path in sorted(self.history.glob("[0-9]*.json"))]
+
+    def promote(
+        self,
+        run_dir: Path,
+        exported: Export,
+        into: str,
+        evidence: Evidence | None,
+        by: By,
+        because: str,
+    ) -> Promoted:
+        """Let an exported checkpoint of a run be the current model; raises `StorageError`."""
+        adapter = adapter_folder(run_dir, into)
+        made = Promoted(
+            name=self.name,
+            number=0,
+            run=self._relative(run_dir),
+            step=exported.step,
+            base_model=exported.base_model,
+            sampler_path=exported.sampler_path,
+            adapter=self._relative(adapter),
+            files=exported.files,
+            evidence=evidence,
+            by=by,
+            because=because,
+            who=_who(),
+            promoted_at="",
+        )
+        return self._put(made)
+
+    def roll_back(self, because: str) -> Promoted:
+        """Let the model be current that was so before this one, as a new entry that says so.
+
+        Raises `RunError` where there was none.
+        """
+        current = self.current()
+        earlier = [
+            one
+            for one in self.before()
+            if one.again is None and (current is None or one.number < current.first)
+        ]
+        if not earlier:
+            raise RunError(
+                f"There is no model {self.name} before the current one: --demote takes that back "
+                "without another in its place."
+            )
+        last = earlier[-1]
+        for file in last.files:
+            path = self.output_dir / last.adapter / file.name
+            if not path.is_file() or path.stat().st_size != file.bytes:
+                raise RunError(
+                    f"{path} is not what was promoted as number {last.number} any more: export its "
+                    f"checkpoint again (visual-r1 export {last.run} --checkpoint {last.step})."
+                )
+        why = f"number {last.number} again" + (f": {because}" if because else "")
+        return self._put(replace(last, by="rollback", because=why, who=_who(), again=last.number))
+
+    def demote(self) -> Promoted:
+        """Take the current model back; it stays in the history. Raises `RunError` without one."""
+        current = self.current()
+        if current is None:
+            raise RunError(f"{self.path} is not there: no model of that name is current.")
+        self._keep(current)
+        self.path.unlink()
+        return current
+
+    @contextmanager
+    def alone(self) -> Generator[None]:
+        """For the block no other process changes them; raises `RunError` where one does."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path.with_name(f".{self.name}.lock"))
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise RunError(
+                f"Another process promotes a model {self.name} just now: wait until it is done."
+            ) from error
+        except OSError as error:
+            raise StorageError(
+                f"could not use {self.path.parent}: {error.strerror or error}. Choose another "
+                "place with --output-dir."
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _put(self, made: Promoted) -> Promoted:
+        current = self.current()
+        if current is not None:
+            self._keep(current)
+        numbers = [int(path.stem) for path in self.history.glob("[0-9]*.json")]
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        made = replace(made, number=max(numbers, default=0) + 1, promoted_at=now)
+        write_json(self.path, asdict(made))
+        return made
+
+    def _keep(self, current: Promoted) -> None:
+        write_json(self.history / f"{current.number:04d}.json", asdict(current))
+
+    def _relative(self, path: Path) -> str:
+        return path.absolute().relative_to(self.output_dir.absolute()).as_posix()
+
+
+def _read(path: Path) -> Promoted:
+    try:
+        return read_json(path, _STORED)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path} is damaged ({error}): put it back as it was, or move it away and promote the "
+            "model again."
+        ) from error
+
+
+def _who() -> str:
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # nobody of that number is known here, as in a container
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"
