@@ -17,10 +17,13 @@ from visual_r1.doctor.preflight import require_sound
 from visual_r1.doctor.prompts import FirstRows, PromptSizes, first_rows, measure_prompts
 from visual_r1.doctor.settings import tool_settings
 from visual_r1.errors import VisualR1Error
+from visual_r1.report.page import PAGE_NAME
+from visual_r1.report.summary import cost_of_run, read_summary
 from visual_r1.runs.folder import require_same_config
 from visual_r1.runs.ledger import Ledger
 from visual_r1.runs.left_out import fits_of
 from visual_r1.runs.resume import require_goal
+from visual_r1.wording import duration
 
 T = TypeVar("T")
 
@@ -53,6 +56,9 @@ def examine(config: RunConfig, *, measure: bool | None) -> Examination:
     """
     seen = Examination()
     sound = seen.attempt("configuration", lambda: _sound(config))
+    if sound is not None and (ended := seen.attempt("result", lambda: _ended(config))):
+        seen.add(sound, *ended)
+        return seen
     seen.add(sound, checks.learning_rate(config), checks.disk(config))
     seen.add(checks.schedule(config), checks.gradient_clip(config))
     seen.add(*tool_settings(config, os.environ))
@@ -93,6 +99,21 @@ def _sound(config: RunConfig) -> Diagnosis:
             finished = f"has all its {rows[-1].step} steps: nothing is left to train"
             return Diagnosis("note", "configuration", goes_on if require_goal(config) else finished)
     return Diagnosis("ok", "configuration", f"preset {config.preset}, run {config.run_name}")
+
+
+def _ended(config: RunConfig) -> Sequence[Diagnosis]:
+    """What a finished run came to: nothing of it is left to be foretold. Empty where it goes on."""
+    summary = read_summary(config.run_dir)
+    if summary is None or summary.steps < config.train.steps or require_goal(config):
+        return []
+    took = f"{summary.steps} steps, {summary.updated_steps} of them with an update"
+    cost = cost_of_run(config.run_dir)
+    spent = f"; it cost {cost}" if cost else ""
+    return [
+        Diagnosis("ok", "result", summary.conclusion),
+        Diagnosis("ok", "took", f"{took}, in {duration(summary.wall_seconds)}{spent}"),
+        Diagnosis("ok", "report", f"{config.run_dir / PAGE_NAME}"),
+    ]
 
 
 def _at_the_server(

@@ -5,7 +5,7 @@ from typing import get_args
 
 from visual_r1.backend.endpoint import choose_kind
 from visual_r1.config import ModelSection, RunConfig
-from visual_r1.data.sources import open_source
+from visual_r1.data.sources import require_readable
 from visual_r1.engine.types import InvalidRequest, LoraSpec, check_spec
 from visual_r1.errors import ConfigError
 from visual_r1.policy.second_pass import require_scan
@@ -17,9 +17,9 @@ from visual_r1.rl.losses import UNPUBLISHED, LossName, loss_of
 def require_sound(config: RunConfig) -> None:
     """Raise `ConfigError` or `DataError` for what the configuration names and is not there.
 
-    That is a loss, a LoRA that the engine does not train, a template, a source, or the user's own
-    reward function. All of this would be found later too, but only after a server's start, or a
-    whole baseline evaluation.
+    That is a loss, a LoRA that the engine does not train, a template, a source or one of its
+    columns, or the user's own reward function. All of this would be found later too, but only after
+    a server's start, or a whole baseline evaluation.
     """
     loss = loss_of(config.train, config.algorithm)
     if loss.name in UNPUBLISHED and choose_kind(config, os.environ) == "embedded":
@@ -34,7 +34,7 @@ def require_sound(config: RunConfig) -> None:
     require_scan(config)
     if config.reward.custom is not None:
         load_custom(config.reward.custom)
-    open_source(config.data)
+    require_readable(config.data)
 
 
 def _require_lora(model: ModelSection) -> None:

@@ -8,7 +8,7 @@ and a start with others is refused too. Modules that a reward's file imports are
 
 import os
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from visual_r1.backend.endpoint import without_secrets
 from visual_r1.config import STORED, RunConfig, apart
-from visual_r1.errors import RunError, StorageError
+from visual_r1.errors import RunError, StorageError, VisualR1Error
 from visual_r1.hashing import file_digest
 from visual_r1.opening import read_file
 from visual_r1.printing import open_logger
@@ -42,6 +42,7 @@ CUSTOM_REWARD = "custom_reward.py"
 PROMPT_TEMPLATE = "prompt_template.txt"
 SECOND_PASS_TEMPLATE = "second_pass_template.txt"
 QUESTION_ONLY_TEMPLATE = "question_only_template.txt"
+_OF_A_PROCESS = (".owner", ".lock")
 COPIES = (CUSTOM_REWARD, PROMPT_TEMPLATE, SECOND_PASS_TEMPLATE, QUESTION_ONLY_TEMPLATE)
 
 
@@ -52,7 +53,8 @@ def open_run_folder(config: RunConfig) -> Generator[Path]:
     `config.json` in it then holds the resolved configuration, without secrets. Raises `RunError`
     when another process uses the folder, or when it belongs to another configuration: then with
     the names of the keys that differ and the ways out. What was there stays. The lock goes with
-    the process, however it ends.
+    the process, however it ends. Where an error ends the block before anything was done, the folder
+    goes as well: a start that failed leaves none.
     """
     run_dir = config.run_dir
     try:
@@ -66,7 +68,23 @@ def open_run_folder(config: RunConfig) -> Generator[Path]:
         require_same_config(run_dir, config)
         _sign(run_dir, config)
         write_json(run_dir / CONFIG_FILE, config_without_secrets(config))
-        yield run_dir
+        try:
+            yield run_dir
+        except VisualR1Error:
+            _remove_unused(run_dir)
+            raise
+
+
+def _remove_unused(run_dir: Path) -> None:
+    """Remove the folder of a run of which there is nothing but its configuration."""
+    made = {CONFIG_FILE, *_OF_A_PROCESS}
+    # A folder that cannot be removed harms nobody.
+    with suppress(OSError):
+        if {path.name for path in run_dir.iterdir()} <= made:
+            for name in made:
+                (run_dir / name).unlink(missing_ok=True)
+            run_dir.rmdir()
+            run_dir.parent.rmdir()  # where no other run is
 
 
 @contextmanager
@@ -75,8 +93,8 @@ def only_process(run_dir: Path) -> Generator[None]:
 
     Temporary files that a killed process left in it are removed.
     """
-    owner = run_dir / ".owner"
-    lock = FileLock(run_dir / ".lock")
+    owner, locked = (run_dir / name for name in _OF_A_PROCESS)
+    lock = FileLock(locked)
     try:
         lock.acquire(timeout=0)
     except Timeout as error:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from made_up import predictions, problems, write_evaluation, write_metrics
 
 from visual_r1.config import RunConfig
 from visual_r1.data.problem import Split
@@ -19,9 +20,10 @@ from visual_r1.doctor.evidence import Evidence
 from visual_r1.doctor.examination import examine
 from visual_r1.doctor.preflight import require_sound
 from visual_r1.doctor.prompts import FirstRows, PromptSizes
-from visual_r1.errors import ConfigError
+from visual_r1.errors import ConfigError, DataError
 from visual_r1.models import TINY_GEOMETRY
 from visual_r1.prompts.fit import SplitFit, UnfitRow
+from visual_r1.report.summary import summarize
 from visual_r1.rl.learning import learning_rate as rate_of
 from visual_r1.runs.ledger import Ledger, LedgerRow
 
@@ -208,6 +210,51 @@ def test_what_a_resume_would_refuse_is_found_too(
     assert {"schedule", "gradient clip"} <= {one.subject for one in found}
     refused = [one for one in found if one.severity == "error"]
     assert any("has trained 4 steps already" in one.says for one in refused)
+
+
+def test_of_a_finished_run_it_says_what_came_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing of what it would take, nor does it start a server for that."""
+    for name in ("TINKER_API_KEY", "TINKER_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    mine = config(
+        output_dir=str(tmp_path),
+        model={"name": TINY_GEOMETRY},
+        data={"source": "procedural"},
+        train={"steps": 4},
+    )
+    asked = problems(40)
+    for name, accuracy in (("baseline", 0.3), ("final", 0.9)):
+        made = predictions(asked, accuracy, seed=0)
+        write_evaluation(mine.run_dir / "evaluations" / name, asked, made)
+    write_metrics(mine.run_dir, steps=4)
+    row = LedgerRow(
+        step=4, state_path="tinker://a:train:0/weights/s", sampler_path="", expires_at=None,
+        config_digest=mine.digest(), dataset_digest="d", backend="embedded",
+        created_at="2026-01-01T00:00:00+00:00", updates=4,
+    )  # fmt: skip
+    Ledger(mine.run_dir).append(row)
+    summary = summarize(mine.run_dir, steps=4, wall_seconds=61)
+    examination = examine(mine, measure=None)
+    assert examination.work is None
+    says = {one.subject: one.says for one in examination.diagnoses}
+    assert says["configuration"] == "has all its 4 steps: nothing is left to train"
+    assert says["result"] == summary.conclusion
+    assert says["took"] == "4 steps, 4 of them with an update, in 1 min 1 s"
+    assert "server" not in says
+    assert not (tmp_path / ".visual-r1").exists()
+    assert exit_code(examination.diagnoses) == 0
+
+
+def test_a_wrong_column_is_found_before_anything_is_started(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text('{"fig": "a.png", "q": "<image>?", "answer": "1"}\n')
+    wrong = {"preset": "quickstart", "data": {"source": str(tmp_path)}}
+    with pytest.raises(DataError, match="no column 'problem' and no 'images'"):
+        require_sound(RunConfig.model_validate(wrong))
+    columns = {"problem": "q", "images": "fig"}
+    right = wrong | {"data": {"source": str(tmp_path), "columns": columns}}
+    require_sound(RunConfig.model_validate(right))
 
 
 def test_the_worst_diagnosis_decides_the_exit_status() -> None:

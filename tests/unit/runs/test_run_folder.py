@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from visual_r1.config import RunConfig
-from visual_r1.errors import RunError, StorageError
+from visual_r1.errors import DataError, RunError, StorageError
 from visual_r1.runs.folder import (
     CONFIG_FILE,
     config_of_run,
@@ -84,6 +84,25 @@ def test_a_field_that_an_older_version_did_not_have_counts_as_its_default(tmp_pa
     (run_dir / "config.json").write_text(json.dumps(stored))
     with open_run_folder(config(tmp_path)):
         assert read_config(run_dir) == config(tmp_path)
+
+
+def test_a_start_that_failed_leaves_no_folder(tmp_path: Path) -> None:
+    mine = config(tmp_path)
+    with pytest.raises(DataError), open_run_folder(mine):
+        raise DataError("no column")
+    assert list(tmp_path.iterdir()) == []
+    with open_run_folder(config(tmp_path, name="other")):
+        pass
+    with pytest.raises(DataError), open_run_folder(mine):
+        raise DataError("no column")
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["other"]
+
+
+def test_an_error_after_something_was_done_takes_nothing_away(tmp_path: Path) -> None:
+    with pytest.raises(DataError), open_run_folder(config(tmp_path)) as run_dir:
+        (run_dir / "metrics.jsonl").write_text("")
+        raise DataError("later")
+    assert (run_dir / CONFIG_FILE).exists()
 
 
 @pytest.mark.parametrize("text", ["{", '{"trian": {}}', "\xff"])

@@ -11,7 +11,7 @@ from visual_r1.data.sources.inter_gps import InterGPSSource
 from visual_r1.data.sources.source import Source, require_unused
 from visual_r1.errors import DataError
 
-__all__ = ["SPLITS", "Source", "Split", "open_source"]
+__all__ = ["SPLITS", "Source", "Split", "open_source", "require_readable"]
 
 _CHOICE = (
     "procedural, a hub id, a folder in the Inter-GPS layout, or a file or folder of Parquet, JSON "
@@ -49,3 +49,13 @@ def open_source(data: DataSection) -> Source:
         f"--data.source {data.source} is there, but holds neither Parquet files nor JSON lines nor "
         f"folders with a data.json; a source is one of: {_CHOICE}."
     )
+
+
+def require_readable(data: DataSection) -> None:
+    """Raise `DataError` for what can be told of a source at a glance, before anything is started.
+
+    That is whether it is there, and of local files which columns they have.
+    """
+    source = open_source(data)
+    if isinstance(source, FilesSource):
+        source.require_columns()

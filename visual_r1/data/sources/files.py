@@ -115,6 +115,19 @@ class FilesSource:
                 files=images,
             )
 
+    def require_columns(self) -> None:
+        """Look at the head of each file: raises `DataError` where a column is missing.
+
+        That takes a moment, whatever the size of the files.
+        """
+        for files in self._files.values():
+            for file in files:
+                try:
+                    self._columns(file)
+                except DataError:
+                    if _reader(file).count():  # one without rows may be without columns
+                        raise
+
     def _columns(self, file: Path) -> ColumnMap:
         if file not in self._maps:
             self._maps[file] = map_columns(self._data, _reader(file).columns(), str(file))
