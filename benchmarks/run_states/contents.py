@@ -15,8 +15,11 @@ from safetensors.numpy import load_file
 # Another invocation has other times, another place, and sessions of its own, and so other digests
 # of rows and files that hold them.
 DROPPED = ("created_at", "seconds", "wall_seconds", "output_dir", "chain", "checksum")
+# By which rule a row's configuration has its digest, see `RunConfig.older_digest`.
+DROPPED += ("config_digest",)
 # What versions since have added to rows and files of before: left out where the older has none.
-ADDED = ("digests", "lines", "digest", "predictions_digest", "periodic", "spared")
+ADDED = ("digests", "lines", "digest", "predictions_digest", "periodic", "spared", "promote_as")
+ADDED += ("taken_from", "scan_masked", "scan_held_answer")
 SESSION = re.compile(r"\b[0-9a-f]{32}(?=:train:)")
 
 
@@ -52,7 +55,9 @@ def rows(path: Path) -> list[Any]:
 def table(path: Path) -> dict[str, Any]:
     """The rows of a Parquet file, and its columns with all that is said of them."""
     found = pq.read_table(path)
-    return {"columns": found.schema.to_string(truncate_metadata=False), "rows": found.to_pylist()}
+    features = json.loads((found.schema.metadata or {}).get(b"huggingface", b"{}"))
+    types = {field.name: f"{field.type} {field.metadata}" for field in found.schema}
+    return {"columns": types, "features": features, "rows": found.to_pylist()}
 
 
 def tensors(path: Path) -> dict[str, str]:

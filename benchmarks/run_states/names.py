@@ -1,4 +1,8 @@
-"""Digest, run name and identity of configurations, by whichever code PYTHONPATH names; as JSON."""
+"""Digest, run name and identity of configurations, by whichever code PYTHONPATH names; as JSON.
+
+Evaluation was a part of them once. Where it is none, what counts is the digest that old ledgers
+hold and the name that an old run is found under.
+"""
 
 import json
 import sys
@@ -23,8 +27,16 @@ CONFIGURATIONS: tuple[dict[str, Any], ...] = (
 def main() -> None:
     """Print them, by the configuration as text."""
     configs = {json.dumps(one): RunConfig.model_validate(one) for one in CONFIGURATIONS}
-    found = {text: [one.digest(), one.run_name, one.identity()] for text, one in configs.items()}
-    json.dump(found, sys.stdout)
+    json.dump({text: told(config) for text, config in configs.items()}, sys.stdout)
+
+
+def told(config: RunConfig) -> list[Any]:
+    """Digest, name and identity, by the older rule."""
+    if not hasattr(config, "older_digest"):
+        return [config.digest(), config.run_name, config.identity()]
+    digest = config.older_digest()
+    name = config.run.name or f"{config.preset}-{digest}"
+    return [digest, name, config.older_identity()]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Many commands of a flow in one process, since importing Prefect and starting its temporary
 server take longer than what a test wants to see.
 
-As a program it reads a JSON object a line, {"flow": "train" or "evaluate", "flags": [...],
+As a program it reads a JSON object a line, {"flow": "train", "flags": [...],
 "full_disk": "flow", "engine" or null}, and answers with {"status": n, "seconds": s}; what the
 command prints goes to `output.log`.
 """
@@ -62,7 +62,7 @@ class WarmCommand:
     def run(
         self,
         *flags: object,
-        flow: Literal["train", "evaluate"] = "train",
+        flow: Literal["train", "evaluate", "export", "promote"] = "train",
         full_disk: Literal["flow", "engine"] | None = None,
     ) -> Ended:
         """Run that flow's command with `flags`.
@@ -102,7 +102,7 @@ def _serve() -> None:
     # The answers have the real stdout to themselves; what the commands print goes to stderr.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    from flows import evaluate_flow
+    from flows import by_run, evaluate_flow
     from flows.command import run_as_command
     from flows.train_flow import train
     from visual_r1.backend import backend
@@ -126,6 +126,8 @@ def _serve() -> None:
             if request["flow"] == "evaluate":
                 sys.argv[1:] = request["flags"]
                 status = evaluate_flow.main()
+            elif request["flow"] != "train":
+                status = getattr(by_run, request["flow"])(request["flags"])
             else:
                 status = run_as_command(train, request["flags"], check=require_goal)
         finally:

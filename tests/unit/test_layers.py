@@ -68,7 +68,7 @@ ROOMS = {
         backend config data data/sources engine engine/compute engine/store errors evaluation models
         policy prices printing prompts report rewards rl runs wording
     """,
-    "verify": "config data engine engine/store errors evaluation printing report runs",
+    "verify": "config data engine engine/store errors evaluation printing promotion report runs",
     "tasks": """
         backend config data data/sources doctor errors evaluation hashing liveness printing progress
         promotion report runs storage streams wording

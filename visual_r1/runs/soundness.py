@@ -83,7 +83,7 @@ def examine_run(run_dir: Path, problems: int | None) -> Iterator[Finding]:
     yield from _copies(run_dir)
     yield from _left_out(run_dir)
     for predictions in sorted(run_dir.glob(f"evaluations/[!.]*/{PREDICTIONS_NAME}")):
-        yield from _evaluation(predictions.parent)
+        yield from examine_evaluation(predictions.parent)
     for into in export_names(run_dir):
         yield from _export(run_dir, rows, into)
     for name in ("wall.json", "wandb/tracked.json"):
@@ -329,7 +329,8 @@ def _left_out(run_dir: Path) -> Iterator[Finding]:
         yield finding
 
 
-def _evaluation(folder: Path) -> Iterator[Finding]:
+def examine_evaluation(folder: Path) -> Iterator[Finding]:
+    """The report and the predictions of an evaluation."""
     report, predictions = folder / REPORT_NAME, folder / PREDICTIONS_NAME
     way_out = "the next start answers it again"
     try:

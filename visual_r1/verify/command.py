@@ -3,6 +3,7 @@
     visual-r1 verify runs/quickstart-0a1b2c3d     # with its dataset and its checkpoints
     visual-r1 verify data/geo-1f0c2a33            # a dataset
     visual-r1 verify .visual-r1/engine            # all checkpoints of the embedded engine
+    visual-r1 verify .visual-r1/baselines         # what runs share; models/ as well
 
 Exit status: 0 where all is sound, 1 where something is not.
 """

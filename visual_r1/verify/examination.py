@@ -16,12 +16,21 @@ from visual_r1.engine.store.records import CheckpointRecord, parse_path, session
 from visual_r1.engine.types import InvalidRequest
 from visual_r1.errors import DataError, RunError, VisualR1Error
 from visual_r1.evaluation.predictions import PREDICTIONS_NAME, REPORT_NAME
+from visual_r1.promotion.models import FOLDER as MODELS
 from visual_r1.report.page import PAGE_NAME
 from visual_r1.report.summary import BASELINE, FINAL, SUMMARY_NAME, read_summary, summary_of
+from visual_r1.runs.baselines import RECORD_NAME as RECORD
 from visual_r1.runs.export import EXPORT, RECORD_NAME
 from visual_r1.runs.folder import CONFIG_FILE, config_of_run, read_config
 from visual_r1.runs.ledger import Ledger, LedgerRow
-from visual_r1.runs.soundness import Finding, damaged, examine_run, sealed, vouched_for
+from visual_r1.runs.soundness import (
+    Finding,
+    damaged,
+    examine_evaluation,
+    examine_run,
+    sealed,
+    vouched_for,
+)
 
 _ANOTHER_CHECKPOINT = (
     "the run goes on from another checkpoint, and says so; --train.resume_from_step chooses one"
@@ -35,12 +44,14 @@ _OF_A_FINISHED_RUN = (
     f"{EXPORT}/{RECORD_NAME}",
     "wall.json",
 )
+_AGAIN_KEPT = "remove the folder it is in: the next start of a run fills it again"
 _NO_RECORD = "no checkpoint needs it: lists of the engine leave it out"
 _NO_CHECKPOINT = "start the engine without it: load another checkpoint, and delete this one"
 
 
 def examine(folder: Path) -> Iterator[Finding]:
-    """All that is read again of a run's folder, a dataset's or an engine's home.
+    """All that is read again of a run's folder, a dataset's, an engine's home, of the baselines
+    that runs share, or of the records of models.
 
     Raises `RunError` where the folder is none of them.
     """
@@ -50,10 +61,18 @@ def examine(folder: Path) -> Iterator[Finding]:
         yield from _home(folder)
     elif (folder / MANIFEST_FILE).is_file() or any(folder.glob("*-of-*.parquet")):
         yield from examine_dataset(folder)
+    elif records := sorted({*folder.glob(RECORD), *folder.glob(f"[!.]*/{RECORD}")}):
+        for record in records:
+            yield sealed(record, _AGAIN_KEPT)
+            for report in sorted(record.parent.glob(f"[!.]*/{REPORT_NAME}")):
+                yield from examine_evaluation(report.parent)
+    elif folder.name == MODELS:
+        for file in sorted({*folder.glob("[!.]*.json"), *folder.glob("[!.]*/*.json")}):
+            yield sealed(file, "put it back as it was, or promote the model again")
     else:
         raise RunError(
             f"{folder} is no run's folder, no dataset and no engine's home: name one of those "
-            "under runs/ or data/, or .visual-r1/engine."
+            "under runs/ or data/, .visual-r1/engine, .visual-r1/baselines, or models/."
         )
 
 

@@ -18,6 +18,7 @@ from visual_r1.evaluation.evaluate import conditions_of
 from visual_r1.evaluation.metrics import REPORT_NAME, Conditions, evaluation_folder, read_report
 from visual_r1.evaluation.predictions import PREDICTIONS_NAME, read_predictions
 from visual_r1.runs.baselines import Baselines, keep_baseline
+from visual_r1.verify.examination import examine
 
 ASKED = problems(8)
 
@@ -172,3 +173,16 @@ def test_of_two_processes_one_asks_and_the_other_waits(tmp_path: Path) -> None:
         with shared.alone():
             shared.keep(own, mine.run_name)
     assert shared.has(read_report(own))
+
+
+def test_verify_looks_at_them(tmp_path: Path) -> None:
+    mine = config(tmp_path)
+    keep_baseline(mine, dataset(), evaluated(mine))
+    shared = Baselines.of(mine, dataset())
+    for folder in (shared.folder, shared.folder.parent):
+        assert [one.verdict for one in examine(folder)] == ["sound"] * 3
+    [predictions_file] = shared.folder.glob(f"*/{PREDICTIONS_NAME}")
+    predictions_file.write_bytes(predictions_file.read_bytes()[:-9])
+    assert [one.file for one in examine(shared.folder) if one.verdict == "damaged"] == [
+        predictions_file
+    ]
