@@ -111,7 +111,7 @@ def evaluate(
     ids = problems.ids() if isinstance(problems, StoredProblems) else [one.id for one in problems]
     kept = find_kept(out_dir, earlier, conditions, ids[:count])
     _say_what_is_asked(out_dir, kept, passes, count)
-    asked = [name for name in passes if name != "scan_only"]
+    asked: list[Pass] = [name for name in passes if name != "scan_only"]
     there = sum(kept.count(asked).values())
     progress.start(f"evaluate {out_dir.name}", len(asked) * count, "requests", done=there)
     predictions = predict(

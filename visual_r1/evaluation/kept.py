@@ -78,7 +78,7 @@ def find_kept(own: Path, earlier: Sequence[Path], wanted: Conditions, ids: Seque
         if folder == own:
             changed = _changes(report, wanted, len(there), len(ids))
             kept = replace(kept, spent=report.spending, changed=changed)
-        holding = {name for name in PASSES if _holds(name, report.conditions, wanted)}
+        holding: set[Pass] = {name for name in PASSES if _holds(name, report.conditions, wanted)}
         used = False
         for place, name in enumerate(ids):
             if name not in there:
