@@ -365,6 +365,9 @@ FRESH_WAYS: Mapping[str, Way] = {
 }  # fmt: skip
 
 
+ALL_WAYS: Mapping[str, Way] = {**WAYS, **FRESH_WAYS}
+
+
 def part_of(way: str) -> str:
     """`in sight`, `held out` or `fresh`."""
     if way in FRESH_WAYS:

@@ -173,34 +173,46 @@ def numbers_in(text: str) -> frozenset[Fraction]:
     return frozenset(token.number for token in lexemes(text) if token.number is not None)
 
 
-def with_numbers_moved(
-    text: str, stated: str, rng: random.Random, without: Collection[Fraction] = ()
-) -> str | None:
-    """`text` with its numbers as others of about their size, each everywhere as the same one; None
-    where there is none to move.
-
-    Left are those that the question states (`stated`), that count or name, and the angles that all
-    know. None of the new ones is one of the old, or of those `without`.
-    """
+def free_numbers(text: str) -> list[Lexeme]:
+    """The numbers of a text that are a matter of its figure: all but those that count or name, and
+    the angles that everybody knows."""
     tokens = lexemes(text)
-    fixed = numbers_in(stated) | _KNOWN_ANGLES
-    free = [
+    return [
         token
         for place, token in enumerate(tokens)
         if token.number is not None
-        and token.number not in fixed
+        and token.number not in _KNOWN_ANGLES
         and not _counts_or_names(tokens, place)
     ]
-    taken = {token.number for token in tokens if token.number is not None} | fixed | set(without)
-    moved = _moved(free, taken, rng)
-    pieces: list[str] = []
-    at = 0
-    for token in free:
-        assert token.number is not None
-        new, places = moved[token.number], token.decimals or 0
-        pieces += [text[at : token.start], f"{float(new):.{places}f}" if places else str(new)]
-        at = token.end
-    return "".join([*pieces, text[at:]]) if moved else None
+
+
+def with_numbers_moved(
+    texts: Sequence[str],
+    rng: random.Random,
+    fixed: Collection[Fraction] = (),
+    without: Collection[Fraction] = (),
+) -> list[str] | None:
+    """`texts` with their free numbers as others of about their size, each everywhere as the same
+    one, save those that are `fixed`; None where there is none to move.
+
+    None of the new ones is one of the old, or of those `without`.
+    """
+    free = [[token for token in free_numbers(text) if token.number not in fixed] for text in texts]
+    taken = {*numbers_in(" ; ".join(texts)), *_KNOWN_ANGLES, *fixed, *without}
+    moved = _moved([token for tokens in free for token in tokens], taken, rng)
+    if not moved:
+        return None
+    found: list[str] = []
+    for text, tokens in zip(texts, free, strict=True):
+        pieces: list[str] = []
+        at = 0
+        for token in tokens:
+            assert token.number is not None
+            new, places = moved[token.number], token.decimals or 0
+            pieces += [text[at : token.start], f"{float(new):.{places}f}" if places else str(new)]
+            at = token.end
+        found.append("".join([*pieces, text[at:]]))
+    return found
 
 
 def _moved(
