@@ -20,9 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from trials.blindfold_measures import MEASURES, DEFAULT, earns, is_punished
+from trials.blindfold_measures import DEFAULT, MEASURES, earns, is_punished
 from trials.honest_scans import (
-    HonestScan,
     geometry3k_like_scans,
     geometry3k_scans,
     labelled_scans,

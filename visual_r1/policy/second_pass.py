@@ -192,18 +192,18 @@ def moved(
     if second.scan is None or not is_value(shown.answer):
         return None
     question, scan = shown.problem, second.scan.text
+    facts = figure_facts(problem)
+    seen = [facts] if facts else [extract_scan(response) or "" for response in others or ()]
+    figure = {token.number for text in seen for token in free_numbers(text)} - {None}
     rng, gold = random.Random(seed), numbers_in(shown.answer)
-    alone = with_numbers_moved([scan], rng, numbers_in(question), gold)
+    alone = with_numbers_moved([scan], rng, numbers_in(question), gold, figure)
     if alone is not None:
         return shown, replace(second.scan, text=alone[0])
-    both = with_numbers_moved([question, scan], rng, without=gold)
+    both = with_numbers_moved([question, scan], rng, (), gold, figure)
     if both is not None:
         return replace(shown, problem=both[0]), replace(second.scan, text=both[1])
-    facts = figure_facts(problem)
-    if facts or others is not None:
-        seen = [facts] if facts else [extract_scan(response) or "" for response in others or ()]
-        if not any(map(free_numbers, seen)):
-            return None
+    if not figure and (facts or others is not None):
+        return None
     return replace(second, verdict="leak", reason="its scan has no number, and led to a value")
 
 

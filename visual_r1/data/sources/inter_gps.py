@@ -3,7 +3,7 @@
     train/17/data.json          {"annotat_text": "Find $x$.", "choices": ["30", "45", ...],
                                  "answer": "D", "id": 17, "problem_type_graph": ["Triangle"], ...}
     train/17/img_diagram.png
-    train/17/logic_form.json    {"diagram_logic_form": ["Equals(LengthOf(Line(A, B)), 13)", ...], ...}
+    train/17/logic_form.json    {"diagram_logic_form": ["Equals(LengthOf(Line(A, B)), 13)", ...]}
 
 The problem is `annotat_text` with the figure in front, the answer the text of the chosen choice;
 the choices are kept and not shown. The logic form, where there is one, is what its annotators saw

@@ -259,7 +259,8 @@ def said_of_each_other(tokens: Sequence[Lexeme], one: Target, checks: Checks) ->
                 break
             place, is_related = found
             after = tokens[place]
-            if _are_labelled(tokens, last, place):
+            counted = tokens[place + 1].text if place + 1 < len(tokens) else ""
+            if _are_labelled(tokens, last, place) or is_figure_word(counted.lower()):
                 break
             assert after.number is not None
             relates = relates or is_related or _is_worked_out(tokens, place)
