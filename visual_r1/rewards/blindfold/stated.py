@@ -218,7 +218,10 @@ def with_numbers_moved(
     None of the new ones is one of the old, or of those `without`; `figure` are numbers that are
     moved also where they seem to count or name.
     """
-    free = [[token for token in free_numbers(text) if token.number not in fixed] for text in texts]
+    free = [
+        [token for token in free_numbers(text, figure) if token.number not in fixed]
+        for text in texts
+    ]
     taken = {*numbers_in(" ; ".join(texts)), *_KNOWN_ANGLES, *fixed, *without}
     moved = _moved([token for tokens in free for token in tokens], taken, rng)
     if not moved:
