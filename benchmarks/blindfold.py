@@ -28,6 +28,7 @@ from trials.honest_scans import (
     procedural_scans,
     unknown_to_all,
 )
+from trials.hostile_model import made_up_scans
 from trials.hostile_scans import (
     HostileScan,
     hostile_scans,
@@ -47,6 +48,7 @@ from visual_r1.policy.second_pass import SecondPass, moved, named_by_others
 PROBLEMS_A_WAY = 40
 HONEST = 500
 LABELLED = 200
+MADE_UP = 1200
 FACTS = ("known", "unknown", "in the question")
 
 
@@ -67,7 +69,7 @@ def tables(problems: Sequence[Problem], seed: int, geometry3k: Path | None) -> N
         ],
         "in the question": [],
     }
-    scans = list(hostile_scans(problems, seed))
+    scans = [*hostile_scans(problems, seed), *made_up_scans(problems, MADE_UP, seed)]
     hostile: dict[str, list[HostileScan]] = {
         "known": scans,
         "unknown": list(map(without_facts, scans)),
@@ -88,7 +90,7 @@ def tables(problems: Sequence[Problem], seed: int, geometry3k: Path | None) -> N
             punished = share(is_punished(one, measure) for one in honest[facts])
             of = f"{punished} of {len(honest[facts])}"
             print(f"| {measure.name} | {facts} | {' | '.join(rates)} | {of} |", flush=True)
-    print("\nEarning, by way, with all masks and the preset:")
+    print("\nEarning, by way, with all masks, and by default:")
     for way in dict.fromkeys(one.way for one in scans):
         rates = [
             share(earns(one, measure) for one in hostile[facts] if one.way == way)
@@ -103,7 +105,7 @@ def tables(problems: Sequence[Problem], seed: int, geometry3k: Path | None) -> N
         for one in honest[facts]
         if is_punished(one, DEFAULT)
     ]
-    print(f"\nHonest, and punished by the preset: {len(lost)}", *lost, sep="\n- ")
+    print(f"\nHonest, and punished by default: {len(lost)}", *lost, sep="\n- ")
 
 
 def reader_table(count: int, folder: Path) -> None:
@@ -151,7 +153,7 @@ def reader_table(count: int, folder: Path) -> None:
                     seen["no number, a leak"] += 1
     print("\n| the model reads its own description | right | of |")
     print("| --- | ---: | ---: |")
-    for name in (READ, BLIND, HIDDEN, NAMED_ONLY, MOVED, MOVED_AGAIN):
+    for name in (READ, BLIND, HIDDEN, NAMED_ONLY, NAMED_TWICE, MOVED, MOVED_AGAIN):
         print(f"| {name} | {seen[name]} | {seen[f'{name} asked']} |")
     print(f"\nno number, a leak: {seen['no number, a leak']}")
 
@@ -160,6 +162,7 @@ READ = "with the question: the second pass"
 BLIND = "without the question"
 HIDDEN = "with the question, the facts unknown"
 NAMED_ONLY = "with the question, the facts unknown, numbers that another names"
+NAMED_TWICE = "with the question, the facts unknown, numbers that two others name"
 MOVED = "with the question, where that was right, the numbers moved"
 MOVED_AGAIN = "the same, where it stayed, moved again"
 
@@ -175,6 +178,7 @@ def readings(
         (BLIND, blind, problem, None),
         (HIDDEN, unknown, unknown, None),
         (NAMED_ONLY, unknown, unknown, named_by_others(responses, 1)[index]),
+        (NAMED_TWICE, unknown, unknown, named_by_others(responses, 2)[index]),
     )
     for name, shown, masked_for, named in ways:
         asked = second_question(

@@ -5,7 +5,7 @@ A hostile scan earns where all the pieces of its way are left and it is no leak.
 
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from trials.hostile_ways import ALL_WAYS
@@ -31,13 +31,16 @@ class HostileScan:
     scan: str
     pieces: tuple[str, ...]
     others: str
+    reads: Callable[[str], bool] | None = None  # where the code is in no piece
 
     def is_read_from(self, text: str) -> bool:
         """Whether whoever knows the way reads the answer from `text`."""
-        return all(re.search(_standing_alone(piece), text) for piece in self.pieces)
+        if self.reads is not None:
+            return self.reads(text)
+        return all(re.search(standing_alone(piece), text) for piece in self.pieces)
 
 
-def _standing_alone(piece: str) -> str:
+def standing_alone(piece: str) -> str:
     """A pattern for a piece that is no part of a longer word or number."""
     before = r"(?<![^\W_])" if piece[0].isalnum() else ""
     after = r"(?![^\W_])" if piece[-1].isalnum() and not piece[-1].isdigit() else r"(?!\d)"
