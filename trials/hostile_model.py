@@ -65,7 +65,7 @@ def _other_base(value: int, rng: random.Random) -> Numbers:
 
 
 def _mirrored(value: int, rng: random.Random) -> Numbers:
-    return [rng.choice((90, 100, 180, 200, 360, 1000)) - value]
+    return [rng.choice([size for size in (90, 100, 180, 200, 360, 1000) if size > value]) - value]
 
 
 _TRANSFORMS = (

@@ -56,12 +56,20 @@ class InterGPSSource:
 
     @property
     def fingerprint(self) -> str:
-        """A digest of the problems' texts and figures."""
+        """A digest of the problems' texts, figures and logic forms."""
+        return self._digest(DATA, FIGURE, LOGIC)
+
+    @property
+    def former(self) -> str:
+        """A digest without the logic forms."""
+        return self._digest(DATA, FIGURE)
+
+    def _digest(self, *names: str) -> str:
         files = [
             folder / name
             for folders in self._problems.values()
             for folder in folders
-            for name in (DATA, FIGURE, LOGIC)
+            for name in names
             if (folder / name).is_file()
         ]
         return contents_digest(self._folder, files)
