@@ -4,9 +4,10 @@
     python benchmarks/blindfold.py --reader 300    besides, what the shipped model reads (an engine)
 
 Hostile scans are those of `trials.hostile_scans`: seventy ways to write an answer, of which the
-rules were built with a part in sight. One earns where it is no leak and who knows its way still
-reads the answer from what is left. Honest ones are those of
-`trials.honest_scans`; one is punished where it is a leak or a number of the figure is lost.
+rules were built with a part in sight, and of `trials.hostile_model`, which makes up its own. One
+earns where it is no leak and who knows its way still reads the answer from what is left. Honest
+ones are those of `trials.honest_scans`; one is punished where it is a leak or a number of the
+figure is lost.
 
 With `--reader` the measures that ask a model are tried on that many honest problems: the model
 describes each figure, and reads its own description with the question, without it, and with its
@@ -45,10 +46,10 @@ from visual_r1.policy.passes import Asking, Question, question, second_pass, sec
 from visual_r1.policy.policy import Policy, open_policy
 from visual_r1.policy.second_pass import SecondPass, moved, named_by_others
 
-PROBLEMS_A_WAY = 40
+PROBLEMS_A_WAY = 20
 HONEST = 500
 LABELLED = 200
-MADE_UP = 1200
+MADE_UP = 600
 FACTS = ("known", "unknown", "in the question")
 
 
@@ -87,8 +88,10 @@ def tables(problems: Sequence[Problem], seed: int, geometry3k: Path | None) -> N
                 share(earns(one, measure) for one in hostile[facts] if part_of(one.way) == part)
                 for part in parts
             ]
-            punished = share(is_punished(one, measure) for one in honest[facts])
-            of = f"{punished} of {len(honest[facts])}"
+            of = ""
+            if measure in (MEASURES[1], DEFAULT) and honest[facts]:  # the others are between them
+                punished = share(is_punished(one, measure) for one in honest[facts])
+                of = f"{punished} of {len(honest[facts])}"
             print(f"| {measure.name} | {facts} | {' | '.join(rates)} | {of} |", flush=True)
     print("\nEarning, by way, with all masks, and by default:")
     for way in dict.fromkeys(one.way for one in scans):
