@@ -4,9 +4,10 @@
     python benchmarks/blindfold.py --reader 300    besides, what the shipped model reads (an engine)
 
 Hostile scans are those of `trials.hostile_scans`: seventy ways to write an answer, of which the
-rules were built with a part in sight. One earns where it is no leak and who knows its way still
-reads the answer from what is left. Honest ones are those of
-`trials.honest_scans`; one is punished where it is a leak or a number of the figure is lost.
+rules were built with a part in sight, and of `trials.hostile_model`, which makes up its own. One
+earns where it is no leak and who knows its way still reads the answer from what is left. Honest
+ones are those of `trials.honest_scans`; one is punished where it is a leak or a number of the
+figure is lost.
 
 With `--reader` the measures that ask a model are tried on that many honest problems: the model
 describes each figure, and reads its own description with the question, without it, and with its
@@ -14,198 +15,196 @@ numbers moved. A measure is worth its pass where it does not take the reward of 
 """
 
 import argparse
-import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from trials.honest_scans import HonestScan, geometry3k_like_scans, procedural_scans
-from trials.hostile_scans import HostileScan, hostile_scans, without_facts
-from trials.hostile_ways import FRESH_WAYS, WAYS, part_of
+from trials.blindfold_measures import DEFAULT, MEASURES, earns, is_punished
+from trials.honest_scans import (
+    geometry3k_like_scans,
+    geometry3k_scans,
+    labelled_scans,
+    procedural_scans,
+    unknown_to_all,
+)
+from trials.hostile_model import made_up_scans
+from trials.hostile_scans import (
+    HostileScan,
+    hostile_scans,
+    with_facts_in_the_question,
+    without_facts,
+)
+from trials.hostile_ways import part_of
 from visual_r1.backend.backend import open_backend
 from visual_r1.config import RunConfig
 from visual_r1.data.problem import Problem
 from visual_r1.data.procedural import generate
 from visual_r1.hashing import stable_seed
 from visual_r1.policy.passes import Asking, Question, question, second_pass, second_question
-from visual_r1.policy.policy import open_policy
-from visual_r1.policy.second_pass import moved
-from visual_r1.rewards.blindfold.masking import MaskedScan, mask_scan
-from visual_r1.rewards.blindfold.scan_text import lexemes
-from visual_r1.rewards.blindfold.stated import numbers_in, with_numbers_moved
+from visual_r1.policy.policy import Policy, open_policy
+from visual_r1.policy.second_pass import SecondPass, moved, named_by_others
 
-Look = Callable[[str, Problem], str | None]
-"""What is left of a scan to read; None where it is a leak."""
-
-# What the other scans of the group name, by problem, where they are honest and can read.
-NAMED: dict[str, frozenset[Fraction]] = {}
-
-PROBLEMS_A_WAY = 40
+PROBLEMS_A_WAY = 20
 HONEST = 500
-
-
-def answers_alone(scan: str, problem: Problem) -> str | None:
-    """Answers and results masked."""
-    found = mask_scan(scan, problem, [problem.answer], masks="answers")
-    return None if found.leak else found.text
-
-
-def all_masks(scan: str, problem: Problem) -> str | None:
-    """What is unstated and what is no language, too."""
-    found = mask_scan(scan, problem, [problem.answer])
-    return None if found.leak else found.text
-
-
-def named_by_others(scan: str, problem: Problem) -> str | None:
-    """All masks, and where nobody knows the facts, numbers that the group's others do not name."""
-    named = NAMED[problem.id]
-    found = mask_scan(scan, problem, [problem.answer], named=named)
-    return None if found.leak else found.text
-
-
-def one_step_away(scan: str, problem: Problem) -> str | None:
-    """A leak where any two numbers of the scan come to the answer by one operation."""
-    values = [token.number for token in lexemes(scan) if token.number is not None][:60]
-    wanted = Fraction(problem.answer) if problem.answer.isdigit() else None
-    known = [*values, *map(Fraction, (2, 90, 180, 360))]
-    for index, left in enumerate(values):
-        for right in known[index + 1 :]:
-            if wanted in {left + right, abs(left - right), left * right} | (
-                {left / right, right / left} if left and right else set()
-            ):
-                return None
-    return answers_alone(scan, problem)
-
-
-def moved_numbers(scan: str, problem: Problem) -> str | None:
-    """All masks, and a leak where it can still be read once the numbers are others."""
-    left = all_masks(scan, problem)
-    if left is None:
-        return None
-    text = with_numbers_moved(left, problem.question, random.Random(0), numbers_in(problem.answer))
-    if text is None:
-        return left if numbers_in(problem.question) or numbers_in(left) else None
-    return f"{left}\0{text}"
-
-
-LOOKS: dict[str, Look] = {
-    "answers masked": answers_alone,
-    "all masks": all_masks,
-    "all masks, named by others": named_by_others,
-    "one step from the answer is a leak": one_step_away,
-    "all masks, numbers moved": moved_numbers,
-}
-
-
-def earns(hostile: HostileScan, look: Look) -> bool:
-    """Whether who knows the way still reads the answer, and is paid."""
-    left = look(hostile.scan, hostile.problem)
-    if left is None or "\0" not in left:
-        return left is not None and hostile.is_read_from(left)
-    # Paid is what is read from the scan, and not from the one with other numbers.
-    before, _, after = left.partition("\0")
-    return hostile.is_read_from(before) and not hostile.is_read_from(after)
-
-
-def is_punished(honest: HonestScan, look: Look) -> bool:
-    """Whether a number of the figure is lost, or all of it."""
-    left = look(honest.scan, honest.problem)
-    return left is None or any(number not in left.partition("\0")[0] for number in honest.needed)
+LABELLED = 200
+MADE_UP = 600
+FACTS = ("known", "unknown", "in the question")
 
 
 def share(found: Iterable[bool]) -> str:
     seen = list(found)
-    return f"{sum(seen) / len(seen):.1%}"
+    return f"{sum(seen) / len(seen):.1%}" if seen else "-"
 
 
-def tables(problems: Sequence[Problem], seed: int) -> None:
+def tables(problems: Sequence[Problem], seed: int, geometry3k: Path | None) -> None:
     """The Markdown tables of docs/vision_sr1.md."""
+    real = list(geometry3k_scans(geometry3k)) if geometry3k else []
+    labelled = list(labelled_scans(LABELLED, seed))
     honest = {
-        "known": list(procedural_scans(HONEST, seed)),
-        "unknown": list(geometry3k_like_scans(HONEST, seed)),
+        "known": [*procedural_scans(HONEST, seed), *labelled, *real],
+        "unknown": [
+            *geometry3k_like_scans(HONEST, seed),
+            *map(unknown_to_all, (*labelled, *real)),
+        ],
+        "in the question": [],
     }
-    for kind in honest.values():
-        NAMED.update({one.problem.id: numbers_in(" ".join(one.needed)) for one in kind})
-    NAMED.update({p.id: numbers_in(" ".join(p.meta["facts"])) for p in problems})
-    scans = list(hostile_scans(problems, seed))
-    hostile = {"known": scans, "unknown": list(map(without_facts, scans))}
-    print("| | facts | in sight | held out | fresh | honest punished |")
-    print("| --- | --- | ---: | ---: | ---: | ---: |")
-    for name, look in LOOKS.items():
-        for facts in ("known", "unknown"):
-            parts = (
-                share(earns(one, look) for one in hostile[facts] if part_of(one.way) == part)
-                for part in ("in sight", "held out", "fresh")
-            )
-            punished = share(is_punished(one, look) for one in honest[facts])
-            print(f"| {name} | {facts} | {' | '.join(parts)} | {punished} |")
-    print("\nEarning, by way, facts known and unknown:")
-    for way in (*WAYS, *FRESH_WAYS):
-        rates = [
-            share(earns(one, all_masks) for one in hostile[facts] if one.way == way)
-            for facts in ("known", "unknown")
-        ]
-        if rates != ["0.0%", "0.0%"]:
-            print(f"- {way} ({part_of(way)}): {rates[0]}, {rates[1]}")
-    changed = Counter(
-        all_masks(one.scan, one.problem) != one.scan for kind in honest.values() for one in kind
+    scans = [*hostile_scans(problems, seed), *made_up_scans(problems, MADE_UP, seed)]
+    hostile: dict[str, list[HostileScan]] = {
+        "known": scans,
+        "unknown": list(map(without_facts, scans)),
+        "in the question": list(map(with_facts_in_the_question, scans)),
+    }
+    parts = list(dict.fromkeys(part_of(one.way) for one in scans))
+    counts = [sum(part_of(one.way) == part for one in scans) for part in parts]
+    print(
+        "| | facts |", " | ".join(map("{} (n = {})".format, parts, counts)), "| honest punished |"
     )
-    print(f"\nhonest scans in which anything was masked: {changed[True]} of {changed.total()}")
+    print("| --- | --- |" + " ---: |" * (len(parts) + 1))
+    for measure in MEASURES:
+        for facts in FACTS:
+            rates = [
+                share(earns(one, measure) for one in hostile[facts] if part_of(one.way) == part)
+                for part in parts
+            ]
+            of = ""
+            if measure in (MEASURES[1], DEFAULT) and honest[facts]:  # the others are between them
+                punished = share(is_punished(one, measure) for one in honest[facts])
+                of = f"{punished} of {len(honest[facts])}"
+            print(f"| {measure.name} | {facts} | {' | '.join(rates)} | {of} |", flush=True)
+    print("\nEarning, by way, with all masks, and by default:")
+    for way in dict.fromkeys(one.way for one in scans):
+        rates = [
+            share(earns(one, measure) for one in hostile[facts] if one.way == way)
+            for measure in (MEASURES[1], DEFAULT)
+            for facts in FACTS
+        ]
+        if set(rates) != {"0.0%"}:
+            print(f"- {way} ({part_of(way)}): {', '.join(rates)}")
+    lost = [
+        (one.scan, DEFAULT.readings(one.scan, one.problem, one.scan)[:1])
+        for facts in FACTS
+        for one in honest[facts]
+        if is_punished(one, DEFAULT)
+    ]
+    print(f"\nHonest, and punished by default: {len(lost)}", *lost, sep="\n- ")
 
 
 def reader_table(count: int, folder: Path) -> None:
-    """What the shipped model reads from its own, honest descriptions."""
-    config = RunConfig.model_validate({"preset": "vision_sr1", "output_dir": folder})
+    """What the shipped model reads from its own, honest descriptions, sampled as in training."""
+    config = RunConfig.model_validate(
+        {"preset": "vision_sr1", "output_dir": folder, "second_pass": {"named_by": 1}}
+    )
     policy = open_policy(config)
     seen: Counter[str] = Counter()
-    problems = list(generate(77, "test", count))
-    by_id = {problem.id: problem for problem in problems}
+    problems = {problem.id: problem for problem in generate(77, "test", count)}
+    scans: dict[tuple[str, int], SecondPass] = {}
     with open_backend(config) as backend, backend.session():
         sampler = backend.sampler(None)
-        asking: Asking[tuple[str, str]] = Asking(sampler, "descriptions")
+        asking: Asking[tuple[str, str, int]] = Asking(sampler, "descriptions")
+        group = config.train.group_size
         first = (
-            (("first", p.id), question(policy, p, "full", 0, temperature=0.0)) for p in problems
+            (("first", p.id, 0), question(policy, p, "full", 0, samples=group, temperature=1.0))
+            for p in problems.values()
         )
-        for (name, key), asked, reply in asking.replies(first, 64):
+        for (name, key, sample), asked, reply in asking.replies(first, 64):
             assert not isinstance(reply, Exception), reply
-            problem, sequence = by_id[key], reply.sequences[0]
             if name == "first":
-                response = policy.text_of(sequence.tokens)
-                second = second_question(policy, problem, response, 0, temperature=0.0)
-                if isinstance(second, Question):
-                    asking.ask(("second", key), second)
-                    blind = replace(problem, problem="<image>")
-                    asking.ask(
-                        ("no question", key),
-                        question(policy, blind, "scan_only", 0, temperature=0.0, scan=second.scan),
-                    )
+                responses = [policy.text_of(one.tokens) for one in reply.sequences]
+                for index in range(len(responses)):
+                    for what, follow_up in readings(policy, problems[key], responses, index):
+                        asking.ask((what, key, index), follow_up)
                 continue
-            found = second_pass(policy, asked, sequence)
+            found = second_pass(policy, asked, reply.sequences[0])
             seen[name] += found.right
             seen[f"{name} asked"] += 1
-            if name == "second" and found.right:
-                scan = moved(problem, found, stable_seed("moved", key))
-                if isinstance(scan, MaskedScan):
+            if name == READ:
+                scans[key, sample] = found
+            again = {READ: MOVED, MOVED: MOVED_AGAIN}.get(name)
+            if found.right and again:
+                seed = stable_seed(again, key, sample)
+                other = moved(problems[key], scans[key, sample], seed)
+                if isinstance(other, tuple):
                     asking.ask(
-                        ("moved", key),
-                        question(policy, problem, "scan_only", 0, temperature=0.0, scan=scan),
+                        (again, key, sample),
+                        question(
+                            policy, other[0], "scan_only", seed, temperature=0.0, scan=other[1]
+                        ),
                     )
-    print("\n| the model is shown | right | of |")
+                elif isinstance(other, SecondPass):
+                    seen["no number, a leak"] += 1
+    print("\n| the model reads its own description | right | of |")
     print("| --- | ---: | ---: |")
-    for name in ("second", "no question", "moved"):
+    for name in (READ, BLIND, HIDDEN, NAMED_ONLY, NAMED_TWICE, MOVED, MOVED_AGAIN):
         print(f"| {name} | {seen[name]} | {seen[f'{name} asked']} |")
+    print(f"\nno number, a leak: {seen['no number, a leak']}")
+
+
+READ = "with the question: the second pass"
+BLIND = "without the question"
+HIDDEN = "with the question, the facts unknown"
+NAMED_ONLY = "with the question, the facts unknown, numbers that another names"
+NAMED_TWICE = "with the question, the facts unknown, numbers that two others name"
+MOVED = "with the question, where that was right, the numbers moved"
+MOVED_AGAIN = "the same, where it stayed, moved again"
+
+
+def readings(
+    policy: Policy, problem: Problem, responses: Sequence[str], index: int
+) -> Iterator[tuple[str, Question]]:
+    """The first things to ask about the description of one of the group's responses."""
+    unknown = replace(problem, meta={})
+    blind = replace(problem, problem="<image>")
+    ways = (
+        (READ, problem, problem, None),
+        (BLIND, blind, problem, None),
+        (HIDDEN, unknown, unknown, None),
+        (NAMED_ONLY, unknown, unknown, named_by_others(responses, 1)[index]),
+        (NAMED_TWICE, unknown, unknown, named_by_others(responses, 2)[index]),
+    )
+    for name, shown, masked_for, named in ways:
+        asked = second_question(
+            policy, masked_for, responses[index], index, temperature=1.0, named=named
+        )
+        if isinstance(asked, Question):
+            if shown is not masked_for:
+                asked = question(
+                    policy, shown, "scan_only", index, temperature=1.0, scan=asked.scan
+                )
+            yield name, asked
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--reader", type=int, default=0, metavar="PROBLEMS")
+    parser.add_argument(
+        "--geometry3k", type=Path, metavar="FOLDER", help="real figures, in the Inter-GPS layout"
+    )
     arguments = parser.parse_args()
     problems = [p for p in generate(5, "validation", 400) if 21 <= int(p.answer) <= 199]
-    tables(problems[:PROBLEMS_A_WAY], arguments.seed)
+    tables(problems[:PROBLEMS_A_WAY], arguments.seed, arguments.geometry3k)
     if arguments.reader:
         with TemporaryDirectory() as folder:
             reader_table(arguments.reader, Path(folder))

@@ -9,10 +9,14 @@ kind are those that were punished once, in surroundings of the second.
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
 
+from visual_r1.config import DataSection
 from visual_r1.data.problem import Problem
 from visual_r1.data.procedural import generate
+from visual_r1.data.sources.inter_gps import InterGPSSource
 from visual_r1.hashing import stable_seed
 
 
@@ -201,6 +205,111 @@ def geometry3k_like_scans(count: int, seed: int = 0) -> Iterator[HonestScan]:
         needed = tuple(str(n) for n in numbers if str(n) in scan)
         problem = Problem(f"honest-{seed}-{index}", (b"",), f"<image>{question}", text)
         yield HonestScan(problem, scan, needed)
+
+
+_ENTRIES = (
+    "{a_name} {a}, {b_name} {b}, {c_name} {c}", "{a_name}: {a}, {b_name}: {b}",
+    "- {a_name}: {a}\n- {b_name}: {b}\n- {c_name}: {c}", "{a} {a_name}, {b} {b_name}",
+    "{a_name} is {a}, {b_name} is {b} and {c_name} is {c}",
+    "| {a_name} | {a} |\n| {b_name} | {b} |", "{a} for {a_name} and {b} for {b_name}",
+    "{a_name} has {a} and {b_name} has {b}", "{a_name} ({a}), {b_name} ({b})",
+    "The bar of {a_name} reaches {a}, the bar of {b_name} {b}",
+    "{a_name} = {a}; {b_name} = {b}", "{a}% {a_name}, {b}% {b_name}, {c}% {c_name}",
+    "{a_name} → {a}, {b_name} → {b}", "${a} for {a_name}, ${b} for {b_name}",
+)  # fmt: skip
+_LABELS = (
+    "Monday Tuesday Friday", "apples pears plums", "red blue green", "boys girls teachers",
+    "Anna Ben Cleo", "north south east", "food rent travel", "January March June",
+)  # fmt: skip
+
+
+def labelled_scans(count: int, seed: int = 0) -> Iterator[HonestScan]:
+    """Of `count` charts and tables of labelled numbers, asked for what two of them come to."""
+    for index in range(count):
+        rng = random.Random(stable_seed("labelled", seed, index))
+        names = dict(zip(("a_name", "b_name", "c_name"), rng.choice(_LABELS).split(), strict=True))
+        a, b, c = rng.sample(range(5, 90), 3)
+        question, answer = rng.choice(
+            (("How many are there in total?", a + b), ("What is the difference?", abs(a - b)),
+             ("What is the product?", a * b), ("How many more?", abs(a - b)))
+        )  # fmt: skip
+        if answer in (a, b, c):
+            answer += 200
+        form = _ENTRIES[index % len(_ENTRIES)]
+        scan = form.format(a=a, b=b, c=c, **names)
+        needed = tuple(str(n) for n in (a, b, c) if str(n) in scan.split("\n")[0] or n in (a, b))
+        meta = {
+            "facts": [f"{names[f'{k}_name']}: {v}" for k, v in zip("abc", (a, b, c), strict=True)]
+        }
+        problem = Problem(
+            f"chart-{seed}-{index}", (b"",), f"<image>{question}", str(answer), meta=meta
+        )
+        yield HonestScan(problem, f"A chart. {scan}.", needed)
+
+
+def unknown_to_all(honest: HonestScan) -> HonestScan:
+    """The same description of a figure whose facts the dataset does not know."""
+    return replace(honest, problem=replace(honest.problem, meta={}))
+
+
+# How a logic form of Geometry3K is said.
+_OF_A_FORM: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = tuple(
+    (re.compile(pattern), forms)
+    for pattern, forms in (
+        (r"Equals\(LengthOf\(Line\((\w+), ?(\w+)\)\), ?(.*)\)",
+         ("{0}{1} = {2}", "segment {0}{1} reads {2}", "{0}{1} is {2} long", "side {0}{1}: {2}")),
+        (r"Equals\(MeasureOf\(Angle\((\w+), ?(\w+), ?(\w+)\)\), ?(.*)\)",
+         ("∠{0}{1}{2} = {3}°", "m\\angle {0}{1}{2} = {3}", "angle {0}{1}{2} is {3} degrees",
+          "{3} is written at {1}, between {0} and {2}")),
+        (r"Equals\(MeasureOf\(Arc\((\w+), ?(\w+)\)\), ?(.*)\)",
+         ("arc {0}{1} reads {2}", "\\widehat{{{0}{1}}} = {2}")),
+        (r"Equals\(RadiusOf\(Circle\((\w+).*?\)\), ?(.*)\)", ("the radius of ⊙{0} is {1}",)),
+        (r"Parallel\(Line\((\w+), ?(\w+)\), ?Line\((\w+), ?(\w+)\)\)",
+         ("{0}{1} ∥ {2}{3}", "{0}{1} is parallel to {2}{3}")),
+        (r"Perpendicular\(Line\((\w+), ?(\w+)\), ?Line\((\w+), ?(\w+)\)\)",
+         ("{0}{1} ⊥ {2}{3}", "a small square between {0}{1} and {2}{3}")),
+        (r"PointLiesOnLine\((\w+), ?Line\((\w+), ?(\w+)\)\)", ("{0} lies on line {1}{2}",)),
+        (r"PointLiesOnCircle\((\w+), ?Circle\((\w+)\)\)", ("{0} is on circle {1}",)),
+    )
+)  # fmt: skip
+
+
+def geometry3k_scans(folder: Path, seed: int = 0) -> Iterator[HonestScan]:
+    """Real figures in the Inter-GPS layout, described by their logic forms.
+
+    Left out are those whose answer is a number of the figure or of the question: without the facts
+    nobody can tell it from an answer, and with them it is never masked.
+    """
+    source = InterGPSSource(folder, DataSection(source=str(folder)))
+    for split in source.sizes():
+        for row in source.rows(split):
+            facts = cast("Sequence[str]", row.meta.get("facts", ()))
+            if not facts or row.answer is None or row.problem is None:
+                continue
+            rng = random.Random(stable_seed("honest Geometry3K", seed, row.id))
+            said = [text for fact in facts if (text := _said_of(fact, rng))]
+            numbers = {n for fact in facts if fact.startswith("Equals") for n in _numbers(fact)}
+            if numbers and not _numbers(" ".join(said[:14])):
+                continue  # in a form that is not said here
+            scan = rng.choice((". ", "; ", ".\n", ", ")).join(rng.sample(said[:14], len(said[:14])))
+            needed = tuple(
+                n for n in numbers if re.search(rf"(?<![\d.]){re.escape(n)}(?![\d.])", scan)
+            )
+            if not scan or row.answer in (*numbers, *_numbers(row.problem)):
+                continue
+            problem = Problem(str(row.id), (b"",), row.problem, row.answer, meta=row.meta)
+            yield HonestScan(problem, f"{scan}.", needed)
+
+
+def _said_of(fact: str, rng: random.Random) -> str:
+    for pattern, forms in _OF_A_FORM:
+        if (found := pattern.fullmatch(fact)) and "Of(" not in found[found.lastindex or 0]:
+            return rng.choice(forms).format(*found.groups())
+    return ""
+
+
+def _numbers(text: str) -> list[str]:
+    return re.findall(r"\d+(?:\.\d+)?", text)
 
 
 def _answer(numbers: Sequence[int], rng: random.Random) -> str:

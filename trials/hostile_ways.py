@@ -365,8 +365,13 @@ FRESH_WAYS: Mapping[str, Way] = {
 }  # fmt: skip
 
 
+ALL_WAYS: Mapping[str, Way] = {**WAYS, **FRESH_WAYS}
+
+
 def part_of(way: str) -> str:
-    """`in sight`, `held out` or `fresh`."""
+    """`in sight`, `held out`, `fresh`, or `made up` by `trials.hostile_model`."""
+    if way.startswith("made up"):
+        return "made up"
     if way in FRESH_WAYS:
         return "fresh"
     return "held out" if stable_seed("held out", way) % 2 == 0 else "in sight"

@@ -153,7 +153,7 @@ def test_a_description_that_led_to_the_answer_is_read_again_with_its_numbers_mov
 ) -> None:
     plain, again = (
         groups_of(sampler, open_policy(config(**more)), PROBLEMS[:3], 0)
-        for more in ({}, {"moved_numbers": True, "named_by": 1})
+        for more in ({"moved_numbers": False}, {"moved_numbers": True, "named_by": 1})
     )
     asked_again = 0
     for before, after in zip(plain, again, strict=True):
@@ -169,6 +169,31 @@ def test_a_description_that_led_to_the_answer_is_read_again_with_its_numbers_mov
         spent = sum(one.second.prompt_tokens for one in after.rollouts if one.second)
         assert after.spent.prefill == after.prompt.length + spent
     assert asked_again
+
+
+def test_an_answer_that_stays_twice_when_the_numbers_move_is_paid_as_a_leak(
+    sampler: tinker.SamplingClient, tmp_path: Path
+) -> None:
+    # A reader that has the facts from elsewhere answers alike, whatever the description says.
+    shipped = (TEMPLATES_DIR / f"{config().second_pass.template}.txt").read_text()
+    template = tmp_path / "knows.txt"
+    told = f"{{% if scan %}}{facts(PROBLEMS[0])}{{% endif %}}"
+    template.write_text(shipped.replace("{{ scan }}", told))
+    before, after = (
+        groups_of(sampler, open_policy(config(template=str(template), **more)), PROBLEMS[:1], 0)[0]
+        for more in ({"moved_numbers": False}, {})
+    )
+    right = [one.second for one in before.rollouts if one.second and one.second.right]
+    assert right
+    for one, other in zip(before.rollouts, after.rollouts, strict=True):
+        assert one.second is not None and other.second is not None
+        if one.second.right:
+            assert other.second.verdict == "leak"
+            assert other.scored.components["second_pass"] == 0
+            assert other.second.prompt_tokens > 2 * one.second.prompt_tokens
+    assert after.spent.prefill == after.prompt.length + sum(
+        one.second.prompt_tokens for one in after.rollouts if one.second
+    )
 
 
 def test_a_second_pass_that_the_server_refuses_takes_its_sample_out(
@@ -205,7 +230,7 @@ def test_a_second_reading_that_the_server_refuses_takes_its_sample_out_as_well(
     )
     kept, lost = (
         groups_of(sampler, open_policy(config(template=str(template), **more)), PROBLEMS[:2], 0)[0]
-        for more in ({}, {"moved_numbers": True})
+        for more in ({"moved_numbers": False}, {"moved_numbers": True})
     )
     right = sum(one.second.right for one in kept.rollouts if one.second)
     assert (kept.failed, lost.failed) == (0, right)

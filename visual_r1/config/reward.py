@@ -97,15 +97,16 @@ class SecondPassSection(Section):
         "that the figure's known facts do not state, and what is no language.",
     )
     named_by: Annotated[int, LATER] = Field(
-        default=0,
+        default=1,
         ge=0,
-        description="Where the facts are not known: how many other scans of the group must name a "
-        "number, for it to be read (0: none).",
+        description="Where nobody knows the figure's facts: how many other scans of the group must "
+        "name a number, for it to be read (0: none).",
     )
     moved_numbers: Annotated[bool, LATER] = Field(
-        default=False,
-        description="Ask again from each scan that led to the answer, its numbers moved: where the "
-        "answer stays, it did not come of them, and is a leak. One pass more for each.",
+        default=True,
+        description="Ask again from each scan that led to the answer, its numbers moved, and where "
+        "the answer stays once more: then it did not come of them, and is a leak. One pass more "
+        "for each.",
     )
     template: str = Field(default="scan_only", description="Prompt template of the second pass.")
     question_only_template: str = Field(

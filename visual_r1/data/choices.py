@@ -18,7 +18,10 @@ from visual_r1.grading import fault_of_gold, gold_text
 
 _LETTER = re.compile(r"\(?([A-Za-z])\)?[.)]?")
 # "A:65°", "(B) 30", "C. 4": a line, or what follows another choice on the same line.
-_LISTED = re.compile(r"(?:^|\s)\(?([A-Z])\s*[.:)]\s*(.*?)\s*(?=\s\(?[A-Z]\s*[.:)]|$)", re.MULTILINE)
+_LISTED = re.compile(
+    r"(?:^|\s)\(?([A-Z])[^\S\n]*[.:)][^\S\n]*(.*?)[^\S\n]*(?=\s\(?[A-Z][^\S\n]*[.:)]|$)",
+    re.MULTILINE,
+)
 
 
 class BadChoice(Exception):
@@ -37,7 +40,9 @@ def with_choices(
     place = _place(answer)
     if not choices:
         found = listed_choices(text) if place is not None else ()
-        return text, answer, found if place is not None and place < len(found) else ()
+        if place is None or place >= len(found):
+            return text, answer, ()
+        return text, ascii_uppercase[place], found
     kept = tuple(choice.strip() for choice in choices)
     if len(kept) > len(ascii_uppercase):
         raise BadChoice(f"there are {len(kept)} choices, more than letters")

@@ -11,7 +11,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from visual_r1.config import DataSection, apart, differing_keys, without_later_defaults
-from visual_r1.data.manifest import FORMAT_VERSION, MANIFEST_FILE, read_manifest
+from visual_r1.data.manifest import (
+    FORMAT_VERSION,
+    FORMER_VERSION,
+    MANIFEST_FILE,
+    read_manifest,
+)
 from visual_r1.data.preparation import REJECTED_FILE, GivenUp, Preparation
 from visual_r1.data.preparation_state import PreparationState
 from visual_r1.data.problem import SPLITS, Split
@@ -125,9 +130,21 @@ def _named(data: DataSection, source: Source, output_dir: Path) -> tuple[Path, s
     """The folder of the dataset, and the digest that its name ends in."""
     written_out = data.model_dump(mode="json", exclude={"source", "max_rejected_share"})
     settings = without_later_defaults(data, written_out)
-    digest = digest_of([FORMAT_VERSION, source.slug, source.fingerprint, settings])
     slug = re.sub(r"[^a-z0-9]+", "-", source.slug.lower()).strip("-")[:60] or "dataset"
-    return output_dir / "data" / f"{slug}-{digest}", digest
+    folder = output_dir / "data"
+
+    def named(version: int, fingerprint: str) -> tuple[Path, str]:
+        digest = digest_of([version, source.slug, fingerprint, settings])
+        return folder / f"{slug}-{digest}", digest
+
+    found = named(FORMAT_VERSION, source.fingerprint)
+    if source.former is None:
+        return named(FORMER_VERSION, source.fingerprint)
+    if not found[0].exists() and any(folder.glob(f"{slug}-*")):
+        before = named(FORMER_VERSION, source.former)
+        if (before[0] / MANIFEST_FILE).exists():
+            return before
+    return found
 
 
 def _present(folder: Path) -> Dataset | None:

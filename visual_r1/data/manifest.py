@@ -11,8 +11,11 @@ from visual_r1.hashing import known_digest
 from visual_r1.storage import read_json, write_json
 
 MANIFEST_FILE = "manifest.json"
-# Part of every digest: raised when the same source would give other rows or another layout.
-FORMAT_VERSION = 2
+# Part of every digest: raised when the same source would give other rows or another layout. Version
+# 3 knows the figures of Geometry3K, and lettered choices behind `Find C.`.
+FORMAT_VERSION = 3
+# A dataset of this version that is there goes on.
+FORMER_VERSION = 2
 AGAIN = "prepare it again (the same command does)"
 
 

@@ -88,7 +88,8 @@ def _step(config: RunConfig, prompts: PromptSizes, answer: float, share: float |
     asked = Tokens(prefill=problems * prompts.mean, sample=samples * answer)
     if second.enabled:
         # Each scan is a prompt of its own, without the image; at most as long as a response.
-        asked += Tokens(prefill=samples * (unseen + answer), sample=samples * answer)
+        passes = samples * (1 + second.moved_numbers)  # at most: again where the first was right
+        asked += Tokens(prefill=passes * (unseen + answer), sample=passes * answer)
     if second.enabled and second.minus_question_only:
         asked += Tokens(prefill=problems * unseen, sample=samples * answer)
     if algorithm.kl_coefficient:

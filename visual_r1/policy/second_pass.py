@@ -11,7 +11,8 @@ description is a perfect description, and a response without one was handed over
                                      question without its image, the masked scan; no choices where
                                      the answer is a value (`unaided`)
     an answer that stays when the    is a leak, whatever it was written in: with
-    scan's numbers are moved         `second_pass.moved_numbers`, which asks once more for it
+    scan's numbers are moved         `second_pass.moved_numbers`, which asks once more for it, and
+                                     where it stays once again, with other numbers
 
     bonus = reward · (1 - q)   where the second pass is right
             penalty            where it is not
@@ -37,8 +38,14 @@ from visual_r1.models.processor import Processor
 from visual_r1.prompts.prompts import Prompter
 from visual_r1.prompts.templates import load_template
 from visual_r1.rewards import Part, Scored
-from visual_r1.rewards.blindfold.masking import MaskedScan, Masks, extract_scan, mask_scan
-from visual_r1.rewards.blindfold.stated import numbers_in, with_numbers_moved
+from visual_r1.rewards.blindfold.masking import (
+    MaskedScan,
+    Masks,
+    extract_scan,
+    figure_facts,
+    mask_scan,
+)
+from visual_r1.rewards.blindfold.stated import free_numbers, numbers_in, with_numbers_moved
 from visual_r1.rewards.blindfold.targets import is_value
 from visual_r1.rewards.grounding import opened
 
@@ -47,6 +54,8 @@ Outcome = Literal["both", "image_only", "scan_only", "neither"]
 OUTCOMES: tuple[Outcome, ...] = ("both", "image_only", "scan_only", "neither")
 
 COMPONENT = "second_pass"
+# How often numbers are moved until an answer that stays is a leak: once, and by chance, it may.
+MOST_MOVES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,35 +177,45 @@ def named_by_others(responses: Sequence[str], least: int) -> list[frozenset[Frac
     ]
 
 
-def moved(problem: Problem, second: SecondPass, seed: int) -> MaskedScan | SecondPass | None:
-    """What to ask about a second pass that was right: its scan, with the numbers moved.
+def moved(
+    problem: Problem, second: SecondPass, seed: int, others: Sequence[str] | None = None
+) -> tuple[Problem, MaskedScan] | SecondPass | None:
+    """What to ask about a second pass that was right: its problem and scan, the numbers moved.
 
-    None where that would tell nothing: a problem whose answer is no value, or whose question states
-    all the numbers that the scan has. A second pass that is a leak where neither scan nor question
-    has any number to get a value from.
+    The question's numbers stay, and those of the scan that it states; where the scan has no others,
+    they are moved in both, for then the value comes of them. None where that would tell nothing:
+    the answer is no value, or the figure has no numbers either, by its facts or, where nobody knows
+    them, by `others`: the group's other responses, None where they do not count. Else a second pass
+    that is a leak: what its scan said was not in numbers.
     """
-    if second.scan is None or not is_value(unaided(problem).answer):
+    shown = unaided(problem)
+    if second.scan is None or not is_value(shown.answer):
         return None
-    question = unaided(problem).question
-    text = with_numbers_moved(
-        second.scan.text, question, random.Random(seed), numbers_in(problem.answer)
-    )
-    if text is not None:
-        return replace(second.scan, text=text)
-    if numbers_in(question) or numbers_in(second.scan.text):
+    question, scan = shown.problem, second.scan.text
+    facts = figure_facts(problem)
+    seen = [facts] if facts else [extract_scan(response) or "" for response in others or ()]
+    figure = {token.number for text in seen for token in free_numbers(text)} - {None}
+    rng, gold = random.Random(seed), numbers_in(shown.answer)
+    alone = with_numbers_moved([scan], rng, numbers_in(question), gold, figure)
+    if alone is not None:
+        return shown, replace(second.scan, text=alone[0])
+    both = with_numbers_moved([question, scan], rng, (), gold, figure)
+    if both is not None:
+        return replace(shown, problem=both[0]), replace(second.scan, text=both[1])
+    if not figure and (facts or others is not None):
         return None
     return replace(second, verdict="leak", reason="its scan has no number, and led to a value")
 
 
-def after_moving(second: SecondPass, again: SecondPass) -> SecondPass:
-    """The second pass, after its scan was read again with other numbers: a leak where the answer is
-    the same; with the tokens of both."""
+def after_moving(second: SecondPass, again: SecondPass, *, last: bool) -> SecondPass:
+    """The second pass, after its scan was read again with other numbers, with the tokens of both: a
+    leak where the answer was the same, and was so before (`last`)."""
     spent = replace(
         second,
         prompt_tokens=second.prompt_tokens + again.prompt_tokens,
         tokens=second.tokens + again.tokens,
     )
-    if not again.right:
+    if not again.right or not last:
         return spent
     return replace(spent, verdict="leak", reason="the answer stays when the scan's numbers do not")
 

@@ -11,6 +11,7 @@ resumed run draws the same.
 
 import math
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -32,6 +33,7 @@ from visual_r1.policy.passes import (
 )
 from visual_r1.policy.policy import Policy, Rollout, RolloutGroup
 from visual_r1.policy.second_pass import (
+    MOST_MOVES,
     SecondPass,
     after_moving,
     moved,
@@ -133,6 +135,7 @@ class _GroupUnderWay:
         self._problem, self._prompt, fault = prompted
         self._first: tuple[Rollout, ...] = ()
         self._second: dict[int, SecondPass] = {}
+        self._moves: Counter[int] = Counter()  # by sample: how often its numbers were moved
         self._question_only: tuple[bool, ...] = ()
         self._spent = NO_TOKENS
         self.refused: dict[Key, RequestRefused] = {}
@@ -169,7 +172,10 @@ class _GroupUnderWay:
                 yield from self._moved_question(sample)
             case ("moved", _, sample):
                 again = second_pass(self._policy, asked, reply.sequences[0])
-                self._second[sample] = after_moving(self._second[sample], again)
+                last = self._moves[sample] == MOST_MOVES
+                self._second[sample] = after_moving(self._second[sample], again, last=last)
+                if again.right and not last:
+                    yield from self._moved_question(sample)
             case _:
                 self._question_only = tuple(
                     grade_of(
@@ -258,25 +264,21 @@ class _GroupUnderWay:
 
     def _moved_question(self, sample: int) -> Iterable[tuple[Key, Question]]:
         """A second pass that was right is read again with its numbers moved, where that is set."""
-        config, second = self._policy.config, self._second[sample]
-        if not config.second_pass.moved_numbers or not second.right:
+        settings, second = self._policy.config.second_pass, self._second[sample]
+        if not settings.moved_numbers or not second.right:
             return
-        seed = self._seed("moved", sample)
-        scan = moved(self._problem, second, seed)
-        if isinstance(scan, SecondPass):
-            self._second[sample] = scan
-        elif scan is not None:
-            temperature = config.sampling.temperature
+        self._moves[sample] += 1
+        seed = self._seed("moved" if self._moves[sample] == 1 else "moved again", sample)
+        others = [one.response for one in self._first if one.sample != sample]
+        asked = moved(self._problem, second, seed, others if settings.named_by else None)
+        if isinstance(asked, SecondPass):
+            self._second[sample] = asked
+        elif asked is not None:
+            problem, scan = asked
+            # Greedy, so that what can be read is read, and chance counts for nothing.
             yield (
                 ("moved", self._number, sample),
-                question(
-                    self._policy,
-                    self._problem,
-                    "scan_only",
-                    seed,
-                    temperature=temperature,
-                    scan=scan,
-                ),
+                question(self._policy, problem, "scan_only", seed, temperature=0.0, scan=scan),
             )
 
     def _seed(self, what: str, sample: int) -> int:

@@ -89,6 +89,44 @@ def test_inter_gps_layout(tmp_path: Path) -> None:
     assert problem.source == "geometry3k"
 
 
+def test_the_logic_form_is_what_is_known_of_the_figure(tmp_path: Path) -> None:
+    source = inter_gps(tmp_path / "geo", {"train": 4})
+    forms = {
+        "0": ["Equals(LengthOf(Line(A, B)), 13)", "PointLiesOnCircle(S, Circle(P, radius_5_0))"],
+        "1": [""],
+        "2": None,
+    }
+    for name, form in forms.items():
+        (source / "train" / name / "logic_form.json").write_text(
+            json.dumps({"text_logic_form": ["Find(x)"], "diagram_logic_form": form})
+        )
+    problems = {one.id: one for one in prepared(source, tmp_path).problems("train")}
+    facts = {name: one.meta.get("facts") for name, one in problems.items()}
+    known = ["Equals(LengthOf(Line(A, B)), 13)", "PointLiesOnCircle(S, Circle(P))"]
+    expected = {"0": known, "1": None, "2": None, "3": None}
+    assert facts == {name: expected[name] for name in facts}
+    assert problems  # some of the four may be test problems
+
+
+def test_a_dataset_of_the_version_before_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = inter_gps(tmp_path / "geo", {"train": 3, "test": 1})
+    with monkeypatch.context() as before:
+        before.setattr("visual_r1.data.dataset.FORMAT_VERSION", 2)
+        former = prepared(source, tmp_path)
+    logic = source / "train" / "0" / "logic_form.json"
+    logic.write_text('{"diagram_logic_form": ["Parallel(Line(A, B), Line(C, D))"]}')
+    assert prepared(source, tmp_path).digest == former.digest
+    # Where it is not there any more, and anywhere else, it is made as it is made now.
+    former.folder.rename(tmp_path / "elsewhere")
+    now = prepared(source, tmp_path)
+    assert now.digest != former.digest
+    assert "facts" in {p.id: p for p in now.problems("train")}["0"].meta
+    (tmp_path / "elsewhere").rename(former.folder)
+    assert prepared(source, tmp_path).digest == now.digest
+
+
 def test_a_train_folder_alone_is_split_by_a_hash_of_the_id(tmp_path: Path) -> None:
     source = inter_gps(tmp_path / "geo", {"train": 10})
     dataset = prepared(source, tmp_path)
@@ -379,6 +417,8 @@ def test_broken_folders_of_the_inter_gps_layout(tmp_path: Path) -> None:
     (source / "train" / "16" / "data.json").write_text("[]")
     write_problem(source / "train" / "17", 17, annotat_text=None, problem_text=None)
     write_problem(source / "train" / "18", 0)
+    write_problem(source / "train" / "19", 19)
+    (source / "train" / "19" / "logic_form.json").write_text("{")
     reasons = dict(rejection(source, tmp_path))
     shown = {place: re.split(r":| \(", reasons[place])[0] for place in sorted(reasons)}
     assert shown == {
@@ -391,6 +431,7 @@ def test_broken_folders_of_the_inter_gps_layout(tmp_path: Path) -> None:
         "train/16": "data.json holds no object",
         "train/17": "the problem is missing",
         "train/18": "the id '0' came before, in train/0",
+        "train/19": "logic_form.json is not JSON",
     }
 
 

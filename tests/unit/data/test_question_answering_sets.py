@@ -15,6 +15,7 @@ from datasets import Dataset, Features, Image, List, Value
 from drawn import figure
 
 from visual_r1.config import DataSection
+from visual_r1.data.choices import with_choices
 from visual_r1.data.dataset import prepare
 from visual_r1.data.problem import Problem
 from visual_r1.data.rows import BadRow, check_row
@@ -263,3 +264,21 @@ def test_classes_and_rows_of_a_hub_dataset(hub: Path) -> None:
     lacking = DataSection.model_validate({"source": "me/pets", "columns": {"problem": "q"}})
     with pytest.raises(DataError, match=r"no column 'q' \(it has image, problem, answer\)"):
         next(HubSource(lacking).rows("train"))
+
+
+@pytest.mark.parametrize(
+    ("problem", "answer", "gold", "choices"),
+    [
+        ("Find C.\nA. 30\nB. 40\nC. 50", "B", "B", ("30", "40", "50")),
+        ("In △ABC, find m∠ C:\n(A) 30\n(B) 40", "A", "A", ("30", "40")),
+        ("Find x. A. 30 B. 40", "b", "B", ("30", "40")),
+        ("Find x.\nA:30\nB:40", "(a)", "A", ("30", "40")),
+        ("Solve for b.", "b", "b", ()),
+        ("Find C. Which letter stands at A. then?", "C", "C", ()),
+    ],
+)
+def test_choices_that_a_problem_lists_are_found_line_by_line(
+    problem: str, answer: str, gold: str, choices: tuple[str, ...]
+) -> None:
+    text, found, listed = with_choices(problem, answer, (), show=False)
+    assert (text, found, listed) == (problem, gold, choices)

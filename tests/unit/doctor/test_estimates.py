@@ -85,11 +85,15 @@ def test_a_second_pass_is_part_of_the_work() -> None:
     twice = config(train={"steps": 10}, second_pass={"enabled": True})
     before, after = (workload(mine, PROMPTS, EVIDENCE, 600).tokens for mine in (once, twice))
     evaluations = 2 * 600
-    # From the scan in each step; in the evaluations from the scan, and from the question alone.
-    assert after.sample - before.sample == 10 * 32 * 8 * 50 + evaluations * 2 * 50
+    # From the scan in each step, and at most as often with its numbers moved; in the evaluations
+    # from the scan, and from the question alone.
+    samples = 10 * 32 * 8
+    assert after.sample - before.sample == samples * 2 * 50 + evaluations * 2 * 50
     scans = 40 + 50
-    read = 10 * 32 * 8 * scans + evaluations * (scans + 40)
+    read = samples * 2 * scans + evaluations * (scans + 40)
     assert after.prefill - before.prefill == read
+    plain = config(train={"steps": 10}, second_pass={"enabled": True, "moved_numbers": False})
+    assert workload(plain, PROMPTS, EVIDENCE, 600).tokens.sample == after.sample - samples * 50
 
 
 def test_what_else_an_algorithm_asks_for_is_part_of_the_work() -> None:

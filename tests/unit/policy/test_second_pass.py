@@ -195,29 +195,68 @@ def second(scan: str, verdict: SecondVerdict = "right") -> SecondPass:
 
 
 def test_a_description_is_asked_again_with_its_numbers_moved() -> None:
-    asked = moved(PROBLEM, second("angle A reads 74. Two arcs. zweiundsechzig"), seed=1)
-    assert isinstance(asked, MaskedScan)
-    assert asked.text.startswith("angle A reads ")
-    assert asked.text.endswith(". Two arcs. zweiundsechzig")
-    assert not {"74", "62"} & set(asked.text.replace(".", "").split())
-    assert asked == moved(PROBLEM, second("angle A reads 74. Two arcs. zweiundsechzig"), seed=1)
-    # Nothing tells where the value could be from the question's numbers, or is none.
-    stated = replace(PROBLEM, problem="<image>Angle A is 74. Find angle C.")
-    assert moved(stated, second("angle A reads 74."), seed=1) is None
+    scan = "angle A reads 74. Two arcs. zweiundsechzig"
+    asked = moved(PROBLEM, second(scan), seed=1)
+    assert isinstance(asked, tuple)
+    problem, other = asked
+    assert problem == PROBLEM
+    assert other.text.startswith("angle A reads ")
+    assert other.text.endswith(". Two arcs. zweiundsechzig")
+    assert not {"74", "62"} & set(other.text.replace(".", "").split())
+    assert asked == moved(PROBLEM, second(scan), seed=1)
+    assert asked != moved(PROBLEM, second(scan), seed=2)
     assert moved(replace(PROBLEM, answer="isosceles"), second("AB is 74"), seed=1) is None
-    # No number anywhere, and yet a value.
-    leak = moved(PROBLEM, second("delta echo"), seed=1)
-    assert isinstance(leak, SecondPass)
-    assert leak.verdict == "leak"
+
+
+def test_where_the_question_has_all_numbers_they_are_moved_in_both() -> None:
+    stated = replace(PROBLEM, problem="<image>Angle A is 74, angle B is 44. Find angle C.")
+    asked = moved(stated, second("74 is written at A. delta echo"), seed=1)
+    assert isinstance(asked, tuple)
+    problem, other = asked
+    assert problem.problem.startswith("<image>Angle A is ")
+    assert problem.problem.endswith(". Find angle C.")
+    assert problem.answer == "62"
+    new = other.text.split()[0]
+    assert new not in ("74", "44")
+    assert f"Angle A is {new}," in problem.problem
+    # The choices that a pass without the image does not see are not there either.
+    shown = replace(stated, problem=f"{stated.problem}\nA. 60\nB. 62", choices=("60", "62"))
+    asked = moved(shown, second("A triangle."), seed=1)
+    assert isinstance(asked, tuple)
+    assert "62" not in asked[0].problem
+    assert asked[1].text == "A triangle."
+
+
+@pytest.mark.parametrize(
+    ("facts", "others", "is_leak"),
+    [
+        (["angle A reads 74"], None, True),
+        (["AB = BC", "BC = CA"], None, False),  # an equilateral triangle says it without a number
+        ([], None, True),
+        ([], ["<scan>Three equal sides.</scan>", "none"], False),
+        ([], ["<scan>Three equal sides.</scan>", "<scan>AB is 74.</scan>"], True),
+    ],
+)
+def test_a_value_without_any_number_is_a_leak_where_the_figure_has_some(
+    facts: list[str], others: list[str] | None, is_leak: bool
+) -> None:
+    problem = replace(PROBLEM, meta={"facts": facts})
+    found = moved(problem, second("Two arcs and three sides. delta echo"), 1, others)
+    assert isinstance(found, SecondPass) is is_leak
+    if isinstance(found, SecondPass):
+        assert found.verdict == "leak"
 
 
 def test_an_answer_that_stays_when_the_numbers_move_is_a_leak() -> None:
     first = second("angle A reads 74. zweiundsechzig")
-    stays = after_moving(first, second("angle A reads 71. zweiundsechzig"))
+    stays = after_moving(first, second("angle A reads 71. zweiundsechzig"), last=True)
     assert (stays.verdict, stays.prompt_tokens, stays.tokens) == ("leak", 100, 80)
     assert "stays" in stays.reason
-    goes = after_moving(first, second("angle A reads 71.", "wrong"))
-    assert (goes.verdict, goes.scan, goes.tokens) == ("right", first.scan, 80)
+    # Once, and it may be chance.
+    once = after_moving(first, second("angle A reads 71. zweiundsechzig"), last=False)
+    assert (once.verdict, once.tokens) == ("right", 80)
+    goes = after_moving(once, second("angle A reads 51.", "wrong"), last=True)
+    assert (goes.verdict, goes.scan, goes.tokens) == ("right", first.scan, 120)
 
 
 def test_what_too_few_of_the_group_name_is_not_read() -> None:

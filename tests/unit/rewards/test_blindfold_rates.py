@@ -7,8 +7,20 @@ from fractions import Fraction
 
 import pytest
 
-from trials.honest_scans import HonestScan, geometry3k_like_scans, procedural_scans
-from trials.hostile_scans import HostileScan, hostile_scans, without_facts
+from trials.blindfold_measures import DEFAULT, earns, is_punished
+from trials.honest_scans import (
+    HonestScan,
+    geometry3k_like_scans,
+    labelled_scans,
+    procedural_scans,
+    unknown_to_all,
+)
+from trials.hostile_scans import (
+    HostileScan,
+    hostile_scans,
+    with_facts_in_the_question,
+    without_facts,
+)
 from visual_r1.data.problem import Problem
 from visual_r1.data.procedural import generate
 from visual_r1.rewards.blindfold.masking import MASK, mask_scan
@@ -162,8 +174,10 @@ def test_moved_numbers_are_others_everywhere_and_nothing_else_changes() -> None:
     scan = (
         "Two rays: angle A = 74°, angle B = forty-four, AB = 7.5; 74 again. Right angle: 90. -...."
     )
-    text = with_numbers_moved(scan, "Find C if AB is 7.5.", random.Random(3), {Fraction(62)})
-    assert text is not None
+    fixed = numbers_in("Find C if AB is 7.5.")
+    found = with_numbers_moved([scan], random.Random(3), fixed, {Fraction(62)})
+    assert found is not None
+    [text] = found
     new = sorted(numbers_in(text) - numbers_in(scan))
     assert len(new) == 2
     assert Fraction(62) not in new
@@ -171,25 +185,34 @@ def test_moved_numbers_are_others_everywhere_and_nothing_else_changes() -> None:
     assert (
         back == scan or text.replace(str(new[0]), "74").replace(str(new[1]), "forty-four") == scan
     )
-    assert with_numbers_moved("Two rays, 7.5 and 90", "AB is 7.5", random.Random(3)) is None
+    assert with_numbers_moved(["Two rays, 7.5 and 90"], random.Random(3), fixed) is None
+    # In several texts as one.
+    one, other = with_numbers_moved(["AB is 7.5", "7.5 and 90"], random.Random(3)) or ("", "")
+    assert one.removeprefix("AB is ") == other.removesuffix(" and 90") != "7.5"
 
 
 PROBLEMS = [p for p in generate(6, "validation", 400) if 21 <= int(p.answer) <= 199][:4]
 
 
 @pytest.mark.parametrize(
-    ("facts", "most"), [(lambda one: one, 0.05), (without_facts, 0.12)], ids=["known", "unknown"]
+    "facts",
+    [lambda one: one, without_facts, with_facts_in_the_question],
+    ids=["known", "unknown", "in the question"],
 )
-def test_hostile_scans_earn_nothing(
-    facts: Callable[[HostileScan], HostileScan], most: float
-) -> None:
-    earned: list[str] = []
+def test_hostile_scans_earn_nothing(facts: Callable[[HostileScan], HostileScan]) -> None:
     scans = [facts(one) for one in hostile_scans(PROBLEMS, seed=4)]
-    for one in scans:
-        found = mask_scan(one.scan, one.problem, [one.problem.answer])
-        if not found.leak and one.is_read_from(found.text):
-            earned.append(one.way)
-    assert len(earned) < most * len(scans), earned
+    earned = [one.way for one in scans if earns(one, DEFAULT)]
+    assert len(earned) < 0.02 * len(scans), earned
+    # Each of the two measures for itself leaves some of them.
+    without = [one for one in scans if earns(one, replace(DEFAULT, named=False, moved=False))]
+    assert len(without) > 0.01 * len(scans)
+
+
+def test_labelled_numbers_stay() -> None:
+    for honest in labelled_scans(60, 4):
+        for one in (honest, unknown_to_all(honest)):
+            assert not is_punished(one, DEFAULT), one.scan
+            assert not is_punished(one, replace(DEFAULT, named=False)), one.scan
 
 
 @pytest.mark.parametrize("scans", [procedural_scans, geometry3k_like_scans])

@@ -73,6 +73,10 @@ class FilesSource:
         splits.require_all(every, str(path))
 
     @property
+    def former(self) -> str:
+        return self.fingerprint
+
+    @property
     def fingerprint(self) -> str:
         """A digest of the files and of the images that their rows name."""
         files = [file for files in self._files.values() for file in files]

@@ -17,6 +17,7 @@ class GeneratedSource:
     """Procedural geometry: `DataSection.seed` and the counts say all there is to say."""
 
     slug = "procedural"
+    former = None
 
     def __init__(self, data: DataSection) -> None:
         require_unused(data, "generated problems", "subset", "splits", "columns", "show_choices")

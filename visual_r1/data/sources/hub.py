@@ -47,7 +47,7 @@ class HubSource:
         self._names = SplitNames(data.splits)
         self._name, _, self._revision = data.source.partition("@")
         self.slug = "-".join((*self._name.split("/"), *([data.subset] if data.subset else [])))
-        self.fingerprint = data.source
+        self.fingerprint = self.former = data.source
 
     def sizes(self) -> Mapping[Split, int]:
         found: dict[Split, int] = {}

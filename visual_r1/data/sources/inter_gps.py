@@ -3,12 +3,15 @@
     train/17/data.json          {"annotat_text": "Find $x$.", "choices": ["30", "45", ...],
                                  "answer": "D", "id": 17, "problem_type_graph": ["Triangle"], ...}
     train/17/img_diagram.png
+    train/17/logic_form.json    {"diagram_logic_form": ["Equals(LengthOf(Line(A, B)), 13)", ...]}
 
 The problem is `annotat_text` with the figure in front, the answer the text of the chosen choice;
-the choices are kept and not shown.
+the choices are kept and not shown. The logic form, where there is one, is what its annotators saw
+in the figure: `meta.facts`.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,8 +32,10 @@ from visual_r1.data.sources.source import (
 from visual_r1.errors import DataError
 from visual_r1.opening import read_file
 
-DATA, FIGURE = "data.json", "img_diagram.png"
+DATA, FIGURE, LOGIC = "data.json", "img_diagram.png", "logic_form.json"
 _KEPT = ("problem_type_graph", "problem_type_goal", "unit")
+# The name of a circle's radius in `Circle(P, radius_5_0)`: not a number of the figure.
+_RADIUS = re.compile(r",\s*radius_\w+")
 
 
 class InterGPSSource:
@@ -51,12 +56,20 @@ class InterGPSSource:
 
     @property
     def fingerprint(self) -> str:
-        """A digest of the problems' texts and figures."""
+        """A digest of the problems' texts, figures and logic forms."""
+        return self._digest(DATA, FIGURE, LOGIC)
+
+    @property
+    def former(self) -> str:
+        """A digest without the logic forms."""
+        return self._digest(DATA, FIGURE)
+
+    def _digest(self, *names: str) -> str:
         files = [
             folder / name
             for folders in self._problems.values()
             for folder in folders
-            for name in (DATA, FIGURE)
+            for name in names
             if (folder / name).is_file()
         ]
         return contents_digest(self._folder, files)
@@ -99,10 +112,11 @@ def _order(folder: Path) -> tuple[int, str]:
 
 def _row(folder: Path, place: str) -> SourceRow:
     try:
-        data = _data(folder)
+        data = _read_json(folder, DATA)
         choices = choices_of(data.get("choices"))
         problem = text_of(data.get("annotat_text") or data.get("problem_text"), "problem")
         kinds = cast("list[object] | None", data.get("problem_type_graph"))
+        facts = _facts(folder)
         family = str(kinds[0]).lower() if isinstance(kinds, list) and kinds else ""
         return SourceRow(
             place=place,
@@ -115,27 +129,39 @@ def _row(folder: Path, place: str) -> SourceRow:
             meta={
                 **({"family": family} if family else {}),
                 **{name: plain(data[name]) for name in _KEPT if data.get(name)},
+                **({"facts": facts} if facts else {}),
             },
         )
     except BadColumn as error:
         return SourceRow(place, printable(folder.name), defect=str(error))
 
 
-def _data(folder: Path) -> Mapping[str, Any]:
-    """What data.json holds. Raises `BadColumn` where that is no object."""
+def _read_json(folder: Path, name: str) -> Mapping[str, Any]:
+    """What the file holds. Raises `BadColumn` where that is no object."""
     try:
-        read: object = json.loads(read_file(folder / DATA).decode("utf-8-sig"))
+        read: object = json.loads(read_file(folder / name).decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise BadColumn(f"{DATA} is not UTF-8") from error
+        raise BadColumn(f"{name} is not UTF-8") from error
     except ValueError as error:
-        raise BadColumn(f"{DATA} is not JSON: {error}") from error
+        raise BadColumn(f"{name} is not JSON: {error}") from error
     except RecursionError as error:
-        raise BadColumn(f"{DATA} is nested too deeply") from error
+        raise BadColumn(f"{name} is nested too deeply") from error
     except OSError as error:
-        raise BadColumn(f"{DATA} cannot be read: {error.strerror}") from error
+        raise BadColumn(f"{name} cannot be read: {error.strerror}") from error
     if not isinstance(read, dict):
-        raise BadColumn(f"{DATA} holds no object")
+        raise BadColumn(f"{name} holds no object")
     return cast("dict[str, Any]", read)
+
+
+def _facts(folder: Path) -> list[str]:
+    """The figure's logic form; none where nobody wrote one down."""
+    if not (folder / LOGIC).exists():
+        return []
+    forms = _read_json(folder, LOGIC).get("diagram_logic_form")
+    if not isinstance(forms, list):
+        return []
+    facts = [_RADIUS.sub("", str(form)) for form in cast("list[object]", forms)]
+    return [fact for fact in facts if fact.strip()]
 
 
 def _figure(folder: Path) -> bytes | None:

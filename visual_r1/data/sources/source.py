@@ -33,7 +33,8 @@ HASHED_BYTES = 2**30
 class Source(Protocol):
     """Rows by split, always in the same order.
 
-    `slug` names the dataset folder. `fingerprint` changes whenever the rows may have changed.
+    `slug` names the dataset folder. `fingerprint` changes whenever the rows may have changed;
+    `former` is what it was in `manifest.FORMER_VERSION`, None where that had the same rows.
     """
 
     @property
@@ -41,6 +42,9 @@ class Source(Protocol):
 
     @property
     def fingerprint(self) -> str: ...
+
+    @property
+    def former(self) -> str | None: ...
 
     def sizes(self) -> Mapping[Split, int]:
         """How many rows each split that is there has."""

@@ -14,7 +14,7 @@ more arithmetic in it than a description has.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from fractions import Fraction
 from itertools import zip_longest
 
@@ -41,13 +41,17 @@ _DIGITS_OF_CODES = 48  # the character code of `0`
 
 
 def answers_in(
-    tokens: Sequence[Lexeme], targets: Sequence[Target], rounding: Rounding
+    tokens: Sequence[Lexeme],
+    targets: Sequence[Target],
+    rounding: Rounding,
+    known: Collection[Fraction] = (),
 ) -> list[Span]:
     """The places in the text of `tokens` that say one of `targets`; they may overlap.
 
-    Raises `TooMuch` where there is too much to look through.
+    `known` are the numbers of the figure, as far as they are known. Raises `TooMuch` where there is
+    too much to look through.
     """
-    checks = Checks(rounding)
+    checks = Checks(rounding, known)
     of_a_quantity: tuple[Way, ...] = (
         literals,
         digits_apart,
@@ -264,6 +268,7 @@ def other_bases(tokens: Sequence[Lexeme], one: Target, _: Checks) -> Iterator[Sp
             and first
             and tokens[first - 1].text in "#$'_"
             and tokens[first - 1].end == token.start
+            and not (tokens[first - 1].text == "$" and chunk.isdigit())  # dollars
         ):
             chunk = "#" + chunk
         if any(_in_base(digits, base) == value for digits, base in _bases_of(chunk)):

@@ -7,8 +7,8 @@
 3. An equation in one unknown of which the answer is the solution: `C + 118 = 180`.
 4. Two numbers that come to the answer by one operation, with words between them that name nothing:
    `118 taken off 180`, `60, and 2 further`. Which words they are does not matter; numbers that
-   belong to different things (`12 on the left, 5 on the right`), and mere lists (`12 and 5`), are
-   what a description gives.
+   belong to different things (`12 on the left, 5 on the right`, `Monday 20, Tuesday 35`), mere
+   lists (`12 and 5`), and numbers that the figure is known to have, are what a description gives.
 """
 
 import re
@@ -16,6 +16,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
+from itertools import takewhile
 
 from visual_r1.grading.closeness import same_value
 from visual_r1.grading.expressions import Number, Undefined, evaluate
@@ -239,8 +240,11 @@ def _value_at(math: str, value: Fraction, checks: Checks) -> tuple[Number | None
         return None, False
 
 
-def said_of_each_other(tokens: Sequence[Lexeme], one: Target, _: Checks) -> Iterator[Span]:
-    """Two or three numbers that come to the target, and between them words that name nothing."""
+def said_of_each_other(tokens: Sequence[Lexeme], one: Target, checks: Checks) -> Iterator[Span]:
+    """Two or three numbers that come to the target, and between them words that name nothing.
+
+    Where all of them are the figure's own they are a list of it, whatever its labels are.
+    """
     wanted = one.value
     if not isinstance(wanted, Fraction):
         return
@@ -248,17 +252,22 @@ def said_of_each_other(tokens: Sequence[Lexeme], one: Target, _: Checks) -> Iter
         if token.number is None:
             continue
         so_far, relates, last = {token.number}, _is_worked_out(tokens, first), first
+        own = token.number in checks.known
         for _step in range(2):
             found = _next_number(tokens, last)
             if found is None:
                 break
             place, is_related = found
             after = tokens[place]
+            counted = tokens[place + 1].text if place + 1 < len(tokens) else ""
+            if _are_labelled(tokens, last, place) or is_figure_word(counted.lower()):
+                break
             assert after.number is not None
             relates = relates or is_related or _is_worked_out(tokens, place)
             between = tokens[last + 1 : place]
             so_far = {r for left in so_far for r in _results_of(left, after.number, between)}
-            if relates and wanted in so_far:
+            own = own and after.number in checks.known
+            if relates and wanted in so_far and not own:
                 yield token.start, after.end
                 break
             last = place
@@ -297,6 +306,50 @@ def _is_worked_out(tokens: Sequence[Lexeme], place: int) -> bool:
     return text == _WORKED_OUT or bool(roman_value(text)) or behind or _is_called(tokens, place)
 
 
+_BETWEEN_ENTRIES = frozenset((",", ";", "and", "&", "-", "*", "/"))
+_BEHIND_A_LABEL = frozenset((":", "=", "-", "is", "has", "was"))
+
+
+def _are_labelled(tokens: Sequence[Lexeme], first: int, second: int) -> bool:
+    """Whether two numbers stand beside labels of their own, in the same way: `red: 20; blue: 35`,
+    `20 apples, 35 pears`, `20% for food and 35% for rent`."""
+    before, after = _label_before(tokens, first), _label_before(tokens, second)
+    if before and after and after[0] > first + 1:
+        (mine, *form), (other, *same_form) = before, after
+        return (
+            tokens[mine].text != tokens[other].text
+            and form == same_form
+            and tokens[other - 1].text in _BETWEEN_ENTRIES
+        )
+    label = _words(tokens[first + 1 : second])
+    other_label = _words(tokens[second + 1 : second + 1 + len(label)])
+    between = tokens[first + 1 + len(label) : second]
+    return (
+        0 < len(label) == len(other_label)
+        and label[-1] != other_label[-1]
+        and label[:-1] == other_label[:-1]
+        and any(token.text in _BETWEEN_ENTRIES for token in between)
+        and all(token.text in _BETWEEN_ENTRIES or token.role == "silent" for token in between)
+    )
+
+
+def _words(tokens: Sequence[Lexeme]) -> list[str]:
+    """What the tokens say up to a sign between entries: words, and `%`."""
+    found = takewhile(lambda token: token.role in ("other", "after"), tokens)
+    return [token.text for token in takewhile(lambda one: one.text not in _BETWEEN_ENTRIES, found)]
+
+
+def _label_before(tokens: Sequence[Lexeme], place: int) -> tuple[int, str, bool] | None:
+    """Where the word is that stands in front of a number, the sign between them, and whether the
+    word is a name."""
+    at = place - 1
+    sign = tokens[at].text if at >= 0 and tokens[at].text in _BEHIND_A_LABEL else ""
+    at -= bool(sign)
+    if at < 0 or tokens[at].role != "other" or not tokens[at].text.isalpha():
+        return None
+    return at, sign, tokens[at].text[0].isupper()
+
+
 # Words that say of a number what it measures.
 _MEASURES = frozenset(
     ("long", "wide", "tall", "high", "deep", "thick", "across", "horizontally", "vertically",
@@ -313,6 +366,7 @@ def _parts(token: Lexeme, following: Sequence[Lexeme]) -> bool:
     is_name = token.text.isalpha() and (
         token.text.isupper() or token.text in "bcdefghijklmnopqrtuvwxyz"
     )
+    is_name = is_name or (token.text.istitle() and len(word) > 1)  # `Tuesday`
     return word in (".", ";", "|", "masked") or is_name or is_figure_word(word) or word in _MEASURES
 
 

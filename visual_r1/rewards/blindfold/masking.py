@@ -101,16 +101,17 @@ def mask_scan(
     """
     if len(scan) > MAX_SCAN_CHARACTERS:
         return MaskedScan(scan[:MAX_SCAN_CHARACTERS], 0, True, "it is too long to be a description")
-    facts = " ; ".join(_texts(problem.meta.get("facts")))
+    facts = figure_facts(problem)
     stated = lexemes(stated_text(problem))
     tokens = lexemes(scan)
     try:
-        forbidden = _Forbidden(problem, answers, stated, rounding)
+        named = None if facts else named
+        forbidden = _Forbidden(problem, answers, stated, rounding, named or ())
         said = forbidden.said_in(scan, tokens)
         spans = [*said, *_results(tokens, forbidden.numbers)]
         if masks == "all":
             spans += strange(scan, stated_text(problem))
-            if any(token.number is not None for token in lexemes(facts)):
+            if facts:
                 loose = unstated(tokens, stated, forbidden.targets)
             elif named is not None:
                 loose = unstated(tokens, stated, forbidden.targets, named)
@@ -135,6 +136,7 @@ class _Forbidden:
         answers: Sequence[str],
         stated: Sequence[Lexeme],
         rounding: Rounding,
+        named: Collection[Fraction],
     ) -> None:
         self.targets, self._letters = _forbidden(problem, answers, stated, rounding)
         self._rounding: Rounding = rounding
@@ -144,10 +146,11 @@ class _Forbidden:
             token.text for token in stated if token.text.isalpha() and token.text.isupper()
         }
         self.numbers = frozenset(token.number for token in stated if token.number is not None)
+        self._known = self.numbers | set(named)
 
     def said_in(self, text: str, tokens: Sequence[Lexeme]) -> list[Span]:
         """Where `text` says what it must not."""
-        said = answers_in(tokens, self.targets, self._rounding)
+        said = answers_in(tokens, self.targets, self._rounding, self._known)
         said += _called_choices(text, self._letters)
         counted = self.counted_in(tokens)
         return [
@@ -173,7 +176,12 @@ def stated_text(problem: Problem) -> str:
     Choices that it shows are no part of that: the gold answer is among them.
     """
     question = without_choices(problem.question, problem.choices)
-    return " ; ".join([question, *_texts(problem.meta.get("facts"))])
+    return f"{question} ; {figure_facts(problem)}"
+
+
+def figure_facts(problem: Problem) -> str:
+    """What the dataset knows of the figure, in one line; "" where it knows nothing."""
+    return " ; ".join(_texts(problem.meta.get("facts")))
 
 
 def _texts(found: Any) -> Iterator[str]:

@@ -4,14 +4,14 @@ Nothing is listed here: a description has its numbers from the figure, and a num
 there was put there for another reason, or misread. It is masked, however it is written and whatever
 would come of it. Left are numbers that only count and name (`two chords`, `triangle 2`), and the
 angles that everybody knows (90, 180, 360), unless their digits in a row spell an answer
-(`six sides beside two lines`).
+(`six sides beside two lines`), or one of them leads to it from a number of the figure.
 """
 
 import random
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from fractions import Fraction
-from itertools import combinations, pairwise
+from itertools import combinations, pairwise, takewhile
 from typing import Any, cast
 
 from visual_r1.grading.spelling import Token
@@ -51,6 +51,23 @@ def unstated(
         else:
             yield token.start, token.end
     yield from spelled_by_counts(left, targets)
+    yield from _what_is_missing(left, known, targets)
+
+
+def _what_is_missing(
+    counted: Sequence[Lexeme], known: Collection[Fraction | None], targets: Sequence[Target]
+) -> Iterator[Span]:
+    """The small numbers that lead from one of the figure's to an answer: `12 lines` beside 74 for
+    62, which goes along when the 74 is moved."""
+    for one in targets:
+        if not isinstance(one.value, Fraction):
+            continue
+        steps = {abs(one.value - number) for number in known if number is not None}
+        yield from (
+            (token.start, token.end)
+            for token in counted
+            if token.number in steps and token.number not in (1, *_KNOWN_ANGLES)
+        )
 
 
 def is_measure(word: str) -> bool:
@@ -87,7 +104,9 @@ def _counts_or_names(tokens: Sequence[Lexeme], place: int) -> bool:
     if number == 1:
         return True
     before = tokens[place - 1].text.lower() if place else ""
-    following = [token.text.lower() for token in tokens[place + 1 : place + 4]]
+    # Words up to the end of the clause; the x of `2x` is none.
+    words = takewhile(lambda token: token.text.isalpha(), tokens[place + 1 : place + 4])
+    following = [token.text.lower() for token in words if token.start > tokens[place].end]
     if is_figure_word(before) or before in ("∠", "\\angle", "_", "figure", "picture"):
         return True
     return (
@@ -173,34 +192,51 @@ def numbers_in(text: str) -> frozenset[Fraction]:
     return frozenset(token.number for token in lexemes(text) if token.number is not None)
 
 
-def with_numbers_moved(
-    text: str, stated: str, rng: random.Random, without: Collection[Fraction] = ()
-) -> str | None:
-    """`text` with its numbers as others of about their size, each everywhere as the same one; None
-    where there is none to move.
-
-    Left are those that the question states (`stated`), that count or name, and the angles that all
-    know. None of the new ones is one of the old, or of those `without`.
-    """
+def free_numbers(text: str, figure: Collection[Fraction] = ()) -> list[Lexeme]:
+    """The numbers of a text that are a matter of its figure: `figure`, as far as they are known,
+    and all but those that count or name, and the angles that everybody knows."""
     tokens = lexemes(text)
-    fixed = numbers_in(stated) | _KNOWN_ANGLES
-    free = [
+    return [
         token
         for place, token in enumerate(tokens)
         if token.number is not None
-        and token.number not in fixed
-        and not _counts_or_names(tokens, place)
+        and token.number not in _KNOWN_ANGLES
+        and (token.number in figure or not _counts_or_names(tokens, place))
     ]
-    taken = {token.number for token in tokens if token.number is not None} | fixed | set(without)
-    moved = _moved(free, taken, rng)
-    pieces: list[str] = []
-    at = 0
-    for token in free:
-        assert token.number is not None
-        new, places = moved[token.number], token.decimals or 0
-        pieces += [text[at : token.start], f"{float(new):.{places}f}" if places else str(new)]
-        at = token.end
-    return "".join([*pieces, text[at:]]) if moved else None
+
+
+def with_numbers_moved(
+    texts: Sequence[str],
+    rng: random.Random,
+    fixed: Collection[Fraction] = (),
+    without: Collection[Fraction] = (),
+    figure: Collection[Fraction] = (),
+) -> list[str] | None:
+    """`texts` with their free numbers as others of about their size, each everywhere as the same
+    one, save those that are `fixed`; None where there is none to move.
+
+    None of the new ones is one of the old, or of those `without`; `figure` are numbers that are
+    moved also where they seem to count or name.
+    """
+    free = [
+        [token for token in free_numbers(text, figure) if token.number not in fixed]
+        for text in texts
+    ]
+    taken = {*numbers_in(" ; ".join(texts)), *_KNOWN_ANGLES, *fixed, *without}
+    moved = _moved([token for tokens in free for token in tokens], taken, rng)
+    if not moved:
+        return None
+    found: list[str] = []
+    for text, tokens in zip(texts, free, strict=True):
+        pieces: list[str] = []
+        at = 0
+        for token in tokens:
+            assert token.number is not None
+            new, places = moved[token.number], token.decimals or 0
+            pieces += [text[at : token.start], f"{float(new):.{places}f}" if places else str(new)]
+            at = token.end
+        found.append("".join([*pieces, text[at:]]))
+    return found
 
 
 def _moved(

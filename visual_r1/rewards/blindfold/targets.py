@@ -1,5 +1,6 @@
 """What a scan must not say, and whether the grader reads a text as saying it."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -79,10 +80,14 @@ def is_value(text: str) -> bool:
 
 
 class Checks:
-    """Whether texts say a target, by the grader, which is asked `MAX_CHECKS` times at most."""
+    """Whether texts say a target, by the grader, which is asked `MAX_CHECKS` times at most.
 
-    def __init__(self, rounding: Rounding) -> None:
+    `known` are the numbers of the figure, as far as they are known.
+    """
+
+    def __init__(self, rounding: Rounding, known: Collection[Fraction] = ()) -> None:
         self.rounding: Rounding = rounding
+        self.known = frozenset(known)
         self.made = 0
 
     def count(self) -> None:
