@@ -1,0 +1,167 @@
+"""The runs of a sweep as tasks of its flow: each is a flow run within one, found done or trained.
+
+A run that fails, or that an alarm pauses, is noted and the others go on; what would fail for all of
+them alike ends the sweep.
+"""
+
+import contextvars
+import os
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+
+from prefect import State, task
+from prefect.states import Failed
+
+from tasks.outcome import SERVER_FAILURES
+from tasks.verified import Result, verified
+from visual_r1.backend.backend import open_backend
+from visual_r1.backend.endpoint import choose_kind
+from visual_r1.config import RunConfig
+from visual_r1.errors import (
+    CredentialError,
+    EngineRefused,
+    IncompatibleServer,
+    RunError,
+    StorageError,
+    VisualR1Error,
+)
+from visual_r1.printing import Terminal, open_logger, say
+from visual_r1.sweeps.comparison import Comparison, compare_settings
+from visual_r1.sweeps.members import is_trained, share_baseline
+from visual_r1.sweeps.plan import Member, Plan
+from visual_r1.sweeps.report import PAGE_NAME, write_report
+from visual_r1.sweeps.table import terminal_table
+
+logger = open_logger("visual_r1.tasks")
+
+FOR_ALL = (CredentialError, EngineRefused, IncompatibleServer, StorageError)
+"""What one run meets and every other would: there is no use in going on."""
+
+ON_A_REMOTE_SERVER = 4
+
+SOME_FAILED = "SomeRunsFailed"
+
+
+def train_members(
+    plan: Plan, members: Sequence[Member], train: Callable[..., object]
+) -> Mapping[str, VisualR1Error]:
+    """Let `train` do every member to its end, as many at a time as the server allows.
+
+    Returns the errors of those that failed, by the names of their runs. Raises `VisualR1Error`
+    where it concerns all of them.
+    """
+    failed: dict[str, VisualR1Error] = {}
+    told = {member.run: f"[{n}/{len(members)}]" for n, member in enumerate(members, 1)}
+
+    def work(member: Member) -> None:
+        say(f"{told[member.run]} {member.name}: {member.config.run_dir}")
+        try:
+            share_baseline(plan, member)
+            _member(member, train)
+        except FOR_ALL:
+            raise
+        except VisualR1Error as error:
+            failed[member.run] = error
+            logger.warning("%s has failed, and the sweep goes on: %s", member.name, error)
+        except SERVER_FAILURES:
+            # Prefect's, not ours: where the run is whole, it is whole.
+            if not is_trained(member.config):
+                raise
+
+    for _, group in groupby(members, key=_engine_of):
+        alike = list(group)
+        with _engine_for(alike):
+            _run_all(work, alike, _at_once(plan, alike[0].config))
+    return failed
+
+
+@verified(
+    version=1,
+    key=lambda member, **_: {
+        "run": member.run,
+        "config": member.config.digest(),
+        "steps": member.config.train.steps,
+    },
+    fields=("run", "steps"),
+    still_there=lambda _, member, **__: is_trained(member.config),
+    task_run_name="{member.name}",
+)
+def _member(member: Member, train: Callable[..., object]) -> Result:
+    if not is_trained(member.config):
+        train(config=member.config)
+    return {"run": member.run, "steps": member.config.train.steps}
+
+
+def _engine_of(member: Member) -> tuple[str, Path | None, str, int]:
+    config = member.config
+    kind = choose_kind(config, os.environ)
+    return kind, config.backend.engine_home, config.model.name, config.backend.threads
+
+
+@contextmanager
+def _engine_for(members: Sequence[Member]) -> Generator[None]:
+    """Keep the engine that the members share from the first to the last of them."""
+    with open_backend(members[0].config) as backend:
+        if not all(is_trained(member.config) for member in members):
+            backend.begin()
+        yield
+
+
+def _at_once(plan: Plan, config: RunConfig) -> int:
+    embedded = choose_kind(config, os.environ) == "embedded"
+    return plan.sweep.at_once or (1 if embedded else ON_A_REMOTE_SERVER)
+
+
+def _run_all(work: Callable[[Member], None], members: Sequence[Member], at_once: int) -> None:
+    if at_once == 1:
+        for member in members:
+            work(member)
+        return
+    with ThreadPoolExecutor(at_once, thread_name_prefix="member") as pool:
+        running: list[Future[None]] = [
+            # Prefect knows by the context which flow run a task belongs to.
+            pool.submit(contextvars.copy_context().run, work, member)
+            for member in members
+        ]
+        try:
+            for done in as_completed(running):
+                done.result()
+        except BaseException:
+            for other in running:
+                other.cancel()
+            raise
+
+
+def compare(
+    plan: Plan, folder: Path, failed: Mapping[str, VisualR1Error], stopped: Mapping[str, int]
+) -> dict[str, object] | State:
+    """Compare the settings, leave table, page and picture in `folder`, and show the table.
+
+    Returns the content of `summary.json`; where runs failed, the state that the flow ends in.
+    """
+    found = _compare(plan, folder, {run: str(error) for run, error in failed.items()}, stopped)
+    Terminal().print(terminal_table(found, folder / PAGE_NAME))
+    if not failed:
+        return found.to_json()
+    names = "; ".join(
+        f"{member.name} ({member.run})" for member in plan.members if member.run in failed
+    )
+    first = next(iter(failed.values()))
+    error = RunError(
+        f"{len(failed)} of {len(plan.members)} runs of the sweep {plan.sweep.name} failed: {names}."
+        f" The first with: {first} The others are compared in {folder / PAGE_NAME}; the same "
+        "command tries these again."
+    )
+    return Failed(name=SOME_FAILED, message=str(error), data=error)
+
+
+@task(name="compare")
+def _compare(
+    plan: Plan, folder: Path, troubles: Mapping[str, str], stopped: Mapping[str, int]
+) -> Comparison:
+    found = compare_settings(plan, troubles, stopped)
+    write_report(found, folder)
+    return found
