@@ -21,8 +21,9 @@ from flows.command import first_look, run_as_command
 from tasks.environment import settle_prefect
 from visual_r1.config import RunConfig
 from visual_r1.config.command_line import load_config, print_help_text
-from visual_r1.errors import ConfigError
+from visual_r1.errors import ConfigError, VisualR1Error
 from visual_r1.printing import CommandParser
+from visual_r1.sweeps.halving import rungs
 from visual_r1.sweeps.plan import make_plan
 from visual_r1.sweeps.sweep import Sweep, read_sweep
 
@@ -40,7 +41,7 @@ def own_flags() -> tuple[argparse.Namespace, list[str]]:
 def load(arguments: Sequence[str] | None) -> RunConfig:
     """The configuration beneath all runs; the sweep over it is looked at here, whole."""
     config = load_config(arguments)
-    make_plan(_named_sweep(), config)
+    rungs(make_plan(_named_sweep(), config))
     return config
 
 
@@ -60,9 +61,13 @@ from typing import Any
 from prefect import State, flow
 
 from flows.train_flow import train
+from tasks.alarms import heed_alarms
 from tasks.outcome import remembered
 from tasks.parameters import chosen_config
-from tasks.sweeping import compare, train_members
+from tasks.sweeping import compare, foresee, heed_rung, train_members
+from tasks.tasks import prepare, settle_ledger, settle_rows, train_chunk, validate
+from visual_r1.backend.backend import open_backend
+from visual_r1.runs.folder import open_run_folder
 from visual_r1.sweeps.folder import open_sweep_folder
 from visual_r1.sweeps.members import require_startable
 
@@ -79,8 +84,32 @@ def sweep(
     plan = make_plan(sweep, chosen_config(preset, overrides, config))
     with open_sweep_folder(plan) as folder:
         require_startable(plan)
-        failed = train_members(plan, plan.members, train)
-        return compare(plan, folder, failed, {})
+        foretold = foresee(plan)
+        left, stopped, failed = plan.settings, dict[str, int](), dict[str, VisualR1Error]()
+        for rung in rungs(plan):
+            members = [member.to_rung(rung) for setting in left for member in setting.members]
+            failed |= train_members(plan, members, train_to_rung, foretold)
+            left = heed_rung(plan, left, rung, failed, stopped)
+        members = [member for setting in left for member in setting.members]
+        failed |= train_members(plan, members, train, foretold)
+        return compare(plan, folder, failed, stopped)
+
+
+@flow(name="rung")
+def train_to_rung(config: RunConfig) -> State | None:
+    """A run as far as `train.steps`, a rung: as `train` does it, but without the test problems."""
+    with open_run_folder(config), open_backend(config):
+        dataset = prepare(config)
+        settle_rows(config, dataset)
+        settle_ledger(config, dataset)
+        checkpoint = None
+        validate(config, dataset, checkpoint)
+        while checkpoint is None or checkpoint.step < config.train.steps:
+            checkpoint = train_chunk(config, dataset, checkpoint)
+            validate(config, dataset, checkpoint)
+            if (paused := heed_alarms(config, checkpoint)) is not None:
+                return paused
+    return None
 
 
 def main() -> int:

@@ -8,7 +8,7 @@ import contextvars
 import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import groupby
 from pathlib import Path
 
@@ -30,8 +30,15 @@ from visual_r1.errors import (
 )
 from visual_r1.printing import Terminal, open_logger, say
 from visual_r1.sweeps.comparison import Comparison, compare_settings
-from visual_r1.sweeps.members import is_trained, share_baseline
-from visual_r1.sweeps.plan import Member, Plan
+from visual_r1.sweeps.forecast import (
+    Forecast,
+    forecast,
+    require_money_left,
+    require_within_limits,
+)
+from visual_r1.sweeps.halving import go_on
+from visual_r1.sweeps.members import is_done, share_baseline
+from visual_r1.sweeps.plan import Member, Plan, Setting
 from visual_r1.sweeps.report import PAGE_NAME, write_report
 from visual_r1.sweeps.table import terminal_table
 
@@ -45,10 +52,25 @@ ON_A_REMOTE_SERVER = 4
 SOME_FAILED = "SomeRunsFailed"
 
 
+def foresee(plan: Plan) -> Forecast | None:
+    """Say what is left of the sweep will take; None where nothing is.
+
+    Raises `VisualR1Error` where it would pass its limits, or cannot be done at all.
+    """
+    at_once = _at_once(plan, plan.base)
+    left = [member for member in plan.members if not is_done(member)]
+    with _engine_for(left[:1]) if left else nullcontext():
+        foretold = forecast(plan, at_once)
+    require_within_limits(plan, foretold)
+    if foretold is not None:
+        say(f"Sweep {plan.sweep.name}: {foretold.sentence}")
+    return foretold
+
+
 def train_members(
-    plan: Plan, members: Sequence[Member], train: Callable[..., object]
+    plan: Plan, members: Sequence[Member], train: Callable[..., object], foretold: Forecast | None
 ) -> Mapping[str, VisualR1Error]:
-    """Let `train` do every member to its end, as many at a time as the server allows.
+    """Let the flow `train` do every member, as many at a time as the server allows.
 
     Returns the errors of those that failed, by the names of their runs. Raises `VisualR1Error`
     where it concerns all of them.
@@ -57,18 +79,20 @@ def train_members(
     told = {member.run: f"[{n}/{len(members)}]" for n, member in enumerate(members, 1)}
 
     def work(member: Member) -> None:
-        say(f"{told[member.run]} {member.name}: {member.config.run_dir}")
+        say(f"{told[member.run]} {member.title}: {member.config.run_dir}")
         try:
-            share_baseline(plan, member)
+            if not is_done(member):
+                require_money_left(plan, member, foretold)
+                share_baseline(plan, member)
             _member(member, train)
         except FOR_ALL:
             raise
         except VisualR1Error as error:
             failed[member.run] = error
-            logger.warning("%s has failed, and the sweep goes on: %s", member.name, error)
+            logger.warning("%s has failed, and the sweep goes on: %s", member.title, error)
         except SERVER_FAILURES:
             # Prefect's, not ours: where the run is whole, it is whole.
-            if not is_trained(member.config):
+            if not is_done(member):
                 raise
 
     for _, group in groupby(members, key=_engine_of):
@@ -84,13 +108,14 @@ def train_members(
         "run": member.run,
         "config": member.config.digest(),
         "steps": member.config.train.steps,
+        "rung": member.rung,
     },
     fields=("run", "steps"),
-    still_there=lambda _, member, **__: is_trained(member.config),
-    task_run_name="{member.name}",
+    still_there=lambda _, member, **__: is_done(member),
+    task_run_name="{member.title}",
 )
 def _member(member: Member, train: Callable[..., object]) -> Result:
-    if not is_trained(member.config):
+    if not is_done(member):
         train(config=member.config)
     return {"run": member.run, "steps": member.config.train.steps}
 
@@ -105,7 +130,7 @@ def _engine_of(member: Member) -> tuple[str, Path | None, str, int]:
 def _engine_for(members: Sequence[Member]) -> Generator[None]:
     """Keep the engine that the members share from the first to the last of them."""
     with open_backend(members[0].config) as backend:
-        if not all(is_trained(member.config) for member in members):
+        if not all(map(is_done, members)):
             backend.begin()
         yield
 
@@ -133,6 +158,32 @@ def _run_all(work: Callable[[Member], None], members: Sequence[Member], at_once:
             for other in running:
                 other.cancel()
             raise
+
+
+def heed_rung(
+    plan: Plan,
+    settings: Sequence[Setting],
+    rung: int,
+    failed: Mapping[str, VisualR1Error],
+    stopped: dict[str, int],
+) -> Sequence[Setting]:
+    """Those of `settings` that go on from `rung`; the others are noted in `stopped`, and said."""
+    assert plan.sweep.halving is not None, "else there are no rungs"
+    kept = go_on(settings, rung, plan.sweep.halving.eta)
+    for setting in settings:
+        is_whole = not any(member.run in failed for member in setting.members)
+        if setting not in kept and is_whole:
+            stopped[setting.label] = rung
+    if settings and not kept:
+        raise RunError(
+            f"None of the settings of the sweep {plan.sweep.name} was validated at step {rung}, so "
+            "none can be chosen to go on: has the dataset validation problems "
+            "(data.splits.validation)?"
+            + "".join(f" {error}" for error in list(failed.values())[:1])
+        )
+    names = "; ".join(setting.label for setting in kept)
+    say(f"Rung {rung}: {len(kept)} of {len(settings)} settings go on by validation: {names}")
+    return kept
 
 
 def compare(

@@ -66,13 +66,18 @@ ROOMS = {
         backend config data data/sources engine engine/compute engine/store errors evaluation models
         policy prices printing prompts report rewards rl runs wording
     """,
+    "sweeps": """
+        backend config data doctor errors evaluation hashing prices printing report runs storage
+        wording
+    """,
     "verify": "config data engine engine/store errors evaluation printing report runs",
     "tasks": """
         backend config data data/sources doctor errors evaluation hashing liveness printing progress
-        report runs storage streams wording
+        report runs storage streams sweeps wording
     """,
     "flows": """
-        backend config data doctor errors printing progress report runs stopwatch storage tasks
+        backend config data doctor errors printing progress report runs stopwatch storage sweeps
+        tasks
     """,
 }
 
@@ -85,13 +90,13 @@ LIBRARIES = {
     "numpy": """
         alarms data data/procedural engine/compute engine/compute/families engine/server/wire
         engine/store/soundness engine/types evaluation/statistics prompts/fit rl
-        runs/curriculum_state
+        runs/curriculum_state sweeps/statistics
     """,
     "peft": "engine/compute/lora",
     "prefect": "flows tasks",
     "pydantic": """
         config data/manifest engine/server engine/store evaluation/metrics report runs stopwatch
-        storage tasks/environment
+        storage sweeps tasks/environment
     """,
     "safetensors": "engine/compute/base_model engine/store runs/export",
     "starlette": "engine/server/app engine/server/bodies",

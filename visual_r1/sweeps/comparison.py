@@ -107,7 +107,10 @@ def compare_settings(
     `troubles` says by run why one is not whole, `stopped` by label where halving let go of one.
     """
     stopped = stopped or {}
-    answers = {setting.label: _answers(setting) for setting in plan.settings}
+    answers = {
+        setting.label: [] if setting.label in stopped else _answers(setting)
+        for setting in plan.settings
+    }
     results = [
         _result(setting, answers[setting.label], troubles, stopped.get(setting.label))
         for setting in plan.settings
@@ -241,9 +244,10 @@ def _against(
     reference = {run.seed: run.after for run in answers[chosen.label]}
     for label in compared:
         runs = [run for run in answers[label] if run.seed in reference]
+        first: Mapping[str, bool] = runs[0].after if runs else {}
         problems = [
             problem
-            for problem in (runs[0].after if runs else {})
+            for problem in first
             if all(problem in run.after and problem in reference[run.seed] for run in runs)
         ]
         if label != chosen.label and problems:

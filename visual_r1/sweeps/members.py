@@ -7,7 +7,7 @@ from visual_r1.errors import DataError, RunError
 from visual_r1.evaluation.metrics import evaluation_folder, read_report
 from visual_r1.evaluation.predictions import read_predictions, require_predictions
 from visual_r1.hashing import digest
-from visual_r1.report.summary import BASELINE, FINAL, read_summary
+from visual_r1.report.summary import BASELINE, FINAL, cost_of_run, read_summary
 from visual_r1.runs.folder import require_same_config
 from visual_r1.runs.ledger import Ledger
 from visual_r1.runs.validations import Validations
@@ -25,6 +25,17 @@ def is_trained(config: RunConfig) -> bool:
     return summary is not None and summary.steps == config.train.steps
 
 
+def is_done(member: Member) -> bool:
+    """Whether nothing is left of it: the whole run, or its checkpoint and validation at its rung.
+
+    Raises `RunError` where its ledger is damaged.
+    """
+    if member.rung is None:
+        return is_trained(member.config)
+    there = steps_done(member.config) >= member.rung
+    return there and validation_at(member.config, member.rung) is not None
+
+
 def steps_done(config: RunConfig) -> int:
     """The step of the run's newest checkpoint. Raises `RunError` where its ledger is damaged."""
     rows = Ledger(config.run_dir).rows()
@@ -35,6 +46,12 @@ def validation_at(config: RunConfig, step: int) -> float | None:
     """The accuracy on validation of the checkpoint of `step`; None where it was not validated."""
     rows = Validations(config.run_dir).rows()
     return next((row.accuracy for row in rows if row.step == step and row.n), None)
+
+
+def spent_usd(plan: Plan) -> float:
+    """US dollars that all members have cost so far, where prices are known."""
+    costs = [cost_of_run(member.config.run_dir) for member in plan.members]
+    return sum(cost.usd for cost in costs if cost is not None)
 
 
 def require_startable(plan: Plan) -> None:

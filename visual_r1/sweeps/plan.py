@@ -10,7 +10,7 @@ import json
 import math
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -30,17 +30,31 @@ Changes = tuple[tuple[str, Any], ...]
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One run of a sweep: the base with `changes`, and a seed."""
+    """One run of a sweep: the base with `changes`, and a seed.
+
+    With `rung` it goes so many steps and is not evaluated yet.
+    """
 
     changes: Changes
     seed: int
     label: str
     config: RunConfig
+    rung: int | None = None
 
     @property
     def name(self) -> str:
         """With its seed, as a person tells it from the others."""
         return f"{self.label} seed={self.seed}"
+
+    @property
+    def title(self) -> str:
+        """The same, and how far it goes where that is not to the end."""
+        return self.name if self.rung is None else f"{self.name} to step {self.rung}"
+
+    def to_rung(self, step: int) -> "Member":
+        """The same run, as far as `step`: how far it goes is no part of what it is."""
+        train = self.config.train.model_copy(update={"steps": step})
+        return replace(self, config=self.config.model_copy(update={"train": train}), rung=step)
 
     @property
     def run(self) -> str:

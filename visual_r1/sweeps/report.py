@@ -54,8 +54,12 @@ def _page(found: Comparison, picture: Markup) -> str:
         picture=picture,
         headings=HEADINGS,
         rows=[(one.label, row_of(one, found.chosen)) for one in ranked(found)],
-        share=lambda value: "" if value is None else percent(value),
+        share=_share,
     )
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else percent(value)
 
 
 def _headline(found: Comparison) -> str:

@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-from scipy import stats  # pyright: ignore[reportMissingTypeStubs]
+from scipy import optimize, stats  # pyright: ignore[reportMissingTypeStubs]
 
 from visual_r1.evaluation.statistics import (
     CONFIDENCE,
@@ -44,7 +44,7 @@ from visual_r1.evaluation.statistics import (
     paired_difference_ci,
 )
 
-_BISECTIONS = 60
+_LEAST_LOG = -300.0  # of a p-value; below that they are all the same
 
 Right = Sequence[Sequence[bool]]
 """Verdicts by seed and problem, [K][n]; K and n are those of the other side of the comparison."""
@@ -128,17 +128,21 @@ def _of_seeds(found: _Squares, seeds: float, freedom: int) -> Gain:
 def _p_value(mean: float, half_width: Callable[[float], float]) -> float:
     """Where an interval of this half-width around `mean` begins to hold 0: a smaller p-value means
     a wider one."""
-    low, high = 0.0, 1.0
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        holds_0 = half_width(middle) >= abs(mean)
-        low, high = (middle, high) if holds_0 else (low, middle)
-    return high
+
+    def beyond_0(logarithm: float) -> float:
+        return half_width(math.exp(logarithm)) - abs(mean)
+
+    if beyond_0(0.0) >= 0:  # no change
+        return 1.0
+    if beyond_0(_LEAST_LOG) <= 0:
+        return math.exp(_LEAST_LOG)
+    root = cast(Any, optimize).brentq(beyond_0, _LEAST_LOG, 0.0)
+    return math.exp(root)
 
 
 def _upper(distribution: Any, share: float, *parameters: float) -> float:
     """The quantile that so large a share lies above."""
-    return float(cast(Any, distribution).isf(share, *parameters))
+    return float(distribution.isf(share, *parameters))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

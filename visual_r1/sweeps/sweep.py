@@ -32,6 +32,7 @@ from visual_r1.errors import ConfigError
 
 # What the values of a setting are called by; a table with one of these keys is a distribution.
 _RULES = ("uniform", "log_uniform", "choice")
+_OF_A_RULE = {*_RULES, "integer"}
 
 
 class _Part(BaseModel):
@@ -85,7 +86,7 @@ class RandomDraws(_Part):
         if not isinstance(settings, Mapping):
             return settings
         given = cast("Mapping[str, Any]", settings)
-        return dict(_flat(given, lambda value: bool(value.keys() & {*_RULES})))
+        return dict(_flat(given, lambda value: bool(value.keys() & _OF_A_RULE)))
 
 
 class Halving(_Part):
