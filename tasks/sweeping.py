@@ -6,6 +6,7 @@ them alike ends the sweep.
 
 import contextvars
 import os
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, nullcontext
@@ -15,9 +16,10 @@ from pathlib import Path
 from prefect import State, task
 from prefect.states import Failed
 
+from tasks.interruption import stop_if_interrupted, was_interrupted
 from tasks.outcome import SERVER_FAILURES
 from tasks.verified import Result, verified
-from visual_r1.backend.backend import open_backend
+from visual_r1.backend.backend import open_backend, while_waiting
 from visual_r1.backend.endpoint import choose_kind
 from visual_r1.config import RunConfig
 from visual_r1.errors import (
@@ -29,6 +31,7 @@ from visual_r1.errors import (
     VisualR1Error,
 )
 from visual_r1.printing import Terminal, open_logger, say
+from visual_r1.progress import one_of_several
 from visual_r1.sweeps.comparison import Comparison, compare_settings
 from visual_r1.sweeps.forecast import (
     Forecast,
@@ -37,7 +40,7 @@ from visual_r1.sweeps.forecast import (
     require_within_limits,
 )
 from visual_r1.sweeps.halving import go_on
-from visual_r1.sweeps.members import is_done, share_baseline
+from visual_r1.sweeps.members import is_done, is_used_by_another, share_baseline
 from visual_r1.sweeps.plan import Member, Plan, Setting
 from visual_r1.sweeps.report import PAGE_NAME, write_report
 from visual_r1.sweeps.table import terminal_table
@@ -48,6 +51,8 @@ FOR_ALL = (CredentialError, EngineRefused, IncompatibleServer, StorageError)
 """What one run meets and every other would: there is no use in going on."""
 
 ON_A_REMOTE_SERVER = 4
+
+LOOK_EVERY_S = 1.0
 
 SOME_FAILED = "SomeRunsFailed"
 
@@ -77,11 +82,15 @@ def train_members(
     """
     failed: dict[str, VisualR1Error] = {}
     told = {member.run: f"[{n}/{len(members)}]" for n, member in enumerate(members, 1)}
+    put_off: list[Member] = []
 
     def work(member: Member) -> None:
         say(f"{told[member.run]} {member.title}: {member.config.run_dir}")
         try:
             if not is_done(member):
+                if is_used_by_another(member):
+                    put_off.append(member)
+                    return
                 require_money_left(plan, member, foretold)
                 share_baseline(plan, member)
             _member(member, train)
@@ -99,7 +108,20 @@ def train_members(
         alike = list(group)
         with _engine_for(alike):
             _run_all(work, alike, _at_once(plan, alike[0].config))
+            while put_off:
+                _wait_for(member := put_off.pop(0))
+                work(member)
     return failed
+
+
+def _wait_for(member: Member) -> None:
+    """Until no other process trains the member: what that has done need not be done again."""
+    logger.warning(
+        "Another process trains %s (%s): it is waited for.", member.title, member.config.run_dir
+    )
+    while is_used_by_another(member):
+        stop_if_interrupted()
+        time.sleep(LOOK_EVERY_S)
 
 
 @verified(
@@ -145,16 +167,27 @@ def _run_all(work: Callable[[Member], None], members: Sequence[Member], at_once:
         for member in members:
             work(member)
         return
-    with ThreadPoolExecutor(at_once, thread_name_prefix="member") as pool:
+
+    def beside_others(member: Member) -> None:
+        with one_of_several(member.title):
+            stop_if_interrupted()
+            work(member)
+
+    with (
+        while_waiting(stop_if_interrupted),
+        ThreadPoolExecutor(at_once, thread_name_prefix="member") as pool,
+    ):
         running: list[Future[None]] = [
             # Prefect knows by the context which flow run a task belongs to.
-            pool.submit(contextvars.copy_context().run, work, member)
+            pool.submit(contextvars.copy_context().run, beside_others, member)
             for member in members
         ]
         try:
             for done in as_completed(running):
                 done.result()
-        except BaseException:
+        except BaseException as error:
+            # The signal reached this thread alone: remembered, it is heard by the others as well.
+            was_interrupted(error)
             for other in running:
                 other.cancel()
             raise

@@ -1,7 +1,7 @@
 """Many commands of a flow in one process, since importing Prefect and starting its temporary
 server take longer than what a test wants to see.
 
-As a program it reads a JSON object a line, {"flow": "train" or "evaluate", "flags": [...],
+As a program it reads a JSON object a line, {"flow": "train", "evaluate" or "sweep", "flags": [...],
 "full_disk": "flow", "engine" or null}, and answers with {"status": n, "seconds": s}; what the
 command prints goes to `output.log`.
 """
@@ -62,7 +62,7 @@ class WarmCommand:
     def run(
         self,
         *flags: object,
-        flow: Literal["train", "evaluate"] = "train",
+        flow: Literal["train", "evaluate", "sweep"] = "train",
         full_disk: Literal["flow", "engine"] | None = None,
     ) -> Ended:
         """Run that flow's command with `flags`.
@@ -102,7 +102,7 @@ def _serve() -> None:
     # The answers have the real stdout to themselves; what the commands print goes to stderr.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    from flows import evaluate_flow
+    from flows import evaluate_flow, sweep_flow
     from flows.command import run_as_command
     from flows.train_flow import train
     from visual_r1.backend import backend
@@ -123,9 +123,10 @@ def _serve() -> None:
         backend.begin_engine = begin_on_a_full_disk if request["full_disk"] else begin_engine
         began = time.monotonic()
         try:
-            if request["flow"] == "evaluate":
+            if request["flow"] != "train":
                 sys.argv[1:] = request["flags"]
-                status = evaluate_flow.main()
+                of_own_flags = {"evaluate": evaluate_flow, "sweep": sweep_flow}
+                status = of_own_flags[request["flow"]].main()
             else:
                 status = run_as_command(train, request["flags"], check=require_goal)
         finally:

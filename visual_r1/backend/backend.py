@@ -6,7 +6,7 @@ Whatever it is, embedded or remote, all calls go through the unmodified `tinker`
 import os
 import threading
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -109,8 +109,10 @@ class Backend:
         """Raise `EngineError` where the embedded engine has died; the SDK would wait for ever.
 
         For who waits for it, about once a second. One that meanwhile neither computes nor answers
-        stands still: it is killed, and so has died.
+        stands still: it is killed, and so has died. What `while_waiting` has said is called too.
         """
+        for look in _looks:
+            look()
         engine = self._engine
         if engine is None:
             return
@@ -241,6 +243,22 @@ class Backend:
         asking = self.rest.get_server_capabilities()
         offered = wait(asking, what, CONNECT_SECONDS, self.check).supported_models
         return {one.model_name: one.max_context_length for one in offered if one.model_name}
+
+
+_looks: list[Callable[[], None]] = []
+
+
+@contextmanager
+def while_waiting(look: Callable[[], None]) -> Generator[None]:
+    """For the block, let whoever waits for a server call `look` about once a second.
+
+    It may end the wait by what it raises: a thread hears no Ctrl-C by itself.
+    """
+    _looks.append(look)
+    try:
+        yield
+    finally:
+        _looks.remove(look)
 
 
 class Standstill:

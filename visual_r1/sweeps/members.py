@@ -1,6 +1,9 @@
 """How far the members of a sweep are, by their runs' own files."""
 
 import shutil
+from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from visual_r1.config import RunConfig
 from visual_r1.errors import DataError, RunError
@@ -46,6 +49,19 @@ def validation_at(config: RunConfig, step: int) -> float | None:
     """The accuracy on validation of the checkpoint of `step`; None where it was not validated."""
     rows = Validations(config.run_dir).rows()
     return next((row.accuracy for row in rows if row.step == step and row.n), None)
+
+
+def is_used_by_another(member: Member) -> bool:
+    """Whether another process, or another part of this one, trains the member now."""
+    lock = FileLock(member.config.run_dir / ".lock")
+    if not Path(lock.lock_file).exists():
+        return False
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
 
 
 def spent_usd(plan: Plan) -> float:
