@@ -95,7 +95,7 @@ def sweep(
         return compare(plan, folder, failed, stopped)
 
 
-@flow(name="rung")
+@flow(name="rung", flow_run_name="{config.run_name} to step {config.train.steps}")
 def train_to_rung(config: RunConfig) -> State | None:
     """A run as far as `train.steps`, a rung: as `train` does it, but without the test problems."""
     with open_run_folder(config), open_backend(config):

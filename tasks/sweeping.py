@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 
@@ -39,7 +39,7 @@ from visual_r1.sweeps.forecast import (
     require_money_left,
     require_within_limits,
 )
-from visual_r1.sweeps.halving import go_on
+from visual_r1.sweeps.halving import go_on, work_left
 from visual_r1.sweeps.members import is_done, is_used_by_another, share_baseline
 from visual_r1.sweeps.plan import Member, Plan, Setting
 from visual_r1.sweeps.report import PAGE_NAME, write_report
@@ -63,8 +63,7 @@ def foresee(plan: Plan) -> Forecast | None:
     Raises `VisualR1Error` where it would pass its limits, or cannot be done at all.
     """
     at_once = _at_once(plan, plan.base)
-    left = [member for member in plan.members if not is_done(member)]
-    with _engine_for(left[:1]) if left else nullcontext():
+    with _engine_for(work_left(plan)[:1]):
         foretold = forecast(plan, at_once)
     require_within_limits(plan, foretold)
     if foretold is not None:
@@ -150,10 +149,13 @@ def _engine_of(member: Member) -> tuple[str, Path | None, str, int]:
 
 @contextmanager
 def _engine_for(members: Sequence[Member]) -> Generator[None]:
-    """Keep the engine that the members share from the first to the last of them."""
+    """Keep the engine that the members share from the first to the last of them; where nothing is
+    left of any, no server is asked."""
+    if all(map(is_done, members)):
+        yield
+        return
     with open_backend(members[0].config) as backend:
-        if not all(map(is_done, members)):
-            backend.begin()
+        backend.begin()
         yield
 
 

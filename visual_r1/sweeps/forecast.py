@@ -14,7 +14,7 @@ from visual_r1.doctor.evidence import Evidence, earlier_evidence, measured_step
 from visual_r1.doctor.prompts import FirstRows, PromptSizes, first_rows, measure_prompts
 from visual_r1.errors import BudgetReached, ConfigError
 from visual_r1.prices import Tokens, prices_of, total
-from visual_r1.sweeps.halving import steps_of
+from visual_r1.sweeps.halving import work_left
 from visual_r1.sweeps.members import baseline_key, is_trained, spent_usd, steps_done
 from visual_r1.sweeps.plan import Member, Plan
 from visual_r1.wording import duration
@@ -56,23 +56,22 @@ def forecast(plan: Plan, at_once: int) -> Forecast | None:
     None where none is left. On the embedded engine one real step is run where no earlier run says
     how fast it is. Raises `DataError` or `ModelError` where problems or model are not there.
     """
-    left = [member for member in plan.members if not is_trained(member.config)]
+    left = work_left(plan)
     if not left:
         return None
-    steps, known = steps_of(plan), dict[str, _Known]()
-    asked = {baseline_key(member.config) for member in plan.members if member not in left}
+    known = dict[str, _Known]()
+    asked = {baseline_key(one.config) for one in plan.members if is_trained(one.config)}
     work, usd, seconds = list[Tokens](), dict[str, float](), list[float | None]()
     for member in left:
-        config, last = member.config, steps[member.label]
-        key = _alike(config)
+        config, key = member.config, _alike(member.config)
         if key not in known:
             known[key] = _look(config)
         evaluations = 0
-        if last >= config.train.steps:
+        if member.rung is None:
             evaluations = 1 if baseline_key(config) in asked else 2
             asked.add(baseline_key(config))
-        ahead = max(last - steps_done(config), 0)
-        tokens, took = _ahead(member.to_rung(last).config, known[key], ahead, evaluations)
+        ahead = max(config.train.steps - steps_done(config), 0)
+        tokens, took = _ahead(config, known[key], ahead, evaluations)
         cost = prices_of(config, choose_kind(config, os.environ)).cost(tokens)
         usd |= {} if cost is None else {member.run: cost}
         work.append(tokens)

@@ -18,8 +18,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from visual_r1.errors import ConfigError
-from visual_r1.sweeps.members import validation_at
-from visual_r1.sweeps.plan import Plan, Setting
+from visual_r1.sweeps.members import is_done, validation_at
+from visual_r1.sweeps.plan import Member, Plan, Setting
 
 
 def rungs(plan: Plan) -> list[int]:
@@ -79,10 +79,26 @@ def score(setting: Setting, step: int) -> float | None:
 
 
 def steps_of(plan: Plan) -> Mapping[str, int]:
-    """By label, how many steps each setting is foretold to train: as if the first ones won."""
-    left, wanted = list(plan.settings), dict[str, int]()
+    """By label, how many steps each setting trains: as decided where all were validated at a rung,
+    beyond that as if the first ones won."""
+    left, wanted = tuple(plan.settings), dict[str, int]()
     for step in rungs(plan):
         wanted |= {setting.label: step for setting in left}
         assert plan.sweep.halving is not None, "else there are no rungs"
-        left = left[: count_after(len(left), plan.sweep.halving.eta)]
+        if all(score(setting, step) is not None for setting in left):
+            left = go_on(left, step, plan.sweep.halving.eta)
+        else:
+            left = left[: count_after(len(left), plan.sweep.halving.eta)]
     return wanted | {setting.label: setting.members[0].config.train.steps for setting in left}
+
+
+def work_left(plan: Plan) -> list[Member]:
+    """The members with something to do, each to where it goes by `steps_of`."""
+    steps = steps_of(plan)
+    targets = [
+        member
+        if steps[member.label] >= member.config.train.steps
+        else member.to_rung(steps[member.label])
+        for member in plan.members
+    ]
+    return [member for member in targets if not is_done(member)]

@@ -18,7 +18,7 @@ from visual_r1.errors import ConfigError
 from visual_r1.report.summary import summarize
 from visual_r1.storage import read_sealed
 from visual_r1.sweeps.comparison import Comparison, compare_settings
-from visual_r1.sweeps.halving import count_after, go_on, rungs, steps_of
+from visual_r1.sweeps.halving import count_after, go_on, rungs, steps_of, work_left
 from visual_r1.sweeps.members import baseline_key, is_trained, share_baseline
 from visual_r1.sweeps.plan import Member, Plan, make_plan
 from visual_r1.sweeps.report import write_report
@@ -220,6 +220,13 @@ def test_how_many_go_on():
 def test_what_halving_saves_is_foretold(tmp_path: Path):
     plan = plan_of(tmp_path, [1e-4, 2e-4, 3e-4, 4e-4], halving={"steps": [2, 4], "eta": 2})
     assert list(steps_of(plan).values()) == [8, 4, 2, 2]
+    # Once all were looked at, it is as they were found.
+    for member, accuracy in zip(
+        plan.members, [0.5, 0.5, 0.25, 0.25, 0.75, 0.75, 0.625, 0.625], strict=True
+    ):
+        write_validation(member.config.run_dir, 2, accuracy)
+    assert list(steps_of(plan).values()) == [2, 2, 8, 4]
+    assert [member.rung for member in work_left(plan)] == [2, 2, 2, 2, None, None, 4, 4]
 
 
 @pytest.mark.parametrize(
