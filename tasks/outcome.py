@@ -6,6 +6,7 @@ is finished is finished, and one that failed says why, also where Prefect's serv
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -29,6 +30,9 @@ _ends: list[BaseException | None] = []
 _told: list[Callable[[], None]] = []
 """Who is told when it has ended."""
 
+_within: ContextVar[bool] = ContextVar("within a remembered flow", default=False)
+"""Set in a flow and whatever it calls: of flows within flows the outermost is remembered."""
+
 
 def remembered(flow: Any) -> Any:
     """A Prefect flow whose function's end is remembered; for `outcome_in_spite_of`."""
@@ -37,6 +41,9 @@ def remembered(flow: Any) -> Any:
     # Prefect has looked at the function itself: where its file is, what parameters it takes.
     @wraps(work)
     def remembering(*args: Any, **kwargs: Any) -> Any:
+        if _within.get():
+            return work(*args, **kwargs)
+        entered = _within.set(True)
         try:
             result = work(*args, **kwargs)
         except BaseException as error:
@@ -48,6 +55,7 @@ def remembered(flow: Any) -> Any:
             _ends[:] = [data if isinstance(data, VisualR1Error) else None]
             return result
         finally:
+            _within.reset(entered)
             for tell in _told:
                 tell()
 

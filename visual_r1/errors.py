@@ -12,6 +12,7 @@ VisualR1Error
 │   └── RequestRefused   one request is at fault, not the server: too long, unreadable
 │       └── RequestFailed  the server failed at one request, and may not when it is sent again
 ├── RunError             a run folder: in use, of another configuration, damaged
+│   └── BudgetReached    the money that was allowed is spent
 ├── RunPaused            an alarm paused the run; starting it again is the answer
 ├── RewardError          a user's own reward function failed
 └── StorageError         a file could not be written (disk full, no permission)
@@ -77,6 +78,10 @@ class RequestFailed(RequestRefused):
 
 class RunError(VisualR1Error):
     """A run folder is in use, belongs to another configuration, or cannot be read."""
+
+
+class BudgetReached(RunError):
+    """What a run or sweep may cost is spent; with a higher limit it goes on."""
 
 
 class RunPaused(VisualR1Error):

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Protocol, TextIO
 
 from rich.progress import BarColumn, ProgressColumn, Task, TaskID
@@ -65,8 +66,10 @@ class PlainProgress:
         stream: TextIO,
         interval_s: float = PLAIN_INTERVAL_S,
         clock: Callable[[], float] = time.monotonic,
+        label: str = "",
     ) -> None:
         self._stream = stream
+        self._label = f"{label}: " if label else ""
         self._interval_s = interval_s
         self._clock = clock
         self._stage: str | None = None
@@ -115,7 +118,7 @@ class PlainProgress:
         return ", ".join([*parts, *_in_words(self._shown)])
 
     def _say(self, line: str) -> None:
-        say(printable(line), self._stream)
+        say(printable(f"{self._label}{line}"), self._stream)
 
 
 class TerminalProgress:
@@ -201,16 +204,30 @@ class _LineColumn(ProgressColumn):
         return Text.assemble(stage, "  ", state, "  " if shown else "", (shown, "cyan"))
 
 
+_label: ContextVar[str] = ContextVar("whose progress it is", default="")
+
+
+@contextmanager
+def one_of_several(label: str) -> Generator[None]:
+    """For the block, and what it calls: others work beside it, so each line begins with `label`."""
+    token = _label.set(label)
+    try:
+        yield
+    finally:
+        _label.reset(token)
+
+
 @contextmanager
 def open_progress(stream: TextIO | None = None) -> Generator[Progress]:
     """A progress for `stream` (default stderr): a bar on a terminal, plain lines elsewhere.
 
-    Whatever stage is open when the block ends, also by an error, is taken off the screen.
+    Within `one_of_several` lines on a terminal too: two bars would write over each other. Whatever
+    stage is open when the block ends, also by an error, is taken off the screen.
     """
     target = unfailing(sys.stderr if stream is None else stream)
     console = Terminal(target)
-    if not console.is_terminal:
-        yield PlainProgress(target)
+    if _label.get() or not console.is_terminal:
+        yield PlainProgress(target, label=_label.get())
         return
     progress = TerminalProgress(console)
     try:

@@ -62,7 +62,7 @@ class WarmCommand:
     def run(
         self,
         *flags: object,
-        flow: Literal["train", "evaluate", "export", "promote"] = "train",
+        flow: Literal["train", "evaluate", "export", "promote", "sweep"] = "train",
         full_disk: Literal["flow", "engine"] | None = None,
     ) -> Ended:
         """Run that flow's command with `flags`.
@@ -102,7 +102,7 @@ def _serve() -> None:
     # The answers have the real stdout to themselves; what the commands print goes to stderr.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    from flows import by_run, evaluate_flow
+    from flows import by_run, evaluate_flow, sweep_flow
     from flows.command import run_as_command
     from flows.train_flow import train
     from visual_r1.backend import backend
@@ -123,11 +123,13 @@ def _serve() -> None:
         backend.begin_engine = begin_on_a_full_disk if request["full_disk"] else begin_engine
         began = time.monotonic()
         try:
-            if request["flow"] == "evaluate":
+            if request["flow"] != "train":
                 sys.argv[1:] = request["flags"]
-                status = evaluate_flow.main()
-            elif request["flow"] != "train":
-                status = getattr(by_run, request["flow"])(request["flags"])
+                of_own_flags = {"evaluate": evaluate_flow, "sweep": sweep_flow}
+                if request["flow"] in of_own_flags:
+                    status = of_own_flags[request["flow"]].main()
+                else:
+                    status = getattr(by_run, request["flow"])(request["flags"])
             else:
                 status = run_as_command(train, request["flags"], check=require_goal)
         finally:

@@ -68,13 +68,18 @@ ROOMS = {
         backend config data data/sources engine engine/compute engine/store errors evaluation models
         policy prices printing prompts report rewards rl runs wording
     """,
+    "sweeps": """
+        backend config data doctor errors evaluation hashing prices printing report runs storage
+        wording
+    """,
     "verify": "config data engine engine/store errors evaluation printing promotion report runs",
     "tasks": """
         backend config data data/sources doctor errors evaluation hashing liveness printing progress
-        promotion report runs storage streams wording
+        promotion report runs storage streams sweeps wording
     """,
     "flows": """
         backend config data doctor errors printing progress promotion report runs stopwatch storage
+        sweeps
         tasks
     """,
 }
@@ -88,13 +93,13 @@ LIBRARIES = {
     "numpy": """
         alarms data data/procedural engine/compute engine/compute/families engine/server/wire
         engine/store/soundness engine/types evaluation/statistics prompts/fit rl
-        runs/curriculum_state
+        runs/curriculum_state sweeps/statistics
     """,
     "peft": "engine/compute/lora",
     "prefect": "flows tasks",
     "pydantic": """
         config data/manifest engine/server engine/store evaluation/metrics promotion report runs
-        stopwatch storage tasks/environment
+        stopwatch storage sweeps tasks/environment
     """,
     "safetensors": "engine/compute/base_model engine/store runs/export",
     "starlette": "engine/server/app engine/server/bodies",

@@ -6,7 +6,7 @@ Whatever it is, embedded or remote, all calls go through the unmodified `tinker`
 import os
 import threading
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +19,7 @@ from tinker.lib.internal_client_holder import (  # pyright: ignore[reportMissing
 from visual_r1.backend.endpoint import Endpoint, Kind, choose_kind, probe, remote_endpoint
 from visual_r1.backend.recovery import Recoveries
 from visual_r1.backend.sessions import Status, end_session, forget_pauses, wait_for_ends
+from visual_r1.backend.shared_engine import EngineOf, SharedEngine, alive, use_engine
 from visual_r1.backend.waiting import call, detail_of, wait
 from visual_r1.config import BackendSection, RunConfig
 from visual_r1.engine.launch import RunningEngine, StartingEngine, begin_engine
@@ -45,14 +46,15 @@ class Backend:
 
     `begin` starts the embedded engine in the background; it is waited for when the first client is
     asked for. One that has died is started again by the next `connect`, so that a retried task
-    goes on from the last checkpoint.
+    goes on from the last checkpoint. Backends of one home share its engine, see `shared_engine`.
     """
 
     def __init__(self, config: RunConfig, environ: Mapping[str, str] = os.environ) -> None:
         self.kind: Kind = choose_kind(config, environ)
         self._model = config.model.name
         self._run = config.run_name
-        self._launch: StartingEngine | None = None
+        self._shared: SharedEngine | None = None
+        # That of the clients in use: it may have died, and another backend have started the next.
         self._engine: RunningEngine | None = None
         self._service: tinker.ServiceClient | None = None
         self._rest: tinker.RestClient | None = None
@@ -79,8 +81,8 @@ class Backend:
         """
         if self.kind != "embedded":
             self._require_model()
-        elif self._launch is None and self._engine is None:
-            self._launch = self._begin_engine()
+        else:
+            self._share().begin()
 
     @property
     def service(self) -> tinker.ServiceClient:
@@ -107,13 +109,15 @@ class Backend:
         """Raise `EngineError` where the embedded engine has died; the SDK would wait for ever.
 
         For who waits for it, about once a second. One that meanwhile neither computes nor answers
-        stands still: it is killed, and so has died.
+        stands still: it is killed, and so has died. What `while_waiting` has said is called too.
         """
+        for look in _looks:
+            look()
         engine = self._engine
         if engine is None:
             return
         what = "ended"
-        if _alive(engine):
+        if alive(engine):
             if not self._standstill.seen(engine):
                 return
             engine.process.kill()
@@ -187,34 +191,34 @@ class Backend:
         wait_for_ends(self._ending)
 
     def close(self) -> None:
-        """End the session, and the embedded engine with it."""
+        """End the session, and the embedded engine with it, where no other backend uses it."""
         self.disconnect()
-        if self._engine is not None:
-            self._engine.close()
-        if self._launch is not None:
-            self._launch.cancel()
-        self._engine = self._launch = self._rest = None
+        self._engine = self._rest = None
+        shared, self._shared = self._shared, None
+        if shared is not None:
+            shared.release()
 
     def _leave_session(self, status: Status) -> None:
         service, self._service = self._service, None
         forget_pauses()
         self._ending = [thread for thread in self._ending if thread.is_alive()]
         if service is not None:
-            serves = self._engine is None or _alive(self._engine)
+            serves = self._engine is None or alive(self._engine)
             self._ending.append(end_session(service, status, tell=serves))
 
     def _endpoint(self) -> Endpoint:
         if self._remote is not None:
             return self._remote
-        if self._engine is not None and not _alive(self._engine):
-            self._engine.close()
-            self._engine = None
-        if self._engine is None:
-            self._rest = None
-            launch = self._launch or self._begin_engine()
-            self._launch = None
-            self._engine = launch.ready()
-        return Endpoint("embedded", self._engine.url, self._engine.api_key)
+        engine = self._share().serving()
+        if engine is not self._engine:
+            self._engine, self._rest = engine, None
+        return Endpoint("embedded", engine.url, engine.api_key)
+
+    def _share(self) -> SharedEngine:
+        if self._shared is None:
+            key = EngineOf(self.home.absolute(), self._model, self._threads)
+            self._shared = use_engine(key, self._begin_engine)
+        return self._shared
 
     def _begin_engine(self) -> StartingEngine:
         return begin_engine(self.home, self._model, self._threads, self.home / "engine.log")
@@ -239,6 +243,22 @@ class Backend:
         asking = self.rest.get_server_capabilities()
         offered = wait(asking, what, CONNECT_SECONDS, self.check).supported_models
         return {one.model_name: one.max_context_length for one in offered if one.model_name}
+
+
+_looks: list[Callable[[], None]] = []
+
+
+@contextmanager
+def while_waiting(look: Callable[[], None]) -> Generator[None]:
+    """For the block, let whoever waits for a server call `look` about once a second.
+
+    It may end the wait by what it raises: a thread hears no Ctrl-C by itself.
+    """
+    _looks.append(look)
+    try:
+        yield
+    finally:
+        _looks.remove(look)
 
 
 class Standstill:
@@ -272,10 +292,6 @@ def _rest_client(endpoint: Endpoint) -> tinker.RestClient:
     return tinker.RestClient(holder)
 
 
-def _alive(engine: RunningEngine) -> bool:
-    return engine.process.poll() is None
-
-
 class _Server(NamedTuple):
     """What two configurations must have in common to use one backend."""
 
@@ -295,8 +311,9 @@ def open_backend(config: RunConfig) -> Generator[Backend]:
 
     Re-entrant on purpose: a program opens it before it starts the flow, so that the engine loads
     while Prefect does; the flow's own block then finds it open. A configuration that names another
-    run, model or server gets a backend of its own; two embedded engines at a time need homes of
-    their own (`backend.engine_home`), for one folder has one engine.
+    run, model or server gets a backend of its own, and backends of one model and home share its
+    engine; two embedded engines at a time need homes of their own (`backend.engine_home`), for one
+    folder has one engine.
     """
     server = _Server(
         config.run_name,

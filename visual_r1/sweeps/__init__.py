@@ -1,0 +1,1 @@
+"""Sweeps: many runs that differ in named settings, compared as one experiment."""

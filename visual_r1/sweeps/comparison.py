@@ -1,0 +1,313 @@
+"""What a sweep found: every setting against its baseline, and against the chosen one.
+
+The chosen setting is the best by validation, so that its test result is that of one setting named
+beforehand. Without validation none is chosen: the highest of several test results is high in part
+by luck, and is only named.
+
+Gains over the baseline are one family of comparisons, differences to the chosen (or, without one,
+the highest) setting another; in each, p-values are Holm's. All of it is worked out from the runs'
+own files, so it is the same however often the sweep was killed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from statistics import fmean
+from typing import Any
+
+from visual_r1.config import RunConfig
+from visual_r1.errors import DataError
+from visual_r1.evaluation.metrics import evaluation_folder, read_report
+from visual_r1.evaluation.predictions import read_predictions
+from visual_r1.evaluation.statistics import distinguishable
+from visual_r1.report.summary import BASELINE, FINAL, cost_of_run
+from visual_r1.sweeps.members import is_trained, steps_done, validation_at
+from visual_r1.sweeps.plan import Plan, Setting
+from visual_r1.sweeps.statistics import Gain, Right, gains, holm
+from visual_r1.wording import p_value_in_words, percent, points, points_range
+
+
+@dataclass(frozen=True, slots=True)
+class MemberResult:
+    """One run: how far it came, and what it scored. Accuracies are shares, None where not known."""
+
+    run: str
+    seed: int
+    steps: int
+    trouble: str = ""
+    baseline: float | None = None
+    final: float | None = None
+    blind: float | None = None
+    validation: float | None = None
+    cost_usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SettingResult:
+    """A setting over its seeds.
+
+    `gain` is over the baseline, None where no run of it is whole; `to_chosen` is this setting less
+    the chosen one. The adjusted p-values are Holm's. `stopped_at` is the rung after which halving
+    let go of it.
+    """
+
+    label: str
+    changes: Mapping[str, Any]
+    members: tuple[MemberResult, ...]
+    baseline: float | None = None
+    final: float | None = None
+    blind: float | None = None
+    validation: float | None = None
+    gain: Gain | None = None
+    gain_p_holm: float | None = None
+    to_chosen: Gain | None = None
+    to_chosen_p_holm: float | None = None
+    stopped_at: int | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether each of its runs is."""
+        return all(member.final is not None for member in self.members)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The sweep's result, as `summary.json` holds it.
+
+    `chosen` is a label, by what stands in `chosen_by`: validation, or test, which is a selection
+    by what is reported and said to be one.
+    """
+
+    sweep: str
+    conclusion: str
+    chosen: str | None
+    chosen_by: str | None
+    problems: int
+    settings: tuple[SettingResult, ...]
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `summary.json`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """The greedy verdicts of one run, before and after, by problem."""
+
+    seed: int
+    before: Mapping[str, bool] = field(repr=False)
+    after: Mapping[str, bool] = field(repr=False)
+
+
+def compare_settings(
+    plan: Plan, troubles: Mapping[str, str], stopped: Mapping[str, int] | None = None
+) -> Comparison:
+    """Compare the settings of `plan` by what their runs have left.
+
+    `troubles` says by run why one is not whole, `stopped` by label where halving let go of one.
+    """
+    stopped = stopped or {}
+    answers = {
+        setting.label: [] if setting.label in stopped else _answers(setting)
+        for setting in plan.settings
+    }
+    results = [
+        _result(setting, answers[setting.label], troubles, stopped.get(setting.label))
+        for setting in plan.settings
+    ]
+    compared = [one for one in results if answers[one.label]]
+    sides = [_over_baseline(answers[one.label]) for one in compared]
+    found = gains([before for before, _ in sides], [after for _, after in sides])
+    adjusted = holm([gain.p_value for gain in found])
+    gained = {
+        one.label: replace(one, gain=gain, gain_p_holm=p)
+        for one, gain, p in zip(compared, found, adjusted, strict=True)
+    }
+    chosen, by = _choose(list(gained.values()))
+    if chosen is not None:
+        gained = _against(chosen, gained, answers)
+    settings = tuple(gained.get(one.label, one) for one in results)
+    problems = max((gain.n for gain in found), default=0)
+    result = Comparison(
+        plan.sweep.name, "", chosen.label if chosen else None, by, problems, settings
+    )
+    return replace(result, conclusion=_conclusion(result), notes=tuple(_notes(plan, result)))
+
+
+def _result(
+    setting: Setting,
+    answers: Sequence[_Answers],
+    troubles: Mapping[str, str],
+    stopped_at: int | None,
+) -> SettingResult:
+    members = tuple(
+        _member(member.config, member.seed, troubles.get(member.run, ""), stopped_at)
+        for member in setting.members
+    )
+    whole = [one for one in members if one.final is not None] if answers else []
+    validated = [one.validation for one in members if one.validation is not None]
+    return SettingResult(
+        label=setting.label,
+        changes=dict(setting.changes),
+        members=members,
+        baseline=_mean([one.baseline for one in whole]),
+        final=_mean([one.final for one in whole]),
+        blind=_mean([one.blind for one in whole]),
+        validation=fmean(validated) if len(validated) == len(members) else None,
+        stopped_at=stopped_at,
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known and len(known) == len(values) else None
+
+
+def _member(config: RunConfig, seed: int, trouble: str, stopped_at: int | None) -> MemberResult:
+    steps = steps_done(config)
+    last = config.train.steps if stopped_at is None else stopped_at
+    validation, cost = validation_at(config, last), cost_of_run(config.run_dir)
+    base = MemberResult(
+        config.run_name,
+        seed,
+        steps,
+        validation=validation,
+        cost_usd=round(cost.usd, 6) if cost else None,
+    )
+    if stopped_at is not None:
+        return base
+    if not is_trained(config):
+        return replace(base, trouble=trouble or "It is not whole.")
+    before, after = (
+        read_report(evaluation_folder(config.run_dir, name)) for name in (BASELINE, FINAL)
+    )
+    return replace(base, baseline=before.accuracy, final=after.accuracy, blind=after.blind_accuracy)
+
+
+def _answers(setting: Setting) -> list[_Answers]:
+    """Of its runs that are whole, by the order of their seeds."""
+    found: list[_Answers] = []
+    for member in setting.members:
+        if not is_trained(member.config):
+            continue
+        before, after = (
+            {
+                str(row["id"]): bool(row["correct"])
+                for row in read_predictions(
+                    evaluation_folder(member.config.run_dir, name), ["id", "correct"]
+                )
+                if row["correct"] is not None
+            }
+            for name in (BASELINE, FINAL)
+        )
+        found.append(_Answers(member.seed, before, after))
+    return found
+
+
+def _over_baseline(runs: Sequence[_Answers]) -> tuple[Right, Right]:
+    """Verdicts [seed][problem] before and after, of the problems that all of them answered."""
+    shared = [
+        problem
+        for problem in runs[0].before
+        if all(problem in run.before and problem in run.after for run in runs)
+    ]
+    if not shared:
+        raise DataError(
+            "The runs of a setting share no test problem, so there is nothing to compare: were "
+            "they evaluated on different datasets?"
+        )
+    return (
+        [[run.before[problem] for problem in shared] for run in runs],
+        [[run.after[problem] for problem in shared] for run in runs],
+    )
+
+
+def _choose(compared: Sequence[SettingResult]) -> tuple[SettingResult | None, str | None]:
+    """The best by validation where all were validated, else the highest on the test problems."""
+    whole = [one for one in compared if one.whole] or list(compared)
+    if not whole:
+        return None, None
+    if all(one.validation is not None for one in whole):
+        return max(whole, key=lambda one: one.validation or 0.0), "validation"
+    return max(whole, key=lambda one: one.gain.value if one.gain else -1.0), "test"
+
+
+def _against(
+    chosen: SettingResult,
+    compared: Mapping[str, SettingResult],
+    answers: Mapping[str, Sequence[_Answers]],
+) -> dict[str, SettingResult]:
+    """The settings with their differences to the chosen one, seed by seed where they share any."""
+    labels: list[str] = []
+    befores: list[Right] = []
+    afters: list[Right] = []
+    reference = {run.seed: run.after for run in answers[chosen.label]}
+    for label in compared:
+        runs = [run for run in answers[label] if run.seed in reference]
+        first: Mapping[str, bool] = runs[0].after if runs else {}
+        problems = [
+            problem
+            for problem in first
+            if all(problem in run.after and problem in reference[run.seed] for run in runs)
+        ]
+        if label != chosen.label and problems:
+            labels.append(label)
+            befores.append([[reference[run.seed][id] for id in problems] for run in runs])
+            afters.append([[run.after[id] for id in problems] for run in runs])
+    found = gains(befores, afters)
+    adjusted = holm([gain.p_value for gain in found])
+    differences = dict(zip(labels, zip(found, adjusted, strict=True), strict=True))
+    return {
+        label: replace(one, to_chosen=differences[label][0], to_chosen_p_holm=differences[label][1])
+        if label in differences
+        else one
+        for label, one in compared.items()
+    }
+
+
+def _conclusion(found: Comparison) -> str:
+    chosen = next((one for one in found.settings if one.label == found.chosen), None)
+    if chosen is None or chosen.gain is None or chosen.gain_p_holm is None:
+        return "No run of the sweep is whole yet, so there is nothing to compare."
+    gain = chosen.gain
+    evidence = (
+        f"{points(gain.value)} points over the baseline on {gain.n} test problems (95% interval "
+        f"{points_range(gain.ci95)}, {p_value_in_words(chosen.gain_p_holm)} after Holm)"
+    )
+    seen = "" if distinguishable(chosen.gain_p_holm) else "; that is no distinguishable gain"
+    others = [one for one in found.settings if one.to_chosen_p_holm is not None]
+    alike = [one for one in others if not distinguishable(one.to_chosen_p_holm or 0.0)]
+    rest = (
+        f" Of {len(others)} other settings, {len(alike)} cannot be told apart from it on these "
+        "problems."
+        if others
+        else ""
+    )
+    if found.chosen_by == "validation":
+        return (
+            f"Chosen by validation ({percent(chosen.validation or 0.0)}): {chosen.label}, with "
+            f"{evidence}{seen}.{rest}"
+        )
+    return (
+        f"Highest on the test problems: {chosen.label}, with {evidence}{seen}.{rest} Nothing was "
+        "validated, so this one was picked by the same problems that it is reported on, and the "
+        "highest of several is high in part by luck: use --validation.every to choose by "
+        "validation, or confirm it on problems that no run of this sweep was measured on."
+    )
+
+
+def _notes(plan: Plan, found: Comparison) -> list[str]:
+    notes: list[str] = []
+    single = [one for one in found.settings if one.gain is not None and one.gain.seeds == 1]
+    if single:
+        notes.append(
+            "Settings with one seed are one run each: their intervals speak of that run, and "
+            "another seed of the same setting may land outside. Give seeds to compare settings."
+        )
+    troubled = [one for setting in found.settings for one in setting.members if one.trouble]
+    if troubled:
+        notes.append(
+            f"{len(troubled)} of {len(plan.members)} runs are not in the comparison; the same "
+            "command tries them again."
+        )
+    return notes

@@ -1,0 +1,127 @@
+"""How far the members of a sweep are, by their runs' own files."""
+
+import shutil
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from visual_r1.config import RunConfig
+from visual_r1.errors import DataError, RunError
+from visual_r1.evaluation.metrics import evaluation_folder, read_report
+from visual_r1.evaluation.predictions import read_predictions, require_predictions
+from visual_r1.hashing import digest
+from visual_r1.report.summary import BASELINE, FINAL, cost_of_run, read_summary
+from visual_r1.runs.folder import require_same_config
+from visual_r1.runs.ledger import Ledger
+from visual_r1.runs.validations import Validations
+from visual_r1.sweeps.plan import Member, Plan
+
+
+def is_trained(config: RunConfig) -> bool:
+    """Whether the run is whole: all its steps, both evaluations as they were made, the summary."""
+    try:
+        summary = read_summary(config.run_dir)
+        for name in (BASELINE, FINAL):
+            require_predictions(evaluation_folder(config.run_dir, name))
+    except DataError:
+        return False
+    return summary is not None and summary.steps == config.train.steps
+
+
+def is_done(member: Member) -> bool:
+    """Whether nothing is left of it: the whole run, or its checkpoint and validation at its rung.
+
+    Raises `RunError` where its ledger is damaged.
+    """
+    if member.rung is None:
+        return is_trained(member.config)
+    there = steps_done(member.config) >= member.rung
+    return there and validation_at(member.config, member.rung) is not None
+
+
+def steps_done(config: RunConfig) -> int:
+    """The step of the run's newest checkpoint. Raises `RunError` where its ledger is damaged."""
+    rows = Ledger(config.run_dir).rows()
+    return rows[-1].step if rows else 0
+
+
+def validation_at(config: RunConfig, step: int) -> float | None:
+    """The accuracy on validation of the checkpoint of `step`; None where it was not validated."""
+    rows = Validations(config.run_dir).rows()
+    return next((row.accuracy for row in rows if row.step == step and row.n), None)
+
+
+def is_used_by_another(member: Member) -> bool:
+    """Whether another process, or another part of this one, trains the member now."""
+    lock = FileLock(member.config.run_dir / ".lock")
+    if not Path(lock.lock_file).exists():
+        return False
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def spent_usd(plan: Plan) -> float:
+    """US dollars that all members have cost so far, where prices are known."""
+    costs = [cost_of_run(member.config.run_dir) for member in plan.members]
+    return sum(cost.usd for cost in costs if cost is not None)
+
+
+def require_startable(plan: Plan) -> None:
+    """Raise `RunError` where a member's folder is there and its run cannot go on as planned."""
+    for member in plan.members:
+        config = member.config
+        if not config.run_dir.is_dir():
+            continue
+        require_same_config(config.run_dir, config)
+        if (done := steps_done(config)) > config.train.steps:
+            raise RunError(
+                f"{config.run_dir} ({member.name}) has trained {done} steps already and the sweep "
+                f"wants {config.train.steps}: ask for {done} or more for all of them with "
+                "--train.steps, or move that run away."
+            )
+
+
+def baseline_key(config: RunConfig) -> str:
+    """Runs with the same key ask the base model the same questions, and grade alike."""
+    identity = config.identity()
+    model = config.model
+    return digest(
+        {
+            "model": [model.name, model.max_pixels],
+            "parts": [identity[part] for part in ("data", "prompt", "sampling", "second_pass")],
+            "evaluation": config.evaluation.model_dump(mode="json"),
+            "rounding": config.reward.rounding,
+            "threads": config.backend.threads,
+            "output_dir": config.output_dir.absolute(),
+        },
+        32,
+    )
+
+
+def share_baseline(plan: Plan, member: Member) -> None:
+    """Give the member the baseline of another that asked the base model the same, where it has
+    none of its own and one of them has: the answers are the same, and are paid for once."""
+    config = member.config
+    own = evaluation_folder(config.run_dir, BASELINE)
+    if own.exists():
+        return
+    key = baseline_key(config)
+    for other in plan.members:
+        there = evaluation_folder(other.config.run_dir, BASELINE)
+        if other is member or not there.is_dir() or baseline_key(other.config) != key:
+            continue
+        try:
+            read_report(there)
+            read_predictions(there, ["id"])
+        except DataError:  # who owns it is told when it is used
+            continue
+        whole = own.with_name(f".{own.name}.shared")
+        shutil.rmtree(whole, ignore_errors=True)
+        whole.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(there, whole)
+        whole.rename(own)
+        return
