@@ -65,6 +65,7 @@ from typing import Any
 
 from prefect import flow
 
+from tasks.forms import form
 from tasks.outcome import remembered
 from tasks.parameters import chosen_config
 from tasks.tasks import evaluate as evaluate_checkpoint
@@ -76,7 +77,37 @@ from visual_r1.runs.folder import open_run_folder
 
 
 @remembered
-@flow(name="evaluate")
+@form(
+    "run_name",
+    "model",
+    "data",
+    "problems",
+    checkpoint={
+        "type": "string",
+        "description": "Which of the run's checkpoints: best (by validation), final, or a step "
+        "such as 40; empty is the base model.",
+    },
+    export={
+        "type": "boolean",
+        "default": False,
+        "description": "Also write the checkpoint as an adapter that PEFT reads.",
+    },
+    sampler_path={
+        "type": "string",
+        "description": "In place of a checkpoint: any weights of the server, tinker://…",
+    },
+    name={
+        "type": "string",
+        "description": "Name of the report, and of its folder under evaluations/; by default of "
+        "what is evaluated.",
+    },
+)
+@flow(
+    name="evaluate",
+    description="Answers the test problems with a checkpoint or the base model and reports "
+    "accuracy, pass@k and the control without the image.",
+    validate_parameters=False,
+)
 def evaluate(
     preset: str | None = None,
     overrides: dict[str, Any] | None = None,

@@ -68,7 +68,7 @@ def refused(
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--train.loss", "pppo"), ("'pppo'", "importance_sampling, ppo, cispo, dro")),
+        (("--train.loss", "pppo"), ("'pppo'", "'importance_sampling', 'ppo'", "ppo is nearest")),
         (("--prompt.template", "nope"), ("nope", "think")),
         (("--data.source", "/nowhere"), ("--data.source /nowhere is not there", "procedural")),
         (("--preset", "nope"), ("'nope'", "geometry3k, quickstart, seed")),

@@ -1,6 +1,13 @@
 """The configuration of a run: `RunConfig` and its sections."""
 
-from visual_r1.config.presets import differing_keys, merged, preset_names, read_preset, read_toml
+from visual_r1.config.presets import (
+    DEFAULT_PRESET,
+    differing_keys,
+    merged,
+    preset_names,
+    read_preset,
+    read_toml,
+)
 from visual_r1.config.reward import CUSTOM, PenaltySection, RewardSection, SecondPassSection, Weight
 from visual_r1.config.run_config import RunConfig
 from visual_r1.config.sections import (
@@ -16,6 +23,7 @@ from visual_r1.config.sections import (
     EvaluationSection,
     LimitsSection,
     LoggingSection,
+    LossName,
     ModelSection,
     OptimizerSection,
     PricesSection,
@@ -32,6 +40,7 @@ from visual_r1.config.sections import (
 
 __all__ = [
     "CUSTOM",
+    "DEFAULT_PRESET",
     "LATER",
     "STORED",
     "AlarmAction",
@@ -44,6 +53,7 @@ __all__ = [
     "EvaluationSection",
     "LimitsSection",
     "LoggingSection",
+    "LossName",
     "ModelSection",
     "OptimizerSection",
     "PenaltySection",

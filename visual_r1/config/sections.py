@@ -4,9 +4,10 @@ First how the policy is trained, then the run and its surroundings, then where p
 and last what a run is watched for and what it costs. What is rewarded stands in `config.reward`.
 """
 
+import re
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, Self, cast, get_args
+from typing import Annotated, Any, Literal, Self, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -52,16 +53,25 @@ class Section(BaseModel):
         return None if is_none and NoneType in get_args(annotation) else value
 
 
+LossName = Literal["importance_sampling", "ppo", "cispo", "dro", "gspo", "stable_reinforce"]
+
+
 class TrainSection(Section):
     seed: int = Field(default=0, description="Seed of batches, samples and the adapter.")
     steps: int = Field(default=500, ge=1, description="Steps of the whole run.")
+    more_steps: Annotated[int | None, LATER] = Field(
+        default=None,
+        ge=1,
+        description="So many steps more than the run has when it is started, in place of steps: a "
+        "night's work on a run that goes on.",
+    )
     chunk_steps: int = Field(default=50, ge=1, description="Steps between two checkpoints.")
     batch_size: int = Field(default=4, ge=1, description="Problems in the batch of a step.")
     group_size: int = Field(default=4, ge=2, description="Samples of each problem.")
     learning_rate: float = Field(default=1e-6, gt=0, description="Adam's, at its highest.")
-    loss: str = Field(
+    loss: LossName = Field(
         default="importance_sampling",
-        description="importance_sampling, ppo, cispo, dro, or another loss of the server.",
+        description="The policy loss; gspo and stable_reinforce are the hosted service's own.",
     )
     clip_epsilon: float = Field(
         default=0.2, gt=0, lt=1, description="ppo clips the ratio of probabilities to 1 ± this."
@@ -208,12 +218,16 @@ class SamplingSection(Section):
 class RunSection(Section):
     name: str | None = Field(
         default=None,
-        description="Name of the run; default: <preset>-<digest of the configuration>.",
+        description="Name of the run and of its folder under runs/; default: the preset and a "
+        "digest of the configuration. {date} is filled in with the day (UTC) and {n} with the next "
+        "number, and a run of such a name that is not finished is gone on with first.",
     )
 
     @field_validator("name")
     @classmethod
     def _is_a_folder_name(cls, name: str | None) -> str | None:
+        for unknown in set(re.findall(r"{[^{}]*}", name or "")) - {"{date}", "{n}"}:
+            raise ValueError(f"{unknown} is nothing that is filled in: {{date}} and {{n}} are")
         if name is not None and (not name.strip(". ") or set(name) & {"/", "\\", "\0"}):
             raise ValueError("a run's name is the name of its folder under runs/, without slashes")
         return name
