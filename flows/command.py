@@ -54,8 +54,8 @@ def run_as_command(
     What is wrong with the configuration, the run's folder or the server is found before Prefect
     starts, and the embedded engine loads while it does. `check` looks at what is in the run's
     folder; nobody else uses the folder meanwhile. `begins` says that the flow begins a run or goes
-    on with one, so that its name and steps are settled by `runs.nights`. A flow that needs no Tinker server has no run's
-    folder either.
+    on with one, so that its name and steps are settled by `runs.nights`. A flow that needs no
+    Tinker server has no run's folder either.
     """
     console = terminal()
     _show_warnings(console)

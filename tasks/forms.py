@@ -1,4 +1,4 @@
-"""A flow's form in Prefect's UI, and its parameters on the command line: what is changed often first.
+"""A flow's form in Prefect's UI, and its parameters for a command or schedule.
 
 Prefect makes a form of a function's parameters. A configuration in it would be a page of fifteen
 thousand pixels, and every field of it would be posted, so that defaults beat a preset chosen beside
@@ -10,6 +10,7 @@ the bounds and choices here.
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
@@ -19,8 +20,8 @@ from pydantic import WithJsonSchema
 from pydantic_core import MISSING
 
 from tasks.parameters import with_short_names
-from visual_r1.config import DEFAULT_PRESET, RunConfig, preset_names
-from visual_r1.config.names import settings
+from visual_r1.config import DEFAULT_PRESET, preset_names
+from visual_r1.config.names import schema_of, settings
 
 SHORT = {
     "run_name": "run.name",
@@ -40,7 +41,7 @@ _PRESET = {
     "vision_sr1 run on this machine; geometry3k and seed ask for a server in overrides, such as "
     '{"backend.server": "remote"}, which costs money.',
 }
-_OVERRIDES = {
+_OVERRIDES: dict[str, Any] = {
     "type": "object",
     "default": {},
     "description": "Any other setting by its name, over the preset: "
@@ -67,9 +68,10 @@ def form(*short: str, **own: Mapping[str, Any]) -> Callable[[Flow[..., Any]], Fl
         plain = inspect.signature(work)
         fields = {
             "preset": _PRESET,
-            **{name: _of_setting(SHORT[name]) for name in short},
+            **{name: _of_setting(SHORT[name]) for name in short if name == "run_name"},
             **own,
-            "overrides": _OVERRIDES,
+            **{name: _of_setting(SHORT[name]) for name in short if name != "run_name"},
+            "overrides": _OVERRIDES | {"patternProperties": _bounds()},
             "config": _CONFIG,
         }
         assert set(plain.parameters) <= set(fields), "a parameter that the form does not describe"
@@ -111,11 +113,18 @@ def form(*short: str, **own: Mapping[str, Any]) -> Callable[[Flow[..., Any]], Fl
 
 def _of_setting(name: str) -> dict[str, Any]:
     """A setting's own type, bounds and description; empty is as the preset has it."""
-    schema: dict[str, Any] = RunConfig.model_json_schema()
-    node, definitions = schema, schema["$defs"]
-    for part in name.split("."):
-        node = node["properties"][part]
-        node = definitions[node["$ref"].rpartition("/")[2]] if "$ref" in node else node
-    kinds = [kind for kind in node.get("anyOf", [node]) if kind.get("type") != "null"]
-    told = {key: value for key, value in kinds[0].items() if key not in ("default", "title")}
-    return {**told, "description": f"{settings()[name].description} ({name})"}
+    [schema] = [one for one in schema_of(name) if one.get("type") != "null"]
+    return {**schema, "description": f"{settings()[name].description} ({name})"}
+
+
+def _bounds() -> dict[str, Any]:
+    """The type, bounds and choices of each setting that takes one kind of value.
+
+    Of one that may be empty the server could only say that a value is none of several kinds; of
+    that, and of names that there are not, the flow says more.
+    """
+    return {
+        f"^{re.escape(name)}$": kinds[0]
+        for name in settings()
+        if len(kinds := schema_of(name)) == 1
+    }

@@ -1,7 +1,7 @@
 """What a flow is given, and what it means: a preset with overrides, or a whole configuration.
 
-It comes from a form, a schedule, a command line or a program. What is wrong with it is said here, in
-a sentence, and not by Prefect.
+It comes from a form, a schedule, a command line or a program. What is wrong with it is said here,
+in a sentence, and not by Prefect.
 """
 
 import os

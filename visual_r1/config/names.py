@@ -4,6 +4,7 @@ import difflib
 import re
 from collections.abc import Collection, Iterable
 from functools import cache
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -31,6 +32,25 @@ def _fields(section: type[BaseModel], prefix: str) -> Iterable[tuple[str, FieldI
             yield from _fields(inner, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", field
+
+
+def schema_of(name: str) -> list[dict[str, Any]]:
+    """The JSON schemas of the kinds of value that a setting takes: types, bounds, choices."""
+    schema = _schema()
+    node = schema
+    for part in name.split("."):
+        node = node["properties"][part]
+        node = schema["$defs"][node["$ref"].rpartition("/")[2]] if "$ref" in node else node
+    beside = {"default", "title", "description"}
+    return [
+        {key: value for key, value in kind.items() if key not in beside}
+        for kind in node.get("anyOf", [node])
+    ]
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    return RunConfig.model_json_schema()
 
 
 def holds(name: str, kind: type) -> bool:

@@ -211,10 +211,9 @@ def _start_of(run_dir: Path, starts: list[Start], who: str | None, more: int | N
     for start in starts:
         if who is not None and (start.who, start.more) == (who, more):
             return start
-    last = starts[-1] if starts else None
-    if more is not None and last is not None and last.more == more:
-        if not _has_done(run_dir, last.goal):
-            return Start(who, last.step, more)
+    last = starts[-1] if more is not None and starts else None
+    if last is not None and last.more == more and not _has_done(run_dir, last.goal):
+        return Start(who, last.step, more)
     return Start(who, _newest_step(run_dir), more)
 
 
