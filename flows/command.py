@@ -94,10 +94,10 @@ def _run_checked(
     require_sound(config)
     require_prefect_server()
     require_room(config.state_dir)
-    config = begun(config) if begins else newest_of_its_name(config)
     if not needs_server:
         _run(flow, config)
         return
+    config = begun(config) if begins else newest_of_its_name(config)
     with open_backend(config) as backend:
         with open_run_folder(config) as run_dir:
             if check is not None:

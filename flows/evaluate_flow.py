@@ -94,7 +94,7 @@ from visual_r1.runs.folder import open_run_folder
     },
     sampler_path={
         "type": "string",
-        "description": "In place of a checkpoint: any weights of the server, tinker://…",
+        "description": "In place of a checkpoint: weights by their address on the server.",
     },
     name={
         "type": "string",

@@ -31,8 +31,8 @@ def chosen_config(
     """The configuration that a flow's parameters mean.
 
     `begins` says that a run of it begins or goes on here: then `{date}` and `{n}` in its name and
-    `train.more_steps` are settled, see `runs.nights`. Other flows get the newest run of that name.
-    In a deployment whose flow `asks_server`, the server is one that the parameters name.
+    `train.more_steps` are settled, see `runs.nights`. Others whose flow `asks_server` get the newest
+    run of that name. In a deployment the server is one that the parameters name.
 
     Raises `ConfigError` where the parameters disagree, where one of them is wrong, and where a
     deployment names no server for a model that is not on this machine.
@@ -48,10 +48,11 @@ def chosen_config(
         chosen = whole(config, preset or None)
     else:
         chosen = with_overrides(preset or DEFAULT_PRESET, overrides or {})
-    if asks_server:
-        require_named_server(chosen)
-        if is_deployment():
-            chosen = on_its_own_server(chosen)
+    if not asks_server:
+        return chosen
+    require_named_server(chosen)
+    if is_deployment():
+        chosen = on_its_own_server(chosen)
     if not begins:
         return newest_of_its_name(chosen)
     require_sound(chosen)  # a run that cannot be leaves no folder

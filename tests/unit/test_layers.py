@@ -68,8 +68,8 @@ ROOMS = {
     """,
     "verify": "config data engine engine/store errors evaluation printing report runs",
     "tasks": """
-        backend config data data/sources doctor errors evaluation hashing liveness printing progress
-        report runs storage streams wording
+        backend config data data/sources doctor errors evaluation hashing liveness models printing
+        progress report runs storage streams wording
     """,
     "flows": """
         backend config data doctor errors printing progress report runs stopwatch storage tasks
@@ -91,7 +91,7 @@ LIBRARIES = {
     "prefect": "flows tasks",
     "pydantic": """
         config data/manifest engine/server engine/store evaluation/metrics report runs stopwatch
-        storage tasks/environment
+        storage tasks/environment tasks/forms
     """,
     "safetensors": "engine/compute/base_model engine/store runs/export",
     "starlette": "engine/server/app engine/server/bodies",

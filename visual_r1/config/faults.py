@@ -12,7 +12,7 @@ from visual_r1.config.names import did_you_mean, sections, settings
 _NUMBER = re.compile(
     r"[$€£]?\s*([-+]?[\d.,_]*\d(?:\.0*)?(?:e[-+]?\d+)?)\s*([a-zµ%]*)", re.IGNORECASE
 )
-_GROUPED = re.compile(r"[-+]?\d{1,3}(,\d{3})+(\.\d+)?")
+_GROUPED = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?")
 _SECONDS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _FACTORS = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "%": 0.01}
 

@@ -67,8 +67,12 @@ class TrainSection(Section):
     )
     chunk_steps: int = Field(default=50, ge=1, description="Steps between two checkpoints.")
     batch_size: int = Field(default=4, ge=1, description="Problems in the batch of a step.")
-    group_size: int = Field(default=4, ge=2, description="Samples of each problem.")
-    learning_rate: float = Field(default=1e-6, gt=0, description="Adam's, at its highest.")
+    group_size: int = Field(default=4, ge=2, description="Samples of each problem in a step.")
+    learning_rate: float = Field(
+        default=1e-6,
+        gt=0,
+        description="Adam's step size, at its highest; for LoRA 1e-5 to 1e-4 is usual.",
+    )
     loss: LossName = Field(
         default="importance_sampling",
         description="The policy loss; gspo and stable_reinforce are the hosted service's own.",
@@ -170,10 +174,14 @@ class LimitsSection(Section):
 
 
 class OptimizerSection(Section):
-    beta1: float = Field(default=0.9, ge=0, lt=1, description="Adam's, of the first moment.")
-    beta2: float = Field(default=0.95, ge=0, lt=1, description="Adam's, of the second moment.")
-    eps: float = Field(default=1e-12, gt=0, description="Adam's, in the denominator.")
-    weight_decay: float = Field(default=0.0, ge=0, description="AdamW's, decoupled.")
+    beta1: float = Field(
+        default=0.9, ge=0, lt=1, description="Adam's decay of the first moment, a step."
+    )
+    beta2: float = Field(
+        default=0.95, ge=0, lt=1, description="Adam's decay of the second moment, a step."
+    )
+    eps: float = Field(default=1e-12, gt=0, description="Adam's epsilon, in the denominator.")
+    weight_decay: float = Field(default=0.0, ge=0, description="AdamW's decoupled weight decay.")
     grad_clip_norm: float = Field(
         default=0.0, ge=0, description="Largest norm of the gradient; 0 is no clip."
     )
@@ -210,7 +218,9 @@ class OptimizerSection(Section):
 
 class SamplingSection(Section):
     temperature: float = Field(
-        default=0.9, gt=0, description="Of the samples in training, and of those for pass@k."
+        default=0.9,
+        gt=0,
+        description="Temperature of the samples in training, and of those for pass@k.",
     )
     max_new_tokens: int = Field(default=768, ge=1, description="Longest response, in tokens.")
 
@@ -236,11 +246,14 @@ class RunSection(Section):
 class BackendSection(Section):
     server: Literal["auto", "embedded", "remote"] = Field(
         default="auto",
-        description="auto: TINKER_BASE_URL, else TINKER_API_KEY, else the embedded engine.",
+        description="auto: TINKER_BASE_URL, else TINKER_API_KEY, else the embedded engine; in a "
+        "deployment, the embedded engine alone. remote costs money on the hosted service.",
     )
     base_url: str | None = Field(default=None, description="Address of a Tinker-compatible server.")
     threads: int = Field(
-        default=2, ge=1, description="Threads of the embedded engine; results depend on them."
+        default=2,
+        ge=1,
+        description="Threads of the embedded engine, at most the cores; results depend on them.",
     )
     engine_home: Path | None = Field(
         default=None, description="Folder of the embedded engine; default: .visual-r1/engine."
@@ -304,7 +317,7 @@ class EvaluationSection(Section):
         default=None, ge=1, description="How many of the test problems to use; default: all."
     )
     blind: bool = Field(default=True, description="Also evaluate with the image blanked.")
-    seed: int = Field(default=0, description="Seed of the samples.")
+    seed: int = Field(default=0, description="Seed of the samples of pass@k.")
 
     def count(self, there: int) -> int:
         """How many problems are evaluated of so many that are there."""
@@ -349,8 +362,12 @@ class Names(Section):
 class ColumnsSection(Names):
     """Which of a source's columns hold what; where nothing is said, this project's own names."""
 
-    problem: str | None = Field(default=None, description="The problem. Default: problem")
-    answer: str | None = Field(default=None, description="The right answer. Default: answer")
+    problem: str | None = Field(
+        default=None, description="The column of the problem. Default: problem"
+    )
+    answer: str | None = Field(
+        default=None, description="The column of the right answer. Default: answer"
+    )
     answer_index: str | None = Field(
         default=None, description="The number of the right choice, from 0, in place of an answer."
     )
@@ -360,8 +377,12 @@ class ColumnsSection(Names):
     choices: str | None = Field(
         default=None, description="A column of lists, or one for each choice. Default: choices"
     )
-    id: str | None = Field(default=None, description="A name for the problem. Default: id")
-    family: str | None = Field(default=None, description="The kind of problem, for reports.")
+    id: str | None = Field(
+        default=None, description="The column of a name for the problem. Default: id"
+    )
+    family: str | None = Field(
+        default=None, description="The column of the kind of problem, for reports."
+    )
     keep: str | None = Field(default=None, description="Other columns to keep, with commas.")
 
 
@@ -369,12 +390,14 @@ class SplitsSection(Names):
     """Which of a source's splits serve as ours; once one is named, no other is used."""
 
     train: str | None = Field(
-        default=None, description="For training: one, or several with commas."
+        default=None, description="The source's splits for training: one, or several with commas."
     )
     validation: str | None = Field(
-        default=None, description="For validation: one, or several with commas."
+        default=None, description="The source's splits for validation: one, or several with commas."
     )
-    test: str | None = Field(default=None, description="For test: one, or several with commas.")
+    test: str | None = Field(
+        default=None, description="The source's splits for test: one, or several with commas."
+    )
 
 
 class DataSection(Section):
@@ -456,9 +479,11 @@ class PricesSection(Section):
     """US dollars for a million tokens; the cost is told where all three are given."""
 
     prefill: float | None = Field(
-        default=None, ge=0, description="Of a million prompt tokens, images included."
+        default=None, ge=0, description="US dollars for a million prompt tokens, images included."
     )
-    sample: float | None = Field(default=None, ge=0, description="Of a million sampled tokens.")
+    sample: float | None = Field(
+        default=None, ge=0, description="US dollars for a million sampled tokens."
+    )
     train: float | None = Field(
-        default=None, ge=0, description="Of a million tokens that are trained on."
+        default=None, ge=0, description="US dollars for a million tokens that are trained on."
     )

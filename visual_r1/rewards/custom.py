@@ -67,16 +67,16 @@ def load_custom(path: str) -> CustomReward:
     """
     module_name, colon, name = path.partition(":")
     parts = module_name.split(".")
+    file = Path(module_name)
+    if file.suffix == ".py":
+        raise ConfigError(
+            f"reward.custom = {path!r} names a file, and a module is wanted: "
+            f"{file.stem}:{name or 'my_reward'}, with {file.name} in the working directory."
+        )
     if not (colon and name.isidentifier() and all(part.isidentifier() for part in parts)):
-        file = Path(module_name.replace("\\", "/"))
-        meant = f"{file.stem}:{name or 'my_reward'}"
         raise ConfigError(
             f"reward.custom = {path!r} has another form than module:function, such as "
-            + (
-                f"{meant}, with {file.name} in the working directory."
-                if file.suffix == ".py"
-                else "my_module:my_reward."
-            )
+            "my_module:my_reward."
         )
     module = _import(module_name, path)
     function = getattr(module, name, None)
