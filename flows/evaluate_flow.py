@@ -25,6 +25,7 @@ from visual_r1.config import RunConfig
 from visual_r1.config.command_line import load_config, print_help_text
 from visual_r1.errors import ConfigError
 from visual_r1.printing import CommandParser, say
+from visual_r1.runs.nights import newest_of_its_name
 from visual_r1.runs.validations import named_checkpoint
 
 
@@ -45,7 +46,7 @@ def own_flags() -> tuple[argparse.Namespace, list[str]]:
 def load(arguments: Sequence[str] | None) -> RunConfig:
     """The configuration; what this command's own flags name is looked for here, before a folder is
     made for a run that is not there."""
-    own, config = own_flags()[0], load_config(arguments)
+    own, config = own_flags()[0], newest_of_its_name(load_config(arguments))
     if own.name is not None and Path(own.name).name != own.name:
         raise ConfigError(
             f"--name {own.name!r} is no folder name: it names the folder under evaluations/."

@@ -31,8 +31,8 @@ def chosen_config(
     """The configuration that a flow's parameters mean.
 
     `begins` says that a run of it begins or goes on here: then `{date}` and `{n}` in its name and
-    `train.more_steps` are settled, see `runs.nights`. Others whose flow `asks_server` get the newest
-    run of that name. In a deployment the server is one that the parameters name.
+    `train.more_steps` are settled, see `runs.nights`. Others whose flow `asks_server` get the
+    newest run of that name. In a deployment the server is one that the parameters name.
 
     Raises `ConfigError` where the parameters disagree, where one of them is wrong, and where a
     deployment names no server for a model that is not on this machine.

@@ -25,19 +25,19 @@ _WHOLE = 0.8
 """The share of all settings from which on a configuration is one that a program wrote out."""
 
 
-def with_overrides(preset: str, overrides: Mapping[str, Any]) -> RunConfig:
+def with_overrides(preset: object, overrides: object) -> RunConfig:
     """The preset with `overrides` over it, dotted names to values; sections may be nested too.
 
-    Raises `ConfigError` in one sentence for an unknown name (naming the nearest), a name that is
+    Both are whatever a form, a file or a command held. Raises `ConfigError` in one sentence for an unknown name (naming the nearest), a name that is
     given twice, a section in place of a setting, or a wrong value.
     """
-    if not isinstance(preset, str):  # whatever a form or a file holds
+    if not isinstance(preset, str):
         raise ConfigError(f"preset is {preset!r}; it is one of {', '.join(preset_names())}.")
     values = flat(overrides, "overrides")
-    if values.pop("preset", preset) != preset:
+    if (named := values.pop("preset", preset)) != preset:
         raise ConfigError(
-            f"overrides name the preset {overrides['preset']!r}, and preset is {preset!r}: choose "
-            "it by preset, and leave it out of overrides."
+            f"overrides name the preset {named!r}, and preset is {preset!r}: choose it by preset, "
+            "and leave it out of overrides."
         )
     return resolved({"preset": preset, **_nested(values)})
 
@@ -92,18 +92,18 @@ def resolved(values: Mapping[str, Any]) -> RunConfig:
         raise ConfigError(value_error(error)) from error
 
 
-def flat(values: Mapping[str, Any], what: str) -> dict[str, Any]:
+def flat(values: object, what: str) -> dict[str, Any]:
     """Dotted names to values, of settings that are there; `what` is what a sentence calls them.
 
     Raises `ConfigError` for what is no mapping, no setting, or given twice.
     """
-    if not isinstance(values, Mapping):  # whatever a form or a file holds
+    if not isinstance(values, Mapping):
         raise ConfigError(
             f"{what} is {json.dumps(values, default=str)}, and should be names with values, such "
             'as {"train.steps": 6}.'
         )
     found: dict[str, Any] = {}
-    for name, value in _leaves(values, "", what):
+    for name, value in _leaves(cast("Mapping[str, Any]", values), "", what):
         if holds_a_table := name in found and holds(name, dict):
             value = {**found[name], **value}
         if not holds_a_table and name in found and found[name] != value:
@@ -168,7 +168,7 @@ def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _values(preset: str) -> dict[str, Any]:
-    return _all_of(RunConfig(preset=preset))
+    return _all_of(resolved({"preset": preset}))
 
 
 def _all_of(config: RunConfig) -> dict[str, Any]:

@@ -39,8 +39,11 @@ _KINDS = {
 def settings_page() -> str:
     """The page, in Markdown."""
     lines = [_ABOUT]
-    default = RunConfig().model_dump(mode="json")
-    presets = {name: RunConfig(preset=name).model_dump(mode="json") for name in preset_names()}
+    default = RunConfig.model_validate({}).model_dump(mode="json")
+    presets = {
+        name: RunConfig.model_validate({"preset": name}).model_dump(mode="json")
+        for name in preset_names()
+    }
     order = list(dict.fromkeys(_section(name) for name in settings()))
     section = None
     for name in sorted(settings(), key=lambda name: order.index(_section(name))):

@@ -7,7 +7,7 @@ finds its own run and does not train anew.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ from visual_r1.errors import RunError, StorageError
 from visual_r1.printing import open_logger
 from visual_r1.runs.folder import read_config
 from visual_r1.runs.ledger import Ledger
-from visual_r1.storage import read_json, read_sealed, write_json
+from visual_r1.storage import read_json, write_json
 
 logger = open_logger(__name__)
 
@@ -51,7 +51,14 @@ class _Starts:
     starts: list[Start]
 
 
-_STARTS = TypeAdapter(_Starts)
+@dataclass(frozen=True, slots=True)
+class _Summary:
+    """All that is asked of a run's summary, which a run writes last."""
+
+    steps: int
+
+
+_STARTS, _SUMMARIES = TypeAdapter(_Starts), TypeAdapter(_Summary)
 
 
 def begun(config: RunConfig, who: str | None = None, when: datetime | None = None) -> RunConfig:
@@ -104,7 +111,7 @@ def _is_pattern(name: str | None) -> bool:
 
 
 @contextmanager
-def _only_one(runs: Path) -> Iterator[None]:
+def _only_one(runs: Path) -> Generator[None]:
     """One process at a time names a run; it takes milliseconds."""
     try:
         runs.mkdir(parents=True, exist_ok=True)
@@ -172,12 +179,11 @@ def _is_unfinished(folder: Path, config: RunConfig) -> bool:
 
 
 def _has_done(run_dir: Path, goal: int) -> bool:
-    """Whether the run's summary is there, of so many steps: it is what a run writes last."""
+    """Whether the run's summary is there, of so many steps."""
     try:
-        summary = read_sealed(run_dir / _SUMMARY).content
+        return read_json(run_dir / _SUMMARY, _SUMMARIES).steps >= goal
     except (OSError, ValueError):
         return False
-    return isinstance(summary, dict) and summary.get("steps", 0) >= goal
 
 
 def _is_in_use(folder: Path) -> bool:
