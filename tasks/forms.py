@@ -47,6 +47,7 @@ _OVERRIDES: dict[str, Any] = {
     "description": "Any other setting by its name, over the preset: "
     '{"train.learning_rate": 0.0001, "evaluation.problems": 128}. docs/settings.md has them all.',
 }
+_ALL_HAVE = ("preset", "overrides", "config")
 _CONFIG = {
     "type": "object",
     "default": {},
@@ -60,7 +61,7 @@ def form(*short: str, **own: Mapping[str, Any]) -> Callable[[Flow[..., Any]], Fl
 
     `short` are the settings of `SHORT` that have a field of their own; they become parameters of
     the flow, and reach its function as overrides. `own` describes other parameters of the function
-    in JSON schema, in the order of the form.
+    in JSON schema; one that is not described is shown by its type.
     """
 
     def decorate(flow: Flow[..., Any]) -> Flow[..., Any]:
@@ -70,15 +71,18 @@ def form(*short: str, **own: Mapping[str, Any]) -> Callable[[Flow[..., Any]], Fl
             "preset": _PRESET,
             **{name: _of_setting(SHORT[name]) for name in short if name == "run_name"},
             **own,
+            **{name: None for name in plain.parameters if name not in {*_ALL_HAVE, *own}},
             **{name: _of_setting(SHORT[name]) for name in short if name != "run_name"},
             "overrides": _OVERRIDES | {"patternProperties": _bounds()},
             "config": _CONFIG,
         }
-        assert set(plain.parameters) <= set(fields), "a parameter that the form does not describe"
 
         @functools.wraps(work)
         def taking_short_names(*args: Any, **kwargs: Any) -> Any:
             given = called.bind(*args, **kwargs).arguments
+            for name, value in list(given.items()):
+                if value in (None, "") and name in plain.parameters:  # left empty in a form
+                    given[name] = plain.parameters[name].default
             named = {SHORT[name]: given.pop(name) for name in short if name in given}
             if any(value is not None for value in named.values()):
                 given["overrides"] = with_short_names(given.get("overrides"), named, SHORT)
@@ -102,6 +106,8 @@ def form(*short: str, **own: Mapping[str, Any]) -> Callable[[Flow[..., Any]], Fl
         flow.__signature__ = plain.replace(
             parameters=[
                 parameter(name, Annotated[Any, WithJsonSchema(dict(schema))], MISSING)
+                if schema is not None
+                else plain.parameters[name].replace(kind=inspect.Parameter.KEYWORD_ONLY)
                 for name, schema in fields.items()
             ]
         )

@@ -197,7 +197,7 @@ def test_an_override_gives_the_run_it_says_by_command_form_and_schedule(
     soon |= {"parameters": {"overrides": overrides(7)}}
     [schedule] = api(deployed, "POST", f"/deployments/{dataset}/schedules", [soon])
     deadline = time.monotonic() + 60
-    while not (runs := [run for run in upcoming(deployed) if run["deployment_id"] == dataset]):
+    while not (runs := upcoming(deployed, dataset)):
         assert time.monotonic() < deadline, "the server made no run of the schedule"
         time.sleep(0.25)
     first = min(runs, key=lambda run: run["expected_start_time"])["id"]
@@ -245,18 +245,24 @@ def test_a_schedule_that_is_switched_on_makes_runs(deployed: dict[str, str]) -> 
     listed = prefect(deployed, "deployment", "schedule", "ls", name, "--output", "json")
     (schedule,) = json.loads(listed)
     assert not schedule["active"]  # until somebody switches it on
-    assert not upcoming(deployed)
+    quickstart = deployment_id(deployed, name)
+    assert not upcoming(deployed, quickstart)
 
     prefect(deployed, "deployment", "schedule", "resume", name, schedule["id"])
     deadline = time.monotonic() + 60
-    while not (runs := upcoming(deployed)):
+    while not (runs := upcoming(deployed, quickstart)):
         assert time.monotonic() < deadline, "the server made no run; its log says why"
         time.sleep(0.25)
     assert {run["expected_start_time"][11:19] for run in runs} == {"03:00:00"}
 
 
-def upcoming(env: dict[str, str]) -> list[dict[str, Any]]:
-    """The runs that the server itself has put on its list."""
-    scheduled = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+def upcoming(env: dict[str, str], deployment: str) -> list[dict[str, Any]]:
+    """The runs of a deployment that the server itself has put on its list."""
+    scheduled = {
+        "flow_runs": {
+            "state": {"type": {"any_": ["SCHEDULED"]}},
+            "deployment_id": {"any_": [deployment]},
+        }
+    }
     runs = api(env, "POST", "/flow_runs/filter", scheduled)
     return [run for run in runs if run["auto_scheduled"]]

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import prefect
 import pytest
 from prefect.utilities.callables import parameter_schema, parameters_to_args_kwargs
 from prefect.utilities.schema_tools.validation import ValidationError, validate
@@ -13,7 +14,7 @@ from flows.doctor_flow import doctor
 from flows.evaluate_flow import evaluate
 from flows.prepare_flow import prepare
 from flows.train_flow import train
-from tasks.forms import SHORT
+from tasks.forms import SHORT, form
 from tasks.parameters import chosen_config, with_short_names
 from visual_r1.backend.endpoint import choose_kind
 from visual_r1.config import RunConfig, preset_names
@@ -202,3 +203,18 @@ def test_the_server_takes_every_value_of_every_preset(preset: str) -> None:
         return found
 
     assert refused(train, {"overrides": {name: value(name) for name in settings()}}) == ""
+
+
+def test_a_parameter_that_is_not_described_is_in_the_form_by_its_type() -> None:
+    def work(
+        count: int, preset: str | None = None, overrides: Any = None, config: Any = None
+    ) -> tuple[int, Any]:
+        return count, overrides
+
+    made = form("steps")(prefect.flow(work, validate_parameters=False))
+    fields = schema(made)["properties"]
+    assert list(fields) == ["preset", "count", "steps", "overrides", "config"]
+    assert fields["count"]["type"] == "integer"
+    assert schema(made)["required"] == ["count"]
+    assert made.fn(count=3, steps=6, preset="") == (3, {"train.steps": 6})
+    assert made.fn(3) == (3, None)

@@ -28,8 +28,9 @@ _WHOLE = 0.8
 def with_overrides(preset: object, overrides: object) -> RunConfig:
     """The preset with `overrides` over it, dotted names to values; sections may be nested too.
 
-    Both are whatever a form, a file or a command held. Raises `ConfigError` in one sentence for an unknown name (naming the nearest), a name that is
-    given twice, a section in place of a setting, or a wrong value.
+    Both are whatever a form, a file or a command held. Raises `ConfigError` in one sentence for an
+    unknown name (naming the nearest), a name that is given twice, a section in place of a setting,
+    or a wrong value.
     """
     if not isinstance(preset, str):
         raise ConfigError(f"preset is {preset!r}; it is one of {', '.join(preset_names())}.")
