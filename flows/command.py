@@ -47,19 +47,22 @@ def run_as_command(
     *,
     needs_server: bool = True,
     load: Load = load_config,
+    begins: bool = False,
 ) -> int:
     """Run `flow` with the configuration of the command line, as `load` reads it; the exit status.
 
     What is wrong with the configuration, the run's folder or the server is found before Prefect
     starts, and the embedded engine loads while it does. `check` looks at what is in the run's
-    folder; nobody else uses the folder meanwhile. A flow that needs no Tinker server has no run's
-    folder either.
+    folder; nobody else uses the folder meanwhile. `begins` says that the flow begins a run or goes
+    on with one, so that its name and steps are settled by `runs.nights`. A flow that needs no
+    Tinker server has no run's folder either.
     """
     console = terminal()
     _show_warnings(console)
     try:
         with Interruptible():
-            _run_checked(flow, load(arguments), check, console, needs_server=needs_server)
+            config = load(arguments)
+            _run_checked(flow, config, check, console, needs_server=needs_server, begins=begins)
     except RunPaused as error:
         console.sentence(str(error), "paused", "bold yellow")
         return PAUSED
@@ -78,11 +81,13 @@ def _run_checked(
     console: Terminal,
     *,
     needs_server: bool,
+    begins: bool,
 ) -> None:
     from visual_r1.backend.backend import open_backend
     from visual_r1.backend.endpoint import unused_key_note
     from visual_r1.doctor.preflight import require_sound
     from visual_r1.runs.folder import open_run_folder
+    from visual_r1.runs.nights import begun, newest_of_its_name
 
     if note := unused_key_note(config, os.environ):
         console.sentence(note, "note", "yellow")
@@ -92,6 +97,7 @@ def _run_checked(
     if not needs_server:
         _run(flow, config)
         return
+    config = begun(config) if begins else newest_of_its_name(config)
     with open_backend(config) as backend:
         with open_run_folder(config) as run_dir:
             if check is not None:

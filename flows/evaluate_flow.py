@@ -29,6 +29,7 @@ from visual_r1.config import RunConfig
 from visual_r1.config.command_line import print_help_text
 from visual_r1.errors import ConfigError
 from visual_r1.printing import CommandParser, say
+from visual_r1.runs.nights import newest_of_its_name
 from visual_r1.runs.validations import named_checkpoint
 
 
@@ -51,7 +52,7 @@ def load(arguments: Sequence[str] | None) -> RunConfig:
     """The configuration; what this command's own flags name is looked for here, before a folder is
     made for a run that is not there."""
     own = own_flags()[0]
-    config = config_of(own.run, arguments)
+    config = newest_of_its_name(config_of(own.run, arguments))
     if own.name is not None and Path(own.name).name != own.name:
         raise ConfigError(
             f"--name {own.name!r} is no folder name: it names the folder under evaluations/."
@@ -71,6 +72,7 @@ from typing import Any
 
 from prefect import flow
 
+from tasks.forms import form
 from tasks.outcome import remembered
 from tasks.parameters import chosen_config
 from tasks.runs import of_run
@@ -83,7 +85,37 @@ from visual_r1.runs.folder import open_run_folder
 
 
 @remembered
-@flow(name="evaluate")
+@form(
+    "run_name",
+    "model",
+    "data",
+    "problems",
+    checkpoint={
+        "type": "string",
+        "description": "Which of the run's checkpoints: best (by validation), final, or a step "
+        "such as 40; empty is the base model.",
+    },
+    export={
+        "type": "boolean",
+        "default": False,
+        "description": "Also write the checkpoint as an adapter that PEFT reads.",
+    },
+    sampler_path={
+        "type": "string",
+        "description": "In place of a checkpoint: weights by their address on the server.",
+    },
+    name={
+        "type": "string",
+        "description": "Name of the report, and of its folder under evaluations/; by default of "
+        "what is evaluated.",
+    },
+)
+@flow(
+    name="evaluate",
+    description="Answers the test problems with a checkpoint or the base model and reports "
+    "accuracy, pass@k and the control without the image.",
+    validate_parameters=False,
+)
 def evaluate(
     preset: str | None = None,
     overrides: dict[str, Any] | None = None,

@@ -18,6 +18,7 @@ from typing import Any
 
 from prefect import flow
 
+from tasks.forms import form
 from tasks.outcome import remembered
 from tasks.parameters import chosen_config
 from tasks.tasks import prepare as prepare_dataset
@@ -26,14 +27,20 @@ from visual_r1.printing import say
 
 
 @remembered
-@flow(name="prepare")
+@form("data")
+@flow(
+    name="prepare",
+    description="Reads a source of problems, checks and mends each row, and writes the dataset as "
+    "Parquet; a source that was prepared before is looked at and left as it is.",
+    validate_parameters=False,
+)
 def prepare(
     preset: str | None = None,
     overrides: dict[str, Any] | None = None,
     config: RunConfig | None = None,
 ) -> dict[str, object]:
     """The dataset of the configuration; returns its folder, digest and counts."""
-    config = chosen_config(preset, overrides, config)
+    config = chosen_config(preset, overrides, config, asks_server=False)
     dataset = prepare_dataset(config, needs=[])
     counts = dict(dataset.counts)
     shown = ", ".join(f"{count} {name}" for name, count in counts.items())

@@ -26,6 +26,7 @@ from typing import Any
 from prefect import State, flow
 
 from tasks.alarms import heed_alarms
+from tasks.forms import form
 from tasks.outcome import remembered
 from tasks.parameters import chosen_config
 from tasks.promotion import promote_checkpoint
@@ -48,14 +49,20 @@ from visual_r1.stopwatch import Stopwatch
 
 
 @remembered
-@flow(name="train")
+@form("run_name", "steps", "more_steps", "model", "data")
+@flow(
+    name="train",
+    description="Prepares the data, evaluates the base model, trains, evaluates again and reports; "
+    "a run that was stopped goes on from its last checkpoint.",
+    validate_parameters=False,
+)
 def train(
     preset: str | None = None,
     overrides: dict[str, Any] | None = None,
     config: RunConfig | None = None,
 ) -> dict[str, object] | State:
     """One run, from the data to the report; returns the summary, or how an alarm paused it."""
-    config = chosen_config(preset, overrides, config)
+    config = chosen_config(preset, overrides, config, begins=True)
     with open_run_folder(config) as run_dir, open_backend(config):
         say_why_anew(config)
         stopwatch = Stopwatch(run_dir)
@@ -83,4 +90,4 @@ def train(
 
 
 if __name__ == "__main__":
-    sys.exit(run_as_command(train, check=require_goal))
+    sys.exit(run_as_command(train, check=require_goal, begins=True))

@@ -15,6 +15,7 @@ import warnings
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 from pydantic import ValidationError
@@ -145,13 +146,15 @@ def prefect_server() -> str | None:
 def require_prefect_server() -> None:
     """Raise `ConfigError` where Prefect's settings name a server that nobody answers for.
 
-    Prefect itself would end in a traceback. Any answer will do: what it says is for Prefect.
+    Prefect itself would end in a traceback. Any other answer will do than that of the server's
+    pages: what it says is for Prefect.
     """
     url = prefect_server()
     if url is None:
         return
     try:
-        httpx.get(f"{url.rstrip('/')}/health", timeout=PROBE_SECONDS)
+        answer = httpx.get(f"{url.rstrip('/')}/health", timeout=PROBE_SECONDS)
+        _require_api(url, answer)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         # Its module imports the SDK, which a mistyped flag should not wait for.
         from visual_r1.backend.endpoint import without_secrets
@@ -161,6 +164,25 @@ def require_prefect_server() -> None:
             f"({error}), which is set in {source_of('PREFECT_API_URL')}: start it, or unset "
             "PREFECT_API_URL there for a temporary one."
         ) from error
+
+
+def _require_api(url: str, answer: httpx.Response) -> None:
+    """Raise `ConfigError` where the address is that of the server's pages, and the API is beneath.
+
+    The server shows its pages at every address but the API's; Prefect then ends in a traceback.
+    """
+    if answer.text.strip() == "true" or answer.status_code in (401, 403):
+        return
+    api = urlunsplit((*urlsplit(url)[:2], "/api", "", ""))
+    if api == url.rstrip("/") or httpx.get(f"{api}/health", timeout=PROBE_SECONDS).text != "true":
+        return
+    from visual_r1.backend.endpoint import without_secrets
+
+    raise ConfigError(
+        f"PREFECT_API_URL {without_secrets(url)!r}, which is set in "
+        f"{source_of('PREFECT_API_URL')}, is where the server has its pages; its API is at "
+        f"{without_secrets(api)}: set PREFECT_API_URL to that."
+    )
 
 
 def source_of(name: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 import httpx
 from prefect.exceptions import PrefectException
 
+from tasks.sentences import ended_by
 from visual_r1.errors import ConfigError, VisualR1Error
 from visual_r1.printing import open_logger
 
@@ -35,7 +36,10 @@ _within: ContextVar[bool] = ContextVar("within a remembered flow", default=False
 
 
 def remembered(flow: Any) -> Any:
-    """A Prefect flow whose function's end is remembered; for `outcome_in_spite_of`."""
+    """A Prefect flow whose function's end is remembered; for `outcome_in_spite_of`.
+
+    An error of ours is the state that the flow ends in, and raised where it is called.
+    """
     work: Callable[..., Any] = flow.fn
 
     # Prefect has looked at the function itself: where its file is, what parameters it takes.
@@ -46,6 +50,9 @@ def remembered(flow: Any) -> Any:
         entered = _within.set(True)
         try:
             result = work(*args, **kwargs)
+        except VisualR1Error as error:
+            _ends[:] = [error]
+            return ended_by(error)
         except BaseException as error:
             _ends[:] = [error]
             raise

@@ -1,23 +1,121 @@
-"""What a flow is given: a preset with overrides, or a whole configuration."""
+"""What a flow is given, and what it means: a preset with overrides, or a whole configuration.
 
+It comes from a form, a schedule, a command line or a program. What is wrong with it is said here,
+in a sentence, and not by Prefect.
+"""
+
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from visual_r1.config import RunConfig
-from visual_r1.config.command_line import DEFAULT_PRESET
-from visual_r1.config.overrides import with_overrides
+from prefect.client.schemas.objects import FlowRun
+from prefect.context import FlowRunContext
+
+from visual_r1.config import DEFAULT_PRESET, RunConfig
+from visual_r1.config.overrides import flat, whole, with_overrides
+from visual_r1.doctor.preflight import require_sound
 from visual_r1.errors import ConfigError
+from visual_r1.models import TINY_GEOMETRY
+from visual_r1.runs.nights import begun, newest_of_its_name
 
 
 def chosen_config(
-    preset: str | None, overrides: Mapping[str, Any] | None, config: RunConfig | None
+    preset: str | None,
+    overrides: Mapping[str, Any] | None,
+    config: RunConfig | Mapping[str, Any] | None,
+    *,
+    begins: bool = False,
+    asks_server: bool = True,
 ) -> RunConfig:
-    """The configuration that a flow's parameters mean; raises `ConfigError` where they disagree."""
-    if config is None:
-        return with_overrides(preset or DEFAULT_PRESET, overrides or {})
-    if overrides:
+    """The configuration that a flow's parameters mean.
+
+    `begins` says that a run of it begins or goes on here: then `{date}` and `{n}` in its name and
+    `train.more_steps` are settled, see `runs.nights`. Others whose flow `asks_server` get the
+    newest run of that name. In a deployment the server is one that the parameters name.
+
+    Raises `ConfigError` where the parameters disagree, where one of them is wrong, and where a
+    deployment names no server for a model that is not on this machine.
+    """
+    if config and overrides:
         raise ConfigError(
             "A flow takes a whole config, or overrides over a preset, and both are given: leave "
             "one of them out."
         )
-    return config
+    if isinstance(config, RunConfig):
+        chosen = config
+    elif config:
+        chosen = whole(config, preset or None)
+    else:
+        chosen = with_overrides(preset or DEFAULT_PRESET, overrides or {})
+    if not asks_server:
+        return chosen
+    require_named_server(chosen)
+    if is_deployment():
+        chosen = on_its_own_server(chosen)
+    if not begins:
+        return newest_of_its_name(chosen)
+    require_sound(chosen)  # a run that cannot be leaves no folder
+    run = _flow_run()
+    return begun(chosen, str(run.id) if run else None, run.expected_start_time if run else None)
+
+
+def with_short_names(
+    overrides: Mapping[str, Any] | None, named: Mapping[str, Any], short: Mapping[str, str]
+) -> dict[str, Any]:
+    """`overrides` with the settings that have parameters of their own; empty ones say nothing.
+
+    `short` are the settings of those parameters. Raises `ConfigError` where both name a setting.
+    """
+    there = flat(overrides or {}, "overrides")
+    given = {name: value for name, value in named.items() if value not in (None, "")}
+    for parameter, name in short.items():
+        if name in given and there.get(name, given[name]) != given[name]:
+            raise ConfigError(
+                f"{parameter} is {given[name]!r}, and overrides give {name} {there[name]!r}: leave "
+                "one of them out."
+            )
+    return there | given
+
+
+def is_deployment() -> bool:
+    """Whether somebody else's process, a worker's, runs this flow; a run called by it as well."""
+    # Set by Prefect's runner for the process that it starts.
+    run = _flow_run()
+    return "PREFECT__FLOW_RUN_ID" in os.environ or bool(run and run.deployment_id)
+
+
+def require_named_server(config: RunConfig) -> None:
+    """Raise `ConfigError`, with the override to give, where a deployment asks for no server.
+
+    A key or an address in a worker's environment is no wish to spend money: whoever schedules a
+    run says so in its parameters. The embedded engine needs no words where the model is here.
+    """
+    model = config.model.name
+    if not is_deployment() or _names_server(config):
+        return
+    if model != TINY_GEOMETRY and not Path(model).is_dir():
+        raise ConfigError(
+            f"Preset {config.preset} with model {model} needs a Tinker server, and a deployment "
+            "uses one that costs money only where its parameters name it: give overrides "
+            '{"backend.server": "remote"} for the hosted service or the address in the worker\'s '
+            'TINKER_BASE_URL, {"backend.base_url": "http://host:port"} for a server of your own, '
+            'or {"backend.server": "embedded"} to load the model on this machine.'
+        )
+
+
+def _names_server(config: RunConfig) -> bool:
+    return config.backend.server != "auto" or bool(config.backend.base_url)
+
+
+def on_its_own_server(config: RunConfig) -> RunConfig:
+    """`config` with the embedded engine where it names no server, whatever the environment says."""
+    if _names_server(config):
+        return config
+    embedded = config.backend.model_copy(update={"server": "embedded"})
+    return config.model_copy(update={"backend": embedded})
+
+
+def _flow_run() -> FlowRun | None:
+    context = FlowRunContext.get()
+    return context.flow_run if context else None

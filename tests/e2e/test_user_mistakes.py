@@ -68,7 +68,7 @@ def refused(
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--train.loss", "pppo"), ("'pppo'", "importance_sampling, ppo, cispo, dro")),
+        (("--train.loss", "pppo"), ("'pppo'", "'importance_sampling', 'ppo'", "ppo is nearest")),
         (("--prompt.template", "nope"), ("nope", "think")),
         (("--data.source", "/nowhere"), ("--data.source /nowhere is not there", "procedural")),
         (("--preset", "nope"), ("'nope'", "geometry3k, quickstart, seed")),
@@ -77,6 +77,10 @@ def refused(
         (("--config", "/nowhere.toml"), ("Cannot read the configuration /nowhere.toml",)),
         (("--run.name", "../elsewhere"), ("run.name", "../elsewhere")),
         (("--run.name", ""), ("run.name",)),
+        (("--run.name", "n-{day}"), ("{day}", "{date} and {n}")),
+        (("--logging.wandb", "false"), ("takes no value", "--no-logging.wandb")),
+        (("--train.steps", "1e3"), ("'1e3'", "write 1000")),
+        (("--reward.custom", "brevity.py:few_words"), ("a module is wanted", "brevity:few_words")),
     ],
 )
 def test_a_setting_that_cannot_be(
@@ -271,6 +275,35 @@ def test_a_prefect_server_that_is_none(
     sentence = refused()
     assert f"{url}/api" in sentence
     assert "unset PREFECT_API_URL" in sentence
+
+
+class Pages(http.server.BaseHTTPRequestHandler):
+    """As a Prefect server: its pages at every address, its API beneath /api."""
+
+    def do_GET(self) -> None:
+        body = b"true" if self.path == "/api/health" else b"<html>Prefect</html>"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None: ...
+
+
+@pytest.mark.parametrize("path", ["", "/", "/dashboard", "/api/v1"])
+def test_the_address_of_prefect_s_pages_in_place_of_its_api(
+    refused: Command, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Pages) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setenv("PREFECT_API_URL", f"{url}{path}")
+        sentence = refused()
+        server.shutdown()
+        thread.join()
+    assert f"its API is at {url}/api: set PREFECT_API_URL to that" in sentence
+    assert "in the environment" in sentence
 
 
 @pytest.fixture(scope="module")

@@ -74,8 +74,8 @@ ROOMS = {
     """,
     "verify": "config data engine engine/store errors evaluation printing promotion report runs",
     "tasks": """
-        backend config data data/sources doctor errors evaluation hashing liveness printing progress
-        promotion report runs storage streams sweeps wording
+        backend config data data/sources doctor errors evaluation hashing liveness models printing
+        progress promotion report runs storage streams sweeps wording
     """,
     "flows": """
         backend config data doctor errors printing progress promotion report runs stopwatch storage
@@ -99,7 +99,7 @@ LIBRARIES = {
     "prefect": "flows tasks",
     "pydantic": """
         config data/manifest engine/server engine/store evaluation/metrics promotion report runs
-        stopwatch storage sweeps tasks/environment
+        stopwatch storage sweeps tasks/environment tasks/forms
     """,
     "safetensors": "engine/compute/base_model engine/store runs/export",
     "starlette": "engine/server/app engine/server/bodies",

@@ -1,6 +1,7 @@
 """The configuration of a run: `RunConfig` and its sections."""
 
 from visual_r1.config.presets import (
+    DEFAULT_PRESET,
     apart,
     differing_keys,
     merged,
@@ -23,6 +24,7 @@ from visual_r1.config.sections import (
     EvaluationSection,
     LimitsSection,
     LoggingSection,
+    LossName,
     ModelSection,
     OptimizerSection,
     PricesSection,
@@ -39,6 +41,7 @@ from visual_r1.config.sections import (
 
 __all__ = [
     "CUSTOM",
+    "DEFAULT_PRESET",
     "LATER",
     "STORED",
     "AlarmAction",
@@ -51,6 +54,7 @@ __all__ = [
     "EvaluationSection",
     "LimitsSection",
     "LoggingSection",
+    "LossName",
     "ModelSection",
     "OptimizerSection",
     "PenaltySection",

@@ -4,15 +4,14 @@ Order of precedence, highest first: flags, `--config FILE.toml`, the preset, the
 """
 
 import argparse
-import difflib
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError, create_model
+from pydantic import Field, ValidationError, create_model
 from pydantic_settings import (
     BaseSettings,
     CliApp,
@@ -21,11 +20,11 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from visual_r1.config import RunConfig, read_toml
+from visual_r1.config import DEFAULT_PRESET, RunConfig, read_toml
+from visual_r1.config.faults import value_error
+from visual_r1.config.flags import read_flags
 from visual_r1.errors import ConfigError
 from visual_r1.printing import CommandParser, say
-
-DEFAULT_PRESET = "quickstart"
 
 
 class _Flags(RunConfig, BaseSettings):
@@ -78,29 +77,14 @@ def load_config(
         values = beneath.model_dump()
     if file is not None:
         values |= read_toml(Path(file))
+    flags = read_flags(flags)
     try:
         resolved = CliApp.run(_Flags, cli_args=flags, **values)
     except SettingsError as error:
-        raise ConfigError(_flag_error(flags, error)) from error
+        raise ConfigError(_flag_error(error)) from error
     except ValidationError as error:
         raise ConfigError(value_error(error)) from error
     return RunConfig.model_validate(resolved.model_dump())
-
-
-def flag_names() -> list[str]:
-    """All flags, without their dashes: `train.steps`, `data.columns.problem`, `output-dir`, …"""
-    return ["config", "output-dir", *_field_names(RunConfig, "")]
-
-
-def _field_names(section: type[BaseModel], prefix: str) -> list[str]:
-    names: list[str] = []
-    for name, field in section.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            names += _field_names(inner, f"{prefix}{name}.")
-        else:
-            names.append(f"{prefix}{name}")
-    return names
 
 
 def print_help_text(text: str) -> None:
@@ -148,39 +132,9 @@ def _print_help(given: list[str], program: str | None) -> None:
     )
 
 
-def _flag_error(flags: Sequence[str], error: SettingsError) -> str:
-    names = flag_names()
-    known = set(names) | {f"no-{name}" for name in names} | {"output_dir"}
-    for argument in flags:
-        flag = argument.split("=", 1)[0]
-        name = flag.removeprefix("--")
-        if flag.startswith("-") and name not in known:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f" Did you mean --{near[0]}?" if near else " --help lists the flags."
-            return f"There is no flag {flag}.{hint}"
+def _flag_error(error: SettingsError) -> str:
     found = re.match(r"Parsing error encountered for ([\w.]+): not enough", str(error))
     if found is not None:
         return f"--{found[1]} takes NAME=VALUE, such as --{found[1]} beta=0.1."
     text = str(error).removeprefix("error parsing CLI: ").rstrip(".")
     return f"{text[0].upper()}{text[1:]}. --help lists the flags."
-
-
-def value_error(error: ValidationError) -> str:
-    """What pydantic found wrong, a sentence a fault, with the nearest name of an unknown one."""
-    parts: list[str] = []
-    for fault in error.errors():
-        name = ".".join(str(part) for part in fault["loc"])
-        reason = fault["msg"].removeprefix("Value error, ")
-        if fault["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(name, flag_names(), n=1)
-            hint = f", did you mean {near[0]}?" if near else "."
-            parts.append(f"There is no setting {name}{hint}")
-        elif fault["type"] == "model_type":
-            parts.append(f"{name} is a section: its settings go beneath [{name}].")
-        elif not isinstance(fault["input"], Mapping | list | BaseModel):
-            parts.append(f"{name} = {fault['input']!r}: {reason[:1].lower()}{reason[1:]}.")
-        elif fault["type"] == "value_error":  # of a whole section: the sentence names its keys
-            parts.append(f"{reason}.")
-        else:
-            parts.append(f"{name}: {reason[:1].lower()}{reason[1:]}.")
-    return " ".join(parts)

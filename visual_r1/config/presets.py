@@ -1,5 +1,6 @@
 """Presets and TOML files, and how settings are laid over each other."""
 
+import difflib
 import json
 import tomllib
 from collections.abc import Mapping
@@ -8,6 +9,9 @@ from typing import Any, cast
 
 from visual_r1.errors import ConfigError
 from visual_r1.opening import read_file
+
+DEFAULT_PRESET = "quickstart"
+"""What a command or a flow takes that names none."""
 
 PRESETS_DIR = Path(__file__).parents[1] / "presets"
 
@@ -20,7 +24,11 @@ def preset_names() -> list[str]:
 def read_preset(name: str) -> dict[str, Any]:
     """The values that a preset lays over the defaults; raises `ConfigError` where it is unknown."""
     if name not in preset_names():
-        raise ConfigError(f"There is no preset {name!r}; there are: {', '.join(preset_names())}.")
+        near = difflib.get_close_matches(name.lower(), preset_names(), n=1)
+        asked = f" Did you mean {near[0]}?" if near else ""
+        raise ConfigError(
+            f"There is no preset {name!r}; there are: {', '.join(preset_names())}.{asked}"
+        )
     return read_toml(PRESETS_DIR / f"{name}.toml")
 
 

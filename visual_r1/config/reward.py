@@ -80,7 +80,7 @@ class SecondPassSection(Section):
     """Whether the scan leads to the answer: the policy reads each scan again, without the image."""
 
     enabled: bool = Field(
-        default=False, description="Answer from each <scan> again, without the image (Vision-SR1)."
+        default=False, description="Answer from each scan again, without the image (Vision-SR1)."
     )
     reward: float = Field(default=1.0, description="Reward of a second pass that is right.")
     penalty: float = Field(

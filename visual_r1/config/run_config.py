@@ -59,7 +59,7 @@ NOT_IDENTITY: dict[str, set[str] | bool] = {
         "keep_best",
         "recoveries_per_hour",
     },
-    "train": {"steps", "resume_from_step"},
+    "train": {"steps", "more_steps", "resume_from_step"},
     # How often does not change what is found; which problems does.
     "validation": {"every"},
 }
@@ -186,6 +186,11 @@ def contradictions(config: RunConfig) -> Iterator[str]:
     if second.enabled:
         pays += [second.reward, second.penalty]
 
+    if train.more_steps is not None and train.resume_from_step is not None:
+        yield (
+            "train.more_steps counts from where the run is, and train.resume_from_step goes back: "
+            "give train.steps in place of train.more_steps"
+        )
     if algorithm.dynamic_rounds and not train.skip_without_contrast:
         yield (
             "algorithm.dynamic_rounds draws until enough groups have contrast, so it needs "

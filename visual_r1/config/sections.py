@@ -4,9 +4,10 @@ First how the policy is trained, then the run and its surroundings, then where p
 and last what a run is watched for and what it costs. What is rewarded stands in `config.reward`.
 """
 
+import re
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, Self, cast, get_args
+from typing import Annotated, Any, Literal, Self, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -52,16 +53,29 @@ class Section(BaseModel):
         return None if is_none and NoneType in get_args(annotation) else value
 
 
+LossName = Literal["importance_sampling", "ppo", "cispo", "dro", "gspo", "stable_reinforce"]
+
+
 class TrainSection(Section):
     seed: int = Field(default=0, description="Seed of batches, samples and the adapter.")
     steps: int = Field(default=500, ge=1, description="Steps of the whole run.")
+    more_steps: Annotated[int | None, LATER] = Field(
+        default=None,
+        ge=1,
+        description="So many steps more than the run has when it is started, in place of steps: a "
+        "night's work on a run that goes on.",
+    )
     chunk_steps: int = Field(default=50, ge=1, description="Steps between two checkpoints.")
     batch_size: int = Field(default=4, ge=1, description="Problems in the batch of a step.")
-    group_size: int = Field(default=4, ge=2, description="Samples of each problem.")
-    learning_rate: float = Field(default=1e-6, gt=0, description="Adam's, at its highest.")
-    loss: str = Field(
+    group_size: int = Field(default=4, ge=2, description="Samples of each problem in a step.")
+    learning_rate: float = Field(
+        default=1e-6,
+        gt=0,
+        description="Adam's step size, at its highest; for LoRA 1e-5 to 1e-4 is usual.",
+    )
+    loss: LossName = Field(
         default="importance_sampling",
-        description="importance_sampling, ppo, cispo, dro, or another loss of the server.",
+        description="The policy loss; gspo and stable_reinforce are the hosted service's own.",
     )
     clip_epsilon: float = Field(
         default=0.2, gt=0, lt=1, description="ppo clips the ratio of probabilities to 1 ± this."
@@ -160,10 +174,14 @@ class LimitsSection(Section):
 
 
 class OptimizerSection(Section):
-    beta1: float = Field(default=0.9, ge=0, lt=1, description="Adam's, of the first moment.")
-    beta2: float = Field(default=0.95, ge=0, lt=1, description="Adam's, of the second moment.")
-    eps: float = Field(default=1e-12, gt=0, description="Adam's, in the denominator.")
-    weight_decay: float = Field(default=0.0, ge=0, description="AdamW's, decoupled.")
+    beta1: float = Field(
+        default=0.9, ge=0, lt=1, description="Adam's decay of the first moment, a step."
+    )
+    beta2: float = Field(
+        default=0.95, ge=0, lt=1, description="Adam's decay of the second moment, a step."
+    )
+    eps: float = Field(default=1e-12, gt=0, description="Adam's epsilon, in the denominator.")
+    weight_decay: float = Field(default=0.0, ge=0, description="AdamW's decoupled weight decay.")
     grad_clip_norm: float = Field(
         default=0.0, ge=0, description="Largest norm of the gradient; 0 is no clip."
     )
@@ -200,7 +218,9 @@ class OptimizerSection(Section):
 
 class SamplingSection(Section):
     temperature: float = Field(
-        default=0.9, gt=0, description="Of the samples in training, and of those for pass@k."
+        default=0.9,
+        gt=0,
+        description="Temperature of the samples in training, and of those for pass@k.",
     )
     max_new_tokens: int = Field(default=768, ge=1, description="Longest response, in tokens.")
 
@@ -208,7 +228,9 @@ class SamplingSection(Section):
 class RunSection(Section):
     name: str | None = Field(
         default=None,
-        description="Name of the run; default: <preset>-<digest of the configuration>.",
+        description="Name of the run and of its folder under runs/; default: the preset and a "
+        "digest of the configuration. {date} is filled in with the day (UTC) and {n} with the next "
+        "number, and a run of such a name that is not finished is gone on with first.",
     )
     promote_as: str | None = Field(
         default=None,
@@ -219,6 +241,8 @@ class RunSection(Section):
     @field_validator("name")
     @classmethod
     def _is_a_folder_name(cls, name: str | None) -> str | None:
+        for unknown in set(re.findall(r"{[^{}]*}", name or "")) - {"{date}", "{n}"}:
+            raise ValueError(f"{unknown} is nothing that is filled in: {{date}} and {{n}} are")
         if name is not None and (not name.strip(". ") or set(name) & {"/", "\\", "\0"}):
             raise ValueError("a run's name is the name of its folder under runs/, without slashes")
         return name
@@ -227,11 +251,14 @@ class RunSection(Section):
 class BackendSection(Section):
     server: Literal["auto", "embedded", "remote"] = Field(
         default="auto",
-        description="auto: TINKER_BASE_URL, else TINKER_API_KEY, else the embedded engine.",
+        description="auto: TINKER_BASE_URL, else TINKER_API_KEY, else the embedded engine; in a "
+        "deployment, the embedded engine alone. remote costs money on the hosted service.",
     )
     base_url: str | None = Field(default=None, description="Address of a Tinker-compatible server.")
     threads: int = Field(
-        default=2, ge=1, description="Threads of the embedded engine; results depend on them."
+        default=2,
+        ge=1,
+        description="Threads of the embedded engine, at most the cores; results depend on them.",
     )
     engine_home: Path | None = Field(
         default=None, description="Folder of the embedded engine; default: .visual-r1/engine."
@@ -295,7 +322,7 @@ class EvaluationSection(Section):
         default=None, ge=1, description="How many of the test problems to use; default: all."
     )
     blind: bool = Field(default=True, description="Also evaluate with the image blanked.")
-    seed: int = Field(default=0, description="Seed of the samples.")
+    seed: int = Field(default=0, description="Seed of the samples of pass@k.")
 
     def count(self, there: int) -> int:
         """How many problems are evaluated of so many that are there."""
@@ -340,8 +367,12 @@ class Names(Section):
 class ColumnsSection(Names):
     """Which of a source's columns hold what; where nothing is said, this project's own names."""
 
-    problem: str | None = Field(default=None, description="The problem. Default: problem")
-    answer: str | None = Field(default=None, description="The right answer. Default: answer")
+    problem: str | None = Field(
+        default=None, description="The column of the problem. Default: problem"
+    )
+    answer: str | None = Field(
+        default=None, description="The column of the right answer. Default: answer"
+    )
     answer_index: str | None = Field(
         default=None, description="The number of the right choice, from 0, in place of an answer."
     )
@@ -351,8 +382,12 @@ class ColumnsSection(Names):
     choices: str | None = Field(
         default=None, description="A column of lists, or one for each choice. Default: choices"
     )
-    id: str | None = Field(default=None, description="A name for the problem. Default: id")
-    family: str | None = Field(default=None, description="The kind of problem, for reports.")
+    id: str | None = Field(
+        default=None, description="The column of a name for the problem. Default: id"
+    )
+    family: str | None = Field(
+        default=None, description="The column of the kind of problem, for reports."
+    )
     keep: str | None = Field(default=None, description="Other columns to keep, with commas.")
 
 
@@ -360,12 +395,14 @@ class SplitsSection(Names):
     """Which of a source's splits serve as ours; once one is named, no other is used."""
 
     train: str | None = Field(
-        default=None, description="For training: one, or several with commas."
+        default=None, description="The source's splits for training: one, or several with commas."
     )
     validation: str | None = Field(
-        default=None, description="For validation: one, or several with commas."
+        default=None, description="The source's splits for validation: one, or several with commas."
     )
-    test: str | None = Field(default=None, description="For test: one, or several with commas.")
+    test: str | None = Field(
+        default=None, description="The source's splits for test: one, or several with commas."
+    )
 
 
 class DataSection(Section):
@@ -447,9 +484,11 @@ class PricesSection(Section):
     """US dollars for a million tokens; the cost is told where all three are given."""
 
     prefill: float | None = Field(
-        default=None, ge=0, description="Of a million prompt tokens, images included."
+        default=None, ge=0, description="US dollars for a million prompt tokens, images included."
     )
-    sample: float | None = Field(default=None, ge=0, description="Of a million sampled tokens.")
+    sample: float | None = Field(
+        default=None, ge=0, description="US dollars for a million sampled tokens."
+    )
     train: float | None = Field(
-        default=None, ge=0, description="Of a million tokens that are trained on."
+        default=None, ge=0, description="US dollars for a million tokens that are trained on."
     )

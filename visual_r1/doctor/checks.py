@@ -23,6 +23,7 @@ from visual_r1.runs.left_out import ADVICE, asked_and_unfit, named, too_many
 from visual_r1.wording import duration, percent
 
 Severity = Literal["ok", "note", "warning", "error"]
+SEVERITIES: tuple[Severity, ...] = ("ok", "note", "warning", "error")
 EXIT_CODES: dict[Severity, int] = {"ok": 0, "note": 0, "warning": 1, "error": 2}
 
 

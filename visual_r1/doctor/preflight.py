@@ -4,14 +4,14 @@ import os
 from typing import get_args
 
 from visual_r1.backend.endpoint import choose_kind
-from visual_r1.config import ModelSection, RunConfig
+from visual_r1.config import LossName, ModelSection, RunConfig
 from visual_r1.data.sources import require_readable
 from visual_r1.engine.types import InvalidRequest, LoraSpec, check_spec
 from visual_r1.errors import ConfigError
 from visual_r1.policy.second_pass import require_scan
 from visual_r1.prompts.templates import load_template
 from visual_r1.rewards import load_custom
-from visual_r1.rl.losses import UNPUBLISHED, LossName, loss_of
+from visual_r1.rl.losses import UNPUBLISHED, loss_of
 
 
 def require_sound(config: RunConfig) -> None:

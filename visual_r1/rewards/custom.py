@@ -67,6 +67,12 @@ def load_custom(path: str) -> CustomReward:
     """
     module_name, colon, name = path.partition(":")
     parts = module_name.split(".")
+    file = Path(module_name)
+    if file.suffix == ".py":
+        raise ConfigError(
+            f"reward.custom = {path!r} names a file, and a module is wanted: "
+            f"{file.stem}:{name or 'my_reward'}, with {file.name} in the working directory."
+        )
     if not (colon and name.isidentifier() and all(part.isidentifier() for part in parts)):
         raise ConfigError(
             f"reward.custom = {path!r} has another form than module:function, such as "

@@ -13,15 +13,12 @@ hosted service, which has not published their formulas; their thresholds are the
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from visual_r1.config import AlgorithmSection, TrainSection
+from visual_r1.config import AlgorithmSection, LossName, TrainSection
 from visual_r1.errors import ConfigError
-
-LossName = Literal["importance_sampling", "ppo", "cispo", "dro", "gspo", "stable_reinforce"]
 
 CISPO_CLIP = (0.0, 4.0)
 DRO_BETA = 0.05
@@ -71,7 +68,7 @@ class Loss:
 def loss_of(train: TrainSection, algorithm: AlgorithmSection = _DEFAULT) -> Loss:
     """The loss that the configuration names.
 
-    Raises `ConfigError` where there is no such loss or it has no such setting, where a threshold
+    Raises `ConfigError` where the loss has no such setting, where a threshold
     makes no sense (negative, the lower one not below the upper, a β of 0 or less), and for dro with
     `sequence` normalisation: its penalty has one weight for all tokens.
     """
@@ -125,8 +122,4 @@ def _named(train: TrainSection, algorithm: AlgorithmSection) -> Loss:
         Loss("dro", {"beta": DRO_BETA}, counts_prompt=True),
         *(Loss(name) for name in UNPUBLISHED),
     )
-    for loss in losses:
-        if loss.name == train.loss:
-            return loss
-    names = ", ".join(loss.name for loss in losses)
-    raise ConfigError(f"There is no loss {train.loss!r}; train.loss can be {names}.")
+    return next(loss for loss in losses if loss.name == train.loss)

@@ -62,7 +62,7 @@ def test_the_environment_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
         (["--train.stepz", "4"], r"no flag --train\.stepz\. Did you mean --train\.steps\?"),
         (["--train.steps=x"], r"train\.steps = 'x'.*integer"),
         (["--train.batch_size", "0"], r"train\.batch_size = '0'.*greater than or equal to 1"),
-        (["--train.steps"], "expected one argument"),
+        (["--train.steps"], r"^--train\.steps needs a value after it\.$"),
         (["--data.colums.problem", "q"], r"Did you mean --data\.columns\.problem\?"),
         (["--preset", "foo"], "no preset 'foo'"),
         (["--config", "/nowhere.toml"], r"Cannot read the configuration /nowhere\.toml"),

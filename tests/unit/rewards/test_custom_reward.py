@@ -143,7 +143,7 @@ def test_the_sample_cannot_be_changed(here: Path) -> None:
 
 FAULTS = {
     "no colon": ("mine.my_reward", "", "another form than module:function"),
-    "a file": ("./mine.py:my_reward", "", "another form than module:function"),
+    "a file": ("./mine.py:my_reward", "", "a module is wanted: mine:my_reward, with mine.py in"),
     "no module": ("nowhere_at_all:f", "", "no module 'nowhere_at_all', neither installed nor in"),
     "no function": (
         "m0:my_rewrd",

@@ -69,7 +69,6 @@ def test_the_penalty_goes_with_the_advantages() -> None:
 @pytest.mark.parametrize(
     ("name", "algorithm", "says"),
     [
-        ("reinforce", {}, r"'reinforce'.*importance_sampling, ppo, cispo, dro,.* gspo"),
         ("dro", {"loss_config": {"bta": 1}}, r"dro has no setting 'bta'; it has beta\."),
         ("importance_sampling", {"loss_config": {"x": 1}}, r"no setting 'x'; it has none\."),
         (
