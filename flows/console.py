@@ -34,6 +34,11 @@ COMMANDS = {
     "resume": Command(
         "flows.resume", "main", "go on with a run by its folder, or prove that it can be replayed"
     ),
+    "watch": Command(
+        "flows.watch",
+        "main",
+        "mend and go on with the runs of Prefect whose process on this machine has died",
+    ),
     "verify": Command(
         "visual_r1.verify.command",
         "main",

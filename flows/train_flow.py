@@ -28,6 +28,7 @@ from prefect import State, flow
 from tasks.alarms import heed_alarms
 from tasks.outcome import remembered
 from tasks.parameters import chosen_config
+from tasks.slots import its_turn
 from tasks.tasks import (
     evaluate,
     export,
@@ -54,7 +55,7 @@ def train(
 ) -> dict[str, object] | State:
     """One run, from the data to the report; returns the summary, or how an alarm paused it."""
     config = chosen_config(preset, overrides, config)
-    with open_run_folder(config) as run_dir, open_backend(config):
+    with its_turn(config), open_run_folder(config) as run_dir, open_backend(config):
         stopwatch = Stopwatch(run_dir)
         dataset = prepare(config)
         settle_rows(config, dataset)

@@ -8,10 +8,18 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
+from uuid import UUID
 
 import httpx
+from prefect import State
+from prefect.client.orchestration import get_client
+from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
+from prefect.states import Cancelled, Crashed
 
+from tasks.attempts import End, attended, current_attempt, has_ended, kept_of
+from tasks.interruption import was_interrupted
+from tasks.task_runs import close_task_runs
 from visual_r1.errors import ConfigError, VisualR1Error
 from visual_r1.printing import open_logger
 
@@ -37,22 +45,80 @@ def remembered(flow: Any) -> Any:
     # Prefect has looked at the function itself: where its file is, what parameters it takes.
     @wraps(work)
     def remembering(*args: Any, **kwargs: Any) -> Any:
-        try:
-            result = work(*args, **kwargs)
-        except BaseException as error:
-            _ends[:] = [error]
-            raise
-        else:
-            # A state with an error in it, which the flow ends in, or whatever else it returns.
-            data = getattr(result, "data", None)
-            _ends[:] = [data if isinstance(data, VisualR1Error) else None]
-            return result
-        finally:
-            for tell in _told:
-                tell()
+        with attended() as is_outermost:
+            if is_outermost:
+                _close_earlier_attempts()
+            try:
+                result = work(*args, **kwargs)
+            except BaseException as error:
+                _ends[:] = [error]
+                if is_outermost:
+                    _note_error(error)
+                raise
+            else:
+                # A state with an error in it, which the flow ends in, or whatever else it returns.
+                data = getattr(result, "data", None)
+                _ends[:] = [data if isinstance(data, VisualR1Error) else None]
+                if is_outermost:
+                    _note_result(result)
+                return result
+            finally:
+                for tell in _told:
+                    tell()
 
     flow.fn = remembering
     return flow
+
+
+def _close_earlier_attempts() -> None:
+    """A flow run that is retried: what an attempt that died has left as Running is not."""
+    context = FlowRunContext.get()
+    assert context is not None
+    assert context.flow_run is not None
+    if not context.flow_run.run_count:
+        return
+    try:
+        with get_client(sync_client=True) as client:
+            close_task_runs(client, context.flow_run.id, Crashed())
+    except SERVER_FAILURES as failure:
+        logger.warning("Older task runs may be shown as Running (%s).", type(failure).__name__)
+
+
+def _note_result(result: object) -> None:
+    if isinstance(result, State):
+        has_ended(End(result.type.value, result.name or "", result.message or ""))
+    else:
+        has_ended(End("COMPLETED", "Completed", "All that was to be done is done."))
+
+
+def _note_error(error: BaseException) -> None:
+    """How a flow ended by `error`; nothing where it was killed, and not by who wants it to stop."""
+    if was_interrupted(error):
+        _say_what_is_kept()
+    elif isinstance(error, Exception):
+        has_ended(End("FAILED", "Failed", str(error)))
+
+
+def _say_what_is_kept() -> None:
+    """Where a person has cancelled this flow run: it has stopped, and what of it is kept.
+
+    Prefect's worker says Cancelled only when it has loaded the flow's module anew in a process of
+    its own, to look for hooks, which takes 8 to 20 s.
+    """
+    attempt = current_attempt()
+    assert attempt is not None
+    flow_run_id = UUID(attempt.flow_run_id)
+    try:
+        with get_client(sync_client=True) as client:
+            state = client.read_flow_run(flow_run_id).state
+            if state is None or not (state.is_cancelling() or state.is_cancelled()):
+                return
+            end = End("CANCELLED", "Cancelled", f"Stopped by a person. {kept_of(attempt)}")
+            has_ended(end)
+            logger.warning("%s", end.message)
+            client.set_flow_run_state(flow_run_id, Cancelled(message=end.message), force=True)
+    except SERVER_FAILURES as failure:
+        logger.warning("Prefect could not be told of the stop (%s).", type(failure).__name__)
 
 
 @contextmanager

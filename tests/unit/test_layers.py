@@ -91,7 +91,7 @@ LIBRARIES = {
     "prefect": "flows tasks",
     "pydantic": """
         config data/manifest engine/server engine/store evaluation/metrics report runs stopwatch
-        storage tasks/environment
+        storage tasks/attempts tasks/environment
     """,
     "safetensors": "engine/compute/base_model engine/store runs/export",
     "starlette": "engine/server/app engine/server/bodies",
