@@ -26,8 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settle_prefect()
         if prefect_server() is None:
             raise ConfigError(
-                "There is no Prefect server to watch: set PREFECT_API_URL to the one that runs your "
-                "deployments."
+                "There is no Prefect server to watch: set PREFECT_API_URL to the one that your "
+                "deployments are on."
             )
         if once:
             require_prefect_server()

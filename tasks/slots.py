@@ -144,7 +144,7 @@ def _who(owner: Path) -> str:
 
 @contextmanager
 def _api_key(name: str) -> Generator[None]:
-    """One of the runs that may use the key at a time; where Prefect's server is away, nobody waits."""
+    """One of the runs that may use the key at a time; without the server nobody waits."""
     with ExitStack() as released:
         try:
             limit = _limit_of(name)

@@ -20,9 +20,11 @@ from visual_r1.backend.waiting import CONTROL_LIMIT_S, SAVE_LIMIT_S, call, wait
 from visual_r1.config import RunConfig
 from visual_r1.hashing import file_digest, stable_seed
 from visual_r1.policy.policy import Policy
+from visual_r1.printing import open_logger
 from visual_r1.rl.batches import Batches
 from visual_r1.rl.losses import loss_of
 from visual_r1.rl.step import StepResult, train_steps
+from visual_r1.runs.chunk_length import chunk_in_words
 from visual_r1.runs.curriculum_state import open_order, save_order
 from visual_r1.runs.folder import copies, keep_files
 from visual_r1.runs.ledger import LedgerRow
@@ -30,6 +32,8 @@ from visual_r1.runs.probe import require_capable
 from visual_r1.runs.retention import renew_and_prune
 from visual_r1.runs.run import Run
 from visual_r1.runs.training_rows import LEFT_OUT_FILE, carried, training_problems
+
+logger = open_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +130,10 @@ def _train_once(run: Run, start: LedgerRow | None, plan: ChunkPlan) -> LedgerRow
     digests = run.journal.rollouts_digest(rollouts) | kept
     row = replace(_row(run, plan, start, paths, results), carry=carry | left_out, digests=digests)
     run.ledger.append(row)
+    if start is None:
+        seconds = [float(result.metrics.seconds["seconds_total"]) for result in results]
+        says, advice = chunk_in_words(len(results), fmean(seconds), saving)
+        logger.info("The first %s. %s", says.removeprefix("a "), advice)
     return row
 
 
