@@ -21,6 +21,7 @@ from prefect.context import FlowRunContext
 from prefect.settings import get_current_settings
 from pydantic import TypeAdapter, ValidationError
 
+from tasks.environment import prefect_server
 from visual_r1.config import RunConfig
 from visual_r1.errors import StorageError
 from visual_r1.printing import open_logger
@@ -46,6 +47,8 @@ class Attempt:
     flow_run_id: str
     pid: int
     host: str
+    api: str = ""
+    """The address of the Prefect server that knows the flow run; none of a temporary one."""
     parent: int = 0
     """The process that started it: Prefect's worker, or a person's shell."""
     runs: tuple[str, ...] = ()
@@ -54,8 +57,12 @@ class Attempt:
     """How the flow's function ended; None while it has not."""
     settled: bool = False
     """Whether the death of its process has been dealt with."""
+    waits: bool = False
+    """Whether it waits for another run to end."""
     deaths: int = 0
-    """How often in a row it died without a new checkpoint or result."""
+    """How often in a row it died by itself without a new checkpoint or result."""
+    cuts: int = 0
+    """How often in a row it died so together with the worker."""
     progress: int = 0
     """What had been done when it died last, see `done_in`."""
 
@@ -95,9 +102,11 @@ def attended() -> Generator[bool]:
             before,
             pid=os.getpid(),
             host=socket.gethostname(),
+            api=prefect_server() or "",
             parent=os.getppid(),
             end=None,
             settled=False,
+            waits=False,
         )
     )
     try:
@@ -111,6 +120,12 @@ def covers(config: RunConfig) -> None:
     folder = str(config.run_dir.absolute())
     if _current and folder not in _current[0].runs:
         _change(replace(_current[0], runs=(*_current[0].runs, folder)))
+
+
+def waits(whether: bool) -> None:
+    """The flow run at work here waits for another run, or does no longer."""
+    if _current:
+        _change(replace(_current[0], waits=whether))
 
 
 def has_ended(end: End) -> None:
@@ -162,13 +177,14 @@ def read_attempt(flow_run_id: str) -> Attempt | None:
 
 
 def attempts_here() -> list[Attempt]:
-    """All that this machine's processes left here, also those that are still at work."""
+    """What this machine's processes left here of this server, also those still at work."""
     try:
         names = sorted(path.stem for path in attempts_folder().glob("*.json"))
     except OSError:
         return []
     found = map(read_attempt, names)
-    return [one for one in found if one is not None and one.host == socket.gethostname()]
+    here = (socket.gethostname(), prefect_server() or "")
+    return [one for one in found if one is not None and (one.host, one.api) == here]
 
 
 def is_at_work(attempt: Attempt) -> bool:

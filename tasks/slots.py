@@ -26,7 +26,7 @@ from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Running
 
-from tasks.attempts import covers, current_attempt
+from tasks.attempts import covers, current_attempt, waits
 from tasks.environment import prefect_server
 from tasks.outcome import SERVER_FAILURES
 from visual_r1.backend.endpoint import choose_kind
@@ -177,9 +177,11 @@ def _limit_of(name: str) -> GlobalConcurrencyLimitResponse:
 def _waiting(why: str) -> Generator[None]:
     """Say for the block why the flow run does not go on: in the log and as its state."""
     logger.warning("%s", why)
+    waits(True)
     _show(WAITING, why)
     began = time.monotonic()
     yield
+    waits(False)
     _show("Running", "")
     logger.warning("It goes on after %.0f s.", time.monotonic() - began)
 

@@ -55,7 +55,9 @@ RESTART = "restart"
 """The tag of a deployment, or of a flow run, that goes on by itself after a crash."""
 
 MOST_DEATHS = 3
-"""Deaths in a row without a new checkpoint or result, after which it is left for a person."""
+MOST_CUTS = 20
+"""Deaths in a row without a new checkpoint or result, after which it is left for a person: by
+itself, and together with its worker, which may be the machine's fault and may be the run's."""
 
 LOOK_EVERY_S = 2.0
 STOPS_WITHIN_S = 20.0
@@ -179,9 +181,7 @@ class Watch:
             return
         settled = replace(attempt, settled=True)
         if state.is_crashed():
-            done = done_in(attempt)
-            deaths = 1 if done > attempt.progress else attempt.deaths + 1
-            settled = replace(settled, deaths=deaths, progress=done)
+            settled = _counted(settled)
             yield from self._restart(client, run, settled)
         with suppress(StorageError):  # said by whoever works on that disk
             write_attempt(settled)
@@ -206,10 +206,11 @@ class Watch:
         if RESTART not in run.tags or run.deployment_id is None:
             return
         kept = kept_of(attempt)
-        if attempt.deaths >= MOST_DEATHS:
+        if attempt.deaths >= MOST_DEATHS or attempt.cuts >= MOST_CUTS:
             message = (
-                f"It died {attempt.deaths} times in a row without a new checkpoint, and is not "
-                f"started again. {kept} When the reason is gone: `prefect flow-run retry {run.id}`."
+                f"It died {attempt.deaths + attempt.cuts} times in a row without a new checkpoint, "
+                f"and is not started again. {kept} When the reason is gone: "
+                f"`prefect flow-run retry {run.id}`."
             )
             client.set_flow_run_state(run.id, Crashed(message=message), force=True)
             yield f"{run.name}: {message}"
@@ -218,6 +219,18 @@ class Watch:
         client.set_flow_run_state(run.id, Scheduled(message=message), force=True)
         self._restarted[attempt.flow_run_id] = time.monotonic()
         yield f"{run.name}: {message}"
+
+
+def _counted(attempt: Attempt) -> Attempt:
+    """With one more death; one that had got further, or that only waited, is none."""
+    done = done_in(attempt)
+    if done > attempt.progress:
+        attempt = replace(attempt, deaths=0, cuts=0, progress=done)
+    if attempt.waits:
+        return attempt
+    if _is_worker(attempt.parent):
+        return replace(attempt, deaths=attempt.deaths + 1)
+    return replace(attempt, cuts=attempt.cuts + 1)
 
 
 def _true_state(state: State, attempt: Attempt) -> tuple[State, bool]:

@@ -24,6 +24,7 @@ Part = Literal["server", "worker", "watch"]
 PARTS: tuple[Part, ...] = ("server", "worker", "watch")
 POOL = "trial"
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+BUSY = 503
 _MARK = "VISUAL_R1_TRIAL"
 
 
@@ -198,6 +199,10 @@ class Operated:
         return self.until(is_there, f"{flow_run} is {' or '.join(wanted)}", within_s)
 
     def _ask(self, method: str, path: str, body: object = None) -> Any:
+        deadline = time.monotonic() + 60
         answer = self._client.request(method, path, json=body)
+        while answer.status_code == BUSY and time.monotonic() < deadline:
+            time.sleep(0.5)  # SQLite was locked; Prefect's own client asks again as well
+            answer = self._client.request(method, path, json=body)
         assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text[:500]}"
         return answer.json()

@@ -108,7 +108,9 @@ def _train_once(run: Run, start: LedgerRow | None, plan: ChunkPlan) -> LedgerRow
         stage = f"training, steps {plan.first} to {plan.end - 1}"
         progress.start(stage, config.train.steps, "steps", done=plan.first)
         with Batches(problems, order, policy.prompter.model_input, plan.steps) as batches:
+            began = time.monotonic()
             train_steps(plan.steps, training, policy, batches, base, record)
+            training_s = time.monotonic() - began
         means = _means(results)
         progress.finish(", ".join(f"{n.replace('_', ' ')} {m:.3f}" for n, m in means.items()))
         began = time.monotonic()
@@ -131,8 +133,7 @@ def _train_once(run: Run, start: LedgerRow | None, plan: ChunkPlan) -> LedgerRow
     row = replace(_row(run, plan, start, paths, results), carry=carry | left_out, digests=digests)
     run.ledger.append(row)
     if start is None:
-        seconds = [float(result.metrics.seconds["seconds_total"]) for result in results]
-        says, advice = chunk_in_words(len(results), fmean(seconds), saving)
+        says, advice = chunk_in_words(len(results), training_s / len(results), saving)
         logger.info("The first %s. %s", says.removeprefix("a "), advice)
     return row
 
