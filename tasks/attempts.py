@@ -10,6 +10,7 @@ server is away, or the process dies between the two, the file is what the state 
 
 import os
 import socket
+import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -29,6 +30,8 @@ from visual_r1.runs.ledger import Ledger
 from visual_r1.storage import read_sealed, write_json
 
 logger = open_logger("visual_r1.tasks")
+
+FORGOTTEN_AFTER_S = 30 * 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,7 @@ def attended() -> Generator[bool]:
         yield False
         return
     flow_run_id = str(context.flow_run.id)
+    _forget_old()
     try:
         _lock(flow_run_id)
     except OSError as error:
@@ -205,6 +209,15 @@ def forget(attempt: Attempt) -> None:
     for kind in ("json", "lock"):
         with suppress(OSError):
             _file(attempt.flow_run_id, kind).unlink(missing_ok=True)
+
+
+def _forget_old() -> None:
+    """Remove what nobody came to look at: where no watch is, files would gather for ever."""
+    for attempt in attempts_here():
+        with suppress(OSError):
+            age = time.time() - _file(attempt.flow_run_id, "json").stat().st_mtime
+            if age > FORGOTTEN_AFTER_S and not is_at_work(attempt):
+                forget(attempt)
 
 
 def _file(flow_run_id: str, kind: str) -> Path:

@@ -169,6 +169,8 @@ class Watch:
     def _settle(self, client: SyncPrefectClient, run: FlowRun, attempt: Attempt) -> Iterator[str]:
         """Give a flow run whose process is dead the state that is true."""
         assert run.state is not None
+        if run.state.is_paused():
+            return  # a suspended flow run has no process, and a person lets it go on
         if _is_worker(attempt.parent) and self._worker_may_speak(run.state, attempt):
             return
         state, said = _true_state(run.state, attempt)

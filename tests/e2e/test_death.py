@@ -5,8 +5,10 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextvars import copy_context
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,8 +26,10 @@ from prefect_home import Give
 from train_command import SMALL
 
 from tasks.attempts import Attempt, End, read_attempt, write_attempt
+from tasks.slots import its_turn
 from tasks.watch import RESTART, WORKER_TELLS_WITHIN_S, Watch
 from trials.operated import Operated
+from visual_r1.config import RunConfig
 
 FIELDS = SMALL | {"train.steps": 4, "logging.wandb": False, "validation.every": 0}
 
@@ -247,3 +251,43 @@ def test_what_dies_again_and_again_without_getting_further_is_left_for_a_person(
     assert last.is_crashed()
     assert "3 times in a row without a new checkpoint" in (last.message or "")
     assert f"prefect flow-run retry {run}" in (last.message or "")
+
+
+def test_one_run_at_a_time_uses_a_key(
+    house: House, asked: SyncPrefectClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TINKER_API_KEY", "tml-not-a-real-one")
+    config = RunConfig.model_validate({"preset": "geometry3k", "output_dir": tmp_path})
+    has_it, lets_go = threading.Event(), threading.Event()
+
+    def run() -> None:
+        with its_turn(config), its_turn(config):  # a sweep, and a run of it
+            has_it.set()
+            lets_go.wait(60)
+
+    def begin() -> threading.Thread:
+        thread = threading.Thread(target=copy_context().run, args=(run,))
+        thread.start()
+        return thread
+
+    first = begin()
+    assert has_it.wait(60)
+    (limit,) = (
+        one for one in asked.read_global_concurrency_limits() if one.name.startswith("tinker-key-")
+    )
+    assert "tml" not in limit.name
+    assert (limit.limit, limit.active_slots) == (1, 1)
+    lets_go.set()
+    first.join()
+    assert asked.read_global_concurrency_limit_by_name(limit.name).active_slots == 0
+
+    # Another process has the slot now.
+    taken = asked.increment_concurrency_slots_with_lease(
+        names=[limit.name], slots=1, mode="concurrency", lease_duration=60
+    )
+    has_it.clear()
+    second = begin()
+    assert not has_it.wait(3)
+    asked.release_concurrency_slots_with_lease(taken.json()["lease_id"])
+    assert has_it.wait(60)
+    second.join()
