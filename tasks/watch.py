@@ -241,7 +241,9 @@ def _true_state(state: State, attempt: Attempt) -> tuple[State, bool]:
     if end is not None:
         told = state.type == StateType(end.type)
         cancelled = state.is_cancelled() and told and state.message != end.message
-        if state.type in _OPEN or (state.is_crashed() and not told) or cancelled:
+        # Failed, too: Prefect takes its own lost server for a fault of the flow.
+        wrong = not told and (state.is_crashed() or state.is_failed())
+        if state.type in _OPEN or wrong or cancelled:
             return State(type=StateType(end.type), name=end.name, message=end.message), True
     elif state.is_cancelling():
         return Cancelled(message=f"Stopped. {kept}"), True
