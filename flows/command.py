@@ -103,9 +103,12 @@ def _run_checked(
             if check is not None:
                 check(config)
             is_done = (run_dir / "summary.json").exists()
-        if not is_done:
-            backend.begin()
-        _run(flow, config)
+        from tasks.slots import its_turn
+
+        with its_turn(config):
+            if not is_done:
+                backend.begin()
+            _run(flow, config)
 
 
 def _run(flow: Callable[..., object], config: RunConfig) -> None:
@@ -118,9 +121,11 @@ def _run(flow: Callable[..., object], config: RunConfig) -> None:
         return
     # Its module takes two seconds, and who has a server is spared them.
     from tasks.temporary_server import finish_temporary_server, start_temporary_server
+    from tasks.watch import mend_once
 
     start_temporary_server()
     try:
+        mend_once()  # what a command that was killed has left as Running
         with outcome_in_spite_of(None, finish_temporary_server):
             flow(config=config)
     finally:

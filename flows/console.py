@@ -40,6 +40,11 @@ COMMANDS = {
     "promote": Command(
         "flows.by_run", "promote", "make a run's checkpoint the current model, or say why not"
     ),
+    "watch": Command(
+        "flows.watch",
+        "main",
+        "mend and go on with the runs of Prefect whose process on this machine has died",
+    ),
     "verify": Command(
         "visual_r1.verify.command",
         "main",

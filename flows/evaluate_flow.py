@@ -76,6 +76,7 @@ from tasks.forms import form
 from tasks.outcome import remembered
 from tasks.parameters import chosen_config
 from tasks.runs import of_run
+from tasks.slots import its_turn
 from tasks.tasks import evaluate as evaluate_checkpoint
 from tasks.tasks import export as export_checkpoint
 from tasks.tasks import figures, prepare
@@ -133,7 +134,7 @@ def evaluate(
     config = of_run(run, preset, overrides, config) or chosen_config(preset, overrides, config)
     # Before the folder is made: a run that is not there has no checkpoint, and leaves nothing.
     row = named_checkpoint(config.run_dir, checkpoint) if checkpoint else None
-    with open_run_folder(config), open_backend(config):
+    with its_turn(config), open_run_folder(config), open_backend(config):
         path = row.sampler_path if row else sampler_path
         last = PurePosixPath(sampler_path or "base").name
         name = name or (f"step-{row.step}" if row else last)

@@ -30,6 +30,7 @@ from tasks.forms import form
 from tasks.outcome import remembered
 from tasks.parameters import chosen_config
 from tasks.promotion import promote_checkpoint
+from tasks.slots import its_turn
 from tasks.tasks import (
     evaluate,
     export,
@@ -63,7 +64,7 @@ def train(
 ) -> dict[str, object] | State:
     """One run, from the data to the report; returns the summary, or how an alarm paused it."""
     config = chosen_config(preset, overrides, config, begins=True)
-    with open_run_folder(config) as run_dir, open_backend(config):
+    with its_turn(config), open_run_folder(config) as run_dir, open_backend(config):
         say_why_anew(config)
         stopwatch = Stopwatch(run_dir)
         dataset = prepare(config)

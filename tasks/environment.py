@@ -22,10 +22,12 @@ from pydantic import ValidationError
 
 from visual_r1.errors import ConfigError
 from visual_r1.printing import CommandParser
+from visual_r1.streams import open_streams
 
 if TYPE_CHECKING:
     from prefect.settings import Settings
 
+_BOOTSTRAP = "_workspace_runtime_bootstrap.py"
 PROBE_SECONDS = 2.5  # for connecting and for reading, one after the other
 
 _settled: set[str] = set()
@@ -42,6 +44,14 @@ def settle_prefect(output_dir: Path | None = None) -> None:
     """
     if _settled:
         return
+    if Path(sys.argv[0]).name == _BOOTSTRAP and sys.argv[1:2] == ["hook"]:
+        # Prefect's worker loads a flow's module anew when a run was cancelled or has crashed, to
+        # look for hooks, and tells the server what it saw when that is done. There are none here:
+        # `tasks.watch` does what they would, also where the worker has died. It is spared seconds.
+        os._exit(0)
+    if "PREFECT__FLOW_RUN_ID" in os.environ:
+        # A worker's process: the worker may die, and with it who reads what is printed.
+        open_streams()
     state_dir = (output_dir or _output_dir()).absolute() / ".visual-r1"
     own_home = state_dir / "prefect"
     settings = users_settings(own_home)

@@ -9,11 +9,18 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
+from uuid import UUID
 
 import httpx
+from prefect import State
+from prefect.client.orchestration import get_client
+from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
+from prefect.states import Cancelled, Crashed
 
-from tasks.sentences import ended_by
+from tasks.attempts import End, attended, current_attempt, has_ended, kept_of
+from tasks.interruption import was_interrupted
+from tasks.task_runs import close_task_runs
 from visual_r1.errors import ConfigError, VisualR1Error
 from visual_r1.printing import open_logger
 
@@ -36,10 +43,7 @@ _within: ContextVar[bool] = ContextVar("within a remembered flow", default=False
 
 
 def remembered(flow: Any) -> Any:
-    """A Prefect flow whose function's end is remembered; for `outcome_in_spite_of`.
-
-    An error of ours is the state that the flow ends in, and raised where it is called.
-    """
+    """A Prefect flow whose function's end is remembered; for `outcome_in_spite_of`."""
     work: Callable[..., Any] = flow.fn
 
     # Prefect has looked at the function itself: where its file is, what parameters it takes.
@@ -49,18 +53,10 @@ def remembered(flow: Any) -> Any:
             return work(*args, **kwargs)
         entered = _within.set(True)
         try:
-            result = work(*args, **kwargs)
-        except VisualR1Error as error:
-            _ends[:] = [error]
-            return ended_by(error)
-        except BaseException as error:
-            _ends[:] = [error]
-            raise
-        else:
-            # A state with an error in it, which the flow ends in, or whatever else it returns.
-            data = getattr(result, "data", None)
-            _ends[:] = [data if isinstance(data, VisualR1Error) else None]
-            return result
+            with attended() as is_outermost:
+                if is_outermost:
+                    _close_earlier_attempts()
+                return _remember(lambda: work(*args, **kwargs), is_noted=is_outermost)
         finally:
             _within.reset(entered)
             for tell in _told:
@@ -68,6 +64,74 @@ def remembered(flow: Any) -> Any:
 
     flow.fn = remembering
     return flow
+
+
+def _remember(work: Callable[[], R], *, is_noted: bool) -> R:
+    """What `work` returns; how it ended is remembered, and noted for who finds its process dead."""
+    try:
+        result = work()
+    except BaseException as error:
+        _ends[:] = [error]
+        if is_noted:
+            _note_error(error)
+        raise
+    # A state with an error in it, which the flow ends in, or whatever else it returns.
+    data = getattr(result, "data", None)
+    _ends[:] = [data if isinstance(data, VisualR1Error) else None]
+    if is_noted:
+        _note_result(result)
+    return result
+
+
+def _close_earlier_attempts() -> None:
+    """A flow run that is retried: what an attempt that died has left as Running is not."""
+    context = FlowRunContext.get()
+    assert context is not None
+    assert context.flow_run is not None
+    if not context.flow_run.run_count:
+        return
+    try:
+        with get_client(sync_client=True) as client:
+            close_task_runs(client, context.flow_run.id, Crashed())
+    except SERVER_FAILURES as failure:
+        logger.warning("Older task runs may be shown as Running (%s).", type(failure).__name__)
+
+
+def _note_result(result: object) -> None:
+    if isinstance(result, State):
+        has_ended(End(result.type.value, result.name or "", result.message or ""))
+    else:
+        has_ended(End("COMPLETED", "Completed", "All that was to be done is done."))
+
+
+def _note_error(error: BaseException) -> None:
+    """How a flow ended by `error`; nothing where it was killed, and not by who wants it to stop."""
+    if was_interrupted(error):
+        _say_what_is_kept()
+    elif isinstance(error, Exception):
+        has_ended(End("FAILED", "Failed", str(error)))
+
+
+def _say_what_is_kept() -> None:
+    """Where a person has cancelled this flow run: it has stopped, and what of it is kept.
+
+    Prefect's worker says Cancelled only when it has loaded the flow's module anew in a process of
+    its own, to look for hooks, which takes 8 to 20 s.
+    """
+    attempt = current_attempt()
+    assert attempt is not None
+    flow_run_id = UUID(attempt.flow_run_id)
+    try:
+        with get_client(sync_client=True) as client:
+            state = client.read_flow_run(flow_run_id).state
+            if state is None or not (state.is_cancelling() or state.is_cancelled()):
+                return
+            end = End("CANCELLED", "Cancelled", f"Stopped by a person. {kept_of(attempt)}")
+            has_ended(end)
+            logger.warning("%s", end.message)
+            client.set_flow_run_state(flow_run_id, Cancelled(message=end.message), force=True)
+    except SERVER_FAILURES as failure:
+        logger.warning("Prefect could not be told of the stop (%s).", type(failure).__name__)
 
 
 @contextmanager

@@ -99,7 +99,7 @@ LIBRARIES = {
     "prefect": "flows tasks",
     "pydantic": """
         config data/manifest engine/server engine/store evaluation/metrics promotion report runs
-        stopwatch storage sweeps tasks/environment tasks/forms
+        stopwatch storage sweeps tasks/attempts tasks/environment tasks/forms
     """,
     "safetensors": "engine/compute/base_model engine/store runs/export",
     "starlette": "engine/server/app engine/server/bodies",

@@ -19,6 +19,7 @@ from visual_r1.doctor.prompts import FirstRows, PromptSizes
 from visual_r1.engine.store.budget import MAX_DISK_VARIABLE
 from visual_r1.models import TINY_GEOMETRY
 from visual_r1.prompts.fit import SplitFit
+from visual_r1.runs.chunk_length import chunk_in_words
 from visual_r1.runs.left_out import ADVICE, asked_and_unfit, named, too_many
 from visual_r1.wording import duration, percent
 
@@ -220,6 +221,16 @@ def checkpoint_lifetime(config: RunConfig, work: Workload) -> Diagnosis:
         advice = "Raise --backend.checkpoint_ttl_seconds, or lower --train.chunk_steps."
         return Diagnosis(severity, "checkpoints", says, advice)
     return Diagnosis("ok", "checkpoints", says)
+
+
+def chunk_length(config: RunConfig, work: Workload, evidence: Evidence | None) -> Diagnosis | None:
+    """What a kill loses; None where no step was measured."""
+    if work.step_seconds is None:
+        return None
+    steps = min(config.train.chunk_steps, config.train.steps)
+    saving = evidence.checkpoint_seconds if evidence else None
+    says, advice = chunk_in_words(steps, work.step_seconds, saving)
+    return Diagnosis("note" if advice else "ok", "chunks", says, advice)
 
 
 def disk(config: RunConfig) -> Diagnosis:

@@ -46,6 +46,7 @@ class Evidence:
     truncated_share: float | None
     sample_rate: float | None
     train_rate: float | None
+    checkpoint_seconds: float | None = None
 
 
 def earlier_evidence(config: RunConfig) -> Evidence | None:
@@ -123,6 +124,7 @@ def _of_run(run_dir: Path) -> Evidence | None:
         return None
     lengths = [row["response_tokens_mean"] for row in metrics if row.get("response_tokens_mean")]
     cut = [row["truncated_share"] for row in metrics if row.get("truncated_share") is not None]
+    saving = [row["seconds_checkpoint"] for row in metrics if row.get("seconds_checkpoint")]
     sample_rate, train_rate = _rates(metrics)
     return Evidence(
         where=f"the baseline and newest steps of {run_dir.name}",
@@ -131,6 +133,7 @@ def _of_run(run_dir: Path) -> Evidence | None:
         truncated_share=median(cut) if cut else None,
         sample_rate=sample_rate,
         train_rate=train_rate,
+        checkpoint_seconds=median(saving) if saving else None,
     )
 
 

@@ -86,6 +86,7 @@ def examine(config: RunConfig, *, measure: bool | None) -> Examination:
             0 if dataset else first.rows,
         )
         seen.add(checks.checkpoint_lifetime(config, seen.work))
+        seen.add(checks.chunk_length(config, seen.work, evidence))
     return seen
 
 

@@ -20,9 +20,11 @@ from visual_r1.backend.waiting import CONTROL_LIMIT_S, SAVE_LIMIT_S, call, wait
 from visual_r1.config import RunConfig
 from visual_r1.hashing import file_digest, stable_seed
 from visual_r1.policy.policy import Policy
+from visual_r1.printing import open_logger
 from visual_r1.rl.batches import Batches
 from visual_r1.rl.losses import loss_of
 from visual_r1.rl.step import StepResult, train_steps
+from visual_r1.runs.chunk_length import chunk_in_words
 from visual_r1.runs.curriculum_state import open_order, save_order
 from visual_r1.runs.folder import copies, keep_files
 from visual_r1.runs.ledger import LedgerRow
@@ -30,6 +32,8 @@ from visual_r1.runs.probe import require_capable
 from visual_r1.runs.retention import renew_and_prune
 from visual_r1.runs.run import Run
 from visual_r1.runs.training_rows import LEFT_OUT_FILE, carried, training_problems
+
+logger = open_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,9 @@ def _train_once(run: Run, start: LedgerRow | None, plan: ChunkPlan) -> LedgerRow
         stage = f"training, steps {plan.first} to {plan.end - 1}"
         progress.start(stage, config.train.steps, "steps", done=plan.first)
         with Batches(problems, order, policy.prompter.model_input, plan.steps) as batches:
+            began = time.monotonic()
             train_steps(plan.steps, training, policy, batches, base, record)
+            training_s = time.monotonic() - began
         means = _means(results)
         progress.finish(", ".join(f"{n.replace('_', ' ')} {m:.3f}" for n, m in means.items()))
         began = time.monotonic()
@@ -130,6 +136,9 @@ def _train_once(run: Run, start: LedgerRow | None, plan: ChunkPlan) -> LedgerRow
     digests = run.journal.rollouts_digest(rollouts) | kept
     row = replace(row, carry=carry | left_out, digests=digests)
     run.ledger.append(row)
+    if start is None:
+        says, advice = chunk_in_words(len(results), training_s / len(results), saving)
+        logger.info("The first %s. %s", says.removeprefix("a "), advice)
     return row
 
 

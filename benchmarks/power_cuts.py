@@ -1,0 +1,167 @@
+"""Power cuts at random moments of a night of runs: does it end as a night without one?
+
+    nice python benchmarks/power_cuts.py              # ten cuts
+    nice python benchmarks/power_cuts.py --cuts 2 --runs 2
+
+A night is several small runs of a deployment with the tag `restart`, which differ in their learning
+rate and share an engine's home, so that one trains and the others wait. A cut kills server, worker,
+watch, flows and engines with SIGKILL, all at once, at a uniform moment after the last start. Then
+server, worker and watch are started again, as `make up` does, and nothing else is done. Two minutes
+after the server answers, whatever is said to be Running must have a process. At the end each run
+must be Completed, with the weights, ledger and figures of a run that nobody disturbed.
+"""
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# The folder `trials` stands beside this one.
+sys.path.append(str(Path(__file__).parents[1]))
+
+import httpx
+
+from trials.operated import FINAL, Operated
+from trials.programs import SMALL_FLOW
+from trials.run_outcome import outcome_of
+
+GHOSTS_END_WITHIN_S = 120.0
+LONGEST_CUT_S = 90.0
+
+
+@dataclass(frozen=True)
+class Night:
+    """What is operated, and its flow runs by the names of their runs."""
+
+    operated: Operated
+    folder: Path
+    flow_runs: dict[str, str]
+
+    def is_over(self) -> bool:
+        """Whether no flow run is to be done any more, or is just being done."""
+        states = [self.operated.state(one)["type"] for one in self.flow_runs.values()]
+        return all(state in FINAL for state in states)
+
+    def ghosts(self) -> list[str]:
+        """Flow runs that are said to be Running, and have no process."""
+        return [
+            name
+            for name, flow_run in self.flow_runs.items()
+            if self.operated.state(flow_run)["type"] in ("RUNNING", "CANCELLING")
+            and self.operated.flow_process(flow_run) is None
+        ]
+
+
+def begin(folder: Path, runs: int) -> Night:
+    """Start the three, and the runs."""
+    folder.mkdir()
+    operated = Operated(folder, folder / "prefect")
+    operated.start()
+    deployment = operated.deploy("flows/train_flow.py:train", "night")
+    flow_runs: dict[str, str] = {}
+    for number in range(runs):
+        name = f"run-{number}"
+        fields = SMALL_FLOW | {
+            "run.name": name,
+            "train.learning_rate": 0.0005 * (number + 1),
+            "logging.wandb": False,
+            "backend.threads": 1,
+            "output_dir": str(folder),
+        }
+        flow_runs[name] = operated.run(deployment, preset="quickstart", overrides=fields)
+    return Night(operated, folder, flow_runs)
+
+
+def cut(night: Night, random_: random.Random) -> dict[str, Any] | None:
+    """One cut and what came after it; None where the night was over before it."""
+    wait_s = random_.uniform(2.0, LONGEST_CUT_S)
+    began = time.monotonic()
+    while time.monotonic() - began < wait_s:
+        if night.is_over():
+            return None
+        time.sleep(0.5)
+    states = [night.operated.state(one)["name"] for one in night.flow_runs.values()]
+    night.operated.cut_power()
+    began = time.monotonic()
+    night.operated.start()
+    answered = time.monotonic()
+    seen = None
+    with suppress(AssertionError, httpx.HTTPError):
+        seen = night.operated.until(
+            lambda: not night.ghosts(), "no ghost is left", GHOSTS_END_WITHIN_S
+        )
+    return {
+        "after_s": round(wait_s, 1),
+        "were": states,
+        "server_s": round(answered - began, 1),
+        "ghosts_gone_s": None if seen is None else round(seen, 1),
+    }
+
+
+def table(night: Night) -> dict[str, Any]:
+    """Of each run: its figures, and a digest of all that training left."""
+    found: dict[str, Any] = {}
+    for name in night.flow_runs:
+        run_dir = night.folder / "runs" / name
+        summary = json.loads((run_dir / "summary.json").read_text())
+        found[name] = {key: summary[key] for key in ("baseline", "final", "delta", "steps")}
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run both nights and compare; 0 where the cuts changed nothing."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--cuts", type=int, default=10)
+    parser.add_argument("--runs", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=0)
+    chosen = parser.parse_args(arguments)
+    random_ = random.Random(chosen.seed)
+    faults: list[str] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        quiet = begin(Path(temporary) / "quiet", chosen.runs)
+        with quiet.operated:
+            quiet.operated.until(quiet.is_over, "the quiet night is over", 3600)
+        disturbed = begin(Path(temporary) / "disturbed", chosen.runs)
+        with disturbed.operated:
+            for number in range(chosen.cuts):
+                found = cut(disturbed, random_)
+                if found is None:
+                    print(f"the night was over before cut {number + 1}", flush=True)
+                    break
+                print(json.dumps({"cut": number + 1, **found}), flush=True)
+                if found["ghosts_gone_s"] is None:
+                    faults.append(f"after cut {number + 1} there were ghosts for two minutes")
+            began = time.monotonic()
+            disturbed.operated.until(disturbed.is_over, "the night is over", 3600)
+            print(f"the night went on for {time.monotonic() - began:.0f} s, without help")
+            for name, flow_run in disturbed.flow_runs.items():
+                state = disturbed.operated.state(flow_run)
+                if state["type"] != "COMPLETED":
+                    faults.append(f"{name} is {state['name']}: {state['message']}")
+            if left := disturbed.operated.open_runs():
+                faults.append(f"still said to be at work: {', '.join(left)}")
+        for name in quiet.flow_runs:
+            runs = [night.folder / "runs" / name for night in (quiet, disturbed)]
+            homes = [night.folder / ".visual-r1" / "engine" for night in (quiet, disturbed)]
+            then, now = (outcome_of(run, home) for run, home in zip(runs, homes, strict=True))
+            faults += [f"{name}: {part} differs" for part in now.differing(then)]
+        print(json.dumps(table(disturbed), indent=1))
+        if table(disturbed) != table(quiet):
+            faults.append(f"the table of the quiet night was {table(quiet)}")
+    for fault in faults:
+        print(f"FAULT: {fault}")
+    print("as a night without cuts" if not faults else f"{len(faults)} faults")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,306 @@
+"""Flow runs whose process is dead: their state is mended, and they go on where that is wished.
+
+Prefect's own way is a heartbeat, of 30 s at the least, and an automation on the server that waits
+for a missing one: a minute and a half, and nothing at all while the server was dead as well. On the
+machine where the process ran, the kernel knows at once. So each machine with a worker has a watch
+of its own, which touches no run of another machine.
+
+    Running, and the process is gone     Crashed, as are its task runs and the flows that it called
+    Cancelling, and it is gone           Cancelled, with what is kept
+    Cancelling, and nobody stops it      it is told to stop
+    submitted, and there is no process   scheduled anew
+    its function ended, untold           the state that it ended in
+    Crashed, with the tag `restart`      scheduled anew, unless it died thrice without progress
+"""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from uuid import UUID
+
+import psutil
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelled, Crashed, Running, Scheduled
+
+from tasks.attempts import (
+    Attempt,
+    attempts_here,
+    done_in,
+    forget,
+    is_at_work,
+    kept_of,
+    read_attempt,
+    write_attempt,
+)
+from tasks.outcome import SERVER_FAILURES
+from tasks.task_runs import close_task_runs
+from visual_r1.errors import StorageError
+from visual_r1.printing import open_logger
+
+logger = open_logger("visual_r1.tasks")
+
+RESTART = "restart"
+"""The tag of a deployment, or of a flow run, that goes on by itself after a crash."""
+
+MOST_DEATHS = 3
+MOST_CUTS = 20
+"""Deaths in a row without a new checkpoint or result, after which it is left for a person: by
+itself, and together with its worker, which may be the machine's fault and may be the run's."""
+
+LOOK_EVERY_S = 2.0
+STOPS_WITHIN_S = 20.0
+"""A worker has so long to stop a run that is Cancelling; then the watch does."""
+
+WORKER_TELLS_WITHIN_S = 4.0
+LATE_WORDS_S = 180.0
+"""So long after a restart a crash that is told without a process is of the attempt before."""
+
+SUBMITTED_S = 30.0
+SUBMITTED_BUSY_S = 180.0
+"""So old a submitted run without a process is taken for lost: without a live worker, and with."""
+
+_RUNS_FLOWS = {"prefect.engine", "prefect.flow_engine", "prefect.runner._workspace_supervisor"}
+_LOOKS_FOR_HOOKS = {"hook"}
+_OPEN = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
+
+
+def worker_name() -> str:
+    """What this machine's worker is called; Prefect notes it on each run that it takes."""
+    return f"visual-r1 on {socket.gethostname()}"
+
+
+@dataclass
+class Watch:
+    """Looks at the runs of this machine, again and again."""
+
+    _told_to_stop: set[str] = field(default_factory=set[str])
+    _restarted: dict[str, float] = field(default_factory=dict[str, float])
+    _seen_dead: dict[str, float] = field(default_factory=dict[str, float])
+
+    def look(self) -> list[str]:
+        """Mend what there is to mend now; a sentence for each.
+
+        Raises what Prefect's client raises where the server is away: then later.
+        """
+        said: list[str] = []
+        with get_client(sync_client=True) as client:
+            for attempt in attempts_here():
+                at_work = is_at_work(attempt)
+                restarted = attempt.flow_run_id in self._restarted
+                if at_work or restarted or not attempt.settled:
+                    said += self._attempt(client, attempt, at_work=at_work)
+            said += self._submitted(client)
+        for sentence in said:
+            logger.warning("%s", sentence)
+        return said
+
+    def _attempt(
+        self, client: SyncPrefectClient, attempt: Attempt, *, at_work: bool
+    ) -> Iterator[str]:
+        try:
+            run = client.read_flow_run(UUID(attempt.flow_run_id))
+        except ObjectNotFound:
+            if not at_work:
+                forget(attempt)
+            return
+        if not at_work:
+            # The lock is free and the file unsettled: once more, in case it was taken up just now.
+            if _processes_of({attempt.flow_run_id}) or is_at_work(attempt):
+                return
+            if not attempt.settled:
+                yield from self._settle(client, run, attempt)
+            elif time.monotonic() - self._restarted[attempt.flow_run_id] > LATE_WORDS_S:
+                del self._restarted[attempt.flow_run_id]
+            elif run.state is not None and run.state.is_crashed():
+                # The worker had not said its last word of the attempt before.
+                yield from self._restart(client, run, attempt)
+        elif run.state is not None and run.state.is_crashed():
+            client.set_flow_run_state(run.id, Running(), force=True)
+            yield f"{run.name} was said to have crashed, and is at work."
+        elif run.state is not None and run.state.is_cancelling():
+            age = (datetime.now(UTC) - run.state.timestamp).total_seconds()
+            if age > STOPS_WITHIN_S and attempt.flow_run_id not in self._told_to_stop:
+                self._told_to_stop.add(attempt.flow_run_id)
+                with suppress(ProcessLookupError):
+                    os.kill(attempt.pid, signal.SIGTERM)
+                yield f"{run.name} was cancelled and nobody stopped it: process {attempt.pid} was."
+
+    def _submitted(self, client: SyncPrefectClient) -> Iterator[str]:
+        """Runs that this machine's worker took, and that no process of it works on."""
+        types = FlowRunFilterStateType(any_=list(_OPEN))
+        wanted = FlowRunFilter(state=FlowRunFilterState(type=types))
+        mine = worker_name()
+        suspects = {
+            str(run.id): run
+            for run in client.read_flow_runs(flow_run_filter=wanted)
+            if (run.labels or {}).get("prefect.worker.name") == mine
+            and (attempt := read_attempt(str(run.id)) or Attempt("", 0, "", settled=True)).settled
+            and not (attempt.flow_run_id and is_at_work(attempt))
+            and run.state is not None
+        }
+        if not suspects:
+            return
+        patience = SUBMITTED_BUSY_S if _worker_lives(mine) else SUBMITTED_S
+        for flow_run_id in suspects.keys() - _processes_of(suspects.keys()):
+            run = suspects[flow_run_id]
+            assert run.state is not None
+            if (datetime.now(UTC) - run.state.timestamp).total_seconds() < patience:
+                continue
+            attempt = read_attempt(flow_run_id) or Attempt(flow_run_id, 0, socket.gethostname())
+            if run.state.is_pending():
+                reason = "Its process was gone before it began; it is started again."
+                client.set_flow_run_state(run.id, Scheduled(message=reason), force=True)
+                yield f"{run.name}: {reason}"
+            else:
+                yield from self._settle(client, run, attempt)
+
+    def _settle(self, client: SyncPrefectClient, run: FlowRun, attempt: Attempt) -> Iterator[str]:
+        """Give a flow run whose process is dead the state that is true."""
+        assert run.state is not None
+        if run.state.is_paused():
+            return  # a suspended flow run has no process, and a person lets it go on
+        if _is_worker(attempt.parent) and self._worker_may_speak(run.state, attempt):
+            return
+        state, said = _true_state(run.state, attempt)
+        if said:
+            client.set_flow_run_state(run.id, state, force=True)
+            yield f"{run.name} is {state.name}. {state.message}"
+        close_task_runs(client, run.id, state)
+        if state.is_final() and not (state.is_crashed() and attempt.end is None):
+            forget(attempt)
+            return
+        settled = replace(attempt, settled=True)
+        if state.is_crashed():
+            settled = _counted(settled)
+            yield from self._restart(client, run, settled)
+        with suppress(StorageError):  # said by whoever works on that disk
+            write_attempt(settled)
+
+    def _worker_may_speak(self, state: State, attempt: Attempt) -> bool:
+        """Whether the worker, which saw its process end, has yet to say what it makes of that.
+
+        What it says would come over what is said here, and it speaks again when it has started a
+        process to look for hooks in the flow's module.
+        """
+        seen = self._seen_dead.setdefault(attempt.flow_run_id, time.monotonic())
+        since = time.monotonic() - seen
+        if state.is_completed() or state.is_failed():
+            return False
+        if _processes_of({attempt.flow_run_id}, _LOOKS_FOR_HOOKS):
+            self._seen_dead[attempt.flow_run_id] = time.monotonic()
+            return True
+        return since < WORKER_TELLS_WITHIN_S
+
+    def _restart(self, client: SyncPrefectClient, run: FlowRun, attempt: Attempt) -> Iterator[str]:
+        """Schedule a crashed run anew where that is wished: its finished tasks are found done."""
+        if RESTART not in run.tags or run.deployment_id is None:
+            return
+        kept = kept_of(attempt)
+        if attempt.deaths >= MOST_DEATHS or attempt.cuts >= MOST_CUTS:
+            message = (
+                f"It died {attempt.deaths + attempt.cuts} times in a row without a new checkpoint, "
+                f"and is not started again. {kept} When the reason is gone: "
+                f"`prefect flow-run retry {run.id}`."
+            )
+            client.set_flow_run_state(run.id, Crashed(message=message), force=True)
+            yield f"{run.name}: {message}"
+            return
+        message = f"Started again after a crash. {kept}"
+        client.set_flow_run_state(run.id, Scheduled(message=message), force=True)
+        self._restarted[attempt.flow_run_id] = time.monotonic()
+        yield f"{run.name}: {message}"
+
+
+def _counted(attempt: Attempt) -> Attempt:
+    """With one more death; one that had got further, or that only waited, is none."""
+    done = done_in(attempt)
+    if done > attempt.progress:
+        attempt = replace(attempt, deaths=0, cuts=0, progress=done)
+    if attempt.waits:
+        return attempt
+    if _is_worker(attempt.parent):
+        return replace(attempt, deaths=attempt.deaths + 1)
+    return replace(attempt, cuts=attempt.cuts + 1)
+
+
+def _true_state(state: State, attempt: Attempt) -> tuple[State, bool]:
+    """The state of a flow run whose process is dead, and whether it is another than Prefect has."""
+    kept, end = kept_of(attempt), attempt.end
+    if end is not None:
+        told = state.type == StateType(end.type)
+        cancelled = state.is_cancelled() and told and state.message != end.message
+        # Failed, too: Prefect takes its own lost server for a fault of the flow.
+        wrong = not told and (state.is_crashed() or state.is_failed())
+        if state.type in _OPEN or wrong or cancelled:
+            return State(type=StateType(end.type), name=end.name, message=end.message), True
+    elif state.is_cancelling():
+        return Cancelled(message=f"Stopped. {kept}"), True
+    elif state.type in _OPEN:
+        return Crashed(message=f"Its process ({attempt.pid}) died. {kept}"), True
+    return state, False
+
+
+def _processes_of(
+    flow_run_ids: Collection[str], programs: Collection[str] = _RUNS_FLOWS
+) -> set[str]:
+    """Those of the flow runs for which a process with such a word in its command lives here.
+
+    By default one that runs flows: an engine and W&B's service outlive it by some seconds.
+    """
+    found: set[str] = set()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            flow_run_id = process.environ().get("PREFECT__FLOW_RUN_ID", "")
+            if flow_run_id in flow_run_ids and not set(programs).isdisjoint(process.cmdline()):
+                found.add(flow_run_id)
+    return found
+
+
+def _worker_lives(name: str) -> bool:
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if {name, "worker"} <= set(process.cmdline()):
+                return True
+    return False
+
+
+def _is_worker(pid: int) -> bool:
+    try:
+        return "worker" in psutil.Process(pid).cmdline()
+    except (psutil.Error, OSError, ValueError):
+        return False
+
+
+def mend_once() -> None:
+    """Look once, where nobody waits for it and nobody minds."""
+    if any(not is_at_work(attempt) for attempt in attempts_here()):
+        with suppress(*SERVER_FAILURES):
+            Watch().look()
+
+
+def keep_watching() -> None:
+    """Look until the process is ended; while the server is away, wait for it."""
+    watch, away = Watch(), False
+    while True:
+        try:
+            watch.look()
+            if away:
+                logger.warning("Prefect's server is back.")
+            away = False
+        except SERVER_FAILURES as error:
+            if not away:
+                logger.warning("Prefect's server does not answer (%s).", type(error).__name__)
+            away = True
+        time.sleep(LOOK_EVERY_S)
