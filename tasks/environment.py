@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import httpx
 from pydantic import ValidationError
 
+from tasks.own_server import forget_lost_server
 from visual_r1.errors import ConfigError
 from visual_r1.printing import CommandParser
 
@@ -41,6 +42,8 @@ def settle_prefect(output_dir: Path | None = None) -> None:
     """
     if _settled:
         return
+    if "PREFECT_API_URL" not in os.environ:
+        forget_lost_server(Path.cwd())
     state_dir = (output_dir or _output_dir()).absolute() / ".visual-r1"
     own_home = state_dir / "prefect"
     settings = users_settings(own_home)
