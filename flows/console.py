@@ -35,6 +35,9 @@ COMMANDS = {
     "automations": Command(
         "flows.operating.command", "automations", "create and update the automations"
     ),
+    "secrets": Command(
+        "flows.operating.secrets", "main", "keys on the Prefect server, for its workers' runs"
+    ),
     "engine": Command(
         "visual_r1.engine.__main__",
         "run_by_hand",

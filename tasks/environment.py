@@ -42,8 +42,6 @@ def settle_prefect(output_dir: Path | None = None) -> None:
     """
     if _settled:
         return
-    if "PREFECT_API_URL" not in os.environ:
-        forget_lost_server(Path.cwd())
     state_dir = (output_dir or _output_dir()).absolute() / ".visual-r1"
     own_home = state_dir / "prefect"
     settings = users_settings(own_home)
@@ -106,6 +104,8 @@ def users_settings(own_home: Path) -> "Settings":
     Raises:
         ConfigError: a setting has no such value, or a file of settings cannot be read.
     """
+    if "PREFECT_API_URL" not in os.environ:
+        forget_lost_server(Path.cwd())
     looks_first = "PREFECT_HOME" not in os.environ and not (Path.home() / ".prefect").exists()
     if looks_first:
         # Importing it makes its home. With a missing parent it cannot, and warns.

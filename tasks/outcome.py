@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 import httpx
 from prefect.exceptions import PrefectException
 
+from tasks.keys import return_keys
 from visual_r1.errors import ConfigError, VisualR1Error
 from visual_r1.printing import open_logger
 
@@ -48,6 +49,7 @@ def remembered(flow: Any) -> Any:
             _ends[:] = [data if isinstance(data, VisualR1Error) else None]
             return result
         finally:
+            return_keys()
             for tell in _told:
                 tell()
 

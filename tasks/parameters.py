@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from tasks.keys import borrow_keys
+from tasks.project_defaults import with_project_defaults
 from visual_r1.config import RunConfig
 from visual_r1.config.command_line import DEFAULT_PRESET
 from visual_r1.config.overrides import with_overrides
@@ -14,10 +16,11 @@ def chosen_config(
 ) -> RunConfig:
     """The configuration that a flow's parameters mean; raises `ConfigError` where they disagree."""
     if config is None:
-        return with_overrides(preset or DEFAULT_PRESET, overrides or {})
-    if overrides:
+        config = with_overrides(preset or DEFAULT_PRESET, with_project_defaults(overrides or {}))
+    elif overrides:
         raise ConfigError(
             "A flow takes a whole config, or overrides over a preset, and both are given: leave "
             "one of them out."
         )
+    borrow_keys(config)
     return config

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tasks.environment import require_prefect_server, settle_prefect, users_settings
-from tasks.own_server import forget_lost_server
 from visual_r1.backend.endpoint import without_secrets
 from visual_r1.errors import ConfigError, VisualR1Error
 
@@ -30,7 +29,6 @@ def use_server(root: Path, url: str | None = None) -> str:
         ConfigError: no server is named, or nobody answers there.
     """
     if url is None:
-        forget_lost_server(root)
         url = users_settings(root / ".visual-r1" / "prefect").api.url
     if url is None:
         raise ConfigError(

@@ -21,7 +21,7 @@ from flows.operating.keeper import Plan, answers
 from flows.operating.processes import Processes, python
 from flows.operating.project import require_project, server_failures, use_server
 from tasks.environment import require_prefect_server, users_settings
-from tasks.own_server import forget_lost_server, lead_here, lead_nowhere, server_folder
+from tasks.own_server import lead_here, lead_nowhere, server_folder
 from visual_r1.backend.endpoint import without_secrets
 from visual_r1.errors import ConfigError, VisualR1Error
 from visual_r1.liveness import Progress
@@ -159,7 +159,6 @@ def _new_plan(console: Terminal, root: Path, processes: Processes) -> Plan:
 
 def _users_server(root: Path, own_port: int | None) -> str | None:
     """The server that Prefect's settings name, unless it is the one of `make up`."""
-    forget_lost_server(root)
     url = users_settings(root / ".visual-r1" / "prefect").api.url
     own = [f"http://{host}:{own_port}/api" for host in ("127.0.0.1", "localhost")]
     return None if url is None or url.rstrip("/") in own else url.rstrip("/")
