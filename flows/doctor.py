@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from tasks.environment import source_of, users_settings
-from tasks.keys import borrow_keys, keys_wanted, return_keys, source_of_key
+from tasks.keys import borrow_keys, keys_wanted, source_of_key
 from visual_r1.backend.endpoint import without_secrets
 from visual_r1.config import RunConfig
 from visual_r1.doctor import command
@@ -13,10 +13,7 @@ from visual_r1.errors import ConfigError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Examine the run that `arguments` describe, and say what was found; the exit status."""
-    try:
-        return command.main(arguments, before=borrow_keys, more=prefect_settings)
-    finally:
-        return_keys()
+    return command.main(arguments, before=borrow_keys, more=prefect_settings)
 
 
 def prefect_settings(config: RunConfig) -> list[Diagnosis]:

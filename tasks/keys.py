@@ -7,6 +7,7 @@ asks for a paid one is given one.
 """
 
 import os
+from functools import partial
 from typing import NamedTuple
 
 from tasks.environment import users_settings
@@ -28,8 +29,8 @@ WANDB = Key("WANDB_API_KEY", "wandb-api-key")
 HUB = Key("HF_TOKEN", "hf-token")
 KEYS = (TINKER, WANDB, HUB)
 
-_borrowed: dict[str, str] = {}
-"""Variables that hold a block's value in this process, and the server it is from."""
+_borrowed: set[str] = set()
+"""Variables that hold a block's value in this process."""
 
 
 def borrow_keys(config: RunConfig) -> None:
@@ -42,19 +43,21 @@ def borrow_keys(config: RunConfig) -> None:
     wanted = [key for key in keys_wanted(config) if not os.environ.get(key.variable)]
     if not wanted:
         return
-    server = users_settings(config.state_dir.absolute() / "prefect").api.url
-    if server is None:
+    if users_settings(config.state_dir.absolute() / "prefect").api.url is None:
         return
-    for key in wanted:
-        if (value := secret_of(key)) is not None:
-            os.environ[key.variable] = value
-            _borrowed[key.variable] = server
+    borrowed = {key.variable: value for key in wanted if (value := secret_of(key)) is not None}
+    os.environ |= borrowed
+    _borrowed.update(borrowed)
+    if borrowed:
+        from tasks.outcome import when_it_ends
+
+        when_it_ends(partial(_return, list(borrowed)))
 
 
-def return_keys() -> None:
-    """Take them out of this process again."""
-    for variable in list(_borrowed):
-        del _borrowed[variable]
+def _return(variables: list[str]) -> None:
+    """Take keys that were borrowed out of this process again."""
+    for variable in variables:
+        _borrowed.discard(variable)
         os.environ.pop(variable, None)
 
 

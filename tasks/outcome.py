@@ -12,7 +12,6 @@ from typing import Any, ParamSpec, TypeVar
 import httpx
 from prefect.exceptions import PrefectException
 
-from tasks.keys import return_keys
 from visual_r1.errors import ConfigError, VisualR1Error
 from visual_r1.printing import open_logger
 
@@ -29,6 +28,9 @@ _ends: list[BaseException | None] = []
 
 _told: list[Callable[[], None]] = []
 """Who is told when it has ended."""
+
+_owed: list[Callable[[], None]] = []
+"""What is done once, when the next flow's function has ended."""
 
 
 def remembered(flow: Any) -> Any:
@@ -49,12 +51,17 @@ def remembered(flow: Any) -> Any:
             _ends[:] = [data if isinstance(data, VisualR1Error) else None]
             return result
         finally:
-            return_keys()
-            for tell in _told:
+            for tell in (*_told, *_owed):
                 tell()
+            _owed.clear()
 
     flow.fn = remembering
     return flow
+
+
+def when_it_ends(do: Callable[[], None]) -> None:
+    """Have `do` called when the function of the flow at work has ended, however it ends."""
+    _owed.append(do)
 
 
 @contextmanager
