@@ -112,14 +112,17 @@ def _settle(
 def _digest(automation: AutomationCore | Automation) -> str:
     """Of all but whether it is switched on."""
     content = automation.model_dump(mode="json", exclude={"id", "enabled", "created", "updated"})
-    return content_digest(json.dumps(_without_ids(content), sort_keys=True).encode())[:12]
+    return content_digest(json.dumps(_steady(content), sort_keys=True).encode())[:12]
 
 
-def _without_ids(value: Any) -> Any:
-    """Triggers carry an id of their own, which is drawn anew each time they are read or made."""
+def _steady(value: Any) -> Any:
+    """Without what differs each time: a trigger's own id, and the order of a set of names."""
     if isinstance(value, dict):
-        return {name: _without_ids(part) for name, part in value.items() if name != "id"}
-    return [_without_ids(part) for part in value] if isinstance(value, list) else value
+        return {name: _steady(part) for name, part in value.items() if name != "id"}
+    if isinstance(value, list):
+        parts = [_steady(part) for part in value]
+        return sorted(parts) if all(isinstance(part, str) for part in parts) else parts
+    return value
 
 
 def _alerts_block(client: SyncPrefectClient) -> str | None:

@@ -40,7 +40,10 @@ def server_environment(port: int, home: Path) -> dict[str, str]:
     """The variables of a server of our own that listens on `port`."""
     # A page of another origin has nothing to do here, not even in the browser of its user.
     origins = f"http://127.0.0.1:{port},http://localhost:{port}"
-    ours = SERVER | {"PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": origins}
+    ours = SERVER | {
+        "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": origins,
+        "PREFECT_UI_URL": f"http://127.0.0.1:{port}",  # for the links in what it sends
+    }
     # A server that is told of another one's address would send its own requests there.
     return _beneath(ours, without=("PREFECT_API_URL", "PREFECT_PROFILE")) | {
         "PREFECT_HOME": str(home)

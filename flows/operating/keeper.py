@@ -5,6 +5,7 @@ it: after the death of a keeper, the next one takes its processes as they are.
 """
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -88,15 +89,13 @@ class Part:
         if processes.living(self.name):
             return
         now = time.monotonic()
-        if self._began is not None:
-            lived_s = now - self._began
-            if lived_s >= HEALTHY_AFTER_S:
-                self._pause_s = 0.0
-            elif lived_s < self._pause_s:
-                return
-            say(f"{time.ctime()}: {self.name} has ended, and is started again")
-        if self.needs_server and not answers(plan.api_url):
+        lived_s = math.inf if self._began is None else now - self._began
+        if lived_s >= HEALTHY_AFTER_S:
+            self._pause_s = 0.0
+        if lived_s < self._pause_s or (self.needs_server and not answers(plan.api_url)):
             return
+        if self._began is not None:
+            say(f"{time.ctime()}: {self.name} has ended, and is started again")
         self._began = now
         self._pause_s = min(LONGEST_PAUSE_S, max(2.0, 2 * self._pause_s))
         self._child = processes.start(self.name, self._command, self._env, plan.root)
