@@ -5,6 +5,7 @@ browser alone: a request under any other name of the host is refused, and so is 
 those of a report.
 """
 
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -94,5 +95,9 @@ def runs_in(folder: Path) -> list[Run]:
 
 if __name__ == "__main__":
     uvicorn.run(
-        pages(Path(sys.argv[1])), host="127.0.0.1", port=int(sys.argv[2]), log_level="warning"
+        pages(Path(sys.argv[1])),
+        # In a container another, so that its port can be handed to the machine around it.
+        host=os.environ.get("VISUAL_R1_PAGES_HOST", "127.0.0.1"),
+        port=int(sys.argv[2]),
+        log_level="warning",
     )

@@ -6,9 +6,11 @@ and changes nothing that a person set. Down ends what up started, and leaves all
 """
 
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +47,21 @@ def up(arguments: Sequence[str] | None = None) -> int:
         description="Server, worker, pages, deployments and automations on this machine.",
         allow_abbrev=False,
     )
-    parser.parse_args(arguments)
-    return _alone(_up)
+    parser.add_argument(
+        "--foreground",
+        action="store_true",
+        help="stay until Ctrl-C or SIGTERM, then do what `down` does: for containers and systemd",
+    )
+    if not parser.parse_args(arguments).foreground:
+        return _alone(_up)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    status = _alone(_up)
+    if status == 0:
+        with suppress(KeyboardInterrupt):
+            while True:
+                signal.pause()
+        status = _alone(_down)
+    return status
 
 
 def down(arguments: Sequence[str] | None = None) -> int:
