@@ -180,6 +180,54 @@ def test_a_secret_is_on_the_server_and_shown_nowhere(project: Project, api: Api)
     assert all(KEY.encode() not in path.read_bytes() for path in written(project))
 
 
+CHOSEN = """
+import json, os, sys
+from pathlib import Path
+from tasks.environment import settle_prefect
+settle_prefect(Path.cwd())
+from tasks.parameters import chosen_config
+config = chosen_config("quickstart", json.loads(sys.argv[1]), None)
+print(config.train.steps, config.train.group_size, os.environ.get("TINKER_API_KEY"))
+"""
+
+
+def test_a_variable_lies_beneath_what_a_deployment_gives(project: Project, api: Api) -> None:
+    """And a run that asks for a paid server has its key from the block, no other has."""
+
+    def chosen(overrides: dict[str, object], deployment: str | None) -> tuple[int, str]:
+        env = clean_environment() | {"PYTHONPATH": str(ROOT)}
+        if deployment:
+            env["PREFECT__RUNTIME__DEPLOYMENT__ID"] = deployment
+        done = subprocess.run(
+            [sys.executable, "-c", CHOSEN, json.dumps(overrides)],
+            cwd=project.root,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout.splitlines()[-1]
+
+    project.done("secrets", "set", "tinker-api-key", given=KEY)
+    value: dict[str, object] = {"train.steps": 7, "train.group_size": 3}
+    variable = {"name": "visual_r1_defaults", "value": value}
+    api.ask("POST", "variables/", json=variable)
+    ident = api.deployment["id"]
+    assert chosen({"train.steps": 6}, ident) == (0, "6 3 None")
+    status, last = chosen({"train.steps": 6, "backend.server": "remote"}, None)
+    assert status == 0
+    assert last == f"6 8 {KEY}"  # on a terminal the variable counts for nothing
+    api.ask(
+        "PATCH",
+        "variables/name/visual_r1_defaults",
+        json={"value": value | {"backend.server": "remote"}},
+    )
+    status, last = chosen({}, ident)
+    assert status == 1
+    assert "must not set backend.server" in last
+
+
 def written(project: Project) -> Iterator[Path]:
     for path in project.root.rglob("*"):
         if path.is_file() and "flows" not in path.relative_to(project.root).parts[:1]:
