@@ -9,7 +9,7 @@ export PIP_FLAGS
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: setup train test lint
+.PHONY: setup train up down test lint
 
 setup: .venv/.installed
 
@@ -21,6 +21,13 @@ setup: .venv/.installed
 
 train: setup
 	$(BIN)/python flows/train_flow.py $(ARGS)
+
+# A Prefect server, a worker, the runs' pages, deployments and automations on this machine.
+up: setup
+	$(BIN)/visual-r1 up
+
+down:
+	$(BIN)/visual-r1 down
 
 # Two workers, a file on one of them and the files in their order: the slow ones come first.
 test: setup

@@ -21,6 +21,23 @@ class Command(NamedTuple):
 
 # Imported when it is asked for: the engine needs torch, the flows Prefect, and none needs both.
 COMMANDS = {
+    "up": Command(
+        "flows.operating.up",
+        "up",
+        "server, worker, pages, deployments and automations on this machine: `make up`",
+    ),
+    "down": Command("flows.operating.up", "down", "end what `up` started: `make down`"),
+    "deploy": Command(
+        "flows.operating.command",
+        "deploy",
+        "create and update the deployments, and keep what people set",
+    ),
+    "automations": Command(
+        "flows.operating.command", "automations", "create and update the automations"
+    ),
+    "secrets": Command(
+        "flows.operating.secrets", "main", "keys on the Prefect server, for its workers' runs"
+    ),
     "engine": Command(
         "visual_r1.engine.__main__",
         "run_by_hand",

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from tasks.environment import source_of, users_settings
+from tasks.keys import borrow_keys, keys_wanted, source_of_key
 from visual_r1.backend.endpoint import without_secrets
 from visual_r1.config import RunConfig
 from visual_r1.doctor import command
@@ -12,7 +13,7 @@ from visual_r1.errors import ConfigError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Examine the run that `arguments` describe, and say what was found; the exit status."""
-    return command.main(arguments, more=prefect_settings)
+    return command.main(arguments, before=borrow_keys, more=prefect_settings)
 
 
 def prefect_settings(config: RunConfig) -> list[Diagnosis]:
@@ -28,4 +29,9 @@ def prefect_settings(config: RunConfig) -> list[Diagnosis]:
         says = f"a temporary server, since PREFECT_API_URL is set nowhere; its records in {home}"
     else:
         says = f"{without_secrets(settings.api.url)} ({source_of('PREFECT_API_URL')})"
-    return [Diagnosis("ok", "Prefect's settings", says)]
+    sources = {key.variable: source_of_key(key) for key in keys_wanted(config)}
+    keys = ", ".join(f"{name} from {source}" for name, source in sources.items() if source)
+    return [
+        Diagnosis("ok", "Prefect's settings", says),
+        Diagnosis("ok", "keys", keys or "none is set that this run uses"),
+    ]

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 from pydantic import ValidationError
 
+from tasks.own_server import forget_lost_server
 from visual_r1.errors import ConfigError
 from visual_r1.printing import CommandParser
 from visual_r1.streams import open_streams
@@ -114,6 +115,8 @@ def users_settings(own_home: Path) -> "Settings":
     Raises:
         ConfigError: a setting has no such value, or a file of settings cannot be read.
     """
+    if "PREFECT_API_URL" not in os.environ:
+        forget_lost_server(Path.cwd())
     looks_first = "PREFECT_HOME" not in os.environ and not (Path.home() / ".prefect").exists()
     if looks_first:
         # Importing it makes its home. With a missing parent it cannot, and warns.

@@ -40,6 +40,8 @@ _told: list[Callable[[], None]] = []
 
 _within: ContextVar[bool] = ContextVar("within a remembered flow", default=False)
 """Set in a flow and whatever it calls: of flows within flows the outermost is remembered."""
+_owed: list[Callable[[], None]] = []
+"""What is done once, when the next flow's function has ended."""
 
 
 def remembered(flow: Any) -> Any:
@@ -59,8 +61,9 @@ def remembered(flow: Any) -> Any:
                 return _remember(lambda: work(*args, **kwargs), is_noted=is_outermost)
         finally:
             _within.reset(entered)
-            for tell in _told:
+            for tell in (*_told, *_owed):
                 tell()
+            _owed.clear()
 
     flow.fn = remembering
     return flow
@@ -132,6 +135,11 @@ def _say_what_is_kept() -> None:
             client.set_flow_run_state(flow_run_id, Cancelled(message=end.message), force=True)
     except SERVER_FAILURES as failure:
         logger.warning("Prefect could not be told of the stop (%s).", type(failure).__name__)
+
+
+def when_it_ends(do: Callable[[], None]) -> None:
+    """Have `do` called when the function of the flow at work has ended, however it ends."""
+    _owed.append(do)
 
 
 @contextmanager

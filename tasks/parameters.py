@@ -12,6 +12,8 @@ from typing import Any
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 
+from tasks.keys import borrow_keys
+from tasks.project_defaults import with_project_defaults
 from visual_r1.config import DEFAULT_PRESET, RunConfig
 from visual_r1.config.overrides import flat, whole, with_overrides
 from visual_r1.doctor.preflight import require_sound
@@ -47,12 +49,15 @@ def chosen_config(
     elif config:
         chosen = whole(config, preset or None)
     else:
-        chosen = with_overrides(preset or DEFAULT_PRESET, overrides or {})
+        given = with_project_defaults(flat(overrides or {}, "overrides"))
+        chosen = with_overrides(preset or DEFAULT_PRESET, given)
+    if asks_server:
+        require_named_server(chosen)
+        if is_deployment():
+            chosen = on_its_own_server(chosen)
+    borrow_keys(chosen)
     if not asks_server:
         return chosen
-    require_named_server(chosen)
-    if is_deployment():
-        chosen = on_its_own_server(chosen)
     if not begins:
         return newest_of_its_name(chosen)
     require_sound(chosen)  # a run that cannot be leaves no folder

@@ -82,6 +82,9 @@ ROOMS = {
         sweeps
         tasks
     """,
+    "flows/operating": """
+        backend errors flows/command flows/console hashing liveness printing storage tasks wording
+    """,
 }
 
 # The libraries that a wall keeps out, and the rooms and single files that import them: computing
@@ -89,24 +92,24 @@ ROOMS = {
 # below `tasks` nobody knows Prefect.
 LIBRARIES = {
     "fastapi": "engine/server",
-    "httpx": "backend/endpoint data/sources/hub runs/export tasks",
+    "httpx": "backend/endpoint data/sources/hub flows/operating runs/export tasks",
     "numpy": """
         alarms data data/procedural engine/compute engine/compute/families engine/server/wire
         engine/store/soundness engine/types evaluation/statistics prompts/fit rl
         runs/curriculum_state sweeps/statistics
     """,
     "peft": "engine/compute/lora",
-    "prefect": "flows tasks",
+    "prefect": "flows flows/operating tasks",
     "pydantic": """
-        config data/manifest engine/server engine/store evaluation/metrics promotion report runs
-        stopwatch storage sweeps tasks/attempts tasks/environment tasks/forms
+        config data/manifest engine/server engine/store evaluation/metrics flows/operating promotion
+        report runs stopwatch storage sweeps tasks/attempts tasks/environment tasks/forms
     """,
     "safetensors": "engine/compute/base_model engine/store runs/export",
-    "starlette": "engine/server/app engine/server/bodies",
+    "starlette": "engine/server/app engine/server/bodies flows/operating/pages",
     "tinker": "backend doctor/prompts engine/server evaluation policy prompts/prompts rl runs",
     "torch": "engine/compute engine/compute/families engine/store/tensors",
     "transformers": "engine/compute engine/compute/families engine/process models/processor",
-    "uvicorn": "engine/process tasks/server_process",
+    "uvicorn": "engine/process flows/operating/pages tasks/server_process",
 }
 
 

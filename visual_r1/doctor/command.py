@@ -36,16 +36,19 @@ _COLOURS: dict[Severity, str] = {
 def main(
     arguments: Sequence[str] | None = None,
     more: Callable[[RunConfig], Sequence[Diagnosis]] = lambda _: (),
+    before: Callable[[RunConfig], object] = lambda _: None,
 ) -> int:
     """Examine the run that `arguments` describe, and say what was found; the exit status.
 
-    `more` looks at what is not known in this package: Prefect's settings.
+    `more` looks at what is not known in this package: Prefect's settings. `before` comes first: it
+    gets keys from where a run would have them.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     chosen, rest = _parser().parse_known_args(given)
     console = Terminal()
     try:
         config = load_config(rest, program="visual-r1 doctor")
+        before(config)
     except VisualR1Error as error:
         terminal().sentence(str(error), "error", "bold red")
         return EXIT_CODES["error"]

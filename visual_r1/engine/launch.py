@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -144,7 +145,7 @@ def begin_engine(
                     *("--home", str(home), "--model", model, "--threads", str(threads)),
                     *("--device", device, "--parent-fd", str(theirs)),
                 ],
-                env=os.environ | {"VISUAL_R1_ENGINE_KEY": api_key},
+                env=_without_keys(os.environ) | {"VISUAL_R1_ENGINE_KEY": api_key},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log_file,
@@ -179,3 +180,12 @@ def _end(process: subprocess.Popen[bytes], pipe: IO[bytes], patience_s: float) -
         process.wait()
     if process.stdout is not None:
         process.stdout.close()
+
+
+def _without_keys(environ: Mapping[str, str]) -> dict[str, str]:
+    """What the engine has no use for stays where it is: keys of services that it does not call."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if name not in ("TINKER_API_KEY", "WANDB_API_KEY")
+    }

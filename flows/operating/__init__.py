@@ -1,0 +1,1 @@
+"""Setting up a machine and keeping it: server, worker, pages, deployments, automations, secrets."""
