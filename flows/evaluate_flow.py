@@ -67,6 +67,8 @@ from prefect import flow
 
 from tasks.outcome import remembered
 from tasks.parameters import chosen_config
+from tasks.records.ending import concluded
+from tasks.records.record import conclude_evaluation, open_record
 from tasks.tasks import evaluate as evaluate_checkpoint
 from tasks.tasks import export as export_checkpoint
 from tasks.tasks import figures, prepare
@@ -76,6 +78,7 @@ from visual_r1.runs.folder import open_run_folder
 
 
 @remembered
+@concluded
 @flow(name="evaluate")
 def evaluate(
     preset: str | None = None,
@@ -90,16 +93,20 @@ def evaluate(
     config = chosen_config(preset, overrides, config)
     # Before the folder is made: a run that is not there has no checkpoint, and leaves nothing.
     row = named_checkpoint(config.run_dir, checkpoint) if checkpoint else None
-    with open_run_folder(config), open_backend(config):
-        path = row.sampler_path if row else sampler_path
-        last = PurePosixPath(sampler_path or "base").name
-        name = name or (f"step-{row.step}" if row else last)
+    path = row.sampler_path if row else sampler_path
+    name = name or (f"step-{row.step}" if row else PurePosixPath(path or "base").name)
+    with (
+        open_run_folder(config),
+        open_backend(config),
+        open_record(config, f"evaluate {name}"),
+    ):
         dataset = prepare(config, ["test"])
         report = evaluate_checkpoint(config, dataset, name, path)
         say(figures(config, name))  # also where it was evaluated before
         if row and export:
             report |= export_checkpoint(config, dataset, row, f"exports/step-{row.step}")
         track_run(config)
+        conclude_evaluation(config, name)
         return report
 
 

@@ -20,12 +20,15 @@ from prefect import flow
 
 from tasks.outcome import remembered
 from tasks.parameters import chosen_config
+from tasks.records.ending import conclude, concluded
+from tasks.records.record import open_record
 from tasks.tasks import prepare as prepare_dataset
 from visual_r1.config import RunConfig
 from visual_r1.printing import say
 
 
 @remembered
+@concluded
 @flow(name="prepare")
 def prepare(
     preset: str | None = None,
@@ -34,11 +37,13 @@ def prepare(
 ) -> dict[str, object]:
     """The dataset of the configuration; returns its folder, digest and counts."""
     config = chosen_config(preset, overrides, config)
-    dataset = prepare_dataset(config, needs=[])
-    counts = dict(dataset.counts)
-    shown = ", ".join(f"{count} {name}" for name, count in counts.items())
-    say(f"{dataset.folder}: {shown}; its README.md tells more")
-    return {"folder": str(dataset.folder), "digest": dataset.digest, **counts}
+    with open_record(config, "prepare"):
+        dataset = prepare_dataset(config, needs=[])
+        counts = dict(dataset.counts)
+        shown = ", ".join(f"{count} {name}" for name, count in counts.items())
+        conclude(f"{dataset.folder}: {shown}; its README.md tells more", counts)
+        say(f"{dataset.folder}: {shown}; its README.md tells more")
+        return {"folder": str(dataset.folder), "digest": dataset.digest, **counts}
 
 
 if __name__ == "__main__":

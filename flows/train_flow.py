@@ -28,6 +28,8 @@ from prefect import State, flow
 from tasks.alarms import heed_alarms
 from tasks.outcome import remembered
 from tasks.parameters import chosen_config
+from tasks.records.ending import concluded
+from tasks.records.record import open_record
 from tasks.tasks import (
     evaluate,
     export,
@@ -46,6 +48,7 @@ from visual_r1.stopwatch import Stopwatch
 
 
 @remembered
+@concluded
 @flow(name="train")
 def train(
     preset: str | None = None,
@@ -54,7 +57,7 @@ def train(
 ) -> dict[str, object] | State:
     """One run, from the data to the report; returns the summary, or how an alarm paused it."""
     config = chosen_config(preset, overrides, config)
-    with open_run_folder(config) as run_dir, open_backend(config):
+    with open_run_folder(config) as run_dir, open_backend(config), open_record(config):
         stopwatch = Stopwatch(run_dir)
         dataset = prepare(config)
         settle_rows(config, dataset)
