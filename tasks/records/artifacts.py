@@ -28,10 +28,9 @@ PACE_STEPS = 10
 _SHOWN: Mapping[str, tuple[str, int]] = {
     "reward": ("reward_mean", 3),
     "accuracy": ("accuracy", 3),
-    "loss": ("loss", 4),
-    "gradient norm": ("grad_norm", 3),
-    "tokens an answer": ("response_tokens_mean", 1),
     "entropy": ("entropy", 3),
+    "tokens": ("response_tokens_mean", 1),
+    "gradient": ("grad_norm", 3),
     "seconds": ("seconds_total", 1),
     "US dollars": ("cost_usd", 4),
 }
@@ -50,7 +49,7 @@ def steps_table(rows: Sequence[MetricsRow]) -> list[dict[str, Any]]:
             "step": row["step"],
             **{title: _rounded(row.get(key), digits) for title, (key, digits) in there.items()},
             "KL": _short(row.get("kl_sampler_learner")),
-            "groups with contrast": _with_contrast(row),
+            "with contrast": _with_contrast(row),
         }
         for row in last
     ]

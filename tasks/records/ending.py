@@ -6,7 +6,7 @@ the page of the run. Called as a function a flow returns and raises what it did 
 
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 from prefect import State
@@ -15,7 +15,9 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
+from tasks.records.events import failed
 from tasks.records.logs import say_mistakes_in_a_sentence
+from tasks.records.names import first_name
 from visual_r1.errors import VisualR1Error
 from visual_r1.wording import printable
 
@@ -55,6 +57,7 @@ def concluded(flow: Any) -> Any:
     """
     work: Callable[..., Any] = flow.fn
     say_mistakes_in_a_sentence()
+    flow.flow_run_name = partial(_first_name, flow.name)
 
     @wraps(work)
     def concluding(*args: Any, **kwargs: Any) -> Any:
@@ -62,6 +65,7 @@ def concluded(flow: Any) -> Any:
         try:
             result = work(*args, **kwargs)
         except VisualR1Error as error:
+            failed(flow.name, error)
             if _is_tried_again() or (logged := _logged(error)) is None:
                 raise
             return logged
@@ -73,6 +77,11 @@ def concluded(flow: Any) -> Any:
 
     flow.fn = concluding
     return flow
+
+
+def _first_name(flow: str) -> str:
+    context = FlowRunContext.get()
+    return first_name(flow, (context.parameters if context is not None else None) or {})
 
 
 def _is_tried_again() -> bool:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from visual_r1.config import RunConfig
 from visual_r1.hashing import digest
@@ -14,6 +15,17 @@ LONGEST = 60
 def flow_run_name(config: RunConfig, what: str = "") -> str:
     """`quickstart-1a2b3c4d`, with what is done about it: `quickstart-1a2b3c4d evaluate final`."""
     return printable(f"{config.run_name} {what}".strip(), most=200)
+
+
+def first_name(flow: str, parameters: Mapping[str, Any]) -> str:
+    """What a flow run is called until its configuration is known: `train quickstart`.
+
+    One whose parameters are wrong keeps it.
+    """
+    config, overrides = parameters.get("config"), parameters.get("overrides")
+    named = overrides.get("run.name") if isinstance(overrides, Mapping) else None
+    preset = config.preset if isinstance(config, RunConfig) else parameters.get("preset")
+    return printable(f"{flow} {named or preset or ''}".strip(), most=200)
 
 
 def tags(config: RunConfig) -> list[str]:
@@ -49,7 +61,6 @@ def resource(config: RunConfig) -> dict[str, str]:
     """The run as the resource of an event; an automation can match any of its labels."""
     labels: Mapping[str, str] = {
         "prefect.resource.id": f"visual-r1.run.{_slug(config.run_name)}",
-        "prefect.resource.name": config.run_name,
         "visual-r1.run": config.run_name,
         "visual-r1.preset": config.preset,
         "visual-r1.model": config.model.name,

@@ -213,6 +213,5 @@ def show_report(config: RunConfig) -> None:
     record = _open.get()
     if record is None:
         return
-    name = as_markdown(config.run_name)
     shown = Artifact(record.sender, config, "markdown", "report", record.flow_run)
-    shown.show(markdown_report(config), f"What came of {name}.")
+    shown.show(markdown_report(config), as_markdown(conclusion()[0]))

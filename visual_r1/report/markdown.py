@@ -48,6 +48,10 @@ PICTURE_SIDE = 224
 """Pixels of the longer side of a sample problem's picture."""
 
 LONGEST_ANSWER = 600
+_KEY = (
+    "Points with a bar are evaluations with their 95% intervals: full ones greedy, hollow ones "
+    "sampled, or with the image blanked where the problems are those of validation."
+)
 CURVES = 2
 """Of the training's figures: accuracy and reward."""
 
@@ -81,7 +85,7 @@ def markdown_report(config: RunConfig) -> str:
     elif reports:
         parts.append(_evaluations(reports))
     parts += [_curves(run_dir, reports), _health(run_dir), _problems(run_dir, reports)]
-    parts += [_cost(summary, cost), _places(config)]
+    parts += [_cost(config, summary, cost), _places(config)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -131,14 +135,14 @@ def _curves(run_dir: Path, reports: Mapping[str, Report]) -> str:
     if not charts:
         return ""
     shown = [f"**{title}**\n\n![{title}]({chart_uri(chart)})" for title, chart in charts]
-    return "\n\n".join(["## Learning", *shown])
+    return "\n\n".join(["## Learning", *shown, _KEY])
 
 
 def chart_uri(chart: str) -> str:
     """A chart of the page as a data URI: with the colours that the page's style sheet gives it."""
     css = (files("visual_r1.report") / "templates" / "report.css").read_text(encoding="utf-8")
     paper = '<rect width="100%" height="100%" style="fill:var(--card)"/>'
-    head, rest = chart.split(">", 1)
+    head, rest = str(chart).split(">", 1)  # Markup would escape what is put into it
     head = head.replace(
         "<svg", f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}"', 1
     )
@@ -155,7 +159,8 @@ def _chart_rules(css: str) -> str:
 
 def _health(run_dir: Path) -> str:
     facts = health(read_metrics(run_dir))
-    return f"## Health\n\n{_table(['', ''], [list(fact) for fact in facts])}" if facts else ""
+    rows = [[as_markdown(name), as_markdown(value)] for name, value in facts]
+    return f"## Health\n\n{_table(['', ''], rows)}" if facts else ""
 
 
 def _problems(run_dir: Path, reports: Mapping[str, Report]) -> str:
@@ -200,8 +205,15 @@ def smaller(uri: str) -> str:
     return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode('ascii')}"
 
 
-def _cost(summary: Summary | None, cost: Cost | None) -> str:
-    facts = [f"cost: {cost}" if cost else "cost: none is known"]
+def _cost(config: RunConfig, summary: Summary | None, cost: Cost | None) -> str:
+    rows = Ledger(config.run_dir).rows()
+    if cost:
+        paid = f"{cost}, an estimate of the tokens' cost"
+    elif rows and rows[-1].backend == "embedded":
+        paid = "nothing, on the embedded engine"
+    else:
+        paid = "not known; the settings `prices` say what tokens cost"
+    facts = [f"cost: {paid}"]
     if summary is not None:
         facts.insert(0, f"wall time: {duration(summary.wall_seconds)}")
         facts.append(f"steps: {summary.steps}, of which {summary.updated_steps} with an update")
