@@ -116,7 +116,14 @@ class Artifact:
         def send(client: SyncPrefectClient) -> None:
             if self._ident is not None:
                 new = ArtifactUpdate(data=data, description=description)
-                client.update_artifact(self._ident, new)
+                # Not by `update_artifact`: it emits an event each time, with all of the data, and
+                # a long run would fill the feed and the database with them.
+                client.request(
+                    "PATCH",
+                    "/artifacts/{id}",
+                    json=new.model_dump(mode="json", exclude_unset=True),
+                    path_params={"id": self._ident},
+                )
                 return
             first = ArtifactCreate(
                 key=self._key,

@@ -60,19 +60,24 @@ ROOMS = {
         progress prompts rewards rl storage tables wording
     """,
     "report": """
-        alarms config errors evaluation hashing liveness policy printing runs storage wording
+        alarms backend config errors evaluation hashing liveness policy printing runs storage
+        wording
     """,
     "doctor": """
         backend config data data/sources engine engine/compute engine/store errors evaluation models
         policy prices printing prompts report rewards rl runs wording
     """,
     "verify": "config data engine engine/store errors evaluation printing report runs",
+    "tasks/records": """
+        alarms config data errors evaluation hashing printing report rl runs tasks/outcome wording
+    """,
     "tasks": """
         backend config data data/sources doctor errors evaluation hashing liveness printing progress
-        report runs storage streams wording
+        report runs storage streams tasks/records wording
     """,
     "flows": """
         backend config data doctor errors printing progress report runs stopwatch storage tasks
+        tasks/records
     """,
 }
 
@@ -81,14 +86,14 @@ ROOMS = {
 # below `tasks` nobody knows Prefect.
 LIBRARIES = {
     "fastapi": "engine/server",
-    "httpx": "backend/endpoint data/sources/hub runs/export tasks",
+    "httpx": "backend/endpoint data/sources/hub runs/export tasks tasks/records/sending",
     "numpy": """
         alarms data data/procedural engine/compute engine/compute/families engine/server/wire
         engine/store/soundness engine/types evaluation/statistics prompts/fit rl
         runs/curriculum_state
     """,
     "peft": "engine/compute/lora",
-    "prefect": "flows tasks",
+    "prefect": "flows tasks tasks/records",
     "pydantic": """
         config data/manifest engine/server engine/store evaluation/metrics report runs stopwatch
         storage tasks/environment
