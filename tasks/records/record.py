@@ -29,9 +29,8 @@ from visual_r1.evaluation.metrics import evaluation_folder, read_report
 from visual_r1.report.markdown import markdown_report, verdict
 from visual_r1.report.page import PAGE_NAME
 from visual_r1.report.summary import Summary, cost_of_run
-from visual_r1.rl.metrics import StepMetrics
 from visual_r1.runs.export import Export, adapter_folder
-from visual_r1.runs.journal import read_metrics
+from visual_r1.runs.journal import MetricsRow, read_metrics
 from visual_r1.runs.ledger import LedgerRow
 from visual_r1.runs.validations import ValidationRow
 from visual_r1.wording import as_markdown, percent, percent_range
@@ -92,11 +91,11 @@ def doing(what: str, done: int | None = None) -> None:
         record.board.doing(what, done)
 
 
-def step_done(metrics: StepMetrics) -> None:
+def step_done(row: MetricsRow) -> None:
     """A step was trained: a line of the log, and now and then the artifacts."""
     record = _open.get()
     if record is not None and record.board is not None:
-        story.info("%s", record.board.step(metrics.row()))
+        story.info("%s", record.board.step(row))
 
 
 def dataset_prepared(config: RunConfig, dataset: Dataset) -> None:

@@ -70,9 +70,8 @@ def _train(config: RunConfig) -> None:
     dataset = Dataset(config.output_dir / "data" / "procedural-1a2b", "1a2b", {"train": 8})
     for step in (4, 5):
         groups = [group_of(rollout(), rollout())]
-        record.step_done(
-            step_metrics(config, step, groups, [], None, seconds={"seconds_total": 2.0})
-        )
+        metrics = step_metrics(config, step, groups, [], None, seconds={"seconds_total": 2.0})
+        record.step_done(metrics.row())
     logger.warning("the checkpoint has gone")
     thread = threading.Thread(target=logger.warning, args=("said by a thread",))
     thread.start()

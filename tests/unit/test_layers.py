@@ -69,7 +69,7 @@ ROOMS = {
     """,
     "verify": "config data engine engine/store errors evaluation printing report runs",
     "tasks/records": """
-        alarms config data errors evaluation hashing printing report rl runs tasks/outcome wording
+        alarms config data errors evaluation hashing printing report runs tasks/outcome wording
     """,
     "tasks": """
         backend config data data/sources doctor errors evaluation hashing liveness printing progress

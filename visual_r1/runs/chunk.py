@@ -22,10 +22,10 @@ from visual_r1.hashing import file_digest, stable_seed
 from visual_r1.policy.policy import Policy
 from visual_r1.rl.batches import Batches
 from visual_r1.rl.losses import loss_of
-from visual_r1.rl.metrics import StepMetrics
 from visual_r1.rl.step import StepResult, train_steps
 from visual_r1.runs.curriculum_state import open_order, save_order
 from visual_r1.runs.folder import copies, keep_files
+from visual_r1.runs.journal import MetricsRow
 from visual_r1.runs.ledger import LedgerRow
 from visual_r1.runs.probe import require_capable
 from visual_r1.runs.retention import renew_and_prune
@@ -68,11 +68,11 @@ def plan_chunk(config: RunConfig, first: int) -> ChunkPlan:
 
 
 def train_chunk(
-    run: Run, start: LedgerRow | None, told: Callable[[StepMetrics], object] = lambda _: None
+    run: Run, start: LedgerRow | None, told: Callable[[MetricsRow], object] = lambda _: None
 ) -> LedgerRow:
     """Train from `start` (None: from the beginning) to the next checkpoint; return its row.
 
-    `told` is called with each step that is done; again where a step is done again.
+    `told` is called with the metrics of each step that is done; again where it is done again.
 
     Where the server fails, the chunk is begun again in a new session, as often as
     `backend.recoveries_per_hour` allows. Running it again after it has ended returns the row that
@@ -90,7 +90,7 @@ def train_chunk(
 
 
 def _train_once(
-    run: Run, start: LedgerRow | None, plan: ChunkPlan, told: Callable[[StepMetrics], object]
+    run: Run, start: LedgerRow | None, plan: ChunkPlan, told: Callable[[MetricsRow], object]
 ) -> LedgerRow:
     config, backend, progress = run.config, run.backend, run.progress
     loss_of(config.train, config.algorithm)
@@ -106,7 +106,7 @@ def _train_once(
         run.journal.append(result.metrics)
         results.append(result)
         progress.advance(1, **_means([result]))
-        told(result.metrics)
+        told(result.metrics.row())
 
     with backend.session() as service:
         training = open_training(config, service, start, policy)
