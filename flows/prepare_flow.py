@@ -20,8 +20,8 @@ from prefect import flow
 
 from tasks.outcome import remembered
 from tasks.parameters import chosen_config
-from tasks.records.ending import conclude, concluded
-from tasks.records.record import open_record
+from tasks.records.ending import concluded
+from tasks.records.record import conclude_preparation, open_record
 from tasks.tasks import prepare as prepare_dataset
 from visual_r1.config import RunConfig
 from visual_r1.printing import say
@@ -41,7 +41,7 @@ def prepare(
         dataset = prepare_dataset(config, needs=[])
         counts = dict(dataset.counts)
         shown = ", ".join(f"{count} {name}" for name, count in counts.items())
-        conclude(f"{dataset.folder}: {shown}; its README.md tells more", counts)
+        conclude_preparation(config, dataset)
         say(f"{dataset.folder}: {shown}; its README.md tells more")
         return {"folder": str(dataset.folder), "digest": dataset.digest, **counts}
 

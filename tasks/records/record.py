@@ -3,11 +3,13 @@
 Prefect's server may be slow, gone or replaced meanwhile: a run neither waits for it nor fails.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
@@ -26,7 +28,12 @@ from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
 from visual_r1.evaluation.evaluate import in_a_line
 from visual_r1.evaluation.metrics import evaluation_folder, read_report
-from visual_r1.report.markdown import markdown_report, verdict
+from visual_r1.report.markdown import (
+    dataset_card,
+    evaluation_report,
+    markdown_report,
+    verdict,
+)
 from visual_r1.report.page import PAGE_NAME
 from visual_r1.report.summary import Summary, cost_of_run
 from visual_r1.runs.export import Export, adapter_folder
@@ -158,6 +165,17 @@ def exported(config: RunConfig, row: LedgerRow, made: Export, into: str) -> None
     assets.adapter_made(config, row, made, into)
 
 
+def promoted(
+    config: RunConfig, model: Path, adapter: Path, sentence: str, evidence: Mapping[str, Any]
+) -> None:
+    """The run's adapter was promoted: `model` is the record under models/ that names it.
+
+    `evidence` is what it was promoted for, as JSON.
+    """
+    happened(config, "promoted", sentence, {"model": model.stem, **evidence})
+    assets.promoted_model(config, model, adapter, evidence)
+
+
 def alarmed(config: RunConfig, findings: Sequence[Finding]) -> None:
     """Alarms found something at a checkpoint; the library has warned of it."""
     for finding in findings:
@@ -183,7 +201,17 @@ def summarized(config: RunConfig, summary: Summary) -> None:
         },
     )
     doing("done", summary.steps)
-    show_report(config)
+    if (record := _open.get()) is not None:
+        _show(record, config, "report", markdown_report(config))
+
+
+def conclude_preparation(config: RunConfig, dataset: Dataset) -> None:
+    """A dataset by itself is there: what its flow run ends with, and its card."""
+    counts = dict(dataset.counts)
+    shown = ", ".join(f"{count} {name}" for name, count in counts.items())
+    conclude(f"{dataset.folder}: {shown}; its README.md tells more", counts)
+    if (record := _open.get()) is not None:
+        _show(record, config, "dataset", dataset_card(dataset))
 
 
 def conclude_evaluation(config: RunConfig, name: str) -> None:
@@ -204,13 +232,11 @@ def conclude_evaluation(config: RunConfig, name: str) -> None:
             "problems": report.n,
         },
     )
-    show_report(config)
+    if (record := _open.get()) is not None:
+        _show(record, config, f"evaluation-{name}", evaluation_report(config, name))
 
 
-def show_report(config: RunConfig) -> None:
-    """The report of the run as an artifact of the flow run at work."""
-    record = _open.get()
-    if record is None:
-        return
-    shown = Artifact(record.sender, config, "markdown", "report", record.flow_run)
-    shown.show(markdown_report(config), as_markdown(conclusion()[0]))
+def _show(record: _Record, config: RunConfig, what: str, text: str) -> None:
+    """A text in Markdown as an artifact of the flow run at work."""
+    shown = Artifact(record.sender, config, "markdown", what, record.flow_run)
+    shown.show(text, as_markdown(conclusion()[0]))

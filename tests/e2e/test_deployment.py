@@ -99,7 +99,7 @@ def test_deployed_and_run_by_a_worker(deployed: dict[str, str], tmp_path: Path) 
     small = SMALL | {"train.steps": 2, "logging.wandb": False, "output_dir": str(tmp_path)}
     environment = json.dumps({"PREFECT_LOCAL_STORAGE_PATH": str(tmp_path / "results")})
     with running(["worker", "start", "--pool", "visual-r1"], deployed, tmp_path / "worker.log"):
-        prefect(
+        watched = prefect(
             deployed,
             *("deployment", "run", "train/quickstart", "--watch"),
             *("--params", json.dumps({"overrides": small})),
@@ -109,6 +109,21 @@ def test_deployed_and_run_by_a_worker(deployed: dict[str, str], tmp_path: Path) 
     assert (folder.run / "report.html").is_file()
     assert [row["step"] for row in folder.rows("ledger.jsonl")] == [2]
     assert any((tmp_path / "results").iterdir())
+
+    # What a person sees of it: the verdict where they watched, and on the page of the run.
+    found = json.loads((folder.run / "summary.json").read_text())
+    verdict = f"{100 * found['baseline']:.1f} → {100 * found['final']:.1f}% of 24 problems: "
+    assert verdict in " ".join(watched.split())
+    [run] = asked(deployed, "flow_runs", flow_runs={"name": {"any_": ["small"]}})
+    assert run["state"]["message"].startswith(verdict)
+    assert {"preset:quickstart", "model:tiny-geometry", "data:procedural"} <= set(run["tags"])
+    mine = {"flow_run_id": {"any_": [run["id"]]}}
+    kinds = [one["type"] for one in asked(deployed, "artifacts", artifacts=mine)]
+    assert sorted(kinds) == ["markdown", "progress", "table"]
+    logs = asked(deployed, "logs", logs=mine)
+    steps = [one["message"] for one in logs if one["message"].startswith("step ")]
+    assert len(steps) == 2
+    assert not [one for one in logs if one["level"] > 20]
 
 
 def test_a_schedule_that_is_switched_on_makes_runs(deployed: dict[str, str]) -> None:
@@ -127,8 +142,13 @@ def test_a_schedule_that_is_switched_on_makes_runs(deployed: dict[str, str]) -> 
     assert {run["expected_start_time"][11:19] for run in runs} == {"03:00:00"}
 
 
+def asked(env: dict[str, str], what: str, **filters: Any) -> list[dict[str, Any]]:
+    """What the server has of a kind, such as `flow_runs`."""
+    answer = httpx.post(f"{env['PREFECT_API_URL']}/{what}/filter", json=filters, timeout=30)
+    return answer.raise_for_status().json()
+
+
 def upcoming(env: dict[str, str]) -> list[dict[str, Any]]:
     """The runs that the server itself has put on its list."""
     scheduled = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
-    answer = httpx.post(f"{env['PREFECT_API_URL']}/flow_runs/filter", json=scheduled, timeout=30)
-    return [run for run in answer.raise_for_status().json() if run["auto_scheduled"]]
+    return [run for run in asked(env, "flow_runs", **scheduled) if run["auto_scheduled"]]

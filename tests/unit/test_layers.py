@@ -60,7 +60,7 @@ ROOMS = {
         progress prompts rewards rl storage tables wording
     """,
     "report": """
-        alarms backend config errors evaluation hashing liveness policy printing runs storage
+        alarms backend config data errors evaluation hashing liveness policy printing runs storage
         wording
     """,
     "doctor": """

@@ -15,10 +15,19 @@ from PIL import Image
 
 from visual_r1.backend.endpoint import console_page
 from visual_r1.config import RunConfig
+from visual_r1.data.card import CARD_FILE, SHEET_FILE
+from visual_r1.data.dataset import Dataset
+from visual_r1.evaluation.evaluate import in_a_line
 from visual_r1.evaluation.metrics import Report, evaluation_folder, read_reports
 from visual_r1.report.charts import HEIGHT, WIDTH
 from visual_r1.report.figures import training_figures, validation_figure
-from visual_r1.report.gallery import Exhibit, Fate, before_and_after, one_evaluation
+from visual_r1.report.gallery import (
+    Exhibit,
+    Fate,
+    before_and_after,
+    data_uri,
+    one_evaluation,
+)
 from visual_r1.report.page import PAGE_NAME, health
 from visual_r1.report.summary import (
     BASELINE,
@@ -47,6 +56,7 @@ PER_FATE = 2
 PICTURE_SIDE = 224
 """Pixels of the longer side of a sample problem's picture."""
 
+SHEET_SIDE = 900
 LONGEST_ANSWER = 600
 _KEY = (
     "Points with a bar are evaluations with their 95% intervals: full ones greedy, hollow ones "
@@ -87,6 +97,35 @@ def markdown_report(config: RunConfig) -> str:
     parts += [_curves(run_dir, reports), _health(run_dir), _problems(run_dir, reports)]
     parts += [_cost(config, summary, cost), _places(config)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def evaluation_report(config: RunConfig, name: str) -> str:
+    """The report of one evaluation, beside the others of its run.
+
+    Raises `DataError` where a file that it is made from is damaged.
+    """
+    folder = evaluation_folder(config.run_dir, name)
+    reports = read_reports(config.run_dir)
+    parts = [
+        f"# {as_markdown(config.run_name)}: {as_markdown(name)}",
+        f"**{_text(in_a_line(reports[name]))}**",
+        _evaluations(reports),
+        "In brackets 95% intervals.",
+        _sample_problems(one_evaluation(folder, name, PER_FATE)),
+        _places(config, folder),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def dataset_card(dataset: Dataset) -> str:
+    """The card of a dataset, with its contact sheet in it; its front matter is for the hub."""
+    card = (dataset.folder / CARD_FILE).read_text(encoding="utf-8")
+    text = card.partition("\n---\n")[2].lstrip() or card
+    sheet = dataset.folder / SHEET_FILE
+    if f"({SHEET_FILE})" in text and sheet.exists():
+        shown = smaller(data_uri(sheet.read_bytes()), SHEET_SIDE)
+        text = text.replace(f"({SHEET_FILE})", f"({shown})")
+    return text
 
 
 def _measures(summary: Summary) -> str:
@@ -172,6 +211,10 @@ def _problems(run_dir: Path, reports: Mapping[str, Report]) -> str:
         fates = one_evaluation(evaluation_folder(run_dir, name), name, PER_FATE)
     else:
         return ""
+    return _sample_problems(fates)
+
+
+def _sample_problems(fates: Sequence[Fate]) -> str:
     shown = [_fate(fate) for fate in fates if fate.exhibits]
     return "\n\n".join(["## Sample problems", *shown]) if shown else ""
 
@@ -191,14 +234,14 @@ def _exhibit(shown: Exhibit) -> str:
     return "\n\n".join([pictures, question, "\n".join(given)])
 
 
-def smaller(uri: str) -> str:
-    """The picture of a data URI, as a PNG of at most `PICTURE_SIDE` pixels a side."""
+def smaller(uri: str, side: int = PICTURE_SIDE) -> str:
+    """The picture of a data URI, as a PNG of at most `side` pixels a side."""
     encoded = base64.b64decode(uri.partition(",")[2])
     with Image.open(io.BytesIO(encoded)) as picture:
-        if max(picture.size) <= PICTURE_SIDE and picture.format == "PNG":
+        if max(picture.size) <= side and picture.format == "PNG":
             return uri
         small = picture.convert("RGB")
-    small.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+    small.thumbnail((side, side))
     # Drawings have few colours, and photographs need no more to be recognised.
     out = io.BytesIO()
     small.quantize(64).save(out, "PNG", optimize=True)
@@ -220,10 +263,12 @@ def _cost(config: RunConfig, summary: Summary | None, cost: Cost | None) -> str:
     return "## Cost\n\n" + "\n".join(f"- {fact}" for fact in facts)
 
 
-def _places(config: RunConfig) -> str:
+def _places(config: RunConfig, evaluation: Path | None = None) -> str:
     """Where the rest is; a browser opens no file by a link of another page, so paths are code."""
     folder = config.run_dir.absolute()
     places = [f"- run folder: {_code(folder)}"]
+    if evaluation is not None:
+        places.append(f"- report and predictions: {_code(evaluation.absolute())}")
     if (folder / PAGE_NAME).exists():
         places.append(f"- the whole report: {_code(folder / PAGE_NAME)}")
     if url := page_at_wandb(folder):

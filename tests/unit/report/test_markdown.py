@@ -24,7 +24,13 @@ from validated import checkpoint
 
 from visual_r1.config import RunConfig
 from visual_r1.report.gallery import data_uri
-from visual_r1.report.markdown import PICTURE_SIDE, markdown_report, smaller, verdict
+from visual_r1.report.markdown import (
+    PICTURE_SIDE,
+    evaluation_report,
+    markdown_report,
+    smaller,
+    verdict,
+)
 from visual_r1.report.summary import Summary, cost_of_run, read_summary, summarize
 from visual_r1.runs.ledger import Ledger
 from visual_r1.wording import percent
@@ -129,6 +135,18 @@ def test_links_are_there_where_there_is_something_to_open(config: RunConfig) -> 
     assert f"]({url})" in text
     assert "](https://tinker.thinkingmachines.ai/training_runs/m:train:0)" in text
     assert "cost: not known; the settings `prices`" in text
+
+
+def test_an_evaluation_by_itself_has_its_own_report(config: RunConfig) -> None:
+    finish(config)
+    asked = problems(10)
+    folder = config.run_dir / "evaluations/step-40"
+    write_evaluation(folder, asked, predictions(asked, 0.7, seed=3))
+    text = evaluation_report(config, "step-40")
+    assert text.startswith("# small: step-40\n\n**accuracy ")
+    assert text.count("| baseline |") == text.count("| step-40 |") == 1
+    assert "### Right: " in text
+    assert f"- report and predictions: `{folder}`" in text
 
 
 def test_a_report_of_a_run_that_has_just_begun(config: RunConfig) -> None:
