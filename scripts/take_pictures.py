@@ -33,6 +33,9 @@ WITHIN_S = 300.0
 FADED_IN_S = 2.0
 """Prefect's pages fade in; so long after their text is there they are as they stay."""
 
+DRAWN_S = 15.0
+"""The graph of a run is drawn on a canvas, which says nothing of when it is done."""
+
 CHROMIUM_FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
     "--disable-background-networking --disable-component-update --hide-scrollbars "
@@ -62,9 +65,16 @@ class Browser:
         self._ask("Page.enable")
 
     def picture(
-        self, url: str, path: Path, *, shows: str, size: tuple[int, int], click: str = ""
+        self,
+        url: str,
+        path: Path,
+        *,
+        shows: str,
+        size: tuple[int, int],
+        click: str = "",
+        settle_s: float = FADED_IN_S,
     ) -> None:
-        """Open `url`, wait until it shows that text, click on what says `click`, take a picture."""
+        """Open `url`, click on what says `click`, wait until it shows that text, take a picture."""
         width, height = size
         self._ask(
             "Emulation.setDeviceMetricsOverride",
@@ -75,7 +85,7 @@ class Browser:
             wait_for(lambda: self._clicked(click), f"{click!r} on {url}")
         text = "document.body.innerText"
         wait_for(lambda: shows in str(self._value(text)), f"{shows!r} on {url}")
-        time.sleep(FADED_IN_S)
+        time.sleep(settle_s)
         shot = self._ask("Page.captureScreenshot", format="png")
         path.write_bytes(base64.b64decode(shot["data"]))
         print(f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}: {url}")
@@ -150,7 +160,9 @@ def take(server: Server, run: str, into: Path, browser: Browser) -> None:
 
     def picture(name: str, url: str, height: int, shows: str, click: str = "") -> None:
         path = into / f"prefect-{name}.png"
-        browser.picture(url, path, shows=shows, size=(1400, height), click=click)
+        settle_s = DRAWN_S if url == run_page else FADED_IN_S
+        size = (1400, height)
+        browser.picture(url, path, shows=shows, size=size, click=click, settle_s=settle_s)
 
     picture("run", run_page, 1700, "of training left")
     picture("artifacts", run_page, 1000, "-report", "Artifacts")
@@ -227,10 +239,15 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pictures-")))
         server = Server(given.server) if given.server else None
         server = server or run_quickstart(folder, overrides, stack)
-        done = {"state": {"type": {"any_": ["COMPLETED"]}}}
-        runs = server.find("flow_runs", flow_runs=done, sort="START_TIME_DESC", limit=1)
+        runs = server.find(
+            "flow_runs",
+            flow_runs={"state": {"type": {"any_": ["COMPLETED"]}}},
+            flows={"name": {"any_": ["train"]}},
+            sort="START_TIME_DESC",
+            limit=1,
+        )
         if not runs:
-            sys.exit(f"{server.url} has no run that is completed.")
+            sys.exit(f"{server.url} has no run of `train` that is completed.")
         browser = Browser(folder)
         stack.callback(browser.close)
         given.into.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ Prefect has an asset by the events of the task that made it: one that was found 
 
 import re
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from prefect.assets import Asset, AssetProperties
 from prefect.context import AssetContext, FlowRunContext
 from prefect.states import Completed
 
-from tasks.records.sending import FAILURES
+from tasks.records.sending import emit, is_away
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
 from visual_r1.evaluation.metrics import Report, evaluation_folder
@@ -75,20 +75,20 @@ def materialized(made: Asset, of: Iterable[Asset], metadata: Mapping[str, Any]) 
 
     Nothing is done outside of a flow run.
     """
-    if (context := AssetContext.get()) is not None:
+    context = AssetContext.get()
+    if context is not None and not is_away():
         context.downstream_assets.add(made)
         context.direct_asset_dependencies.update(of)
         context.materialized_by = BY
         context.materialization_metadata[made.key] = dict(metadata)
-    elif FlowRunContext.get() is not None:
+    elif context is not None or FlowRunContext.get() is not None:
         own = AssetContext(
             downstream_assets={made},
             direct_asset_dependencies=set(of),
             materialized_by=BY,
             materialization_metadata={made.key: dict(metadata)},
         )
-        with suppress(*FAILURES):
-            own.emit_events(Completed())
+        emit("prefect.asset", partial(own.emit_events, Completed()))
 
 
 def dataset_made(config: RunConfig, dataset: Dataset) -> None:

@@ -4,7 +4,8 @@ The table of their names and payloads is in docs/operating.md.
 """
 
 from collections.abc import Mapping
-from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal, get_args
 
 from prefect.context import FlowRunContext, TaskRunContext
@@ -12,7 +13,7 @@ from prefect.events import emit_event
 
 from tasks.records.logs import story
 from tasks.records.names import resource
-from tasks.records.sending import FAILURES
+from tasks.records.sending import emit
 from visual_r1.config import RunConfig
 from visual_r1.errors import VisualR1Error
 from visual_r1.wording import printable
@@ -31,8 +32,7 @@ def happened(
 ) -> None:
     """Log `sentence` and emit `visual-r1.<event>` for the run of `config`.
 
-    Nothing is done outside of a flow run. It waits for nobody: Prefect's own thread sends events,
-    those of its tasks too, and drops them where its server is gone.
+    Nothing is done outside of a flow run.
     """
     if FlowRunContext.get() is None and TaskRunContext.get() is None:
         return
@@ -63,9 +63,13 @@ def _emit(
         key: printable(value, most=LONGEST_TEXT) if isinstance(value, str) else value
         for key, value in payload.items()
     }
-    with suppress(*FAILURES):
-        emit_event(
+    emit(
+        event,
+        partial(
+            emit_event,
             f"{PREFIX}{event}",
             {**whose, "prefect.resource.name": printable(f"{name}: {told}")},
+            occurred=datetime.now(UTC),
             payload={"run": name, "sentence": told, **shown},
-        )
+        ),
+    )

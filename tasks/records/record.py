@@ -22,7 +22,7 @@ from tasks.records.ending import conclude, conclusion
 from tasks.records.events import happened
 from tasks.records.logs import logs_of, story
 from tasks.records.names import flow_run_name, tags
-from tasks.records.sending import Sender
+from tasks.records.sending import Sender, current
 from visual_r1.alarms import Finding
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
@@ -75,7 +75,7 @@ def open_record(config: RunConfig, what: str = "") -> Generator[None]:
         sender.put("name", partial(_rename, run))
         sender.wait(NAMED_WITHIN_S)
         board = Board(sender, config, run.id, read_metrics(config.run_dir)) if not what else None
-        token = _open.set(_Record(sender, run.id, board))
+        token, sending = _open.set(_Record(sender, run.id, board)), current.set(sender)
         try:
             yield
             sentence, figures = conclusion()
@@ -84,6 +84,7 @@ def open_record(config: RunConfig, what: str = "") -> Generator[None]:
                 happened(config, "finished", sentence, {"flow": flow, **figures})
         finally:
             _open.reset(token)
+            current.reset(sending)
             sender.close()
 
 

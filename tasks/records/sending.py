@@ -3,11 +3,18 @@
 There is one place for each thing that is told, and what is newer takes the place of what has not
 been sent. So nothing piles up while a server is away, and when it is back it hears how things stand
 then. Each call is short and made once; Prefect's client itself tries for minutes.
+
+Events are sent by Prefect's own thread, which tries for eight seconds with each and is waited for
+when the program ends. While the server is known to be away they are kept here instead.
 """
 
 import contextvars
+import itertools
+import re
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from contextvars import ContextVar
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -23,10 +30,13 @@ ANSWER_WITHIN_S = 10.0
 AGAIN_AFTER_S = 5.0
 WAIT_AT_THE_END_S = 10.0
 
-Call = Callable[[SyncPrefectClient], None]
+Call = Callable[[SyncPrefectClient], object]
 
 FAILURES = (*SERVER_FAILURES, ValueError)
 """As `SERVER_FAILURES`; and an answer that makes no sense."""
+
+
+_NUMBER = re.compile(r" #\d+$")
 
 
 class Sender:
@@ -37,6 +47,7 @@ class Sender:
         self._refused: dict[str, str] = {}
         self._changed = threading.Condition()
         self._is_closing = False
+        self.is_away = False  # as the last call found it
         # Prefect keeps its settings, and which flow run this is, in context variables.
         context = contextvars.copy_context()
         self._thread = threading.Thread(
@@ -62,8 +73,8 @@ class Sender:
             self._changed.notify_all()
         self._thread.join(within_s)
         with self._changed:
-            lost = dict.fromkeys(self._waiting, "no answer") | self._refused
-        if lost:
+            left = dict.fromkeys(self._waiting, "no answer") | self._refused
+        if lost := {_NUMBER.sub("", what): why for what, why in left.items()}:
             logger.warning(
                 "Prefect has no record of this run's %s: all of it is in the run's own files.",
                 ", ".join(f"{what} ({why})" for what, why in lost.items()),
@@ -84,6 +95,7 @@ class Sender:
                 except FAILURES as error:
                     self._failed(what, call, error)
                 else:
+                    self.is_away = False
                     self._end(what, call)
             if client is not None:
                 client.__exit__(None, None, None)
@@ -106,8 +118,36 @@ class Sender:
         """Keep the call and wait a little, unless it was refused, or this is the end."""
         answered = isinstance(error, PrefectHTTPStatusError) and error.response.is_client_error
         with self._changed:
+            self.is_away = not answered
             if not answered:
                 self._changed.wait_for(lambda: self._is_closing, AGAIN_AFTER_S)
             if not answered and not self._is_closing:
                 return
         self._end(what, call, refused=type(error).__name__)
+
+
+current: ContextVar[Sender | None] = ContextVar("sender", default=None)
+"""That of the flow run at work."""
+
+_events = itertools.count()
+
+
+def is_away() -> bool:
+    """Whether the server of the flow run at work was away when it was asked last."""
+    sender = current.get()
+    return sender is not None and sender.is_away
+
+
+def emit(what: str, event: Callable[[], object]) -> None:
+    """Call `event`, which emits one: now, or when the server is back."""
+    sender = current.get()
+    if sender is None or not sender.is_away:
+        with suppress(*FAILURES):
+            event()
+        return
+
+    def when_back(client: SyncPrefectClient) -> None:
+        client.hello().raise_for_status()
+        event()
+
+    sender.put(f"event {what} #{next(_events)}", when_back)

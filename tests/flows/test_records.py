@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from tasks.records.assets import LONGEST_KEY, asset
 from tasks.records.ending import concluded
 from tasks.records.logs import SentenceAlone
 from tasks.records.names import artifact_key, first_name, flow_run_name, last_part, resource, tags
-from tasks.records.sending import Sender
+from tasks.records.sending import Sender, current, emit
 from visual_r1.config import RunConfig
 from visual_r1.errors import DataError
 
@@ -237,6 +238,61 @@ def test_the_newest_is_sent_and_what_fails_is_sent_again(monkeypatch: pytest.Mon
     sender.wait(60)
     assert sent == ["first", "new", "third"]
     sender.close()
+
+
+def test_events_wait_for_a_server_that_is_away(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Prefect's own thread would try for seconds with each, and be waited for at the end."""
+    monkeypatch.setattr("tasks.records.sending.AGAIN_AFTER_S", 0.01)
+    heard: list[str] = []
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        sender = sender_to(unused.getsockname()[1])
+        token = current.set(sender)
+        try:
+            emit("validated", lambda: heard.append("before"))
+            sender.put("progress", lambda client: client.hello())
+            deadline = time.monotonic() + 60
+            while not sender.is_away:
+                assert time.monotonic() < deadline
+            for _ in range(2):
+                emit("validated", lambda: heard.append("while it was away"))
+        finally:
+            current.reset(token)
+        assert heard == ["before"]
+        with caplog.at_level(logging.WARNING, "visual_r1"):
+            sender.close()
+    assert heard == ["before"]
+    assert caplog.text.count("event validated (ConnectError)") == 1
+
+
+def test_events_are_sent_when_the_server_is_back() -> None:
+    heard: list[str] = []
+    server = HTTPServer(("127.0.0.1", 0), _Answers)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    sender = sender_to(server.server_port)
+    sender.is_away = True
+    token = current.set(sender)
+    emit("validated", lambda: heard.append("one"))
+    emit("validated", lambda: heard.append("two"))
+    current.reset(token)
+    assert heard == []
+    thread.start()
+    sender.wait(60)
+    sender.close()
+    server.shutdown()
+    server.server_close()
+    assert heard == ["one", "two"]
+
+
+class _Answers(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        del format, args
 
 
 def test_what_a_server_refuses_is_not_sent_again(caplog: pytest.LogCaptureFixture) -> None:
