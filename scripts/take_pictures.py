@@ -11,6 +11,7 @@ are committed: whether a page looks right, no program says.
 
 import argparse
 import base64
+import io
 import json
 import os
 import shutil
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from PIL import Image
 from websockets.sync.client import connect
 
 ROOT = Path(__file__).parents[1]
@@ -73,8 +75,12 @@ class Browser:
         size: tuple[int, int],
         click: str = "",
         settle_s: float = FADED_IN_S,
+        corner: tuple[int, int] = (0, 0),
     ) -> None:
-        """Open `url`, click on what says `click`, wait until it shows that text, take a picture."""
+        """Open `url`, click on what says `click`, wait until it shows that text, take a picture.
+
+        `corner` is where the picture begins; it has few colours, as the pages have.
+        """
         width, height = size
         self._ask(
             "Emulation.setDeviceMetricsOverride",
@@ -87,7 +93,9 @@ class Browser:
         wait_for(lambda: shows in str(self._value(text)), f"{shows!r} on {url}")
         time.sleep(settle_s)
         shot = self._ask("Page.captureScreenshot", format="png")
-        path.write_bytes(base64.b64decode(shot["data"]))
+        with Image.open(io.BytesIO(base64.b64decode(shot["data"]))) as whole:
+            part = whole.convert("RGB").crop((*corner, *whole.size))
+        part.quantize(128).save(path, optimize=True)
         print(f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}: {url}")
 
     def close(self) -> None:
@@ -158,14 +166,28 @@ def take(server: Server, run: str, into: Path, browser: Browser) -> None:
     artifact = f"{server.url}/artifacts/artifact"
     form = f"{server.url}/deployments/deployment/{deployment['id']}/run"
 
-    def picture(name: str, url: str, height: int, shows: str, click: str = "") -> None:
+    def picture(
+        name: str,
+        url: str,
+        height: int,
+        shows: str,
+        click: str = "",
+        corner: tuple[int, int] = (0, 0),
+    ) -> None:
         path = into / f"prefect-{name}.png"
         settle_s = DRAWN_S if url == run_page else FADED_IN_S
-        size = (1400, height)
-        browser.picture(url, path, shows=shows, size=size, click=click, settle_s=settle_s)
+        browser.picture(
+            url,
+            path,
+            shows=shows,
+            size=(1400, height),
+            click=click,
+            settle_s=settle_s,
+            corner=corner,
+        )
 
-    picture("run", run_page, 1700, "of training left")
-    picture("artifacts", run_page, 1000, "-report", "Artifacts")
+    picture("run", run_page, 1000, "-report", "Artifacts")
+    picture("log", run_page, 1700, "of training left", corner=(264, 640))
     picture("report", f"{artifact}/{artifacts['markdown']['id']}", 2200, "Sample problems")
     picture("steps", f"{artifact}/{artifacts['table']['id']}", 800, "reward")
     picture("events", f"{server.url}/events?{events}", 1100, "visual-r1.finished")

@@ -30,7 +30,7 @@ _SHOWN: Mapping[str, tuple[str, int]] = {
     "accuracy": ("accuracy", 3),
     "entropy": ("entropy", 3),
     "tokens": ("response_tokens_mean", 1),
-    "gradient": ("grad_norm", 3),
+    "gradient": ("grad_norm", 1),
     "seconds": ("seconds_total", 1),
     "US dollars": ("cost_usd", 4),
 }
