@@ -75,6 +75,8 @@ from prefect import flow
 from tasks.forms import form
 from tasks.outcome import remembered
 from tasks.parameters import chosen_config
+from tasks.records.ending import concluded
+from tasks.records.record import conclude_evaluation, open_record
 from tasks.runs import of_run
 from tasks.slots import its_turn
 from tasks.tasks import evaluate as evaluate_checkpoint
@@ -86,6 +88,7 @@ from visual_r1.runs.folder import open_run_folder
 
 
 @remembered
+@concluded
 @form(
     "run_name",
     "model",
@@ -134,16 +137,21 @@ def evaluate(
     config = of_run(run, preset, overrides, config) or chosen_config(preset, overrides, config)
     # Before the folder is made: a run that is not there has no checkpoint, and leaves nothing.
     row = named_checkpoint(config.run_dir, checkpoint) if checkpoint else None
-    with its_turn(config), open_run_folder(config), open_backend(config):
-        path = row.sampler_path if row else sampler_path
-        last = PurePosixPath(sampler_path or "base").name
-        name = name or (f"step-{row.step}" if row else last)
+    path = row.sampler_path if row else sampler_path
+    name = name or (f"step-{row.step}" if row else PurePosixPath(path or "base").name)
+    with (
+        its_turn(config),
+        open_run_folder(config),
+        open_backend(config),
+        open_record(config, f"evaluate {name}"),
+    ):
         dataset = prepare(config, ["test"])
         report = evaluate_checkpoint(config, dataset, name, path)
         say(figures(config, name))  # also where it was evaluated before
         if row and export:
             report |= export_checkpoint(config, dataset, row, f"exports/step-{row.step}")
         track_run(config)
+        conclude_evaluation(config, name)
         return report
 
 

@@ -21,12 +21,15 @@ from prefect import flow
 from tasks.forms import form
 from tasks.outcome import remembered
 from tasks.parameters import chosen_config
+from tasks.records.ending import concluded
+from tasks.records.record import conclude_preparation, open_record
 from tasks.tasks import prepare as prepare_dataset
 from visual_r1.config import RunConfig
 from visual_r1.printing import say
 
 
 @remembered
+@concluded
 @form("data")
 @flow(
     name="prepare",
@@ -41,11 +44,13 @@ def prepare(
 ) -> dict[str, object]:
     """The dataset of the configuration; returns its folder, digest and counts."""
     config = chosen_config(preset, overrides, config, asks_server=False)
-    dataset = prepare_dataset(config, needs=[])
-    counts = dict(dataset.counts)
-    shown = ", ".join(f"{count} {name}" for name, count in counts.items())
-    say(f"{dataset.folder}: {shown}; its README.md tells more")
-    return {"folder": str(dataset.folder), "digest": dataset.digest, **counts}
+    with open_record(config, "prepare"):
+        dataset = prepare_dataset(config, needs=[])
+        counts = dict(dataset.counts)
+        shown = ", ".join(f"{count} {name}" for name, count in counts.items())
+        conclude_preparation(config, dataset)
+        say(f"{dataset.folder}: {shown}; its README.md tells more")
+        return {"folder": str(dataset.folder), "digest": dataset.digest, **counts}
 
 
 if __name__ == "__main__":

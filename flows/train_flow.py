@@ -30,6 +30,8 @@ from tasks.forms import form
 from tasks.outcome import remembered
 from tasks.parameters import chosen_config
 from tasks.promotion import promote_checkpoint
+from tasks.records.ending import concluded
+from tasks.records.record import open_record
 from tasks.slots import its_turn
 from tasks.tasks import (
     evaluate,
@@ -50,6 +52,7 @@ from visual_r1.stopwatch import Stopwatch
 
 
 @remembered
+@concluded
 @form("run_name", "steps", "more_steps", "model", "data")
 @flow(
     name="train",
@@ -64,7 +67,12 @@ def train(
 ) -> dict[str, object] | State:
     """One run, from the data to the report; returns the summary, or how an alarm paused it."""
     config = chosen_config(preset, overrides, config, begins=True)
-    with its_turn(config), open_run_folder(config) as run_dir, open_backend(config):
+    with (
+        its_turn(config),
+        open_run_folder(config) as run_dir,
+        open_backend(config),
+        open_record(config),
+    ):
         say_why_anew(config)
         stopwatch = Stopwatch(run_dir)
         dataset = prepare(config)

@@ -5,6 +5,8 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.states import Failed
 
 from tasks.outcome import SERVER_FAILURES
+from tasks.records import record
+from tasks.records.names import artifact_key
 from tasks.verified import Result
 from visual_r1.config import RunConfig
 from visual_r1.printing import open_logger
@@ -27,7 +29,9 @@ def heed_alarms(config: RunConfig, checkpoint: LedgerRow) -> State | None:
     """
     findings = check_alarms(config, checkpoint.step)
     if findings:
-        _report([finding.row() for finding in findings], config.run_name, checkpoint.step)
+        record.alarmed(config, findings)
+        key = artifact_key(config, "alarms")
+        _report([finding.row() for finding in findings], config.run_name, checkpoint.step, key)
     paused = pause(config, findings)
     if paused is not None:
         track_run(config)  # nothing comes after it that would bring the offline copy up to date
@@ -37,8 +41,8 @@ def heed_alarms(config: RunConfig, checkpoint: LedgerRow) -> State | None:
 
 
 @task(name="alarms", task_run_name="alarms at step {step}")
-def _report(findings: list[Result], run: str, step: int) -> None:
-    """The findings as an artifact: one a run, with a version each time something was found."""
+def _report(findings: list[Result], run: str, step: int, key: str) -> None:
+    """The findings as an artifact of the run, with a version each time something was found."""
     told = [
         f"### {one['alarm']} ({one['action']})\n\n{one['seen']}\n\n{one['means']} {one['advice']}"
         for one in ({key: as_markdown(str(said)) for key, said in row.items()} for row in findings)
@@ -46,7 +50,7 @@ def _report(findings: list[Result], run: str, step: int) -> None:
     try:
         create_markdown_artifact(
             f"## {as_markdown(run)}, checkpoint of step {step}\n\n" + "\n\n".join(told),
-            key="alarms",
+            key=key,
             description=f"What the alarms found in {as_markdown(run)}.",
         )
     except SERVER_FAILURES as error:

@@ -12,6 +12,8 @@ from typing import Any
 from prefect import State, Task
 from prefect.client.schemas.objects import TaskRun
 
+from tasks.records import record
+from tasks.records.names import last_part
 from tasks.verified import Result, verified
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset, open_dataset
@@ -80,6 +82,11 @@ def prepare(config: RunConfig, needs: Sequence[Split] = ("train", "test")) -> Da
     return dataset
 
 
+def prepare_run_name(parameters: dict[str, Any]) -> str:
+    """`prepare geometry3k`, also of a folder or of a dataset on the hub."""
+    return f"prepare {last_part(parameters['config'].data.source)}"
+
+
 def _is_complete(result: Result, **_: object) -> bool:
     try:
         return open_dataset(Path(result["folder"])).digest == result["digest"]
@@ -99,11 +106,14 @@ def _is_complete(result: Result, **_: object) -> bool:
     retries=2,
     retry_delay_seconds=[5, 60],
     retry_condition_fn=worth_retrying,
+    task_run_name=prepare_run_name,
 )
 def _prepare(config: RunConfig, fingerprint: str, needs: list[Split]) -> Result:
     del fingerprint  # a part of the key
+    record.doing(f"preparing {last_part(config.data.source)}")
     with open_progress() as progress:
         dataset = prepare_dataset(config.data, config.output_dir, progress, needs)
+    record.dataset_prepared(config, dataset)
     return {"folder": str(dataset.folder), "digest": dataset.digest}
 
 
@@ -170,8 +180,10 @@ def evaluate(
 def _evaluate(config: RunConfig, dataset: Dataset, name: str, sampler_path: str | None) -> Result:
     result = {"name": name, "sampler_path": sampler_path or config.model.name}
     if not _is_evaluated(result, config, dataset, name, sampler_path):
+        record.doing(f"evaluating {name}")
         with open_run(config, dataset) as run:
             evaluate_checkpoint(run, name, sampler_path)
+        record.evaluated(config, dataset, name, sampler_path)
     return result
 
 
@@ -220,14 +232,15 @@ def train_chunk(config: RunConfig, dataset: Dataset, start: LedgerRow | None) ->
         (row.step, row.state_path) == (result["step"], result["state_path"])
         for row in Ledger(config.run_dir).rows()
     ),
-    task_run_name="train_chunk {plan.number}",
+    task_run_name="train {plan.in_words}",
 )
 def _train_chunk(
     config: RunConfig, dataset: Dataset, start: LedgerRow | None, plan: ChunkPlan
 ) -> Result:
-    del plan  # a part of the key
+    record.doing(f"training {plan.in_words}", plan.first)
     with open_run(config, dataset) as run:
-        row = run_chunk(run, start)
+        row = run_chunk(run, start, record.step_done)
+    record.chunk_saved(config, dataset, start, row)
     track_steps(config)
     return asdict(row)
 
@@ -260,8 +273,11 @@ def validate(config: RunConfig, dataset: Dataset, checkpoint: LedgerRow | None) 
 def _validate(
     config: RunConfig, dataset: Dataset, checkpoint: LedgerRow | None, step: int
 ) -> Result:
+    record.doing(f"validating step {step}", step)
     with open_run(config, dataset) as run:
         row = validate_checkpoint(run, checkpoint)
+    if row is not None:
+        record.validated(config, row)
     track_steps(config)
     # None where the weights have gone, which a second attempt would not bring back.
     return {"step": step, "sampler_path": row.sampler_path if row else None}
@@ -294,14 +310,17 @@ def _exported(config: RunConfig, made: Export, into: str) -> Result:
     },
     fields=("sampler_path", "adapter", "trained", "step"),
     still_there=_is_exported,
+    task_run_name="export step {checkpoint.step}",
 )
 def export(
     config: RunConfig, dataset: Dataset, checkpoint: LedgerRow, into: str = EXPORT
 ) -> Result:
     """What was exported into the folder `into` of the run: `sampler_path`, `adapter` (a folder),
     `trained`, `step`."""
+    record.doing(f"exporting step {checkpoint.step}")
     with open_run(config, dataset) as run:
         made = export_checkpoint(run, checkpoint, into)
+    record.exported(config, checkpoint, made, into)
     return _exported(config, made, into)
 
 
@@ -314,6 +333,7 @@ def summarize(config: RunConfig, checkpoint: LedgerRow, wall_seconds: float) -> 
     summary = read_summary(config.run_dir)
     assert summary is not None, "the task wrote it, or found it there"
     print_summary(summary, cost_of_run(config.run_dir), config.run_dir / PAGE_NAME)
+    record.summarized(config, summary)
     return summary.to_json()
 
 
@@ -337,6 +357,7 @@ def _is_summarized(result: Result, config: RunConfig, checkpoint: LedgerRow, **_
     },
     fields=("wall_seconds",),
     still_there=_is_summarized,
+    task_run_name="summarize {config.run_name}",
 )
 def _summarize(config: RunConfig, checkpoint: LedgerRow, wall_seconds: float) -> Result:
     took = _wall_seconds_before(config, checkpoint)

@@ -144,7 +144,7 @@ def test_deployed_and_run_by_a_worker(deployed: dict[str, str], tmp_path: Path) 
     small = SMALL | {"logging.wandb": False, "output_dir": str(tmp_path)}
     del small["train.steps"], small["run.name"]
     environment = json.dumps({"PREFECT_LOCAL_STORAGE_PATH": str(tmp_path / "results")})
-    prefect(
+    watched = prefect(
         deployed,
         *("deployment", "run", "train/nightly", "--watch"),
         *("--param", "run_name=small", "--param", "more_steps=2"),
@@ -156,6 +156,21 @@ def test_deployed_and_run_by_a_worker(deployed: dict[str, str], tmp_path: Path) 
     [row] = folder.rows("ledger.jsonl")
     assert (row["step"], row["backend"]) == (2, "embedded")
     assert any((tmp_path / "results").iterdir())
+
+    # What a person sees of it: the verdict where they watched, and on the page of the run.
+    found = json.loads((folder.run / "summary.json").read_text())
+    verdict = f"{100 * found['baseline']:.1f} → {100 * found['final']:.1f}% of 24 problems: "
+    assert verdict in " ".join(watched.split())
+    [run] = asked(deployed, "flow_runs", flow_runs={"name": {"any_": ["small"]}})
+    assert run["state"]["message"].startswith(verdict)
+    assert {"preset:quickstart", "model:tiny-geometry", "data:procedural"} <= set(run["tags"])
+    mine = {"flow_run_id": {"any_": [run["id"]]}}
+    kinds = [one["type"] for one in asked(deployed, "artifacts", artifacts=mine)]
+    assert sorted(kinds) == ["markdown", "progress", "table"]
+    logs = asked(deployed, "logs", logs=mine)
+    steps = [one["message"] for one in logs if one["message"].startswith("step ")]
+    assert len(steps) == 2
+    assert not [one for one in logs if one["level"] > 20]
 
 
 def as_a_form_posts_it(**fields: object) -> dict[str, object]:
@@ -256,13 +271,15 @@ def test_a_schedule_that_is_switched_on_makes_runs(deployed: dict[str, str]) -> 
     assert {run["expected_start_time"][11:19] for run in runs} == {"03:00:00"}
 
 
+def asked(env: dict[str, str], what: str, **filters: Any) -> list[dict[str, Any]]:
+    """What the server has of a kind, such as `flow_runs`."""
+    return api(env, "POST", f"/{what}/filter", filters)
+
+
 def upcoming(env: dict[str, str], deployment: str) -> list[dict[str, Any]]:
     """The runs of a deployment that the server itself has put on its list."""
     scheduled = {
-        "flow_runs": {
-            "state": {"type": {"any_": ["SCHEDULED"]}},
-            "deployment_id": {"any_": [deployment]},
-        }
+        "state": {"type": {"any_": ["SCHEDULED"]}},
+        "deployment_id": {"any_": [deployment]},
     }
-    runs = api(env, "POST", "/flow_runs/filter", scheduled)
-    return [run for run in runs if run["auto_scheduled"]]
+    return [run for run in asked(env, "flow_runs", flow_runs=scheduled) if run["auto_scheduled"]]

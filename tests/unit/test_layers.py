@@ -61,7 +61,8 @@ ROOMS = {
         printing progress prompts rewards rl storage tables wording
     """,
     "report": """
-        alarms config errors evaluation hashing liveness policy printing runs storage wording
+        alarms backend config data errors evaluation hashing liveness policy printing runs storage
+        wording
     """,
     "promotion": "errors evaluation hashing runs storage wording",
     "doctor": """
@@ -73,14 +74,16 @@ ROOMS = {
         wording
     """,
     "verify": "config data engine engine/store errors evaluation printing promotion report runs",
+    "tasks/records": """
+        alarms config data errors evaluation hashing printing report runs tasks/outcome wording
+    """,
     "tasks": """
         backend config data data/sources doctor errors evaluation hashing liveness models printing
-        progress promotion report runs storage streams sweeps wording
+        progress promotion report runs storage streams sweeps tasks/records wording
     """,
     "flows": """
         backend config data doctor errors printing progress promotion report runs stopwatch storage
-        sweeps
-        tasks
+        sweeps tasks tasks/records
     """,
     "flows/operating": """
         backend errors flows/command flows/console hashing liveness printing storage tasks wording
@@ -92,14 +95,16 @@ ROOMS = {
 # below `tasks` nobody knows Prefect.
 LIBRARIES = {
     "fastapi": "engine/server",
-    "httpx": "backend/endpoint data/sources/hub flows/operating runs/export tasks",
+    "httpx": """
+        backend/endpoint data/sources/hub flows/operating runs/export tasks tasks/records/sending
+    """,
     "numpy": """
         alarms data data/procedural engine/compute engine/compute/families engine/server/wire
         engine/store/soundness engine/types evaluation/statistics prompts/fit rl
         runs/curriculum_state sweeps/statistics
     """,
     "peft": "engine/compute/lora",
-    "prefect": "flows flows/operating tasks",
+    "prefect": "flows flows/operating tasks tasks/records",
     "pydantic": """
         config data/manifest engine/server engine/store evaluation/metrics flows/operating promotion
         report runs stopwatch storage sweeps tasks/attempts tasks/environment tasks/forms

@@ -14,6 +14,9 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 import tinker
 from tinker.lib.base_url import resolve_base_url  # pyright: ignore[reportMissingTypeStubs]
+from tinker.lib.console_urls import (  # pyright: ignore[reportMissingTypeStubs]
+    training_run_console_url,
+)
 
 from visual_r1.config import RunConfig
 from visual_r1.errors import BackendError, ConfigError, CredentialError
@@ -46,6 +49,15 @@ def choose_kind(config: RunConfig, environ: Mapping[str, str]) -> Kind:
     if config.backend.server == "remote" or environ.get("TINKER_API_KEY"):
         return "hosted"
     return "embedded"
+
+
+def console_page(path: str) -> str | None:
+    """The page of Tinker's console about the training run of a `tinker://` path; None of another.
+
+    For paths of the hosted service: nobody else has a console.
+    """
+    parts = urlsplit(path)
+    return training_run_console_url(parts.netloc) if parts.scheme == "tinker" else None
 
 
 def checkpoint_lifetime(config: RunConfig, kind: Kind) -> int | None:

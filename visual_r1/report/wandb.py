@@ -82,6 +82,14 @@ def track_run(config: RunConfig) -> None:
     _track(config, whole=True)
 
 
+def page_at_wandb(run_dir: Path) -> str | None:
+    """The address of the run's page; None where W&B was told nothing online."""
+    try:
+        return read_json(run_dir / "wandb" / STATE_NAME, _STORED).url or None
+    except (OSError, ValueError):  # damage is met by the next one who tells W&B something
+        return None
+
+
 _gave_up: set[Path] = set()
 
 
@@ -128,7 +136,8 @@ class _Told:
     `next_step`, `row`, `evaluations`, `validated` (the last step that was) and `alarmed` (the last
     checkpoint with a finding) are what a run online has; `row` is the digest of its last step's
     row: where it does not match the file any more, the run went back behind it and goes on as a new
-    W&B run. `offline_copy` is the signature of what the offline copy holds.
+    W&B run. `offline_copy` is the signature of what the offline copy holds,
+    `url` the page of the run online.
     """
 
     ident: str
@@ -138,6 +147,7 @@ class _Told:
     offline_copy: str = ""
     validated: int = -1
     alarmed: int = -1
+    url: str = ""
 
 
 _STORED = TypeAdapter(_Told)
@@ -222,6 +232,7 @@ def _add_online(config: RunConfig, told: _Told, there: _Contents) -> None:
             alarmed=max(told.alarmed, has.get(_ALARMED, -1)),
         )
         _tell(run, there.since(heard), there.next_step, tables=True)
+        url = str(run.url or "")
     all_told = replace(
         told,
         next_step=there.next_step,
@@ -229,6 +240,7 @@ def _add_online(config: RunConfig, told: _Told, there: _Contents) -> None:
         evaluations=tuple(there.evaluations),
         validated=there.validated,
         alarmed=there.alarmed,
+        url=url,
     )
     _write_told(there.folder, all_told)
 

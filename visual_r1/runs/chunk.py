@@ -7,7 +7,7 @@ again. So no optimizer step is lost or applied twice.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from statistics import fmean
@@ -27,6 +27,7 @@ from visual_r1.rl.step import StepResult, train_steps
 from visual_r1.runs.chunk_length import chunk_in_words
 from visual_r1.runs.curriculum_state import open_order, save_order
 from visual_r1.runs.folder import copies, keep_files
+from visual_r1.runs.journal import MetricsRow
 from visual_r1.runs.ledger import LedgerRow
 from visual_r1.runs.probe import require_capable
 from visual_r1.runs.retention import renew_and_prune
@@ -53,6 +54,11 @@ class ChunkPlan:
         """The numbers of its steps."""
         return range(self.first, self.end)
 
+    @property
+    def in_words(self) -> str:
+        """`steps 5 to 9`, by their numbers in metrics.jsonl."""
+        return f"steps {self.first} to {self.end - 1}"
+
 
 def plan_chunk(config: RunConfig, first: int) -> ChunkPlan:
     """The chunk that starts at step `first`; it ends at the next multiple of `chunk_steps`.
@@ -65,8 +71,12 @@ def plan_chunk(config: RunConfig, first: int) -> ChunkPlan:
     return ChunkPlan(number, first, end, is_last=end >= train.steps)
 
 
-def train_chunk(run: Run, start: LedgerRow | None) -> LedgerRow:
+def train_chunk(
+    run: Run, start: LedgerRow | None, told: Callable[[MetricsRow], object] = lambda _: None
+) -> LedgerRow:
     """Train from `start` (None: from the beginning) to the next checkpoint; return its row.
+
+    `told` is called with the metrics of each step that is done; again where it is done again.
 
     Where the server fails, the chunk is begun again in a new session, as often as
     `backend.recoveries_per_hour` allows. Running it again after it has ended returns the row that
@@ -78,12 +88,14 @@ def train_chunk(run: Run, start: LedgerRow | None) -> LedgerRow:
     done = next((row for row in run.ledger.rows() if row.step > plan.first), None)
     if done is not None:
         return done
-    row = run.backend.recoveries.run(lambda: _train_once(run, start, plan), "training")
+    row = run.backend.recoveries.run(lambda: _train_once(run, start, plan, told), "training")
     renew_and_prune(run)
     return row
 
 
-def _train_once(run: Run, start: LedgerRow | None, plan: ChunkPlan) -> LedgerRow:
+def _train_once(
+    run: Run, start: LedgerRow | None, plan: ChunkPlan, told: Callable[[MetricsRow], object]
+) -> LedgerRow:
     config, backend, progress = run.config, run.backend, run.progress
     loss_of(config.train, config.algorithm)
     keep_files(config, run.folder, anew=start is None)
@@ -98,6 +110,7 @@ def _train_once(run: Run, start: LedgerRow | None, plan: ChunkPlan) -> LedgerRow
         run.journal.append(result.metrics)
         results.append(result)
         progress.advance(1, **_means([result]))
+        told(result.metrics.row())
 
     with backend.session() as service:
         training = open_training(config, service, start, policy)
@@ -105,8 +118,7 @@ def _train_once(run: Run, start: LedgerRow | None, plan: ChunkPlan) -> LedgerRow
         base = backend.sampler(None) if config.algorithm.kl_coefficient else None
         if start is None and backend.kind != "embedded":
             require_capable(training, policy, problems[0], base)
-        stage = f"training, steps {plan.first} to {plan.end - 1}"
-        progress.start(stage, config.train.steps, "steps", done=plan.first)
+        progress.start(f"training, {plan.in_words}", config.train.steps, "steps", done=plan.first)
         with Batches(problems, order, policy.prompter.model_input, plan.steps) as batches:
             began = time.monotonic()
             train_steps(plan.steps, training, policy, batches, base, record)
