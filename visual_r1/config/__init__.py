@@ -14,8 +14,6 @@ from visual_r1.config.run_config import RunConfig
 from visual_r1.config.sections import (
     LATER,
     STORED,
-    AlarmAction,
-    AlarmsSection,
     AlgorithmSection,
     BackendSection,
     ColumnsSection,
@@ -27,7 +25,6 @@ from visual_r1.config.sections import (
     LossName,
     ModelSection,
     OptimizerSection,
-    PricesSection,
     PromptSection,
     RunSection,
     SamplingSection,
@@ -38,6 +35,7 @@ from visual_r1.config.sections import (
     listed,
     without_later_defaults,
 )
+from visual_r1.config.watch import AlarmAction, AlarmsSection, PricesSection
 
 __all__ = [
     "CUSTOM",

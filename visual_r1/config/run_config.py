@@ -17,7 +17,6 @@ from visual_r1.config.presets import merged, read_preset
 from visual_r1.config.reward import PenaltySection, RewardSection, SecondPassSection
 from visual_r1.config.sections import (
     STORED,
-    AlarmsSection,
     AlgorithmSection,
     BackendSection,
     CurriculumSection,
@@ -27,7 +26,6 @@ from visual_r1.config.sections import (
     LoggingSection,
     ModelSection,
     OptimizerSection,
-    PricesSection,
     PromptSection,
     RunSection,
     SamplingSection,
@@ -35,6 +33,7 @@ from visual_r1.config.sections import (
     ValidationSection,
     without_later_defaults,
 )
+from visual_r1.config.watch import AlarmsSection, PricesSection
 from visual_r1.hashing import digest
 from visual_r1.storage import read_sealed
 

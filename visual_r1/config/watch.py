@@ -1,0 +1,66 @@
+"""What a run is watched for, and what it costs."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from visual_r1.config.sections import Section
+
+AlarmAction = Literal["off", "warn", "pause"]
+
+
+class AlarmsSection(Section):
+    """What each alarm does; what trips them is in `visual_r1.alarms` and docs/alarms.md."""
+
+    format: AlarmAction = Field(
+        default="warn",
+        description="Format or another habit that pays rises, and accuracy does not.",
+    )
+    length: AlarmAction = Field(
+        default="warn", description="Responses grow longer and not better, or run out of tokens."
+    )
+    scans: AlarmAction = Field(
+        default="warn", description="Scans carry the answer that they should lead to."
+    )
+    blind_gap: AlarmAction = Field(
+        default="warn", description="Accuracy rises without the image as well."
+    )
+    entropy: AlarmAction = Field(
+        default="warn",
+        description="The policy collapses to a few answers, or dissolves into noise.",
+    )
+    validation: AlarmAction = Field(
+        default="warn", description="Accuracy falls, on the validation problems or in training."
+    )
+    mismatch: AlarmAction = Field(
+        default="warn", description="The server samples from another policy than it trains."
+    )
+    window: int = Field(
+        default=10, ge=4, description="How many of the newest steps are compared with earlier ones."
+    )
+    max_kl: float = Field(
+        default=0.01,
+        gt=0,
+        description="Limit of the alarm mismatch: KL between sampler and learner, in nats a token; "
+        "or a hundredth of the entropy, where that is less.",
+    )
+    max_scan_answers: float = Field(
+        default=0.1,
+        gt=0,
+        le=1,
+        description="Limit of the alarm scans: share of scans with an answer.",
+    )
+
+
+class PricesSection(Section):
+    """US dollars for a million tokens; the cost is told where all three are given."""
+
+    prefill: float | None = Field(
+        default=None, ge=0, description="US dollars for a million prompt tokens, images included."
+    )
+    sample: float | None = Field(
+        default=None, ge=0, description="US dollars for a million sampled tokens."
+    )
+    train: float | None = Field(
+        default=None, ge=0, description="US dollars for a million tokens that are trained on."
+    )
