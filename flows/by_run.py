@@ -76,7 +76,7 @@ def export(arguments: Sequence[str] | None = None) -> int:
     def flow_of_own(config: RunConfig) -> object:
         return flow(config=config, checkpoint=own.checkpoint, into=own.into)
 
-    return run_as_command(flow_of_own, load=lambda _: config)
+    return run_as_command(flow_of_own, trains=False, load=lambda _: config)
 
 
 def _checkpoint(parser: argparse.ArgumentParser) -> None:
@@ -133,7 +133,7 @@ def promote(arguments: Sequence[str] | None = None) -> int:
         )
         return outcomes
 
-    status = run_as_command(flow_of_own, load=lambda _: config)
+    status = run_as_command(flow_of_own, trains=False, load=lambda _: config)
     return status or (0 if outcomes and outcomes[0]["promoted"] else NOT_PROMOTED)
 
 

@@ -48,6 +48,7 @@ def run_as_command(
     check: Callable[[RunConfig], object] | None = None,
     *,
     needs_server: bool = True,
+    trains: bool = True,
     load: Load = load_config,
     begins: bool = False,
 ) -> int:
@@ -56,15 +57,23 @@ def run_as_command(
     What is wrong with the configuration, the run's folder or the server is found before Prefect
     starts, and the embedded engine loads while it does. `check` looks at what is in the run's
     folder; nobody else uses the folder meanwhile. `begins` says that the flow begins a run or goes
-    on with one, so that its name and steps are settled by `runs.nights`. A flow that needs no
-    Tinker server has no run's folder either.
+    on with one, so that its name and steps are settled by `runs.nights`. Where the flow does not
+    train, see `open_run_folder`. A flow that needs no Tinker server has no run's folder either.
     """
     console = terminal()
     _show_warnings(console)
     try:
         with Interruptible():
             config = load(arguments)
-            _run_checked(flow, config, check, console, needs_server=needs_server, begins=begins)
+            _run_checked(
+                flow,
+                config,
+                check,
+                console,
+                needs_server=needs_server,
+                trains=trains,
+                begins=begins,
+            )
     except RunPaused as error:
         console.sentence(str(error), "paused", "bold yellow")
         return PAUSED
@@ -83,6 +92,7 @@ def _run_checked(
     console: Terminal,
     *,
     needs_server: bool,
+    trains: bool,
     begins: bool,
 ) -> None:
     from visual_r1.backend.backend import open_backend
@@ -102,7 +112,7 @@ def _run_checked(
         return
     config = begun(config) if begins else newest_of_its_name(config)
     with open_backend(config) as backend:
-        with open_run_folder(config) as run_dir:
+        with open_run_folder(config, trains=trains) as run_dir:
             if check is not None:
                 check(config)
             is_done = (run_dir / "summary.json").exists()

@@ -141,7 +141,7 @@ def evaluate(
     name = name or (f"step-{row.step}" if row else PurePosixPath(path or "base").name)
     with (
         its_turn(config),
-        open_run_folder(config),
+        open_run_folder(config, trains=False),
         open_backend(config),
         open_record(config, f"evaluate {name}"),
     ):
@@ -168,7 +168,7 @@ def main() -> int:
             export=own.export,
         )
 
-    return run_as_command(flow_of_own, flags, load=load)
+    return run_as_command(flow_of_own, flags, trains=False, load=load)
 
 
 if __name__ == "__main__":

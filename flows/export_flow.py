@@ -44,7 +44,7 @@ def export(
     config = of_run(run, preset, overrides, config) or chosen_config(preset, overrides, config)
     row = named_checkpoint(config.run_dir, checkpoint)  # before a folder is made, or a server asked
     name, copy = place_of_export(into, row)
-    with open_run_folder(config), open_backend(config):
+    with open_run_folder(config, trains=False), open_backend(config):
         dataset = prepare(config, needs=[])
         exported = export_checkpoint(config, dataset, row, name)
         adapter = Path(str(exported["adapter"]))

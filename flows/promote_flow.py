@@ -43,7 +43,7 @@ def promote(
     """Promote a checkpoint of the run to the model `name`; returns whether, and why."""
     config = of_run(run, preset, overrides, config) or chosen_config(preset, overrides, config)
     row = named_checkpoint(config.run_dir, checkpoint)
-    with open_run_folder(config), open_backend(config):
+    with open_run_folder(config, trains=False), open_backend(config):
         dataset = prepare(config, ["test"])
         return promotion_state(
             promote_checkpoint(config, dataset, row, name, force=force, because=because)

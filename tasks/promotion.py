@@ -99,13 +99,18 @@ def _evidence(
     """Both evaluations, made where they are not there, and compared; None where a person decides
     and the current model cannot be asked any more."""
     wanted = conditions_of(config, row.sampler_path, dataset.digest)
-    name = of_weights(read_reports(config.run_dir), row.sampler_path, wanted)
-    candidate = name or f"step-{row.step}"
-    evaluate(config, dataset, candidate, row.sampler_path)
-    after = evaluation_folder(config.run_dir, candidate)
+    count = config.evaluation.count(dataset.counts["test"])
+
+    def asked(path: str, name: str, sampler_path: str | None) -> Path:
+        # Under another name than one that was asked otherwise: the run's summary rests on that.
+        there = of_weights(read_reports(config.run_dir), path, wanted, count)
+        if there is None:
+            evaluate(config, dataset, name, sampler_path)
+        return evaluation_folder(config.run_dir, there or name)
+
+    after = asked(row.sampler_path, f"step-{row.step}", row.sampler_path)
     if current is None:
-        evaluate(config, dataset, "baseline")
-        before = evaluation_folder(config.run_dir, "baseline")
+        before = asked(config.model.name, "base", None)
         return weigh(before, after, f"the base model {config.model.name}")
     against = f"{PurePosixPath(current.run).name}, step {current.step}"
     try:
@@ -122,12 +127,9 @@ def _of_current(config: RunConfig, dataset: Dataset, current: Promoted, wanted: 
     """The folder of an evaluation of the current model on the same problems."""
     there = config.output_dir / current.run
     count = config.evaluation.count(dataset.counts["test"])
-    name = of_weights(read_reports(there), current.sampler_path, wanted) if there.is_dir() else None
-    if name is not None:
-        folder = evaluation_folder(there, name)
-        report = read_reports(there)[name]
-        if report.n + report.failed.get("greedy", 0) == count:
-            return folder
+    reports = read_reports(there) if there.is_dir() else {}
+    if (name := of_weights(reports, current.sampler_path, wanted, count)) is not None:
+        return evaluation_folder(there, name)
     if current.base_model != config.model.name:
         raise RunError(
             f"The current model {current.name} is of {current.base_model}, which was not evaluated "

@@ -101,6 +101,8 @@ def test_a_run_is_evaluated_by_its_name_without_its_flags(place: Place) -> None:
     assert "step-2: accuracy" in said(ended)
     report = read_report(place.run / "evaluations/step-2")
     assert report.n == 8
+    stored = json.loads((place.run / "config.json").read_text())
+    assert stored["evaluation"]["problems"] is None  # what was asked once is not the run's own
     refused = place.warm.run(*flags, "--train.seed", 3, flow="evaluate")
     assert "train.seed cannot be another for" in refused.sentence
 

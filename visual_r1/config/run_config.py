@@ -142,10 +142,10 @@ class RunConfig(BaseModel):
         if self.run.name:
             return self.run.name
         name, runs = f"{self.preset}-{self.digest()}", self.output_dir.absolute() / "runs"
-        if (runs / name / "config.json").exists() or not runs.is_dir():
+        if _holds_run(runs / name) or not runs.is_dir():
             return name
         older = f"{self.preset}-{self.older_digest()}"
-        if (runs / older / "config.json").exists():
+        if _holds_run(runs / older):
             return older
         return _of_older_name(runs, runs.stat().st_mtime_ns, self.preset, self.digest()) or name
 
@@ -158,6 +158,10 @@ class RunConfig(BaseModel):
     def state_dir(self) -> Path:
         """Where the engine's home and Prefect's records are."""
         return self.output_dir / ".visual-r1"
+
+
+def _holds_run(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("config.json", "ledger.jsonl"))
 
 
 @lru_cache(maxsize=16)

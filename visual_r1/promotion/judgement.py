@@ -143,17 +143,18 @@ def weigh(before: Path, after: Path, against: str) -> Evidence:
     )
 
 
-def of_weights(reports: Mapping[str, Report], sampler_path: str, wanted: Conditions) -> str | None:
-    """The name of an evaluation of those weights that can be paired with one under `wanted`.
-
-    One without the blind control is left out.
-    """
+def of_weights(
+    reports: Mapping[str, Report], sampler_path: str, wanted: Conditions, problems: int
+) -> str | None:
+    """The name of an evaluation of those weights, with the blind control, that can be paired with
+    one under `wanted` of so many problems."""
     return next(
         (
             name
             for name, report in reports.items()
             if report.conditions.sampler_path == sampler_path
             and report.conditions.blind
+            and report.n + report.failed.get("greedy", 0) == problems
             and comparable(report.conditions, wanted)
         ),
         None,

@@ -47,10 +47,12 @@ COPIES = (CUSTOM_REWARD, PROMPT_TEMPLATE, SECOND_PASS_TEMPLATE, QUESTION_ONLY_TE
 
 
 @contextmanager
-def open_run_folder(config: RunConfig) -> Generator[Path]:
+def open_run_folder(config: RunConfig, *, trains: bool = True) -> Generator[Path]:
     """Yield `config.run_dir`, made if need be, for this process alone.
 
-    `config.json` in it then holds the resolved configuration, without secrets. Raises `RunError`
+    `config.json` in it then holds the resolved configuration, without secrets; where the run is
+    only looked at and not `trains`, one that is there stays: what is asked of it once, with other
+    samples, is not what its next start asks. Raises `RunError`
     when another process uses the folder, or when it belongs to another configuration: then with
     the names of the keys that differ and the ways out. What was there stays. The lock goes with
     the process, however it ends. Where an error ends the block before anything was done, the folder
@@ -66,8 +68,9 @@ def open_run_folder(config: RunConfig) -> Generator[Path]:
         ) from error
     with only_process(run_dir):
         require_same_config(run_dir, config)
-        _sign(run_dir, config)
-        write_json(run_dir / CONFIG_FILE, config_without_secrets(config))
+        if trains or not (run_dir / CONFIG_FILE).exists():
+            _sign(run_dir, config)
+            write_json(run_dir / CONFIG_FILE, config_without_secrets(config))
         try:
             yield run_dir
         except VisualR1Error:

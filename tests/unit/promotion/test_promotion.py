@@ -62,6 +62,16 @@ def test_what_speaks_against_it_is_a_sentence(
     assert any(one.startswith(sentence) for one in objections), objections
 
 
+def test_a_gain_that_is_there_without_the_image_is_none_of_seeing(tmp_path: Path) -> None:
+    """Though nobody could tell the blind one from chance: eight gained, two lost."""
+    after = [replace(one, blind=answer(2 <= place < 10)) for place, one in enumerate(made(26))]
+    evidence = weighed(tmp_path, made(20), after)
+    assert evidence.blind is not None
+    assert not evidence.blind.rose
+    [objection] = evidence.objections
+    assert objection.startswith("accuracy rose without the image as well")
+
+
 def test_without_the_blind_control_nobody_can_say(tmp_path: Path) -> None:
     unseen = [replace(one, blind=None) for one in made(40)]
     [objection] = weighed(tmp_path, made(20), unseen).objections
@@ -81,9 +91,10 @@ def test_other_problems_or_conditions_cannot_be_compared(tmp_path: Path) -> None
 def test_an_evaluation_of_the_same_weights_is_found_whatever_its_name(tmp_path: Path) -> None:
     write_evaluation(tmp_path, ASKED, made(20), sampler_path="tinker://mine", k=8)
     reports = {"step-4": read_report(tmp_path)}
-    assert of_weights(reports, "tinker://mine", conditions(k=2)) == "step-4"
-    assert of_weights(reports, "tinker://other", conditions()) is None
-    assert of_weights(reports, "tinker://mine", conditions(max_new_tokens=7)) is None
+    assert of_weights(reports, "tinker://mine", conditions(k=2), 60) == "step-4"
+    assert of_weights(reports, "tinker://other", conditions(), 60) is None
+    assert of_weights(reports, "tinker://mine", conditions(max_new_tokens=7), 60) is None
+    assert of_weights(reports, "tinker://mine", conditions(), 30) is None
 
 
 class Made:

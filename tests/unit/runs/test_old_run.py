@@ -84,6 +84,13 @@ def test_another_evaluation_goes_on_in_the_folder_as_well(run: Path) -> None:
     assert other.run_name == f"vision_sr1-{other.digest()}"
 
 
+def test_a_folder_without_its_configuration_is_still_that_of_the_command(run: Path) -> None:
+    """As the sentence about a damaged one advises, where the user is sure."""
+    (run / "config.json").unlink()
+    command = RunConfig.model_validate(GIVEN | {"output_dir": run.parents[1]})
+    assert command.run_dir == run
+
+
 def test_the_folder_opens_for_the_same_command(run: Path) -> None:
     config = RunConfig.model_validate(GIVEN | {"output_dir": run.parents[1]})
     with open_run_folder(config) as opened:
