@@ -14,10 +14,10 @@ from prefect.states import Completed
 from flows.doctor import prefect_settings
 from tasks.forms import form
 from tasks.outcome import SERVER_FAILURES, remembered
-from tasks.parameters import chosen_config, require_named_server
-from tasks.sentences import ended_by
+from tasks.parameters import chosen_config
+from tasks.records.ending import concluded
+from tasks.slots import its_turn
 from visual_r1.config import RunConfig
-from visual_r1.doctor.checks import Diagnosis
 from visual_r1.doctor.examination import examine
 from visual_r1.doctor.markdown import report, verdict
 from visual_r1.errors import ConfigError
@@ -27,6 +27,7 @@ logger = open_logger("visual_r1.flows")
 
 
 @remembered
+@concluded
 @form(
     "run_name",
     "steps",
@@ -51,12 +52,9 @@ def doctor(
     measure: bool = False,
 ) -> State:
     """Examine the run that the parameters describe; Failed where it would fail."""
-    config = chosen_config(preset, overrides, config, asks_server=False)
-    examination = examine(config, measure=measure)
-    try:
-        require_named_server(config)
-    except ConfigError as error:
-        examination.add(Diagnosis("error", "server", str(error)))
+    config = chosen_config(preset, overrides, config)
+    with its_turn(config):
+        examination = examine(config, measure=measure)
     examination.add(*prefect_settings(config))
     page = report(examination, config)
     say(page)
@@ -71,5 +69,5 @@ def doctor(
     errors = [one for one in examination.diagnoses if one.severity == "error"]
     if errors:
         told = " ".join(f"{one.subject}: {one.says} {one.advice}".strip() for one in errors)
-        return ended_by(ConfigError(f"{verdict(examination)}. {told}"))
+        raise ConfigError(f"{verdict(examination)}. {told}")
     return Completed(message=f"{config.run_name}: {verdict(examination)}")

@@ -77,7 +77,6 @@ from tasks.outcome import remembered
 from tasks.parameters import chosen_config
 from tasks.records.ending import concluded
 from tasks.records.record import conclude_evaluation, open_record
-from tasks.runs import of_run
 from tasks.slots import its_turn
 from tasks.tasks import evaluate as evaluate_checkpoint
 from tasks.tasks import export as export_checkpoint
@@ -134,7 +133,7 @@ def evaluate(
 
     `run` is a run's folder or its name: it has a configuration, and `overrides` lie over that.
     """
-    config = of_run(run, preset, overrides, config) or chosen_config(preset, overrides, config)
+    config = chosen_config(preset, overrides, config, run=run)
     # Before the folder is made: a run that is not there has no checkpoint, and leaves nothing.
     row = named_checkpoint(config.run_dir, checkpoint) if checkpoint else None
     path = row.sampler_path if row else sampler_path

@@ -17,9 +17,12 @@ from typing import Any
 
 from prefect import flow
 
+from tasks.forms import form
 from tasks.outcome import remembered
 from tasks.parameters import chosen_config
-from tasks.runs import of_run
+from tasks.records.ending import conclude, concluded
+from tasks.records.record import open_record
+from tasks.slots import its_turn
 from tasks.tasks import export as export_checkpoint
 from tasks.tasks import prepare
 from visual_r1.backend.backend import open_backend
@@ -31,7 +34,28 @@ from visual_r1.runs.validations import named_checkpoint
 
 
 @remembered
-@flow(name="export")
+@concluded
+@form(
+    run={
+        "type": "string",
+        "description": "A run's folder, or its name under runs/.",
+    },
+    checkpoint={
+        "type": "string",
+        "default": "final",
+        "description": "Which checkpoint: best (by validation), final, or a step such as 40.",
+    },
+    into={
+        "type": "string",
+        "description": "Where the adapter goes: a name under exports/ of the run, or a folder "
+        "elsewhere; by default exports/step-40.",
+    },
+)
+@flow(
+    name="export",
+    description="Writes a checkpoint of a run as an adapter that PEFT reads.",
+    validate_parameters=False,
+)
 def export(
     run: str | None = None,
     checkpoint: str = "final",
@@ -41,14 +65,20 @@ def export(
     config: RunConfig | None = None,
 ) -> dict[str, object]:
     """Export a checkpoint (best, final or a step) of the run; where the adapter is."""
-    config = of_run(run, preset, overrides, config) or chosen_config(preset, overrides, config)
+    config = chosen_config(preset, overrides, config, run=run)
     row = named_checkpoint(config.run_dir, checkpoint)  # before a folder is made, or a server asked
     name, copy = place_of_export(into, row)
-    with open_run_folder(config, trains=False), open_backend(config):
+    with (
+        its_turn(config),
+        open_run_folder(config, trains=False),
+        open_backend(config),
+        open_record(config, f"export step-{row.step}"),
+    ):
         dataset = prepare(config, needs=[])
         exported = export_checkpoint(config, dataset, row, name)
         adapter = Path(str(exported["adapter"]))
         if copy is not None:
             adapter = copy_adapter(config.run_dir, name, copy)
-        say(f"step {row.step}: {adapter}")
+        say(told := f"step {row.step}: {adapter}")
+        conclude(told)
         return exported | {"adapter": str(adapter)}

@@ -17,10 +17,13 @@ from typing import Any
 
 from prefect import State, flow
 
+from tasks.forms import form
 from tasks.outcome import remembered
 from tasks.parameters import chosen_config
 from tasks.promotion import promote_checkpoint, promotion_state
-from tasks.runs import of_run
+from tasks.records.ending import conclude, concluded
+from tasks.records.record import open_record
+from tasks.slots import its_turn
 from tasks.tasks import prepare
 from visual_r1.backend.backend import open_backend
 from visual_r1.config import RunConfig
@@ -29,7 +32,37 @@ from visual_r1.runs.validations import named_checkpoint
 
 
 @remembered
-@flow(name="promote")
+@concluded
+@form(
+    run={
+        "type": "string",
+        "description": "A run's folder, or its name under runs/.",
+    },
+    checkpoint={
+        "type": "string",
+        "default": "final",
+        "description": "Which checkpoint: best (by validation), final, or a step such as 40.",
+    },
+    name={
+        "type": "string",
+        "description": "Which model it is to be: models/NAME.json; by default the run's preset.",
+    },
+    force={
+        "type": "boolean",
+        "default": False,
+        "description": "A person decides, whatever the figures say; the reason is kept.",
+    },
+    because={
+        "type": "string",
+        "description": "The reason of a person who decides.",
+    },
+)
+@flow(
+    name="promote",
+    description="Makes a run's checkpoint the current model where it is better than the one before "
+    "it on the same problems, or says why not.",
+    validate_parameters=False,
+)
 def promote(
     run: str | None = None,
     checkpoint: str = "final",
@@ -41,10 +74,15 @@ def promote(
     config: RunConfig | None = None,
 ) -> dict[str, Any] | State:
     """Promote a checkpoint of the run to the model `name`; returns whether, and why."""
-    config = of_run(run, preset, overrides, config) or chosen_config(preset, overrides, config)
+    config = chosen_config(preset, overrides, config, run=run)
     row = named_checkpoint(config.run_dir, checkpoint)
-    with open_run_folder(config, trains=False), open_backend(config):
+    with (
+        its_turn(config),
+        open_run_folder(config, trains=False),
+        open_backend(config),
+        open_record(config, f"promote step-{row.step}"),
+    ):
         dataset = prepare(config, ["test"])
-        return promotion_state(
-            promote_checkpoint(config, dataset, row, name, force=force, because=because)
-        )
+        outcome = promote_checkpoint(config, dataset, row, name, force=force, because=because)
+        conclude(outcome["why"])
+        return promotion_state(outcome)

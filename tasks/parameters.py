@@ -14,6 +14,7 @@ from prefect.context import FlowRunContext
 
 from tasks.keys import borrow_keys
 from tasks.project_defaults import with_project_defaults
+from tasks.runs import of_run
 from visual_r1.config import DEFAULT_PRESET, RunConfig
 from visual_r1.config.overrides import flat, whole, with_overrides
 from visual_r1.doctor.preflight import require_sound
@@ -27,10 +28,11 @@ def chosen_config(
     overrides: Mapping[str, Any] | None,
     config: RunConfig | Mapping[str, Any] | None,
     *,
+    run: str | None = None,
     begins: bool = False,
     asks_server: bool = True,
 ) -> RunConfig:
-    """The configuration that a flow's parameters mean.
+    """The configuration that a flow's parameters mean; of `run`, where one is named, that run's.
 
     `begins` says that a run of it begins or goes on here: then `{date}` and `{n}` in its name and
     `train.more_steps` are settled, see `runs.nights`. Others whose flow `asks_server` get the
@@ -39,6 +41,8 @@ def chosen_config(
     Raises `ConfigError` where the parameters disagree, where one of them is wrong, and where a
     deployment names no server for a model that is not on this machine.
     """
+    if (named := of_run(run, preset, overrides, config)) is not None:
+        config, overrides = named, None
     if config and overrides:
         raise ConfigError(
             "A flow takes a whole config, or overrides over a preset, and both are given: leave "
@@ -61,8 +65,9 @@ def chosen_config(
     if not begins:
         return newest_of_its_name(chosen)
     require_sound(chosen)  # a run that cannot be leaves no folder
-    run = _flow_run()
-    return begun(chosen, str(run.id) if run else None, run.expected_start_time if run else None)
+    at_work = _flow_run()
+    who, expected = (str(at_work.id), at_work.expected_start_time) if at_work else (None, None)
+    return begun(chosen, who, expected)
 
 
 def with_short_names(

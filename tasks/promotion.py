@@ -1,11 +1,13 @@
 """A checkpoint to the current model of a name, where the evidence, or a person, says so."""
 
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from prefect import State
 from prefect.states import Completed
 
+from tasks.records import record
 from tasks.tasks import evaluate, export
 from visual_r1.backend.waiting import checkpoint_exists
 from visual_r1.config import RunConfig
@@ -85,7 +87,10 @@ def _outcome(models: Models, row: LedgerRow, *, promoted: bool, why: str) -> dic
 
 def _tell(config: RunConfig, models: Models, made: Promoted) -> None:
     """Where a promotion is made known: the one place for events and assets of it."""
-    say(f"{models.path}: number {made.number} is step {made.step} of {config.run_name}")
+    sentence = f"{models.path}: number {made.number} is step {made.step} of {config.run_name}"
+    say(sentence)
+    adapter = config.output_dir / made.adapter
+    record.promoted(config, models.path, adapter, f"{sentence}. {made.because}", asdict(made))
 
 
 def _evidence(

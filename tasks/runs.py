@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from visual_r1.config import RunConfig
+from visual_r1.config import DEFAULT_PRESET, RunConfig
 from visual_r1.errors import ConfigError
 from visual_r1.runs.named import configured, find_run
 
@@ -23,10 +23,12 @@ def of_run(
     """
     if not run:
         return None
-    if preset or config:
+    over = dict(overrides or {})
+    found = configured(find_run(run, Path(over.pop("output_dir", ""))), over)
+    # A form posts the default where nobody chose a preset.
+    if config or preset not in (None, "", DEFAULT_PRESET, found.preset):
         raise ConfigError(
             f"The run {run!r} has its own configuration: leave preset and config out; overrides "
             "may change what is asked of it, such as evaluation.samples."
         )
-    over = dict(overrides or {})
-    return configured(find_run(run, Path(over.pop("output_dir", ""))), over)
+    return found
