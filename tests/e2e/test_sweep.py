@@ -28,7 +28,6 @@ FLAGS = {
     "train.batch_size": 4,
     "train.group_size": 4,
     "evaluation.samples": 2,
-    "evaluation.blind": "false",
     "validation.every": 2,
 }
 MADE = ("table.md", "report.html", "comparison.svg", "summary.json")
@@ -38,7 +37,8 @@ def flags(folder: Path, at_once: int) -> list[str]:
     file = folder / "rates.toml"
     file.write_text(SWEEP.format(at_once=at_once))
     given = [part for name, value in FLAGS.items() for part in (f"--{name}", str(value))]
-    return ["--sweep", str(file), *given, "--output-dir", str(folder), "--no-logging.wandb"]
+    off = ["--no-logging.wandb", "--no-evaluation.blind"]
+    return ["--sweep", str(file), *given, "--output-dir", str(folder), *off]
 
 
 @pytest.fixture(scope="module")

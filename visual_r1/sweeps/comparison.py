@@ -277,12 +277,12 @@ def _conclusion(found: Comparison) -> str:
     seen = "" if distinguishable(chosen.gain_p_holm) else "; that is no distinguishable gain"
     others = [one for one in found.settings if one.to_chosen_p_holm is not None]
     alike = [one for one in others if not distinguishable(one.to_chosen_p_holm or 0.0)]
-    rest = (
-        f" Of {len(others)} other settings, {len(alike)} cannot be told apart from it on these "
-        "problems."
-        if others
-        else ""
-    )
+    rest = ""
+    if len(others) == 1:
+        rest = f" The other setting {'cannot' if alike else 'can'} be told apart from it"
+    elif others:
+        rest = f" Of the {len(others)} other settings {len(alike)} cannot be told apart from it"
+    rest += " on these problems." if others else ""
     if found.chosen_by == "validation":
         return (
             f"Chosen by validation ({percent(chosen.validation or 0.0)}): {chosen.label}, with "

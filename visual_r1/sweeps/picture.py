@@ -13,8 +13,8 @@ from visual_r1.sweeps.comparison import Comparison, SettingResult
 from visual_r1.sweeps.table import ranked, row_of
 from visual_r1.wording import points, points_range, printable
 
-WIDTH, ROW, TOP, BOTTOM = 820, 34, 46, 44
-_LEFT, _RIGHT = 300, 150
+WIDTH, ROW, TOP, BOTTOM = 860, 34, 46, 44
+_LEFT, _RIGHT = 300, 190
 _LONGEST = 42  # characters of a label; the page's table has the whole
 
 _STYLE = """

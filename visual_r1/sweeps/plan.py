@@ -241,5 +241,7 @@ def _short_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def shown_value(value: object) -> str:
-    """A value as a label holds it."""
+    """A value as a label holds it: exact, and short where it can be."""
+    if isinstance(value, float) and float(short := f"{value:g}") == value:
+        return short
     return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -86,14 +86,23 @@ def terminal_table(found: Comparison, report: Path) -> RenderableType:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.title = f"sweep {found.sweep}: {found.problems} test problems"
     table.caption = "gain over the baseline in points, with its 95% interval"
-    for heading in (*HEADINGS[:5], *HEADINGS[6:]):
+    for heading in (HEADINGS[0], *HEADINGS[2:5], *HEADINGS[6:]):
         is_text = heading in (HEADINGS[0], HEADINGS[-1])
-        table.add_column(heading, justify="left" if is_text else "right", overflow="fold")
+        fits = heading == HEADINGS[0] and all(len(one.label) <= 22 for one in found.settings)
+        table.add_column(
+            heading, justify="left" if is_text else "right", overflow="fold", no_wrap=fits
+        )
     for one in ranked(found):
-        *first, gain, interval, p_value, against = row_of(one, found.chosen)
-        gained = Text.assemble(gain, "\n" if interval else "", (interval, "dim"))
+        label, seeds, *shares, gain, interval, p_value, against = row_of(one, found.chosen)
         style = "bold" if one.label == found.chosen and found.chosen_by == "validation" else ""
-        table.add_row(*first, gained, p_value, against, style=style)
+        table.add_row(
+            Text.assemble(label, "\n", (f"{seeds} seed{'' if seeds == '1' else 's'}", "dim")),
+            *shares,
+            Text.assemble(gain, "\n", (interval, "dim")),
+            p_value.removeprefix("p = "),
+            against.replace(", ", "\n", 1),
+            style=style,
+        )
     closing = [Text(found.conclusion, "bold"), *map(Text, found.notes)]
     closing += [Text(line, "yellow") for line in troubles(found)]
     return Group(table, *closing, Text(f"Report: {report}"))
