@@ -9,7 +9,7 @@ moment and start it again: finished runs are found, and the others go on from th
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tasks.interruption import listen
@@ -25,7 +25,7 @@ from visual_r1.errors import ConfigError, VisualR1Error
 from visual_r1.printing import CommandParser
 from visual_r1.sweeps.halving import rungs
 from visual_r1.sweeps.plan import make_plan
-from visual_r1.sweeps.sweep import Sweep, read_sweep
+from visual_r1.sweeps.sweep import Sweep, read_sweep, sweep_of
 
 
 def own_flags() -> tuple[argparse.Namespace, list[str]]:
@@ -62,8 +62,11 @@ from prefect import State, flow
 
 from flows.train_flow import train
 from tasks.alarms import heed_alarms
+from tasks.forms import form
 from tasks.outcome import remembered
 from tasks.parameters import chosen_config
+from tasks.records.ending import concluded
+from tasks.slots import its_turn
 from tasks.sweeping import compare, foresee, heed_rung, train_members
 from tasks.tasks import prepare, settle_ledger, settle_rows, train_chunk, validate
 from visual_r1.backend.backend import open_backend
@@ -73,16 +76,34 @@ from visual_r1.sweeps.members import require_startable
 
 
 @remembered
-@flow(name="sweep")
+@concluded
+@form(
+    "steps",
+    "model",
+    "data",
+    sweep={
+        "type": "object",
+        "description": "What is tried, as a sweep's file has it: "
+        '{"name": "rates", "seeds": [0, 1], "grid": {"train.learning_rate": [0.0003, 0.001]}}. '
+        "docs/sweeps.md has random draws and halving.",
+    },
+)
+@flow(
+    name="sweep",
+    description="Trains many runs that differ in named settings, on one engine with one baseline, "
+    "and compares them with intervals.",
+    validate_parameters=False,
+)
 def sweep(
-    sweep: Sweep,
+    sweep: Sweep | Mapping[str, Any] | None = None,
     preset: str | None = None,
     overrides: dict[str, Any] | None = None,
     config: RunConfig | None = None,
 ) -> dict[str, object] | State:
     """Train and compare the runs of `sweep` over a configuration; returns the comparison."""
-    plan = make_plan(sweep, chosen_config(preset, overrides, config))
-    with open_sweep_folder(plan) as folder:
+    tried = sweep if isinstance(sweep, Sweep) else sweep_of(sweep or {}, "the parameter sweep")
+    plan = make_plan(tried, chosen_config(preset, overrides, config))
+    with its_turn(plan.base), open_sweep_folder(plan) as folder:
         require_startable(plan)
         foretold = foresee(plan)
         left, stopped, failed = plan.settings, dict[str, int](), dict[str, VisualR1Error]()

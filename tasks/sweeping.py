@@ -14,10 +14,13 @@ from itertools import groupby
 from pathlib import Path
 
 from prefect import State, task
+from prefect.artifacts import create_markdown_artifact
 from prefect.states import Failed
 
 from tasks.interruption import stop_if_interrupted, was_interrupted
 from tasks.outcome import SERVER_FAILURES
+from tasks.records.ending import conclude
+from tasks.records.names import artifact_key
 from tasks.verified import Result, verified
 from visual_r1.backend.backend import open_backend, while_waiting
 from visual_r1.backend.endpoint import choose_kind
@@ -43,7 +46,8 @@ from visual_r1.sweeps.halving import go_on, work_left
 from visual_r1.sweeps.members import is_done, is_used_by_another, share_baseline
 from visual_r1.sweeps.plan import Member, Plan, Setting
 from visual_r1.sweeps.report import PAGE_NAME, write_report
-from visual_r1.sweeps.table import terminal_table
+from visual_r1.sweeps.table import markdown, terminal_table
+from visual_r1.wording import as_markdown
 
 logger = open_logger("visual_r1.tasks")
 
@@ -230,6 +234,7 @@ def compare(
     """
     found = _compare(plan, folder, {run: str(error) for run, error in failed.items()}, stopped)
     Terminal().print(terminal_table(found, folder / PAGE_NAME))
+    conclude(f"{found.conclusion} Report: {(folder / PAGE_NAME).absolute()}")
     if not failed:
         return found.to_json()
     names = "; ".join(
@@ -250,4 +255,13 @@ def _compare(
 ) -> Comparison:
     found = compare_settings(plan, troubles, stopped)
     write_report(found, folder)
+    try:
+        create_markdown_artifact(
+            f"{as_markdown(found.conclusion)}\n\n{markdown(found)}",
+            key=artifact_key(plan.base, f"sweep-{plan.sweep.name}"),
+            description=f"The sweep {as_markdown(plan.sweep.name)}, compared.",
+        )
+    except SERVER_FAILURES as error:
+        # It stands in the sweep's folder; a record at Prefect is one more.
+        logger.warning("Prefect has no artifact of the sweep (%s).", type(error).__name__)
     return found

@@ -12,7 +12,10 @@ from prefect.utilities.schema_tools.validation import ValidationError, validate
 
 from flows.doctor_flow import doctor
 from flows.evaluate_flow import evaluate
+from flows.export_flow import export
 from flows.prepare_flow import prepare
+from flows.promote_flow import promote
+from flows.sweep_flow import sweep
 from flows.train_flow import train
 from tasks.forms import SHORT, form
 from tasks.parameters import chosen_config, with_short_names
@@ -21,7 +24,7 @@ from visual_r1.config import RunConfig, preset_names
 from visual_r1.config.names import settings
 from visual_r1.errors import ConfigError
 
-FLOWS = [train, prepare, evaluate, doctor]
+FLOWS = [train, prepare, evaluate, doctor, export, promote, sweep]
 KEYS = {"TINKER_API_KEY": "tml-a-key", "TINKER_BASE_URL": "http://127.0.0.1:1"}
 
 
