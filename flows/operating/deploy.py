@@ -10,8 +10,9 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,8 @@ def deploy(root: Path, reset: Collection[str] = ()) -> None:
     """
     content = _read(root / PREFECT_FILE)
     pull = apply_values(content.get("pull"), os.environ, remove_notset=False)
-    entries = [_entry(root, given) for given in content["deployments"]]
+    form_of = cache(partial(_flow_and_form, root))
+    entries = [_entry(given, form_of) for given in content["deployments"]]
     if unknown := set(reset) - {entry.name for entry in entries}:
         names = ", ".join(entry.name for entry in entries)
         raise ConfigError(
@@ -108,21 +110,24 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _entry(root: Path, given: dict[str, Any]) -> Entry:
+def _entry(given: dict[str, Any], form_of: Callable[[str], tuple[str, dict[str, Any]]]) -> Entry:
     """An entry with its templates of the environment resolved, as `prefect deploy` does."""
     content = apply_values(given, os.environ, remove_notset=False)
-    entrypoint = content.get("entrypoint")
-    if not entrypoint or not content.get("name"):
+    if not content.get("entrypoint") or not content.get("name"):
         raise ConfigError(f"{PREFECT_FILE}: each deployment needs a name and an entrypoint.")
+    flow, form = form_of(content["entrypoint"])
+    return Entry(f"{flow}/{content['name']}", content, table_of_entry(content), form)
+
+
+def _flow_and_form(root: Path, entrypoint: str) -> tuple[str, dict[str, Any]]:
+    """The flow's name, and its parameters as the UI's form shows them."""
     try:
         flow = load_flow_from_entrypoint(str(root / entrypoint))
     except (MissingFlowError, ScriptError, OSError) as error:
         raise ConfigError(
-            f"{PREFECT_FILE}: the flow {entrypoint} of deployment {content['name']} cannot be "
-            f"loaded: {error}."
+            f"{PREFECT_FILE}: the flow {entrypoint} cannot be loaded: {error}."
         ) from error
-    form = parameter_schema(flow).model_dump(mode="json", exclude_unset=True)
-    return Entry(f"{flow.name}/{content['name']}", content, table_of_entry(content), form)
+    return flow.name, parameter_schema(flow).model_dump(mode="json", exclude_unset=True)
 
 
 def _change(client: SyncPrefectClient, entry: Entry, pull: Any, resets: bool) -> Change:
