@@ -43,7 +43,7 @@ from visual_r1.sweeps.forecast import (
     require_within_limits,
 )
 from visual_r1.sweeps.halving import go_on, work_left
-from visual_r1.sweeps.members import is_done, is_used_by_another, share_baseline
+from visual_r1.sweeps.members import is_done, is_used_by_another
 from visual_r1.sweeps.plan import Member, Plan, Setting
 from visual_r1.sweeps.report import PAGE_NAME, write_report
 from visual_r1.sweeps.table import markdown, terminal_table
@@ -95,7 +95,6 @@ def train_members(
                     put_off.append(member)
                     return
                 require_money_left(plan, member, foretold)
-                share_baseline(plan, member)
             _member(member, train)
         except FOR_ALL:
             raise

@@ -26,6 +26,9 @@ QUIET = {
 SERVER = QUIET | {
     "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
     "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
+    # So that `prefect deployment run --watch` shows a run's log, and not its events alone.
+    "PREFECT_SERVER_LOGS_STREAM_OUT_ENABLED": "true",
+    "PREFECT_SERVER_LOGS_STREAM_PUBLISHING_ENABLED": "true",
 }
 """The server's own settings."""
 

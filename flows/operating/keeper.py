@@ -18,7 +18,6 @@ import httpx
 import psutil
 from filelock import FileLock, Timeout
 
-from flows.console import COMMANDS
 from flows.operating.environment import POOL, WORKER_NAME, server_environment, worker_environment
 from flows.operating.processes import Processes, python
 from visual_r1.printing import say
@@ -120,9 +119,8 @@ def parts_of(plan: Plan) -> list[Part]:
         ),
         Part("pages", pages, work, needs_server=False),
     ]
-    if "watch" in COMMANDS:
-        watch = python("-m", "flows.console", "watch")
-        parts.append(Part("watch", watch, work, needs_server=True))
+    watch = python("-m", "flows.console", "watch")
+    parts.append(Part("watch", watch, work, needs_server=True))
     if plan.port is not None:
         serve = [*prefect, "server", "start", "--host", "127.0.0.1", "--port", str(plan.port)]
         env = server_environment(plan.port, plan.home)

@@ -1,14 +1,13 @@
 """How far the members of a sweep are, by their runs' own files."""
 
-import shutil
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from visual_r1.config import RunConfig
 from visual_r1.errors import DataError, RunError
-from visual_r1.evaluation.metrics import evaluation_folder, read_report
-from visual_r1.evaluation.predictions import read_predictions, require_predictions
+from visual_r1.evaluation.metrics import evaluation_folder
+from visual_r1.evaluation.predictions import require_predictions
 from visual_r1.hashing import digest
 from visual_r1.report.summary import BASELINE, FINAL, cost_of_run, read_summary
 from visual_r1.runs.folder import require_same_config
@@ -100,28 +99,3 @@ def baseline_key(config: RunConfig) -> str:
         },
         32,
     )
-
-
-def share_baseline(plan: Plan, member: Member) -> None:
-    """Give the member the baseline of another that asked the base model the same, where it has
-    none of its own and one of them has: the answers are the same, and are paid for once."""
-    config = member.config
-    own = evaluation_folder(config.run_dir, BASELINE)
-    if own.exists():
-        return
-    key = baseline_key(config)
-    for other in plan.members:
-        there = evaluation_folder(other.config.run_dir, BASELINE)
-        if other is member or not there.is_dir() or baseline_key(other.config) != key:
-            continue
-        try:
-            read_report(there)
-            read_predictions(there, ["id"])
-        except DataError:  # who owns it is told when it is used
-            continue
-        whole = own.with_name(f".{own.name}.shared")
-        shutil.rmtree(whole, ignore_errors=True)
-        whole.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(there, whole)
-        whole.rename(own)
-        return
