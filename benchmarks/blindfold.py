@@ -46,10 +46,9 @@ from visual_r1.policy.passes import Asking, Question, question, second_pass, sec
 from visual_r1.policy.policy import Policy, open_policy
 from visual_r1.policy.second_pass import SecondPass, moved, named_by_others
 
-PROBLEMS_A_WAY = 20
 HONEST = 500
 LABELLED = 200
-MADE_UP = 600
+MADE_UP_A_PROBLEM = 30
 FACTS = ("known", "unknown", "in the question")
 
 
@@ -70,7 +69,10 @@ def tables(problems: Sequence[Problem], seed: int, geometry3k: Path | None) -> N
         ],
         "in the question": [],
     }
-    scans = [*hostile_scans(problems, seed), *made_up_scans(problems, MADE_UP, seed)]
+    scans = [
+        *hostile_scans(problems, seed),
+        *made_up_scans(problems, MADE_UP_A_PROBLEM * len(problems), seed),
+    ]
     hostile: dict[str, list[HostileScan]] = {
         "known": scans,
         "unknown": list(map(without_facts, scans)),
@@ -198,13 +200,14 @@ def readings(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--problems", type=int, default=20, help="a way to write an answer")
     parser.add_argument("--reader", type=int, default=0, metavar="PROBLEMS")
     parser.add_argument(
         "--geometry3k", type=Path, metavar="FOLDER", help="real figures, in the Inter-GPS layout"
     )
     arguments = parser.parse_args()
     problems = [p for p in generate(5, "validation", 400) if 21 <= int(p.answer) <= 199]
-    tables(problems[:PROBLEMS_A_WAY], arguments.seed, arguments.geometry3k)
+    tables(problems[: arguments.problems], arguments.seed, arguments.geometry3k)
     if arguments.reader:
         with TemporaryDirectory() as folder:
             reader_table(arguments.reader, Path(folder))

@@ -194,8 +194,8 @@ def moved(
     question, scan = shown.problem, second.scan.text
     facts = figure_facts(problem)
     seen = [facts] if facts else [extract_scan(response) or "" for response in others or ()]
-    tokens = [token for text in seen for token in free_numbers(text)]
-    figure = {token.number for token in tokens if token.number is not None}
+    free = (token.number for text in seen for token in free_numbers(text))
+    figure = {number for number in free if number is not None}
     rng, gold = random.Random(seed), numbers_in(shown.answer)
     alone = with_numbers_moved([scan], rng, numbers_in(question), gold, figure)
     if alone is not None:

@@ -1,6 +1,7 @@
 """How much the blindfold lets through and how much it punishes, and the inputs that showed it."""
 
 import random
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -189,6 +190,22 @@ def test_moved_numbers_are_others_everywhere_and_nothing_else_changes() -> None:
     # In several texts as one.
     one, other = with_numbers_moved(["AB is 7.5", "7.5 and 90"], random.Random(3)) or ("", "")
     assert one.removeprefix("AB is ") == other.removesuffix(" and 90") != "7.5"
+
+
+@pytest.mark.parametrize(
+    "scan",
+    [
+        "AB = 123456789012345678", "1e300 and 2e-300", "9" * 400 + ".5 cm", "0.0000001 or 0.001",
+        " ".join(map(str, range(13, 400))), "7.50 " * 300, "x" * 9000 + " 62", "½ and 3¾",
+    ],
+)  # fmt: skip
+def test_numbers_of_any_size_are_moved_at_once(scan: str) -> None:
+    began = time.process_time()
+    found = with_numbers_moved([scan], random.Random(1))
+    assert time.process_time() - began < 3
+    if found is not None:
+        assert numbers_in(found[0]) & numbers_in(scan) <= {90, 180, 360}
+        assert len(found[0].split()) == len(scan.split())
 
 
 PROBLEMS = [p for p in generate(6, "validation", 400) if 21 <= int(p.answer) <= 199][:4]

@@ -24,6 +24,7 @@ _KNOWN_ANGLES = frozenset(map(Fraction, (90, 180, 360)))
 _MOST_COUNTED = 12
 _LETTERS_OF_A_PLURAL = 2
 _TRIES = 20
+_MOST_KEPT_APART = 40
 # Numbers by another name, which count nothing of a figure.
 _ROUND = frozenset(
     ("tens", "ones", "units", "hundreds", "dozens", "dozen", "score", "times", "more")
@@ -232,18 +233,25 @@ def with_numbers_moved(
         at = 0
         for token in tokens:
             assert token.number is not None
-            new, places = moved[token.number], token.decimals or 0
-            pieces += [text[at : token.start], f"{float(new):.{places}f}" if places else str(new)]
+            digits = _digits_of(moved[token.number], token.decimals or 0)
+            pieces += [text[at : token.start], digits]
             at = token.end
         found.append("".join([*pieces, text[at:]]))
     return found
+
+
+def _digits_of(number: Fraction, places: int) -> str:
+    """A number with so many digits after its point, exactly: it may be too large for a float."""
+    digits = str(int(number * 10**places)).rjust(places + 1, "0")
+    return f"{digits[:-places]}.{digits[-places:]}" if places else digits
 
 
 def _moved(
     free: Sequence[Lexeme], taken: Collection[Fraction], rng: random.Random
 ) -> dict[Fraction, Fraction]:
     """For each number another one. No two have the sum or the difference that they had, nor have
-    all the sum, so that what follows from them in one step is another value."""
+    all the sum, so that what follows from them in one step is another value; beyond so many
+    numbers that is left to chance."""
     moved: dict[Fraction, Fraction] = {}
     for _ in range(_TRIES):
         moved = {}
@@ -253,8 +261,10 @@ def _moved(
                 continue
             low = max(2, int(number * scale) // 2)
             used = {*taken, *moved.values()}
-            numbers = (Fraction(n, scale) for n in range(low, 2 * low + len(used) + 8))
-            moved[number] = rng.choice([n for n in numbers if n not in used])
+            while number not in moved or moved[number] in used:
+                moved[number] = Fraction(rng.randrange(low, 2 * low + len(used) + 8), scale)
+        if len(moved) > _MOST_KEPT_APART:
+            break
         kept_apart = all(
             a + b != moved[a] + moved[b] and abs(a - b) != abs(moved[a] - moved[b])
             for a, b in combinations(moved, 2)
