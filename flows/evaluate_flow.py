@@ -93,6 +93,11 @@ from visual_r1.runs.folder import open_run_folder
     "model",
     "data",
     "problems",
+    run={
+        "type": "string",
+        "description": "A run's folder, or its name under runs/, in place of a preset that "
+        "describes it.",
+    },
     checkpoint={
         "type": "string",
         "description": "Which of the run's checkpoints: best (by validation), final, or a step "

@@ -19,6 +19,7 @@ from prefect.exceptions import PrefectException
 from prefect.states import Cancelled, Crashed
 
 from tasks.attempts import End, attended, current_attempt, has_ended, kept_of
+from tasks.environment import PROBE_SECONDS
 from tasks.interruption import was_interrupted
 from tasks.task_runs import close_task_runs
 from visual_r1.errors import ConfigError, VisualR1Error
@@ -123,8 +124,12 @@ def _say_what_is_kept() -> None:
     """
     attempt = current_attempt()
     assert attempt is not None
+    if not attempt.api:
+        return  # nobody else can reach a temporary server: it was Ctrl-C
     flow_run_id = UUID(attempt.flow_run_id)
     try:
+        # Prefect's own client would ask a server that is away for a minute.
+        httpx.get(f"{attempt.api}/health", timeout=PROBE_SECONDS).raise_for_status()
         with get_client(sync_client=True) as client:
             state = client.read_flow_run(flow_run_id).state
             if state is None or not (state.is_cancelling() or state.is_cancelled()):

@@ -53,7 +53,8 @@ def chosen_config(
     elif config:
         chosen = whole(config, preset or None)
     else:
-        given = with_project_defaults(flat(overrides or {}, "overrides"))
+        given = flat(overrides or {}, "overrides")
+        given = with_project_defaults(given) if is_deployment() else given
         chosen = with_overrides(preset or DEFAULT_PRESET, given)
     if asks_server:
         require_named_server(chosen)

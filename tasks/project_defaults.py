@@ -8,7 +8,6 @@ money is spent is said by the deployment itself.
 from collections.abc import Mapping
 from typing import Any
 
-from prefect.runtime import deployment
 from prefect.variables import Variable
 
 from tasks.outcome import SERVER_FAILURES
@@ -23,14 +22,12 @@ REFUSED = ("preset", "backend.server", "backend.base_url")
 
 
 def with_project_defaults(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """`overrides` over the project's defaults, where a deployment runs; else `overrides` alone.
+    """`overrides` over the project's defaults; for a flow that a deployment runs.
 
     Raises:
         ConfigError: the variable is no object of dotted names, names a server, or cannot be read.
             Without it another run would begin than the one that is meant.
     """
-    if deployment.id is None:
-        return dict(overrides)
     try:
         defaults: Any = Variable.get(VARIABLE, _sync=True)
     except SERVER_FAILURES as error:

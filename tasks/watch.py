@@ -61,7 +61,7 @@ itself, and together with its worker, which may be the machine's fault and may b
 
 LOOK_EVERY_S = 2.0
 STOPS_WITHIN_S = 20.0
-"""A worker has so long to stop a run that is Cancelling; then the watch does."""
+"""A worker has so long to stop a run that is Cancelling; then, or without one, the watch does."""
 
 WORKER_TELLS_WITHIN_S = 4.0
 LATE_WORDS_S = 180.0
@@ -102,8 +102,6 @@ class Watch:
                 if at_work or restarted or not attempt.settled:
                     said += self._attempt(client, attempt, at_work=at_work)
             said += self._submitted(client)
-        for sentence in said:
-            logger.warning("%s", sentence)
         return said
 
     def _attempt(
@@ -131,7 +129,8 @@ class Watch:
             yield f"{run.name} was said to have crashed, and is at work."
         elif run.state is not None and run.state.is_cancelling():
             age = (datetime.now(UTC) - run.state.timestamp).total_seconds()
-            if age > STOPS_WITHIN_S and attempt.flow_run_id not in self._told_to_stop:
+            patience = STOPS_WITHIN_S if _is_worker(attempt.parent) else 0.0
+            if age > patience and attempt.flow_run_id not in self._told_to_stop:
                 self._told_to_stop.add(attempt.flow_run_id)
                 with suppress(ProcessLookupError):
                     os.kill(attempt.pid, signal.SIGTERM)
@@ -295,7 +294,8 @@ def keep_watching() -> None:
     watch, away = Watch(), False
     while True:
         try:
-            watch.look()
+            for sentence in watch.look():
+                logger.warning("%s", sentence)
             if away:
                 logger.warning("Prefect's server is back.")
             away = False

@@ -13,15 +13,16 @@ from uuid import UUID
 from weakref import WeakSet
 
 from prefect.context import FlowRunContext, TaskRunContext
+from prefect.logging import get_logger
 from prefect.logging.handlers import APILogHandler
 
 from visual_r1.errors import VisualR1Error
-from visual_r1.printing import PrintableFormatter
+from visual_r1.printing import PrintableFormatter, open_logger
 
-story = logging.getLogger("visual_r1.run")
+story = open_logger("visual_r1.run")
 """What happens, a line each; heard by Prefect's log of the flow run at work alone."""
 
-_LIBRARY = logging.getLogger("visual_r1")
+_LIBRARY = open_logger("visual_r1")
 _ENGINE = ("prefect.flow_runs", "prefect.task_runs", "prefect.engine")
 
 _at_work: list[UUID] = []
@@ -95,7 +96,7 @@ class SentenceAlone(logging.Filter):
 def say_mistakes_in_a_sentence() -> None:
     """From here on Prefect's engine logs a `VisualR1Error` as its sentence, once."""
     for name in _ENGINE:
-        engine = logging.getLogger(name)
+        engine = get_logger(name)
         if _sentence_alone not in engine.filters:
             engine.addFilter(_sentence_alone)
 

@@ -2,11 +2,11 @@
 
 import json
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextvars import copy_context
 from dataclasses import replace
@@ -25,9 +25,10 @@ from prefect.states import Running as RunningState
 from prefect_home import Give
 from train_command import SMALL
 
+from tasks import watch
 from tasks.attempts import Attempt, End, read_attempt, write_attempt
 from tasks.slots import its_turn
-from tasks.watch import RESTART, WORKER_TELLS_WITHIN_S, Watch
+from tasks.watch import RESTART, Watch
 from trials.operated import Operated
 from visual_r1.config import RunConfig
 
@@ -218,9 +219,40 @@ def test_the_watch_gives_each_dead_run_the_state_that_is_true(
         assert one.state.type == state_of(asked, run).type
 
 
-def test_what_dies_again_and_again_without_getting_further_is_left_for_a_person(
+HOLDS = """
+import sys, time
+from filelock import FileLock
+
+FileLock(sys.argv[1]).acquire()
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_run_that_no_worker_can_stop_is_stopped(
     house: House, asked: SyncPrefectClient, tmp_path: Path
 ) -> None:
+    """A command with a server of the user's, or a flow whose worker has died."""
+    run = left_behind(house, asked, Cancelling())
+    held = tmp_path / "attempts" / f"{run}.lock"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDS, str(held)], stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        attempt = read_attempt(str(run))
+        assert attempt is not None
+        write_attempt(replace(attempt, pid=process.pid))
+        Watch().look()
+        assert process.wait(10) == -signal.SIGTERM
+    Watch().look()
+    assert state_of(asked, run).is_cancelled()
+
+
+def test_what_dies_again_and_again_without_getting_further_is_left_for_a_person(
+    house: House, asked: SyncPrefectClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "WORKER_TELLS_WITHIN_S", 0.0)  # there is none to wait for
     ledger = tmp_path / "runs" / "loop" / "ledger.jsonl"
     ledger.parent.mkdir(parents=True)
     run = left_behind(house, asked, RunningState(), [RESTART], runs=(str(ledger.parent),))
@@ -232,12 +264,7 @@ def test_what_dies_again_and_again_without_getting_further_is_left_for_a_person(
             assert attempt is not None
             write_attempt(replace(attempt, settled=False, parent=worker.pid, **how))
             asked.set_flow_run_state(run, Crashed(), force=True)
-            watch = Watch()
-            for _ in range(3):
-                watch.look()
-                if not state_of(asked, run).is_crashed():
-                    break
-                time.sleep(WORKER_TELLS_WITHIN_S / 2 + 0.1)
+            Watch().look()
             return state_of(asked, run)
 
         assert [dies().is_scheduled() for _ in range(2)] == [True, True]

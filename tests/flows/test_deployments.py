@@ -31,7 +31,8 @@ def name_of(deployment: dict[str, Any]) -> str:
 def test_there_is_one_for_all_that_people_start() -> None:
     names = {name_of(deployment) for deployment in DEPLOYMENTS}
     assert {f"train/{preset}" for preset in preset_names()} < names
-    assert {"train/nightly", "prepare/dataset", "evaluate/checkpoint", "doctor/run"} < names
+    others = {"prepare/dataset", "evaluate/checkpoint", "export/adapter", "promote/model"}
+    assert others | {"train/nightly", "sweep/rates", "doctor/run"} < names
 
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=name_of)
@@ -46,7 +47,7 @@ def test_each_is_deployed_as_its_flow_takes_it(deployment: dict[str, Any]) -> No
         validate(parameters, schema, raise_on_error=True)
         short = {SHORT[name]: value for name, value in parameters.items() if name in SHORT}
         overrides = with_short_names(parameters["overrides"], short, SHORT)
-        config = chosen_config(parameters["preset"], overrides, None, asks_server=False)
+        config = chosen_config(parameters.get("preset"), overrides, None, asks_server=False)
         assert config.preset in (deployment["name"], "quickstart")
 
 

@@ -76,7 +76,10 @@ module.MOST_PER_HOUR = 0
 @remembered
 @flow
 def whole(config):
-    os.kill(temporary_server().server_process.pid, signal.SIGKILL)
+    server = temporary_server()
+    os.kill(server.server_process.pid, signal.SIGKILL)
+    # Answered when the loss was noticed: after the end of the work nobody would be told of it.
+    assert httpx.get(f"{server.api_url}/health", timeout=120).status_code == 410
     print("the work is done")
     if sys.argv[1] == "failing":
         raise DataError("there is no such row.")

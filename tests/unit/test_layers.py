@@ -86,7 +86,7 @@ ROOMS = {
         sweeps tasks tasks/records
     """,
     "flows/operating": """
-        backend errors flows/command flows/console hashing liveness printing storage tasks wording
+        backend errors flows/command hashing liveness printing storage tasks wording
     """,
 }
 

@@ -223,6 +223,7 @@ class FakeServer:
         self.summaries: dict[str, dict[str, Any]] = {}
         self.alerts: list[str] = []
         self.killed_at_the_end = False
+        self.url = ""
 
     @contextmanager
     def open_wandb_run(self, _config: RunConfig, _mode: str, ident: str) -> Iterator[Any]:
