@@ -127,9 +127,12 @@ class Operated:
 
     # The server's records.
 
-    def deploy(self, entrypoint: str, name: str, *, restart: bool = True) -> str:
-        """A deployment of a flow of this project; its id. The worker must have been started."""
-        self.until(lambda: self._client.get(f"/work_pools/{POOL}").is_success, "there is a pool")
+    def deploy(
+        self, entrypoint: str, name: str, *, restart: bool = True, pool: str | None = POOL
+    ) -> str:
+        """A deployment of a flow of this project; its id. The worker makes the pool."""
+        if pool is not None:
+            self.until(lambda: self._client.get(f"/work_pools/{pool}").is_success, "a pool")
         flow = self._ask("POST", "/flows/", {"name": entrypoint.rpartition(":")[2]})
         directory = "prefect.deployments.steps.set_working_directory"
         return self._ask(
@@ -139,7 +142,7 @@ class Operated:
                 "name": name,
                 "flow_id": flow["id"],
                 "entrypoint": entrypoint,
-                "work_pool_name": POOL,
+                "work_pool_name": pool,
                 "pull_steps": [{directory: {"directory": str(ROOT)}}],
                 "tags": ["restart"] if restart else [],
                 "enforce_parameter_schema": False,

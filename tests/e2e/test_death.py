@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextvars import copy_context
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -20,7 +19,7 @@ from prefect import task
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
-from prefect.states import Cancelling, Crashed, Failed, Scheduled, State
+from prefect.states import Cancelling, Crashed, Failed, State
 from prefect.states import Running as RunningState
 from prefect_home import Give
 from train_command import SMALL
@@ -41,9 +40,12 @@ class Run(NamedTuple):
     id: str
     folder: Path
 
-    def ledger(self) -> int:
-        path = self.folder / "ledger.jsonl"
+    def lines(self, name: str) -> int:
+        path = self.folder / name
         return path.read_bytes().count(b"\n") if path.exists() else 0
+
+    def ledger(self) -> int:
+        return self.lines("ledger.jsonl")
 
     @property
     def adapter(self) -> bytes:
@@ -51,10 +53,11 @@ class Run(NamedTuple):
 
 
 class House(NamedTuple):
-    """What is operated, and its one deployment."""
+    """What is operated, and two deployments: no worker takes the runs of `unworked`."""
 
     operated: Operated
     deployment: str
+    unworked: str
     folder: Path
 
     def train(self, name: str, **changes: Any) -> Run:
@@ -70,7 +73,9 @@ def house(tmp_path_factory: pytest.TempPathFactory, give_home: Give) -> Iterator
     folder = give_home(tmp_path_factory.mktemp("house"))
     with Operated(folder, folder / ".visual-r1" / "prefect") as operated:
         operated.start()
-        yield House(operated, operated.deploy("flows/train_flow.py:train", "small"), folder)
+        flow = "flows/train_flow.py:train"
+        unworked = operated.deploy(flow, "unworked", pool=None)
+        yield House(operated, operated.deploy(flow, "small"), unworked, folder)
 
 
 def test_killed_mid_chunk_it_goes_on_by_itself_and_another_run_waits_for_the_home(
@@ -82,7 +87,8 @@ def test_killed_mid_chunk_it_goes_on_by_itself_and_another_run_waits_for_the_hom
     operated.until(lambda: first.ledger() == 1, "the first chunk of two is saved")
     process = operated.flow_process(first.id)
     assert process is not None
-    process.suspend()  # in the middle of its second chunk, however fast the machine is
+    operated.until(lambda: first.lines("metrics.jsonl") == 3, "its second chunk is trained")
+    process.suspend()  # in the middle of it, however fast the machine is
     second = house.train("second")
     operated.until(lambda: operated.state(second.id)["name"] == "Waiting", "the second run waits")
     message = operated.state(second.id)["message"]
@@ -168,12 +174,12 @@ def left_behind(
     **attempt: Any,
 ) -> UUID:
     """A flow run in that state with a task run at work, whose process is dead."""
-    run = client.create_flow_run_from_deployment(
-        UUID(house.deployment),
-        state=Scheduled(scheduled_time=datetime.now(UTC) + timedelta(days=1)),
-    )
+    run = client.create_flow_run_from_deployment(UUID(house.unworked))
     client.update_flow_run(run.id, tags=list(tags))
+    # One that never ran would be Cancelled, without a Cancelling, by the server itself.
+    client.set_flow_run_state(run.id, RunningState(), force=True)
     client.set_flow_run_state(run.id, state, force=True)
+    assert state_of(client, run.id).type == state.type
     task = client.create_task_run(a_task, run.id, dynamic_key="0", state=RunningState())
     assert not task.state.is_final()
     known = Attempt(str(run.id), 2**22 + 1, socket.gethostname(), api=house.operated.api)
@@ -206,6 +212,7 @@ def test_the_watch_gives_each_dead_run_the_state_that_is_true(
     assert state_of(asked, dead).is_crashed()
     assert "Nothing had been begun" in (state_of(asked, dead).message or "")
     assert state_of(asked, stopped).is_cancelled()
+    assert state_of(asked, stopped).message == "Stopped. Nothing had been begun."
     for run in (untold, called_dead, called_failed):
         assert state_of(asked, run).is_completed()
         assert state_of(asked, run).message == done.message
@@ -223,9 +230,10 @@ HOLDS = """
 import sys, time
 from filelock import FileLock
 
-FileLock(sys.argv[1]).acquire()
+lock = FileLock(sys.argv[1])
+lock.acquire()
 print("held", flush=True)
-time.sleep(600)
+time.sleep(60)
 """
 
 
@@ -256,7 +264,7 @@ def test_what_dies_again_and_again_without_getting_further_is_left_for_a_person(
     ledger = tmp_path / "runs" / "loop" / "ledger.jsonl"
     ledger.parent.mkdir(parents=True)
     run = left_behind(house, asked, RunningState(), [RESTART], runs=(str(ledger.parent),))
-    sleeps = [sys.executable, "-c", "import time; time.sleep(600)", "worker"]
+    sleeps = [sys.executable, "-c", "import time; time.sleep(60)", "worker"]
     with subprocess.Popen(sleeps) as worker:
         # Its parent, which is called a worker, lives: so it died by itself.
         def dies(**how: Any) -> State:
