@@ -111,30 +111,29 @@ def promote(arguments: Sequence[str] | None = None) -> int:
             raise ConfigError("Name the run to promote: its folder, or its name under runs/.")
         require_reason(own.force, own.because)
         config = config_of(own.run, flags)
-        Models(config.output_dir, own.name or config.preset)
-        named_checkpoint(config.run_dir, own.checkpoint)
+        models = Models(config.output_dir, own.name or config.preset)
+        row = named_checkpoint(config.run_dir, own.checkpoint)
         settle_prefect(config.output_dir)
     except VisualR1Error as error:
         show_error(terminal(), error)
         return 1
     from flows.promote_flow import promote as flow  # imports Prefect, which reads its settings then
 
-    outcomes: list[dict[str, object]] = []
-
     def flow_of_own(config: RunConfig) -> object:
-        outcomes.append(
-            flow(
-                config=config,
-                checkpoint=own.checkpoint,
-                name=own.name,
-                force=own.force,
-                because=own.because,
-            )
+        return flow(
+            config=config,
+            checkpoint=own.checkpoint,
+            name=own.name,
+            force=own.force,
+            because=own.because,
         )
-        return outcomes
 
-    status = run_as_command(flow_of_own, trains=False, load=lambda _: config)
-    return status or (0 if outcomes and outcomes[0]["promoted"] else NOT_PROMOTED)
+    if status := run_as_command(flow_of_own, trains=False, load=lambda _: config):
+        return status
+    # By its file, and not by what the flow returns: Prefect may have lost that with its server.
+    current = models.current()
+    is_promoted = current is not None and current.sampler_path == row.sampler_path
+    return 0 if is_promoted else NOT_PROMOTED
 
 
 def _take_back(own: argparse.Namespace, flags: Sequence[str]) -> int:

@@ -186,6 +186,8 @@ def _require_api(url: str, answer: httpx.Response) -> None:
     """
     if answer.text.strip() == "true" or answer.status_code in (401, 403):
         return
+    if urlsplit(url).path.startswith("/api/"):
+        return  # beneath the API: a workspace of Prefect Cloud
     api = urlunsplit((*urlsplit(url)[:2], "/api", "", ""))
     if api == url.rstrip("/") or httpx.get(f"{api}/health", timeout=PROBE_SECONDS).text != "true":
         return

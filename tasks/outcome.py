@@ -22,6 +22,7 @@ from tasks.attempts import End, attended, current_attempt, has_ended, kept_of
 from tasks.environment import PROBE_SECONDS
 from tasks.interruption import was_interrupted
 from tasks.task_runs import close_task_runs
+from visual_r1.backend.endpoint import without_secrets
 from visual_r1.errors import ConfigError, VisualR1Error
 from visual_r1.printing import open_logger
 
@@ -128,8 +129,11 @@ def _say_what_is_kept() -> None:
         return  # nobody else can reach a temporary server: it was Ctrl-C
     flow_run_id = UUID(attempt.flow_run_id)
     try:
-        # Prefect's own client would ask a server that is away for a minute.
-        httpx.get(f"{attempt.api}/health", timeout=PROBE_SECONDS).raise_for_status()
+        # Prefect's own client would ask a server that is away for a minute. Any answer will do:
+        # Prefect Cloud asks for a key here, which that client has.
+        answer = httpx.get(f"{attempt.api.rstrip('/')}/health", timeout=PROBE_SECONDS)
+        if answer.is_server_error:
+            answer.raise_for_status()
         with get_client(sync_client=True) as client:
             state = client.read_flow_run(flow_run_id).state
             if state is None or not (state.is_cancelling() or state.is_cancelled()):
@@ -165,7 +169,11 @@ def outcome_in_spite_of(
         raise
     except SERVER_FAILURES as error:
         if not _ends:
-            name = f"The Prefect server at {server}" if server else "Prefect's temporary server"
+            name = (
+                f"The Prefect server at {without_secrets(server)}"
+                if server
+                else "Prefect's temporary server"
+            )
             raise ConfigError(
                 f"{name} was lost before the run began ({type(error).__name__}: {error}): start "
                 "the same command again; it goes on from the last checkpoint."
@@ -178,6 +186,6 @@ def outcome_in_spite_of(
         if server is not None:
             logger.warning(
                 "The Prefect server at %s could not be told that the run ended (%s).",
-                server,
+                without_secrets(server),
                 type(error).__name__,
             )

@@ -18,8 +18,9 @@ import httpx
 import psutil
 from filelock import FileLock, Timeout
 
-from flows.operating.environment import POOL, WORKER_NAME, server_environment, worker_environment
+from flows.operating.environment import POOL, server_environment, worker_environment
 from flows.operating.processes import Processes, python
+from tasks.own_server import WORKER_NAME
 from visual_r1.printing import say
 
 LOOK_EVERY_S = 1.0
@@ -129,9 +130,10 @@ def parts_of(plan: Plan) -> list[Part]:
 
 
 def answers(api_url: str, within_s: float = 5.0) -> bool:
-    """Whether a Prefect server answers there."""
+    """Whether a Prefect server answers there; also one that asks who we are, as Prefect Cloud."""
     try:
-        return httpx.get(f"{api_url}/health", timeout=within_s).is_success
+        answer = httpx.get(f"{api_url}/health", timeout=within_s)
+        return answer.is_success or answer.status_code in (401, 403)
     except httpx.HTTPError:
         return False
 

@@ -4,9 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
+import httpx
 import pytest
+
+from visual_r1.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
@@ -122,3 +126,45 @@ def test_settings_that_cannot_be_read_end_in_a_sentence(
     assert ended.stderr.startswith("error: Prefect's settings cannot be read: ")
     assert says in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "is_refused"),
+    [("https://a.cloud/api/accounts/1/workspaces/2", False), ("https://a.cloud", True)],
+)
+def test_a_workspace_of_prefect_cloud_is_no_page(
+    url: str, is_refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks import environment
+
+    def get(asked: str, **_: object) -> httpx.Response:
+        is_api = asked == "https://a.cloud/api/health"
+        return httpx.Response(200 if is_api else 404, text="true" if is_api else "{}")
+
+    monkeypatch.setenv("PREFECT_API_URL", url)
+    monkeypatch.setattr(environment.httpx, "get", get)
+    with pytest.raises(ConfigError, match="its API is at") if is_refused else nullcontext():
+        environment.require_prefect_server()
+
+
+def test_a_server_that_asks_who_we_are_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows.operating import keeper
+
+    status = {"a": 200, "b": 401, "c": 404, "d": 502}
+    monkeypatch.setattr(
+        keeper.httpx, "get", lambda url, **_: httpx.Response(status[url.split("/")[2]])
+    )
+    assert [keeper.answers(f"http://{host}/api") for host in "abcd"] == [True, True, False, False]
+
+
+def test_an_address_with_a_password_is_in_no_sentence(caplog: pytest.LogCaptureFixture) -> None:
+    from tasks import outcome
+
+    url = "http://me:secret@127.0.0.1:9/api"
+    with pytest.raises(ConfigError) as refused, outcome.outcome_in_spite_of(url):
+        raise httpx.ConnectError("refused")
+    with outcome.outcome_in_spite_of(url):
+        outcome._ends[:] = [None]
+        raise httpx.ConnectError("refused")
+    assert "127.0.0.1:9" in str(refused.value)
+    assert "secret" not in str(refused.value) + caplog.text
