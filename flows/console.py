@@ -58,7 +58,7 @@ COMMANDS = {
         "flows.by_run", "promote", "make a run's checkpoint the current model, or say why not"
     ),
     "watch": Command(
-        "flows.watch",
+        "flows.operating.watch",
         "main",
         "mend and go on with the runs of Prefect whose process on this machine has died",
     ),

@@ -21,6 +21,11 @@ _OURS = """\
 """
 
 
+WORKER_NAME = f"visual-r1 on {socket.gethostname()}"
+"""Under which Prefect knows this machine's worker, the same after each start; Prefect notes it on
+each run that it takes."""
+
+
 def server_folder(root: Path) -> Path:
     """Where `make up` keeps its logs, its records and the server's database."""
     return root / ".visual-r1" / "server"

@@ -17,6 +17,7 @@ import os
 import signal
 import socket
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 import psutil
+from filelock import FileLock
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -36,6 +38,7 @@ from prefect.states import Cancelled, Crashed, Running, Scheduled
 
 from tasks.attempts import (
     Attempt,
+    attempts_folder,
     attempts_here,
     done_in,
     forget,
@@ -45,6 +48,7 @@ from tasks.attempts import (
     write_attempt,
 )
 from tasks.outcome import SERVER_FAILURES
+from tasks.own_server import WORKER_NAME
 from tasks.task_runs import close_task_runs
 from visual_r1.errors import StorageError
 from visual_r1.printing import open_logger
@@ -76,11 +80,6 @@ _LOOKS_FOR_HOOKS = {"hook"}
 _OPEN = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 
 
-def worker_name() -> str:
-    """What this machine's worker is called; Prefect notes it on each run that it takes."""
-    return f"visual-r1 on {socket.gethostname()}"
-
-
 @dataclass
 class Watch:
     """Looks at the runs of this machine, again and again."""
@@ -88,6 +87,7 @@ class Watch:
     _told_to_stop: set[str] = field(default_factory=set[str])
     _restarted: dict[str, float] = field(default_factory=dict[str, float])
     _seen_dead: dict[str, float] = field(default_factory=dict[str, float])
+    _unbegun: Counter[str] = field(default_factory=Counter[str])
 
     def look(self) -> list[str]:
         """Mend what there is to mend now; a sentence for each.
@@ -95,7 +95,9 @@ class Watch:
         Raises what Prefect's client raises where the server is away: then later.
         """
         said: list[str] = []
-        with get_client(sync_client=True) as client:
+        # One watch at a time: what another one has just mended is seen as it is now.
+        attempts_folder().mkdir(parents=True, exist_ok=True)
+        with FileLock(attempts_folder() / "watch.lock"), get_client(sync_client=True) as client:
             for attempt in attempts_here():
                 at_work = is_at_work(attempt)
                 restarted = attempt.flow_run_id in self._restarted
@@ -122,9 +124,13 @@ class Watch:
             elif time.monotonic() - self._restarted[attempt.flow_run_id] > LATE_WORDS_S:
                 del self._restarted[attempt.flow_run_id]
             elif run.state is not None and run.state.is_crashed():
-                # The worker had not said its last word of the attempt before.
+                # The worker had not said its last word of the attempt before; or the process that
+                # was started died before the flow, whose module cannot be loaded, say.
+                self._unbegun[attempt.flow_run_id] += 1
                 yield from self._restart(client, run, attempt)
-        elif run.state is not None and run.state.is_crashed():
+            return
+        self._unbegun.pop(attempt.flow_run_id, None)
+        if run.state is not None and run.state.is_crashed():
             client.set_flow_run_state(run.id, Running(), force=True)
             yield f"{run.name} was said to have crashed, and is at work."
         elif run.state is not None and run.state.is_cancelling():
@@ -132,7 +138,7 @@ class Watch:
             patience = STOPS_WITHIN_S if _is_worker(attempt.parent) else 0.0
             if age > patience and attempt.flow_run_id not in self._told_to_stop:
                 self._told_to_stop.add(attempt.flow_run_id)
-                with suppress(ProcessLookupError):
+                with suppress(ProcessLookupError, PermissionError):
                     os.kill(attempt.pid, signal.SIGTERM)
                 yield f"{run.name} was cancelled and nobody stopped it: process {attempt.pid} was."
 
@@ -140,24 +146,26 @@ class Watch:
         """Runs that this machine's worker took, and that no process of it works on."""
         types = FlowRunFilterStateType(any_=list(_OPEN))
         wanted = FlowRunFilter(state=FlowRunFilterState(type=types))
-        mine = worker_name()
         suspects = {
             str(run.id): run
             for run in client.read_flow_runs(flow_run_filter=wanted)
-            if (run.labels or {}).get("prefect.worker.name") == mine
+            if (run.labels or {}).get("prefect.worker.name") == WORKER_NAME
             and (attempt := read_attempt(str(run.id)) or Attempt("", 0, "", settled=True)).settled
             and not (attempt.flow_run_id and is_at_work(attempt))
             and run.state is not None
         }
         if not suspects:
             return
-        patience = SUBMITTED_BUSY_S if _worker_lives(mine) else SUBMITTED_S
+        patience = SUBMITTED_BUSY_S if _worker_lives(WORKER_NAME) else SUBMITTED_S
         for flow_run_id in suspects.keys() - _processes_of(suspects.keys()):
             run = suspects[flow_run_id]
             assert run.state is not None
             if (datetime.now(UTC) - run.state.timestamp).total_seconds() < patience:
                 continue
-            attempt = read_attempt(flow_run_id) or Attempt(flow_run_id, 0, socket.gethostname())
+            attempt = read_attempt(flow_run_id)
+            if attempt is None and _others_run_flows():
+                continue  # this may be one of theirs, whose worker is called as ours is
+            attempt = attempt or Attempt(flow_run_id, 0, socket.gethostname())
             if run.state.is_pending():
                 reason = "Its process was gone before it began; it is started again."
                 client.set_flow_run_state(run.id, Scheduled(message=reason), force=True)
@@ -172,6 +180,8 @@ class Watch:
             return  # a suspended flow run has no process, and a person lets it go on
         if _is_worker(attempt.parent) and self._worker_may_speak(run.state, attempt):
             return
+        self._seen_dead.pop(attempt.flow_run_id, None)
+        self._told_to_stop.discard(attempt.flow_run_id)
         state, said = _true_state(run.state, attempt)
         if said:
             client.set_flow_run_state(run.id, state, force=True)
@@ -206,10 +216,12 @@ class Watch:
         """Schedule a crashed run anew where that is wished: its finished tasks are found done."""
         if RESTART not in run.tags or run.deployment_id is None:
             return
-        kept = kept_of(attempt)
-        if attempt.deaths >= MOST_DEATHS or attempt.cuts >= MOST_CUTS:
+        kept, unbegun = kept_of(attempt), self._unbegun[attempt.flow_run_id]
+        if max(attempt.deaths, unbegun) >= MOST_DEATHS or attempt.cuts >= MOST_CUTS:
+            self._restarted.pop(attempt.flow_run_id, None)
+            times = max(attempt.deaths + attempt.cuts, unbegun)
             message = (
-                f"It died {attempt.deaths + attempt.cuts} times in a row without a new checkpoint, "
+                f"It died {times} times in a row without a new checkpoint, "
                 f"and is not started again. {kept} When the reason is gone: "
                 f"`prefect flow-run retry {run.id}`."
             )
@@ -265,6 +277,18 @@ def _processes_of(
             if flow_run_id in flow_run_ids and not set(programs).isdisjoint(process.cmdline()):
                 found.add(flow_run_id)
     return found
+
+
+def _others_run_flows() -> bool:
+    """Whether flows run here of which nobody may know which they are: another user's."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if not _RUNS_FLOWS.isdisjoint(process.cmdline()):
+                try:
+                    process.environ()
+                except psutil.AccessDenied:
+                    return True
+    return False
 
 
 def _worker_lives(name: str) -> bool:

@@ -4,15 +4,11 @@ Whoever looks for why a server of ours behaves as it does finds it here, and now
 """
 
 import os
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 
 POOL = "visual-r1"
 """The work pool of `deployments/prefect.yaml`."""
-
-WORKER_NAME = f"visual-r1 on {socket.gethostname()}"
-"""Under which Prefect knows this machine's worker: the same after each start."""
 
 PAGES_VARIABLE = "VISUAL_R1_PAGES_URL"
 """Where the runs' pages are served, for whoever links to them; unset where nobody serves them."""

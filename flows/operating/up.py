@@ -18,12 +18,11 @@ import psutil
 from filelock import FileLock, Timeout
 
 from flows.command import show_error
-from flows.operating.environment import WORKER_NAME
 from flows.operating.keeper import Plan, answers
 from flows.operating.processes import Processes, python
 from flows.operating.project import require_project, server_failures, use_server
 from tasks.environment import require_prefect_server, users_settings
-from tasks.own_server import lead_here, lead_nowhere, server_folder
+from tasks.own_server import WORKER_NAME, lead_here, lead_nowhere, server_folder
 from visual_r1.backend.endpoint import without_secrets
 from visual_r1.errors import ConfigError, VisualR1Error
 from visual_r1.liveness import Progress

@@ -7,6 +7,7 @@ visual-r1 watch --once   # look once, and say what was done
 from collections.abc import Sequence
 
 from flows.command import show_error
+from flows.operating.project import server_failures
 from tasks.environment import prefect_server, require_prefect_server, settle_prefect
 from visual_r1.errors import ConfigError, VisualR1Error
 from visual_r1.printing import CommandParser, logging_handler, open_logger, say, terminal
@@ -24,24 +25,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     once = parser.parse_args(arguments).once
     try:
         settle_prefect()
-        if prefect_server() is None:
+        if (server := prefect_server()) is None:
             raise ConfigError(
                 "There is no Prefect server to watch: set PREFECT_API_URL to the one that your "
                 "deployments are on."
             )
         if once:
             require_prefect_server()
+            _look_once(server)
+            return 0
     except VisualR1Error as error:
         show_error(terminal(), error)
         return 1
-    from tasks.watch import Watch, keep_watching  # imports Prefect, which reads its settings then
+    from tasks.watch import keep_watching  # imports Prefect, which reads its settings then
 
-    if once:
-        for sentence in Watch().look():
-            say(sentence)
-        return 0
     logger = open_logger("visual_r1")
     logger.handlers = [logging_handler(terminal())]
     logger.propagate = False
     keep_watching()
     return 0
+
+
+def _look_once(server: str) -> None:
+    from tasks.watch import Watch
+
+    with server_failures(server):
+        for sentence in Watch().look():
+            say(sentence)

@@ -1,0 +1,131 @@
+"""What the watch makes of a flow run, by a server that has one."""
+
+import socket
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import psutil
+import pytest
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.settings import PREFECT_HOME, temporary_settings
+from prefect.states import Crashed, Running
+
+from tasks import watch
+from tasks.attempts import Attempt, attempts_folder, write_attempt
+from tasks.environment import prefect_server
+from tasks.own_server import WORKER_NAME
+from tasks.watch import MOST_DEATHS, RESTART, Watch
+
+
+class Server:
+    """Knows one flow run, and the states that it was given."""
+
+    def __init__(self, run: FlowRun) -> None:
+        self.run, self.given = run, list[State]()
+
+    def read_flow_run(self, _: object) -> FlowRun:
+        return self.run
+
+    def read_flow_runs(self, **_: object) -> list[FlowRun]:
+        return [self.run]
+
+    def read_task_runs(self, **_: object) -> list[object]:
+        return []
+
+    def set_flow_run_state(self, _: object, state: State, *, force: bool) -> None:
+        assert force
+        self.given.append(state)
+        self.run.state = state
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    ours = {"prefect.worker.name": WORKER_NAME}
+    run = FlowRun(id=uuid4(), flow_id=uuid4(), deployment_id=uuid4(), tags=[RESTART], labels=ours)
+    known = Server(run)
+
+    @contextmanager
+    def client(**_: object) -> Any:
+        yield known
+
+    monkeypatch.setattr(watch, "get_client", client)
+    with temporary_settings({PREFECT_HOME: tmp_path / "prefect"}):
+        yield known
+
+
+def attempt_at(server: Server) -> Attempt:
+    """One whose process is dead."""
+    return Attempt(str(server.run.id), 0, socket.gethostname(), api=prefect_server() or "")
+
+
+def test_a_run_whose_flow_can_not_be_loaded_is_not_started_for_ever(server: Server) -> None:
+    server.run.state = Running()
+    write_attempt(attempt_at(server))
+    looks = Watch()
+    for _ in range(3 * MOST_DEATHS):
+        looks.look()
+        # The process that the worker starts ends in its imports, and the worker says so.
+        if server.run.state.is_scheduled():
+            server.run.state = Crashed(message="exited with non-zero code 1")
+    assert sum(state.is_scheduled() for state in server.given) == MOST_DEATHS
+    assert "is not started again" in (server.run.state.message or "")
+
+
+def test_a_second_death_waits_for_the_worker_as_the_first_did(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "_is_worker", lambda _: True)
+    now = [0.0]
+    monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    looks = Watch()
+    for _ in range(2):
+        now[0] += 1000
+        server.run.state = Running()
+        write_attempt(replace(attempt_at(server), parent=1))
+        looks.look()
+        assert server.run.state.is_running()
+        now[0] += watch.WORKER_TELLS_WITHIN_S
+        looks.look()
+        assert server.run.state.is_scheduled()
+
+
+@pytest.mark.parametrize("whose", ["another user's", "nobody's"])
+def test_a_run_of_another_users_worker_of_the_same_name_is_left_alone(
+    whose: str, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def environ() -> dict[str, str]:
+        raise psutil.AccessDenied
+
+    process = SimpleNamespace(cmdline=lambda: ["python", "-m", "prefect.engine"], environ=environ)
+    there = [process] if whose == "another user's" else []
+    monkeypatch.setattr(psutil, "process_iter", lambda: there)
+    long_ago = datetime.now(UTC) - timedelta(hours=1)
+    server.run.state = Running().model_copy(update={"timestamp": long_ago})
+    assert not list(attempts_folder().glob("*.json"))
+    Watch().look()
+    assert bool(server.given) is (whose == "nobody's")
+
+
+def test_a_server_that_refuses_to_be_looked_at_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from flows.operating import watch as command
+
+    def refused(_: Watch) -> list[str]:
+        raise httpx.HTTPError("401 Unauthorized")
+
+    monkeypatch.setattr(command, "settle_prefect", lambda: None)
+    monkeypatch.setattr(command, "prefect_server", lambda: "http://me:secret@127.0.0.1:9/api")
+    monkeypatch.setattr(command, "require_prefect_server", lambda: None)
+    monkeypatch.setattr(Watch, "look", refused)
+    assert command.main(["--once"]) == 1
+    said = "".join(capfd.readouterr())
+    assert "401 Unauthorized" in said
+    assert "Traceback" not in said
+    assert "secret" not in said
