@@ -5,6 +5,7 @@ the page of the run. Called as a function a flow returns and raises what it did 
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from functools import partial, wraps
 from typing import Any
@@ -16,7 +17,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
 from tasks.records.events import failed
-from tasks.records.logs import say_mistakes_in_a_sentence
+from tasks.records.logs import logs_of, say_mistakes_in_a_sentence
 from tasks.records.names import first_name
 from visual_r1.errors import VisualR1Error
 from visual_r1.wording import printable
@@ -63,7 +64,9 @@ def concluded(flow: Any) -> Any:
     def concluding(*args: Any, **kwargs: Any) -> Any:
         token = _ending.set(ending := _Ending())
         try:
-            result = work(*args, **kwargs)
+            # From here on, and not from `open_record`: before it a run waits for its turn.
+            with _its_log():
+                result = work(*args, **kwargs)
         except VisualR1Error as error:
             failed(flow.name, error)
             if _is_tried_again() or (logged := _logged(error)) is None:
@@ -77,6 +80,12 @@ def concluded(flow: Any) -> Any:
 
     flow.fn = concluding
     return flow
+
+
+def _its_log() -> AbstractContextManager[None]:
+    context = FlowRunContext.get()
+    run = context.flow_run if context is not None else None
+    return nullcontext() if run is None else logs_of(run.id)
 
 
 def _first_name(flow: str) -> str:

@@ -20,7 +20,7 @@ from tasks.records import assets
 from tasks.records.artifacts import Artifact, Board
 from tasks.records.ending import conclude, conclusion
 from tasks.records.events import happened
-from tasks.records.logs import logs_of, story
+from tasks.records.logs import story
 from tasks.records.names import flow_run_name, tags
 from tasks.records.sending import Sender, current
 from visual_r1.alarms import Finding
@@ -68,24 +68,23 @@ def open_record(config: RunConfig, what: str = "") -> Generator[None]:
     if context is None or run is None:
         yield
         return
-    with logs_of(run.id):
-        sender = Sender()
-        run.name = flow_run_name(config, what)
-        run.tags = sorted({*run.tags, *tags(config)})  # those of a deployment stay
-        sender.put("name", partial(_rename, run))
-        sender.wait(NAMED_WITHIN_S)
-        board = Board(sender, config, run.id, read_metrics(config.run_dir)) if not what else None
-        token, sending = _open.set(_Record(sender, run.id, board)), current.set(sender)
-        try:
-            yield
-            sentence, figures = conclusion()
-            if sentence:
-                flow = context.flow.name if context.flow is not None else ""
-                happened(config, "finished", sentence, {"flow": flow, **figures})
-        finally:
-            _open.reset(token)
-            current.reset(sending)
-            sender.close()
+    sender = Sender()
+    run.name = flow_run_name(config, what)
+    run.tags = sorted({*run.tags, *tags(config)})  # those of a deployment stay
+    sender.put("name", partial(_rename, run))
+    sender.wait(NAMED_WITHIN_S)
+    board = Board(sender, config, run.id, read_metrics(config.run_dir)) if not what else None
+    token, sending = _open.set(_Record(sender, run.id, board)), current.set(sender)
+    try:
+        yield
+        sentence, figures = conclusion()
+        if sentence:
+            flow = context.flow.name if context.flow is not None else ""
+            happened(config, "finished", sentence, {"flow": flow, **figures})
+    finally:
+        _open.reset(token)
+        current.reset(sending)
+        sender.close()
 
 
 def _rename(run: FlowRun, client: SyncPrefectClient) -> None:

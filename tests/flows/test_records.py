@@ -8,7 +8,9 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -27,6 +29,7 @@ from tasks.records.names import artifact_key, first_name, flow_run_name, last_pa
 from tasks.records.sending import Sender, current, emit
 from visual_r1.config import RunConfig
 from visual_r1.errors import DataError
+from visual_r1.printing import open_logger
 
 
 def config(folder: Path = Path("/work"), name: str = "small", **sections: Any) -> RunConfig:
@@ -311,3 +314,21 @@ def test_what_a_server_refuses_is_not_sent_again(caplog: pytest.LogCaptureFixtur
         sender.close()
     assert asked == ["once"]
     assert "report (PrefectHTTPStatusError)" in caplog.text
+
+
+def test_a_flows_log_has_what_is_said_before_its_record_is_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from tasks.records import ending, logs
+
+    heard: list[str] = []
+    monkeypatch.setattr(logs.APILogHandler, "emit", lambda _, said: heard.append(said.getMessage()))
+    context = SimpleNamespace(flow_run=SimpleNamespace(id=uuid4(), empirical_policy=None))
+    monkeypatch.setattr(ending.FlowRunContext, "get", lambda: context)
+
+    def work() -> None:
+        open_logger("visual_r1.tasks").warning("Waits for another run.")
+
+    ending.concluded(one := SimpleNamespace(fn=work, name="sweep"))
+    one.fn()
+    assert heard == ["Waits for another run."]
