@@ -6,6 +6,7 @@ it: after the death of a keeper, the next one takes its processes as they are.
 
 import json
 import math
+import os
 import subprocess
 import sys
 import time
@@ -22,6 +23,9 @@ from flows.operating.environment import POOL, server_environment, worker_environ
 from flows.operating.processes import Processes, python
 from tasks.own_server import WORKER_NAME
 from visual_r1.printing import say
+
+ADDRESS_VARIABLE = "VISUAL_R1_UP_SERVER"
+"""The keeper's own: the address of the server that it works for."""
 
 LOOK_EVERY_S = 1.0
 LONGEST_PAUSE_S = 60.0
@@ -40,23 +44,30 @@ class Plan:
     pages_port: int
 
     @classmethod
-    def parse(cls, text: str) -> "Plan":
-        """The plan that `as_text` wrote."""
+    def parse(cls, text: str, environ: Mapping[str, str]) -> "Plan":
+        """The plan that `as_text` wrote, with the address that `environment` has."""
         given: dict[str, Any] = json.loads(text)
+        given["api_url"] = environ.get(ADDRESS_VARIABLE, given["api_url"])
         paths = {name: Path(given[name]) for name in ("root", "folder")}
         return cls(**(given | paths))
 
     def as_text(self) -> str:
-        """For a command line."""
+        """For a command line, which every user of the machine can read."""
+        from visual_r1.backend.endpoint import without_secrets  # imports the SDK: for who shows it
+
         return json.dumps(
             {
                 "root": str(self.root),
                 "folder": str(self.folder),
-                "api_url": self.api_url,
+                "api_url": without_secrets(self.api_url),
                 "port": self.port,
                 "pages_port": self.pages_port,
             }
         )
+
+    def environment(self) -> dict[str, str]:
+        """What of it is no other user's to see: the address, which may hold a password."""
+        return {ADDRESS_VARIABLE: self.api_url}
 
     @property
     def pages_url(self) -> str:
@@ -156,4 +167,4 @@ def keep(plan: Plan) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(keep(Plan.parse(sys.argv[1])))
+    sys.exit(keep(Plan.parse(sys.argv[1], os.environ)))

@@ -100,10 +100,13 @@ def _alone(do: Callable[[Terminal, Path], None]) -> int:
 def _up(console: Terminal, root: Path) -> None:
     processes = Processes(server_folder(root))
     keeper = processes.living("keeper")
-    plan = _running_plan(root, processes) if keeper else _new_plan(console, root, processes)
+    plan = _running_plan(root, processes, keeper) if keeper else _new_plan(console, root, processes)
     if keeper is None:
         processes.start(
-            "keeper", python("-m", "flows.operating.keeper", plan.as_text()), os.environ, root
+            "keeper",
+            python("-m", "flows.operating.keeper", plan.as_text()),
+            os.environ | plan.environment(),
+            root,
         )
     try:
         _bring_up(console, root, plan, processes)
@@ -144,9 +147,9 @@ def _bring_up(console: Terminal, root: Path, plan: Plan, processes: Processes) -
     say("Try it: .venv/bin/prefect deployment run train/quickstart --watch")
 
 
-def _running_plan(root: Path, processes: Processes) -> Plan:
+def _running_plan(root: Path, processes: Processes, keeper: psutil.Process) -> Plan:
     """What the keeper that lives works by."""
-    plan = Plan.parse(processes.table()["keeper"].command[-1])
+    plan = Plan.parse(processes.table()["keeper"].command[-1], keeper.environ())
     named = _users_server(root, _remembered(processes).get("port"))
     if named is not None and named != plan.api_url:
         raise ConfigError(

@@ -168,3 +168,13 @@ def test_an_address_with_a_password_is_in_no_sentence(caplog: pytest.LogCaptureF
         raise httpx.ConnectError("refused")
     assert "127.0.0.1:9" in str(refused.value)
     assert "secret" not in str(refused.value) + caplog.text
+
+
+def test_an_address_with_a_password_is_on_no_command_line(tmp_path: Path) -> None:
+    from flows.operating.keeper import Plan
+
+    plan = Plan(tmp_path, tmp_path, "http://me:secret@127.0.0.1:9/api", None, 4280)
+    assert "secret" not in plan.as_text()
+    assert Plan.parse(plan.as_text(), plan.environment()) == plan
+    ours = Plan(tmp_path, tmp_path, "http://127.0.0.1:4200/api", 4200, 4280)
+    assert Plan.parse(ours.as_text(), {}) == ours
