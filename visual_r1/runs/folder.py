@@ -162,7 +162,10 @@ def _sign(run_dir: Path, config: RunConfig) -> None:
     """
     stored, ledger = read_config(run_dir), Ledger(run_dir)
     rows = ledger.read().sound
-    if rows and stored is not None and not config.has_digest(rows[-1].row.config_digest):
+    if not rows or stored is None:
+        return
+    signed = rows[-1].row.config_digest
+    if stored.has_digest(signed) and not config.has_digest(signed):
         ledger.sign(config.digest())
 
 
