@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 
 from visual_r1.errors import ConfigError, DataError, RunError, StorageError
 from visual_r1.promotion.judgement import Evidence
-from visual_r1.runs.export import Export, ExportedFile, adapter_folder
+from visual_r1.runs.export import Export, ExportedFile, adapter_folder, file_sha256
 from visual_r1.storage import read_json, write_json
 
 FOLDER = "models"
@@ -149,7 +149,8 @@ class Models:
         last = earlier[-1]
         for file in last.files:
             path = self.output_dir / last.adapter / file.name
-            if not path.is_file() or path.stat().st_size != file.bytes:
+            # By its digest: all adapters of a run are of the same size.
+            if not path.is_file() or file_sha256(path) != file.sha256:
                 raise RunError(
                     f"{path} is not what was promoted as number {last.number} any more: export its "
                     f"checkpoint again (visual-r1 export {last.run} --checkpoint {last.step})."
