@@ -13,10 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pydantic import ValidationError
-
-from visual_r1.config import RunConfig, differing_keys, merged
-from visual_r1.config.command_line import value_error
+from visual_r1.config import RunConfig, differing_keys
+from visual_r1.config.overrides import laid_over
 from visual_r1.errors import ConfigError
 from visual_r1.hashing import stable_seed
 from visual_r1.sweeps.sweep import Distribution, RandomDraws, Sweep
@@ -214,16 +212,10 @@ def _settings(
 
 def lay_over(base: RunConfig, changes: Mapping[str, Any], what: str) -> RunConfig:
     """`base` with dotted names set to values; raises `ConfigError`, which begins with `what`."""
-    values: dict[str, Any] = base.model_dump()
-    for name, value in changes.items():
-        nested = value
-        for part in reversed(name.split(".")):
-            nested = {part: nested}
-        values = merged(values, nested)
     try:
-        return RunConfig.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(f"{what} cannot be: {value_error(error)}") from error
+        return laid_over(base, changes)
+    except ConfigError as error:
+        raise ConfigError(f"{what} cannot be: {error}") from error
 
 
 def _require_runs_of_their_own(members: Iterable[Member]) -> None:
