@@ -39,13 +39,14 @@ def promote_checkpoint(
 ) -> dict[str, Any]:
     """Promote the checkpoint of `row` to the model `name` (None: the preset's), or say why not.
 
-    What is missing of both evaluations is answered first. With `force` a person has decided, for
+    What is missing of both evaluations is answered first; another promotion of that name is waited
+    for. With `force` a person has decided, for
     the reason `because`. The outcome has `promoted`, `why` in a sentence, and the model's file.
     Raises `ConfigError`, `DataError`, `RunError` and `BackendError`.
     """
     require_reason(force, because)
     models = Models(config.output_dir, name or config.preset)
-    with models.alone():
+    with models.alone(wait=True):
         current = models.current()
         if current is not None and current.sampler_path == row.sampler_path and not force:
             why = f"step {row.step} of {config.run_name} is the model {models.name} already"

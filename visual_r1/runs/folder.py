@@ -69,6 +69,7 @@ def open_run_folder(config: RunConfig, *, trains: bool = True) -> Generator[Path
     with only_process(run_dir):
         require_same_config(run_dir, config)
         if trains or not (run_dir / CONFIG_FILE).exists():
+            _say_what_came_since(run_dir, config)
             _sign(run_dir, config)
             write_json(run_dir / CONFIG_FILE, config_without_secrets(config))
         try:
@@ -164,6 +165,24 @@ def _sign(run_dir: Path, config: RunConfig) -> None:
     rows = ledger.read().sound
     if rows and stored is not None and not config.has_digest(rows[-1].row.config_digest):
         ledger.sign(config.digest())
+
+
+def _say_what_came_since(run_dir: Path, config: RunConfig) -> None:
+    """Once, before the configuration is written again: what a run from before it is trained by."""
+    rows, second = Ledger(run_dir).read().sound, config.second_pass
+    if not (rows and rows[-1].row.step < config.train.steps and second.enabled):
+        return
+    try:
+        stored: Any = read_sealed(run_dir / CONFIG_FILE).content
+        is_older = "moved_numbers" not in stored["second_pass"]
+    except (OSError, ValueError, LookupError, TypeError):  # none that says so
+        return
+    if is_older and second.moved_numbers:
+        logger.warning(
+            "%s was begun before second_pass.named_by and second_pass.moved_numbers: from step %d "
+            "on its rewards go by them too, so bonuses before and after are not the same measure.",
+            *(run_dir, rows[-1].row.step),
+        )
 
 
 def fault_by_ledger(run_dir: Path, stored: RunConfig) -> str:
@@ -303,7 +322,9 @@ def keep_files(config: RunConfig, run_dir: Path, *, anew: bool) -> None:
 def _files_of_the_user(config: RunConfig) -> dict[str, Path]:
     """By the names of their copies; what ships with the package is none."""
     custom = config.reward.custom
-    own = {} if custom is None else {CUSTOM_REWARD: load_custom(custom).file}
+    own: dict[str, Path] = {}
+    if custom is not None and (file := load_custom(custom).file) is not None:
+        own[CUSTOM_REWARD] = file
     return own | _templates_of_the_user(config)
 
 

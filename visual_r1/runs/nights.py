@@ -132,8 +132,8 @@ def _name_of_start(config: RunConfig, who: str | None, when: datetime) -> str:
     for folder in reversed(there):
         if _is_unfinished(folder, config) and not _is_in_use(folder):
             logger.warning(
-                "Going on with %s, which is not finished (it has %d steps). Where it never will be, "
-                "give its folder %s another name: then the next start begins a new run.",
+                "Going on with %s, which is not finished (it has %d steps). Where it never will "
+                "be, give its folder %s another name: then the next start begins a new run.",
                 *(folder.name, _newest_step(folder), folder),
             )
             return folder.name

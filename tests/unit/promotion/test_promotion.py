@@ -1,6 +1,8 @@
 """When a candidate is promoted, what is kept of it, and the ways back."""
 
 import json
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -207,6 +209,25 @@ def test_two_at_once_are_refused(here: Made) -> None:
         other.alone(),
     ):
         pytest.fail("both have it")
+
+
+def test_a_run_that_ends_waits_for_the_promotion_of_another(
+    here: Made, caplog: pytest.LogCaptureFixture
+) -> None:
+    other, done = Models(here.output_dir, "geometry"), list[str]()
+
+    def wait() -> None:
+        with other.alone(wait=True):
+            done.append("other")
+
+    with here.models.alone():
+        thread = threading.Thread(target=wait)
+        thread.start()
+        while "waited for" not in caplog.text:
+            time.sleep(0.01)
+        done.append("first")
+    thread.join()
+    assert done == ["first", "other"]
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "a b"])

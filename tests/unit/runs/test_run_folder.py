@@ -11,8 +11,8 @@ from visual_r1.config import RunConfig
 from visual_r1.errors import DataError, RunError, StorageError
 from visual_r1.runs.evaluations import evaluate_checkpoint
 from visual_r1.runs.folder import (
-    asks_alike,
     CONFIG_FILE,
+    asks_alike,
     config_of_run,
     config_without_secrets,
     keep_files,
