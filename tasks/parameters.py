@@ -42,6 +42,8 @@ def chosen_config(
     deployment names no server for a model that is not on this machine.
     """
     if (named := of_run(run, preset, overrides, config)) is not None:
+        if asks_server:
+            _require_named_again(named, overrides or {})
         config, overrides = named, None
     if config and overrides:
         raise ConfigError(
@@ -113,6 +115,20 @@ def require_named_server(config: RunConfig) -> None:
             'TINKER_BASE_URL, {"backend.base_url": "http://host:port"} for a server of your own, '
             'or {"backend.server": "embedded"} to load the model on this machine.'
         )
+
+
+def _require_named_again(config: RunConfig, overrides: Mapping[str, Any]) -> None:
+    """What a run was trained on is no parameter of a deployment that asks something of it now."""
+    backend, said = config.backend, flat(overrides, "overrides")
+    is_said = said.get("backend.server", "auto") != "auto" or said.get("backend.base_url")
+    if not is_deployment() or is_said or backend.server == "embedded" or not _names_server(config):
+        return
+    server = f"the server at {backend.base_url}" if backend.base_url else "the hosted service"
+    raise ConfigError(
+        f"The run {config.run_name} was trained on {server}, and a deployment uses a server that "
+        "costs money only where its parameters name it: give overrides "
+        '{"backend.server": "remote"} to use that one again.'
+    )
 
 
 def _names_server(config: RunConfig) -> bool:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from prefect.states import Running
 
 from tasks.attempts import covers, current_attempt, waits
 from tasks.environment import prefect_server
+from tasks.interruption import stop_if_interrupted
 from tasks.outcome import SERVER_FAILURES
 from visual_r1.backend.endpoint import choose_kind
 from visual_r1.config import RunConfig
@@ -48,7 +49,8 @@ WAITING = "Waiting"
 
 @dataclass
 class _Held:
-    released_by: ExitStack
+    changing: threading.Lock = field(default_factory=threading.Lock)
+    released_by: ExitStack = field(default_factory=ExitStack)
     users: int = 0
 
 
@@ -75,19 +77,18 @@ def its_turn(config: RunConfig) -> Generator[None]:
         yield
         return
     with _changing:
-        held = _held.get(name)
-        if held is None:
-            released_by = ExitStack()
-            released_by.enter_context(taken())
-            held = _held[name] = _Held(released_by)
+        held = _held.setdefault(name, _Held())
+    # A lock for each: who waits for one home, hours perhaps, keeps nobody from letting another go.
+    with held.changing:
+        if not held.users:
+            held.released_by.enter_context(taken())
         held.users += 1
     try:
         yield
     finally:
-        with _changing:
+        with held.changing:
             held.users -= 1
             if not held.users:
-                del _held[name]
                 held.released_by.close()
 
 
@@ -126,6 +127,7 @@ def _acquire(lock: FileLock) -> None:
         try:
             lock.acquire(timeout=0)
         except Timeout:
+            stop_if_interrupted()  # the signal may have reached another thread
             time.sleep(LOOK_EVERY_S)
         else:
             return
@@ -145,22 +147,31 @@ def _who(owner: Path) -> str:
 @contextmanager
 def _api_key(name: str) -> Generator[None]:
     """One of the runs that may use the key at a time; without the server nobody waits."""
-    with ExitStack() as released:
-        try:
-            limit = _limit_of(name)
-            slot = concurrency(name, occupy=1, lease_duration=LEASE_S, strict=False)
-            if limit.active_slots < limit.limit:
+    released = ExitStack()
+    try:
+        limit = _limit_of(name)
+        slot = concurrency(name, occupy=1, lease_duration=LEASE_S, strict=False)
+        if limit.active_slots < limit.limit:
+            released.enter_context(slot)
+        else:
+            with _waiting(
+                f"Waits for a slot of the limit {name}: {limit.active_slots} of {limit.limit} "
+                "runs use this TINKER_API_KEY. It goes on when one of them has ended; "
+                f"`prefect gcl update {name} --limit N` allows more."
+            ):
                 released.enter_context(slot)
-            else:
-                with _waiting(
-                    f"Waits for a slot of the limit {name}: {limit.active_slots} of {limit.limit} "
-                    "runs use this TINKER_API_KEY. It goes on when one of them has ended; "
-                    f"`prefect gcl update {name} --limit N` allows more."
-                ):
-                    released.enter_context(slot)
-        except SERVER_FAILURES as error:
-            logger.warning("Nobody counts the runs of this key (%s).", type(error).__name__)
+    except SERVER_FAILURES as error:
+        logger.warning("Nobody counts the runs of this key (%s).", type(error).__name__)
+    try:
         yield
+    finally:
+        try:
+            released.close()
+        except SERVER_FAILURES as error:
+            # The run has ended as it has; nobody renews the slot any more.
+            logger.warning(
+                "The slot of this key is free within %.0f s (%s).", LEASE_S, type(error).__name__
+            )
 
 
 def _limit_of(name: str) -> GlobalConcurrencyLimitResponse:
@@ -180,7 +191,11 @@ def _waiting(why: str) -> Generator[None]:
     waits(True)
     _show(WAITING, why)
     began = time.monotonic()
-    yield
+    try:
+        yield
+    except SERVER_FAILURES:
+        waits(False)  # who waited for the server goes on without it
+        raise
     waits(False)
     _show("Running", "")
     logger.warning("It goes on after %.0f s.", time.monotonic() - began)

@@ -23,6 +23,7 @@ from visual_r1.backend.endpoint import choose_kind
 from visual_r1.config import RunConfig, preset_names
 from visual_r1.config.names import settings
 from visual_r1.errors import ConfigError
+from visual_r1.runs.folder import open_run_folder
 
 FLOWS = [train, prepare, evaluate, doctor, export, promote, sweep]
 KEYS = {"TINKER_API_KEY": "tml-a-key", "TINKER_BASE_URL": "http://127.0.0.1:1"}
@@ -99,6 +100,23 @@ def test_a_whole_configuration_is_no_way_around_it() -> None:
         chosen_config(None, None, RunConfig(preset="geometry3k"))
     with pytest.raises(ConfigError, match="needs a Tinker server"):
         chosen_config(None, None, {"preset": "geometry3k"})
+
+
+@pytest.mark.usefixtures("in_a_deployment")
+@pytest.mark.parametrize("stored", [{"server": "remote"}, {"base_url": "http://127.0.0.1:9"}])
+def test_the_server_that_a_run_was_trained_on_is_no_parameter(
+    stored: dict[str, str], tmp_path: Path
+) -> None:
+    begun = RunConfig.model_validate(
+        {"preset": "geometry3k", "output_dir": tmp_path, "run": {"name": "old"}, "backend": stored}
+    )
+    with open_run_folder(begun):
+        pass
+    for said in ({}, {"backend.server": "auto"}, {"evaluation.problems": 8}):
+        with pytest.raises(ConfigError, match="costs money only where its"):
+            chosen_config(None, {"output_dir": str(tmp_path)} | said, None, run="old")
+    named = {"output_dir": str(tmp_path), "backend.server": "remote"}
+    assert chosen_config(None, named, None, run="old").backend.server == "remote"
 
 
 @pytest.mark.usefixtures("in_a_deployment")

@@ -1,11 +1,18 @@
 """Who comes second waits, says for whom, and goes on when that has ended, in whatever way."""
 
+import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import httpx
 import pytest
+from filelock import FileLock
 
 from visual_r1.config import RunConfig
 from visual_r1.errors import StorageError
@@ -80,3 +87,99 @@ def test_a_home_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
     config = RunConfig.model_validate({"preset": "quickstart", "output_dir": tmp_path})
     with pytest.raises(StorageError, match="engine_home"), its_turn(config):
         pass
+
+
+def with_limit(
+    monkeypatch: pytest.MonkeyPatch, used: int, slot: Any
+) -> tuple[list[str], list[bool]]:
+    """What is said, and whether it waits, with a server of Prefect's that gives this slot."""
+    from tasks import slots
+
+    said, waiting = list[str](), list[bool]()
+    monkeypatch.setattr(slots.logger, "handle", lambda record: said.append(record.getMessage()))
+    monkeypatch.setattr(slots, "waits", waiting.append)
+    monkeypatch.setattr(slots, "prefect_server", lambda: "http://127.0.0.1:1/api")
+    monkeypatch.setattr(slots, "_limit_of", lambda _: SimpleNamespace(active_slots=used, limit=1))
+    monkeypatch.setattr(slots, "concurrency", slot)
+    monkeypatch.setenv("TINKER_API_KEY", "tml-not-a-real-one")
+    return said, waiting
+
+
+def test_a_server_that_is_gone_when_a_slot_is_given_back_fails_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks.slots import its_turn
+
+    @contextmanager
+    def slot(*_: object, **__: object) -> Generator[None]:
+        yield
+        raise httpx.ConnectError("refused")
+
+    said, _ = with_limit(monkeypatch, 0, slot)
+    config = RunConfig.model_validate({"preset": "geometry3k", "output_dir": tmp_path})
+    for _ in range(2):  # and it can be taken again
+        with its_turn(config):
+            pass
+    assert said == ["The slot of this key is free within 60 s (ConnectError)."] * 2
+
+
+def test_a_server_that_goes_while_it_is_waited_for_ends_the_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks.slots import its_turn
+
+    @contextmanager
+    def slot(*_: object, **__: object) -> Generator[None]:
+        raise httpx.ConnectError("refused")
+        yield
+
+    said, waiting = with_limit(monkeypatch, 1, slot)
+    config = RunConfig.model_validate({"preset": "geometry3k", "output_dir": tmp_path})
+    with its_turn(config):
+        assert waiting == [True, False]
+    assert said[-1] == "Nobody counts the runs of this key (ConnectError)."
+
+
+def test_who_waits_for_one_home_keeps_nobody_from_another(tmp_path: Path) -> None:
+    from tasks.slots import its_turn
+
+    def of(home: str) -> RunConfig:
+        return RunConfig.model_validate({"preset": "quickstart", "output_dir": tmp_path / home})
+
+    waits_for, has_it = of("taken"), threading.Event()
+
+    def wait() -> None:
+        with its_turn(waits_for):
+            has_it.set()
+
+    def come_and_go() -> None:
+        with its_turn(of("free")):
+            pass
+
+    home = tmp_path / "taken" / ".visual-r1" / "engine"
+    home.mkdir(parents=True)
+    with FileLock(home / "run.lock"):
+        waiting = threading.Thread(target=wait, daemon=True)
+        waiting.start()
+        assert not has_it.wait(1.0)
+        other = threading.Thread(target=come_and_go, daemon=True)
+        other.start()
+        other.join(10)
+        assert not other.is_alive()
+    waiting.join(10)
+    assert has_it.is_set()
+
+
+def test_a_signal_that_another_thread_heard_ends_the_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks import interruption
+    from tasks.slots import its_turn
+
+    config = RunConfig.model_validate({"preset": "quickstart", "output_dir": tmp_path})
+    home = tmp_path / ".visual-r1" / "engine"
+    home.mkdir(parents=True)
+    with FileLock(home / "run.lock"):
+        monkeypatch.setattr(interruption, "_heard", [signal.SIGINT])
+        with pytest.raises(KeyboardInterrupt), its_turn(config):
+            pass
