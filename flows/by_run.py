@@ -19,9 +19,6 @@ from visual_r1.config import RunConfig
 from visual_r1.config.command_line import load_config
 from visual_r1.errors import ConfigError, VisualR1Error
 from visual_r1.printing import CommandParser, say, terminal
-from visual_r1.promotion.models import Models, require_reason
-from visual_r1.runs.folder import config_of_run
-from visual_r1.runs.named import find_run, require_that_run
 from visual_r1.runs.validations import named_checkpoint
 
 NOT_PROMOTED = 4
@@ -34,6 +31,10 @@ def config_of(run: str | None, flags: Sequence[str] | None) -> RunConfig:
     """
     if run is None:
         return load_config(flags)
+    # Here and not above: who names no run does not wait for it.
+    from visual_r1.runs.folder import config_of_run
+    from visual_r1.runs.named import find_run, require_that_run
+
     output_dir, rest = _output_dir(flags)
     folder = find_run(run, output_dir)
     stored = config_of_run(folder)
@@ -44,6 +45,8 @@ def output_dir_of(run: str | None) -> Path | None:
     """Where the run that is named lies; None where none is, or it is not there."""
     if run is None:
         return None
+    from visual_r1.runs.named import find_run
+
     try:
         return find_run(run, _output_dir(None)[0]).absolute().parents[1]
     except VisualR1Error:
@@ -94,6 +97,8 @@ def _parser(program: str, what: str) -> CommandParser:
 
 def promote(arguments: Sequence[str] | None = None) -> int:
     """Make a checkpoint the current model, or say why not; the exit status, 4 where it is not."""
+    from visual_r1.promotion.models import Models, require_reason
+
     parser = _parser("visual-r1 promote", "Make a run's checkpoint the current model of a name.")
     parser.add_argument("run", nargs="?", help="a run's folder, or its name under runs/")
     parser.add_argument("--name", help="of the model: models/NAME.json (default: the preset)")
@@ -138,6 +143,8 @@ def promote(arguments: Sequence[str] | None = None) -> int:
 
 def _take_back(own: argparse.Namespace, flags: Sequence[str]) -> int:
     """Roll back or demote: that asks no server."""
+    from visual_r1.promotion.models import Models
+
     output_dir, rest = _output_dir(flags)
     if rest or own.run or not own.name or own.force:
         raise ConfigError(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from tasks.environment import prefect_server, require_prefect_server, users_settings
 from tasks.interruption import Interruptible, settle
-from tasks.keys import borrow_keys
+from tasks.keys import TINKER, borrow_keys
 from visual_r1.config import RunConfig
 from visual_r1.config.command_line import load_config
 from visual_r1.errors import RunPaused, VisualR1Error
@@ -33,7 +33,9 @@ def first_look(
             from visual_r1.backend.endpoint import choose_kind, probe, remote_endpoint
 
             if choose_kind(config, os.environ) != "embedded":
-                borrow_keys(config)
+                # Asking for a Secret block imports a part of Prefect.
+                if not os.environ.get(TINKER.variable):
+                    borrow_keys(config)
                 probe(remote_endpoint(config, os.environ))
         # The last, since it imports a part of Prefect.
         users_settings(config.state_dir.absolute() / "prefect")

@@ -29,7 +29,6 @@ from visual_r1.config import RunConfig
 from visual_r1.config.command_line import print_help_text
 from visual_r1.errors import ConfigError
 from visual_r1.printing import CommandParser, say
-from visual_r1.runs.nights import newest_of_its_name
 from visual_r1.runs.validations import named_checkpoint
 
 
@@ -52,7 +51,11 @@ def load(arguments: Sequence[str] | None) -> RunConfig:
     """The configuration; what this command's own flags name is looked for here, before a folder is
     made for a run that is not there."""
     own = own_flags()[0]
-    config = newest_of_its_name(config_of(own.run, arguments))
+    config = config_of(own.run, arguments)
+    if "{" in (config.run.name or ""):
+        from visual_r1.runs.nights import newest_of_its_name  # it takes a second or two
+
+        config = newest_of_its_name(config)
     if own.name is not None and Path(own.name).name != own.name:
         raise ConfigError(
             f"--name {own.name!r} is no folder name: it names the folder under evaluations/."

@@ -16,9 +16,10 @@ from visual_r1.errors import DataError, RunError
 from visual_r1.evaluation.evaluate import conditions_of
 from visual_r1.evaluation.metrics import Conditions, evaluation_folder, read_reports
 from visual_r1.printing import open_logger, say
-from visual_r1.promotion.judgement import Evidence, of_weights, weigh
+from visual_r1.promotion.judgement import Evidence, free_name, of_weights, weigh
 from visual_r1.promotion.models import Models, Promoted, require_reason
 from visual_r1.runs.export import read_export
+from visual_r1.runs.folder import asks_alike
 from visual_r1.runs.ledger import LedgerRow
 from visual_r1.runs.run import open_run
 
@@ -38,13 +39,14 @@ def promote_checkpoint(
 ) -> dict[str, Any]:
     """Promote the checkpoint of `row` to the model `name` (None: the preset's), or say why not.
 
-    What is missing of both evaluations is answered first. With `force` a person has decided, for
+    What is missing of both evaluations is answered first; another promotion of that name is waited
+    for. With `force` a person has decided, for
     the reason `because`. The outcome has `promoted`, `why` in a sentence, and the model's file.
     Raises `ConfigError`, `DataError`, `RunError` and `BackendError`.
     """
     require_reason(force, because)
     models = Models(config.output_dir, name or config.preset)
-    with models.alone():
+    with models.alone(wait=True):
         current = models.current()
         if current is not None and current.sampler_path == row.sampler_path and not force:
             why = f"step {row.step} of {config.run_name} is the model {models.name} already"
@@ -110,6 +112,7 @@ def _evidence(
         # Under another name than one that was asked otherwise: the run's summary rests on that.
         there = of_weights(read_reports(config.run_dir), path, wanted, count)
         if there is None:
+            name = free_name(read_reports(config.run_dir), name, wanted)
             evaluate(config, dataset, name, sampler_path)
         return evaluation_folder(config.run_dir, there or name)
 
@@ -132,7 +135,7 @@ def _of_current(config: RunConfig, dataset: Dataset, current: Promoted, wanted: 
     """The folder of an evaluation of the current model on the same problems."""
     there = config.output_dir / current.run
     count = config.evaluation.count(dataset.counts["test"])
-    reports = read_reports(there) if there.is_dir() else {}
+    reports = read_reports(there) if asks_alike(there, config) else {}
     if (name := of_weights(reports, current.sampler_path, wanted, count)) is not None:
         return evaluation_folder(there, name)
     if current.base_model != config.model.name:
@@ -148,6 +151,6 @@ def _of_current(config: RunConfig, dataset: Dataset, current: Promoted, wanted: 
                 f"{config.run_name}, and its weights {current.sampler_path} are not on this server "
                 "any more: decide with --force, or take it back with --demote."
             )
-    own = f"{current.name}-{current.number}"
+    own = free_name(read_reports(config.run_dir), f"{current.name}-{current.number}", wanted)
     evaluate(config, dataset, own, current.sampler_path)
     return evaluation_folder(config.run_dir, own)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from visual_r1.config import DEFAULT_PRESET, RunConfig
+from visual_r1.config.overrides import flat
 from visual_r1.errors import ConfigError
 from visual_r1.runs.named import configured, find_run
 
@@ -23,8 +24,8 @@ def of_run(
     """
     if not run:
         return None
-    over = dict(overrides or {})
-    found = configured(find_run(run, Path(over.pop("output_dir", ""))), over)
+    over = flat(overrides or {}, "overrides")
+    found = configured(find_run(run, Path(str(over.pop("output_dir", "")))), over)
     # A form posts the default where nobody chose a preset.
     if config or preset not in (None, "", DEFAULT_PRESET, found.preset):
         raise ConfigError(

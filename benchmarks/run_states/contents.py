@@ -19,7 +19,7 @@ DROPPED = ("created_at", "seconds", "wall_seconds", "output_dir", "chain", "chec
 DROPPED += ("config_digest",)
 # What versions since have added to rows and files of before: left out where the older has none.
 ADDED = ("digests", "lines", "digest", "predictions_digest", "periodic", "spared", "promote_as")
-ADDED += ("taken_from", "scan_masked", "scan_held_answer")
+ADDED += ("taken_from", "shared_as", "scan_masked", "scan_held_answer")
 SESSION = re.compile(r"\b[0-9a-f]{32}(?=:train:)")
 
 

@@ -102,7 +102,7 @@ def test_killed_mid_chunk_it_goes_on_by_itself_and_another_run_waits_for_the_hom
     assert [kind for kind, _ in said].count("CRASHED") >= 1
     assert any(kind == "SCHEDULED" and "up to step 2" in message for kind, message in said)
     tasks = operated.tasks(first.id)
-    assert ("train_chunk 0", "Cached") in tasks  # found done by the second attempt
+    assert ("train steps 0 to 1", "Cached") in tasks  # found done by the second attempt
     assert not operated.open_runs()
     assert first.adapter == second.adapter
 

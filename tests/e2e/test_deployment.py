@@ -247,8 +247,13 @@ def test_a_mistake_ends_a_run_with_its_sentence_and_no_traceback(
         state = ended(deployed, run)["state"]
         assert state["type"] == "FAILED"
         assert words in state["message"]
-        logs = logs_of(deployed, run)
-        assert logs.count(words) == 1, logs
+        deadline = time.monotonic() + 60  # logs are sent behind the state
+        while words not in (logs := logs_of(deployed, run)):
+            assert time.monotonic() < deadline, logs
+            time.sleep(0.5)
+        # Prefect's own last line names the state, and so its message.
+        said = [line for line in logs.splitlines() if not line.startswith("Finished in state")]
+        assert "\n".join(said).count(words) == 1, logs
         assert "Traceback" not in logs
     assert "Traceback" not in worker.read_text()
     assert list(tmp_path.iterdir()) == []

@@ -53,7 +53,8 @@ def test_a_mistake_waits_for_no_slow_import(
     assert status == 1
     assert sentence in said
     assert "Traceback" not in said
-    assert "prefect" not in imports
+    # A key may be in a Secret block of the server that Prefect's settings name.
+    assert ("prefect.flows" if "KEY is not set" in sentence else "prefect") not in imports
     # A server is asked with what the SDK knows of addresses, and the SDK takes a second or two.
     assert needs_the_sdk or "tinker" not in imports
     assert not list(tmp_path.iterdir())  # nothing was started or written

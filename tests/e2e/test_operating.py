@@ -198,7 +198,7 @@ def test_a_variable_lies_beneath_what_a_deployment_gives(project: Project, api: 
     def chosen(overrides: dict[str, object], deployment: str | None) -> list[str]:
         env = clean_environment() | {"PYTHONPATH": str(ROOT)}
         if deployment:
-            env["PREFECT__RUNTIME__DEPLOYMENT__ID"] = deployment
+            env["PREFECT__FLOW_RUN_ID"] = deployment  # as a worker's process has one
         done = subprocess.run(
             [sys.executable, "-c", CHOSEN, json.dumps(overrides)],
             cwd=project.root,

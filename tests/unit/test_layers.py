@@ -64,7 +64,7 @@ ROOMS = {
         alarms backend config data errors evaluation hashing liveness policy printing runs storage
         wording
     """,
-    "promotion": "errors evaluation hashing runs storage wording",
+    "promotion": "errors evaluation hashing printing runs storage wording",
     "doctor": """
         backend config data data/sources engine engine/compute engine/store errors evaluation models
         policy prices printing prompts report rewards rl runs wording

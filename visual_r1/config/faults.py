@@ -1,6 +1,7 @@
 """What is wrong with a value, in a sentence, and how it is written where that can be seen."""
 
 import difflib
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -69,6 +70,8 @@ def number_in(text: str, *, seconds: bool = False) -> float | None:
     try:
         number = float(digits.replace(",", "."))
     except ValueError:
+        return None
+    if not math.isfinite(number):  # 1e999
         return None
     if seconds:
         name = unit.lower() if unit.lower() in _SECONDS else unit.lower().rstrip("s")

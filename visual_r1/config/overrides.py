@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from visual_r1.config.faults import value_error
 from visual_r1.config.names import did_you_mean, holds, sections, settings
-from visual_r1.config.presets import DEFAULT_PRESET, preset_names, read_preset
+from visual_r1.config.presets import DEFAULT_PRESET, merged, preset_names, read_preset
 from visual_r1.config.run_config import RunConfig
 from visual_r1.errors import ConfigError
 
@@ -91,6 +91,14 @@ def resolved(values: Mapping[str, Any]) -> RunConfig:
         return RunConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError(value_error(error)) from error
+
+
+def laid_over(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+    """`config` with dotted names set to values; raises `ConfigError` where one cannot be."""
+    values: dict[str, Any] = config.model_dump()
+    for name, value in changes.items():
+        values = merged(values, _nested({name: value}))
+    return resolved(values)
 
 
 def flat(values: object, what: str) -> dict[str, Any]:

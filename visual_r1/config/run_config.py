@@ -63,6 +63,9 @@ NOT_IDENTITY: dict[str, set[str] | bool] = {
     "validation": {"every"},
 }
 
+# Off by default when they came, and on since: ledgers and folders of then know them left out.
+_ONCE_OFF = {"named_by": 0, "moved_numbers": False}
+
 
 class RunConfig(BaseModel):
     """One run, resolved.
@@ -114,7 +117,9 @@ class RunConfig(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """What makes this run the run it is, as JSON-able values: no steps, logging or paths."""
-        return without_later_defaults(self, self.model_dump(mode="json", exclude=NOT_IDENTITY))
+        found = without_later_defaults(self, self.model_dump(mode="json", exclude=NOT_IDENTITY))
+        # Without a second pass nothing is done by them, on or off.
+        return found if self.second_pass.enabled else _as_when_off(found)
 
     def digest(self) -> str:
         """Eight hex digits of `identity()`."""
@@ -130,8 +135,9 @@ class RunConfig(BaseModel):
         return digest(self.older_identity())
 
     def has_digest(self, known: str) -> bool:
-        """Whether `known` is the digest of this run, by either rule."""
-        return known in (self.digest(), self.older_digest())
+        """Whether `known` is the digest of this run, by any rule that there was."""
+        rules = self.identity(), self.older_identity()
+        return any(known in (digest(one), digest(_as_when_off(one))) for one in rules)
 
     @property
     def run_name(self) -> str:
@@ -158,6 +164,16 @@ class RunConfig(BaseModel):
     def state_dir(self) -> Path:
         """Where the engine's home and Prefect's records are."""
         return self.output_dir / ".visual-r1"
+
+
+def _as_when_off(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity of a time when what is `_ONCE_OFF` was left out of it at that value."""
+    second = {
+        name: value
+        for name, value in identity["second_pass"].items()
+        if name not in _ONCE_OFF or value != _ONCE_OFF[name]
+    }
+    return {**identity, "second_pass": second}
 
 
 def _holds_run(folder: Path) -> bool:

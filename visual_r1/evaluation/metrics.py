@@ -109,7 +109,8 @@ class Report:
     problem; `pass_at_k` is its last value and `sampled_accuracy` its first. `blind_accuracy` is
     None where the blind control was switched off, `second_pass` where the run's reward has none.
     `taken_from` names the runs whose answers are in it, where not all were asked for here; then
-    `spending` is what was paid here.
+    `spending` is what was paid here. `shared_as` is the digest of all that answers of the base
+    model depend on, see `runs.baselines`; None where not all of them are known to be of that.
     """
 
     n: int
@@ -139,6 +140,7 @@ class Report:
     second_pass: ScanFigures | None = None
     spending: Spending = Spending()
     taken_from: str | None = None
+    shared_as: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The content of `report.json`.

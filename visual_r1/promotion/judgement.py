@@ -159,3 +159,14 @@ def of_weights(
         ),
         None,
     )
+
+
+def free_name(reports: Mapping[str, Report], name: str, wanted: Conditions) -> str:
+    """`name` for an evaluation under `wanted`; another where an older grader's has it.
+
+    That one counts as done, so it would not be made again, and cannot be paired with a newer one.
+    """
+    there = reports.get(name)
+    if there is None or there.conditions.grader_version == wanted.grader_version:
+        return name
+    return f"{name}-grader-{wanted.grader_version}"

@@ -21,9 +21,12 @@ from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
 from visual_r1.errors import ConfigError, DataError, RunError, StorageError
+from visual_r1.printing import open_logger
 from visual_r1.promotion.judgement import Evidence
-from visual_r1.runs.export import Export, ExportedFile, adapter_folder
+from visual_r1.runs.export import Export, ExportedFile, adapter_folder, file_sha256
 from visual_r1.storage import read_json, write_json
+
+logger = open_logger(__name__)
 
 FOLDER = "models"
 By = Literal["evidence", "person", "rollback"]
@@ -149,7 +152,8 @@ class Models:
         last = earlier[-1]
         for file in last.files:
             path = self.output_dir / last.adapter / file.name
-            if not path.is_file() or path.stat().st_size != file.bytes:
+            # By its digest: all adapters of a run are of the same size.
+            if not path.is_file() or file_sha256(path) != file.sha256:
                 raise RunError(
                     f"{path} is not what was promoted as number {last.number} any more: export its "
                     f"checkpoint again (visual-r1 export {last.run} --checkpoint {last.step})."
@@ -167,16 +171,21 @@ class Models:
         return current
 
     @contextmanager
-    def alone(self) -> Generator[None]:
-        """For the block no other process changes them; raises `RunError` where one does."""
+    def alone(self, *, wait: bool = False) -> Generator[None]:
+        """For the block no other process changes them; raises `RunError` where one does.
+
+        With `wait` it is waited for: a run that trained all night does not fail of another's.
+        """
+        lock = FileLock(self.path.with_name(f".{self.name}.lock"))
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path.with_name(f".{self.name}.lock"))
             lock.acquire(timeout=0)
         except Timeout as error:
-            raise RunError(
-                f"Another process promotes a model {self.name} just now: wait until it is done."
-            ) from error
+            says = f"Another process promotes a model {self.name} just now"
+            if not wait:
+                raise RunError(f"{says}: wait until it is done.") from error
+            logger.warning("%s: it is waited for.", says)
+            lock.acquire()
         except OSError as error:
             raise StorageError(
                 f"could not use {self.path.parent}: {error.strerror or error}. Choose another "

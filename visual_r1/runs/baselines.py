@@ -9,7 +9,8 @@ A run has its own `evaluations/baseline/` all the same: its answers are written 
 report says in `taken_from` which run asked for them. Here as there `report.json` comes last and
 holds the digest of the predictions, so what is half written or damaged is never used. Who finds
 another process at it waits, and then need not ask. Nothing else needs the folder: where it is
-deleted, the next start of a run puts its own evaluation there.
+deleted, the next start of a run puts its own evaluation there, if that says in `shared_as` that all
+of it was asked so: a run may have begun on another server, or with another version of torch.
 """
 
 import os
@@ -56,6 +57,20 @@ class Baselines:
         """Those that a run of `config` shares with others."""
         what = what_decides(config, dataset, os.environ)
         return cls(config.state_dir / PLACE / digest(what, 16), what)
+
+    def claim(self, evaluation: Path) -> None:
+        """Let the report of an evaluation say that all its answers are of these."""
+        report = read_report(evaluation)
+        if report.shared_as != self.folder.name:
+            write_report(evaluation, replace(report, shared_as=self.folder.name))
+
+    def may_claim(self, evaluation: Path) -> bool:
+        """Whether an evaluation that is made here, from what is there of it, will be one of these:
+        nothing is there, or all of it is of these."""
+        try:
+            return read_report(evaluation).shared_as == self.folder.name
+        except DataError:  # none, or damaged: nothing of it is used
+            return True
 
     def evaluations(self, conditions: Conditions, problems: int) -> Sequence[Path]:
         """The folders of those that are there, first the one under these conditions."""
@@ -175,10 +190,13 @@ def _files(folder: Path) -> Sequence[tuple[str, int, int]]:
 def keep_baseline(config: RunConfig, dataset: Dataset, evaluation: Path) -> None:
     """Let others have the evaluation of the base model that a run made, now or before this.
 
-    Where another process is at the same, it will have it there itself.
+    Not one that may have been asked in part of another server. Where another process is at the
+    same, it will have it there itself.
     """
     shared, report = Baselines.of(config, dataset), read_report(evaluation)
     wanted = conditions_of(config, report.conditions.sampler_path, dataset.digest)
+    if report.shared_as != shared.folder.name:
+        return
     if report.conditions != wanted or shared.has(report):  # of an older grader; or done
         return
     with suppress(Timeout), shared.alone(wait=False):

@@ -323,6 +323,10 @@ def _described(folder: Path, name: str) -> ExportedFile | None:
     path = folder / name
     if not path.is_file():
         return None
+    return ExportedFile(name, path.stat().st_size, file_sha256(path))
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file, as records of exports hold it."""
     with path.open("rb") as content:
-        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
-    return ExportedFile(name, path.stat().st_size, sha256)
+        return hashlib.file_digest(content, "sha256").hexdigest()

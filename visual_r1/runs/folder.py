@@ -7,7 +7,7 @@ and a start with others is refused too. Modules that a reward's file imports are
 """
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,11 @@ from pydantic import ValidationError
 
 from visual_r1.backend.endpoint import without_secrets
 from visual_r1.config import STORED, RunConfig, apart
-from visual_r1.errors import RunError, StorageError, VisualR1Error
+from visual_r1.errors import ConfigError, RunError, StorageError, VisualR1Error
 from visual_r1.hashing import file_digest
 from visual_r1.opening import read_file
 from visual_r1.printing import open_logger
-from visual_r1.prompts.templates import own_template
+from visual_r1.prompts.templates import load_template, own_template
 from visual_r1.rewards import load_custom
 from visual_r1.runs.ledger import Ledger
 from visual_r1.storage import (
@@ -69,6 +69,7 @@ def open_run_folder(config: RunConfig, *, trains: bool = True) -> Generator[Path
     with only_process(run_dir):
         require_same_config(run_dir, config)
         if trains or not (run_dir / CONFIG_FILE).exists():
+            _say_what_came_since(run_dir, config)
             _sign(run_dir, config)
             write_json(run_dir / CONFIG_FILE, config_without_secrets(config))
         try:
@@ -162,8 +163,29 @@ def _sign(run_dir: Path, config: RunConfig) -> None:
     """
     stored, ledger = read_config(run_dir), Ledger(run_dir)
     rows = ledger.read().sound
-    if rows and stored is not None and not config.has_digest(rows[-1].row.config_digest):
+    if not rows or stored is None:
+        return
+    signed = rows[-1].row.config_digest
+    if stored.has_digest(signed) and not config.has_digest(signed):
         ledger.sign(config.digest())
+
+
+def _say_what_came_since(run_dir: Path, config: RunConfig) -> None:
+    """Once, before the configuration is written again: what a run from before it is trained by."""
+    rows, second = Ledger(run_dir).read().sound, config.second_pass
+    if not (rows and rows[-1].row.step < config.train.steps and second.enabled):
+        return
+    try:
+        stored: Any = read_sealed(run_dir / CONFIG_FILE).content
+        is_older = "moved_numbers" not in stored["second_pass"]
+    except (OSError, ValueError, LookupError, TypeError):  # none that says so
+        return
+    if is_older and second.moved_numbers:
+        logger.warning(
+            "%s was begun before second_pass.named_by and second_pass.moved_numbers: from step %d "
+            "on its rewards go by them too, so bonuses before and after are not the same measure.",
+            *(run_dir, rows[-1].row.step),
+        )
 
 
 def fault_by_ledger(run_dir: Path, stored: RunConfig) -> str:
@@ -243,8 +265,17 @@ def require_same_files(config: RunConfig) -> None:
     Where there is no copy there is nothing to compare: removing it is how to go on all the same. A
     copy that is damaged is put aside where the user's file is the one that was copied.
     """
+    _require_same(config, _files_of_the_user(config))
+
+
+def require_same_templates(config: RunConfig) -> None:
+    """The same of the prompt templates alone, which is what an evaluation asks with."""
+    _require_same(config, _templates_of_the_user(config))
+
+
+def _require_same(config: RunConfig, files: Mapping[str, Path]) -> None:
     copied = Ledger(config.run_dir).digests()
-    for name, source in _files_of_the_user(config).items():
+    for name, source in files.items():
         copy = config.run_dir / name
         if not copy.exists() or read_file(copy) == read_file(source):
             continue
@@ -259,6 +290,19 @@ def require_same_files(config: RunConfig) -> None:
             f"another run: put back what {copy} holds, choose another --run.name, or remove "
             f"{copy} to go on with the new one."
         )
+
+
+def asks_alike(run_dir: Path, config: RunConfig) -> bool:
+    """Whether the run in `run_dir` shows a problem to its policy as one of `config` does: in so
+    many pixels, and by a template that says the same."""
+    try:
+        stored, copy = read_config(run_dir), run_dir / PROMPT_TEMPLATE
+        if stored is None or stored.model.max_pixels != config.model.max_pixels:
+            return False
+        theirs = copy if copy.exists() else load_template(stored.prompt.template).path
+        return file_digest(theirs) == file_digest(load_template(config.prompt.template).path)
+    except (ConfigError, RunError):  # damaged, or a template that is gone: nobody can tell
+        return False
 
 
 def copies(run_dir: Path) -> list[str]:
@@ -280,13 +324,16 @@ def keep_files(config: RunConfig, run_dir: Path, *, anew: bool) -> None:
 
 def _files_of_the_user(config: RunConfig) -> dict[str, Path]:
     """By the names of their copies; what ships with the package is none."""
+    custom = config.reward.custom
+    own: dict[str, Path] = {}
+    if custom is not None and (file := load_custom(custom).file) is not None:
+        own[CUSTOM_REWARD] = file
+    return own | _templates_of_the_user(config)
+
+
+def _templates_of_the_user(config: RunConfig) -> dict[str, Path]:
     second = config.second_pass
-    found = {
-        CUSTOM_REWARD: load_custom(config.reward.custom).file
-        if config.reward.custom is not None
-        else None,
-        PROMPT_TEMPLATE: own_template(config.prompt.template),
-    }
+    found = {PROMPT_TEMPLATE: own_template(config.prompt.template)}
     if second.enabled:
         found[SECOND_PASS_TEMPLATE] = own_template(second.template)
         if second.minus_question_only:

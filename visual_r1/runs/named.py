@@ -3,13 +3,11 @@
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from pydantic import ValidationError
-
-from visual_r1.config import RunConfig, differing_keys, merged
-from visual_r1.config.command_line import value_error
-from visual_r1.errors import ConfigError, RunError
+from visual_r1.config import RunConfig, differing_keys
+from visual_r1.config.overrides import flat, laid_over
+from visual_r1.errors import RunError
 from visual_r1.runs.folder import CONFIG_FILE, config_of_run
 
 
@@ -35,19 +33,8 @@ def configured(run_dir: Path, overrides: Mapping[str, Any] | None = None) -> Run
     `ConfigError` for a setting that is not there, or a wrong value.
     """
     config = config_of_run(run_dir)
-    if not overrides:
-        return config
-    values = config.model_dump()
-    for name, value in overrides.items():
-        nested: Any = value
-        for part in reversed(name.split(".")):
-            nested = {part: nested}
-        values = merged(values, cast("Mapping[str, Any]", nested))
-    try:
-        changed = RunConfig.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(value_error(error)) from error
-    return require_that_run(run_dir, config, changed)
+    changes = flat(overrides or {}, "overrides")
+    return require_that_run(run_dir, config, laid_over(config, changes)) if changes else config
 
 
 def require_that_run(run_dir: Path, stored: RunConfig, changed: RunConfig) -> RunConfig:

@@ -131,7 +131,11 @@ def _name_of_start(config: RunConfig, who: str | None, when: datetime) -> str:
             return folder.name
     for folder in reversed(there):
         if _is_unfinished(folder, config) and not _is_in_use(folder):
-            logger.warning("Going on with %s, which is not finished.", folder.name)
+            logger.warning(
+                "Going on with %s, which is not finished (it has %d steps). Where it never will "
+                "be, give its folder %s another name: then the next start begins a new run.",
+                *(folder.name, _newest_step(folder), folder),
+            )
             return folder.name
     day = when.astimezone(UTC).date().isoformat()
     assert config.run.name is not None
@@ -188,7 +192,8 @@ def _has_done(run_dir: Path, goal: int) -> bool:
 
 def _is_in_use(folder: Path) -> bool:
     """Whether another process works on the run, or has just taken it."""
-    for name in (".lock", ".claim"):
+    # First whether it was taken: who tries a run's own lock may be in the way of its owner.
+    for name in (".claim", ".lock"):
         if name == ".claim" and folder.absolute() in _claims:
             continue
         lock = FileLock(folder / name)

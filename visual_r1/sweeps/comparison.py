@@ -296,6 +296,18 @@ def _conclusion(found: Comparison) -> str:
     )
 
 
+def _graders(plan: Plan) -> list[str]:
+    """The versions of the grader behind the runs that are compared."""
+    return sorted(
+        {
+            read_report(evaluation_folder(member.config.run_dir, name)).conditions.grader_version
+            for member in plan.members
+            if is_trained(member.config)
+            for name in (BASELINE, FINAL)
+        }
+    )
+
+
 def _notes(plan: Plan, found: Comparison) -> list[str]:
     notes: list[str] = []
     single = [one for one in found.settings if one.gain is not None and one.gain.seeds == 1]
@@ -303,6 +315,12 @@ def _notes(plan: Plan, found: Comparison) -> list[str]:
         notes.append(
             "Settings with one seed are one run each: their intervals speak of that run, and "
             "another seed of the same setting may land outside. Give seeds to compare settings."
+        )
+    if len(graders := _graders(plan)) > 1:
+        notes.append(
+            f"The answers were graded by versions {' and '.join(graders)} of the grader, so a part "
+            "of a difference may be the graders'. To have one grader, remove the folder "
+            "evaluations/ of the runs that are older and start the sweep again."
         )
     troubled = [one for setting in found.settings for one in setting.members if one.trouble]
     if troubled:

@@ -13,10 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pydantic import ValidationError
-
-from visual_r1.config import RunConfig, differing_keys, merged
-from visual_r1.config.command_line import value_error
+from visual_r1.config import RunConfig, differing_keys
+from visual_r1.config.overrides import laid_over
 from visual_r1.errors import ConfigError
 from visual_r1.hashing import stable_seed
 from visual_r1.sweeps.sweep import Distribution, RandomDraws, Sweep
@@ -94,15 +92,27 @@ def make_plan(sweep: Sweep, base: RunConfig) -> Plan:
     for name, value in (
         ("run.name", base.run.name),
         ("train.resume_from_step", base.train.resume_from_step),
+        ("train.more_steps", base.train.more_steps),
     ):
         if value is not None:
             raise ConfigError(
                 f"{name} is {value!r}, which is of one run alone: leave it out, the runs of a "
-                "sweep have the names that their settings give them."
+                "sweep have the names that their settings give them, and all train to train.steps."
             )
+    if any("train.more_steps" in names for names in _names(sweep)):
+        raise ConfigError(
+            "train.more_steps is of one run alone, and the runs of a sweep all train to "
+            "train.steps: set that for all of them."
+        )
     if sweep.seeds is not None and any(SEED in names for names in _names(sweep)):
         raise ConfigError(
             f"Both seeds and {SEED} are given, and they are the same setting: leave one out."
+        )
+    if base.run.promote_as is not None or any("run.promote_as" in names for names in _names(sweep)):
+        raise ConfigError(
+            "run.promote_as would let every run of a sweep be tried on the same test problems, and "
+            "the best of many is promoted in part by luck: leave it out, and promote a run of the "
+            "chosen setting with visual-r1 promote."
         )
     combinations = list(dict.fromkeys(_combinations(sweep)))
     seeds = list(dict.fromkeys(sweep.seeds or [])) or [None]
@@ -202,16 +212,10 @@ def _settings(
 
 def lay_over(base: RunConfig, changes: Mapping[str, Any], what: str) -> RunConfig:
     """`base` with dotted names set to values; raises `ConfigError`, which begins with `what`."""
-    values: dict[str, Any] = base.model_dump()
-    for name, value in changes.items():
-        nested = value
-        for part in reversed(name.split(".")):
-            nested = {part: nested}
-        values = merged(values, nested)
     try:
-        return RunConfig.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(f"{what} cannot be: {value_error(error)}") from error
+        return laid_over(base, changes)
+    except ConfigError as error:
+        raise ConfigError(f"{what} cannot be: {error}") from error
 
 
 def _require_runs_of_their_own(members: Iterable[Member]) -> None:

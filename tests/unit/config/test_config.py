@@ -277,3 +277,16 @@ def test_differing_keys_are_dotted_and_ordered() -> None:
     one = {"train": {"seed": 1, "loss": "ppo"}, "a": 1}
     other = {"train": {"seed": 2, "loss": "ppo"}, "b": 1}
     assert differing_keys(one, other) == ["a", "b", "train.seed"]
+
+
+@pytest.mark.parametrize("preset", ["quickstart", "vision_sr1"])
+def test_runs_from_when_numbers_stayed_by_default_are_known(preset: str) -> None:
+    """Their `config.json` says so, and their ledger's digest was made without it."""
+    now = RunConfig(preset=preset)
+    stored = now.model_dump(mode="json")
+    stored["second_pass"] |= {"named_by": 0, "moved_numbers": False}
+    then = RunConfig.model_validate(stored, context=STORED)
+    assert then.has_digest(now.digest())
+    assert then.has_digest(now.older_digest())
+    assert not then.second_pass.moved_numbers
+    assert (then.identity() == now.identity()) is not now.second_pass.enabled

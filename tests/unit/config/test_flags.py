@@ -43,6 +43,7 @@ from visual_r1.errors import ConfigError
         ("--train.steps --train.seed 3", "needs a value after it, and --train.seed is the next"),
         ("--preset=Quickstart", r"no preset 'Quickstart'; .*Did you mean quickstart\?"),
         ("--train.steps=1e3", "write 1000"),
+        ("--train.steps=1e999", "train.steps = '1e999': "),
         ("--train.steps 20k", "write 20000"),
         ("--train.steps 1,000", "write 1000"),
         ("--train.steps 6steps", "write 6"),

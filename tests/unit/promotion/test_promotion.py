@@ -1,6 +1,8 @@
 """When a candidate is promoted, what is kept of it, and the ways back."""
 
 import json
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +13,9 @@ from made_up import answer, conditions, predictions, problems, write_evaluation
 from visual_r1.errors import ConfigError, DataError, RunError
 from visual_r1.evaluation.metrics import read_report
 from visual_r1.evaluation.predictions import Prediction
-from visual_r1.promotion.judgement import Evidence, of_weights, weigh
+from visual_r1.promotion.judgement import Evidence, free_name, of_weights, weigh
 from visual_r1.promotion.models import Models, require_reason
-from visual_r1.runs.export import Export, ExportedFile
+from visual_r1.runs.export import Export, ExportedFile, file_sha256
 from visual_r1.storage import read_sealed
 
 ASKED = problems(60)
@@ -97,6 +99,14 @@ def test_an_evaluation_of_the_same_weights_is_found_whatever_its_name(tmp_path: 
     assert of_weights(reports, "tinker://mine", conditions(), 30) is None
 
 
+def test_one_of_an_older_grader_stays_and_the_new_one_has_another_name(tmp_path: Path) -> None:
+    write_evaluation(tmp_path, ASKED, made(20), grader_version="6")
+    reports = {"step-4": read_report(tmp_path)}
+    assert free_name(reports, "step-4", conditions(grader_version="7")) == "step-4-grader-7"
+    assert free_name(reports, "step-4", conditions(grader_version="6")) == "step-4"
+    assert free_name(reports, "step-5", conditions(grader_version="7")) == "step-5"
+
+
 class Made:
     """A folder with runs whose adapters were exported, and the models of one name."""
 
@@ -108,8 +118,9 @@ class Made:
         run_dir = self.output_dir / "runs" / run
         adapter = run_dir / "exports/step-4/adapter"
         adapter.mkdir(parents=True, exist_ok=True)
-        (adapter / "adapter_model.safetensors").write_bytes(run.encode())
-        files = (ExportedFile("adapter_model.safetensors", len(run), "5ha"),)
+        weights = adapter / "adapter_model.safetensors"
+        weights.write_bytes(run.encode())
+        files = (ExportedFile(weights.name, len(run), file_sha256(weights)),)
         paths = (f"tinker://{run}/sampler", f"tinker://{run}/state")
         exported = Export(4, 4, True, "tiny", "adapter", *paths, files, "2026-05-01T10:00:00+00:00")
         promoted = self.models.promote(
@@ -164,10 +175,17 @@ def test_one_that_is_taken_back_leaves_none_and_can_be_put_back(here: Made) -> N
     assert here.models.roll_back("").run == "runs/first"
 
 
-def test_an_adapter_that_is_gone_is_not_gone_back_to(here: Made, tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", [None, b"FIRST"], ids=["gone", "of the same size"])
+def test_an_adapter_that_is_not_there_any_more_is_not_gone_back_to(
+    here: Made, tmp_path: Path, other: bytes | None
+) -> None:
     here.promote("first")
     here.promote("second")
-    (tmp_path / "runs/first/exports/step-4/adapter/adapter_model.safetensors").unlink()
+    weights = tmp_path / "runs/first/exports/step-4/adapter/adapter_model.safetensors"
+    if other is None:
+        weights.unlink()
+    else:  # the run went back and trained that step again
+        weights.write_bytes(other)
     with pytest.raises(RunError, match="visual-r1 export runs/first --checkpoint 4"):
         here.models.roll_back("")
     current = here.models.current()
@@ -191,6 +209,25 @@ def test_two_at_once_are_refused(here: Made) -> None:
         other.alone(),
     ):
         pytest.fail("both have it")
+
+
+def test_a_run_that_ends_waits_for_the_promotion_of_another(
+    here: Made, caplog: pytest.LogCaptureFixture
+) -> None:
+    other, done = Models(here.output_dir, "geometry"), list[str]()
+
+    def wait() -> None:
+        with other.alone(wait=True):
+            done.append("other")
+
+    with here.models.alone():
+        thread = threading.Thread(target=wait)
+        thread.start()
+        while "waited for" not in caplog.text:
+            time.sleep(0.01)
+        done.append("first")
+    thread.join()
+    assert done == ["first", "other"]
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "a b"])

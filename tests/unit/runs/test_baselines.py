@@ -41,6 +41,7 @@ def evaluated(mine: RunConfig, seed: int = 0) -> Path:
     folder = evaluation_folder(mine.run_dir, "baseline")
     made = predictions(ASKED, 0.5, seed=seed, k=mine.evaluation.samples)
     write_evaluation(folder, ASKED, made, **asdict(asked(mine)))
+    Baselines.of(mine, dataset()).claim(folder)
     return folder
 
 
@@ -104,6 +105,27 @@ def test_what_a_run_has_is_there_for_the_next(tmp_path: Path) -> None:
     stood = {path: path.stat().st_mtime_ns for path in place.iterdir()}
     keep_baseline(mine, dataset(), own)
     assert {path: path.stat().st_mtime_ns for path in place.iterdir()} == stood
+
+
+def test_what_another_server_answered_is_not_passed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run may go on with another server, or another torch, than its baseline was asked with."""
+    monkeypatch.setenv("TINKER_API_KEY", "tml-made-up")
+    then, now = (
+        config(tmp_path, backend={"server": "remote", "base_url": url}, run={"name": "mine"})
+        for url in ("http://one.example", "http://two.example")
+    )
+    assert then.identity() == now.identity()
+    own = evaluated(then)
+    shared = Baselines.of(now, dataset())
+    keep_baseline(now, dataset(), own)
+    assert not shared.has(read_report(own))
+    assert not shared.may_claim(own)
+    assert Baselines.of(then, dataset()).may_claim(own)
+    assert shared.may_claim(own.with_name("none-yet"))
+    keep_baseline(then, dataset(), own)
+    assert Baselines.of(then, dataset()).has(read_report(own))
 
 
 def test_each_way_of_sampling_is_kept_and_the_exact_one_comes_first(tmp_path: Path) -> None:

@@ -55,6 +55,22 @@ def test_its_own_configuration_holds_and_what_is_asked_may_be_another(
         given(**{"evaluation.sampels": 3})
 
 
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["evaluation.samples"], "should be names with values"),
+        ({"evaluation.samples": True}, "evaluation.samples = true is no value for it"),
+        ({"evaluation": {"samples": 2}, "evaluation.samples": 3}, "give evaluation.samples twice"),
+        ({"evaluation": 3}, "evaluation is a section"),
+    ],
+)
+def test_what_a_form_may_hold_is_read_as_over_a_preset(
+    there: RunConfig, overrides: Any, says: str
+) -> None:
+    with pytest.raises(ConfigError, match=says):
+        of_run(str(there.run_dir), overrides=overrides)
+
+
 def test_a_preset_beside_a_run_is_refused(there: RunConfig) -> None:
     with pytest.raises(ConfigError, match="leave preset and config out"):
         of_run(str(there.run_dir), preset="seed")

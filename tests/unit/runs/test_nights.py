@@ -94,6 +94,19 @@ def test_a_night_that_was_killed_goes_on_also_after_midnight(tmp_path: Path) -> 
     assert begun(nightly, "a third", MORNING).run_name == "night-2026-03-02-1"
 
 
+def test_one_that_never_ends_is_left_as_the_sentence_says(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    nightly = config(tmp_path, "night-{date}")
+    work(begun(nightly, "first", EVENING), until=4)
+    begun(nightly, "another", MORNING)
+    leave()
+    folder = tmp_path / "runs/night-2026-03-01"
+    assert f"(it has 4 steps). Where it never will be, give its folder {folder}" in caplog.text
+    folder.rename(folder.with_name(f"failed-{folder.name}"))
+    assert begun(nightly, "a third", MORNING).run_name == "night-2026-03-02"
+
+
 def test_one_that_was_killed_before_it_wrote_anything_goes_on(tmp_path: Path) -> None:
     numbered = config(tmp_path, "seed-{n}")
     begun(numbered, "first")

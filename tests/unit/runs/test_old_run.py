@@ -98,6 +98,25 @@ def test_the_folder_opens_for_the_same_command(run: Path) -> None:
         assert read_config(run) == config
 
 
+def test_going_further_says_once_that_its_bonus_is_another_measure(
+    run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = GIVEN | {"output_dir": run.parents[1]}
+    further = RunConfig.model_validate(given | {"train": GIVEN["train"] | {"steps": 9}})
+    with open_run_folder(further):
+        assert "from step 7 on its rewards go by them too" in caplog.text
+    caplog.clear()
+    with open_run_folder(further):
+        assert "moved_numbers" not in caplog.text
+
+
+def test_a_run_that_is_whole_has_nothing_to_say(
+    run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_run_folder(RunConfig.model_validate(GIVEN | {"output_dir": run.parents[1]})):
+        assert "moved_numbers" not in caplog.text
+
+
 def test_the_ledger(run: Path) -> None:
     ledger = Ledger(run)
     rows = ledger.rows()

@@ -2,13 +2,17 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from visual_r1.config import RunConfig
 from visual_r1.errors import DataError, RunError, StorageError
+from visual_r1.runs.evaluations import evaluate_checkpoint
 from visual_r1.runs.folder import (
     CONFIG_FILE,
+    asks_alike,
     config_of_run,
     config_without_secrets,
     keep_files,
@@ -254,9 +258,39 @@ def test_a_run_keeps_the_prompts_it_began_with(tmp_path: Path, changed: str) -> 
     file.write_text(file.read_text() + " Be brief.")
     with pytest.raises(RunError, match=rf"{changed} has changed since .*another run"):
         require_same_files(config)
+    asking: Any = SimpleNamespace(config=config, dataset=None)
+    with pytest.raises(RunError, match=f"{changed} has changed"):  # before anything is asked
+        evaluate_checkpoint(asking, "final", "tinker://made-up")
     keep_files(config, config.run_dir, anew=False)  # no quiet change in the middle
     with pytest.raises(RunError):
         require_same_files(config)
+
+
+def test_two_runs_ask_alike_by_their_pixels_and_by_what_their_template_says(
+    tmp_path: Path,
+) -> None:
+    template = tmp_path / "prompt.txt"
+    template.write_text(PROMPT)
+
+    def asking(name: str, pixels: int = 4096) -> RunConfig:
+        return RunConfig.model_validate(
+            {
+                "preset": "vision_sr1",
+                "output_dir": tmp_path,
+                "run": {"name": name},
+                "model": {"max_pixels": pixels},
+                "prompt": {"template": str(template)},
+            }
+        )
+
+    first = asking("first")
+    with open_run_folder(first) as run_dir:
+        keep_files(first, run_dir, anew=True)
+    assert asks_alike(run_dir, asking("second"))
+    assert not asks_alike(run_dir, asking("second", pixels=8192))
+    template.write_text(PROMPT + " Be brief.")
+    assert not asks_alike(run_dir, asking("second"))
+    assert not asks_alike(tmp_path / "runs/none", asking("second"))
 
 
 def test_what_ships_with_the_package_is_not_copied(tmp_path: Path) -> None:

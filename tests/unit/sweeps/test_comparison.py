@@ -96,6 +96,14 @@ def test_without_validation_the_highest_is_called_a_selection(whole: Plan):
     assert "the highest of several is high in part by luck" in found.conclusion
 
 
+def test_runs_of_two_graders_are_compared_with_a_note(whole: Plan):
+    assert not any("grader" in note for note in compare_settings(whole, {}).notes)
+    older = whole.members[0].config.run_dir / "evaluations/final"
+    write_evaluation(older, ASKED, predictions(ASKED, 0.8, seed=0), grader_version="0")
+    [note] = [note for note in compare_settings(whole, {}).notes if "grader" in note]
+    assert note.startswith("The answers were graded by versions 0 and ")
+
+
 def test_a_run_that_failed_is_named_and_the_others_are_compared(whole: Plan):
     broken = whole.members[1]
     (broken.config.run_dir / "summary.json").unlink()

@@ -80,6 +80,8 @@ def test_a_grid_over_train_seed_is_seeds():
         ({"grid": {"algorithm.minibatches": [1, 999]}}, "a step has 128 samples"),
         ({"combinations": [{}, {"train": 5}]}, "train"),
         ({"grid": {"logging.wandb": [True, False]}}, "logging.wandb make no other run"),
+        ({"grid": {"train.more_steps": [5]}}, "all train to train.steps"),
+        ({"grid": {"run.promote_as": ["best"]}}, "the best of many"),
         ({"grid": {"train.steps": [10, 20]}}, "train.steps make no other run"),
         ({"seeds": [0], "grid": {"train.seed": [1]}}, "are the same setting"),
         ({"seeds": list(range(101))}, r"101 runs .*max_members of 100"),
@@ -92,9 +94,18 @@ def test_what_is_wrong_in_any_member_is_said(sweep: dict[str, Any], says: str):
 
 
 def test_a_base_that_is_one_run_alone_is_refused():
-    for base in ({"run": {"name": "mine"}}, {"train": {"resume_from_step": 4}}):
+    for base in (
+        {"run": {"name": "mine"}},
+        {"train": {"resume_from_step": 4}},
+        {"train": {"more_steps": 4}},
+    ):
         with pytest.raises(ConfigError, match="of one run alone"):
             plan_of(base, seeds=[0])
+
+
+def test_the_runs_of_a_sweep_are_not_promoted_one_by_one():
+    with pytest.raises(ConfigError, match="the best of many is promoted in part by luck"):
+        plan_of({"run": {"promote_as": "nightly"}}, seeds=[0, 1])
 
 
 # The file.
