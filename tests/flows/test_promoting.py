@@ -7,6 +7,7 @@ import pytest
 
 from flows import by_run
 from visual_r1.config import RunConfig
+from visual_r1.promotion import models
 
 
 @pytest.mark.parametrize(("current", "status"), [("tinker://a", 0), ("tinker://b", 4), (None, 4)])
@@ -20,7 +21,7 @@ def test_a_server_that_was_lost_with_the_outcome_changes_no_status(
         by_run, "named_checkpoint", lambda *_: SimpleNamespace(sampler_path="tinker://a")
     )
     monkeypatch.setattr(by_run, "settle_prefect", lambda _: None)
-    monkeypatch.setattr(by_run, "Models", lambda *_: SimpleNamespace(current=lambda: there))
+    monkeypatch.setattr(models, "Models", lambda *_: SimpleNamespace(current=lambda: there))
     # The flow has ended, and what it returned is lost: that is a warning and no error.
     monkeypatch.setattr(by_run, "run_as_command", lambda *_, **__: 0)
     assert by_run.promote(["a-run"]) == status
