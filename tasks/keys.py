@@ -1,9 +1,9 @@
 """Keys of a run: from the environment, else from Secret blocks of the Prefect server.
 
 A key of a block is put into this process' own environment, for as long as a flow or a command
-works: where Tinker's SDK, W&B and the hub look for it, and where no other program sees it. It is in
-no parameter, log, artifact or file. A key alone never chooses a server: only a configuration that
-asks for a paid one is given one.
+works: where Tinker's SDK, W&B and the hub look for it. W&B's own process inherits it, the engine
+does not. It is in no parameter, log, artifact or file. A key alone never chooses a server: only a
+configuration that asks for a paid one is given one.
 """
 
 import os
