@@ -75,7 +75,7 @@ from typing import Any
 
 from prefect import flow
 
-from tasks.forms import form
+from tasks.forms import RUN, form
 from tasks.outcome import remembered
 from tasks.parameters import chosen_config
 from tasks.records.ending import concluded
@@ -96,11 +96,7 @@ from visual_r1.runs.folder import open_run_folder
     "model",
     "data",
     "problems",
-    run={
-        "type": "string",
-        "description": "A run's folder, or its name under runs/, in place of a preset that "
-        "describes it.",
-    },
+    run=RUN,
     checkpoint={
         "type": "string",
         "description": "Which of the run's checkpoints: best (by validation), final, or a step "

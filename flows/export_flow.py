@@ -17,7 +17,7 @@ from typing import Any
 
 from prefect import flow
 
-from tasks.forms import form
+from tasks.forms import CHECKPOINT, RUN, form
 from tasks.outcome import remembered
 from tasks.parameters import chosen_config
 from tasks.records.ending import conclude, concluded
@@ -36,15 +36,8 @@ from visual_r1.runs.validations import named_checkpoint
 @remembered
 @concluded
 @form(
-    run={
-        "type": "string",
-        "description": "A run's folder, or its name under runs/.",
-    },
-    checkpoint={
-        "type": "string",
-        "default": "final",
-        "description": "Which checkpoint: best (by validation), final, or a step such as 40.",
-    },
+    run=RUN,
+    checkpoint=CHECKPOINT,
     into={
         "type": "string",
         "description": "Where the adapter goes: a name under exports/ of the run, or a folder "

@@ -17,7 +17,7 @@ from typing import Any
 
 from prefect import State, flow
 
-from tasks.forms import form
+from tasks.forms import CHECKPOINT, RUN, form
 from tasks.outcome import remembered
 from tasks.parameters import chosen_config
 from tasks.promotion import promote_checkpoint, promotion_state
@@ -34,15 +34,8 @@ from visual_r1.runs.validations import named_checkpoint
 @remembered
 @concluded
 @form(
-    run={
-        "type": "string",
-        "description": "A run's folder, or its name under runs/.",
-    },
-    checkpoint={
-        "type": "string",
-        "default": "final",
-        "description": "Which checkpoint: best (by validation), final, or a step such as 40.",
-    },
+    run=RUN,
+    checkpoint=CHECKPOINT,
     name={
         "type": "string",
         "description": "Which model it is to be: models/NAME.json; by default the run's preset.",

@@ -33,6 +33,17 @@ SHORT = {
 }
 """Settings that have a field of their own in a form; they are overrides by a shorter name."""
 
+RUN = {
+    "type": "string",
+    "description": "A run's folder, or its name under runs/, in place of a preset that describes "
+    "it.",
+}
+CHECKPOINT = {
+    "type": "string",
+    "default": "final",
+    "description": "Which checkpoint: best (by validation), final, or a step such as 40.",
+}
+
 _PRESET = {
     "type": "string",
     "enum": preset_names(),
