@@ -1,6 +1,5 @@
 """`visual-r1 doctor` as a deployment: its findings are a page in Prefect's UI."""
 
-import re
 from typing import Any
 
 from tasks.environment import settle_prefect
@@ -16,6 +15,7 @@ from tasks.forms import form
 from tasks.outcome import SERVER_FAILURES, remembered
 from tasks.parameters import chosen_config
 from tasks.records.ending import concluded
+from tasks.records.names import artifact_key
 from tasks.slots import its_turn
 from visual_r1.config import RunConfig
 from visual_r1.doctor.examination import examine
@@ -61,7 +61,7 @@ def doctor(
     try:
         create_markdown_artifact(
             page,
-            key="doctor-" + re.sub(r"[^a-z0-9]+", "-", config.run_name.lower()).strip("-"),
+            key=artifact_key(config, "doctor"),
             description=f"What the doctor found in {config.run_name}.",
         )
     except SERVER_FAILURES as error:

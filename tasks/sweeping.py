@@ -20,12 +20,14 @@ from prefect.states import Failed
 from tasks.interruption import stop_if_interrupted, was_interrupted
 from tasks.outcome import SERVER_FAILURES
 from tasks.records.ending import conclude
+from tasks.records.events import happened
 from tasks.records.names import artifact_key
 from tasks.verified import Result, verified
 from visual_r1.backend.backend import open_backend, while_waiting
 from visual_r1.backend.endpoint import choose_kind
 from visual_r1.config import RunConfig
 from visual_r1.errors import (
+    BudgetReached,
     CredentialError,
     EngineRefused,
     IncompatibleServer,
@@ -100,6 +102,9 @@ def train_members(
             raise
         except VisualR1Error as error:
             failed[member.run] = error
+            if isinstance(error, BudgetReached):
+                limit = {"sweep": plan.sweep.name, "max_usd": plan.sweep.max_usd}
+                happened(member.config, "budget.reached", str(error), limit)
             logger.warning("%s has failed, and the sweep goes on: %s", member.title, error)
         except SERVER_FAILURES:
             # Prefect's, not ours: where the run is whole, it is whole.
