@@ -184,10 +184,12 @@ def _require_api(url: str, answer: httpx.Response) -> None:
 
     The server shows its pages at every address but the API's; Prefect then ends in a traceback.
     """
+    from prefect.settings import Settings
+
     if answer.text.strip() == "true" or answer.status_code in (401, 403):
         return
-    if urlsplit(url).path.startswith("/api/"):
-        return  # beneath the API: a workspace of Prefect Cloud
+    if url.startswith(Settings().cloud.api_url):
+        return  # a workspace of Prefect Cloud, which has its API beneath that address
     api = urlunsplit((*urlsplit(url)[:2], "/api", "", ""))
     if api == url.rstrip("/") or httpx.get(f"{api}/health", timeout=PROBE_SECONDS).text != "true":
         return

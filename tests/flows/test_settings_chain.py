@@ -130,7 +130,11 @@ def test_settings_that_cannot_be_read_end_in_a_sentence(
 
 @pytest.mark.parametrize(
     ("url", "is_refused"),
-    [("https://a.cloud/api/accounts/1/workspaces/2", False), ("https://a.cloud", True)],
+    [
+        ("https://a.cloud/api/accounts/1/workspaces/2", False),
+        ("https://a.cloud", True),
+        ("https://b.server/api/v1", True),
+    ],
 )
 def test_a_workspace_of_prefect_cloud_is_no_page(
     url: str, is_refused: bool, monkeypatch: pytest.MonkeyPatch
@@ -138,9 +142,10 @@ def test_a_workspace_of_prefect_cloud_is_no_page(
     from tasks import environment
 
     def get(asked: str, **_: object) -> httpx.Response:
-        is_api = asked == "https://a.cloud/api/health"
+        is_api = asked in {"https://a.cloud/api/health", "https://b.server/api/health"}
         return httpx.Response(200 if is_api else 404, text="true" if is_api else "{}")
 
+    monkeypatch.setenv("PREFECT_CLOUD_API_URL", "https://a.cloud/api")
     monkeypatch.setenv("PREFECT_API_URL", url)
     monkeypatch.setattr(environment.httpx, "get", get)
     with pytest.raises(ConfigError, match="its API is at") if is_refused else nullcontext():
