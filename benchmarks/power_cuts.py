@@ -1,14 +1,16 @@
 """Power cuts at random moments of a night of runs: does it end as a night without one?
 
-    nice python benchmarks/power_cuts.py              # ten cuts
-    nice python benchmarks/power_cuts.py --cuts 2 --runs 2
+    nice python benchmarks/power_cuts.py              # ten cuts in a night's sweep
+    nice python benchmarks/power_cuts.py --night runs --cuts 2 --runs 2
 
-A night is several small runs of a deployment with the tag `restart`, which differ in their learning
-rate and share an engine's home, so that one trains and the others wait. A cut kills server, worker,
-watch, flows and engines with SIGKILL, all at once, at a uniform moment after the last start. Then
-server, worker and watch are started again, as `make up` does, and nothing else is done. Two minutes
-after the server answers, whatever is said to be Running must have a process. At the end each run
-must be Completed, with the weights, ledger and figures of a run that nobody disturbed.
+A night is one sweep, or several runs, of a deployment with the tag `restart`. The runs are small
+and differ in their learning rate; those that are no sweep share an engine's home, so that one
+trains and the others wait. A cut kills server, worker, watch, flows and engines with SIGKILL, all
+at once, at a uniform moment after the last start. Then server, worker and watch are started again,
+as `make up` does, and nothing else is done. Two minutes after the server answers, whatever is said
+to be Running must have a process that has begun it. At the end all must be Completed, each run
+with the weights, ledger and figures of one that nobody disturbed, and a sweep's table must be the
+same to the byte.
 """
 
 import argparse
@@ -38,45 +40,47 @@ LONGEST_CUT_S = 90.0
 
 @dataclass(frozen=True)
 class Night:
-    """What is operated, and its flow runs by the names of their runs."""
+    """What is operated, its flow runs by name, and the names of the runs that they train."""
 
     operated: Operated
     folder: Path
     flow_runs: dict[str, str]
+    is_sweep: bool
 
     def is_over(self) -> bool:
         """Whether no flow run is to be done any more, or is just being done."""
         states = [self.operated.state(one)["type"] for one in self.flow_runs.values()]
         return all(state in FINAL for state in states)
 
-    def ghosts(self) -> list[str]:
-        """Flow runs that are said to be Running, and have no process."""
-        return [
-            name
-            for name, flow_run in self.flow_runs.items()
-            if self.operated.state(flow_run)["type"] in ("RUNNING", "CANCELLING")
-            and self.operated.flow_process(flow_run) is None
-        ]
+    def runs(self) -> list[Path]:
+        """The folders of the runs."""
+        return sorted(path for path in (self.folder / "runs").iterdir() if path.is_dir())
 
 
-def begin(folder: Path, runs: int) -> Night:
+def begin(folder: Path, runs: int, *, is_sweep: bool) -> Night:
     """Start the three, and the runs."""
     folder.mkdir()
     operated = Operated(folder, folder / "prefect")
     operated.start()
-    deployment = operated.deploy("flows/train_flow.py:train", "night")
+    flow = "flows/sweep_flow.py:sweep" if is_sweep else "flows/train_flow.py:train"
+    deployment = operated.deploy(flow, "night")
+    fields = SMALL_FLOW | {
+        "logging.wandb": False,
+        "backend.threads": 1,
+        "output_dir": str(folder),
+    }
+    rates = [0.0005 * (number + 1) for number in range(runs)]
+    if is_sweep:
+        del fields["run.name"]
+        tried = {"name": "night", "grid": {"train.learning_rate": rates}}
+        sweep = operated.run(deployment, sweep=tried, preset="quickstart", overrides=fields)
+        return Night(operated, folder, {"sweep": sweep}, is_sweep)
     flow_runs: dict[str, str] = {}
-    for number in range(runs):
+    for number, rate in enumerate(rates):
         name = f"run-{number}"
-        fields = SMALL_FLOW | {
-            "run.name": name,
-            "train.learning_rate": 0.0005 * (number + 1),
-            "logging.wandb": False,
-            "backend.threads": 1,
-            "output_dir": str(folder),
-        }
-        flow_runs[name] = operated.run(deployment, preset="quickstart", overrides=fields)
-    return Night(operated, folder, flow_runs)
+        own = {"run.name": name, "train.learning_rate": rate}
+        flow_runs[name] = operated.run(deployment, preset="quickstart", overrides=fields | own)
+    return Night(operated, folder, flow_runs, is_sweep)
 
 
 def cut(night: Night, random_: random.Random) -> dict[str, Any] | None:
@@ -95,7 +99,7 @@ def cut(night: Night, random_: random.Random) -> dict[str, Any] | None:
     seen = None
     with suppress(AssertionError, httpx.HTTPError):
         seen = night.operated.until(
-            lambda: not night.ghosts(), "no ghost is left", GHOSTS_END_WITHIN_S
+            lambda: not night.operated.ghosts(), "no ghost is left", GHOSTS_END_WITHIN_S
         )
     return {
         "after_s": round(wait_s, 1),
@@ -106,12 +110,14 @@ def cut(night: Night, random_: random.Random) -> dict[str, Any] | None:
 
 
 def table(night: Night) -> dict[str, Any]:
-    """Of each run: its figures, and a digest of all that training left."""
+    """The figures of each run; of a sweep also its own files, but for times of day."""
     found: dict[str, Any] = {}
-    for name in night.flow_runs:
-        run_dir = night.folder / "runs" / name
+    for run_dir in night.runs():
         summary = json.loads((run_dir / "summary.json").read_text())
-        found[name] = {key: summary[key] for key in ("baseline", "final", "delta", "steps")}
+        found[run_dir.name] = {key: summary[key] for key in ("baseline", "final", "delta", "steps")}
+    if night.is_sweep:
+        for name in ("table.md", "comparison.svg"):
+            found[name] = (night.folder / "sweeps" / "night" / name).read_text()
     return found
 
 
@@ -122,15 +128,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--cuts", type=int, default=10)
     parser.add_argument("--runs", type=int, default=4)
+    parser.add_argument("--night", choices=("sweep", "runs"), default="sweep")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args(arguments)
     random_ = random.Random(chosen.seed)
+    is_sweep = chosen.night == "sweep"
     faults: list[str] = []
     with tempfile.TemporaryDirectory() as temporary:
-        quiet = begin(Path(temporary) / "quiet", chosen.runs)
+        quiet = begin(Path(temporary) / "quiet", chosen.runs, is_sweep=is_sweep)
         with quiet.operated:
             quiet.operated.until(quiet.is_over, "the quiet night is over", 3600)
-        disturbed = begin(Path(temporary) / "disturbed", chosen.runs)
+        disturbed = begin(Path(temporary) / "disturbed", chosen.runs, is_sweep=is_sweep)
         with disturbed.operated:
             for number in range(chosen.cuts):
                 found = cut(disturbed, random_)
@@ -149,11 +157,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     faults.append(f"{name} is {state['name']}: {state['message']}")
             if left := disturbed.operated.open_runs():
                 faults.append(f"still said to be at work: {', '.join(left)}")
-        for name in quiet.flow_runs:
-            runs = [night.folder / "runs" / name for night in (quiet, disturbed)]
-            homes = [night.folder / ".visual-r1" / "engine" for night in (quiet, disturbed)]
+        homes = [night.folder / ".visual-r1" / "engine" for night in (quiet, disturbed)]
+        for runs in zip(quiet.runs(), disturbed.runs(), strict=True):
             then, now = (outcome_of(run, home) for run, home in zip(runs, homes, strict=True))
-            faults += [f"{name}: {part} differs" for part in now.differing(then)]
+            faults += [f"{runs[0].name}: {part} differs" for part in now.differing(then)]
         print(json.dumps(table(disturbed), indent=1))
         if table(disturbed) != table(quiet):
             faults.append(f"the table of the quiet night was {table(quiet)}")

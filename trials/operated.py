@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ PARTS: tuple[Part, ...] = ("server", "worker", "watch")
 POOL = "trial"
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 BUSY = 503
+CLOCK_S = 1.0  # a process's start is known to a clock tick, and a boot time to a second
 _MARK = "VISUAL_R1_TRIAL"
 
 
@@ -181,6 +183,32 @@ class Operated:
         flows = self._ask("POST", "/flow_runs/filter", {"flow_runs": wanted})
         tasks = self._ask("POST", "/task_runs/filter", {"task_runs": wanted})
         return [one["name"] for one in (*flows, *tasks)]
+
+    def ghosts(self) -> list[str]:
+        """Flow runs and task runs that are said to be Running, and that no process works on.
+
+        A flow run that another one has called, and a task run, are worked on by the process of the
+        flow run that was deployed; what is Running since before that process began is not.
+        """
+        running = {"state": {"type": {"any_": ["RUNNING", "CANCELLING"]}}}
+        flows = self._ask("POST", "/flow_runs/filter", {"flow_runs": running})
+        tasks = self._ask("POST", "/task_runs/filter", {"task_runs": running})
+        found: list[str] = []
+        for run in (*flows, *tasks):
+            process = self.flow_process(self._deployed(run))
+            since = datetime.fromisoformat(run["state"]["timestamp"]).timestamp()
+            if process is None or since < process.create_time() - CLOCK_S:
+                found.append(run["name"])
+        return found
+
+    def _deployed(self, run: dict[str, Any]) -> str:
+        """The id of the flow run at the top, beneath which a flow run or task run stands."""
+        above = run.get("parent_task_run_id")
+        if above is not None:
+            return self._deployed(self._ask("GET", f"/task_runs/{above}"))
+        if (flow_run := run.get("flow_run_id")) is not None:
+            return self._deployed(self._ask("GET", f"/flow_runs/{flow_run}"))
+        return run["id"]
 
     def until(self, holds: Callable[[], object], what: str, within_s: float = 400.0) -> float:
         """Wait until `holds`; the seconds that it took."""
