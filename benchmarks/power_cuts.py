@@ -35,7 +35,6 @@ from trials.programs import SMALL_FLOW
 from trials.run_outcome import outcome_of
 
 GHOSTS_END_WITHIN_S = 120.0
-LONGEST_CUT_S = 90.0
 
 
 @dataclass(frozen=True)
@@ -83,9 +82,9 @@ def begin(folder: Path, runs: int, *, is_sweep: bool) -> Night:
     return Night(operated, folder, flow_runs, is_sweep)
 
 
-def cut(night: Night, random_: random.Random) -> dict[str, Any] | None:
+def cut(night: Night, random_: random.Random, longest_s: float) -> dict[str, Any] | None:
     """One cut and what came after it; None where the night was over before it."""
-    wait_s = random_.uniform(2.0, LONGEST_CUT_S)
+    wait_s = random_.uniform(2.0, longest_s)
     began = time.monotonic()
     while time.monotonic() - began < wait_s:
         if night.is_over():
@@ -127,7 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--cuts", type=int, default=10)
-    parser.add_argument("--runs", type=int, default=4)
+    parser.add_argument("--runs", type=int, default=8)
+    parser.add_argument("--longest", type=float, default=60, help="seconds until a cut, at most")
     parser.add_argument("--night", choices=("sweep", "runs"), default="sweep")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args(arguments)
@@ -141,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         disturbed = begin(Path(temporary) / "disturbed", chosen.runs, is_sweep=is_sweep)
         with disturbed.operated:
             for number in range(chosen.cuts):
-                found = cut(disturbed, random_)
+                found = cut(disturbed, random_, chosen.longest)
                 if found is None:
                     print(f"the night was over before cut {number + 1}", flush=True)
                     break
@@ -161,7 +161,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for runs in zip(quiet.runs(), disturbed.runs(), strict=True):
             then, now = (outcome_of(run, home) for run, home in zip(runs, homes, strict=True))
             faults += [f"{runs[0].name}: {part} differs" for part in now.differing(then)]
-        print(json.dumps(table(disturbed), indent=1))
+        for name, content in table(disturbed).items():
+            print(f"{name}: {content}" if not name.endswith(".svg") else f"{name} as well")
         if table(disturbed) != table(quiet):
             faults.append(f"the table of the quiet night was {table(quiet)}")
     for fault in faults:

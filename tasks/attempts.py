@@ -25,6 +25,7 @@ from pydantic import TypeAdapter, ValidationError
 from tasks.environment import prefect_server
 from visual_r1.config import RunConfig
 from visual_r1.errors import StorageError
+from visual_r1.hashing import digest
 from visual_r1.printing import open_logger
 from visual_r1.runs.ledger import Ledger
 from visual_r1.storage import read_sealed, write_json
@@ -51,7 +52,8 @@ class Attempt:
     pid: int
     host: str
     api: str = ""
-    """The address of the Prefect server that knows the flow run; none of a temporary one."""
+    """A digest of the address of the Prefect server that knows the flow run: there may be a
+    password in it. None of a temporary one."""
     parent: int = 0
     """The process that started it: Prefect's worker, or a person's shell."""
     runs: tuple[str, ...] = ()
@@ -83,6 +85,11 @@ def attempts_folder() -> Path:
     return get_current_settings().home / "attempts"
 
 
+def server_digest(url: str | None) -> str:
+    """What stands in these files for a Prefect server's address; empty for a temporary one's."""
+    return "" if url is None else digest(url, 16)
+
+
 @contextmanager
 def attended() -> Generator[bool]:
     """Let others know, for the block, that this process works on the flow run of the context.
@@ -106,7 +113,7 @@ def attended() -> Generator[bool]:
             before,
             pid=os.getpid(),
             host=socket.gethostname(),
-            api=prefect_server() or "",
+            api=server_digest(prefect_server()),
             parent=os.getppid(),
             end=None,
             settled=False,
@@ -187,7 +194,7 @@ def attempts_here() -> list[Attempt]:
     except OSError:
         return []
     found = map(read_attempt, names)
-    here = (socket.gethostname(), prefect_server() or "")
+    here = (socket.gethostname(), server_digest(prefect_server()))
     return [one for one in found if one is not None and (one.host, one.api) == here]
 
 

@@ -56,15 +56,7 @@ def _task(work: Callable[..., Any] | None = None, **options: Any) -> Any:
     return _Cached(work, **options) if work else lambda one: _Cached(one, **options)
 
 
-def _flow(**_: Any) -> Callable[[Any], Any]:
-    def plain(work: Any) -> Any:
-        work.fn = work
-        return work
-
-    return plain
-
-
-prefect.task, prefect.flow = _task, _flow
+prefect.task = _task
 
 import visual_r1.backend.backend as backend_module
 import visual_r1.engine.compute.compute as compute_module
@@ -264,7 +256,8 @@ def verify(run: Path) -> Sequence[str]:
 
 
 def _bare(flow: Any) -> Callable[..., Any]:
-    return getattr(inspect.unwrap(flow), "fn", inspect.unwrap(flow))
+    """A flow's own function: what is around it talks to Prefect's server."""
+    return inspect.unwrap(flow)
 
 
 def pause(seconds: float) -> None:

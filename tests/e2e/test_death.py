@@ -25,7 +25,7 @@ from prefect_home import Give
 from train_command import SMALL
 
 from tasks import watch
-from tasks.attempts import Attempt, End, read_attempt, write_attempt
+from tasks.attempts import Attempt, End, read_attempt, server_digest, write_attempt
 from tasks.slots import its_turn
 from tasks.watch import RESTART, Watch
 from trials.operated import Operated
@@ -182,7 +182,9 @@ def left_behind(
     assert state_of(client, run.id).type == state.type
     task = client.create_task_run(a_task, run.id, dynamic_key="0", state=RunningState())
     assert not task.state.is_final()
-    known = Attempt(str(run.id), 2**22 + 1, socket.gethostname(), api=house.operated.api)
+    known = Attempt(
+        str(run.id), 2**22 + 1, socket.gethostname(), api=server_digest(house.operated.api)
+    )
     write_attempt(replace(known, **attempt))
     return run.id
 

@@ -17,7 +17,7 @@ from prefect.settings import PREFECT_HOME, temporary_settings
 from prefect.states import Crashed, Running
 
 from tasks import watch
-from tasks.attempts import Attempt, attempts_folder, write_attempt
+from tasks.attempts import Attempt, attempts_folder, server_digest, write_attempt
 from tasks.environment import prefect_server
 from tasks.own_server import WORKER_NAME
 from tasks.watch import MOST_DEATHS, RESTART, Watch
@@ -61,7 +61,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def attempt_at(server: Server) -> Attempt:
     """One whose process is dead."""
-    return Attempt(str(server.run.id), 0, socket.gethostname(), api=prefect_server() or "")
+    return Attempt(str(server.run.id), 0, socket.gethostname(), api=server_digest(prefect_server()))
 
 
 def test_a_run_whose_flow_can_not_be_loaded_is_not_started_for_ever(server: Server) -> None:
