@@ -48,8 +48,13 @@ class Night:
 
     def is_over(self) -> bool:
         """Whether no flow run is to be done any more, or is just being done."""
-        states = [self.operated.state(one)["type"] for one in self.flow_runs.values()]
-        return all(state in FINAL for state in states)
+        states = [self.operated.state(one) for one in self.flow_runs.values()]
+        return all(
+            # Between its crash and its new start it is Crashed for a moment.
+            one["type"] in FINAL
+            and (one["type"] != "CRASHED" or "is not started again" in (one["message"] or ""))
+            for one in states
+        )
 
     def runs(self) -> list[Path]:
         """The folders of the runs."""
