@@ -520,7 +520,7 @@ def run_stopped(config: RunConfig, when: str) -> "subprocess.CompletedProcess[st
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("folder", ["é", "a b", "角度"])
+@pytest.mark.parametrize("folder", ["é", "角度"])
 def test_a_locale_that_lacks_the_name_of_the_folder_harms_no_run(tmp_path: Path, folder: str):
     """W&B may be unable to write there; then that is a line, and the run has ended as it should."""
     output = tmp_path / folder
