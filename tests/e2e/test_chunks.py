@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from made_up import predictions, problems, write_evaluation, write_validation
 
 from trials.train_chunks import config
 from visual_r1.backend.backend import Backend
@@ -18,11 +19,11 @@ from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset, prepare
 from visual_r1.engine.store.home import HomeFolder
 from visual_r1.engine.store.records import parse_path
-from visual_r1.errors import RunError
+from visual_r1.errors import RunError, StorageError
 from visual_r1.models import model_path
 from visual_r1.progress import Silent
 from visual_r1.runs.chunk import train_chunk
-from visual_r1.runs.export import adapter_folder, export, read_export
+from visual_r1.runs.export import adapter_folder, export, file_sha256, read_export
 from visual_r1.runs.folder import open_run_folder
 from visual_r1.runs.journal import Journal, read_rollouts
 from visual_r1.runs.ledger import Ledger, LedgerRow
@@ -30,6 +31,7 @@ from visual_r1.runs.proof import Proof, prove
 from visual_r1.runs.resume import resume_point
 from visual_r1.runs.retention import renew_and_prune
 from visual_r1.runs.run import Run
+from visual_r1.storage import write_json
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -460,6 +462,68 @@ def test_what_is_not_made_again_is_held_against_its_digests(copied: Trained, fol
             assert proof.same_bits and not proof.holds
             assert place in proof.damaged[0]
         path.write_bytes(whole)
+
+
+def test_what_was_validated_evaluated_and_exported_is_held_against_it_as_well(
+    copied: Trained,
+) -> None:
+    """A bit of each, and then an adapter that somebody changed together with its record."""
+    first, *_, last = copied.ledger.rows()
+    export(copied.run(), last)
+    export(copied.run(), first, "exports/step-1")
+    write_validation(copied.run_dir, first.step, 0.5, sampler_path=first.sampler_path)
+    asked = problems(4)
+    for name in ("baseline", "final"):
+        answered = copied.run_dir / "evaluations" / name
+        write_evaluation(answered, asked, predictions(asked, 0.5, seed=0))
+    before = {path: path.read_bytes() for path in copied.run_dir.rglob("*") if path.is_file()}
+    places = [
+        "validation.jsonl",
+        "evaluations/baseline/report.json",
+        "evaluations/final/predictions.parquet",
+        "exports/step-1/export.json",
+        f"export/adapter/{WEIGHTS}",
+    ]
+    for path in (copied.run_dir / place for place in places):
+        middle = len(before[path]) // 2
+        path.write_bytes(
+            before[path][:middle] + bytes([before[path][middle] ^ 1]) + before[path][middle + 1 :]
+        )
+    proof = copied.prove()
+    assert not proof.holds
+    named = " ".join(proof.damaged)
+    assert all(place in named or f"{place.split('/adapter')[0]}/" in named for place in places)
+
+    for path, whole in before.items():
+        path.write_bytes(whole)
+    made = read_export(copied.run_dir)
+    assert made is not None
+    weights = adapter_folder(copied.run_dir) / WEIGHTS
+    weights.write_bytes(before[weights][:-1] + bytes([before[weights][-1] ^ 1]))
+    record = {**asdict(made), "files": [asdict(one) for one in made.files]}
+    for one in record["files"]:
+        if one["name"] == WEIGHTS:
+            one["sha256"] = file_sha256(weights)
+    write_json(copied.run_dir / "export" / "export.json", record)
+    proof = copied.prove()
+    assert (proof.damaged, proof.exports) == ((), (f"export/{WEIGHTS}",))
+    assert not proof.holds
+
+
+def test_the_weights_to_sample_from_are_compared_as_well(trained: Trained) -> None:
+    first, second, third = trained.ledger.rows()
+    trained.rewrite_ledger([first, second, replace(third, sampler_path=second.sampler_path)])
+    proof = trained.prove()
+    assert not proof.holds
+    assert proof.differing and all(name.startswith("sampler: ") for name in proof.differing)
+
+    trained.rewrite_ledger([first, second, third])
+    file = HomeFolder(trained.backend.home).state_file(parse_path(third.sampler_path))
+    damaged = bytearray(file.read_bytes())
+    damaged[-100] ^= 4
+    file.write_bytes(damaged)
+    with pytest.raises(StorageError, match=f"{file.name}.* is damaged|is damaged.*{file.name}"):
+        trained.prove()
 
 
 def test_the_count_of_updates_is_counted_again(copied: Trained) -> None:

@@ -164,7 +164,9 @@ def spend(run_dir: Path, steps: Sequence[float | None] = (), **evaluations: floa
         write_json(report, json.loads(report.read_text()) | {"cost_usd": cost})
 
 
-def write_validation(run_dir: Path, step: int, accuracy: float, blind: float = 0.0625) -> None:
+def write_validation(
+    run_dir: Path, step: int, accuracy: float, blind: float = 0.0625, sampler_path: str = ""
+) -> None:
     """The validation row of a checkpoint, on 16 problems."""
     right = round(16 * accuracy)
     row = ValidationRow(
@@ -182,7 +184,7 @@ def write_validation(run_dir: Path, step: int, accuracy: float, blind: float = 0
         gave_up=0,
         failed=0,
         right="1" * right + "0" * (16 - right),
-        sampler_path=f"tinker://session:train:0/sampler_weights/step-{step:06d}",
+        sampler_path=sampler_path or f"tinker://session:train:0/sampler_weights/step-{step:06d}",
         seconds=1.0,
         created_at="2026-05-01T10:00:00+00:00",
     )

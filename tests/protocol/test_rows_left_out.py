@@ -14,6 +14,7 @@ from drawn import figure
 
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import prepare
+from visual_r1.doctor.examination import examine
 from visual_r1.engine.launch import RunningEngine
 from visual_r1.errors import DataError, RunError
 from visual_r1.hashing import file_digest
@@ -36,11 +37,16 @@ def line(split: str, number: int, *, long: bool) -> str:
 
 
 def config_of(
-    folder: Path, engine: RunningEngine, train: set[int], test: set[int], held: set[int]
+    folder: Path,
+    engine: RunningEngine,
+    train: set[int],
+    test: set[int],
+    held: set[int],
+    rows: int = 8,
 ) -> RunConfig:
     """A set whose rows of these numbers are too long."""
     folder.mkdir()
-    for split, count, long in (("train", 8, train), ("validation", 4, held), ("test", 20, test)):
+    for split, count, long in (("train", rows, train), ("validation", 4, held), ("test", 20, test)):
         lines = [line(split, number, long=number in long) for number in range(count)]
         (folder / f"{split}.jsonl").write_text("\n".join(lines))
     return RunConfig.model_validate(
@@ -133,6 +139,23 @@ def test_a_run_with_too_few_is_refused_before_anything_is_asked(
         settle_rows(run, SPLITS)
     assert "lower --model.max_pixels" in str(caught.value)
     assert not is_settled(config)
+
+
+def test_the_doctor_knows_of_a_row_however_far_behind_it_is(
+    engine: RunningEngine, tmp_path: Path
+) -> None:
+    """It looks at the first rows of a source that nobody prepared, and says so."""
+    config = config_of(tmp_path / "set", engine, {70}, set(), set(), rows=72)
+    [note] = [one for one in examine(config, measure=False).diagnoses if one.subject == "rows"]
+    assert (note.severity, note.says) == (
+        "note",
+        "the dataset is not prepared: every row is looked at when the run starts",
+    )
+    prepare(config.data, config.output_dir)
+    [found] = [one for one in examine(config, measure=False).diagnoses if one.subject == "rows"]
+    assert found.severity == "warning"
+    assert "1 of 72 rows of train cannot be asked about: 'train-70': its prompt has" in found.says
+    assert "left out of training" in found.advice
 
 
 def test_where_all_fits_nothing_is_carried(engine: RunningEngine, tmp_path: Path) -> None:

@@ -61,8 +61,8 @@ ROOMS = {
         printing progress prompts rewards rl storage tables wording
     """,
     "report": """
-        alarms backend config data errors evaluation hashing liveness policy printing runs storage
-        wording
+        alarms backend config data errors evaluation hashing liveness opening policy printing runs
+        storage wording
     """,
     "promotion": "errors evaluation hashing printing runs storage wording",
     "doctor": """

@@ -8,7 +8,8 @@ own checksum (Adler-32) must be right. JPEG: libjpeg's warnings count (a code th
 that ends before its picture or after it), no block may be brighter than white or darker than black,
 and each component must have come in full precision, so a progressive file that lost its last scans
 is noticed. Others: the picture is decoded once more over another canvas, and a pixel that differs
-was never written.
+was never written. What a TIFF holds as deflate has the checksum of a PNG's stream, which libtiff
+does not look at.
 
 A JPEG, WebP, AVIF or JPEG 2000 carries no checksums: damage that leaves a stream which could have
 been written so is other pixels, and nobody can tell.
@@ -26,6 +27,7 @@ import simplejpeg  # pyright: ignore[reportMissingTypeStubs]
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.ImageFile import ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -40,6 +42,12 @@ _PASSES = (
     (0, 1, 1, 2),
 )
 _PIECE = 2**20
+
+# Of a TIFF: how Pillow names its compressions, and its tags.
+_DEFLATE = frozenset(("tiff_adobe_deflate", "tiff_deflate"))
+_FILL_ORDER = 266
+_PIECES_OF_A_TIFF = ((273, 279), (324, 325))  # where strips and tiles begin, and how long they are
+_MOST_BYTES = 16  # of a pixel, and of what fills a tile up
 
 _END_OF_IMAGE = b"\xff\xd9"
 _PADDINGS = (b"\x55" * 256, b"\xb2" * 256)
@@ -257,6 +265,25 @@ def _require_all_scans(data: bytes) -> None:
             f"{missing} of its {len(came) * _COEFFICIENTS} frequencies did not come in full: scans "
             "are missing"
         )
+
+
+def require_whole_deflate(data: bytes, image: TiffImageFile) -> None:
+    """Raise `ValueError` or `zlib.error` where a strip or tile of a TIFF is not whole.
+
+    Nothing is asked of those that are compressed in another way.
+    """
+    if image.info.get("compression") not in _DEFLATE or image.tag_v2.get(_FILL_ORDER, 1) != 1:
+        return
+    most = _MOST_BYTES * image.width * image.height + _PIECE
+    for offsets, counts in _PIECES_OF_A_TIFF:
+        places = zip(image.tag_v2.get(offsets, ()), image.tag_v2.get(counts, ()), strict=True)
+        for start, length in places:
+            inflated, stream = zlib.decompressobj(), data[start : start + length]
+            while not inflated.eof:
+                made = len(inflated.decompress(stream, _PIECE))
+                stream, most = inflated.unconsumed_tail, most - made
+                if most < 0 or not (made or inflated.eof):
+                    raise ValueError("a part of its pixels is cut, or holds more than pixels")
 
 
 def require_all_written(image: ImageFile, again: ImageFile) -> None:

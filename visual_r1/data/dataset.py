@@ -17,7 +17,7 @@ from visual_r1.data.manifest import (
     MANIFEST_FILE,
     read_manifest,
 )
-from visual_r1.data.preparation import REJECTED_FILE, GivenUp, Preparation
+from visual_r1.data.preparation import REJECTED_FILE, GivenUp, Preparation, damaged_shard
 from visual_r1.data.preparation_state import PreparationState
 from visual_r1.data.problem import SPLITS, Split
 from visual_r1.data.shards import StoredProblems
@@ -210,8 +210,9 @@ def _build_beside(
     rejected = folder.with_name(f"{folder.name}-{REJECTED_FILE}")
     rejected.unlink(missing_ok=True)
     inside = partial / "dataset"
-    if not _is_sound(partial) or not inside.is_dir():
+    if fault := _fault_of(partial, inside):
         if partial.exists():
+            logger.warning("%s: what was prepared of %s begins anew.", fault, folder)
             shutil.rmtree(partial)
         inside.mkdir(parents=True)
     try:
@@ -233,14 +234,18 @@ def _partial(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.partial")
 
 
-def _is_sound(partial: Path) -> bool:
-    """Whether the preparation in `partial` can go on."""
-    if not (partial / STATE_FILE).is_file():
-        return False
+def _fault_of(partial: Path, inside: Path) -> str:
+    """Why the preparation in `partial` cannot go on; empty where it can."""
+    path = partial / STATE_FILE
+    if not path.is_file() or not inside.is_dir():
+        return f"{partial} is no state of a preparation"
     try:
         with PreparationState(partial) as state:
-            return state.is_sound()
+            if not state.is_sound():
+                return f"{path} is damaged: it is not as it was written"
+            shard = damaged_shard(state, inside)
+            return f"{shard} is damaged: it is not as it was written" if shard else ""
     except sqlite3.OperationalError:  # it cannot be read or written now, which may pass
         raise
-    except sqlite3.DatabaseError:
-        return False
+    except sqlite3.DatabaseError as error:
+        return f"{path} cannot be used ({error})"

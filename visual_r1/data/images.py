@@ -149,6 +149,8 @@ def whole_image(
         elif image.format in _JPEGS:
             bitstreams.require_whole_jpeg(data)
         elif image.format not in _WHOLE_OR_NOTHING:
+            if isinstance(image, TiffImageFile):
+                bitstreams.require_whole_deflate(data, image)
             with Image.open(io.BytesIO(data), formats=tried) as again:
                 bitstreams.require_all_written(image, again)
         return image

@@ -9,7 +9,8 @@ Where too many rows are bad, the preparation is given up and says what is wrong 
 duplicate is left out as well, but it is no fault of its row: it does not count here.
 
 What is done is noted in a file beside the dataset's: a preparation that was interrupted goes on
-behind the rows it has seen, and ends with the same bytes.
+behind the rows it has seen, and ends with the same bytes. What it goes on with is held against
+digests first; where it is damaged, the preparation begins anew.
 """
 
 import re
@@ -153,12 +154,18 @@ class Preparation:
         """From shards to a dataset; it may be killed in between and is then done again."""
         for split in SPLITS:
             shards = state.shard_count(split)
+            digests = state.digests(split)
             for shard, withdrawn in state.shards(split):
                 path = unfinished_shard(self.folder, split, shard)
-                if path.exists():
-                    if withdrawn:
-                        leave_out(path, withdrawn)
-                    path.rename(finished_shard(self.folder, split, shard, shards))
+                finished = finished_shard(self.folder, split, shard, shards)
+                if finished.exists() and file_digest(finished) == digests[shard]:
+                    path.unlink(missing_ok=True)
+                elif path.exists() and withdrawn:
+                    leave_out(path, withdrawn, finished)
+                    state.note_shard(split, shard, file_digest(finished))
+                    path.unlink()
+                elif path.exists():
+                    path.rename(finished)
         _write_rejected(state, self.folder / REJECTED_FILE)
         write_sizes(self.folder, self._sizes(state))
         manifest = Manifest(
@@ -245,8 +252,9 @@ class _Sorting:
 
     def _write_shard(self, split: Split) -> None:
         shard = self._state.shard_count(split)
-        write_shard(unfinished_shard(self._folder, split, shard), self._state.waiting())
-        self._state.add_shard(split, shard)
+        path = unfinished_shard(self._folder, split, shard)
+        write_shard(path, self._state.waiting())
+        self._state.add_shard(split, shard, file_digest(path))
 
     def _take(self, split: Split, row: SourceRow) -> int:
         """Keep or reject a row; by how much the number of kept problems grows."""
@@ -296,6 +304,19 @@ class _Sorting:
             self._broken += 1
         else:
             self._repeated += 1
+
+
+def damaged_shard(state: PreparationState, folder: Path) -> Path | None:
+    """A shard in `folder` that is not as the state says it was written, under neither name."""
+    for split in SPLITS:
+        digests = state.digests(split)
+        for shard, digest in digests.items():
+            path = unfinished_shard(folder, split, shard)
+            places = (path, finished_shard(folder, split, shard, len(digests)))
+            there = (file_digest(place) for place in places if place.is_file())
+            if digest is not None and digest not in there:
+                return path
+    return None
 
 
 def without_values(reason: str) -> str:

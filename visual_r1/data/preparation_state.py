@@ -21,7 +21,9 @@ from visual_r1.data.problem import Problem, Split
 from visual_r1.data.shards import problem_row
 from visual_r1.data.state_file import StateFile
 
-_VERSION = 3
+_VERSION = 4
+# Shards had no digest, and rows no sums: such a state goes on, and what it holds is unverified.
+_UPGRADES = {3: "ALTER TABLE shards ADD COLUMN digest TEXT"}
 
 # Why a row is not in the dataset: a fault of its own, or a problem that came before, with the same
 # answer or with another.
@@ -40,7 +42,7 @@ CREATE TABLE sizes (number INTEGER, width INTEGER, height INTEGER);
 CREATE INDEX sizes_number ON sizes (number);
 CREATE TABLE waiting (number INTEGER PRIMARY KEY, row TEXT, bytes INTEGER);
 CREATE TABLE waiting_images (number INTEGER, part INTEGER, data BLOB, UNIQUE (number, part));
-CREATE TABLE shards (first INTEGER PRIMARY KEY, split TEXT, shard INTEGER);
+CREATE TABLE shards (first INTEGER PRIMARY KEY, split TEXT, shard INTEGER, digest TEXT);
 CREATE TABLE rejected (
     number INTEGER PRIMARY KEY, split TEXT, row TEXT, id TEXT, reason TEXT,
     summary TEXT, kind TEXT);
@@ -97,7 +99,7 @@ class PreparationState(AbstractContextManager["PreparationState"]):
 
     def __init__(self, folder: Path) -> None:
         self.unsaved = 0
-        self._file = StateFile(folder, _TABLES, _VERSION)
+        self._file = StateFile(folder, _TABLES, _VERSION, _UPGRADES)
         try:
             self._looks = LookIndex(self._file)
             self.numbers = CardNumbers(self._file)
@@ -122,8 +124,8 @@ class PreparationState(AbstractContextManager["PreparationState"]):
         self.unsaved = 0
 
     def is_sound(self) -> bool:
-        """Whether the file holds together."""
-        return next(self._file.rows("PRAGMA quick_check(1)"))[0] == "ok"
+        """Whether all of it is as it was written; that of version 3 only holds together."""
+        return self._file.is_sound()
 
     # --- how far it is
 
@@ -245,10 +247,10 @@ class PreparationState(AbstractContextManager["PreparationState"]):
         query = "SELECT data FROM waiting_images WHERE number = ? ORDER BY part"
         return tuple(data for (data,) in self._file.rows(query, number))
 
-    def add_shard(self, split: Split, shard: int) -> None:
-        """Note, for good, that all that waited is in this shard of the split."""
-        query = "INSERT INTO shards SELECT MIN(number), ?, ? FROM waiting"
-        self._file.execute(query, split, shard)
+    def add_shard(self, split: Split, shard: int, digest: str) -> None:
+        """Note, for good, that all that waited is in this shard of the split, and its digest."""
+        query = "INSERT INTO shards SELECT MIN(number), ?, ?, ? FROM waiting"
+        self._file.execute(query, split, shard, digest)
         self._file.execute("DELETE FROM waiting")
         self._file.execute("DELETE FROM waiting_images")
         self.waiting_bytes = 0
@@ -266,6 +268,17 @@ class PreparationState(AbstractContextManager["PreparationState"]):
         for first, split, shard in self._file.rows(query, number):
             return split, shard, number - first
         raise KeyError(number)
+
+    def note_shard(self, split: Split, shard: int, digest: str) -> None:
+        """Note, for good, the digest of a shard that was written again."""
+        query = "UPDATE shards SET digest = ? WHERE split = ? AND shard = ?"
+        self._file.execute(query, digest, split, shard)
+        self.commit()
+
+    def digests(self, split: Split) -> Mapping[int, str | None]:
+        """The digest of each shard of the split; None where an older version wrote it."""
+        query = "SELECT shard, digest FROM shards WHERE split = ? ORDER BY first"
+        return dict(self._file.rows(query, split))
 
     def shards(self, split: Split) -> Iterator[tuple[int, frozenset[str]]]:
         """The shards of the split, each with the ids of its problems that were withdrawn."""

@@ -48,15 +48,15 @@ def write_shard(path: Path, rows: Iterable[tuple[Mapping[str, Any], int]]) -> No
     sync_folder(path.parent)
 
 
-def leave_out(path: Path, ids: Collection[str]) -> None:
-    """Write a shard again without the problems that have these ids."""
+def leave_out(path: Path, ids: Collection[str], into: Path) -> None:
+    """Write a shard again, as `into`, without the problems that have these ids."""
     rows = (
         (row, sum(len(image["bytes"]) for image in row["images"]))
         for group in range(len(group_sizes(path)))
         for row in read_group(path, group).to_pylist()
         if row["id"] not in ids
     )
-    write_shard(path, rows)
+    write_shard(into, rows)
 
 
 def problem_row(problem: Problem) -> dict[str, Any]:

@@ -8,6 +8,7 @@ are data URIs, so that it needs nothing but itself; text of models and datasets 
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 
@@ -17,8 +18,10 @@ from visual_r1.backend.endpoint import console_page
 from visual_r1.config import RunConfig
 from visual_r1.data.card import CARD_FILE, SHEET_FILE
 from visual_r1.data.dataset import Dataset
+from visual_r1.data.images import BadImage, whole_image
 from visual_r1.evaluation.evaluate import in_a_line
 from visual_r1.evaluation.metrics import Report, evaluation_folder, read_reports
+from visual_r1.opening import read_file
 from visual_r1.report.charts import HEIGHT, WIDTH
 from visual_r1.report.figures import training_figures, validation_figure
 from visual_r1.report.gallery import (
@@ -118,13 +121,20 @@ def evaluation_report(config: RunConfig, name: str) -> str:
 
 
 def dataset_card(dataset: Dataset) -> str:
-    """The card of a dataset, with its contact sheet in it; its front matter is for the hub."""
-    card = (dataset.folder / CARD_FILE).read_text(encoding="utf-8")
+    """The card of a dataset, with its contact sheet in it; its front matter is for the hub.
+
+    Both are for readers, who may edit or remove them: a dataset is none the worse for it.
+    """
+    try:
+        card = read_file(dataset.folder / CARD_FILE).decode("utf-8", "replace")
+    except OSError as error:
+        return as_markdown(f"{dataset.folder / CARD_FILE} cannot be read: {error.strerror}.")
     text = card.partition("\n---\n")[2].lstrip() or card
-    sheet = dataset.folder / SHEET_FILE
-    if f"({SHEET_FILE})" in text and sheet.exists():
-        shown = smaller(data_uri(sheet.read_bytes()), SHEET_SIDE)
-        text = text.replace(f"({SHEET_FILE})", f"({shown})")
+    if f"({SHEET_FILE})" in text:
+        with suppress(OSError, BadImage):
+            sheet = read_file(dataset.folder / SHEET_FILE)
+            whole_image(sheet)
+            text = text.replace(f"({SHEET_FILE})", f"({smaller(data_uri(sheet), SHEET_SIDE)})")
     return text
 
 

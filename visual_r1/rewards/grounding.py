@@ -173,12 +173,12 @@ def visual_grounding(response: str, question: str, opens_think: bool = False) ->
         if start < 0:
             break
         words: list[str] = _WORD.findall(text[tag.end() : start])
-        said.update(word.casefold() for word in words)
+        said.update(map(_in_one_spelling, words))
         own = not_copied([word.casefold() for word in words], asked)
         things |= named_things(
             [word if is_own else None for word, is_own in zip(words, own, strict=True)]
         )
-    naming = {word.casefold() for word in of_question if _names(word)}
+    naming = {_in_one_spelling(word) for word in of_question if _names(word)}
     if len(naming & said) >= min(_MOST_NAMING, max(len(naming), _FEWEST_NAMING)):
         # Nor do its words in new company: a name or a place that it has at something else.
         of_its_own = things - named_things(of_question)
@@ -193,6 +193,11 @@ def visual_grounding(response: str, question: str, opens_think: bool = False) ->
 def _names(word: str) -> bool:
     """Whether a word of a question names something of the figure."""
     return word.casefold() in _THING or word.casefold() in _PLACES or word.isupper()
+
+
+def _in_one_spelling(word: str) -> str:
+    """`angles` and `∠` are the question's `angle`."""
+    return _THING.get(word.casefold(), word.casefold())
 
 
 def is_figure_word(word: str) -> bool:

@@ -102,10 +102,9 @@ def only_process(run_dir: Path) -> Generator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        who = owner.read_text(encoding="utf-8").strip() if owner.exists() else "unknown"
         raise RunError(
-            f"{run_dir} is in use by another process (pid {who}): wait until it ends, or choose "
-            "another --run.name."
+            f"{run_dir} is in use by another process (pid {owner_in(owner)}): wait until it ends, "
+            "or choose another --run.name."
         ) from error
     except OSError as error:
         raise StorageError(
@@ -118,6 +117,14 @@ def only_process(run_dir: Path) -> Generator[None]:
         yield
     finally:
         lock.release()
+
+
+def owner_in(path: Path) -> str:
+    """The process that a file names as an owner, for a sentence."""
+    try:
+        return read_file(path, 100).decode("ascii").strip() or "unknown"
+    except (OSError, ValueError):
+        return "unknown"
 
 
 def require_same_config(run_dir: Path, config: RunConfig) -> None:

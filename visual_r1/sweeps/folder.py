@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 
 from visual_r1.errors import RunError, StorageError
 from visual_r1.printing import open_logger
-from visual_r1.runs.folder import config_without_secrets
+from visual_r1.runs.folder import config_without_secrets, owner_in
 from visual_r1.storage import clear_leftovers, put_aside, read_json, write_json, write_text
 from visual_r1.sweeps.plan import Plan
 
@@ -46,10 +46,9 @@ def open_sweep_folder(plan: Plan) -> Generator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout as error:
-        who = owner.read_text(encoding="utf-8").strip() if owner.exists() else "unknown"
         raise RunError(
-            f"The sweep {folder} is being worked on by another process (pid {who}): wait until it "
-            "ends, or give this one another name."
+            f"The sweep {folder} is being worked on by another process (pid {owner_in(owner)}): "
+            "wait until it ends, or give this one another name."
         ) from error
     except OSError as error:
         raise StorageError(

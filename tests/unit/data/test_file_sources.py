@@ -12,12 +12,14 @@ from typing import Any
 import datasets
 import pytest
 from drawn import figure, hub_row, inter_gps, write_parquet
+from made_up import predictions, problems, write_evaluation
 
-from visual_r1.config import DataSection
+from visual_r1.config import DataSection, RunConfig
 from visual_r1.data.dataset import Dataset, prepare
 from visual_r1.data.problem import Problem
 from visual_r1.data.sources import open_source
 from visual_r1.errors import DataError
+from visual_r1.runs.folder import open_run_folder
 
 
 def prepared(source: Path | str, out: Path, **settings: Any) -> Dataset:
@@ -290,6 +292,40 @@ def test_a_setting_without_a_meaning_is_refused(
 def test_files_that_are_no_source(tmp_path: Path, name: str, data: bytes, sentence: str) -> None:
     with pytest.raises(DataError, match=sentence):
         prepared(put(tmp_path / name, data), tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["lines", "parquet", "inter-gps"])
+@pytest.mark.parametrize("output", ["", "out"])
+def test_what_was_made_of_a_source_is_no_row_of_it(tmp_path: Path, kind: str, output: str) -> None:
+    """As where somebody works in the folder of the source, and names it by a dot."""
+    source, out = tmp_path / "set", tmp_path / "set" / output
+    rows = [hub_row(n) for n in range(6)]
+    if kind == "parquet":
+        write_parquet(source / "data" / "train.parquet", rows)
+    elif kind == "lines":
+        named = [{"problem": r["problem"], "answer": r["answer"], "image": text(figure(n))}
+                 for n, r in enumerate(rows)]  # fmt: skip
+        put(source / "data" / "train.jsonl", lines(named))
+    else:
+        inter_gps(source, {"train": 6})
+    first = prepared(source, out)
+    config = RunConfig(preset="quickstart", output_dir=out)
+    with open_run_folder(config) as run_dir:
+        (run_dir / "rollouts").mkdir()
+        write_parquet(run_dir / "rollouts" / "chunk-00000.parquet", rows)
+        put(run_dir / "metrics.jsonl", lines([{"step": 0}]))
+        put(run_dir / "ledger.jsonl", lines([{"step": 1}]))
+        asked = problems(3)
+        write_evaluation(run_dir / "evaluations" / "final", asked, predictions(asked, 0.5, seed=0))
+    put(first.folder.with_name("other-0a1b2c3d-rejected.parquet"), b"of another preparation")
+    assert prepared(source, out) == first
+    # With a damaged manifest it is prepared anew, and of the same rows.
+    manifest = first.folder / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes()[:-9])
+    again = prepared(source, out)
+    assert (again.folder, again.counts) == (first.folder, first.counts)
+    # Named itself, it is a source.
+    assert open_source(DataSection(source=str(first.folder))).sizes()["train"] == 4
 
 
 @pytest.mark.parametrize("name", [b"answer", b"problem", b"images", b"bytes"])

@@ -5,10 +5,12 @@ import json
 import logging
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,10 @@ from visual_r1.progress import PlainProgress
 PROBLEMS = 210
 SETTINGS: dict[str, Any] = {"source": "procedural", "train": 150, "validation": 20, "test": 40}
 SHARD_BYTES = 75_000
+FEW: dict[str, Any] = {"source": "procedural", "train": 30, "validation": 4, "test": 8}
 
-# Kills itself where the argument says: after so many rows, or when a file of that name is renamed.
+# Kills itself where the argument says: after so many rows, or when a file of that name is renamed
+# or removed.
 KILLED = """
 import json, os, signal, sys
 from pathlib import Path
@@ -50,6 +54,8 @@ class Killer:
 
 def watch(event, arguments):
     if event == "os.rename" and Path(arguments[1]).name.startswith(moment):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if event == "os.remove" and f"{Path(arguments[0]).name} removed" == moment:
         os.kill(os.getpid(), signal.SIGKILL)
 
 sys.addaudithook(watch)
@@ -168,6 +174,131 @@ def test_a_damaged_state_is_left_behind(tmp_path: Path, whole: Dataset) -> None:
     dataset = prepare(DataSection(**SETTINGS), tmp_path, progress)
     assert progress.before == 0
     assert dict(dataset.counts) == dict(whole.counts)
+
+
+def interrupted(out: Path, stop_at: int) -> Path:
+    """The folder of a preparation of few problems that was stopped behind this row."""
+    with pytest.raises(KeyboardInterrupt):
+        prepare(DataSection(**FEW), out, Watched(stop_at=stop_at))
+    (partial,) = (out / "data").glob(".*.partial")
+    return partial
+
+
+def flip(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 4
+    path.write_bytes(content)
+
+
+def of_an_image(journal: bytes) -> int:
+    """A byte of a figure that waits for its shard."""
+    return journal.rindex(b"\x89PNG") + 300
+
+
+def of_a_problem(journal: bytes) -> int:
+    """A byte of the question of a problem that waits."""
+    return journal.rindex(b'"problem": "') + 30
+
+
+def of_the_schema(journal: bytes) -> int:
+    return journal.rindex(b"waiting_images") + 14
+
+
+def in_the_middle(file: bytes) -> int:
+    return len(file) // 2
+
+
+def in_the_footer(file: bytes) -> int:
+    return len(file) - 300
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "stop_at"),
+    [
+        ("journal.sqlite", of_an_image, 41),
+        ("journal.sqlite", of_a_problem, 41),
+        ("journal.sqlite", of_the_schema, 41),
+        ("dataset/test-00000.part", in_the_middle, 30),
+        ("dataset/test-00000.part", in_the_footer, 30),
+        ("dataset/validation-00000.part", in_the_footer, 30),
+        ("dataset/train-00000.part", in_the_middle, 41),
+        ("dataset/train-00000.part", None, 41),
+    ],
+)
+def test_what_was_prepared_and_is_damaged_is_not_gone_on_with(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    place: Callable[[bytes], int] | None,
+    stop_at: int,
+) -> None:
+    """One bit of it, and in a footer as well: that was never read again by some attempts."""
+    monkeypatch.setattr(preparation, "COMMIT_ROWS", 4)
+    monkeypatch.setattr(preparation, "SHARD_BYTES", 15_000 if "part" in name else SHARD_BYTES)
+    whole = contents(prepare(DataSection(**FEW), tmp_path / "whole"))
+    path = interrupted(tmp_path / "again", stop_at) / name
+    if place is None:
+        path.unlink()
+    else:
+        flip(path, place(path.read_bytes()))
+    progress = Watched()
+    assert contents(prepare(DataSection(**FEW), tmp_path / "again", progress)) == whole
+    assert progress.before == 0
+    assert f"{path} " in caplog.text and "begins anew" in caplog.text
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_what_has_its_last_name_already_is_held_against_its_digest_as_well(
+    tmp_path: Path, whole: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    killed_at("procedural-", tmp_path)
+    path = next((tmp_path / "data").rglob("train-00000-of-*.parquet"))
+    flip(path, in_the_footer(path.read_bytes()))
+    assert contents(prepare(DataSection(**SETTINGS), tmp_path)) == contents(whole)
+    assert "train-00000.part is damaged" in caplog.text
+
+
+def test_a_shard_without_its_withdrawn_rows_is_as_good_as_the_one_with_them(tmp_path: Path) -> None:
+    """Killed when it was written and noted, and the one with them was still there."""
+    rows = [hub_row(n) for n in range(20)]
+    rows[19] = hub_row(5, answer="77")
+    source = write_parquet(tmp_path / "set" / "train.parquet", rows).parent
+    settings = {"source": str(source)}
+    whole = prepare(DataSection(**settings), tmp_path / "whole")
+    killed_at("train-00000.part removed", tmp_path / "again", settings)
+    (partial,) = (tmp_path / "again" / "data").glob(".*.partial")
+    assert sorted(path.name for path in partial.glob("dataset/train-*")) == [
+        "train-00000-of-00001.parquet", "train-00000.part",
+    ]  # fmt: skip
+    progress = Watched()
+    assert contents(prepare(DataSection(**settings), tmp_path / "again", progress)) == contents(
+        whole
+    )
+    assert progress.before == 20
+    assert whole.counts["rejected"] == 2
+
+
+def test_what_an_older_version_began_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its shards have no digests, and its rows no sums; from now on they have."""
+    monkeypatch.setattr(preparation, "COMMIT_ROWS", 1)
+    whole = contents(prepare(DataSection(**FEW), tmp_path / "whole"))
+    journal = interrupted(tmp_path / "again", 30) / "journal.sqlite"
+    with closing(sqlite3.connect(journal)) as db:
+        query = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+        for (name,) in db.execute(query).fetchall():
+            db.execute(f"DROP TRIGGER {name}")
+        db.execute("DROP TABLE sums")
+        db.execute("ALTER TABLE shards DROP COLUMN digest")
+        db.execute("PRAGMA user_version = 3")
+        db.commit()
+    with pytest.raises(KeyboardInterrupt):
+        prepare(DataSection(**FEW), tmp_path / "again", Watched(stop_at=41))
+    progress = Watched()
+    assert contents(prepare(DataSection(**FEW), tmp_path / "again", progress)) == whole
+    assert progress.before == 41 - 1  # that of the row at which it was stopped came too late
 
 
 def test_progress_shows_rate_rejected_and_repeats(tmp_path: Path) -> None:

@@ -22,10 +22,12 @@ from made_up import (
 from PIL import Image
 from validated import checkpoint
 
-from visual_r1.config import RunConfig
+from visual_r1.config import DataSection, RunConfig
+from visual_r1.data.dataset import open_dataset, prepare
 from visual_r1.report.gallery import data_uri
 from visual_r1.report.markdown import (
     PICTURE_SIDE,
+    dataset_card,
     evaluation_report,
     markdown_report,
     smaller,
@@ -55,6 +57,26 @@ def finish(config: RunConfig, before: float = 0.6, after: float = 0.9, n: int = 
     write_evaluation(folder / "evaluations/final", asked, predictions(asked, after, seed=1))
     write_metrics(folder, steps=30)
     return summarize(folder, steps=30, wall_seconds=400)
+
+
+def test_a_card_that_somebody_edited_is_shown_as_it_is(tmp_path: Path) -> None:
+    """It belongs to its readers: what they did to it ends no run."""
+    dataset = prepare(DataSection(source="procedural", train=4, validation=1, test=1), tmp_path)
+    card, sheet = (dataset.folder / name for name in ("README.md", "contact_sheet.png"))
+    whole, picture = card.read_bytes(), sheet.read_bytes()
+    assert len(PICTURE.findall(dataset_card(dataset))) == 1
+    for damaged in (picture[:-400], b"", b"no picture", None):
+        sheet.unlink(missing_ok=True)
+        if damaged is not None:
+            sheet.write_bytes(damaged)
+        assert "(contact_sheet.png)" in dataset_card(dataset)
+        assert open_dataset(dataset.folder) == dataset
+    card.write_bytes(whole.replace(b"problems", b"\xff\xfe"))
+    assert "\ufffd" in dataset_card(dataset)
+    card.unlink()
+    assert "No such file" in dataset_card(dataset)
+    card.mkdir()
+    assert "it is a folder" in dataset_card(dataset)
 
 
 def test_the_verdict_is_one_sentence_with_all_that_counts(config: RunConfig) -> None:

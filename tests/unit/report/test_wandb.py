@@ -520,6 +520,30 @@ def run_stopped(config: RunConfig, when: str) -> "subprocess.CompletedProcess[st
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("folder", ["é", "角度"])
+def test_a_locale_that_lacks_the_name_of_the_folder_harms_no_run(tmp_path: Path, folder: str):
+    """W&B may be unable to write there; then that is a line, and the run has ended as it should."""
+    output = tmp_path / folder
+    mine = RunConfig(preset="quickstart", output_dir=output, run={"name": "tracked run"})  # type: ignore[arg-type]
+    write_metrics(mine.run_dir, steps=6)
+    before = (mine.run_dir / "metrics.jsonl").read_text()
+    ends = "metrics.write_text(''.join(rows))\ntracking.track_run(config)\nprint('\\xe9, and on')\n"
+    home = tmp_path / "home"
+    home.mkdir()
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "HOME": str(home)}
+    opened = "from visual_r1.streams import open_streams\nopen_streams()\n"
+    done = subprocess.run(
+        [sys.executable, "-c", opened + HALF_TOLD + ends, str(output)],
+        env=without_service() | plain, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "\\xe9, and on\n"), done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") <= 1
+    assert (mine.run_dir / "metrics.jsonl").read_text() == before
+    if not done.stderr:
+        assert Copy(mine.run_dir).steps() == list(range(6))
+
+
 def test_a_service_of_wandb_that_stands_still_is_replaced(config: RunConfig):
     write_metrics(config.run_dir, steps=6)
     done = run_stopped(config, "in between")

@@ -132,6 +132,9 @@ LONG = "Find the measure of angle C in the triangle ABC with the circle."
         "measure -> angle -> triangle -> circle",
         "angle ABC; triangle C; circle",
         "the circle with angle and the triangle, ABC in it",
+        "Angles, triangles, circles, measures",
+        "∠ △ ⊙",
+        "\\triangle, \\odot; \\angle",
     ],
 )
 def test_the_questions_words_are_not_the_models_own_in_any_order_or_company(text: str) -> None:

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -163,6 +164,22 @@ def test_the_configuration_of_another_run_is_not_gone_on_with(
     with open_run_folder(with_a_row):
         assert (run_dir / CONFIG_FILE).read_text() == text
     assert "was moved to" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"", b"\x1b[2J" * 400, None])
+def test_whose_it_is_may_be_damaged(tmp_path: Path, content: bytes | None) -> None:
+    with open_run_folder(config(tmp_path)) as run_dir:
+        owner = run_dir / ".owner"
+        owner.unlink()
+        if content is None:
+            os.mkfifo(owner)
+        else:
+            owner.write_bytes(content)
+        with (
+            pytest.raises(RunError, match=r"another process \(pid unknown\)"),
+            open_run_folder(config(tmp_path)),
+        ):
+            pass
 
 
 def test_a_second_process_is_refused_and_names_the_first(tmp_path: Path) -> None:

@@ -3,8 +3,12 @@
 A file belongs to the split that its name, or the nearest of the folders it is in, begins with; to
 train where none says. Images that a row names by a path are looked for from the row's file on, and
 must lie in the source's folder. Without ids a row is known by its split and number.
+
+What was made of a source may lie in its folder as well, where that is the output folder: datasets
+and runs beneath it are not read as rows of it.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -18,6 +22,7 @@ from visual_r1.data.sources.images_of_rows import BadColumn, ImageFiles
 from visual_r1.data.sources.records import RecordFile, record_file
 from visual_r1.data.sources.source import HASHED_BYTES, SplitNames, contents_digest, printable
 from visual_r1.errors import DataError
+from visual_r1.opening import read_file
 
 # By the convention of Hugging Face's image folders, which see them before anything else.
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
@@ -28,7 +33,12 @@ _PATTERNS = (
     ("*.jsonl", "*.jsonl.gz", "*.ndjson", "*.ndjson.gz"),
     ("*.csv",),
 )
-_NOT_DATA = ("rejected.parquet", "sizes.parquet")
+_NOT_DATA = re.compile(r"(.*-[0-9a-f]{8}-)?rejected\.parquet|sizes\.parquet")
+# By what a dataset and a run are known, whatever became of the rest of the file.
+_MADE_HERE = {
+    "manifest.json": (b'"format_version"', b'"fingerprint"'),
+    "config.json": (b'"preset"', b'"output_dir"'),
+}
 
 
 def row_files(path: Path) -> Sequence[Path]:
@@ -38,9 +48,13 @@ def row_files(path: Path) -> Sequence[Path]:
     """
     if path.is_file():
         return [path] if record_file(path) else []
+    made_here: dict[Path, bool] = {path: False}  # one that is asked for by its name is meant
     for patterns in _PATTERNS:
         found = [
-            file for pattern in patterns for file in path.rglob(pattern) if _is_data(file, path)
+            file
+            for pattern in patterns
+            for file in path.rglob(pattern)
+            if _is_data(file, path) and not _is_made_here(file.parent, made_here)
         ]
         if found:
             return sorted(found)
@@ -49,7 +63,23 @@ def row_files(path: Path) -> Sequence[Path]:
 
 def _is_data(file: Path, root: Path) -> bool:
     hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
-    return file.is_file() and not hidden and file.name not in _NOT_DATA
+    return file.is_file() and not hidden and not _NOT_DATA.fullmatch(file.name)
+
+
+def _is_made_here(folder: Path, known: dict[Path, bool]) -> bool:
+    """Whether the folder is, or lies in, that of a dataset or a run; `known` has the source's."""
+    if folder not in known:
+        known[folder] = _has_a_mark(folder) or _is_made_here(folder.parent, known)
+    return known[folder]
+
+
+def _has_a_mark(folder: Path) -> bool:
+    for name, words in _MADE_HERE.items():
+        with suppress(OSError):
+            content = read_file(folder / name)
+            if all(word in content for word in words):
+                return True
+    return False
 
 
 class FilesSource:

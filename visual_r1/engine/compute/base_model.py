@@ -4,8 +4,9 @@ Compute reads the checkpoint and its processor when the model is loaded, here an
 and no file after that.
 """
 
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -75,13 +76,14 @@ def load_base_model(name: str, device: str = "auto") -> BaseModel:
     """Load `name` (the shipped model's name, a folder or a hub id) for inference.
 
     CPU computes in float32, CUDA in bfloat16. Raises `ModelError` when there is no such model, when
-    it is of no family that is served, or when its weights are not safetensors.
+    it is of no family that is served, when its weights are not safetensors, or not whole.
     """
     target = pick_device(device)
     dtype = torch.bfloat16 if target.type == "cuda" else torch.float32
     path = model_path(name)
-    family, network = _load_network(name, path, dtype)
+    family, network, missing = _load_network(name, path, dtype)
     network = network.to(target).eval().requires_grad_(False)
+    _require_whole(name, path, network, missing)
     if target.type == "cuda":
         # Takes effect in training mode alone: activations are computed again in the backward pass.
         settings: dict[str, Any] = {"use_reentrant": False}
@@ -122,8 +124,13 @@ def pick_device(device: str) -> torch.device:
     return target
 
 
-def _load_network(name: str, path: str, dtype: torch.dtype) -> tuple[Family, nn.Module]:
-    """Read the checkpoint; only safetensors are accepted, and no code of the checkpoint is run."""
+def _load_network(
+    name: str, path: str, dtype: torch.dtype
+) -> tuple[Family, nn.Module, Iterable[str]]:
+    """Read the checkpoint, and name the tensors that it lacks.
+
+    Only safetensors are accepted, and no code of the checkpoint is run.
+    """
     try:
         config = cast(Any, AutoConfig).from_pretrained(path, trust_remote_code=False)
         family = find_family(name, config.model_type)
@@ -131,8 +138,9 @@ def _load_network(name: str, path: str, dtype: torch.dtype) -> tuple[Family, nn.
             # transformers warns of its own deprecations while it loads; none is the user's to mend.
             warnings.simplefilter("ignore")
             logging.disable_progress_bar()
-            network = cast(Any, AutoModelForImageTextToText).from_pretrained(
+            network, found = cast(Any, AutoModelForImageTextToText).from_pretrained(
                 path,
+                output_loading_info=True,
                 dtype=dtype,
                 attn_implementation="sdpa",
                 use_safetensors=True,
@@ -145,7 +153,68 @@ def _load_network(name: str, path: str, dtype: torch.dtype) -> tuple[Family, nn.
             f"{str(error).strip().splitlines()[0].rstrip('.')}. "
             f"Name a {TITLES} folder with safetensors weights, or a hub id that can be reached."
         ) from error
-    return family, cast(nn.Module, network)
+    return family, cast(nn.Module, network), found["missing_keys"]
+
+
+def _require_whole(name: str, path: str, network: nn.Module, missing: Iterable[str]) -> None:
+    """Raise `ModelError` where the weights are not those of a whole checkpoint.
+
+    transformers draws a tensor at random that the files do not have, and makes numbers of any kind
+    the kind that it computes in.
+    """
+    faults = [f"no tensor {one!r}" for one in sorted(missing)]
+    try:
+        faults += [
+            f"whole numbers ({kind}) in {one!r}"
+            for one, kind in _kinds(name).items()
+            if not kind.startswith(("F", "BF"))
+        ]
+    except (SafetensorError, OSError) as error:
+        faults.append(f"a file that cannot be read ({error})")
+    faults += [
+        f"numbers in {one!r} that are not finite"
+        for one, values in network.named_parameters()
+        if not is_finite(values)
+    ]
+    if faults:
+        more = f", and {len(faults) - 1} faults more" if len(faults) > 1 else ""
+        raise ModelError(
+            f"The weights of the model {name} ({path}) are damaged or not all there: there "
+            f"is {faults[0]}{more}. Copy or download the model again."
+        )
+
+
+def is_finite(values: Tensor) -> bool:
+    """Whether no number of the tensor is infinite or NaN."""
+    # A sum is finite only where all of it is, and takes a tenth of the time.
+    return math.isfinite(float(values.sum())) or bool(torch.isfinite(values).all())
+
+
+def _kinds(name: str) -> dict[str, str]:
+    """The kind of numbers of each tensor, as the model's files have it."""
+    found: dict[str, str] = {}
+    for tensors in _opened_files(_folder_of(name)):
+        names: list[str] = list(tensors.keys())
+        found |= {one: tensors.get_slice(one).get_dtype() for one in names}
+    return found
+
+
+def _folder_of(name: str) -> Path | None:
+    """The folder of a model that is on this machine."""
+    folder = Path(model_path(name))
+    if folder.is_dir():
+        return folder
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
+
+
+def _opened_files(folder: Path | None) -> Iterator[Any]:
+    for file in sorted(folder.glob("*.safetensors")) if folder else ():
+        opened: Any = safe_open(file, framework="numpy")
+        with opened as tensors:
+            yield tensors
 
 
 def model_type_and_shapes(name: str) -> tuple[str, dict[str, list[int]]] | None:
@@ -153,20 +222,15 @@ def model_type_and_shapes(name: str) -> tuple[str, dict[str, list[int]]] | None:
 
     None where the model is not on this machine, or damaged: the engine says so when it loads it.
     """
-    folder = Path(model_path(name))
-    if not folder.is_dir():
-        try:
-            folder = Path(snapshot_download(name, local_files_only=True))
-        except (LocalEntryNotFoundError, HFValidationError):
-            return None
+    folder = _folder_of(name)
+    if folder is None:
+        return None
     shapes: dict[str, list[int]] = {}
     try:
         config = cast(Any, AutoConfig).from_pretrained(folder, trust_remote_code=False)
-        for file in folder.glob("*.safetensors"):
-            opened: Any = safe_open(file, framework="numpy")
-            with opened as tensors:
-                names: list[str] = list(tensors.keys())
-                shapes |= {name: tensors.get_slice(name).get_shape() for name in names}
+        for tensors in _opened_files(folder):
+            names: list[str] = list(tensors.keys())
+            shapes |= {name: tensors.get_slice(name).get_shape() for name in names}
     except (SafetensorError, OSError, ValueError):
         return None
     return str(config.model_type), shapes

@@ -20,7 +20,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from visual_r1.engine.compute.base_model import BaseModel, model_type_and_shapes
+from visual_r1.engine.compute.base_model import BaseModel, is_finite, model_type_and_shapes
 from visual_r1.engine.compute.families import FAMILIES
 from visual_r1.engine.compute.families.family import LoraModules
 from visual_r1.engine.types import SECOND_MOMENT, STEPS, InvalidRequest, LoraSpec, check_spec
@@ -93,12 +93,6 @@ class Adapter:
     def frozen(self) -> "FrozenWeights":
         """A copy of the weights."""
         return FrozenWeights(self.spec, self.weights.clone())
-
-
-def is_finite(vector: Tensor) -> bool:
-    """Whether no number of the vector is infinite or NaN."""
-    # A sum is finite only where all of it is, and takes a tenth of the time.
-    return math.isfinite(float(vector.sum())) or bool(torch.isfinite(vector).all())
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ import math
 
 import torch
 
-from visual_r1.engine.compute.lora import Adapter, is_finite
+from visual_r1.engine.compute.base_model import is_finite
+from visual_r1.engine.compute.lora import Adapter
 from visual_r1.engine.types import AdamSettings, InvalidRequest
 
 _BEYOND_USE = 1e4

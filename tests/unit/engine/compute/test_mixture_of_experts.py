@@ -17,6 +17,8 @@ from transformers import (
     Qwen3VLMoeForConditionalGeneration,
 )
 
+from visual_r1.config import RunConfig
+from visual_r1.doctor.estimates import room_for
 from visual_r1.engine.compute.compute import Adapter, Compute
 from visual_r1.engine.compute.lora import adapter_bytes
 from visual_r1.engine.store.tensors import write_adapter
@@ -186,11 +188,18 @@ def test_the_size_of_an_adapter_counts_the_experts(moe: Compute, folder: Path) -
 
 
 def test_experts_that_are_not_in_one_parameter_are_refused_with_the_flag_that_works(
-    moe: Compute, folder: Path, monkeypatch: pytest.MonkeyPatch
+    moe: Compute, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = replace(moe._base.family.lora, experts=("experts.w1",))
     monkeypatch.setattr(type(moe._base.family), "lora", other)
-    for refused in (lambda: moe.new_adapter(SPEC), lambda: adapter_bytes(str(folder), SPEC)):
+    config = RunConfig.model_validate(
+        {"preset": "quickstart", "output_dir": tmp_path, "model": {"name": str(folder)}}
+    )
+    for refused in (
+        lambda: moe.new_adapter(SPEC),
+        lambda: adapter_bytes(str(folder), SPEC),
+        lambda: room_for(config, {}),  # as the doctor asks, whose error it becomes
+    ):
         with pytest.raises(InvalidRequest, match=r"--no-model\.train_mlp"):
             refused()
     assert moe.new_adapter(LoraSpec(rank=4, train_mlp=False))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from engine_material import picture_prompt, random_datum, request, rollout_datum
+from safetensors.torch import load_file, save_file
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from visual_r1.engine.compute import forward
@@ -66,6 +68,45 @@ def test_pickled_weights_are_never_loaded(tmp_path: Path) -> None:
     torch.save({}, folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match="safetensors"):
         Compute(str(folder), device="cpu", threads=1)
+
+
+TENSOR = "model.language_model.layers.0.self_attn.k_proj.weight"
+DAMAGED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "sound": (len, ""),
+    # As a vocabulary's own matrix is, where it is tied.
+    "another one": (lambda found: found.update({"model.extra": torch.ones(3)}), ""),
+    "gone": (lambda found: found.pop(TENSOR), f"no tensor '{TENSOR}'"),
+    "renamed": (
+        lambda found: found.update({f"{TENSOR}s": found.pop(TENSOR)}),
+        f"no tensor '{TENSOR}'",
+    ),
+    "all gone": (lambda found: found.clear(), "and .* faults more"),
+    "whole numbers": (
+        lambda found: found.update({TENSOR: found[TENSOR].int()}),
+        rf"whole numbers \(I32\) in '{TENSOR}'",
+    ),
+    "a NaN": (lambda found: found[TENSOR][3, 5].fill_(torch.nan), f"in '{TENSOR}' .* not finite"),
+    "infinite": (lambda found: found[TENSOR][3, 5].fill_(-torch.inf), "that are not finite"),
+    "another shape": (lambda found: found.update({TENSOR: found[TENSOR][:3].clone()}), "could not"),
+}
+
+
+@pytest.mark.parametrize(("change", "says"), DAMAGED.values(), ids=DAMAGED.keys())
+def test_weights_that_are_not_whole_are_refused(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], says: str
+) -> None:
+    """What is not there would be drawn at random, at each start anew."""
+    folder = tmp_path / "model"
+    shutil.copytree(model_path(TINY_GEOMETRY), folder)
+    found = load_file(folder / "model.safetensors")
+    change(found)
+    save_file(found, folder / "model.safetensors", {"format": "pt"})
+    if not says:
+        assert Compute(str(folder), device="cpu", threads=1)
+        return
+    with pytest.raises(ModelError, match=says) as caught:
+        Compute(str(folder), device="cpu", threads=1)
+    assert str(folder) in str(caught.value)
 
 
 def test_another_family_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Room on the disk: sizes, what goes to make room, and what never does."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
 
@@ -118,6 +120,30 @@ def test_the_engine_of_a_run_names_what_works_there_and_never_the_runs_own_check
     assert 60_000 <= used - store.home.used_bytes() < 62_000
     store.make_room(100_000)
     store.close()
+
+
+@pytest.mark.parametrize(("of_run", "flag"), [(True, "--backend.engine_home"), (False, "--home")])
+def test_what_a_full_disk_advises_is_a_flag_that_the_reader_has(
+    tmp_path: Path,
+    full_disk: Callable[[int], AbstractContextManager[None]],
+    of_run: bool,
+    flag: str,
+) -> None:
+    """Of the engine that a run has started, and of one by itself."""
+    store = Store(tmp_path / "home", Clock(), of_run=of_run)
+    with full_disk(1000), pytest.raises(StorageError, match="could not write") as caught:
+        store.write(record(Clock(), path("new")), filled(50_000))
+    assert f"choose another folder for the engine with {flag};" in str(caught.value)
+    store.close()
+    (tmp_path / "in the way").write_text("")
+    with pytest.raises(StorageError) as caught:
+        Store(tmp_path / "in the way", Clock(), of_run=of_run)
+    assert flag in str(caught.value)
+    with pytest.raises(StorageError) as caught, full_disk(10):
+        Store(tmp_path / "another", Clock(), of_run=of_run).put_session(
+            SessionRecord("0123456789abcdef", Clock().now)
+        )
+    assert flag in str(caught.value)
 
 
 def test_a_run_alone_in_its_home_is_told_so(tmp_path: Path) -> None:
