@@ -1,6 +1,10 @@
 """Models by name: the shipped tiny model, or one of a known family on the hub or in a folder."""
 
 from pathlib import Path
+from typing import Literal
+
+Thinking = Literal["default", "on", "off"]
+"""Whether a model thinks before it answers: as its chat template has it, or as that is told."""
 
 TINY_GEOMETRY = "visual-r1/tiny-geometry"
 

@@ -41,7 +41,8 @@ def open_policy(
 ) -> Policy:
     """The policy of a run: its model's processor, its template, and its second pass if any."""
     processor = load_processor(config.model.name)
-    prompter = Prompter(processor, config.prompt.template, config.model.max_pixels)
+    model = config.model
+    prompter = Prompter(processor, config.prompt.template, model.max_pixels, model.thinking)
     return Policy(config, processor, prompter, open_reader(config, processor), watch, prices)
 
 

@@ -42,9 +42,12 @@ def settle_rows(run: Run, splits: Sequence[Split]) -> None:
 
     Raises:
         DataError: no row of train fits, or too few of those that an evaluation asks about.
+        ConfigError: the server does not train the model; better known before it is evaluated.
     """
     if is_settled(run.config):
         return
+    if "train" in splits:
+        run.backend.require_model(trains=True)
     path = run.config.run_dir / LEFT_OUT_FILE
     context = run.backend.context_length()
     found = fits_of(run.config, run.dataset, context, run.progress, splits)
