@@ -4,9 +4,9 @@
     /tmp/cookbook/bin/pip install tinker-cookbook -e .
     /tmp/cookbook/bin/python benchmarks/cookbook_tokens.py MODEL --source FOLDER [--problems 50]
 
-MODEL is a folder or hub id with tokenizer, chat template and image settings; FOLDER holds Geometry3K
-in its original layout, or is any other source (docs/datasets.md). tinker-cookbook is no dependency
-of this project: it is installed beside it, in an environment of its own.
+MODEL is a folder or hub id with tokenizer, chat template and image settings; FOLDER holds
+Geometry3K in its original layout, or is any other source (docs/datasets.md). tinker-cookbook is no
+dependency of this project: it is installed beside it, in an environment of its own.
 
 The renderer gets the same messages as our chat template does, figures opened as it wants them. It
 sends every figure as JPEG anew; so what is compared of a figure is its place and its number of

@@ -1,8 +1,8 @@
 """The real tokenizer with the chat templates of its families, in folders such as a hub has.
 
-The folder that `VISUAL_R1_QWEN` names has Qwen3-VL's tokenizer and template, and Qwen3.5's template.
-Qwen3.5's tokenizer has the same names of added tokens under other numbers: its template is given to
-Qwen3-VL's.
+The folder that `VISUAL_R1_QWEN` names has Qwen3-VL's tokenizer and template, and the template of
+Qwen3.5, whose tokenizer has the same names of added tokens under other numbers: its template is
+given to that of Qwen3-VL.
 """
 
 import gzip

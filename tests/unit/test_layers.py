@@ -107,7 +107,8 @@ LIBRARIES = {
     "prefect": "flows flows/operating tasks tasks/records",
     "pydantic": """
         config data/manifest engine/server engine/store evaluation/metrics flows/operating
-        models/hosted promotion report runs stopwatch storage sweeps tasks/attempts tasks/environment tasks/forms
+        models/hosted promotion report runs
+        stopwatch storage sweeps tasks/attempts tasks/environment tasks/forms
     """,
     "safetensors": "engine/compute/base_model engine/store runs/export",
     "starlette": "engine/server/app engine/server/bodies flows/operating/pages",

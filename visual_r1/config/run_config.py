@@ -174,7 +174,9 @@ def _of_its_model(preset: Mapping[str, Any], given: Mapping[str, Any]) -> Mappin
     another model, have their model's name in what is stored of them: they stay what they were.
     """
     model, named = preset.get("model", {}), given.get("model")
-    name = named.get("name") if isinstance(named, Mapping) else None
+    name: object = (
+        cast("Mapping[str, Any]", named).get("name") if isinstance(named, Mapping) else None
+    )
     if "thinking" not in model or name is None or hub_id(str(name)) == hub_id(model["name"]):
         return preset
     return {**preset, "model": {key: model[key] for key in model if key != "thinking"}}

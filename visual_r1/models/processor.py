@@ -147,9 +147,9 @@ def load_processor(name: str) -> Processor:
     settings, file = _image_settings(path)
     if settings is None:
         raise ModelError(
-            f"{name!r} has no settings of images ({file}, or image_processor in {_WHOLE}): it reads "
-            "text alone, or is neither a folder nor a model of the hub that can be reached; check "
-            "--model.name."
+            f"{name!r} has no settings of images ({file}, or image_processor in {_WHOLE}): it "
+            "reads text alone, or is neither a folder nor a model of the hub that can be reached; "
+            "check --model.name."
         )
     try:
         tokenizer = cast(

@@ -131,7 +131,7 @@ def format_ok(
         response: what the model wrote.
         tags: the tags in their order, such as `("scan", "think", "answer")`.
         opens_think: the prompt's template already wrote `<think>`, so the response begins inside.
-            That thought may name the other tags, as a model does that ponders what it was asked for.
+            That thought may name the other tags: a model ponders what it was asked for.
     """
     rest = response
     if opens_think:

@@ -8,7 +8,6 @@ from typing import Annotated, get_args
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from visual_r1.config.command_line import load_config
 from visual_r1.config import (
     LATER,
     STORED,
@@ -21,6 +20,7 @@ from visual_r1.config import (
     merged,
     preset_names,
 )
+from visual_r1.config.command_line import load_config
 from visual_r1.data.dataset import prepare
 from visual_r1.errors import ConfigError
 
