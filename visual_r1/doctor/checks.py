@@ -18,6 +18,7 @@ from visual_r1.doctor.evidence import Evidence, share_without_contrast, smallest
 from visual_r1.doctor.prompts import FirstRows, PromptSizes
 from visual_r1.engine.store.budget import MAX_DISK_VARIABLE
 from visual_r1.models import TINY_GEOMETRY, hub_id
+from visual_r1.policy.policy import THINKING_TOKENS, cut_thoughts
 from visual_r1.prompts.fit import SplitFit
 from visual_r1.runs.chunk_length import chunk_in_words
 from visual_r1.runs.left_out import ADVICE, asked_and_unfit, named, too_many
@@ -56,8 +57,6 @@ MOST_WITHOUT_CONTRAST = 0.5
 GROUP_SIZES = (4, 8, 16, 32, 64)
 # Answers that are cut off cannot be right, and say nothing about the answer they would have given.
 MOST_TRUNCATED = 0.1
-# Thoughts of several thousand tokens are usual. Until a share was measured, this much is room.
-THINKING_TOKENS = 8192
 MOST_EPOCHS = 20
 FEW_TEST_PROBLEMS = 400
 ROOM_BYTES = 2**30
@@ -206,13 +205,8 @@ def truncation(config: RunConfig, evidence: Evidence | None, *, thinks: bool) ->
     if thinks:
         advice += f", to {THINKING_TOKENS} and more, or ask without a thought: --model.thinking off"
     if evidence is None or share is None:
-        if not thinks or most >= THINKING_TOKENS:
-            return None
-        says = (
-            f"the model thinks before it answers and is cut off at {most} tokens: what is cut "
-            "within its thought counts as wrong"
-        )
-        return Diagnosis("warning", "truncation", says, f"{advice}.")
+        says = cut_thoughts(config, thinks=thinks)
+        return Diagnosis("warning", "truncation", says, f"{advice}.") if says else None
     says = f"{percent(share)} of answers reach {most} tokens ({evidence.where})"
     if share <= MOST_TRUNCATED:
         return Diagnosis("ok", "truncation", says)

@@ -36,6 +36,22 @@ class Policy:
         return self.processor.decode(tokens[:-1] if ended else tokens)
 
 
+THINKING_TOKENS = 8192
+"""Thoughts of several thousand tokens are usual: until it was measured how many answers are cut
+off, this much is room for one."""
+
+
+def cut_thoughts(config: RunConfig, *, thinks: bool) -> str:
+    """What is said where the model thinks and has little room for it; empty where all is well."""
+    most = config.sampling.max_new_tokens
+    if not thinks or most >= THINKING_TOKENS:
+        return ""
+    return (
+        f"the model thinks before it answers and is cut off at {most} tokens: what is cut within "
+        "its thought counts as wrong"
+    )
+
+
 def open_policy(
     config: RunConfig, watch: Watch = nothing_to_watch, prices: Prices = NO_PRICES
 ) -> Policy:

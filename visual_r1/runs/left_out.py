@@ -14,7 +14,7 @@ from visual_r1.data.dataset import Dataset
 from visual_r1.data.problem import SPLITS, Split
 from visual_r1.errors import DataError
 from visual_r1.evaluation.evaluate import MOST_REFUSED
-from visual_r1.policy.policy import open_policy
+from visual_r1.policy.policy import cut_thoughts, open_policy
 from visual_r1.printing import open_logger
 from visual_r1.progress import Progress
 from visual_r1.prompts.fit import SplitFit, UnfitRow, fit_of
@@ -48,6 +48,12 @@ def settle_rows(run: Run, splits: Sequence[Split]) -> None:
         return
     if "train" in splits:
         run.backend.require_model(trains=True)
+        if said := cut_thoughts(run.config, thinks=run.policy().prompter.opens_think):
+            logger.warning(
+                "%s%s; --sampling.max_new_tokens and --model.thinking say how it is asked.",
+                said[0].upper(),
+                said[1:],
+            )
     path = run.config.run_dir / LEFT_OUT_FILE
     context = run.backend.context_length()
     found = fits_of(run.config, run.dataset, context, run.progress, splits)
