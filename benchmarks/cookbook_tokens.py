@@ -23,7 +23,6 @@ from typing import Any
 
 import tinker
 from PIL import Image
-from tinker_cookbook import renderers  # pyright: ignore[reportMissingImports]
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from visual_r1.config import DataSection
@@ -89,6 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--source", required=True)
     parser.add_argument("--problems", type=int, default=50)
     asked = parser.parse_args(arguments)
+
+    # No dependency of this project, so not at the top.
+    from tinker_cookbook import renderers  # pyright: ignore[reportMissingImports]
 
     processor = load_processor(asked.model)
     images = Qwen2VLImageProcessorPil.from_pretrained(model_path(asked.model))

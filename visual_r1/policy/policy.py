@@ -47,7 +47,7 @@ def cut_thoughts(config: RunConfig, *, thinks: bool) -> str:
     if not thinks or most >= THINKING_TOKENS:
         return ""
     return (
-        f"the model thinks before it answers and is cut off at {most} tokens: what is cut within "
+        f"The model thinks before it answers and is cut off at {most} tokens: what is cut within "
         "its thought counts as wrong"
     )
 

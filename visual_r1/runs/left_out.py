@@ -49,11 +49,7 @@ def settle_rows(run: Run, splits: Sequence[Split]) -> None:
     if "train" in splits:
         run.backend.require_model(trains=True)
         if said := cut_thoughts(run.config, thinks=run.policy().prompter.opens_think):
-            logger.warning(
-                "%s%s; --sampling.max_new_tokens and --model.thinking say how it is asked.",
-                said[0].upper(),
-                said[1:],
-            )
+            logger.warning("%s; see --sampling.max_new_tokens and --model.thinking.", said)
     path = run.config.run_dir / LEFT_OUT_FILE
     context = run.backend.context_length()
     found = fits_of(run.config, run.dataset, context, run.progress, splits)

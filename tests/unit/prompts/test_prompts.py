@@ -278,6 +278,9 @@ def test_thinking_reaches_the_chat_template(tmp_path: Path) -> None:
         "off": not_so,
     }
     assert [made.opens_think for made in told.values()] == [True, True, False]
+    # A template that does not name the thought leaves it to the model, whichever way that is asked.
+    own = {one: Prompter(model, "own_thought", MAX_PIXELS, one).tags for one in ("on", "off")}
+    assert own == {"on": ("think", "answer"), "off": ("answer",)}
     # The lengths by which rows are left out count the same words.
     problem = Problem("1", (figure(32, 32),), "<image>Find x.", "1")
     for made in told.values():
