@@ -52,18 +52,19 @@ def test_real_problems_prompt_and_grade(tmp_path: Path) -> None:
 
 @real
 @pytest.mark.parametrize("family", FAMILIES)
-def test_all_of_test_can_be_asked_with_the_real_tokenizer(family: Family, tmp_path: Path) -> None:
+def test_every_row_can_be_asked_with_the_real_tokenizer(family: Family, tmp_path: Path) -> None:
     processor = real_processor(family, tmp_path)
     config = RunConfig(preset="geometry3k")
     data = config.data.model_copy(update={"source": os.environ[REAL]})
     dataset = prepare(data, tmp_path)
     assert dataset.counts["rejected"] == 0
     prompter = Prompter(processor, config.prompt.template, config.model.max_pixels, "off")
-    most = config.sampling.max_new_tokens
-    found = fit_of(dataset, "test", dataset.sizes(None)["test"], prompter, most, 4096)
-    assert (found.rows, found.unfit) == (len(list(Path(os.environ[REAL]).glob("test/*"))), ())
-    lengths = [prompter.model_input(problem).length for problem in dataset.problems("test")]
-    assert len(lengths) == found.rows
+    most, lengths = config.sampling.max_new_tokens, list[int]()
+    sizes = dataset.sizes(None)
+    for split in (split for split in SPLITS if dataset.counts[split]):
+        assert fit_of(dataset, split, sizes[split], prompter, most, 4096).unfit == ()
+        lengths += [prompter.model_input(one).length for one in dataset.problems(split)]
+    assert len(lengths) == len(list(Path(os.environ[REAL]).rglob("data.json")))
     assert max(lengths) <= 4096 - most
 
 
