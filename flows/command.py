@@ -122,7 +122,7 @@ def _run_checked(
 
         with its_turn(config):
             if not is_done:
-                backend.begin()
+                backend.begin(trains=trains)
             _run(flow, config)
 
 

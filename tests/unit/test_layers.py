@@ -29,9 +29,9 @@ ROOMS = {
     "storage": "errors hashing opening",
     "tables": "errors hashing opening",
     "stopwatch": "printing storage",
-    "config": "errors hashing opening printing storage",
-    "alarms": "config",
     "models": "errors opening",
+    "config": "errors hashing models opening printing storage",
+    "alarms": "config",
     "grading": "hashing",
     "data/procedural": "data/problem errors hashing",
     "data/sources": """
@@ -48,7 +48,7 @@ ROOMS = {
     "engine/store": "engine/types errors hashing opening printing storage",
     "engine/server": "engine/compute engine/store engine/types errors hashing printing",
     "engine": "engine/compute engine/server engine/store errors models printing",
-    "backend": "config engine engine/store errors liveness printing",
+    "backend": "config engine engine/store errors liveness models printing",
     "prices": "backend config",
     "policy": "backend config data errors grading models prices prompts rewards rewards/blindfold",
     "rl": "backend config data errors hashing policy prices printing rewards",
@@ -106,8 +106,9 @@ LIBRARIES = {
     "peft": "engine/compute/lora",
     "prefect": "flows flows/operating tasks tasks/records",
     "pydantic": """
-        config data/manifest engine/server engine/store evaluation/metrics flows/operating promotion
-        report runs stopwatch storage sweeps tasks/attempts tasks/environment tasks/forms
+        config data/manifest engine/server engine/store evaluation/metrics flows/operating
+        models/hosted promotion report runs
+        stopwatch storage sweeps tasks/attempts tasks/environment tasks/forms
     """,
     "safetensors": "engine/compute/base_model engine/store runs/export",
     "starlette": "engine/server/app engine/server/bodies flows/operating/pages",

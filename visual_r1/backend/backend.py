@@ -17,6 +17,7 @@ from tinker.lib.internal_client_holder import (  # pyright: ignore[reportMissing
 )
 
 from visual_r1.backend.endpoint import Endpoint, Kind, choose_kind, probe, remote_endpoint
+from visual_r1.backend.offers import Offers, offers_of, require_offered
 from visual_r1.backend.recovery import Recoveries
 from visual_r1.backend.sessions import Status, end_session, forget_pauses, wait_for_ends
 from visual_r1.backend.shared_engine import EngineOf, SharedEngine, alive, use_engine
@@ -25,7 +26,7 @@ from visual_r1.config import BackendSection, RunConfig
 from visual_r1.engine.launch import RunningEngine, StartingEngine, begin_engine
 from visual_r1.engine.store.budget import RUN_KEY
 from visual_r1.engine.store.soundness import tensor_fingerprints
-from visual_r1.errors import BackendError, ConfigError, EngineError, RequestRefused
+from visual_r1.errors import BackendError, EngineError, RequestRefused
 from visual_r1.liveness import Progress
 
 CONNECT_SECONDS = 60.0
@@ -74,13 +75,14 @@ class Backend:
             self._remote = remote_endpoint(config, environ)
             probe(self._remote)
 
-    def begin(self) -> None:
+    def begin(self, *, trains: bool = True) -> None:
         """Let the embedded engine start while the caller does something else.
 
-        Of a remote server, make sure that it offers the model; raises `ConfigError` where not.
+        Of a remote server, make sure that it offers the model, and trains it where the caller wants
+        that; raises `ConfigError` where not.
         """
         if self.kind != "embedded":
-            self._require_model()
+            self.require_model(trains=trains)
         else:
             self._share().begin()
 
@@ -101,7 +103,7 @@ class Backend:
         service = tinker.ServiceClient(
             {RUN_KEY: self._run}, base_url=endpoint.base_url, api_key=endpoint.api_key
         )
-        self._require_model()
+        self.require_model(trains=False)
         self._service = service
         return service
 
@@ -228,21 +230,18 @@ class Backend:
 
         Raises `BackendError` where it does not answer.
         """
-        return self._offered("the question how long a prompt may be").get(self._model)
+        offer = self._offered("the question how long a prompt may be").get(self._model)
+        return offer.context_length if offer else None
 
-    def _require_model(self) -> None:
-        offered = self._offered("the question which models it offers")
-        if self._model not in offered:
-            raise ConfigError(
-                f"The server does not offer the model {self._model!r}: choose with --model.name "
-                f"among {', '.join(sorted(offered)) or 'none'}."
-            )
+    def require_model(self, *, trains: bool) -> None:
+        """Raise `ConfigError` where the server does not offer the model, or does not train it
+        though `trains` is wanted, or the model takes no pictures."""
+        offers = self._offered("the question which models it offers")
+        require_offered(self._model, offers, trains=trains)
 
-    def _offered(self, what: str) -> dict[str, int | None]:
-        """The names of the models on offer, with the length of their context."""
+    def _offered(self, what: str) -> Offers:
         asking = self.rest.get_server_capabilities()
-        offered = wait(asking, what, CONNECT_SECONDS, self.check).supported_models
-        return {one.model_name: one.max_context_length for one in offered if one.model_name}
+        return offers_of(wait(asking, what, CONNECT_SECONDS, self.check))
 
 
 _looks: list[Callable[[], None]] = []

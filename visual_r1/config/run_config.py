@@ -35,6 +35,7 @@ from visual_r1.config.sections import (
 )
 from visual_r1.config.watch import AlarmsSection, PricesSection
 from visual_r1.hashing import digest
+from visual_r1.models import hub_id
 from visual_r1.storage import read_sealed
 
 # What may differ without making it another run: names, places, logging, and how far it goes.
@@ -105,7 +106,7 @@ class RunConfig(BaseModel):
         if not isinstance(values, Mapping):
             return values
         given = cast("Mapping[str, Any]", values)
-        return merged(read_preset(str(given.get("preset", "seed"))), given)
+        return merged(_of_its_model(read_preset(str(given.get("preset", "seed"))), given), given)
 
     @model_validator(mode="after")
     def _makes_sense(self, given: ValidationInfo) -> Self:
@@ -164,6 +165,21 @@ class RunConfig(BaseModel):
     def state_dir(self) -> Path:
         """Where the engine's home and Prefect's records are."""
         return self.output_dir / ".visual-r1"
+
+
+def _of_its_model(preset: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The preset without how its model thinks, where another model is named.
+
+    That is a trait of the model. And runs from before the setting, or before the preset named
+    another model, have their model's name in what is stored of them: they stay what they were.
+    """
+    model, named = preset.get("model", {}), given.get("model")
+    name: object = (
+        cast("Mapping[str, Any]", named).get("name") if isinstance(named, Mapping) else None
+    )
+    if "thinking" not in model or name is None or hub_id(str(name)) == hub_id(model["name"]):
+        return preset
+    return {**preset, "model": {key: model[key] for key in model if key != "thinking"}}
 
 
 def _as_when_off(identity: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, Self, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from visual_r1.models import Thinking
+
 # Flags and TOML have no null: both words, in any case, are one.
 NONE_WORDS = {"none", "null"}
 
@@ -303,6 +305,11 @@ class ModelSection(Section):
     train_unembed: bool = Field(default=True, description="LoRA on the output embedding.")
     max_pixels: int = Field(
         default=1_003_520, ge=1024, description="Larger images are scaled down to so many pixels."
+    )
+    thinking: Annotated[Thinking, LATER] = Field(
+        default="default",
+        description="Whether the model thinks before it answers: as its chat template has it, or "
+        "on or off where the template can be told. Thoughts want a larger sampling.max_new_tokens.",
     )
 
 

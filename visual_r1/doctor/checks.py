@@ -17,7 +17,8 @@ from visual_r1.doctor.estimates import Room, Workload
 from visual_r1.doctor.evidence import Evidence, share_without_contrast, smallest_group
 from visual_r1.doctor.prompts import FirstRows, PromptSizes
 from visual_r1.engine.store.budget import MAX_DISK_VARIABLE
-from visual_r1.models import TINY_GEOMETRY
+from visual_r1.models import TINY_GEOMETRY, hub_id
+from visual_r1.policy.policy import THINKING_TOKENS, cut_thoughts
 from visual_r1.prompts.fit import SplitFit
 from visual_r1.runs.chunk_length import chunk_in_words
 from visual_r1.runs.left_out import ADVICE, asked_and_unfit, named, too_many
@@ -63,7 +64,7 @@ ROOM_BYTES = 2**30
 
 def learning_rate(config: RunConfig) -> Diagnosis:
     """Against the range that LoRA has been seen to learn in."""
-    low, high = TINY_RATES if config.model.name == TINY_GEOMETRY else LORA_RATES
+    low, high = TINY_RATES if hub_id(config.model.name) == TINY_GEOMETRY else LORA_RATES
     rate = config.train.learning_rate
     says = f"{rate:g}; LoRA has been seen to learn between {low:g} and {high:g} on such a model"
     if low <= rate <= high:
@@ -195,15 +196,21 @@ def contrast(config: RunConfig, evidence: Evidence) -> Diagnosis:
     return Diagnosis("error" if share > 0.98 else "warning", "contrast", says, advice)
 
 
-def truncation(config: RunConfig, evidence: Evidence) -> Diagnosis | None:
-    """Whether answers are cut off."""
-    share = evidence.truncated_share
-    if share is None:
-        return None
-    says = f"{percent(share)} of answers reach {config.sampling.max_new_tokens} tokens"
+def truncation(config: RunConfig, evidence: Evidence | None, *, thinks: bool) -> Diagnosis | None:
+    """Whether answers are cut off; before any was measured, whether the model `thinks` and has
+    little room for it."""
+    most = config.sampling.max_new_tokens
+    share = evidence.truncated_share if evidence else None
+    advice = "Raise --sampling.max_new_tokens"
+    if thinks:
+        advice += f", to {THINKING_TOKENS} and more, or ask without a thought: --model.thinking off"
+    if evidence is None or share is None:
+        says = cut_thoughts(config, thinks=thinks)
+        return Diagnosis("warning", "truncation", says, f"{advice}.") if says else None
+    says = f"{percent(share)} of answers reach {most} tokens ({evidence.where})"
     if share <= MOST_TRUNCATED:
         return Diagnosis("ok", "truncation", says)
-    return Diagnosis("warning", "truncation", says, "Raise --sampling.max_new_tokens.")
+    return Diagnosis("warning", "truncation", says, f"{advice}.")
 
 
 def checkpoint_lifetime(config: RunConfig, work: Workload) -> Diagnosis:

@@ -19,6 +19,7 @@ from visual_r1.backend.backend import Backend
 from visual_r1.config import RunConfig
 from visual_r1.data.problem import Problem
 from visual_r1.errors import DataError, VisualR1Error
+from visual_r1.evaluation.metrics import read_report
 from visual_r1.evaluation.predictions import read_predictions
 from visual_r1.policy.policy import open_policy
 from visual_r1.prices import prices_of
@@ -102,6 +103,7 @@ def _is_like(run_dir: Path, config: RunConfig) -> bool:
     return (
         other is not None
         and other.model.name == config.model.name
+        and other.model.thinking == config.model.thinking
         and other.data.source == config.data.source
         and other.prompt.template == config.prompt.template
         and other.sampling == config.sampling
@@ -124,6 +126,10 @@ def _of_run(run_dir: Path) -> Evidence | None:
         return None
     lengths = [row["response_tokens_mean"] for row in metrics if row.get("response_tokens_mean")]
     cut = [row["truncated_share"] for row in metrics if row.get("truncated_share") is not None]
+    if not cut:
+        with suppress(DataError):
+            baseline = read_report(run_dir / "evaluations" / "baseline")
+            cut = [baseline.truncated / baseline.n] if baseline.n else []
     saving = [row["seconds_checkpoint"] for row in metrics if row.get("seconds_checkpoint")]
     sample_rate, train_rate = _rates(metrics)
     return Evidence(

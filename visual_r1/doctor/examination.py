@@ -75,7 +75,9 @@ def examine(config: RunConfig, *, measure: bool | None) -> Examination:
     dataset = seen.attempt("dataset", lambda: find_prepared(config.data, config.output_dir))
     evidence = _at_the_server(seen, config, first, prompts, dataset, measure)
     if evidence is not None:
-        seen.add(checks.contrast(config, evidence), checks.truncation(config, evidence))
+        seen.add(checks.contrast(config, evidence))
+    thinks = prompts is not None and prompts.thinks
+    seen.add(checks.truncation(config, evidence, thinks=thinks))
     if first is not None and prompts is not None:
         seen.work = workload(
             config,

@@ -12,21 +12,22 @@ from visual_r1.data.problem import Problem
 from visual_r1.data.rows import BadRow, SourceRow, check_row
 from visual_r1.data.sources import open_source
 from visual_r1.data.splits import cut_sizes
-from visual_r1.models.processor import load_processor
-from visual_r1.prompts.prompts import Prompter
+from visual_r1.policy.policy import open_policy
 
 LOOKED_AT = 64
 
 
 @dataclass(frozen=True, slots=True)
 class PromptSizes:
-    """Tokens of the prompts, images included, and of their images alone."""
+    """Tokens of the prompts, images included, and of their images alone; `thinks` says that an
+    answer begins with a thought of the model."""
 
     prompts: int
     mean: float
     longest: int
     image_mean: float
     image_longest: int
+    thinks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +68,18 @@ def first_rows(config: RunConfig) -> FirstRows:
 
 def measure_prompts(config: RunConfig, problems: Sequence[Problem]) -> PromptSizes:
     """The prompts of `problems` under the run's template, model and `max_pixels`."""
-    prompter = Prompter(
-        load_processor(config.model.name), config.prompt.template, config.model.max_pixels
-    )
+    prompter = open_policy(config).prompter
     prompts = [prompter.model_input(problem) for problem in problems]
     images = [
         sum(chunk.length for chunk in prompt.chunks if isinstance(chunk, ImageChunk))
         for prompt in prompts
     ]
     lengths = [prompt.length for prompt in prompts]
-    return PromptSizes(len(prompts), fmean(lengths), max(lengths), fmean(images), max(images))
+    return PromptSizes(
+        prompts=len(prompts),
+        mean=fmean(lengths),
+        longest=max(lengths),
+        image_mean=fmean(images),
+        image_longest=max(images),
+        thinks=prompter.opens_think,
+    )

@@ -381,6 +381,7 @@ def conditions_of(config: RunConfig, sampler_path: str, dataset_digest: str) -> 
         rounding=config.reward.rounding,
         grader_version=str(GRADER_VERSION),
         blind=config.evaluation.blind,
+        thinking=config.model.thinking,
     )
 
 

@@ -32,6 +32,7 @@ _SETTINGS = {
     "rounding": "reward.rounding",
     "grader_version": "the grader's version",
     "blind": "evaluation.blind",
+    "thinking": "model.thinking",
 }
 # Of greedy answers the first two change nothing, and neither does whether blind ones are asked for.
 _OF_SAMPLES = {"seed", "k", "temperature"}

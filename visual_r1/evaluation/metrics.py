@@ -45,6 +45,7 @@ class Conditions:
     rounding: str
     grader_version: str
     blind: bool
+    thinking: str = "default"
 
 
 @dataclass(frozen=True, slots=True)

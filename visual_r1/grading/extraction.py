@@ -37,6 +37,14 @@ def extract_answer(response: str) -> str | None:
     return None if end is None else spoken[start:end].strip() or None
 
 
+def is_all_thought(response: str) -> bool:
+    """Whether the last thought of `response` never ends: it was cut off before anything was said.
+
+    A response that begins inside a thought has to be given with its `<think>`.
+    """
+    return response.rfind(_OPEN) > response.rfind(_CLOSE)
+
+
 def _after_thinking(response: str) -> str | None:
     """What follows the last thought; None where it never ends, or an answer stands before it."""
     opened, closed = response.find(_OPEN), response.find(_CLOSE)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from visual_r1.grading.choices import choice_named, choice_picked, choices_said
 from visual_r1.grading.equivalence import Rounding, same_answer
-from visual_r1.grading.extraction import extract_answer
+from visual_r1.grading.extraction import extract_answer, is_all_thought
 from visual_r1.grading.forms import Contradiction
 from visual_r1.grading.reading import read
 from visual_r1.grading.spelling import Unreadable
@@ -54,6 +54,8 @@ def grade(
             the text of its choice are the same answer.
     """
     answer = extract_answer(response)
+    if answer is None and is_all_thought(response):
+        return Grade("wrong", "no answer: the thought never ends")
     if answer is None:
         return Grade(
             "wrong", "no answer: exactly one <answer>, or one \\boxed{}, after the thought"

@@ -12,11 +12,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+import jinja2
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils.hub import cached_file  # pyright: ignore[reportUnknownVariableType]
 
 from visual_r1.errors import ModelError
-from visual_r1.models import model_path
+from visual_r1.models import Thinking, model_path
 from visual_r1.models.families import ImageGrid, PromptFormat, prompt_format
 from visual_r1.opening import read_file
 
@@ -42,6 +43,7 @@ class _Tokenizer(Protocol):
         *,
         tokenize: bool,
         add_generation_prompt: bool,
+        **variables: Any,
     ) -> str: ...
 
     def get_vocab(self) -> dict[str, int]: ...
@@ -111,9 +113,23 @@ class Processor:
                 list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False
             )
 
-    def chat(self, messages: list[dict[str, Any]]) -> str:
-        """`messages` as the model's chat text, up to where the assistant begins to write."""
-        return self._text.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    def chat(self, messages: list[dict[str, Any]], thinking: Thinking = "default") -> str:
+        """`messages` as the model's chat text, up to where the assistant begins to write.
+
+        `thinking` reaches the chat template as `enable_thinking`, which is left undefined at its
+        default; a template that does not know it writes the same either way. Raises `ModelError`
+        where the template refuses the chat.
+        """
+        told = {} if thinking == "default" else {"enable_thinking": thinking == "on"}
+        try:
+            return self._text.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, **told
+            )
+        except jinja2.TemplateError as error:
+            raise ModelError(
+                f"the chat template of {self.name!r} refuses this chat ({error}): leave out the "
+                "part of the prompt template that it has no place for, such as [system]."
+            ) from error
 
     def image_tokens(self, width: int, height: int) -> int:
         """How many image tokens the model's processor makes of an image of this size."""
@@ -131,8 +147,9 @@ def load_processor(name: str) -> Processor:
     settings, file = _image_settings(path)
     if settings is None:
         raise ModelError(
-            f"{name!r} has no settings of images ({file}, or image_processor in {_WHOLE}), or is "
-            "neither a folder nor a model of the hub; check --model.name."
+            f"{name!r} has no settings of images ({file}, or image_processor in {_WHOLE}): it "
+            "reads text alone, or is neither a folder nor a model of the hub that can be reached; "
+            "check --model.name."
         )
     try:
         tokenizer = cast(

@@ -36,12 +36,29 @@ class Policy:
         return self.processor.decode(tokens[:-1] if ended else tokens)
 
 
+THINKING_TOKENS = 8192
+"""Thoughts of several thousand tokens are usual: until it was measured how many answers are cut
+off, this much is room for one."""
+
+
+def cut_thoughts(config: RunConfig, *, thinks: bool) -> str:
+    """What is said where the model thinks and has little room for it; empty where all is well."""
+    most = config.sampling.max_new_tokens
+    if not thinks or most >= THINKING_TOKENS:
+        return ""
+    return (
+        f"The model thinks before it answers and is cut off at {most} tokens: what is cut within "
+        "its thought counts as wrong"
+    )
+
+
 def open_policy(
     config: RunConfig, watch: Watch = nothing_to_watch, prices: Prices = NO_PRICES
 ) -> Policy:
     """The policy of a run: its model's processor, its template, and its second pass if any."""
     processor = load_processor(config.model.name)
-    prompter = Prompter(processor, config.prompt.template, config.model.max_pixels)
+    model = config.model
+    prompter = Prompter(processor, config.prompt.template, model.max_pixels, model.thinking)
     return Policy(config, processor, prompter, open_reader(config, processor), watch, prices)
 
 

@@ -47,7 +47,7 @@ from visual_r1.rewards.blindfold.masking import (
 )
 from visual_r1.rewards.blindfold.stated import free_numbers, numbers_in, with_numbers_moved
 from visual_r1.rewards.blindfold.targets import is_value
-from visual_r1.rewards.grounding import opened
+from visual_r1.rewards.grounding import opened, spoken
 
 SecondVerdict = Literal["right", "wrong", "gave_up", "no_scan", "leak"]
 Outcome = Literal["both", "image_only", "scan_only", "neither"]
@@ -142,11 +142,10 @@ class ScanReader:
 
         `named` are the numbers that others see in the figure; None where nobody was asked.
         """
-        response = opened(response, opens_think)
-        scan = extract_scan(response)
+        scan = extract_scan(spoken(response, opens_think))
         if scan is None:
             return SecondPass("no_scan", "there is not exactly one <scan> with something in it")
-        own = extract_answer(response)
+        own = extract_answer(opened(response, opens_think))
         answers = [problem.answer] if own is None else [problem.answer, own]
         masked = mask_scan(scan, problem, answers, self.rounding, self.masks, named)
         if masked.leak:
@@ -159,10 +158,10 @@ def open_reader(config: RunConfig, processor: Processor) -> ScanReader | None:
     settings = config.second_pass
     if not settings.enabled:
         return None
-    pixels = config.model.max_pixels
+    model = config.model
     return ScanReader(
-        Prompter(processor, settings.template, pixels),
-        Prompter(processor, settings.question_only_template, pixels),
+        Prompter(processor, settings.template, model.max_pixels, model.thinking),
+        Prompter(processor, settings.question_only_template, model.max_pixels, model.thinking),
         config.reward.rounding,
         settings.masks,
     )

@@ -4,6 +4,9 @@ The tokens are those that the model's own processor makes of the same chat: its 
 rendered, each image token in it becomes an image chunk that stands for as many tokens as the image
 has visual tokens, and the text between is tokenised as it stands.
 
+A model may think before it answers. Its chat template opens the thought, or closes it empty, in the
+words that it puts into the model's mouth; `thinking` is what it is told.
+
 Text of a problem and of a description is never control: where it holds the name of an added token
 (`<|im_end|>`, `<think>`), that name is tokenised as plain text; see `outside`. A template's own
 text, that of `[system]` too, is its author's, who may well want control there.
@@ -17,12 +20,16 @@ from tinker.types import EncodedTextChunk, ImageChunk, ModelInputChunk
 
 from visual_r1.data.problem import IMAGE_MARKER, Problem
 from visual_r1.errors import ConfigError, DataError
+from visual_r1.models import Thinking
 from visual_r1.models.processor import Processor
 from visual_r1.prompts.images import PromptImage, blank_image, prepare_image, scaled_size
 from visual_r1.prompts.outside import IMAGE_PLACE, PLAIN_MARKER, SEAM, OutsideText
 from visual_r1.prompts.templates import VARIABLES, load_template
 
 ImageMode = Literal["full", "blank", "none"]
+Thought = Literal["none", "open", "closed"]
+
+OPEN, CLOSE = "<think>", "</think>"
 
 
 class Prompter:
@@ -32,12 +39,23 @@ class Prompter:
         processor: the model's tokenizer, chat template and image arithmetic.
         template: the name of a shipped template, or a path.
         max_pixels: larger images are scaled down to this area.
+        thinking: whether the model thinks before it answers (`model.thinking`). Raises
+            `ConfigError` where its chat template always does the other thing.
     """
 
-    def __init__(self, processor: Processor, template: str, max_pixels: int) -> None:
+    def __init__(
+        self,
+        processor: Processor,
+        template: str,
+        max_pixels: int,
+        thinking: Thinking = "default",
+    ) -> None:
         self.processor = processor
         self.template = load_template(template)
         self.max_pixels = max_pixels
+        self._thinking: Thinking = thinking
+        require_thinking(processor, thinking)
+        self._chat_opens_think = turn_begins(processor, thinking) == "open"
         self._outside = self._outside_text()
         self.opens_think = self._opens_think()
         self.tags = self.template.tags
@@ -143,12 +161,22 @@ class Prompter:
             messages.append({"role": "system", "content": system})
         messages.append({"role": "user", "content": _content(problem, user, images)})
         prefill = self.template.render("assistant", {**values, "problem": question})
-        return self.processor.chat(messages) + prefill
+        return self._begun(self.processor.chat(messages, self._thinking), prefill)
+
+    def _begun(self, chat: str, prefill: str) -> str:
+        """The chat with the words that our template puts into the model's mouth.
+
+        A thought that the chat template has opened is not opened a second time.
+        """
+        if self._chat_opens_think and prefill.startswith(OPEN):
+            prefill = prefill.removeprefix(OPEN)
+            prefill = prefill.removeprefix("\n") if chat.endswith("\n") else prefill
+        return chat + prefill
 
     def _outside_text(self) -> OutsideText:
         """What marks text from outside, told of all that stands around it in a prompt."""
         outside = OutsideText(self.processor)
-        outside.guard_against(self.processor.chat([{"role": "user", "content": SEAM}]))
+        outside.guard_against(_probe(self.processor, self._thinking))
         for section in self.template.sections:
             try:
                 around = self.template.render(section, dict.fromkeys(VARIABLES, SEAM))
@@ -160,9 +188,43 @@ class Prompter:
     def _opens_think(self) -> bool:
         """Whether the assistant's turn begins inside `<think>`, by the template or the model."""
         values = {"problem": "", "question": "", "scan": ""}
-        probe = self.processor.chat([{"role": "user", "content": SEAM}])
-        begun = probe.rpartition(SEAM)[2] + self.template.render("assistant", values)
-        return begun.rfind("<think>") > begun.rfind("</think>")
+        chat = _probe(self.processor, self._thinking).rpartition(SEAM)[2]
+        return _thought(self._begun(chat, self.template.render("assistant", values))) == "open"
+
+
+def turn_begins(processor: Processor, thinking: Thinking) -> Thought:
+    """How the model's chat template begins an answer: inside a thought, behind an empty one, or
+    with none."""
+    return _thought(_probe(processor, thinking).rpartition(SEAM)[2])
+
+
+def require_thinking(processor: Processor, thinking: Thinking) -> None:
+    """Raise `ConfigError` where the model's chat template cannot be told to think, or not to."""
+    if thinking == "default" or _probe(processor, "on") != _probe(processor, "off"):
+        return
+    always = turn_begins(processor, thinking) == "open"
+    if thinking == "off" and always:
+        raise ConfigError(
+            f"model.thinking is off, and the chat template of {processor.name!r} opens a thought "
+            "whatever it is told: take a model that can be asked without, or --model.thinking "
+            "default with a larger --sampling.max_new_tokens."
+        )
+    if thinking == "on" and not always:
+        raise ConfigError(
+            f"model.thinking is on, and the chat template of {processor.name!r} knows no "
+            "enable_thinking: take a model that thinks, or --model.thinking default."
+        )
+
+
+def _probe(processor: Processor, thinking: Thinking) -> str:
+    return processor.chat([{"role": "user", "content": SEAM}], thinking)
+
+
+def _thought(begun: str) -> Thought:
+    opened, closed = begun.rfind(OPEN), begun.rfind(CLOSE)
+    if opened > closed:
+        return "open"
+    return "closed" if closed >= 0 else "none"
 
 
 def _content(problem: Problem, user: str, images: int) -> list[dict[str, str]]:

@@ -131,8 +131,19 @@ def format_ok(
         response: what the model wrote.
         tags: the tags in their order, such as `("scan", "think", "answer")`.
         opens_think: the prompt's template already wrote `<think>`, so the response begins inside.
+            That thought may name the other tags: a model ponders what it was asked for.
     """
-    rest = opened(response, opens_think)
+    rest = response
+    if opens_think:
+        thought, closed, rest = response.partition("</think>")
+        if (
+            not closed
+            or "<think>" in response
+            or "</think>" in rest
+            or not _says_something(thought)
+        ):
+            return False
+        tags = [tag for tag in tags if tag != "think"]
     if any(rest.count(mark) != 1 for tag in tags for mark in (f"<{tag}>", f"</{tag}>")):
         return False
     for tag in tags:
@@ -208,6 +219,11 @@ def is_figure_word(word: str) -> bool:
 def opened(response: str, opens_think: bool) -> str:
     """The response with the `<think>` that the template wrote in its place."""
     return f"<think>{response}" if opens_think else response
+
+
+def spoken(response: str, opens_think: bool) -> str:
+    """What is said behind the thought that the template opened: nothing where it never ends."""
+    return response.partition("</think>")[2] if opens_think else response
 
 
 def named_things(words: Sequence[str | None]) -> set[str]:

@@ -43,7 +43,7 @@ from visual_r1.policy.second_pass import (
 from visual_r1.prices import NO_TOKENS
 from visual_r1.printing import open_logger
 from visual_r1.rewards import score
-from visual_r1.rewards.grounding import opened
+from visual_r1.rewards.grounding import spoken
 from visual_r1.rewards.scoring import grade_of
 from visual_r1.rl.advantages import has_contrast
 from visual_r1.rl.batches import PromptedProblem
@@ -243,9 +243,7 @@ class _GroupUnderWay:
         least = config.second_pass.named_by
         named: Sequence[frozenset[Fraction] | None] = [None] * len(self._first)
         if least:
-            opens_think = self._policy.prompter.opens_think
-            responses = [opened(rollout.response, opens_think) for rollout in self._first]
-            named = named_by_others(responses, least)
+            named = named_by_others([self._spoken(rollout) for rollout in self._first], least)
         for rollout, others in zip(self._first, named, strict=True):
             if rollout.scored.failure:
                 continue
@@ -269,7 +267,7 @@ class _GroupUnderWay:
             return
         self._moves[sample] += 1
         seed = self._seed("moved" if self._moves[sample] == 1 else "moved again", sample)
-        others = [one.response for one in self._first if one.sample != sample]
+        others = [self._spoken(one) for one in self._first if one.sample != sample]
         asked = moved(self._problem, second, seed, others if settings.named_by else None)
         if isinstance(asked, SecondPass):
             self._second[sample] = asked
@@ -280,6 +278,9 @@ class _GroupUnderWay:
                 ("moved", self._number, sample),
                 question(self._policy, problem, "scan_only", seed, temperature=0.0, scan=scan),
             )
+
+    def _spoken(self, rollout: Rollout) -> str:
+        return spoken(rollout.response, self._policy.prompter.opens_think)
 
     def _seed(self, what: str, sample: int) -> int:
         seed = self._policy.config.train.seed

@@ -164,9 +164,12 @@ def what_decides(
         scans = second.model_dump(mode="json")
         scans["template"] = _template(second.template)
         scans["question_only_template"] = _template(second.question_only_template)
+    model: dict[str, Any] = {"name": config.model.name, "max_pixels": config.model.max_pixels}
+    if config.model.thinking != "default":  # those from before the setting keep their digest
+        model["thinking"] = config.model.thinking
     return {
         "version": _VERSION,
-        "model": {"name": config.model.name, "max_pixels": config.model.max_pixels},
+        "model": model,
         "dataset": dataset.digest,
         "prompt": _template(config.prompt.template),
         "max_new_tokens": config.sampling.max_new_tokens,

@@ -14,7 +14,7 @@ from visual_r1.data.dataset import Dataset
 from visual_r1.data.problem import SPLITS, Split
 from visual_r1.errors import DataError
 from visual_r1.evaluation.evaluate import MOST_REFUSED
-from visual_r1.policy.policy import open_policy
+from visual_r1.policy.policy import cut_thoughts, open_policy
 from visual_r1.printing import open_logger
 from visual_r1.progress import Progress
 from visual_r1.prompts.fit import SplitFit, UnfitRow, fit_of
@@ -42,9 +42,14 @@ def settle_rows(run: Run, splits: Sequence[Split]) -> None:
 
     Raises:
         DataError: no row of train fits, or too few of those that an evaluation asks about.
+        ConfigError: the server does not train the model; better known before it is evaluated.
     """
     if is_settled(run.config):
         return
+    if "train" in splits:
+        run.backend.require_model(trains=True)
+        if said := cut_thoughts(run.config, thinks=run.policy().prompter.opens_think):
+            logger.warning("%s; see --sampling.max_new_tokens and --model.thinking.", said)
     path = run.config.run_dir / LEFT_OUT_FILE
     context = run.backend.context_length()
     found = fits_of(run.config, run.dataset, context, run.progress, splits)

@@ -20,6 +20,7 @@ from visual_r1.config import (
     merged,
     preset_names,
 )
+from visual_r1.config.command_line import load_config
 from visual_r1.data.dataset import prepare
 from visual_r1.errors import ConfigError
 
@@ -53,8 +54,8 @@ def test_defaults_are_the_origins_table(config: RunConfig) -> None:
 
 
 def test_every_preset_loads_and_is_another_run() -> None:
-    assert preset_names() == ["geometry3k", "quickstart", "seed", "vision_sr1"]
-    assert len({RunConfig(preset=name).digest() for name in preset_names()}) == 4
+    assert preset_names() == ["first_try", "geometry3k", "quickstart", "seed", "vision_sr1"]
+    assert len({RunConfig(preset=name).digest() for name in preset_names()}) == 5
 
 
 def test_quickstart_runs_on_the_embedded_engine_whatever_is_set() -> None:
@@ -162,7 +163,8 @@ def test_run_name_is_preset_and_digest_unless_given() -> None:
 
 
 def test_an_unknown_preset_names_those_there_are() -> None:
-    with pytest.raises(ConfigError, match="no preset 'qickstart'; there are: geometry3k, quick"):
+    listed = "no preset 'qickstart'; there are: first_try, geometry3k, quick"
+    with pytest.raises(ConfigError, match=listed):
         RunConfig(preset="qickstart")
 
 
@@ -264,6 +266,36 @@ def test_what_makes_no_sense_together_is_refused_and_can_still_be_read(
 )
 def test_what_makes_sense_is_not_refused(values: dict[str, object]) -> None:
     assert RunConfig.model_validate(values) != RunConfig()
+
+
+ONCE = "Qwen/Qwen3-VL-30B-A3B-Instruct"
+
+
+def test_how_a_preset_thinks_is_a_trait_of_its_model() -> None:
+    def thinks(**model: str) -> str:
+        given = {"preset": "geometry3k", "model": model}
+        return RunConfig.model_validate(given).model.thinking
+
+    own = RunConfig(preset="geometry3k").model
+    assert (own.name, thinks(name=own.name), thinks()) == ("Qwen/Qwen3.6-35B-A3B", "off", "off")
+    assert thinks(name=f"{own.name}:peft:262144") == "off"
+    assert thinks(name="Qwen/Qwen3.5-9B") == "default"
+    assert thinks(name="Qwen/Qwen3.5-9B", thinking="off") == "off"
+    assert thinks(thinking="on") == "on"
+    assert load_config(["--preset", "geometry3k", "--model.name", ONCE]).model.thinking == "default"
+
+
+def test_a_run_from_when_a_preset_named_another_model_is_the_run_that_it_was() -> None:
+    """The digest is that of the preset before it had `model.name` and `model.thinking`."""
+    named = RunConfig.model_validate({"preset": "geometry3k", "model": {"name": ONCE}})
+    assert named.run_name == "geometry3k-5ee800ea"
+    stored = named.model_dump(mode="json")
+    del stored["model"]["thinking"]
+    then = RunConfig.model_validate(stored, context=STORED)
+    assert then.digest() == "5ee800ea"
+    assert RunConfig.model_validate(then.model_dump(), context=STORED) == then
+    assert RunConfig(preset="geometry3k").digest() != "5ee800ea"
+    assert RunConfig(preset="seed").digest() == "49a4de6b"
 
 
 def test_merged_goes_section_by_section() -> None:

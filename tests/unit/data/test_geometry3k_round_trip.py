@@ -7,6 +7,7 @@ from typing import Any
 import datasets
 import pytest
 from datasets import Features, Image, List, Value
+from real_processors import FAMILIES, Family, real_processor
 
 from visual_r1.config import DataSection, RunConfig
 from visual_r1.data.dataset import prepare
@@ -15,6 +16,7 @@ from visual_r1.grading import grade
 from visual_r1.models import TINY_GEOMETRY
 from visual_r1.models.processor import load_processor
 from visual_r1.prompts import Prompter
+from visual_r1.prompts.fit import fit_of
 
 REAL = "VISUAL_R1_GEOMETRY3K"
 real = pytest.mark.skipif(REAL not in os.environ, reason=f"{REAL} names no folder")
@@ -46,6 +48,24 @@ def test_real_problems_prompt_and_grade(tmp_path: Path) -> None:
         others = [choice for choice in problem.choices if choice != problem.answer]
         for other in others:
             assert not grade(f"<answer>{other}</answer>", problem.answer).right
+
+
+@real
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_row_can_be_asked_with_the_real_tokenizer(family: Family, tmp_path: Path) -> None:
+    processor = real_processor(family, tmp_path)
+    config = RunConfig(preset="geometry3k")
+    data = config.data.model_copy(update={"source": os.environ[REAL]})
+    dataset = prepare(data, tmp_path)
+    assert dataset.counts["rejected"] == 0
+    prompter = Prompter(processor, config.prompt.template, config.model.max_pixels, "off")
+    most, lengths = config.sampling.max_new_tokens, list[int]()
+    sizes = dataset.sizes(None)
+    for split in (split for split in SPLITS if dataset.counts[split]):
+        assert fit_of(dataset, split, sizes[split], prompter, most, 4096).unfit == ()
+        lengths += [prompter.model_input(one).length for one in dataset.problems(split)]
+    assert len(lengths) == len(list(Path(os.environ[REAL]).rglob("data.json")))
+    assert max(lengths) <= 4096 - most
 
 
 @real

@@ -16,7 +16,7 @@ from visual_r1.data.procedural import generate
 from visual_r1.doctor import checks
 from visual_r1.doctor.checks import Diagnosis, exit_code
 from visual_r1.doctor.estimates import workload
-from visual_r1.doctor.evidence import Evidence
+from visual_r1.doctor.evidence import Evidence, earlier_evidence
 from visual_r1.doctor.examination import examine
 from visual_r1.doctor.preflight import require_sound
 from visual_r1.doctor.prompts import FirstRows, PromptSizes
@@ -126,10 +126,49 @@ def test_groups_without_contrast_are_foreseen_with_a_way_out() -> None:
 
 
 def test_cut_off_answers_are_warned_of() -> None:
-    assert checks.truncation(config(), replace(EVIDENCE, truncated_share=None)) is None
-    cut = checks.truncation(config(), replace(EVIDENCE, truncated_share=0.4))
+    unknown = replace(EVIDENCE, truncated_share=None)
+    assert checks.truncation(config(), unknown, thinks=False) is None
+    cut = checks.truncation(config(), replace(EVIDENCE, truncated_share=0.4), thinks=False)
     assert cut is not None
     assert cut.severity == "warning"
+
+
+@pytest.mark.parametrize(("tokens", "warns"), [(2048, True), (8191, True), (8192, False)])
+def test_a_model_that_thinks_wants_room_for_it(tokens: int, warns: bool) -> None:
+    mine = config(sampling={"max_new_tokens": tokens})
+    for evidence in (None, replace(EVIDENCE, truncated_share=None)):
+        found = checks.truncation(mine, evidence, thinks=True)
+        assert (found is not None) == warns
+        if found is not None:
+            assert f"cut off at {tokens} tokens" in found.says
+            assert "--model.thinking off" in found.advice
+        assert checks.truncation(mine, evidence, thinks=False) is None
+
+
+def test_a_measured_share_takes_the_place_of_the_rule() -> None:
+    mine = config(sampling={"max_new_tokens": 2048})
+    cut = checks.truncation(mine, replace(EVIDENCE, truncated_share=0.35), thinks=True)
+    assert cut is not None
+    assert cut.says == "35.0% of answers reach 2048 tokens (a test)"
+    assert "8192 and more" in cut.advice
+    fine = checks.truncation(mine, replace(EVIDENCE, truncated_share=0.02), thinks=True)
+    assert fine is not None
+    assert fine.severity == "ok"
+
+
+def test_the_baseline_tells_the_share_before_any_step(tmp_path: Path) -> None:
+    mine = config(output_dir=str(tmp_path))
+    mine.run_dir.mkdir(parents=True)
+    asked = problems(12)
+    made = [
+        replace(one, greedy=replace(one.greedy, truncated=place < 3))
+        for place, one in enumerate(predictions(asked, 0.5, 0))
+        if one.greedy is not None
+    ]
+    write_evaluation(mine.run_dir / "evaluations/baseline", asked, made)
+    found = earlier_evidence(mine)
+    assert found is not None
+    assert found.truncated_share == 0.25
 
 
 def test_a_checkpoint_must_outlive_the_chunk_after_it() -> None:

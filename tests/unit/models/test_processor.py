@@ -12,7 +12,7 @@ from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from visual_r1.errors import DataError, ModelError
-from visual_r1.models import TINY_GEOMETRY, model_path
+from visual_r1.models import TINY_GEOMETRY, hub_id, model_path
 from visual_r1.models.families import ImageGrid
 from visual_r1.models.processor import load_processor
 
@@ -199,6 +199,19 @@ def test_older_settings_and_a_chat_template_beside_the_tokenizer_are_understood(
     messages = [{"role": "user", "content": "hi"}]
     assert older.chat(messages) == shipped.chat(messages)
     assert older.image_tokens(500, 300) == shipped.image_tokens(500, 300)
+
+
+def test_what_stands_behind_a_colon_is_for_the_server(tmp_path, monkeypatch):
+    assert hub_id("Qwen/Qwen3.6-35B-A3B:peft:262144") == "Qwen/Qwen3.6-35B-A3B"
+    assert model_path("Qwen/Qwen3.6-35B-A3B:peft:262144") == "Qwen/Qwen3.6-35B-A3B"
+    suffixed = load_processor(f"{TINY_GEOMETRY}:peft:9")
+    assert suffixed.encode("Find x.") == load_processor(TINY_GEOMETRY).encode("Find x.")
+    assert suffixed.name == f"{TINY_GEOMETRY}:peft:9"
+    # A folder may be called so.
+    folder = tmp_path / "my:model"
+    folder.mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert (hub_id(str(folder)), model_path("my:model")) == (str(folder), "my:model")
 
 
 def test_other_names_stay_as_they_are():

@@ -147,6 +147,32 @@ def test_what_is_not_even_asked(response: str, verdict: str) -> None:
     assert (seen.verdict, seen.response, seen.tokens) == (verdict, None, 0)
 
 
+@pytest.mark.parametrize(
+    ("response", "scan"),
+    [
+        ("so</think><scan>angle A reads 74.</scan><answer>9</answer>", "angle A reads 74."),
+        ("<scan>no</scan> or</think><scan>angle A reads 74.</scan>", "angle A reads 74."),
+        ("a <scan></scan> first</think><scan>it reads 9</scan><answer>9</answer>", "it reads"),
+        ("<scan>angle A reads 74.</scan></think><answer>9</answer>", None),
+        ("it is <scan>angle A reads 74.</scan><answer>9</answer>", None),
+    ],
+)
+def test_a_scan_stands_behind_the_thought_that_the_template_opened(
+    response: str, scan: str | None
+) -> None:
+    """One that is drafted in the thought is none; nor is one of a thought that never ends."""
+    reader = open_reader(VISION_SR1, load_processor(VISION_SR1.model.name))
+    assert reader is not None
+    seen = reader.look(PROBLEM, response, opens_think=True)
+    if scan is None:
+        assert isinstance(seen, SecondPass)
+        assert seen.verdict == "no_scan"
+    else:
+        assert isinstance(seen, MaskedScan)
+        assert scan in seen.text
+        assert "9" not in seen.text
+
+
 def test_gold_and_the_responses_own_answer_are_masked_before_it_is_read() -> None:
     processor = load_processor(VISION_SR1.model.name)
     reader = open_reader(VISION_SR1, processor)

@@ -16,7 +16,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from visual_r1.data.problem import Problem
 from visual_r1.data.procedural import generate
-from visual_r1.errors import ConfigError, DataError
+from visual_r1.errors import ConfigError, DataError, ModelError
 from visual_r1.models import TINY_GEOMETRY, model_path
 from visual_r1.models.processor import Processor, load_processor
 from visual_r1.prompts import Prompter
@@ -254,3 +254,78 @@ def test_who_opens_the_thought(tmp_path: Path) -> None:
     assert Prompter(thinking, "think", MAX_PIXELS).opens_think
     # What is opened first has to be closed first.
     assert Prompter(thinking, "scan_think", MAX_PIXELS).tags == ("think", "scan", "answer")
+
+
+BEGINS = "'<|im_start|>assistant\\n'"
+THINKS = (
+    BEGINS
+    + " }}{{ '<think>\\n' if enable_thinking | default(true) else '<think>\\n\\n</think>\\n\\n'"
+)
+
+
+def begun(prompter: Prompter) -> str:
+    prompt = prompter.model_input(Problem("1", (), "Find x.", "1"))
+    return text_of(prompt).rpartition("<|im_start|>")[2]
+
+
+def test_thinking_reaches_the_chat_template(tmp_path: Path) -> None:
+    model = with_chat_template(tmp_path / "both", (BEGINS, THINKS))
+    told = {one: Prompter(model, "think", MAX_PIXELS, one) for one in ("default", "on", "off")}
+    thinks, not_so = "assistant\n<think>\n", "assistant\n<think>\n\n</think>\n\n"
+    assert {one: begun(made) for one, made in told.items()} == {
+        "default": thinks,
+        "on": thinks,
+        "off": not_so,
+    }
+    assert [made.opens_think for made in told.values()] == [True, True, False]
+    # A template that does not name the thought leaves it to the model, whichever way that is asked.
+    own = {one: Prompter(model, "own_thought", MAX_PIXELS, one).tags for one in ("on", "off")}
+    assert own == {"on": ("think", "answer"), "off": ("answer",)}
+    # The lengths by which rows are left out count the same words.
+    problem = Problem("1", (figure(32, 32),), "<image>Find x.", "1")
+    for made in told.values():
+        assert made.length(problem, [(32, 32)]) == made.model_input(problem).length
+
+
+def test_a_model_that_never_thinks_is_not_told_to(tmp_path: Path) -> None:
+    assert begun(Prompter(PROCESSOR, "think", MAX_PIXELS, "off")) == "assistant\n"
+    with pytest.raises(ConfigError, match=r"thinking is on.*knows no enable_thinking.*default"):
+        Prompter(PROCESSOR, "think", MAX_PIXELS, "on")
+
+
+def test_a_model_that_always_thinks_cannot_be_asked_without(tmp_path: Path) -> None:
+    always = (BEGINS, "'<|im_start|>assistant\\n<think>\\n'")
+    model = with_chat_template(tmp_path / "always", always)
+    assert Prompter(model, "think", MAX_PIXELS, "on").opens_think
+    with pytest.raises(ConfigError, match=r"thinking is off.*opens a thought.*max_new_tokens"):
+        Prompter(model, "think", MAX_PIXELS, "off")
+
+
+@pytest.mark.parametrize(
+    ("prefill", "opens", "end"),
+    [
+        ("<think>", True, "<think>\n"),
+        ("<think>\nI see", True, "<think>\nI see"),
+        ("I see", True, "<think>\nI see"),
+        ("<think>\n\n</think>", False, "<think>\n\n</think>"),
+    ],
+)
+def test_a_thought_that_both_templates_open_is_opened_once(
+    tmp_path: Path, prefill: str, opens: bool, end: str
+) -> None:
+    model = with_chat_template(tmp_path / "both", (BEGINS, THINKS))
+    mine = tmp_path / "mine.txt"
+    mine.write_text(f"[user]\n{{{{ problem }}}}\n[assistant]\n{prefill}\n")
+    prompter = Prompter(model, str(mine), MAX_PIXELS)
+    assert begun(prompter) == f"assistant\n{end}"
+    assert prompter.opens_think is opens
+
+
+def test_a_chat_that_the_template_refuses_is_a_sentence(tmp_path: Path) -> None:
+    raises = "raise_exception('no system') if messages[0].role == 'system' else " + BEGINS
+    model = with_chat_template(tmp_path / "strict", (BEGINS, raises))
+    mine = tmp_path / "mine.txt"
+    mine.write_text("[system]\nBe brief.\n[user]\n{{ problem }}\n")
+    prompter = Prompter(model, str(mine), MAX_PIXELS)
+    with pytest.raises(ModelError, match=r"strict.* refuses this chat \(no system\).*\[system\]"):
+        prompter.model_input(Problem("1", (), "Find x.", "1"))

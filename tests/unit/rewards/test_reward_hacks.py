@@ -54,6 +54,24 @@ def test_a_thought_that_the_template_opened_is_not_opened_again() -> None:
         assert not format_ok(again, opens_think=True)
 
 
+def test_the_models_own_thought_may_name_the_tags_and_no_other_may_follow() -> None:
+    """A model that thinks says to itself what it was asked for."""
+    asked = "The answer goes into <answer> </answer>, so: 62.</think>\n\n<answer>62</answer>"
+    assert format_ok(asked, opens_think=True)
+    scanned = "a <scan></scan> first</think><scan>ABC</scan><answer>62</answer>"
+    assert format_ok(scanned, ("think", "scan", "answer"), opens_think=True)
+    assert not format_ok(scanned, ("think", "answer"), opens_think=True)
+    for other in (
+        "so</think><think>and so</think><answer>62</answer>",
+        "so</think><answer>62</think></answer>",
+        "so</think>hm <answer>62</answer>",
+        "so</think><answer>62</answer><answer>62</answer>",
+    ):
+        assert not format_ok(other, opens_think=True)
+    # Outside of a thought of its own, a tag that is named twice is one too many.
+    assert not format_ok(f"<think>{asked}")
+
+
 def thought(text: str) -> str:
     return f"<think>{text}</think><answer>62</answer>"
 

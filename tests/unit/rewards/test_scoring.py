@@ -48,6 +48,7 @@ def test_a_template_that_opens_the_thought() -> None:
     # Without its end, all of the response is thought, and its answer does not count.
     scored = score(STANDARD, sample("so <answer>62</answer>", opens_think=True))
     assert (scored.reward, scored.grade.verdict) == (0.0, "wrong")
+    assert scored.grade.reason == "no answer: the thought never ends"
 
 
 def test_the_format_asks_for_the_templates_tags() -> None:

@@ -49,6 +49,7 @@ DIFFERENT: Mapping[str, dict[str, Any]] = {
     "another prompt": {"prompt": {"template": "scan_think"}},
     "longer answers": {"sampling": {"max_new_tokens": 33}},
     "larger pictures": {"model": {"max_pixels": 4096}},
+    "no thought": {"model": {"thinking": "off"}},
     "another grading": {"reward": {"rounding": "rounded"}},
     "a second pass": {"second_pass": {"enabled": True}, "prompt": {"template": "scan_think"}},
     "other threads": {"backend": {"threads": 3}},

@@ -62,3 +62,16 @@ def test_a_damaged_run_beside_it_is_passed_over(tmp_path: Path) -> None:
     damaged = trained(config(tmp_path), 60).run_dir / CONFIG_FILE
     damaged.write_text(json.dumps({"trian": 1}))
     assert why_anew(config(tmp_path, train={"seed": 9})) == ""
+
+
+def test_a_run_of_the_model_that_its_preset_named_before_is_told_apart(tmp_path: Path) -> None:
+    """The same command asks for another model since, and so for another run."""
+    once = "Qwen/Qwen3-VL-30B-A3B-Instruct"
+    there = {"preset": "geometry3k", "output_dir": tmp_path}
+    begun = trained(RunConfig.model_validate(there | {"model": {"name": once}}), 40)
+    assert begun.run_name == "geometry3k-5ee800ea"
+    assert why_anew(RunConfig.model_validate(there)).endswith(
+        f'another model.name (there "{once}", here "Qwen/Qwen3.6-35B-A3B"), model.thinking (there '
+        f'null, here "off") than {begun.run_dir}, which has 40 steps.'
+    )
+    assert why_anew(begun) == ""
