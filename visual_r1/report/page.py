@@ -30,13 +30,12 @@ from visual_r1.report.summary import (
     BASELINE,
     FINAL,
     Comparison,
-    Cost,
     Summary,
-    cost_of_run,
     read_if_there,
     read_summary,
 )
 from visual_r1.runs.alarms import AlarmLog
+from visual_r1.runs.costs import Cost, cost_of_run
 from visual_r1.runs.folder import CONFIG_FILE
 from visual_r1.runs.journal import MetricsRow, read_metrics
 from visual_r1.runs.validations import Validations
@@ -97,6 +96,7 @@ def write_html(run_dir: Path) -> Path:
         headline=headline,
         explanation=_with_minus(str)(explanation),
         summary=summary,
+        ended=summary.budget.sentence if summary and summary.budget else "",
         facts=_facts(summary, metrics, reports, settings, cost_of_run(run_dir)),
         lines=_result_lines(summary, reports),
         families=_family_lines(summary, reports),

@@ -22,6 +22,8 @@ from visual_r1.hashing import file_digest
 from visual_r1.opening import read_file
 from visual_r1.printing import open_logger
 from visual_r1.runs.alarms import AlarmLog
+from visual_r1.runs.bill import BILL_NAME
+from visual_r1.runs.budget import BUDGET_NAME
 from visual_r1.runs.curriculum_state import load_measured, measured_path
 from visual_r1.runs.export import (
     RECORD_NAME,
@@ -86,7 +88,7 @@ def examine_run(run_dir: Path, problems: int | None) -> Iterator[Finding]:
         yield from examine_evaluation(predictions.parent)
     for into in export_names(run_dir):
         yield from _export(run_dir, rows, into)
-    for name in ("wall.json", "wandb/tracked.json"):
+    for name in ("wall.json", BUDGET_NAME, BILL_NAME, "wandb/tracked.json"):
         if (run_dir / name).exists():
             yield sealed(run_dir / name, "it is made anew by the next start")
 

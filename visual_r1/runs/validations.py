@@ -8,7 +8,7 @@ image blanked; the row of step 0 is of the base model, before any training. For 
  "format_rate": 1.0, "mean_response_tokens": 38.2, "truncated": 0, "gave_up": 0, "failed": 0,
  "right": "1101…", "sampler_path": "tinker://…/sampler_weights/step-000020",
  "seconds": 2.9, "created_at": "2026-05-01T10:00:00+00:00",
- "tokens_prefill": 5120, "tokens_sampled": 4890, "cost_usd": null}
+ "tokens_prefill": 5120, "tokens_sampled": 4890, "cost_usd": null, "tokens_cached": 0}
 
 Rows stand in the order of their steps, each step once. One that no longer counts (later than the
 step a run went back to, of a checkpoint that was trained anew, damaged) moves to
@@ -61,6 +61,7 @@ class ValidationRow:
     tokens_prefill: int | float = 0
     tokens_sampled: int | float = 0
     cost_usd: float | None = None
+    tokens_cached: int | float = 0
 
 
 _ROWS = TypeAdapter(ValidationRow)

@@ -1,0 +1,33 @@
+"""What a run costs, between its chunks and at its end: its budget, and the server's bill."""
+
+from dataclasses import asdict
+
+from tasks.records.events import happened
+from visual_r1.backend.backend import open_backend
+from visual_r1.config import RunConfig
+from visual_r1.data.dataset import Dataset
+from visual_r1.doctor.budget import budget_end
+from visual_r1.errors import BudgetReached
+from visual_r1.runs.bill import settle_bill as settle_bill_of
+from visual_r1.runs.ledger import LedgerRow
+
+
+def heed_budget(config: RunConfig, dataset: Dataset, checkpoint: LedgerRow) -> bool:
+    """Whether the run ends at `checkpoint` by its budget; the event `budget.reached` says so."""
+    end = budget_end(config, dataset, checkpoint)
+    if end is not None:
+        happened(config, "budget.reached", end.sentence, asdict(end))
+    return end is not None
+
+
+def require_budget(config: RunConfig, dataset: Dataset, checkpoint: LedgerRow) -> None:
+    """Raise `BudgetReached` where the run would end by its budget, and is wanted further."""
+    end = budget_end(config, dataset, checkpoint)
+    if end is not None:
+        raise BudgetReached(end.sentence)
+
+
+def settle_bill(config: RunConfig) -> None:
+    """What a remote server has billed for the run so far, where it says so."""
+    with open_backend(config) as backend:
+        settle_bill_of(config, backend)
