@@ -20,6 +20,7 @@ from typing import Any
 
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
+from visual_r1.data.problem import Problem
 from visual_r1.doctor.estimates import evaluation_tokens, step_tokens, validation_tokens
 from visual_r1.doctor.evidence import (
     Evidence,
@@ -28,7 +29,7 @@ from visual_r1.doctor.evidence import (
     share_without_contrast,
 )
 from visual_r1.doctor.prompts import LOOKED_AT, PromptSizes, measure_prompts
-from visual_r1.errors import BudgetReached
+from visual_r1.errors import BudgetReached, DataError
 from visual_r1.evaluation.metrics import Report, read_reports
 from visual_r1.prices import NO_TOKENS, Tokens, total
 from visual_r1.report.summary import BASELINE
@@ -47,6 +48,9 @@ from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.runs.training_rows import training_problems
 from visual_r1.runs.validate import validated_steps
 
+MARGIN = 1.05
+"""A twentieth more than is foretold: answers are drawn, and no two evaluations take the same."""
+
 LEAST_ANSWER = 1.0
 """Tokens of an answer of which nothing is known: no answer has fewer."""
 
@@ -63,8 +67,8 @@ class Ahead:
 def require_first_chunk(config: RunConfig, dataset: Dataset) -> None:
     """Raise `BudgetReached` where no chunk fits a budget, before a run has one.
 
-    Called before the baseline is asked for, and after: where nothing is known of the answers' length
-    before, a run is refused then whose prompts alone are too much, and any other after it.
+    Called before the baseline is asked for, and after: where nothing is known of the answers'
+    length, a run is refused before it whose prompts alone are too much, and any other after it.
     Raises `ConfigError` as `budgets_of` does.
     """
     budgets = budgets_of(config)
@@ -129,9 +133,8 @@ def foretold(config: RunConfig, dataset: Dataset, checkpoint: LedgerRow) -> Ahea
     baseline = read_reports(config.run_dir).get(BASELINE)
     newest = [row for row in rows if row["step"] >= checkpoint.step - config.train.chunk_steps]
     answer = _mean_answer(newest, baseline)
-    evidence = of_baseline(config.run_dir)
     prompts = _prompts(config, dataset, checkpoint)
-    ahead = _worked_out(config, dataset, plan, prompts, answer, evidence)
+    ahead = _worked_out(config, dataset, plan, prompts, answer, of_baseline(config.run_dir))
     if rows:
         steps = _step_of_the_next(rows, config.train.chunk_steps) * len(plan.steps)
         ahead = replace(ahead, chunk=steps + _validation(config, dataset, plan, prompts, answer))
@@ -144,7 +147,7 @@ def foretold(config: RunConfig, dataset: Dataset, checkpoint: LedgerRow) -> Ahea
             cached=spent.tokens_cached or 0,
         )
         ahead = replace(ahead, final=final)
-    return ahead
+    return Ahead(ahead.chunk * MARGIN, ahead.final * MARGIN)
 
 
 def _worked_out(
@@ -159,7 +162,8 @@ def _worked_out(
     share = share_without_contrast(evidence.counts, config.train.group_size) if evidence else None
     chunk = step_tokens(config, prompts, answer, share) * len(plan.steps)
     chunk += _validation(config, dataset, plan, prompts, answer)
-    return Ahead(chunk, evaluation_tokens(config, prompts, answer, dataset.counts["test"]))
+    tested = _sizes(config, dataset.problems("test"), prompts)
+    return Ahead(chunk, evaluation_tokens(config, tested, answer, dataset.counts["test"]))
 
 
 def _validation(
@@ -189,13 +193,19 @@ def _step_of_the_next(rows: Sequence[MetricsRow], chunk_steps: int) -> Tokens:
 
 
 def _mean_answer(rows: Sequence[Mapping[str, Any]], baseline: Report | None) -> float:
-    """Tokens of an answer in the newest steps; where they say nothing, of the baseline's."""
+    """Tokens of an answer in the newest steps, or in the baseline where they were longer."""
     lengths = [row["response_tokens_mean"] for row in rows if row.get("response_tokens_mean")]
-    if lengths:
-        return sum(lengths) / len(lengths)
-    return baseline.mean_response_tokens if baseline is not None else LEAST_ANSWER
+    before = baseline.mean_response_tokens if baseline is not None else LEAST_ANSWER
+    return max(before, sum(lengths) / len(lengths) if lengths else 0.0)
 
 
 def _prompts(config: RunConfig, dataset: Dataset, start: LedgerRow | None) -> PromptSizes:
-    problems = training_problems(config, dataset, start)
-    return measure_prompts(config, [problems[n] for n in range(min(LOOKED_AT, len(problems)))])
+    return measure_prompts(config, training_problems(config, dataset, start)[:LOOKED_AT])
+
+
+def _sizes(config: RunConfig, problems: Sequence[Problem], others: PromptSizes) -> PromptSizes:
+    """Of these prompts; where one of them cannot be made, and counts as failed, of the `others`."""
+    try:
+        return measure_prompts(config, problems[:LOOKED_AT])
+    except DataError:
+        return others

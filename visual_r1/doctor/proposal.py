@@ -12,9 +12,9 @@ The rule, in this order:
 4. `train.steps` are as many as the rest pays for, in whole chunks, with their validations; no more
    than 20 passes over the training problems.
 
-The gain: what the exact paired test at 5 % finds in four of five evaluations (`smallest_detectable`)
-on the test problems that are asked, of which as many change their verdict as two independent
-samples of the base model differ in; a quarter where nothing was sampled twice.
+The gain: what the exact paired test at 5 % finds in four of five evaluations, see
+`smallest_detectable`, on the test problems that are asked, of which as many change their verdict as
+two independent samples of the base model differ in; a quarter where nothing was sampled twice.
 """
 
 import math
