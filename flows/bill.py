@@ -25,6 +25,7 @@ from visual_r1.printing import CommandParser, Terminal, terminal
 from visual_r1.report.page import write_html
 from visual_r1.runs.bill import Bill, ask_bill
 from visual_r1.runs.costs import cost_of_run, tokens_of_run
+from visual_r1.runs.stored import ask_stored
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         borrow_keys(config)
         with open_backend(config) as backend:
             bill = ask_bill(config, backend)
+            stored = ask_stored(config, backend)
         if bill is None:
             raise BackendError(
                 f"The bill has nothing of {config.run_name} yet: it is some hours late."
@@ -54,7 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except VisualR1Error as error:
         show_error(terminal(), error)
         return 1
-    Terminal().print(_table(bill, config.run_dir))
+    console = Terminal()
+    console.print(_table(bill, config.run_dir))
+    console.print(f"stored on the server: {stored}")
     return 0
 
 

@@ -24,6 +24,8 @@ from visual_r1.report.summary import read_summary
 from visual_r1.runs.budget import BUDGET_NAME, read_budget_end
 from visual_r1.runs.costs import tokens_of_run, usd_of_run
 from visual_r1.runs.folder import read_config
+from visual_r1.runs.journal import read_metrics
+from visual_r1.runs.stored import read_stored
 
 PREFILL, CACHED, SAMPLE, TRAIN = 700.0, 110.0, 1300.0, 900.0
 """US dollars for a million tokens: a step costs dollars, so that a cent is a token or two."""
@@ -31,7 +33,7 @@ GROUP = 4
 FLAGS = f"""
 --backend.server auto --backend.threads 1 --no-logging.wandb
 --prices.prefill {PREFILL} --prices.cached {CACHED} --prices.sample {SAMPLE} --prices.train {TRAIN}
---data.train 32 --data.validation 4 --data.test 12 --evaluation.samples 2
+--prices.storage 1000 --data.train 32 --data.validation 4 --data.test 12 --evaluation.samples 2
 --train.steps 4 --train.chunk_steps 1 --train.batch_size 2 --train.group_size {GROUP}
 --train.loss dro --algorithm.loss_config {{"beta":0.01}} --no-train.skip_without_contrast
 --reward.random 1.0 --sampling.max_new_tokens 48 --validation.every 2
@@ -74,10 +76,6 @@ def plain(place: Place) -> Path:
     return place.run("plain")
 
 
-def rows_of(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
 def prompt_lengths(config: RunConfig, dataset: Dataset) -> dict[str, int]:
     prompter = Prompter(
         load_processor(config.model.name), config.prompt.template, config.model.max_pixels
@@ -103,7 +101,7 @@ def test_the_cost_is_what_the_stored_rollouts_come_to(plain: Path, place: Place)
             # dro looks at its data in a forward first, which is billed as training too.
             positions = sum(prompt + answer - 1 for answer in answers)
             usd += 2 * positions * TRAIN / 1e6
-    rows = rows_of(plain)
+    rows = read_metrics(plain)
     assert sum(row["cost_usd"] for row in rows) == pytest.approx(usd, abs=0.005)
     assert sum(row["tokens_cached"] for row in rows) > 0
     # The evaluations: greedy, blind and two samples, of which the second has its prompt cached.
@@ -126,12 +124,19 @@ def test_the_cost_is_what_the_stored_rollouts_come_to(plain: Path, place: Place)
     assert summary is not None
     assert summary.cost_usd == pytest.approx(usd, abs=0.005)
     assert summary.budget is None
+    # The server's sizes: state and sampler weights of each of the four checkpoints.
+    stored = read_stored(plain)
+    assert stored is not None
+    assert stored.checkpoints == 8
+    assert stored.bytes > 8 * 500_000
+    assert stored.usd_a_month is not None
+    assert stored.usd_a_month > 0  # the last one stays
 
 
 def test_a_run_ends_below_its_budget_and_goes_on_with_a_higher_one(
     plain: Path, place: Place
 ) -> None:
-    steps = [row["cost_usd"] for row in rows_of(plain)]
+    steps = [row["cost_usd"] for row in read_metrics(plain)]
     final = read_report(evaluation_folder(plain, "final")).spending.cost_usd
     validations = [
         json.loads(line)["cost_usd"]
@@ -172,7 +177,7 @@ def test_a_run_ends_below_its_budget_and_goes_on_with_a_higher_one(
     adapters = [one / "export/adapter/adapter_model.safetensors" for one in (plain, run)]
     assert adapters[0].read_bytes() == adapters[1].read_bytes()
     kept = [
-        [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in rows_of(one)]
+        [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in read_metrics(one)]
         for one in (plain, run)
     ]
     assert kept[0] == kept[1]

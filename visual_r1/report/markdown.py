@@ -43,6 +43,7 @@ from visual_r1.report.wandb import page_at_wandb
 from visual_r1.runs.costs import Cost, cost_of_run
 from visual_r1.runs.journal import read_metrics
 from visual_r1.runs.ledger import Ledger
+from visual_r1.runs.stored import read_stored
 from visual_r1.runs.validations import Validations
 from visual_r1.wording import (
     as_markdown,
@@ -267,6 +268,8 @@ def _cost(config: RunConfig, summary: Summary | None, cost: Cost | None) -> str:
     else:
         paid = "not known; the settings `prices` say what tokens cost"
     facts = [f"cost: {paid}"]
+    if (stored := read_stored(config.run_dir)) is not None:
+        facts.append(f"stored on the server: {stored}")
     if summary is not None and summary.budget is not None:
         facts.append(summary.budget.sentence)
     if summary is not None:

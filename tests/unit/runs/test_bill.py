@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -16,8 +16,9 @@ from tinker import types
 from visual_r1.backend.backend import Backend
 from visual_r1.config import RunConfig
 from visual_r1.errors import CredentialError
-from visual_r1.prices import Tokens
+from visual_r1.prices import Prices, Tokens
 from visual_r1.runs.bill import BILL_NAME, ask_bill, bill_of, read_bill, settle_bill
+from visual_r1.runs.stored import stored_of
 
 MAY, MAY_NOT = "tml-may-see-the-bill", "tml-may-not"
 HOUR = datetime(2026, 11, 20, 10, tzinfo=UTC)
@@ -55,7 +56,7 @@ TOLD = types.BillingUsageResponse(
 class Service(BaseHTTPRequestHandler):
     """The calls that a bill takes, with the SDK's own types."""
 
-    asked: list[tuple[datetime, datetime]] = []
+    asked: ClassVar[list[tuple[datetime, datetime]]] = []
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
@@ -154,3 +155,25 @@ def test_a_key_that_may_not_see_it_costs_a_sentence(
 
 def test_a_bill_that_knows_nothing_of_the_run_yet_is_none(config: RunConfig) -> None:
     assert bill_of("another", [TOLD], HOUR) is None
+
+
+def test_what_expires_is_paid_until_then_and_what_stays_by_the_month() -> None:
+    def checkpoint(size: int | None, days: float | None) -> types.Checkpoint:
+        return types.Checkpoint(
+            checkpoint_id="weights/a",
+            checkpoint_type="training",
+            time=HOUR,
+            tinker_path="tinker://a:train:0/weights/a",
+            size_bytes=size,
+            expires_at=None if days is None else HOUR + timedelta(days=days),
+        )
+
+    there = [checkpoint(2 * 10**9, 15), checkpoint(10**9, None), checkpoint(None, None)]
+    found = stored_of(there, Prices(storage=0.10), HOUR)
+    assert (found.checkpoints, found.bytes) == (3, 3 * 10**9)
+    assert found.usd == pytest.approx(0.10 * 2 * 15 * 24 / 720)
+    assert found.usd_a_month == pytest.approx(0.10)
+    assert str(found) == (
+        "3.00 GB in 3 checkpoints: $0.10 until they expire, $0.10 a month for what stays"
+    )
+    assert str(stored_of(there, Prices(), HOUR)) == "3.00 GB in 3 checkpoints"
