@@ -55,7 +55,7 @@ def test_groups_are_the_smallest_that_teach_and_batches_leave_forty_steps() -> N
     # Half of the problems are never right, and of the others groups of four are seldom all wrong.
     assert bought(200.0, evidence(0, 3)).config.train.group_size == 8
     assert bought(200.0).config.train.group_size == CONFIG.train.group_size
-    poor = bought(20.0, evidence())
+    poor = bought(10.0, evidence())
     assert poor.config.train.batch_size < CONFIG.train.batch_size
     assert (
         poor.config.train.steps >= LEAST_STEPS or poor.config.train.batch_size < 2 * FEWEST_A_BATCH
