@@ -1,6 +1,6 @@
 """Whether the next chunk still fits a budget, foretold from the chunks so far.
 
-    spent + chunk + final > budget        ends the run here
+    spent + 1.05 (chunk + final) > budget        ends the run here
 
 `chunk` is the next chunk and its validation: its steps at the mean of the most expensive chunk so
 far, kind by kind of token, and where the newest chunk took more a step than the one before, as much
@@ -81,9 +81,10 @@ def require_first_chunk(config: RunConfig, dataset: Dataset) -> None:
     ahead = _worked_out(config, dataset, plan, prompts, answer, evidence)
     # Where another run knows how long answers are, it may have asked the base model the same.
     asked = ahead.final if baseline is None and evidence is None else NO_TOKENS
+    needed = (asked + ahead.chunk + ahead.final) * (MARGIN if evidence else 1.0)
     for budget in budgets:
-        spent, needs = budget.spent(config.run_dir, 0), budget.amount(asked + ahead.chunk)
-        needs += budget.amount(ahead.final)
+        # But for the validation of the base model, which is foretold: it may be made, or may not.
+        spent, needs = budget.spent(config.run_dir, -1), budget.amount(needed)
         if spent + needs > budget.limit:
             so_far = f", and {shown(budget.setting, spent)} were spent" if spent else ""
             least = "at least" if evidence is None else "about"
