@@ -41,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = config_of(chosen.run, rest)
         if choose_kind(config, os.environ) == "embedded":
             raise ConfigError(
-                f"{config.run_name} is of the embedded engine, which bills nothing; of a remote "
-                "server, set TINKER_API_KEY or TINKER_BASE_URL as the run had it."
+                f"{config.run_name} is on the embedded engine as things are set, which bills "
+                "nothing: set TINKER_API_KEY, or TINKER_BASE_URL, as the run had it."
             )
         borrow_keys(config)
         with open_backend(config) as backend:

@@ -119,7 +119,7 @@ def test_the_cost_is_what_the_stored_rollouts_come_to(plain: Path, place: Place)
     for line in (plain / "validation.jsonl").read_text().splitlines():
         row = json.loads(line)
         usd += (row["tokens_prefill"] * PREFILL + row["tokens_sampled"] * SAMPLE) / 1e6
-        assert row["tokens_cached"] == 0  # one answer each
+        assert "tokens_cached" not in row  # one answer each
     summary = read_summary(plain)
     assert summary is not None
     assert summary.cost_usd == pytest.approx(usd, abs=0.005)
