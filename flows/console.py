@@ -54,6 +54,9 @@ COMMANDS = {
     "export": Command(
         "flows.by_run", "export", "write a checkpoint of a run as an adapter that PEFT reads"
     ),
+    "bill": Command(
+        "flows.bill", "main", "what the server has billed for a run, beside the estimate"
+    ),
     "promote": Command(
         "flows.by_run", "promote", "make a run's checkpoint the current model, or say why not"
     ),

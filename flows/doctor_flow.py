@@ -39,6 +39,11 @@ logger = open_logger("visual_r1.flows")
         "description": "Also run one real step, on an adapter that is thrown away: it costs what a "
         "step costs.",
     },
+    budget={
+        "type": "number",
+        "exclusiveMinimum": 0,
+        "description": "Also propose a run that so many US dollars pay for.",
+    },
 )
 @flow(
     name="doctor",
@@ -50,11 +55,12 @@ def doctor(
     overrides: dict[str, Any] | None = None,
     config: RunConfig | None = None,
     measure: bool = False,
+    budget: float | None = None,
 ) -> State:
     """Examine the run that the parameters describe; Failed where it would fail."""
     config = chosen_config(preset, overrides, config)
     with its_turn(config):
-        examination = examine(config, measure=measure)
+        examination = examine(config, measure=measure, budget=budget)
     examination.add(*prefect_settings(config))
     page = report(examination, config)
     say(page)

@@ -62,6 +62,7 @@ from prefect import State, flow
 
 from flows.train_flow import train
 from tasks.alarms import heed_alarms
+from tasks.costs import require_budget
 from tasks.forms import form
 from tasks.outcome import remembered
 from tasks.parameters import chosen_config
@@ -130,6 +131,7 @@ def train_to_rung(config: RunConfig) -> State | None:
             validate(config, dataset, checkpoint)
             if (paused := heed_alarms(config, checkpoint)) is not None:
                 return paused
+            require_budget(config, dataset, checkpoint)
     return None
 
 

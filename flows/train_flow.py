@@ -26,6 +26,7 @@ from typing import Any
 from prefect import State, flow
 
 from tasks.alarms import heed_alarms
+from tasks.costs import heed_budget, settle_bill
 from tasks.forms import form
 from tasks.outcome import remembered
 from tasks.parameters import chosen_config
@@ -45,6 +46,7 @@ from tasks.tasks import (
 )
 from visual_r1.backend.backend import open_backend
 from visual_r1.config import RunConfig
+from visual_r1.doctor.budget import require_first_chunk
 from visual_r1.runs.folder import open_run_folder
 from visual_r1.runs.nearest import say_why_anew
 from visual_r1.runs.resume import require_goal
@@ -77,7 +79,9 @@ def train(
         stopwatch = Stopwatch(run_dir)
         dataset = prepare(config)
         settle_rows(config, dataset)
+        require_first_chunk(config, dataset)
         evaluate(config, dataset, "baseline")
+        require_first_chunk(config, dataset)  # by what that has shown of its answers
         stopwatch.lap()
 
         settle_ledger(config, dataset)
@@ -89,9 +93,12 @@ def train(
             stopwatch.lap()
             if (paused := heed_alarms(config, checkpoint)) is not None:
                 return paused
+            if heed_budget(config, dataset, checkpoint):
+                break
 
         exported = export(config, dataset, checkpoint)
         evaluate(config, dataset, "final", exported["sampler_path"])
+        settle_bill(config)
         summary = summarize(config, checkpoint, stopwatch.lap())
         if config.run.promote_as:
             promote_checkpoint(config, dataset, checkpoint, config.run.promote_as)

@@ -26,13 +26,14 @@ from visual_r1.evaluation.metrics import REPORT_NAME, evaluation_folder, read_re
 from visual_r1.printing import open_logger
 from visual_r1.progress import open_progress
 from visual_r1.report.page import PAGE_NAME, write_html
-from visual_r1.report.summary import FINAL, SUMMARY_NAME, cost_of_run, read_summary, summary_of
+from visual_r1.report.summary import FINAL, SUMMARY_NAME, read_summary, summary_of
 from visual_r1.report.summary import summarize as summarize_run
 from visual_r1.report.terminal import print_summary
 from visual_r1.report.wandb import track_run, track_steps
 from visual_r1.runs.baselines import keep_baseline
 from visual_r1.runs.chunk import ChunkPlan, plan_chunk
 from visual_r1.runs.chunk import train_chunk as run_chunk
+from visual_r1.runs.costs import cost_of_run
 from visual_r1.runs.evaluations import evaluate_checkpoint
 from visual_r1.runs.export import EXPORT, Export, adapter_folder, read_export
 from visual_r1.runs.export import export as export_checkpoint

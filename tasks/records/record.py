@@ -35,7 +35,8 @@ from visual_r1.report.markdown import (
     verdict,
 )
 from visual_r1.report.page import PAGE_NAME
-from visual_r1.report.summary import Summary, cost_of_run
+from visual_r1.report.summary import Summary
+from visual_r1.runs.costs import cost_of_run
 from visual_r1.runs.export import Export, adapter_folder
 from visual_r1.runs.journal import MetricsRow, read_metrics
 from visual_r1.runs.ledger import LedgerRow
@@ -198,6 +199,7 @@ def summarized(config: RunConfig, summary: Summary) -> None:
             "steps": summary.steps,
             "wall_seconds": summary.wall_seconds,
             "cost_usd": summary.cost_usd,
+            "budget": summary.budget.setting if summary.budget else None,
         },
     )
     doing("done", summary.steps)

@@ -74,7 +74,14 @@ def test_a_last_row_that_is_damaged(train: Train, folder: Folder) -> None:
     ended = train(2)
     assert ended.status == 0, ended.output
     # Taken from those that runs share, which it had answered: what it says is the same.
-    own = {"taken_from", "tokens_prefill", "tokens_sampled", "cost_usd", "checksum"}
+    own = {
+        "taken_from",
+        "tokens_prefill",
+        "tokens_cached",
+        "tokens_sampled",
+        "cost_usd",
+        "checksum",
+    }
     then, now = json.loads(whole), json.loads(report.read_bytes())
     assert {k: v for k, v in now.items() if k not in own} == {
         k: v for k, v in then.items() if k not in own

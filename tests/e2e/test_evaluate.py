@@ -126,7 +126,11 @@ def test_the_same_seed_gives_the_same_evaluation_however_many_are_asked_at_once(
     spent = json.loads((tmp_path / "again" / "report.json").read_text())
     assert spent["tokens_prefill"] == read
     assert spent["tokens_sampled"] >= sum(row["response_tokens"] for row in rows)
-    assert spent["cost_usd"] == pytest.approx((read + 2 * spent["tokens_sampled"]) / 1e6)
+    # And out of the cache for each further sample, at a fifth of the price.
+    cached = read // 3 * (setup.config.evaluation.samples - 1)
+    assert spent["tokens_cached"] == cached
+    paid = read + 0.2 * cached + 2 * spent["tokens_sampled"]
+    assert spent["cost_usd"] == pytest.approx(paid / 1e6)
 
 
 def test_another_seed_changes_the_samples_and_not_the_greedy_answers(

@@ -42,9 +42,12 @@ class Ended:
 
 
 class WarmCommand:
-    """A process that has imported everything; `run` is one command in it."""
+    """A process that has imported everything; `run` is one command in it.
 
-    def __init__(self, home: Path) -> None:
+    `environment` lies over what is left of this one.
+    """
+
+    def __init__(self, home: Path, **environment: str) -> None:
         home.mkdir(parents=True, exist_ok=True)
         self.results = home / ".visual-r1" / "results"  # Prefect's, of all its commands
         self._log = home / "output.log"
@@ -55,7 +58,7 @@ class WarmCommand:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=home,
-                env=clean_environment() | {"PYTHONPATH": str(ROOT)},
+                env=clean_environment() | {"PYTHONPATH": str(ROOT)} | environment,
                 text=True,
             )
 

@@ -20,7 +20,7 @@ from visual_r1.data.procedural import generate
 from visual_r1.engine.launch import RunningEngine, start_engine
 from visual_r1.errors import BackendError, EngineError, RewardError, RunError
 from visual_r1.policy.policy import Policy, RolloutGroup, open_policy
-from visual_r1.prices import Prices
+from visual_r1.prices import Prices, Tokens
 from visual_r1.rl.learning import Example, learn
 from visual_r1.rl.metrics import SAMPLING_PHASES
 from visual_r1.rl.step import StepResult
@@ -99,7 +99,8 @@ def test_a_step_updates_and_sampler_and_learner_agree(training: tinker.TrainingC
     # Each prompt is read once for its four samples, and trained on with each of them.
     prompts, trained = sum(read(config())), learnt(result, config())
     assert spent(result) == (prompts, answered(result), trained)
-    cost = (prompts + 2 * answered(result) + 3 * trained) / 1e6
+    assert result.metrics.cost.tokens_cached == 3 * prompts
+    cost = (prompts + 0.2 * 3 * prompts + 2 * answered(result) + 3 * trained) / 1e6
     row = result.metrics.row()
     assert row["cost_usd"] == pytest.approx(cost)
     parts = [row[f"seconds_{phase}"] for phase in SAMPLING_PHASES]
@@ -201,12 +202,14 @@ def test_the_losses_agree_at_the_sampling_weights(service: tinker.ServiceClient)
     for loss in ("importance_sampling", "ppo", "cispo", "dro"):
         model = config().model.name
         client = service.create_lora_training_client(base_model=model, rank=4, seed=5).result(60)
-        update = train_step(client, policy(config(loss=loss)), PROBLEMS, 0).metrics.update
+        result = train_step(client, policy(config(loss=loss)), PROBLEMS, 0)
+        update = result.metrics.update
         assert update is not None
         assert update.grad_norm is not None
         assert update.clip_share == (0.0 if loss in ("ppo", "cispo") else None)
-        # The penalty of dro costs a forward pass ahead.
-        assert update.tokens.prefill == (update.tokens.train if loss == "dro" else 0)
+        # The penalty of dro costs a forward pass ahead, which is billed as training.
+        passes = 2 if loss == "dro" else 1
+        assert update.tokens == Tokens(train=passes * learnt(result, config()))
         norms[loss] = update.grad_norm
     assert norms == {loss: pytest.approx(norms["ppo"], rel=1e-4) for loss in norms}
 
@@ -282,6 +285,7 @@ def test_the_divergence_from_the_base_model_is_in_the_reward(
         assert one.rollout.scored.components["kl"] == pytest.approx(0, abs=1e-3)
     scored_too = 4 * sum(read(settings)) + answered(before)
     assert before.metrics.cost.tokens_prefill == sum(read(settings)) + scored_too
+    assert before.metrics.cost.tokens_sampled == answered(before) + len(before.rollouts)
     after = train_step(client, policy(settings), PROBLEMS, 1, base)
     assert after.metrics.rewards.components["kl"] < -0.01
     for one in after.rollouts:

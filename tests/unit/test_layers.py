@@ -49,7 +49,7 @@ ROOMS = {
     "engine/server": "engine/compute engine/store engine/types errors hashing printing",
     "engine": "engine/compute engine/server engine/store errors models printing",
     "backend": "config engine engine/store errors liveness models printing",
-    "prices": "backend config",
+    "prices": "backend config models",
     "policy": "backend config data errors grading models prices prompts rewards rewards/blindfold",
     "rl": "backend config data errors hashing policy prices printing rewards",
     "evaluation": """
@@ -57,8 +57,8 @@ ROOMS = {
         storage tables
     """,
     "runs": """
-        alarms backend config data errors evaluation grading hashing models opening policy prices
-        printing progress prompts rewards rl storage tables wording
+        alarms backend config data engine/store errors evaluation grading hashing models opening
+        policy prices printing progress prompts rewards rl storage tables wording
     """,
     "report": """
         alarms backend config data errors evaluation hashing liveness opening policy printing runs
@@ -82,8 +82,8 @@ ROOMS = {
         progress promotion report runs storage streams sweeps tasks/records wording
     """,
     "flows": """
-        backend config data doctor errors printing progress promotion report runs stopwatch storage
-        sweeps tasks tasks/records
+        backend config data doctor errors prices printing progress promotion report runs stopwatch
+        storage sweeps tasks tasks/records
     """,
     "flows/operating": """
         backend errors flows/command hashing liveness printing storage tasks wording

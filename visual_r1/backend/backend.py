@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ import tinker
 from tinker.lib.internal_client_holder import (  # pyright: ignore[reportMissingTypeStubs]
     InternalClientHolder,
 )
+from tinker.types import BillingUsageResponse
 
 from visual_r1.backend.endpoint import Endpoint, Kind, choose_kind, probe, remote_endpoint
 from visual_r1.backend.offers import Offers, offers_of, require_offered
@@ -31,6 +33,7 @@ from visual_r1.liveness import Progress
 
 CONNECT_SECONDS = 60.0
 SAMPLER_SECONDS = 600.0
+BILL_SECONDS = 30.0
 
 STANDS_STILL_S = 30.0
 """So long an engine that is waited for may use no processor time; then it is asked whether it is
@@ -140,6 +143,17 @@ class Backend:
                 lambda: _rest_client(endpoint), "connecting", CONNECT_SECONDS, self.check
             )
         return self._rest
+
+    def billing_usage(self, start: datetime, end: datetime) -> BillingUsageResponse:
+        """What the server has billed between two full hours, at most 14 days apart.
+
+        Raises `BackendError` where it does not say, `CredentialError` where not to this key.
+        """
+        endpoint, what = self._endpoint(), "the question what was billed"
+        admin = call(
+            lambda: tinker.AdminClient(_holder(endpoint)), what, CONNECT_SECONDS, self.check
+        )
+        return wait(admin.get_billing_usage(start, end), what, BILL_SECONDS, self.check)
 
     def sampler(self, sampler_path: str | None) -> tinker.SamplingClient:
         """A sampler of a checkpoint, or of the base model where `sampler_path` is None.
@@ -283,12 +297,15 @@ class Standstill:
 
 
 def _rest_client(endpoint: Endpoint) -> tinker.RestClient:
+    return tinker.RestClient(_holder(endpoint))
+
+
+def _holder(endpoint: Endpoint) -> InternalClientHolder:
     # With connections of its own: the SDK's shared ones are made under a lock of the process, which
     # a server that dies meanwhile keeps shut for minutes.
-    holder = InternalClientHolder(
+    return InternalClientHolder(
         base_url=endpoint.base_url, api_key=endpoint.api_key, _skip_session=True
     )
-    return tinker.RestClient(holder)
 
 
 class _Server(NamedTuple):

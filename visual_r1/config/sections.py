@@ -151,7 +151,7 @@ class CurriculumSection(Section):
 
 
 class LimitsSection(Section):
-    """What a run bears before it stops with an error; its checkpoints stay."""
+    """What a run bears before it stops; its checkpoints stay."""
 
     sample_retries: int = Field(
         default=2, ge=0, description="How often a failed request for samples is sent again."
@@ -172,6 +172,17 @@ class LimitsSection(Section):
         gt=0,
         description="Stop where the KL between sampler and learner is larger, in nats a token; "
         "none is off.",
+    )
+    budget_usd: Annotated[float | None, LATER] = Field(
+        default=None,
+        gt=0,
+        description="End the run, with its evaluation and report, at the checkpoint after which "
+        "another chunk would cost more US dollars in all; nothing is paid on the embedded engine.",
+    )
+    budget_tokens: Annotated[int | None, LATER] = Field(
+        default=None,
+        gt=0,
+        description="The same in tokens: read, read from the cache, sampled and trained on.",
     )
 
 

@@ -1,10 +1,10 @@
 """What a run is watched for, and what it costs."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from visual_r1.config.sections import Section
+from visual_r1.config.sections import LATER, Section
 
 AlarmAction = Literal["off", "warn", "pause"]
 
@@ -53,7 +53,7 @@ class AlarmsSection(Section):
 
 
 class PricesSection(Section):
-    """US dollars for a million tokens; the cost is told where all three are given."""
+    """US dollars, over those that the package knows of the hosted service's models."""
 
     prefill: float | None = Field(
         default=None, ge=0, description="US dollars for a million prompt tokens, images included."
@@ -63,4 +63,13 @@ class PricesSection(Section):
     )
     train: float | None = Field(
         default=None, ge=0, description="US dollars for a million tokens that are trained on."
+    )
+    cached: Annotated[float | None, LATER] = Field(
+        default=None,
+        ge=0,
+        description="US dollars for a million prompt tokens out of the server's cache, those of "
+        "the further samples of a request among them; default: a fifth of prices.prefill.",
+    )
+    storage: Annotated[float | None, LATER] = Field(
+        default=None, ge=0, description="US dollars for a gigabyte of checkpoints and a month."
     )

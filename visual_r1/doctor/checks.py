@@ -20,6 +20,7 @@ from visual_r1.engine.store.budget import MAX_DISK_VARIABLE
 from visual_r1.models import TINY_GEOMETRY, hub_id
 from visual_r1.policy.policy import THINKING_TOKENS, cut_thoughts
 from visual_r1.prompts.fit import SplitFit
+from visual_r1.runs.budget import budgets_of, shown
 from visual_r1.runs.chunk_length import chunk_in_words
 from visual_r1.runs.left_out import ADVICE, asked_and_unfit, named, too_many
 from visual_r1.wording import duration, percent
@@ -238,6 +239,20 @@ def chunk_length(config: RunConfig, work: Workload, evidence: Evidence | None) -
     saving = evidence.checkpoint_seconds if evidence else None
     says, advice = chunk_in_words(steps, work.step_seconds, saving)
     return Diagnosis("note" if advice else "ok", "chunks", says, advice)
+
+
+def budgets(config: RunConfig, work: Workload) -> list[Diagnosis]:
+    """Whether the run will come to its end, or to that of a budget."""
+    found: list[Diagnosis] = []
+    for budget in budgets_of(config):
+        limit, needs = budget.limit, budget.amount(work.tokens)
+        most = "at most" if work.at_most else "about"
+        says = f"{shown(budget.setting, limit)}; the run takes {most} "
+        says += shown(budget.setting, needs)
+        ends = needs > limit
+        advice = "It ends at a checkpoint before that, with its report." if ends else ""
+        found.append(Diagnosis("note" if ends else "ok", budget.setting, says, advice))
+    return found
 
 
 def disk(config: RunConfig) -> Diagnosis:

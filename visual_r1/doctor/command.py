@@ -1,11 +1,12 @@
 """`visual-r1 doctor`: the examination of the run that the other flags describe.
 
-    visual-r1 doctor --preset geometry3k --prices.prefill 0.2 --prices.sample 0.5 --prices.train 0.6
+    visual-r1 doctor --preset geometry3k --budget 40
 
 Exit status: 0 where all is well, 1 with a warning, 2 with an error.
 """
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from visual_r1.config.command_line import load_config
 from visual_r1.doctor.checks import EXIT_CODES, Diagnosis, Severity, exit_code
 from visual_r1.doctor.estimates import Workload
 from visual_r1.doctor.examination import Examination, examine
+from visual_r1.doctor.proposal import Proposal
 from visual_r1.errors import VisualR1Error
 from visual_r1.prices import Prices, prices_of
 from visual_r1.printing import CommandParser, Terminal, say, terminal
@@ -52,7 +54,7 @@ def main(
     except VisualR1Error as error:
         terminal().sentence(str(error), "error", "bold red")
         return EXIT_CODES["error"]
-    examination = examine(config, measure=chosen.measure)
+    examination = examine(config, measure=chosen.measure, budget=chosen.budget)
     examination.add(*more(config))
     show(examination, config, console)
     return exit_code(examination.diagnoses)
@@ -73,6 +75,8 @@ def show(examination: Examination, config: RunConfig, console: Terminal) -> None
     if examination.work is not None:
         kind = choose_kind(config, os.environ)
         console.print(_prediction(examination.work, prices_of(config, kind), kind))
+    if examination.proposal is not None:
+        console.print(_proposal(examination.proposal))
 
 
 def _prediction(work: Workload, prices: Prices, kind: Kind) -> Table:
@@ -82,11 +86,7 @@ def _prediction(work: Workload, prices: Prices, kind: Kind) -> Table:
     table.add_column("US dollars", justify="right")
     most = "at most " if work.at_most else ""
     tokens = work.tokens
-    for name, count, price in (
-        ("prompts read", tokens.prefill, prices.prefill),
-        ("sampled", tokens.sample, prices.sample),
-        ("trained on", tokens.train, prices.train),
-    ):
+    for name, count, price in prices.parts(tokens):
         cost = "" if price is None else f"{most}{count * price / 1e6:.2f}"
         table.add_row(name, f"{most}{count / 1e6:.2f}", cost)
     total = prices.cost(tokens)
@@ -94,10 +94,21 @@ def _prediction(work: Workload, prices: Prices, kind: Kind) -> Table:
         table.add_row("in all", "", f"{most}{total:.2f}")
     time = "not known: nothing was timed" if work.hours is None else duration(3600 * work.hours)
     table.caption = f"time: {time}"
+    if prices.source:
+        table.caption += f"; prices: {prices.source}"
     if kind == "embedded":
         table.caption += "; the embedded engine costs nothing"
     elif total is None:
         table.caption += "; set --prices.prefill, --prices.sample and --prices.train for the cost"
+    return table
+
+
+def _proposal(proposal: Proposal) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_header=False, pad_edge=False)
+    table.title = f"what ${proposal.budget:,.2f} buy"
+    for name, says in proposal.lines():
+        table.add_row(name, Text(says, "bold" if name == "flags" else ""))
+    table.caption = "by the rule of docs/costs.md"
     return table
 
 
@@ -112,8 +123,25 @@ def _parser() -> argparse.ArgumentParser:
         help="run one real step on an adapter that is thrown away (default: on the embedded "
         "engine, where no earlier run has measured it)",
     )
+    parser.add_argument(
+        "--budget",
+        type=_dollars,
+        metavar="USD",
+        help="also propose groups, batch and steps that so many US dollars pay for, and say the "
+        "smallest gain that such a run could show",
+    )
     parser.add_argument("-h", "--help", action=_Help)
     return parser
+
+
+def _dollars(text: str) -> float:
+    try:
+        amount = float(text.removeprefix("$"))
+    except ValueError:
+        amount = math.nan
+    if not (math.isfinite(amount) and amount > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no amount of US dollars: write 40")
+    return amount
 
 
 class _Help(argparse.Action):

@@ -15,7 +15,7 @@ from visual_r1.engine.store.ephemeral import EPHEMERAL_BYTES
 from visual_r1.engine.store.home import HomeFolder
 from visual_r1.engine.store.lifetimes import at_start
 from visual_r1.engine.types import LoraSpec
-from visual_r1.prices import Tokens, total
+from visual_r1.prices import Tokens
 from visual_r1.rl.losses import loss_of
 from visual_r1.runs.ledger import Ledger
 from visual_r1.runs.validate import validated_steps
@@ -56,8 +56,10 @@ def workload(
     measured = evidence.response_tokens if evidence else None
     answer = measured if measured is not None else float(config.sampling.max_new_tokens)
     share = share_without_contrast(evidence.counts, config.train.group_size) if evidence else None
-    step = _step(config, prompts, answer, share)
-    evaluations = _evaluations(config, prompts, answer, test_rows, validation_rows)
+    step = step_tokens(config, prompts, answer, share)
+    evaluations = evaluation_tokens(config, prompts, answer, test_rows) * 2
+    validation = validation_tokens(config, prompts, answer, validation_rows)
+    evaluations += validation * len(validated_steps(config))
     seconds = hours = None
     if evidence is not None and evidence.sample_rate:
         training = step.train / evidence.train_rate if evidence.train_rate else 0.0
@@ -65,15 +67,18 @@ def workload(
         working = config.train.steps * seconds + evaluations.sample / evidence.sample_rate
         hours = (START_SECONDS + PREPARE_SECONDS * rows_to_prepare + working) / 3600
     return Workload(
-        tokens=total([*[step] * config.train.steps, evaluations]),
+        tokens=step * config.train.steps + evaluations,
         at_most=measured is None,
         step_seconds=seconds,
         hours=hours,
     )
 
 
-def _step(config: RunConfig, prompts: PromptSizes, answer: float, share: float | None) -> Tokens:
-    """One step, where `share` of the groups have no contrast (None: not known)."""
+def step_tokens(
+    config: RunConfig, prompts: PromptSizes, answer: float, share: float | None
+) -> Tokens:
+    """One step with answers of `answer` tokens, where `share` of the groups have no contrast (None:
+    not known)."""
     train, algorithm, second = config.train, config.algorithm, config.second_pass
     rounds, kept = 1.0, 1.0
     if train.skip_without_contrast and share is not None:
@@ -85,40 +90,41 @@ def _step(config: RunConfig, prompts: PromptSizes, answer: float, share: float |
     samples = problems * train.group_size
     unseen = prompts.mean - prompts.image_mean
 
-    asked = Tokens(prefill=problems * prompts.mean, sample=samples * answer)
+    asked = Tokens.asked(prompts.mean, train.group_size, train.group_size * answer) * problems
     if second.enabled:
         # Each scan is a prompt of its own, without the image; at most as long as a response.
         passes = samples * (1 + second.moved_numbers)  # at most: again where the first was right
         asked += Tokens(prefill=passes * (unseen + answer), sample=passes * answer)
     if second.enabled and second.minus_question_only:
-        asked += Tokens(prefill=problems * unseen, sample=samples * answer)
+        asked += Tokens.asked(unseen, train.group_size, train.group_size * answer) * problems
     if algorithm.kl_coefficient:
-        asked += Tokens(prefill=samples * (prompts.mean + answer))
+        asked += Tokens(prefill=samples * (prompts.mean + answer), sample=samples)
     learnt = kept * train.batch_size * train.group_size * (prompts.mean + answer)
     learnt *= algorithm.epochs
-    ahead = learnt if loss_of(train, algorithm).counts_prompt else 0.0
-    return asked + Tokens(prefill=ahead, train=learnt)
+    # A forward ahead of it is billed as training.
+    return asked + Tokens(train=learnt * (2 if loss_of(train, algorithm).counts_prompt else 1))
 
 
-def _evaluations(
-    config: RunConfig,
-    prompts: PromptSizes,
-    answer: float,
-    test_rows: int,
-    validation_rows: int,
+def evaluation_tokens(
+    config: RunConfig, prompts: PromptSizes, answer: float, test_rows: int
 ) -> Tokens:
-    """Both evaluations, each greedy, sampled, blind and from the scan; and all validations."""
-    evaluation, validation = config.evaluation, config.validation
-    problems = 2 * evaluation.count(test_rows)
-    tokens = Tokens(2 * problems * prompts.mean, problems * (1 + evaluation.samples) * answer)
-    if evaluation.blind:
-        tokens += Tokens(problems * prompts.mean, problems * answer)
+    """One evaluation on the test problems: greedy, sampled, blind and from the scan."""
+    evaluation = config.evaluation
+    one = Tokens.asked(prompts.mean, 1, answer) * (1 + evaluation.blind)
+    one += Tokens.asked(prompts.mean, evaluation.samples, evaluation.samples * answer)
     if config.second_pass.enabled:
         unseen = prompts.mean - prompts.image_mean
-        tokens += Tokens(problems * (2 * unseen + answer), 2 * problems * answer)
+        one += Tokens(2 * unseen + answer, 2 * answer)
+    return one * evaluation.count(test_rows)
+
+
+def validation_tokens(
+    config: RunConfig, prompts: PromptSizes, answer: float, validation_rows: int
+) -> Tokens:
+    """One validation, greedy and blind."""
+    validation = config.validation
     validated = min(validation.problems or validation_rows, validation_rows)
-    requests = len(validated_steps(config)) * validated * (1 + validation.blind)
-    return tokens + Tokens(requests * prompts.mean, requests * answer)
+    return Tokens.asked(prompts.mean, 1, answer) * (validated * (1 + validation.blind))
 
 
 # Weights alone for the sampler; weights and both of Adam's moments for going on.

@@ -9,7 +9,6 @@ spread is estimated too.
 import math
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
@@ -19,7 +18,7 @@ from visual_r1.backend.backend import Backend
 from visual_r1.config import RunConfig
 from visual_r1.data.problem import Problem
 from visual_r1.errors import DataError, VisualR1Error
-from visual_r1.evaluation.metrics import read_report
+from visual_r1.evaluation.metrics import evaluation_folder, read_report
 from visual_r1.evaluation.predictions import read_predictions
 from visual_r1.policy.policy import open_policy
 from visual_r1.prices import prices_of
@@ -112,34 +111,45 @@ def _is_like(run_dir: Path, config: RunConfig) -> bool:
 
 def _of_run(run_dir: Path) -> Evidence | None:
     """What its baseline evaluation and its newest steps say; None where there is neither."""
+    baseline = of_baseline(run_dir)
     metrics = read_metrics(run_dir)[-_NEWEST_STEPS:]
-    counts: tuple[tuple[int, int], ...] = ()
-    # Damaged ones foretell nothing; who goes on with that run is told.
-    with suppress(DataError):
-        rows = read_predictions(run_dir / "evaluations" / "baseline", ["sampled_correct", "k"])
-        counts = tuple(
-            (row["sampled_correct"], row["k"])
-            for row in rows
-            if row["sampled_correct"] is not None and row["k"]
-        )
-    if not counts and not metrics:
-        return None
+    if not metrics:
+        return baseline
     lengths = [row["response_tokens_mean"] for row in metrics if row.get("response_tokens_mean")]
     cut = [row["truncated_share"] for row in metrics if row.get("truncated_share") is not None]
-    if not cut:
-        with suppress(DataError):
-            baseline = read_report(run_dir / "evaluations" / "baseline")
-            cut = [baseline.truncated / baseline.n] if baseline.n else []
+    if not cut and baseline is not None and baseline.truncated_share is not None:
+        cut = [baseline.truncated_share]
     saving = [row["seconds_checkpoint"] for row in metrics if row.get("seconds_checkpoint")]
     sample_rate, train_rate = _rates(metrics)
     return Evidence(
         where=f"the baseline and newest steps of {run_dir.name}",
-        counts=counts,
+        counts=baseline.counts if baseline else (),
         response_tokens=median(lengths) if lengths else None,
         truncated_share=median(cut) if cut else None,
         sample_rate=sample_rate,
         train_rate=train_rate,
         checkpoint_seconds=median(saving) if saving else None,
+    )
+
+
+def of_baseline(run_dir: Path) -> Evidence | None:
+    """What its baseline evaluation says; None where there is none.
+
+    A damaged one foretells nothing; who goes on with that run is told.
+    """
+    try:
+        folder = evaluation_folder(run_dir, "baseline")
+        report, rows = read_report(folder), read_predictions(folder, ["sampled_correct", "k"])
+    except DataError:
+        return None
+    sampled = [row for row in rows if row["sampled_correct"] is not None and row["k"]]
+    return Evidence(
+        where=f"the baseline of {run_dir.name}",
+        counts=tuple((row["sampled_correct"], row["k"]) for row in sampled),
+        response_tokens=report.mean_response_tokens,
+        truncated_share=report.truncated / report.n if report.n else None,
+        sample_rate=None,
+        train_rate=None,
     )
 
 

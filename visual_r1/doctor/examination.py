@@ -15,10 +15,13 @@ from visual_r1.doctor.estimates import Workload, room_for, workload
 from visual_r1.doctor.evidence import Evidence, earlier_evidence, measured_step
 from visual_r1.doctor.preflight import require_sound
 from visual_r1.doctor.prompts import FirstRows, PromptSizes, first_rows, measure_prompts
+from visual_r1.doctor.proposal import Proposal, propose
 from visual_r1.doctor.settings import tool_settings
 from visual_r1.errors import VisualR1Error
+from visual_r1.prices import prices_of
 from visual_r1.report.page import PAGE_NAME
-from visual_r1.report.summary import cost_of_run, read_summary
+from visual_r1.report.summary import read_summary
+from visual_r1.runs.costs import cost_of_run
 from visual_r1.runs.folder import require_same_config
 from visual_r1.runs.ledger import Ledger
 from visual_r1.runs.left_out import fits_of
@@ -34,6 +37,7 @@ class Examination:
 
     diagnoses: list[Diagnosis] = field(default_factory=list[Diagnosis])
     work: Workload | None = None
+    proposal: Proposal | None = None
 
     def add(self, *found: Diagnosis | None) -> None:
         """Keep what was found; None is nothing."""
@@ -48,8 +52,8 @@ class Examination:
             return None
 
 
-def examine(config: RunConfig, *, measure: bool | None) -> Examination:
-    """Look at a run before it is started.
+def examine(config: RunConfig, *, measure: bool | None, budget: float | None = None) -> Examination:
+    """Look at a run before it is started, and with a `budget` in US dollars at what that buys.
 
     `measure` runs one real step where no earlier run says how the model does; None does so on the
     embedded engine alone, where it costs nothing. All else asks a server only for what is free.
@@ -89,7 +93,29 @@ def examine(config: RunConfig, *, measure: bool | None) -> Examination:
         )
         seen.add(checks.checkpoint_lifetime(config, seen.work))
         seen.add(checks.chunk_length(config, seen.work, evidence))
+        seen.add(*checks.budgets(config, seen.work))
+        if budget is not None:
+            _plan_for(seen, config, budget, first, prompts, evidence)
     return seen
+
+
+def _plan_for(
+    seen: Examination,
+    config: RunConfig,
+    budget: float,
+    first: FirstRows,
+    prompts: PromptSizes,
+    evidence: Evidence | None,
+) -> None:
+    kind = choose_kind(config, os.environ)
+    if kind == "embedded":
+        says = f"${budget:,.2f} buy nothing on the embedded engine, which costs nothing"
+        seen.add(Diagnosis("note", "budget", says, "Set --backend.server remote to plan for it."))
+        return
+    prices = prices_of(config, kind)
+    seen.proposal = seen.attempt(
+        "budget", lambda: propose(config, budget, prices, prompts, evidence, first)
+    )
 
 
 def _sound(config: RunConfig) -> Diagnosis:

@@ -7,6 +7,7 @@ from visual_r1.backend.endpoint import choose_kind
 from visual_r1.config import RunConfig
 from visual_r1.doctor.checks import SEVERITIES
 from visual_r1.doctor.examination import Examination
+from visual_r1.doctor.proposal import Proposal
 from visual_r1.prices import prices_of
 from visual_r1.wording import as_markdown, duration
 
@@ -22,6 +23,7 @@ def report(examination: Examination, config: RunConfig) -> str:
             f"## {as_markdown(config.run_name)}: {verdict(examination)}",
             _table(("", "what", "found"), found),
             *_prediction(examination, config),
+            *_proposal(examination.proposal),
         ]
     )
 
@@ -44,11 +46,7 @@ def _prediction(examination: Examination, config: RunConfig) -> list[str]:
     most = "at most " if work.at_most else ""
     rows = [
         (name, f"{most}{count / 1e6:.2f}", "" if price is None else f"{count * price / 1e6:.2f}")
-        for name, count, price in (
-            ("prompts read", work.tokens.prefill, prices.prefill),
-            ("sampled", work.tokens.sample, prices.sample),
-            ("trained on", work.tokens.train, prices.train),
-        )
+        for name, count, price in prices.parts(work.tokens)
     ]
     took = "not known: nothing was timed" if work.hours is None else duration(3600 * work.hours)
     cost = prices.cost(work.tokens)
@@ -59,6 +57,13 @@ def _prediction(examination: Examination, config: RunConfig) -> list[str]:
         _table(("", "million tokens", "US dollars"), rows),
         f"Time: {took}; {money}.",
     ]
+
+
+def _proposal(proposal: Proposal | None) -> list[str]:
+    if proposal is None:
+        return []
+    title = f"### What {proposal.budget:,.2f} US dollars buy"
+    return [title, _table(("", ""), proposal.lines())]
 
 
 def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

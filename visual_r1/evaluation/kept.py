@@ -17,7 +17,7 @@ from visual_r1.printing import open_logger
 
 logger = open_logger(__name__)
 
-NOTHING_SPENT = Spending(0, 0, 0)
+NOTHING_SPENT = Spending(0, 0, 0, 0)
 
 # What a condition is called where a user sets it, and where it is not set.
 _SETTINGS = {

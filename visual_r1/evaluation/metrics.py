@@ -52,12 +52,13 @@ class Conditions:
 class Spending:
     """What an evaluation took: tokens, and their cost in US dollars where prices are known.
 
-    All None in a report of a version that did not count it.
+    None in a report of a version that did not count it.
     """
 
     tokens_prefill: float | None = None
     tokens_sampled: float | None = None
     cost_usd: float | None = None
+    tokens_cached: float | None = None
 
     def __add__(self, other: "Spending") -> "Spending":
         """Both together; not known where one of them is not."""
@@ -272,7 +273,7 @@ def measure(
         by_family=_by_family(predictions, conditions),
         conditions=conditions,
         second_pass=_scan_figures(predictions),
-        spending=Spending(spent.prefill, spent.sample, prices.cost(spent)),
+        spending=Spending(spent.prefill, spent.sample, prices.cost(spent), spent.cached),
     )
 
 

@@ -51,9 +51,11 @@ class Question:
     scan: MaskedScan | None = None
 
     def spent(self, reply: tinker.SampleResponse) -> Tokens:
-        """What the reply is paid for: the prompt once, and every sampled token."""
+        """What the reply is paid for: the prompt once in full and for each further sample as out of
+        the cache, and every sampled token."""
         sampled = sum(len(sequence.tokens) for sequence in reply.sequences)
-        return Tokens(prefill=self.prompt.length, sample=sampled)
+        known = reply.prompt_cache_hit_tokens
+        return Tokens.asked(self.prompt.length, self.samples, sampled, known)
 
 
 def question(

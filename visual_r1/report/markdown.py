@@ -36,14 +36,14 @@ from visual_r1.report.summary import (
     BASELINE,
     FINAL,
     Comparison,
-    Cost,
     Summary,
-    cost_of_run,
     read_summary,
 )
 from visual_r1.report.wandb import page_at_wandb
+from visual_r1.runs.costs import Cost, cost_of_run
 from visual_r1.runs.journal import read_metrics
 from visual_r1.runs.ledger import Ledger
+from visual_r1.runs.stored import read_stored
 from visual_r1.runs.validations import Validations
 from visual_r1.wording import (
     as_markdown,
@@ -71,8 +71,9 @@ CURVES = 2
 
 def verdict(summary: Summary, cost: Cost | None) -> str:
     """What a run came to, in a sentence: `65.6 → 86.5% of 512 problems: +20.9 points (…) …`."""
+    ended = f" {summary.budget.sentence}" if summary.budget else ""
     if summary.updated_steps == 0:
-        return summary.conclusion
+        return summary.conclusion + ended
     found = summary.accuracy
     what = "" if summary.distinguishable else ", which is not distinguishable"
     paid = f", cost {cost}" if cost else ""
@@ -80,7 +81,7 @@ def verdict(summary: Summary, cost: Cost | None) -> str:
         f"{100 * found.baseline:.1f} → {percent(found.final)} of {found.n} problems: "
         f"{points(found.delta)} points (95% interval {points_range(found.delta_ci95)}, exact "
         f"McNemar {p_value_in_words(found.p_value)}){what}, after {summary.steps} steps in "
-        f"{duration(summary.wall_seconds)}{paid}."
+        f"{duration(summary.wall_seconds)}{paid}.{ended}"
     )
 
 
@@ -267,6 +268,10 @@ def _cost(config: RunConfig, summary: Summary | None, cost: Cost | None) -> str:
     else:
         paid = "not known; the settings `prices` say what tokens cost"
     facts = [f"cost: {paid}"]
+    if (stored := read_stored(config.run_dir)) is not None:
+        facts.append(f"stored on the server: {stored}")
+    if summary is not None and summary.budget is not None:
+        facts.append(summary.budget.sentence)
     if summary is not None:
         facts.insert(0, f"wall time: {duration(summary.wall_seconds)}")
         facts.append(f"steps: {summary.steps}, of which {summary.updated_steps} with an update")

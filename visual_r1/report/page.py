@@ -30,15 +30,15 @@ from visual_r1.report.summary import (
     BASELINE,
     FINAL,
     Comparison,
-    Cost,
     Summary,
-    cost_of_run,
     read_if_there,
     read_summary,
 )
 from visual_r1.runs.alarms import AlarmLog
+from visual_r1.runs.costs import Cost, cost_of_run
 from visual_r1.runs.folder import CONFIG_FILE
 from visual_r1.runs.journal import MetricsRow, read_metrics
+from visual_r1.runs.stored import Stored, read_stored
 from visual_r1.runs.validations import Validations
 from visual_r1.storage import write_text
 from visual_r1.wording import (
@@ -97,7 +97,10 @@ def write_html(run_dir: Path) -> Path:
         headline=headline,
         explanation=_with_minus(str)(explanation),
         summary=summary,
-        facts=_facts(summary, metrics, reports, settings, cost_of_run(run_dir)),
+        ended=summary.budget.sentence if summary and summary.budget else "",
+        facts=_facts(
+            summary, metrics, reports, settings, cost_of_run(run_dir), read_stored(run_dir)
+        ),
         lines=_result_lines(summary, reports),
         families=_family_lines(summary, reports),
         rates=_rates(summary),
@@ -182,6 +185,7 @@ def _facts(
     reports: Mapping[str, Report],
     settings: Mapping[str, Any],
     cost: Cost | None,
+    stored: Stored | None,
 ) -> list[tuple[str, str]]:
     facts: list[tuple[str, str]] = []
     if reports:
@@ -195,6 +199,8 @@ def _facts(
         facts.append(("wall time", duration(summary.wall_seconds)))
     if cost:
         facts.append(("cost", str(cost)))
+    if stored:
+        facts.append(("stored on the server", str(stored)))
     return facts
 
 

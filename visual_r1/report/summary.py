@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import TypeAdapter
 
 from visual_r1.errors import DataError
-from visual_r1.evaluation.metrics import Report, evaluation_folder, read_report, read_reports
+from visual_r1.evaluation.metrics import Report, evaluation_folder, read_report
 from visual_r1.evaluation.predictions import read_predictions
 from visual_r1.evaluation.statistics import (
     Interval,
@@ -23,8 +23,9 @@ from visual_r1.evaluation.statistics import (
     wilson,
 )
 from visual_r1.printing import open_logger
+from visual_r1.runs.budget import BudgetEnd, read_budget_end
+from visual_r1.runs.costs import cost_of_run
 from visual_r1.runs.journal import read_metrics
-from visual_r1.runs.validations import Validations
 from visual_r1.storage import flat_in_the_file, put_aside, read_json, write_json
 from visual_r1.wording import p_value_in_words, percent, points_range
 
@@ -42,26 +43,6 @@ RATES = ("sampled_accuracy", "format_rate", "visual_grounding_rate", "mean_respo
 
 T = TypeVar("T")
 PredictionRow = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """In US dollars. It is not `whole` where a step, validation or evaluation has no cost."""
-
-    usd: float
-    whole: bool
-
-    def __str__(self) -> str:
-        return f"{'about' if self.whole else 'at least'} ${self.usd:,.2f}"
-
-
-def cost_of_run(run_dir: Path) -> Cost | None:
-    """The sum over metrics.jsonl, validation.jsonl and evaluations; None where all have none."""
-    found: list[float | None] = [row.get("cost_usd") for row in read_metrics(run_dir)]
-    found += [report.spending.cost_usd for report in read_reports(run_dir).values()]
-    found += [row.cost_usd for row in Validations(run_dir).rows()]
-    costs = [cost for cost in found if cost is not None]
-    return Cost(sum(costs), whole=len(costs) == len(found)) if costs else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +102,8 @@ class Summary:
 
     `conclusion` is the result in one or two plain sentences, `evidence` the accuracy's interval,
     test and counts without a verdict. `accuracy` is greedy; a comparison is None where that pass
-    was not made in both evaluations. `cost_usd` is None without prices.
+    was not made in both evaluations. `cost_usd` is an estimate, None without prices; `budget`
+    is how the run was ended by its budget, None where all its steps are done.
     """
 
     run: str
@@ -134,6 +116,7 @@ class Summary:
     updated_steps: int
     wall_seconds: float
     cost_usd: float | None = None
+    budget: BudgetEnd | None = None
     k: int
     pass_at_k: Comparison | None
     blind: Comparison | None
@@ -224,6 +207,7 @@ def summary_of(run_dir: Path, *, steps: int, wall_seconds: float) -> Summary:
         updated_steps=updated,
         wall_seconds=round(wall_seconds, 3),
         cost_usd=round(cost.usd, 6) if cost else None,
+        budget=read_budget_end(run_dir, steps),
         k=after.k,
         pass_at_k=_compared(_pass_at_k_pairs(shared, after.k)),
         blind=_compared(_pairs(shared, "blind_correct")),

@@ -8,7 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from visual_r1.printing import Terminal
-from visual_r1.report.summary import Cost, Summary
+from visual_r1.report.summary import Summary
+from visual_r1.runs.costs import Cost
 from visual_r1.wording import (
     duration,
     p_value_in_words,
@@ -48,6 +49,7 @@ def summary_table(summary: Summary, cost: Cost | None, report_path: Path) -> Ren
     table.add_row("format rate", percent(rate.baseline), percent(rate.final), difference)
     closing = Text.assemble(
         (summary.conclusion, "bold"),
+        f"\n{summary.budget.sentence}" if summary.budget else "",
         f"\nWall time {duration(summary.wall_seconds)}{f', cost {cost}' if cost else ''}. "
         f"Report: {report_path}",
     )

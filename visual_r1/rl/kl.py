@@ -48,9 +48,10 @@ def with_kl(
             else _with_kl(rollout, wait(future, what, SAMPLE_LIMIT_S, policy.watch), weight, step)
             for rollout, future in zip(group.rollouts, scored, strict=True)
         )
-        # The base model reads prompt and response of every sample that has a token.
+        # The base model reads prompt and response of every sample that has a token, and for each
+        # the SDK has one token sampled, which nobody looks at.
         lengths = [len(rollout.tokens) for rollout in rollouts if rollout.tokens]
-        read = Tokens(prefill=len(lengths) * group.prompt.length + sum(lengths))
+        read = Tokens(len(lengths) * group.prompt.length + sum(lengths), sample=len(lengths))
         found.append(replace(group, rollouts=rollouts, spent=group.spent + read))
     return found
 

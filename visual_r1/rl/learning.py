@@ -192,7 +192,8 @@ def _send(
         loss,
         training.forward_backward(data, loss.name, loss.config),
         training.optim_step(adam_params(config, step, lengths)),
-        Tokens(prefill=positions if loss.counts_prompt else 0, train=positions),
+        # A forward is billed as training.
+        Tokens(train=positions * (2 if loss.counts_prompt else 1)),
     )
 
 

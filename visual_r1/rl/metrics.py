@@ -184,6 +184,7 @@ class CostMetrics:
     prompt_tokens: int
     sampled_tokens: int
     tokens_prefill: float
+    tokens_cached: float
     tokens_sampled: float
     tokens_trained: float
     cost_usd: float | None
@@ -198,6 +199,7 @@ class CostMetrics:
             prompt_tokens=sum(group.prompt.length for group in groups),
             sampled_tokens=sum(len(one.tokens) for group in groups for one in group.rollouts),
             tokens_prefill=tokens.prefill,
+            tokens_cached=tokens.cached,
             tokens_sampled=tokens.sample,
             tokens_trained=tokens.train,
             cost_usd=prices.cost(tokens),

@@ -35,9 +35,9 @@ Torn and damaged lines, and rows of another version:
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -50,6 +50,10 @@ from visual_r1.storage import replaced_whole, sync_file
 logger = open_logger(__name__)
 
 RowT = TypeVar("RowT")
+
+LATER = {"later": True}
+"""Metadata of a field that rows came to have later: at its default it is not written, so that an
+older version's row is written again as it was."""
 
 CHAIN = "chain"
 """The key of a link, which no row has."""
@@ -139,7 +143,7 @@ class JsonLines(Generic[RowT]):
 
     def line(self, row: RowT) -> Line[RowT]:
         """A new row with the line that it will have."""
-        return Line(json.dumps(row, default=asdict).encode(), row)
+        return Line(json.dumps(row, default=_as_written).encode(), row)
 
     def write(self, lines: Iterable[Line[RowT]], forget: Collection[Line[RowT]] = ()) -> None:
         """Make `lines` the file, flushed to the disk; all other lines that it has are set aside.
@@ -303,3 +307,12 @@ def _replace(path: Path, texts: Iterable[bytes]) -> None:
     if content != (path.read_bytes() if path.exists() else b""):
         with replaced_whole(path) as temporary:
             temporary.write_bytes(content)
+
+
+def _as_written(row: Any) -> dict[str, Any]:
+    """What a row's line holds of a dataclass."""
+    return {
+        field.name: value
+        for field in fields(row)
+        if (value := getattr(row, field.name)) != field.default or not field.metadata.get("later")
+    }

@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 from visual_r1.config import RunConfig
 from visual_r1.errors import RunError, StorageError
 from visual_r1.printing import open_logger
+from visual_r1.runs.budget import read_budget_end
 from visual_r1.runs.folder import read_config
 from visual_r1.runs.ledger import Ledger
 from visual_r1.storage import read_json, write_json
@@ -179,15 +180,18 @@ def _is_unfinished(folder: Path, config: RunConfig) -> bool:
     if stored.identity() != config.identity():
         return False
     goal = max([start.goal for start in _starts(folder)[-1:]] + [0]) or stored.train.steps
-    return not _has_done(folder, goal)
+    return not _has_done(folder, goal, config)
 
 
-def _has_done(run_dir: Path, goal: int) -> bool:
-    """Whether the run's summary is there, of so many steps."""
+def _has_done(run_dir: Path, goal: int, config: RunConfig | None = None) -> bool:
+    """Whether the run's summary is there, of so many steps; or of all that the budget of `config`
+    allows."""
     try:
-        return read_json(run_dir / _SUMMARY, _SUMMARIES).steps >= goal
+        steps = read_json(run_dir / _SUMMARY, _SUMMARIES).steps
     except (OSError, ValueError):
         return False
+    end = read_budget_end(run_dir, steps)
+    return steps >= goal or (config is not None and end is not None and end.is_of(config))
 
 
 def _is_in_use(folder: Path) -> bool:

@@ -22,6 +22,8 @@ from visual_r1.hashing import file_digest
 from visual_r1.opening import read_file
 from visual_r1.printing import open_logger
 from visual_r1.runs.alarms import AlarmLog
+from visual_r1.runs.bill import BILL_NAME
+from visual_r1.runs.budget import BUDGET_NAME
 from visual_r1.runs.curriculum_state import load_measured, measured_path
 from visual_r1.runs.export import (
     RECORD_NAME,
@@ -34,6 +36,7 @@ from visual_r1.runs.folder import CONFIG_FILE, COPIES, fault_by_ledger, read_con
 from visual_r1.runs.journal import ROLLOUTS, Journal, read_rollouts
 from visual_r1.runs.jsonl import Reading
 from visual_r1.runs.ledger import Ledger, LedgerRow
+from visual_r1.runs.stored import STORED_NAME
 from visual_r1.runs.training_rows import LEFT_OUT_FILE
 from visual_r1.runs.validations import Validations
 from visual_r1.storage import read_sealed
@@ -86,7 +89,7 @@ def examine_run(run_dir: Path, problems: int | None) -> Iterator[Finding]:
         yield from examine_evaluation(predictions.parent)
     for into in export_names(run_dir):
         yield from _export(run_dir, rows, into)
-    for name in ("wall.json", "wandb/tracked.json"):
+    for name in ("wall.json", BUDGET_NAME, BILL_NAME, STORED_NAME, "wandb/tracked.json"):
         if (run_dir / name).exists():
             yield sealed(run_dir / name, "it is made anew by the next start")
 

@@ -158,4 +158,5 @@ def _row(
         tokens_prefill=found.spending.tokens_prefill or 0,
         tokens_sampled=found.spending.tokens_sampled or 0,
         cost_usd=found.spending.cost_usd,
+        tokens_cached=found.spending.tokens_cached or 0,
     )

@@ -19,13 +19,13 @@ final, or the step.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
 from visual_r1.errors import RunError
-from visual_r1.runs.jsonl import JsonLines, Reading
+from visual_r1.runs.jsonl import LATER, JsonLines, Reading
 from visual_r1.runs.ledger import Ledger, LedgerRow
 
 
@@ -37,7 +37,7 @@ class ValidationRow:
     in an order that never changes within a run: 1 right, 0 not, - where the request failed. So two
     rows can be compared as pairs. `blind_accuracy` is None where that control is off; `truncated`
     and `gave_up` count greedy answers, `failed` requests of both passes. `tokens_…` and `cost_usd`
-    are as in metrics.jsonl.
+    are as in metrics.jsonl; a row without `tokens_cached` has none.
     """
 
     step: int
@@ -61,6 +61,7 @@ class ValidationRow:
     tokens_prefill: int | float = 0
     tokens_sampled: int | float = 0
     cost_usd: float | None = None
+    tokens_cached: int | float = field(default=0, metadata=LATER)
 
 
 _ROWS = TypeAdapter(ValidationRow)

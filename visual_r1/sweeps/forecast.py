@@ -14,6 +14,7 @@ from visual_r1.doctor.evidence import Evidence, earlier_evidence, measured_step
 from visual_r1.doctor.prompts import FirstRows, PromptSizes, first_rows, measure_prompts
 from visual_r1.errors import BudgetReached, ConfigError
 from visual_r1.prices import Tokens, prices_of, total
+from visual_r1.runs.costs import usd_of_run
 from visual_r1.sweeps.halving import work_left
 from visual_r1.sweeps.members import baseline_key, is_trained, spent_usd, steps_done
 from visual_r1.sweeps.plan import Member, Plan
@@ -41,10 +42,7 @@ class Forecast:
     def sentence(self) -> str:
         """In words."""
         most = "at most " if self.at_most else "about "
-        parts = [
-            f"{most}{(self.tokens.prefill + self.tokens.sample + self.tokens.train) / 1e6:.2f} "
-            "million tokens"
-        ]
+        parts = [f"{most}{self.tokens.count / 1e6:.2f} million tokens"]
         parts += [f"{most}${sum(self.usd.values()):,.2f}"] if self.usd else []
         parts += [f"about {duration(3600 * self.hours)}"] if self.hours is not None else []
         return f"{self.runs} runs to train: {', '.join(parts)}."
@@ -73,7 +71,7 @@ def forecast(plan: Plan, at_once: int) -> Forecast | None:
         ahead = max(config.train.steps - steps_done(config), 0)
         tokens, took = _ahead(config, known[key], ahead, evaluations)
         cost = prices_of(config, choose_kind(config, os.environ)).cost(tokens)
-        usd |= {} if cost is None else {member.run: cost}
+        usd |= {} if cost is None else {member.run: _within_its_budget(config, cost)}
         work.append(tokens)
         seconds.append(took)
     hours = None
@@ -85,6 +83,12 @@ def forecast(plan: Plan, at_once: int) -> Forecast | None:
         one.evidence is None or one.evidence.response_tokens is None for one in known.values()
     )
     return Forecast(len(left), total(work), usd, hours, at_most)
+
+
+def _within_its_budget(config: RunConfig, cost: float) -> float:
+    """What a run will cost that ends by its own budget before."""
+    limit = config.limits.budget_usd
+    return cost if limit is None else min(cost, max(limit - usd_of_run(config.run_dir), 0.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +131,11 @@ def _ahead(
     whole, bare = asked(config, 0, known.first.validation_rows), asked(config, 0, 0)
     tokens = total(
         [
-            _scaled(step.tokens, ahead),
-            _scaled(both.tokens, evaluations / 2),
-            _scaled(step.tokens, -evaluations / 2),
-            _scaled(whole.tokens, ahead / config.train.steps),
-            _scaled(bare.tokens, -ahead / config.train.steps),
+            step.tokens * ahead,
+            both.tokens * (evaluations / 2),
+            step.tokens * (-evaluations / 2),
+            whole.tokens * (ahead / config.train.steps),
+            bare.tokens * (-ahead / config.train.steps),
         ]
     )
     rate = known.evidence.sample_rate if known.evidence else None
@@ -141,17 +145,13 @@ def _ahead(
     return tokens, ahead * step.step_seconds + beside / rate
 
 
-def _scaled(tokens: Tokens, factor: float) -> Tokens:
-    return Tokens(tokens.prefill * factor, tokens.sample * factor, tokens.train * factor)
-
-
 def require_within_limits(plan: Plan, foretold: Forecast | None) -> None:
     """Raise `ConfigError` where the sweep would pass `max_usd` or `max_hours`, which it names."""
     sweep, members = plan.sweep, plan.members
     paid = [one for one in members if choose_kind(one.config, os.environ) != "embedded"]
     if sweep.max_usd is not None and paid:
         prices = prices_of(paid[0].config, choose_kind(paid[0].config, os.environ))
-        if None in (prices.prefill, prices.sample, prices.train):
+        if not prices.known:
             raise ConfigError(
                 f"The sweep {sweep.name!r} has a limit of ${sweep.max_usd:,.2f} and no prices: set "
                 "prices.prefill, prices.sample and prices.train, or leave max_usd out."

@@ -9,7 +9,8 @@ from visual_r1.errors import DataError, RunError
 from visual_r1.evaluation.metrics import evaluation_folder
 from visual_r1.evaluation.predictions import require_predictions
 from visual_r1.hashing import digest
-from visual_r1.report.summary import BASELINE, FINAL, cost_of_run, read_summary
+from visual_r1.report.summary import BASELINE, FINAL, read_summary
+from visual_r1.runs.costs import usd_of_run
 from visual_r1.runs.folder import require_same_config
 from visual_r1.runs.ledger import Ledger
 from visual_r1.runs.validations import Validations
@@ -17,14 +18,18 @@ from visual_r1.sweeps.plan import Member, Plan
 
 
 def is_trained(config: RunConfig) -> bool:
-    """Whether the run is whole: all its steps, both evaluations as they were made, the summary."""
+    """Whether the run is whole: all its steps, or those its budget allows, both evaluations as they
+    were made, the summary."""
     try:
         summary = read_summary(config.run_dir)
         for name in (BASELINE, FINAL):
             require_predictions(evaluation_folder(config.run_dir, name))
     except DataError:
         return False
-    return summary is not None and summary.steps == config.train.steps
+    return summary is not None and (
+        summary.steps == config.train.steps
+        or (summary.budget is not None and summary.budget.is_of(config))
+    )
 
 
 def is_done(member: Member) -> bool:
@@ -65,8 +70,7 @@ def is_used_by_another(member: Member) -> bool:
 
 def spent_usd(plan: Plan) -> float:
     """US dollars that all members have cost so far, where prices are known."""
-    costs = [cost_of_run(member.config.run_dir) for member in plan.members]
-    return sum(cost.usd for cost in costs if cost is not None)
+    return sum(usd_of_run(member.config.run_dir) for member in plan.members)
 
 
 def require_startable(plan: Plan) -> None:

@@ -39,11 +39,13 @@ def test_tokens_and_cost_of_a_run() -> None:
     evaluations = 2 * 600
     tokens = work.tokens
     assert tokens.prefill == 10 * 32 * 100 + evaluations * 3 * 100
+    assert tokens.cached == 10 * 32 * 7 * 100 + evaluations * 7 * 100
     assert tokens.sample == 10 * 256 * 50 + evaluations * (1 + 8 + 1) * 50
     assert tokens.train == pytest.approx(10 * 256 * 150, rel=0.02)
     assert Prices(1.0, 2.0).cost(tokens) is None
     paid = Prices(1.0, 2.0, 3.0).cost(tokens)
-    assert paid == pytest.approx((tokens.prefill + 2 * tokens.sample + 3 * tokens.train) / 1e6)
+    full = tokens.prefill + 2 * tokens.sample + 3 * tokens.train
+    assert paid == pytest.approx((full + 0.2 * tokens.cached) / 1e6)
     blind = workload(mine, PROMPTS, None, test_rows=600)
     assert blind.at_most
     assert blind.hours is None
@@ -108,13 +110,16 @@ def test_what_else_an_algorithm_asks_for_is_part_of_the_work() -> None:
     # Of groups of two, (C(8, 2) + C(8, 2)) / C(16, 2) have no contrast; the others are learnt from.
     kept = 1 - 56 / 120
     plain = step()
-    assert plain == Tokens(1000, 20 * 50, pytest.approx(20 * kept * 150))
+    # The second sample of each group reads its prompt out of the cache.
+    assert plain == Tokens(1000, 20 * 50, pytest.approx(20 * kept * 150), cached=1000)
     assert step(epochs=3).train == pytest.approx(3 * plain.train)
-    assert step(kl_coefficient=0.1).prefill == plain.prefill + 20 * 150
-    assert step("dro").prefill == plain.prefill + plain.train
+    scored = step(kl_coefficient=0.1)
+    assert scored.prefill == plain.prefill + 20 * 150
+    assert scored.sample == plain.sample + 20  # one token each, that nobody looks at
+    assert step("dro") == replace(plain, train=pytest.approx(2 * plain.train))
     # Two draws fill the batch, and no more than the batch is learnt from.
-    assert step(dynamic_rounds=4) == Tokens(2000, 2000, 20 * 150)
-    assert step(dynamic_rounds=4, counts=(16, 16)) == Tokens(5000, 5000, 0)
+    assert step(dynamic_rounds=4) == Tokens(2000, 2000, 20 * 150, cached=2000)
+    assert step(dynamic_rounds=4, counts=(16, 16)) == Tokens(5000, 5000, 0, cached=5000)
 
 
 def quickstart(folder: Path, steps: int = 4, **backend: object) -> RunConfig:

@@ -136,12 +136,12 @@ def test_descriptions_are_counted_where_there_was_a_second_pass(tmp_path: Path):
 def test_what_was_spent_stands_in_the_report(tmp_path: Path):
     made = [prediction("a", spent=Tokens(300, 20)), prediction("b", spent=Tokens(200, 30))]
     report = measure(made, conditions(), Prices(1.0, 10.0, 3.0))
-    assert report.spending == Spending(500, 50, pytest.approx(0.001))
+    assert report.spending == Spending(500, 50, pytest.approx(0.001), 0)
     write_report(tmp_path, report)
     assert read_report(tmp_path) == report
-    assert measure(made, conditions()).spending == Spending(500, 50, None)
+    assert measure(made, conditions()).spending == Spending(500, 50, None, 0)
     flat = report.to_json()
-    for name in ("tokens_prefill", "tokens_sampled", "cost_usd"):
+    for name in ("tokens_prefill", "tokens_cached", "tokens_sampled", "cost_usd"):
         del flat[name]
     write_json(tmp_path / "report.json", flat)  # as before it was counted
     assert read_report(tmp_path).spending == Spending()

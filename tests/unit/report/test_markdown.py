@@ -33,7 +33,8 @@ from visual_r1.report.markdown import (
     smaller,
     verdict,
 )
-from visual_r1.report.summary import Summary, cost_of_run, read_summary, summarize
+from visual_r1.report.summary import Summary, read_summary, summarize
+from visual_r1.runs.costs import cost_of_run
 from visual_r1.runs.ledger import Ledger
 from visual_r1.wording import percent
 

@@ -20,8 +20,9 @@ from visual_r1.errors import DataError
 from visual_r1.evaluation.metrics import read_report
 from visual_r1.evaluation.predictions import Prediction
 from visual_r1.printing import Terminal
-from visual_r1.report.summary import cost_of_run, read_summary, summarize
+from visual_r1.report.summary import read_summary, summarize
 from visual_r1.report.terminal import print_summary
+from visual_r1.runs.costs import cost_of_run
 from visual_r1.runs.validations import Validations
 
 

@@ -13,6 +13,7 @@ from visual_r1.config import RunConfig
 from visual_r1.config.overrides import with_overrides
 from visual_r1.errors import RunError
 from visual_r1.runs import nights
+from visual_r1.runs.budget import BudgetEnd, note_budget_end
 from visual_r1.runs.folder import open_run_folder
 from visual_r1.runs.nights import STARTS, begun, newest_of_its_name
 from visual_r1.storage import write_json
@@ -73,6 +74,24 @@ def test_a_night_each_day_in_utc(tmp_path: Path) -> None:
     in_berlin = EVENING.astimezone(timezone(timedelta(hours=1)))  # where it is March 2 already
     assert begun(nightly, when=in_berlin).run_name == "night-2026-03-01"
     assert work(begun(nightly, when=MORNING)) == "night-2026-03-02"
+
+
+def test_a_run_that_its_budget_ended_is_finished_until_the_budget_is_another(
+    tmp_path: Path,
+) -> None:
+    numbered = config(tmp_path, "paid-{n}", limits__budget_tokens=1000)
+    first = begun(numbered)
+    assert work(first, until=4) == "paid-1"
+    write_json(first.run_dir / "summary.json", {"steps": 4})
+    assert begun(numbered).run_name == "paid-1"  # nothing says that a budget ended it
+    leave()
+    note_budget_end(
+        first.run_dir, BudgetEnd("limits.budget_tokens", 1000, 4, 10, 900.0, 90.0, 20.0)
+    )
+    richer = config(tmp_path, "paid-{n}", limits__budget_tokens=5000)
+    assert begun(richer).run_name == "paid-1"
+    leave()
+    assert begun(numbered).run_name == "paid-2"
 
 
 def test_the_next_number_that_is_free(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What a sweep says of its runs: made-up run folders, real files."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from made_up import (
 
 from visual_r1.config import RunConfig
 from visual_r1.errors import ConfigError
-from visual_r1.report.summary import summarize
-from visual_r1.storage import read_sealed
+from visual_r1.report.summary import read_summary, summarize
+from visual_r1.runs.budget import BudgetEnd
+from visual_r1.storage import read_sealed, write_json
 from visual_r1.sweeps.comparison import Comparison, compare_settings
 from visual_r1.sweeps.halving import count_after, go_on, rungs, steps_of, work_left
 from visual_r1.sweeps.members import baseline_key, is_trained
@@ -126,6 +128,21 @@ def test_a_damaged_evaluation_is_no_result(whole: Plan):
     path.write_bytes(data)
     assert not is_trained(member.config)
     assert compare_settings(whole, {}).settings[0].members[0].trouble
+
+
+def test_a_run_that_its_own_budget_ended_is_whole(whole: Plan):
+    config = whole.members[0].config
+    summary = read_summary(config.run_dir)
+    assert summary is not None
+    steps = config.train.model_copy(update={"steps": summary.steps + 10})
+    longer = config.model_copy(update={"train": steps})
+    limits = config.limits.model_copy(update={"budget_usd": 5.0})
+    limited = longer.model_copy(update={"limits": limits})
+    assert not is_trained(limited)
+    end = BudgetEnd("limits.budget_usd", 5.0, summary.steps, summary.steps + 10, 4.0, 0.9, 0.4)
+    write_json(config.run_dir / "summary.json", replace(summary, budget=end).to_json())
+    assert is_trained(limited)
+    assert not is_trained(longer)  # without a budget it goes on
 
 
 def test_nothing_is_whole_yet(tmp_path: Path):

@@ -330,7 +330,11 @@ def encode_forward(output: ForwardOutput) -> bytes:
 
 
 def encode_sample(output: SampleOutput, form: ReplyForm) -> bytes:
-    """A `SampleResponse`."""
+    """A `SampleResponse`.
+
+    Its `prompt_cache_hit_tokens` stay 0: a request's own samples share their prompt, which is not
+    counted there, and nothing of a prompt is kept for another request.
+    """
     message = pb.SampleResponse()
     for sequence in output.sequences:
         encoded = message.sequences.add(
