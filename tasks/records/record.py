@@ -36,7 +36,7 @@ from visual_r1.report.markdown import (
 )
 from visual_r1.report.page import PAGE_NAME
 from visual_r1.report.summary import Summary, cost_of_run
-from visual_r1.runs.export import Export, adapter_folder
+from visual_r1.exports.record import Export, adapter_folder
 from visual_r1.runs.journal import MetricsRow, read_metrics
 from visual_r1.runs.ledger import LedgerRow
 from visual_r1.runs.validations import ValidationRow
