@@ -50,16 +50,16 @@ class Fitted:
 def fit(folder: Path, index: BaseIndex) -> Fitted:
     """Let PEFT apply all of the adapter in `folder` over the base model.
 
-    Where it does already the files stay as they are; else both are written anew, with the names and
-    forms that it expects. Raises `Misfit`, which is a `BackendError`, where a tensor has no place or
-    a place no tensor, and where PEFT leaves out any of it all the same.
+    Where it does already the files stay as they are; else both are written anew, with the names
+    and forms that it expects. Raises `Misfit`, which is a `BackendError`, where a tensor has no
+    place or a place no tensor, and where PEFT leaves out any of it all the same.
     """
     adapter = read_adapter(folder, index)
     wrong = unapplied(folder, index)
     if not wrong:
         return Fitted(2 * len(adapter.loras), len(adapter.loras), "")
     if adapter.config.get("rank_pattern") or adapter.config.get("alpha_pattern"):
-        raise Misfit(f"The adapter gives matrices ranks of their own, by names that PEFT does not know: {wrong}")
+        raise Misfit(f"The adapter has ranks and alphas by names that PEFT does not know: {wrong}")
     before = set(load_file(folder / WEIGHTS))
     config, tensors = peft_form(adapter, index)
     with replaced_whole(folder / WEIGHTS) as temporary:
@@ -71,8 +71,8 @@ def fit(folder: Path, index: BaseIndex) -> Fitted:
     return Fitted(
         len(tensors),
         len(adapter.loras),
-        f"Of the adapter {renamed} of {len(before)} tensors had the server's own names or forms, and "
-        f"are written as the {len(tensors)} that PEFT knows; as they came, {wrong}",
+        f"Of the adapter {renamed} of {len(before)} tensors had the server's own names or forms, "
+        f"and are written as the {len(tensors)} that PEFT knows; as they came, {wrong}",
     )
 
 
@@ -90,7 +90,9 @@ def read_adapter(folder: Path, index: BaseIndex) -> Adapter:
         raise BackendError(f"The adapter in {folder} is damaged: {error}.") from error
     for name, values in tensors.items():
         if not torch.isfinite(values).all():
-            raise BackendError(f"{name} of the adapter in {folder} holds numbers that are not finite.")
+            raise BackendError(
+                f"{name} of the adapter in {folder} holds numbers that are not finite."
+            )
     parameters: list[str] = config.get("target_parameters") or []
     loras = loras_in(tensors, index, parameters)
     if not loras:
@@ -114,8 +116,8 @@ def _require_named(config: Mapping[str, Any], names: Iterable[str]) -> None:
     for one in said:
         if not any(name.endswith(f".{one}") for name in dotted):
             raise Misfit(
-                f"The adapter's configuration names {one} as trained, and there is no tensor of it: "
-                "PEFT would apply it in part."
+                f"The adapter's configuration names {one} as trained, and there is no tensor of "
+                "it: PEFT would apply it in part."
             )
 
 
@@ -200,12 +202,13 @@ def _peft_config(adapter: Adapter, index: BaseIndex, modules: set[str]) -> LoraC
         if lora.rank != rank:
             others = {one for one, of in adapter.loras.items() if of.rank != lora.rank}
             ranks[_ending(name, others).replace(".", r"\.")] = lora.rank
-    config = LoraConfig(
+    return LoraConfig(
         base_model_name_or_path=index.hub_name,
         r=rank,
         lora_alpha=cast(int, int(alpha) if alpha == int(alpha) else alpha),
         target_modules=sorted({_ending(name, modules - plain) for name in plain}),
-        target_parameters=sorted({_ending(name, set(), 2) for name in names.keys() - plain}) or None,
+        target_parameters=sorted({_ending(name, set(), 2) for name in names.keys() - plain})
+        or None,
         rank_pattern=ranks,
         alpha_pattern=cast(Any, {one: alpha * of / rank for one, of in ranks.items()}),
         lora_dropout=0.0,
@@ -213,7 +216,6 @@ def _peft_config(adapter: Adapter, index: BaseIndex, modules: set[str]) -> LoraC
         inference_mode=True,
         task_type="CAUSAL_LM",
     )
-    return config
 
 
 def _ending(name: str, others: set[str], least: int = 1) -> str:

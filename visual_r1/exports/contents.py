@@ -1,4 +1,4 @@
-"""What a folder that is to take an export may hold: an export of the same base model, or nothing."""
+"""What a folder that is to take an export may hold: one of the same base model, or nothing."""
 
 import json
 from pathlib import Path
@@ -19,8 +19,8 @@ def require_same_base(there: Export, base_model: str, place: Path) -> None:
     """Raise `RunError` where a folder holds an export of another base model."""
     if hub_id(there.base_model) != hub_id(base_model):
         raise RunError(
-            f"{place} holds an export of the base model {there.base_model}, and what is exported is "
-            f"of {base_model}: choose another folder with --into, or move that one away."
+            f"{place} holds an export of the base model {there.base_model}, and what is exported "
+            f"is of {base_model}: choose another folder with --into, or move that one away."
         )
 
 

@@ -56,9 +56,7 @@ class _Stored:
         return self.key.removesuffix(".weight")
 
 
-def merge(
-    loras: Mapping[str, Lora], index: BaseIndex, place: Path, progress: Progress
-) -> Merged:
+def merge(loras: Mapping[str, Lora], index: BaseIndex, place: Path, progress: Progress) -> Merged:
     """Write the model to `place`/merged, whole or not at all; one that is there is replaced.
 
     `loras` are those of `scaled_loras`. Raises `ModelError` where the base model's weights are not
@@ -71,10 +69,12 @@ def merge(
     if not stored:
         raise ModelError(f"{source} holds no weights as safetensors, so nothing can be merged.")
     unembed = loras.get(index.unembed) if index.is_tied else None
-    others = {name: lora for name, lora in loras.items() if unembed is None or name != index.unembed}
-    within = _file_index(index, stored)
+    others = {
+        name: lora for name, lora in loras.items() if unembed is None or name != index.unembed
+    }
+    within = {one.name: one for one in stored.values() if len(one.shape) in (2, 3)}
     changes = {
-        within[name].key: _as_stored(lora, name, index, within[name])
+        within[name].key: _as_stored(lora, within[name])
         for name, lora in placed(others, _as_places(index, within)).items()
     }
     for key in changes:
@@ -115,7 +115,10 @@ def merge(
         if len(set(weight_map.values())) > 1:
             total = sum(_bytes(one) for one in stored.values())
             total += _bytes(embeddings) if embeddings is not None else 0
-            content = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+            content = {
+                "metadata": {"total_size": total},
+                "weight_map": dict(sorted(weight_map.items())),
+            }
             write_text(fresh / INDEX, json.dumps(content, indent=2) + "\n")
         made = tuple(
             filter(None, (described(fresh, path.name) for path in sorted(fresh.iterdir())))
@@ -146,8 +149,8 @@ def _source(index: BaseIndex) -> Path:
     except (LocalEntryNotFoundError, HFValidationError, HfHubHTTPError, OSError) as error:
         raise ModelError(
             f"--merge needs the weights of {index.name}, and they cannot be had: "
-            f"{str(error).strip().splitlines()[0].rstrip('.')}. Merge where the hub can be reached, "
-            "or name a folder that has them as --model.name."
+            f"{str(error).strip().splitlines()[0].rstrip('.')}. Merge where the hub can be "
+            "reached, or where the model is a folder."
         ) from error
 
 
@@ -176,11 +179,6 @@ def _header(file: Path) -> Iterator[_Stored]:
             yield _Stored(file, key, start, str(of["dtype"]), tuple(of["shape"]))
 
 
-def _file_index(index: BaseIndex, stored: Mapping[str, _Stored]) -> dict[str, _Stored]:
-    """The matrices in the files by name: plain ones, and those of experts in one tensor."""
-    return {one.name: one for one in stored.values() if len(one.shape) in (2, 3)}
-
-
 def _as_places(index: BaseIndex, within: Mapping[str, _Stored]) -> BaseIndex:
     """The files as `names.placed` reads a model: a checkpoint is one more way to hold it."""
     places: dict[str, Place] = {}
@@ -198,9 +196,8 @@ def _as_places(index: BaseIndex, within: Mapping[str, _Stored]) -> BaseIndex:
     return BaseIndex(f"the files of {index.name}", index.config, places, unembed, index.is_tied)
 
 
-def _as_stored(lora: Lora, name: str, index: BaseIndex, one: _Stored) -> Lora:
+def _as_stored(lora: Lora, one: _Stored) -> Lora:
     """The LoRA of a matrix as the file has it: of one that is turned round, its two sides."""
-    del name, index
     outputs, inputs = int(lora.up.shape[-2]), int(lora.down.shape[-1])
     if one.shape[-2:] == (outputs, inputs):
         return lora
@@ -264,11 +261,19 @@ def _numbers(file: BinaryIO, one: _Stored, rows: _Rows) -> Tensor:
     columns = one.shape[-1]
     dtype = _TYPES[one.type]
     content = bytearray(file.read((rows.stop - rows.start) * columns * dtype.itemsize))
-    return torch.frombuffer(content, dtype=dtype).view(-1, columns).to(torch.promote_types(dtype, torch.float32))
+    return (
+        torch.frombuffer(content, dtype=dtype)
+        .view(-1, columns)
+        .to(torch.promote_types(dtype, torch.float32))
+    )
 
 
 def _product(lora: Lora, rows: _Rows, one: _Stored) -> Tensor:
-    up, down = (lora.up[rows.expert], lora.down[rows.expert]) if len(one.shape) == 3 else (lora.up, lora.down)
+    up, down = (
+        (lora.up[rows.expert], lora.down[rows.expert])
+        if len(one.shape) == 3
+        else (lora.up, lora.down)
+    )
     return up[rows.start : rows.stop].float() @ down.float()
 
 
@@ -294,9 +299,9 @@ def _names(files: list[Path], *, is_more: bool) -> dict[Path, str]:
 def _write_rest(source: Path, fresh: Path, *, untied: bool) -> None:
     """Tokenizer, processor, chat template and configurations."""
     for path in sorted(source.iterdir()):
-        if path.is_file() and not path.name.startswith(".") and path.name != "README.md":
-            if not path.name.endswith(_NOT_COPIED):
-                shutil.copyfile(path, fresh / path.name)
+        is_other = path.name.startswith(".") or path.name.endswith(_NOT_COPIED)
+        if path.is_file() and not is_other and path.name != "README.md":  # the card is of its own
+            shutil.copyfile(path, fresh / path.name)
     if untied:
         config: dict[str, Any] = json.loads((source / "config.json").read_text(encoding="utf-8"))
         for part in (config, config.get("text_config")):

@@ -83,7 +83,9 @@ def loras_in(
         if len(pair) < 2:
             missing = "lora_B" if "A" in pair else "lora_A"
             raise Misfit(f"The adapter has no {missing} for {name}, and so not all of that LoRA.")
-        if pair["A"].numel() or pair["B"].numel():  # else it stands for what the model does not have
+        if (
+            pair["A"].numel() or pair["B"].numel()
+        ):  # else it stands for what the model does not have
             loras[name] = _as_matrices(name, pair["A"], pair["B"])
     return _unnested(loras, index, target_parameters)
 
@@ -96,8 +98,8 @@ def _as_matrices(name: str, down: Tensor, up: Tensor) -> Lora:
     same_kind = down.ndim == up.ndim and down.ndim in (2, 3) and down.shape[:-2] == up.shape[:-2]
     if not same_kind or down.shape[-2] != up.shape[-1]:
         raise Misfit(
-            f"The two matrices of {name} are {list(down.shape)} and {list(up.shape)}, which have no "
-            "product."
+            f"The two matrices of {name} are {list(down.shape)} and {list(up.shape)}, which have "
+            "no product."
         )
     return Lora(down, up)
 
@@ -105,7 +107,7 @@ def _as_matrices(name: str, down: Tensor, up: Tensor) -> Lora:
 def _unnested(
     loras: Mapping[str, Lora], index: BaseIndex, target_parameters: Sequence[str]
 ) -> dict[str, Lora]:
-    """PEFT wraps a module once for each of its parameters, in their order; the first is innermost."""
+    """PEFT wraps a module once for each of its parameters in turn; the first is innermost."""
     targets = tuple(f".{one}" for one in target_parameters)
     inside: defaultdict[str, list[str]] = defaultdict(list)
     for place in index.places.values():
@@ -224,7 +226,9 @@ def _pieces(name: str, lora: Lora, index: BaseIndex) -> Iterable[tuple[Place, Lo
                 raise _other_shape(name, list(lora.up.shape), f"{start} rows", index)
             return
     if lora.experts and ".experts." in name:
-        of_each = [name.replace(".experts.", f".experts.{number}.") for number in range(lora.experts)]
+        of_each = [
+            name.replace(".experts.", f".experts.{number}.") for number in range(lora.experts)
+        ]
         places = [_located(one, index) for one in of_each]
         if all(places):
             for number, place in enumerate(places):
@@ -232,9 +236,9 @@ def _pieces(name: str, lora: Lora, index: BaseIndex) -> Iterable[tuple[Place, Lo
                 yield place, Lora(lora.down[number], lora.up[number])
             return
     raise Misfit(
-        f"{name} of the adapter has no place in {index.name}: PEFT would leave it out, so it is not "
-        "handed out. It was trained over another base model, or the server names its modules in a "
-        "way that is not known here."
+        f"{name} of the adapter has no place in {index.name}: PEFT would leave it out, so it is "
+        "not handed out. It was trained over another base model, or the server names its modules "
+        "in a way that is not known here."
     )
 
 
@@ -252,8 +256,8 @@ def _stacked(loras: Mapping[str, Lora], index: BaseIndex) -> dict[str, Lora]:
         ranks = {lora.rank for lora in by_number.values()}
         if sorted(by_number) != list(range(len(by_number))) or len(ranks) > 1:
             raise Misfit(
-                f"{name} of the adapter has LoRAs of {len(by_number)} experts that are not numbered "
-                "from 0 without a gap, or not of one rank."
+                f"{name} of the adapter has LoRAs of {len(by_number)} experts that are not "
+                "numbered from 0 without a gap, or not of one rank."
             )
         each = [by_number[number] for number in sorted(by_number)]
         found[name] = Lora(
@@ -291,8 +295,8 @@ def _written(shape: tuple[int, int, int]) -> list[int]:
 
 def _other_shape(name: str, shape: object, wanted: object, index: BaseIndex) -> Misfit:
     return Misfit(
-        f"The adapter changes {name} as a matrix of {shape}, and in {index.name} it has {wanted}: it "
-        "was trained over another base model."
+        f"The adapter changes {name} as a matrix of {shape}, and in {index.name} it has {wanted}: "
+        "it was trained over another base model."
     )
 
 

@@ -1,11 +1,11 @@
 """What was exported, as `export.json` says it, and whether the files are as they were written.
 
-    export/adapter/            adapter_config.json, adapter_model.safetensors: what
-                               peft.PeftModel.from_pretrained(base_model, folder) loads
-    export/reference.parquet   what the server says of some prompts, see `reference`
-    export/merged/             with --merge: a full model, see `merging`
-    export/README.md           the model card
-    export/export.json         its presence means that the rest is complete
+export/adapter/            adapter_config.json, adapter_model.safetensors: what
+                           peft.PeftModel.from_pretrained(base_model, folder) loads
+export/reference.parquet   what the server says of some prompts, see `reference`
+export/merged/             with --merge: a full model, see `merging`
+export/README.md           the model card
+export/export.json         its presence means that the rest is complete
 """
 
 import hashlib

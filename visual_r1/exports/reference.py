@@ -141,9 +141,12 @@ def write_reference(place: Path, scored: Sequence[Scored]) -> None:
         }
         for one in scored
     ]
-    with replaced_whole(place / REFERENCE_NAME) as temporary:
-        with open_writer(temporary, _SCHEMA) as writer:
-            writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
+    table = pa.Table.from_pylist(rows, schema=_SCHEMA)
+    with (
+        replaced_whole(place / REFERENCE_NAME) as temporary,
+        open_writer(temporary, _SCHEMA) as writer,
+    ):
+        writer.write_table(table)
 
 
 def read_reference(place: Path) -> list[Scored]:

@@ -54,6 +54,7 @@ def export(run: Run, row: LedgerRow, into: str = EXPORT) -> Export:
         return there
     if wrong:
         logger.warning("%s It is exported again; what was there is put aside.", wrong)
+
     def once() -> Export:
         if row.expires_at is not None:
             keep_for_ever(backend, (row.state_path, row.sampler_path))
@@ -134,9 +135,7 @@ def copy_adapter(run_dir: Path, into: str, folder: Path) -> Path:
     copies += [(place, made.reference)] if made.reference else []
     copies += [(place, described(place, CARD_NAME))] if (place / CARD_NAME).is_file() else []
     if made.merged:
-        copies += [
-            (place, replace(one, name=f"{MERGED}/{one.name}")) for one in made.merged.files
-        ]
+        copies += [(place, replace(one, name=f"{MERGED}/{one.name}")) for one in made.merged.files]
     for source, one in copies:
         assert one is not None, "it is there"
         with replaced_whole(folder / one.name) as temporary:
@@ -169,3 +168,32 @@ def put_in_place(fresh: Path, adapter: Path, made: Export, *, damaged: bool) -> 
             f"could not put the adapter into {adapter}: {error.strerror or error}."
         ) from error
     write_record(place, made)
+
+
+def with_reference_of(run: Run, row: LedgerRow, into: str) -> Export:
+    """Ask the server what the exported weights say of the first test problems, and keep it.
+
+    What is there already is not asked again: the weights of a checkpoint do not change.
+    """
+    from visual_r1.exports.complete import with_reference
+    from visual_r1.exports.reference import prompts_of, take_reference
+
+    made = read_export(run.folder, into)
+    assert made is not None, "it was exported before this"
+    if made.reference is not None:
+        return made
+    policy = run.policy()
+    prompts = prompts_of(run.dataset.problems("test"), policy.prompter)
+
+    def once() -> Export:
+        with run.backend.session():
+            scored = take_reference(
+                run.backend.sampler(row.sampler_path),
+                run.backend.sampler(None),
+                prompts,
+                policy.processor.stop_token_ids,
+                policy.watch,
+            )
+        return with_reference(run.folder / into, made, scored)
+
+    return run.backend.recoveries.run(once, "the reference of the check")

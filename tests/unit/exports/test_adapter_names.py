@@ -94,13 +94,18 @@ def loras(index: BaseIndex, within: str) -> dict[str, Lora]:
 def written(folder: Path, config: Mapping[str, Any], tensors: Tensors) -> Path:
     folder.mkdir(exist_ok=True, parents=True)
     (folder / CONFIG).write_text(json.dumps(config))
-    save_file({name: values.clone().contiguous() for name, values in tensors.items()}, folder / WEIGHTS)
+    save_file(
+        {name: values.clone().contiguous() for name, values in tensors.items()}, folder / WEIGHTS
+    )
     return folder
 
 
 def products(folder: Path, index: BaseIndex) -> Tensors:
     """What PEFT adds to each matrix of the base."""
-    return {name: one.up.double() @ one.down.double() for name, one in scaled_loras(folder, index).items()}
+    return {
+        name: one.up.double() @ one.down.double()
+        for name, one in scaled_loras(folder, index).items()
+    }
 
 
 def assert_the_same(folder: Path, index: BaseIndex, expected: Mapping[str, Lora]) -> None:
@@ -126,7 +131,9 @@ def in_pairs(of: Mapping[str, Lora], name: Callable[[str], str]) -> Tensors:
 
 
 def without_wrapping(name: str) -> str:
-    return name.replace("model.language_model.", "model.").replace("lm_head", "model.unembed_tokens")
+    return name.replace("model.language_model.", "model.").replace(
+        "lm_head", "model.unembed_tokens"
+    )
 
 
 def test_what_peft_knows_stays_as_it_is_byte_for_byte(dense: BaseIndex, tmp_path: Path) -> None:
@@ -180,7 +187,10 @@ def test_split_and_fused_projections(dense: BaseIndex, tmp_path: Path) -> None:
     assert_the_same(folder, dense, whole)
     # Three parts of rank 4 are one product of rank 12, with the same factor.
     config = json.loads((folder / CONFIG).read_text())
-    assert (set(config["rank_pattern"].values()), set(config["alpha_pattern"].values())) == ({12}, {96})
+    assert (set(config["rank_pattern"].values()), set(config["alpha_pattern"].values())) == (
+        {12},
+        {96},
+    )
 
 
 SPELLED = {"gate_proj": "w1", "down_proj": "w2", "up_proj": "w3"}
@@ -234,7 +244,9 @@ def test_experts_one_by_one_or_with_a_matrix_that_all_share(
     shared = {name: Lora(lora.down[:1], lora.up) for name, lora in whole.items()}
     folder = written(tmp_path / "b", SENT, in_pairs(shared, without_wrapping))
     fit(folder, mixture)
-    repeated = {name: Lora(lora.down[:1].expand(4, -1, -1), lora.up) for name, lora in whole.items()}
+    repeated = {
+        name: Lora(lora.down[:1].expand(4, -1, -1), lora.up) for name, lora in whole.items()
+    }
     assert_the_same(folder, mixture, repeated)
 
 
@@ -295,7 +307,9 @@ def test_the_shapes_of_another_base_are_refused(
     sent = written(tmp_path / "a", SENT, in_pairs(loras(delta_net, "lm_head"), without_wrapping))
     with pytest.raises(Misfit, match=r"\[768, 128\]: it was trained over another base model"):
         fit(sent, dense)
-    experts = {name: Lora(one.down[:3], one.up[:3]) for name, one in loras(mixture, "down_proj").items()}
+    experts = {
+        name: Lora(one.down[:3], one.up[:3]) for name, one in loras(mixture, "down_proj").items()
+    }
     sent = written(tmp_path / "b", SENT, in_pairs(experts, without_wrapping))
     with pytest.raises(Misfit, match="another base model"):
         fit(sent, mixture)
