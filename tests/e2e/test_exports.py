@@ -1,4 +1,4 @@
-"""Exports that prove themselves, on the real engine: check, merge, push, any program's checkpoint."""
+"""Exports that prove themselves, on the real engine: check, merge, push, any checkpoint."""
 
 import json
 import shutil
@@ -39,12 +39,15 @@ from visual_r1.runs.export import copy_adapter, export, with_reference_of
 from visual_r1.runs.folder import open_run_folder
 from visual_r1.runs.run import Run
 from visual_r1.runs.soundness import examine_run
+from visual_r1.wording import as_markdown
 
 INTO = "exports/step-2"
 WEIGHTS = ADAPTER_FILES[1]
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
+    # huggingface_hub's own, of httpx.
+    pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings:UserWarning"),
 ]
 
@@ -52,7 +55,7 @@ pytestmark = [
 def settings(folder: Path) -> RunConfig:
     wanted = config(folder).model_dump()
     wanted["run"] = {"name": "proved"}
-    wanted["data"] |= {"test": 12}
+    wanted["data"] |= {"test": 8}
     wanted["train"] |= {"steps": 2, "chunk_steps": 2}
     return RunConfig.model_validate(wanted)
 
@@ -95,11 +98,11 @@ def test_adapter_and_merged_model_say_what_the_server_said(run: Run, proved: Exp
         assert one.passed
         assert one.largest < 1e-4 <= one.tolerance
         assert one.effect > 100 * one.mean
-        assert (one.resolved, one.matrices, one.prompts) == (34, 34, 12)
+        assert (one.resolved, one.matrices, one.prompts) == (34, 34, 8)
         assert abs(one.scale_error) < 0.005
         assert one.versions["transformers"]
     card = (run.folder / INTO / CARD_NAME).read_text()
-    assert proved.certificates[0].verdict in card
+    assert as_markdown(proved.certificates[0].verdict) in card
     assert f"base_model: {TINY_GEOMETRY}" in card
     assert "license: apache-2.0" in card
     assert str(run.config.output_dir) not in card
@@ -121,7 +124,7 @@ def test_what_changed_is_noticed_beside_the_adapter_and_in_the_model(
     assert read_export(run.folder, INTO) == proved
 
 
-KINDS = ["q_proj.lora_B", "lm_head.lora_A", "0.mlp.down_proj.lora_A", "visual.blocks.0.attn.qkv"]
+KINDS = ["q_proj.lora_B", "lm_head.lora_A", "visual.blocks.0.attn.qkv"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -142,7 +145,7 @@ def test_a_tensor_that_is_a_percent_off_does_not_pass(
 def test_an_adapter_that_was_never_applied_does_not_pass(
     run: Run, exported: Export, tmp_path: Path
 ) -> None:
-    """A folder in which somebody put another's weights: the digests say so, and so does the check."""
+    """A folder with another's weights in it: the digests say so, and so does the check."""
     place = tmp_path / "export"
     shutil.copytree(run.folder / INTO, place)
     tensors = load_file(place / "adapter" / WEIGHTS)
@@ -184,7 +187,7 @@ def test_an_export_is_pushed_with_its_card(
     card = hub.files["README.md"].decode()
     library = "transformers" if merged else "peft"
     assert f"library_name: {library}" in card
-    assert "it holds: the largest difference" in card
+    assert as_markdown("it holds: the largest difference") in card
 
 
 def test_what_the_hub_refuses_is_a_sentence(run: Run, proved: Export, hub: Hub) -> None:
@@ -242,9 +245,7 @@ def test_an_export_of_another_base_in_the_run_is_refused(run: Run, exported: Exp
         shutil.rmtree(place)
 
 
-def test_any_checkpoint_by_its_path(
-    run: Run, exported: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_any_checkpoint_by_its_path(run: Run, exported: Export, tmp_path: Path) -> None:
     """As of another program: the server says over which base model."""
     folder = tmp_path / "taken"
     made = take(run.backend, exported.state_path, folder, Silent(), check=True)

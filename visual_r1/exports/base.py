@@ -3,13 +3,13 @@
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 from visual_r1.errors import ModelError
@@ -130,11 +130,13 @@ def _network(config: Any) -> nn.Module:
 
 def _places(network: nn.Module) -> list[Place]:
     found: list[Place] = []
-    for name, module in network.named_modules():
+    modules: Iterable[tuple[str, nn.Module]] = network.named_modules()
+    for name, module in modules:
         if isinstance(module, nn.Linear):
             found.append(Place(name, module.out_features, module.in_features))
         elif not isinstance(module, _CONVOLUTIONS):
-            for parameter, values in module.named_parameters(recurse=False):
+            own: Iterable[tuple[str, Tensor]] = module.named_parameters(recurse=False)
+            for parameter, values in own:
                 if values.ndim == 3:
                     experts, rows, columns = values.shape
                     is_transposed = bool(getattr(module, "is_transposed", False))

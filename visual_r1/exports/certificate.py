@@ -17,7 +17,7 @@ random signs (Hutchinson, 1990).
 
 import io
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -28,7 +28,6 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 from peft import PeftModel
-from peft.tuners.lora import LoraLayer, ParamWrapper
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -94,7 +93,7 @@ def certify(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the tied lm_head
         network = _loaded(model_path(index.name), index, device, dtype)
-        model = cast(nn.Module, PeftModel.from_pretrained(cast(Any, network), str(adapter)))
+        model = cast(nn.Module, cast(Any, PeftModel).from_pretrained(network, str(adapter)))
     model.eval().requires_grad_(False)
     found, ups = _Differences(), _matrices(model)
     generator = torch.Generator().manual_seed(0)
@@ -327,16 +326,16 @@ def _stored_dtype(merged: Path) -> torch.dtype:
 
 
 @contextmanager
-def _rounded_anew(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+def _rounded_anew(model: nn.Module, dtype: torch.dtype) -> Generator[None]:
     """For the block, each adapted matrix of the base is off by up to half a unit in the last place
     of `dtype`, at random: what rounding a merged one costs."""
-    weights = [
-        module.get_param() if isinstance(module, ParamWrapper) else module.get_base_layer().weight
+    weights: list[Any] = [
+        module.get_param() if hasattr(module, "get_param") else module.get_base_layer().weight
         for module in cast("Iterator[Any]", model.modules())
-        if isinstance(module, LoraLayer)
+        if hasattr(module, "lora_B")
     ]
     generator = torch.Generator().manual_seed(1)
-    kept = [weight.detach().clone() for weight in weights]
+    kept: list[Tensor] = [weight.detach().clone() for weight in weights]
     for weight, was in zip(weights, kept, strict=True):
         _, exponent = torch.frexp(was.float())
         unit = torch.ldexp(torch.tensor(torch.finfo(dtype).eps), exponent.cpu() - 1)
