@@ -179,7 +179,7 @@ def test_an_export_is_pushed_with_its_card(
     made = proved if merged else replace(proved, merged=None)
     url = complete(place, made, Wishes(push="owner/name"), run.config)
     assert url == f"{hub.url}/owner/name"
-    assert [one["private"] for one in hub.made] == [True]
+    assert [one["visibility"] for one in hub.made] == ["private"]
     folder = place / ("merged" if merged else "adapter")
     weights = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert hub.files.keys() == weights.keys() | {"README.md", "export.json"}
