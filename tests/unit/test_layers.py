@@ -115,14 +115,20 @@ LIBRARIES = {
     "prefect": "flows flows/operating tasks tasks/records",
     "pydantic": """
         config data/manifest engine/server engine/store evaluation/metrics exports/record
+        config data/manifest engine/server engine/store evaluation/metrics exports/record
         flows/operating models/hosted promotion report runs stopwatch storage sweeps tasks/attempts
+        tasks/environment tasks/forms
         tasks/environment tasks/forms
     """,
     "safetensors": "engine/compute/base_model engine/store exports",
     "starlette": "engine/server/app engine/server/bodies flows/operating/pages",
-    "tinker": "backend doctor/prompts engine/server evaluation exports policy prompts/prompts rl runs",
+    "tinker": """
+        backend doctor/prompts engine/server evaluation exports policy prompts/prompts rl runs
+    """,
     "torch": "engine/compute engine/compute/families engine/store/tensors exports",
-    "transformers": "engine/compute engine/compute/families engine/process exports models/processor",
+    "transformers": """
+        engine/compute engine/compute/families engine/process exports models/processor
+    """,
     "uvicorn": "engine/process flows/operating/pages tasks/server_process",
 }
 

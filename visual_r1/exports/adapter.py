@@ -7,20 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import peft
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model_state_dict, inject_adapter_in_model
+from peft import LoraConfig, PeftModel, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer, ParamWrapper
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import torch as safetensors_torch
 from torch import Tensor, nn
 
 from visual_r1.errors import BackendError
-from visual_r1.exports.base import BaseIndex
+from visual_r1.exports.base import BaseIndex, modules_of
 from visual_r1.exports.names import PREFIX, Lora, Misfit, flat, loras_in, placed
 from visual_r1.exports.record import ADAPTER_FILES
 from visual_r1.storage import replaced_whole, write_text
 
 CONFIG, WEIGHTS = ADAPTER_FILES
+
+_safetensors: Any = safetensors_torch  # typed in part
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +63,18 @@ def fit(folder: Path, index: BaseIndex) -> Fitted:
         return Fitted(2 * len(adapter.loras), len(adapter.loras), "")
     if adapter.config.get("rank_pattern") or adapter.config.get("alpha_pattern"):
         raise Misfit(f"The adapter has ranks and alphas by names that PEFT does not know: {wrong}")
-    before = set(load_file(folder / WEIGHTS))
+    sent: dict[str, Tensor] = _safetensors.load_file(folder / WEIGHTS)
     config, tensors = peft_form(adapter, index)
     with replaced_whole(folder / WEIGHTS) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
+        _safetensors.save_file(tensors, temporary, metadata={"format": "pt"})
     write_text(folder / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
     if still := unapplied(folder, index):
         raise Misfit(f"The adapter cannot be written so that PEFT applies it: {still}")
-    renamed = len(before - set(tensors))
+    renamed = len(sent.keys() - tensors.keys())
     return Fitted(
         len(tensors),
         len(adapter.loras),
-        f"Of the adapter {renamed} of {len(before)} tensors had the server's own names or forms, "
+        f"Of the adapter {renamed} of {len(sent)} tensors had the server's own names or forms, "
         f"and are written as the {len(tensors)} that PEFT knows; as they came, {wrong}",
     )
 
@@ -84,7 +87,7 @@ def read_adapter(folder: Path, index: BaseIndex) -> Adapter:
     """
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        tensors = load_file(folder / WEIGHTS)
+        tensors: dict[str, Tensor] = _safetensors.load_file(folder / WEIGHTS)
         rank, alpha = int(config["r"]), float(config["lora_alpha"])
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise BackendError(f"The adapter in {folder} is damaged: {error}.") from error
@@ -130,13 +133,15 @@ def unapplied(folder: Path, index: BaseIndex) -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model = PeftModel.from_pretrained(
+            model: Any = cast(Any, PeftModel).from_pretrained(
                 network, str(folder), low_cpu_mem_usage=True, torch_device="cpu"
             )
-            wanted = get_peft_model_state_dict(cast(Any, model), save_embedding_layers=False)
+            wanted: dict[str, Tensor] = cast(Any, peft).get_peft_model_state_dict(
+                model, save_embedding_layers=False
+            )
     except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         return f"PEFT refuses it ({(str(error).strip().splitlines() or ['?'])[0].rstrip('.')})."
-    given = load_file(folder / WEIGHTS)
+    given: dict[str, Tensor] = _safetensors.load_file(folder / WEIGHTS)
     missing, left = (sorted(a.keys() - b.keys()) for a, b in ((wanted, given), (given, wanted)))
     if missing:
         return f"PEFT misses {len(missing)} tensors of it, the first {missing[0]}."
@@ -147,10 +152,15 @@ def unapplied(folder: Path, index: BaseIndex) -> str:
     return ""
 
 
+def _state_of(model: Any) -> dict[str, Tensor]:
+    """The tensors that PEFT takes for a model, by the names that they have in a file."""
+    return cast(Any, peft).get_peft_model_state_dict(model, save_embedding_layers=False)
+
+
 def peft_form(adapter: Adapter, index: BaseIndex) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """adapter_config.json and the tensors of adapter_model.safetensors, as PEFT expects them."""
     network = index.network()
-    config = _peft_config(adapter, index, {name for name, _ in network.named_modules()})
+    config = _peft_config(adapter, index, {name for name, _ in modules_of(network)})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that lm_head is tied: the LoRA sits on the output side
         inject_adapter_in_model(config, cast(Any, network), low_cpu_mem_usage=True)
@@ -177,15 +187,17 @@ def scaled_loras(folder: Path, index: BaseIndex) -> dict[str, Lora]:
     network = index.network()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        config = LoraConfig.from_pretrained(str(folder))
+        config: Any = cast(Any, LoraConfig).from_pretrained(str(folder))
         inject_adapter_in_model(config, cast(Any, network), low_cpu_mem_usage=True)
-    factors = {place: float(layer.scaling["default"]) for place, _, layer in _adapted(network)}
+    factors = {
+        place: float(cast(Any, layer).scaling["default"]) for place, _, layer in _adapted(network)
+    }
     return {name: Lora(lora.down, lora.up * factors[name]) for name, lora in loras.items()}
 
 
 def _adapted(network: nn.Module) -> Iterable[tuple[str, str, LoraLayer]]:
     """The place of each matrix that PEFT adapts, and name and module of what it put there."""
-    for name, module in network.named_modules():
+    for name, module in modules_of(network):
         if isinstance(module, ParamWrapper):
             yield f"{name.replace('.base_layer', '')}.{module.parameter_name}", name, module
         elif isinstance(module, LoraLayer):

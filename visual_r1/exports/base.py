@@ -93,6 +93,11 @@ def tail(name: str) -> str:
     return ".".join(parts[max(numbered - 1, 0) :])
 
 
+def modules_of(network: nn.Module) -> Iterable[tuple[str, nn.Module]]:
+    """All modules by name, typed."""
+    return cast("Iterable[tuple[str, nn.Module]]", cast(Any, network).named_modules())
+
+
 def load_base_index(name: str) -> BaseIndex:
     """The index of the model `name`: the shipped one, a folder or a hub id.
 
@@ -112,7 +117,7 @@ def load_base_index(name: str) -> BaseIndex:
         ) from error
     places = {place.name: place for place in _places(network)}
     output = cast(Any, network).get_output_embeddings()
-    unembed = next((name for name, module in network.named_modules() if module is output), "")
+    unembed = next((name for name, module in modules_of(network) if module is output), "")
     embed = cast(Any, network).get_input_embeddings()
     is_tied = bool(unembed) and output.weight is embed.weight
     return BaseIndex(name, config, places, unembed, is_tied)
@@ -130,15 +135,14 @@ def _network(config: Any) -> nn.Module:
 
 def _places(network: nn.Module) -> list[Place]:
     found: list[Place] = []
-    modules: Iterable[tuple[str, nn.Module]] = network.named_modules()
-    for name, module in modules:
+    for name, module in modules_of(network):
         if isinstance(module, nn.Linear):
             found.append(Place(name, module.out_features, module.in_features))
         elif not isinstance(module, _CONVOLUTIONS):
-            own: Iterable[tuple[str, Tensor]] = module.named_parameters(recurse=False)
-            for parameter, values in own:
+            own = cast(Any, module).named_parameters(recurse=False)
+            for parameter, values in cast("Iterable[tuple[str, Tensor]]", own):
                 if values.ndim == 3:
-                    experts, rows, columns = values.shape
+                    experts, rows, columns = tuple(values.shape)
                     is_transposed = bool(getattr(module, "is_transposed", False))
                     outputs, inputs = (columns, rows) if is_transposed else (rows, columns)
                     whole = f"{name}.{parameter}"
