@@ -45,7 +45,7 @@ def complete(place: Path, made: Export, wishes: Wishes, config: RunConfig | None
     write_card(place, made, licence, config)
     require_proved(place, made)
     for one in made.certificates:
-        say(f"{one.of}: {one.verdict}")
+        say(f"{one.subject}: {one.verdict}")
     if wishes.push is None:
         return None
     url = push(place, made, wishes.push)

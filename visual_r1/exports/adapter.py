@@ -152,11 +152,6 @@ def unapplied(folder: Path, index: BaseIndex) -> str:
     return ""
 
 
-def _state_of(model: Any) -> dict[str, Tensor]:
-    """The tensors that PEFT takes for a model, by the names that they have in a file."""
-    return cast(Any, peft).get_peft_model_state_dict(model, save_embedding_layers=False)
-
-
 def peft_form(adapter: Adapter, index: BaseIndex) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """adapter_config.json and the tensors of adapter_model.safetensors, as PEFT expects them."""
     network = index.network()

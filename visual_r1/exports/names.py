@@ -16,7 +16,7 @@ sum of their ranks, whose second factor is block-diagonal.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,6 +35,7 @@ _UNEMBED = ("unembed_tokens", "lm_head")
 _SPELLINGS = {"w1": "gate_proj", "w3": "up_proj", "w2": "down_proj"}
 # The parts of a matrix in the order of its rows.
 _FUSED = {"qkv": ("q", "k", "v"), "gate_up": ("gate", "up")}
+_EXPERTS = ".experts."
 _EXPERT = re.compile(r"(?P<experts>.+\.experts)\.(?P<number>\d+)\.(?P<leaf>.+)")
 
 
@@ -211,35 +212,49 @@ def _part_of(name: str, index: BaseIndex) -> _Part | None:
     return None
 
 
-def _pieces(name: str, lora: Lora, index: BaseIndex) -> Iterable[tuple[Place, Lora]]:
-    """A source that is several places of the base model: rows of one matrix, or experts."""
+def _pieces(name: str, lora: Lora, index: BaseIndex) -> list[tuple[Place, Lora]]:
+    """A source that is several places of the base model: rows of one matrix, experts, or both."""
+    found = _split(name, lora, index)
+    if not found:
+        raise Misfit(
+            f"{name} of the adapter has no place in {index.name}: PEFT would leave it out, so it "
+            "is not handed out. It was trained over another base model, or the server names its "
+            "modules in a way that is not known here."
+        )
+    return found
+
+
+def _split(name: str, lora: Lora, index: BaseIndex) -> list[tuple[Place, Lora]]:
+    if (place := _located(name, index)) is not None:
+        return [(place, lora)]
     for fused, parts in _FUSED.items():
-        names = [_exchanged(name, fused, part) for part in parts]
-        places = [_located(one, index) for one in names if one]
-        if places and all(places):
-            start = 0
-            for place in places:
-                assert place is not None
-                rows = slice(start, start := start + place.outputs)
-                yield place, Lora(lora.down, lora.up[..., rows, :])
-            if start != lora.up.shape[-2]:
-                raise _other_shape(name, list(lora.up.shape), f"{start} rows", index)
-            return
-    if lora.experts and ".experts." in name:
-        of_each = [
-            name.replace(".experts.", f".experts.{number}.") for number in range(lora.experts)
-        ]
-        places = [_located(one, index) for one in of_each]
-        if all(places):
-            for number, place in enumerate(places):
-                assert place is not None
-                yield place, Lora(lora.down[number], lora.up[number])
-            return
-    raise Misfit(
-        f"{name} of the adapter has no place in {index.name}: PEFT would leave it out, so it is "
-        "not handed out. It was trained over another base model, or the server names its modules "
-        "in a way that is not known here."
-    )
+        names = [one for part in parts if (one := _exchanged(name, fused, part)) is not None]
+        rows = [_rows_of(one, index) for one in names]
+        if names and all(rows):
+            if sum(rows) != lora.up.shape[-2]:
+                raise _other_shape(name, list(lora.up.shape), f"{sum(rows)} rows", index)
+            ups = lora.up.split(rows, dim=-2)
+            each = [
+                _split(one, Lora(lora.down, up), index) for one, up in zip(names, ups, strict=True)
+            ]
+            return [piece for pieces in each for piece in pieces]
+    if not lora.experts or _EXPERTS not in name:
+        return []
+    each = [
+        _split(_of_expert(name, number), Lora(lora.down[number], lora.up[number]), index)
+        for number in range(lora.experts)
+    ]
+    return [piece for pieces in each for piece in pieces] if all(each) else []
+
+
+def _of_expert(name: str, number: int) -> str:
+    return name.replace(_EXPERTS, f"{_EXPERTS}{number}.")
+
+
+def _rows_of(name: str, index: BaseIndex) -> int:
+    """Of a place, or of that of the first expert; 0 where there is neither."""
+    place = _located(name, index) or _located(_of_expert(name, 0), index)
+    return 0 if place is None else place.outputs
 
 
 def _stacked(loras: Mapping[str, Lora], index: BaseIndex) -> dict[str, Lora]:

@@ -67,6 +67,11 @@ class Certificate:
     versions: Mapping[str, str]
     created_at: str
 
+    @property
+    def subject(self) -> str:
+        """What was compared, as a sentence calls it."""
+        return "adapter" if self.of == "adapter" else "merged model"
+
 
 @dataclass(frozen=True, slots=True)
 class Merged:

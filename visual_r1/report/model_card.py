@@ -166,7 +166,7 @@ def _proof(made: Export) -> Iterator[str]:
 
 def _certificate(one: Certificate) -> Iterator[str]:
     yield (
-        f"The {one.of} against the log-probabilities of the server that trained it, on "
+        f"The {one.subject} against the log-probabilities of the server that trained it, on "
         f"{one.tokens} tokens of {one.prompts} prompts with their images: "
         f"**{as_markdown(one.verdict)}**.\n"
     )
