@@ -29,6 +29,7 @@ from tasks.tasks import export as export_checkpoint
 from tasks.tasks import prepare
 from visual_r1.backend.backend import open_backend
 from visual_r1.config import RunConfig
+from visual_r1.exports.contents import require_room_for
 from visual_r1.exports.record import read_export
 from visual_r1.printing import say
 from visual_r1.runs.export import copy_adapter, place_of_export, with_reference_of
@@ -84,6 +85,8 @@ def export(
     config = chosen_config(preset, overrides, config, run=run)
     row = named_checkpoint(config.run_dir, checkpoint)  # before a folder is made, or a server asked
     name, copy = place_of_export(into, row)
+    if copy is not None:
+        require_room_for(config.model.name, copy)
     with (
         its_turn(config),
         open_run_folder(config, trains=False),

@@ -31,7 +31,10 @@ def export_path(path: str, into: str | None, wishes: Wishes, flags: Sequence[str
     if into is None or not into.strip(". "):
         raise ConfigError("Say where the adapter of that checkpoint goes: --into FOLDER.")
     folder = Path(into).expanduser()
-    config = load_config(flags)
+    # Of a checkpoint on the server that the environment names, where no flag says another: the
+    # preset that is the default has the embedded engine.
+    chosen = any(flag.startswith(("--backend.server", "--preset")) for flag in flags)
+    config = load_config(flags if chosen else ["--backend.server", "auto", *flags])
     borrow_keys(config)
     with open_backend(config) as backend, open_progress() as progress:
         base = base_model_of(backend, path)

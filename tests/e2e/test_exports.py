@@ -12,6 +12,7 @@ import torch
 from hub import TOKEN, Hub, serving_hub
 from safetensors.torch import load_file, save_file
 
+from flows.by_run import export as export_command
 from tasks.exporting import Wishes, complete
 from trials.train_chunks import config
 from visual_r1.backend.backend import Backend
@@ -231,6 +232,25 @@ def test_a_copy_elsewhere_is_a_whole_export_and_takes_none_of_another_base(
     (tmp_path / "other" / "thesis.tex").touch()
     with pytest.raises(StorageError, match=r"holds thesis\.tex"):
         copy_adapter(run.folder, INTO, tmp_path / "other")
+
+
+def test_a_folder_that_was_exported_needs_no_run_and_no_server(
+    run: Run, proved: Export, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = copy_adapter(run.folder, INTO, tmp_path / "copy")
+    (folder / CARD_NAME).unlink()
+    assert export_command([str(folder)]) == 0
+    assert "it holds" in (folder / CARD_NAME).read_text()
+    (folder / REFERENCE_NAME).write_bytes(b"")
+    for arguments, says in (
+        ([str(folder), "--check"], "is damaged"),
+        ([str(folder), "--train.steps", "3"], "was exported before"),
+        (["tinker://a/b", "--into", "x"], "is no path of a checkpoint"),
+        (["tinker://a:train:0/weights/b"], "--into FOLDER"),
+        (["tinker://a:train:0/sampler_weights/b", "--into", "x"], "no server hands out"),
+    ):
+        assert export_command(arguments) == 1
+        assert says in " ".join(capsys.readouterr().err.split())
 
 
 def test_an_export_of_another_base_in_the_run_is_refused(run: Run, exported: Export) -> None:

@@ -63,7 +63,7 @@ def require_proved(place: Path, made: Export) -> None:
     for one in made.certificates:
         if not one.passed:
             raise RunError(
-                f"The {one.subject} in {place} was compared with the server, and {one.verdict}: do not "
-                "use it. Export it again; where that does not help, the server computes otherwise "
-                "than transformers, or its export is not what it samples with."
+                f"The {one.subject} in {place} was compared with the server, and {one.verdict}: do "
+                "not use it. Export it again; where that does not help, the server computes "
+                "otherwise than transformers, or its export is not what it samples with."
             )

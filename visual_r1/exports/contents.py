@@ -1,6 +1,7 @@
 """What a folder that is to take an export may hold: one of the same base model, or nothing."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from visual_r1.errors import RunError, StorageError
@@ -24,14 +25,12 @@ def require_same_base(there: Export, base_model: str, place: Path) -> None:
         )
 
 
-def require_room_for(made: Export, folder: Path) -> None:
-    """Raise where `folder` holds what is no part of an export, or an adapter of another base."""
-    expected = {one.name for one in made.files} | {
-        *ADAPTER_FILES, CARD_NAME, MERGED, RECORD_NAME, REFERENCE_NAME,
-    }  # fmt: skip
-    names = sorted(path.name for path in (folder.iterdir() if folder.is_dir() else ()))
-    foreign = [name for name in names if name not in expected]
-    if foreign:
+def require_room_for(base_model: str, folder: Path, names: Sequence[str] = ADAPTER_FILES) -> None:
+    """Raise where `folder` holds what is no part of an export of the files `names`, or an adapter
+    of another base model: `StorageError` and `RunError`."""
+    expected = {*names, *ADAPTER_FILES, CARD_NAME, MERGED, RECORD_NAME, REFERENCE_NAME}
+    there = sorted(path.name for path in (folder.iterdir() if folder.is_dir() else ()))
+    if foreign := [name for name in there if name not in expected]:
         raise StorageError(
             f"{folder} holds {foreign[0]}, which is no part of an adapter: choose an empty folder."
         )
@@ -40,8 +39,8 @@ def require_room_for(made: Export, folder: Path) -> None:
         other = config.get("base_model_name_or_path")
     except (OSError, ValueError, AttributeError):
         return
-    if isinstance(other, str) and hub_id(other) != hub_id(made.base_model):
+    if isinstance(other, str) and hub_id(other) != hub_id(base_model):
         raise RunError(
             f"{folder} holds an adapter of the base model {other}, and what is exported is of "
-            f"{made.base_model}: choose another folder."
+            f"{base_model}: choose another folder."
         )

@@ -89,7 +89,7 @@ def take(backend: Backend, path: str, folder: Path, progress: Progress, *, check
         files=(),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    require_room_for(made, folder)
+    require_room_for(base_model, folder)
     if folder.is_dir() and any(folder.iterdir()):
         raise StorageError(
             f"{folder} holds another export: choose an empty folder with --into, or move it away."

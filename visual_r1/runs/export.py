@@ -130,7 +130,7 @@ def copy_adapter(run_dir: Path, into: str, folder: Path) -> Path:
     """
     place, made = run_dir / into, read_export(run_dir, into)
     assert made is not None, "it was exported before this"
-    require_room_for(made, folder)
+    require_room_for(made.base_model, folder, [one.name for one in made.files])
     copies = [(place / made.adapter, one) for one in made.files]
     copies += [(place, made.reference)] if made.reference else []
     copies += [(place, described(place, CARD_NAME))] if (place / CARD_NAME).is_file() else []
