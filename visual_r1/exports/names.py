@@ -18,6 +18,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -233,7 +234,7 @@ def _split(name: str, lora: Lora, index: BaseIndex) -> list[tuple[Place, Lora]]:
         if names and all(rows):
             if sum(rows) != lora.up.shape[-2]:
                 raise _other_shape(name, list(lora.up.shape), f"{sum(rows)} rows", index)
-            ups = lora.up.split(rows, dim=-2)
+            ups: Sequence[Tensor] = cast(Any, lora.up).split(rows, dim=-2)
             each = [
                 _split(one, Lora(lora.down, up), index) for one, up in zip(names, ups, strict=True)
             ]
