@@ -32,6 +32,7 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+from transformers.utils import logging
 
 from visual_r1.engine.compute.families import FAMILIES, TITLES
 from visual_r1.engine.compute.families.family import ImagePreparer
@@ -301,6 +302,7 @@ def _loaded(path: str, index: BaseIndex, device: torch.device, dtype: torch.dtyp
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            logging.disable_progress_bar()
             network = kind.from_pretrained(
                 path, dtype=dtype, use_safetensors=True, trust_remote_code=False
             )
