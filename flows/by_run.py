@@ -1,6 +1,8 @@
 """Commands about a run that is there, by its folder or name: `visual-r1 export`, `promote`.
 
 visual-r1 export runs/quickstart-0a1b2c3d --checkpoint best --into adapters/geometry
+visual-r1 export quickstart-0a1b2c3d --check --merge --push OWNER/NAME
+visual-r1 export tinker://…/weights/NAME --into adapters/other   # of any Tinker program
 visual-r1 promote runs/quickstart-0a1b2c3d          # exit status 4 where it is not, and why
 visual-r1 promote runs/quickstart-0a1b2c3d --force --because "the figures of the demo are right"
 visual-r1 promote --rollback --name quickstart      # the model before it again
@@ -14,7 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flows.command import run_as_command, show_error
+from flows.exporting import complete_folder, export_path, is_exported
 from tasks.environment import settle_prefect
+from tasks.exporting import Wishes
 from visual_r1.config import RunConfig
 from visual_r1.config.command_line import load_config
 from visual_r1.errors import ConfigError, VisualR1Error
@@ -61,13 +65,31 @@ def _output_dir(flags: Sequence[str] | None) -> tuple[Path, list[str]]:
 
 
 def export(arguments: Sequence[str] | None = None) -> int:
-    """Write a checkpoint of a run as an adapter that PEFT reads; the exit status."""
-    parser = _parser("visual-r1 export", "Write a checkpoint of a run as a PEFT adapter.")
-    parser.add_argument("run", help="a run's folder, or its name under runs/")
+    """Write a checkpoint as an adapter that PEFT reads, and what else is wished; exit status."""
+    parser = _parser(
+        "visual-r1 export",
+        "Write a checkpoint as a PEFT adapter, prove it, merge it, push it to the hub.",
+    )
+    parser.add_argument(
+        "run",
+        help="a run's folder, or its name under runs/; tinker://… of any program's checkpoint; or "
+        "a folder that was exported before",
+    )
     parser.add_argument("--into", help="a name under exports/ of the run, or a folder elsewhere")
+    parser.add_argument("--merge", action="store_true", help="also write the full model")
+    parser.add_argument("--push", metavar="OWNER/NAME", help="upload to the hub, private")
+    parser.add_argument(
+        "--check", action="store_true", help="compare with what the server says of 32 prompts"
+    )
     _checkpoint(parser)
     own, flags = parser.parse_known_args(arguments)
+    wishes = Wishes(merge=own.merge, check=own.check, push=own.push)
     try:
+        wishes.require_possible()
+        if own.run.startswith("tinker:"):
+            return export_path(own.run, own.into, wishes, flags)
+        if is_exported(Path(own.run)):
+            return complete_folder(Path(own.run), own.into, wishes, flags)
         config = config_of(own.run, flags)
         named_checkpoint(config.run_dir, own.checkpoint)
         settle_prefect(config.output_dir)
@@ -77,7 +99,14 @@ def export(arguments: Sequence[str] | None = None) -> int:
     from flows.export_flow import export as flow  # imports Prefect, which reads its settings then
 
     def flow_of_own(config: RunConfig) -> object:
-        return flow(config=config, checkpoint=own.checkpoint, into=own.into)
+        return flow(
+            config=config,
+            checkpoint=own.checkpoint,
+            into=own.into,
+            merge=own.merge,
+            push=own.push,
+            check=own.check,
+        )
 
     return run_as_command(flow_of_own, trains=False, load=lambda _: config)
 

@@ -15,10 +15,10 @@ from visual_r1.data.dataset import Dataset
 from visual_r1.errors import DataError, RunError
 from visual_r1.evaluation.evaluate import conditions_of
 from visual_r1.evaluation.metrics import Conditions, evaluation_folder, read_reports
+from visual_r1.exports.record import read_export
 from visual_r1.printing import open_logger, say
 from visual_r1.promotion.judgement import Evidence, free_name, of_weights, weigh
 from visual_r1.promotion.models import Models, Promoted, require_reason
-from visual_r1.runs.export import read_export
 from visual_r1.runs.folder import asks_alike
 from visual_r1.runs.ledger import LedgerRow
 from visual_r1.runs.run import open_run

@@ -23,6 +23,7 @@ from visual_r1.doctor.preflight import require_sound
 from visual_r1.errors import DataError
 from visual_r1.evaluation.evaluate import conditions_of, in_a_line, is_complete
 from visual_r1.evaluation.metrics import REPORT_NAME, evaluation_folder, read_report
+from visual_r1.exports.record import EXPORT, Export, adapter_folder, read_export
 from visual_r1.printing import open_logger
 from visual_r1.progress import open_progress
 from visual_r1.report.page import PAGE_NAME, write_html
@@ -35,7 +36,6 @@ from visual_r1.runs.chunk import ChunkPlan, plan_chunk
 from visual_r1.runs.chunk import train_chunk as run_chunk
 from visual_r1.runs.costs import cost_of_run
 from visual_r1.runs.evaluations import evaluate_checkpoint
-from visual_r1.runs.export import EXPORT, Export, adapter_folder, read_export
 from visual_r1.runs.export import export as export_checkpoint
 from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.runs.left_out import is_settled

@@ -20,8 +20,8 @@ from tasks.records.sending import emit, is_away
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
 from visual_r1.evaluation.metrics import Report, evaluation_folder
+from visual_r1.exports.record import Export, adapter_folder
 from visual_r1.hashing import digest
-from visual_r1.runs.export import Export, adapter_folder
 from visual_r1.runs.ledger import LedgerRow
 from visual_r1.wording import percent, printable
 

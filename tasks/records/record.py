@@ -28,6 +28,7 @@ from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
 from visual_r1.evaluation.evaluate import in_a_line
 from visual_r1.evaluation.metrics import evaluation_folder, read_report
+from visual_r1.exports.record import Export, adapter_folder
 from visual_r1.report.markdown import (
     dataset_card,
     evaluation_report,
@@ -37,7 +38,6 @@ from visual_r1.report.markdown import (
 from visual_r1.report.page import PAGE_NAME
 from visual_r1.report.summary import Summary
 from visual_r1.runs.costs import cost_of_run
-from visual_r1.runs.export import Export, adapter_folder
 from visual_r1.runs.journal import MetricsRow, read_metrics
 from visual_r1.runs.ledger import LedgerRow
 from visual_r1.runs.validations import ValidationRow

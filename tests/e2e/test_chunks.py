@@ -20,10 +20,11 @@ from visual_r1.data.dataset import Dataset, prepare
 from visual_r1.engine.store.home import HomeFolder
 from visual_r1.engine.store.records import parse_path
 from visual_r1.errors import RunError, StorageError
+from visual_r1.exports.record import adapter_folder, file_sha256, read_export
 from visual_r1.models import model_path
 from visual_r1.progress import Silent
 from visual_r1.runs.chunk import train_chunk
-from visual_r1.runs.export import adapter_folder, export, file_sha256, read_export
+from visual_r1.runs.export import export
 from visual_r1.runs.folder import open_run_folder
 from visual_r1.runs.journal import Journal, read_rollouts
 from visual_r1.runs.ledger import Ledger, LedgerRow

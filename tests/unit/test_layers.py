@@ -50,6 +50,10 @@ ROOMS = {
     "engine": "engine/compute engine/server engine/store errors models printing",
     "backend": "config engine engine/store errors liveness models printing",
     "prices": "backend config models",
+    "exports": """
+        backend data data/procedural engine engine/compute/families errors hashing models printing
+        progress prompts storage tables
+    """,
     "policy": "backend config data errors grading models prices prompts rewards rewards/blindfold",
     "rl": "backend config data errors hashing policy prices printing rewards",
     "evaluation": """
@@ -57,14 +61,14 @@ ROOMS = {
         storage tables
     """,
     "runs": """
-        alarms backend config data engine/store errors evaluation grading hashing models opening
-        policy prices printing progress prompts rewards rl storage tables wording
+        alarms backend config data engine/store errors evaluation exports grading hashing models
+        opening policy prices printing progress prompts rewards rl storage tables wording
     """,
     "report": """
-        alarms backend config data errors evaluation hashing liveness opening policy printing runs
-        storage wording
+        alarms backend config data errors evaluation exports hashing liveness models opening policy
+        printing runs storage wording
     """,
-    "promotion": "errors evaluation hashing printing runs storage wording",
+    "promotion": "errors evaluation exports hashing printing storage wording",
     "doctor": """
         backend config data data/sources engine engine/compute engine/store errors evaluation models
         policy prices printing prompts report rewards rl runs wording
@@ -73,17 +77,20 @@ ROOMS = {
         backend config data doctor errors evaluation hashing prices printing report runs storage
         wording
     """,
-    "verify": "config data engine engine/store errors evaluation printing promotion report runs",
+    "verify": """
+        config data engine engine/store errors evaluation exports printing promotion report runs
+    """,
     "tasks/records": """
-        alarms config data errors evaluation hashing printing report runs tasks/outcome wording
+        alarms config data errors evaluation exports hashing printing report runs tasks/outcome
+        wording
     """,
     "tasks": """
-        backend config data data/sources doctor errors evaluation hashing liveness models printing
-        progress promotion report runs storage streams sweeps tasks/records wording
+        backend config data data/sources doctor errors evaluation exports hashing liveness models
+        printing progress promotion report runs storage streams sweeps tasks/records wording
     """,
     "flows": """
-        backend config data doctor errors prices printing progress promotion report runs stopwatch
-        storage sweeps tasks tasks/records
+        backend config data doctor errors exports prices printing progress promotion report runs
+        stopwatch storage sweeps tasks tasks/records
     """,
     "flows/operating": """
         backend errors flows/command hashing liveness printing storage tasks wording
@@ -96,25 +103,30 @@ ROOMS = {
 LIBRARIES = {
     "fastapi": "engine/server",
     "httpx": """
-        backend/endpoint data/sources/hub flows/operating runs/export tasks tasks/records/sending
+        backend/endpoint data/sources/hub exports/download exports/hub flows/operating tasks
+        tasks/records/sending
     """,
     "numpy": """
         alarms data data/procedural engine/compute engine/compute/families engine/server/wire
-        engine/store/soundness engine/types evaluation/statistics prompts/fit rl
+        engine/store/soundness engine/types evaluation/statistics exports prompts/fit rl
         runs/curriculum_state sweeps/statistics
     """,
-    "peft": "engine/compute/lora",
+    "peft": "engine/compute/lora exports",
     "prefect": "flows flows/operating tasks tasks/records",
     "pydantic": """
-        config data/manifest engine/server engine/store evaluation/metrics flows/operating
-        models/hosted promotion report runs
-        stopwatch storage sweeps tasks/attempts tasks/environment tasks/forms
+        config data/manifest engine/server engine/store evaluation/metrics exports/record
+        flows/operating models/hosted promotion report runs stopwatch storage sweeps
+        tasks/attempts tasks/environment tasks/forms
     """,
-    "safetensors": "engine/compute/base_model engine/store runs/export",
+    "safetensors": "engine/compute/base_model engine/store exports",
     "starlette": "engine/server/app engine/server/bodies flows/operating/pages",
-    "tinker": "backend doctor/prompts engine/server evaluation policy prompts/prompts rl runs",
-    "torch": "engine/compute engine/compute/families engine/store/tensors",
-    "transformers": "engine/compute engine/compute/families engine/process models/processor",
+    "tinker": """
+        backend doctor/prompts engine/server evaluation exports policy prompts/prompts rl runs
+    """,
+    "torch": "engine/compute engine/compute/families engine/store/tensors exports",
+    "transformers": """
+        engine/compute engine/compute/families engine/process exports models/processor
+    """,
     "uvicorn": "engine/process flows/operating/pages tasks/server_process",
 }
 

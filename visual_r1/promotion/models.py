@@ -21,9 +21,9 @@ from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
 from visual_r1.errors import ConfigError, DataError, RunError, StorageError
+from visual_r1.exports.record import Export, ExportedFile, adapter_folder, file_sha256
 from visual_r1.printing import open_logger
 from visual_r1.promotion.judgement import Evidence
-from visual_r1.runs.export import Export, ExportedFile, adapter_folder, file_sha256
 from visual_r1.storage import read_json, write_json
 
 logger = open_logger(__name__)

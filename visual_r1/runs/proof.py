@@ -23,9 +23,10 @@ from visual_r1.backend.backend import Backend
 from visual_r1.backend.waiting import checkpoint_exists
 from visual_r1.config import RunConfig
 from visual_r1.errors import RunError
+from visual_r1.exports.record import export_names, read_export
 from visual_r1.runs.chunk import plan_chunk, train_chunk
 from visual_r1.runs.curriculum_state import load_measured, measured_path
-from visual_r1.runs.export import export, export_names, read_export
+from visual_r1.runs.export import export
 from visual_r1.runs.folder import require_same_files
 from visual_r1.runs.journal import Journal, read_rollouts
 from visual_r1.runs.ledger import LedgerRow

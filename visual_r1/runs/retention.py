@@ -18,9 +18,9 @@ from visual_r1.backend.endpoint import checkpoint_lifetime
 from visual_r1.backend.waiting import CONTROL_LIMIT_S, checkpoint_exists, wait
 from visual_r1.config import RunConfig
 from visual_r1.errors import BackendError
+from visual_r1.exports.download import keep_for_ever
 from visual_r1.printing import open_logger
 from visual_r1.runs.curriculum_state import measured_path
-from visual_r1.runs.export import keep_for_ever
 from visual_r1.runs.ledger import LedgerRow
 from visual_r1.runs.run import Run
 from visual_r1.runs.validations import best_checkpoint
@@ -111,7 +111,7 @@ def _let_stay(run: Run, row: LedgerRow) -> None:
     if row.expires_at is None:
         return
     try:
-        keep_for_ever(run.backend, row)
+        keep_for_ever(run.backend, (row.state_path, row.sampler_path))
     except BackendError as error:
         # Gone already: what is left of the others stays.
         if not isinstance(error.__cause__, tinker.NotFoundError):

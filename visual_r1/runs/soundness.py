@@ -18,6 +18,16 @@ from visual_r1.evaluation.predictions import (
     iterate_predictions,
     require_predictions,
 )
+from visual_r1.exports.record import (
+    MERGED,
+    RECORD_NAME,
+    Merged,
+    adapter_folder,
+    damage_of_merged,
+    export_names,
+    inspect_export,
+    read_record,
+)
 from visual_r1.hashing import file_digest
 from visual_r1.opening import read_file
 from visual_r1.printing import open_logger
@@ -25,13 +35,6 @@ from visual_r1.runs.alarms import AlarmLog
 from visual_r1.runs.bill import BILL_NAME
 from visual_r1.runs.budget import BUDGET_NAME
 from visual_r1.runs.curriculum_state import load_measured, measured_path
-from visual_r1.runs.export import (
-    RECORD_NAME,
-    adapter_folder,
-    export_names,
-    inspect_export,
-    read_record,
-)
 from visual_r1.runs.folder import CONFIG_FILE, COPIES, fault_by_ledger, read_config
 from visual_r1.runs.journal import ROLLOUTS, Journal, read_rollouts
 from visual_r1.runs.jsonl import Reading
@@ -369,3 +372,15 @@ def _export(run_dir: Path, rows: list[LedgerRow], into: str) -> Iterator[Finding
         yield vouched_for(record, read_sealed(record).is_sealed)
         for one in there.files:
             yield Finding(record.parent / there.adapter / one.name)
+        if there.reference is not None:
+            yield Finding(record.parent / there.reference.name)
+        if there.merged is not None:
+            yield _merged(record.parent, there.merged)
+
+
+def _merged(place: Path, merged: Merged) -> Finding:
+    wrong = damage_of_merged(place, merged)
+    if wrong:
+        way_out = "visual-r1 export RUN --merge writes it again"
+        return damaged(place / MERGED, "the model that was merged", wrong, way_out)
+    return Finding(place / MERGED)

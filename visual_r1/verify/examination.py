@@ -16,11 +16,11 @@ from visual_r1.engine.store.records import CheckpointRecord, parse_path, session
 from visual_r1.engine.types import InvalidRequest
 from visual_r1.errors import DataError, RunError, VisualR1Error
 from visual_r1.evaluation.predictions import PREDICTIONS_NAME, REPORT_NAME
+from visual_r1.exports.record import EXPORT, RECORD_NAME
 from visual_r1.promotion.models import FOLDER as MODELS
 from visual_r1.report.page import PAGE_NAME
 from visual_r1.report.summary import BASELINE, FINAL, SUMMARY_NAME, read_summary, summary_of
 from visual_r1.runs.baselines import RECORD_NAME as RECORD
-from visual_r1.runs.export import EXPORT, RECORD_NAME
 from visual_r1.runs.folder import CONFIG_FILE, config_of_run, read_config
 from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.runs.soundness import (

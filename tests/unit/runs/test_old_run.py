@@ -17,9 +17,9 @@ import pytest
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import open_dataset
 from visual_r1.evaluation.metrics import read_report
+from visual_r1.exports.record import adapter_folder, read_export
 from visual_r1.runs.alarms import AlarmLog
 from visual_r1.runs.curriculum_state import load_measured
-from visual_r1.runs.export import adapter_folder, read_export
 from visual_r1.runs.folder import config_of_run, open_run_folder, read_config
 from visual_r1.runs.journal import Journal, read_metrics, read_rollouts
 from visual_r1.runs.ledger import Ledger

@@ -20,12 +20,12 @@ from safetensors.numpy import save_file
 from visual_r1.alarms import Finding
 from visual_r1.config import DataSection, RunConfig
 from visual_r1.data.dataset import prepare
+from visual_r1.exports.record import ADAPTER_FILES, Export, ExportedFile
 from visual_r1.hashing import file_digest
 from visual_r1.report.summary import summarize
 from visual_r1.rl.curriculum import Measured
 from visual_r1.runs.alarms import AlarmLog
 from visual_r1.runs.curriculum_state import save_measured
-from visual_r1.runs.export import ADAPTER_FILES, Export, ExportedFile
 from visual_r1.runs.folder import open_run_folder
 from visual_r1.runs.journal import Journal
 from visual_r1.runs.jsonl import CHAIN, JsonLines

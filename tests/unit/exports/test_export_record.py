@@ -10,7 +10,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from visual_r1.errors import BackendError
-from visual_r1.runs.export import adapter_folder, read_export, require_adapter
+from visual_r1.exports.download import require_adapter
+from visual_r1.exports.record import adapter_folder, read_export
 
 LORA = {"peft_type": "LORA", "r": 4, "base_model_name_or_path": "tiny"}
 
