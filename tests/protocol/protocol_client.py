@@ -1,6 +1,7 @@
 """What the protocol tests share: data, images, and a client that speaks raw HTTP."""
 
 import io
+import os
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -15,7 +16,8 @@ from tinker.proto.response_conv import deserialize_proto_response
 from visual_r1.models import TINY_GEOMETRY, model_path
 from visual_r1.models.processor import load_processor
 
-MODEL = TINY_GEOMETRY
+MODEL = os.environ.get("VISUAL_R1_PROTOCOL_MODEL", TINY_GEOMETRY)
+"""What the engine serves. The whole room can be run on another folder with the same tokenizer."""
 TOKENS = tuple(load_processor(model_path(MODEL)).encode("the angle at A reads 74 degrees"))
 
 

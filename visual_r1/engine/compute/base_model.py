@@ -16,9 +16,10 @@ from huggingface_hub import snapshot_download  # pyright: ignore[reportUnknownVa
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig
 from transformers.utils import logging
 
+from visual_r1.engine.compute.cache import CacheBytes
 from visual_r1.engine.compute.families import TITLES, find_family
 from visual_r1.engine.compute.families.family import Family, ImagePreparer
 from visual_r1.errors import ConfigError, ModelError
@@ -47,8 +48,8 @@ class BaseModel:
     context_length: int
     vocabulary_size: int
     is_mixture_of_experts: bool
-    cache_bytes_per_token: int
-    """Keys and values of one place in all layers."""
+    cache_bytes: CacheBytes
+    """What the layers keep of a sequence."""
 
     @property
     def text_stack(self) -> Callable[..., TextOutput]:
@@ -103,7 +104,7 @@ def load_base_model(name: str, device: str = "auto") -> BaseModel:
         context_length=int(text.max_position_embeddings),
         vocabulary_size=int(text.vocab_size),
         is_mixture_of_experts=config.model_type in family.mixtures_of_experts,
-        cache_bytes_per_token=family.cache_bytes_per_token(text, dtype),
+        cache_bytes=family.cache_bytes(text, dtype),
     )
 
 
@@ -132,8 +133,9 @@ def _load_network(
     Only safetensors are accepted, and no code of the checkpoint is run.
     """
     try:
-        config = cast(Any, AutoConfig).from_pretrained(path, trust_remote_code=False)
-        family = find_family(name, config.model_type)
+        # Before transformers reads more of it: of some types it would ask to run their own code.
+        config, _ = cast(Any, PreTrainedConfig).get_config_dict(path)
+        family = find_family(name, config.get("model_type"))
         with warnings.catch_warnings():
             # transformers warns of its own deprecations while it loads; none is the user's to mend.
             warnings.simplefilter("ignore")
@@ -151,7 +153,8 @@ def _load_network(
         raise ModelError(
             f"could not load the model {name} from {place}: "
             f"{str(error).strip().splitlines()[0].rstrip('.')}. "
-            f"Name a {TITLES} folder with safetensors weights, or a hub id that can be reached."
+            f"Name a {' or '.join(TITLES)} folder with safetensors weights, or a hub id that can "
+            "be reached."
         ) from error
     return family, cast(nn.Module, network), found["missing_keys"]
 

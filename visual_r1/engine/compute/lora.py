@@ -324,6 +324,9 @@ def adapter_bytes(model: str, spec: LoraSpec) -> int | None:
     family = FAMILIES[model_type]
     targets = Targets.of(spec, family.lora, experts=model_type in family.mixtures_of_experts)
     require_experts(model, shapes, targets)
+    # Files may hold what no network is made of, such as heads that foretell several tokens.
+    loaded = tuple(f"{part}." for part in (family.text_stack, family.vision_tower, "lm_head"))
+    shapes = {name: shape for name, shape in shapes.items() if name.startswith(loaded)}
     modules = tuple(f".{name}" for name in targets.modules)
     trained = [
         shape

@@ -16,7 +16,7 @@ import numpy as np
 import peft
 import pytest
 import torch
-from engine_material import group_data, picture_prompt, png, random_datum, request, words
+from engine_material import FAMILIES, group_data, picture_prompt, png, random_datum, request, words
 from loss_reference import CASES, Array, reference
 from PIL import Image
 from safetensors.torch import save_file
@@ -26,6 +26,8 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from visual_r1.engine.compute.compute import Adapter, Compute
 from visual_r1.engine.compute.losses import LOSSES
 from visual_r1.engine.types import Datum, ImagePart, LoraSpec, Prompt, TextPart
+
+pytestmark = FAMILIES
 
 SPECS = {
     "all": LoraSpec(rank=4, seed=1),
@@ -59,8 +61,8 @@ def load(
     return loader
 
 
-def reference_logits(compute: Compute, model: Any, prompt: Prompt) -> torch.Tensor:
-    """Logits [T, V] of a prompt by transformers alone."""
+def reference_inputs(compute: Compute, model: Any, prompt: Prompt) -> dict[str, Any]:
+    """What transformers' model of a prompt is given."""
     processor = Qwen2VLImageProcessorPil.from_pretrained(compute.tokenizer_id)
     image_token = model.config.image_token_id
     tokens: list[int] = []
@@ -77,11 +79,16 @@ def reference_logits(compute: Compute, model: Any, prompt: Prompt) -> torch.Tens
     if images:
         prepared = processor(images=images, return_tensors="pt")
         given |= {
-            "pixel_values": prepared["pixel_values"].double(),
+            "pixel_values": prepared["pixel_values"].to(model.dtype),
             "image_grid_thw": prepared["image_grid_thw"],
             "mm_token_type_ids": (ids == image_token).int(),
         }
-    return model(**given).logits[0]
+    return given
+
+
+def reference_logits(compute: Compute, model: Any, prompt: Prompt) -> torch.Tensor:
+    """Logits [T, V] of a prompt by transformers alone."""
+    return model(**reference_inputs(compute, model, prompt)).logits[0]
 
 
 def logprobs(logits: torch.Tensor, targets: np.ndarray) -> torch.Tensor:

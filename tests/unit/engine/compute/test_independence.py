@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from engine_material import (
+    FAMILIES,
     IMAGE_TOKENS,
     group_data,
     picture_prompt,
@@ -26,6 +27,8 @@ from visual_r1.engine.types import (
     SampleRequest,
     SamplingSettings,
 )
+
+pytestmark = FAMILIES
 
 
 @pytest.fixture(scope="module", params=[1, 16], ids=["rank 1", "rank 16"])
