@@ -6,7 +6,7 @@ and no file after that.
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConf
 from transformers.utils import logging
 
 from visual_r1.engine.compute.cache import CacheBytes
-from visual_r1.engine.compute.families import TITLES, find_family
+from visual_r1.engine.compute.families import FAMILIES, TITLES, find_family
 from visual_r1.engine.compute.families.family import Family, ImagePreparer
 from visual_r1.errors import ConfigError, ModelError
 from visual_r1.models import model_path
@@ -196,9 +196,12 @@ def is_finite(values: Tensor) -> bool:
 def _kinds(name: str) -> dict[str, str]:
     """The kind of numbers of each tensor, as the model's files have it."""
     found: dict[str, str] = {}
-    for tensors in _opened_files(_folder_of(name)):
-        names: list[str] = list(tensors.keys())
-        found |= {one: tensors.get_slice(one).get_dtype() for one in names}
+    folder = _folder_of(name)
+    for file in sorted(folder.glob("*.safetensors")) if folder else ():
+        opened: Any = safe_open(file, framework="numpy")
+        with opened as tensors:
+            names: list[str] = list(tensors.keys())
+            found |= {one: tensors.get_slice(one).get_dtype() for one in names}
     return found
 
 
@@ -213,27 +216,23 @@ def _folder_of(name: str) -> Path | None:
         return None
 
 
-def _opened_files(folder: Path | None) -> Iterator[Any]:
-    for file in sorted(folder.glob("*.safetensors")) if folder else ():
-        opened: Any = safe_open(file, framework="numpy")
-        with opened as tensors:
-            yield tensors
+def family_and_shapes(name: str) -> tuple[Family, str, dict[str, torch.Size]] | None:
+    """A model's family and type, and the shapes of its network's parameters by name.
 
-
-def model_type_and_shapes(name: str) -> tuple[str, dict[str, list[int]]] | None:
-    """A model's type, and the shapes of its tensors by name, read off its files.
-
-    None where the model is not on this machine, or damaged: the engine says so when it loads it.
+    Read off its configuration: files may hold each expert by itself where the network has all of a
+    layer in one parameter, and further heads that no network is made of. None where the model is
+    not on this machine, or of no family here: the engine says so when it loads it.
     """
     folder = _folder_of(name)
     if folder is None:
         return None
-    shapes: dict[str, list[int]] = {}
     try:
         config = cast(Any, AutoConfig).from_pretrained(folder, trust_remote_code=False)
-        for tensors in _opened_files(folder):
-            names: list[str] = list(tensors.keys())
-            shapes |= {name: tensors.get_slice(name).get_shape() for name in names}
-    except (SafetensorError, OSError, ValueError):
+    except (OSError, ValueError):
         return None
-    return str(config.model_type), shapes
+    if config.model_type not in FAMILIES:
+        return None
+    with torch.device("meta"):  # no memory is taken
+        network: nn.Module = cast(Any, AutoModelForImageTextToText).from_config(config)
+    shapes = {name: values.shape for name, values in network.named_parameters()}
+    return FAMILIES[config.model_type], str(config.model_type), shapes

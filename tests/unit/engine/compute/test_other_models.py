@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -100,7 +101,9 @@ def test_another_family_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
-    with pytest.raises(ModelError, match="type gpt2; the engine serves"):
+    with pytest.raises(
+        ModelError, match="type gpt2, which reads text and no images; the engine serves"
+    ):
         Compute(str(folder), device="cpu", threads=1)
 
 
