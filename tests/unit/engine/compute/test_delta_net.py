@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engine_material import picture_prompt, request, words
+from engine_material import request, words
 from random_models import qwen3_5
 from test_float64_reference import PROMPTS, reference_inputs
 from torch import Tensor
@@ -186,15 +186,3 @@ def test_what_a_sequence_keeps_is_what_is_reckoned_with(engine: Compute) -> None
             _, cache = forward.prompt_states(base, layouts, {}, places)
         assert sum(tensor.nbytes for tensor in cache.tensors()) == 3 * base.cache_bytes.of(places)
     assert base.cache_bytes.per_sequence > 0
-
-
-def test_states_follow_their_sequences(engine: Compute) -> None:
-    """Prompts of unlike lengths in one bucket, with samples that end early and late."""
-    prompts = [picture_prompt(seed, 5 + 3 * seed, 20) for seed in range(4)]
-    wanted = [
-        request(prompt, samples=5, max_tokens=3 + 20 * index, seed=index, stop_at_eos=False)
-        for index, prompt in enumerate(prompts)
-    ]
-    together = engine.sample(None, wanted)
-    for one, expected in zip(wanted, together, strict=True):
-        assert engine.sample(None, [one]) == [expected]

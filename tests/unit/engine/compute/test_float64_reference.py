@@ -27,8 +27,6 @@ from visual_r1.engine.compute.compute import Adapter, Compute
 from visual_r1.engine.compute.losses import LOSSES
 from visual_r1.engine.types import Datum, ImagePart, LoraSpec, Prompt, TextPart
 
-pytestmark = FAMILIES
-
 SPECS = {
     "all": LoraSpec(rank=4, seed=1),
     "attention": LoraSpec(rank=3, seed=1, train_mlp=False, train_unembed=False),
@@ -104,6 +102,7 @@ PROMPTS: list[Prompt] = [
 ]
 
 
+@FAMILIES
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
 def test_an_exported_adapter_gives_the_same_logits(
     compute: Compute, load: Any, trained: Callable[[LoraSpec], Adapter], spec: LoraSpec
@@ -145,7 +144,12 @@ def shared_prompts(inputs: Sequence[str]) -> list[Datum]:
 
 
 @pytest.mark.parametrize("data_of", [different_prompts, shared_prompts])
-@pytest.mark.parametrize(("name", "config"), CASES)
+@pytest.mark.parametrize(
+    ("compute", "name", "config"),
+    # A loss begins behind the network: of a further family one of each kind is enough.
+    [("qwen3_vl", *case) for case in CASES] + [("qwen3_5", *CASES[n]) for n in (0, 2)],
+    indirect=["compute"],
+)
 def test_value_and_gradient_of_every_loss(
     compute: Compute,
     load: Any,

@@ -9,8 +9,6 @@ from engine_material import FAMILIES, picture_prompt, random_datum, request
 from visual_r1.engine.compute.compute import Adapter, Compute
 from visual_r1.engine.types import InvalidRequest, LoraSpec
 
-pytestmark = FAMILIES
-
 
 def modules(compute: Compute, spec: LoraSpec) -> set[str]:
     """Names of the trained modules, layer numbers left out."""
@@ -41,6 +39,7 @@ OF_A_FAMILY = {
 """Attention and MLPs that it alone has."""
 
 
+@FAMILIES
 @pytest.mark.parametrize("attn", [True, False])
 @pytest.mark.parametrize("mlp", [True, False])
 @pytest.mark.parametrize("unembed", [True, False])
@@ -70,6 +69,7 @@ def test_the_seed_makes_the_start(compute: Compute) -> None:
     assert not torch.equal(start(None), start(None))
 
 
+@FAMILIES
 def test_a_fresh_adapter_is_the_base_model(compute: Compute) -> None:
     """And its first gradient moves B alone, since A's is multiplied by B = 0."""
     adapter = compute.new_adapter(LoraSpec(rank=8, seed=1))

@@ -50,8 +50,11 @@ def next_token_logprobs(compute: Compute, prompt: Prompt) -> np.ndarray:
     return logprobs
 
 
-@FAMILIES
-@pytest.mark.parametrize("temperature", [1.0, 0.6, 0.0])
+@pytest.mark.parametrize(
+    ("compute", "temperature"),
+    [("qwen3_vl", 1.0), ("qwen3_vl", 0.6), ("qwen3_vl", 0.0), ("qwen3_5", 0.6)],
+    indirect=["compute"],
+)
 def test_the_learner_sees_the_sampler_s_logprobs(
     compute: Compute, trained: Callable[[LoraSpec], Adapter], temperature: float
 ) -> None:
@@ -228,7 +231,6 @@ def test_sampled_image_ids_are_text(compute: Compute) -> None:
     assert sample_one(compute, request(without, samples=2)) != output
 
 
-@FAMILIES
 def test_compaction_and_growth_change_nothing(compute: Compute) -> None:
     """Samples that end early and late, over several blocks of the cache, against short runs."""
     late = [request(PROMPT, samples=1, max_tokens=n, seed=n, stop_at_eos=False) for n in (3, 150)]

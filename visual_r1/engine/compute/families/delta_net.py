@@ -23,7 +23,8 @@ from visual_r1.engine.compute.cache import StateCache
 CHUNK = 32
 """Places that are computed at once: a multiple of `batching.ROWS`.
 
-Longer chunks have fewer steps and more work within each; this is the fastest on a CPU.
+Longer chunks have fewer steps and more work within each, and more padding behind short answers. On
+a CPU, forward and back, 16 takes up to a quarter longer, and 64 the same within a tenth.
 """
 
 
