@@ -11,6 +11,7 @@ A place with g = 0 and β = 0 leaves the memory as it is, to the bit of every nu
 kept out of it.
 """
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -169,14 +170,14 @@ def chunked(
     Rule"); it is solved for all chunks together, and then the memory goes from chunk to chunk.
     """
     places = value.shape[2]
-    lacking = -places % CHUNK
-    query, key, value = (
-        functional.pad(part, (0, 0, 0, lacking)).unflatten(2, (-1, CHUNK))
-        for part in (query, key, value)
-    )
-    decay, strength = (
-        functional.pad(part, (0, lacking)).unflatten(2, (-1, CHUNK)) for part in (decay, strength)
-    )
+
+    def cut(part: Tensor) -> Tensor:
+        """[B, H, L, …] to [B, H, chunks, CHUNK, …], the last chunk filled up with zeros."""
+        missing = (*part.shape[:2], -places % CHUNK, *part.shape[3:])
+        whole = torch.cat([part, part.new_zeros(missing)], dim=2)
+        return whole.view(*part.shape[:2], -1, CHUNK, *part.shape[3:])
+
+    query, key, value, decay, strength = map(cut, (query, key, value, decay, strength))
     since_start = decay.cumsum(-1)
     ahead = torch.ones(CHUNK, CHUNK, dtype=torch.bool, device=value.device).triu(1)
     # exp(g) from place j to place i, behind it; nothing of what lies ahead.
@@ -189,7 +190,8 @@ def chunked(
     # The solver takes the diagonal for ones, and never looks above it.
     system = (written @ keys) * between
     wanted = torch.cat([value * strength[..., None], written * grown], dim=-1)
-    solved = torch.linalg.solve_triangular(system, wanted, upper=False, unitriangular=True)
+    solve: Callable[..., Tensor] = cast(Any, torch.linalg).solve_triangular
+    solved = solve(system, wanted, upper=False, unitriangular=True)
     new, read = split(solved, (value.shape[-1], key.shape[-1]), dim=-1)
 
     within = (query @ keys) * between

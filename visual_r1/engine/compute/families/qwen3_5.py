@@ -6,8 +6,8 @@ numbers its places and cuts its images as Qwen3-VL does; its vision tower gives 
 (no DeepStack). A mixture has an expert besides that reads every token.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -43,9 +43,8 @@ class Qwen35(Qwen3VL):
         """Besides the patch embedding, put our delta-nets in the place of transformers'."""
         super().prepare_network(name, network)
         stack = network.get_submodule(self.text_stack)
-        recurrent = [
-            module for module, _ in stack.named_modules() if module.endswith(f".{_RECURRENT}")
-        ]
+        named = cast("Iterator[tuple[str, nn.Module]]", stack.named_modules())
+        recurrent = [module for module, _ in named if module.endswith(f".{_RECURRENT}")]
         if not recurrent:
             raise ModelError(f"the text stack of {name} has no gated delta-net.")
         for module in recurrent:
