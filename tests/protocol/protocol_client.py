@@ -1,7 +1,6 @@
 """What the protocol tests share: data, images, and a client that speaks raw HTTP."""
 
 import io
-import os
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -16,8 +15,7 @@ from tinker.proto.response_conv import deserialize_proto_response
 from visual_r1.models import TINY_GEOMETRY, model_path
 from visual_r1.models.processor import load_processor
 
-MODEL = os.environ.get("VISUAL_R1_PROTOCOL_MODEL", TINY_GEOMETRY)
-"""What the engine serves. The whole room can be run on another folder with the same tokenizer."""
+MODEL = TINY_GEOMETRY
 TOKENS = tuple(load_processor(model_path(MODEL)).encode("the angle at A reads 74 degrees"))
 
 

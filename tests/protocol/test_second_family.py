@@ -1,7 +1,4 @@
-"""The protocol on a Qwen3.5: the tests that a Qwen3-VL passes, on an engine that serves the other.
-
-`VISUAL_R1_PROTOCOL_MODEL=FOLDER pytest tests/protocol` runs the whole room so.
-"""
+"""The protocol on a Qwen3.5: tests that a Qwen3-VL passes, on an engine that serves the other."""
 
 import json
 import warnings
