@@ -43,7 +43,7 @@ ROOMS = {
     "prompts": "data errors models opening",
     "rewards/blindfold": "data grading rewards/grounding",
     "rewards": "config data errors grading hashing",
-    "engine/compute/families": "engine/compute/batching errors",
+    "engine/compute/families": "engine/compute/batching engine/compute/cache errors",
     "engine/compute": "data engine/compute/families engine/types errors models",
     "engine/store": "engine/types errors hashing opening printing storage",
     "engine/server": "engine/compute engine/store engine/types errors hashing printing",

@@ -115,7 +115,9 @@ def _parser(by_hand: bool) -> argparse.ArgumentParser:
         help="folder of the checkpoints (default: %(default)s)",
     )
     parser.add_argument(
-        "--model", default=TINY_GEOMETRY, help="hub id or folder of a Qwen3-VL (%(default)s)"
+        "--model",
+        default=TINY_GEOMETRY,
+        help="hub id or folder of a Qwen3-VL or Qwen3.5 (%(default)s)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")

@@ -6,7 +6,7 @@ it needs torch, and this room does not. A further family is a further `PromptFor
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from visual_r1.errors import DataError
@@ -96,7 +96,15 @@ QWEN3_VL = PromptFormat(
     image_grid=_qwen_grid,
 )
 
-FORMATS: Mapping[str, PromptFormat] = {"qwen3_vl": QWEN3_VL, "qwen3_vl_moe": QWEN3_VL}
+QWEN3_5 = replace(QWEN3_VL, title="Qwen3.5")
+"""Qwen3.5 and 3.6 name their tokens as Qwen3-VL does; ids and chat template are their own."""
+
+FORMATS: Mapping[str, PromptFormat] = {
+    "qwen3_vl": QWEN3_VL,
+    "qwen3_vl_moe": QWEN3_VL,
+    "qwen3_5": QWEN3_5,
+    "qwen3_5_moe": QWEN3_5,
+}
 """By the checkpoint's `model_type`."""
 
 

@@ -1,18 +1,29 @@
-"""One engine for all tests of the compute side: the shipped model on one CPU thread."""
+"""One engine a family for all tests of the compute side, on one CPU thread."""
 
 from collections.abc import Callable
 
 import pytest
+import random_models
 import torch
 
 from visual_r1.engine.compute.compute import Adapter, Compute
 from visual_r1.engine.types import LoraSpec
 from visual_r1.models import TINY_GEOMETRY
 
+_LOADED: dict[str, Compute] = {}
+
 
 @pytest.fixture(scope="session")
-def compute() -> Compute:
-    return Compute(TINY_GEOMETRY, device="cpu", threads=1, max_image_pixels=2**20)
+def compute(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Compute:
+    """The shipped model, a Qwen3-VL; or what a test that is marked with `FAMILIES` asks for."""
+    family: str = getattr(request, "param", "qwen3_vl")
+    if family not in _LOADED:
+        model = TINY_GEOMETRY
+        if family != "qwen3_vl":
+            make = getattr(random_models, family)
+            model = str(make(tmp_path_factory.mktemp(family) / "model"))
+        _LOADED[family] = Compute(model, device="cpu", threads=1, max_image_pixels=2**20)
+    return _LOADED[family]
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from visual_r1.engine.types import (
@@ -15,6 +16,9 @@ from visual_r1.engine.types import (
     SamplingSettings,
     TextPart,
 )
+
+FAMILIES = pytest.mark.parametrize("compute", ["qwen3_vl", "qwen3_5"], indirect=True)
+"""Marks tests that every family has to pass: each with the fixture `compute` of its own."""
 
 IMAGE_TOKENS = 16
 """What the shipped model makes of 96 x 96 pixels."""

@@ -6,7 +6,7 @@ and no file after that.
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -16,10 +16,11 @@ from huggingface_hub import snapshot_download  # pyright: ignore[reportUnknownVa
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig
 from transformers.utils import logging
 
-from visual_r1.engine.compute.families import TITLES, find_family
+from visual_r1.engine.compute.cache import CacheBytes
+from visual_r1.engine.compute.families import FAMILIES, TITLES, find_family
 from visual_r1.engine.compute.families.family import Family, ImagePreparer
 from visual_r1.errors import ConfigError, ModelError
 from visual_r1.models import model_path
@@ -47,8 +48,8 @@ class BaseModel:
     context_length: int
     vocabulary_size: int
     is_mixture_of_experts: bool
-    cache_bytes_per_token: int
-    """Keys and values of one place in all layers."""
+    cache_bytes: CacheBytes
+    """What the layers keep of a sequence."""
 
     @property
     def text_stack(self) -> Callable[..., TextOutput]:
@@ -103,7 +104,7 @@ def load_base_model(name: str, device: str = "auto") -> BaseModel:
         context_length=int(text.max_position_embeddings),
         vocabulary_size=int(text.vocab_size),
         is_mixture_of_experts=config.model_type in family.mixtures_of_experts,
-        cache_bytes_per_token=family.cache_bytes_per_token(text, dtype),
+        cache_bytes=family.cache_bytes(text, dtype),
     )
 
 
@@ -132,8 +133,9 @@ def _load_network(
     Only safetensors are accepted, and no code of the checkpoint is run.
     """
     try:
-        config = cast(Any, AutoConfig).from_pretrained(path, trust_remote_code=False)
-        family = find_family(name, config.model_type)
+        # Before transformers reads more of it: of some types it would ask to run their own code.
+        config, _ = cast(Any, PreTrainedConfig).get_config_dict(path)
+        family = find_family(name, config.get("model_type"))
         with warnings.catch_warnings():
             # transformers warns of its own deprecations while it loads; none is the user's to mend.
             warnings.simplefilter("ignore")
@@ -151,7 +153,8 @@ def _load_network(
         raise ModelError(
             f"could not load the model {name} from {place}: "
             f"{str(error).strip().splitlines()[0].rstrip('.')}. "
-            f"Name a {TITLES} folder with safetensors weights, or a hub id that can be reached."
+            f"Name a {' or '.join(TITLES)} folder with safetensors weights, or a hub id that can "
+            "be reached."
         ) from error
     return family, cast(nn.Module, network), found["missing_keys"]
 
@@ -193,9 +196,12 @@ def is_finite(values: Tensor) -> bool:
 def _kinds(name: str) -> dict[str, str]:
     """The kind of numbers of each tensor, as the model's files have it."""
     found: dict[str, str] = {}
-    for tensors in _opened_files(_folder_of(name)):
-        names: list[str] = list(tensors.keys())
-        found |= {one: tensors.get_slice(one).get_dtype() for one in names}
+    folder = _folder_of(name)
+    for file in sorted(folder.glob("*.safetensors")) if folder else ():
+        opened: Any = safe_open(file, framework="numpy")
+        with opened as tensors:
+            names: list[str] = list(tensors.keys())
+            found |= {one: tensors.get_slice(one).get_dtype() for one in names}
     return found
 
 
@@ -210,27 +216,23 @@ def _folder_of(name: str) -> Path | None:
         return None
 
 
-def _opened_files(folder: Path | None) -> Iterator[Any]:
-    for file in sorted(folder.glob("*.safetensors")) if folder else ():
-        opened: Any = safe_open(file, framework="numpy")
-        with opened as tensors:
-            yield tensors
+def family_and_shapes(name: str) -> tuple[Family, str, dict[str, torch.Size]] | None:
+    """A model's family and type, and the shapes of its network's parameters by name.
 
-
-def model_type_and_shapes(name: str) -> tuple[str, dict[str, list[int]]] | None:
-    """A model's type, and the shapes of its tensors by name, read off its files.
-
-    None where the model is not on this machine, or damaged: the engine says so when it loads it.
+    Read off its configuration: files may hold each expert by itself where the network has all of a
+    layer in one parameter, and further heads that no network is made of. None where the model is
+    not on this machine, or of no family here: the engine says so when it loads it.
     """
     folder = _folder_of(name)
     if folder is None:
         return None
-    shapes: dict[str, list[int]] = {}
     try:
         config = cast(Any, AutoConfig).from_pretrained(folder, trust_remote_code=False)
-        for tensors in _opened_files(folder):
-            names: list[str] = list(tensors.keys())
-            shapes |= {name: tensors.get_slice(name).get_shape() for name in names}
-    except (SafetensorError, OSError, ValueError):
+    except (OSError, ValueError):
         return None
-    return str(config.model_type), shapes
+    if config.model_type not in FAMILIES:
+        return None
+    with torch.device("meta"):  # no memory is taken
+        network: nn.Module = cast(Any, AutoModelForImageTextToText).from_config(config)
+    shapes = {name: values.shape for name, values in network.named_parameters()}
+    return FAMILIES[config.model_type], str(config.model_type), shapes

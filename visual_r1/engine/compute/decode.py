@@ -35,7 +35,7 @@ SEQUENCES_AT_ONCE = 256
 """Rows that decode in lockstep, at most."""
 
 CACHE_BYTES = {"cpu": 2**30, "cuda": 8 * 2**30}
-"""Room for the keys and values of sequences that decode together."""
+"""Room for what the layers keep of sequences that decode together."""
 
 COMPACT_BELOW = 0.75
 """Finished sequences are dropped when the rest would fill no more than this share of the rows.
@@ -117,7 +117,7 @@ def _that_fit(
 
 
 def _row_limit(base: BaseModel, places: int) -> int:
-    budget = CACHE_BYTES[base.device.type] // (base.cache_bytes_per_token * places)
+    budget = CACHE_BYTES[base.device.type] // base.cache_bytes.of(places)
     return max(ROWS, min(SEQUENCES_AT_ONCE, budget))
 
 
@@ -155,7 +155,8 @@ class Decoding:
         self._base = base
         self._sequences = list(sequences)
         source = self._rows([one.prompt for one in sequences])
-        self._cache = DecodeCache(prompts.cache.rows(source), prompts.lengths[source])
+        lengths = prompts.lengths[source]
+        self._cache = DecodeCache(prompts.cache.rows(source), lengths, base.dtype)
         self.logits = prompts.logits[source]
         """float32 [R, V] of each row's next token."""
         self._axes = len(sequences[0].plan.layout.positions)

@@ -11,11 +11,10 @@ from typing import Any, TypeAlias, cast
 import torch
 from torch import Tensor
 from torch.utils import checkpoint
-from transformers import DynamicCache
 
 from visual_r1.engine.compute.base_model import BaseModel
 from visual_r1.engine.compute.batching import ROWS, chunks, of_array, split
-from visual_r1.engine.compute.cache import ContinuedCache, PromptCache
+from visual_r1.engine.compute.cache import ContinuedCache, PromptCache, RecordingCache
 from visual_r1.engine.compute.families.family import PreparedImage
 from visual_r1.engine.compute.prompts import Layout
 
@@ -94,7 +93,8 @@ def hidden_states(
 ) -> Tensor:
     """Final hidden states [B, length, width] of layouts padded on the right to `length`.
 
-    Attention is causal, so the padding behind a sequence is never seen by it and needs no mask.
+    Every layer looks back alone, so the padding behind a sequence is never seen by it and needs no
+    mask.
     """
     return _run_text_stack(base, layouts, features, length)
 
@@ -102,10 +102,11 @@ def hidden_states(
 def prompt_states(
     base: BaseModel, layouts: Sequence[Layout], features: Features, length: int
 ) -> tuple[Tensor, PromptCache]:
-    """As `hidden_states`, and the keys and values of all places, padding included."""
-    recording = DynamicCache()
+    """As `hidden_states`, and what the layers keep: of attention all places, padding included."""
+    lengths = torch.tensor([layout.length for layout in layouts], device=base.device)
+    recording = RecordingCache(lengths)
     hidden = _run_text_stack(base, layouts, features, length, recording)
-    return hidden, PromptCache.recorded(recording)
+    return hidden, recording.recorded(length)
 
 
 def continued_states(

@@ -2,8 +2,8 @@
 
 The answers of a group begin with the same prompt, which is computed once and not once an answer. A
 datum is cut where its loss begins: the places before it that add nothing to the loss are its
-prompt, down to a multiple of 16. The prompt's keys and values are computed once, every answer
-attends to them, and what the answers' gradients add up to goes back through the prompt once. Where
+prompt, down to a multiple of 16. What the layers keep of it is computed once, every answer goes on
+from there, and what the answers' gradients add up to goes back through the prompt once. Where
 the cut lies depends on the datum alone, and it is cut whether others share its prompt or not, so
 what else is computed changes no result.
 """
@@ -82,7 +82,7 @@ class SharedPrompts:
     cache: PromptCache
     """Leaves that collect the gradients of all answers."""
     _computed: PromptCache
-    """The same keys and values with the graph by which they were computed."""
+    """The same with the graph by which they were computed."""
 
     @staticmethod
     def of(
@@ -148,8 +148,8 @@ class _Pass:
     def _prompt_places(self, datum: CheckedDatum) -> int:
         """How many places of the datum are computed as its prompt; 0 leaves it whole.
 
-        Only on the CPU: on CUDA activations are computed again in the backward pass, which keys and
-        values that are kept do not go along with.
+        Only on the CPU: on CUDA activations are computed again in the backward pass, which what is
+        kept does not go along with.
         """
         if self._base.device.type != "cpu":
             return 0

@@ -20,8 +20,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from visual_r1.engine.compute.base_model import BaseModel, is_finite, model_type_and_shapes
-from visual_r1.engine.compute.families import FAMILIES
+from visual_r1.engine.compute.base_model import BaseModel, family_and_shapes, is_finite
 from visual_r1.engine.compute.families.family import LoraModules
 from visual_r1.engine.types import SECOND_MOMENT, STEPS, InvalidRequest, LoraSpec, check_spec
 
@@ -313,15 +312,14 @@ def peft_folder(
 def adapter_bytes(model: str, spec: LoraSpec) -> int | None:
     """Bytes of an adapter's float32 weights: rank * (in + out) numbers for each matrix it trains.
 
-    Read off the shapes in the model's files; None where they are not on this machine, or where no
-    family here knows the model. Raises `InvalidRequest` when the spec cannot be served.
+    None where the model is not on this machine, or where no family here knows it. Raises
+    `InvalidRequest` when the spec cannot be served.
     """
     check_spec(spec)
-    found = model_type_and_shapes(model)
-    if found is None or found[0] not in FAMILIES:
+    found = family_and_shapes(model)
+    if found is None:
         return None
-    model_type, shapes = found
-    family = FAMILIES[model_type]
+    family, model_type, shapes = found
     targets = Targets.of(spec, family.lora, experts=model_type in family.mixtures_of_experts)
     require_experts(model, shapes, targets)
     modules = tuple(f".{name}" for name in targets.modules)

@@ -16,7 +16,7 @@ import numpy as np
 import peft
 import pytest
 import torch
-from engine_material import group_data, picture_prompt, png, random_datum, request, words
+from engine_material import FAMILIES, group_data, picture_prompt, png, random_datum, request, words
 from loss_reference import CASES, Array, reference
 from PIL import Image
 from safetensors.torch import save_file
@@ -59,8 +59,8 @@ def load(
     return loader
 
 
-def reference_logits(compute: Compute, model: Any, prompt: Prompt) -> torch.Tensor:
-    """Logits [T, V] of a prompt by transformers alone."""
+def reference_inputs(compute: Compute, model: Any, prompt: Prompt) -> dict[str, Any]:
+    """What transformers' model of a prompt is given."""
     processor = Qwen2VLImageProcessorPil.from_pretrained(compute.tokenizer_id)
     image_token = model.config.image_token_id
     tokens: list[int] = []
@@ -77,11 +77,16 @@ def reference_logits(compute: Compute, model: Any, prompt: Prompt) -> torch.Tens
     if images:
         prepared = processor(images=images, return_tensors="pt")
         given |= {
-            "pixel_values": prepared["pixel_values"].double(),
+            "pixel_values": prepared["pixel_values"].to(model.dtype),
             "image_grid_thw": prepared["image_grid_thw"],
             "mm_token_type_ids": (ids == image_token).int(),
         }
-    return model(**given).logits[0]
+    return given
+
+
+def reference_logits(compute: Compute, model: Any, prompt: Prompt) -> torch.Tensor:
+    """Logits [T, V] of a prompt by transformers alone."""
+    return model(**reference_inputs(compute, model, prompt)).logits[0]
 
 
 def logprobs(logits: torch.Tensor, targets: np.ndarray) -> torch.Tensor:
@@ -97,6 +102,7 @@ PROMPTS: list[Prompt] = [
 ]
 
 
+@FAMILIES
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
 def test_an_exported_adapter_gives_the_same_logits(
     compute: Compute, load: Any, trained: Callable[[LoraSpec], Adapter], spec: LoraSpec
@@ -138,7 +144,12 @@ def shared_prompts(inputs: Sequence[str]) -> list[Datum]:
 
 
 @pytest.mark.parametrize("data_of", [different_prompts, shared_prompts])
-@pytest.mark.parametrize(("name", "config"), CASES)
+@pytest.mark.parametrize(
+    ("compute", "name", "config"),
+    # A loss begins behind the network: of a further family one of each kind is enough.
+    [("qwen3_vl", *case) for case in CASES] + [("qwen3_5", *CASES[n]) for n in (0, 2)],
+    indirect=["compute"],
+)
 def test_value_and_gradient_of_every_loss(
     compute: Compute,
     load: Any,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from engine_material import picture_prompt, random_datum, request
+from engine_material import FAMILIES, picture_prompt, random_datum, request
 
 from visual_r1.engine.compute.compute import Adapter, Compute
 from visual_r1.engine.types import InvalidRequest, LoraSpec
@@ -24,14 +24,22 @@ ATTENTION = {
 }
 MLP = {
     *(f"model.language_model.layers.mlp.{side}_proj" for side in ("gate", "up", "down")),
-    *(
-        f"model.visual.{where}.linear_fc{n}"
-        for where in ("blocks.mlp", "merger", "deepstack_merger_list")
-        for n in (1, 2)
+    *(f"model.visual.{where}.linear_fc{n}" for where in ("blocks.mlp", "merger") for n in (1, 2)),
+}
+OF_A_FAMILY = {
+    "qwen3_vl": (set(), {f"model.visual.deepstack_merger_list.linear_fc{n}" for n in (1, 2)}),
+    "qwen3_5": (
+        {
+            f"model.language_model.layers.linear_attn.{name}"
+            for name in ("in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a", "out_proj")
+        },
+        set(),
     ),
 }
+"""Attention and MLPs that it alone has."""
 
 
+@FAMILIES
 @pytest.mark.parametrize("attn", [True, False])
 @pytest.mark.parametrize("mlp", [True, False])
 @pytest.mark.parametrize("unembed", [True, False])
@@ -41,7 +49,8 @@ def test_what_is_trained(compute: Compute, attn: bool, mlp: bool, unembed: bool)
         with pytest.raises(InvalidRequest, match="nothing to train"):
             compute.new_adapter(spec)
         return
-    chosen = (ATTENTION if attn else set()) | (MLP if mlp else set())
+    further = OF_A_FAMILY[compute.architecture]
+    chosen = (ATTENTION | further[0] if attn else set()) | (MLP | further[1] if mlp else set())
     assert modules(compute, spec) == chosen | ({"lm_head"} if unembed else set())
 
 
@@ -60,6 +69,7 @@ def test_the_seed_makes_the_start(compute: Compute) -> None:
     assert not torch.equal(start(None), start(None))
 
 
+@FAMILIES
 def test_a_fresh_adapter_is_the_base_model(compute: Compute) -> None:
     """And its first gradient moves B alone, since A's is multiplied by B = 0."""
     adapter = compute.new_adapter(LoraSpec(rank=8, seed=1))

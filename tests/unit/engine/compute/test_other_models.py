@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from engine_material import picture_prompt, random_datum, request, rollout_datum
+from random_models import folder_of, shipped_config
 from safetensors.torch import load_file, save_file
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
@@ -18,19 +19,6 @@ from visual_r1.engine.compute.compute import Compute
 from visual_r1.engine.types import AdamSettings, LoraSpec, SampleOutput
 from visual_r1.errors import ModelError
 from visual_r1.models import TINY_GEOMETRY, model_path
-
-
-def folder_of(tmp_path: Path, network: Any) -> Path:
-    """The shipped model's tokenizer and processor beside other weights."""
-    folder = tmp_path / "model"
-    shutil.copytree(model_path(TINY_GEOMETRY), folder)
-    (folder / "model.safetensors").unlink()
-    network.save_pretrained(folder)
-    return folder
-
-
-def shipped_config() -> dict[str, Any]:
-    return json.loads((Path(model_path(TINY_GEOMETRY)) / "config.json").read_text())
 
 
 def assert_sampler_and_learner_agree(compute: Compute, spec: LoraSpec) -> None:
@@ -55,7 +43,7 @@ def test_a_model_with_an_output_matrix_of_its_own(tmp_path: Path) -> None:
     config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = False
     network = Qwen3VLForConditionalGeneration(Qwen3VLConfig(**config))
     assert network.lm_head.weight is not network.model.language_model.embed_tokens.weight
-    folder = folder_of(tmp_path, network)
+    folder = folder_of(tmp_path / "model", network)
     assert_sampler_and_learner_agree(
         Compute(str(folder), device="cpu", threads=1), LoraSpec(rank=4, seed=1)
     )
@@ -113,7 +101,9 @@ def test_another_family_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
-    with pytest.raises(ModelError, match="type gpt2; the engine serves"):
+    with pytest.raises(
+        ModelError, match="type gpt2, which reads text and no images; the engine serves"
+    ):
         Compute(str(folder), device="cpu", threads=1)
 
 

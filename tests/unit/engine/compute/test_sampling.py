@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from engine_material import picture_prompt, png, request, rollout_datum, words
+from engine_material import FAMILIES, picture_prompt, png, request, rollout_datum, words
 from scipy import stats
 
 from visual_r1.engine.compute.compute import Adapter, Compute
@@ -50,7 +50,11 @@ def next_token_logprobs(compute: Compute, prompt: Prompt) -> np.ndarray:
     return logprobs
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.6, 0.0])
+@pytest.mark.parametrize(
+    ("compute", "temperature"),
+    [("qwen3_vl", 1.0), ("qwen3_vl", 0.6), ("qwen3_vl", 0.0), ("qwen3_5", 0.6)],
+    indirect=["compute"],
+)
 def test_the_learner_sees_the_sampler_s_logprobs(
     compute: Compute, trained: Callable[[LoraSpec], Adapter], temperature: float
 ) -> None:
@@ -142,6 +146,7 @@ def test_greedy_takes_the_likeliest_each_time(compute: Compute) -> None:
         prompt = (*prompt, TextPart((token,)))
 
 
+@FAMILIES
 def test_prompt_logprobs_are_those_of_the_same_tokens_sampled(compute: Compute) -> None:
     """Scoring prompt + answer gives the answer's log-probabilities again."""
     sampled = sample_one(compute, request(PROMPT, samples=1, max_tokens=20)).sequences[0]

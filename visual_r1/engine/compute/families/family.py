@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from visual_r1.engine.compute.cache import CacheBytes
+
 
 @dataclass(frozen=True)
 class PreparedImage:
@@ -49,15 +51,24 @@ class LoraModules:
 class Family(Protocol):
     """A family of models: checkpoints that differ in size alone.
 
-    To serve one, put a module beside this one whose `FAMILY` gives all that stands below. It is
-    taken for granted that transformers loads the checkpoint as an `AutoModelForImageTextToText`,
-    whose text stack takes `inputs_embeds`, `position_ids`, `attention_mask` and `past_key_values`,
-    and that text goes on by one position a token on every axis. What a layer keeps of the places
-    before is keys and values, in `compute.cache`; a family whose layers keep something else (a
-    recurrent state) has to be given its place there.
+    To serve one, put a module beside this one whose `FAMILY` gives all that stands below, and the
+    format of its prompts into `visual_r1.models.families`. It is taken for granted that
+    transformers loads the checkpoint as an `AutoModelForImageTextToText`, whose text stack takes
+    `inputs_embeds`, `position_ids`, `attention_mask` and `past_key_values`, that text goes on by
+    one position a token on every axis, and that no layer looks ahead: a family whose image tokens
+    see each other (Gemma 3), or whose layers see a window, needs masks that are not made here.
+
+    What a layer keeps of the places before is its own to say. Attention calls the cache's `update`
+    with keys and values, and gets those it is to look at. A layer that keeps something else calls
+    `state` and `keep_state` (`compute.cache.StateCache`) with tensors of its choice, one row a
+    sequence and of one size; they are shared by the answers to a prompt, take gradients back to it,
+    and follow a sequence through decoding. Its pass over padded prompts must leave each row's state
+    as it is at the row's own length: padding that attention never looks at goes into a state unless
+    the layer keeps it out.
 
     Results must not depend on what is computed together: see `batching` for what a CPU needs for
-    that, and let `prepare_network` replace a module that does not give it.
+    that, and let `prepare_network` replace a module that does not give it. The tests of a family
+    are those of `tests/unit/engine` whose fixture `compute` names it.
     """
 
     name: ClassVar[str]
@@ -89,8 +100,8 @@ class Family(Protocol):
         """
         ...
 
-    def cache_bytes_per_token(self, text_config: Any, dtype: torch.dtype) -> int:
-        """What all layers together keep of one place."""
+    def cache_bytes(self, text_config: Any, dtype: torch.dtype) -> CacheBytes:
+        """What all layers together keep of a sequence, the network being of type `dtype`."""
         ...
 
     def text_positions(self, start: int, count: int) -> np.ndarray:

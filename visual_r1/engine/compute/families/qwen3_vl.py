@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from visual_r1.engine.compute.batching import of_array
+from visual_r1.engine.compute.cache import CacheBytes
 from visual_r1.engine.compute.families.family import (
     Family,
     ImagePreparer,
@@ -47,6 +48,12 @@ class PatchProjection(nn.Module):
     def forward(self, patches: Tensor) -> Tensor:
         """Patches [n, channels * time * height * width] to embeddings [n, width]."""
         return nn.functional.linear(patches.to(self.weight.dtype), self.weight, self.bias)
+
+
+def keys_and_values_bytes(text_config: Any, dtype: torch.dtype) -> int:
+    """Of one place in one layer."""
+    heads, width = int(text_config.num_key_value_heads), int(text_config.head_dim)
+    return 2 * heads * width * dtype.itemsize
 
 
 class Qwen3VL(Family):
@@ -90,10 +97,10 @@ class Qwen3VL(Family):
 
         return prepare
 
-    def cache_bytes_per_token(self, text_config: Any, dtype: torch.dtype) -> int:
-        """A key and a value a layer and key-value head."""
-        heads, width = int(text_config.num_key_value_heads), int(text_config.head_dim)
-        return 2 * int(text_config.num_hidden_layers) * heads * width * dtype.itemsize
+    def cache_bytes(self, text_config: Any, dtype: torch.dtype) -> CacheBytes:
+        """A key and a value a place, layer and key-value head."""
+        layers = int(text_config.num_hidden_layers)
+        return CacheBytes(layers * keys_and_values_bytes(text_config, dtype))
 
     def text_positions(self, start: int, count: int) -> np.ndarray:
         """The same count on all three axes."""
