@@ -39,6 +39,7 @@ from tasks.tasks import (
     prepare,
     settle_ledger,
     settle_rows,
+    settle_start,
     summarize,
     train_chunk,
     validate,
@@ -53,11 +54,11 @@ from visual_r1.stopwatch import Stopwatch
 
 @remembered
 @concluded
-@form("run_name", "steps", "more_steps", "model", "data")
+@form("run_name", "steps", "more_steps", "model", "start_from", "data")
 @flow(
     name="train",
-    description="Prepares the data, evaluates the base model, trains, evaluates again and reports; "
-    "a run that was stopped goes on from its last checkpoint.",
+    description="Prepares the data, evaluates what it begins with, trains, evaluates again and "
+    "reports; a run that was stopped goes on from its last checkpoint.",
     validate_parameters=False,
 )
 def train(
@@ -76,8 +77,9 @@ def train(
         say_why_anew(config)
         stopwatch = Stopwatch(run_dir)
         dataset = prepare(config)
+        settle_start(config, dataset)
         settle_rows(config, dataset)
-        evaluate(config, dataset, "baseline")
+        evaluate(config, dataset, "baseline", config.model.start_from)
         stopwatch.lap()
 
         settle_ledger(config, dataset)

@@ -52,13 +52,17 @@ ROOMS = {
     "prices": "backend config",
     "policy": "backend config data errors grading models prices prompts rewards rewards/blindfold",
     "rl": "backend config data errors hashing policy prices printing rewards",
+    "sft": "backend config data errors policy prices rl",
+    "conformance": """
+        backend config data errors models policy prices printing rl sft
+    """,
     "evaluation": """
         config data errors grading hashing policy prices printing progress rewards rewards/blindfold
         storage tables
     """,
     "runs": """
         alarms backend config data errors evaluation grading hashing models opening policy prices
-        printing progress prompts rewards rl storage tables wording
+        printing progress prompts rewards rl sft storage tables wording
     """,
     "report": """
         alarms backend config data errors evaluation hashing liveness opening policy printing runs
@@ -79,11 +83,11 @@ ROOMS = {
     """,
     "tasks": """
         backend config data data/sources doctor errors evaluation hashing liveness models printing
-        progress promotion report runs storage streams sweeps tasks/records wording
+        progress promotion report runs sft storage streams sweeps tasks/records wording
     """,
     "flows": """
-        backend config data doctor errors printing progress promotion report runs stopwatch storage
-        sweeps tasks tasks/records
+        backend config conformance data doctor errors printing progress promotion report runs sft
+        stopwatch storage sweeps tasks tasks/records
     """,
     "flows/operating": """
         backend errors flows/command hashing liveness printing storage tasks wording
@@ -99,9 +103,9 @@ LIBRARIES = {
         backend/endpoint data/sources/hub flows/operating runs/export tasks tasks/records/sending
     """,
     "numpy": """
-        alarms data data/procedural engine/compute engine/compute/families engine/server/wire
-        engine/store/soundness engine/types evaluation/statistics prompts/fit rl
-        runs/curriculum_state sweeps/statistics
+        alarms conformance data data/procedural engine/compute engine/compute/families
+        engine/server/wire engine/store/soundness engine/types evaluation/statistics prompts/fit rl
+        runs/curriculum_state sft sweeps/statistics
     """,
     "peft": "engine/compute/lora",
     "prefect": "flows flows/operating tasks tasks/records",
@@ -112,7 +116,10 @@ LIBRARIES = {
     """,
     "safetensors": "engine/compute/base_model engine/store runs/export",
     "starlette": "engine/server/app engine/server/bodies flows/operating/pages",
-    "tinker": "backend doctor/prompts engine/server evaluation policy prompts/prompts rl runs",
+    "tinker": """
+        backend conformance doctor/prompts engine/server evaluation policy prompts/prompts rl runs
+        sft
+    """,
     "torch": "engine/compute engine/compute/families engine/store/tensors",
     "transformers": "engine/compute engine/compute/families engine/process models/processor",
     "uvicorn": "engine/process flows/operating/pages tasks/server_process",

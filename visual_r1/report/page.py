@@ -39,6 +39,7 @@ from visual_r1.report.summary import (
 from visual_r1.runs.alarms import AlarmLog
 from visual_r1.runs.folder import CONFIG_FILE
 from visual_r1.runs.journal import MetricsRow, read_metrics
+from visual_r1.runs.start import Origin, origin_of
 from visual_r1.runs.validations import Validations
 from visual_r1.storage import write_text
 from visual_r1.wording import (
@@ -97,7 +98,9 @@ def write_html(run_dir: Path) -> Path:
         headline=headline,
         explanation=_with_minus(str)(explanation),
         summary=summary,
-        facts=_facts(summary, metrics, reports, settings, cost_of_run(run_dir)),
+        facts=_facts(
+            summary, metrics, reports, settings, cost_of_run(run_dir), origin_of(run_dir)
+        ),
         lines=_result_lines(summary, reports),
         families=_family_lines(summary, reports),
         rates=_rates(summary),
@@ -182,11 +185,14 @@ def _facts(
     reports: Mapping[str, Report],
     settings: Mapping[str, Any],
     cost: Cost | None,
+    origin: Origin | None,
 ) -> list[tuple[str, str]]:
     facts: list[tuple[str, str]] = []
     if reports:
         _, report = _latest(reports)
         facts += [("model", report.conditions.model), ("test problems", str(report.n))]
+    if origin:
+        facts.append(("starts from", str(origin)))
     facts.append(("steps", str(len(metrics))))
     source = settings.get("data", {}).get("source")
     if source:
