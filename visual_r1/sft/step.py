@@ -65,12 +65,12 @@ def learn_responses(
             examples = [
                 Example(one.prompt, responses.tokens(one.problem)) for one in batch if not one.fault
             ]
-        before = after = None
+        before, after, spent = None, None, NO_TOKENS
         if step == 0:
-            before, _ = held_out_loss(training, policy, responses, held_out)
+            before, spent = held_out_loss(training, policy, responses, held_out)
         with timer.during("train"):
             learnt = _learn(training, policy, examples, step)
-        spent = learnt.tokens
+        spent += learnt.tokens
         if step == steps[-1]:
             after, positions = held_out_loss(training, policy, responses, held_out)
             spent += positions
@@ -117,7 +117,11 @@ def _learn(
         output = wait(backward, f"forward_backward of step {step}", TRAIN_LIMIT_S, policy.watch)
         done = wait(stepped, f"optim_step of step {step}", TRAIN_LIMIT_S, policy.watch)
         losses.append(_mean_loss(output, part))
-        norms += [value for name, value in (done.metrics or {}).items() if "grad" in name]
+        norms += [
+            value
+            for name, value in (done.metrics or {}).items()
+            if "grad_norm" in name or "grad/norm" in name
+        ]
     # A norm that is not a number counts as the largest, for `max` would pass over it.
     norm = max(norms, key=lambda one: one if math.isfinite(one) else math.inf) if norms else None
     _require_sound(config, step, losses, norm)
