@@ -2,7 +2,8 @@
 
 import json
 import socket
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, replace
 
 import httpx
 import pytest
@@ -17,6 +18,7 @@ from visual_r1.conformance.findings import CALLS, Report
 from visual_r1.engine.launch import RunningEngine
 
 MOST_SECONDS, MOST_TOKENS = 60, 20_000
+WITHIN_S = 20.0
 # What this engine has no formula for, or did not have.
 MAY_BE_OFF = {"train.loss gspo", "train.loss stable_reinforce"}
 
@@ -112,6 +114,26 @@ def test_an_older_server_is_told_by_what_it_does_not_do(
     if found.trains:
         off = {one.call.used_for for one in found.off}
         assert older.off <= off <= older.off | MAY_BE_OFF
+
+
+def test_a_server_that_hangs_costs_no_more_than_its_time(engine: RunningEngine) -> None:
+    over = threading.Event()
+
+    def hangs(path: str, answer: httpx.Response) -> httpx.Response:
+        if path.endswith("/asample"):
+            over.wait(120)
+        return answer
+
+    endpoint = Endpoint("self-hosted", "", engine.api_key)
+    with FaultProxy(engine.url, 0, share=0, change=hangs) as proxy:
+        found = examine_server(replace(endpoint, base_url=proxy.url), within_s=WITHIN_S)
+        over.set()
+    assert found.seconds < WITHIN_S + 10  # what is closed then has limits of its own
+    verdicts = {one.call.name: one for one in found.findings}
+    assert verdicts["sample"].verdict == "fails"
+    assert verdicts["save_state, save_weights_for_sampler"].verdict == "not tried"
+    assert f"the {WITHIN_S:.0f} s were over" in verdicts["compute_logprobs"].says
+    assert not found.trains
 
 
 def test_a_dead_server_is_found_within_seconds(capsys: pytest.CaptureFixture[str]) -> None:
