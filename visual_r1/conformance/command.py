@@ -86,7 +86,7 @@ def show(report: Report, console: Terminal) -> None:
         wrong = next(one for one in report.findings if one.call.needed and one.verdict != "works")
         console.sentence(
             f"Training cannot work with this server: {wrong.call.name} "
-            f"({wrong.call.used_for}) {wrong.verdict}; {wrong.says.rstrip(".")}.",
+            f"({wrong.call.used_for}) {wrong.verdict}; {wrong.says.removesuffix('.')}.",
             *("error", "bold red"),
         )
     elif report.off:
