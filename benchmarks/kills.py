@@ -2,6 +2,7 @@
 
     python benchmarks/kills.py             # 95 through the chunk function, half of them with
                                            # validation and dynamic sampling, and 12 the flow
+    python benchmarks/kills.py --kills 0 --flow-kills 0 --supervised-kills 20    # cold starts
     python benchmarks/kills.py --kills 10 --flow-kills 0 --seed 3
 
 Each run is killed several times, started again where the training was killed, and then let go to
@@ -123,6 +124,7 @@ def main() -> int:
     parser.add_argument(
         "--flow-kills", type=int, default=12, help="through the flow; 12: each phase"
     )
+    parser.add_argument("--supervised-kills", type=int, default=0, help="of cold starts")
     parser.add_argument("--a-run", type=int, default=6, help="kills a run, at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("kills.jsonl"), help="a row a kill")
@@ -135,6 +137,8 @@ def main() -> int:
             half = chosen.kills // 2
             rows += measure("chunks", chosen.kills - half, chosen.a_run, chosen.seed, log)
             rows += measure("validated", half, chosen.a_run, chosen.seed, log)
+        if chosen.supervised_kills:
+            rows += measure("supervised", chosen.supervised_kills, chosen.a_run, chosen.seed, log)
     print(table(rows))
     return 0 if not any(row["differing"] for row in rows) else 1
 

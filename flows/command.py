@@ -102,6 +102,7 @@ def _run_checked(
     from visual_r1.doctor.preflight import require_sound
     from visual_r1.runs.folder import open_run_folder
     from visual_r1.runs.nights import begun, newest_of_its_name
+    from visual_r1.runs.start import with_start
 
     if note := unused_key_note(config, os.environ):
         console.sentence(note, "note", "yellow")
@@ -112,6 +113,7 @@ def _run_checked(
     if not needs_server:
         _run(flow, config)
         return
+    config = with_start(config)
     config = begun(config) if begins else newest_of_its_name(config)
     with open_backend(config) as backend:
         with open_run_folder(config, trains=trains) as run_dir:

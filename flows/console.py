@@ -48,6 +48,11 @@ COMMANDS = {
         "main",
         "look at a run before it is started: what will fail, and what it will take",
     ),
+    "probe": Command(
+        "flows.probe",
+        "main",
+        "try every call that training makes against a Tinker server: what works, how fast",
+    ),
     "resume": Command(
         "flows.resume", "main", "go on with a run by its folder, or prove that it can be replayed"
     ),

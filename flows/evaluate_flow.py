@@ -52,6 +52,10 @@ def load(arguments: Sequence[str] | None) -> RunConfig:
     made for a run that is not there."""
     own = own_flags()[0]
     config = config_of(own.run, arguments)
+    if config.model.start_from is not None:
+        from visual_r1.runs.start import with_start
+
+        config = with_start(config)
     if "{" in (config.run.name or ""):
         from visual_r1.runs.nights import newest_of_its_name  # it takes a second or two
 

@@ -42,7 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except VisualR1Error as error:
         show_error(terminal(), error)
         return 1
-    from flows.train_flow import train  # imports Prefect, which reads its settings then
+    # Either imports Prefect, which reads its settings then.
+    if config.sft.responses is not None:
+        from flows.sft_flow import sft
+
+        return run_as_command(sft, check=require_goal, load=lambda _: config)
+    from flows.train_flow import train
 
     return run_as_command(train, check=require_goal, load=lambda _: config)
 

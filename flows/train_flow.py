@@ -40,6 +40,7 @@ from tasks.tasks import (
     prepare,
     settle_ledger,
     settle_rows,
+    settle_start,
     summarize,
     train_chunk,
     validate,
@@ -55,11 +56,11 @@ from visual_r1.stopwatch import Stopwatch
 
 @remembered
 @concluded
-@form("run_name", "steps", "more_steps", "model", "data")
+@form("run_name", "steps", "more_steps", "model", "start_from", "data")
 @flow(
     name="train",
-    description="Prepares the data, evaluates the base model, trains, evaluates again and reports; "
-    "a run that was stopped goes on from its last checkpoint.",
+    description="Prepares the data, evaluates what it begins with, trains, evaluates again and "
+    "reports; a run that was stopped goes on from its last checkpoint.",
     validate_parameters=False,
 )
 def train(
@@ -78,9 +79,10 @@ def train(
         say_why_anew(config)
         stopwatch = Stopwatch(run_dir)
         dataset = prepare(config)
+        settle_start(config, dataset)
         settle_rows(config, dataset)
         require_first_chunk(config, dataset)
-        evaluate(config, dataset, "baseline")
+        evaluate(config, dataset, "baseline", config.model.start_from)
         require_first_chunk(config, dataset)  # by what that has shown of its answers
         stopwatch.lap()
 

@@ -28,7 +28,9 @@ SHORT = {
     "steps": "train.steps",
     "more_steps": "train.more_steps",
     "model": "model.name",
+    "start_from": "model.start_from",
     "data": "data.source",
+    "responses": "sft.responses",
     "problems": "evaluation.problems",
 }
 """Settings that have a field of their own in a form; they are overrides by a shorter name."""

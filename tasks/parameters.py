@@ -21,6 +21,8 @@ from visual_r1.doctor.preflight import require_sound
 from visual_r1.errors import ConfigError
 from visual_r1.models import TINY_GEOMETRY
 from visual_r1.runs.nights import begun, newest_of_its_name
+from visual_r1.runs.start import with_start
+from visual_r1.sft.settings import require_reinforcement, supervised
 
 
 def chosen_config(
@@ -30,6 +32,7 @@ def chosen_config(
     *,
     run: str | None = None,
     begins: bool = False,
+    supervises: bool = False,
     asks_server: bool = True,
 ) -> RunConfig:
     """The configuration that a flow's parameters mean; of `run`, where one is named, that run's.
@@ -37,6 +40,8 @@ def chosen_config(
     `begins` says that a run of it begins or goes on here: then `{date}` and `{n}` in its name and
     `train.more_steps` are settled, see `runs.nights`. Others whose flow `asks_server` get the
     newest run of that name. In a deployment the server is one that the parameters name.
+
+    `supervises` says that the flow learns responses; without it, one that begins does not.
 
     Raises `ConfigError` where the parameters disagree, where one of them is wrong, and where a
     deployment names no server for a model that is not on this machine.
@@ -62,6 +67,11 @@ def chosen_config(
         require_named_server(chosen)
         if is_deployment():
             chosen = on_its_own_server(chosen)
+    if supervises:
+        chosen = supervised(chosen)
+    elif begins:
+        chosen = require_reinforcement(chosen)
+    chosen = with_start(chosen)
     borrow_keys(chosen)
     if not asks_server:
         return chosen

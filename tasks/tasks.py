@@ -42,6 +42,7 @@ from visual_r1.runs.left_out import is_settled
 from visual_r1.runs.left_out import settle_rows as settle_rows_of
 from visual_r1.runs.resume import require_goal, resume_point
 from visual_r1.runs.run import open_run
+from visual_r1.runs.start import settle_start as settle_start_of
 from visual_r1.runs.validate import is_due
 from visual_r1.runs.validate import validate as validate_checkpoint
 from visual_r1.runs.validations import Validations
@@ -129,6 +130,19 @@ def settle_rows(config: RunConfig, dataset: Dataset) -> None:
     if not is_settled(config):
         with open_run(config, dataset) as run:
             settle_rows_of(run, SPLITS)
+
+
+# What the run begins with.
+
+
+def settle_start(config: RunConfig, dataset: Dataset) -> None:
+    """Look at the checkpoint of `model.start_from`, see `runs.start`; once a run.
+
+    Raises `RunError` where it has gone, `ConfigError` where it is of another model or LoRA.
+    """
+    if config.model.start_from is not None:
+        with open_run(config, dataset) as run:
+            settle_start_of(run)
 
 
 # A checkpoint, or the base model, on the test problems.

@@ -1,7 +1,8 @@
 """The library's training without Prefect, chunk by chunk; a line on stdout at each event.
 
 `python trials/train_chunks.py FOLDER [WAY]` is what benchmarks/kills.py kills, and tests/e2e in
-small. The way `validated` has validation and dynamic sampling beside the curriculum.
+small. The way `validated` has validation and dynamic sampling beside the curriculum, `supervised`
+learns the solutions that drawn problems come with.
 """
 
 import sys
@@ -25,6 +26,7 @@ STEPS, CHUNK_STEPS = 8, 2
 def config(folder: Path, way: str = "chunks") -> RunConfig:
     """Small, and with all that can differ on the way: second passes, a curriculum, and a coin flip
     in the reward, so that every step updates, whatever the model can do."""
+    supervises = way == "supervised"
     train: dict[str, object] = {
         "steps": STEPS,
         "chunk_steps": CHUNK_STEPS,
@@ -45,10 +47,11 @@ def config(folder: Path, way: str = "chunks") -> RunConfig:
             "backend": {"threads": 1, "recoveries_per_hour": 100},
             "data": {"train": 8, "validation": 4, "test": 4},
             "train": train,
-            "curriculum": {"rule": "contrast"},
+            "curriculum": {"rule": "none" if supervises else "contrast"},
+            **({"sft": {"responses": "meta.solution"}} if supervises else {}),
             "prompt": {"template": "scan_think"},
             "second_pass": {"enabled": True, "minus_question_only": True},
-            "sampling": {"max_new_tokens": 32},
+            "sampling": {"max_new_tokens": 96 if supervises else 32},
             "reward": {"random": 1.0},
             **(more if way == "validated" else {}),
         }

@@ -26,6 +26,7 @@ PACE_STEPS = 10
 """Of so many steps the mean says how long the others will take."""
 
 _SHOWN: Mapping[str, tuple[str, int]] = {
+    "loss": ("response_loss", 3),
     "reward": ("reward_mean", 3),
     "accuracy": ("accuracy", 3),
     "entropy": ("entropy", 3),
@@ -78,6 +79,8 @@ def seconds_left(rows: Sequence[MetricsRow], steps: int) -> float | None:
 def step_line(row: MetricsRow, steps: int, left_s: float | None, spent: float | None) -> str:
     """A step in a line: `step 36, 37 of 60: reward 0.612, accuracy 61.3%, KL 3.2e-05, 4.1 s; …`"""
     parts = [
+        *_part("loss", row.get("response_loss"), "{:.3f}".format),
+        *_part("held-out loss", row.get("held_out_loss"), "{:.3f}".format),
         *_part("reward", row.get("reward_mean"), "{:.3f}".format),
         *_part("accuracy", row.get("accuracy"), percent),
         *_part("KL", row.get("kl_sampler_learner"), "{:.1e}".format),

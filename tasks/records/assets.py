@@ -105,7 +105,8 @@ def checkpoint_made(
     config: RunConfig, dataset: Dataset, start: LedgerRow | None, row: LedgerRow
 ) -> None:
     """A checkpoint was saved, out of the one before it (or the base model) and the dataset."""
-    before = base_model(config) if start is None else checkpoint_asset(config, start)
+    begun = weights_asset(config, config.model.start_from)
+    before = checkpoint_asset(config, start) if start else begun
     metadata = {
         "step": row.step,
         "updates": row.updates,

@@ -65,7 +65,7 @@ class WarmCommand:
     def run(
         self,
         *flags: object,
-        flow: Literal["train", "evaluate", "export", "promote", "sweep"] = "train",
+        flow: Literal["train", "sft", "evaluate", "export", "promote", "sweep"] = "train",
         full_disk: Literal["flow", "engine"] | None = None,
     ) -> Ended:
         """Run that flow's command with `flags`.
@@ -105,7 +105,7 @@ def _serve() -> None:
     # The answers have the real stdout to themselves; what the commands print goes to stderr.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    from flows import by_run, evaluate_flow, sweep_flow
+    from flows import by_run, evaluate_flow, sft_flow, sweep_flow
     from flows.command import run_as_command
     from flows.train_flow import train
     from visual_r1.backend import backend
@@ -126,7 +126,11 @@ def _serve() -> None:
         backend.begin_engine = begin_on_a_full_disk if request["full_disk"] else begin_engine
         began = time.monotonic()
         try:
-            if request["flow"] != "train":
+            if request["flow"] == "sft":
+                status = run_as_command(
+                    sft_flow.sft, request["flags"], check=require_goal, load=sft_flow.load
+                )
+            elif request["flow"] != "train":
                 sys.argv[1:] = request["flags"]
                 of_own_flags = {"evaluate": evaluate_flow, "sweep": sweep_flow}
                 if request["flow"] in of_own_flags:

@@ -32,7 +32,7 @@ def test_there_is_one_for_all_that_people_start() -> None:
     names = {name_of(deployment) for deployment in DEPLOYMENTS}
     assert {f"train/{preset}" for preset in preset_names()} < names
     others = {"prepare/dataset", "evaluate/checkpoint", "export/adapter", "promote/model"}
-    assert others | {"train/nightly", "sweep/rates", "doctor/run"} < names
+    assert others | {"train/nightly", "sweep/rates", "doctor/run", "sft/cold_start"} < names
 
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=name_of)

@@ -56,13 +56,15 @@ ROOMS = {
     """,
     "policy": "backend config data errors grading models prices prompts rewards rewards/blindfold",
     "rl": "backend config data errors hashing policy prices printing rewards",
+    "sft": "backend config data errors policy prices rl",
+    "conformance": "backend config data errors models policy prices printing rl sft",
     "evaluation": """
         config data errors grading hashing policy prices printing progress rewards rewards/blindfold
         storage tables
     """,
     "runs": """
         alarms backend config data engine/store errors evaluation exports grading hashing models
-        opening policy prices printing progress prompts rewards rl storage tables wording
+        opening policy prices printing progress prompts rewards rl sft storage tables wording
     """,
     "report": """
         alarms backend config data errors evaluation exports hashing liveness models opening policy
@@ -86,11 +88,11 @@ ROOMS = {
     """,
     "tasks": """
         backend config data data/sources doctor errors evaluation exports hashing liveness models
-        printing progress promotion report runs storage streams sweeps tasks/records wording
+        printing progress promotion report runs sft storage streams sweeps tasks/records wording
     """,
     "flows": """
-        backend config data doctor errors exports prices printing progress promotion report runs
-        stopwatch storage sweeps tasks tasks/records
+        backend config conformance data doctor errors exports prices printing progress promotion
+        report runs sft stopwatch storage sweeps tasks tasks/records
     """,
     "flows/operating": """
         backend errors flows/command hashing liveness printing storage tasks wording
@@ -107,21 +109,22 @@ LIBRARIES = {
         tasks/records/sending
     """,
     "numpy": """
-        alarms data data/procedural engine/compute engine/compute/families engine/server/wire
-        engine/store/soundness engine/types evaluation/statistics exports prompts/fit rl
-        runs/curriculum_state sweeps/statistics
+        alarms conformance data data/procedural engine/compute engine/compute/families
+        engine/server/wire engine/store/soundness engine/types evaluation/statistics exports
+        prompts/fit rl runs/curriculum_state sft sweeps/statistics
     """,
     "peft": "engine/compute/lora exports",
     "prefect": "flows flows/operating tasks tasks/records",
     "pydantic": """
         config data/manifest engine/server engine/store evaluation/metrics exports/record
-        flows/operating models/hosted promotion report runs stopwatch storage sweeps
-        tasks/attempts tasks/environment tasks/forms
+        flows/operating models/hosted promotion report runs stopwatch storage sweeps tasks/attempts
+        tasks/environment tasks/forms
     """,
     "safetensors": "engine/compute/base_model engine/store exports",
     "starlette": "engine/server/app engine/server/bodies flows/operating/pages",
     "tinker": """
-        backend doctor/prompts engine/server evaluation exports policy prompts/prompts rl runs
+        backend conformance doctor/prompts engine/server evaluation exports policy prompts/prompts
+        rl runs sft
     """,
     "torch": "engine/compute engine/compute/families engine/store/tensors exports",
     "transformers": """

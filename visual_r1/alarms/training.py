@@ -29,6 +29,7 @@ MISTAKES_LEFT = 0.75  # of those that were made: entropy that falls with them is
 LEAST_FALL = 0.15
 RATIO_OFF, RATIO_CHANGED = 0.1, 0.15  # of the draw ratio, away from 1 and from what it was
 KL_STEPS = 5
+HELD_OUT_CHECKPOINTS, HELD_OUT_RISE = 2, 1.05
 KL_TIMES = 10.0
 KL_OF_ENTROPY = 0.01
 
@@ -148,6 +149,22 @@ def accuracy_falls(curves: Curves, step: int, config: RunConfig) -> str | None:
                 f"to {change.now.mean:.1%} ({change.now.where})."
             )
     return None
+
+
+def held_out_loss_rises(curves: Curves, step: int, config: RunConfig) -> str | None:
+    """Of a supervised run: the held-out loss is above its lowest at two checkpoints in a row."""
+    del config  # it is of no setting
+    steps, losses = curves.up_to("held_out_loss", step)
+    if len(losses) < HELD_OUT_CHECKPOINTS + 1:
+        return None
+    best = int(np.argmin(losses))
+    later = losses[-HELD_OUT_CHECKPOINTS:]
+    if best >= len(losses) - HELD_OUT_CHECKPOINTS or min(later) < HELD_OUT_RISE * losses[best]:
+        return None
+    return (
+        f"the loss of held-out responses rose from {losses[best]:.3g} nats a token (step "
+        f"{steps[best]}) to {losses[-1]:.3g} (step {steps[-1]})."
+    )
 
 
 def learner_disagrees(curves: Curves, step: int, config: RunConfig) -> str | None:

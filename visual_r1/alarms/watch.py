@@ -16,6 +16,7 @@ from visual_r1.alarms.training import (
     draw_ratio_is_off,
     entropy_collapses,
     format_pays,
+    held_out_loss_rises,
     learner_disagrees,
     learner_drifts_away,
     learnt_without_image,
@@ -84,7 +85,7 @@ CATALOGUE: dict[AlarmName, Alarm] = {
     "validation": Alarm(
         "Usually the run trains too fast or for too long, or is paid for something else.",
         "Use the best checkpoint so far, or lower train.learning_rate under another --run.name.",
-        steps=(accuracy_falls,),
+        steps=(accuracy_falls, held_out_loss_rises),
         validations=(validation_falls,),
     ),
     "mismatch": Alarm(

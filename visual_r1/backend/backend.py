@@ -158,13 +158,24 @@ class Backend:
     def sampler(self, sampler_path: str | None) -> tinker.SamplingClient:
         """A sampler of a checkpoint, or of the base model where `sampler_path` is None.
 
-        It belongs to the session in use, and ends with it.
+        Of a training state too: that is loaded first. It belongs to the session in use, and ends
+        with it.
         Raises `RequestRefused` where the server does not have it, `BackendError` where it fails.
         """
         base_model = self._model if sampler_path is None else None
         what = f"making a sampler of {sampler_path or base_model}"
         service = self.service
         try:
+            if sampler_path is not None and "/weights/" in sampler_path:
+                loading = call(
+                    lambda: service.create_training_client_from_state(sampler_path),
+                    what,
+                    SAMPLER_SECONDS,
+                    self.check,
+                )
+                loaded = wait(loading, what, SAMPLER_SECONDS, self.check)
+                saving = loaded.save_weights_and_get_sampling_client()
+                return wait(saving, what, SAMPLER_SECONDS, self.check)
             making = call(
                 lambda: service.create_sampling_client(sampler_path, base_model),
                 what,

@@ -74,7 +74,7 @@ class Recoveries:
                 in_a_row += 1
                 logger.warning(
                     "%s Recovering: %s goes on from the last checkpoint%s.",
-                    _first_sentences(error),
+                    without_advice(error),
                     what,
                     f" in {pause_s:.0f} s" if pause_s else "",
                 )
@@ -87,7 +87,7 @@ class Recoveries:
         if len(self._begun) >= self._most:
             raise BackendError(
                 f"The server failed again at {what}, after {len(self._begun)} recoveries within an "
-                f"hour (backend.recoveries_per_hour): {_first_sentences(error)} What is saved "
+                f"hour (backend.recoveries_per_hour): {without_advice(error)} What is saved "
                 "stays; the same command goes on from the last checkpoint."
             ) from error
         self._begun.append(now)
@@ -105,7 +105,7 @@ def may_pass(error: Exception) -> bool:
     return not isinstance(error, lasting)
 
 
-def _first_sentences(error: Exception) -> str:
+def without_advice(error: Exception) -> str:
     """Without the advice to start the command again: that is what is being done."""
     text = str(error) or type(error).__name__
     kept = [

@@ -240,7 +240,8 @@ def _as_the_server_said(error: tinker.RequestFailedError) -> str:
 
 
 def _late(what: str, limit_s: float) -> str:
+    limit = f"{limit_s / 60:.0f} minutes" if limit_s >= 120 else f"{limit_s:.0f} s"
     return (
-        f"No answer to {what} within {limit_s / 60:.0f} minutes. The server may be paused for "
+        f"No answer to {what} within {limit}. The server may be paused for "
         "capacity or have died; the same command goes on from the last checkpoint."
     )

@@ -35,6 +35,7 @@ from visual_r1.config.sections import (
     listed,
     without_later_defaults,
 )
+from visual_r1.config.sft import SftSection
 from visual_r1.config.watch import AlarmAction, AlarmsSection, PricesSection
 
 __all__ = [
@@ -64,6 +65,7 @@ __all__ = [
     "SamplingSection",
     "SecondPassSection",
     "Section",
+    "SftSection",
     "SplitsSection",
     "TrainSection",
     "ValidationSection",

@@ -9,13 +9,14 @@ them.
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Annotated, Any, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from visual_r1.config.presets import merged, read_preset
 from visual_r1.config.reward import PenaltySection, RewardSection, SecondPassSection
 from visual_r1.config.sections import (
+    LATER,
     STORED,
     AlgorithmSection,
     BackendSection,
@@ -33,6 +34,7 @@ from visual_r1.config.sections import (
     ValidationSection,
     without_later_defaults,
 )
+from visual_r1.config.sft import SftSection
 from visual_r1.config.watch import AlarmsSection, PricesSection
 from visual_r1.hashing import digest
 from visual_r1.models import hub_id
@@ -95,6 +97,7 @@ class RunConfig(BaseModel):
     reward: RewardSection = RewardSection()
     second_pass: SecondPassSection = SecondPassSection()
     penalty: PenaltySection = PenaltySection()
+    sft: Annotated[SftSection, LATER] = SftSection()
     evaluation: EvaluationSection = EvaluationSection()
     validation: ValidationSection = ValidationSection()
     logging: LoggingSection = LoggingSection()
@@ -221,11 +224,27 @@ def contradictions(config: RunConfig) -> Iterator[str]:
     if second.enabled:
         pays += [second.reward, second.penalty]
 
+    if config.model.start_optimizer and config.model.start_from is None:
+        yield (
+            "model.start_optimizer takes the optimizer of model.start_from along, and that names "
+            "nothing: set it to a checkpoint, or leave model.start_optimizer out"
+        )
     if train.more_steps is not None and train.resume_from_step is not None:
         yield (
             "train.more_steps counts from where the run is, and train.resume_from_step goes back: "
             "give train.steps in place of train.more_steps"
         )
+    if config.sft.responses is not None:
+        if config.curriculum.rule != "none":
+            yield (
+                f"curriculum.rule {config.curriculum.rule} draws problems by what was sampled, and "
+                "a supervised run (sft.responses) samples nothing: set curriculum.rule to none"
+            )
+        if algorithm.kl_coefficient:
+            yield (
+                "algorithm.kl_coefficient is a part of the reward, and a supervised run "
+                "(sft.responses) has none: set it to 0"
+            )
     if algorithm.dynamic_rounds and not train.skip_without_contrast:
         yield (
             "algorithm.dynamic_rounds draws until enough groups have contrast, so it needs "

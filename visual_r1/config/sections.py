@@ -124,8 +124,8 @@ class AlgorithmSection(Section):
     kl_coefficient: float = Field(
         default=0.0,
         ge=0,
-        description="Weight of the KL divergence from the base model in the reward, in nats a "
-        "response.",
+        description="Weight of the KL divergence from the base model (or model.start_from) in the "
+        "reward, in nats a response.",
     )
 
 
@@ -321,6 +321,15 @@ class ModelSection(Section):
         default="default",
         description="Whether the model thinks before it answers: as its chat template has it, or "
         "on or off where the template can be told. Thoughts want a larger sampling.max_new_tokens.",
+    )
+    start_from: Annotated[str | None, LATER] = Field(
+        default=None,
+        description="Where the weights come from in place of a new adapter: a training state on "
+        "the server by its address, tinker://ID/weights/NAME, or a run's checkpoint, RUN or "
+        "RUN@STEP (best, final, or a step).",
+    )
+    start_optimizer: Annotated[bool, LATER] = Field(
+        default=False, description="Whether Adam's moments come along with model.start_from."
     )
 
 

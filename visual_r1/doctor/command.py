@@ -25,6 +25,7 @@ from visual_r1.doctor.proposal import Proposal
 from visual_r1.errors import VisualR1Error
 from visual_r1.prices import Prices, prices_of
 from visual_r1.printing import CommandParser, Terminal, say, terminal
+from visual_r1.runs.start import with_start
 from visual_r1.wording import duration, printable
 
 _COLOURS: dict[Severity, str] = {
@@ -49,7 +50,7 @@ def main(
     chosen, rest = _parser().parse_known_args(given)
     console = Terminal()
     try:
-        config = load_config(rest, program="visual-r1 doctor")
+        config = with_start(load_config(rest, program="visual-r1 doctor"))
         before(config)
     except VisualR1Error as error:
         terminal().sentence(str(error), "error", "bold red")

@@ -26,6 +26,7 @@ from visual_r1.runs.folder import require_same_config
 from visual_r1.runs.ledger import Ledger
 from visual_r1.runs.left_out import fits_of
 from visual_r1.runs.resume import require_goal
+from visual_r1.runs.start import require_start
 from visual_r1.wording import duration
 
 T = TypeVar("T")
@@ -168,6 +169,8 @@ def _at_the_server(
             backend.begin()
             context = backend.context_length()
             seen.add(Diagnosis("ok", "server", f"{kind}, offers {config.model.name}"))
+            if (path := config.model.start_from) is not None and not Ledger(config.run_dir).rows():
+                seen.attempt("start", lambda: require_start(backend, config, path))
             if prompts is not None:
                 seen.add(checks.context(config, prompts, context))
                 seen.add(*_rows_that_fit(seen, config, dataset, context))

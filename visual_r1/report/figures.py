@@ -48,6 +48,15 @@ class _Watched:
 
 
 _WATCHED = (
+    # Of a supervised run.
+    _Watched(
+        "response_loss", "Loss of the responses, nats a token", "Mean loss of a response token",
+        "{:.3f}".format, 0.1,
+    ),
+    _Watched(
+        "held_out_loss", "Loss of held-out responses, nats a token",
+        "Mean loss of a response token of the validation problems", "{:.3f}".format, 0.1,
+    ),
     _Watched(
         "entropy", "Entropy, nats a token", "Entropy of the sampled tokens", "{:.2f}".format, 0.1
     ),
@@ -101,10 +110,12 @@ def training_figures(metrics: Sequence[MetricsRow], reports: Mapping[str, Report
         _described("Mean reward of the samples", reward, "{:.2f}".format),
         reward,
     )
-    figures = [
-        Figure("Accuracy of the samples", curve_chart(accuracy_curve, "curve-accuracy")),
-        Figure("Mean reward", curve_chart(reward_curve, "curve-reward")),
-    ]
+    figures: list[Figure] = []
+    if accuracy or not _is_supervised(metrics):
+        figures += [
+            Figure("Accuracy of the samples", curve_chart(accuracy_curve, "curve-accuracy")),
+            Figure("Mean reward", curve_chart(reward_curve, "curve-reward")),
+        ]
     for watched in _WATCHED:
         points = _series(metrics, watched.key, watched.sign)
         if points:
@@ -118,6 +129,11 @@ def training_figures(metrics: Sequence[MetricsRow], reports: Mapping[str, Report
             chart = curve_chart(curve, f"curve-{watched.key.replace('_', '-')}")
             figures.append(Figure(watched.title, chart))
     return figures
+
+
+def _is_supervised(metrics: Sequence[MetricsRow]) -> bool:
+    """Whether nothing was sampled, but responses that were there learnt."""
+    return any("response_loss" in row for row in metrics)
 
 
 def _evaluation_markers(report: Report, name: str, step: float, inward: float) -> list[Marker]:

@@ -43,6 +43,7 @@ from visual_r1.report.wandb import page_at_wandb
 from visual_r1.runs.costs import Cost, cost_of_run
 from visual_r1.runs.journal import read_metrics
 from visual_r1.runs.ledger import Ledger
+from visual_r1.runs.start import origin_of
 from visual_r1.runs.stored import read_stored
 from visual_r1.runs.validations import Validations
 from visual_r1.wording import (
@@ -98,6 +99,8 @@ def markdown_report(config: RunConfig) -> str:
         parts += [f"**{_text(summary.conclusion)}**", _measures(summary)]
     elif reports:
         parts.append(_evaluations(reports))
+    if (origin := origin_of(run_dir)) is not None:
+        parts.append(f"It began with {as_markdown(str(origin))}.")
     parts += [_curves(run_dir, reports), _health(run_dir), _problems(run_dir, reports)]
     parts += [_cost(config, summary, cost), _places(config)]
     return "\n\n".join(part for part in parts if part) + "\n"

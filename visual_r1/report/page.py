@@ -38,6 +38,7 @@ from visual_r1.runs.alarms import AlarmLog
 from visual_r1.runs.costs import Cost, cost_of_run
 from visual_r1.runs.folder import CONFIG_FILE
 from visual_r1.runs.journal import MetricsRow, read_metrics
+from visual_r1.runs.start import Origin, origin_of
 from visual_r1.runs.stored import Stored, read_stored
 from visual_r1.runs.validations import Validations
 from visual_r1.storage import write_text
@@ -99,7 +100,13 @@ def write_html(run_dir: Path) -> Path:
         summary=summary,
         ended=summary.budget.sentence if summary and summary.budget else "",
         facts=_facts(
-            summary, metrics, reports, settings, cost_of_run(run_dir), read_stored(run_dir)
+            summary,
+            metrics,
+            reports,
+            settings,
+            cost_of_run(run_dir),
+            read_stored(run_dir),
+            origin_of(run_dir),
         ),
         lines=_result_lines(summary, reports),
         families=_family_lines(summary, reports),
@@ -186,11 +193,14 @@ def _facts(
     settings: Mapping[str, Any],
     cost: Cost | None,
     stored: Stored | None,
+    origin: Origin | None,
 ) -> list[tuple[str, str]]:
     facts: list[tuple[str, str]] = []
     if reports:
         _, report = _latest(reports)
         facts += [("model", report.conditions.model), ("test problems", str(report.n))]
+    if origin:
+        facts.append(("starts from", str(origin)))
     facts.append(("steps", str(len(metrics))))
     source = settings.get("data", {}).get("source")
     if source:

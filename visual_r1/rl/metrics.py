@@ -324,6 +324,19 @@ class StepMetrics:
     second: SecondPassMetrics | None = None
     expected: ExpectedBatch | None = None
 
+    @property
+    def optimizer_steps(self) -> int:
+        """How many the step made; 0 where it had no update."""
+        return self.update.optimizer_steps if self.update else 0
+
+    def shown(self) -> Mapping[str, float | None]:
+        """What the progress bar says of it: reward, accuracy, and that from the scan alone."""
+        return {
+            "reward": self.rewards.reward_mean,
+            "accuracy": self.samples.accuracy,
+            "second_pass": self.second.accuracy if self.second else None,
+        }
+
     def row(self) -> dict[str, JsonNumber]:
         """The step as a flat row of metrics.jsonl: the parts, one after another."""
         return {

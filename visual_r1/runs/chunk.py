@@ -4,6 +4,9 @@ A chunk opens a fresh client from the ledger's newest state, runs its steps, sav
 sampler weights, and appends a ledger row. Until that row is on the disk the chunk has not happened:
 whoever starts again starts from the row before, and what the broken chunk wrote down is written
 again. So no optimizer step is lost or applied twice.
+
+All of this is the same whether the steps sample and compare (`rl.step`) or learn responses that are
+there (`sft.step`).
 """
 
 import time
@@ -18,6 +21,7 @@ from visual_r1.backend.endpoint import checkpoint_lifetime
 from visual_r1.backend.sessions import reason_to_wait
 from visual_r1.backend.waiting import CONTROL_LIMIT_S, SAVE_LIMIT_S, call, wait
 from visual_r1.config import RunConfig
+from visual_r1.data.problem import Problem
 from visual_r1.hashing import file_digest, stable_seed
 from visual_r1.policy.policy import Policy
 from visual_r1.printing import open_logger
@@ -32,9 +36,17 @@ from visual_r1.runs.ledger import LedgerRow
 from visual_r1.runs.probe import require_capable
 from visual_r1.runs.retention import renew_and_prune
 from visual_r1.runs.run import Run
+from visual_r1.runs.start import START_FILE
 from visual_r1.runs.training_rows import LEFT_OUT_FILE, carried, training_problems
+from visual_r1.runs.validate import chosen_problems
+from visual_r1.sft.metrics import SupervisedResult
+from visual_r1.sft.responses import Responses
+from visual_r1.sft.step import learn_responses
 
 logger = open_logger(__name__)
+
+Result = StepResult | SupervisedResult
+"""Of a step that sampled, or of one that learnt responses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +115,11 @@ def _train_once(
     policy = run.policy()
     problems = training_problems(config, run.dataset, start)
     order = open_order(config, problems, run.folder, start)
-    results: list[StepResult] = []
+    column = config.sft.responses
+    responses = Responses(policy, column) if column is not None else None
+    results: list[Result] = []
 
-    def record(result: StepResult) -> None:
+    def record(result: Result) -> None:
         progress.waiting(reason_to_wait())
         run.journal.append(result.metrics)
         results.append(result)
@@ -114,14 +128,19 @@ def _train_once(
 
     with backend.session() as service:
         training = open_training(config, service, start, policy)
-        # The reward holds the KL to the base model.
-        base = backend.sampler(None) if config.algorithm.kl_coefficient else None
-        if start is None and backend.kind != "embedded":
+        # The reward holds the KL to what the run began with: the base model, or its start.
+        kl = config.algorithm.kl_coefficient
+        base = backend.sampler(config.model.start_from) if kl else None
+        if start is None and backend.kind != "embedded" and responses is None:
             require_capable(training, policy, problems[0], base)
         progress.start(f"training, {plan.in_words}", config.train.steps, "steps", done=plan.first)
         with Batches(problems, order, policy.prompter.model_input, plan.steps) as batches:
             began = time.monotonic()
-            train_steps(plan.steps, training, policy, batches, base, record)
+            if responses is None:
+                train_steps(plan.steps, training, policy, batches, base, record)
+            else:
+                held_out = held_out_problems(run, responses)
+                learn_responses(plan.steps, training, policy, batches, responses, held_out, record)
             training_s = time.monotonic() - began
         means = _means(results)
         progress.finish(", ".join(f"{n.replace('_', ' ')} {m:.3f}" for n, m in means.items()))
@@ -129,7 +148,10 @@ def _train_once(
         paths = save_checkpoint(training, policy, plan, _lifetime_s(run, plan))
         saving = time.monotonic() - began
 
-    rollouts = run.journal.write_rollouts(plan.number, results, run.ledger.digests())
+    digests: dict[str, str] = {}
+    if sampled := [result for result in results if isinstance(result, StepResult)]:
+        rollouts = run.journal.write_rollouts(plan.number, sampled, run.ledger.digests())
+        digests = run.journal.rollouts_digest(rollouts)
     run.journal.add_to_last(seconds_checkpoint=round(saving, 3))
     run.journal.flush()
     carry = save_order(run.folder, plan.end, order)
@@ -137,6 +159,8 @@ def _train_once(
         place: file_digest(run.folder / place) for place in (*carry.values(), *copies(run.folder))
     }
     left_out = carried(problems, run.dataset)
+    if (config.run_dir / START_FILE).is_file():
+        kept[START_FILE] = file_digest(config.run_dir / START_FILE)
     if left_out:
         kept[LEFT_OUT_FILE] = file_digest(config.run_dir / LEFT_OUT_FILE)
     if (last := run.journal.digest_of(plan.end - 1)) is not None:
@@ -145,8 +169,7 @@ def _train_once(
     alarms = run.alarms.path.name
     if (last := run.alarms.digest_of(row.lines[alarms])) is not None:
         kept[alarms] = last
-    digests = run.journal.rollouts_digest(rollouts) | kept
-    row = replace(row, carry=carry | left_out, digests=digests)
+    row = replace(row, carry=carry | left_out, digests=digests | kept)
     run.ledger.append(row)
     if start is None:
         says, advice = chunk_in_words(len(results), training_s / len(results), saving)
@@ -159,10 +182,9 @@ def _row(
     plan: ChunkPlan,
     start: LedgerRow | None,
     paths: tuple[str, str],
-    results: Sequence[StepResult],
+    results: Sequence[Result],
 ) -> LedgerRow:
     state_path, sampler_path = paths
-    updates = [result.metrics.update for result in results]
     now = datetime.now(UTC)
     lifetime_s = _lifetime_s(run, plan)
     ends = None if lifetime_s is None else now + timedelta(seconds=lifetime_s)
@@ -176,12 +198,13 @@ def _row(
         backend=run.backend.kind,
         created_at=now.isoformat(timespec="seconds"),
         updates=(start.updates if start else 0)
-        + sum(update.optimizer_steps for update in updates if update is not None),
+        + sum(result.metrics.optimizer_steps for result in results),
         periodic=not plan.is_last and lifetime_s is None,
         lines={
             "validation.jsonl": len(run.validations.rows()),
             "alarms.jsonl": len(run.alarms.findings()),
         },
+        started_from=run.config.model.start_from,
     )
 
 
@@ -193,9 +216,12 @@ def _lifetime_s(run: Run, plan: ChunkPlan) -> int | None:
 def open_training(
     config: RunConfig, service: tinker.ServiceClient, start: LedgerRow | None, policy: Policy
 ) -> tinker.TrainingClient:
-    """A client with the weights and optimizer state of `start`, or a new LoRA without one."""
+    """A client with the weights and optimizer state of `start`; without one, the run begins.
+
+    That is with `model.start_from`, or with a new LoRA.
+    """
     model = config.model
-    if start is None:
+    if start is None and model.start_from is None:
         what = f"making a LoRA of {model.name}"
         creating = call(
             lambda: service.create_lora_training_client(
@@ -211,9 +237,16 @@ def open_training(
             policy.watch,
         )
         return wait(creating, what, SAVE_LIMIT_S, policy.watch)
-    state, what = start.state_path, f"loading {start.state_path}"
+    state = start.state_path if start else model.start_from
+    with_optimizer = start is not None or model.start_optimizer
+    assert state is not None
+    what = f"loading {state}"
     loading = call(
-        lambda: service.create_training_client_from_state_with_optimizer(state),
+        lambda: (
+            service.create_training_client_from_state_with_optimizer(state)
+            if with_optimizer
+            else service.create_training_client_from_state(state)
+        ),
         what,
         CONTROL_LIMIT_S,
         policy.watch,
@@ -237,13 +270,22 @@ def save_checkpoint(
     return saved_state.path, saved_sampler.path
 
 
-def _means(results: Sequence[StepResult]) -> dict[str, float]:
-    """Reward, accuracy and accuracy from the scan alone, over the steps that have any."""
-    seconds = [r.metrics.second for r in results]
-    named = {
-        "reward": [r.metrics.rewards.reward_mean for r in results],
-        "accuracy": [r.metrics.samples.accuracy for r in results],
-        "second_pass": [second.accuracy for second in seconds if second is not None],
-    }
-    present = {name: [v for v in values if v is not None] for name, values in named.items()}
-    return {name: fmean(values) for name, values in present.items() if values}
+def _means(results: Sequence[Result]) -> dict[str, float]:
+    """What the steps show of themselves, each over those that have it."""
+    present: dict[str, list[float]] = {}
+    for result in results:
+        for name, value in result.metrics.shown().items():
+            if value is not None:
+                present.setdefault(name, []).append(value)
+    return {name: fmean(values) for name, values in present.items()}
+
+
+def held_out_problems(run: Run, responses: Responses) -> Sequence[Problem]:
+    """The validation problems that a supervised run measures its loss on: those with a response, of
+    the ones that validation uses."""
+    count = run.dataset.counts.get("validation", 0)
+    if not count:
+        return []
+    problems = run.dataset.problems("validation")
+    chosen = (problems[place] for place in chosen_problems(run.config, count))
+    return [problem for problem in chosen if not responses.fault(problem)]

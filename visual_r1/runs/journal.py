@@ -10,14 +10,13 @@ import shutil
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from pydantic import AfterValidator, TypeAdapter
 
 from visual_r1.errors import RunError, StorageError
 from visual_r1.hashing import file_digest
 from visual_r1.printing import open_logger
-from visual_r1.rl.metrics import StepMetrics
 from visual_r1.rl.step import ScoredRollout, StepResult
 from visual_r1.runs.jsonl import CHAIN, JsonLines, Reading
 from visual_r1.storage import put_aside, replaced_whole
@@ -28,6 +27,14 @@ logger = open_logger(__name__)
 MetricsRow = dict[str, Any]
 ROLLOUTS = "rollouts"
 SET_ASIDE = "set-aside"
+
+
+class Measured(Protocol):
+    """The metrics of a step, whatever it learnt from."""
+
+    def row(self) -> MetricsRow:
+        """As a row of metrics.jsonl."""
+        ...
 
 
 def _with_step(row: MetricsRow) -> MetricsRow:
@@ -59,7 +66,7 @@ class Journal:
         """All that stands in metrics.jsonl, damaged or not; changes nothing."""
         return self._metrics.read()
 
-    def append(self, metrics: StepMetrics) -> None:
+    def append(self, metrics: Measured) -> None:
         """Add a step's row; it can be read by others at once."""
         self._metrics.append(metrics.row())
 

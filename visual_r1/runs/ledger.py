@@ -51,7 +51,8 @@ class LedgerRow:
     `backend.keep_checkpoints` may delete all the same. `digests` are those of files that the
     run reads again, by their places in its folder: the newest row that names a file counts. That of
     metrics.jsonl, which goes on, is of the row of the last step. `lines` says how many rows other
-    JSONL files had. Rows of an older version have neither.
+    JSONL files had. Rows of an older version have neither. `started_from` is the training state
+    that the run began with, None where that was a new adapter.
     """
 
     step: NonNegativeInt
@@ -67,6 +68,7 @@ class LedgerRow:
     periodic: bool = False
     digests: Mapping[str, str] = field(default_factory=dict[str, str])
     lines: Mapping[str, NonNegativeInt] = field(default_factory=dict[str, int])
+    started_from: str | None = None
 
     @property
     def may_be_pruned(self) -> bool:

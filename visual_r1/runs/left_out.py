@@ -8,6 +8,7 @@ and counted as failed, and where they are too many for a fair figure the run is 
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
@@ -22,6 +23,7 @@ from visual_r1.runs.ledger import Ledger
 from visual_r1.runs.run import Run
 from visual_r1.runs.training_rows import LEFT_OUT_FILE, LeftOut, LeftOutRow
 from visual_r1.runs.validate import chosen_problems
+from visual_r1.sft.responses import Responses
 from visual_r1.storage import write_json
 
 logger = open_logger(__name__)
@@ -52,7 +54,9 @@ def settle_rows(run: Run, splits: Sequence[Split]) -> None:
             logger.warning("%s; see --sampling.max_new_tokens and --model.thinking.", said)
     path = run.config.run_dir / LEFT_OUT_FILE
     context = run.backend.context_length()
-    found = fits_of(run.config, run.dataset, context, run.progress, splits)
+    found = dict(fits_of(run.config, run.dataset, context, run.progress, splits))
+    if run.config.sft.responses is not None and "train" in splits:
+        found["train"] = _with_responses(run, found["train"])
     for split, fit in found.items():
         unfit = asked_and_unfit(run.config, split, fit)
         says = f"{len(unfit)} of {fit.rows} rows of {split} in {run.dataset.folder} cannot be asked"
@@ -75,6 +79,17 @@ def settle_rows(run: Run, splits: Sequence[Split]) -> None:
             dataset_digest=run.dataset.digest, context=context, rows=fit.rows, left_out=rows
         )
         write_json(path, left.model_dump(mode="json"))
+
+
+def _with_responses(run: Run, fit: SplitFit) -> SplitFit:
+    """The fit of the training split, in which a row that has nothing to learn is none either."""
+    assert run.config.sft.responses is not None
+    responses = Responses(open_policy(run.config), run.config.sft.responses)
+    unfit = {one.place: one for one in fit.unfit}
+    for place, problem in enumerate(run.dataset.problems("train").without_figures()):
+        if place not in unfit and (why := responses.fault(problem)):
+            unfit[place] = UnfitRow("train", place, problem.id, why)
+    return replace(fit, unfit=tuple(unfit[place] for place in sorted(unfit)))
 
 
 def fits_of(

@@ -39,6 +39,7 @@ from visual_r1.runs.folder import CONFIG_FILE, COPIES, fault_by_ledger, read_con
 from visual_r1.runs.journal import ROLLOUTS, Journal, read_rollouts
 from visual_r1.runs.jsonl import Reading
 from visual_r1.runs.ledger import Ledger, LedgerRow
+from visual_r1.runs.start import START_FILE
 from visual_r1.runs.stored import STORED_NAME
 from visual_r1.runs.training_rows import LEFT_OUT_FILE
 from visual_r1.runs.validations import Validations
@@ -87,7 +88,8 @@ def examine_run(run_dir: Path, problems: int | None) -> Iterator[Finding]:
     yield from _rollouts(run_dir, rows)
     yield from _curriculum(run_dir, rows, problems)
     yield from _copies(run_dir)
-    yield from _left_out(run_dir)
+    for name in (LEFT_OUT_FILE, START_FILE):
+        yield from _of_the_beginning(run_dir, name)
     for predictions in sorted(run_dir.glob(f"evaluations/[!.]*/{PREDICTIONS_NAME}")):
         yield from examine_evaluation(predictions.parent)
     for into in export_names(run_dir):
@@ -324,8 +326,9 @@ def _copies(run_dir: Path) -> Iterator[Finding]:
             yield vouched_for(file, name in digests)
 
 
-def _left_out(run_dir: Path) -> Iterator[Finding]:
-    file, expected = run_dir / LEFT_OUT_FILE, Ledger(run_dir).digests().get(LEFT_OUT_FILE)
+def _of_the_beginning(run_dir: Path, name: str) -> Iterator[Finding]:
+    """A file that is written when a run begins, and holds to its end."""
+    file, expected = run_dir / name, Ledger(run_dir).digests().get(name)
     way_out = "put the file back as it was, or choose another --run.name"
     if file.exists() or expected is not None:
         finding = sealed(file, way_out)

@@ -64,7 +64,7 @@ def _say_that_none(folder: Path) -> None:
 
 
 def validate(run: Run, checkpoint: LedgerRow | None) -> ValidationRow | None:
-    """Validate `checkpoint` (None: the base model), record it, then prune the old checkpoints.
+    """Validate `checkpoint` (None: what the run begins with), record it, then prune old ones.
 
     None where it is not due, and with a warning where its weights have gone from the server. A row
     that is there is returned as it is. Pruning waits for the newest checkpoint, so that none goes
@@ -74,7 +74,7 @@ def validate(run: Run, checkpoint: LedgerRow | None) -> ValidationRow | None:
     if not is_due(run.config, run.dataset, step):
         return None
     backend = run.backend
-    path = checkpoint.sampler_path if checkpoint else run.config.model.name
+    path = _weights(run, checkpoint) or run.config.model.name
     row = run.validations.of(step, path)
     if row is None and checkpoint is not None:
         there = checkpoint_exists(backend.rest, path, backend.check)
@@ -111,7 +111,7 @@ def _validated(run: Run, checkpoint: LedgerRow | None) -> ValidationRow:
     progress.start(f"validate step {step}", len(passes) * len(chosen), "requests")
     with backend.session():
         predictions = predict(
-            backend.sampler(checkpoint.sampler_path if checkpoint else None),
+            backend.sampler(_weights(run, checkpoint)),
             policy,
             problems,
             chosen,
@@ -126,6 +126,11 @@ def _validated(run: Run, checkpoint: LedgerRow | None) -> ValidationRow:
     return row
 
 
+def _weights(run: Run, checkpoint: LedgerRow | None) -> str | None:
+    """Those of `checkpoint`, or those that the run begins with; None is the base model."""
+    return checkpoint.sampler_path if checkpoint else run.config.model.start_from
+
+
 def _row(
     run: Run,
     checkpoint: LedgerRow | None,
@@ -134,7 +139,7 @@ def _row(
     prices: Prices,
 ) -> ValidationRow:
     config = run.config
-    path = checkpoint.sampler_path if checkpoint else config.model.name
+    path = _weights(run, checkpoint) or config.model.name
     conditions = conditions_of(config, path, run.dataset.digest)
     found = measure(predictions, replace(conditions, blind=config.validation.blind), prices)
     return ValidationRow(

@@ -94,7 +94,7 @@ def baseline_key(config: RunConfig) -> str:
     model = config.model
     return digest(
         {
-            "model": [model.name, model.max_pixels, model.thinking],
+            "model": [model.name, model.max_pixels, model.thinking, model.start_from],
             "parts": [identity[part] for part in ("data", "prompt", "sampling", "second_pass")],
             "evaluation": config.evaluation.model_dump(mode="json"),
             "rounding": config.reward.rounding,

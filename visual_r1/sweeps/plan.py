@@ -17,6 +17,7 @@ from visual_r1.config import RunConfig, differing_keys
 from visual_r1.config.overrides import laid_over
 from visual_r1.errors import ConfigError
 from visual_r1.hashing import stable_seed
+from visual_r1.runs.start import with_start
 from visual_r1.sweeps.sweep import Distribution, RandomDraws, Sweep
 
 SEED = "train.seed"
@@ -213,7 +214,7 @@ def _settings(
 def lay_over(base: RunConfig, changes: Mapping[str, Any], what: str) -> RunConfig:
     """`base` with dotted names set to values; raises `ConfigError`, which begins with `what`."""
     try:
-        return laid_over(base, changes)
+        return with_start(laid_over(base, changes))
     except ConfigError as error:
         raise ConfigError(f"{what} cannot be: {error}") from error
 

@@ -1,0 +1,115 @@
+"""A cold start: prepare, evaluate, learn responses in chunks, export, evaluate again, report.
+
+    python flows/sft_flow.py --data.source solved.parquet       # responses in its column `response`
+    python flows/sft_flow.py --data.source solved.parquet --sft.responses solution --run.name cold
+    python flows/train_flow.py --model.start_from cold          # reinforcement from where it ended
+    python flows/sft_flow.py --help                             # every setting is a flag
+
+Kill it at any moment and start it again: it goes on from the last checkpoint.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from tasks.interruption import listen
+
+if __name__ == "__main__":
+    listen()
+
+from flows.command import first_look, run_as_command
+from tasks.environment import settle_prefect
+from visual_r1.config import RunConfig
+from visual_r1.config.command_line import load_config
+
+
+def load(arguments: Sequence[str] | None) -> RunConfig:
+    """The configuration of the command line, of a run that learns responses."""
+    from visual_r1.sft.settings import supervised
+
+    return supervised(load_config(arguments))
+
+
+if __name__ == "__main__":
+    first_look(load=load)
+settle_prefect()
+
+from typing import Any
+
+from prefect import State, flow
+
+from tasks.alarms import heed_alarms
+from tasks.forms import form
+from tasks.outcome import remembered
+from tasks.parameters import chosen_config
+from tasks.promotion import promote_checkpoint
+from tasks.records.ending import concluded
+from tasks.records.record import open_record
+from tasks.slots import its_turn
+from tasks.tasks import (
+    evaluate,
+    export,
+    prepare,
+    settle_ledger,
+    settle_rows,
+    settle_start,
+    summarize,
+    train_chunk,
+    validate,
+)
+from visual_r1.backend.backend import open_backend
+from visual_r1.runs.folder import open_run_folder
+from visual_r1.runs.nearest import say_why_anew
+from visual_r1.runs.resume import require_goal
+from visual_r1.stopwatch import Stopwatch
+
+
+@remembered
+@concluded
+@form("run_name", "steps", "more_steps", "model", "start_from", "data", "responses")
+@flow(
+    name="sft",
+    description="Learns the responses that a dataset brings along, between two evaluations; its "
+    "last checkpoint is where reinforcement can start from.",
+    validate_parameters=False,
+)
+def sft(
+    preset: str | None = None,
+    overrides: dict[str, Any] | None = None,
+    config: RunConfig | None = None,
+) -> dict[str, object] | State:
+    """One run, from the data to the report; returns the summary, or how an alarm paused it."""
+    config = chosen_config(preset, overrides, config, begins=True, supervises=True)
+    with (
+        its_turn(config),
+        open_run_folder(config) as run_dir,
+        open_backend(config),
+        open_record(config),
+    ):
+        say_why_anew(config)
+        stopwatch = Stopwatch(run_dir)
+        dataset = prepare(config)
+        settle_start(config, dataset)
+        settle_rows(config, dataset)
+        evaluate(config, dataset, "baseline", config.model.start_from)
+        stopwatch.lap()
+
+        settle_ledger(config, dataset)
+        checkpoint = None
+        validate(config, dataset, checkpoint)
+        while checkpoint is None or checkpoint.step < config.train.steps:
+            checkpoint = train_chunk(config, dataset, checkpoint)
+            validate(config, dataset, checkpoint)
+            stopwatch.lap()
+            if (paused := heed_alarms(config, checkpoint)) is not None:
+                return paused
+
+        exported = export(config, dataset, checkpoint)
+        evaluate(config, dataset, "final", exported["sampler_path"])
+        summary = summarize(config, checkpoint, stopwatch.lap())
+        if config.run.promote_as:
+            promote_checkpoint(config, dataset, checkpoint, config.run.promote_as)
+        return summary
+
+
+if __name__ == "__main__":
+    sys.exit(run_as_command(sft, check=require_goal, load=load, begins=True))

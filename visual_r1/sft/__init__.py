@@ -1,0 +1,1 @@
+"""Learning from responses that are there: a cold start before reinforcement."""

@@ -1,0 +1,34 @@
+"""What makes a configuration that of a supervised run."""
+
+from visual_r1.config import RunConfig, listed
+from visual_r1.errors import ConfigError
+
+DEFAULT_COLUMN = "response"
+_META = "meta."
+
+
+def supervised(config: RunConfig) -> RunConfig:
+    """`config` of a run that learns from a column of responses, which the dataset then keeps."""
+    column = config.sft.responses or DEFAULT_COLUMN
+    kept = listed(config.data.columns.keep)
+    if not column.startswith(_META) and column not in kept:
+        columns = config.data.columns.model_copy(update={"keep": ",".join([*kept, column])})
+        data = config.data.model_copy(update={"columns": columns})
+        config = config.model_copy(update={"data": data})
+    return config.model_copy(update={"sft": config.sft.model_copy(update={"responses": column})})
+
+
+def require_reinforcement(config: RunConfig) -> RunConfig:
+    """`config`, where it is no supervised run; raises `ConfigError` where it is."""
+    if config.sft.responses is not None:
+        raise ConfigError(
+            f"sft.responses is {config.sft.responses!r}, which makes this a supervised run: start "
+            "it with `python flows/sft_flow.py`, or leave it out and let model.start_from name "
+            "that run."
+        )
+    return config
+
+
+def name_in_meta(column: str) -> str:
+    """Where a problem keeps its response: `meta.NAME` and a kept column NAME are both NAME."""
+    return column.removeprefix(_META)
