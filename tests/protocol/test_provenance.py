@@ -15,6 +15,7 @@ from visual_r1.rl.learning import datum
 
 Trainer = Callable[..., tinker.TrainingClient]
 PROMPT = types.ModelInput.from_ints(list(TOKENS))
+PICTURE = image_prompt(16)
 PARAMS = types.SamplingParams(max_tokens=6, seed=3)
 
 
@@ -28,16 +29,6 @@ def service(engine: RunningEngine) -> Iterator[tinker.ServiceClient]:
 @pytest.fixture(scope="module")
 def training(service: tinker.ServiceClient) -> tinker.TrainingClient:
     return service.create_lora_training_client(MODEL, rank=4, seed=7).result(timeout=60)
-
-
-def counted(prompt: types.ModelInput) -> types.ModelInput:
-    """With the number of tokens of each image, as the SDK needs it for provenance."""
-    return types.ModelInput(
-        chunks=[
-            replace(one, expected_tokens=16) if isinstance(one, types.ImageChunk) else one
-            for one in prompt.chunks
-        ]
-    )
 
 
 def sampled(
@@ -66,7 +57,7 @@ def refused(
     return str(caught.value)
 
 
-@pytest.mark.parametrize("prompt", [PROMPT, counted(image_prompt())], ids=["text", "image"])
+@pytest.mark.parametrize("prompt", [PROMPT, PICTURE], ids=["text", "image"])
 def test_what_was_sampled_here_is_trained_on(
     training: tinker.TrainingClient, prompt: types.ModelInput
 ) -> None:
@@ -99,9 +90,8 @@ def test_other_tokens_or_log_probabilities_are_refused(training: tinker.Training
 
 
 def test_another_image_is_another_prompt(training: tinker.TrainingClient) -> None:
-    prompt = counted(image_prompt())
-    one = sampled(training, prompt)
-    other = counted(image_prompt(picture=png(96, 95)))
+    one = sampled(training, PICTURE)
+    other = image_prompt(16, png(96, 95))
     assert "it has other tokens than the prompt tokens" in refused(training, [made(one, other)])
 
 

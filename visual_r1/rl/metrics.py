@@ -389,8 +389,8 @@ def _update_row(update: Update | None) -> RowPart:
     """The update's part; where there was none, all but the number of optimizer steps is unknown."""
     names = [one.name for one in fields(Update) if one.name not in ("tokens", "logged")]
     found: dict[str, JsonNumber] = {name: getattr(update, name, None) for name in names}
-    logged = update.logged if update else {}
-    found |= {f"loss_{name}": value for name, value in logged.items()}
+    if update is not None:
+        found |= {f"loss_{name}": value for name, value in update.logged.items()}
     return found | {"optimizer_steps": update.optimizer_steps if update else 0}
 
 

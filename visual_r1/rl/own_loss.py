@@ -78,10 +78,11 @@ class OwnLoss:
         return computed
 
     def _checked(self, step: int, returned: object) -> tuple[torch.Tensor, dict[str, float]]:
-        if not (isinstance(returned, tuple) and len(cast("tuple[object, ...]", returned)) == 2):
-            kind = type(returned).__name__
-            raise self._error(step, f"returned {shortened(returned)} ({kind}), {_RETURNS}")
-        loss, logged = cast("tuple[object, object]", returned)
+        pair = cast("tuple[object, ...]", returned) if isinstance(returned, tuple) else ()
+        if len(pair) != 2:
+            what = f"{shortened(returned)} ({type(returned).__name__})"
+            raise self._error(step, f"returned {what}, {_RETURNS}")
+        loss, logged = pair
         if not isinstance(loss, torch.Tensor):
             kind = type(loss).__name__
             raise self._error(step, f"returned {shortened(loss)} ({kind}) as its loss, {_RETURNS}")

@@ -5,7 +5,8 @@ reward holds a KL one log-probability of the base model: a server of another ver
 or without that loss is found here, in a sentence, and not after a step's worth of sampling.
 """
 
-import numpy as np
+from collections.abc import Mapping
+
 import tinker
 
 from visual_r1.backend.waiting import CONTROL_LIMIT_S, SAVE_LIMIT_S, wait
@@ -104,12 +105,12 @@ def _try_loss(
         mask=loss.mask,
         sequence_id=sequence.sequence_id if loss.needs_provenance else None,
     )
-    config = loss.config
+    config: Mapping[str, float] | None = loss.config
     if loss.own is not None:  # what the SDK sends before it is computed
-        nothing = tinker.TensorData.from_numpy(np.zeros(made.model_input.length, np.float32))
-        targets = made.loss_fn_inputs["target_tokens"]
+        length, targets = made.model_input.length, made.loss_fn_inputs["target_tokens"]
+        nothing = tinker.TensorData(data=[0.0] * length, dtype="float32", shape=[length])
         made = tinker.Datum(made.model_input, {"target_tokens": targets, "weights": nothing})
-        config = {}
+        config = None
     forward = training.forward([made], loss.name, config)
     try:
         output = wait(forward, f"a first forward of {loss.name}", CONTROL_LIMIT_S, policy.watch)

@@ -26,9 +26,9 @@ from typing import Any
 from tinker import types
 
 from visual_r1.engine.compute.compute import Compute
+from visual_r1.engine.compute.provenance import ProvenanceTable
 from visual_r1.engine.server.futures import FutureTable
 from visual_r1.engine.server.models import TrainingModel
-from visual_r1.engine.server.provenance import ProvenanceTable
 from visual_r1.engine.server.queue import SampleQueue
 from visual_r1.engine.server.sessions import (
     BaseModelWeights,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from visual_r1.engine.compute.compute import Compute
+from visual_r1.engine.compute.provenance import ProvenanceTable
 from visual_r1.engine.server.futures import PROTOBUF, Pending, Reply, failure_of
-from visual_r1.engine.server.provenance import ProvenanceTable
 from visual_r1.engine.server.sessions import WeightsKey
 from visual_r1.engine.server.weights import WeightsCache
 from visual_r1.engine.server.wire import ReplyForm, encode_sample
