@@ -78,9 +78,9 @@ class OwnLoss:
         return computed
 
     def _checked(self, step: int, returned: object) -> tuple[torch.Tensor, dict[str, float]]:
+        what = f"{shortened(returned)} ({type(returned).__name__})"
         pair = cast("tuple[object, ...]", returned) if isinstance(returned, tuple) else ()
         if len(pair) != 2:
-            what = f"{shortened(returned)} ({type(returned).__name__})"
             raise self._error(step, f"returned {what}, {_RETURNS}")
         loss, logged = pair
         if not isinstance(loss, torch.Tensor):

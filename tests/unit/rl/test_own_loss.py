@@ -20,6 +20,7 @@ from visual_r1.rl.own_loss import load_loss
 from visual_r1.rl.sapo import sapo
 from visual_r1.runs.folder import keep_files, require_same_files
 
+ROOT = Path(__file__).parents[3]
 LENGTHS = (3, 1, 6)
 ADVANTAGES = (1.5, -0.75, 0.0)
 
@@ -113,6 +114,20 @@ def test_the_value_is_the_users_and_the_prompt_gets_no_gradient(here: Path) -> N
     assert not slopes[2].any()  # which the loss does not read
     with pytest.raises(ConfigError, match=r"no setting 'name'; it has power, scale\."):
         called("mine:squared", name=1.0)
+
+
+def test_the_example_in_the_docs_runs(here: Path) -> None:
+    text = (ROOT / "docs/losses.md").read_text()
+    (here / "my_losses.py").write_text(text.split("```python\n")[1].split("```")[0])
+    value, logged, slopes = called("my_losses:soft_clip", width=1e6)
+    data, logprobs = minibatch()
+    moved = 0.0
+    for one, logp, advantage in zip(data, logprobs, ADVANTAGES, strict=True):
+        r = (logp.detach() - one.loss_fn_inputs["logprobs"].to_torch()).exp()[8:]
+        moved -= float((r - 1).sum()) * advantage
+    assert float(value) == pytest.approx(moved, rel=1e-2)  # so wide that it pulls nothing back
+    assert logged.keys() == {"own/moved"}
+    assert slopes[0][8:].all() and not slopes[2].any()
 
 
 FAULTY = """import torch
