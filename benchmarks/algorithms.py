@@ -35,6 +35,8 @@ VARIANTS: dict[str, list[str]] = {
     "ppo, clip-higher": [OFF_POLICY, "--train.loss=ppo", "--algorithm.clip_higher=0.28"],
     "cispo": [OFF_POLICY, "--train.loss=cispo"],
     "dro": [OFF_POLICY, "--train.loss=dro"],
+    "gspo": [OFF_POLICY, "--train.loss=gspo"],
+    "sapo": [OFF_POLICY, "--train.loss=sapo"],
     "grpo, on policy": [],
     "dr_grpo": ["--algorithm.advantage=dr_grpo"],
     "rloo": ["--algorithm.advantage=rloo"],

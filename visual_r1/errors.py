@@ -15,6 +15,7 @@ VisualR1Error
 │   └── BudgetReached    the money that was allowed is spent
 ├── RunPaused            an alarm paused the run; starting it again is the answer
 ├── RewardError          a user's own reward function failed
+├── LossError            a user's own loss failed, or cannot be learnt from
 └── StorageError         a file could not be written (disk full, no permission)
 
 Each message is one sentence that names the value, the place and the way out: it is what a user
@@ -90,6 +91,10 @@ class RunPaused(VisualR1Error):
 
 class RewardError(VisualR1Error):
     """A user's own reward function failed, on one sample or on all samples of a step."""
+
+
+class LossError(VisualR1Error):
+    """A user's own loss raised, or returned what cannot be learnt from."""
 
 
 class StorageError(VisualR1Error):

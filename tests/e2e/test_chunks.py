@@ -330,12 +330,13 @@ def test_where_the_checkpoints_fall_makes_no_difference_to_the_weights(
 def test_nor_with_every_choice_of_the_algorithm(
     folder: Path, backend: Backend, dataset: Dataset
 ) -> None:
-    """Minibatches, schedule, KL and the draws of problems depend on the steps' samples alone."""
+    """Minibatches, a loss that is computed here, schedule, KL and the draws of problems depend on
+    the steps' samples alone."""
     weights: list[bytes] = []
     states: list[Path] = []
     for chunk_steps in (1, 3):
         wanted = settings(folder, f"chosen-{chunk_steps}", chunk_steps=chunk_steps).model_dump()
-        wanted["train"] |= {"loss": "cispo", "skip_without_contrast": True}
+        wanted["train"] |= {"loss": "sapo", "skip_without_contrast": True}
         wanted["optimizer"] |= {"schedule": "cosine", "schedule_steps": 5, "warmup_steps": 2}
         wanted["algorithm"] |= {
             "advantage": "gdpo",

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 from google.protobuf.message import DecodeError
-from tinker.proto.tinker_public_pb2 import SampleResponse
+from tinker.proto.tinker_public_pb2 import ForwardBackwardRequest, SampleResponse
 
 from trials.fault_proxy import FAULTS, Change, FaultProxy
 from trials.faulty_runs import config_of, run
@@ -138,6 +138,51 @@ def test_what_a_server_lacks_is_said_before_the_first_step(
         ):
             run(config, engine, home, proxy.url)
         assert not (config.run_dir / "metrics.jsonl").exists()
+
+
+def test_stable_reinforce_learns_from_what_its_own_session_sampled(
+    engine: RunningEngine, home: Path, tmp_path: Path
+) -> None:
+    """At a server that has a formula (that of importance_sampling), and that once has lost what it
+    recorded: the chunk is begun again, and samples again, in a session of its own."""
+    lost = itertools.count()
+    sent: list[ForwardBackwardRequest] = []
+
+    def with_a_formula(path: str, body: bytes) -> bytes:
+        if not path.endswith("/forward_backward"):
+            return body
+        message = ForwardBackwardRequest.FromString(body)
+        assert message.loss_fn == "stable_reinforce"
+        if not message.forward_only:
+            sent.append(message)
+        message.loss_fn = "importance_sampling"
+        return message.SerializeToString()
+
+    def forgetting(path: str, answer: httpx.Response) -> httpx.Response:
+        learnt = path.endswith("/retrieve_future") and b"logprobs" in answer.read()
+        # After the forward of the probe, and the first step.
+        if not learnt or next(lost) != 2:
+            return answer
+        said = {"error": "its provenance names what is not known", "category": "user"}
+        return httpx.Response(200, json=said)
+
+    plain = run(config_of(tmp_path, "not-stable", 3, 2), engine, home, engine.url)
+    config = config_of(tmp_path, "stable", 3, 2)
+    train = config.train.model_copy(update={"loss": "stable_reinforce"})
+    with FaultProxy(engine.url, SEED, share=0, change=forgetting, rewrite=with_a_formula) as proxy:
+        stable = run(config.model_copy(update={"train": train}), engine, home, proxy.url)
+    assert stable.tensors == plain.tensors and stable.metrics == plain.metrics
+    names = [row.pop("sequence_id") for row in stable.rollouts]
+    assert {row.pop("sequence_id") for row in plain.rollouts} == {None}
+    assert stable.rollouts == plain.rollouts
+    assert len(set(names)) == len(names)
+    # Steps 0 and 1, again, and step 2: each of the session that trained on it.
+    assert len(sent) == 5
+    for message in sent:
+        session = message.model_id.partition(":")[0]
+        spans = [span for one in message.data for span in one.loss_fn_input_spans]
+        assert {span.sampled_tokens.sequence_id[:32] for span in spans} <= {session, ""}
+    assert len({name.partition(":")[0] for name in names}) == 2
 
 
 def test_a_kl_needs_a_server_that_scores_prompts(

@@ -192,7 +192,7 @@ def test_a_form_that_is_left_empty_is_taken_and_says_nothing(flow: Any) -> None:
         ({"steps": 0}, "0 is less than the minimum of 1"),
         ({"steps": "six"}, "'six' is not"),
         ({"overrides": {"train.steps": 0}}, "0 is less than the minimum of 1"),
-        ({"overrides": {"train.loss": "pppo"}}, "'pppo' is not one of"),
+        ({"overrides": {"algorithm.advantage": "grppo"}}, "'grppo' is not one of"),
         ({"overrides": []}, "[] is not of type 'object'"),
     ],
 )

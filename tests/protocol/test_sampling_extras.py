@@ -132,9 +132,3 @@ def test_what_a_sampler_samples_from(
     assert sampler_id in session.sampler_ids
     with pytest.raises(tinker.NotFoundError, match="not known to this engine"):
         rest.get_sampler("none:sample:0").result(timeout=60)
-
-
-def test_stability_information_is_refused_with_the_reason(service: tinker.ServiceClient) -> None:
-    client = service.create_sampling_client(base_model=MODEL, record_stability_info=True)
-    with pytest.raises(tinker.RequestFailedError, match="stable_reinforce"):
-        client.result(timeout=60).sample(PROMPT, 1, params()).result(timeout=60)

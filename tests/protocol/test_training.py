@@ -174,7 +174,7 @@ def test_loss_configuration(trainer: Trainer) -> None:
     assert losses[0] != losses[1]
     with pytest.raises(tinker.RequestFailedError, match="clip_low_threshold"):
         client.forward(data, "ppo", {"clip_low_threshold": "low"}).result(timeout=60)
-    with pytest.raises(tinker.RequestFailedError, match="gspo"):
+    with pytest.raises(tinker.RequestFailedError, match="needs the input 'sequence_ratio_mask'"):
         client.forward(data, "gspo").result(timeout=60)
 
 

@@ -18,9 +18,9 @@ from visual_r1.config import AlgorithmSection, LimitsSection, RunConfig, Samplin
 from visual_r1.data.problem import Problem
 from visual_r1.data.procedural import generate
 from visual_r1.engine.launch import RunningEngine, start_engine
-from visual_r1.errors import BackendError, EngineError, RewardError, RunError
+from visual_r1.errors import BackendError, EngineError, LossError, RewardError, RunError
 from visual_r1.policy.policy import Policy, RolloutGroup, open_policy
-from visual_r1.prices import Prices, Tokens
+from visual_r1.prices import Prices
 from visual_r1.rl.learning import Example, learn
 from visual_r1.rl.metrics import SAMPLING_PHASES
 from visual_r1.rl.step import StepResult
@@ -197,21 +197,79 @@ def test_samples_that_a_users_reward_fails_on_leave_their_groups(
 
 
 def test_the_losses_agree_at_the_sampling_weights(service: tinker.ServiceClient) -> None:
-    """With r = 1 all four have the gradient of -A logp; only dro counts prompt positions too."""
+    """With r = 1 all have the gradient of -A logp; only dro counts prompt positions too."""
     norms: dict[str, float] = {}
-    for loss in ("importance_sampling", "ppo", "cispo", "dro"):
+    trained: dict[str, float] = {}
+    for loss in ("importance_sampling", "ppo", "cispo", "gspo", "dro", "sapo"):
         model = config().model.name
         client = service.create_lora_training_client(base_model=model, rank=4, seed=5).result(60)
         result = train_step(client, policy(config(loss=loss)), PROBLEMS, 0)
         update = result.metrics.update
         assert update is not None
         assert update.grad_norm is not None
-        assert update.clip_share == (0.0 if loss in ("ppo", "cispo") else None)
-        # The penalty of dro costs a forward pass ahead, which is billed as training.
-        passes = 2 if loss == "dro" else 1
-        assert update.tokens == Tokens(train=passes * learnt(result, config()))
-        norms[loss] = update.grad_norm
+        assert update.clip_share == (0.0 if loss in ("ppo", "cispo", "gspo") else None)
+        assert update.logged == ({"gate_mean": pytest.approx(1)} if loss == "sapo" else {})
+        norms[loss], trained[loss] = update.grad_norm, update.tokens.train
+    # What dro penalises, and what is computed here, take a forward ahead, paid as training.
+    ones = trained["ppo"]
+    assert list(trained.values()) == [ones, ones, ones, ones, 2 * ones, 2 * ones]
     assert norms == {loss: pytest.approx(norms["ppo"], rel=1e-4) for loss in norms}
+
+
+LOSSES = """
+import torch
+
+def squared(data, logprobs, *, weight=1.0):
+    parts = []
+    for datum, logp in zip(data, logprobs):
+        mask = datum.loss_fn_inputs["mask"].to_torch()
+        parts.append(((logp - 1) ** 2 * mask).sum())
+    return weight * torch.stack(parts).sum(), {"weight": weight}
+
+def broken(data, logprobs):
+    return squared(data, logprobs)[0] / 0 * 0, {}
+
+def raising(data, logprobs):
+    return data[0].loss_fn_inputs["rewards"], {}
+"""
+
+
+def test_a_users_own_loss_trains_and_one_that_fails_saves_nothing(
+    service: tinker.ServiceClient,
+    training: tinker.TrainingClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "own_losses.py").write_text(LOSSES)
+    chosen = {"minibatches": 2, "epochs": 2, "loss_config": {"weight": 3.0}}
+    settings = config(loss="own_losses:squared", learning_rate=1e-3).model_copy(
+        update={"algorithm": AlgorithmSection.model_validate(chosen)}
+    )
+    result = train_step(training, policy(settings), PROBLEMS, 0)
+    update = result.metrics.update
+    assert update is not None and update.optimizer_steps == 4
+    assert update.tokens.train == 2 * 2 * learnt(result, settings)
+    assert result.metrics.row()["loss_weight"] == 3.0
+    taught = {one.rollout.group for one in result.rollouts if one.advantage}
+    squares = sum(
+        (logp - 1) ** 2
+        for one in result.rollouts
+        if one.rollout.group in taught
+        for logp in one.rollout.logprobs
+    )
+    assert update.loss == pytest.approx(3 * squares, rel=0.2)  # the weights move meanwhile
+    for name, says in (
+        (
+            "broken",
+            r"broken \(own_losses\.py, line 11\) returned the loss nan",
+        ),
+        ("raising", r"raising failed with KeyError: 'rewards' \(own_losses\.py, line 15\)"),
+    ):
+        other = service.create_lora_training_client(settings.model.name, rank=4).result(timeout=60)
+        with pytest.raises(LossError, match=rf"own_losses:{says}.* Nothing of step 3 is saved"):
+            train_step(other, policy(config(loss=f"own_losses:{name}")), PROBLEMS, 3)
 
 
 @pytest.mark.parametrize("normalization", ["none", "token", "sequence", "constant"])

@@ -24,6 +24,7 @@ ROOMS = {
     "streams": "",
     "wording": "",
     "errors": "wording",
+    "own_code": "errors",
     "printing": "streams wording",
     "progress": "printing streams wording",
     "storage": "errors hashing opening",
@@ -42,7 +43,7 @@ ROOMS = {
     """,
     "prompts": "data errors models opening",
     "rewards/blindfold": "data grading rewards/grounding",
-    "rewards": "config data errors grading hashing",
+    "rewards": "config data errors grading hashing own_code",
     "engine/compute/families": "engine/compute/batching engine/compute/cache errors",
     "engine/compute": "data engine/compute/families engine/types errors models",
     "engine/store": "engine/types errors hashing opening printing storage",
@@ -55,7 +56,7 @@ ROOMS = {
         progress prompts storage tables
     """,
     "policy": "backend config data errors grading models prices prompts rewards rewards/blindfold",
-    "rl": "backend config data errors hashing policy prices printing rewards",
+    "rl": "backend config data errors hashing own_code policy prices printing rewards",
     "sft": "backend config data errors policy prices rl",
     "conformance": "backend config data errors models policy prices printing rl sft",
     "evaluation": """
@@ -64,7 +65,8 @@ ROOMS = {
     """,
     "runs": """
         alarms backend config data engine/store errors evaluation exports grading hashing models
-        opening policy prices printing progress prompts rewards rl sft storage tables wording
+        opening own_code policy prices printing progress prompts rewards rl sft storage tables
+        wording
     """,
     "report": """
         alarms backend config data errors evaluation exports hashing liveness models opening policy
@@ -126,7 +128,9 @@ LIBRARIES = {
         backend conformance doctor/prompts engine/server evaluation exports policy prompts/prompts
         rl runs sft
     """,
-    "torch": "engine/compute engine/compute/families engine/store/tensors exports",
+    "torch": """
+        engine/compute engine/compute/families engine/store/tensors exports rl/own_loss rl/sapo
+    """,
     "transformers": """
         engine/compute engine/compute/families engine/process exports models/processor
     """,

@@ -9,7 +9,17 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, Self, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticKnownError
 
 from visual_r1.models import Thinking
 
@@ -55,7 +65,15 @@ class Section(BaseModel):
         return None if is_none and NoneType in get_args(annotation) else value
 
 
-LossName = Literal["importance_sampling", "ppo", "cispo", "dro", "gspo", "stable_reinforce"]
+LossName = Literal["importance_sampling", "ppo", "cispo", "dro", "gspo", "stable_reinforce", "sapo"]
+
+
+def _a_loss(value: object) -> object:
+    """Of what is neither a name nor a path, the names are told, as of any list of names."""
+    if isinstance(value, str) and ":" not in value and value not in get_args(LossName):
+        names = ", ".join(map(repr, get_args(LossName)))
+        raise PydanticKnownError("literal_error", {"expected": f"{names} or 'module:function'"})
+    return value
 
 
 class TrainSection(Section):
@@ -75,9 +93,12 @@ class TrainSection(Section):
         gt=0,
         description="Adam's step size, at its highest; for LoRA 1e-5 to 1e-4 is usual.",
     )
-    loss: LossName = Field(
+    loss: Annotated[
+        LossName | Annotated[str, StringConstraints(pattern=":")], BeforeValidator(_a_loss)
+    ] = Field(
         default="importance_sampling",
-        description="The policy loss; gspo and stable_reinforce are the hosted service's own.",
+        description="The policy loss, or your own function as module:function; stable_reinforce is "
+        "the hosted service's own.",
     )
     clip_epsilon: float = Field(
         default=0.2, gt=0, lt=1, description="ppo clips the ratio of probabilities to 1 ± this."
@@ -105,8 +126,9 @@ class AlgorithmSection(Section):
     )
     loss_config: dict[str, float] = Field(
         default_factory=dict[str, float],
-        description="Settings of the loss by name, over the defaults (cispo: clip_low_threshold, "
-        "clip_high_threshold; dro: beta).",
+        description="Settings of the loss by name, over the defaults (cispo, gspo: "
+        "clip_low_threshold, clip_high_threshold; dro: beta; sapo: tau_pos, tau_neg; your own: its "
+        "keyword arguments).",
     )
     minibatches: int = Field(
         default=1, ge=1, description="Minibatches, and so optimizer steps, in each epoch."

@@ -20,6 +20,7 @@ from visual_r1.engine.store.budget import MAX_DISK_VARIABLE
 from visual_r1.models import TINY_GEOMETRY, hub_id
 from visual_r1.policy.policy import THINKING_TOKENS, cut_thoughts
 from visual_r1.prompts.fit import SplitFit
+from visual_r1.rl.losses import loss_of
 from visual_r1.runs.budget import budgets_of, shown
 from visual_r1.runs.chunk_length import chunk_in_words
 from visual_r1.runs.left_out import ADVICE, asked_and_unfit, named, too_many
@@ -105,6 +106,26 @@ def gradient_clip(config: RunConfig) -> Diagnosis | None:
         f"optimizer.grad_clip_per {per} raises the clip by the {per}s of a summed loss, and "
         f"algorithm.normalization {how} has divided the loss already: that divides twice",
         "--optimizer.grad_clip_per sum, or --algorithm.normalization none.",
+    )
+
+
+def loss(config: RunConfig) -> Diagnosis | None:
+    """What the loss costs beside its update, or asks of the server."""
+    name = config.train.loss
+    chosen = loss_of(config.train, config.algorithm)
+    if chosen.needs_provenance:
+        says = (
+            "the hosted service's own and an alpha there; nobody here could try it on the service"
+        )
+        return Diagnosis("note", "loss", f"{name} is {says}")
+    if chosen.passes == 1:
+        return None
+    why = "it is computed here, from" if chosen.own else "its penalty needs"
+    return Diagnosis(
+        "note",
+        "loss",
+        f"{name} takes a forward ahead of each update, billed as training, for {why} the learner's "
+        "log-probabilities: learning costs twice the tokens, and they are counted so",
     )
 
 

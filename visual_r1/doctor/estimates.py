@@ -100,9 +100,8 @@ def step_tokens(
     if algorithm.kl_coefficient:
         asked += Tokens(prefill=samples * (prompts.mean + answer), sample=samples)
     learnt = kept * train.batch_size * train.group_size * (prompts.mean + answer)
-    learnt *= algorithm.epochs
-    # A forward ahead of it is billed as training.
-    return asked + Tokens(train=learnt * (2 if loss_of(train, algorithm).counts_prompt else 1))
+    learnt *= algorithm.epochs * loss_of(train, algorithm).passes
+    return asked + Tokens(train=learnt)
 
 
 def evaluation_tokens(

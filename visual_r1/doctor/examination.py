@@ -65,7 +65,7 @@ def examine(config: RunConfig, *, measure: bool | None, budget: float | None = N
         seen.add(sound, *ended)
         return seen
     seen.add(sound, checks.learning_rate(config), checks.disk(config))
-    seen.add(checks.schedule(config), checks.gradient_clip(config))
+    seen.add(checks.schedule(config), checks.gradient_clip(config), checks.loss(config))
     seen.add(*tool_settings(config, os.environ))
     if choose_kind(config, os.environ) == "embedded":
         room = seen.attempt("engine's disk", lambda: room_for(config, os.environ))

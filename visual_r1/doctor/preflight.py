@@ -1,32 +1,30 @@
 """What can be found wrong with a run before anything of it is started or written."""
 
 import os
-from typing import get_args
 
 from visual_r1.backend.endpoint import choose_kind
-from visual_r1.config import LossName, ModelSection, RunConfig
+from visual_r1.config import ModelSection, RunConfig
 from visual_r1.data.sources import require_readable
 from visual_r1.engine.types import InvalidRequest, LoraSpec, check_spec
 from visual_r1.errors import ConfigError
 from visual_r1.policy.second_pass import require_scan
 from visual_r1.prompts.templates import load_template
 from visual_r1.rewards import load_custom
-from visual_r1.rl.losses import UNPUBLISHED, loss_of
+from visual_r1.rl.losses import UNPUBLISHED, loss_of, names_of_losses
 
 
 def require_sound(config: RunConfig) -> None:
     """Raise `ConfigError` or `DataError` for what the configuration names and is not there.
 
     That is a loss, a LoRA that the engine does not train, a template, a source or one of its
-    columns, or the user's own reward function. All of this would be found later too, but only after
-    a server's start, or a whole baseline evaluation.
+    columns, or the user's own reward function or loss. All of this would be found later too, but
+    only after a server's start, or a whole baseline evaluation.
     """
     loss = loss_of(config.train, config.algorithm)
-    if loss.name in UNPUBLISHED and choose_kind(config, os.environ) == "embedded":
-        *others, last = (name for name in get_args(LossName) if name not in UNPUBLISHED)
+    if loss.name == UNPUBLISHED and choose_kind(config, os.environ) == "embedded":
         raise ConfigError(
-            f"The loss {loss.name} exists on the hosted service alone, which has not published it; "
-            f"the embedded engine has {', '.join(others)} and {last}."
+            f"The loss {loss.name} exists on the hosted service alone, which has not published its "
+            f"formula; the embedded engine has {names_of_losses(embedded=True)}."
         )
     if choose_kind(config, os.environ) == "embedded":
         _require_lora(config.model)

@@ -54,16 +54,38 @@ Prompt: TypeAlias = tuple[TextPart | ImagePart, ...]
 
 
 @dataclass(frozen=True)
+class Span:
+    """So many places of a datum that are those of a sequence from `offset` on.
+
+    Of its sampled tokens where `sampled`, else of the prompt that it was sampled from.
+    """
+
+    sequence_id: str
+    sampled: bool
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Which sequences a datum was made of: runs of its model input, and of its targets."""
+
+    read: tuple[Span, ...]
+    targets: tuple[Span, ...]
+
+
+@dataclass(frozen=True)
 class Datum:
     """One training example: a model input of T positions, image tokens included.
 
     `inputs["target_tokens"]` is int64 [T], already shifted by one (or [T, K] for cross_entropy on
-    K weighted targets a position); `weights`, `logprobs`, `advantages` are float32 of the same
-    shape.
+    K weighted targets a position); `weights`, `logprobs`, `advantages`, `sequence_ratio_mask` are
+    float32 of the same shape.
     """
 
     prompt: Prompt
     inputs: Mapping[str, np.ndarray]
+    provenance: Provenance | None = None
 
 
 @dataclass(frozen=True)

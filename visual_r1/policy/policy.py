@@ -68,6 +68,8 @@ class Rollout:
 
     `tokens` end with the stop token unless `stop_reason` is "length"; `response` is their text
     without it. `second` is None where the run has no second pass; `scored` holds its bonus.
+    `sequence_id` is what the server calls it, where the loss has to name it there; it means
+    something in the session alone that it was sampled in.
     """
 
     problem_id: str
@@ -79,6 +81,7 @@ class Rollout:
     stop_reason: str
     scored: Scored
     second: SecondPass | None = None
+    sequence_id: str | None = None
 
     @property
     def right(self) -> bool:

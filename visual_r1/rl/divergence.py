@@ -42,7 +42,8 @@ def divergence(
     with np.errstate(over="ignore"):
         ratio = np.exp(log_ratio)
     by_token = np.repeat(advantages, [len(logprobs) for logprobs in sampler_logprobs])
-    clipped = loss.clips(ratio, by_token)
+    by_response = np.split(log_ratio, np.cumsum([len(one) for one in sampler_logprobs])[:-1])
+    clipped = loss.clips(by_response, by_token)
     return Divergence(
         kl=float(np.mean(ratio - 1 - log_ratio)),
         ratio_max=float(ratio.max()),

@@ -9,8 +9,14 @@ scored on the token at i + 1 of the whole sequence:
     target_tokens    0                  a_0   a_1  …   a_{n-1}
     logprobs         0                  q_0   q_1  …   q_{n-1}     of the sampler
     advantages       0                  A     A    …   A
+    a mask           0                  1     1    …   1      where the loss reads one
 
 Tinker's losses are plain sums over all T positions: what must not count has advantage 0.
+
+**Provenance.** Where the loss needs it (stable_reinforce), a datum names the sampled sequence
+behind each place of what is read (P places of its prompt, n - 1 of its tokens) and of the targets
+(P - 1 and n). A server lets a session train on its own samples alone. So a chunk samples and learns
+in one session, and a chunk that is begun again samples again.
 
 **Minibatches.** Each is one forward_backward and one optim_step. With one minibatch and one epoch,
 the default, the policy that learns is the one that sampled. After the first optimizer step of a
@@ -31,8 +37,9 @@ had another rate.
 
 import math
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import TypeVar
 
 import numpy as np
@@ -40,13 +47,14 @@ import tinker
 
 from visual_r1.backend.waiting import TRAIN_LIMIT_S, wait
 from visual_r1.config import RunConfig
-from visual_r1.errors import BackendError, RunError
+from visual_r1.errors import BackendError, RequestFailed, RequestRefused, RunError
 from visual_r1.hashing import stable_seed
 from visual_r1.policy.policy import Policy, Rollout, RolloutGroup
 from visual_r1.prices import NO_TOKENS, Tokens, total
 from visual_r1.rl.advantages import token_shares
 from visual_r1.rl.divergence import Divergence, Floats, clip_share, divergence
 from visual_r1.rl.losses import Loss, loss_of
+from visual_r1.rl.own_loss import LOGGED
 
 T = TypeVar("T")
 
@@ -70,7 +78,7 @@ class Update:
     are one up to rounding. `off_policy_…` are the largest KL, the extremes of the ratio and the
     share of clipped tokens over all the later ones, which are learnt from with other weights than
     sampled them; None where there is no later one. The clip shares are None for a loss without a
-    clip.
+    clip. `logged` is what a loss of the user's own logs, as means over the minibatches.
     """
 
     loss: float
@@ -85,6 +93,7 @@ class Update:
     off_policy_ratio_min: float | None = None
     off_policy_clip_share: float | None = None
     tokens: Tokens = NO_TOKENS
+    logged: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 def examples_of(
@@ -111,8 +120,8 @@ def learn(
     """Learn from `examples`; all requests are sent back to back, then all are awaited.
 
     None where there is none: then nothing is sent. Raises `BackendError` when the server fails,
-    `RunError` when loss or gradient are not finite or beyond the bounds of `limits`: before the
-    step is saved.
+    `LossError` when a loss of the user's own does, `RunError` when loss or gradient are not finite
+    or beyond the bounds of `limits`: before the step is saved.
     """
     if not examples:
         return None
@@ -137,6 +146,10 @@ def learn(
         off_policy_ratio_min=min((one.ratio_min for one in later), default=None),
         off_policy_clip_share=clip_share(later),
         tokens=total(one.tokens for one in sent),
+        logged={
+            name: fmean(one.logged[name] for one in learnt if name in one.logged)
+            for name in sorted({name for one in learnt for name in one.logged})
+        },
     )
     _require_sound(update, config, step)
     return update
@@ -178,7 +191,14 @@ def _send(
     shares = token_shares(lengths, config.algorithm.normalization, config.sampling.max_new_tokens)
     loss = loss_of(config.train, config.algorithm).scaled(shares[0])
     data = [
-        datum(one.prompt, one.rollout.tokens, one.rollout.logprobs, one.advantage * share)
+        datum(
+            one.prompt,
+            one.rollout.tokens,
+            one.rollout.logprobs,
+            one.advantage * share,
+            mask=loss.mask,
+            sequence_id=one.rollout.sequence_id,
+        )
         for one, share in zip(examples, shares, strict=True)
     ]
     positions = sum(one.model_input.length for one in data)
@@ -187,13 +207,17 @@ def _send(
         ahead = wait(forward, f"forward of step {step}", TRAIN_LIMIT_S, policy.watch)
         prompts = [example.prompt for example in examples]
         data = with_prompt_logprobs(data, prompts, _logprobs_of(ahead, len(data)))
+    if loss.own is not None:
+        backward = training.forward_backward_custom(data, loss.own.at(step, loss.config))
+    else:
+        backward = training.forward_backward(data, loss.name, loss.config)
     return _Sent(
         examples,
         loss,
-        training.forward_backward(data, loss.name, loss.config),
+        backward,
         training.optim_step(adam_params(config, step, lengths)),
         # A forward is billed as training.
-        Tokens(train=positions * (2 if loss.counts_prompt else 1)),
+        Tokens(train=positions * loss.passes),
     )
 
 
@@ -204,10 +228,18 @@ class _Learnt:
     loss: float
     grad_norm: float | None
     divergence: Divergence
+    logged: Mapping[str, float]
 
 
 def _awaited(sent: _Sent, policy: Policy, step: int) -> _Learnt:
-    output = wait(sent.backward, f"forward_backward of step {step}", TRAIN_LIMIT_S, policy.watch)
+    what = f"forward_backward of step {step}"
+    try:
+        output = wait(sent.backward, what, TRAIN_LIMIT_S, policy.watch)
+    except RequestRefused as error:
+        if not sent.loss.needs_provenance:
+            raise
+        # What it recorded of the samples may have gone: in a new session they are drawn again.
+        raise RequestFailed(str(error)) from error
     stepped = wait(sent.optim, f"optim_step of step {step}", TRAIN_LIMIT_S, policy.watch)
     logprobs = _logprobs_of(output, len(sent.examples))
     return _Learnt(
@@ -229,6 +261,11 @@ def _awaited(sent: _Sent, policy: Policy, step: int) -> _Learnt:
             [example.advantage for example in sent.examples],
             sent.loss,
         ),
+        logged={
+            name.removeprefix(LOGGED): value
+            for name, value in output.metrics.items()
+            if name.startswith(LOGGED)
+        },
     )
 
 
@@ -282,26 +319,46 @@ def datum(
     tokens: Sequence[int],
     logprobs: Sequence[float],
     advantage: float,
+    *,
+    mask: str | None = None,
+    sequence_id: str | None = None,
 ) -> tinker.Datum:
     """The training example of an answer of n >= 1 tokens with the sampler's n log-probabilities.
 
-    Its arrays have T entries each, see above.
+    Its arrays have T entries each, see above. `mask` is the name of the input that is 1 on the
+    answer's tokens, where there is to be one; `sequence_id` names what was sampled, where that is
+    to be its provenance.
     """
     silent = prompt.length - 1
     answer = len(tokens)
     chunks = list(prompt.chunks)
     if answer > 1:
         chunks.append(tinker.EncodedTextChunk(tokens=list(tokens[:-1])))
-    return tinker.Datum(
-        model_input=tinker.ModelInput(chunks=chunks),
-        loss_fn_inputs={
-            "target_tokens": tinker.TensorData.from_numpy(
-                np.array([0] * silent + list(tokens), dtype=np.int64)
-            ),
-            "logprobs": _floats([0.0] * silent + list(logprobs)),
-            "advantages": _floats([0.0] * silent + [advantage] * answer),
-        },
+    inputs = {
+        "target_tokens": tinker.TensorData.from_numpy(
+            np.array([0] * silent + list(tokens), dtype=np.int64)
+        ),
+        "logprobs": _floats([0.0] * silent + list(logprobs)),
+        "advantages": _floats([0.0] * silent + [advantage] * answer),
+    }
+    if mask is not None:
+        inputs[mask] = _floats([0.0] * silent + [1.0] * answer)
+    made = tinker.Datum(tinker.ModelInput(chunks=chunks), inputs)
+    if sequence_id is None:
+        return made
+    return made.with_provenance(
+        _spans(sequence_id, 0, prompt.length, answer - 1),
+        _spans(sequence_id, 1, silent, answer),
     )
+
+
+def _spans(
+    sequence_id: str, offset: int, prompt: int, sampled: int
+) -> list[tinker.PromptProvenanceSpan | tinker.SampledProvenanceSpan]:
+    """So many places of the sequence's prompt from `offset` on, and so many of its tokens."""
+    of_prompt = tinker.PromptProvenanceSpan(sequence_id=sequence_id, offset=offset, length=prompt)
+    of_answer = tinker.SampledProvenanceSpan(sequence_id=sequence_id, length=sampled)
+    return [one for one in (of_prompt, of_answer) if one.length]
 
 
 def answer_part(prompt: tinker.ModelInput, values_T: Floats) -> Floats:

@@ -387,8 +387,13 @@ def step_metrics(
 
 def _update_row(update: Update | None) -> RowPart:
     """The update's part; where there was none, all but the number of optimizer steps is unknown."""
-    names = [field.name for field in fields(Update) if field.name != "tokens"]
+    names = [one.name for one in fields(Update) if one.name not in ("tokens", "logged")]
     found: dict[str, JsonNumber] = {name: getattr(update, name, None) for name in names}
+    if update is not None:
+        found |= {
+            f"loss_{name}": value if math.isfinite(value) else None
+            for name, value in update.logged.items()
+        }
     return found | {"optimizer_steps": update.optimizer_steps if update else 0}
 
 

@@ -47,6 +47,7 @@ from visual_r1.rewards.grounding import spoken
 from visual_r1.rewards.scoring import grade_of
 from visual_r1.rl.advantages import has_contrast
 from visual_r1.rl.batches import PromptedProblem
+from visual_r1.rl.losses import UNPUBLISHED
 from visual_r1.rl.metrics import StepTimer
 
 logger = open_logger(__name__)
@@ -314,6 +315,7 @@ class _GroupUnderWay:
             response=scored_input.response,
             stop_reason=sequence.stop_reason,
             scored=score(config.reward, scored_input, config.penalty),
+            sequence_id=sequence.sequence_id if config.train.loss == UNPUBLISHED else None,
         )
 
     def _with_bonus(self, rollout: Rollout) -> Rollout | None:

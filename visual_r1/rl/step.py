@@ -17,6 +17,7 @@ from visual_r1.rl.advantages import advantages_of
 from visual_r1.rl.batches import Batches
 from visual_r1.rl.kl import with_kl
 from visual_r1.rl.learning import examples_of, learn
+from visual_r1.rl.losses import UNPUBLISHED
 from visual_r1.rl.metrics import StepMetrics, StepTimer, step_metrics
 from visual_r1.rl.sampling import sample_until_full
 
@@ -77,8 +78,10 @@ def train_steps(
 def current_sampler(
     training: tinker.TrainingClient, policy: Policy, step: int
 ) -> tinker.SamplingClient:
-    """A sampler of the weights as they are now."""
-    saving = training.save_weights_and_get_sampling_client()
+    """A sampler of the weights as they are now; it records what the loss has to name later."""
+    saving = training.save_weights_and_get_sampling_client(
+        record_stability_info=policy.config.train.loss == UNPUBLISHED
+    )
     return wait(saving, f"the sampler of step {step}", SAVE_LIMIT_S, policy.watch)
 
 

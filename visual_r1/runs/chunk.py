@@ -109,7 +109,13 @@ def _train_once(
     run: Run, start: LedgerRow | None, plan: ChunkPlan, told: Callable[[MetricsRow], object]
 ) -> LedgerRow:
     config, backend, progress = run.config, run.backend, run.progress
-    loss_of(config.train, config.algorithm)
+    loss = loss_of(config.train, config.algorithm)
+    if loss.own is not None and start is None:
+        logger.info(
+            "The loss %s is computed here, from a forward of each minibatch before its "
+            "forward_backward: that is billed as training too, and counted so.",
+            config.train.loss,
+        )
     keep_files(config, run.folder, anew=start is None)
     run.journal.rewind(plan.first)
     policy = run.policy()

@@ -1,9 +1,9 @@
 """The folder of one run: one configuration, one process at a time.
 
 `config.json` holds the resolved configuration, and a start with another is refused. What makes the
-run besides it are the user's own files, a reward function and prompt templates: their names are
-part of the configuration, what they hold is not. So the run keeps copies of those it began with,
-and a start with others is refused too. Modules that a reward's file imports are not compared.
+run besides it are the user's own files, a reward function, a loss and prompt templates: their names
+are part of the configuration, what they hold is not. So the run keeps copies of those it began
+with, and a start with others is refused too. Modules that such a file imports are not compared.
 """
 
 import os
@@ -20,6 +20,7 @@ from visual_r1.config import STORED, RunConfig, apart
 from visual_r1.errors import ConfigError, RunError, StorageError, VisualR1Error
 from visual_r1.hashing import file_digest
 from visual_r1.opening import read_file
+from visual_r1.own_code import LOSS, own_function
 from visual_r1.printing import open_logger
 from visual_r1.prompts.templates import load_template, own_template
 from visual_r1.rewards import load_custom
@@ -39,11 +40,12 @@ logger = open_logger(__name__)
 CONFIG_FILE = "config.json"
 # Copies of the user's files.
 CUSTOM_REWARD = "custom_reward.py"
+OWN_LOSS = "own_loss.py"
 PROMPT_TEMPLATE = "prompt_template.txt"
 SECOND_PASS_TEMPLATE = "second_pass_template.txt"
 QUESTION_ONLY_TEMPLATE = "question_only_template.txt"
 _OF_A_PROCESS = (".owner", ".lock")
-COPIES = (CUSTOM_REWARD, PROMPT_TEMPLATE, SECOND_PASS_TEMPLATE, QUESTION_ONLY_TEMPLATE)
+COPIES = (CUSTOM_REWARD, OWN_LOSS, PROMPT_TEMPLATE, SECOND_PASS_TEMPLATE, QUESTION_ONLY_TEMPLATE)
 
 
 @contextmanager
@@ -335,6 +337,8 @@ def _files_of_the_user(config: RunConfig) -> dict[str, Path]:
     own: dict[str, Path] = {}
     if custom is not None and (file := load_custom(custom).file) is not None:
         own[CUSTOM_REWARD] = file
+    if ":" in config.train.loss and (file := own_function(config.train.loss, LOSS).file):
+        own[OWN_LOSS] = file
     return own | _templates_of_the_user(config)
 
 

@@ -196,6 +196,7 @@ def rollout_table(results: Sequence[StepResult]) -> Any:
     `scan_read` the masked scan, `second_response` the answer to it. They are null where there was
     no second pass, or no scan, or nothing was asked.
     `failure` says why a sample has no reward: what the user's own reward function did.
+    `sequence_id` is null but for the loss that names its samples at the server (stable_reinforce).
     """
     rows = [
         _rollout_row(result.metrics.step, scored)
@@ -223,6 +224,7 @@ def rollout_table(results: Sequence[StepResult]) -> Any:
             ("scan_read", pa.string()),
             ("second_response", pa.string()),
             ("failure", pa.string()),
+            ("sequence_id", pa.string()),
         ]
     )
     return pa.Table.from_pylist(rows, schema=schema)
@@ -259,4 +261,5 @@ def _rollout_row(step: int, scored: ScoredRollout) -> dict[str, Any]:
         "scan_read": second.scan.text if second and second.scan else None,
         "second_response": second.response if second else None,
         "failure": rollout.scored.failure or None,
+        "sequence_id": rollout.sequence_id,
     }

@@ -5,17 +5,18 @@ reward holds a KL one log-probability of the base model: a server of another ver
 or without that loss is found here, in a sentence, and not after a step's worth of sampling.
 """
 
+from collections.abc import Mapping
+
 import tinker
 
 from visual_r1.backend.waiting import CONTROL_LIMIT_S, SAVE_LIMIT_S, wait
-from visual_r1.config import RunConfig
 from visual_r1.data.problem import Problem
 from visual_r1.errors import BackendError, ConfigError, IncompatibleServer, RequestRefused
 from visual_r1.hashing import stable_seed
 from visual_r1.policy.policy import Policy
 from visual_r1.rl.kl import ask_logprobs, logprobs_of
 from visual_r1.rl.learning import datum
-from visual_r1.rl.losses import loss_of
+from visual_r1.rl.losses import Loss, loss_of
 
 _ANOTHER_PROTOCOL = (AssertionError, tinker.APIResponseValidationError)
 """What the SDK raises where a reply is not what it relies on."""
@@ -49,7 +50,10 @@ def _try(
     base: tinker.SamplingClient | None,
 ) -> None:
     config = policy.config
-    saving = training.save_weights_and_get_sampling_client()
+    loss = loss_of(config.train, config.algorithm)
+    saving = training.save_weights_and_get_sampling_client(
+        record_stability_info=loss.needs_provenance
+    )
     sampler = wait(saving, "a first sampler", SAVE_LIMIT_S, policy.watch)
     prompt = policy.prompter.model_input(problem)
     params = tinker.SamplingParams(
@@ -65,39 +69,49 @@ def _try(
             f"The server takes no image with the model {config.model.name}, so it cannot be "
             f"trained on pictures there: choose another --model.name or server. {error}"
         ) from error
-    tokens, logprobs = _sampled(reply)
-    _try_loss(training, policy, config, prompt, tokens, logprobs)
+    sequence = _sampled(reply)
+    _try_loss(training, policy, loss, prompt, sequence)
     if base is not None:
-        _try_base(base, policy, prompt, tokens)
+        _try_base(base, policy, prompt, sequence.tokens)
 
 
-def _sampled(reply: tinker.SampleResponse) -> tuple[list[int], list[float]]:
+def _sampled(reply: tinker.SampleResponse) -> tinker.SampledSequence:
     sequences = reply.sequences
     if len(sequences) != 1 or not sequences[0].tokens:
         raise IncompatibleServer(
             f"The server returned {len(sequences)} sequences where one was asked for: it does not "
             "speak the protocol that training needs."
         )
-    tokens, logprobs = list(sequences[0].tokens), list(sequences[0].logprobs or ())
-    if len(logprobs) != len(tokens):
+    if len(sequences[0].logprobs or ()) != len(sequences[0].tokens):
         raise IncompatibleServer(
             "The server returns no log-probabilities of sampled tokens, and training needs one a "
             "token: this server cannot be trained with."
         )
-    return tokens, logprobs
+    return sequences[0]
 
 
 def _try_loss(
     training: tinker.TrainingClient,
     policy: Policy,
-    config: RunConfig,
+    loss: Loss,
     prompt: tinker.ModelInput,
-    tokens: list[int],
-    logprobs: list[float],
+    sequence: tinker.SampledSequence,
 ) -> None:
-    loss = loss_of(config.train, config.algorithm)
-    data = [datum(prompt, tokens, logprobs, 1.0)]
-    forward = training.forward(data, loss.name, loss.config)
+    made = datum(
+        prompt,
+        sequence.tokens,
+        sequence.logprobs or (),
+        1.0,
+        mask=loss.mask,
+        sequence_id=sequence.sequence_id if loss.needs_provenance else None,
+    )
+    config: Mapping[str, float] | None = loss.config
+    if loss.own is not None:  # what the SDK sends before it is computed
+        length, targets = made.model_input.length, made.loss_fn_inputs["target_tokens"]
+        nothing = tinker.TensorData(data=[0.0] * length, dtype="float32", shape=[length])
+        made = tinker.Datum(made.model_input, {"target_tokens": targets, "weights": nothing})
+        config = None
+    forward = training.forward([made], loss.name, config)
     try:
         output = wait(forward, f"a first forward of {loss.name}", CONTROL_LIMIT_S, policy.watch)
     except RequestRefused as error:

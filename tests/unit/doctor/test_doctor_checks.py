@@ -334,3 +334,18 @@ def test_rows_that_do_not_fit_are_named_with_what_becomes_of_them() -> None:
     # A row that the evaluation does not ask about is none of its.
     for found in ({"test": fit("test", 40, 39)}, {"train": fit("train", 9)}):
         assert [one.severity for one in checks.rows_that_fit(mine, found)] == ["ok"]
+
+
+@pytest.mark.parametrize(
+    ("loss", "says"),
+    [
+        ("sapo", "it is computed here, from the learner's log-probabilities: learning costs twice"),
+        ("dro", "its penalty needs the learner's log-probabilities"),
+        ("stable_reinforce", "an alpha there"),
+    ],
+)
+def test_what_a_loss_costs_beside_its_update_is_said(loss: str, says: str) -> None:
+    found = checks.loss(RunConfig.model_validate({"train": {"loss": loss}}))
+    assert found is not None
+    assert (found.severity, says in found.says) == ("note", True)
+    assert checks.loss(RunConfig.model_validate({"train": {"loss": "gspo"}})) is None

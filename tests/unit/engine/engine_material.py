@@ -93,9 +93,11 @@ def random_datum(seed: int, prompt: Prompt, names: Sequence[str], masked: int = 
         "weights": rng.uniform(-1, 2, places),
         "logprobs": -rng.uniform(0.0, 9.0, places),
         "advantages": rng.standard_normal(places),
+        "sequence_ratio_mask": np.ones(places),
     }
-    for name in ("weights", "advantages"):
+    for name in ("weights", "advantages", "sequence_ratio_mask"):
         made[name][rng.random(places) < 0.3] = 0.0
         made[name][:masked] = 0.0
+    made["sequence_ratio_mask"][-1] = 1.0
     inputs = {name: made[name].astype(np.float32) for name in names}
     return Datum(prompt, {"target_tokens": rng.integers(0, 250, places), **inputs})

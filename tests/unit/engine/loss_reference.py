@@ -14,6 +14,8 @@ CASES = [
     ("cispo", {"clip_low_threshold": 0.3, "clip_high_threshold": 1.5}),
     ("dro", {}),
     ("dro", {"beta": 0.7}),
+    ("gspo", {}),
+    ("gspo", {"clip_low_threshold": 0.01, "clip_high_threshold": 50.0}),
 ]
 
 
@@ -31,7 +33,11 @@ def reference(
         beta = config.get("beta", 0.05)
         value = -(logp * advantages - 0.5 * beta * (logp - q) ** 2).sum()
         return float(value), -advantages + beta * (logp - q)
-    default = (0.8, 1.2) if name == "ppo" else (0.0, 4.0)
+    if name == "gspo":
+        # Every token has the value of s, and the slope that its own ratio has at 1.
+        marked = inputs["sequence_ratio_mask"] != 0
+        r = np.full_like(logp, np.exp((logp - q)[marked].mean()))
+    default = {"ppo": (0.8, 1.2), "cispo": (0.0, 4.0), "gspo": (0.9997, 1.0004)}[name]
     low = config.get("clip_low_threshold", default[0])
     high = config.get("clip_high_threshold", default[1])
     clipped = np.clip(r, low, high)

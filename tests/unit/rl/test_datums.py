@@ -79,6 +79,29 @@ def test_an_answer_of_one_token_adds_no_empty_chunk() -> None:
     assert made.loss_fn_inputs["target_tokens"].tolist() == [0] * 8 + [21]
 
 
+def test_a_mask_marks_the_answers_tokens() -> None:
+    one = rollout(tokens=[21, 22, 23])
+    made = datum(PROMPT, one.tokens, one.logprobs, 0.0, mask="sequence_ratio_mask")
+    mask = made.loss_fn_inputs["sequence_ratio_mask"]
+    assert (mask.tolist(), mask.dtype) == ([0.0] * 8 + [1.0] * 3, "float32")
+
+
+def test_the_provenance_covers_what_is_read_and_the_targets() -> None:
+    """Places of the prompt count an image's tokens; runs of no place are left out."""
+    spans = tinker.PromptProvenanceSpan, tinker.SampledProvenanceSpan
+
+    def runs(tokens: list[int]) -> list[list[tuple[int, int, int]]]:
+        one = rollout(tokens=tokens)
+        made = datum(PROMPT, one.tokens, one.logprobs, 1.0, sequence_id="s:sample:0:1:2")
+        fields = made.model_input_spans or [], made.loss_fn_input_spans or []
+        assert {span.sequence_id for field in fields for span in field} == {"s:sample:0:1:2"}
+        return [[(spans.index(type(x)), x.offset, x.length) for x in field] for field in fields]
+
+    assert runs([21, 22, 23]) == [[(0, 0, 9), (1, 0, 2)], [(0, 1, 8), (1, 0, 3)]]
+    assert runs([21]) == [[(0, 0, 9)], [(0, 1, 8), (1, 0, 1)]]
+    assert datum(PROMPT, [21], [-1.0], 1.0).model_input_spans is None
+
+
 def test_the_answers_part_of_an_array() -> None:
     values = np.arange(11, dtype=np.float32)
     assert answer_part(PROMPT, values).tolist() == [8, 9, 10]

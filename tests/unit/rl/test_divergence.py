@@ -35,6 +35,10 @@ def made(loss: str, **algorithm: object) -> Divergence:
         # Both sides, whatever the advantage: 5 and 9; and 0.1, 0.5 twice, 0.7, 0.9.
         ("cispo", {}, 2),
         ("cispo", {"loss_config": {"clip_low_threshold": 0.95}}, 7),
+        # By response: the geometric means are 1.29, 0.77 and 0.95, the last with no advantage.
+        ("gspo", {}, 7),
+        ("gspo", {"loss_config": {"clip_high_threshold": 1.4}}, 3),
+        ("gspo", {"loss_config": {"clip_low_threshold": 0.7}}, 4),
     ],
 )
 def test_a_token_is_clipped_where_its_loss_clips_it(
@@ -45,11 +49,11 @@ def test_a_token_is_clipped_where_its_loss_clips_it(
     assert clip_share([found]) == clipped / 9
 
 
-@pytest.mark.parametrize("loss", ["importance_sampling", "dro", "gspo", "stable_reinforce"])
+@pytest.mark.parametrize("loss", ["importance_sampling", "dro", "sapo", "stable_reinforce"])
 def test_a_loss_without_a_known_clip_has_no_share(loss: str) -> None:
     assert made(loss).clipped is None
     assert clip_share([made(loss)]) is None
-    if loss == "gspo":
+    if loss == "stable_reinforce":
         thresholds = {"clip_low_threshold": 0.9, "clip_high_threshold": 1.1}
         assert made(loss, loss_config=thresholds).clipped is None
 

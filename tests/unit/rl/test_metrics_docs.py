@@ -22,11 +22,12 @@ def test_the_page_has_every_key_of_a_row() -> None:
         0,
         [group],
         [],
-        Update(0, 0, 0, 1, 1),
+        Update(0, 0, 0, 1, 1, logged={"gate_mean": 0.9}),
         expected=ExpectedBatch(0.5, 0.5, 0.5),
         seconds=StepTimer().row(),
     ).row()
     written = {key.replace("reward_format", "reward_<component>") for key in row}
+    written = {key.replace("loss_gate_mean", "loss_<name>") for key in written}
     cells = [line.split("|")[1] for line in PAGE.read_text().splitlines() if line.startswith("| `")]
     named = {key for cell in cells for key in re.findall(r"`([^`]+)`", cell)}
     assert named == written | {"seconds_checkpoint"}  # it comes after the row

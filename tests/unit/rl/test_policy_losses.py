@@ -30,7 +30,8 @@ def test_clip_higher_moves_the_upper_threshold_alone() -> None:
         ("importance_sampling", {}),
         ("cispo", {"clip_low_threshold": 0.0, "clip_high_threshold": 4.0}),
         ("dro", {"beta": 0.05}),
-        ("gspo", {}),
+        ("gspo", {"clip_low_threshold": 0.9997, "clip_high_threshold": 1.0004}),
+        ("sapo", {"tau_pos": 1.0, "tau_neg": 1.05}),
         ("stable_reinforce", {}),
     ],
 )
@@ -52,13 +53,16 @@ def test_thresholds_can_be_set_by_name() -> None:
     assert loss("dro", loss_config={"beta": 0.2}).config == {"beta": 0.2}
     cispo = loss("cispo", loss_config={"clip_high_threshold": 2.0}).config
     assert cispo == {"clip_low_threshold": 0.0, "clip_high_threshold": 2.0}
-    # Nobody has published what gspo takes, so the server is the judge.
-    assert loss("gspo", loss_config={"epsilon": 3e-4}).config == {"epsilon": 3e-4}
+    sapo = loss("sapo", loss_config={"tau_neg": 2}).config
+    assert sapo == {"tau_pos": 1.0, "tau_neg": 2.0}
+    # Nobody has published what it takes, so the server is the judge.
+    assert loss("stable_reinforce", loss_config={"x": 3e-4}).config == {"x": 3e-4}
 
 
 def test_only_the_loss_with_a_penalty_counts_the_prompt() -> None:
-    names = ["importance_sampling", "ppo", "cispo", "dro"]
-    assert [loss(name).counts_prompt for name in names] == [False] * 3 + [True]
+    names = ["importance_sampling", "ppo", "cispo", "gspo", "sapo", "dro"]
+    assert [loss(name).counts_prompt for name in names] == [False] * 5 + [True]
+    assert [loss(name).passes for name in names] == [1, 1, 1, 1, 2, 2]
 
 
 def test_the_penalty_goes_with_the_advantages() -> None:
@@ -81,6 +85,14 @@ def test_the_penalty_goes_with_the_advantages() -> None:
         ("dro", {"loss_config": {"beta": 0}}, r"loss_config: beta is 0, and dro needs more"),
         ("dro", {"loss_config": {"beta": -0.1}}, r"beta is -0\.1"),
         ("dro", {"normalization": "sequence"}, "token or constant"),
+        ("gspo", {"loss_config": {"clip_high_threshold": 0.9999}}, "1 must lie between"),
+        ("gspo", {"loss_config": {"epsilon": 1}}, "no setting 'epsilon'; it has clip_low_thre"),
+        (
+            "sapo",
+            {"loss_config": {"tau": 1}},
+            r"sapo has no setting 'tau'; it has tau_pos, tau_neg",
+        ),
+        ("sapo", {"loss_config": {"tau_pos": 0}}, r"tau_pos is 0, and sapo needs more than 0"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(name: str, algorithm: dict[str, Any], says: str) -> None:
@@ -89,6 +101,17 @@ def test_what_cannot_be_is_one_sentence(name: str, algorithm: dict[str, Any], sa
 
 
 def test_the_embedded_engine_has_only_what_is_published() -> None:
-    config = RunConfig.model_validate({"preset": "quickstart", "train": {"loss": "gspo"}})
-    with pytest.raises(ConfigError, match="gspo exists on the hosted service alone"):
+    config = RunConfig.model_validate(
+        {"preset": "quickstart", "train": {"loss": "stable_reinforce"}}
+    )
+    with pytest.raises(ConfigError, match="stable_reinforce exists on the hosted service alone"):
         require_sound(config)
+    require_sound(RunConfig.model_validate({"preset": "quickstart", "train": {"loss": "gspo"}}))
+
+
+def test_a_loss_is_a_name_or_a_path() -> None:
+    with pytest.raises(ValidationError, match="'sapo' or 'module:function'"):
+        TrainSection(loss="mine.my_loss")
+    assert TrainSection(loss="mine:my_loss").loss == "mine:my_loss"
+    with pytest.raises(ConfigError, match=r"train\.loss = 'mine:my_loss': there is no module"):
+        loss("mine:my_loss")

@@ -24,7 +24,7 @@ from visual_r1.engine.compute.lora import (
 )
 from visual_r1.engine.compute.losses import find_loss
 from visual_r1.engine.compute.optimizer import adam_step
-from visual_r1.engine.compute.prompts import ImageReader
+from visual_r1.engine.compute.prompts import ImageReader, Layout, lay_out
 from visual_r1.engine.compute.sample_plan import SamplePlan, plan_request
 from visual_r1.engine.types import (
     AdamSettings,
@@ -32,6 +32,7 @@ from visual_r1.engine.types import (
     ForwardOutput,
     InvalidRequest,
     LoraSpec,
+    Prompt,
     SampleOutput,
     SampleRequest,
 )
@@ -92,6 +93,10 @@ class Compute:
         """Return a fresh adapter: A drawn from the seed, B zero, so that it changes nothing yet."""
         slot = self._slots.of(spec)
         return Adapter.fresh(spec, slot.initial_weights(spec.seed, self.device))
+
+    def layout(self, prompt: Prompt) -> Layout:
+        """How the model reads a prompt, place by place; raises `InvalidRequest` where it cannot."""
+        return lay_out(self._base, self._images, prompt)
 
     def forward(
         self,

@@ -110,9 +110,14 @@ def _check(
         if not np.isfinite(values).all():
             raise InvalidRequest(f"input {name!r} holds a value that is not finite.")
         inputs[name] = _columns(values.astype(np.float32))
+    if "sequence_ratio_mask" in inputs and not inputs["sequence_ratio_mask"].any():
+        raise InvalidRequest(
+            f"sequence_ratio_mask is 0 at every place; {loss_name} takes its ratio over the places "
+            "where it is not: those of the sampled tokens."
+        )
     masked_prefix = 0
-    if loss.masked_by is not None:
-        counts = (inputs[loss.masked_by] != 0).any(dim=1)
+    if loss.masked_by:
+        counts = torch.cat([inputs[name] != 0 for name in loss.masked_by], dim=1).any(dim=1)
         masked_prefix = int(counts.int().argmax()) if bool(counts.any()) else len(counts)
     return CheckedDatum(layout, _columns(targets), inputs, targets.shape, masked_prefix)
 

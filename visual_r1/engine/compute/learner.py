@@ -31,7 +31,7 @@ from visual_r1.engine.compute.forward import (
     target_logprobs,
 )
 from visual_r1.engine.compute.lora import Adapter, Slot
-from visual_r1.engine.compute.losses import LossFunction, ratio
+from visual_r1.engine.compute.losses import LossFunction
 from visual_r1.engine.compute.prompts import Layout
 from visual_r1.engine.types import ForwardOutput
 
@@ -257,8 +257,8 @@ class _Pass:
         weight = batch.inputs.get("advantages", batch.inputs.get("weights"))
         assert weight is not None
         metrics["tokens:sum"] += float((weight != 0).sum())
-        if "advantages" in batch.inputs:
-            r = ratio(logp, batch.inputs)
+        if self._loss.ratio is not None:
+            r = torch.where(weight != 0, self._loss.ratio(logp, batch.inputs), 1.0)
             metrics["ratio:max"] = max(metrics.get("ratio:max", 0.0), float(r.max()))
             if "clip_low_threshold" in self._config:
                 low, high = (self._config[f"clip_{side}_threshold"] for side in ("low", "high"))

@@ -9,6 +9,11 @@ log-probabilities, A the advantages and r = exp(logp − q):
     ppo                  −min(r · A, clip(r, low, high) · A)          (Schulman et al., 2017)
     cispo                −stop_gradient(clip(r, low, high)) · logp · A  (MiniMax, 2025)
     dro                  −(logp · A − ½ β (logp − q)²)                (Richemond et al., 2024)
+    gspo                 −min(s · A, clip(s, low, high) · A)          (Zheng et al., 2025)
+
+where s = exp(mean over M of (logp − q)), M the places where `sequence_ratio_mask` is not 0, and
+each token's s has the gradient of its own logp: GSPO-token, equations 13 and 14 of
+arXiv:2507.18071.
 """
 
 import math
@@ -33,9 +38,11 @@ class LossFunction:
     formula: Formula
     inputs: tuple[str, ...]
     defaults: Settings = field(default_factory=dict[str, float])
-    masked_by: str | None = None
-    """The input that is 0 at places which add nothing to the loss; None where every place counts.
-    """
+    masked_by: tuple[str, ...] = ()
+    """The inputs that are all 0 at places which add nothing to the loss; none where every place
+    counts."""
+    ratio: Callable[[Tensor, Inputs], Tensor] | None = None
+    """What the loss takes for the ratio of a token; None where it has none."""
 
 
 def ratio(logp: Tensor, inputs: Inputs) -> Tensor:
@@ -46,6 +53,16 @@ def ratio(logp: Tensor, inputs: Inputs) -> Tensor:
     """
     difference = torch.where(inputs["advantages"] != 0, logp - inputs["logprobs"], 0.0)
     return torch.exp(difference)
+
+
+def sequence_ratio(logp: Tensor, inputs: Inputs) -> Tensor:
+    """s of each of B data at all its places, [B, L, K] or [L]; every token's own gradient."""
+    counted = inputs["sequence_ratio_mask"] != 0
+    # Only where it counts: elsewhere q may be anything. Padding does not count.
+    difference = torch.where(counted, logp.detach() - inputs["logprobs"], 0.0)
+    places = tuple(range(1 if logp.ndim > 1 else 0, logp.ndim))
+    mean = difference.sum(places, keepdim=True) / counted.sum(places, keepdim=True)
+    return torch.exp(mean + logp - logp.detach())
 
 
 def cross_entropy(logp: Tensor, inputs: Inputs, _: Settings) -> Tensor:
@@ -75,32 +92,52 @@ def dro(logp: Tensor, inputs: Inputs, settings: Settings) -> Tensor:
     return penalty - logp * inputs["advantages"]
 
 
+def gspo(logp: Tensor, inputs: Inputs, settings: Settings) -> Tensor:
+    """−min(s · A, clip(s, low, high) · A)."""
+    s, advantages = sequence_ratio(logp, inputs), inputs["advantages"]
+    return -torch.minimum(s * advantages, _clip(s, settings) * advantages)
+
+
 def _clip(r: Tensor, settings: Settings) -> Tensor:
     return r.clamp(settings["clip_low_threshold"], settings["clip_high_threshold"])
 
 
 _POLICY_INPUTS = ("logprobs", "advantages")
+_BY_ADVANTAGE = ("advantages",)
 
 LOSSES: Mapping[str, LossFunction] = {
-    "cross_entropy": LossFunction(cross_entropy, ("weights",), masked_by="weights"),
+    "cross_entropy": LossFunction(cross_entropy, ("weights",), masked_by=("weights",)),
     "importance_sampling": LossFunction(
-        importance_sampling, _POLICY_INPUTS, masked_by="advantages"
+        importance_sampling, _POLICY_INPUTS, masked_by=_BY_ADVANTAGE, ratio=ratio
     ),
     "ppo": LossFunction(
         ppo,
         _POLICY_INPUTS,
         {"clip_low_threshold": 0.8, "clip_high_threshold": 1.2},
-        masked_by="advantages",
+        masked_by=_BY_ADVANTAGE,
+        ratio=ratio,
     ),
     "cispo": LossFunction(
         cispo,
         _POLICY_INPUTS,
         {"clip_low_threshold": 0.0, "clip_high_threshold": 4.0},
-        masked_by="advantages",
+        masked_by=_BY_ADVANTAGE,
+        ratio=ratio,
     ),
     # Tinker's documentation shows β = 0.05 and names no other default.
-    "dro": LossFunction(dro, _POLICY_INPUTS, {"beta": 0.05}),
+    "dro": LossFunction(dro, _POLICY_INPUTS, {"beta": 0.05}, ratio=ratio),
+    # The paper's thresholds; Tinker's own defaults were not seen.
+    "gspo": LossFunction(
+        gspo,
+        (*_POLICY_INPUTS, "sequence_ratio_mask"),
+        {"clip_low_threshold": 1 - 3e-4, "clip_high_threshold": 1 + 4e-4},
+        masked_by=(*_BY_ADVANTAGE, "sequence_ratio_mask"),
+        ratio=sequence_ratio,
+    ),
 }
+
+NEEDS_PROVENANCE = "stable_reinforce"
+"""The loss that learns from what was recorded of its samples; nobody has published its formula."""
 
 
 def find_loss(name: str, config: Mapping[str, float]) -> tuple[LossFunction, Settings]:
@@ -109,6 +146,11 @@ def find_loss(name: str, config: Mapping[str, float]) -> tuple[LossFunction, Set
     Raises `InvalidRequest` for an unknown name or key, or a value that is not a finite number.
     """
     loss = LOSSES.get(name)
+    if name == NEEDS_PROVENANCE:
+        raise InvalidRequest(
+            f"loss_fn {name!r} has no public formula, so this engine does not compute it; what its "
+            f"data say of where they were sampled is right. It has {', '.join(LOSSES)}."
+        )
     if loss is None:
         raise InvalidRequest(f"loss_fn {name!r} is unknown; this engine has {', '.join(LOSSES)}.")
     for key, value in config.items():

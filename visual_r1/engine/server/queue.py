@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from visual_r1.engine.compute.compute import Compute
+from visual_r1.engine.compute.provenance import ProvenanceTable
 from visual_r1.engine.server.futures import PROTOBUF, Pending, Reply, failure_of
 from visual_r1.engine.server.sessions import WeightsKey
 from visual_r1.engine.server.weights import WeightsCache
@@ -31,6 +32,10 @@ class SampleJob:
     request: SampleRequest
     form: ReplyForm
     future: Pending
+    of_session: bool = False
+    """Whether its sequences belong to a session, which may train on them."""
+    record: bool = False
+    """Whether what is sampled is recorded for that."""
 
     @property
     def rows(self) -> int:
@@ -42,10 +47,16 @@ class SampleQueue:
     """The waiting requests of one set of weights. Lives on the event loop."""
 
     def __init__(
-        self, key: WeightsKey, compute: Compute, weights: WeightsCache, worker: Worker
+        self,
+        key: WeightsKey,
+        compute: Compute,
+        weights: WeightsCache,
+        worker: Worker,
+        provenance: ProvenanceTable,
     ) -> None:
         self._key = key
         self._compute = compute
+        self._provenance = provenance
         self._weights = weights
         self._worker = worker
         self._waiting: deque[SampleJob] = deque()
@@ -94,6 +105,10 @@ class SampleQueue:
         """On the worker thread: one call, one result or complaint for each job."""
         weights = self._weights.get(self._key)
         outputs = self._compute.sample(weights, [job.request for job in jobs])
+        for job, output in zip(jobs, outputs, strict=True):
+            if job.of_session and not isinstance(output, InvalidRequest):
+                prompt, request_id = job.request.prompt, job.future.request_id
+                self._provenance.add(request_id, prompt, output, record=job.record)
         return [
             output
             if isinstance(output, InvalidRequest)

@@ -59,7 +59,8 @@ async def asample(engine: TheEngine, body: TheBody) -> dict[str, Any]:
     if new:
         try:
             request, wanted, form = await off_loop(partial(_read_sample, content), body.is_large)
-            job = SampleJob(wanted, form, future)
+            of_session = request.sampling_session_id is not None
+            job = SampleJob(wanted, form, future, of_session, bool(request.record_stability_info))
             if request.sampling_session_id is None:
                 weights = engine.weights_key(request.model_path, request.base_model)
             elif request.seq_id is None:

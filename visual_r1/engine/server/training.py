@@ -207,9 +207,11 @@ async def optim_step(engine: TheEngine, body: TheBody) -> dict[str, Any]:
 
 
 def _forward(engine: Engine, model: TrainingModel, message: pb.ForwardBackwardRequest) -> Reply:
+    data = data_of(message, engine.compute.context_length)
+    engine.provenance.check(session_of(model.model_id), message.loss_fn, data)
     output = engine.compute.forward(
         model.adapter,
-        data_of(message, engine.compute.context_length),
+        data,
         message.loss_fn,
         loss_config(message),
         backward=not message.forward_only,

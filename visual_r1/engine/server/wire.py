@@ -27,9 +27,11 @@ from visual_r1.engine.types import (
     LoraSpec,
     Prompt,
     PromptAltTokens,
+    Provenance,
     SampleOutput,
     SampleRequest,
     SamplingSettings,
+    Span,
     TargetTokens,
     TextPart,
     TopkRow,
@@ -89,6 +91,7 @@ def data_of(request: pb.ForwardBackwardRequest, context_length: int) -> list[Dat
         Datum(
             prompt=tuple(_part(chunk) for chunk in datum.model_input),
             inputs={name: _array(name, tensor) for name, tensor in datum.loss_fn_inputs.items()},
+            provenance=_provenance(datum),
         )
         for datum in request.data
     ]
@@ -141,6 +144,23 @@ def _part(chunk: pb.Chunk) -> TextPart | ImagePart:
         expected = image.expected_tokens if image.HasField("expected_tokens") else None
         return _image_part(image.data, image.format, expected)
     raise InvalidRequest(f"chunks of the kind {which} are not served here, only text and images.")
+
+
+def _provenance(datum: pb.Datum) -> Provenance | None:
+    if not (datum.model_input_spans or datum.loss_fn_input_spans):
+        return None
+    return Provenance(
+        tuple(map(_span, datum.model_input_spans)), tuple(map(_span, datum.loss_fn_input_spans))
+    )
+
+
+def _span(message: pb.ProvenanceSpan) -> Span:
+    which = message.WhichOneof("span")
+    if which is None:
+        raise InvalidRequest("a run of a datum's provenance is neither of a prompt nor sampled.")
+    sampled = which == "sampled_tokens"
+    span = message.sampled_tokens if sampled else message.prompt_tokens
+    return Span(span.sequence_id, sampled, span.offset, span.length)
 
 
 def _array(name: str, tensor: pb.Tensor) -> np.ndarray:
@@ -196,10 +216,10 @@ def sample_request(body: types.SampleRequest) -> tuple[SampleRequest, ReplyForm]
     `stop` None ends at the model's own end tokens, an empty list at nothing; stop strings and stop
     tokens end an answer besides those.
     """
-    if body.record_stability_info:
+    if body.record_stability_info and body.sampling_session_id is None:
         raise InvalidRequest(
-            "record_stability_info is not served: the loss stable_reinforce, which it is for, has "
-            "no public formula; leave it out."
+            "record_stability_info goes with a sampling_session_id: what is recorded belongs to "
+            "the session of its sampler."
         )
     last_n = body.prompt_logprobs_last_n
     if last_n is not None and last_n < 1:

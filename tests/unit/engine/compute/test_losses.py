@@ -8,7 +8,7 @@ from loss_reference import CASES, Array, reference
 
 from visual_r1.engine.compute.compute import Compute
 from visual_r1.engine.compute.losses import LOSSES
-from visual_r1.engine.types import Datum, LoraSpec
+from visual_r1.engine.types import Datum, InvalidRequest, LoraSpec
 
 
 @pytest.mark.parametrize(("name", "config"), CASES)
@@ -19,6 +19,7 @@ def test_the_formula_and_its_gradient(name: str, config: dict[str, float]) -> No
         "weights": rng.uniform(-1, 2, 400),
         "logprobs": logp + rng.standard_normal(400),
         "advantages": rng.standard_normal(400) * (rng.random(400) < 0.8),
+        "sequence_ratio_mask": (rng.random(400) < 0.7).astype(np.float64),
     }
     value, slope = reference(name, config, logp, inputs)
     leaf = torch.tensor(logp, dtype=torch.float32, requires_grad=True)
@@ -29,6 +30,48 @@ def test_the_formula_and_its_gradient(name: str, config: dict[str, float]) -> No
     assert float(loss.detach()) == pytest.approx(value, rel=1e-4)
     error = np.abs(leaf.grad.double().numpy() - slope).max()
     assert error < 1e-4 * np.abs(slope).max()
+
+
+@pytest.mark.parametrize("shift", [-0.05, 0.0, 0.05])
+def test_gspo_is_the_papers_by_autograd(shift: float) -> None:
+    """GSPO-token as it is written, in float64: s_t = sg[s] · p / sg[p], three data at a time."""
+    rng = np.random.default_rng(11)
+    shape = (3, 40, 1)
+    logp = -rng.uniform(0.01, 6, shape)
+    q = logp - shift + 2e-4 * rng.standard_normal(shape)
+    advantages = rng.standard_normal(shape)
+    mask = (rng.random(shape) < 0.6).astype(np.float64)
+    leaf = torch.tensor(logp, requires_grad=True)
+    total = torch.zeros((), dtype=torch.float64)
+    for row in range(3):
+        p, marked = leaf[row].exp(), torch.tensor(mask[row]) != 0
+        s = torch.exp((leaf[row] - torch.tensor(q[row]))[marked].mean())
+        s_t = s.detach() * p / p.detach()
+        a = torch.tensor(advantages[row])
+        total = total - torch.minimum(s_t * a, s_t.clamp(0.9997, 1.0004) * a).sum()
+    total.backward()
+    ours = torch.tensor(logp, requires_grad=True)
+    inputs = {"logprobs": q, "advantages": advantages, "sequence_ratio_mask": mask}
+    loss = LOSSES["gspo"]
+    given = {name: torch.tensor(values) for name, values in inputs.items()}
+    found = loss.formula(ours, given, loss.defaults).sum()
+    found.backward()
+    assert ours.grad is not None and leaf.grad is not None
+    assert float(found.detach()) == pytest.approx(float(total.detach()), rel=1e-12)
+    torch.testing.assert_close(ours.grad, leaf.grad, rtol=1e-12, atol=0)
+    kept = float((leaf.grad != 0).double().mean())
+    assert kept == 1.0 if shift == 0.0 else 0.3 < kept < 0.7
+
+
+def test_what_gspo_cannot_take_its_ratio_over_is_refused(compute: Compute) -> None:
+    datum = random_datum(4, (words(4, 20),), LOSSES["gspo"].inputs)
+    datum.inputs["sequence_ratio_mask"][:] = 0.0
+    adapter = compute.new_adapter(LoraSpec(rank=2, seed=1))
+    with pytest.raises(InvalidRequest, match="datum 0: sequence_ratio_mask is 0 at every place"):
+        compute.forward(adapter, [datum], "gspo", {}, backward=True)
+    bare = random_datum(4, (words(4, 20),), ("logprobs", "advantages"))
+    with pytest.raises(InvalidRequest, match="gspo needs the input 'sequence_ratio_mask'"):
+        compute.forward(adapter, [bare], "gspo", {}, backward=True)
 
 
 def joined(arrays: object) -> Array:
@@ -42,7 +85,8 @@ def test_zero_advantage_never_makes_a_nan(compute: Compute) -> None:
     datum.inputs["logprobs"][:10] = -1e4
     datum.inputs["advantages"][:10] = 0.0
     adapter = compute.new_adapter(LoraSpec(rank=2, seed=1))
-    for name in ("importance_sampling", "ppo", "cispo"):
+    datum.inputs["sequence_ratio_mask"] = (datum.inputs["advantages"] != 0).astype(np.float32)
+    for name in ("importance_sampling", "ppo", "cispo", "gspo"):
         output = compute.forward(adapter, [datum], name, {}, backward=True)
         assert np.isfinite(output.metrics["loss:sum"])
     assert torch.isfinite(adapter.gradients).all()
