@@ -38,6 +38,7 @@ from typing import Any
 from prefect import State, flow
 
 from tasks.alarms import heed_alarms
+from tasks.costs import heed_budget, settle_bill
 from tasks.forms import form
 from tasks.outcome import remembered
 from tasks.parameters import chosen_config
@@ -57,6 +58,7 @@ from tasks.tasks import (
     validate,
 )
 from visual_r1.backend.backend import open_backend
+from visual_r1.doctor.budget import require_first_chunk
 from visual_r1.runs.folder import open_run_folder
 from visual_r1.runs.nearest import say_why_anew
 from visual_r1.runs.resume import require_goal
@@ -90,7 +92,9 @@ def sft(
         dataset = prepare(config)
         settle_start(config, dataset)
         settle_rows(config, dataset)
+        require_first_chunk(config, dataset)
         evaluate(config, dataset, "baseline", config.model.start_from)
+        require_first_chunk(config, dataset)  # by what that has shown of its answers
         stopwatch.lap()
 
         settle_ledger(config, dataset)
@@ -102,9 +106,12 @@ def sft(
             stopwatch.lap()
             if (paused := heed_alarms(config, checkpoint)) is not None:
                 return paused
+            if heed_budget(config, dataset, checkpoint):
+                break
 
         exported = export(config, dataset, checkpoint)
         evaluate(config, dataset, "final", exported["sampler_path"])
+        settle_bill(config)
         summary = summarize(config, checkpoint, stopwatch.lap())
         if config.run.promote_as:
             promote_checkpoint(config, dataset, checkpoint, config.run.promote_as)

@@ -42,6 +42,13 @@ def test_training_begins_with_what_a_cold_start_came_to(
     assert "Loss of the responses, nats a token" in page and "Mean reward" not in page
     assert not (cold / "rollouts").exists()
 
+    # What a budget foretells of it is no step that samples, and no evidence for one that does.
+    given_less = ("--run.name", "less", "--limits.budget_tokens", 4000)
+    less = warm.run(*given, *COLD, *given_less, flow="sft")
+    assert "limits.budget_tokens is 4,000 tokens" in less.sentence
+    nowhere = warm.run(*given, "--run.name", "nowhere", "--sft.responses", "response", flow="sft")
+    assert "--sft.responses meta.solution" in nowhere.sentence
+
     # As the other kind of run it is none.
     wrong = warm.run(*given, *COLD)
     assert "python flows/sft_flow.py" in wrong.sentence

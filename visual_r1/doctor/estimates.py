@@ -80,6 +80,8 @@ def step_tokens(
     """One step with answers of `answer` tokens, where `share` of the groups have no contrast (None:
     not known)."""
     train, algorithm, second = config.train, config.algorithm, config.second_pass
+    if config.sft.responses is not None:  # it samples nothing; its responses are taken for answers
+        return Tokens(train=algorithm.epochs * train.batch_size * (prompts.mean + answer))
     rounds, kept = 1.0, 1.0
     if train.skip_without_contrast and share is not None:
         # So many rounds fill the batch, and `dynamic_rounds` of them may be further ones.

@@ -94,7 +94,7 @@ def measured_step(config: RunConfig, backend: Backend, problems: tuple[Problem, 
 
 
 def _is_like(run_dir: Path, config: RunConfig) -> bool:
-    """Whether the run there has the same model, data, prompt and sampling."""
+    """Whether the run there has the same model, data, prompt and sampling, or responses."""
     try:
         other = read_config(run_dir)
     except VisualR1Error:
@@ -106,6 +106,7 @@ def _is_like(run_dir: Path, config: RunConfig) -> bool:
         and other.data.source == config.data.source
         and other.prompt.template == config.prompt.template
         and other.sampling == config.sampling
+        and other.sft == config.sft
     )
 
 
@@ -166,9 +167,9 @@ def _rates(rows: list[dict[str, Any]]) -> tuple[float | None, float | None]:
             if sampled is None:
                 sampled = row["sampled_tokens"] + row.get("second_pass_tokens", 0)
             sampling.append(sampled / row["seconds_sample"])
-        if row["updated"] and row["seconds_train"] and row["groups"]:
+        if row["updated"] and row["seconds_train"]:
             trained = row.get("tokens_trained")
-            if trained is None:
+            if trained is None:  # of updates from at least one group
                 prompt = row["prompt_tokens"] / row["groups"]
                 trained = row["datums"] * (prompt + row["response_tokens_mean"])
             training.append(trained / row["seconds_train"])

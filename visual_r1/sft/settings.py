@@ -8,8 +8,16 @@ _META = "meta."
 
 
 def supervised(config: RunConfig) -> RunConfig:
-    """`config` of a run that learns from a column of responses, which the dataset then keeps."""
+    """`config` of a run that learns from a column of responses, which the dataset then keeps.
+
+    Raises `ConfigError` for a column of generated problems, which have none.
+    """
     column = config.sft.responses or DEFAULT_COLUMN
+    if config.data.source == "procedural" and not column.startswith(_META):
+        raise ConfigError(
+            f"generated problems have no column {column!r} of responses: their worked solutions "
+            "are --sft.responses meta.solution."
+        )
     kept = listed(config.data.columns.keep)
     if not column.startswith(_META) and column not in kept:
         columns = config.data.columns.model_copy(update={"keep": ",".join([*kept, column])})
