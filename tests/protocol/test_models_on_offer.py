@@ -29,8 +29,9 @@ def test_before_anything_is_paid_for(engine: RunningEngine, tmp_path: Path) -> N
         remote.begin()
     assert str(raised.value) == (
         "The server does not offer the model 'Qwen/Qwen3-VL-30B-A3B-Instruct', which the hosted "
-        "service retired on 12 June 2026: its successor is Qwen/Qwen3.6-35B-A3B, which this server "
-        f"does not offer either; of those on offer these take pictures: {MODEL}."
+        "service retired on 12 June 2026: choose another --model.name; its successor is "
+        f"Qwen/Qwen3.6-35B-A3B, which this server does not offer either; of those on offer these "
+        f"take pictures: {MODEL}."
     )
     remote.close()
 

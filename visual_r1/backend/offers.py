@@ -87,7 +87,8 @@ def _choose(name: str, offers: Offers, *, trains: bool) -> str:
     ]
     if not fit:
         parts.append(f"none of those on offer would do ({', '.join(sorted(offers)) or 'none'})")
-    return "; ".join(part for part in parts if part)
+    chosen = "; ".join(part for part in parts if part)
+    return chosen if "--model.name" in chosen else f"choose another --model.name; {chosen}"
 
 
 def _would_do(offer: Offer, *, trains: bool) -> bool:
