@@ -178,8 +178,8 @@ def _certificate(one: Certificate) -> Iterator[str]:
     yield ""
     yield (
         f"Matrix by matrix: an error of 1 % in the scale of {one.resolved} of {one.matrices} would "
-        f"have shown; the estimate that is furthest off is {100 * one.scale_error:.2g} % "
-        f"({as_markdown(one.worst)})."
+        f"have shown; most of the differences lie along {as_markdown(one.worst)}, whose scale is "
+        f"estimated to be off by {100 * one.scale_error:.2g} %."
     )
     versions = ", ".join(f"{name} {of}" for name, of in one.versions.items())
     yield f"Computed in {one.computed_in} with {versions}, {one.created_at}.\n"
