@@ -94,7 +94,8 @@ def measured_step(config: RunConfig, backend: Backend, problems: tuple[Problem, 
 
 
 def _is_like(run_dir: Path, config: RunConfig) -> bool:
-    """Whether the run there has the same model, data, prompt and sampling, or responses."""
+    """Whether the run there has the same weights to begin with, data, prompt and sampling, or
+    responses."""
     try:
         other = read_config(run_dir)
     except VisualR1Error:
@@ -103,6 +104,7 @@ def _is_like(run_dir: Path, config: RunConfig) -> bool:
         other is not None
         and other.model.name == config.model.name
         and other.model.thinking == config.model.thinking
+        and other.model.start_from == config.model.start_from
         and other.data.source == config.data.source
         and other.prompt.template == config.prompt.template
         and other.sampling == config.sampling

@@ -17,6 +17,7 @@ from visual_r1.evaluation.metrics import Report, read_reports
 from visual_r1.exports.record import CARD_NAME, Certificate, Export
 from visual_r1.models import hub_id
 from visual_r1.report.summary import FINAL, Comparison, Summary, read_summary
+from visual_r1.runs.start import origin_of
 from visual_r1.storage import write_text
 from visual_r1.wording import (
     as_markdown,
@@ -55,7 +56,8 @@ def _body(
     told = f"step {made.step}, {made.updates} updates" if config else "trained elsewhere"
     yield f"A {kind} over {base} ({told}), exported by Visual R1 {version('visual-r1')}."
     if config and not made.trained:
-        yield "Nothing was trained: the weights are those of the base model."
+        begun = "the base model" if config.model.start_from is None else "what the run began with"
+        yield f"Nothing was trained: the weights are those of {begun}."
     yield "\n## Use\n"
     yield from _usage(made)
     if config is not None:
@@ -90,22 +92,23 @@ def _measured(config: RunConfig, made: Export) -> Iterator[str]:
     final = reports.get(FINAL)
     if summary and final and final.conditions.sampler_path == made.sampler_path:
         yield f"{as_markdown(summary.conclusion)}\n"
-        yield from _table(summary)
+        yield from _table(summary, config)
         return
     own = [one for one in reports.values() if one.conditions.sampler_path == made.sampler_path]
     if own:
         report = own[0]
         yield (
             f"Accuracy on {report.n} test problems {percent(report.accuracy)} "
-            f"({percent_range(report.accuracy_ci95)}), greedy. It was not compared with the base "
-            "model as pairs."
+            f"({percent_range(report.accuracy_ci95)}), greedy. It was not compared as pairs with "
+            "what the run began with."
         )
     else:
         yield "This checkpoint was not evaluated on test problems."
 
 
-def _table(summary: Summary) -> Iterator[str]:
-    yield "| the same test problems | base model | this | difference (95 %) | exact McNemar |"
+def _table(summary: Summary, config: RunConfig) -> Iterator[str]:
+    before = "base model" if config.model.start_from is None else "the run's start"
+    yield f"| the same test problems | {before} | this | difference (95 %) | exact McNemar |"
     yield "| --- | ---: | ---: | ---: | ---: |"
     rows: dict[str, Comparison | None] = {
         f"accuracy, greedy, {summary.accuracy.n}": summary.accuracy,
@@ -122,10 +125,25 @@ def _table(summary: Summary) -> Iterator[str]:
 
 
 def _trained(config: RunConfig) -> Iterator[str]:
-    data, reward = config.data, config.reward
+    data = config.data
     yield "\n## Trained\n"
+    if (origin := origin_of(config.run_dir)) is not None:
+        yield f"- Begun with: {as_markdown(str(origin))}"
     source = Path(str(data.source)).name if Path(str(data.source)).exists() else str(data.source)
     yield f"- Data: {as_markdown(source)}"
+    yield from _learnt(config)
+    yield "\n<details><summary>All settings that make the run</summary>\n\n```json"
+    settings = _without_places(config.identity())
+    yield printable(json.dumps(settings, indent=2, ensure_ascii=False), lines=True)
+    yield "```\n\n</details>"
+
+
+def _learnt(config: RunConfig) -> Iterator[str]:
+    """What the weights were taught by: a reward, or responses that were there."""
+    reward = config.reward
+    if config.sft.responses is not None:
+        yield f"- Learnt: the responses in {as_markdown(config.sft.responses)}, by cross entropy"
+        return
     weights = {
         name: value
         for name, value in reward.model_dump(mode="json").items()
@@ -137,10 +155,6 @@ def _trained(config: RunConfig) -> Iterator[str]:
         yield f"- and a reward function of the user's: {as_markdown(Path(str(reward.custom)).name)}"
     loss = as_markdown(str(config.train.loss))
     yield f"- Algorithm: {config.algorithm.advantage} advantages, loss {loss}"
-    yield "\n<details><summary>All settings that make the run</summary>\n\n```json"
-    settings = _without_places(config.identity())
-    yield printable(json.dumps(settings, indent=2, ensure_ascii=False), lines=True)
-    yield "```\n\n</details>"
 
 
 def _without_places(value: Any) -> Any:
@@ -178,8 +192,8 @@ def _certificate(one: Certificate) -> Iterator[str]:
     yield ""
     yield (
         f"Matrix by matrix: an error of 1 % in the scale of {one.resolved} of {one.matrices} would "
-        f"have shown; the estimate that is furthest off is {100 * one.scale_error:.2g} % "
-        f"({as_markdown(one.worst)})."
+        f"have shown; most of the differences lie along {as_markdown(one.worst)}, whose scale is "
+        f"estimated to be off by {100 * one.scale_error:.2g} %."
     )
     versions = ", ".join(f"{name} {of}" for name, of in one.versions.items())
     yield f"Computed in {one.computed_in} with {versions}, {one.created_at}.\n"
