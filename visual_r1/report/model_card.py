@@ -12,11 +12,12 @@ from typing import Any, cast
 from huggingface_hub import ModelCardData
 
 from visual_r1.config import RunConfig
-from visual_r1.errors import DataError
+from visual_r1.errors import DataError, RunError
 from visual_r1.evaluation.metrics import Report, read_reports
 from visual_r1.exports.record import CARD_NAME, Certificate, Export
 from visual_r1.models import hub_id
 from visual_r1.report.summary import FINAL, Comparison, Summary, read_summary
+from visual_r1.runs.start import Origin, origin_of
 from visual_r1.storage import write_text
 from visual_r1.wording import (
     as_markdown,
@@ -41,10 +42,16 @@ def write_card(place: Path, made: Export, licence: str | None, config: RunConfig
         base_model=base if is_of_the_hub else None,
         library_name="transformers" if is_merged else "peft",
         pipeline_tag="image-text-to-text",
-        tags=["visual-r1", "tinker", "reinforcement-learning", *([] if is_merged else ["lora"])],
+        tags=["visual-r1", "tinker", *_learning(config), *([] if is_merged else ["lora"])],
     ).to_yaml()
     lines = ["---", front, "---", *_body(place, made, licence, config)]
     write_text(place / CARD_NAME, "\n".join(lines) + "\n")
+
+
+def _learning(config: RunConfig | None) -> list[str]:
+    if config is None:  # trained elsewhere, and nobody here knows how
+        return []
+    return ["reinforcement-learning" if config.sft.responses is None else "sft"]
 
 
 def _body(
@@ -54,8 +61,11 @@ def _body(
     yield f"\n# {as_markdown(config.run_name if config else place.name)}\n"
     told = f"step {made.step}, {made.updates} updates" if config else "trained elsewhere"
     yield f"A {kind} over {base} ({told}), exported by Visual R1 {version('visual-r1')}."
+    origin = _origin(config)
+    if origin:
+        yield f"Training began with {as_markdown(str(origin))}, and not with a new adapter."
     if config and not made.trained:
-        yield "Nothing was trained: the weights are those of the base model."
+        yield f"Nothing was trained: the weights are those of the {_before(config)}."
     yield "\n## Use\n"
     yield from _usage(made)
     if config is not None:
@@ -90,7 +100,7 @@ def _measured(config: RunConfig, made: Export) -> Iterator[str]:
     final = reports.get(FINAL)
     if summary and final and final.conditions.sampler_path == made.sampler_path:
         yield f"{as_markdown(summary.conclusion)}\n"
-        yield from _table(summary)
+        yield from _table(summary, _before(config))
         return
     own = [one for one in reports.values() if one.conditions.sampler_path == made.sampler_path]
     if own:
@@ -104,8 +114,8 @@ def _measured(config: RunConfig, made: Export) -> Iterator[str]:
         yield "This checkpoint was not evaluated on test problems."
 
 
-def _table(summary: Summary) -> Iterator[str]:
-    yield "| the same test problems | base model | this | difference (95 %) | exact McNemar |"
+def _table(summary: Summary, before: str) -> Iterator[str]:
+    yield f"| the same test problems | {before} | this | difference (95 %) | exact McNemar |"
     yield "| --- | ---: | ---: | ---: | ---: |"
     rows: dict[str, Comparison | None] = {
         f"accuracy, greedy, {summary.accuracy.n}": summary.accuracy,
@@ -122,10 +132,22 @@ def _table(summary: Summary) -> Iterator[str]:
 
 
 def _trained(config: RunConfig) -> Iterator[str]:
-    data, reward = config.data, config.reward
+    data = config.data
     yield "\n## Trained\n"
     source = Path(str(data.source)).name if Path(str(data.source)).exists() else str(data.source)
     yield f"- Data: {as_markdown(source)}"
+    if config.sft.responses is not None:
+        yield "- Algorithm: cross entropy on responses that the data bring along (a cold start)"
+    else:
+        yield from _reinforced(config)
+    yield "\n<details><summary>All settings that make the run</summary>\n\n```json"
+    settings = _without_places(config.identity())
+    yield printable(json.dumps(settings, indent=2, ensure_ascii=False), lines=True)
+    yield "```\n\n</details>"
+
+
+def _reinforced(config: RunConfig) -> Iterator[str]:
+    reward = config.reward
     weights = {
         name: value
         for name, value in reward.model_dump(mode="json").items()
@@ -137,10 +159,6 @@ def _trained(config: RunConfig) -> Iterator[str]:
         yield f"- and a reward function of the user's: {as_markdown(Path(str(reward.custom)).name)}"
     loss = as_markdown(str(config.train.loss))
     yield f"- Algorithm: {config.algorithm.advantage} advantages, loss {loss}"
-    yield "\n<details><summary>All settings that make the run</summary>\n\n```json"
-    settings = _without_places(config.identity())
-    yield printable(json.dumps(settings, indent=2, ensure_ascii=False), lines=True)
-    yield "```\n\n</details>"
 
 
 def _without_places(value: Any) -> Any:
@@ -183,6 +201,18 @@ def _certificate(one: Certificate) -> Iterator[str]:
     )
     versions = ", ".join(f"{name} {of}" for name, of in one.versions.items())
     yield f"Computed in {one.computed_in} with {versions}, {one.created_at}.\n"
+
+
+def _origin(config: RunConfig | None) -> Origin | None:
+    try:
+        return origin_of(config.run_dir) if config else None
+    except RunError:
+        return None
+
+
+def _before(config: RunConfig) -> str:
+    """What the run began with, which is what its baseline asked."""
+    return "base model" if config.model.start_from is None else "start of the run"
 
 
 def _reports(run_dir: Path) -> Mapping[str, Report]:
