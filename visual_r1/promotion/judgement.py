@@ -28,7 +28,15 @@ from visual_r1.hashing import file_digest
 from visual_r1.wording import p_value_in_words, percent, points, points_range
 
 # What a greedy answer and its grade depend on; the weights are what is compared.
-_SHARED = ("model", "dataset_digest", "max_new_tokens", "template", "rounding", "grader_version")
+_SHARED = (
+    "model",
+    "thinking",
+    "dataset_digest",
+    "max_new_tokens",
+    "template",
+    "rounding",
+    "grader_version",
+)
 
 
 @dataclass(frozen=True, slots=True)
