@@ -50,7 +50,8 @@ class Evidence:
 
 
 def earlier_evidence(config: RunConfig) -> Evidence | None:
-    """Of this run where it has begun, else of the newest run of the same model, data and prompt."""
+    """Of this run where it has begun, else of the newest run of the same model, start, data and
+    prompt."""
     folders = sorted(
         config.run_dir.parent.glob("*/config.json"), key=lambda path: path.stat().st_mtime
     )
@@ -94,7 +95,10 @@ def measured_step(config: RunConfig, backend: Backend, problems: tuple[Problem, 
 
 
 def _is_like(run_dir: Path, config: RunConfig) -> bool:
-    """Whether the run there has the same model, data, prompt and sampling, or responses."""
+    """Whether the run there has the same model and start, data, prompt and sampling, or responses.
+
+    What the base model gets right says nothing of weights that a cold start has taught.
+    """
     try:
         other = read_config(run_dir)
     except VisualR1Error:
@@ -103,6 +107,7 @@ def _is_like(run_dir: Path, config: RunConfig) -> bool:
         other is not None
         and other.model.name == config.model.name
         and other.model.thinking == config.model.thinking
+        and other.model.start_from == config.model.start_from
         and other.data.source == config.data.source
         and other.prompt.template == config.prompt.template
         and other.sampling == config.sampling
