@@ -47,7 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         borrow_keys(config)
         with open_backend(config) as backend:
             bill = ask_bill(config, backend)
-            stored = ask_stored(config, backend)
+            try:
+                stored = str(ask_stored(config, backend))
+            except BackendError as error:  # the bill is shown all the same
+                stored = f"not told. {error}"
         if bill is None:
             raise BackendError(
                 f"The bill has nothing of {config.run_name} yet: it is some hours late."

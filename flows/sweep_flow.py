@@ -69,14 +69,7 @@ from tasks.parameters import chosen_config
 from tasks.records.ending import concluded
 from tasks.slots import its_turn
 from tasks.sweeping import compare, foresee, heed_rung, train_members
-from tasks.tasks import (
-    prepare,
-    settle_ledger,
-    settle_rows,
-    settle_start,
-    train_chunk,
-    validate,
-)
+from tasks.tasks import prepare, settle_ledger, settle_rows, settle_start, train_chunk, validate
 from visual_r1.backend.backend import open_backend
 from visual_r1.runs.folder import open_run_folder
 from visual_r1.sft.settings import require_reinforcement

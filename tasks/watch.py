@@ -73,7 +73,8 @@ LATE_WORDS_S = 180.0
 
 SUBMITTED_S = 30.0
 SUBMITTED_BUSY_S = 180.0
-"""So old a submitted run without a process is taken for lost: without a live worker, and with."""
+"""So old a submitted run without a process is taken for lost: where the worker that took it is
+gone, and where it lives."""
 
 _RUNS_FLOWS = {"prefect.engine", "prefect.flow_engine", "prefect.runner._workspace_supervisor"}
 _LOOKS_FOR_HOOKS = {"hook"}
@@ -156,10 +157,13 @@ class Watch:
         }
         if not suspects:
             return
-        patience = SUBMITTED_BUSY_S if _worker_lives(WORKER_NAME) else SUBMITTED_S
+        since = _worker_since(WORKER_NAME)
         for flow_run_id in suspects.keys() - _processes_of(suspects.keys()):
             run = suspects[flow_run_id]
             assert run.state is not None
+            # A worker that began later has not taken it, and will not start it.
+            is_in_hand = since is not None and since <= run.state.timestamp.timestamp()
+            patience = SUBMITTED_BUSY_S if is_in_hand else SUBMITTED_S
             if (datetime.now(UTC) - run.state.timestamp).total_seconds() < patience:
                 continue
             attempt = read_attempt(flow_run_id)
@@ -291,12 +295,13 @@ def _others_run_flows() -> bool:
     return False
 
 
-def _worker_lives(name: str) -> bool:
+def _worker_since(name: str) -> float | None:
+    """When the worker of that name that lives here began, by the clock; None where none does."""
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
             if {name, "worker"} <= set(process.cmdline()):
-                return True
-    return False
+                return process.create_time()
+    return None
 
 
 def _is_worker(pid: int) -> bool:

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.settings import PREFECT_HOME, temporary_settings
-from prefect.states import Crashed, Running
+from prefect.states import Crashed, Pending, Running
 
 from tasks import watch
 from tasks.attempts import Attempt, attempts_folder, server_digest, write_attempt
@@ -110,6 +110,26 @@ def test_a_run_of_another_users_worker_of_the_same_name_is_left_alone(
     assert not list(attempts_folder().glob("*.json"))
     Watch().look()
     assert bool(server.given) is (whose == "nobody's")
+
+
+@pytest.mark.parametrize(
+    ("taken", "is_lost"), [("before the worker began", True), ("by this worker", False)]
+)
+def test_what_a_dead_worker_had_taken_does_not_wait_for_the_next_one(
+    taken: str, is_lost: bool, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = datetime.now(UTC)
+    began = now - timedelta(seconds=watch.SUBMITTED_S + (10 if is_lost else 30))
+    worker = SimpleNamespace(
+        cmdline=lambda: ["prefect", "worker", "start", "-n", WORKER_NAME],
+        create_time=lambda: (began + timedelta(seconds=20 if is_lost else 0)).timestamp(),
+        environ=dict,
+    )
+    monkeypatch.setattr(psutil, "process_iter", lambda: [worker])
+    submitted = now - timedelta(seconds=watch.SUBMITTED_S + 10)
+    server.run.state = Pending(name="Submitting").model_copy(update={"timestamp": submitted})
+    Watch().look()
+    assert server.run.state.is_scheduled() is is_lost, taken
 
 
 def test_a_server_that_refuses_to_be_looked_at_is_one_sentence(

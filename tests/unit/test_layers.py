@@ -78,7 +78,7 @@ ROOMS = {
         policy prices printing prompts report rewards rl runs sft wording
     """,
     "sweeps": """
-        backend config data doctor errors evaluation hashing prices printing report runs storage
+        backend config data doctor errors evaluation hashing prices printing report runs sft storage
         wording
     """,
     "verify": """

@@ -79,10 +79,11 @@ def _choose(name: str, offers: Offers, *, trains: bool) -> str:
     asked = [one for one in seeing if (known := hosted_model(one)) and known.asked_here]
     others = [one for one in seeing if one not in asked]
     untold = [one for one in fit if hosted_model(one) is None]
+    beside = "they too" if asked else "of those on offer these take pictures"
     parts = [
         _recommended(name, fit),
         _listed("of those on offer these take pictures", asked),
-        _listed("they too, but their prompts are not known here", others if asked else ()),
+        _listed(f"{beside}, but their prompts are not known here", others),
         _listed("whether these do is not known here", untold),
     ]
     if not fit:

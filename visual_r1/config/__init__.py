@@ -20,7 +20,6 @@ from visual_r1.config.sections import (
     CurriculumSection,
     DataSection,
     EvaluationSection,
-    LimitsSection,
     LoggingSection,
     LossName,
     ModelSection,
@@ -36,7 +35,7 @@ from visual_r1.config.sections import (
     without_later_defaults,
 )
 from visual_r1.config.sft import SftSection
-from visual_r1.config.watch import AlarmAction, AlarmsSection, PricesSection
+from visual_r1.config.watch import AlarmAction, AlarmsSection, LimitsSection, PricesSection
 
 __all__ = [
     "CUSTOM",

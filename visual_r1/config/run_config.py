@@ -23,7 +23,6 @@ from visual_r1.config.sections import (
     CurriculumSection,
     DataSection,
     EvaluationSection,
-    LimitsSection,
     LoggingSection,
     ModelSection,
     OptimizerSection,
@@ -35,7 +34,7 @@ from visual_r1.config.sections import (
     without_later_defaults,
 )
 from visual_r1.config.sft import SftSection
-from visual_r1.config.watch import AlarmsSection, PricesSection
+from visual_r1.config.watch import AlarmsSection, LimitsSection, PricesSection
 from visual_r1.hashing import digest
 from visual_r1.models import hub_id
 from visual_r1.storage import read_sealed

@@ -172,42 +172,6 @@ class CurriculumSection(Section):
     )
 
 
-class LimitsSection(Section):
-    """What a run bears before it stops; its checkpoints stay."""
-
-    sample_retries: int = Field(
-        default=2, ge=0, description="How often a failed request for samples is sent again."
-    )
-    least_sampled: float = Field(
-        default=0.5,
-        ge=0,
-        le=1,
-        description="Stop where a smaller share of a step's samples came back.",
-    )
-    max_grad_norm: float | None = Field(
-        default=None,
-        gt=0,
-        description="Stop where the gradient norm is larger, before the step is saved.",
-    )
-    max_kl: float | None = Field(
-        default=1.0,
-        gt=0,
-        description="Stop where the KL between sampler and learner is larger, in nats a token; "
-        "none is off.",
-    )
-    budget_usd: Annotated[float | None, LATER] = Field(
-        default=None,
-        gt=0,
-        description="End the run, with its evaluation and report, at the checkpoint after which "
-        "another chunk would cost more US dollars in all; nothing is paid on the embedded engine.",
-    )
-    budget_tokens: Annotated[int | None, LATER] = Field(
-        default=None,
-        gt=0,
-        description="The same in tokens: read, read from the cache, sampled and trained on.",
-    )
-
-
 class OptimizerSection(Section):
     beta1: float = Field(
         default=0.9, ge=0, lt=1, description="Adam's decay of the first moment, a step."

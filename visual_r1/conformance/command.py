@@ -73,10 +73,9 @@ def show(report: Report, console: Terminal) -> None:
         table.add_section()
     console.print(table)
     model = f", model {report.model}" if report.model else ""
-    tokens = report.tokens
-    count = tokens.prefill + tokens.sample + tokens.train
     console.sentence(
-        f"{report.server}{model}, SDK {report.sdk}: {report.seconds:.1f} s, {count:.0f} tokens."
+        f"{report.server}{model}, SDK {report.sdk}: {report.seconds:.1f} s, "
+        f"{report.tokens.count:.0f} tokens."
     )
     for path in report.left:
         console.sentence(

@@ -125,7 +125,7 @@ class Conversation:
         params = tinker.SamplingParams(max_tokens=ANSWER_TOKENS, temperature=1.0, seed=1)
         reply = self.ask(lambda: sampler.sample(prompt, num_samples=count, sampling_params=params))
         tokens = sum(len(one.tokens) for one in reply.sequences)
-        self.spent(prefill=prompt.length * count, sample=tokens)
+        self._tokens += Tokens.asked(prompt.length, count, tokens, reply.prompt_cache_hit_tokens)
         return reply
 
     def forward(

@@ -10,8 +10,7 @@ it does next. What training needs comes first.
 import io
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import tinker
@@ -36,7 +35,7 @@ from visual_r1.models import TINY_GEOMETRY
 from visual_r1.policy.policy import open_policy
 from visual_r1.rl.kl import ask_logprobs, logprobs_of
 from visual_r1.rl.learning import datum
-from visual_r1.rl.losses import HIGH, LOW
+from visual_r1.rl.losses import CISPO_CLIP, DRO_BETA, HIGH, LOW, SEQUENCE_MASK
 from visual_r1.sft.datums import response_datum
 
 _MOST_APART = 1.0
@@ -45,8 +44,8 @@ _MOST_LOADED_APART = 0.05  # bfloat16 rounds by about a hundredth
 
 _LOSS_CONFIG: Mapping[str, Mapping[str, float]] = {
     "ppo": {LOW: 0.8, HIGH: 1.2},
-    "cispo": {LOW: 0.0, HIGH: 4.0},
-    "dro": {"beta": 0.05},
+    "cispo": {LOW: CISPO_CLIP[0], HIGH: CISPO_CLIP[1]},
+    "dro": {"beta": DRO_BETA},
     "gspo": {LOW: 0.8, HIGH: 1.2},
 }
 
@@ -361,7 +360,7 @@ class _Examination(Conversation):
     def _base_logprobs(self, base: tinker.SamplingClient, material: _Material) -> str:
         tokens = material.tokens
         reply = self.ask(lambda: ask_logprobs(base, material.text, tokens))
-        self.spent(prefill=material.text.length + len(tokens))
+        self.spent(prefill=material.text.length + len(tokens), sample=1)
         if logprobs_of(reply, len(tokens)) is None:
             raise Unfit("not every token of a prompt comes with a log-probability")
         return ""
@@ -389,7 +388,7 @@ class _Examination(Conversation):
                 lambda _, logprobs: (-sum(part.sum() for part in logprobs), {}),  # pyright: ignore
             )
         )
-        self.spent(prefill=one.model_input.length, train=one.model_input.length)
+        self.spent(train=2 * one.model_input.length)
         return ""
 
     def _external(self, training: tinker.TrainingClient) -> str:
@@ -408,22 +407,17 @@ class _Examination(Conversation):
         rest = self.rest()
         self.ask(lambda: rest.delete_checkpoint_from_tinker_path(path))
         self.saved.remove(path)
-        with suppress(BackendError):
+        try:
             self.ask(lambda: rest.get_weights_info_by_tinker_path(path))
-            raise Unfit("a checkpoint that was deleted is still there")
-        return ""
+        except BackendError:
+            return ""
+        raise Unfit("a checkpoint that was deleted is still there")
 
     def _policy_datum(
         self, material: _Material, loss: str = "", advantage: float = 1.0
     ) -> tinker.Datum:
-        count = len(material.tokens)
-        one = datum(material.text, material.tokens, material.logprobs, advantage)
-        if loss != "gspo" or "sequence_ratio_mask" in one.loss_fn_inputs:
-            return one
-        silent = one.model_input.length - count
-        mask = np.array([0.0] * silent + [1.0] * count, dtype=np.float32)
-        inputs = {**one.loss_fn_inputs, "sequence_ratio_mask": tinker.TensorData.from_numpy(mask)}
-        return replace(one, loss_fn_inputs=inputs)
+        mask = SEQUENCE_MASK if loss == "gspo" else None
+        return datum(material.text, material.tokens, material.logprobs, advantage, mask=mask)
 
     def _figure_of(self, material: _Material) -> tinker.ModelInput:
         if material.figure is None:

@@ -106,6 +106,7 @@ class Report:
             "off": [one.call.used_for for one in self.off],
             "seconds": round(self.seconds, 3),
             "tokens_prefill": self.tokens.prefill,
+            "tokens_cached": self.tokens.cached,
             "tokens_sampled": self.tokens.sample,
             "tokens_trained": self.tokens.train,
             "left_on_the_server": list(self.left),

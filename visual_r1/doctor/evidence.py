@@ -50,8 +50,7 @@ class Evidence:
 
 
 def earlier_evidence(config: RunConfig) -> Evidence | None:
-    """Of this run where it has begun, else of the newest run of the same model, start, data and
-    prompt."""
+    """Of this run where it has begun, else of the newest run of the same model, data and prompt."""
     folders = sorted(
         config.run_dir.parent.glob("*/config.json"), key=lambda path: path.stat().st_mtime
     )
@@ -95,10 +94,8 @@ def measured_step(config: RunConfig, backend: Backend, problems: tuple[Problem, 
 
 
 def _is_like(run_dir: Path, config: RunConfig) -> bool:
-    """Whether the run there has the same model and start, data, prompt and sampling, or responses.
-
-    What the base model gets right says nothing of weights that a cold start has taught.
-    """
+    """Whether the run there has the same weights to begin with, data, prompt and sampling, or
+    responses."""
     try:
         other = read_config(run_dir)
     except VisualR1Error:

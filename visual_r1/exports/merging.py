@@ -42,11 +42,13 @@ _NOT_COPIED = (
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """A tensor in a file of weights: where its numbers begin, of which type, in which shape."""
+    """A tensor in a file of weights: where its numbers begin, how many bytes they take, of which
+    type and in which shape."""
 
     file: Path
     key: str
     start: int
+    bytes: int
     type: str
     shape: tuple[int, ...]
 
@@ -69,20 +71,11 @@ def merge(loras: Mapping[str, Lora], index: BaseIndex, place: Path, progress: Pr
     if not stored:
         raise ModelError(f"{source} holds no weights as safetensors, so nothing can be merged.")
     unembed = loras.get(index.unembed) if index.is_tied else None
-    others = {
-        name: lora for name, lora in loras.items() if unembed is None or name != index.unembed
-    }
-    within = {one.name: one for one in stored.values() if len(one.shape) in (2, 3)}
-    changes = {
-        within[name].key: _as_stored(lora, within[name])
-        for name, lora in placed(others, _as_places(index, within)).items()
-    }
-    for key in changes:
-        if stored[key].type not in _TYPES:
-            raise ModelError(
-                f"{stored[key].file} holds {key} as {stored[key].type}, to which nothing can be "
-                "added: merge into a base model that is not quantised."
-            )
+    changes = _changes(
+        {name: lora for name, lora in loras.items() if unembed is None or name != index.unembed},
+        index,
+        stored,
+    )
     embeddings = _embeddings(index, stored) if unembed is not None else None
     room = sum(file.stat().st_size for file in files)
     if shutil.disk_usage(place).free < room * 11 // 10:
@@ -113,13 +106,8 @@ def merge(loras: Mapping[str, Lora], index: BaseIndex, place: Path, progress: Pr
             weight_map[key] = last
         _write_rest(source, fresh, untied=embeddings is not None)
         if len(set(weight_map.values())) > 1:
-            total = sum(_bytes(one) for one in stored.values())
-            total += _bytes(embeddings) if embeddings is not None else 0
-            content = {
-                "metadata": {"total_size": total},
-                "weight_map": dict(sorted(weight_map.items())),
-            }
-            write_text(fresh / INDEX, json.dumps(content, indent=2) + "\n")
+            all_tensors = [*stored.values(), *([embeddings] if embeddings is not None else [])]
+            _write_index(fresh, weight_map, sum(one.bytes for one in all_tensors))
         made = tuple(
             filter(None, (described(fresh, path.name) for path in sorted(fresh.iterdir())))
         )
@@ -136,6 +124,24 @@ def merge(loras: Mapping[str, Lora], index: BaseIndex, place: Path, progress: Pr
         shutil.rmtree(fresh, ignore_errors=True)
     progress.finish(str(merged))
     return Merged(made, len(changes) + (unembed is not None))
+
+
+def _changes(
+    loras: Mapping[str, Lora], index: BaseIndex, stored: Mapping[str, _Stored]
+) -> dict[str, Lora]:
+    """What is added to the tensors in the files, by their keys."""
+    within = {one.name: one for one in stored.values() if len(one.shape) in (2, 3)}
+    changes = {
+        within[name].key: _as_stored(lora, within[name])
+        for name, lora in placed(loras, _as_places(index, within)).items()
+    }
+    for key in changes:
+        if stored[key].type not in _TYPES:
+            raise ModelError(
+                f"{stored[key].file} holds {key} as {stored[key].type}, to which nothing can be "
+                "added: merge into a base model that is not quantised."
+            )
+    return changes
 
 
 def _source(index: BaseIndex) -> Path:
@@ -175,8 +181,9 @@ def _header(file: Path) -> Iterator[_Stored]:
             raise ModelError(f"{file} is damaged: {error}.") from error
     for key, of in content.items():
         if key != "__metadata__":
-            start = 8 + length + int(of["data_offsets"][0])
-            yield _Stored(file, key, start, str(of["dtype"]), tuple(of["shape"]))
+            begin, end = map(int, of["data_offsets"])
+            shape = tuple(of["shape"])
+            yield _Stored(file, key, 8 + length + begin, end - begin, str(of["dtype"]), shape)
 
 
 def _as_places(index: BaseIndex, within: Mapping[str, _Stored]) -> BaseIndex:
@@ -225,7 +232,7 @@ def _add(out: BinaryIO, one: _Stored, lora: Lora) -> None:
 
 def _write_one(path: Path, key: str, source: _Stored, lora: Lora) -> None:
     """A file with one tensor: `source` with the product added."""
-    described = {"dtype": source.type, "shape": source.shape, "data_offsets": [0, _bytes(source)]}
+    described = {"dtype": source.type, "shape": source.shape, "data_offsets": [0, source.bytes]}
     header = json.dumps({"__metadata__": {"format": "pt"}, key: described}).encode()
     header += b" " * (-len(header) % 8)
     with source.file.open("rb") as numbers, path.open("wb") as out:
@@ -281,19 +288,19 @@ def _bytes_of(values: Tensor, one: _Stored) -> bytes:
     return values.to(_TYPES[one.type]).contiguous().view(torch.uint8).numpy().tobytes()
 
 
-def _bytes(one: _Stored) -> int:
-    size = _TYPES[one.type].itemsize if one.type in _TYPES else int(one.type[-1:] or 8) // 8 or 1
-    count = 1
-    for side in one.shape:
-        count *= side
-    return count * size
-
-
 def _names(files: list[Path], *, is_more: bool) -> dict[Path, str]:
     """What the files are called: one alone cannot keep the name that says so."""
     if is_more and [file.name for file in files] == ["model.safetensors"]:
         return {files[0]: "model-00001-of-00002.safetensors"}
     return {file: file.name for file in files}
+
+
+def _write_index(fresh: Path, weight_map: Mapping[str, str], total_bytes: int) -> None:
+    content = {
+        "metadata": {"total_size": total_bytes},
+        "weight_map": dict(sorted(weight_map.items())),
+    }
+    write_text(fresh / INDEX, json.dumps(content, indent=2) + "\n")
 
 
 def _write_rest(source: Path, fresh: Path, *, untied: bool) -> None:

@@ -40,11 +40,11 @@ class Certificate:
     """What came of comparing log-probabilities with the server's; all in nats a token.
 
     `largest` and `mean` are of the differences' absolute values over `tokens` tokens of `prompts`
-    prompts; `floor` is the root mean square of what the base model itself differs by, `effect` that
-    of what the adapter changes. `scale_error` is the largest deviation of the estimated scale of a
-    matrix, over the `resolved` of `matrices` matrices where 1 % would show; it is that of
-    `worst`. `unresolved` names those where it would not. `because` says why `tolerance` is what it
-    is.
+    prompts; `floor` is the largest of what the base model itself differs by, `effect` the root mean
+    square of what the adapter changes. `worst` is the matrix along which most of the differences
+    lie, `scale_error` what its scale is estimated to be off by. Of `matrices` matrices an error of
+    1 % would have shown in `resolved`; `unresolved` names the others. `because` says why
+    `tolerance` is what it is.
     """
 
     of: Literal["adapter", "merged"]

@@ -29,14 +29,9 @@ from visual_r1.wording import p_value_in_words, percent, points, points_range
 
 # What a greedy answer and its grade depend on; the weights are what is compared.
 _SHARED = (
-    "model",
+    "model", "dataset_digest", "max_new_tokens", "template", "rounding", "grader_version",
     "thinking",
-    "dataset_digest",
-    "max_new_tokens",
-    "template",
-    "rounding",
-    "grader_version",
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,12 @@ from typing import Any, cast
 from huggingface_hub import ModelCardData
 
 from visual_r1.config import RunConfig
-from visual_r1.errors import DataError, RunError
+from visual_r1.errors import DataError
 from visual_r1.evaluation.metrics import Report, read_reports
 from visual_r1.exports.record import CARD_NAME, Certificate, Export
 from visual_r1.models import hub_id
 from visual_r1.report.summary import FINAL, Comparison, Summary, read_summary
-from visual_r1.runs.start import Origin, origin_of
+from visual_r1.runs.start import origin_of
 from visual_r1.storage import write_text
 from visual_r1.wording import (
     as_markdown,
@@ -61,11 +61,9 @@ def _body(
     yield f"\n# {as_markdown(config.run_name if config else place.name)}\n"
     told = f"step {made.step}, {made.updates} updates" if config else "trained elsewhere"
     yield f"A {kind} over {base} ({told}), exported by Visual R1 {version('visual-r1')}."
-    origin = _origin(config)
-    if origin:
-        yield f"Training began with {as_markdown(str(origin))}, and not with a new adapter."
     if config and not made.trained:
-        yield f"Nothing was trained: the weights are those of the {_before(config)}."
+        begun = "the base model" if config.model.start_from is None else "what the run began with"
+        yield f"Nothing was trained: the weights are those of {begun}."
     yield "\n## Use\n"
     yield from _usage(made)
     if config is not None:
@@ -100,21 +98,22 @@ def _measured(config: RunConfig, made: Export) -> Iterator[str]:
     final = reports.get(FINAL)
     if summary and final and final.conditions.sampler_path == made.sampler_path:
         yield f"{as_markdown(summary.conclusion)}\n"
-        yield from _table(summary, _before(config))
+        yield from _table(summary, config)
         return
     own = [one for one in reports.values() if one.conditions.sampler_path == made.sampler_path]
     if own:
         report = own[0]
         yield (
             f"Accuracy on {report.n} test problems {percent(report.accuracy)} "
-            f"({percent_range(report.accuracy_ci95)}), greedy. It was not compared with the base "
-            "model as pairs."
+            f"({percent_range(report.accuracy_ci95)}), greedy. It was not compared as pairs with "
+            "what the run began with."
         )
     else:
         yield "This checkpoint was not evaluated on test problems."
 
 
-def _table(summary: Summary, before: str) -> Iterator[str]:
+def _table(summary: Summary, config: RunConfig) -> Iterator[str]:
+    before = "base model" if config.model.start_from is None else "the run's start"
     yield f"| the same test problems | {before} | this | difference (95 %) | exact McNemar |"
     yield "| --- | ---: | ---: | ---: | ---: |"
     rows: dict[str, Comparison | None] = {
@@ -134,20 +133,23 @@ def _table(summary: Summary, before: str) -> Iterator[str]:
 def _trained(config: RunConfig) -> Iterator[str]:
     data = config.data
     yield "\n## Trained\n"
+    if (origin := origin_of(config.run_dir)) is not None:
+        yield f"- Begun with: {as_markdown(str(origin))}"
     source = Path(str(data.source)).name if Path(str(data.source)).exists() else str(data.source)
     yield f"- Data: {as_markdown(source)}"
-    if config.sft.responses is not None:
-        yield "- Algorithm: cross entropy on responses that the data bring along (a cold start)"
-    else:
-        yield from _reinforced(config)
+    yield from _learnt(config)
     yield "\n<details><summary>All settings that make the run</summary>\n\n```json"
     settings = _without_places(config.identity())
     yield printable(json.dumps(settings, indent=2, ensure_ascii=False), lines=True)
     yield "```\n\n</details>"
 
 
-def _reinforced(config: RunConfig) -> Iterator[str]:
+def _learnt(config: RunConfig) -> Iterator[str]:
+    """What the weights were taught by: a reward, or responses that were there."""
     reward = config.reward
+    if config.sft.responses is not None:
+        yield f"- Learnt: the responses in {as_markdown(config.sft.responses)}, by cross entropy"
+        return
     weights = {
         name: value
         for name, value in reward.model_dump(mode="json").items()
@@ -196,23 +198,11 @@ def _certificate(one: Certificate) -> Iterator[str]:
     yield ""
     yield (
         f"Matrix by matrix: an error of 1 % in the scale of {one.resolved} of {one.matrices} would "
-        f"have shown; the estimate that is furthest off is {100 * one.scale_error:.2g} % "
-        f"({as_markdown(one.worst)})."
+        f"have shown; most of the differences lie along {as_markdown(one.worst)}, whose scale is "
+        f"estimated to be off by {100 * one.scale_error:.2g} %."
     )
     versions = ", ".join(f"{name} {of}" for name, of in one.versions.items())
     yield f"Computed in {one.computed_in} with {versions}, {one.created_at}.\n"
-
-
-def _origin(config: RunConfig | None) -> Origin | None:
-    try:
-        return origin_of(config.run_dir) if config else None
-    except RunError:
-        return None
-
-
-def _before(config: RunConfig) -> str:
-    """What the run began with, which is what its baseline asked."""
-    return "base model" if config.model.start_from is None else "start of the run"
 
 
 def _reports(run_dir: Path) -> Mapping[str, Report]:

@@ -1,4 +1,4 @@
-"""The KL to the base model, in the reward.
+"""The KL to the base model, or to what the run began with (`model.start_from`), in the reward.
 
     r_i  <-  r_i - β Σ_t (log π(a_t) - log π_base(a_t))        β is algorithm.kl_coefficient
 
@@ -27,7 +27,7 @@ def with_kl(
 ) -> list[RolloutGroup]:
     """The groups with the component `kl` in every sample's reward.
 
-    `base` samples from the base model; it scores every response, all requested at once. Raises
+    `base` samples from those weights; it scores every response, all requested at once. Raises
     `BackendError` where it fails or returns another number of log-probabilities.
     """
     futures = [

@@ -47,7 +47,7 @@ import tinker
 
 from visual_r1.backend.waiting import TRAIN_LIMIT_S, wait
 from visual_r1.config import RunConfig
-from visual_r1.errors import BackendError, RequestFailed, RequestRefused, RunError
+from visual_r1.errors import RequestFailed, RequestRefused
 from visual_r1.hashing import stable_seed
 from visual_r1.policy.policy import Policy, Rollout, RolloutGroup
 from visual_r1.prices import NO_TOKENS, Tokens, total
@@ -55,6 +55,7 @@ from visual_r1.rl.advantages import token_shares
 from visual_r1.rl.divergence import Divergence, Floats, clip_share, divergence
 from visual_r1.rl.losses import Loss, loss_of
 from visual_r1.rl.own_loss import LOGGED
+from visual_r1.rl.replies import largest_norm, learner_logprobs, require_sound
 
 T = TypeVar("T")
 
@@ -129,13 +130,9 @@ def learn(
     sent = [_send(training, policy, part, step) for part in minibatches(examples, config, step)]
     learnt = [_awaited(one, policy, step) for one in sent]
     first, *later = (one.divergence for one in learnt)
-    norms = [one.grad_norm for one in learnt if one.grad_norm is not None]
     update = Update(
         loss=math.fsum(one.loss for one in learnt) / config.algorithm.epochs,
-        # A norm that is not a number counts as the largest, for `max` would pass over it.
-        grad_norm=max(norms, key=lambda norm: norm if math.isfinite(norm) else math.inf)
-        if norms
-        else None,
+        grad_norm=largest_norm(one.stepped for one in learnt),
         kl_sampler_learner=first.kl,
         ratio_max=first.ratio_max,
         ratio_min=first.ratio_min,
@@ -151,7 +148,9 @@ def learn(
             for name in sorted({name for one in learnt for name in one.logged})
         },
     )
-    _require_sound(update, config, step)
+    require_sound(
+        config, step, loss=update.loss, grad_norm=update.grad_norm, kl=update.kl_sampler_learner
+    )
     return update
 
 
@@ -206,7 +205,7 @@ def _send(
         forward = training.forward(data, loss.name, loss.config)
         ahead = wait(forward, f"forward of step {step}", TRAIN_LIMIT_S, policy.watch)
         prompts = [example.prompt for example in examples]
-        data = with_prompt_logprobs(data, prompts, _logprobs_of(ahead, len(data)))
+        data = with_prompt_logprobs(data, prompts, learner_logprobs(ahead, len(data)))
     if loss.own is not None:
         backward = training.forward_backward_custom(data, loss.own.at(step, loss.config))
     else:
@@ -226,7 +225,7 @@ class _Learnt:
     """What came back of one minibatch."""
 
     loss: float
-    grad_norm: float | None
+    stepped: tinker.OptimStepResponse
     divergence: Divergence
     logged: Mapping[str, float]
 
@@ -241,17 +240,10 @@ def _awaited(sent: _Sent, policy: Policy, step: int) -> _Learnt:
         # What it recorded of the samples may have gone: in a new session they are drawn again.
         raise RequestFailed(str(error)) from error
     stepped = wait(sent.optim, f"optim_step of step {step}", TRAIN_LIMIT_S, policy.watch)
-    logprobs = _logprobs_of(output, len(sent.examples))
+    logprobs = learner_logprobs(output, len(sent.examples))
     return _Learnt(
         loss=output.metrics.get("loss:sum", math.nan),
-        grad_norm=next(
-            (
-                value
-                for name, value in (stepped.metrics or {}).items()
-                if "grad_norm" in name or "grad/norm" in name
-            ),
-            None,
-        ),
+        stepped=stepped,
         divergence=divergence(
             [np.array(one.rollout.logprobs, dtype=np.float32) for one in sent.examples],
             [
@@ -267,51 +259,6 @@ def _awaited(sent: _Sent, policy: Policy, step: int) -> _Learnt:
             if name.startswith(LOGGED)
         },
     )
-
-
-def _logprobs_of(output: tinker.ForwardBackwardOutput, datums: int) -> list[Floats]:
-    found = [one["logprobs"].to_numpy() for one in output.loss_fn_outputs if "logprobs" in one]
-    if len(found) != datums:
-        raise BackendError(
-            f"The server returned log-probabilities for {len(found)} of {datums} datums: it does "
-            "not speak the protocol that training needs."
-        )
-    return found
-
-
-def _require_sound(update: Update, config: RunConfig, step: int) -> None:
-    """Raise `RunError` where the update has broken the weights, or gone beyond `limits`."""
-    calmer = (
-        "Set optimizer.grad_clip_norm or lower train.learning_rate under another --run.name, or "
-        "raise the limit to go on from the last checkpoint."
-    )
-    another_policy = (
-        "The server samples from another policy than it trains (another temperature, stale "
-        "weights, a lower precision): mend that, or raise the limit to go on from the last "
-        "checkpoint."
-    )
-    norm, kl = config.limits.max_grad_norm, config.limits.max_kl
-    for name, value, most, setting, advice in (
-        ("loss", update.loss, None, "", ""),
-        ("gradient norm", update.grad_norm, norm, "limits.max_grad_norm", calmer),
-        (
-            *("KL between sampler and learner", update.kl_sampler_learner),
-            *(kl, "limits.max_kl", another_policy),
-        ),
-    ):
-        if value is None:
-            continue
-        if not math.isfinite(value):
-            raise RunError(
-                f"The {name} of step {step} is {value}; the run stops before this step is saved. "
-                "Lower train.learning_rate or set optimizer.grad_clip_norm under another "
-                "--run.name; the checkpoints before it stay as they are."
-            )
-        if most is not None and value > most:
-            raise RunError(
-                f"The {name} of step {step} is {value:.4g}, over {setting} ({most:g}); the run "
-                f"stops before this step is saved. {advice}"
-            )
 
 
 def datum(

@@ -35,6 +35,8 @@ Served = Literal[
 CISPO_CLIP = (0.0, 4.0)
 DRO_BETA = 0.05
 GSPO_CLIP = (1 - 3e-4, 1 + 4e-4)
+SEQUENCE_MASK = "sequence_ratio_mask"
+"""gspo's input of a datum that is 1 on the tokens of the response."""
 LOW, HIGH = "clip_low_threshold", "clip_high_threshold"
 UNPUBLISHED: Served = "stable_reinforce"
 SHIPPED = {"sapo": "visual_r1.rl.sapo:sapo"}
@@ -174,7 +176,7 @@ def _named(train: TrainSection, algorithm: AlgorithmSection) -> Loss:
         Loss("ppo", {LOW: low, HIGH: high}),
         Loss("cispo", {LOW: CISPO_CLIP[0], HIGH: CISPO_CLIP[1]}),
         Loss("dro", {"beta": DRO_BETA}, counts_prompt=True),
-        Loss("gspo", {LOW: GSPO_CLIP[0], HIGH: GSPO_CLIP[1]}, mask="sequence_ratio_mask"),
+        Loss("gspo", {LOW: GSPO_CLIP[0], HIGH: GSPO_CLIP[1]}, mask=SEQUENCE_MASK),
         Loss(UNPUBLISHED),
     )
     return next(loss for loss in losses if loss.name == train.loss)

@@ -10,7 +10,7 @@ there (`sft.step`).
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from statistics import fmean
@@ -161,21 +161,9 @@ def _train_once(
     run.journal.add_to_last(seconds_checkpoint=round(saving, 3))
     run.journal.flush()
     carry = save_order(run.folder, plan.end, order)
-    kept = {
-        place: file_digest(run.folder / place) for place in (*carry.values(), *copies(run.folder))
-    }
     left_out = carried(problems, run.dataset)
-    if (config.run_dir / START_FILE).is_file():
-        kept[START_FILE] = file_digest(config.run_dir / START_FILE)
-    if left_out:
-        kept[LEFT_OUT_FILE] = file_digest(config.run_dir / LEFT_OUT_FILE)
-    if (last := run.journal.digest_of(plan.end - 1)) is not None:
-        kept[run.journal.metrics_path.name] = last
-    row = _row(run, plan, start, paths, results)
-    alarms = run.alarms.path.name
-    if (last := run.alarms.digest_of(row.lines[alarms])) is not None:
-        kept[alarms] = last
-    row = replace(row, carry=carry | left_out, digests=digests | kept)
+    row = replace(_row(run, plan, start, paths, results), carry=carry | left_out)
+    row = replace(row, digests=digests | _digests(run, row, carry.values(), bool(left_out)))
     run.ledger.append(row)
     if start is None:
         says, advice = chunk_in_words(len(results), training_s / len(results), saving)
@@ -212,6 +200,22 @@ def _row(
         },
         started_from=run.config.model.start_from,
     )
+
+
+def _digests(run: Run, row: LedgerRow, orders: Iterable[str], leaves_out: bool) -> dict[str, str]:
+    """Those of the files that the run reads again; `orders` are those of the curriculum."""
+    found = {place: file_digest(run.folder / place) for place in (*orders, *copies(run.folder))}
+    of_the_beginning = run.config.run_dir
+    if (of_the_beginning / START_FILE).is_file():
+        found[START_FILE] = file_digest(of_the_beginning / START_FILE)
+    if leaves_out:
+        found[LEFT_OUT_FILE] = file_digest(of_the_beginning / LEFT_OUT_FILE)
+    if (last := run.journal.digest_of(row.step - 1)) is not None:
+        found[run.journal.metrics_path.name] = last
+    alarms = run.alarms.path.name
+    if (last := run.alarms.digest_of(row.lines[alarms])) is not None:
+        found[alarms] = last
+    return found
 
 
 def _lifetime_s(run: Run, plan: ChunkPlan) -> int | None:

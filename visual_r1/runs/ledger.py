@@ -27,7 +27,7 @@ from pydantic import AfterValidator, NonNegativeInt, TypeAdapter
 
 from visual_r1.errors import RunError
 from visual_r1.printing import open_logger
-from visual_r1.runs.jsonl import JsonLines, Line, Reading
+from visual_r1.runs.jsonl import LATER, JsonLines, Line, Reading
 
 logger = open_logger(__name__)
 
@@ -68,7 +68,7 @@ class LedgerRow:
     periodic: bool = False
     digests: Mapping[str, str] = field(default_factory=dict[str, str])
     lines: Mapping[str, NonNegativeInt] = field(default_factory=dict[str, int])
-    started_from: str | None = None
+    started_from: str | None = field(default=None, metadata=LATER)
 
     @property
     def may_be_pruned(self) -> bool:

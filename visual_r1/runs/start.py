@@ -6,7 +6,7 @@ weights and not a name, which may mean others tomorrow, belong to what the run i
 
 `start.json` in the run's folder says what the address was when the run began; the ledger names the
 address in each row and has the file's digest. From its first checkpoint on the run needs the start
-no more: it may go from the server.
+no more, and it may go from the server, but where the reward holds the KL to it.
 """
 
 from dataclasses import asdict, dataclass
@@ -96,17 +96,19 @@ def _state_of(named: str, output_dir: Path) -> str:
 
 
 def settle_start(run: Run) -> None:
-    """Look at the checkpoint that a run is to begin from, once, before anything is spent on it.
+    """Look at the checkpoint that a run is to begin from, before anything is spent on it.
 
-    Nothing is asked of a run that has checkpoints of its own. Raises as `require_start`.
+    A run that has checkpoints of its own needs it for the KL alone. Raises as `require_start`.
     """
     config, path = run.config, run.config.model.start_from
     begins = not run.ledger.rows() or config.train.resume_from_step == 0
-    if path is None or not begins:
+    if path is None or not (begins or config.algorithm.kl_coefficient):
         return
     info = run.backend.recoveries.run(
         lambda: require_start(run.backend, config, path), "looking up where the run begins"
     )
+    if not begins:
+        return
     name, step = _run_of(path, config.output_dir) or (None, None)
     origin = Origin(path, config.model.start_optimizer, info.base_model, info.lora_rank, name, step)
     write_json(run.folder / START_FILE, asdict(origin))

@@ -19,13 +19,14 @@ import tinker
 from visual_r1.backend.waiting import TRAIN_LIMIT_S, wait
 from visual_r1.config import RunConfig
 from visual_r1.data.problem import Problem
-from visual_r1.errors import BackendError, DataError, RunError
+from visual_r1.errors import DataError
 from visual_r1.policy.policy import Policy
 from visual_r1.prices import NO_TOKENS, Tokens
 from visual_r1.rl.advantages import token_shares
 from visual_r1.rl.batches import Batches
 from visual_r1.rl.learning import adam_params, answer_part, learning_rate, minibatches
 from visual_r1.rl.metrics import StepTimer
+from visual_r1.rl.replies import largest_norm, learner_logprobs, require_sound
 from visual_r1.sft.datums import response_datum
 from visual_r1.sft.metrics import SupervisedMetrics, SupervisedResult
 from visual_r1.sft.responses import Responses
@@ -112,19 +113,13 @@ def _learn(
     parts = list(minibatches(examples, config, step))
     sent = [_send(training, config, part, step) for part in parts]
     losses: list[float] = []
-    norms: list[float] = []
+    replies: list[tinker.OptimStepResponse] = []
     for part, (backward, stepped) in zip(parts, sent, strict=True):
         output = wait(backward, f"forward_backward of step {step}", TRAIN_LIMIT_S, policy.watch)
-        done = wait(stepped, f"optim_step of step {step}", TRAIN_LIMIT_S, policy.watch)
+        replies.append(wait(stepped, f"optim_step of step {step}", TRAIN_LIMIT_S, policy.watch))
         losses.append(_mean_loss(output, part))
-        norms += [
-            value
-            for name, value in (done.metrics or {}).items()
-            if "grad_norm" in name or "grad/norm" in name
-        ]
-    # A norm that is not a number counts as the largest, for `max` would pass over it.
-    norm = max(norms, key=lambda one: one if math.isfinite(one) else math.inf) if norms else None
-    _require_sound(config, step, losses, norm)
+    norm = largest_norm(replies)
+    require_sound(config, step, loss=losses[-1], grad_norm=norm)
     positions = sum(one.prompt.length + len(one.tokens) - 1 for part in parts for one in part)
     return _Learnt(losses[0], norm, len(parts), Tokens(train=positions))
 
@@ -148,15 +143,9 @@ def _send(
 
 def _mean_loss(output: tinker.ForwardBackwardOutput, part: Sequence[Example]) -> float:
     """Minus the mean log-probability of all response tokens of `part`, in nats."""
-    found = [one["logprobs"].to_numpy() for one in output.loss_fn_outputs if "logprobs" in one]
-    if len(found) != len(part):
-        raise BackendError(
-            f"The server returned log-probabilities for {len(found)} of {len(part)} datums: it "
-            "does not speak the protocol that training needs."
-        )
     logprobs = [
         float(value)
-        for one, logprobs_T in zip(part, found, strict=True)
+        for one, logprobs_T in zip(part, learner_logprobs(output, len(part)), strict=True)
         for value in answer_part(one.prompt, logprobs_T)
     ]
     return -math.fsum(logprobs) / len(logprobs)
@@ -200,27 +189,3 @@ def _prompted(
             part = []
     if part:
         yield part
-
-
-def _require_sound(
-    config: RunConfig, step: int, losses: Sequence[float], norm: float | None
-) -> None:
-    """Raise `RunError` where the update has broken the weights, or gone beyond `limits`."""
-    way_out = (
-        "lower train.learning_rate or set optimizer.grad_clip_norm under another --run.name; the "
-        "checkpoints before it stay as they are"
-    )
-    found = {"loss": losses[-1], **({} if norm is None else {"gradient norm": norm})}
-    for name, value in found.items():
-        if not math.isfinite(value):
-            raise RunError(
-                f"The {name} of step {step} is {value}, and the run stops before this step is "
-                f"saved: {way_out}."
-            )
-    most = config.limits.max_grad_norm
-    if norm is not None and most is not None and norm > most:
-        raise RunError(
-            f"The gradient norm of step {step} is {norm:.4g}, over limits.max_grad_norm "
-            f"({most:g}), and the run stops before this step is saved: {way_out}, or raise the "
-            "limit to go on from the last checkpoint."
-        )

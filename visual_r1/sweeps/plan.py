@@ -18,6 +18,7 @@ from visual_r1.config.overrides import laid_over
 from visual_r1.errors import ConfigError
 from visual_r1.hashing import stable_seed
 from visual_r1.runs.start import with_start
+from visual_r1.sft.settings import require_reinforcement
 from visual_r1.sweeps.sweep import Distribution, RandomDraws, Sweep
 
 SEED = "train.seed"
@@ -214,7 +215,7 @@ def _settings(
 def lay_over(base: RunConfig, changes: Mapping[str, Any], what: str) -> RunConfig:
     """`base` with dotted names set to values; raises `ConfigError`, which begins with `what`."""
     try:
-        return with_start(laid_over(base, changes))
+        return with_start(require_reinforcement(laid_over(base, changes)))
     except ConfigError as error:
         raise ConfigError(f"{what} cannot be: {error}") from error
 

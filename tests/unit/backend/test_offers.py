@@ -86,6 +86,13 @@ def test_another_name_lists_what_sees_and_nothing_else() -> None:
     assert "Qwen3-8B" not in sentence
 
 
+def test_where_no_prompts_are_known_of_what_sees_it_is_named_all_the_same() -> None:
+    assert refused("mine/other", offering("moonshotai/Kimi-K2.6")) == (
+        "The server does not offer the model 'mine/other': choose another --model.name; of those "
+        "on offer these take pictures, but their prompts are not known here: moonshotai/Kimi-K2.6."
+    )
+
+
 @pytest.mark.parametrize("name", ["Qwen/Qwen3-8B", "Qwen/Qwen3-8B:peft:32768"])
 def test_a_model_of_text_alone_is_refused(name: str) -> None:
     sentence = refused(name, offering(*TODAY, "Qwen/Qwen3-8B:peft:32768"))

@@ -132,6 +132,21 @@ def test_a_tied_unembedding_gets_a_matrix_of_its_own(tmp_path: Path) -> None:
     assert all(torch.equal(after[name], values) for name, values in before.items())
 
 
+def test_the_index_counts_tensors_of_any_type(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(model_path(TINY_GEOMETRY), base)
+    tensors = load_file(base / "model.safetensors")
+    tensors |= {"steps": torch.arange(3), "seen": torch.ones(5, dtype=torch.bool)}
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    index = load_base_index(str(base))
+    adapter = adapter_over(index, tmp_path, "lm_head")
+    merge(scaled_loras(adapter, index), index, tmp_path, Silent())
+    merged = tmp_path / "merged"
+    assert json.loads((merged / INDEX).read_text())["metadata"]["total_size"] == sum(
+        values.nbytes for file in merged.glob(WEIGHTS) for values in load_file(file).values()
+    )
+
+
 def test_what_is_not_adapted_stays_bit_for_bit_in_its_own_type(tmp_path: Path) -> None:
     base = tmp_path / "base"
     shutil.copytree(model_path(TINY_GEOMETRY), base)

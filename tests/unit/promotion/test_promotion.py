@@ -85,7 +85,7 @@ def test_other_problems_or_conditions_cannot_be_compared(tmp_path: Path) -> None
     write_evaluation(tmp_path / "after", ASKED[:30], made(20)[:30])
     with pytest.raises(DataError, match="not asked about the same problems"):
         weigh(tmp_path / "before", tmp_path / "after", "the base model")
-    for other in ({"dataset_digest": "other"}, {"thinking": "off"}):
+    for other in ({"dataset_digest": "other"}, {"thinking": "on"}):
         write_evaluation(tmp_path / "after", ASKED, made(20), **other)
         with pytest.raises(DataError, match="not asked about the same problems"):
             weigh(tmp_path / "before", tmp_path / "after", "the base model")

@@ -43,6 +43,7 @@ def test_the_file_has_the_documented_names(ledger: Ledger) -> None:
     first = json.loads(ledger.path.read_text().splitlines()[0])
     documented = {"step", "state_path", "sampler_path", "expires_at", "config_digest"}
     assert documented | {"dataset_digest", "backend", "created_at"} <= set(first)
+    assert "started_from" not in first  # as in rows from before there were such starts
 
 
 def test_an_empty_ledger_has_nothing_to_resume_from(tmp_path: Path) -> None:

@@ -82,6 +82,7 @@ def test_a_grid_over_train_seed_is_seeds():
         ({"grid": {"logging.wandb": [True, False]}}, "logging.wandb make no other run"),
         ({"grid": {"train.more_steps": [5]}}, "all train to train.steps"),
         ({"grid": {"run.promote_as": ["best"]}}, "the best of many"),
+        ({"grid": {"sft.responses": ["response"]}}, "makes this a supervised run"),
         ({"grid": {"train.steps": [10, 20]}}, "train.steps make no other run"),
         ({"seeds": [0], "grid": {"train.seed": [1]}}, "are the same setting"),
         ({"seeds": list(range(101))}, r"101 runs .*max_members of 100"),
