@@ -51,7 +51,7 @@ _PRESET = {
     "enum": preset_names(),
     "default": DEFAULT_PRESET,
     "description": "What is trained, and how: the values beneath everything below. quickstart and "
-    "vision_sr1 run on this machine; geometry3k and seed ask for a server in overrides, such as "
+    "vision_sr1 run on this machine; the others ask for a server in overrides, such as "
     '{"backend.server": "remote"}, which costs money.',
 }
 _OVERRIDES: dict[str, Any] = {

@@ -51,3 +51,17 @@ def test_what_is_wrong_is_found_before_anything_starts(
     assert "Did you mean --train.steps?" in capsys.readouterr().err
     assert main(["doctor", *flags, "--prompt.template", "missing", "--no-measure"]) == 2
     assert "missing" in capsys.readouterr().out
+
+
+def test_a_cold_start_has_no_groups_and_no_step_of_sampling(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--output-dir", str(tmp_path), "--sft.responses", "meta.solution", *SMALL, *PRICES]
+    assert main(["doctor", *flags]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "trained on" in said
+    for word in ("contrast", "groups of", "one real step"):
+        assert word not in said
+    status = main(["doctor", "--output-dir", str(tmp_path), "--sft.responses", "response"])
+    assert status == 2
+    assert "--sft.responses meta.solution" in capsys.readouterr().err

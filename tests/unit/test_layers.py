@@ -75,7 +75,7 @@ ROOMS = {
     "promotion": "errors evaluation exports hashing printing storage wording",
     "doctor": """
         backend config data data/sources engine engine/compute engine/store errors evaluation models
-        policy prices printing prompts report rewards rl runs wording
+        policy prices printing prompts report rewards rl runs sft wording
     """,
     "sweeps": """
         backend config data doctor errors evaluation hashing prices printing report runs sft storage

@@ -79,8 +79,10 @@ def require_first_chunk(config: RunConfig, dataset: Dataset) -> None:
     answer = evidence.response_tokens if evidence and evidence.response_tokens else LEAST_ANSWER
     plan, prompts = plan_chunk(config, 0), _prompts(config, dataset, None)
     ahead = _worked_out(config, dataset, plan, prompts, answer, evidence)
-    # Where another run knows how long answers are, it may have asked the base model the same.
-    asked = ahead.final if baseline is None and evidence is None else NO_TOKENS
+    # Where another run knows how long answers are, it may have asked the base model the same; what
+    # the weights of a start answer is kept for nobody.
+    may_be_there = evidence is not None and config.model.start_from is None
+    asked = NO_TOKENS if baseline is not None or may_be_there else ahead.final
     needed = (asked + ahead.chunk + ahead.final) * (MARGIN if evidence else 1.0)
     for budget in budgets:
         # But for the validation of the base model, which is foretold: it may be made, or may not.

@@ -26,6 +26,7 @@ from visual_r1.errors import VisualR1Error
 from visual_r1.prices import Prices, prices_of
 from visual_r1.printing import CommandParser, Terminal, say, terminal
 from visual_r1.runs.start import with_start
+from visual_r1.sft.settings import supervised
 from visual_r1.wording import duration, printable
 
 _COLOURS: dict[Severity, str] = {
@@ -51,6 +52,8 @@ def main(
     console = Terminal()
     try:
         config = with_start(load_config(rest, program="visual-r1 doctor"))
+        if config.sft.responses is not None:  # as the flow of a cold start has it
+            config = supervised(config)
         before(config)
     except VisualR1Error as error:
         terminal().sentence(str(error), "error", "bold red")

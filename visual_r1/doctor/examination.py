@@ -65,7 +65,8 @@ def examine(config: RunConfig, *, measure: bool | None, budget: float | None = N
         seen.add(sound, *ended)
         return seen
     seen.add(sound, checks.learning_rate(config), checks.disk(config))
-    seen.add(checks.schedule(config), checks.gradient_clip(config), checks.loss(config))
+    seen.add(checks.schedule(config), checks.gradient_clip(config))
+    seen.add(None if _is_supervised(config) else checks.loss(config))
     seen.add(*tool_settings(config, os.environ))
     if choose_kind(config, os.environ) == "embedded":
         room = seen.attempt("engine's disk", lambda: room_for(config, os.environ))
@@ -79,7 +80,7 @@ def examine(config: RunConfig, *, measure: bool | None, budget: float | None = N
             prompts = seen.attempt("prompts", lambda: measure_prompts(config, problems))
     dataset = seen.attempt("dataset", lambda: find_prepared(config.data, config.output_dir))
     evidence = _at_the_server(seen, config, first, prompts, dataset, measure)
-    if evidence is not None:
+    if evidence is not None and not _is_supervised(config):
         seen.add(checks.contrast(config, evidence))
     thinks = prompts is not None and prompts.thinks
     seen.add(checks.truncation(config, evidence, thinks=thinks))
@@ -175,11 +176,17 @@ def _at_the_server(
                 seen.add(checks.context(config, prompts, context))
                 seen.add(*_rows_that_fit(seen, config, dataset, context))
             wanted = kind == "embedded" if measure is None else measure
+            wanted = wanted and not _is_supervised(config)  # which has another step than that one
             if first is None or prompts is None or not wanted or (earlier and measure is None):
                 return earlier
             return measured_step(config, backend, first.problems)
 
     return seen.attempt("server", look) or earlier
+
+
+def _is_supervised(config: RunConfig) -> bool:
+    """Whether the run learns responses that are there: it has no groups, and a loss of its own."""
+    return config.sft.responses is not None
 
 
 def _rows_that_fit(

@@ -42,10 +42,16 @@ def write_card(place: Path, made: Export, licence: str | None, config: RunConfig
         base_model=base if is_of_the_hub else None,
         library_name="transformers" if is_merged else "peft",
         pipeline_tag="image-text-to-text",
-        tags=["visual-r1", "tinker", "reinforcement-learning", *([] if is_merged else ["lora"])],
+        tags=["visual-r1", "tinker", *_learning(config), *([] if is_merged else ["lora"])],
     ).to_yaml()
     lines = ["---", front, "---", *_body(place, made, licence, config)]
     write_text(place / CARD_NAME, "\n".join(lines) + "\n")
+
+
+def _learning(config: RunConfig | None) -> list[str]:
+    if config is None:  # trained elsewhere, and nobody here knows how
+        return []
+    return ["reinforcement-learning" if config.sft.responses is None else "sft"]
 
 
 def _body(

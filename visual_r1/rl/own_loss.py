@@ -145,8 +145,12 @@ class OwnLoss:
         where = ""
         if place and self.file is not None:
             where = f" ({self.file.name}, line {self.line})"
+        # The run keeps to the file it began with; what is mended is another (`runs.folder`).
+        mend = "mend it"
+        if self.file is not None:
+            mend += ", remove the copy own_loss.py from the run's folder"
         return LossError(
-            f"train.loss {self.path}{where} {what}. Nothing of step {step} is saved: mend it and "
+            f"train.loss {self.path}{where} {what}. Nothing of step {step} is saved: {mend} and "
             "start again, and the run goes on from its last checkpoint."
         )
 

@@ -318,10 +318,12 @@ def _copies(run_dir: Path) -> Iterator[Finding]:
         file = run_dir / name
         if not file.exists() and name not in digests:
             continue
-        found = file_digest(file) if file.is_file() else "missing"
+        found = file_digest(file) if file.is_file() else None
         if name in digests and found != digests[name]:
-            way_out = "put back the file that the run began with, or remove the copy"
-            yield damaged(file, f"the digest {digests[name]}", f"its digest is {found}", way_out)
+            way_out, what = "put back the file that the run began with", "is missing"
+            if found is not None:
+                way_out, what = f"{way_out}, or remove the copy", f"its digest is {found}"
+            yield damaged(file, f"the digest {digests[name]}", what, way_out)
         else:
             yield vouched_for(file, name in digests)
 

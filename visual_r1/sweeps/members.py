@@ -89,12 +89,16 @@ def require_startable(plan: Plan) -> None:
 
 
 def baseline_key(config: RunConfig) -> str:
-    """Runs with the same key ask the base model the same questions, and grade alike."""
+    """Runs with the same key ask the base model the same questions, and grade alike.
+
+    What a run asks of the weights that it starts from it shares with no other, see `evaluations`.
+    """
     identity = config.identity()
     model = config.model
+    own = None if model.start_from is None else config.run_name
     return digest(
         {
-            "model": [model.name, model.max_pixels, model.thinking, model.start_from],
+            "model": [model.name, model.max_pixels, model.thinking, own],
             "parts": [identity[part] for part in ("data", "prompt", "sampling", "second_pass")],
             "evaluation": config.evaluation.model_dump(mode="json"),
             "rounding": config.reward.rounding,

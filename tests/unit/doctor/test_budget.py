@@ -11,6 +11,7 @@ from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
 from visual_r1.doctor import budget as module
 from visual_r1.doctor.budget import budget_end, require_first_chunk
+from visual_r1.doctor.evidence import Evidence
 from visual_r1.doctor.prompts import PromptSizes
 from visual_r1.errors import BudgetReached, ConfigError
 from visual_r1.runs.budget import BUDGET_NAME, note_budget_end, read_budget_end
@@ -144,6 +145,29 @@ def test_a_budget_below_one_chunk_is_refused_before_anything_is_asked(tmp_path: 
     require_first_chunk(config(tmp_path), DATASET)
     train(poor, 2)
     require_first_chunk(poor, DATASET)  # that is for the checkpoint to say
+
+
+def test_what_a_start_answers_is_asked_anew_and_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run's answers of the same weights are kept for nobody, unlike the base model's."""
+    seen = Evidence("another run", (), 40.0, None, None, None)
+    monkeypatch.setattr(module, "earlier_evidence", lambda _: seen)
+    least = next(
+        limit for limit in range(0, 10**6, 500) if _fits(config(tmp_path, budget_tokens=limit or 1))
+    )
+    run = config(tmp_path, budget_tokens=least)
+    model = run.model.model_copy(update={"start_from": "tinker://ID/weights/step-000010"})
+    with pytest.raises(BudgetReached, match="the first chunk"):
+        require_first_chunk(run.model_copy(update={"model": model}), DATASET)
+
+
+def _fits(run: RunConfig) -> bool:
+    try:
+        require_first_chunk(run, DATASET)
+    except BudgetReached:
+        return False
+    return True
 
 
 def test_dollars_need_prices_and_are_not_spent_on_the_embedded_engine(

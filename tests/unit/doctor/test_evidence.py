@@ -1,11 +1,16 @@
-"""The predicted share of groups without contrast, against hand-computed and simulated values."""
+"""What earlier runs show: the share of groups without contrast, by hand and simulated; whose."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up import predictions, problems, write_evaluation
 
-from visual_r1.doctor.evidence import share_without_contrast, smallest_group
+from visual_r1.config import RunConfig
+from visual_r1.doctor.evidence import earlier_evidence, share_without_contrast, smallest_group
+from visual_r1.runs.folder import open_run_folder
 
 
 def test_with_enough_samples_it_is_the_share_of_subsets_that_agree() -> None:
@@ -60,3 +65,24 @@ def test_the_smallest_group_that_will_do() -> None:
     counts = [(7, 8)] * 50
     assert smallest_group(counts, 0.4, (4, 8, 16)) == 8
     assert smallest_group([(8, 8)] * 50, 0.5, (4, 8, 16)) is None
+
+
+def test_what_the_base_model_gets_right_is_no_evidence_for_another_start(tmp_path: Path) -> None:
+    def run(name: str, start: str | None) -> RunConfig:
+        return RunConfig.model_validate(
+            {
+                "preset": "quickstart",
+                "run": {"name": name},
+                "output_dir": tmp_path,
+                "model": {"start_from": start},
+            }
+        )
+
+    plain, asked = run("plain", None), problems(8)
+    with open_run_folder(plain) as run_dir:
+        made = predictions(asked, 0.5, seed=0)
+        write_evaluation(run_dir / "evaluations/baseline", asked, made)
+    other = earlier_evidence(run("other", None))
+    assert other is not None
+    assert other.where == "the baseline of plain"
+    assert earlier_evidence(run("warm", "tinker://ID/weights/step-000010")) is None

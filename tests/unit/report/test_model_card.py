@@ -41,5 +41,7 @@ def test_the_card_names_what_the_run_began_with(tmp_path: Path, start: str | Non
 def test_the_card_of_a_cold_start_names_its_responses_and_no_reward(tmp_path: Path) -> None:
     said = card(tmp_path, sft={"responses": "solution"})
     assert "- Learnt: the responses in solution, by cross entropy" in said
+    assert "- sft\n" in said
+    assert "reinforcement-learning" not in said
     assert "- Reward: " not in said
     assert "- Algorithm: " not in said

@@ -184,6 +184,7 @@ def test_what_cannot_be_learnt_from_names_file_and_line(here: Path, name: str, s
     match = rf"^train\.loss faulty:{name}{says}.*Nothing of step 7 is saved"
     with pytest.raises(LossError, match=match) as caught:
         called(f"faulty:{name}")
+    assert "remove the copy own_loss.py from the run's folder" in str(caught.value)
     assert len(str(caught.value)) < 500
 
 

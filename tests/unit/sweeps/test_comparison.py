@@ -192,6 +192,18 @@ def test_one_answer_of_the_base_model_is_foretold_for_all_that_ask_the_same(tmp_
     assert baseline_key(first.config) == baseline_key(second.config) != baseline_key(third.config)
 
 
+def test_what_weights_of_a_start_answer_is_asked_by_each_run(tmp_path: Path):
+    """Only the base model's answers are kept for others, so the forecast counts them twice."""
+    plan = plan_of(tmp_path, [1e-4, 2e-4], seeds=[0])
+    begun = {"start_from": "tinker://ID/weights/step-000010"}
+    first, second = (
+        one.config.model_copy(update={"model": one.config.model.model_copy(update=begun)})
+        for one in plan.members
+    )
+    assert baseline_key(first) != baseline_key(second)
+    assert baseline_key(plan.members[0].config) == baseline_key(plan.members[1].config)
+
+
 # Halving.
 
 

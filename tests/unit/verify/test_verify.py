@@ -239,6 +239,14 @@ def test_what_is_not_sound_is_a_table(run: Path, capsys: pytest.CaptureFixture[s
     assert said.splitlines()[-1].startswith("not sound: 3 damaged; ")
 
 
+def test_a_copy_that_was_removed_is_missing_and_need_not_be_removed(run: Path) -> None:
+    """A start makes it again of the user's own file; one of a run that is done makes none."""
+    (run / "custom_reward.py").unlink()
+    [found] = [one for one in examine(run) if one.file.name == "custom_reward.py"]
+    assert (found.verdict, found.found) == ("damaged", "is missing")
+    assert found.way_out == "put back the file that the run began with"
+
+
 def test_sound_files_of_another_run_are_named(run: Path) -> None:
     for name, change in (
         ("config.json", lambda read: read["train"].update(learning_rate=0.5)),
