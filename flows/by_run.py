@@ -16,9 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flows.command import run_as_command, show_error
-from flows.exporting import complete_folder, export_path, is_exported
 from tasks.environment import settle_prefect
-from tasks.exporting import Wishes
 from visual_r1.config import RunConfig
 from visual_r1.config.command_line import load_config
 from visual_r1.errors import ConfigError, VisualR1Error
@@ -83,6 +81,10 @@ def export(arguments: Sequence[str] | None = None) -> int:
     )
     _checkpoint(parser)
     own, flags = parser.parse_known_args(arguments)
+    # Here and not above: evaluations name runs as well, and their flags do not wait for it.
+    from flows.exporting import complete_folder, export_path, is_exported
+    from tasks.exporting import Wishes
+
     wishes = Wishes(merge=own.merge, check=own.check, push=own.push)
     try:
         wishes.require_possible()

@@ -19,7 +19,7 @@ from prefect.exceptions import PrefectException
 from prefect.states import Cancelled, Crashed
 
 from tasks.attempts import End, attended, current_attempt, has_ended, kept_of
-from tasks.environment import PROBE_SECONDS
+from tasks.environment import PROBE_SECONDS, prefect_server
 from tasks.interruption import was_interrupted
 from tasks.task_runs import close_task_runs
 from visual_r1.backend.endpoint import without_secrets
@@ -125,13 +125,13 @@ def _say_what_is_kept() -> None:
     """
     attempt = current_attempt()
     assert attempt is not None
-    if not attempt.api:
+    if (server := prefect_server()) is None:
         return  # nobody else can reach a temporary server: it was Ctrl-C
     flow_run_id = UUID(attempt.flow_run_id)
     try:
         # Prefect's own client would ask a server that is away for a minute. Any answer will do:
         # Prefect Cloud asks for a key here, which that client has.
-        answer = httpx.get(f"{attempt.api.rstrip('/')}/health", timeout=PROBE_SECONDS)
+        answer = httpx.get(f"{server.rstrip('/')}/health", timeout=PROBE_SECONDS)
         if answer.is_server_error:
             answer.raise_for_status()
         with get_client(sync_client=True) as client:
