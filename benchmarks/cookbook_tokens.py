@@ -1,8 +1,8 @@
 """Our prompts beside those of tinker-cookbook's renderers, token for token, on real problems.
 
-    python -m venv /tmp/cookbook
-    /tmp/cookbook/bin/pip install tinker-cookbook -e .
-    /tmp/cookbook/bin/python benchmarks/cookbook_tokens.py MODEL --source FOLDER [--problems 50]
+    python -m venv cookbook-venv
+    cookbook-venv/bin/pip install tinker-cookbook -e .
+    cookbook-venv/bin/python benchmarks/cookbook_tokens.py MODEL --source FOLDER [--problems 50]
 
 MODEL is a folder or hub id with tokenizer, chat template and image settings; FOLDER holds
 Geometry3K in its original layout, or is any other source (docs/datasets.md). tinker-cookbook is no

@@ -39,7 +39,7 @@ GHOSTS_END_WITHIN_S = 120.0
 
 @dataclass(frozen=True)
 class Night:
-    """What is operated, its flow runs by name, and the names of the runs that they train."""
+    """What is operated in which folder, its flow runs by name, and whether it is one sweep."""
 
     operated: Operated
     folder: Path

@@ -96,8 +96,8 @@ def export(
         dataset = prepare(config, needs=["test"] if check else [])
         exported = export_checkpoint(config, dataset, row, name)
         if check:
-            with open_run(config, dataset) as run:
-                with_reference_of(run, row, name)
+            with open_run(config, dataset) as opened:
+                with_reference_of(opened, row, name)
         made = read_export(config.run_dir, name)
         assert made is not None, "the task wrote it, or found it there"
         url = complete(config.run_dir / name, made, wishes, config)

@@ -36,7 +36,7 @@ def export_path(path: str, into: str | None, wishes: Wishes, flags: Sequence[str
     chosen = any(flag.startswith(("--backend.server", "--preset")) for flag in flags)
     config = load_config(flags if chosen else ["--backend.server", "auto", *flags])
     borrow_keys(config)
-    with open_backend(config) as backend, open_progress() as progress:
+    with open_backend(config) as backend:
         base = base_model_of(backend, path)
     if base != config.model.name:
         if choose_kind(config, os.environ) == "embedded":

@@ -37,32 +37,12 @@ from typing import Any
 
 from prefect import State, flow
 
-from tasks.alarms import heed_alarms
-from tasks.costs import heed_budget, settle_bill
+from flows.train_flow import from_data_to_report
 from tasks.forms import form
 from tasks.outcome import remembered
 from tasks.parameters import chosen_config
-from tasks.promotion import promote_checkpoint
 from tasks.records.ending import concluded
-from tasks.records.record import open_record
-from tasks.slots import its_turn
-from tasks.tasks import (
-    evaluate,
-    export,
-    prepare,
-    settle_ledger,
-    settle_rows,
-    settle_start,
-    summarize,
-    train_chunk,
-    validate,
-)
-from visual_r1.backend.backend import open_backend
-from visual_r1.doctor.budget import require_first_chunk
-from visual_r1.runs.folder import open_run_folder
-from visual_r1.runs.nearest import say_why_anew
 from visual_r1.runs.resume import require_goal
-from visual_r1.stopwatch import Stopwatch
 
 
 @remembered
@@ -80,42 +60,9 @@ def sft(
     config: RunConfig | None = None,
 ) -> dict[str, object] | State:
     """One run, from the data to the report; returns the summary, or how an alarm paused it."""
-    config = chosen_config(preset, overrides, config, begins=True, supervises=True)
-    with (
-        its_turn(config),
-        open_run_folder(config) as run_dir,
-        open_backend(config),
-        open_record(config),
-    ):
-        say_why_anew(config)
-        stopwatch = Stopwatch(run_dir)
-        dataset = prepare(config)
-        settle_start(config, dataset)
-        settle_rows(config, dataset)
-        require_first_chunk(config, dataset)
-        evaluate(config, dataset, "baseline", config.model.start_from)
-        require_first_chunk(config, dataset)  # by what that has shown of its answers
-        stopwatch.lap()
-
-        settle_ledger(config, dataset)
-        checkpoint = None
-        validate(config, dataset, checkpoint)
-        while checkpoint is None or checkpoint.step < config.train.steps:
-            checkpoint = train_chunk(config, dataset, checkpoint)
-            validate(config, dataset, checkpoint)
-            stopwatch.lap()
-            if (paused := heed_alarms(config, checkpoint)) is not None:
-                return paused
-            if heed_budget(config, dataset, checkpoint):
-                break
-
-        exported = export(config, dataset, checkpoint)
-        evaluate(config, dataset, "final", exported["sampler_path"])
-        settle_bill(config)
-        summary = summarize(config, checkpoint, stopwatch.lap())
-        if config.run.promote_as:
-            promote_checkpoint(config, dataset, checkpoint, config.run.promote_as)
-        return summary
+    return from_data_to_report(
+        chosen_config(preset, overrides, config, begins=True, supervises=True)
+    )
 
 
 if __name__ == "__main__":

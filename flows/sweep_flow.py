@@ -72,7 +72,6 @@ from tasks.sweeping import compare, foresee, heed_rung, train_members
 from tasks.tasks import prepare, settle_ledger, settle_rows, settle_start, train_chunk, validate
 from visual_r1.backend.backend import open_backend
 from visual_r1.runs.folder import open_run_folder
-from visual_r1.sft.settings import require_reinforcement
 from visual_r1.sweeps.folder import open_sweep_folder
 from visual_r1.sweeps.members import require_startable
 
@@ -105,8 +104,6 @@ def sweep(
     """Train and compare the runs of `sweep` over a configuration; returns the comparison."""
     tried = sweep if isinstance(sweep, Sweep) else sweep_of(sweep or {}, "the parameter sweep")
     plan = make_plan(tried, chosen_config(preset, overrides, config))
-    for member in plan.members:
-        require_reinforcement(member.config)
     with its_turn(plan.base), open_sweep_folder(plan) as folder:
         require_startable(plan)
         foretold = foresee(plan)

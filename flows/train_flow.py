@@ -69,7 +69,11 @@ def train(
     config: RunConfig | None = None,
 ) -> dict[str, object] | State:
     """One run, from the data to the report; returns the summary, or how an alarm paused it."""
-    config = chosen_config(preset, overrides, config, begins=True)
+    return from_data_to_report(chosen_config(preset, overrides, config, begins=True))
+
+
+def from_data_to_report(config: RunConfig) -> dict[str, object] | State:
+    """The page of both flows that train: this one, and `flows.sft_flow`."""
     with (
         its_turn(config),
         open_run_folder(config) as run_dir,

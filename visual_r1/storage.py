@@ -22,6 +22,9 @@ from pydantic_core import from_json
 from visual_r1.errors import StorageError
 from visual_r1.hashing import content_digest
 from visual_r1.opening import read_file
+from visual_r1.printing import open_logger
+
+logger = open_logger(__name__)
 
 T = TypeVar("T")
 
@@ -197,6 +200,20 @@ def read_json(path: Path, shape: TypeAdapter[T]) -> T:
         return shape.validate_json(json.dumps(read_sealed(path).content))
     except ValidationError as error:
         raise ValueError(first_fault(error)) from error
+
+
+def read_if_sound(path: Path, shape: TypeAdapter[T], otherwise: str) -> T | None:
+    """As `read_json`, of what a run can do without: None where there is no file.
+
+    None too where it is damaged, with a warning that says so, and what happens then: `otherwise`.
+    """
+    try:
+        return read_json(path, shape)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        logger.warning("%s is damaged (%s): %s.", path, error, otherwise)
+        return None
 
 
 def first_fault(error: ValidationError) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from transformers import (
+    AutoConfig,
     Qwen3_5Config,
     Qwen3_5ForConditionalGeneration,
     Qwen3_5MoeConfig,
@@ -24,6 +25,29 @@ EXPERTS = 4
 def shipped_config() -> dict[str, Any]:
     """The shipped model's."""
     return json.loads((Path(model_path(TINY_GEOMETRY)) / "config.json").read_text())
+
+
+def mixture_config() -> Qwen3VLMoeConfig:
+    """A Qwen3-VL with experts, of the shipped model's sizes."""
+    config = shipped_config()
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+    text = config["text_config"] | experts | {"model_type": "qwen3_vl_moe_text"}
+    vision = config["vision_config"] | {"model_type": "qwen3_vl_moe_vision"}
+    return Qwen3VLMoeConfig(text_config=text, vision_config=vision, image_token_id=518)
+
+
+def delta_net_config() -> Any:
+    """A Qwen3.5 with experts: linear attention in three layers of four, its q, k and v in one
+    matrix."""
+    text = {
+        "hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "head_dim": 16,
+        "num_key_value_heads": 2, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+        "linear_key_head_dim": 8, "linear_value_head_dim": 8, "vocab_size": 99,
+        "moe_intermediate_size": 24, "shared_expert_intermediate_size": 24, "num_experts": 4,
+        "num_experts_per_tok": 2,
+    }  # fmt: skip
+    vision = {"depth": 1, "hidden_size": 32, "num_heads": 2, "out_hidden_size": 64}
+    return AutoConfig.for_model("qwen3_5_moe", text_config=text, vision_config=vision)
 
 
 def folder_of(folder: Path, network: Any) -> Path:

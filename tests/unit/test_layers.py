@@ -27,7 +27,7 @@ ROOMS = {
     "own_code": "errors",
     "printing": "streams wording",
     "progress": "printing streams wording",
-    "storage": "errors hashing opening",
+    "storage": "errors hashing opening printing",
     "tables": "errors hashing opening",
     "stopwatch": "printing storage",
     "models": "errors opening",

@@ -7,12 +7,13 @@ and what took the place of one that was retired, is in `models.hosted`.
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 
 import tinker
 
 from visual_r1.errors import ConfigError
 from visual_r1.models import hub_id
-from visual_r1.models.hosted import HostedModel, hosted_model, successor_of
+from visual_r1.models.hosted import HostedModel, as_of, hosted_model, successor_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,7 @@ def _not_offered(name: str, known: HostedModel | None, offers: Offers) -> str:
     if suffix and any(hub_id(one) == hub_id(name) for one in offers):
         return f"{says}, with this suffix"
     if known is not None and known.retired is not None:
-        day = f"{known.retired.day} {known.retired:%B %Y}"
-        says += f", which the hosted service retired on {day}"
+        says += f", which the hosted service retired on {_day(known.retired)}"
     return says
 
 
@@ -84,7 +84,7 @@ def _choose(name: str, offers: Offers, *, trains: bool) -> str:
         _recommended(name, fit),
         _listed("of those on offer these take pictures", asked),
         _listed(f"{beside}, but their prompts are not known here", others),
-        _listed("whether these do is not known here", untold),
+        _listed(f"whether these do, the list of {_day(as_of())} does not know", untold),
     ]
     if not fit:
         parts.append(f"none of those on offer would do ({', '.join(sorted(offers)) or 'none'})")
@@ -123,3 +123,7 @@ def _nearest(name: str, among: Sequence[str]) -> str | None:
 
 def _listed(says: str, names: Sequence[str]) -> str:
     return f"{says}: {', '.join(names)}" if names else ""
+
+
+def _day(day: date) -> str:
+    return f"{day.day} {day:%B %Y}"

@@ -9,7 +9,7 @@ import concurrent.futures
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Generic, TypeVar, cast
 
 import tinker
@@ -182,6 +182,15 @@ def checkpoint_exists(rest: tinker.RestClient, path: str, watch: Watch = nothing
             return False
         raise
     return True
+
+
+def keep_for_ever(
+    rest: tinker.RestClient, paths: Iterable[str], watch: Watch = nothing_to_watch
+) -> None:
+    """Take the time limit off checkpoints; raises `BackendError` where the server does not."""
+    for path in paths:
+        change = rest.set_checkpoint_ttl_from_tinker_path(path, None)
+        wait(change, f"taking the time limit off {path}", CONTROL_LIMIT_S, watch)
 
 
 def described(error: BaseException, what: str) -> BackendError:

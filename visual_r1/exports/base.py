@@ -123,12 +123,18 @@ def load_base_index(name: str) -> BaseIndex:
     return BaseIndex(name, config, places, unembed, is_tied)
 
 
-def _network(config: Any) -> nn.Module:
+def auto_class(config: Any) -> Any:
+    """The class of transformers that builds and loads the model of a configuration."""
     sees = type(config) in cast(Any, AutoModelForImageTextToText)._model_mapping
-    kind = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+    return AutoModelForImageTextToText if sees else AutoModelForCausalLM
+
+
+def _network(config: Any) -> nn.Module:
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of transformers' own deprecations
-        network = cast(Any, kind).from_config(config, dtype=torch.float32, trust_remote_code=False)
+        network = auto_class(config).from_config(
+            config, dtype=torch.float32, trust_remote_code=False
+        )
         network.tie_weights()
     return cast(nn.Module, network)
 

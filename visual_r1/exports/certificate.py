@@ -31,14 +31,13 @@ from peft import PeftModel
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.utils import logging
 
 from visual_r1.engine.compute.families import FAMILIES, TITLES
 from visual_r1.engine.compute.families.family import ImagePreparer
 from visual_r1.engine.types import TextPart
 from visual_r1.errors import ConfigError, DataError, ModelError
-from visual_r1.exports.base import BaseIndex
+from visual_r1.exports.base import BaseIndex, auto_class
 from visual_r1.exports.record import Certificate
 from visual_r1.exports.reference import Scored
 from visual_r1.models import model_path
@@ -278,7 +277,7 @@ def _image_preparer(index: BaseIndex) -> ImagePreparer:
     if family is None:
         raise ConfigError(
             f"--check cannot show images to a model of the type {index.model_type}: it can to "
-            f"{TITLES}. Export without --check."
+            f"{' and '.join(TITLES)}. Export without --check."
         )
     return family.image_preparer(model_path(index.name), index.config)
 
@@ -297,13 +296,11 @@ def _said(network: nn.Module, asked: _Question) -> np.ndarray:
 
 
 def _loaded(path: str, index: BaseIndex, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    sees = type(index.config) in cast(Any, AutoModelForImageTextToText)._model_mapping
-    kind = cast(Any, AutoModelForImageTextToText if sees else AutoModelForCausalLM)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             logging.disable_progress_bar()
-            network = kind.from_pretrained(
+            network = auto_class(index.config).from_pretrained(
                 path, dtype=dtype, use_safetensors=True, trust_remote_code=False
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:

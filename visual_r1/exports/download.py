@@ -11,7 +11,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 import httpx
-import tinker
 from safetensors import SafetensorError, safe_open
 
 from visual_r1.backend.backend import Backend
@@ -33,7 +32,14 @@ def external_urls(backend: Backend, state_path: str) -> Generator[Mapping[str, s
     What the server made for it is deleted behind the block.
     """
     with backend.session() as service:
-        client = training_client(backend, service, state_path)
+        what = f"loading {state_path}"
+        loading = call(
+            lambda: service.create_training_client_from_state(state_path),
+            what,
+            CONTROL_LIMIT_S,
+            backend.check,
+        )
+        client = wait(loading, what, SAVE_LIMIT_S, backend.check)
         saving = client.save_weights_external("adapter", ttl_seconds=EXTERNAL_TTL_S)
         path = wait(saving, "saving the adapter", SAVE_LIMIT_S, backend.check).path
         urls = urls_of(backend, path)
@@ -43,20 +49,6 @@ def external_urls(backend: Backend, state_path: str) -> Generator[Mapping[str, s
         with suppress(BackendError):  # a server that keeps it ends it in an hour
             deletion = backend.rest.delete_checkpoint_from_tinker_path(path)
             wait(deletion, f"deleting {path}", CONTROL_LIMIT_S, backend.check)
-
-
-def training_client(
-    backend: Backend, service: tinker.ServiceClient, state_path: str
-) -> tinker.TrainingClient:
-    """A client that holds the weights of a training state, without its optimizer."""
-    what = f"loading {state_path}"
-    loading = call(
-        lambda: service.create_training_client_from_state(state_path),
-        what,
-        CONTROL_LIMIT_S,
-        backend.check,
-    )
-    return wait(loading, what, SAVE_LIMIT_S, backend.check)
 
 
 def urls_of(backend: Backend, external_path: str) -> Mapping[str, str]:
@@ -72,13 +64,6 @@ def urls_of(backend: Backend, external_path: str) -> Mapping[str, str]:
             f"{', '.join(sorted(urls)) or 'no files'}, which PEFT cannot load."
         )
     return urls
-
-
-def keep_for_ever(backend: Backend, paths: tuple[str, ...]) -> None:
-    """Take the time limit off checkpoints."""
-    for path in paths:
-        change = backend.rest.set_checkpoint_ttl_from_tinker_path(path, None)
-        wait(change, f"taking the time limit off {path}", CONTROL_LIMIT_S, backend.check)
 
 
 def download_all(urls: Mapping[str, str], folder: Path, progress: Progress) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import tinker
 
 from visual_r1.backend.backend import Backend
-from visual_r1.backend.waiting import CONTROL_LIMIT_S, SAVE_LIMIT_S, call, wait
+from visual_r1.backend.waiting import CONTROL_LIMIT_S, wait
 from visual_r1.data.procedural import generate
 from visual_r1.errors import ConfigError, StorageError
 from visual_r1.exports.adapter import fit
@@ -21,7 +21,6 @@ from visual_r1.exports.download import (
     download_all,
     external_urls,
     require_adapter,
-    training_client,
     urls_of,
 )
 from visual_r1.exports.record import Export, described, read_export, write_record
@@ -130,14 +129,9 @@ def _reference(backend: Backend, path: str, base_model: str) -> list[Scored]:
     processor = load_processor(base_model)
     prompter = Prompter(processor, TEMPLATE, MOST_PIXELS)
     prompts: Sequence[tinker.ModelInput] = prompts_of(list(generate(0, "test", PROMPTS)), prompter)
-    with backend.session() as service:
-        client = training_client(backend, service, path)
-        what = f"sampling from {path}"
-        making = call(
-            client.save_weights_and_get_sampling_client, what, SAVE_LIMIT_S, backend.check
-        )
+    with backend.session():
         return take_reference(
-            wait(making, what, SAVE_LIMIT_S, backend.check),
+            backend.sampler(path),
             backend.sampler(None),
             prompts,
             processor.stop_token_ids,

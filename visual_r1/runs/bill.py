@@ -20,7 +20,7 @@ from visual_r1.engine.store.budget import RUN_KEY
 from visual_r1.errors import BackendError
 from visual_r1.prices import Tokens
 from visual_r1.printing import open_logger
-from visual_r1.storage import read_json, write_json
+from visual_r1.storage import read_if_sound, write_json
 
 logger = open_logger(__name__)
 
@@ -59,13 +59,7 @@ _STORED = TypeAdapter(Bill)
 
 def read_bill(run_dir: Path) -> Bill | None:
     """What the server told last; None where it never did, or what is there is damaged."""
-    try:
-        return read_json(run_dir / BILL_NAME, _STORED)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        logger.warning("%s is damaged (%s): it is left out.", run_dir / BILL_NAME, error)
-        return None
+    return read_if_sound(run_dir / BILL_NAME, _STORED, "it is left out")
 
 
 def settle_bill(config: RunConfig, backend: Backend) -> None:

@@ -19,11 +19,8 @@ from visual_r1.backend.endpoint import choose_kind
 from visual_r1.config import RunConfig
 from visual_r1.errors import ConfigError
 from visual_r1.prices import NO_PRICES, Prices, Tokens, prices_of
-from visual_r1.printing import open_logger
 from visual_r1.runs.costs import tokens_of_run, usd_of_run
-from visual_r1.storage import read_json, write_json
-
-logger = open_logger(__name__)
+from visual_r1.storage import read_if_sound, write_json
 
 BUDGET_NAME = "budget.json"
 
@@ -131,12 +128,5 @@ def read_budget_end(run_dir: Path, step: int) -> BudgetEnd | None:
 
     One that is damaged is none, with a warning: it is decided anew.
     """
-    path = run_dir / BUDGET_NAME
-    try:
-        end = read_json(path, _STORED)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        logger.warning("%s is damaged (%s): the budget is looked at anew.", path, error)
-        return None
-    return end if end.step == step else None
+    end = read_if_sound(run_dir / BUDGET_NAME, _STORED, "the budget is looked at anew")
+    return end if end is not None and end.step == step else None

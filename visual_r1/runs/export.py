@@ -8,14 +8,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from visual_r1.backend.waiting import keep_for_ever
 from visual_r1.errors import ConfigError, StorageError
 from visual_r1.exports.contents import require_room_for, require_same_base
-from visual_r1.exports.download import (
-    download_all,
-    external_urls,
-    keep_for_ever,
-    require_adapter,
-)
+from visual_r1.exports.download import download_all, external_urls, require_adapter
 from visual_r1.exports.record import (
     CARD_NAME,
     EXPORT,
@@ -57,7 +53,7 @@ def export(run: Run, row: LedgerRow, into: str = EXPORT) -> Export:
 
     def once() -> Export:
         if row.expires_at is not None:
-            keep_for_ever(backend, (row.state_path, row.sampler_path))
+            keep_for_ever(backend.rest, (row.state_path, row.sampler_path), backend.check)
         if row.may_be_pruned:  # from now on neither renewed nor pruned
             run.ledger.renew(row.step, None)
         adapter = adapter_folder(run.folder, into)

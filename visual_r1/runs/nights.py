@@ -22,7 +22,7 @@ from visual_r1.printing import open_logger
 from visual_r1.runs.budget import read_budget_end
 from visual_r1.runs.folder import read_config
 from visual_r1.runs.ledger import Ledger
-from visual_r1.storage import read_json, write_json
+from visual_r1.storage import read_if_sound, read_json, write_json
 
 logger = open_logger(__name__)
 
@@ -238,11 +238,5 @@ def _newest_step(run_dir: Path) -> int:
 
 
 def _starts(run_dir: Path) -> list[Start]:
-    path = run_dir / STARTS
-    if not path.exists():
-        return []
-    try:
-        return read_json(path, _STARTS).starts
-    except (OSError, ValueError) as error:
-        logger.warning("%s is damaged (%s): what it said of earlier starts is lost.", path, error)
-        return []
+    read = read_if_sound(run_dir / STARTS, _STARTS, "what it said of earlier starts is lost")
+    return [] if read is None else read.starts

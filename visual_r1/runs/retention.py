@@ -15,10 +15,9 @@ import tinker
 
 from visual_r1.backend.backend import Backend
 from visual_r1.backend.endpoint import checkpoint_lifetime
-from visual_r1.backend.waiting import CONTROL_LIMIT_S, checkpoint_exists, wait
+from visual_r1.backend.waiting import CONTROL_LIMIT_S, checkpoint_exists, keep_for_ever, wait
 from visual_r1.config import RunConfig
 from visual_r1.errors import BackendError
-from visual_r1.exports.download import keep_for_ever
 from visual_r1.printing import open_logger
 from visual_r1.runs.curriculum_state import measured_path
 from visual_r1.runs.ledger import LedgerRow
@@ -110,8 +109,9 @@ def _let_stay(run: Run, row: LedgerRow) -> None:
     """Take the end off that an older version gave a checkpoint; it may still be pruned."""
     if row.expires_at is None:
         return
+    backend = run.backend
     try:
-        keep_for_ever(run.backend, (row.state_path, row.sampler_path))
+        keep_for_ever(backend.rest, (row.state_path, row.sampler_path), backend.check)
     except BackendError as error:
         # Gone already: what is left of the others stays.
         if not isinstance(error.__cause__, tinker.NotFoundError):

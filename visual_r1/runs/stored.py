@@ -20,11 +20,8 @@ from visual_r1.backend.backend import Backend
 from visual_r1.backend.waiting import wait
 from visual_r1.config import RunConfig
 from visual_r1.prices import HOURS_A_MONTH, Prices, prices_of
-from visual_r1.printing import open_logger
 from visual_r1.runs.ledger import Ledger
-from visual_r1.storage import read_json, write_json
-
-logger = open_logger(__name__)
+from visual_r1.storage import read_if_sound, write_json
 
 STORED_NAME = "stored.json"
 LIST_SECONDS = 30.0
@@ -59,13 +56,7 @@ _STORED = TypeAdapter(Stored)
 
 def read_stored(run_dir: Path) -> Stored | None:
     """What the server told last; None where it never did, or what is there is damaged."""
-    try:
-        return read_json(run_dir / STORED_NAME, _STORED)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        logger.warning("%s is damaged (%s): it is left out.", run_dir / STORED_NAME, error)
-        return None
+    return read_if_sound(run_dir / STORED_NAME, _STORED, "it is left out")
 
 
 def ask_stored(config: RunConfig, backend: Backend) -> Stored:

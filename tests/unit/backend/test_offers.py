@@ -45,12 +45,14 @@ def test_what_is_on_offer_is_taken() -> None:
 
 def test_a_retired_default_names_its_successor_and_what_sees() -> None:
     assert RunConfig().model.name == SEED
+    day = f"{as_of().day} {as_of():%B %Y}"
     assert refused(SEED, offering(*TODAY, "mine/of-next-year")) == (
         f"The server does not offer the model '{SEED}', which the hosted service retired on "
         "12 June 2026: take its successor, --model.name Qwen/Qwen3.6-35B-A3B --model.thinking off; "
         "of those on offer these take pictures: Qwen/Qwen3.5-4B, Qwen/Qwen3.6-35B-A3B, "
         "Qwen/Qwen3.6-35B-A3B:peft:262144; they too, but their prompts are not known here: "
-        "moonshotai/Kimi-K2.6; whether these do is not known here: mine/of-next-year."
+        f"moonshotai/Kimi-K2.6; whether these do, the list of {day} does not know: "
+        "mine/of-next-year."
     )
 
 

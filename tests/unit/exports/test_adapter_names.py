@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import torch
+from random_models import delta_net_config, mixture_config
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoConfig, Qwen3VLMoeConfig
 
 from visual_r1.errors import ModelError
 from visual_r1.exports.adapter import (
@@ -28,15 +28,11 @@ from visual_r1.exports.adapter import (
 )
 from visual_r1.exports.base import BaseIndex, load_base_index
 from visual_r1.exports.names import Lora, Misfit
-from visual_r1.models import TINY_GEOMETRY, model_path
+from visual_r1.models import TINY_GEOMETRY
 
 Tensors = dict[str, Tensor]
 RANK, ALPHA = 4, 32
 TEXT = "base_model.model.model.language_model."
-
-
-def shipped() -> dict[str, Any]:
-    return json.loads((Path(model_path(TINY_GEOMETRY)) / "config.json").read_text())
 
 
 def index_of(folder: Path, config: Any) -> BaseIndex:
@@ -51,27 +47,12 @@ def dense() -> BaseIndex:
 
 @pytest.fixture(scope="module")
 def mixture(tmp_path_factory: pytest.TempPathFactory) -> BaseIndex:
-    config = shipped()
-    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
-    text = config["text_config"] | experts | {"model_type": "qwen3_vl_moe_text"}
-    vision = config["vision_config"] | {"model_type": "qwen3_vl_moe_vision"}
-    made = Qwen3VLMoeConfig(text_config=text, vision_config=vision, image_token_id=518)
-    return index_of(tmp_path_factory.mktemp("mixture"), made)
+    return index_of(tmp_path_factory.mktemp("mixture"), mixture_config())
 
 
 @pytest.fixture(scope="module")
 def delta_net(tmp_path_factory: pytest.TempPathFactory) -> BaseIndex:
-    """Qwen3.5: linear attention in three layers of four, its q, k and v in one matrix."""
-    text = {
-        "hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "head_dim": 16,
-        "num_key_value_heads": 2, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
-        "linear_key_head_dim": 8, "linear_value_head_dim": 8, "vocab_size": 99,
-        "moe_intermediate_size": 24, "shared_expert_intermediate_size": 24, "num_experts": 4,
-        "num_experts_per_tok": 2,
-    }  # fmt: skip
-    vision = {"depth": 1, "hidden_size": 32, "num_heads": 2, "out_hidden_size": 64}
-    made = AutoConfig.for_model("qwen3_5_moe", text_config=text, vision_config=vision)
-    return index_of(tmp_path_factory.mktemp("delta_net"), made)
+    return index_of(tmp_path_factory.mktemp("delta_net"), delta_net_config())
 
 
 def loras(index: BaseIndex, within: str) -> dict[str, Lora]:

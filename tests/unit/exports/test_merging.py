@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from random_models import delta_net_config, mixture_config
 from safetensors.torch import load_file, save_file
-from test_adapter_names import SENT, loras, shipped, written
-from transformers import AutoConfig, AutoModelForImageTextToText, Qwen3VLMoeConfig
+from test_adapter_names import SENT, loras, written
+from transformers import AutoModelForImageTextToText
 
 from visual_r1.errors import ModelError
 from visual_r1.exports import merging
@@ -48,26 +49,13 @@ def turned_round(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    config = shipped()
-    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
-    text = config["text_config"] | experts | {"model_type": "qwen3_vl_moe_text"}
-    vision = config["vision_config"] | {"model_type": "qwen3_vl_moe_vision"}
-    mixture = Qwen3VLMoeConfig(text_config=text, vision_config=vision, image_token_id=518)
-    text = {
-        "hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "head_dim": 16,
-        "num_key_value_heads": 2, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
-        "linear_key_head_dim": 8, "linear_value_head_dim": 8, "vocab_size": 99,
-        "moe_intermediate_size": 24, "shared_expert_intermediate_size": 24, "num_experts": 4,
-        "num_experts_per_tok": 2,
-    }  # fmt: skip
-    vision = {"depth": 1, "hidden_size": 32, "num_heads": 2, "out_hidden_size": 64}
-    delta_net = AutoConfig.for_model("qwen3_5_moe", text_config=text, vision_config=vision)
+    mixture = mixture_config()
     folder = tmp_path_factory.mktemp("bases")
     return {
         "the shipped model": TINY_GEOMETRY,
         "experts": str(saved(folder / "mixture", mixture)),
         "experts turned round": str(turned_round(saved(folder / "turned", mixture))),
-        "linear attention": str(saved(folder / "delta_net", delta_net)),
+        "linear attention": str(saved(folder / "delta_net", delta_net_config())),
     }
 
 
