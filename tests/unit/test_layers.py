@@ -112,8 +112,8 @@ LIBRARIES = {
     """,
     "numpy": """
         alarms conformance data data/procedural engine/compute engine/compute/families
-        engine/server/wire engine/store/soundness engine/types evaluation/statistics exports
-        prompts/fit rl runs/curriculum_state sft sweeps/statistics
+        engine/server/wire engine/store/soundness engine/types evaluation/clustered
+        evaluation/seeds exports prompts/fit rl runs/curriculum_state sft
     """,
     "peft": "engine/compute/lora exports",
     "prefect": "flows flows/operating tasks tasks/records",
