@@ -72,6 +72,9 @@ ROOMS = {
         alarms backend config data errors evaluation exports hashing liveness models opening policy
         printing runs storage wording
     """,
+    "compare": """
+        errors evaluation grading hashing printing report runs storage tables wording
+    """,
     "promotion": "errors evaluation exports hashing printing storage wording",
     "doctor": """
         backend config data data/sources engine engine/compute engine/store errors evaluation models

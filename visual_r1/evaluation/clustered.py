@@ -56,7 +56,7 @@ def mean_share(values_N: Sequence[float]) -> Estimate:
     middle = (values.sum() + _AT_EACH_END) / asked
     variance = ((values**2).sum() + _AT_EACH_END - asked * middle**2) / (asked - 1)
     effective = n * middle * (1 - middle) / float(variance)
-    return Estimate(mean, wilson_of(mean, effective * (Z / _t(n - 1)) ** 2))
+    return Estimate(mean, wilson_of(mean, float(effective) * (Z / _t(n - 1)) ** 2))
 
 
 def mean_difference(values_N: Sequence[float]) -> Gain:
