@@ -20,7 +20,7 @@ from visual_r1.evaluation.metrics import Conditions
 from visual_r1.evaluation.samples import pass_at_k
 from visual_r1.evaluation.seeds import gains
 from visual_r1.evaluation.slices import in_order, known_in
-from visual_r1.evaluation.statistics import Gain, Pairs, distinguishable, holm
+from visual_r1.evaluation.statistics import Gain, Interval, Pairs, distinguishable, holm
 from visual_r1.grading import Rounding
 from visual_r1.report.summary import Comparison
 from visual_r1.wording import p_value_in_words, percent, points_range
@@ -70,6 +70,11 @@ class Against:
     differing: tuple[str, ...]
     groups: tuple[Group, ...] = ()
 
+    @property
+    def interval(self) -> Interval:
+        """Of the difference."""
+        return self.accuracy.delta_ci95
+
 
 @dataclass(frozen=True, slots=True)
 class Compared:
@@ -104,6 +109,11 @@ class SeedsAgainst:
     p_holm: float
     headline: str
     evidence: str
+
+    @property
+    def interval(self) -> Interval:
+        """Of the difference."""
+        return self.gain.ci95
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,11 +62,7 @@ def write_page(found: Compared | SeedsCompared, path: Path) -> set[str]:
 
 def _scale(found: Compared | SeedsCompared) -> float:
     """What half of the axis of differences is worth: a multiple of five points."""
-    ends = [
-        abs(end)
-        for one in found.against
-        for end in (one.accuracy.delta_ci95 if hasattr(one, "groups") else one.gain.ci95)  # type: ignore[union-attr]
-    ]
+    ends = [abs(end) for one in found.against for end in one.interval]
     return max(-(-max(ends, default=0.0) // 0.05), 1) * 0.05
 
 
