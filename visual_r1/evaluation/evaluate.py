@@ -37,6 +37,7 @@ from visual_r1.evaluation.predictions import (
     read_predictions,
     write_predictions,
 )
+from visual_r1.evaluation.slices import known_in
 from visual_r1.grading import GRADER_VERSION, extract_answer
 from visual_r1.hashing import stable_seed
 from visual_r1.policy.passes import (
@@ -125,13 +126,13 @@ def evaluate(
         kept=kept.predictions,
         most_at_once=most_at_once,
     )
-    report = measure(predictions, conditions, policy.prices)
-    report = replace(report, spending=kept.spent + report.spending, taken_from=kept.taken_from)
     for path in damaged:
         put_aside(path)
     # The report of an earlier evaluation must not vouch for half-written new predictions.
     (out_dir / REPORT_NAME).unlink(missing_ok=True)
     write_predictions(out_dir / PREDICTIONS_NAME, problems, predictions)
+    report = measure(predictions, conditions, policy.prices, known_in(out_dir))
+    report = replace(report, spending=kept.spent + report.spending, taken_from=kept.taken_from)
     write_report(out_dir, report)
     progress.finish(in_a_line(report))
     return report

@@ -13,7 +13,7 @@ from typing import Any, Literal, cast, get_args
 
 from visual_r1.data.problem import Problem
 from visual_r1.errors import DataError
-from visual_r1.grading import Verdict
+from visual_r1.grading import Verdict, extract_answer
 from visual_r1.policy.second_pass import Outcome, SecondPass, outcome_of
 from visual_r1.prices import NO_TOKENS, Tokens
 from visual_r1.rewards.blindfold.masking import MaskedScan
@@ -129,6 +129,8 @@ _COLUMNS: Mapping[str, tuple[str, Callable[[Problem, Prediction], Any]]] = {
     "sampled_correct": ("int32", lambda _, made: made.sampled_correct),
     "sampled_responses": ("[]string", lambda _, made: [one.response for one in made.sampled]),
     "sampled_verdicts": ("[]string", lambda _, made: [one.verdict for one in made.sampled]),
+    "sampled_extracted": ("[]string", lambda _, made: [one.extracted for one in made.sampled]),
+    "difficulty": ("string", lambda problem, _: problem.difficulty),
     "scan_read": (
         "string",
         lambda _, made: made.second and made.second.scan and made.second.scan.text,
@@ -157,7 +159,9 @@ _ARROW_TYPES: Mapping[str, Any] = {
 
 
 # What a prediction is read from again; pictures are not.
-_READ = tuple(name for name in _COLUMNS if name not in ("question", "images", "answer"))
+_READ = tuple(
+    name for name in _COLUMNS if name not in ("question", "images", "answer", "difficulty")
+)
 
 
 def prediction_of(row: Mapping[str, Any]) -> Prediction:
@@ -208,11 +212,19 @@ def prediction_of(row: Mapping[str, Any]) -> Prediction:
         family=row["family"],
         greedy=greedy,
         blind=blind,
-        sampled=tuple(map(other, row["sampled_responses"], row["sampled_verdicts"])),
+        sampled=tuple(
+            map(other, row["sampled_responses"], row["sampled_verdicts"], sampled_answers(row))
+        ),
         failures=json.loads(row["failures"]),
         second=second,
         question_only=row["question_only_correct"],
     )
+
+
+def sampled_answers(row: Mapping[str, Any]) -> list[str | None]:
+    """The answers in a row's samples; taken out again where the file is too old to hold them."""
+    kept = row.get("sampled_extracted")
+    return [extract_answer(one) for one in row["sampled_responses"]] if kept is None else kept
 
 
 def kept_predictions(folder: Path) -> Iterator[Prediction]:
