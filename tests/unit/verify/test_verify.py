@@ -28,7 +28,7 @@ from visual_r1.runs.alarms import AlarmLog
 from visual_r1.runs.curriculum_state import save_measured
 from visual_r1.runs.folder import open_run_folder
 from visual_r1.runs.journal import Journal
-from visual_r1.runs.jsonl import CHAIN, JsonLines
+from visual_r1.jsonl import CHAIN, JsonLines
 from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.runs.soundness import say_what_is_lost
 from visual_r1.runs.training_rows import LEFT_OUT_FILE
