@@ -14,7 +14,7 @@ from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
 from visual_r1.data.problem import SPLITS, Split
 from visual_r1.errors import DataError
-from visual_r1.evaluation.evaluate import MOST_REFUSED
+from visual_r1.evaluation.predict import MOST_REFUSED
 from visual_r1.policy.policy import cut_thoughts, open_policy
 from visual_r1.printing import open_logger
 from visual_r1.progress import Progress
