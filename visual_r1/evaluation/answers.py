@@ -208,6 +208,5 @@ class Answers:
 
     def _asked_by_pass(self) -> Mapping[Pass, str]:
         return {
-            name: digest([name, self.of, depends_on(name, self.conditions)], 16)
-            for name in PASSES
+            name: digest([name, self.of, depends_on(name, self.conditions)], 16) for name in PASSES
         }

@@ -8,9 +8,9 @@ A control asks the same problems in a way in which the picture cannot be seen, o
     question_only   no picture, and no choices where the answer is a value
     scan_only       no picture, but what the policy wrote of it (its masked scan)
 
-Each is paired with the greedy answers, problem by problem: the four outcomes (right both times, with
-the image only, without it only, neither), the difference with Newcombe's interval and the exact
-McNemar test.
+Each is paired with the greedy answers, problem by problem: the four outcomes (right both times,
+with the image only, without it only, neither), the difference with Newcombe's interval and the
+exact McNemar test.
 
 Seeing against thinking is one figure,
 
@@ -90,8 +90,8 @@ class Seeing:
 
 @dataclass(frozen=True, slots=True)
 class BothRoundings:
-    """The accuracy of a pass under the exact and the rounded comparison, over all its answers; those
-    of the sampled pass are several a problem."""
+    """The accuracy of a pass under the exact and the rounded comparison, over all its answers; in
+    the sampled pass they are several a problem."""
 
     answers: int
     exact: float

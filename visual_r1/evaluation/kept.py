@@ -2,8 +2,8 @@
 
 Each pass depends on a part of the conditions (`answers.depends_on`): greedy answers, with the
 picture or without, on the weights, the problems, the prompt and the grading; sampled ones on their
-number, seed and temperature as well. So another `evaluation.samples` asks the samples anew and nothing else, and
-more problems ask about those that are new.
+number, seed and temperature as well. So another `evaluation.samples` asks the samples anew and
+nothing else, and more problems ask about those that are new.
 """
 
 from collections.abc import Collection, Mapping, Sequence
