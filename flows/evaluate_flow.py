@@ -33,7 +33,6 @@ from visual_r1.config import RunConfig
 from visual_r1.config.command_line import print_help_text
 from visual_r1.data.problem import SPLITS
 from visual_r1.errors import ConfigError
-from visual_r1.exports.taken_in import adapter_in
 from visual_r1.printing import CommandParser, say
 from visual_r1.runs.validations import named_checkpoint
 
@@ -77,7 +76,9 @@ def load(arguments: Sequence[str] | None) -> RunConfig:
     elif own.export:
         raise ConfigError("--export needs --checkpoint: best, final, or a step of this run.")
     if own.adapter is not None:
-        adapter_in(own.adapter, config)
+        from visual_r1.exports.taken_in import adapter_in  # it knows of servers: a second
+
+        adapter_in(own.adapter.expanduser(), config)
     return config
 
 
@@ -100,7 +101,7 @@ from tasks.tasks import export as export_checkpoint
 from tasks.tasks import figures, prepare
 from visual_r1.backend.backend import open_backend
 from visual_r1.data.problem import Split
-from visual_r1.exports.taken_in import take_in
+from visual_r1.exports.taken_in import adapter_in, take_in
 from visual_r1.report.wandb import track_run
 from visual_r1.runs.folder import open_run_folder
 

@@ -17,7 +17,7 @@ which has been counted, and without one a file that has not.
 """
 
 from collections.abc import Callable, Collection, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -57,8 +57,8 @@ _READING: Collection[Pass] = ("question_only", "described", "scan_only")
 class Answer:
     """What came back to one request, graded.
 
-    `graded` are its answers, one but for the sampled pass; of scan_only, `second` is what came of
-    it and `read` the digest of the response whose scan it read.
+    `graded` are its answers, one but for the sampled pass; of scan_only there is `second`, what
+    came of it, its `roundings`, and `read`, the digest of the response whose scan it read.
     """
 
     problem: str
@@ -121,7 +121,7 @@ class Found:
             masked_image=single("masked_image"),
             described=described,
             question_only_response=unseen.response if unseen else None,
-            question_only_roundings=there["question_only"].roundings if unseen else None,
+            question_only_roundings=unseen.roundings if unseen else None,
             scan_only_roundings=second.roundings if second else None,
         )
 
@@ -176,12 +176,19 @@ class Answers:
 
     @contextmanager
     def written(self) -> Generator[Callable[[Answer], None]]:
-        """For the block, a function that keeps an answer. Raises `StorageError`."""
+        """For the block, a function that keeps an answer. Raises `StorageError`.
+
+        The file is made with the first of them.
+        """
         asked = self._asked_by_pass()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with JsonLines(self.path, _ROW).appending(FLUSHED_S) as add:
+        add: Callable[[Answer], None] | None = None
+        with ExitStack() as opened:
 
             def keep(answer: Answer) -> None:
+                nonlocal add
+                if add is None:
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                    add = opened.enter_context(JsonLines(self.path, _ROW).appending(FLUSHED_S))
                 add(replace(answer, asked=asked[answer.name]))
 
             yield keep

@@ -39,6 +39,7 @@ from visual_r1.hashing import digest, file_digest
 from visual_r1.policy.passes import MOST_AT_ONCE
 from visual_r1.policy.policy import Policy
 from visual_r1.policy.second_pass import DESCRIBES, reader_of
+from visual_r1.prices import total
 from visual_r1.printing import open_logger
 from visual_r1.progress import Progress
 from visual_r1.prompts.templates import load_template
@@ -102,11 +103,13 @@ def evaluate(
             keep=keep,
             most_at_once=most_at_once,
         )
-    report = measure(predictions, conditions, policy.prices)
-    then = broken_off.spent
-    paid_before = Spending(then.prefill, then.sample, policy.prices.cost(then), then.cached)
-    spending = kept.spent + paid_before + report.spending
-    report = replace(report, spending=spending, taken_from=kept.taken_from)
+    spent = total((broken_off.spent, *(one.spent for one in predictions)))
+    paid = Spending(spent.prefill, spent.sample, policy.prices.cost(spent), spent.cached)
+    report = replace(
+        measure(predictions, conditions, policy.prices),
+        spending=kept.spent + paid,
+        taken_from=kept.taken_from,
+    )
     for path in damaged:
         put_aside(path)
     # Written beside first: until the report of an earlier evaluation goes, what it vouches for is
