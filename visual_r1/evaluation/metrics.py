@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 
 from visual_r1.errors import DataError
 from visual_r1.evaluation.clustered import Estimate, mean_share
+from visual_r1.evaluation.controls import Controls, count_controls
 from visual_r1.evaluation.predictions import DIGEST, PREDICTIONS_NAME, REPORT_NAME, Prediction
 from visual_r1.evaluation.samples import majority, mean_pass_at_k
 from visual_r1.evaluation.slices import BY, NOTHING_KNOWN, Known, in_order
@@ -50,6 +51,10 @@ class Conditions:
     grader_version: str
     blind: bool
     thinking: str = "default"
+    split: str = "test"
+    control_passes: tuple[str, ...] = ()
+    reader: str = ""
+    """A digest of what passes without the image are made with, where the run itself has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +175,7 @@ class Report:
         default_factory=dict[str, Mapping[str, FamilyResult]]
     )
     difficulty_from: str = ""
+    controls: Controls | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The content of `report.json`.
@@ -277,8 +283,9 @@ def measure(
     blind = _blind_rate(predictions)
     samples = _sample_counts(predictions)
     k = conditions.k
-    powers = sorted({2**i for i in range(k.bit_length())} | {k})  # 1, 2, 4 ... and k itself
+    powers = sorted({2**i for i in range(k.bit_length())} | {k} - {0})  # 1, 2, 4 ... and k itself
     pass_at = {m: mean_pass_at_k(samples, m) for m in powers}
+    nothing = mean_pass_at_k([], 1)
     # Those of the second pass are named where there are any, these always.
     always = ("greedy", "sampled", "blind")
     failed = Counter(name for made in predictions for name in made.failures)
@@ -294,12 +301,12 @@ def measure(
         format_rate=Rate.of(one.format_ok for one in greedy).value,
         visual_grounding_rate=Rate.of(one.grounded for one in greedy).value,
         k=k,
-        pass_at_k=pass_at[k].value,
-        pass_at_k_ci95=pass_at[k].ci95,
+        pass_at_k=pass_at.get(k, nothing).value,
+        pass_at_k_ci95=pass_at.get(k, nothing).ci95,
         pass_at={str(m): found.value for m, found in pass_at.items()},
         sampled_n=len(samples),
-        sampled_accuracy=pass_at[1].value,
-        sampled_accuracy_ci95=pass_at[1].ci95,
+        sampled_accuracy=pass_at.get(1, nothing).value,
+        sampled_accuracy_ci95=pass_at.get(1, nothing).ci95,
         blind_n=blind.n,
         blind_accuracy=blind.value if conditions.blind else None,
         blind_accuracy_ci95=blind.ci95 if conditions.blind else None,
@@ -310,6 +317,7 @@ def measure(
         by_family=_grouped(predictions, conditions, "family", families),
         conditions=conditions,
         second_pass=_scan_figures(predictions),
+        controls=count_controls(predictions),
         spending=Spending(spent.prefill, spent.sample, prices.cost(spent), spent.cached),
         majority_at_k=voted.value if voted else None,
         majority_at_k_ci95=voted.ci95 if voted else None,
