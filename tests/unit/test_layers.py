@@ -28,6 +28,7 @@ ROOMS = {
     "printing": "streams wording",
     "progress": "printing streams wording",
     "storage": "errors hashing opening printing",
+    "jsonl": "errors hashing opening printing storage",
     "tables": "errors hashing opening",
     "stopwatch": "printing storage",
     "models": "errors opening",
@@ -41,7 +42,7 @@ ROOMS = {
     "data": """
         config data/sources errors grading hashing models printing progress storage tables wording
     """,
-    "prompts": "data errors models opening",
+    "prompts": "data errors hashing models opening",
     "rewards/blindfold": "data grading rewards/grounding",
     "rewards": "config data errors grading hashing own_code",
     "engine/compute/families": "engine/compute/batching engine/compute/cache errors",
@@ -52,20 +53,20 @@ ROOMS = {
     "backend": "config engine engine/store errors liveness models printing",
     "prices": "backend config models",
     "exports": """
-        backend data data/procedural engine engine/compute/families errors hashing models printing
-        progress prompts storage tables
+        backend config data data/procedural engine engine/compute engine/compute/families
+        engine/store errors hashing models printing progress prompts storage tables
     """,
     "policy": "backend config data errors grading models prices prompts rewards rewards/blindfold",
     "rl": "backend config data errors hashing own_code policy prices printing rewards",
     "sft": "backend config data errors policy prices rl",
     "conformance": "backend config data errors models policy prices printing rl sft",
     "evaluation": """
-        config data errors grading hashing policy prices printing progress rewards rewards/blindfold
-        storage tables
+        config data errors grading hashing jsonl policy prices printing progress prompts rewards
+        rewards/blindfold storage tables
     """,
     "runs": """
-        alarms backend config data engine/store errors evaluation exports grading hashing models
-        opening own_code policy prices printing progress prompts rewards rl sft storage tables
+        alarms backend config data engine/store errors evaluation exports grading hashing jsonl
+        models opening own_code policy prices printing progress prompts rewards rl sft storage tables
         wording
     """,
     "report": """
@@ -116,13 +117,13 @@ LIBRARIES = {
     "numpy": """
         alarms conformance data data/procedural engine/compute engine/compute/families
         engine/server/wire engine/store/soundness engine/types evaluation/clustered
-        evaluation/seeds exports prompts/fit rl runs/curriculum_state sft
+        evaluation/seeds exports prompts/fit prompts/images rl runs/curriculum_state sft
     """,
     "peft": "engine/compute/lora exports",
     "prefect": "flows flows/operating tasks tasks/records",
     "pydantic": """
-        config data/manifest engine/server engine/store evaluation/metrics exports/record
-        flows/operating models/hosted promotion report runs stopwatch storage sweeps tasks/attempts
+        config data/manifest engine/server engine/store evaluation/answers evaluation/metrics
+        exports/record flows/operating jsonl models/hosted promotion report runs stopwatch storage sweeps tasks/attempts
         tasks/environment tasks/forms
     """,
     "safetensors": "engine/compute/base_model engine/store exports",
@@ -132,7 +133,8 @@ LIBRARIES = {
         rl runs sft
     """,
     "torch": """
-        engine/compute engine/compute/families engine/store/tensors exports rl/own_loss rl/sapo
+        engine/compute engine/compute/families engine/store/brought engine/store/tensors exports
+        rl/own_loss rl/sapo
     """,
     "transformers": """
         engine/compute engine/compute/families engine/process exports models/processor

@@ -219,7 +219,8 @@ class SamplingSection(Section):
     temperature: float = Field(
         default=0.9,
         gt=0,
-        description="Temperature of the samples in training, and of those for pass@k.",
+        description="Temperature of the samples in training, and of those for pass@k where "
+        "evaluation.temperature is not set.",
     )
     max_new_tokens: int = Field(default=768, ge=1, description="Longest response, in tokens.")
 
