@@ -66,8 +66,8 @@ ROOMS = {
     """,
     "runs": """
         alarms backend config data engine/store errors evaluation exports grading hashing jsonl
-        models opening own_code policy prices printing progress prompts rewards rl sft storage tables
-        wording
+        models opening own_code policy prices printing progress prompts rewards rl sft storage
+        tables wording
     """,
     "report": """
         alarms backend config data errors evaluation exports hashing liveness models opening policy
@@ -123,8 +123,8 @@ LIBRARIES = {
     "prefect": "flows flows/operating tasks tasks/records",
     "pydantic": """
         config data/manifest engine/server engine/store evaluation/answers evaluation/metrics
-        exports/record flows/operating jsonl models/hosted promotion report runs stopwatch storage sweeps tasks/attempts
-        tasks/environment tasks/forms
+        exports/record flows/operating jsonl models/hosted promotion report runs stopwatch storage
+        sweeps tasks/attempts tasks/environment tasks/forms
     """,
     "safetensors": "engine/compute/base_model engine/store exports",
     "starlette": "engine/server/app engine/server/bodies flows/operating/pages",
