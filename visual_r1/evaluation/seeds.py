@@ -37,7 +37,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-from scipy import optimize, stats  # pyright: ignore[reportMissingTypeStubs]
+from scipy import optimize, special  # pyright: ignore[reportMissingTypeStubs]
 
 from visual_r1.evaluation.statistics import (
     CONFIDENCE,
@@ -127,7 +127,9 @@ def _of_seeds(before: _Side, after: _Side, pooled: float, freedom: int, seeds: i
     )
 
     def half_width(p_value: float) -> float:
-        t, z = _upper(stats.t, p_value / 2, freedom), _upper(stats.norm, p_value / 2)
+        # Quantiles that half the p-value lies below: exact also where it is tiny.
+        t = float(cast(Any, special).stdtrit(freedom, p_value / 2))
+        z = float(cast(Any, special).ndtri(p_value / 2))
         return math.sqrt(z * z * of_problems + t * t * of_seeds)
 
     half = half_width(1 - CONFIDENCE)
@@ -148,8 +150,3 @@ def _p_value(mean: float, half_width: Callable[[float], float]) -> float:
         return math.exp(_LEAST_LOG)
     root = cast(Any, optimize).brentq(beyond_0, _LEAST_LOG, 0.0)
     return math.exp(root)
-
-
-def _upper(distribution: Any, share: float, *parameters: float) -> float:
-    """The quantile that so large a share lies above."""
-    return float(distribution.isf(share, *parameters))
