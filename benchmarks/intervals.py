@@ -44,6 +44,7 @@ Draw = np.random.Generator
 
 def shown(covered: float) -> str:
     """A coverage in percent, marked where it is outside of 94 to 96."""
+    covered = round(covered, 3)
     mark = "" if 0.94 <= covered <= 0.96 else " ↑" if covered > 0.96 else " ↓"
     return f"{100 * covered:.1f}{mark}"
 
