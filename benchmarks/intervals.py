@@ -182,7 +182,7 @@ def seeds(simulations: int) -> None:
             (1, 1, 2), (1, 1, 3), (1, 1, 5), (1, 2, 2), (1, 3, 3), (1, 5, 5), (4, 1, 2), (4, 1, 3),
             (4, 1, 5),
         ):  # fmt: skip
-            for n in (128, 512):
+            for n in (32, 128, 512):
                 cells: list[str] = []
                 for scatter in (0.0, 0.01, 0.03, 0.06):
                     true = truth(1, after, scatter) - truth(0.75, before, scatter)
