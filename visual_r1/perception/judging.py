@@ -93,11 +93,12 @@ def judge(problem: Problem, given: Given, rounding: Rounding = "exact") -> Judge
     answer = number if isinstance(number, Fraction) else None
     reading = read_values(given.response, problem.question, list(values), answer)
     found = [_concluded(values, option, rule, given, rounding) for option in reading.options]
-    # All that it may be; else what leads to its answer, which is then what it went by.
-    for among in (found, [one for one in found if one.reasoned]):
+    # All that it may be; else what leads to its answer, for it went by that; else the likeliest.
+    likeliest = [] if reading.contradictory else found[:1]
+    for among in (found, [one for one in found if one.reasoned], likeliest):
         if among and len({(one.read, one.reasoned) for one in among}) == 1:
             return among[0]
-    why = "it can be read in several ways" if found else "it does not state every value"
+    why = "it states a value twice, and differently" if found else "it does not state every value"
     return Judgement("right" if right else "untold", "facts", why=why)
 
 

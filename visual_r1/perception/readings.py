@@ -251,7 +251,8 @@ def _attributed(stated: Sequence[_Name | Fraction]) -> Iterator[tuple[_Name | No
     """Each number of a clause with the name that it stands at, None where there is none.
 
     In `74 at A and 44 at B` a number comes first and a name last, and each goes to the name behind
-    it; else to the one before it. As many names in a row as numbers in a row (`A and B are 74 and 44`) go along.
+    it; else to the one before it. As many names in a row as numbers in a row (`A and B are 74 and
+    44`) go along.
     """
     numbers_first = (
         bool(stated) and isinstance(stated[0], Fraction) and isinstance(stated[-1], _Name)
