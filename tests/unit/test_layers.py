@@ -63,14 +63,18 @@ ROOMS = {
         config data errors grading hashing policy prices printing progress rewards rewards/blindfold
         storage tables
     """,
+    "perception": """
+        data data/procedural errors evaluation grading hashing printing rewards rewards/blindfold
+        storage tables wording
+    """,
     "runs": """
         alarms backend config data engine/store errors evaluation exports grading hashing models
         opening own_code policy prices printing progress prompts rewards rl sft storage tables
         wording
     """,
     "report": """
-        alarms backend config data errors evaluation exports hashing liveness models opening policy
-        printing runs storage wording
+        alarms backend config data errors evaluation exports hashing liveness models opening
+        perception policy printing runs storage wording
     """,
     "compare": """
         errors evaluation grading hashing printing report runs storage tables wording
@@ -93,7 +97,8 @@ ROOMS = {
     """,
     "tasks": """
         backend config data data/sources doctor errors evaluation exports hashing liveness models
-        printing progress promotion report runs sft storage streams sweeps tasks/records wording
+        perception printing progress promotion report runs sft storage streams sweeps tasks/records
+        wording
     """,
     "flows": """
         backend config conformance data doctor errors exports prices printing progress promotion
@@ -122,8 +127,8 @@ LIBRARIES = {
     "prefect": "flows flows/operating tasks tasks/records",
     "pydantic": """
         config data/manifest engine/server engine/store evaluation/metrics exports/record
-        flows/operating models/hosted promotion report runs stopwatch storage sweeps tasks/attempts
-        tasks/environment tasks/forms
+        flows/operating models/hosted perception promotion report runs stopwatch storage sweeps
+        tasks/attempts tasks/environment tasks/forms
     """,
     "safetensors": "engine/compute/base_model engine/store exports",
     "starlette": "engine/server/app engine/server/bodies flows/operating/pages",

@@ -4,6 +4,7 @@ from visual_r1.perception.changes import Change, Changes, compared
 from visual_r1.perception.evaluations import failures_of, failures_of_run
 from visual_r1.perception.judging import KINDS, MEANINGS, Judgement, Kind, judge
 from visual_r1.perception.shares import Failures, Share, counted
+from visual_r1.perception.words import in_a_line, sentences, short
 
 __all__ = [
     "KINDS",
@@ -18,5 +19,8 @@ __all__ = [
     "counted",
     "failures_of",
     "failures_of_run",
+    "in_a_line",
     "judge",
+    "sentences",
+    "short",
 ]

@@ -61,7 +61,9 @@ def failures_of(folder: Path, data_dir: Path | None = None) -> Failures:
     Raises `DataError` where report or predictions are missing or damaged.
     """
     report = read_report(folder)
-    digest = known_digest(folder / PREDICTIONS_NAME)
+    path = folder / PREDICTIONS_NAME
+    with said_of(path, _way_out(folder)):
+        digest = known_digest(path)
     kept = _read(folder, digest)
     if kept is not None:
         return counted(folder.name, *kept)
@@ -78,6 +80,10 @@ def failures_of(folder: Path, data_dir: Path | None = None) -> Failures:
     if not missing:
         _write(folder, digest, found, families)
     return counted(folder.name, found, families, missing)
+
+
+def _way_out(folder: Path) -> str:
+    return f"remove the folder {folder} and evaluate again"
 
 
 def failures_of_run(run_dir: Path, data_dir: Path | None = None) -> dict[str, Failures]:
@@ -97,7 +103,7 @@ def failures_of_run(run_dir: Path, data_dir: Path | None = None) -> dict[str, Fa
 def _answers(folder: Path) -> Iterator[tuple[str, tuple[str, Given]]]:
     """What was answered by the problem's id, with its family; failed requests are none."""
     path = folder / PREDICTIONS_NAME
-    with said_of(path, f"remove the folder {folder} and evaluate again"), open_table(path) as file:
+    with said_of(path, _way_out(folder)), open_table(path) as file:
         there = [name for name in _COLUMNS if name in file.schema_arrow.names]
     for row in iterate_predictions(folder, there):
         if row["response"] is None:

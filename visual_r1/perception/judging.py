@@ -84,14 +84,14 @@ def judge(problem: Problem, given: Given, rounding: Rounding = "exact") -> Judge
     """What became of the response to `problem`, of which no picture is looked at."""
     right = given.verdict == "right"
     values = _values_of(problem)
-    rule = procedural.rule_of(problem.family) if values else None
+    rule = _rule_of(problem, values)
     number = None if given.extracted is None else numeric(given.extracted)
     if not right and (form := _fault_of_form(given, number, problem.answer)):
         return Judgement("form", "none" if rule is None else "facts", why=form)
-    if rule is None or not values:
+    if rule is None:
         return _by_passes(given)
     answer = number if isinstance(number, Fraction) else None
-    reading = read_values(given.response, problem.question, list(values), answer)
+    reading = read_values(given.response, problem.question, values, answer)
     found = [_concluded(values, option, rule, given, rounding) for option in reading.options]
     # All that it may be; else what leads to its answer, for it went by that; else the likeliest.
     likeliest = [] if reading.contradictory else found[:1]
@@ -111,6 +111,19 @@ def _values_of(problem: Problem) -> dict[str, Fraction]:
     if not all(isinstance(value, int) for value in known.values()):
         return {}
     return {str(name): Fraction(cast(int, value)) for name, value in known.items()}
+
+
+def _rule_of(problem: Problem, values: Mapping[str, Fraction]) -> Rule | None:
+    """The rule of the problem's family; None where no answer, or another one, follows by it: other
+    datasets may have a family of that name."""
+    rule = procedural.rule_of(problem.family) if values else None
+    if rule is None:
+        return None
+    try:
+        follows = rule(list(values.values()))
+    except IndexError:
+        return None
+    return rule if is_equivalent(problem.answer, str(follows)) else None
 
 
 def _fault_of_form(given: Given, number: object, gold: str) -> str:

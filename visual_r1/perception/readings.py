@@ -21,7 +21,7 @@ open, the reading is ambiguous: `Reading.options` holds all that it may be.
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice, permutations, product
@@ -53,6 +53,8 @@ _WORKED_OUT = re.compile(
 )
 # So does what follows these, unless it is said of a value by its name.
 _CONCLUDES = re.compile(r"remain\w*|rest|answer|therefore|hence|so", re.IGNORECASE)
+# Who says so takes back what was stated before.
+_CORRECTS = re.compile(r"wait|actually|again|correction|no|sorry|oops|rather", re.IGNORECASE)
 _OF_A_TOTAL = frozenset(("of", "is", "=", ":", "equals"))
 
 
@@ -70,13 +72,17 @@ class Reading:
 
 
 def read_values(
-    response: str, question: str, names: Sequence[str], answer: Fraction | None = None
+    response: str,
+    question: str,
+    values: Mapping[str, Fraction],
+    answer: Fraction | None = None,
 ) -> Reading:
-    """What `response` says of the values `names` of the figure that `question` is about.
+    """What `response` says of the figure that `question` is about, whose values are `values`.
 
-    `answer` is what it answered: where more numbers are there than values are open, it is none.
+    Their names tell what is spoken of, and one of 90 that it is no rule. `answer` is what was
+    answered: where more numbers are there than values are open, it is none of them.
     """
-    said = _Said(tuple(names), _asked_for(question, names))
+    said = _Said(tuple(values), frozenset(values.values()), _asked_for(question, values))
     text = _TAG.sub(" \n ", _ANSWERS.sub(" \n ", response[:MOST_CHARACTERS]))
     for clause in _clauses(_EMPHASIS.sub(" ", text)):
         said.take(clause)
@@ -125,6 +131,7 @@ class _Said:
     """What was said so far: at the values' names, at strange names, at none, and worked out."""
 
     names: tuple[str, ...]
+    values: frozenset[Fraction]
     asked: frozenset[str]
     named: dict[str, list[Fraction]] = field(default_factory=dict[str, list[Fraction]])
     strange: dict[str, list[Fraction]] = field(default_factory=dict[str, list[Fraction]])
@@ -135,7 +142,7 @@ class _Said:
     def take(self, clause: Sequence[Lexeme]) -> None:
         """What one clause states, and what it calculates."""
         stated, calculated = self._stated(clause)
-        self.results.update(_worked_out(clause))
+        corrects = any(_CORRECTS.fullmatch(token.text) for token in clause)
         if self.last and len(stated) == 1 and any(one.text.lower() == "it" for one in clause):
             stated = [_Name(self.last, self.last), *stated]
         loose = dict[Fraction, int]()
@@ -144,11 +151,14 @@ class _Said:
                 loose[number] = 1
             elif name.role is not None:
                 self.last = name.role
+                if corrects:
+                    self.named.pop(name.role, None)
                 _append(self.named.setdefault(name.role, []), number)
             elif name.text and name.text not in self.asked:
                 _append(self.strange.setdefault(name.text, []), number)
         for number, times in (*loose.items(), *calculated.items()):
             self.loose += [number] * (times - self.loose.count(number))
+        self.results.update(_worked_out(clause))
 
     def _stated(self, clause: Sequence[Lexeme]) -> tuple[list[_Name | Fraction], Counter[Fraction]]:
         """The names and stated numbers of a clause in their order, and what it calculates with."""
@@ -173,8 +183,9 @@ class _Said:
             elif token.start in counted or _is_a_label(clause, place):
                 continue
             elif _is_calculated_with(clause, place):
-                calculated[number] += 1
-            elif worked_out or concludes or _is_result(clause, place):
+                # What a calculation before has led to is nothing that was read.
+                calculated[number] += number not in self.results
+            elif worked_out or concludes or _is_result(clause, place) or number in self.results:
                 number_came = True
                 self.results.add(number)
                 stated.append(_Name(None))
@@ -188,13 +199,15 @@ class _Said:
         letters = max(map(len, self.names))
         if word.lower() in self.names and not word.isupper():
             return _Name(word.lower(), word)
+        before = clause[place - 1].text.lower().removeprefix("\\") if place else ""
+        if word.islower() and len(word) <= _SEGMENT and _is_thing(before):
+            word = word.upper() if _sorted(word.upper()) in self.names else word  # `angle a`
         if letters > _ANGLE and is_place(word.lower()):
             return _Name(None, word.lower())
         if word == _UNKNOWN:
             return None if _is_a_product(clause, place) else _Name(None, word)
         if not (word.isascii() and word.isalpha() and word.isupper() and len(word) <= _ANGLE):
             return None
-        before = clause[place - 1].text.lower().removeprefix("\\") if place else ""
         if (word == "A" and place == 0 and _is_an_article(clause)) or word == "I":
             return None
         if letters > _ANGLE and not _is_thing(before):
@@ -220,7 +233,7 @@ class _Said:
         there = {number for numbers in named.values() for number in numbers}
         open_to = _without(answer, [numbers[-1] for numbers in self.strange.values()], missing)
         if len(open_to) < len(missing):
-            known = self.results | _WELL_KNOWN | there | set(open_to)
+            known = _WELL_KNOWN - self.values | there | set(open_to)
             loose = [number for number in self.loose if number not in known]
             open_to = _without(answer, open_to + loose, missing)
         found = list[dict[str, Fraction]]()

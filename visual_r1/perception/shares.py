@@ -50,6 +50,11 @@ class Failures:
     judgements: Mapping[str, Judgement]
     missing: str = ""
 
+    @property
+    def is_told(self) -> bool:
+        """Whether anything is known by which reading and reasoning can be told apart."""
+        return "facts" in self.bases or "passes" in self.bases
+
 
 def counted(
     name: str,
