@@ -402,6 +402,8 @@ def _multiplies(clause: Sequence[Lexeme], place: int) -> bool:
 def _is_result(clause: Sequence[Lexeme], place: int) -> bool:
     """Whether the number at `place` is what a calculation before it is said to come to."""
     at = _beside(clause, place, -1)
+    if at is not None and clause[at].math == "-":  # the sign of `= -8`
+        at = _beside(clause, at, -1)
     if at is None or clause[at].role != "equals":
         return False
     for sign in range(at - 1, -1, -1):
