@@ -92,7 +92,10 @@ def judge(problem: Problem, given: Given, rounding: Rounding = "exact") -> Judge
         return _by_passes(given)
     answer = number if isinstance(number, Fraction) else None
     reading = read_values(given.response, problem.question, values, answer)
-    found = [_concluded(values, option, rule, given, rounding) for option in reading.options]
+    found = [
+        _concluded(values, option, rule, given, rounding, strange=reading.strange)
+        for option in reading.options
+    ]
     # All that it may be; else what leads to its answer, for it went by that; else the likeliest.
     likeliest = [] if reading.contradictory else found[:1]
     for among in (found, [one for one in found if one.reasoned], likeliest):
@@ -150,8 +153,10 @@ def _concluded(
     rule: Rule,
     given: Given,
     rounding: Rounding,
+    *,
+    strange: bool,
 ) -> Judgement:
-    """The judgement of one reading."""
+    """The judgement of one reading; `strange` says that a value stands at a name of none."""
     follows = rule(list(option.values()))
     same_numbers = sorted(option.values()) == sorted(values.values())
     read = same_numbers and follows == rule(list(values.values()))
@@ -169,7 +174,7 @@ def _concluded(
         "facts",
         read,
         reasoned,
-        renamed=read and option != values,
+        renamed=read and (strange or option != values),
         stated={name: str(value) for name, value in option.items()},
         follows=str(follows),
         why="its answer is right in another form" if kind == "form" else "",

@@ -64,11 +64,12 @@ class Reading:
 
     `options` are the readings that it admits, each with every value by its name, the likeliest
     first; none where a value is nowhere stated. `contradictory` says that a value is stated twice
-    and differently, so that none is likelier.
+    and differently, so that none is likelier; `strange` that one stands at a name of no value.
     """
 
     options: tuple[dict[str, Fraction], ...]
     contradictory: bool = False
+    strange: bool = False
 
 
 def read_values(
@@ -244,7 +245,8 @@ class _Said:
                 if option not in found:
                     found.append(option)
         contradictory = any(len(numbers) > 1 for numbers in named.values())
-        return Reading(tuple(found[:MOST_OPTIONS]), contradictory)
+        strange = bool(missing and self.strange)
+        return Reading(tuple(found[:MOST_OPTIONS]), contradictory, strange)
 
 
 def _append(numbers: list[Fraction], number: Fraction) -> None:

@@ -38,8 +38,11 @@ def triangle(values: dict[str, object], answer: str = "62", family: str = "trian
     return Problem("one", (), "<image>Find angle C.", answer, meta=meta)
 
 
-def test_right_values_at_other_names_are_no_misreading_and_are_counted() -> None:
-    text = "<think>angle A reads 44, angle B reads 74. 180-118=62</think><answer>62</answer>"
+@pytest.mark.parametrize("names", ["BA", "KL", "AK"])
+def test_right_values_at_other_names_are_no_misreading_and_are_counted(names: str) -> None:
+    text = (
+        f"<think>angle {names[0]} reads 74, angle {names[1]} reads 44.</think><answer>62</answer>"
+    )
     found = judge(triangle({"A": 74, "B": 44}), given(text, "62"))
     assert (found.kind, found.read, found.renamed) == ("right", True, True)
 

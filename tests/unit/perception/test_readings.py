@@ -56,7 +56,10 @@ def test_values_go_to_the_names_that_they_stand_at(text: str) -> None:
         ("180-(74+44)=62", ANGLES),
         ("angle K reads 74, angle L reads 44. 74+44=118. 180-118=62.", ANGLES),
         ("The upper angle reads 74 and the lower left angle reads 44.", ANGLES),
-        (r"$74^\circ + 44^\circ + \angle C = 180^\circ$, $118^\circ + \angle C = 180^\circ$", ANGLES),
+        (
+            r"$74^\circ + 44^\circ + \angle C = 180^\circ$, $118^\circ + \angle C = 180^\circ$",
+            ANGLES,
+        ),
         ("74, 44", ANGLES),
         ("The total length is 62. The first part is 25. So the rest is 62 - 25 = 37.", SEGMENTS),
         ("There are three angles: 68°, x and 97°.", PLACES),
@@ -107,7 +110,13 @@ def test_two_values_for_one_name_are_both_possible_unless_one_is_taken_back() ->
 
 @pytest.mark.parametrize(
     "text",
-    ["7" * 50_000, "angle A reads 74, " * 20_000, "((((" * 10_000, "A=" * 30_000, "\u202e74 A \x00" * 9],
+    [
+        "7" * 50_000,
+        "angle A reads 74, " * 20_000,
+        "((((" * 10_000,
+        "A=" * 30_000,
+        "\u202e74 A \x00" * 9,
+    ],
 )
 def test_whatever_a_model_writes_is_read_to_the_end(text: str) -> None:
     read(text, ANGLES)

@@ -29,7 +29,12 @@ class Written:
 
 _TRIANGLE = ("triangle", {"A": 74, "B": 44}, "Find angle C.", "62")
 _SEGMENT = ("segment", {"GH": 25, "FH": 62}, "How long is segment FG?", "37")
-_RECTANGLE = ("rectangle", {"width": 17, "height": 57}, "Find the perimeter of the rectangle.", "148")
+_RECTANGLE = (
+    "rectangle",
+    {"width": 17, "height": 57},
+    "Find the perimeter of the rectangle.",
+    "148",
+)
 _CHORDS = ("chords", {"top": 69, "bottom": 65}, "What is angle x of the two chords?", "67")
 _LINE = ("straight_line", {"left": 68, "right": 97}, "Find angle x on the straight line.", "15")
 _FOUR = (
@@ -107,8 +112,8 @@ WRITTEN = [
         "<think>The intercepted arcs measure 69° (top) and 65° (bottom). The angle between chords "
         "is half of the difference of the arcs: x = (69 - 65)/2 = 2.</think><answer>2</answer>"),
     Written(*_CHORDS, "misread",
-        "<think>From the diagram: arc on top = 89°, arc on the bottom = 65°. $x = \\frac{89 + 65}{2}"
-        " = \\frac{154}{2} = 77$.</think><answer>77</answer>"),
+        "<think>From the diagram: arc on top = 89°, arc on the bottom = 65°. $x = "
+        "\\frac{89 + 65}{2} = \\frac{154}{2} = 77$.</think><answer>77</answer>"),
     Written(*_LINE, "right",
         "<think>A straight line makes 180°. There's a 68° angle on the left and a 97° angle on the "
         "right; x is in the middle. 68 + 97 = 165; 180 - 165 = 15.</think><answer>15</answer>"),
@@ -126,8 +131,8 @@ WRITTEN = [
         "<think>m∠DAB = 94°, m∠ABC = 12°, m∠CDA = 77°. 94 + 12 + 77 = 183. 360 - 183 = 177.</think>"
         "<answer>177</answer>"),
     Written(*_FOUR, "misreasoned",
-        "<think>∠A=94°, ∠B=72°, ∠D=77°. Opposite angles of a cyclic quadrilateral are supplementary,"
-        " so ∠C = 180° − 94° = 86°.</think><answer>86</answer>"),
+        "<think>∠A=94°, ∠B=72°, ∠D=77°. Opposite angles of a cyclic quadrilateral are "
+        "supplementary, so ∠C = 180° − 94° = 86°.</think><answer>86</answer>"),
     Written(*_FOUR, "untold",
         "<think>angle A is 94°, angle D is 77°. ABCD looks like a kite, so angle C equals angle A."
         "</think><answer>94</answer>"),
@@ -158,7 +163,7 @@ WRITTEN = [
         "<think>The angles at the top and the bottom are 62° and 58°. x = 180° - 62° + 58° - 56° = "
         "120°... no, x = 360° - 120° = 240°.</think><answer>240</answer>"),
     Written(*_BEND, "misread",
-        "<scan>Two parallel lines with a bend between them. Top angle: 62 degrees. Bottom angle: 53 "
-        "degrees. The angle at the bend is x.</scan><think>x = 62 + 53 = 115.</think>"
+        "<scan>Two parallel lines with a bend between them. Top angle: 62 degrees. Bottom angle: "
+        "53 degrees. The angle at the bend is x.</scan><think>x = 62 + 53 = 115.</think>"
         "<answer>115</answer>"),
 ]  # fmt: skip
