@@ -76,12 +76,11 @@ class Changes:
     @property
     def mended(self) -> Mapping[Kind, int]:
         """How many problems of each kind are right after and were not right before."""
-        wrong = [kind for kind in KINDS if kind not in ("right", "lucky")]
-        found = {
-            kind: self.moves.get((kind, "right"), 0) + self.moves.get((kind, "lucky"), 0)
-            for kind in wrong
-        }
-        return {kind: count for kind, count in found.items() if count}
+        found: dict[Kind, int] = {}
+        for (before, after), count in self.moves.items():
+            if after in ("right", "lucky") and before not in ("right", "lucky"):
+                found[before] = found.get(before, 0) + count
+        return found
 
 
 def compared(before: Failures, after: Failures) -> Changes:

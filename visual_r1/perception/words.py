@@ -24,10 +24,8 @@ def short(kind: Kind) -> str:
 
 def in_a_line(found: Failures) -> str:
     """What an evaluation failed at, by how often, each with its interval."""
-    failed = sorted(
-        (kind for kind in KINDS if kind != "right" and found.kinds[kind].count),
-        key=lambda kind: -found.kinds[kind].count,
-    )
+    failed: list[Kind] = [kind for kind in KINDS if kind != "right" and found.kinds[kind].count]
+    failed.sort(key=lambda kind: -found.kinds[kind].count)
     parts = [
         f"{MEANINGS[kind]} {percent(share.value)} [{percent_range(share.ci95)}]"
         for kind in failed
