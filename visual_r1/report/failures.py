@@ -11,6 +11,7 @@ from visual_r1.perception import (
     Change,
     Failures,
     Kind,
+    Share,
     compared,
     sentences,
     short,
@@ -32,7 +33,7 @@ class FailureSection:
 
     chart: Markup
     columns: tuple[str, ...]
-    lines: tuple[tuple[Kind, str, tuple[str, ...], Change | None], ...]
+    lines: tuple[tuple[Kind, str, tuple[Share, ...], Change | None], ...]
     sentences: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -53,9 +54,7 @@ def failure_section(found: Mapping[str, Failures]) -> FailureSection | None:
             (
                 kind,
                 MEANINGS[kind],
-                tuple(
-                    f"{percent(one.kinds[kind].value)} ({one.kinds[kind].count})" for one in columns
-                ),
+                tuple(one.kinds[kind] for one in columns),
                 changes.kinds[kind] if changes else None,
             )
             for kind in KINDS
