@@ -5,10 +5,10 @@
     python benchmarks/alarms.py --output-dir DIR --only tempered colder --rounds 5
     python benchmarks/alarms.py --output-dir DIR --also runs/quickstart-0a1b2c3d …
 
-Healthy runs are the quickstart over 60 steps with `--problems` problems a step (8), those of
-`--also` are whatever they are, and `--simulated` more (400) are drawn from the rows of all of
-these: the curves of one, the noise of all. Those are counted apart, for they are no evidence of a
-noise that real runs have and these have not. What is planted is said in `alarm_runs/runs.py`, and
+Healthy runs are the quickstart over 60 steps with `--problems` problems a step (8), in groups of 8
+and of 4; those of `--also` are whatever they are, and `--simulated` more (400) are drawn from the rows of these: the
+trends of one, and its noise in another order. Those are counted apart, for they are no evidence of
+what real runs have and these have not. What is planted is said in `alarm_runs/runs.py`, and
 in rows alone in `alarm_runs/rows.py`. What is in DIR is not run again.
 
 Prints the table and writes DIR/alarms.json; docs/alarms.md holds the table.
@@ -103,7 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--output-dir", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=1)
-    names = ["healthy", *PLANTED]
+    names = [*HEALTHY, *PLANTED]
     parser.add_argument("--only", nargs="+", choices=names, default=names)
     parser.add_argument("--also", nargs="+", type=Path, default=[], metavar="RUN")
     parser.add_argument("--problems", type=int, default=8)
@@ -124,7 +124,7 @@ def run_once(output_dir: Path, kind: str, seed: int, problems: int) -> None:
     if (output_dir / "runs" / name / DONE).exists():
         return
     try:
-        train(output_dir, name, PLANTED.get(kind, HEALTHY), seed, problems)
+        train(output_dir, name, (HEALTHY | PLANTED)[kind], seed, problems)
     except VisualR1Error as error:
         print(f"{name}: {error}", file=sys.stderr)
 

@@ -14,7 +14,6 @@ from visual_r1.runs.validations import Validations
 
 Row = dict[str, Any]
 CHUNK = 5
-SMOOTHED = 11  # steps: what is slower than that is the curve, the rest is noise
 VALIDATED = 64  # problems of a simulated validation
 
 
@@ -44,59 +43,61 @@ def findings_of(rows: Rows, window: int = 10) -> list[Finding]:
 
 
 def simulated(real: Sequence[Rows], seed: int, steps: int) -> Rows:
-    """A run that might have been: the curves of one real run, and the noise of all.
+    """A run that might have been: the trends of a real run, and its noise in another order.
 
-    Noise is what a row is away from the mean of the steps around it; whole rows are drawn, so that
-    what goes together in a step stays together. Shares stay between 0 and 1. Beyond the end of the
-    real run its last values go on. Validations are drawn of 64 problems every ten steps, of which
-    each is right as often as the curve of accuracy says, with a difficulty of its own.
+    A trend is the parabola that fits a column best, noise what a row is away from it; whole rows of
+    noise are drawn, so that what goes together in a step stays together. Shares stay between 0 and
+    1, and beyond the end of the real run its last values go on. Validations are drawn of 64
+    problems every ten steps, each right as often as the trend of accuracy says, with a difficulty
+    of its own. What depends on the step before it (drift, say) is not in there.
     """
     rng = np.random.default_rng(seed)
     shape = real[rng.integers(len(real))]
-    names = sorted(_numbers(shape.metrics[0]))
-    curves = {name: _smoothed([row.get(name) for row in shape.metrics]) for name in names}
-    noise: list[dict[str, float]] = []
-    for run in real:
-        smooth = {name: _smoothed([row.get(name) for row in run.metrics]) for name in names}
-        for at, row in enumerate(run.metrics):
-            noise.append({
-                name: float(row[name]) - smooth[name][at]
-                for name in names if isinstance(row.get(name), int | float)
-            })  # fmt: skip
+    columns = {
+        name: np.array([float(v) if isinstance(v := row.get(name), int | float) else np.nan
+                        for row in shape.metrics])
+        for name in _numbers(shape.metrics)
+    }  # fmt: skip
+    trends = {name: _trend(values) for name, values in columns.items()}
     rows: list[Row] = []
     for step in range(steps):
-        at = min(step, len(shape.metrics) - 1)
-        drawn = noise[rng.integers(len(noise))]
+        at, drawn = min(step, len(shape.metrics) - 1), rng.integers(len(shape.metrics))
         row: Row = {"step": step}
-        for name in names:
-            value = curves[name][at] + drawn.get(name, 0.0)
-            value = max(value, 0.0) if curves[name].min() >= 0 else value
-            row[name] = min(value, 1.0) if name in SHARES else value
+        for name, values in columns.items():
+            if np.isnan(values[drawn]):
+                continue
+            value = float(trends[name][at] + values[drawn] - trends[name][drawn])
+            low, high = np.nanmin(values), 1.0 if name in SHARES else np.inf
+            row[name] = min(max(value, 0.0 if low >= 0 else -np.inf), high)
         rows.append(row)
     hardness = rng.beta(1.2, 0.8, VALIDATED)
-    validations = [_validation(rng, hardness, curves["accuracy"], step)
-                   for step in range(0, steps + 1, 10)]  # fmt: skip
-    return Rows(f"simulated-{seed}", rows, validations)
+    validations = [
+        _validation(rng, hardness, trends["accuracy"], step) for step in range(0, steps + 1, 10)
+    ]
+    return Rows(f"simulated-{seed} of {shape.name}", rows, validations)
 
 
 SHARES = ("accuracy", "format_rate", "truncated_share", "gradient_share", "reward_format",
           "reward_visual_grounding", "scans_with_answer", "leaks")  # fmt: skip
 
 
-def _numbers(row: Mapping[str, Any]) -> list[str]:
-    return [
-        name for name, value in row.items()
+def _numbers(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The columns that hold a number in some row."""
+    found = {
+        name: None
+        for row in rows
+        for name, value in row.items()
         if isinstance(value, int | float) and not isinstance(value, bool) and name != "step"
-    ]  # fmt: skip
+    }
+    return list(found)
 
 
-def _smoothed(values: Sequence[Any]) -> Any:
-    """The mean of the steps around each, fewer at the ends; of a row without the value the mean."""
-    known = [float(value) for value in values if isinstance(value, int | float)]
-    mean = float(np.mean(known)) if known else 0.0
-    line = np.array([float(v) if isinstance(v, int | float) else mean for v in values])
-    half = SMOOTHED // 2
-    return np.array([line[max(0, i - half) : i + half + 1].mean() for i in range(len(line))])
+def _trend(values: Any) -> Any:
+    """The parabola through the values that are there, at every step; their mean where few are."""
+    steps = np.arange(len(values))
+    known = ~np.isnan(values)
+    degree = 2 if known.sum() > 10 else 0
+    return np.polyval(np.polyfit(steps[known], values[known], degree), steps)
 
 
 def _validation(rng: Any, hardness: Any, accuracy: Any, step: int) -> Row:

@@ -71,7 +71,10 @@ PLANTED: dict[str, Run] = {
     "colder": Run(f"draws at temperature {COLDER}, log-probabilities at 1", ("mismatch",), 40,
                   fault="colder"),
 }  # fmt: skip
-HEALTHY = Run("", (), 60)
+HEALTHY: dict[str, Run] = {
+    "healthy": Run("", (), 60),
+    "healthy-small": Run("", (), 60, {"train": {"group_size": 4}}),  # the noisiest there is
+}
 
 
 def config_of(output_dir: Path, name: str, run: Run, seed: int, problems: int) -> RunConfig:
