@@ -6,10 +6,10 @@
     python benchmarks/alarms.py --output-dir DIR --also runs/quickstart-0a1b2c3d …
 
 Healthy runs are the quickstart over 60 steps with `--problems` problems a step (8), in groups of 8
-and of 4; those of `--also` are whatever they are, and `--simulated` more (400) are drawn from the rows of these: the
-trends of one, and its noise in another order. Those are counted apart, for they are no evidence of
-what real runs have and these have not. What is planted is said in `alarm_runs/runs.py`, and
-in rows alone in `alarm_runs/rows.py`. What is in DIR is not run again.
+and of 4; those of `--also` are whatever they are, and `--simulated` more (400) are drawn from the
+rows of all these: the trends of one, and its noise in another order. Those are counted apart, for
+they are no evidence of what real runs have and these have not. What is planted is said in
+`alarm_runs/runs.py`, and in rows alone in `alarm_runs/rows.py`. What is in DIR is not run again.
 
 Prints the table and writes DIR/alarms.json; docs/alarms.md holds the table.
 """
