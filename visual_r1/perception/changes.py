@@ -1,13 +1,13 @@
 """What changed between two evaluations of the same problems: which kind of failure was mended.
 
-Each kind is a yes or no of each problem, so each change is a paired one: its interval is Newcombe's
-(method 10), its test the exact McNemar, by itself. That only problems are compared that both
-evaluations answered is what makes it so.
+Each kind is a yes or no of each problem that both evaluations answered, so each change is a paired
+one: its interval is Newcombe's (method 10), its test the exact McNemar. The kinds that occur are
+looked at together, so each has Holm's p-value beside its own.
 """
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from visual_r1.errors import DataError
 from visual_r1.evaluation.statistics import (
@@ -15,6 +15,7 @@ from visual_r1.evaluation.statistics import (
     Pairs,
     distinguishable,
     exact_mcnemar,
+    holm,
     paired_difference_ci,
 )
 from visual_r1.perception.judging import KINDS, Judgement, Kind
@@ -25,7 +26,8 @@ from visual_r1.perception.shares import Failures
 class Change:
     """A share of the same n problems before and after, with its paired difference.
 
-    `came` of the problems are of it after and were not before, `went` the other way round.
+    `came` of the problems are of it after and were not before, `went` the other way round. `p_holm`
+    is the p-value among those of all kinds; of what is not one of several it is `p_value`.
     """
 
     n: int
@@ -34,24 +36,27 @@ class Change:
     delta: float
     delta_ci95: Interval
     p_value: float
+    p_holm: float
     came: int
     went: int
 
     @property
     def distinguishable(self) -> bool:
-        """Whether the difference counts as seen: p under 0.05."""
-        return distinguishable(self.p_value)
+        """Whether the difference counts as seen: p under 0.05, among all."""
+        return distinguishable(self.p_holm)
 
     @classmethod
     def of(cls, pairs: Pairs) -> "Change":
         """The change of what was counted."""
+        p_value = exact_mcnemar(pairs.gained, pairs.lost)
         return cls(
             n=pairs.n,
             before=pairs.before,
             after=pairs.after,
             delta=pairs.delta,
             delta_ci95=paired_difference_ci(pairs),
-            p_value=exact_mcnemar(pairs.gained, pairs.lost),
+            p_value=p_value,
+            p_holm=p_value,
             came=pairs.gained,
             went=pairs.lost,
         )
@@ -93,16 +98,22 @@ def compared(before: Failures, after: Failures) -> Changes:
         )
     old = [before.judgements[id] for id in ids]
     new = [after.judgements[id] for id in ids]
+    kinds = {
+        kind: Change.of(
+            Pairs.count([one.kind == kind for one in old], [one.kind == kind for one in new])
+        )
+        for kind in KINDS
+    }
+    occurring = [kind for kind, change in kinds.items() if change.before or change.after]
+    for kind, p_holm in zip(
+        occurring, holm([kinds[one].p_value for one in occurring]), strict=True
+    ):
+        kinds[kind] = replace(kinds[kind], p_holm=p_holm)
     return Changes(
         before=before.name,
         after=after.name,
         n=len(ids),
-        kinds={
-            kind: Change.of(
-                Pairs.count([one.kind == kind for one in old], [one.kind == kind for one in new])
-            )
-            for kind in KINDS
-        },
+        kinds=kinds,
         read=_told(old, new, lambda one: one.read),
         reasoned=_told(old, new, lambda one: one.reasoned),
         moves=Counter((one.kind, other.kind) for one, other in zip(old, new, strict=True)),

@@ -109,6 +109,11 @@ def bars(found: Sequence[Failures], ident: str) -> Markup:
 def _notes(found: Sequence[Failures]) -> list[str]:
     notes: list[str] = []
     last = found[-1]
+    if len(found) > 1:
+        notes.append(
+            "Differences are paired, problem by problem, with Newcombe's intervals; p is the exact "
+            "McNemar test's, by Holm's correction over the kinds."
+        )
     if last.bases.get("facts"):
         notes.append(
             "What was read is held against the figure's facts, and what follows from it is worked "
