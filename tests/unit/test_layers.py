@@ -64,14 +64,18 @@ ROOMS = {
         config data errors grading hashing jsonl policy prices printing progress prompts rewards
         rewards/blindfold storage tables
     """,
+    "perception": """
+        data data/procedural errors evaluation grading hashing printing rewards rewards/blindfold
+        storage tables wording
+    """,
     "runs": """
         alarms backend config data engine/store errors evaluation exports grading hashing jsonl
         models opening own_code policy prices printing progress prompts rewards rl sft storage
         tables wording
     """,
     "report": """
-        alarms backend config data errors evaluation exports hashing liveness models opening policy
-        printing runs storage wording
+        alarms backend config data errors evaluation exports hashing liveness models opening
+        perception policy printing runs storage wording
     """,
     "compare": """
         errors evaluation grading hashing printing report runs storage tables wording
@@ -94,7 +98,8 @@ ROOMS = {
     """,
     "tasks": """
         backend config data data/sources doctor errors evaluation exports hashing liveness models
-        printing progress promotion report runs sft storage streams sweeps tasks/records wording
+        perception printing progress promotion report runs sft storage streams sweeps tasks/records
+        wording
     """,
     "flows": """
         backend config conformance data doctor errors exports prices printing progress promotion
@@ -123,8 +128,8 @@ LIBRARIES = {
     "prefect": "flows flows/operating tasks tasks/records",
     "pydantic": """
         config data/manifest engine/server engine/store evaluation/answers evaluation/metrics
-        exports/record flows/operating jsonl models/hosted promotion report runs stopwatch storage
-        sweeps tasks/attempts tasks/environment tasks/forms
+        exports/record flows/operating jsonl models/hosted perception promotion report runs
+        stopwatch storage sweeps tasks/attempts tasks/environment tasks/forms
     """,
     "safetensors": "engine/compute/base_model engine/store exports",
     "starlette": "engine/server/app engine/server/bodies flows/operating/pages",
