@@ -53,6 +53,11 @@ COMMANDS = {
         "main",
         "try every call that training makes against a Tinker server: what works, how fast",
     ),
+    "serve": Command(
+        "flows.serve",
+        "main",
+        "give a checkpoint an OpenAI-compatible endpoint on this machine: chat with images",
+    ),
     "resume": Command(
         "flows.resume", "main", "go on with a run by its folder, or prove that it can be replayed"
     ),
