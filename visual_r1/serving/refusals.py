@@ -4,8 +4,6 @@
            "type": "invalid_request_error", "param": "n", "code": "invalid_value"}}
 """
 
-from dataclasses import dataclass
-
 from starlette.responses import JSONResponse
 
 from visual_r1.wording import printable
@@ -14,17 +12,15 @@ BAD_REQUEST, NO_KEY, WRONG_HOST, NOT_FOUND, NO_METHOD = 400, 401, 403, 404, 405
 TOO_LARGE, TOO_MANY, GONE, SERVER_FAILED, UNAVAILABLE = 413, 429, 499, 502, 503
 
 
-@dataclass(frozen=True)
 class Refusal(Exception):
     """A request that is not answered: why, as a status and a sentence.
 
     `param` names the parameter that is at fault, `code` is what programs tell refusals apart by.
     """
 
-    status: int
-    message: str
-    code: str
-    param: str | None = None
+    def __init__(self, status: int, message: str, code: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.message, self.code, self.param = status, message, code, param
 
     def to_json(self) -> dict[str, object]:
         """As OpenAI's clients read it."""
