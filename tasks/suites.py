@@ -6,7 +6,7 @@ from tasks.tasks import evaluate, prepare
 from tasks.verified import Result
 from visual_r1.config import RunConfig
 from visual_r1.printing import Terminal
-from visual_r1.suites.results import evaluation_name, name_suite, results
+from visual_r1.suites.results import evaluation_name, name_suite, show_results
 from visual_r1.suites.suite import Suite
 
 
@@ -27,5 +27,5 @@ def evaluate_on_suites(
         dataset = prepare(asked, ["test"])
         evaluate(asked, dataset, evaluation_name(policy, suite), sampler_path)
         name_suite(config.run_dir, policy, suite)
-    Terminal().print(results(config.run_dir, policy, suites))
+    show_results(config.run_dir, policy, suites, Terminal())
     return {"suites": [evaluation_name(policy, suite) for suite in suites]}

@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 
 from visual_r1.evaluation.metrics import Report, evaluation_folder, read_report, write_report
+from visual_r1.printing import Terminal
 from visual_r1.suites.suite import Suite
 
 
@@ -44,12 +45,21 @@ def headline(suite: Suite, report: Report) -> Figure:
     return Figure(f"avg@{report.k}", report.sampled_accuracy, *report.sampled_accuracy_ci95)
 
 
-def results(run_dir: Path, policy: str, suites: Sequence[Suite]) -> Table:
-    """A row a suite: its figures, and by which convention others report theirs."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"{policy}", title_justify="left")
-    for title in ("suite", "n", "headline", "greedy", "blind"):
-        table.add_column(title, justify="left" if title == "suite" else "right", no_wrap=True)
-    table.add_column("others report", overflow="fold")
+def show_results(run_dir: Path, policy: str, suites: Sequence[Suite], console: Terminal) -> None:
+    """A row a suite with its figures, and beneath it by which convention others report theirs."""
+    console.print(table_of(run_dir, policy, suites))
+    for suite in suites:
+        console.sentence(f"{suite.name}: others report: {_in_a_line(suite.convention.says)}")
+        for told in published(suite):
+            console.sentence(f"    {told}")
+        console.sentence(f"    What may be known of it: {_in_a_line(suite.contamination)}")
+
+
+def table_of(run_dir: Path, policy: str, suites: Sequence[Suite]) -> Table:
+    """The figures of evaluations by suites; `DataError` where one is missing."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in (policy, "n", "as others report it", "greedy", "blind"):
+        table.add_column(title, justify="left" if title == policy else "right", overflow="fold")
     for suite in suites:
         report = read_report(evaluation_folder(run_dir, evaluation_name(policy, suite)))
         blind = "" if report.blind_accuracy is None else f"{report.blind_accuracy:.1%}"
@@ -62,9 +72,12 @@ def results(run_dir: Path, policy: str, suites: Sequence[Suite]) -> Table:
             str(headline(suite, report)),
             f"{report.accuracy:.1%}",
             blind,
-            "; ".join(published(suite)) or " ".join(suite.convention.says.split()),
         )
     return table
+
+
+def _in_a_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def published(suite: Suite) -> list[str]:

@@ -124,7 +124,8 @@ class Suite(_Part):
         is_prepared = (path / MANIFEST_FILE).is_file()
         if is_prepared or (path.is_dir() and InterGPSSource.recognises(path)):
             kept |= {"show_choices": self.data.show_choices}
-            return DataSection.model_validate({"source": source, **kept})
+            splits = {"test": "test"} if is_prepared or (path / "test").is_dir() else {}
+            return DataSection.model_validate({"source": source, "splits": splits, **kept})
         subset = self.data.subset if not path.exists() else None
         return self.data.model_copy(update=kept | {"source": source, "subset": subset})
 
