@@ -175,7 +175,7 @@ def _read(path: Path) -> Suite:
     except ValidationError as error:
         raise ConfigError(f"The suite {path} is wrong at {first_fault(error)}.") from error
     template = suite.asked.template
-    if template != RUNS_OWN and own_template(template) is not None:
+    if template != RUNS_OWN and not _ships(template):
         raise ConfigError(
             f"The suite {path} asks in the template {template!r}: that is {RUNS_OWN!r}, or one "
             "that ships."
@@ -185,3 +185,10 @@ def _read(path: Path) -> Suite:
         data = suite.data.model_copy(update={"source": str(beside)})
         suite = suite.model_copy(update={"data": data})
     return suite
+
+
+def _ships(template: str) -> bool:
+    try:
+        return own_template(template) is None
+    except ConfigError:
+        return False
