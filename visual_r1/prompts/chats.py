@@ -64,7 +64,8 @@ class ChatPrompter:
         thinking: Thinking = "default",
         template: str | None = None,
     ) -> None:
-        self._processor, self._max_pixels, self._thinking = processor, max_pixels, thinking
+        self._processor, self._max_pixels = processor, max_pixels
+        self._thinking: Thinking = thinking
         require_thinking(processor, thinking)
         self._wraps: Prompter | None = None
         if template is not None:

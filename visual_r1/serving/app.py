@@ -11,7 +11,7 @@ import hmac
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -105,7 +105,7 @@ class _Turnstile:
         self._at_once, self._waiting = asyncio.Semaphore(MOST_AT_ONCE), 0
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def turn(self) -> AsyncGenerator[None]:
         """Hold a place for the block. Raises `Refusal` where too many wait for one."""
         if self._waiting >= MOST_WAITING:
             raise Refusal(

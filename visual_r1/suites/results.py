@@ -84,7 +84,7 @@ def published(suite: Suite) -> list[str]:
     """The figures of others, each with its convention."""
     told: list[str] = []
     for one in suite.published:
-        values = (one.value,) if isinstance(one.value, float) else one.value
+        values = one.value if isinstance(one.value, tuple) else (one.value,)
         figures = " -> ".join(f"{value:.1%}" for value in values)
         told.append(f"{one.who}: {figures} ({one.convention})")
     return told

@@ -115,10 +115,9 @@ class SampleQueue:
         weights = self._weights.get(self._key)
         outputs = self._compute.sample(weights, [job.request for job in jobs])
         for job, output in zip(jobs, outputs, strict=True):
-            is_answer = (
-                not isinstance(output, InvalidRequest) and not job.request.abandoned.is_set()
-            )
-            if job.of_session and is_answer:
+            if isinstance(output, InvalidRequest) or job.request.abandoned.is_set():
+                continue
+            if job.of_session:
                 prompt, request_id = job.request.prompt, job.future.request_id
                 self._provenance.add(request_id, prompt, output, record=job.record)
         return [
