@@ -19,7 +19,7 @@ from visual_r1.config import RunConfig
 from visual_r1.data.problem import Problem
 from visual_r1.data.procedural import generate
 from visual_r1.engine.launch import RunningEngine
-from visual_r1.evaluation.evaluate import predict
+from visual_r1.evaluation.predict import predict
 from visual_r1.policy.policy import open_policy
 from visual_r1.progress import Silent
 from visual_r1.serving.app import MOST_BYTES, make_app

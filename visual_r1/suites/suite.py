@@ -108,8 +108,9 @@ class Suite(_Part):
             "run": config.run.model_copy(update={"name": config.run_name}),
             "data": self._data(config.data, source),
             "reward": config.reward.model_copy(update={"rounding": asked.rounding}),
-            "sampling": config.sampling.model_copy(update={"temperature": asked.temperature}),
-            "evaluation": config.evaluation.model_copy(update={"samples": asked.samples or 1}),
+            "evaluation": config.evaluation.model_copy(
+                update={"samples": asked.samples, "temperature": asked.temperature}
+            ),
         }
         if asked.template != RUNS_OWN:
             changes["prompt"] = config.prompt.model_copy(update={"template": asked.template})

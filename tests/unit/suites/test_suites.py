@@ -232,7 +232,7 @@ def test_a_run_that_is_asked_by_a_suite_stays_the_run_it_is(tmp_path: Path) -> N
     asked = suite.config_for(config)
     assert asked.run_dir == config.run_dir
     assert asked.data.source == "hiyouga/geometry3k" and asked.reward.rounding == "rounded"
-    assert (asked.evaluation.samples, asked.sampling.temperature) == (8, 1.0)
+    assert (asked.evaluation.samples, asked.evaluation.temperature) == (8, 1.0)
     assert asked.prompt == config.prompt and asked.model == config.model
     assert asked.data.max_rejected_share == config.data.max_rejected_share
 
