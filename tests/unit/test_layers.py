@@ -68,6 +68,8 @@ ROOMS = {
         data data/procedural errors evaluation grading hashing printing rewards rewards/blindfold
         storage tables wording
     """,
+    "suites": "config data data/sources errors evaluation printing prompts storage",
+    "serving": "backend config data errors models printing prompts storage wording",
     "runs": """
         alarms backend config data engine/store errors evaluation exports grading hashing jsonl
         models opening own_code policy prices printing progress prompts rewards rl sft storage
@@ -98,12 +100,13 @@ ROOMS = {
     """,
     "tasks": """
         backend config data data/sources doctor errors evaluation exports hashing liveness models
-        perception printing progress promotion report runs sft storage streams sweeps tasks/records
+        perception printing progress promotion report runs sft storage streams suites sweeps
+        tasks/records
         wording
     """,
     "flows": """
         backend config conformance data doctor errors exports prices printing progress promotion
-        report runs sft stopwatch storage sweeps tasks tasks/records
+        report runs serving sft stopwatch storage suites sweeps tasks tasks/records
     """,
     "flows/operating": """
         backend errors flows/command hashing liveness printing storage tasks wording
@@ -129,13 +132,16 @@ LIBRARIES = {
     "pydantic": """
         config data/manifest engine/server engine/store evaluation/answers evaluation/metrics
         exports/record flows/operating jsonl models/hosted perception promotion report runs
-        stopwatch storage sweeps tasks/attempts tasks/environment tasks/forms
+        serving/requests stopwatch storage suites/suite sweeps tasks/attempts tasks/environment
+        tasks/forms
     """,
     "safetensors": "engine/compute/base_model engine/store exports",
-    "starlette": "engine/server/app engine/server/bodies flows/operating/pages",
+    "starlette": """
+        engine/server/app engine/server/bodies flows/operating/pages serving/app serving/refusals
+    """,
     "tinker": """
-        backend conformance doctor/prompts engine/server evaluation exports policy prompts/prompts
-        rl runs sft
+        backend conformance doctor/prompts engine/server evaluation exports policy prompts/chats
+        prompts/prompts rl runs serving sft
     """,
     "torch": """
         engine/compute engine/compute/families engine/store/brought engine/store/tensors exports
@@ -144,7 +150,7 @@ LIBRARIES = {
     "transformers": """
         engine/compute engine/compute/families engine/process exports models/processor
     """,
-    "uvicorn": "engine/process flows/operating/pages tasks/server_process",
+    "uvicorn": "engine/process flows/operating/pages serving/serve tasks/server_process",
 }
 
 
