@@ -72,6 +72,7 @@ ROOMS = {
         alarms backend config data errors evaluation exports hashing liveness models opening policy
         printing runs storage wording
     """,
+    "pages": "errors opening storage wording",
     "promotion": "errors evaluation exports hashing printing storage wording",
     "doctor": """
         backend config data data/sources engine engine/compute engine/store errors evaluation models
@@ -105,7 +106,7 @@ ROOMS = {
 # knows no HTTP, the store of checkpoints no torch beyond safetensors' own, the server no maths, and
 # below `tasks` nobody knows Prefect.
 LIBRARIES = {
-    "fastapi": "engine/server",
+    "fastapi": "engine/server pages",
     "httpx": """
         backend/endpoint data/sources/hub exports/download exports/hub flows/operating tasks
         tasks/records/sending
@@ -123,7 +124,7 @@ LIBRARIES = {
         tasks/environment tasks/forms
     """,
     "safetensors": "engine/compute/base_model engine/store exports",
-    "starlette": "engine/server/app engine/server/bodies flows/operating/pages",
+    "starlette": "engine/server/app engine/server/bodies flows/operating/pages pages",
     "tinker": """
         backend conformance doctor/prompts engine/server evaluation exports policy prompts/prompts
         rl runs sft
