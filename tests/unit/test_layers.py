@@ -64,9 +64,9 @@ ROOMS = {
         storage tables
     """,
     "runs": """
-        alarms backend config data engine/store errors evaluation exports grading hashing models
-        opening own_code policy prices printing progress prompts rewards rl sft storage tables
-        wording
+        alarms backend config data engine/store errors evaluation exports grading hashing liveness
+        models opening own_code policy prices printing progress prompts rewards rl sft storage
+        tables wording
     """,
     "report": """
         alarms backend config data errors evaluation exports hashing liveness models opening policy
