@@ -22,8 +22,6 @@ from visual_r1.hashing import file_digest
 from visual_r1.opening import read_file
 from visual_r1.own_code import LOSS, own_function
 from visual_r1.printing import open_logger
-from visual_r1.prompts.templates import load_template, own_template
-from visual_r1.rewards import load_custom
 from visual_r1.runs.ending import forget_ending, note_ending
 from visual_r1.runs.ledger import Ledger
 from visual_r1.storage import (
@@ -311,6 +309,8 @@ def _require_same(config: RunConfig, files: Mapping[str, Path]) -> None:
 def asks_alike(run_dir: Path, config: RunConfig) -> bool:
     """Whether the run in `run_dir` shows a problem to its policy as one of `config` does: in so
     many pixels, and by a template that says the same."""
+    from visual_r1.prompts.templates import load_template
+
     try:
         stored, copy = read_config(run_dir), run_dir / PROMPT_TEMPLATE
         if stored is None or stored.model.max_pixels != config.model.max_pixels:
@@ -340,6 +340,9 @@ def keep_files(config: RunConfig, run_dir: Path, *, anew: bool) -> None:
 
 def _files_of_the_user(config: RunConfig) -> dict[str, Path]:
     """By the names of their copies; what ships with the package is none."""
+    # Here and not above, as of templates: who only reads a run's folder starts in no time.
+    from visual_r1.rewards import load_custom
+
     custom = config.reward.custom
     own: dict[str, Path] = {}
     if custom is not None and (file := load_custom(custom).file) is not None:
@@ -350,6 +353,8 @@ def _files_of_the_user(config: RunConfig) -> dict[str, Path]:
 
 
 def _templates_of_the_user(config: RunConfig) -> dict[str, Path]:
+    from visual_r1.prompts.templates import own_template
+
     second = config.second_pass
     found = {PROMPT_TEMPLATE: own_template(config.prompt.template)}
     if second.enabled:
