@@ -5,10 +5,11 @@ the text around it becomes a visible escape (`wording`); what is written from ri
 within its own `<bdi>`; of what is very long the beginning shows, and the rest unfolds on a click.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -16,7 +17,15 @@ from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from visual_r1.wording import duration, p_value_in_words, percent, percent_range, points, printable
+from visual_r1.wording import (
+    duration,
+    p_value_in_words,
+    percent,
+    percent_range,
+    points,
+    points_range,
+    printable,
+)
 
 STATIC = Path(__file__).parent / "static"
 
@@ -68,6 +77,11 @@ def _all_of(text: str) -> str:
     return printable(text, lines=True, most=None)
 
 
+def _with_minus(show: Callable[[Any], str]) -> Callable[[Any], str]:
+    """The same with real minus signs, which a terminal may not have."""
+    return lambda value: show(value).replace("-", "−")
+
+
 def _finalized(value: object) -> object:
     """Text from outside on its way into a page; markup of our own is as it is."""
     return value if isinstance(value, Markup) or not isinstance(value, str) else _all_of(value)
@@ -96,7 +110,8 @@ def _environment() -> Environment:
         attributes=_attributes,
         percent=percent,
         percent_range=percent_range,
-        points=lambda value: points(value).replace("-", "−"),
+        points=_with_minus(points),
+        points_range=_with_minus(points_range),
         p_value=p_value_in_words,
         duration=duration,
         words=lambda name: str(name).replace("_", " "),
