@@ -24,8 +24,8 @@ ROUTERS: tuple[APIRouter, ...] = (
 def pages(folder: Path, token: str, named: Sequence[Path] = ()) -> FastAPI:
     """The pages over the runs in `folder`/runs, or over those that are `named`.
 
-    For who has `token`. `folder` is the working directory (`--output-dir`). A request that is not from this machine's
-    own browser, or without the token or its cookie, sees nothing, see `guard`.
+    For who has `token`. `folder` is the working directory (`--output-dir`). A request that is not
+    from this machine's own browser, or without the token or its cookie, sees nothing, see `guard`.
     """
     app = FastAPI(title="Visual R1", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.place, guard = Place(folder, tuple(named)), Guard(token)

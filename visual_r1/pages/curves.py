@@ -9,7 +9,7 @@ from visual_r1.report.charts import Point, Show
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A value by step: a curve from 0 up, to `least` at least; `y_range` where its scale is fixed."""
+    """A value by step: a curve from 0 up, to `least` at least, or over its `y_range`."""
 
     key: str
     title: str
@@ -61,6 +61,4 @@ def others(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The further keys of the rows that hold numbers which change, in their order."""
     first = {one.key for one in FIRST} | {"step"}
     keys = dict.fromkeys(key for row in rows[:1] + rows[-1:] for key in row)
-    return [
-        key for key in keys if key not in first and len({y for _, y in series(rows, key)}) > 1
-    ]
+    return [key for key in keys if key not in first and len({y for _, y in series(rows, key)}) > 1]

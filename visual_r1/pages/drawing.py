@@ -86,10 +86,9 @@ def curves(
     steps = ticks(low, high) if high > low else ticks(low - 0.5, high + 0.5)
     scale = Scale(max([*xs, x_high, 1.0]), steps[0], steps[-1])
     body = [_axes(scale, steps, show), *(_flag(flag, scale) for flag in flags)]
-    for line in lines:
-        body.append(_line(line, scale, show))
+    body += [_line(line, scale, show) for line in lines]
     body += [_mark(mark, scale, show) for mark in marks]
-    data = Markup("")
+    data = ""
     if grows:
         data = Markup(' data-grows="{}" data-scale="{}" data-points="{}"').format(
             grows,
@@ -117,7 +116,9 @@ def time_by_step(
     for begin in range(0, math.ceil(end), every):
         inside = [seconds for step, seconds in steps if begin <= step < begin + every]
         if inside:
-            columns.append((begin, [math.fsum(part) / len(inside) for part in zip(*inside, strict=True)]))
+            columns.append(
+                (begin, [math.fsum(part) / len(inside) for part in zip(*inside, strict=True)])
+            )
     high = max((math.fsum(seconds) for _, seconds in columns), default=1.0)
     y_ticks = ticks(0.0, high or 1.0, 4)
     scale = Scale(end, 0.0, y_ticks[-1])
@@ -140,10 +141,10 @@ def time_by_step(
     return _svg("chart time", "Seconds by step and phase", body, HEIGHT)
 
 
-def _svg(kind: str, title: str, body: Sequence[Markup], height: int, data: Markup = Markup("")) -> Markup:
-    return Markup('<svg class="{}" viewBox="0 0 {} {}" role="img" aria-label="{}"{}>{}</svg>').format(
-        kind, WIDTH, height, title, data, Markup("").join(body)
-    )
+def _svg(kind: str, title: str, body: Sequence[Markup], height: int, data: str = "") -> Markup:
+    return Markup(
+        '<svg class="{}" viewBox="0 0 {} {}" role="img" aria-label="{}"{}>{}</svg>'
+    ).format(kind, WIDTH, height, title, data, Markup("").join(body))
 
 
 def _axes(scale: Scale, y_ticks: Sequence[float], show: Show) -> Markup:
@@ -183,11 +184,20 @@ def _mark(mark: Mark, scale: Scale, show: Show) -> Markup:
     return Markup(
         '<g class="mark {}"><title>{}</title><line x1="{x}" x2="{x}" y1="{}" y2="{}"/>'
         '<circle cx="{x}" cy="{}" r="4.2"/></g>'
-    ).format(mark.kind, says, scale.y(mark.low), scale.y(mark.high), scale.y(mark.y), x=scale.x(mark.x))
+    ).format(
+        mark.kind, says, scale.y(mark.low), scale.y(mark.high), scale.y(mark.y), x=scale.x(mark.x)
+    )
 
 
 def _flag(flag: Flag, scale: Scale) -> Markup:
     return Markup(
         '<g class="flag{}"><title>{}</title><line x1="{x}" x2="{x}" y1="{}" y2="{}"/>'
         '<path d="M{x} {}h9l-2.5 4 2.5 4h-9z"/></g>'
-    ).format(" pauses" if flag.pauses else "", flag.says, TOP - 4, HEIGHT - BOTTOM, TOP - 4, x=scale.x(flag.x))
+    ).format(
+        " pauses" if flag.pauses else "",
+        flag.says,
+        TOP - 4,
+        HEIGHT - BOTTOM,
+        TOP - 4,
+        x=scale.x(flag.x),
+    )

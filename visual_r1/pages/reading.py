@@ -44,6 +44,9 @@ class Evaluation:
     format_rate: float | None = None
     mean_response_tokens: float | None = None
     cost_usd: float | None = None
+    tokens_prefill: float | None = None
+    tokens_sampled: float | None = None
+    tokens_cached: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
