@@ -10,7 +10,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from visual_r1.errors import VisualR1Error
-from visual_r1.pages import run, runs
+from visual_r1.pages import run, runs, tokens
 from visual_r1.pages.guard import Guard, own
 from visual_r1.pages.place import NotThere, Place
 from visual_r1.pages.showing import STATIC, show
@@ -18,6 +18,7 @@ from visual_r1.pages.showing import STATIC, show
 ROUTERS: tuple[APIRouter, ...] = (
     runs.router,
     run.router,
+    tokens.router,
 )
 
 
@@ -29,6 +30,7 @@ def pages(folder: Path, token: str, named: Sequence[Path] = ()) -> FastAPI:
     """
     app = FastAPI(title="Visual R1", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.place, guard = Place(folder, tuple(named)), Guard(token)
+    app.state.scoring = tokens.Scoring()
     app.add_middleware(BaseHTTPMiddleware, dispatch=guard)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     for router in ROUTERS:

@@ -13,8 +13,8 @@ from markupsafe import Markup
 
 from visual_r1.report.charts import Point, Show, smoothed, smoothing_steps, ticks
 
-WIDTH, HEIGHT = 520, 260
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 14, 34
+WIDTH, HEIGHT = 400, 214
+LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 26
 _MOST_DOTS = 400
 """With more steps than that the points lie upon each other, and the line says it all."""
 

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 
 from visual_r1.alarms.finding import Finding
 from visual_r1.errors import VisualR1Error
+from visual_r1.pages.place import NotThere
 from visual_r1.runs.alarms import AlarmLog
 from visual_r1.runs.journal import MetricsRow, read_metrics
 from visual_r1.runs.ledger import Ledger, LedgerRow
@@ -178,6 +179,20 @@ def facts_of(name: str, folder: Path) -> RunFacts:
         tried(lambda: AlarmLog(folder).findings(), []),
         tuple(dict.fromkeys(faults)),
     )
+
+
+def evaluation_of(folder: Path, name: str) -> Evaluation:
+    """The figures of the run's evaluation `name`; raises `NotThere`."""
+    path = folder / "evaluations" / name / "report.json"
+    try:
+        # One of those that are there, so that the name is no path.
+        if path not in folder.glob("evaluations/*/report.json"):
+            raise FileNotFoundError
+        return _read(path, _EVALUATION)
+    except (OSError, ValueError) as error:
+        raise NotThere(
+            f"There is no evaluation {name!r} of {folder.name}, or it is damaged."
+        ) from error
 
 
 def flat_settings(path: Path) -> dict[str, object]:

@@ -77,7 +77,7 @@
 
   // A curve takes new points; false where they do not fit its axes.
   const SVG = "http://www.w3.org/2000/svg";
-  const BOX = { width: 520, height: 260, left: 52, right: 14, top: 14, bottom: 34 };
+  const BOX = { width: 400, height: 214, left: 46, right: 10, top: 12, bottom: 26 };
   const grow = (chart, added) => {
     const [xHigh, yLow, yHigh] = JSON.parse(chart.dataset.scale);
     const points = JSON.parse(chart.dataset.points).concat(added);
