@@ -19,6 +19,7 @@ from visual_r1.errors import ConfigError, VisualR1Error
 from visual_r1.pages.app import pages
 from visual_r1.pages.guard import kept_token
 from visual_r1.pages.place import Place
+from visual_r1.pages.showing import address
 from visual_r1.printing import CommandParser, say, terminal
 from visual_r1.runs.named import find_run
 
@@ -42,13 +43,12 @@ def view(arguments: Sequence[str] | None = None) -> int:
         terminal().sentence(str(error), "error", "bold red")
         return 1
     port: int = listener.getsockname()[1]
-    path = f"/runs/{named[0].absolute().name}" if len(named) == 1 else "/"
-    address = f"http://127.0.0.1:{port}{path}?token={token}"
-    say(f"The pages are at {address}")
+    page = address("runs", named[0].absolute().name) if len(named) == 1 else "/"
+    opened = f"http://127.0.0.1:{port}{page}?token={token}"
     if not given.quiet:
-        say("Ctrl-C ends them.")
+        say(f"The pages are at {opened}\nCtrl-C ends them.")
     if not given.no_browser:
-        threading.Thread(target=_open, args=(address,), daemon=True).start()
+        threading.Thread(target=_open, args=(opened,), daemon=True).start()
     _serve(uvicorn.Server(_config(given.output_dir, token, named)), listener)
     return 0
 
@@ -123,8 +123,8 @@ def _serve(server: uvicorn.Server, listener: socket.socket) -> None:
         listener.close()
 
 
-def _open(address: str) -> None:
+def _open(opened: str) -> None:
     try:
-        webbrowser.open(address)
+        webbrowser.open(opened)
     except (webbrowser.Error, OSError):
         return  # it stands in the terminal
