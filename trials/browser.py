@@ -78,16 +78,16 @@ class Page:
         assert "exceptionDetails" not in answer, (expression, answer["exceptionDetails"])
         return answer["result"].get("value")
 
-    def wait(self, expression: str, within_s: float = WITHIN_S) -> Any:
+    def wait(self, expression: str, within_s: float = WITHIN_S) -> None:
         """Wait until it is true; a page that is just being left is asked again."""
 
         def is_there() -> Any:
             try:
-                return self.value(expression)
+                return self.value(f"Boolean({expression})")
             except (AssertionError, RuntimeError):
                 return None
 
-        return wait_for(is_there, expression, within_s)
+        wait_for(is_there, expression, within_s)
 
     def text(self, selector: str = "body") -> str:
         """What a reader sees of the first such element."""

@@ -1,5 +1,6 @@
 """Where the runs lie that are shown, and what they are called in addresses."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,8 @@ class Place:
         """
         found: dict[str, Path] = {}
         for folder in self.named or self._all():
-            name, count = folder.absolute().name, 1
+            # A name of a file need not be text: what is none of it cannot stand in an address.
+            name, count = os.fsencode(folder.absolute().name).decode("utf-8", "replace"), 1
             while (key := name if count == 1 else f"{name}~{count}") in found:
                 count += 1
             found[key] = folder

@@ -23,8 +23,7 @@ from visual_r1.backend.backend import Backend, open_backend
 from visual_r1.backend.waiting import SAMPLE_LIMIT_S, wait
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset, open_dataset
-from visual_r1.data.problem import Split
-from visual_r1.data.problem import Problem
+from visual_r1.data.problem import Problem, Split
 from visual_r1.errors import BackendError, DataError, RunError, VisualR1Error
 from visual_r1.models.processor import Processor
 from visual_r1.pages.scored import Scored, Token, Wanted, keep_scored, read_wanted

@@ -35,7 +35,9 @@ SHOWN = 4_000
 
 def show(request: Request, template: str, *, status: int = 200, **values: object) -> Response:
     """The page of `template` with `values`; `request` and what `base.html.j2` needs are there."""
-    return HTMLResponse(written(request, template, **values), status)
+    # Half a character, as in a name that is no text, is shown as what it is.
+    text = written(request, template, **values).encode("utf-8", "backslashreplace")
+    return HTMLResponse(text, status)
 
 
 def written(request: Request, template: str, **values: object) -> str:
@@ -83,7 +85,10 @@ def _with_minus(show: Callable[[Any], str]) -> Callable[[Any], str]:
 
 
 def _finalized(value: object) -> object:
-    """Text from outside on its way into a page; markup of our own is as it is."""
+    """Text from outside on its way into a page; markup of our own is as it is.
+
+    A value that a form sends back goes through `exact`: escaped, and else as it is.
+    """
     return value if isinstance(value, Markup) or not isinstance(value, str) else _all_of(value)
 
 
@@ -107,6 +112,7 @@ def _environment() -> Environment:
     environment.filters.update(
         said=said,
         ago=ago,
+        exact=escape,
         attributes=_attributes,
         percent=percent,
         percent_range=percent_range,
