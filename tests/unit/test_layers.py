@@ -72,7 +72,10 @@ ROOMS = {
         alarms backend config data errors evaluation exports hashing liveness models opening policy
         printing runs storage wording
     """,
-    "pages": "errors opening storage wording",
+    "pages": """
+        alarms backend config data errors hashing models opening policy prices printing prompts
+        report rl runs storage tables wording
+    """,
     "promotion": "errors evaluation exports hashing printing storage wording",
     "doctor": """
         backend config data data/sources engine engine/compute engine/store errors evaluation models
@@ -98,7 +101,7 @@ ROOMS = {
         report runs sft stopwatch storage sweeps tasks tasks/records
     """,
     "flows/operating": """
-        backend errors flows/command hashing liveness printing storage tasks wording
+        backend errors flows/command hashing liveness pages printing storage tasks
     """,
 }
 
@@ -120,14 +123,14 @@ LIBRARIES = {
     "prefect": "flows flows/operating tasks tasks/records",
     "pydantic": """
         config data/manifest engine/server engine/store evaluation/metrics exports/record
-        flows/operating models/hosted promotion report runs stopwatch storage sweeps tasks/attempts
+        flows/operating models/hosted pages promotion report runs stopwatch storage sweeps tasks/attempts
         tasks/environment tasks/forms
     """,
     "safetensors": "engine/compute/base_model engine/store exports",
-    "starlette": "engine/server/app engine/server/bodies flows/operating/pages pages",
+    "starlette": "engine/server/app engine/server/bodies pages",
     "tinker": """
         backend conformance doctor/prompts engine/server evaluation exports policy prompts/prompts
-        rl runs sft
+        pages/scoring rl runs sft
     """,
     "torch": """
         engine/compute engine/compute/families engine/store/tensors exports rl/own_loss rl/sapo
@@ -135,7 +138,7 @@ LIBRARIES = {
     "transformers": """
         engine/compute engine/compute/families engine/process exports models/processor
     """,
-    "uvicorn": "engine/process flows/operating/pages tasks/server_process",
+    "uvicorn": "engine/process pages/command tasks/server_process",
 }
 
 

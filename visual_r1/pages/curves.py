@@ -60,5 +60,5 @@ def series(rows: Iterable[Mapping[str, Any]], key: str) -> tuple[Point, ...]:
 def others(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The further keys of the rows that hold numbers which change, in their order."""
     first = {one.key for one in FIRST} | {"step"}
-    keys = dict.fromkeys(key for row in rows[:1] + rows[-1:] for key in row)
+    keys = dict.fromkeys(key for row in (*rows[:1], *rows[-1:]) for key in row)
     return [key for key in keys if key not in first and len({y for _, y in series(rows, key)}) > 1]

@@ -121,8 +121,7 @@ def live(request: Request, name: str, after: int = -1) -> dict[str, Any]:
 
 
 def _number(value: object) -> float | None:
-    is_number = isinstance(value, int | float) and math.isfinite(value)
-    return float(value) if is_number else None
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 @router.get("/runs/{name}/report.html")

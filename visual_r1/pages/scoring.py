@@ -22,7 +22,7 @@ import tinker
 from visual_r1.backend.backend import Backend, open_backend
 from visual_r1.backend.waiting import SAMPLE_LIMIT_S, wait
 from visual_r1.config import RunConfig
-from visual_r1.data.dataset import Dataset, open_dataset
+from visual_r1.data.dataset import Dataset, find_prepared, open_dataset
 from visual_r1.data.problem import Problem, Split
 from visual_r1.errors import BackendError, DataError, RunError, VisualR1Error
 from visual_r1.models.processor import Processor
@@ -52,7 +52,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    # Not by `sys.stdin`, whose lock this thread would still hold when the program ends.
+    while os.read(0, 4096):
+        pass
     os._exit(2)
 
 
@@ -139,15 +141,17 @@ def tokens_of(processor: Processor, wanted: Wanted) -> tuple[list[int], list[str
 
 def _problem(config: RunConfig, run_dir: Path, wanted: Wanted) -> Problem:
     """The problem as the run has it; raises `DataError` where its dataset is not there."""
-    rows = Ledger(run_dir).read().sound
-    digest = rows[-1].row.dataset_digest if rows else "*"
-    folders = sorted((config.output_dir / "data").glob(f"*-{digest}"))
-    if not folders:
+    rows, data = Ledger(run_dir).read().sound, config.output_dir / "data"
+    if rows:
+        folders = data.glob(f"*-{rows[-1].row.dataset_digest}")
+        dataset = next(map(open_dataset, folders), None)
+    else:
+        dataset = find_prepared(config.data, config.output_dir)
+    if dataset is None:
         raise DataError(
-            f"The dataset of {run_dir} is not in {config.output_dir / 'data'}: prepare it again, "
-            "by the command that began the run."
+            f"The dataset of {run_dir} is not in {data}: prepare it again, by the command that "
+            "began the run."
         )
-    dataset = open_dataset(folders[0])
     found = _in_split(dataset, wanted)
     if found is None:
         raise DataError(f"{dataset.folder} has no problem {wanted.problem!r} any more.")

@@ -25,9 +25,10 @@ def require_named(run_dir: Path, environ: Mapping[str, str]) -> Kind:
     Raises `ConfigError` or `RunError`, in a sentence, where there is none.
     """
     config, rows = read_config(run_dir), _rows(run_dir)
-    if config is None or not rows:
-        raise RunError(f"{run_dir} has no checkpoint, so there are no weights to ask.")
-    kind = rows[-1].backend
+    if config is None:
+        raise RunError(f"{run_dir} has no configuration, so nobody knows which model to ask.")
+    # Without a checkpoint nothing but the base model can be asked: where the configuration says.
+    kind = rows[-1].backend if rows else choose_kind(config, {})
     if kind == "embedded":
         return "embedded"
     if not _names_a_server(config):

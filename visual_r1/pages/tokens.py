@@ -379,5 +379,5 @@ def _here(name: str, wanted: Wanted) -> str:
 def _back(name: str, wanted: Wanted) -> str:
     """The page of what the response is a part of."""
     if wanted.evaluation is not None:
-        return address("runs", name, "evaluations", wanted.evaluation, problem=wanted.problem)
-    return address("runs", name, "rollouts", wanted.step, wanted.group)
+        return address("runs", name, "evaluations", wanted.evaluation)
+    return address("runs", name, "group", step=wanted.step, group=wanted.group)
