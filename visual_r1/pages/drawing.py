@@ -14,6 +14,7 @@ from markupsafe import Markup
 from visual_r1.report.charts import Point, Show, smoothed, smoothing_steps, ticks
 
 WIDTH, HEIGHT = 400, 214
+TIME_WIDTH, TIME_HEIGHT = 700, 260
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 26
 _MOST_DOTS = 400
 """With more steps than that the points lie upon each other, and the line says it all."""
@@ -56,15 +57,17 @@ class Scale:
     x_high: float
     y_low: float
     y_high: float
+    width: int = WIDTH
+    height: int = HEIGHT
 
     def x(self, value: float) -> float:
         """Where a step is."""
-        return round(LEFT + (WIDTH - LEFT - RIGHT) * value / self.x_high, 1)
+        return round(LEFT + (self.width - LEFT - RIGHT) * value / self.x_high, 1)
 
     def y(self, value: float) -> float:
         """Where a value is."""
         share = (value - self.y_low) / (self.y_high - self.y_low)
-        return round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * share, 1)
+        return round(self.height - BOTTOM - (self.height - TOP - BOTTOM) * share, 1)
 
 
 def curves(
@@ -95,7 +98,7 @@ def curves(
             json.dumps([scale.x_high, scale.y_low, scale.y_high]),
             json.dumps([[x, round(y, 6)] for x, y in lines[0].points]) if lines else "[]",
         )
-    return _svg("chart", title, body, HEIGHT, data)
+    return _svg("chart", title, body, scale, data)
 
 
 def time_by_step(
@@ -121,7 +124,7 @@ def time_by_step(
             )
     high = max((math.fsum(seconds) for _, seconds in columns), default=1.0)
     y_ticks = ticks(0.0, high or 1.0, 4)
-    scale = Scale(end, 0.0, y_ticks[-1])
+    scale = Scale(end, 0.0, y_ticks[-1], TIME_WIDTH, TIME_HEIGHT)
     body = [_axes(scale, y_ticks, "{:g} s".format)]
     bar = Markup('<rect class="{}" x="{}" y="{}" width="{}" height="{}"><title>{}</title></rect>')
     for begin, seconds in columns:
@@ -138,13 +141,13 @@ def time_by_step(
             floor += part
     tick = Markup('<path class="happened" d="M{} {}l-3.5 -6h7z"><title>{}</title></path>')
     body += [tick.format(scale.x(x), TOP - 2, says) for x, says in marks]
-    return _svg("chart time", "Seconds by step and phase", body, HEIGHT)
+    return _svg("chart time", "Seconds by step and phase", body, scale)
 
 
-def _svg(kind: str, title: str, body: Sequence[Markup], height: int, data: str = "") -> Markup:
+def _svg(kind: str, title: str, body: Sequence[Markup], scale: Scale, data: str = "") -> Markup:
     return Markup(
         '<svg class="{}" viewBox="0 0 {} {}" role="img" aria-label="{}"{}>{}</svg>'
-    ).format(kind, WIDTH, height, title, data, Markup("").join(body))
+    ).format(kind, scale.width, scale.height, title, data, Markup("").join(body))
 
 
 def _axes(scale: Scale, y_ticks: Sequence[float], show: Show) -> Markup:
@@ -157,11 +160,11 @@ def _axes(scale: Scale, y_ticks: Sequence[float], show: Show) -> Markup:
     return Markup("").join(
         [
             *(
-                grid.format(LEFT, WIDTH - RIGHT, LEFT - 8, y + 4, show(value), y=y)
+                grid.format(LEFT, scale.width - RIGHT, LEFT - 8, y + 4, show(value), y=y)
                 for value in y_ticks
                 for y in [scale.y(value)]
             ),
-            *(step.format(scale.x(value), HEIGHT - BOTTOM + 18, value) for value in x_ticks),
+            *(step.format(scale.x(value), scale.height - BOTTOM + 18, value) for value in x_ticks),
         ]
     )
 
@@ -197,7 +200,7 @@ def _flag(flag: Flag, scale: Scale) -> Markup:
         " pauses" if flag.pauses else "",
         flag.says,
         TOP - 4,
-        HEIGHT - BOTTOM,
+        scale.height - BOTTOM,
         TOP - 4,
         x=scale.x(flag.x),
     )

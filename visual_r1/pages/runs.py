@@ -56,6 +56,7 @@ def listed(request: Request, q: str = "", sort: str = "changed", up: bool = Fals
         up=up,
         place=place.output_dir.absolute() / "runs",
         begin=_HOW_TO_BEGIN,
+        costs=any(run.cost is not None for run in found),
         alive=sum(run.state is not None and run.state.is_at_work for run in found),
     )
 
@@ -113,7 +114,9 @@ def _over_each_other(runs: Sequence[RunFacts], key: str) -> Beside | None:
     if not lines:
         return None
     values = [y for line in lines for _, y in line.points]
-    chart = curves(shown.title, lines, show=shown.show, y_range=shown.range_of(values))
+    end = max((float(run.metrics[-1]["step"]) for run in runs if run.metrics), default=0.0)
+    y_range = shown.range_of(values)
+    chart = curves(shown.title, lines, show=shown.show, y_range=y_range, x_high=end)
     return Beside(shown.title, key, chart)
 
 
