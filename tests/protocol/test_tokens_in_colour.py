@@ -181,9 +181,9 @@ def test_what_a_question_takes_is_named_in_tokens_and_dollars(
     assert (found.questions, found.tokens) == (3, 3 * (100 + 49 + 1))
     assert found.usd == pytest.approx((447 * 1.0 + 3 * 2.0) / 1e6)
     wrote, other, newer = weights_of(config.run_dir, wanted)
-    assert (wrote.says, newer) == ("the checkpoint after step 10", True)
+    assert (wrote.says, newer) == ("the checkpoint of step 10", True)
     assert other is not None
-    assert other.says == "the checkpoint after step 20"
+    assert other.says == "the checkpoint of step 20"
 
 
 def row(step: int, digest: str) -> LedgerRow:

@@ -30,10 +30,12 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Some weights of the run: by words for a reader, and by their path; None is the base model."""
+    """Some weights of the run: in words, by their path (None is the base model), and after how many
+    steps, where they are a checkpoint's."""
 
     says: str
     path: str | None
+    step: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

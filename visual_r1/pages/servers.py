@@ -79,7 +79,7 @@ def _of_evaluation(
 
 
 def _named(row: LedgerRow) -> Weights:
-    return Weights(f"the checkpoint after step {row.step}", row.sampler_path)
+    return Weights(f"the checkpoint of step {row.step}", row.sampler_path, row.step)
 
 
 def _rows(run_dir: Path) -> list[LedgerRow]:
