@@ -46,7 +46,9 @@ class Shot:
     scroll_to: str = ""
 
 
-def shots(runs: list[str], run: str, sample: tuple[int, int, int]) -> list[Shot]:
+def shots(
+    runs: list[str], run: str, alarmed: str | None, sample: tuple[int, int, int]
+) -> list[Shot]:
     """What is taken of the runs, and of one of them."""
     beside = "/beside?" + "&".join(f"run={name}" for name in runs[:3])
     tokens = f"/runs/{run}/tokens?step={sample[0]}&group={sample[1]}&sample={sample[2]}"
@@ -56,6 +58,7 @@ def shots(runs: list[str], run: str, sample: tuple[int, int, int]) -> list[Shot]
         Shot("beside", beside, 1150, "Beside each other"),
         Shot("run", f"/runs/{run}", 1130, "Curves"),
         Shot("run-dark", f"/runs/{run}", 1130, "Curves", theme="dark"),
+        Shot("alarms", f"/runs/{alarmed or run}", 900, "Curves"),
         Shot("time", f"/runs/{run}", 620, "Where the time goes", scroll_to="#time"),
         Shot("tokens-picture", f"{tokens}&by=image", 600, "likelier the picture"),
         Shot("tokens-logprob", f"{tokens}&by=logprob", 600, "How surprising", theme="dark"),
@@ -97,7 +100,7 @@ def take(shot: Shot, page: Page, address: str, into: Path) -> None:
     time.sleep(0.4)  # what moves comes to rest
     path = into / f"pages-{shot.name}.png"
     with Image.open(io.BytesIO(page.picture())) as taken:
-        taken.convert("RGB").quantize(128).save(path, optimize=True)
+        taken.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(path, optimize=True)
     print(f"{path}: {shot.path}")
 
 
@@ -106,6 +109,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--run", help="the run whose pages are shown; default: the first by name")
+    parser.add_argument("--alarmed", help="a run with alarms")
     parser.add_argument(
         "--sample", type=int, nargs=3, default=(5, 3, 2), metavar=("STEP", "GROUP", "SAMPLE"),
         help="whose tokens are shown",
@@ -123,7 +127,7 @@ def main() -> None:
         browser(Path(profile)) as page,
     ):
         page.open(f"{address}/?token={TOKEN}")
-        for shot in shots(runs, given.run or runs[0], tuple(given.sample)):
+        for shot in shots(runs, given.run or runs[0], given.alarmed, tuple(given.sample)):
             if (given.only or "") in shot.name:
                 take(shot, page, address, given.into)
 

@@ -123,8 +123,8 @@ LIBRARIES = {
     "prefect": "flows flows/operating tasks tasks/records",
     "pydantic": """
         config data/manifest engine/server engine/store evaluation/metrics exports/record
-        flows/operating models/hosted pages promotion report runs stopwatch storage sweeps tasks/attempts
-        tasks/environment tasks/forms
+        flows/operating models/hosted pages promotion report runs stopwatch storage sweeps
+        tasks/attempts tasks/environment tasks/forms
     """,
     "safetensors": "engine/compute/base_model engine/store exports",
     "starlette": "engine/server/app engine/server/bodies pages",

@@ -5,6 +5,7 @@ the text around it becomes a visible escape (`wording`); what is written from ri
 within its own `<bdi>`; of what is very long the beginning shows, and the rest unfolds on a click.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cache
@@ -81,7 +82,7 @@ def _all_of(text: str) -> str:
 
 def _with_minus(show: Callable[[Any], str]) -> Callable[[Any], str]:
     """The same with real minus signs, which a terminal may not have."""
-    return lambda value: show(value).replace("-", "−")
+    return lambda value: re.sub(r"-(?=\d)", "−", show(value))
 
 
 def _finalized(value: object) -> object:
@@ -116,6 +117,7 @@ def _environment() -> Environment:
         attributes=_attributes,
         percent=percent,
         percent_range=percent_range,
+        minus=_with_minus(str),
         points=_with_minus(points),
         points_range=_with_minus(points_range),
         p_value=p_value_in_words,

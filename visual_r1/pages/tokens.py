@@ -43,6 +43,7 @@ APART = (0.05, 0.25, 0.7, 1.6)
 
 _COMMAND = [sys.executable, "-P", "-m", "visual_r1.pages.scoring"]
 _TAIL = 400
+_CONTEXT = 16
 
 
 @dataclass
@@ -331,14 +332,16 @@ def legend(by: By) -> Sequence[tuple[str, str]]:
     return list(zip(kinds, words, strict=True))
 
 
-def _strongest(scored: Scored, count: int = 6) -> list[tuple[str, float]]:
-    """The tokens that the picture makes likelier by most, and by how many nats."""
-    found = [
-        (token.text, token.wrote - token.unseen)
-        for token in scored.tokens
-        if token.unseen is not None and token.text.strip()
-    ]
-    return sorted((one for one in found if one[1] > APART[0]), key=lambda one: -one[1])[:count]
+def _strongest(scored: Scored, count: int = 6) -> list[tuple[str, str, float]]:
+    """What the picture makes likelier by most: what stands before, the token, how many nats."""
+    found: list[tuple[str, str, float]] = []
+    before = ""
+    for token in scored.tokens:
+        told = 0.0 if token.unseen is None else token.wrote - token.unseen
+        if told > APART[0] and token.text.strip():
+            found.append((before[-_CONTEXT:], token.text, told))
+        before += token.text
+    return sorted(found, key=lambda one: -one[2])[:count]
 
 
 def _totals(scored: Scored) -> list[tuple[str, str]]:
