@@ -75,6 +75,11 @@ COMMANDS = {
         "main",
         "mend and go on with the runs of Prefect whose process on this machine has died",
     ),
+    "compare": Command(
+        "visual_r1.compare.command",
+        "main",
+        "compare evaluations of the same problems: by how much they differ, what was won and lost",
+    ),
     "verify": Command(
         "visual_r1.verify.command",
         "main",

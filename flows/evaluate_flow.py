@@ -1,15 +1,19 @@
-"""Any checkpoint, or the base model, to an evaluation on the test problems.
+"""Any checkpoint, an exported adapter, or the base model, to an evaluation on a split.
 
     python flows/evaluate_flow.py                              # the base model
     python flows/evaluate_flow.py --checkpoint best --export   # the best of this run by validation
     python flows/evaluate_flow.py --checkpoint 40              # or final
     python flows/evaluate_flow.py --run runs/quickstart-0a1b2c3d --checkpoint best
     python flows/evaluate_flow.py --sampler-path tinker://…/sampler_weights/step-000040
+    python flows/evaluate_flow.py --adapter adapters/geometry  # a folder that PEFT loads
+    python flows/evaluate_flow.py --split validation --evaluation.samples 0
+    python flows/evaluate_flow.py --evaluation.controls other_image,question_only
 
 The result is in the run's folder under `evaluations/<name>/`, an exported adapter under
 `exports/step-40/adapter/`; the other flags say which run. With --run, a folder or a name under
 runs/, its own configuration holds, and they may change what is asked: --evaluation.samples 16. What
-was answered under the same conditions is not asked again.
+was answered under the same conditions is not asked again, also where it was killed: the same
+command goes on where it was.
 """
 
 import argparse
@@ -27,6 +31,7 @@ from flows.command import first_look, run_as_command
 from tasks.environment import settle_prefect
 from visual_r1.config import RunConfig
 from visual_r1.config.command_line import print_help_text
+from visual_r1.data.problem import SPLITS
 from visual_r1.errors import ConfigError
 from visual_r1.printing import CommandParser, say
 from visual_r1.runs.validations import named_checkpoint
@@ -40,6 +45,8 @@ def own_flags() -> tuple[argparse.Namespace, list[str]]:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--checkpoint", metavar="best|final|STEP")
     which.add_argument("--sampler-path")
+    which.add_argument("--adapter", metavar="FOLDER", type=Path)
+    parser.add_argument("--split", choices=SPLITS, default="test")
     parser.add_argument("--export", action="store_true")
     own, flags = parser.parse_known_args()
     if {"-h", "--help"} & set(flags):  # the other flags follow
@@ -68,6 +75,10 @@ def load(arguments: Sequence[str] | None) -> RunConfig:
         named_checkpoint(config.run_dir, own.checkpoint)
     elif own.export:
         raise ConfigError("--export needs --checkpoint: best, final, or a step of this run.")
+    if own.adapter is not None:
+        from visual_r1.exports.taken_in import adapter_in  # it knows of servers: a second
+
+        adapter_in(own.adapter.expanduser(), config)
     return config
 
 
@@ -89,8 +100,15 @@ from tasks.tasks import evaluate as evaluate_checkpoint
 from tasks.tasks import export as export_checkpoint
 from tasks.tasks import figures, prepare
 from visual_r1.backend.backend import open_backend
+from visual_r1.data.problem import Split
+from visual_r1.exports.taken_in import adapter_in, take_in
 from visual_r1.report.wandb import track_run
 from visual_r1.runs.folder import open_run_folder
+
+
+def in_split(name: str, split: Split) -> str:
+    """The name of an evaluation, which tells the split where that is not test."""
+    return name if split == "test" or name.endswith(f"-{split}") else f"{name}-{split}"
 
 
 @remembered
@@ -115,6 +133,17 @@ from visual_r1.runs.folder import open_run_folder
         "type": "string",
         "description": "In place of a checkpoint: weights by their address on the server.",
     },
+    adapter={
+        "type": "string",
+        "description": "In place of a checkpoint: the folder of an exported adapter, for the "
+        "embedded engine.",
+    },
+    split={
+        "type": "string",
+        "enum": list(SPLITS),
+        "default": "test",
+        "description": "Which problems are asked about.",
+    },
     name={
         "type": "string",
         "description": "Name of the report, and of its folder under evaluations/; by default of "
@@ -123,8 +152,8 @@ from visual_r1.runs.folder import open_run_folder
 )
 @flow(
     name="evaluate",
-    description="Answers the test problems with a checkpoint or the base model and reports "
-    "accuracy, pass@k and the control without the image.",
+    description="Answers the problems of a split with a checkpoint, an adapter or the base model "
+    "and reports accuracy, pass@k and the controls of the image.",
     validate_parameters=False,
 )
 def evaluate(
@@ -136,24 +165,35 @@ def evaluate(
     checkpoint: str | None = None,
     export: bool = False,
     run: str | None = None,
+    adapter: str | Path | None = None,
+    split: Split = "test",
 ) -> dict[str, object]:
-    """Evaluate a checkpoint of the run, `sampler_path`, or the base model; where the report is.
+    """Evaluate a checkpoint of the run, `sampler_path`, an `adapter`, or the base model on the
+    problems of `split`; where the report is.
 
     `run` is a run's folder or its name: it has a configuration, and `overrides` lie over that.
     """
     config = chosen_config(preset, overrides, config, run=run)
     # Before the folder is made: a run that is not there has no checkpoint, and leaves nothing.
+    if sum(map(bool, (checkpoint, sampler_path, adapter))) > 1:
+        raise ConfigError("One policy at a time: a checkpoint, a sampler_path, or an adapter.")
+    if split not in SPLITS:
+        raise ConfigError(f"split is {split!r}: there are {', '.join(SPLITS)}.")
     row = named_checkpoint(config.run_dir, checkpoint) if checkpoint else None
     path = row.sampler_path if row else sampler_path
-    name = name or (f"step-{row.step}" if row else PurePosixPath(path or "base").name)
+    named = f"step-{row.step}" if row else PurePosixPath(path or "base").name
+    if adapter:
+        path = take_in(Path(adapter).expanduser(), config)
+        named = f"adapter-{adapter_in(Path(adapter).expanduser(), config)[1][:8]}"
+    name = in_split(name or named, split)
     with (
         its_turn(config),
         open_run_folder(config, trains=False),
         open_backend(config),
         open_record(config, f"evaluate {name}"),
     ):
-        dataset = prepare(config, ["test"])
-        report = evaluate_checkpoint(config, dataset, name, path)
+        dataset = prepare(config, [split])
+        report = evaluate_checkpoint(config, dataset, name, path, split)
         say(figures(config, name))  # also where it was evaluated before
         if row and export:
             report |= export_checkpoint(config, dataset, row, f"exports/step-{row.step}")
@@ -173,6 +213,8 @@ def main() -> int:
             sampler_path=own.sampler_path,
             checkpoint=own.checkpoint,
             export=own.export,
+            adapter=own.adapter,
+            split=own.split,
         )
 
     return run_as_command(flow_of_own, flags, trains=False, load=load)

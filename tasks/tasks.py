@@ -145,11 +145,11 @@ def settle_start(config: RunConfig, dataset: Dataset) -> None:
             settle_start_of(run)
 
 
-# A checkpoint, or the base model, on the test problems.
+# Some weights, or the base model, on the problems of a split.
 
 
 def _evaluation(
-    config: RunConfig, dataset: Dataset, name: str, sampler_path: str | None
+    config: RunConfig, dataset: Dataset, name: str, sampler_path: str | None, split: Split
 ) -> Mapping[str, Any]:
     # Digests of this are keys of old results: what is in it stays.
     identity = config.older_identity()
@@ -160,26 +160,36 @@ def _evaluation(
         "dataset": dataset.digest,
         "what": {part: identity[part] for part in ("model", "prompt", "sampling", "evaluation")},
         "reward": identity["reward"],
-    }
+    } | ({} if split == "test" else {"split": split})
 
 
 def _is_evaluated(
-    _: Result, config: RunConfig, dataset: Dataset, name: str, sampler_path: str | None
+    _: Result,
+    config: RunConfig,
+    dataset: Dataset,
+    name: str,
+    sampler_path: str | None,
+    split: Split,
 ) -> bool:
     """Whether `evaluations/<name>` is complete, of these weights and under these conditions."""
     folder = evaluation_folder(config.run_dir, name)
-    conditions = conditions_of(config, sampler_path or config.model.name, dataset.digest)
-    return is_complete(folder, config, conditions, dataset.counts["test"])
+    path = sampler_path or config.model.name
+    conditions = conditions_of(config, path, dataset.digest, split)
+    return is_complete(folder, config, conditions, dataset.counts[split])
 
 
 def evaluate(
-    config: RunConfig, dataset: Dataset, name: str, sampler_path: str | None = None
+    config: RunConfig,
+    dataset: Dataset,
+    name: str,
+    sampler_path: str | None = None,
+    split: Split = "test",
 ) -> Result:
     """The report `evaluations/<name>`; `sampler_path` None is the base model.
 
     What that answered is then there for other runs too.
     """
-    result = _evaluate(config, dataset, name, sampler_path)
+    result = _evaluate(config, dataset, name, sampler_path, split)
     if sampler_path is None:
         keep_baseline(config, dataset, evaluation_folder(config.run_dir, name))
     return result
@@ -192,12 +202,14 @@ def evaluate(
     still_there=_is_evaluated,
     task_run_name="evaluate {name}",
 )
-def _evaluate(config: RunConfig, dataset: Dataset, name: str, sampler_path: str | None) -> Result:
+def _evaluate(
+    config: RunConfig, dataset: Dataset, name: str, sampler_path: str | None, split: Split
+) -> Result:
     result = {"name": name, "sampler_path": sampler_path or config.model.name}
-    if not _is_evaluated(result, config, dataset, name, sampler_path):
+    if not _is_evaluated(result, config, dataset, name, sampler_path, split):
         record.doing(f"evaluating {name}")
         with open_run(config, dataset) as run:
-            evaluate_checkpoint(run, name, sampler_path)
+            evaluate_checkpoint(run, name, sampler_path, split)
         record.evaluated(config, dataset, name, sampler_path)
     return result
 

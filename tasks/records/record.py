@@ -221,11 +221,11 @@ def conclude_evaluation(config: RunConfig, name: str) -> None:
     folder = evaluation_folder(config.run_dir, name)
     report = read_report(folder)
     blind = report.blind_accuracy
-    said = "" if blind is None else f", image blanked {percent(blind)}"
+    said = f", pass@{report.k} {percent(report.pass_at_k)}" if report.k else ""
+    said += "" if blind is None else f", image blanked {percent(blind)}"
     conclude(
         f"{name}: accuracy {percent(report.accuracy)} of {report.n} problems "
-        f"({percent_range(report.accuracy_ci95)}), pass@{report.k} {percent(report.pass_at_k)}"
-        f"{said}. Report: {folder.absolute()}",
+        f"({percent_range(report.accuracy_ci95)}){said}. Report: {folder.absolute()}",
         {
             "evaluation": name,
             "accuracy": report.accuracy,

@@ -163,7 +163,10 @@ def test_too_many_refusals_are_no_evaluation(setup: Setup, problems: list[Proble
     too_long = replace(problems[0], id="too-long", problem="<image>" + "Find x. " * 20_000)
     with pytest.raises(BackendError, match="were refused, too many"):
         setup.evaluate([problems[1], too_long], tmp_path / "refused")
-    assert not (tmp_path / "refused").exists()
+    # What was answered is kept, and nothing else: a refusal may be mended.
+    assert [path.name for path in (tmp_path / "refused").iterdir()] == ["answers.jsonl"]
+    kept = (tmp_path / "refused" / "answers.jsonl").read_text().splitlines()
+    assert {json.loads(line)["problem"] for line in kept} == {problems[1].id}
 
 
 def test_no_problem_is_no_evaluation(setup: Setup, tmp_path: Path):

@@ -18,7 +18,7 @@ from trials.train_chunks import config
 from visual_r1.backend.backend import Backend
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset, prepare
-from visual_r1.errors import ConfigError, RunError, StorageError
+from visual_r1.errors import BackendError, ConfigError, RunError, StorageError
 from visual_r1.exports.adapter import fit
 from visual_r1.exports.base import load_base_index
 from visual_r1.exports.certificate import certify
@@ -33,7 +33,9 @@ from visual_r1.exports.record import (
 )
 from visual_r1.exports.reference import read_reference
 from visual_r1.exports.taken import take
+from visual_r1.exports.taken_in import take_in
 from visual_r1.models import TINY_GEOMETRY
+from visual_r1.policy.policy import open_policy
 from visual_r1.progress import Silent
 from visual_r1.runs.chunk import train_chunk
 from visual_r1.runs.export import copy_adapter, export, with_reference_of
@@ -289,3 +291,88 @@ def test_any_checkpoint_by_its_path(run: Run, exported: Export, tmp_path: Path) 
             take(run.backend, wrong, tmp_path / "no", Silent(), check=True)
     with pytest.raises(StorageError, match="another export"):
         take(run.backend, path, folder, Silent(), check=False)
+
+
+def said_by(run: Run, path: str | None) -> list[float]:
+    """The log-probabilities of some tokens under weights at `path`; None is the base model."""
+    prompt = open_policy(run.config).prompter.model_input(run.dataset.problems("test")[0])
+    with run.backend.session():
+        sampler = run.backend.sampler(path)
+        said = sampler.compute_logprobs(prompt).result(timeout=60)
+    return [one for one in said if one is not None]
+
+
+def test_an_adapter_in_a_folder_is_sampled_from_as_the_checkpoint_it_was(
+    run: Run, exported: Export, tmp_path: Path
+) -> None:
+    """The engine is at work meanwhile, and looks for what was brought."""
+    trained = said_by(run, exported.sampler_path)
+    path = take_in(run.folder / INTO, run.config)
+    assert said_by(run, path) == trained
+    assert said_by(run, None) != trained
+    # The folder that PEFT loads is the same one, and a copy elsewhere: it is brought once.
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(run.folder / INTO / "adapter", copy)
+    assert take_in(run.folder / INTO / "adapter", run.config) == path == take_in(copy, run.config)
+    # Another scale, and matrices that make up for it, are the same adapter.
+    file, weights = copy / ADAPTER_FILES[0], load_file(copy / WEIGHTS)
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps(settings | {"lora_alpha": settings["lora_alpha"] / 4}))
+    save_file(
+        {name: values * 4 if ".lora_B." in name else values for name, values in weights.items()},
+        copy / WEIGHTS,
+    )
+    scaled = take_in(copy, run.config)
+    assert scaled != path
+    assert said_by(run, scaled) == trained
+
+
+def test_weights_that_were_brought_and_damaged_are_brought_again(
+    run: Run, exported: Export
+) -> None:
+    path = take_in(run.folder / INTO, run.config)
+    home = run.config.state_dir / "engine"
+    [state] = home.glob(f"sessions/{path.split('/')[2].partition(':')[0]}/*/*/*/state.safetensors")
+    whole = state.read_bytes()
+    state.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert take_in(run.folder / INTO, run.config) == path
+    assert state.read_bytes() == whole
+    assert list(home.glob("*.damaged-1"))
+
+
+def test_an_adapter_that_cannot_be_served_is_refused_in_a_sentence(
+    run: Run, exported: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = tmp_path / "adapter"
+    shutil.copytree(run.folder / INTO / "adapter", adapter)
+    with pytest.raises(ConfigError, match=r"There is no adapter in .*adapter_config.json is miss"):
+        take_in(tmp_path / "nowhere", run.config)
+    other = run.config.model_copy(
+        update={"model": run.config.model.model_copy(update={"name": "Qwen/Qwen3-VL-4B-Instruct"})}
+    )
+    with pytest.raises(ConfigError, match=f"give --model.name {TINY_GEOMETRY}"):
+        take_in(adapter, other)
+    weights = load_file(adapter / WEIGHTS)
+    save_file(
+        {name: values for name, values in weights.items() if "o_proj" not in name},
+        adapter / WEIGHTS,
+    )
+    with pytest.raises(BackendError, match="o_proj as trained, and there is no tensor"):
+        take_in(adapter, run.config)
+    config_file = adapter / ADAPTER_FILES[0]
+    settings = json.loads(config_file.read_text())
+    settings["target_modules"].remove("o_proj")
+    config_file.write_text(json.dumps(settings))
+    with pytest.raises(ConfigError, match="evaluate it where it was trained"):
+        take_in(adapter, run.config)
+    remote = run.config.model_copy(
+        update={"backend": run.config.backend.model_copy(update={"server": "remote"})}
+    )
+    monkeypatch.setenv("TINKER_API_KEY", "tml-x")
+    with pytest.raises(ConfigError, match=rf"--sampler-path {exported.sampler_path}"):
+        take_in(run.folder / INTO, remote)
+    damaged = tmp_path / "damaged"
+    shutil.copytree(run.folder / INTO, damaged)
+    (damaged / "adapter" / WEIGHTS).write_bytes(b"no")
+    with pytest.raises(ConfigError, match=r"is damaged.*Export its checkpoint again"):
+        take_in(damaged, run.config)

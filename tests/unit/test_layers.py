@@ -72,6 +72,9 @@ ROOMS = {
         alarms backend config data errors evaluation exports hashing liveness models opening policy
         printing runs storage wording
     """,
+    "compare": """
+        errors evaluation grading hashing printing report runs storage tables wording
+    """,
     "pages": """
         alarms backend config data errors hashing models opening policy prices printing prompts
         report rl runs storage tables wording
@@ -116,8 +119,8 @@ LIBRARIES = {
     """,
     "numpy": """
         alarms conformance data data/procedural engine/compute engine/compute/families
-        engine/server/wire engine/store/soundness engine/types evaluation/statistics exports
-        prompts/fit rl runs/curriculum_state sft sweeps/statistics
+        engine/server/wire engine/store/soundness engine/types evaluation/clustered
+        evaluation/seeds exports prompts/fit rl runs/curriculum_state sft
     """,
     "peft": "engine/compute/lora exports",
     "prefect": "flows flows/operating tasks tasks/records",

@@ -325,17 +325,53 @@ class PromptSection(Section):
     )
 
 
+def listed(names: str | None) -> tuple[str, ...]:
+    """The names in a setting that takes several with commas between them."""
+    return tuple(name.strip() for name in (names or "").split(",") if name.strip())
+
+
+Control = Literal["blind", "other_image", "masked_image", "question_only", "scan_only"]
+CONTROLS: tuple[Control, ...] = get_args(Control)
+
+
+def _names_of_controls(value: object) -> object:
+    """Commas are as good as a list; each counts once, in the order of `CONTROLS`."""
+    names = listed(value) if isinstance(value, str) else value
+    if not isinstance(names, (list, tuple)):
+        return value
+    given = cast("list[object]", names)
+    if set(given) <= set(CONTROLS):
+        return tuple(name for name in CONTROLS if name in given)
+    wrong = next(name for name in given if name not in CONTROLS)
+    raise ValueError(f"{wrong!r} is no control: there are {', '.join(CONTROLS)}")
+
+
 class EvaluationSection(Section):
     samples: int = Field(
         default=8,
-        ge=1,
-        description="Samples of each problem for pass@k, at the training temperature.",
+        ge=0,
+        description="Samples of each problem for pass@k; 0 asks for greedy answers alone.",
     )
     problems: int | None = Field(
         default=None, ge=1, description="How many of the test problems to use; default: all."
     )
     blind: bool = Field(default=True, description="Also evaluate with the image blanked.")
     seed: int = Field(default=0, description="Seed of the samples of pass@k.")
+    controls: Annotated[tuple[Control, ...], BeforeValidator(_names_of_controls), LATER] = Field(
+        default=(),
+        description="Further ways of not seeing that are asked as well, with commas: blind (as "
+        "evaluation.blind), other_image, masked_image, question_only, scan_only.",
+    )
+    temperature: Annotated[float | None, LATER] = Field(
+        default=None,
+        gt=0,
+        description="Temperature of the samples of pass@k; default: sampling.temperature.",
+    )
+
+    @property
+    def asks_blind(self) -> bool:
+        """Whether the image is blanked, by either setting."""
+        return self.blind or "blind" in self.controls
 
     def count(self, there: int) -> int:
         """How many problems are evaluated of so many that are there."""
@@ -361,11 +397,6 @@ class LoggingSection(Section):
         description="Log to Weights & Biases, as its own settings say; offline without a key.",
     )
     wandb_project: str = Field(default="visual-r1", description="Project on Weights & Biases.")
-
-
-def listed(names: str | None) -> tuple[str, ...]:
-    """The names in a setting that takes several with commas between them."""
-    return tuple(name.strip() for name in (names or "").split(",") if name.strip())
 
 
 class Names(Section):

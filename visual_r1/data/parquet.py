@@ -12,8 +12,10 @@ from typing import Any, Protocol, cast
 from visual_r1.errors import DataError
 from visual_r1.tables import READ_ERRORS, open_table, open_writer, pa, pq, read_table, reason
 
-GROUP_ROWS = 128
-GROUP_BYTES = 8 * 2**20
+# A problem that is drawn costs the reading of its group, and each group its place in the footer:
+# few rows make a batch cheap, many an opening.
+GROUP_ROWS = 32
+GROUP_BYTES = 2 * 2**20
 _BATCH_ROWS = 32
 _COLUMN_ROWS = 2**16
 
@@ -117,13 +119,45 @@ def group_sizes(path: Path) -> Sequence[int]:
     return [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
 
 
-def read_group(path: Path, group: int) -> Table:
-    """One row group. Raises `DataError` where the file is damaged."""
+class OpenFile:
+    """A file whose row groups are read one by one. Its footer, which grows with their number, is
+    read once.
+
+    Everything raises `DataError` where the file is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._file: Any = open_table(path)
+        except READ_ERRORS as error:
+            raise _damaged(path, error) from error
+        footer = self._file.metadata
+        self.group_sizes: Sequence[int] = [
+            footer.row_group(group).num_rows for group in range(footer.num_row_groups)
+        ]
+        """The rows of each row group."""
+
+    def group(self, number: int) -> Table:
+        """One row group."""
+        try:
+            # A group is small: threads would cost more than they save.
+            return cast(Table, self._file.read_row_group(number, use_threads=False))
+        except READ_ERRORS as error:
+            raise _damaged(self._path, error) from error
+
+    def close(self) -> None:
+        """It is read no more."""
+        self._file.close()
+
+
+def read_groups(path: Path) -> Iterator[Table]:
+    """The row groups one after another. Raises `DataError` where the file is damaged."""
+    file = OpenFile(path)
     try:
-        with open_table(path) as file:
-            return cast(Table, file.read_row_group(group))
-    except READ_ERRORS as error:
-        raise _damaged(path, error) from error
+        yield from map(file.group, range(len(file.group_sizes)))
+    finally:
+        file.close()
 
 
 def column_names(path: Path) -> Sequence[str]:

@@ -27,8 +27,7 @@ from visual_r1.data.manifest import FORMAT_VERSION, Manifest, StoredFile, write_
 from visual_r1.data.parquet import (
     REJECTED_SCHEMA,
     GroupWriter,
-    group_sizes,
-    read_group,
+    read_groups,
     read_rows,
 )
 from visual_r1.data.preparation_state import Kept, PreparationState, Rejection, Standing
@@ -342,7 +341,7 @@ def _stored(path: Path) -> StoredFile:
     Raises `GivenUp` where it is damaged, so that it is not what the next attempt begins with.
     """
     try:
-        rows = sum(len(read_group(path, group)) for group in range(len(group_sizes(path))))
+        rows = sum(map(len, read_groups(path)))
     except DataError as error:
         raise GivenUp(
             f"{path} was damaged before the dataset was complete, and what was prepared is "

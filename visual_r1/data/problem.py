@@ -35,3 +35,9 @@ class Problem:
     def family(self) -> str:
         """The kind of problem, for reports by family; the source's name where there is none."""
         return str(self.meta.get("family", self.source))
+
+    @property
+    def difficulty(self) -> str | None:
+        """How hard the dataset says it is: the `difficulty` or `level` of its row, as text."""
+        said = self.meta.get("difficulty", self.meta.get("level"))
+        return None if said is None else str(said)

@@ -11,9 +11,9 @@ from typing import Any, overload
 from visual_r1.data.parquet import (
     PROBLEM_SCHEMA,
     GroupWriter,
+    OpenFile,
     Table,
-    group_sizes,
-    read_group,
+    read_groups,
     read_rows,
 )
 from visual_r1.data.problem import Problem
@@ -23,6 +23,8 @@ from visual_r1.tables import said_of
 SHARD_BYTES = 256 * 2**20
 # What is kept of row groups: a step's problems are drawn from all over the split.
 CACHED_BYTES = 64 * 2**20
+MOST_OPEN = 64
+"""Shards that are open at a time; a process may have some hundreds of files."""
 
 _WAY_OUT = "start the same command again, which prepares the dataset anew where it is damaged"
 _WITHOUT_FIGURE = {"id": "", "images": (), "problem": "", "answer": "", "choices": ()}
@@ -52,8 +54,8 @@ def leave_out(path: Path, ids: Collection[str], into: Path) -> None:
     """Write a shard again, as `into`, without the problems that have these ids."""
     rows = (
         (row, sum(len(image["bytes"]) for image in row["images"]))
-        for group in range(len(group_sizes(path)))
-        for row in read_group(path, group).to_pylist()
+        for group in read_groups(path)
+        for row in group.to_pylist()
         if row["id"] not in ids
     )
     write_shard(into, rows)
@@ -88,20 +90,21 @@ def problem_of_row(row: Mapping[str, Any]) -> Problem:
 class StoredProblems(Sequence[Problem]):
     """The problems of Parquet shards by index, read a row group at a time when they are wanted.
 
-    Memory holds where the row groups are, and the last ones used: at least one, and of several at
-    most `CACHED_BYTES`. Threads may share it.
+    Memory holds where the row groups are, the footers of the shards that are open, and the row
+    groups last used: at least one, and of several at most `CACHED_BYTES`. Threads may share it.
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
         self._lock = threading.Lock()
         self._cache: OrderedDict[int, Table] = OrderedDict()
         self._cached_bytes = 0
+        self._open: OrderedDict[Path, OpenFile] = OrderedDict()
         self._groups: list[tuple[Path, int]] = []
         self._starts: list[int] = []
         self._length = 0
         self._files = list(files)
         for path in files:
-            for group, rows in enumerate(group_sizes(path)):
+            for group, rows in enumerate(self._opened(path).group_sizes):
                 self._groups.append((path, group))
                 self._starts.append(self._length)
                 self._length += rows
@@ -152,7 +155,8 @@ class StoredProblems(Sequence[Problem]):
         with self._lock:
             table = self._cache.get(group)
             if table is None:
-                table = read_group(*self._groups[group])
+                path, number = self._groups[group]
+                table = self._opened(path).group(number)
                 self._cache[group] = table
                 self._cached_bytes += table.nbytes
                 while self._cached_bytes > CACHED_BYTES and len(self._cache) > 1:
@@ -160,3 +164,12 @@ class StoredProblems(Sequence[Problem]):
                     self._cached_bytes -= oldest.nbytes
             self._cache.move_to_end(group)
         return table.slice(index, 1).to_pylist()[0]
+
+    def _opened(self, path: Path) -> OpenFile:
+        file = self._open.get(path)
+        if file is None:
+            file = self._open[path] = OpenFile(path)
+            if len(self._open) > MOST_OPEN:
+                self._open.popitem(last=False)[1].close()
+        self._open.move_to_end(path)
+        return file

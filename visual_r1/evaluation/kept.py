@@ -1,9 +1,9 @@
 """Answers that are there already, and hold for an evaluation of now: nobody asks for them again.
 
-Each pass depends on a part of the conditions: greedy answers, with the picture or without, on the
-weights, the problems, the prompt and the grading; sampled ones on their number, seed and
-temperature as well. So another `evaluation.samples` asks the samples anew and nothing else, and
-more problems ask about those that are new.
+Each pass depends on a part of the conditions (`answers.depends_on`): greedy answers, with the
+picture or without, on the weights, the problems, the prompt and the grading; sampled ones on their
+number, seed and temperature as well. So another `evaluation.samples` asks the samples anew and
+nothing else, and more problems ask about those that are new.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from visual_r1.errors import DataError
+from visual_r1.evaluation.answers import NOTHING_FOUND, Found, depends_on
 from visual_r1.evaluation.metrics import Conditions, Report, Spending, read_report
 from visual_r1.evaluation.predictions import PASSES, Pass, Prediction, kept_predictions
 from visual_r1.printing import open_logger
@@ -26,17 +27,17 @@ _SETTINGS = {
     "dataset_digest": "the dataset",
     "seed": "evaluation.seed",
     "k": "evaluation.samples",
-    "temperature": "sampling.temperature",
+    "temperature": "the samples' temperature",
     "max_new_tokens": "sampling.max_new_tokens",
     "template": "prompt.template",
     "rounding": "reward.rounding",
     "grader_version": "the grader's version",
     "blind": "evaluation.blind",
     "thinking": "model.thinking",
+    "split": "the split",
+    "control_passes": "evaluation.controls",
+    "reader": "the template of a pass without the image",
 }
-# Of greedy answers the first two change nothing, and neither does whether blind ones are asked for.
-_OF_SAMPLES = {"seed", "k", "temperature"}
-_OF_NO_ANSWER = {"blind"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +47,29 @@ class Kept:
     `predictions` has them by the places of their problems, each with the parts that hold. `spent`
     is what the evaluation that stood there had taken, `taken_from` the names of the runs that asked
     for those that come from elsewhere. `changed` says why what stood there is not all that is
-    wanted, empty where nothing did.
+    wanted, empty where nothing did; `broke_off` whether answers are from an evaluation that did.
     """
 
     predictions: Mapping[int, Prediction]
     spent: Spending = NOTHING_SPENT
     taken_from: str | None = None
     changed: str = ""
+    broke_off: bool = False
 
     def count(self, passes: Collection[Pass]) -> dict[Pass, int]:
         """To how many problems each of `passes` has its answer."""
         return {name: sum(one.has(name) for one in self.predictions.values()) for name in passes}
 
 
-def find_kept(own: Path, earlier: Sequence[Path], wanted: Conditions, ids: Sequence[str]) -> Kept:
-    """What holds of the evaluation in `own`, then of those in the folders `earlier`.
+def find_kept(
+    own: Path,
+    earlier: Sequence[Path],
+    wanted: Conditions,
+    ids: Sequence[str],
+    broken_off: Found = NOTHING_FOUND,
+) -> Kept:
+    """What holds of the evaluation in `own`, then of the one that broke off there, then of those in
+    the folders `earlier`.
 
     `ids` are those of the problems that are asked about, in their order. A folder that is not
     complete is passed over, and one of `earlier` that is damaged with a warning.
@@ -68,18 +77,9 @@ def find_kept(own: Path, earlier: Sequence[Path], wanted: Conditions, ids: Seque
     found: dict[int, Prediction] = {}
     kept = Kept(found)
     origins: dict[str, None] = {}
-    for folder in (own, *earlier):
-        try:
-            report = read_report(folder)
-            there = {one.id: one for one in kept_predictions(folder)}
-        except DataError as error:
-            if folder != own and any(folder.glob("*")):
-                logger.warning("%s Its answers are not used.", error)
-            continue
-        if folder == own:
-            changed = _changes(report, wanted, len(there), len(ids))
-            kept = replace(kept, spent=report.spending, changed=changed)
-        holding: set[Pass] = {name for name in PASSES if _holds(name, report.conditions, wanted)}
+
+    def use(there: Mapping[str, Prediction], holding: Collection[Pass]) -> bool:
+        """Take what is not had yet; whether there was anything."""
         used = False
         for place, name in enumerate(ids):
             if name not in there:
@@ -88,17 +88,31 @@ def find_kept(own: Path, earlier: Sequence[Path], wanted: Conditions, ids: Seque
             before = found.get(place)
             found[place] = parts if before is None else _with(before, parts)
             used = used or (found[place] != before and any(parts.has(one) for one in holding))
-        if used:
-            origin = report.taken_from or ("" if folder == own else folder.name)
-            origins |= dict.fromkeys(filter(None, origin.split(", ")))
+        return used
+
+    for folder in (own, *earlier):
+        try:
+            report = read_report(folder)
+            there = {one.id: one for one in kept_predictions(folder)}
+        except DataError as error:
+            if folder != own and any(folder.glob("*")):
+                logger.warning("%s Its answers are not used.", error)
+        else:
+            if folder == own:
+                changed = _changes(report, wanted, len(there), len(ids))
+                kept = replace(kept, spent=report.spending, changed=changed)
+            holding = [name for name in PASSES if _holds(name, report.conditions, wanted)]
+            if use(there, holding):
+                origin = report.taken_from or ("" if folder == own else folder.name)
+                origins |= dict.fromkeys(filter(None, origin.split(", ")))
+        if folder == own:
+            kept = replace(kept, broke_off=use(broken_off.predictions(), PASSES))
     return replace(kept, taken_from=", ".join(origins) or None)
 
 
 def _holds(name: Pass, there: Conditions, wanted: Conditions) -> bool:
     """Whether an answer of this pass under the conditions `there` is one under those `wanted`."""
-    spared = _OF_NO_ANSWER if name == "sampled" else _OF_NO_ANSWER | _OF_SAMPLES
-    then, now = asdict(there), asdict(wanted)
-    return all(then[part] == now[part] for part in then.keys() - spared)
+    return depends_on(name, there) == depends_on(name, wanted)
 
 
 def _changes(there: Report, wanted: Conditions, count: int, wanted_count: int) -> str:
@@ -115,28 +129,38 @@ def _changes(there: Report, wanted: Conditions, count: int, wanted_count: int) -
 
 def _only(one: Prediction, holding: Collection[Pass]) -> Prediction:
     """The parts of a prediction that hold."""
+    reads, unseen = "scan_only" in holding, "question_only" in holding
     return replace(
         one,
         greedy=one.greedy if "greedy" in holding else None,
         blind=one.blind if "blind" in holding else None,
+        other_image=one.other_image if "other_image" in holding else None,
+        masked_image=one.masked_image if "masked_image" in holding else None,
+        described=one.described if "described" in holding else None,
         sampled=one.sampled if "sampled" in holding else (),
-        second=one.second if "scan_only" in holding else None,
-        question_only=one.question_only if "question_only" in holding else None,
+        second=one.second if reads else None,
+        scan_only_roundings=one.scan_only_roundings if reads else None,
+        question_only=one.question_only if unseen else None,
+        question_only_response=one.question_only_response if unseen else None,
+        question_only_roundings=one.question_only_roundings if unseen else None,
         failures={name: why for name, why in one.failures.items() if name in holding},
     )
 
 
 def _with(one: Prediction, other: Prediction) -> Prediction:
     """`one`, with the passes that it has not from `other`."""
-    same = not one.has("greedy") or one.greedy == other.greedy
-    return replace(
+    unseen = one if one.has("question_only") else other
+    both = replace(
         one,
         greedy=one.greedy if one.has("greedy") else other.greedy,
         blind=one.blind if one.has("blind") else other.blind,
+        other_image=one.other_image if one.has("other_image") else other.other_image,
+        masked_image=one.masked_image if one.has("masked_image") else other.masked_image,
+        described=one.described if one.has("described") else other.described,
         sampled=one.sampled or other.sampled,
-        # It read the scan of the greedy answer.
-        second=other.second if same and not one.has("scan_only") else one.second,
-        question_only=one.question_only if one.has("question_only") else other.question_only,
+        question_only=unseen.question_only,
+        question_only_response=unseen.question_only_response,
+        question_only_roundings=unseen.question_only_roundings,
         failures=dict(one.failures)
         | {
             name: why
@@ -144,3 +168,7 @@ def _with(one: Prediction, other: Prediction) -> Prediction:
             if name in PASSES and not one.has(name)
         },
     )
+    # It read one scan, and holds of no other.
+    if one.has("scan_only") or both.scan_source != other.scan_source:
+        return both
+    return replace(both, second=other.second, scan_only_roundings=other.scan_only_roundings)

@@ -12,15 +12,20 @@ evaluation is complete.
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import TypeAdapter
 
 from visual_r1.errors import DataError
+from visual_r1.evaluation.clustered import Estimate, mean_share
+from visual_r1.evaluation.controls import Controls, count_controls
 from visual_r1.evaluation.predictions import DIGEST, PREDICTIONS_NAME, REPORT_NAME, Prediction
-from visual_r1.evaluation.statistics import Interval, mean_pass_at_k, wilson
+from visual_r1.evaluation.samples import majority, mean_pass_at_k
+from visual_r1.evaluation.slices import BY, NOTHING_KNOWN, Known, in_order
+from visual_r1.evaluation.statistics import Interval, wilson
+from visual_r1.grading import Rounding
 from visual_r1.hashing import file_digest
 from visual_r1.policy.second_pass import OUTCOMES
 from visual_r1.prices import NO_PRICES, Prices, total
@@ -46,6 +51,10 @@ class Conditions:
     grader_version: str
     blind: bool
     thinking: str = "default"
+    split: str = "test"
+    control_passes: tuple[str, ...] = ()
+    reader: str = ""
+    """A digest of what passes without the image are made with, where the run itself has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +101,8 @@ class ScanFigures:
 
 @dataclass(frozen=True, slots=True)
 class FamilyResult:
-    """The part of a report that one family of problems makes; shares from 0 to 1."""
+    """The part of a report that one family of problems makes, or another group of them; shares from
+    0 to 1."""
 
     n: int
     correct: int
@@ -104,11 +114,26 @@ class FamilyResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """`count` of `n` greedy answers, as a share from 0 to 1 with Wilson's interval."""
+
+    count: int
+    n: int
+    value: float
+    ci95: Interval
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """An evaluation as `report.json` holds it. Shares go from 0 to 1; intervals are [low, high].
 
     `pass_at` maps m to the unbiased pass@m for m = 1, 2, 4 ... k, from the k samples of each
-    problem; `pass_at_k` is its last value and `sampled_accuracy` its first. `blind_accuracy` is
+    problem; `pass_at_k` is its last value and `sampled_accuracy`, which is avg@k, its first.
+    `majority_at_k` is maj@k, None in a report of a version that did not count it; then `rates` and
+    `slices` are empty as well. `rates` are the shares of greedy answers in the form that was asked
+    for, with words of the figure, cut off, and given up by the grader. `slices` are the groups of
+    `slices.BY` other than families, by their names; `difficulty_from` says who says how hard a
+    problem is. `blind_accuracy` is
     None where the blind control was switched off, `second_pass` where the run's reward has none.
     `taken_from` names the runs whose answers are in it, where not all were asked for here; then
     `spending` is what was paid here. `shared_as` is the digest of all that answers of the base
@@ -143,18 +168,28 @@ class Report:
     spending: Spending = Spending()
     taken_from: str | None = None
     shared_as: str | None = None
+    majority_at_k: float | None = None
+    majority_at_k_ci95: Interval | None = None
+    rates: Mapping[str, Share] = field(default_factory=dict[str, Share])
+    slices: Mapping[str, Mapping[str, FamilyResult]] = field(
+        default_factory=dict[str, Mapping[str, FamilyResult]]
+    )
+    difficulty_from: str = ""
+    controls: Controls | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The content of `report.json`.
 
-        Conditions and spending stand flat beside the results, so does `pass_at_8` (with the run's
-        k) beside `pass_at_k`, and where there was a second pass `scan_only_accuracy` and
-        `question_only_accuracy` beside `blind_accuracy`.
+        Conditions and spending stand flat beside the results, so do `avg_at_8`, `pass_at_8` and
+        `majority_at_8` (with the run's k) beside what they repeat, and where there was a second
+        pass `scan_only_accuracy` and `question_only_accuracy` beside `blind_accuracy`.
         """
         flat = asdict(self)
         spending = flat.pop("spending")
         flat.update(flat.pop("conditions"))
+        flat[f"avg_at_{self.k}"] = self.sampled_accuracy
         flat[f"pass_at_{self.k}"] = self.pass_at_k
+        flat[f"majority_at_{self.k}"] = self.majority_at_k
         if self.second_pass is not None:
             flat["scan_only_accuracy"] = self.second_pass.scan_only_accuracy
             flat["question_only_accuracy"] = self.second_pass.question_only_accuracy
@@ -233,20 +268,29 @@ class Rate:
 
 
 def measure(
-    predictions: Sequence[Prediction], conditions: Conditions, prices: Prices = NO_PRICES
+    predictions: Sequence[Prediction],
+    conditions: Conditions,
+    prices: Prices = NO_PRICES,
+    known: Known = NOTHING_KNOWN,
 ) -> Report:
-    """Count `predictions` into a report, and what they took at `prices`."""
+    """Count `predictions` into a report, and what they took at `prices`.
+
+    `known` is what they are told apart by besides families, see `slices.known_in`.
+    """
     greedy = [made.greedy for made in predictions if made.greedy is not None]
     accuracy = Rate.of(one.right for one in greedy)
+    voted = _majority(predictions, conditions)
     blind = _blind_rate(predictions)
     samples = _sample_counts(predictions)
     k = conditions.k
-    powers = sorted({2**i for i in range(k.bit_length())} | {k})  # 1, 2, 4 ... and k itself
+    powers = sorted({2**i for i in range(k.bit_length())} | {k} - {0})  # 1, 2, 4 ... and k itself
     pass_at = {m: mean_pass_at_k(samples, m) for m in powers}
+    nothing = mean_pass_at_k([], 1)
     # Those of the second pass are named where there are any, these always.
     always = ("greedy", "sampled", "blind")
     failed = Counter(name for made in predictions for name in made.failures)
     spent = total(made.spent for made in predictions)
+    families = {made.id: made.family for made in predictions}
     return Report(
         n=accuracy.n,
         correct=accuracy.correct,
@@ -257,12 +301,12 @@ def measure(
         format_rate=Rate.of(one.format_ok for one in greedy).value,
         visual_grounding_rate=Rate.of(one.grounded for one in greedy).value,
         k=k,
-        pass_at_k=pass_at[k].value,
-        pass_at_k_ci95=pass_at[k].ci95,
+        pass_at_k=pass_at.get(k, nothing).value,
+        pass_at_k_ci95=pass_at.get(k, nothing).ci95,
         pass_at={str(m): found.value for m, found in pass_at.items()},
         sampled_n=len(samples),
-        sampled_accuracy=pass_at[1].value,
-        sampled_accuracy_ci95=pass_at[1].ci95,
+        sampled_accuracy=pass_at.get(1, nothing).value,
+        sampled_accuracy_ci95=pass_at.get(1, nothing).ci95,
         blind_n=blind.n,
         blind_accuracy=blind.value if conditions.blind else None,
         blind_accuracy_ci95=blind.ci95 if conditions.blind else None,
@@ -270,11 +314,42 @@ def measure(
         truncated=sum(one.truncated for one in greedy),
         gave_up=sum(one.verdict == "gave_up" for one in greedy),
         failed={name: failed[name] for name in (*always, *sorted(failed.keys() - set(always)))},
-        by_family=_by_family(predictions, conditions),
+        by_family=_grouped(predictions, conditions, "family", families),
         conditions=conditions,
         second_pass=_scan_figures(predictions),
+        controls=count_controls(predictions),
         spending=Spending(spent.prefill, spent.sample, prices.cost(spent), spent.cached),
+        majority_at_k=voted.value if voted else None,
+        majority_at_k_ci95=voted.ci95 if voted else None,
+        rates={
+            "format": _share(one.format_ok for one in greedy),
+            "visual_grounding": _share(one.grounded for one in greedy),
+            "truncated": _share(one.truncated for one in greedy),
+            "gave_up": _share(one.verdict == "gave_up" for one in greedy),
+        },
+        slices={
+            by: _grouped(predictions, conditions, by, groups)
+            for by in BY
+            if by != "family" and (groups := known.groups(by))
+        },
+        difficulty_from=known.difficulty_from,
     )
+
+
+def _share(holds: Iterable[bool]) -> Share:
+    rate = Rate.of(holds)
+    return Share(rate.correct, rate.n, rate.value, rate.ci95)
+
+
+def _majority(predictions: Sequence[Prediction], conditions: Conditions) -> Estimate | None:
+    """maj@k with its interval; None where nothing was sampled."""
+    rounding: Rounding = "rounded" if conditions.rounding == "rounded" else "exact"
+    voted = [
+        majority([(sample.extracted, sample.right) for sample in made.sampled], rounding)
+        for made in predictions
+        if made.sampled
+    ]
+    return mean_share(voted) if voted else None
 
 
 def _blind_rate(predictions: Sequence[Prediction]) -> Rate:
@@ -286,16 +361,19 @@ def _sample_counts(predictions: Sequence[Prediction]) -> list[tuple[int, int]]:
     return [(len(made.sampled), made.sampled_correct) for made in predictions if made.sampled]
 
 
-def _by_family(
-    predictions: Sequence[Prediction], conditions: Conditions
+def _grouped(
+    predictions: Sequence[Prediction], conditions: Conditions, by: str, groups: Mapping[str, str]
 ) -> dict[str, FamilyResult]:
-    families: dict[str, list[Prediction]] = {}
+    """What each group of problems comes to; `groups` names the group of each id."""
+    members: dict[str, list[Prediction]] = {}
     for made in predictions:
-        families.setdefault(made.family, []).append(made)
+        if made.id in groups:
+            members.setdefault(groups[made.id], []).append(made)
     found: dict[str, FamilyResult] = {}
-    for name, members in sorted(families.items()):
-        greedy = Rate.of(made.greedy.right for made in members if made.greedy is not None)
-        samples = _sample_counts(members)
+    for name in in_order(by, members):
+        of_group = members[name]
+        greedy = Rate.of(made.greedy.right for made in of_group if made.greedy is not None)
+        samples = _sample_counts(of_group)
         found[name] = FamilyResult(
             n=greedy.n,
             correct=greedy.correct,
@@ -303,7 +381,7 @@ def _by_family(
             accuracy_ci95=greedy.ci95,
             pass_at_k=mean_pass_at_k(samples, conditions.k).value,
             sampled_accuracy=mean_pass_at_k(samples, 1).value,
-            blind_accuracy=_blind_rate(members).value if conditions.blind else None,
+            blind_accuracy=_blind_rate(of_group).value if conditions.blind else None,
         )
     return found
 

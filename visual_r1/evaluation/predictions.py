@@ -13,7 +13,7 @@ from typing import Any, Literal, cast, get_args
 
 from visual_r1.data.problem import Problem
 from visual_r1.errors import DataError
-from visual_r1.grading import Verdict
+from visual_r1.grading import Verdict, extract_answer
 from visual_r1.policy.second_pass import Outcome, SecondPass, outcome_of
 from visual_r1.prices import NO_TOKENS, Tokens
 from visual_r1.rewards.blindfold.masking import MaskedScan
@@ -24,9 +24,22 @@ REPORT_NAME = "report.json"
 DIGEST = "predictions_digest"
 """In the report: the digest of the predictions that it was counted from."""
 PREDICTIONS_NAME = "predictions.parquet"
-Pass = Literal["greedy", "blind", "question_only", "sampled", "scan_only"]
+Pass = Literal[
+    "greedy",
+    "blind",
+    "other_image",
+    "masked_image",
+    "question_only",
+    "described",
+    "sampled",
+    "scan_only",
+]
 PASSES: tuple[Pass, ...] = get_args(Pass)
 ROW_GROUP = 256  # rows that stand in memory with their images at a time
+
+
+Roundings = tuple[bool, bool]
+"""Whether an answer is right under the exact and under the rounded comparison."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +47,8 @@ class GradedResponse:
     """One response and its grade.
 
     `verdict` is under the rounding of the run; `right_exact` and `right_rounded` are the two ways
-    to compare, which are looked at for the greedy pass alone (else None). `tokens` is how many
-    tokens were sampled.
+    to compare, None where a file of an older version does not say. `tokens` is how many tokens were
+    sampled.
     """
 
     response: str
@@ -54,15 +67,25 @@ class GradedResponse:
         """Whether the answer counts, under the rounding of the run."""
         return self.verdict == "right"
 
+    @property
+    def roundings(self) -> Roundings | None:
+        """Both comparisons; None where that is not known."""
+        if self.right_exact is None or self.right_rounded is None:
+            return None
+        return self.right_exact, self.right_rounded
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """What a policy answered to one problem; None or empty where the request failed or was not
     made, with the failures' messages by pass in `failures`.
 
-    `second` is the second pass of the greedy answer's scan, `question_only` whether the answer
-    without image and scan is right; both are there where the run's reward has a second pass.
-    `spent` are the tokens of all its requests that were answered.
+    `second` is the second pass of a scan, the greedy answer's or, where the run's template asks for
+    none, that of `described`; `question_only` is whether the answer without image and scan is
+    right, whose text files of older versions do not have. Both are there where the run's reward has
+    a second pass, or the evaluation asked for them. The two pairs are whether they are right under
+    the exact and the rounded comparison. `spent` are the tokens of all its requests that were
+    answered.
     """
 
     id: str
@@ -74,6 +97,12 @@ class Prediction:
     second: SecondPass | None = None
     question_only: bool | None = None
     spent: Tokens = NO_TOKENS
+    other_image: GradedResponse | None = None
+    masked_image: GradedResponse | None = None
+    described: GradedResponse | None = None
+    question_only_response: str | None = None
+    question_only_roundings: Roundings | None = None
+    scan_only_roundings: Roundings | None = None
 
     @property
     def outcome(self) -> Outcome | None:
@@ -89,6 +118,12 @@ class Prediction:
                 there = self.greedy is not None
             case "blind":
                 there = self.blind is not None
+            case "other_image":
+                there = self.other_image is not None
+            case "masked_image":
+                there = self.masked_image is not None
+            case "described":
+                there = self.described is not None
             case "sampled":
                 there = bool(self.sampled)
             case "question_only":
@@ -98,14 +133,82 @@ class Prediction:
         return there or name in self.failures
 
     @property
+    def scan_source(self) -> str | None:
+        """The response whose scan the second pass read."""
+        found = self.described or self.greedy
+        return found.response if found else None
+
+    def right_in(self, name: Pass) -> bool | None:
+        """Whether the one answer of a pass is right; None where there is none."""
+        match name:
+            case "scan_only":
+                return None if self.second is None else self.second.right
+            case "question_only":
+                return self.question_only
+            case "sampled":
+                return None
+            case _:
+                found: GradedResponse | None = getattr(self, name)
+                return None if found is None else found.right
+
+    def roundings_in(self, name: Pass) -> Sequence[Roundings]:
+        """As `right_in`, of all answers of a pass and under both comparisons, where that is
+        known."""
+        match name:
+            case "scan_only":
+                return [pair for pair in (self.scan_only_roundings,) if pair]
+            case "question_only":
+                return [pair for pair in (self.question_only_roundings,) if pair]
+            case "sampled":
+                answers: Sequence[GradedResponse] = self.sampled
+            case _:
+                found: GradedResponse | None = getattr(self, name)
+                answers = () if found is None else (found,)
+        return [pair for one in answers if (pair := one.roundings)]
+
+    @property
     def sampled_correct(self) -> int:
         """How many of the samples are right."""
         return sum(sample.right for sample in self.sampled)
 
 
+_Column = tuple[str, Callable[[Problem, Prediction], Any]]
+
+
+def _of_answer(name: str) -> dict[str, _Column]:
+    """The columns of a pass that has one answer."""
+
+    def column(kind: str, of: Callable[[GradedResponse], Any]) -> _Column:
+        def value(_: Problem, made: Prediction) -> Any:
+            found: GradedResponse | None = getattr(made, name)
+            return None if found is None else of(found)
+
+        return kind, value
+
+    return {
+        f"{name}_response": column("string", lambda one: one.response),
+        f"{name}_extracted": column("string", lambda one: one.extracted),
+        f"{name}_correct": column("bool", lambda one: one.right),
+        **_of_roundings(name, lambda made: getattr(made, name)),
+    }
+
+
+def _of_roundings(name: str, of: Callable[[Prediction], Any]) -> dict[str, _Column]:
+    def column(place: int) -> _Column:
+        def value(_: Problem, made: Prediction) -> Any:
+            found: GradedResponse | Roundings | None = of(made)
+            if isinstance(found, GradedResponse):
+                return (found.right_exact, found.right_rounded)[place]
+            return None if found is None else found[place]
+
+        return "bool", value
+
+    return {f"{name}_correct_exact": column(0), f"{name}_correct_rounded": column(1)}
+
+
 # Column -> its type as `datasets` names it (a leading "[]" makes it a list), and its value for a
 # problem and its prediction. None is null: a request that failed or was not made is not wrong.
-_COLUMNS: Mapping[str, tuple[str, Callable[[Problem, Prediction], Any]]] = {
+_COLUMNS: Mapping[str, _Column] = {
     "id": ("string", lambda problem, _: problem.id),
     "family": ("string", lambda problem, _: problem.family),
     "question": ("string", lambda problem, _: problem.question),
@@ -122,13 +225,13 @@ _COLUMNS: Mapping[str, tuple[str, Callable[[Problem, Prediction], Any]]] = {
     "grounded": ("bool", lambda _, made: made.greedy and made.greedy.grounded),
     "truncated": ("bool", lambda _, made: made.greedy and made.greedy.truncated),
     "response_tokens": ("int32", lambda _, made: made.greedy and made.greedy.tokens),
-    "blind_response": ("string", lambda _, made: made.blind and made.blind.response),
-    "blind_extracted": ("string", lambda _, made: made.blind and made.blind.extracted),
-    "blind_correct": ("bool", lambda _, made: made.blind and made.blind.right),
+    **_of_answer("blind"),
     "k": ("int32", lambda _, made: len(made.sampled)),
     "sampled_correct": ("int32", lambda _, made: made.sampled_correct),
     "sampled_responses": ("[]string", lambda _, made: [one.response for one in made.sampled]),
     "sampled_verdicts": ("[]string", lambda _, made: [one.verdict for one in made.sampled]),
+    "sampled_extracted": ("[]string", lambda _, made: [one.extracted for one in made.sampled]),
+    "difficulty": ("string", lambda problem, _: problem.difficulty),
     "scan_read": (
         "string",
         lambda _, made: made.second and made.second.scan and made.second.scan.text,
@@ -147,6 +250,15 @@ _COLUMNS: Mapping[str, tuple[str, Callable[[Problem, Prediction], Any]]] = {
     "question_only_correct": ("bool", lambda _, made: made.question_only),
     "outcome": ("string", lambda _, made: made.outcome),
     "failures": ("string", lambda _, made: json.dumps(dict(made.failures), sort_keys=True)),
+    # What came later; a file without them is of an older version.
+    "sampled_exact": ("[]bool", lambda _, made: [one.right_exact for one in made.sampled]),
+    "sampled_rounded": ("[]bool", lambda _, made: [one.right_rounded for one in made.sampled]),
+    "question_only_response": ("string", lambda _, made: made.question_only_response),
+    **_of_roundings("question_only", lambda made: made.question_only_roundings),
+    **_of_roundings("scan_only", lambda made: made.scan_only_roundings),
+    **_of_answer("other_image"),
+    **_of_answer("masked_image"),
+    **_of_answer("described"),
 }
 _ARROW_TYPES: Mapping[str, Any] = {
     "string": pa.string(),
@@ -157,7 +269,9 @@ _ARROW_TYPES: Mapping[str, Any] = {
 
 
 # What a prediction is read from again; pictures are not.
-_READ = tuple(name for name in _COLUMNS if name not in ("question", "images", "answer"))
+_READ = tuple(
+    name for name in _COLUMNS if name not in ("question", "images", "answer", "difficulty")
+)
 
 
 def prediction_of(row: Mapping[str, Any]) -> Prediction:
@@ -167,21 +281,38 @@ def prediction_of(row: Mapping[str, Any]) -> Prediction:
     nothing is taken from a file of an older version, which says too little of the scan.
     """
 
-    def other(response: str, verdict: Verdict, extracted: str | None = None) -> GradedResponse:
+    def other(
+        response: str,
+        verdict: Verdict,
+        exact: bool | None = None,
+        rounded: bool | None = None,
+        extracted: str | None = None,
+    ) -> GradedResponse:
         return GradedResponse(
             response=response,
             extracted=extracted,
             verdict=verdict,
             reason="",
-            right_exact=None,
-            right_rounded=None,
+            right_exact=exact,
+            right_rounded=rounded,
             format_ok=False,
             grounded=False,
             truncated=False,
             tokens=0,
         )
 
-    greedy = blind = second = None
+    def single(name: str) -> GradedResponse | None:
+        if row.get(f"{name}_response") is None:
+            return None
+        verdict: Verdict = "right" if row[f"{name}_correct"] else "wrong"
+        pair = roundings(name) or (None, None)
+        return other(row[f"{name}_response"], verdict, *pair, row[f"{name}_extracted"])
+
+    def roundings(name: str) -> Roundings | None:
+        exact, rounded = (row.get(f"{name}_correct_{how}") for how in ("exact", "rounded"))
+        return None if exact is None or rounded is None else (exact, rounded)
+
+    greedy = second = None
     if row["response"] is not None:
         greedy = GradedResponse(
             response=row["response"],
@@ -195,24 +326,36 @@ def prediction_of(row: Mapping[str, Any]) -> Prediction:
             truncated=row["truncated"],
             tokens=row["response_tokens"],
         )
-    if row["blind_response"] is not None:
-        verdict: Verdict = "right" if row["blind_correct"] else "wrong"
-        blind = other(row["blind_response"], verdict, row["blind_extracted"])
     if row["second_verdict"] is not None and "scan_masked" in row:
         scan = None
         if row["scan_read"] is not None:
             scan = MaskedScan(row["scan_read"], row["scan_masked"], row["scan_held_answer"])
         second = SecondPass(row["second_verdict"], "", scan, row["scan_only_response"])
+    texts = row["sampled_responses"]
+    unknown = [None] * len(texts)
+    pairs = (row.get(name) or unknown for name in ("sampled_exact", "sampled_rounded"))
     return Prediction(
         id=row["id"],
         family=row["family"],
         greedy=greedy,
-        blind=blind,
-        sampled=tuple(map(other, row["sampled_responses"], row["sampled_verdicts"])),
+        blind=single("blind"),
+        sampled=tuple(map(other, texts, row["sampled_verdicts"], *pairs, sampled_answers(row))),
         failures=json.loads(row["failures"]),
         second=second,
         question_only=row["question_only_correct"],
+        other_image=single("other_image"),
+        masked_image=single("masked_image"),
+        described=single("described"),
+        question_only_response=row.get("question_only_response"),
+        question_only_roundings=roundings("question_only"),
+        scan_only_roundings=roundings("scan_only"),
     )
+
+
+def sampled_answers(row: Mapping[str, Any]) -> list[str | None]:
+    """The answers in a row's samples; taken out again where the file is too old to hold them."""
+    kept = row.get("sampled_extracted")
+    return [extract_answer(one) for one in row["sampled_responses"]] if kept is None else kept
 
 
 def kept_predictions(folder: Path) -> Iterator[Prediction]:
@@ -271,9 +414,13 @@ def iterate_predictions(
     folder: Path, columns: Sequence[str] | None = None
 ) -> Iterator[dict[str, Any]]:
     """Like `read_predictions`, one row at a time, for files whose images would fill the memory."""
-    require_predictions(folder)
+    vouched_for = require_predictions(folder)
     path = folder / PREDICTIONS_NAME
     with said_of(path, _way_out(folder)), open_table(path) as file:
+        # The names of columns have no checksum, and no older version knew others.
+        unknown = set(file.schema_arrow.names) - _COLUMNS.keys()
+        if unknown and not vouched_for:
+            raise ValueError(f"it has columns of no version: {', '.join(sorted(unknown))}")
         wanted = list(columns) if columns is not None else None
         for batch in file.iter_batches(batch_size=ROW_GROUP, columns=wanted):
             yield from cast("list[dict[str, Any]]", batch.to_pylist())

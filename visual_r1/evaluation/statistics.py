@@ -1,4 +1,4 @@
-"""The statistics of an evaluation: intervals, a paired test, pass@k, and what a test can see.
+"""The statistics of an evaluation: intervals, a paired test, Holm, and what a test can see.
 
 Every number of a report comes with an interval, and two evaluations of the same problems are
 compared as pairs: the difference lives in the problems that changed (gained, lost), whatever
@@ -12,25 +12,25 @@ References
         or percentages. Psychometrika 12; here with the exact binomial p-value.
     Connor (1987), Sample size for testing differences in proportions for the paired-sample
         design. Biometrics 43, 207-211.
-    Chen et al. (2021), Evaluating large language models trained on code. arXiv:2107.03374.
+    Holm (1979), A simple sequentially rejective multiple test procedure. Scand. J. Stat. 6.
+
+Means of several samples are in `clustered` and `samples`, several seeds in `seeds`.
 """
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
-import numpy as np
 from scipy import stats  # pyright: ignore[reportMissingTypeStubs]
 
 CONFIDENCE = 0.95
 SIGNIFICANCE = 0.05
-_Z = 1.959963984540054  # the normal quantile of CONFIDENCE, two-sided
+Z = 1.959963984540054  # the normal quantile of CONFIDENCE, two-sided
 _Z_POWER_80 = 0.8416212335729143
 # 6 : 0 is the first exact p under 0.05, and a Poisson count of this mean reaches 6 in 80 %.
 _MEAN_GAINS_FOR_SIX = 7.906
-_BOOTSTRAP_DRAWS = 10_000
 
 Interval = tuple[float, float]
 
@@ -56,6 +56,24 @@ def wilson(successes: int, n: int) -> Interval:
         return 0.0, 1.0
     found = _binomial_test(successes, n).proportion_ci(CONFIDENCE, "wilson")
     return float(found.low), float(found.high)
+
+
+def wilson_of(share: float, n: float) -> Interval:
+    """The same of a share of n trials, where n may be an effective number and no whole one."""
+    spread = Z * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
+    centre, scale = share + Z * Z / (2 * n), 1 + Z * Z / n
+    return max((centre - spread) / scale, 0.0), min((centre + spread) / scale, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """A difference of shares in [-1, 1], over `seeds` seeds and `n` problems."""
+
+    value: float
+    ci95: Interval
+    p_value: float
+    seeds: int
+    n: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +184,7 @@ def smallest_detectable(pairs: Pairs, share_changed: float | None = None) -> flo
 
     def needed(difference: float) -> float:
         psi = max(changed, difference)
-        spread = _Z * math.sqrt(psi) + _Z_POWER_80 * math.sqrt(psi - difference**2)
+        spread = Z * math.sqrt(psi) + _Z_POWER_80 * math.sqrt(psi - difference**2)
         return (spread / difference) ** 2
 
     low, high = 1e-9, 1.0
@@ -176,55 +194,18 @@ def smallest_detectable(pairs: Pairs, share_changed: float | None = None) -> flo
     return min(1.0, max(high, _MEAN_GAINS_FOR_SIX / n))
 
 
-def pass_at_k(n: int, correct: int, k: int) -> float:
-    """The unbiased estimate that one of k samples is right, from `correct` of `n`.
-
-    1 - C(n - c, k) / C(n, k), Chen et al. (2021). Raises `ValueError` unless 1 <= k <= n and
-    0 <= correct <= n.
-    """
-    if not (1 <= k <= n and 0 <= correct <= n):
-        raise ValueError(f"pass@{k} cannot be estimated from {correct} right of {n} samples")
-    return 1.0 - math.comb(n - correct, k) / math.comb(n, k)
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A value with its 95 % interval."""
-
-    value: float
-    ci95: Interval
-
-
-def mean_pass_at_k(counts_N: Iterable[tuple[int, int]], k: int, seed: int = 0) -> Estimate:
-    """pass@k over problems, from (samples, correct) of each, with a 95 % interval over problems.
-
-    Problems with fewer than k samples are left out. Where every problem has exactly k samples the
-    value is a proportion of problems and the interval Wilson's; else it is a percentile bootstrap
-    over problems (10,000 seeded draws), widened to Wilson's on a value of 0 or 1, where a
-    bootstrap cannot see any spread.
-    """
-    usable = [(n, c) for n, c in counts_N if n >= k]
-    if not usable:
-        return Estimate(0.0, (0.0, 1.0))
-    values = [pass_at_k(n, c, k) for n, c in usable]
-    value = math.fsum(values) / len(values)
-    if value in (0.0, 1.0) or all(n == k for n, _ in usable):
-        return Estimate(value, wilson(round(value * len(values)), len(values)))
-    return Estimate(value, _bootstrap_mean(values, seed))
-
-
-def _bootstrap_mean(values_N: Sequence[float], seed: int) -> Interval:
-    """Percentile bootstrap of a mean. Few distinct values: draw their counts, not the problems."""
-    distinct = Counter(values_N)
-    support = np.array(sorted(distinct), dtype=np.float64)
-    weights = np.array([distinct[v] for v in sorted(distinct)], dtype=np.float64)
-    n = len(values_N)
-    draws = np.random.default_rng(seed).multinomial(n, weights / n, size=_BOOTSTRAP_DRAWS)
-    tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(draws @ support / n, [tail, 100 - tail])
-    return float(low), float(high)
-
-
 def distinguishable(p_value: float) -> bool:
     """Whether a difference counts as seen: p under 0.05."""
     return p_value < SIGNIFICANCE
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values, in the order given: below 0.05 where the comparison stands although
+    so many were made. max over j <= i of min(1, (m - j + 1) p_(j)), of m in rising order."""
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    adjusted = [1.0] * len(p_values)
+    largest = 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted

@@ -2,6 +2,9 @@
 
     full            the problem with its image: the first pass
     blank           the image replaced by a white one of the same size
+    other           the image replaced by that of another problem
+    masked          the image with 60 % of its patches black
+    described       the problem with its image, in the template that asks for a scan
     question_only   neither image nor scan
     scan_only       the masked scan of an earlier answer in place of the image: the second pass
 
@@ -9,9 +12,9 @@ Training and evaluation both ask through `Asking`: a request is a `Question`, wh
 graded when it arrives, and may lead to a further question while others are still under way.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Generic, Literal, TypeVar
 
@@ -28,7 +31,7 @@ from visual_r1.rewards import RewardInput
 from visual_r1.rewards.blindfold.masking import MaskedScan
 from visual_r1.rewards.scoring import grade_of
 
-View = Literal["full", "blank", "question_only", "scan_only"]
+View = Literal["full", "blank", "other", "masked", "described", "question_only", "scan_only"]
 Key = TypeVar("Key")
 Reply = tinker.SampleResponse | RequestRefused
 
@@ -68,19 +71,25 @@ def question(
     temperature: float,
     prompt: tinker.ModelInput | None = None,
     scan: MaskedScan | None = None,
+    images: Sequence[bytes] = (),
 ) -> Question:
     """The request for `samples` answers, drawn from `seed`; the server derives a stream a sample.
 
-    `prompt` is the one of this view where it was built before; `scan` goes with scan_only, and it
-    and question_only need a policy with a second pass. Raises `DataError` where no prompt can be
-    made.
+    `prompt` is the one of this view where it was built before; `scan` goes with scan_only, and it,
+    described and question_only need a policy with a reader. `images` are what other shows. Raises
+    `DataError` where no prompt can be made.
     """
     if prompt is None:
+        prompter = prompter_of(policy, view)
         match view:
-            case "full" | "blank":
-                prompt = policy.prompter.model_input(problem, image=view)
+            case "full" | "blank" | "masked":
+                prompt = prompter.model_input(problem, image=view)
+            case "described":
+                prompt = prompter.model_input(problem)
+            case "other":
+                prompt = prompter.model_input(replace(problem, images=tuple(images)))
             case "question_only" | "scan_only":
-                prompt = prompter_of(policy, view).model_input(
+                prompt = prompter.model_input(
                     unaided(problem), image="none", scan=scan.text if scan else None
                 )
     params = tinker.SamplingParams(
@@ -94,10 +103,13 @@ def question(
 
 def prompter_of(policy: Policy, view: View) -> Prompter:
     """The prompter whose template a view is shown in."""
-    if view in ("full", "blank"):
+    reader = policy.reader
+    if view not in ("described", "question_only", "scan_only"):
         return policy.prompter
-    assert policy.reader is not None, f"a policy without a second pass has no view {view}"
-    return policy.reader.prompter if view == "scan_only" else policy.reader.question_only_prompter
+    assert reader is not None, f"a policy without a reader has no view {view}"
+    if view == "described":
+        return reader.describer or policy.prompter
+    return reader.prompter if view == "scan_only" else reader.question_only_prompter
 
 
 def reward_input(
@@ -130,11 +142,11 @@ def second_question(
     """The second pass of a response to the first; one that is over where there is none to ask.
 
     `named` are the numbers that other responses see in the figure; None where they do not count.
+    Where the reader has a describer, the response is one to its template.
     """
     assert policy.reader is not None, "a policy without a second pass has nothing to read"
-    seen = policy.reader.look(
-        problem, response, opens_think=policy.prompter.opens_think, named=named
-    )
+    asked_in = prompter_of(policy, "described")
+    seen = policy.reader.look(problem, response, opens_think=asked_in.opens_think, named=named)
     if isinstance(seen, SecondPass):
         return seen
     return question(policy, problem, "scan_only", seed, temperature=temperature, scan=seen)

@@ -54,6 +54,8 @@ Outcome = Literal["both", "image_only", "scan_only", "neither"]
 OUTCOMES: tuple[Outcome, ...] = ("both", "image_only", "scan_only", "neither")
 
 COMPONENT = "second_pass"
+DESCRIBES = "scan_think"
+"""The template that asks for a scan, where an evaluation wants one and the run's own has none."""
 # How often numbers are moved until an answer that stays is a leak: once, and by chance, it may.
 MOST_MOVES = 2
 
@@ -122,13 +124,15 @@ class ScanReader:
     """What the passes without the image are made with.
 
     `prompter` has the template of the second pass, `question_only_prompter` that of the pass
-    without image and scan.
+    without image and scan. `describer` has one that asks for a scan, where the policy's own does
+    not; then scans are read from the answers to that.
     """
 
     prompter: Prompter
     question_only_prompter: Prompter
     rounding: Rounding
     masks: Masks = "all"
+    describer: Prompter | None = None
 
     def look(
         self,
@@ -155,15 +159,26 @@ class ScanReader:
 
 def open_reader(config: RunConfig, processor: Processor) -> ScanReader | None:
     """The reader that the configuration asks for; None where it asks for no second pass."""
-    settings = config.second_pass
-    if not settings.enabled:
-        return None
-    model = config.model
+    return reader_of(config, processor) if config.second_pass.enabled else None
+
+
+def reader_of(config: RunConfig, processor: Processor) -> ScanReader:
+    """A reader with the templates of `second_pass`, whether or not the reward has such a pass.
+
+    Where the run's template asks for no scan, `describer` does, by `DESCRIBES`.
+    """
+    settings, model = config.second_pass, config.model
+
+    def prompter(template: str) -> Prompter:
+        return Prompter(processor, template, model.max_pixels, model.thinking)
+
+    has_scan = "scan" in load_template(config.prompt.template).tags
     return ScanReader(
-        Prompter(processor, settings.template, model.max_pixels, model.thinking),
-        Prompter(processor, settings.question_only_template, model.max_pixels, model.thinking),
+        prompter(settings.template),
+        prompter(settings.question_only_template),
         config.reward.rounding,
         settings.masks,
+        None if has_scan else prompter(DESCRIBES),
     )
 
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from visual_r1.data.images import BadImage, over_white, whole_image
 from visual_r1.errors import DataError
-from visual_r1.models.families import MAX_ASPECT
+from visual_r1.models.families import MAX_ASPECT, ImageGrid
 
 ImageFormat = Literal["png", "jpeg"]
 
@@ -63,6 +64,26 @@ def prepare_image(data: bytes, max_pixels: int) -> PromptImage:
 def blank_image(width: int, height: int) -> PromptImage:
     """A white PNG of this size."""
     return PromptImage(_png(Image.new("RGB", (width, height), "white")), "png", width, height)
+
+
+def masked_image(image: PromptImage, grid: ImageGrid, share: float, seed: int) -> PromptImage:
+    """`image` as the model resizes it, with `share` of its patches black, drawn from `seed`.
+
+    The patches are the model's own, `grid.patch` px wide and high, and exactly the rounded share of
+    them is black. Black and not white: in a drawing an empty patch is as good as a white one, and
+    what is hidden should not look empty. So PAPO masks as well (Wang et al. 2025,
+    arXiv:2507.06448), which found 60 % to be the share that hides what is asked about.
+    """
+    wide, high = grid.resized(image.width, image.height)
+    pixels, _ = over_white(whole_image(image.data))
+    pixels = pixels.convert("RGB").resize((wide, high), Image.Resampling.BICUBIC)
+    rows, columns = high // grid.patch, wide // grid.patch
+    order = np.random.default_rng(seed).permutation(rows * columns)
+    hidden = np.zeros(rows * columns, dtype=bool)
+    hidden[order[: round(share * rows * columns)]] = True
+    mask = np.kron(hidden.reshape(rows, columns), np.ones((grid.patch, grid.patch), dtype=bool))
+    shown = np.where(mask[:, :, None], np.uint8(0), np.asarray(pixels))
+    return PromptImage(_png(Image.fromarray(shown)), "png", wide, high)
 
 
 def scaled_size(width: int, height: int, max_pixels: int) -> tuple[int, int]:

@@ -20,16 +20,25 @@ from tinker.types import EncodedTextChunk, ImageChunk, ModelInputChunk
 
 from visual_r1.data.problem import IMAGE_MARKER, Problem
 from visual_r1.errors import ConfigError, DataError
+from visual_r1.hashing import stable_seed
 from visual_r1.models import Thinking
 from visual_r1.models.processor import Processor
-from visual_r1.prompts.images import PromptImage, blank_image, prepare_image, scaled_size
+from visual_r1.prompts.images import (
+    PromptImage,
+    blank_image,
+    masked_image,
+    prepare_image,
+    scaled_size,
+)
 from visual_r1.prompts.outside import IMAGE_PLACE, PLAIN_MARKER, SEAM, OutsideText
 from visual_r1.prompts.templates import VARIABLES, load_template
 
-ImageMode = Literal["full", "blank", "none"]
+ImageMode = Literal["full", "blank", "masked", "none"]
 Thought = Literal["none", "open", "closed"]
 
 OPEN, CLOSE = "<think>", "</think>"
+MASKED_SHARE = 0.6
+"""Of a figure's patches, where it is shown masked."""
 
 
 class Prompter:
@@ -70,7 +79,8 @@ class Prompter:
         Args:
             problem: its `<image>` markers say where the images stand; without markers the images
                 come first.
-            image: full; blank (white, of the same sizes); none (no image and no marker).
+            image: full; blank (white, of the same sizes); masked (`MASKED_SHARE` of the patches
+                black, by the problem's id); none (no image and no marker).
             scan: what the template's `scan` variable holds.
 
         Raises:
@@ -141,6 +151,12 @@ class Prompter:
             raise DataError(f"problem {problem.id!r}: {error}") from error
         if mode == "blank":
             return [blank_image(image.width, image.height) for image in images]
+        if mode == "masked":
+            seeds = (stable_seed("masked_image", problem.id, place) for place in range(len(images)))
+            return [
+                masked_image(image, self.processor.grid, MASKED_SHARE, seed)
+                for image, seed in zip(images, seeds, strict=True)
+            ]
         return images
 
     def chat_text(

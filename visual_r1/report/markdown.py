@@ -171,7 +171,7 @@ def _evaluations(reports: Mapping[str, Report]) -> str:
         [
             as_markdown(name),
             f"{percent(found.accuracy)} ({percent_range(found.accuracy_ci95)})",
-            percent(found.pass_at_k),
+            percent(found.pass_at_k) if found.k else "",
             "" if found.blind_accuracy is None else percent(found.blind_accuracy),
             str(found.n),
         ]

@@ -100,7 +100,11 @@ def _measured(config: RunConfig, made: Export) -> Iterator[str]:
         yield f"{as_markdown(summary.conclusion)}\n"
         yield from _table(summary, config)
         return
-    own = [one for one in reports.values() if one.conditions.sampler_path == made.sampler_path]
+    own = [
+        one
+        for one in reports.values()
+        if one.conditions.sampler_path == made.sampler_path and one.conditions.split == "test"
+    ]
     if own:
         report = own[0]
         yield (

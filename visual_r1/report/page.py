@@ -226,7 +226,8 @@ def _result_lines(summary: Summary | None, reports: Mapping[str, Report]) -> lis
     lines: list[ResultLine] = []
     for name, report in reports.items():
         spans = [Span("accuracy", report.accuracy, report.accuracy_ci95)]
-        spans.append(Span(f"pass@{report.k}", report.pass_at_k, report.pass_at_k_ci95))
+        if report.k:
+            spans.append(Span(f"pass@{report.k}", report.pass_at_k, report.pass_at_k_ci95))
         if report.blind_accuracy is not None and report.blind_accuracy_ci95 is not None:
             spans.append(Span("blanked", report.blind_accuracy, report.blind_accuracy_ci95))
         if (scans := report.second_pass) is not None:

@@ -253,7 +253,7 @@ def _pairs(rows: Sequence[tuple[PredictionRow, PredictionRow]], column: str) -> 
 
 def _pass_at_k_pairs(rows: Sequence[tuple[PredictionRow, PredictionRow]], k: int) -> Pairs:
     """With all k samples there, pass@k of one problem is whether any of them is right."""
-    present = [(a, b) for a, b in rows if a["k"] == k and b["k"] == k]
+    present = [(a, b) for a, b in rows if k and a["k"] == k and b["k"] == k]
     return Pairs.count(
         [a["sampled_correct"] > 0 for a, _ in present],
         [b["sampled_correct"] > 0 for _, b in present],

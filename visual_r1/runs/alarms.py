@@ -16,9 +16,9 @@ from pydantic import TypeAdapter
 from visual_r1.alarms import Finding, look
 from visual_r1.config import RunConfig
 from visual_r1.errors import RunPaused
+from visual_r1.jsonl import JsonLines, Reading
 from visual_r1.printing import open_logger
 from visual_r1.runs.journal import Journal
-from visual_r1.runs.jsonl import JsonLines, Reading
 from visual_r1.runs.ledger import Ledger
 from visual_r1.runs.validations import Validations
 

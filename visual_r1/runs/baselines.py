@@ -143,8 +143,13 @@ class Baselines:
 
 
 def _name(conditions: Conditions, problems: int) -> str:
-    # The grader's version is a part of the digest that names the folder around it.
-    return digest([asdict(replace(conditions, grader_version="")), problems], 16)
+    # The grader's version is a part of the digest that names the folder around it. What came later
+    # leaves no trace at its default: those that are there keep their names.
+    kept = asdict(replace(conditions, grader_version=""))
+    for part, default in (("split", "test"), ("control_passes", ()), ("reader", "")):
+        if kept[part] == default:
+            del kept[part]
+    return digest([kept, problems], 16)
 
 
 def what_decides(

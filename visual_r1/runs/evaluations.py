@@ -1,31 +1,39 @@
-"""An evaluation of a run: a checkpoint, or the base model, on the test problems."""
+"""An evaluation of a run: some weights, or the base model, on the problems of a split."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
+from visual_r1.data.problem import Split
 from visual_r1.evaluation.evaluate import conditions_of, evaluate
 from visual_r1.evaluation.metrics import evaluation_folder
 from visual_r1.runs.baselines import Baselines
 from visual_r1.runs.folder import require_same_templates
-from visual_r1.runs.left_out import settle_rows
+from visual_r1.runs.left_out import require_askable, settle_rows
 from visual_r1.runs.run import Run
 
 
-def evaluate_checkpoint(run: Run, name: str, sampler_path: str | None) -> None:
-    """Evaluate `sampler_path` (None: the base model) into `evaluations/<name>`.
+def evaluate_checkpoint(
+    run: Run, name: str, sampler_path: str | None, split: Split = "test"
+) -> None:
+    """Evaluate `sampler_path` (None: the base model) on a split into `evaluations/<name>`.
 
-    What was answered before under the same conditions is used again; of the base model that is what
-    any run asked it, see `baselines`. Raises `BackendError`, `DataError`, `StorageError`, and
-    `RunError` where a prompt template is not what the run began with.
+    What was answered before under the same conditions is used again, also by an evaluation that was
+    killed; of the base model that is what any run asked it, see `baselines`. Raises `BackendError`,
+    `DataError`, `StorageError`, and `RunError` where a prompt template is not what the run began
+    with.
     """
     config, dataset = run.config, run.dataset
     require_same_templates(config)
-    settle_rows(run, ["test"])
+    if split == "test":
+        settle_rows(run, [split])
+    else:
+        require_askable(run, split)
     folder = evaluation_folder(run.folder, name)
-    conditions = conditions_of(config, sampler_path or config.model.name, dataset.digest)
-    policy, problems = run.policy(), dataset.problems("test")
-    shared = Baselines.of(config, dataset) if sampler_path is None else None
+    conditions = conditions_of(config, sampler_path or config.model.name, dataset.digest, split)
+    policy, problems = run.policy(), dataset.problems(split)
+    here = Baselines.of(config, dataset)
+    shared = here if sampler_path is None else None
     is_theirs = shared is not None and shared.may_claim(folder)
 
     def once() -> None:
@@ -34,7 +42,17 @@ def evaluate_checkpoint(run: Run, name: str, sampler_path: str | None) -> None:
             earlier = shared.evaluations(conditions, config.evaluation.count(len(problems)))
         with run.backend.session():
             sampler = run.backend.sampler(sampler_path)
-            evaluate(sampler, policy, problems, conditions, folder, run.progress, earlier=earlier)
+            evaluate(
+                sampler,
+                policy,
+                problems,
+                conditions,
+                folder,
+                run.progress,
+                earlier=earlier,
+                # The same digest tells whether answers of one that was killed are of this server.
+                asked_of=here.folder.name,
+            )
 
     with shared.alone() if shared is not None else nullcontext():
         run.backend.recoveries.run(once, f"the evaluation {name!r}")

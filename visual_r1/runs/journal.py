@@ -16,8 +16,8 @@ from pydantic import AfterValidator, TypeAdapter
 
 from visual_r1.errors import RunError, StorageError
 from visual_r1.hashing import file_digest
+from visual_r1.jsonl import CHAIN, JsonLines, Reading
 from visual_r1.printing import open_logger
-from visual_r1.runs.jsonl import CHAIN, JsonLines, Reading
 from visual_r1.storage import put_aside, replaced_whole
 from visual_r1.tables import compute, pa, read_table, said_of, table_digest, write_table
 

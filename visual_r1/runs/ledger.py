@@ -26,8 +26,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, NonNegativeInt, TypeAdapter
 
 from visual_r1.errors import RunError
+from visual_r1.jsonl import LATER, JsonLines, Line, Reading
 from visual_r1.printing import open_logger
-from visual_r1.runs.jsonl import LATER, JsonLines, Line, Reading
 
 logger = open_logger(__name__)
 

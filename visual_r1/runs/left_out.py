@@ -14,7 +14,7 @@ from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
 from visual_r1.data.problem import SPLITS, Split
 from visual_r1.errors import DataError
-from visual_r1.evaluation.evaluate import MOST_REFUSED
+from visual_r1.evaluation.predict import MOST_REFUSED
 from visual_r1.policy.policy import cut_thoughts, open_policy
 from visual_r1.printing import open_logger
 from visual_r1.progress import Progress
@@ -79,6 +79,26 @@ def settle_rows(run: Run, splits: Sequence[Split]) -> None:
             dataset_digest=run.dataset.digest, context=context, rows=fit.rows, left_out=rows
         )
         write_json(path, left.model_dump(mode="json"))
+
+
+def require_askable(run: Run, split: Split) -> None:
+    """Look at the rows of a split that an evaluation asks about, and that its run does not.
+
+    Names those that do not fit, which count there as failed; raises `DataError` where they are too
+    many. The run's own record is left alone.
+    """
+    context = run.backend.context_length()
+    fit = fits_of(run.config, run.dataset, context, run.progress, [split])[split]
+    count = run.config.evaluation.count(fit.rows)
+    unfit = [one for one in fit.unfit if one.place < count]
+    says = f"{len(unfit)} of {count} rows of {split} in {run.dataset.folder} cannot be asked about"
+    if len(unfit) > MOST_REFUSED * count:
+        raise DataError(
+            f"{says}: {named(unfit)}, more than {MOST_REFUSED:.0%} of those that its evaluation "
+            f"asks about; {ADVICE}."
+        )
+    if unfit:
+        logger.warning("%s: %s; they count there as failed.", says, named(unfit))
 
 
 def _with_responses(run: Run, fit: SplitFit) -> SplitFit:

@@ -29,6 +29,7 @@ from visual_r1.exports.record import (
     read_record,
 )
 from visual_r1.hashing import file_digest
+from visual_r1.jsonl import Reading
 from visual_r1.opening import read_file
 from visual_r1.printing import open_logger
 from visual_r1.runs.alarms import AlarmLog
@@ -37,7 +38,6 @@ from visual_r1.runs.budget import BUDGET_NAME
 from visual_r1.runs.curriculum_state import load_measured, measured_path
 from visual_r1.runs.folder import CONFIG_FILE, COPIES, fault_by_ledger, read_config
 from visual_r1.runs.journal import ROLLOUTS, Journal, read_rollouts
-from visual_r1.runs.jsonl import Reading
 from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.runs.start import START_FILE
 from visual_r1.runs.stored import STORED_NAME

@@ -17,8 +17,9 @@ from pathlib import Path
 from visual_r1.backend.waiting import checkpoint_exists
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
-from visual_r1.evaluation.evaluate import conditions_of, predict
+from visual_r1.evaluation.evaluate import conditions_of
 from visual_r1.evaluation.metrics import measure
+from visual_r1.evaluation.predict import predict
 from visual_r1.evaluation.predictions import Pass, Prediction
 from visual_r1.hashing import stable_seed
 from visual_r1.prices import Prices

@@ -25,7 +25,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from visual_r1.errors import RunError
-from visual_r1.runs.jsonl import LATER, JsonLines, Reading
+from visual_r1.jsonl import LATER, JsonLines, Reading
 from visual_r1.runs.ledger import Ledger, LedgerRow
 
 

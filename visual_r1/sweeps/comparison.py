@@ -18,12 +18,12 @@ from visual_r1.config import RunConfig
 from visual_r1.errors import DataError
 from visual_r1.evaluation.metrics import evaluation_folder, read_report
 from visual_r1.evaluation.predictions import read_predictions
-from visual_r1.evaluation.statistics import distinguishable
+from visual_r1.evaluation.seeds import Right, gains
+from visual_r1.evaluation.statistics import Gain, distinguishable, holm
 from visual_r1.report.summary import BASELINE, FINAL
 from visual_r1.runs.costs import cost_of_run
 from visual_r1.sweeps.members import is_trained, steps_done, validation_at
 from visual_r1.sweeps.plan import Plan, Setting
-from visual_r1.sweeps.statistics import Gain, Right, gains, holm
 from visual_r1.wording import p_value_in_words, percent, points, points_range
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from visual_r1.config import RunConfig
 from visual_r1.data.manifest import AGAIN, MANIFEST_FILE, Manifest, fault, read_manifest
-from visual_r1.data.parquet import group_sizes, read_group
+from visual_r1.data.parquet import read_groups
 from visual_r1.engine.store import soundness
 from visual_r1.engine.store.home import MANIFEST, HomeFolder
 from visual_r1.engine.store.records import CheckpointRecord, parse_path, session_of
@@ -94,8 +94,8 @@ def examine_dataset(folder: Path) -> Iterator[Finding]:
         try:
             # Of an older version there is only this to see: whether it can be read at all.
             if stored.digest is None:
-                for group in range(len(group_sizes(path))):
-                    read_group(path, group)
+                for _ in read_groups(path):
+                    pass
             yield vouched_for(path, stored.digest is not None)
         except DataError as error:
             yield damaged(path, "Parquet", str(error), AGAIN)

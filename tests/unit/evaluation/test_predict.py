@@ -14,7 +14,7 @@ from visual_r1.config import RunConfig
 from visual_r1.data.problem import Problem
 from visual_r1.data.procedural import generate
 from visual_r1.errors import BackendError
-from visual_r1.evaluation.evaluate import predict
+from visual_r1.evaluation.predict import predict
 from visual_r1.evaluation.predictions import Pass
 from visual_r1.policy.policy import Policy, open_policy
 from visual_r1.progress import Silent

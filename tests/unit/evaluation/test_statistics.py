@@ -1,22 +1,24 @@
 """Statistics: against published values, against independent computation, and by their laws."""
 
 import math
-from itertools import combinations
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from statsmodels.stats import contingency_tables
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 
 from visual_r1.evaluation.statistics import (
     Pairs,
     distinguishable,
     exact_mcnemar,
-    mean_pass_at_k,
+    holm,
     paired_difference_ci,
-    pass_at_k,
     smallest_detectable,
     wilson,
+    wilson_of,
 )
 
 CELL = st.integers(0, 400)
@@ -106,40 +108,6 @@ def test_exact_mcnemar_is_twice_the_smaller_tail(gained: int, lost: int):
     assert exact_mcnemar(gained, lost) == pytest.approx(min(1.0, 2 * tail), rel=1e-9)
 
 
-@given(st.integers(1, 9), st.integers(0, 9), st.integers(1, 9))
-def test_pass_at_k_is_the_share_of_all_draws_that_hold_a_right_answer(n: int, c: int, k: int):
-    c, k = min(c, n), min(k, n)
-    draws = list(combinations([True] * c + [False] * (n - c), k))
-    assert pass_at_k(n, c, k) == pytest.approx(sum(map(any, draws)) / len(draws))
-
-
-def test_pass_at_k_refuses_more_draws_than_samples():
-    with pytest.raises(ValueError, match="pass@9"):
-        pass_at_k(8, 3, 9)
-
-
-def test_mean_pass_at_k_with_all_samples_is_a_proportion_with_wilsons_interval():
-    found = mean_pass_at_k([(8, 0)] * 30 + [(8, 3)] * 50 + [(8, 8)] * 20, k=8)
-    assert found.value == pytest.approx(0.7)
-    assert found.ci95 == wilson(70, 100)
-
-
-def test_the_bootstrap_interval_agrees_with_the_normal_one_on_many_problems():
-    counts = [(8, c) for c in range(9)] * 60
-    values = np.array([c / 8 for _, c in counts])
-    found = mean_pass_at_k(counts, k=1)
-    half = 1.96 * values.std(ddof=1) / math.sqrt(len(values))
-    assert found.value == pytest.approx(values.mean())
-    assert found.ci95 == pytest.approx((values.mean() - half, values.mean() + half), abs=0.003)
-    assert found == mean_pass_at_k(counts, k=1), "the same data give the same interval"
-
-
-def test_pass_at_k_leaves_out_problems_with_too_few_samples_and_admits_ignorance():
-    assert mean_pass_at_k([(8, 8), (0, 0)], k=8).value == 1.0
-    assert mean_pass_at_k([(8, 8)] * 10, k=2).ci95 == wilson(10, 10)
-    assert mean_pass_at_k([], k=8).ci95 == (0.0, 1.0)
-
-
 def test_a_difference_of_the_smallest_detectable_size_is_found_four_times_in_five():
     n, changed = 512, 0.2
     difference = smallest_detectable(Pairs(300, 60, 42, 110), share_changed=changed)
@@ -167,3 +135,32 @@ def test_where_few_problems_change_the_exact_test_still_needs_six_gains():
 
 def test_only_p_under_five_percent_counts_as_seen():
     assert [distinguishable(p) for p in (0.049, 0.05, 1.0)] == [True, False, False]
+
+
+def test_holm_by_hand():
+    """0.01 x 4, 0.02 x 3, 0.03 x 2 and 0.2: each no smaller than the one before."""
+    assert holm([0.02, 0.2, 0.01, 0.03]) == pytest.approx([0.06, 0.2, 0.04, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_holm_is_that_of_statsmodels():
+    draw = np.random.default_rng(2)
+    for count in range(1, 13):
+        p_values = (draw.random(count) ** 3).round(2).tolist()  # with ties
+        theirs = multipletests(p_values, method="holm")[1]
+        assert holm(p_values) == pytest.approx(theirs, abs=1e-12)
+
+
+@given(st.integers(0, 80), st.integers(0, 80))
+def test_mcnemar_is_that_of_statsmodels(gained: int, lost: int):
+    theirs = contingency_tables.mcnemar([[5, lost], [gained, 7]], exact=True).pvalue
+    assert exact_mcnemar(gained, lost) == pytest.approx(float(theirs), rel=1e-9)
+
+
+@given(st.integers(0, 60), st.integers(1, 60))
+def test_wilson_is_that_of_statsmodels_with_whole_and_effective_numbers(right: int, n: int):
+    right = min(right, n)
+    theirs = proportion_confint(right, n, method="wilson")
+    assert wilson(right, n) == pytest.approx(theirs, abs=1e-9)
+    assert wilson_of(right / n, n) == pytest.approx(theirs, abs=1e-9)

@@ -22,13 +22,13 @@ from visual_r1.config import DataSection, RunConfig
 from visual_r1.data.dataset import prepare
 from visual_r1.exports.record import ADAPTER_FILES, Export, ExportedFile
 from visual_r1.hashing import file_digest
+from visual_r1.jsonl import CHAIN, JsonLines
 from visual_r1.report.summary import summarize
 from visual_r1.rl.curriculum import Measured
 from visual_r1.runs.alarms import AlarmLog
 from visual_r1.runs.curriculum_state import save_measured
 from visual_r1.runs.folder import open_run_folder
 from visual_r1.runs.journal import Journal
-from visual_r1.runs.jsonl import CHAIN, JsonLines
 from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.runs.soundness import say_what_is_lost
 from visual_r1.runs.training_rows import LEFT_OUT_FILE

@@ -397,8 +397,20 @@ class Store:
 
     def _find(self, path: CheckpointPath) -> CheckpointRecord | None:
         with self._guard:
-            record = self._checkpoints.get(path)
+            record = self._checkpoints.get(path) or self._brought(path)
             return None if record is None or record.expired(self.clock()) else record
+
+    def _brought(self, path: CheckpointPath) -> CheckpointRecord | None:
+        """A checkpoint that was put into the folder since it was read, see `brought`."""
+        manifest = self.folder(path) / MANIFEST
+        if path in self._damaged or not manifest.is_file():
+            return None
+        record = self.home.read_record(manifest)
+        if isinstance(record, str):
+            self._note_damage(manifest, record)
+            return None
+        self._checkpoints[path] = record
+        return record
 
     def _rewrite(self, path: CheckpointPath, **changes: object) -> None:
         with self._guard:

@@ -11,7 +11,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from visual_r1.errors import StorageError
-from visual_r1.runs.jsonl import JsonLines
+from visual_r1.jsonl import JsonLines
 
 
 @dataclass(frozen=True, slots=True)

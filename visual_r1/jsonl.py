@@ -33,8 +33,11 @@ Torn and damaged lines, and rows of another version:
 """
 
 import json
+import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+import time
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -43,7 +46,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from visual_r1.errors import StorageError
 from visual_r1.hashing import content_digest
-from visual_r1.opening import read_file
+from visual_r1.opening import open_file
 from visual_r1.printing import open_logger
 from visual_r1.storage import replaced_whole, sync_file
 
@@ -73,6 +76,20 @@ class Line(Generic[RowT]):
     def digest(self) -> str:
         """Of the line; a row that stays keeps it, whatever stands before it."""
         return content_digest(self.text)
+
+
+class Read(NamedTuple, Generic[RowT]):
+    """A line of a file as it was read; `line` is None where it is damaged, or `doubled`.
+
+    One that is `chained` has a link, or stands behind one that has; of a `gap` see `Reading`.
+    """
+
+    number: int
+    text: bytes
+    line: Line[RowT] | None
+    chained: bool = False
+    doubled: bool = False
+    gap: bool = False
 
 
 class Reading(NamedTuple, Generic[RowT]):
@@ -112,13 +129,29 @@ class JsonLines(Generic[RowT]):
     def read(self) -> Reading[RowT]:
         """All that stands in the file; changes nothing."""
         found = Reading[RowT]([], {}, {}, [], 0)
-        unverified, chained, follows = 0, False, True
-        before: set[bytes] = set()
+        unverified = 0
+        for one in self.each():
+            if one.line is not None:
+                found.sound.append(one.line)
+                unverified += not one.chained
+            elif one.doubled:
+                found.doubled[one.number] = one.text
+            else:
+                found.damaged[one.number] = one.text
+            if one.gap:
+                found.gaps.append(one.number)
+        return found._replace(unverified=unverified)
+
+    def each(self) -> Iterator[Read[RowT]]:
+        """The lines one by one, for files that need not stand in memory whole."""
+        chained, follows = False, True
+        before: set[str] = set()
         for number, (text, last) in enumerate(_with_links(self.path), start=1):
-            doubled, row = text in before, _split(text)
-            before.add(text)
+            digest, row = content_digest(text), _split(text)
+            doubled = digest in before
+            before.add(digest)
             if doubled:
-                found.doubled[number] = text
+                yield Read(number, text, None, doubled=True)
                 continue
             chained = chained or row.link is not None
             try:
@@ -126,16 +159,13 @@ class JsonLines(Generic[RowT]):
                     raise ValueError("another one was written")
                 read = self._row_type.validate_json(row.text, strict=True, extra="forbid")
             except (ValidationError, ValueError):
-                found.damaged[number] = text
                 follows = False
+                yield Read(number, text, None)
                 continue
             # What follows on a damaged line cannot tell whether anything else is wrong there.
-            if follows and chained and row.link != _link(last, row.text):
-                found.gaps.append(number)
+            gap = follows and chained and row.link != _link(last, row.text)
             follows = True
-            unverified += not chained
-            found.sound.append(Line(row.text, read))
-        return found._replace(unverified=unverified)
+            yield Read(number, text, Line(row.text, read), chained=chained, gap=gap)
 
     def rows(self) -> list[RowT]:
         """The rows that count, in the order of the file; changes nothing."""
@@ -191,11 +221,48 @@ class JsonLines(Generic[RowT]):
 
         It is on the disk for certain after `flush`. Until then a power cut may leave a part of it.
         """
-        try:
+        with self._told():
             whole, link = _end(self.path)
             with self.path.open("ab") as out:
                 text = _with_link(self.line(row).text, link)
                 out.write((b"" if whole else b"\n") + text + b"\n")
+
+    @contextmanager
+    def appending(self, flushed_s: float) -> Generator[Callable[[RowT], None]]:
+        """`append` for many rows: the file stays open, and its end is looked at once.
+
+        A row survives the process once it is added. For power cuts the file is flushed to the disk
+        at most every `flushed_s` seconds, and at the end.
+        """
+        flushed = time.monotonic()
+        with self._told():
+            whole, link = _end(self.path)
+            out = self.path.open("ab")
+
+        def add(row: RowT) -> None:
+            nonlocal whole, link, flushed
+            text = _with_link(self.line(row).text, link)
+            with self._told():
+                out.write((b"" if whole else b"\n") + text + b"\n")
+                out.flush()
+                if time.monotonic() - flushed > flushed_s:
+                    os.fsync(out.fileno())
+                    flushed = time.monotonic()
+            whole, link = True, _after(text, "")
+
+        try:
+            yield add
+            with self._told():
+                os.fsync(out.fileno())
+        finally:
+            # What a full disk took no row of is said already.
+            with suppress(OSError):
+                out.close()
+
+    @contextmanager
+    def _told(self) -> Generator[None]:
+        try:
+            yield
         except (FileNotFoundError, NotADirectoryError) as error:
             raise StorageError(
                 f"{self.path.parent} was removed while its run was going on: put it back, and the "
@@ -205,7 +272,7 @@ class JsonLines(Generic[RowT]):
         except OSError as error:
             raise StorageError(
                 f"could not write {self.path}: {error.strerror or error}. "
-                "Free some space; the run goes on from its last checkpoint."
+                "Free some space; the same command goes on from what was written."
             ) from error
 
     def flush(self) -> None:
@@ -252,7 +319,7 @@ def _after(text: bytes, last: str) -> str:
 def _with_links(path: Path) -> Iterator[tuple[bytes, str]]:
     """The lines of a file, each with what it is linked to."""
     last = ""
-    for text in _texts(path):
+    for text in _each_text(path):
         yield text, last
         last = _after(text, last)
 
@@ -290,15 +357,21 @@ def _texts(path: Path) -> list[bytes]:
 
     Without the carriage return that an editor or a transfer may have put at their ends.
     """
+    return list(_each_text(path))
+
+
+def _each_text(path: Path) -> Iterator[bytes]:
     if not path.exists():
-        return []
+        return
     try:
-        lines = read_file(path).split(b"\n")
+        with open_file(path) as file:
+            for text in file:
+                if text.strip():
+                    yield text.removesuffix(b"\n").removesuffix(b"\r")
     except OSError as error:
         raise StorageError(
             f"{path} cannot be read ({error.strerror or error}): put the file back as it was."
         ) from error
-    return [text.removesuffix(b"\r") for text in lines if text.strip()]
 
 
 def _replace(path: Path, texts: Iterable[bytes]) -> None:
