@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from fastapi import Request
 
-from visual_r1.errors import VisualR1Error
+from visual_r1.errors import DataError, VisualR1Error
 
 OF_A_RUN = ("config.json", "ledger.jsonl")
 """A folder with one of these is a run's."""
@@ -52,9 +53,17 @@ class Place:
 
     def _all(self) -> Iterator[Path]:
         runs = self.output_dir / "runs"
-        for path in runs.iterdir() if runs.is_dir() else ():
-            if any((path / name).exists() for name in OF_A_RUN):
-                yield path
+        try:
+            paths = list(runs.iterdir()) if runs.is_dir() else []
+        except OSError as error:
+            raise DataError(
+                f"{runs} cannot be read ({error.strerror or error}): give yourself access to it, "
+                "or name another --output-dir."
+            ) from error
+        for path in paths:
+            with suppress(OSError):  # of one that cannot be entered nobody can say what it is
+                if any((path / name).exists() for name in OF_A_RUN):
+                    yield path
 
 
 def place_of(request: Request) -> Place:

@@ -2,10 +2,14 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Final
 
 from pydantic import TypeAdapter
 
 from visual_r1.storage import read_json, write_json
+
+HIDDEN: Final = "masked"
+"""How the picture is hidden: most of its patches are black, see `prompts.Prompter.model_input`."""
 
 
 @dataclass(frozen=True, slots=True)

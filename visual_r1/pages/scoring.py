@@ -26,17 +26,16 @@ from visual_r1.data.dataset import Dataset, find_prepared, open_dataset
 from visual_r1.data.problem import Problem, Split
 from visual_r1.errors import BackendError, DataError, RunError, VisualR1Error
 from visual_r1.models.processor import Processor
-from visual_r1.pages.scored import Scored, Token, Wanted, keep_scored, read_wanted
+from visual_r1.pages.scored import HIDDEN, Scored, Token, Wanted, keep_scored, read_wanted
 from visual_r1.pages.servers import require_named, weights_of
 from visual_r1.policy.policy import open_policy
 from visual_r1.printing import say
-from visual_r1.prompts.prompts import ImageMode
+from visual_r1.prompts.prompts import MASKED_SHARE, ImageMode
 from visual_r1.rl.kl import ask_logprobs, logprobs_of
 from visual_r1.runs.folder import config_of_run
 from visual_r1.runs.ledger import Ledger
 
-HIDDEN: ImageMode = "blank"
-HIDDEN_SAYS = "a white picture of the same size in its place"
+HIDDEN_SAYS = f"{MASKED_SHARE:.0%} of its patches black"
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -23,7 +23,7 @@ from visual_r1.errors import VisualR1Error
 from visual_r1.hashing import digest
 from visual_r1.pages.place import NotThere, Place, place_of
 from visual_r1.pages.reading import RunFacts, facts_of
-from visual_r1.pages.scored import Scored, Token, Wanted, read_scored
+from visual_r1.pages.scored import HIDDEN, Scored, Token, Wanted, read_scored
 from visual_r1.pages.servers import require_named, weights_of
 from visual_r1.pages.showing import address, show
 from visual_r1.prices import Tokens, prices_of
@@ -257,7 +257,7 @@ def key_of(run: RunFacts, wanted: Wanted) -> str:
     """Of what is asked: the response, and the weights it is asked of."""
     wrote, other, newer = weights_of(run.folder, wanted)
     weights = [wrote.path, other.path if other else None, newer]
-    return digest([str(run.folder.absolute()), asdict(wanted), weights], 32)
+    return digest([str(run.folder.absolute()), asdict(wanted), weights, HIDDEN], 32)
 
 
 def price_of(run: RunFacts, wanted: Wanted) -> Asked:

@@ -18,6 +18,7 @@ from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.storage import write_json
 
 TOKEN = "a-token"
+MODEL = "visual-r1/tiny-geometry"
 
 
 class Row:
@@ -33,23 +34,23 @@ class Row:
         return self._row | timed
 
 
-def run_config(folder: Path, name: str, **train: Any) -> RunConfig:
+def run_config(folder: Path, name: str, *, model: str = MODEL, **train: Any) -> RunConfig:
     """A small run's."""
     return RunConfig.model_validate(
         {
             "output_dir": folder,
             "run": {"name": name},
             "backend": {"server": "embedded"},
-            "model": {"name": "visual-r1/tiny-geometry"},
+            "model": {"name": model},
             "data": {"source": "procedural"},
             "train": {"steps": 40, "chunk_steps": 10} | train,
         }
     )
 
 
-def trained(folder: Path, name: str, steps: int = 20, **train: Any) -> Path:
+def trained(folder: Path, name: str, steps: int = 20, *, model: str = MODEL, **train: Any) -> Path:
     """The folder of a run that was killed after so many steps."""
-    config = run_config(folder, name, **train)
+    config = run_config(folder, name, model=model, **train)
     run_dir = folder / "runs" / name
     run_dir.mkdir(parents=True)
     write_json(run_dir / "config.json", config_without_secrets(config))

@@ -31,7 +31,7 @@ def looked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Page, str
     for name, rate in (("run-a", 1e-3), ("run-b", 3e-4), ("run-c", 1e-3)):
         run_dir = trained(folder, name, learning_rate=rate)
         evaluated(run_dir, "baseline", 0.6)
-    trained(folder, HOSTILE, learning_rate=1e-3)
+    trained(folder, HOSTILE, model=HOSTILE, learning_rate=1e-3)
     with ExitStack() as stack:
         page, address = stack.enter_context(looking(folder, folder / "browser"))
         yield page, address, folder
@@ -137,10 +137,12 @@ def test_names_of_others_are_text_and_no_page_refuses_its_own(
     page.wait("document.readyState === 'complete' && document.querySelector('.flag')")
     assert "\\u202e" in page.text("header.run"), "a mark that turns the text shows as what it is"
     assert "<script>" in page.text(".alarms")
+    assert "<img src=x" in page.text("dl.facts"), "the name of a model"
     assert page.value("document.title") != "taken"
     assert page.value("document.images.length") == 0
     assert page.value("document.querySelectorAll('script:not([src])').length") == 0
     page.open(f"{address}/beside?run=run-a&run={quote(HOSTILE)}")
+    assert "<img src=x" in page.text("table.settings"), "a value of a setting"
     assert page.value("document.images.length") == 0
     assert not page.said, "the policy refused nothing that a page needs"
 

@@ -1,5 +1,6 @@
 """Runs and a run, as the server writes their pages."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -126,3 +127,16 @@ def test_the_phases_of_a_step_add_up_to_it():
     assert sum(parts) == pytest.approx(2.0)
     assert parts[-1] == pytest.approx(0.4)
     assert sum(seconds_of({"step": 0})) == 0.0
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may enter every folder")
+def test_a_folder_that_cannot_be_entered_is_left_out(tmp_path: Path):
+    trained(tmp_path, "seen")
+    closed = trained(tmp_path, "closed")
+    closed.chmod(0)
+    try:
+        page = client(tmp_path).get("/")
+    finally:
+        closed.chmod(0o700)
+    assert page.status_code == 200
+    assert "seen" in page.text
