@@ -43,6 +43,11 @@ COMMANDS = {
         "run_by_hand",
         "serve the embedded Tinker engine to any program on this machine",
     ),
+    "view": Command(
+        "visual_r1.pages.command",
+        "view",
+        "show runs in the browser: curves while they train, rollouts with pictures, evaluations",
+    ),
     "doctor": Command(
         "flows.doctor",
         "main",

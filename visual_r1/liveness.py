@@ -4,7 +4,9 @@ One that ended is seen at once. One that neither answers nor computes stands sti
 or waits for something that does not come. Slow is neither: what computes is waited for.
 """
 
+import fcntl
 import time
+from pathlib import Path
 
 import psutil
 
@@ -49,3 +51,31 @@ def children_named(name: str) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
+
+
+def lives_since(pid: int, moment: float) -> bool:
+    """Whether process `pid` lives and is the one of `moment` (seconds since the epoch).
+
+    One that began later got the number of another that has ended.
+    """
+    try:
+        process = psutil.Process(pid)
+        # The kernel counts in hundredths, and from a boot whose time is known to a second.
+        return process.create_time() <= moment + 2 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def is_locked(path: Path) -> bool:
+    """Whether another process holds the lock file `path`, as `filelock` locks it.
+
+    It is asked for and given back at once, shared: who looks at the same time is not in the way.
+    """
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # none is there, or it cannot be read: nobody is known to hold it
+        return False
+    return False

@@ -118,7 +118,11 @@ def parts_of(plan: Plan) -> list[Part]:
     results = plan.root / ".visual-r1" / "results"
     prefect = python("-m", "prefect")
     work = worker_environment(plan.api_url, results, plan.pages_url)
-    pages = python("-m", "flows.operating.pages", str(plan.root / "runs"), str(plan.pages_port))
+    # Their log is no place for the token, which `up` prints.
+    pages = python(
+        *("-m", "flows.console", "view", "--output-dir", str(plan.root)),
+        *("--port", str(plan.pages_port), "--no-browser", "--quiet"),
+    )
     parts = [
         Part(
             "worker",

@@ -140,7 +140,9 @@ def _bring_up(console: Terminal, root: Path, plan: Plan, processes: Processes) -
     _wait(console, processes, "pages", lambda: _listens(plan.pages_port))
     address = without_secrets(plan.api_url)
     say(f"server  {address.removesuffix('/api')}")
-    say(f"runs    {plan.pages_url}")
+    from visual_r1.pages.command import address_of
+
+    say(f"runs    {address_of(root, plan.pages_port)}")
     say(f"worker  {WORKER_NAME}; its log and the others are in {processes.folder}")
     if not leads:
         say(f"In each terminal first: export PREFECT_API_URL={address}")

@@ -117,8 +117,12 @@ def api(project: Project) -> Api:
     """Up it is; the address is the one that it prints."""
     lines = dict(line.split(maxsplit=1) for line in project.done("up").splitlines() if " " in line)
     assert f"{NAME}" in lines
-    assert httpx.get(lines["runs"], timeout=10).is_success
-    assert httpx.get(lines["runs"], headers={"Host": "evil.example"}, timeout=10).is_client_error
+    with httpx.Client(follow_redirects=True, timeout=30) as browser:
+        address, _, token = lines["runs"].partition("?token=")
+        assert browser.get(address).status_code == 401
+        assert "No run is here yet" in browser.get(lines["runs"]).text
+        assert browser.get(address, headers={"Host": "evil.example"}).status_code == 400
+    assert token not in (server_folder(project.root) / "pages.log").read_text()
     assert (project.root / "prefect.toml").read_text().count(lines["server"]) == 1
     return Api(lines["server"])
 

@@ -72,6 +72,7 @@ ROOMS = {
     "serving": "backend config data errors models printing prompts storage wording",
     "runs": """
         alarms backend config data engine/store errors evaluation exports grading hashing jsonl
+        liveness
         models opening own_code policy prices printing progress prompts rewards rl sft storage
         tables wording
     """,
@@ -81,6 +82,10 @@ ROOMS = {
     """,
     "compare": """
         errors evaluation grading hashing printing report runs storage tables wording
+    """,
+    "pages": """
+        alarms backend config data errors hashing models opening policy prices printing prompts
+        report rl runs storage tables wording
     """,
     "promotion": "errors evaluation exports hashing printing storage wording",
     "doctor": """
@@ -109,7 +114,7 @@ ROOMS = {
         report runs serving sft stopwatch storage suites sweeps tasks tasks/records
     """,
     "flows/operating": """
-        backend errors flows/command hashing liveness printing storage tasks wording
+        backend errors flows/command hashing liveness pages printing storage tasks
     """,
 }
 
@@ -117,7 +122,7 @@ ROOMS = {
 # knows no HTTP, the store of checkpoints no torch beyond safetensors' own, the server no maths, and
 # below `tasks` nobody knows Prefect.
 LIBRARIES = {
-    "fastapi": "engine/server",
+    "fastapi": "engine/server pages",
     "httpx": """
         backend/endpoint data/sources/hub exports/download exports/hub flows/operating tasks
         tasks/records/sending
@@ -131,17 +136,15 @@ LIBRARIES = {
     "prefect": "flows flows/operating tasks tasks/records",
     "pydantic": """
         config data/manifest engine/server engine/store evaluation/answers evaluation/metrics
-        exports/record flows/operating jsonl models/hosted perception promotion report runs
+        exports/record flows/operating jsonl models/hosted pages perception promotion report runs
         serving/requests stopwatch storage suites/suite sweeps tasks/attempts tasks/environment
         tasks/forms
     """,
     "safetensors": "engine/compute/base_model engine/store exports",
-    "starlette": """
-        engine/server/app engine/server/bodies flows/operating/pages serving/app serving/refusals
-    """,
+    "starlette": "engine/server/app engine/server/bodies pages serving/app serving/refusals",
     "tinker": """
-        backend conformance doctor/prompts engine/server evaluation exports policy prompts/chats
-        prompts/prompts rl runs serving sft
+        backend conformance doctor/prompts engine/server evaluation exports pages/scoring policy
+        prompts/chats prompts/prompts rl runs serving sft
     """,
     "torch": """
         engine/compute engine/compute/families engine/store/brought engine/store/tensors exports
@@ -150,7 +153,7 @@ LIBRARIES = {
     "transformers": """
         engine/compute engine/compute/families engine/process exports models/processor
     """,
-    "uvicorn": "engine/process flows/operating/pages serving/serve tasks/server_process",
+    "uvicorn": "engine/process pages/command serving/serve tasks/server_process",
 }
 
 

@@ -12,11 +12,6 @@ from typing import Any, Literal, cast
 from urllib.parse import urlsplit, urlunsplit
 
 import httpx
-import tinker
-from tinker.lib.base_url import resolve_base_url  # pyright: ignore[reportMissingTypeStubs]
-from tinker.lib.console_urls import (  # pyright: ignore[reportMissingTypeStubs]
-    training_run_console_url,
-)
 
 from visual_r1.config import RunConfig
 from visual_r1.errors import BackendError, ConfigError, CredentialError
@@ -56,6 +51,11 @@ def console_page(path: str) -> str | None:
 
     For paths of the hosted service: nobody else has a console.
     """
+    # Here and not above, as below: the SDK imports torch, and who only reads a run does without.
+    from tinker.lib.console_urls import (  # pyright: ignore[reportMissingTypeStubs]
+        training_run_console_url,
+    )
+
     parts = urlsplit(path)
     return training_run_console_url(parts.netloc) if parts.scheme == "tinker" else None
 
@@ -128,6 +128,8 @@ def probe(endpoint: Endpoint) -> None:
     The SDK itself tries for minutes. Raises `BackendError` where nothing answers or what answers
     is not a Tinker server, `CredentialError` where it refuses the key.
     """
+    from tinker.lib.base_url import resolve_base_url  # pyright: ignore[reportMissingTypeStubs]
+
     base_url = resolve_base_url(endpoint.base_url)
     shown = without_secrets(base_url)
     try:
@@ -154,6 +156,8 @@ def probe(endpoint: Endpoint) -> None:
 
 def _first_call(url: str, api_key: str) -> httpx.Response:
     """The answer; a server that is busy or drops the connection is asked again, twice."""
+    import tinker
+
     left = 2
     while True:
         try:

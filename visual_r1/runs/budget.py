@@ -19,7 +19,6 @@ from visual_r1.backend.endpoint import choose_kind
 from visual_r1.config import RunConfig
 from visual_r1.errors import ConfigError
 from visual_r1.prices import NO_PRICES, Prices, Tokens, prices_of
-from visual_r1.runs.costs import tokens_of_run, usd_of_run
 from visual_r1.storage import read_if_sound, write_json
 
 BUDGET_NAME = "budget.json"
@@ -45,6 +44,9 @@ class Budget:
 
     def spent(self, run_dir: Path, before: int | None = None) -> float:
         """What a run has taken of it, see `costs.payments`."""
+        # Here and not above: who only reads how a run ended does without the SDK behind it.
+        from visual_r1.runs.costs import tokens_of_run, usd_of_run
+
         if self.setting == "limits.budget_tokens":
             return tokens_of_run(run_dir, before).count
         return usd_of_run(run_dir, self.prices, before)

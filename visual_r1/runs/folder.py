@@ -22,8 +22,7 @@ from visual_r1.hashing import file_digest
 from visual_r1.opening import read_file
 from visual_r1.own_code import LOSS, own_function
 from visual_r1.printing import open_logger
-from visual_r1.prompts.templates import load_template, own_template
-from visual_r1.rewards import load_custom
+from visual_r1.runs.ending import forget_ending, note_ending
 from visual_r1.runs.ledger import Ledger
 from visual_r1.storage import (
     clear_leftovers,
@@ -44,7 +43,7 @@ OWN_LOSS = "own_loss.py"
 PROMPT_TEMPLATE = "prompt_template.txt"
 SECOND_PASS_TEMPLATE = "second_pass_template.txt"
 QUESTION_ONLY_TEMPLATE = "question_only_template.txt"
-_OF_A_PROCESS = (".owner", ".lock")
+OWNER, LOCK = ".owner", ".lock"
 COPIES = (CUSTOM_REWARD, OWN_LOSS, PROMPT_TEMPLATE, SECOND_PASS_TEMPLATE, QUESTION_ONLY_TEMPLATE)
 
 
@@ -74,16 +73,21 @@ def open_run_folder(config: RunConfig, *, trains: bool = True) -> Generator[Path
             _say_what_came_since(run_dir, config)
             _sign(run_dir, config)
             write_json(run_dir / CONFIG_FILE, config_without_secrets(config))
+        if trains:
+            forget_ending(run_dir)
         try:
             yield run_dir
-        except VisualR1Error:
-            _remove_unused(run_dir)
+        except BaseException as error:
+            if isinstance(error, VisualR1Error):
+                _remove_unused(run_dir)
+            if trains:
+                note_ending(run_dir, error)
             raise
 
 
 def _remove_unused(run_dir: Path) -> None:
     """Remove the folder of a run of which there is nothing but its configuration."""
-    made = {CONFIG_FILE, *_OF_A_PROCESS}
+    made = {CONFIG_FILE, OWNER, LOCK}
     # A folder that cannot be removed harms nobody.
     with suppress(OSError):
         if {path.name for path in run_dir.iterdir()} <= made:
@@ -99,10 +103,11 @@ def only_process(run_dir: Path) -> Generator[None]:
 
     Temporary files that a killed process left in it are removed.
     """
-    owner, locked = (run_dir / name for name in _OF_A_PROCESS)
-    lock = FileLock(locked)
+    owner = run_dir / OWNER
+    lock = FileLock(run_dir / LOCK)
     try:
-        lock.acquire(timeout=0)
+        # Who looks whether it is held has it for a moment, see `liveness.is_locked`.
+        lock.acquire(timeout=0.2, poll_interval=0.02)
     except Timeout as error:
         raise RunError(
             f"{run_dir} is in use by another process (pid {owner_in(owner)}): wait until it ends, "
@@ -304,6 +309,8 @@ def _require_same(config: RunConfig, files: Mapping[str, Path]) -> None:
 def asks_alike(run_dir: Path, config: RunConfig) -> bool:
     """Whether the run in `run_dir` shows a problem to its policy as one of `config` does: in so
     many pixels, and by a template that says the same."""
+    from visual_r1.prompts.templates import load_template
+
     try:
         stored, copy = read_config(run_dir), run_dir / PROMPT_TEMPLATE
         if stored is None or stored.model.max_pixels != config.model.max_pixels:
@@ -333,6 +340,9 @@ def keep_files(config: RunConfig, run_dir: Path, *, anew: bool) -> None:
 
 def _files_of_the_user(config: RunConfig) -> dict[str, Path]:
     """By the names of their copies; what ships with the package is none."""
+    # Here and not above, as of templates: who only reads a run's folder starts in no time.
+    from visual_r1.rewards import load_custom
+
     custom = config.reward.custom
     own: dict[str, Path] = {}
     if custom is not None and (file := load_custom(custom).file) is not None:
@@ -343,6 +353,8 @@ def _files_of_the_user(config: RunConfig) -> dict[str, Path]:
 
 
 def _templates_of_the_user(config: RunConfig) -> dict[str, Path]:
+    from visual_r1.prompts.templates import own_template
+
     second = config.second_pass
     found = {PROMPT_TEMPLATE: own_template(config.prompt.template)}
     if second.enabled:

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from pydantic import AfterValidator, TypeAdapter
 
@@ -18,9 +18,11 @@ from visual_r1.errors import RunError, StorageError
 from visual_r1.hashing import file_digest
 from visual_r1.jsonl import CHAIN, JsonLines, Reading
 from visual_r1.printing import open_logger
-from visual_r1.rl.step import ScoredRollout, StepResult
 from visual_r1.storage import put_aside, replaced_whole
 from visual_r1.tables import compute, pa, read_table, said_of, table_digest, write_table
+
+if TYPE_CHECKING:  # it imports the SDK, and who only reads rows does without
+    from visual_r1.rl.step import ScoredRollout, StepResult
 
 logger = open_logger(__name__)
 
@@ -127,7 +129,7 @@ class Journal:
         return sorted(self.rollouts_dir.glob("chunk-*.parquet"))
 
     def write_rollouts(
-        self, chunk: int, results: Sequence[StepResult], digests: Mapping[str, str] | None = None
+        self, chunk: int, results: "Sequence[StepResult]", digests: Mapping[str, str] | None = None
     ) -> Path:
         """Write the chunk's rollouts, a row a sample, after rows of it that are there already.
 
@@ -188,7 +190,7 @@ def read_metrics(run_dir: Path) -> list[MetricsRow]:
     return Journal(run_dir).rows()
 
 
-def rollout_table(results: Sequence[StepResult]) -> Any:
+def rollout_table(results: "Sequence[StepResult]") -> Any:
     """A `pyarrow.Table` with a row a sample; `reward_<component>` holds the unweighted components.
 
     `outcome` says with and without which view the answer came (both, image_only, scan_only,
@@ -239,7 +241,7 @@ def read_rollouts(path: Path, columns: Sequence[str] | None = None) -> Any:
         return table
 
 
-def _rollout_row(step: int, scored: ScoredRollout) -> dict[str, Any]:
+def _rollout_row(step: int, scored: "ScoredRollout") -> dict[str, Any]:
     rollout = scored.rollout
     grade, second = rollout.scored.grade, rollout.second
     return {

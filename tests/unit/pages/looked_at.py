@@ -1,0 +1,113 @@
+"""A finished run as the pages' tests look at it, and a browser over a server of its own."""
+
+import json
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from trials.browser import Page, browser
+from visual_r1.config import RunConfig
+from visual_r1.pages.app import pages
+from visual_r1.runs.folder import config_without_secrets
+from visual_r1.runs.journal import Journal
+from visual_r1.runs.ledger import Ledger, LedgerRow
+from visual_r1.storage import write_json
+
+TOKEN = "a-token"
+MODEL = "visual-r1/tiny-geometry"
+
+
+class Row:
+    """A step's metrics, as a run appends them."""
+
+    def __init__(self, step: int, **values: Any) -> None:
+        self._row = {"step": step, "updated": True, "accuracy": 0.5 + step / 200}
+        self._row |= {"reward_mean": 1.0 + step % 10 / 100} | values
+
+    def row(self) -> dict[str, Any]:
+        """As a row of metrics.jsonl."""
+        timed = {"seconds_first_pass": 0.6, "seconds_train": 0.7, "seconds_total": 1.4}
+        return self._row | timed
+
+
+def run_config(folder: Path, name: str, *, model: str = MODEL, **train: Any) -> RunConfig:
+    """A small run's."""
+    return RunConfig.model_validate(
+        {
+            "output_dir": folder,
+            "run": {"name": name},
+            "backend": {"server": "embedded"},
+            "model": {"name": model},
+            "data": {"source": "procedural"},
+            "train": {"steps": 40, "chunk_steps": 10} | train,
+        }
+    )
+
+
+def trained(folder: Path, name: str, steps: int = 20, *, model: str = MODEL, **train: Any) -> Path:
+    """The folder of a run that was killed after so many steps."""
+    config = run_config(folder, name, model=model, **train)
+    run_dir = folder / "runs" / name
+    run_dir.mkdir(parents=True)
+    write_json(run_dir / "config.json", config_without_secrets(config))
+    journal, ledger = Journal(run_dir), Ledger(run_dir)
+    for step in range(steps):
+        journal.append(Row(step))
+    for step in range(10, steps + 1, 10):
+        ledger.append(checkpoint(step, config.digest()))
+    return run_dir
+
+
+def checkpoint(step: int, digest: str) -> LedgerRow:
+    """A row of the ledger."""
+    return LedgerRow(
+        step=step,
+        state_path=f"tinker://a:train:0/weights/{step}",
+        sampler_path=f"tinker://a:train:0/sampler_weights/{step}",
+        expires_at=None,
+        config_digest=digest,
+        dataset_digest="c0f96b6c",
+        backend="embedded",
+        created_at="2026-05-01T10:00:00+00:00",
+        updates=step,
+    )
+
+
+def evaluated(run_dir: Path, name: str, accuracy: float) -> None:
+    """A report of an evaluation, as far as the pages read it."""
+    folder = run_dir / "evaluations" / name
+    folder.mkdir(parents=True)
+    low, high = accuracy - 0.04, accuracy + 0.04
+    report = {"n": 512, "accuracy": accuracy, "accuracy_ci95": [low, high]}
+    report |= {"sampler_path": f"tinker://a:train:0/sampler_weights/{name}", "model": "tiny"}
+    (folder / "report.json").write_text(json.dumps(report))
+
+
+@contextmanager
+def served(folder: Path) -> Generator[str]:
+    """The address of pages over the runs in `folder`, for the block."""
+    server = uvicorn.Server(
+        uvicorn.Config(pages(folder, TOKEN), port=0, log_level="warning", lifespan="off")
+    )
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        thread.join(0.05)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@contextmanager
+def looking(folder: Path, profile: Path) -> Generator[tuple[Page, str]]:
+    """A browser that has the token, and where the pages are."""
+    with served(folder) as address, browser(profile) as page:
+        page.open(f"{address}/?token={TOKEN}")
+        yield page, address

@@ -1,0 +1,142 @@
+"""Runs and a run, as the server writes their pages."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from looked_at import TOKEN, evaluated, trained
+from starlette.testclient import TestClient
+
+from visual_r1.pages.app import pages
+from visual_r1.pages.reading import facts_of
+from visual_r1.pages.run import seconds_of
+from visual_r1.pages.runs import differences
+
+
+def client(folder: Path, *named: Path) -> TestClient:
+    found = TestClient(pages(folder, TOKEN, named), base_url="http://127.0.0.1:4280")
+    found.get(f"/?token={TOKEN}")
+    return found
+
+
+def test_what_is_imported_to_start_is_light():
+    heavy = {"torch", "transformers", "tinker", "prefect", "datasets"}
+    script = f"import sys, visual_r1.pages.command; print(sorted({heavy!r} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_an_empty_folder_says_how_to_begin(tmp_path: Path):
+    page = client(tmp_path).get("/").text
+    assert "No run is here yet" in page
+    assert "make train" in page
+
+
+def test_a_damaged_file_is_named_and_the_rest_is_shown(tmp_path: Path):
+    run_dir = trained(tmp_path, "damaged")
+    evaluated(run_dir, "baseline", 0.6)
+    (run_dir / "evaluations/baseline/report.json").write_text('{"n": 5')
+    (run_dir / "config.json").write_text("{")
+    browser = client(tmp_path)
+    listed = browser.get("/").text
+    assert "damaged: " in listed
+    page = browser.get("/runs/damaged")
+    assert page.status_code == 200
+    assert "report.json is damaged" in page.text
+    assert "config.json is damaged" in page.text
+    assert 'data-grows="accuracy"' in page.text
+
+
+def test_only_the_runs_that_are_named_are_there_and_two_of_one_name_too(tmp_path: Path):
+    first, second = (trained(tmp_path / place, "run") for place in ("a", "b"))
+    trained(tmp_path, "unnamed")
+    browser = client(tmp_path, first, second)
+    page = browser.get("/").text
+    assert 'href="/runs/run"' in page
+    assert 'href="/runs/run~2"' in page
+    assert "unnamed" not in page
+    assert browser.get("/runs/unnamed").status_code == 404
+
+
+def test_a_name_that_is_no_text_has_an_address(tmp_path: Path):
+    trained(tmp_path, "odd").rename(tmp_path / "runs" / "odd\udcff")
+    browser = client(tmp_path)
+    page = browser.get("/").text
+    address = page.partition('data-href="')[2].partition('"')[0]
+    assert address == "/runs/odd%EF%BF%BD"
+    assert browser.get(address).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["..", "%2e%2e", "a/../a", "no-such", "a%2f..%2fa"])
+def test_no_other_folder_is_reached_by_a_name(tmp_path: Path, name: str):
+    (tmp_path / "config.json").write_text("{}")
+    trained(tmp_path, "a")
+    browser = client(tmp_path)
+    for page in ("", "/report.html", "/log", "/live", "/tokens"):
+        assert browser.get(f"/runs/{name}{page}").status_code in (200, 404)
+    answer = browser.get("/runs/no-such/report.html")
+    assert answer.status_code == 404
+    assert "There is no run" in answer.text
+
+
+def test_a_report_is_shown_under_its_own_policy_and_a_link_in_its_place_is_not(tmp_path: Path):
+    run_dir = trained(tmp_path, "a")
+    (run_dir / "report.html").write_text("<style>b{}</style>the report")
+    browser = client(tmp_path)
+    answer = browser.get("/runs/a/report.html")
+    assert answer.text.endswith("the report")
+    assert "script-src" not in answer.headers["content-security-policy"]
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    secret = tmp_path / "secret.html"
+    secret.write_text("secret")
+    (run_dir / "report.html").unlink()
+    (run_dir / "report.html").symlink_to(secret)
+    assert browser.get("/runs/a/report.html").status_code == 404
+
+
+def test_only_new_rows_are_sent_and_a_mark_of_all_else(tmp_path: Path):
+    run_dir = trained(tmp_path, "a", steps=10)
+    browser = client(tmp_path)
+    found = browser.get("/runs/a/live?after=7").json()
+    assert [row["step"] for row in found["rows"]] == [8, 9]
+    assert found["rows"][0]["accuracy"] == pytest.approx(0.54)
+    evaluated(run_dir, "baseline", 0.6)
+    again = browser.get("/runs/a/live?after=9").json()
+    assert again["rows"] == []
+    assert again["mark"] != found["mark"]
+
+
+def test_settings_that_differ_are_those_and_no_others(tmp_path: Path):
+    facts = [
+        facts_of("a", trained(tmp_path, "a", learning_rate=1e-3)),
+        facts_of("b", trained(tmp_path, "b", learning_rate=1e-4)),
+    ]
+    found = dict(differences(facts))
+    assert found.pop("train.learning_rate") == [1e-3, 1e-4]
+    assert set(found) == {"run.name"}
+    assert differences(facts[:1]) == []
+
+
+def test_the_phases_of_a_step_add_up_to_it():
+    row = {"step": 0, "seconds_sampler": 0.1, "seconds_first_pass": 1.0, "seconds_train": 0.5}
+    parts = seconds_of(row | {"seconds_total": 2.0})
+    assert sum(parts) == pytest.approx(2.0)
+    assert parts[-1] == pytest.approx(0.4)
+    assert sum(seconds_of({"step": 0})) == 0.0
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may enter every folder")
+def test_a_folder_that_cannot_be_entered_is_left_out(tmp_path: Path):
+    trained(tmp_path, "seen")
+    closed = trained(tmp_path, "closed")
+    closed.chmod(0)
+    try:
+        page = client(tmp_path).get("/")
+    finally:
+        closed.chmod(0o700)
+    assert page.status_code == 200
+    assert "seen" in page.text

@@ -1,0 +1,232 @@
+"""What the pages show of a run, read from its folder alone: fast, and changing nothing.
+
+Reports and summaries are read for the figures that are shown, by the names that they promise (docs/
+metrics.md, design of `report.json` and `summary.json`); what is damaged is said in its place, and
+the rest of the page is there all the same.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from pydantic import TypeAdapter
+
+from visual_r1.alarms.finding import Finding
+from visual_r1.errors import VisualR1Error
+from visual_r1.pages.place import NotThere
+from visual_r1.runs.alarms import AlarmLog
+from visual_r1.runs.journal import MetricsRow, read_metrics
+from visual_r1.runs.ledger import Ledger, LedgerRow
+from visual_r1.runs.state import RunState, state_of
+from visual_r1.runs.validations import ValidationRow, Validations
+from visual_r1.storage import read_json, read_sealed
+
+T = TypeVar("T")
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The figures of a `report.json`: shares from 0 to 1 with their 95% intervals."""
+
+    n: int
+    accuracy: float
+    accuracy_ci95: Interval
+    sampler_path: str
+    model: str
+    k: int = 0
+    pass_at_k: float | None = None
+    pass_at_k_ci95: Interval | None = None
+    blind_accuracy: float | None = None
+    blind_accuracy_ci95: Interval | None = None
+    format_rate: float | None = None
+    mean_response_tokens: float | None = None
+    cost_usd: float | None = None
+    tokens_prefill: float | None = None
+    tokens_sampled: float | None = None
+    tokens_cached: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The figures of a `summary.json`."""
+
+    conclusion: str
+    evidence: str
+    distinguishable: bool
+    baseline: float
+    final: float
+    delta: float
+    delta_ci95: Interval
+    p_value: float
+    n: int
+    gained: int
+    lost: int
+    steps: int
+    updated_steps: int
+    wall_seconds: float
+
+
+_EVALUATION, _VERDICT = TypeAdapter(Evaluation), TypeAdapter(Verdict)
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """A run as the pages show it; `faults` are the sentences about what could not be read.
+
+    `config` holds the settings by their dotted names, in their order. `cost` is in US dollars,
+    None where nothing had a price; not `whole` where a part of it had none. `began` is when its
+    first file was written.
+    """
+
+    name: str
+    folder: Path
+    state: RunState | None
+    config: Mapping[str, object]
+    checkpoints: Sequence[LedgerRow]
+    metrics: Sequence[MetricsRow]
+    validations: Sequence[ValidationRow]
+    evaluations: Mapping[str, Evaluation]
+    verdict: Verdict | None
+    findings: Sequence[Finding]
+    faults: Sequence[str] = field(default=())
+
+    @property
+    def model(self) -> str:
+        """Its name; empty where the configuration cannot be read."""
+        return str(self.config.get("model.name") or "")
+
+    @property
+    def data(self) -> str:
+        """Where the problems are from, with what of it."""
+        source, subset = self.config.get("data.source"), self.config.get("data.subset")
+        return f"{source or ''}{f' / {subset}' if subset else ''}"
+
+    @property
+    def steps_wanted(self) -> int:
+        """How many steps the run is to have; 0 where nobody knows."""
+        steps = self.config.get("train.steps")
+        return steps if isinstance(steps, int) else 0
+
+    @property
+    def before(self) -> Evaluation | None:
+        """The evaluation of what it began with."""
+        return self.evaluations.get("baseline")
+
+    @property
+    def after(self) -> Evaluation | None:
+        """That of its last checkpoint; None while there is none."""
+        return self.evaluations.get("final")
+
+    @property
+    def changed(self) -> datetime | None:
+        """When it wrote last."""
+        return datetime.fromtimestamp(self.state.changed_at, UTC) if self.state else None
+
+    @property
+    def cost(self) -> float | None:
+        """What its steps, validations and evaluations cost, as far as they had a price."""
+        known = [usd for usd in self._payments() if usd is not None]
+        return sum(known) if known else None
+
+    @property
+    def cost_is_whole(self) -> bool:
+        """Whether each of them had one."""
+        return None not in self._payments()
+
+    def _payments(self) -> list[float | None]:
+        return [
+            *(row.get("cost_usd") for row in self.metrics),
+            *(row.cost_usd for row in self.validations),
+            *(one.cost_usd for one in self.evaluations.values()),
+        ]
+
+
+def facts_of(name: str, folder: Path) -> RunFacts:
+    """All there is of the run in `folder`, called `name` in addresses."""
+    faults: list[str] = []
+
+    def tried(read: Callable[[], T], otherwise: T) -> T:
+        try:
+            return read()
+        except FileNotFoundError:
+            return otherwise
+        except VisualR1Error as error:
+            faults.append(str(error))
+        except (OSError, ValueError) as error:
+            faults.append(f"A file of {folder} cannot be read: {error}")
+        return otherwise
+
+    evaluations: dict[str, Evaluation] = {}
+    for path in sorted(folder.glob("evaluations/*/report.json")):
+        found = tried(lambda path=path: _read(path, _EVALUATION), None)
+        if found is not None:
+            evaluations[path.parent.name] = found
+    ledger = tried(lambda: Ledger(folder).read(), None)
+    return RunFacts(
+        name,
+        folder,
+        tried(lambda: state_of(folder), None),
+        tried(lambda: flat_settings(folder / "config.json"), {}),
+        [line.row for line in ledger.sound] if ledger else [],
+        tried(lambda: _metrics(folder), []),
+        tried(lambda: Validations(folder).rows(), []),
+        evaluations,
+        tried(lambda: _read(folder / "summary.json", _VERDICT), None),
+        tried(lambda: AlarmLog(folder).findings(), []),
+        tuple(dict.fromkeys(faults)),
+    )
+
+
+def evaluation_of(folder: Path, name: str) -> Evaluation:
+    """The figures of the run's evaluation `name`; raises `NotThere`."""
+    path = folder / "evaluations" / name / "report.json"
+    try:
+        # One of those that are there, so that the name is no path.
+        if path not in folder.glob("evaluations/*/report.json"):
+            raise FileNotFoundError
+        return _read(path, _EVALUATION)
+    except (OSError, ValueError) as error:
+        raise NotThere(
+            f"There is no evaluation {name!r} of {folder.name}, or it is damaged."
+        ) from error
+
+
+def flat_settings(path: Path) -> dict[str, object]:
+    """The settings of a `config.json` by their dotted names, also of a version with others."""
+    content: Any = read_sealed(path).content
+    return dict(_flat(cast("dict[str, Any]", content), ""))
+
+
+def _flat(settings: Mapping[str, Any], prefix: str) -> list[tuple[str, object]]:
+    rows: list[tuple[str, object]] = []
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            rows += _flat(cast("dict[str, Any]", value), f"{prefix}{key}.")
+        else:
+            rows.append((f"{prefix}{key}", value))
+    return rows
+
+
+def _read(path: Path, shape: TypeAdapter[T]) -> T:
+    try:
+        return read_json(path, shape)
+    except ValueError as error:
+        raise ValueError(f"{path.name} is damaged ({error})") from error
+
+
+def _metrics(folder: Path) -> list[MetricsRow]:
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return []
+    status = path.stat()
+    return _metrics_of(folder, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _metrics_of(folder: Path, _size: int, _changed: int) -> list[MetricsRow]:
+    """Checked line by line, which takes a while for thousands of steps: once a change."""
+    return read_metrics(folder)

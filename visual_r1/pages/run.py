@@ -1,0 +1,360 @@
+"""One run: what it came to, its curves while it trains, its checkpoints, where its time went."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter
+from markupsafe import Markup
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+
+from visual_r1.hashing import digest
+from visual_r1.opening import open_file
+from visual_r1.pages.curves import FIRST, others, series, watched
+from visual_r1.pages.drawing import Flag, Line, Mark, curves, time_by_step
+from visual_r1.pages.place import NotThere, place_of
+from visual_r1.pages.reading import RunFacts, facts_of
+from visual_r1.pages.showing import show
+from visual_r1.runs.journal import MetricsRow
+from visual_r1.runs.ledger import LedgerRow
+from visual_r1.runs.validations import ValidationRow, best_checkpoint
+from visual_r1.wording import duration, percent
+
+router = APIRouter()
+
+REPORT = "report.html"
+# It is one file that needs nothing else, and forbids itself all scripts, see `report.page`.
+_OF_THE_REPORT = {
+    "Content-Security-Policy": (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'"
+    )
+}
+_LOG_TAIL = 2**16
+_LOOK_BACK = 10
+"""Steps whose mean says how long the rest takes."""
+
+PHASES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("sampler and prompts", ("seconds_sampler", "seconds_prompts")),
+    ("first pass", ("seconds_first_pass",)),
+    ("second pass", ("seconds_second_pass",)),
+    ("KL to the base", ("seconds_kl",)),
+    ("learning", ("seconds_train",)),
+)
+"""The phases of a step, one after the other, and the columns of metrics.jsonl that time them."""
+
+THE_REST = "the rest"
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A chart and what stands above it."""
+
+    title: str
+    chart: Markup
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint with what validation found of it; `first` is the first step that led to it."""
+
+    row: LedgerRow
+    first: int
+    validated: ValidationRow | None
+    is_best: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a part of a run took; `usd` is None where it had no price."""
+
+    part: str
+    tokens: float
+    usd: float | None
+
+
+@router.get("/runs/{name}")
+def shown(request: Request, name: str, metric: str | None = None) -> Response:
+    """What there is of a run."""
+    run = facts_of(name, place_of(request).run(name))
+    more = others(run.metrics)
+    extra = [metric] if metric in more else []
+    phases = [*(phase for phase, _ in PHASES), THE_REST]
+    return show(
+        request,
+        "run.html.j2",
+        run=run,
+        headline=headline(run),
+        curves=run_curves(run, extra),
+        validation=_validation_curve(run),
+        others=more,
+        metric=metric if metric in more else None,
+        mark=mark_of(run),
+        last=run.metrics[-1]["step"] if run.metrics else -1,
+        left=_time_left(run),
+        checkpoints=_checkpoints(run),
+        timeline=_timeline(run),
+        times=_times(run),
+        phases=phases,
+        spent=_spent(run),
+        report=(run.folder / REPORT).is_file(),
+        log=_log_of(run) is not None,
+    )
+
+
+@router.get("/runs/{name}/live")
+def live(request: Request, name: str, after: int = -1) -> dict[str, Any]:
+    """The rows after step `after`, of what has a curve; `mark` changes when anything else does."""
+    run = facts_of(name, place_of(request).run(name))
+    keys = [one.key for one in FIRST] + others(run.metrics)
+    rows = [row for row in run.metrics if row["step"] > after]
+    return {
+        "rows": [
+            {"step": row["step"]} | {key: _number(row.get(key)) for key in keys} for row in rows
+        ],
+        "last": run.metrics[-1]["step"] if run.metrics else after,
+        "steps": len(run.metrics),
+        "mark": mark_of(run),
+    }
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+@router.get("/runs/{name}/report.html")
+def report(request: Request, name: str) -> Response:
+    """The report as it lies in the folder."""
+    path = place_of(request).run(name) / REPORT
+    if not path.is_file() or path.is_symlink():
+        raise NotThere(f"The run {name!r} has no report yet: it is written when a run ends.")
+    return FileResponse(path, media_type="text/html", headers=_OF_THE_REPORT)
+
+
+@router.get("/runs/{name}/log")
+def log(request: Request, name: str) -> Response:
+    """The end of what the run's engine wrote."""
+    run = facts_of(name, place_of(request).run(name))
+    path = _log_of(run)
+    if path is None:
+        raise NotThere(
+            f"The run {name!r} has no log here: that of its flow is at Prefect, and a remote "
+            "server keeps its own."
+        )
+    with open_file(path) as file:
+        file.seek(max(0, file.seek(0, 2) - _LOG_TAIL))
+        text = file.read().decode("utf-8", "replace")
+    return show(request, "log.html.j2", run=run, path=path, text=text)
+
+
+def headline(run: RunFacts) -> str:
+    """What the run came to, or what it is doing, in a sentence."""
+    found = run.verdict
+    if found is not None and found.updated_steps == 0:
+        return "Nothing was trained."
+    if found is not None and not found.distinguishable:
+        return "No distinguishable change in accuracy."
+    if found is not None:
+        verb = "rose" if found.delta > 0 else "fell"
+        before, after = percent(found.baseline), percent(found.final)
+        by = f"{abs(100 * found.delta):.1f}"
+        return f"Accuracy {verb} by {by} points, from {before} to {after}."
+    if run.state is None:
+        return "This run cannot be read."
+    steps = f"{len(run.metrics)} of {run.steps_wanted} steps"
+    says = {
+        "training": f"Training: {steps}." if run.metrics else "Training begins.",
+        "waiting": f"Waiting, after {steps}.",
+        "paused": f"Paused by an alarm, after {steps}.",
+        "failed": f"Failed, after {steps}.",
+        "killed": f"Killed, after {steps}.",
+        "stopped": f"Stopped, after {steps}.",
+        "evaluated": "Evaluated, not trained.",
+    }
+    return says.get(run.state.name, f"{steps}.")
+
+
+def mark_of(run: RunFacts) -> str:
+    """Changes with all that the page shows, but for new rows of metrics."""
+    state = run.state
+    return digest(
+        [
+            [state.name, state.sentence, state.step] if state else [],
+            [row.sampler_path for row in run.checkpoints],
+            [[row.step, row.sampler_path] for row in run.validations],
+            sorted(run.evaluations),
+            [[found.alarm, found.step] for found in run.findings],
+            run.verdict is not None,
+            list(run.faults),
+        ],
+        16,
+    )
+
+
+def run_curves(run: RunFacts, extra: Sequence[str] = ()) -> list[Chart]:
+    """The curves of one run, which grow while it trains; alarms stand on all of them."""
+    flags = [
+        Flag(
+            found.step,
+            f"alarm {found.alarm}, step {found.step}: {found.seen}",
+            found.action == "pause",
+        )
+        for found in run.findings
+    ]
+    charts: list[Chart] = []
+    for key in [*(one.key for one in FIRST), *extra]:
+        points = series(run.metrics, key)
+        shown_as = watched(key)
+        if not points:
+            continue
+        chart = curves(
+            shown_as.title,
+            [Line("", points)],
+            show=shown_as.show,
+            marks=_evaluated(run) if key == "accuracy" else (),
+            flags=flags,
+            y_range=shown_as.range_of([y for _, y in points]),
+            x_high=run.steps_wanted,
+            grows=key,
+        )
+        charts.append(Chart(shown_as.title, chart))
+    return charts
+
+
+def _evaluated(run: RunFacts) -> list[Mark]:
+    end = float(run.metrics[-1]["step"] + 1) if run.metrics else 0.0
+    places = (("before", 0.0, run.before), ("after", end, run.after))
+    return [
+        Mark(x, found.accuracy, *found.accuracy_ci95, f"evaluation {says}, greedy")
+        for says, x, found in places
+        if found is not None
+    ]
+
+
+def _validation_curve(run: RunFacts) -> Chart | None:
+    rows = [row for row in run.validations if row.n]
+    if not rows:
+        return None
+    marks = [
+        Mark(row.step, row.accuracy, *row.accuracy_ci95, f"step {row.step}", "c1") for row in rows
+    ]
+    for row in rows:
+        if row.blind_accuracy is not None and row.blind_accuracy_ci95 is not None:
+            blanked = f"step {row.step}, image blanked"
+            marks.append(
+                Mark(row.step, row.blind_accuracy, *row.blind_accuracy_ci95, blanked, "hollow")
+            )
+    title = f"Accuracy on {max(row.n for row in rows)} validation problems"
+    chart = curves(
+        title,
+        [Line("", tuple((float(row.step), row.accuracy) for row in rows))],
+        marks=marks,
+        show="{:.0%}".format,
+        y_range=(0.0, 1.0),
+        x_high=run.steps_wanted,
+    )
+    return Chart(title, chart)
+
+
+def _checkpoints(run: RunFacts) -> list[Checkpoint]:
+    best = best_checkpoint(run.validations, run.checkpoints)
+    found: list[Checkpoint] = []
+    first = 0
+    for row in run.checkpoints:
+        same = (one for one in run.validations if one.sampler_path == row.sampler_path)
+        found.append(
+            Checkpoint(row, first, next(same, None), best is not None and best.step == row.step)
+        )
+        first = row.step
+    return found[::-1]
+
+
+def seconds_of(row: MetricsRow) -> list[float]:
+    """Seconds of each of `PHASES` in a step, and of the rest of it."""
+    parts = [math.fsum(_number(row.get(key)) or 0.0 for key in keys) for _, keys in PHASES]
+    return [*parts, max((_number(row.get("seconds_total")) or 0.0) - math.fsum(parts), 0.0)]
+
+
+def _timeline(run: RunFacts) -> Markup | None:
+    steps = [(int(row["step"]), seconds_of(row)) for row in run.metrics]
+    if not any(math.fsum(seconds) for _, seconds in steps):
+        return None
+    marks = [
+        (row["step"] + 1.0, f"checkpoint of step {row['step'] + 1}: {seconds:.2f} s")
+        for row in run.metrics
+        if (seconds := _number(row.get("seconds_checkpoint"))) is not None
+    ]
+    marks += [
+        (float(row.step), f"validation of step {row.step}: {row.seconds:.1f} s")
+        for row in run.validations
+    ]
+    names = [*(phase for phase, _ in PHASES), THE_REST]
+    return time_by_step(steps, names, marks=marks, x_high=run.steps_wanted)
+
+
+def _times(run: RunFacts) -> list[tuple[str, int, float, float]]:
+    """Where the time went: what, the number of its colour (0: none), seconds, their share."""
+    columns = zip(*(seconds_of(row) for row in run.metrics), strict=True)
+    totals = [math.fsum(column) for column in columns]
+    names = [*(phase for phase, _ in PHASES), THE_REST]
+    found = [
+        (name, at, total) for at, (name, total) in enumerate(zip(names, totals, strict=False), 1)
+    ]
+    saved = math.fsum(_number(row.get("seconds_checkpoint")) or 0.0 for row in run.metrics)
+    found += [("checkpoints", 0, saved)]
+    found += [("validation", 0, math.fsum(row.seconds for row in run.validations))]
+    known = math.fsum(seconds for *_, seconds in found)
+    if run.verdict is not None and run.verdict.wall_seconds > known:
+        found.append(("evaluations, export, waiting", 0, run.verdict.wall_seconds - known))
+    whole = math.fsum(seconds for *_, seconds in found)
+    return [(*one, one[2] / whole) for one in found if one[2] >= 0.005] if whole else []
+
+
+def _time_left(run: RunFacts) -> str:
+    """How long the steps that are left take, by those before; empty where nobody trains."""
+    near = [_number(row.get("seconds_total")) or 0.0 for row in run.metrics[-_LOOK_BACK:]]
+    left = run.steps_wanted - len(run.metrics)
+    if not near or left <= 0 or run.state is None or run.state.name != "training":
+        return ""
+    return f"about {duration(left * math.fsum(near) / len(near))} of training left"
+
+
+def _spent(run: RunFacts) -> list[Spent]:
+    def counted(part: str, rows: Sequence[Mapping[str, Any]]) -> Spent:
+        kinds = ("tokens_prefill", "tokens_cached", "tokens_sampled", "tokens_trained")
+        tokens = math.fsum(_number(row.get(kind)) or 0.0 for row in rows for kind in kinds)
+        usd = [cost for row in rows if (cost := _number(row.get("cost_usd"))) is not None]
+        return Spent(part, tokens, math.fsum(usd) if usd else None)
+
+    validated = [
+        {
+            "tokens_prefill": row.tokens_prefill,
+            "tokens_cached": row.tokens_cached,
+            "tokens_sampled": row.tokens_sampled,
+            "cost_usd": row.cost_usd,
+        }
+        for row in run.validations
+    ]
+    evaluated = [
+        {
+            "tokens_prefill": one.tokens_prefill,
+            "tokens_cached": one.tokens_cached,
+            "tokens_sampled": one.tokens_sampled,
+            "cost_usd": one.cost_usd,
+        }
+        for one in run.evaluations.values()
+    ]
+    parts = [counted("training", run.metrics), counted("validation", validated)]
+    return [part for part in [*parts, counted("evaluations", evaluated)] if part.tokens]
+
+
+def _log_of(run: RunFacts) -> Path | None:
+    """The log of the embedded engine that the run was made on; None of another server."""
+    if not run.checkpoints or run.checkpoints[-1].backend != "embedded":
+        return None
+    home = run.config.get("backend.engine_home")
+    folder = Path(str(home)) if home else run.folder.absolute().parents[1] / ".visual-r1" / "engine"
+    path = folder / "engine.log"
+    return path if path.is_file() else None

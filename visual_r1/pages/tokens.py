@@ -1,0 +1,386 @@
+"""A response token by token, in colour: by log-probability, by ratio, by what the picture tells.
+
+The figures are asked of the run's server once a click, by a process of its own (`scoring`), and
+kept beside the runs, in `.visual-r1/pages/tokens/`; a run's folder stays as it is.
+"""
+
+import math
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from fastapi import APIRouter
+from pydantic import TypeAdapter
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from visual_r1.errors import VisualR1Error
+from visual_r1.hashing import digest
+from visual_r1.pages.place import NotThere, Place, place_of
+from visual_r1.pages.reading import RunFacts, facts_of
+from visual_r1.pages.scored import HIDDEN, Scored, Token, Wanted, read_scored
+from visual_r1.pages.servers import require_named, weights_of
+from visual_r1.pages.showing import address, show
+from visual_r1.prices import Tokens, prices_of
+from visual_r1.runs.folder import config_of_run
+from visual_r1.runs.journal import Journal, read_rollouts
+from visual_r1.tables import compute, read_table, said_of
+
+router = APIRouter()
+
+By = Literal["logprob", "ratio", "image"]
+
+SURPRISE = (0.05, 0.22, 0.7, 1.6, 3.0, 5.0)
+"""Nats below a certain token at which the next darker shade begins: p 0.95, 0.8, 0.5, 0.2, 0.05."""
+
+APART = (0.05, 0.25, 0.7, 1.6)
+"""The same of a difference of log-probabilities, to either side."""
+
+_COMMAND = [sys.executable, "-P", "-m", "visual_r1.pages.scoring"]
+_TAIL = 400
+_CONTEXT = 16
+
+
+@dataclass
+class Scoring:
+    """Responses that are being scored: one at a time, since an engine's home has one engine."""
+
+    alone: threading.Lock = field(default_factory=threading.Lock)
+    changing: threading.Lock = field(default_factory=threading.Lock)
+    under_way: set[str] = field(default_factory=set[str])
+    failed: dict[str, str] = field(default_factory=dict[str, str])
+
+    def begin(self, key: str, run_dir: Path, wanted: Wanted, into: Path) -> None:
+        """Have it scored, unless it is already under way."""
+        with self.changing:
+            if key in self.under_way:
+                return
+            self.under_way.add(key)
+            self.failed.pop(key, None)
+        work = (key, run_dir, wanted, into)
+        threading.Thread(target=self._score, args=work, daemon=True).start()
+
+    def _score(self, key: str, run_dir: Path, wanted: Wanted, into: Path) -> None:
+        asked = TypeAdapter(Wanted).dump_json(wanted).decode()
+        said = ""
+        try:
+            with self.alone:
+                # Its input stays open for as long as this process lives.
+                done = subprocess.Popen(
+                    [*_COMMAND, str(run_dir), asked, str(into)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                )
+                assert done.stderr is not None and done.stdin is not None
+                with done.stdin, done.stderr:
+                    said = done.stderr.read().decode("utf-8", "replace").strip()
+                    status = done.wait()
+            if status:
+                said = (said.splitlines() or [f"it ended with status {status}"])[-1][-_TAIL:]
+        except OSError as error:
+            status, said = 1, f"No process could be started for it: {error}"
+        with self.changing:
+            self.under_way.discard(key)
+            if status:
+                self.failed[key] = said
+
+
+@dataclass(frozen=True, slots=True)
+class Shade:
+    """A token as the page shows it."""
+
+    text: str
+    kind: str
+    says: str
+    is_end: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What asking takes: how many tokens are read, in which questions, and what that costs."""
+
+    questions: int
+    tokens: float
+    usd: float | None
+    server: str
+
+
+@router.get("/runs/{name}/tokens")
+def shown(
+    request: Request,
+    name: str,
+    step: int | None = None,
+    group: int | None = None,
+    sample: int | None = None,
+    evaluation: str | None = None,
+    problem: str | None = None,
+    by: By = "logprob",
+) -> Response:
+    """One response in colour; where it was not scored yet, what that would take."""
+    place = place_of(request)
+    run = facts_of(name, place.run(name))
+    wanted = wanted_of(run, step, group, sample, evaluation, problem)
+    key = key_of(run, wanted)
+    scored = read_scored(_file(place, key))
+    scoring = _scoring(request)
+    failed, asked, refused = scoring.failed.get(key), None, ""
+    if scored is None and key not in scoring.under_way:
+        try:
+            asked = price_of(run, wanted)
+        except VisualR1Error as error:
+            refused = str(error)
+    return show(
+        request,
+        "tokens.html.j2",
+        run=run,
+        wanted=wanted,
+        back=_back(name, wanted),
+        here=_here(name, wanted),
+        by=by,
+        scored=scored,
+        shades=shades(scored, by) if scored else (),
+        legend=legend(by),
+        strongest=_strongest(scored) if scored else (),
+        totals=_totals(scored) if scored else (),
+        under_way=key in scoring.under_way,
+        failed=failed,
+        asked=asked,
+        refused=refused,
+    )
+
+
+@router.post("/runs/{name}/tokens")
+def begin(
+    request: Request,
+    name: str,
+    step: int | None = None,
+    group: int | None = None,
+    sample: int | None = None,
+    evaluation: str | None = None,
+    problem: str | None = None,
+) -> Response:
+    """Have one response scored; the page then shows how far that is."""
+    place = place_of(request)
+    run = facts_of(name, place.run(name))
+    wanted = wanted_of(run, step, group, sample, evaluation, problem)
+    require_named(run.folder, os.environ)
+    key = key_of(run, wanted)
+    if read_scored(_file(place, key)) is None:
+        _scoring(request).begin(key, run.folder.absolute(), wanted, _file(place, key).absolute())
+    return RedirectResponse(_here(name, wanted), 303)
+
+
+def wanted_of(
+    run: RunFacts,
+    step: int | None,
+    group: int | None,
+    sample: int | None,
+    evaluation: str | None,
+    problem: str | None,
+) -> Wanted:
+    """The response that an address names; raises `NotThere`."""
+    if evaluation is not None and problem is not None:
+        return _predicted(run, evaluation, problem)
+    if step is None or group is None or sample is None:
+        raise NotThere("The address names no response: step, group and sample, or an evaluation.")
+    columns = [
+        "step",
+        "group",
+        "sample",
+        "problem_id",
+        "response",
+        "stop_reason",
+        "response_tokens",
+    ]
+    for path in _chunks(run, step):
+        table: Any = read_rollouts(path, columns)
+        for row in table.filter(_equal(table, step=step, group=group, sample=sample)).to_pylist():
+            return Wanted(
+                run=run.folder.name,
+                problem=row["problem_id"],
+                text=row["response"],
+                stopped=row["stop_reason"] != "length",
+                tokens=row["response_tokens"],
+                split="train",
+                step=step,
+                group=group,
+                sample=sample,
+            )
+    raise NotThere(f"The run {run.name!r} has no sample {sample} of group {group} in step {step}.")
+
+
+def _predicted(run: RunFacts, evaluation: str, problem: str) -> Wanted:
+    if evaluation not in run.evaluations:
+        raise NotThere(f"The run {run.name!r} has no evaluation {evaluation!r}.")
+    path = run.folder / "evaluations" / evaluation / "predictions.parquet"
+    with said_of(path, "evaluate again"):
+        table: Any = read_table(path, ["id", "response", "truncated", "response_tokens"])
+    for row in table.filter(_equal(table, id=problem)).to_pylist():
+        if row["response"] is None:
+            break
+        return Wanted(
+            run=run.folder.name,
+            problem=problem,
+            text=row["response"],
+            stopped=not row["truncated"],
+            tokens=row["response_tokens"],
+            split="test",
+            evaluation=evaluation,
+        )
+    raise NotThere(f"The evaluation {evaluation!r} has no response to the problem {problem!r}.")
+
+
+def _equal(table: Any, **values: object) -> Any:
+    """Which rows of the table have these values."""
+    wanted: Any = None
+    for name, value in values.items():
+        same = compute.equal(table[name], value)
+        wanted = same if wanted is None else compute.and_(wanted, same)
+    return wanted
+
+
+def _chunks(run: RunFacts, step: int) -> Iterable[Path]:
+    """The files with rollouts that may hold the step: a chunk is as long as the run's setting."""
+    paths = Journal(run.folder).chunks()
+    length = run.config.get("train.chunk_steps")
+    near = step // length if isinstance(length, int) and length else 0
+    return sorted(paths, key=lambda path: abs(int(path.stem.rpartition("-")[2]) - near))
+
+
+def key_of(run: RunFacts, wanted: Wanted) -> str:
+    """Of what is asked: the response, and the weights it is asked of."""
+    wrote, other, newer = weights_of(run.folder, wanted)
+    weights = [wrote.path, other.path if other else None, newer]
+    return digest([str(run.folder.absolute()), asdict(wanted), weights, HIDDEN], 32)
+
+
+def price_of(run: RunFacts, wanted: Wanted) -> Asked:
+    """What asking takes, by the mean prompt of the run; raises where it may not be asked."""
+    kind = require_named(run.folder, os.environ)
+    _, other, _ = weights_of(run.folder, wanted)
+    rows = [row for row in run.metrics if row.get("groups") and row.get("prompt_tokens")]
+    near = min(rows, key=lambda row: abs(row["step"] - (wanted.step or 0)), default=None)
+    prompt = near["prompt_tokens"] / near["groups"] if near else 0.0
+    questions = 3 if other is not None else 2
+    tokens = questions * (prompt + wanted.tokens + 1)
+    prices = prices_of(config_of_run(run.folder), kind)
+    cost = prices.cost(Tokens(prefill=tokens - questions, sample=questions))
+    return Asked(questions, tokens, cost, kind)
+
+
+def value_of(token: Token, by: By, *, newer: bool) -> float | None:
+    """What colours a token, in nats: a log-probability, a log-ratio, or a difference of two."""
+    match by:
+        case "logprob":
+            return token.wrote
+        case "ratio":
+            if token.other is None:
+                return None
+            return token.other - token.wrote if newer else token.wrote - token.other
+        case "image":
+            return None if token.unseen is None else token.wrote - token.unseen
+
+
+def shades(scored: Scored, by: By) -> list[Shade]:
+    """The tokens with the classes of their colours and their figures in words."""
+    found: list[Shade] = []
+    for index, token in enumerate(scored.tokens):
+        value = value_of(token, by, newer=scored.newer)
+        is_end = index == len(scored.tokens) - 1 and scored.wanted.stopped
+        found.append(Shade(token.text, kind_of(value, by), _says(token, scored), is_end))
+    return found
+
+
+def kind_of(value: float | None, by: By) -> str:
+    """The class of a colour: `s0` to `s6` by surprise, `m4` to `p4` to either side of nothing."""
+    if value is None:
+        return "s0"
+    if by == "logprob":
+        return f"s{sum(-value > edge for edge in SURPRISE)}"
+    shade = sum(abs(value) > edge for edge in APART)
+    return f"{'p' if value > 0 else 'm'}{shade}" if shade else "s0"
+
+
+def _says(token: Token, scored: Scored) -> str:
+    parts = [f"p = {math.exp(token.wrote):.3g} ({token.wrote:.2f} nats)"]
+    if (ratio := value_of(token, "ratio", newer=scored.newer)) is not None:
+        parts.append(f"ratio {math.exp(ratio):.3g}")
+    if (seen := value_of(token, "image", newer=scored.newer)) is not None:
+        parts.append(f"picture {seen:+.2f} nats")
+    return " · ".join(parts).replace("-", "−")
+
+
+def legend(by: By) -> Sequence[tuple[str, str]]:
+    """Classes of the colours with the values at which they begin."""
+    if by == "logprob":
+        return [
+            (f"s{index}", words)
+            for index, words in enumerate(["p ≈ 1", "0.95", "0.8", "0.5", "0.2", "0.05", "0.007"])
+        ]
+    left = [f"m{index}" for index in (4, 3, 2, 1)]
+    kinds = [*left, "s0", *(f"p{index}" for index in (1, 2, 3, 4))]
+    if by == "ratio":
+        words = ["< 0.2", "0.5", "0.78", "0.95", "1", "1.05", "1.28", "2", "> 5"]
+    else:
+        words = ["< −1.6", "−0.7", "−0.25", "−0.05", "0", "+0.05", "+0.25", "+0.7", "> +1.6"]
+    return list(zip(kinds, words, strict=True))
+
+
+def _strongest(scored: Scored, count: int = 6) -> list[tuple[str, str, float]]:
+    """What the picture makes likelier by most: what stands before, the token, how many nats."""
+    found: list[tuple[str, str, float]] = []
+    before = ""
+    for token in scored.tokens:
+        told = 0.0 if token.unseen is None else token.wrote - token.unseen
+        if told > APART[0] and token.text.strip():
+            found.append((before[-_CONTEXT:], token.text, told))
+        before += token.text
+    return sorted(found, key=lambda one: -one[2])[:count]
+
+
+def _totals(scored: Scored) -> list[tuple[str, str]]:
+    tokens = scored.tokens
+    whole = math.fsum(token.wrote for token in tokens)
+    found = [
+        ("log-probability of the response", f"{whole:.2f} nats"),
+        ("a token", f"{whole / len(tokens):.3f} nats"),
+    ]
+    ratios = [value_of(token, "ratio", newer=scored.newer) for token in tokens]
+    known = [one for one in ratios if one is not None]
+    if known:
+        found.append(("ratio of the response", f"{math.exp(min(math.fsum(known), 700.0)):.3g}"))
+    seen = [token.wrote - token.unseen for token in tokens if token.unseen is not None]
+    if seen:
+        found.append(("the picture makes it likelier by", f"{math.fsum(seen):+.2f} nats"))
+    return [(name, words.replace("-", "−")) for name, words in found]
+
+
+def _scoring(request: Request) -> Scoring:
+    found = request.app.state.scoring
+    assert isinstance(found, Scoring)
+    return found
+
+
+def _file(place: Place, key: str) -> Path:
+    return place.state_dir / "tokens" / f"{key}.json"
+
+
+def _here(name: str, wanted: Wanted) -> str:
+    if wanted.evaluation is not None:
+        asked = {"evaluation": wanted.evaluation, "problem": wanted.problem}
+        return address("runs", name, "tokens", **asked)
+    place = {"step": wanted.step, "group": wanted.group, "sample": wanted.sample}
+    return address("runs", name, "tokens", **place)
+
+
+def _back(name: str, wanted: Wanted) -> str:
+    """The page of what the response is a part of."""
+    if wanted.evaluation is not None:
+        return address("runs", name, "evaluations", wanted.evaluation)
+    return address("runs", name, "group", step=wanted.step, group=wanted.group)

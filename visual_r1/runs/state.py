@@ -1,0 +1,166 @@
+"""What a run is doing, or how it ended, by its folder alone: for lists and pages.
+
+Nothing here is told by anybody: a process that was killed says nothing. So a run is at work while
+its lock is held, which the kernel frees however the process ends, and else its files say how far it
+came, and how its last start ended (see `ending`).
+"""
+
+import os
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import TypeAdapter
+from pydantic_core import from_json
+
+from visual_r1.errors import RunError
+from visual_r1.liveness import is_locked, lives_since
+from visual_r1.runs.alarms import AlarmLog
+from visual_r1.runs.budget import read_budget_end
+from visual_r1.runs.ending import read_ending
+from visual_r1.runs.folder import LOCK, OWNER, owner_in, read_config
+from visual_r1.runs.ledger import Ledger
+from visual_r1.storage import read_json
+from visual_r1.wording import duration
+
+State = Literal[
+    "training", "waiting", "ended", "evaluated", "paused", "failed", "stopped", "killed"
+]
+
+SILENT_S = 300.0
+"""A process that has written nothing for so long, and for three of its steps, waits."""
+
+_TAIL = 2**16
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """What a run is doing: `name`, and `sentence` with why, and how it goes on.
+
+        training   a process is at work on it
+        waiting    one has it and has written nothing for long, or waits for its turn
+        ended      all steps are trained, or its budget is spent, and it is reported
+        evaluated  nothing was to be trained, and what was asked is there
+        paused     an alarm paused it at its newest checkpoint
+        failed     its last start ended by an error: the sentence is the error's
+        stopped    a person stopped it
+        killed     its process has gone without a word
+
+    `step` of `steps` are trained and saved. `changed_at` is when a file of it changed last (seconds
+    since the epoch), `pid` the process at work, where there is one and it is known.
+    """
+
+    name: State
+    sentence: str
+    step: int
+    steps: int
+    changed_at: float
+    pid: int | None = None
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a process has the run: its files may change at any moment."""
+        return self.name in ("training", "waiting")
+
+
+@dataclass(frozen=True, slots=True)
+class _Summary:
+    """All that is asked of a run's summary, which a run writes last."""
+
+    steps: int
+
+
+_SUMMARIES = TypeAdapter(_Summary)
+
+
+def state_of(run_dir: Path) -> RunState:
+    """The state of the run in `run_dir`; changes nothing.
+
+    Raises `RunError` where the folder holds no run, or its configuration is damaged.
+    """
+    config = read_config(run_dir)
+    if config is None:
+        raise RunError(f"{run_dir} is no run's folder: there is no config.json in it.")
+    rows = [line.row for line in Ledger(run_dir).read().sound]
+    step, steps = rows[-1].step if rows else 0, config.train.steps
+    changed = last_change(run_dir)
+
+    def found(name: State, sentence: str, pid: int | None = None) -> RunState:
+        return RunState(name, sentence, step, steps, changed, pid)
+
+    owner = run_dir / OWNER
+    pid = int(said) if (said := owner_in(owner)).isdecimal() else None
+    if is_locked(run_dir / LOCK):
+        silent = time.time() - changed
+        who = f"Process {pid}" if pid else "A process"
+        if silent > max(SILENT_S, 3 * _longest_step(run_dir)):
+            return found(
+                "waiting",
+                f"{who} has it and has written nothing for {duration(silent)}: it waits for its "
+                "server or another run, or asks for answers.",
+                pid,
+            )
+        return found("training", f"{who} is at work on it.", pid)
+    again = f"It goes on with: visual-r1 resume {run_dir}"
+    pausing = [one for one in AlarmLog(run_dir).findings() if one.action == "pause"]
+    if pausing and pausing[-1].checkpoint == step < steps:
+        return found("paused", f"{pausing[-1].sentence} {again}.")
+    if (done := _is_done(run_dir, step, steps)) is not None:
+        return found("ended", done)
+    if (ending := read_ending(run_dir)) is not None:
+        return found(ending.kind, ending.sentence if ending.kind == "failed" else f"{again}.")
+    if pid is not None and lives_since(pid, owner.stat().st_mtime):
+        return found("waiting", f"Process {pid} is about to begin, or waits for its turn.", pid)
+    evaluated = sorted(path.parent.name for path in run_dir.glob("evaluations/*/report.json"))
+    # A start that trains counts its wall time from the first evaluation on.
+    if evaluated and not rows and not (run_dir / "wall.json").exists():
+        return found("evaluated", f"Nothing was to be trained; there is: {', '.join(evaluated)}.")
+    kept = f"Step {step} of {steps} is kept." if step else "It had no checkpoint yet."
+    return found("killed", f"Its process is gone without a word. {kept} {again}.")
+
+
+def last_change(run_dir: Path) -> float:
+    """When a file of the run changed last, in seconds since the epoch.
+
+    Of what a run writes while it is at work; a report that is made again does not count.
+    """
+    newest = 0.0
+    places = [run_dir / name for name in ("metrics.jsonl", "ledger.jsonl", "validation.jsonl")]
+    places += [run_dir / OWNER, run_dir / "config.json", *run_dir.glob("evaluations/*/*")]
+    for place in places:
+        with suppress(OSError):
+            newest = max(newest, place.stat().st_mtime)
+    return newest
+
+
+def _is_done(run_dir: Path, step: int, steps: int) -> str | None:
+    """How a run ended whose report is about its newest checkpoint; None where it has further to
+    go."""
+    try:
+        summary = read_json(run_dir / "summary.json", _SUMMARIES)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        # Damaged: verify says so. It is written last, and made again from the other files.
+        return f"All {steps} steps are trained." if step >= steps else None
+    if summary.steps < step:
+        return None
+    budget = read_budget_end(run_dir, step)
+    if step < steps:
+        return budget.sentence if budget is not None else None
+    return f"All {step} steps are trained, evaluated and reported."
+
+
+def _longest_step(run_dir: Path) -> float:
+    """Seconds of the longest of the newest steps; 0 where nothing was trained."""
+    longest = 0.0
+    with suppress(OSError):
+        with (run_dir / "metrics.jsonl").open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+            lines = file.read().splitlines()
+        for line in lines:
+            with suppress(ValueError, TypeError, AttributeError):  # the first one is cut off
+                longest = max(longest, float(from_json(line).get("seconds_total") or 0))
+    return longest
