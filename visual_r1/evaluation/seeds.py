@@ -17,9 +17,9 @@ is the variance over problems of d_i = after_.i - before_.i, over n. The interva
     d ± sqrt(t_n^2 var(d_i) / n + t_K^2 sum over sides of max(MS_s - MS_e, 0) / (n K)),
 
 each part at its own confidence, with the t quantiles of n - 1 and of sum (K - 1) degrees of
-freedom, so that two seeds do not pass for many. The p-value is the confidence at which it begins to hold 0.
-Sides need not have as many seeds: the base model has one, a side whose seeds all answered alike
-counts as one, and adds nothing.
+freedom, so that two seeds do not pass for many. The p-value is the confidence at which it begins to
+hold 0. Sides need not have as many seeds: the base model has one, a side whose seeds all answered
+alike counts as one, and adds nothing.
 
 MS_s has K - 1 degrees of freedom, next to nothing with two or three seeds. So it is pooled over all
 sides that are compared, as an analysis of variance does, which assumes that they scatter alike; a
