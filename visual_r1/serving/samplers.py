@@ -11,7 +11,6 @@ from visual_r1.backend.backend import Backend
 from visual_r1.backend.waiting import FAILURES, LOOK_EVERY_S, SAMPLE_LIMIT_S, described
 from visual_r1.errors import BackendError, EngineError, RequestFailed, RequestRefused
 
-
 CANCELLED_AFTER_S = 1.0
 
 
