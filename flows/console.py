@@ -89,6 +89,10 @@ COMMANDS = {
         "visual_r1.compare.command",
         "main",
         "compare evaluations of the same problems: by how much they differ, what was won and lost",
+    "regrade": Command(
+        "visual_r1.regrade.command",
+        "main",
+        "grade a run's stored responses again: what changed and why, offline",
     ),
     "verify": Command(
         "visual_r1.verify.command",
