@@ -89,6 +89,11 @@ COMMANDS = {
         "visual_r1.compare.command",
         "main",
         "compare evaluations of the same problems: by how much they differ, what was won and lost",
+    "disputes": Command(
+        "visual_r1.disputes.command",
+        "main",
+        "labels that a run's answers agree against, and what people decide of them",
+    ),
     "regrade": Command(
         "visual_r1.regrade.command",
         "main",

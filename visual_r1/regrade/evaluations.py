@@ -159,7 +159,7 @@ class _Work:
         self.decided: list[str] = []
 
     def graded(self, rows: Sequence[Row]) -> list[Row]:
-        """The rows with their new grades; those of problems that were dropped are not among them."""
+        """The rows with their new grades, without those of problems that were dropped."""
         golds = [self._gold_of(row) for row in rows]
         answers = [_answers(row, self._names) for row in rows]
         said: dict[str, list[str]] = {}
