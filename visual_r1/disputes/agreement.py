@@ -19,7 +19,7 @@ so do other wrong labels: the figure errs on the side of the gold answer.
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from scipy import optimize, stats  # pyright: ignore[reportMissingTypeStubs]
@@ -83,5 +83,5 @@ def _fitted(counts: Counter[tuple[int, int]], start: Agreement | None) -> Agreem
 
     begin = (start.a, start.b) if start else (0.5, 2.0)
     found = _optimize.minimize(loss, np.log(begin), method="Nelder-Mead")
-    a, b = np.exp(np.clip(cast("Any", found.x), -12, 12))
+    a, b = np.exp(np.clip(found.x, -12, 12))
     return Agreement(float(a), float(b))

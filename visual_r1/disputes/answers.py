@@ -109,7 +109,7 @@ def judged(said: Said, gold: Gold, rounding: Rounding) -> Verdict:
         else:
             first, members, before = wrong[place]
             wrong[place] = first, [*members, text], before + count
-    answer, members, agreeing = max(wrong, key=lambda one: one[2], default=("", [], 0))
+    answer, members, agreeing = max(wrong, key=lambda one: one[2], default=("", list[str](), 0))
     places = dict.fromkeys(place for text in members for place in said.places[text])
     return Verdict(said.count, right, agreeing, answer, len(wrong), tuple(places))
 

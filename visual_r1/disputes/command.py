@@ -177,9 +177,10 @@ def _problem(run_dir: Path, id: str, split: Split | None) -> Problem:
     if not digests:
         raise RunError(f"{run_dir} has no answers yet: neither a checkpoint nor an evaluation.")
     dataset = dataset_with(run_dir.absolute().parents[1], digests[0])
+    splits: tuple[Split, ...] = (split,) if split else SPLITS
     found = [
         (name, place)
-        for name in ([split] if split else SPLITS)
+        for name in splits
         for place, one in enumerate(dataset.problems(name).ids())
         if one == id
     ]

@@ -12,20 +12,21 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.table import Table
 
 from visual_r1.errors import VisualR1Error
+from visual_r1.evaluation.statistics import Interval
 from visual_r1.grading import Rounding
 from visual_r1.printing import CommandParser, Terminal, logging_handler, open_logger, say, terminal
 from visual_r1.progress import open_progress
-from visual_r1.regrade.changes import Change, Figures, Share
+from visual_r1.regrade.changes import Change, Example, Figures, Share
 from visual_r1.regrade.regrade import Regraded, regrade
 from visual_r1.runs.named import find_run
 from visual_r1.wording import percent
 
-_NAMES = {"greedy": "greedy", "sampled": "accuracy of samples", "rollouts": "rollouts"}
+_EXAMPLES = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,6 +93,11 @@ def show(done: Regraded, console: Terminal) -> None:
     for _, one in files:
         for why, count in one.not_graded.items():
             console.sentence(f"{one.basis.source}: {count} are left as they were: {why}.")
+    if any(not one.basis.dataset for one in done.evaluations.values()):
+        console.sentence(
+            "The dataset is not there, so the gold answers of evaluations are those that their "
+            "predictions have."
+        )
     decided = sorted({id for _, one in files for id in one.decided})
     if decided:
         shown = ", ".join(decided[:5]) + (f" and {len(decided) - 5} more" if decided[5:] else "")
@@ -117,41 +123,42 @@ def _figures(done: Regraded) -> Table:
     return table
 
 
-def _rows(
-    before: Figures, after: Figures, other: Figures
-) -> list[tuple[str, tuple[str, str, str, str]]]:
-    """A line for each figure: its name, n, and what it was and is."""
-    found: list[tuple[str, tuple[str, str, str, str]]] = []
+def _rows(before: Figures, after: Figures, other: Figures) -> list[tuple[str, Sequence[str]]]:
+    """A line for each figure: its name, n, what it was and is, and is under the other rounding."""
+    found: list[tuple[str, Sequence[str]]] = []
     for name in dict.fromkeys((*before.passes, *after.passes)):
-        was, now, else_ = (one.passes.get(name) for one in (before, after, other))
-        n = str((now or was or Share(0, 0, 0.0, (0.0, 1.0))).n)
-        label = _NAMES.get(name, name.replace("_", " "))
-        changed = "the same" if now == was else _share(now)
-        found.append((label, (n, _share(was), changed, _share(else_, short=True))))
+        was, now, rest = (_of_share(one.passes.get(name)) for one in (before, after, other))
+        there = after.passes.get(name) or before.passes[name]
+        found.append((name.replace("_", " "), _cells(there.n, was, now, rest)))
     if before.pass_at_k is not None or after.pass_at_k is not None:
-        n = str(after.sampled_n)
-        for label, value, interval in (
-            ("samples", "sampled_accuracy", "sampled_accuracy_ci95"),
-            (f"pass@{after.k}", "pass_at_k", "pass_at_k_ci95"),
-        ):
-            cells = [_cell(getattr(one, value), getattr(one, interval)) for one in (before, after)]
-            cells[1] = "the same" if cells[0] == cells[1] else cells[1]
-            rest = getattr(other, value)
-            found.append((label, (n, *cells, "–" if rest is None else percent(rest))))
+        all_three = before, after, other
+        samples = [_Value(one.sampled_accuracy, one.sampled_accuracy_ci95) for one in all_three]
+        best = [_Value(one.pass_at_k, one.pass_at_k_ci95) for one in all_three]
+        found.append(("samples", _cells(after.sampled_n, *samples)))
+        found.append((f"pass@{after.k or before.k}", _cells(after.sampled_n, *best)))
     return found
 
 
-def _share(one: Share | None, *, short: bool = False) -> str:
-    if one is None:
-        return "–"
-    return percent(one.value) if short else _cell(one.value, one.ci95)
+class _Value(NamedTuple):
+    """A share and its interval; None where there is none."""
+
+    value: float | None = None
+    ci95: Interval | None = None
+
+    def __str__(self) -> str:
+        if self.value is None or self.ci95 is None:
+            return "–"
+        low, high = self.ci95
+        return f"{percent(self.value)} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def _cell(value: float | None, interval: Sequence[float] | None) -> str:
-    if value is None or interval is None:
-        return "–"
-    low, high = interval
-    return f"{percent(value)} [{100 * low:.1f}, {100 * high:.1f}]"
+def _of_share(one: Share | None) -> _Value:
+    return _Value() if one is None else _Value(one.value, one.ci95)
+
+
+def _cells(n: int, was: _Value, now: _Value, rest: _Value) -> Sequence[str]:
+    other = "–" if rest.value is None else percent(rest.value)
+    return str(n), str(was), "the same" if was == now else str(now), other
 
 
 def _changes(changes: Sequence[Change]) -> Table:
@@ -166,12 +173,15 @@ def _changes(changes: Sequence[Change]) -> Table:
             _verdict(kind.before, kind.reason_before),
             _verdict(kind.after, kind.reason),
             kind.cause,
-            "\n".join(
-                f"{example.where}: {example.answer!r} for {example.gold!r}"
-                for example in one.examples[:2]
-            ),
+            "\n".join(map(_example, one.examples[:_EXAMPLES])),
         )
     return table
+
+
+def _example(one: Example) -> str:
+    if one.answer is None:
+        return one.where
+    return f"{one.where}: {one.answer!r} for {one.gold!r}"
 
 
 def _verdict(verdict: str, reason: str) -> str:

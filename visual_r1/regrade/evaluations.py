@@ -1,6 +1,7 @@
 """The predictions of an evaluation, graded again: every pass of which the text is there."""
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -72,38 +73,29 @@ def regrade_evaluation(
     asked = report.conditions
     rounding: Rounding = "rounded" if asked.rounding == "rounded" else "exact"
     held = truths.of(asked.dataset_digest)
-    basis = Basis(source.name, file_digest(source), rounding, held.digest, held.decisions_digest)
     result = of_evaluation(folder)
     with (
         said_of(source, f"remove the folder {folder} and evaluate again"),
         open_table(source) as file,
     ):
-        columns = [
-            name for name in file.schema_arrow.names if held.needs_images or name != "images"
-        ]
-        names = passes_in(columns)
+        digest, has = file_digest(source), file.schema_arrow.names
+        basis = Basis(source.name, digest, rounding, held.digest, held.decisions_digest)
+        names = passes_in(has)
         slots = 1 + len(names) + report.k
         if (there := done_before(result, basis)) is not None:
             progress.advance(file.metadata.num_rows * slots)
             return there
-        was_decided = bool(asked.decisions)
+        columns = [name for name in has if held.needs_images or name != "images"]
+        decided = bool(asked.decisions)
         work = _Work(
-            names,
-            rounding,
-            lambda row: held.gold(row, was_decided=was_decided),
-            thoughts,
-            graders,
+            *(names, rounding, lambda row: held.gold(row, was_decided=decided), thoughts, graders)
         )
         schema = _schema(file.schema_arrow, names)
-        with replaced_whole(result) as temporary:
-            writer = open_writer(temporary, schema)
-            try:
-                for batch in file.iter_batches(batch_size=ROW_GROUP, columns=columns):
-                    rows = work.graded(cast("list[Row]", batch.to_pylist()))
-                    writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-                    progress.advance(batch.num_rows * slots)
-            finally:
-                writer.close()
+        with replaced_whole(result) as temporary, closing(open_writer(temporary, schema)) as writer:
+            for batch in file.iter_batches(batch_size=ROW_GROUP, columns=columns):
+                rows = work.graded(cast("list[Row]", batch.to_pylist()))
+                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+                progress.advance(batch.num_rows * slots)
     found = RegradedFile(
         basis=basis,
         graded=work.count,
@@ -151,7 +143,8 @@ class _Work:
         thoughts: Thoughts,
         graders: Graders,
     ) -> None:
-        self._names, self._rounding, self._gold_of = names, rounding, gold_of
+        self._rounding: Rounding = rounding
+        self._names, self._gold_of = names, gold_of
         self._thoughts, self._graders = thoughts, graders
         self.tallies, self.changes = Tallies(), Changes()
         self.left: dict[str, int] = {}

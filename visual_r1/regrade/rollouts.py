@@ -1,6 +1,7 @@
 """The rollouts of a chunk, graded again: first passes, and second ones where there are any."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,7 +33,7 @@ _NEEDED = (
 )  # fmt: skip
 _SECOND = ("second_verdict", "second_response")
 _WAY_OUT = "move it away to do without the rollouts of its steps"
-_RESULT = pa.schema(
+_SCHEMA = pa.schema(
     [
         ("step", pa.int32()),
         ("problem_id", pa.string()),
@@ -70,23 +71,23 @@ def regrade_rollouts(
     it is. Raises `RunError` where the file is damaged, or another than was written.
     """
     _require_as_written(chunk, expected)
-    basis = Basis(chunk.name, file_digest(chunk), rounding, held.digest, held.decisions_digest)
     result = of_rollouts(chunk)
     with said_of(chunk, _WAY_OUT, RunError), open_table(chunk) as file:
+        digest, has = file_digest(chunk), file.schema_arrow.names
+        basis = Basis(chunk.name, digest, rounding, held.digest, held.decisions_digest)
         if (there := done_before(result, basis)) is not None:
             progress.advance(file.metadata.num_rows)
             return there
-        columns = [one for one in (*_NEEDED, *_SECOND) if one in file.schema_arrow.names]
+        columns = [*_NEEDED, *(one for one in _SECOND if one in has)]
         work = _Work(rounding, held.split("train"), thoughts, graders)
-        with replaced_whole(result) as temporary:
-            writer = open_writer(temporary, _RESULT)
-            try:
-                for batch in file.iter_batches(batch_size=_BATCH, columns=columns):
-                    rows = work.graded(cast("list[Row]", batch.to_pylist()))
-                    writer.write_table(pa.Table.from_pylist(rows, schema=_RESULT))
-                    progress.advance(batch.num_rows)
-            finally:
-                writer.close()
+        with (
+            replaced_whole(result) as temporary,
+            closing(open_writer(temporary, _SCHEMA)) as writer,
+        ):
+            for batch in file.iter_batches(batch_size=_BATCH, columns=columns):
+                rows = work.graded(cast("list[Row]", batch.to_pylist()))
+                writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
+                progress.advance(batch.num_rows)
     found = RegradedFile(
         basis=basis,
         graded=work.count,
