@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from visual_r1.errors import DataError
 from visual_r1.evaluation.metrics import read_report
@@ -26,6 +26,7 @@ from visual_r1.regrade.changes import (
 from visual_r1.regrade.files import (
     Basis,
     RegradedFile,
+    Source,
     done_before,
     of_evaluation,
     write_record,
@@ -34,7 +35,7 @@ from visual_r1.regrade.golds import Gold, Thoughts
 from visual_r1.regrade.graders import Again, Graders, Stored
 from visual_r1.regrade.truths import Truths
 from visual_r1.storage import replaced_whole
-from visual_r1.tables import READ_ERRORS, open_table, open_writer, pa, said_of
+from visual_r1.tables import READ_ERRORS, open_table, open_writer, pa
 
 # What a second pass may be that was asked, and graded.
 GRADED_SECOND = ("right", "wrong", "gave_up")
@@ -69,33 +70,28 @@ def regrade_evaluation(
     """
     report = read_report(folder)
     require_predictions(folder)
-    source = folder / PREDICTIONS_NAME
     asked = report.conditions
     rounding: Rounding = "rounded" if asked.rounding == "rounded" else "exact"
     held = truths.of(asked.dataset_digest)
-    result = of_evaluation(folder)
-    with (
-        said_of(source, f"remove the folder {folder} and evaluate again"),
-        open_table(source) as file,
-    ):
-        digest, has = file_digest(source), file.schema_arrow.names
-        basis = Basis(source.name, digest, rounding, held.digest, held.decisions_digest)
-        names = passes_in(has)
-        slots = 1 + len(names) + report.k
-        if (there := done_before(result, basis)) is not None:
-            progress.advance(file.metadata.num_rows * slots)
-            return there
-        columns = [name for name in has if held.needs_images or name != "images"]
-        decided = bool(asked.decisions)
-        work = _Work(
-            *(names, rounding, lambda row: held.gold(row, was_decided=decided), thoughts, graders)
-        )
-        schema = _schema(file.schema_arrow, names)
-        with replaced_whole(result) as temporary, closing(open_writer(temporary, schema)) as writer:
-            for batch in file.iter_batches(batch_size=ROW_GROUP, columns=columns):
-                rows = work.graded(cast("list[Row]", batch.to_pylist()))
-                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-                progress.advance(batch.num_rows * slots)
+    way_out = f"remove the folder {folder} and evaluate again"
+    source = Source(folder / PREDICTIONS_NAME, way_out, DataError)
+    basis = Basis(*(source.path.name, source.digest, rounding, held.digest, held.decisions_digest))
+    result, names = of_evaluation(folder), passes_in(source.columns)
+    slots = 1 + len(names) + report.k
+    if (there := done_before(result, basis)) is not None:
+        progress.advance(source.rows * slots)
+        return there
+    columns = [name for name in source.columns if held.needs_images or name != "images"]
+    decided = bool(asked.decisions)
+    work = _Work(
+        *(names, rounding, lambda row: held.gold(row, was_decided=decided), thoughts, graders)
+    )
+    schema = _schema(source.schema, names)
+    with replaced_whole(result) as temporary, closing(open_writer(temporary, schema)) as writer:
+        for rows in source.batches(columns, ROW_GROUP):
+            graded = work.graded(rows)
+            writer.write_table(pa.Table.from_pylist(graded, schema=schema))
+            progress.advance(len(rows) * slots)
     found = RegradedFile(
         basis=basis,
         graded=work.count,

@@ -8,18 +8,19 @@ The record comes last and has the digests of both files, so what is half done is
 what is done is found: it is made of the same answers, by the same grader, under the same decisions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from visual_r1.errors import DataError
+from visual_r1.errors import DataError, VisualR1Error
 from visual_r1.grading import GRADER_VERSION, Rounding
 from visual_r1.hashing import file_digest
 from visual_r1.regrade.changes import Change, Figures
 from visual_r1.storage import read_json, write_json
+from visual_r1.tables import open_table, said_of
 
 _VERSION = 1
 
@@ -63,6 +64,32 @@ class RegradedFile:
 
 
 _STORED = TypeAdapter(RegradedFile)
+
+
+class Source:
+    """A Parquet file that is graded again, and what it cannot be read for is said of it alone.
+
+    Raises what `kind` is where the file is damaged.
+    """
+
+    def __init__(self, path: Path, way_out: str, kind: type[VisualR1Error]) -> None:
+        self.path = path
+        self._said = lambda: said_of(path, way_out, kind)
+        with self._said(), open_table(path) as file:
+            self.schema: Any = file.schema_arrow
+            self.rows: int = file.metadata.num_rows
+            self.digest = file_digest(path)
+
+    @property
+    def columns(self) -> list[str]:
+        """Their names."""
+        return self.schema.names
+
+    def batches(self, columns: Sequence[str], size: int) -> Iterator[list[dict[str, Any]]]:
+        """The rows, so many in memory at a time."""
+        with self._said(), open_table(self.path) as file:
+            for batch in file.iter_batches(batch_size=size, columns=list(columns)):
+                yield batch.to_pylist()
 
 
 def of_evaluation(folder: Path) -> Path:

@@ -14,6 +14,7 @@ from visual_r1.grading import choice_named
 from visual_r1.policy.policy import Policy, open_policy
 from visual_r1.policy.second_pass import unaided
 from visual_r1.regrade.graders import Stored
+from visual_r1.rewards.grounding import opened
 from visual_r1.rewards.scoring import shown_choices
 from visual_r1.runs.decisions import Decisions, content_of
 from visual_r1.runs.labels import Labels
@@ -48,8 +49,8 @@ class Gold:
     def of(self, name: str, response: str, *, opens_think: bool) -> Stored:
         """A response of the pass `name`, to be graded."""
         if name in WITHOUT_IMAGE:
-            return Stored(response, self.alone, self.alone_choices, opens_think)
-        return Stored(response, self.answer, self.choices, opens_think)
+            return Stored(opened(response, opens_think), self.alone, self.alone_choices)
+        return Stored(opened(response, opens_think), self.answer, self.choices)
 
 
 def gold_of(problem: Problem, answer: str | None = None, *, dropped: bool = False) -> Gold:
@@ -82,7 +83,7 @@ def gold_of_row(row: Mapping[str, Any], decisions: Decisions, *, was_decided: bo
     does not say enough: an older file has no choices, and its problem seems to show some.
 
     `was_decided` says that its answer may be one that a person had put in the gold one's place:
-    then no decision is looked for.
+    then no decision is looked for, and neither is where the row is without its pictures.
     """
     choices = row.get("choices")
     if choices is None:
@@ -90,9 +91,9 @@ def gold_of_row(row: Mapping[str, Any], decisions: Decisions, *, was_decided: bo
         if is_choice or _OF_CHOICES in (row["reason"] or ""):
             return None
     problem = Problem(row["id"], (), row["question"], row["answer"], tuple(choices or ()))
-    images = [one["bytes"] for one in row["images"]]
     made = None
-    if not was_decided:
+    if not was_decided and "images" in row:
+        images = [one["bytes"] for one in row["images"]]
         content = content_of(problem.question, problem.answer, images)
         made = decisions.about(problem.id, content)
     if made is None or not made.changes_label:

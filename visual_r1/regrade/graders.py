@@ -1,6 +1,7 @@
 """Grading in several processes: the grader is pure and bounded, so any of them may do any part.
 
 A process ends with the one that asked it, however that ends. What is graded comes back in order.
+This file imports little, for each process imports it anew.
 """
 
 import multiprocessing
@@ -16,7 +17,6 @@ from functools import lru_cache
 
 from visual_r1.errors import VisualR1Error
 from visual_r1.grading import Grade, Rounding, Verdict, extract_answer, grade, grade_answer
-from visual_r1.rewards.grounding import opened
 
 # Fewer are graded in the second that it takes to start a process.
 WORTH_A_PROCESS = 4000
@@ -25,15 +25,12 @@ _SLICE = 200
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A response and what it is graded by; `choices` are those that the problem shows.
-
-    `opens_think` says that the prompt had written `<think>` already.
-    """
+    """A response, with the `<think>` that its prompt may have written, and what it is graded by;
+    `choices` are those that the problem shows."""
 
     response: str
     gold: str
     choices: tuple[str, ...] = ()
-    opens_think: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +53,9 @@ def _graded(answer: str, gold: str, rounding: Rounding, choices: tuple[str, ...]
 
 def grade_again(one: Stored) -> Again:
     """Both grades of one response."""
-    text = opened(one.response, one.opens_think)
-    answer = extract_answer(text)
+    answer = extract_answer(one.response)
     if answer is None:
-        none = grade(text, one.gold)
+        none = grade(one.response, one.gold)
         return Again(None, none, none)
     exact = _graded(answer, one.gold, "exact", one.choices)
     rounded = _graded(answer, one.gold, "rounded", one.choices)
@@ -69,7 +65,7 @@ def grade_again(one: Stored) -> Again:
 Row = tuple[str | None, Verdict, str, Verdict, str]
 
 
-def _grade_slice(slice_: Sequence[tuple[str, str, tuple[str, ...], bool]]) -> list[Row]:
+def _grade_slice(slice_: Sequence[tuple[str, str, tuple[str, ...]]]) -> list[Row]:
     found = (grade_again(Stored(*one)) for one in slice_)
     return [
         (
@@ -96,7 +92,7 @@ class Graders:
         """
         if self._pool is None:
             return [grade_again(one) for one in stored]
-        rows = [(one.response, one.gold, one.choices, one.opens_think) for one in stored]
+        rows = [(one.response, one.gold, one.choices) for one in stored]
         slices = [rows[at : at + _SLICE] for at in range(0, len(rows), _SLICE)]
         try:
             done = list(self._pool.map(_grade_slice, slices))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from visual_r1.errors import RunError
 from visual_r1.grading import Grade, Rounding
@@ -19,13 +19,20 @@ from visual_r1.regrade.changes import (
     shown,
 )
 from visual_r1.regrade.evaluations import GRADED_SECOND
-from visual_r1.regrade.files import Basis, RegradedFile, done_before, of_rollouts, write_record
+from visual_r1.regrade.files import (
+    Basis,
+    RegradedFile,
+    Source,
+    done_before,
+    of_rollouts,
+    write_record,
+)
 from visual_r1.regrade.golds import Gold, Thoughts
 from visual_r1.regrade.graders import Again, Graders, Stored
 from visual_r1.regrade.truths import Held
 from visual_r1.runs.journal import ROLLOUTS, read_rollouts
 from visual_r1.storage import replaced_whole
-from visual_r1.tables import READ_ERRORS, open_table, open_writer, pa, said_of, table_digest
+from visual_r1.tables import READ_ERRORS, open_table, open_writer, pa, table_digest
 
 _BATCH = 1024
 _NEEDED = (
@@ -71,23 +78,17 @@ def regrade_rollouts(
     it is. Raises `RunError` where the file is damaged, or another than was written.
     """
     _require_as_written(chunk, expected)
-    result = of_rollouts(chunk)
-    with said_of(chunk, _WAY_OUT, RunError), open_table(chunk) as file:
-        digest, has = file_digest(chunk), file.schema_arrow.names
-        basis = Basis(chunk.name, digest, rounding, held.digest, held.decisions_digest)
-        if (there := done_before(result, basis)) is not None:
-            progress.advance(file.metadata.num_rows)
-            return there
-        columns = [*_NEEDED, *(one for one in _SECOND if one in has)]
-        work = _Work(rounding, held.split("train"), thoughts, graders)
-        with (
-            replaced_whole(result) as temporary,
-            closing(open_writer(temporary, _SCHEMA)) as writer,
-        ):
-            for batch in file.iter_batches(batch_size=_BATCH, columns=columns):
-                rows = work.graded(cast("list[Row]", batch.to_pylist()))
-                writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
-                progress.advance(batch.num_rows)
+    source, result = Source(chunk, _WAY_OUT, RunError), of_rollouts(chunk)
+    basis = Basis(chunk.name, source.digest, rounding, held.digest, held.decisions_digest)
+    if (there := done_before(result, basis)) is not None:
+        progress.advance(source.rows)
+        return there
+    columns = [*_NEEDED, *(one for one in _SECOND if one in source.columns)]
+    work = _Work(rounding, held.split("train"), thoughts, graders)
+    with replaced_whole(result) as temporary, closing(open_writer(temporary, _SCHEMA)) as writer:
+        for rows in source.batches(columns, _BATCH):
+            writer.write_table(pa.Table.from_pylist(work.graded(rows), schema=_SCHEMA))
+            progress.advance(len(rows))
     found = RegradedFile(
         basis=basis,
         graded=work.count,
