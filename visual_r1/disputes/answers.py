@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any, cast
 
 from visual_r1.errors import RunError
@@ -91,6 +92,7 @@ def judged(said: Said, gold: Gold, rounding: Rounding) -> Verdict:
     """The answers to a problem, counted by what the grader takes for the same."""
     texts = [(text, said.texts[text]) for text in said.texts if text is not None]
     texts.sort(key=lambda one: (-one[1], one[0]))
+    letters = ascii_uppercase[: len(gold.choices)]
     right, wrong = 0, list[tuple[str, list[str], int]]()
     for text, count in texts:
         if _same(text, gold.answer, rounding, gold.choices):
@@ -101,6 +103,9 @@ def judged(said: Said, gold: Gold, rounding: Rounding) -> Verdict:
                 at
                 for at, (first, _, _) in enumerate(wrong)
                 if _same(text, first, rounding, gold.choices)
+                or _picks(text, letters, rounding, gold.choices)
+                == _picks(first, letters, rounding, gold.choices)
+                != ""
             ),
             None,
         )
@@ -112,6 +117,11 @@ def judged(said: Said, gold: Gold, rounding: Rounding) -> Verdict:
     answer, members, agreeing = max(wrong, key=lambda one: one[2], default=("", list[str](), 0))
     places = dict.fromkeys(place for text in members for place in said.places[text])
     return Verdict(said.count, right, agreeing, answer, len(wrong), tuple(places))
+
+
+def _picks(text: str, letters: str, rounding: Rounding, choices: tuple[str, ...]) -> str:
+    """The letter of the choice that `text` is; empty where it is none, or none is shown."""
+    return next((one for one in letters if _same(text, one, rounding, choices)), "")
 
 
 @lru_cache(maxsize=2**16)
