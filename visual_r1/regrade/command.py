@@ -22,6 +22,7 @@ from visual_r1.grading import Rounding
 from visual_r1.printing import CommandParser, Terminal, logging_handler, open_logger, say, terminal
 from visual_r1.progress import open_progress
 from visual_r1.regrade.changes import Change, Example, Figures, Share
+from visual_r1.regrade.graders import cores
 from visual_r1.regrade.regrade import Regraded, regrade
 from visual_r1.runs.named import find_run
 from visual_r1.wording import percent
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folders = [find_run(name, chosen.output_dir) for name in chosen.runs]
         for folder in folders:
             with open_progress() as progress:
-                done.append(regrade(folder, progress, processes=chosen.processes))
+                done.append(regrade(folder, progress, processes=chosen.processes or cores()))
     except VisualR1Error as error:
         errors.sentence(str(error), "error", "bold red")
         return 1

@@ -18,8 +18,8 @@ from functools import lru_cache
 from visual_r1.errors import VisualR1Error
 from visual_r1.grading import Grade, Rounding, Verdict, extract_answer, grade, grade_answer
 
-# Fewer are graded in the second that it takes to start a process.
-WORTH_A_PROCESS = 4000
+# Fewer are graded in about the time that it takes to start processes.
+WORTH_A_PROCESS = 10_000
 _SLICE = 200
 
 

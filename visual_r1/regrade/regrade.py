@@ -12,7 +12,7 @@ from visual_r1.regrade.changes import Change, merged
 from visual_r1.regrade.evaluations import regrade_evaluation, responses_in
 from visual_r1.regrade.files import RegradedFile, of_evaluation, of_rollouts
 from visual_r1.regrade.golds import Thoughts
-from visual_r1.regrade.graders import cores, open_graders
+from visual_r1.regrade.graders import open_graders
 from visual_r1.regrade.rollouts import regrade_rollouts, rollouts_in
 from visual_r1.regrade.truths import Held, Truths
 from visual_r1.runs.decisions import Decisions, read_decisions
@@ -49,15 +49,15 @@ class Regraded:
         return sum(one.graded for one in files)
 
 
-def regrade(
-    run_dir: Path, progress: Progress | None = None, *, processes: int | None = None
-) -> Regraded:
+def regrade(run_dir: Path, progress: Progress | None = None, *, processes: int = 1) -> Regraded:
     """Grade all responses that the run in `run_dir` has stored, by the grader of now.
 
     Nothing that is there changes: results are files of their own, see `regrade.files`, and what is
-    there of the same answers, grader and decisions is not made again. A file that is damaged, or
-    whose gold answers are not to be had, is left out and named in `trouble`. Raises `RunError`
-    where the folder holds no run, `StorageError` where the disk is full.
+    there of the same answers, grader and decisions is not made again. In more than one of
+    `processes` where that is worth it; then the program that calls this has to stand under
+    `if __name__ == "__main__"`. A file that is damaged, or whose gold answers are not to be had, is
+    left out and named in `trouble`. Raises `RunError` where the folder holds no run, `StorageError`
+    where the disk is full.
     """
     progress = progress or Silent()
     config = config_of_run(run_dir)
@@ -70,7 +70,7 @@ def regrade(
     evaluations: dict[str, RegradedFile] = {}
     rollouts: dict[str, RegradedFile] = {}
     trouble: list[str] = []
-    with open_graders(processes or cores(), expected) as graders:
+    with open_graders(processes, expected) as graders:
         for folder in folders:
             try:
                 found = regrade_evaluation(folder, truths, thoughts, graders, progress)
