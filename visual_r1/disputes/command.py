@@ -178,7 +178,7 @@ def _problem(run_dir: Path, id: str, split: Split | None) -> Problem:
         raise RunError(f"{run_dir} has no answers yet: neither a checkpoint nor an evaluation.")
     dataset = dataset_with(run_dir.absolute().parents[1], digests[0])
     splits: tuple[Split, ...] = (split,) if split else SPLITS
-    found = [
+    found: list[tuple[Split, int]] = [
         (name, place)
         for name in splits
         for place, one in enumerate(dataset.problems(name).ids())

@@ -83,9 +83,11 @@ def regrade_evaluation(
         return there
     columns = [name for name in source.columns if held.needs_images or name != "images"]
     decided = bool(asked.decisions)
-    work = _Work(
-        *(names, rounding, lambda row: held.gold(row, was_decided=decided), thoughts, graders)
-    )
+
+    def gold_of(row: Row) -> Gold | None:
+        return held.gold(row, was_decided=decided)
+
+    work = _Work(names, rounding, gold_of, thoughts, graders)
     schema = _schema(source.schema, names)
     with replaced_whole(result) as temporary, closing(open_writer(temporary, schema)) as writer:
         for rows in source.batches(columns, ROW_GROUP):
