@@ -89,6 +89,7 @@ COMMANDS = {
         "visual_r1.compare.command",
         "main",
         "compare evaluations of the same problems: by how much they differ, what was won and lost",
+    ),
     "disputes": Command(
         "visual_r1.disputes.command",
         "main",

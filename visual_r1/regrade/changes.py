@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from visual_r1.evaluation.metrics import Rate
-from visual_r1.evaluation.statistics import Interval, mean_pass_at_k
+from visual_r1.evaluation.samples import mean_pass_at_k
+from visual_r1.evaluation.statistics import Interval
 from visual_r1.grading import Rounding
 
 EXAMPLES = 3

@@ -20,9 +20,9 @@ def evaluate_checkpoint(
     """Evaluate `sampler_path` (None: the base model) on a split into `evaluations/<name>`.
 
     A person's decisions about labels hold for it, see `labels`. What was answered before under the
-    same conditions is used again, also by an evaluation that was killed; of the base model that is what any run asked it, see `baselines`. Raises `BackendError`,
-    `DataError`, `StorageError`, and `RunError` where a prompt template is not what the run began
-    with.
+    same conditions is used again, also by an evaluation that was killed; of the base model that is
+    what any run asked it, see `baselines`. Raises `BackendError`, `DataError`, `StorageError`, and
+    `RunError` where a prompt template is not what the run began with.
     """
     config, dataset = run.config, run.dataset
     require_same_templates(config)
