@@ -1,14 +1,14 @@
 """The problems of a run on which the policy agrees against the gold answer, the least likely first.
 
-Training problems by the rollouts, test problems by the answers of all evaluations, greedy and
-sampled. How unlikely it is that the policy would do so if the label were right, `agreement` says.
+Training problems by the rollouts, those of test, or of another split that somebody asked about, by
+the answers of all evaluations, greedy and sampled. How unlikely it is that the policy would do so if the label were right, `agreement` says.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from visual_r1.data.problem import Split
+from visual_r1.data.problem import SPLITS, Split
 from visual_r1.data.shards import StoredProblems
 from visual_r1.disputes.agreement import Agreements
 from visual_r1.disputes.answers import (
@@ -89,20 +89,20 @@ def find_disputes(run_dir: Path, progress: Progress | None = None) -> Disputes:
         raise RunError(f"{run_dir} has no answers yet: neither a checkpoint nor an evaluation.")
     dataset = dataset_with(config.output_dir, digest)
     thoughts = Thoughts(config)
-    said: dict[Split, dict[str, Said]] = {"train": {}, "test": {}}
+    said: dict[Split, dict[str, Said]] = {split: {} for split in SPLITS}
     try:
         said["train"] = said_in_rollouts(run_dir, thoughts)
     except RunError as error:
         trouble.append(str(error))
-    for name in names:
+    for name, split in names:
         try:
-            _add(said["test"], said_in_evaluations(run_dir, [name], thoughts))
+            _add(said[split], said_in_evaluations(run_dir, [name], thoughts))
         except DataError as error:
             trouble.append(str(error))
     progress.start("count answers", sum(map(len, said.values())), "problems")
     found: list[Dispute] = []
     for split, answers in said.items():
-        golds = golds_of(dataset, split, Labels())
+        golds = golds_of(dataset, split, Labels()) if answers else {}
         verdicts: dict[str, Verdict] = {}
         for id, one in answers.items():
             if id in golds:
@@ -151,13 +151,16 @@ def _disputes(
     return found
 
 
-def _evaluations(run_dir: Path, trouble: list[str]) -> tuple[Sequence[str], str | None]:
-    """The names of those that are sound, and the dataset of the last."""
-    names, digest = list[str](), None
+def _evaluations(
+    run_dir: Path, trouble: list[str]
+) -> tuple[Sequence[tuple[str, Split]], str | None]:
+    """Those that are sound, by name and split, and the dataset of the last."""
+    names, digest = list[tuple[str, Split]](), None
     for name in evaluation_names(run_dir):
         try:
-            digest = read_report(evaluation_folder(run_dir, name)).conditions.dataset_digest
-            names.append(name)
+            asked = read_report(evaluation_folder(run_dir, name)).conditions
+            digest = asked.dataset_digest
+            names += [(name, split) for split in SPLITS if split == asked.split]
         except DataError as error:
             trouble.append(str(error))
     return names, digest

@@ -275,6 +275,7 @@ def _written(
     made |= {
         "sampled_verdicts": [one.verdict for one in under],
         "sampled_reasons": [one.reason for one in under],
+        "sampled_extracted": [one.extracted for one in samples],
         "sampled_correct": sum(one.right for one in under),
         "sampled_exact": [one.exact.right for one in samples],
         "sampled_rounded": [one.rounded.right for one in samples],
@@ -287,11 +288,9 @@ def _written(
 def _schema(source: Any, names: Sequence[str]) -> Any:
     """The columns of a result: those of the predictions without pictures, and the new ones."""
     fields = {one.name: one.type for one in source if one.name != "images"}
-    fields |= {
-        "gold": pa.string(),
-        "decision": pa.string(),
-        "sampled_reasons": pa.list_(pa.string()),
-    }
+    fields |= {"gold": pa.string(), "decision": pa.string()}
+    for column in ("sampled_reasons", "sampled_extracted"):
+        fields[column] = pa.list_(pa.string())
     for column in ("sampled_exact", "sampled_rounded"):
         fields[column] = pa.list_(pa.bool_())
     for name in names:

@@ -120,7 +120,7 @@ def test_the_planted_labels_are_the_least_likely(place: Path) -> None:
     assert all(one.p_value is not None and one.p_value < 0.1 for one in first)
     assert [one.p_value for one in found.rows] == sorted(one.p_value or 2 for one in found.rows)
     assert first[0].expected == pytest.approx(40 * (first[0].p_value or 0))
-    assert found.problems == {"train": 40, "test": 0} and not found.trouble
+    assert found.problems == {"train": 40, "validation": 0, "test": 0} and not found.trouble
 
 
 def test_a_person_decides_and_the_list_knows(
