@@ -1,7 +1,8 @@
 """The problems of a run on which the policy agrees against the gold answer, the least likely first.
 
 Training problems by the rollouts, those of test, or of another split that somebody asked about, by
-the answers of all evaluations, greedy and sampled. How unlikely it is that the policy would do so if the label were right, `agreement` says.
+the answers of all evaluations, greedy and sampled. How unlikely it is that the policy would do so
+if the label were right, `agreement` says.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ from visual_r1.disputes.answers import (
 from visual_r1.errors import DataError, RunError
 from visual_r1.evaluation.metrics import evaluation_folder, evaluation_names, read_report
 from visual_r1.progress import Progress, Silent
-from visual_r1.regrade.golds import Thoughts, dataset_with, golds_of
+from visual_r1.regrade.golds import Gold, Thoughts, dataset_with, golds_of
 from visual_r1.runs.decisions import Decision, Decisions, content_of_problem, read_decisions
 from visual_r1.runs.folder import config_of_run
 from visual_r1.runs.labels import Labels
@@ -102,7 +103,7 @@ def find_disputes(run_dir: Path, progress: Progress | None = None) -> Disputes:
     progress.start("count answers", sum(map(len, said.values())), "problems")
     found: list[Dispute] = []
     for split, answers in said.items():
-        golds = golds_of(dataset, split, Labels()) if answers else {}
+        golds: Mapping[str, Gold] = golds_of(dataset, split, Labels()) if answers else {}
         verdicts: dict[str, Verdict] = {}
         for id, one in answers.items():
             if id in golds:
@@ -155,12 +156,13 @@ def _evaluations(
     run_dir: Path, trouble: list[str]
 ) -> tuple[Sequence[tuple[str, Split]], str | None]:
     """Those that are sound, by name and split, and the dataset of the last."""
-    names, digest = list[tuple[str, Split]](), None
+    names: list[tuple[str, Split]] = []
+    digest: str | None = None
     for name in evaluation_names(run_dir):
         try:
             asked = read_report(evaluation_folder(run_dir, name)).conditions
             digest = asked.dataset_digest
-            names += [(name, split) for split in SPLITS if split == asked.split]
+            names.extend((name, split) for split in SPLITS if split == asked.split)
         except DataError as error:
             trouble.append(str(error))
     return names, digest
