@@ -104,7 +104,8 @@ ROOMS = {
         wording
     """,
     "verify": """
-        config data engine engine/store errors evaluation exports printing promotion report runs
+        config data engine engine/store errors evaluation exports printing promotion regrade report
+        runs
     """,
     "tasks/records": """
         alarms config data errors evaluation exports hashing printing report runs tasks/outcome

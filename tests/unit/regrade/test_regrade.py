@@ -25,6 +25,7 @@ from visual_r1.runs.folder import config_without_secrets
 from visual_r1.runs.journal import Journal
 from visual_r1.storage import write_json
 from visual_r1.tables import pa, pq, read_table, write_table
+from visual_r1.verify.examination import examine
 
 THINK = "<think>angle A reads 74</think>"
 
@@ -216,6 +217,19 @@ def test_what_is_done_is_found_and_what_was_broken_off_is_made(place: Path) -> N
         assert {path: file_digest(path) for path in files} == {
             path: digest for path, (_, digest) in stamps.items()
         }
+
+
+def test_verify_looks_at_results(place: Path) -> None:
+    run = run_of(place)
+    regrade(run)
+    record_ = evaluation_folder(run, "final") / f"regraded-{GRADER_VERSION}.json"
+
+    def verdict() -> list[str]:
+        return [one.verdict for one in examine(run) if one.file == record_]
+
+    assert verdict() == ["sound"]
+    record_.with_suffix(".parquet").write_bytes(b"")
+    assert verdict() == ["damaged"]
 
 
 def test_several_processes_come_to_the_same(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
