@@ -137,9 +137,9 @@ def passes_of(config: RunConfig) -> list[Pass]:
         wanted.add("blind")
     if asks.samples:
         wanted.add("sampled")
-    if second:
+    if second:  # then the template asks for a scan
         wanted |= {"question_only", "scan_only"}
-    if "scan_only" in wanted and "scan" not in load_template(config.prompt.template).tags:
+    elif "scan_only" in wanted and "scan" not in load_template(config.prompt.template).tags:
         wanted.add("described")
     return [name for name in VIEWS if name in wanted]
 
