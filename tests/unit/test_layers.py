@@ -138,7 +138,8 @@ LIBRARIES = {
     "numpy": """
         alarms conformance data data/procedural disputes engine/compute engine/compute/families
         engine/server/wire engine/store/soundness engine/types evaluation/clustered
-        evaluation/seeds exports prompts/fit prompts/images rl runs/curriculum_state sft
+        evaluation/seeds evaluation/statistics exports prompts/fit prompts/images rl
+        runs/curriculum_state sft
     """,
     "peft": "engine/compute/lora exports",
     "prefect": "flows flows/operating tasks tasks/records",
