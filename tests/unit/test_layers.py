@@ -56,7 +56,9 @@ ROOMS = {
         progress prompts storage tables
     """,
     "policy": "backend config data errors grading models prices prompts rewards rewards/blindfold",
-    "rl": "backend config data errors hashing own_code policy prices printing rewards",
+    "rl": """
+        backend config data errors hashing own_code policy prices printing rewards rewards/blindfold
+    """,
     "sft": "backend config data errors policy prices rl",
     "conformance": "backend config data errors models policy prices printing rl sft",
     "evaluation": """

@@ -23,7 +23,6 @@ nothing. The tokens of a second pass get no gradient.
 """
 
 import random
-from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -180,15 +179,6 @@ def reader_of(config: RunConfig, processor: Processor) -> ScanReader:
         settings.masks,
         None if has_scan else prompter(DESCRIBES),
     )
-
-
-def named_by_others(responses: Sequence[str], least: int) -> list[frozenset[Fraction]]:
-    """For each response of a group, the numbers that at least `least` of the other scans name."""
-    named = [numbers_in(extract_scan(response) or "") for response in responses]
-    scans = Counter(number for numbers in named for number in numbers)
-    return [
-        frozenset(n for n, count in scans.items() if count - (n in own) >= least) for own in named
-    ]
 
 
 def moved(
