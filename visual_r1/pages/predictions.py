@@ -218,7 +218,7 @@ def predictions(
     ]
     others = ", ".join(
         f"{quoted(name)}: {{response: {quoted(name + '_response')}, "
-        f"right: {quoted(name + '_correct')}}}"
+        f"is_right: {quoted(name + '_correct')}}}"
         for name in evaluation.others
     )
     pictures = "len(images)" if "images" in evaluation.columns else "0"
