@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from visual_r1.grading.spelling import matching_brace
-from visual_r1.pages.showing import SHOWN
 from visual_r1.rewards.blindfold.masking import MASK, Mask
 from visual_r1.wording import UNPRINTABLE
+
+SHOWN = 4_000
+"""Characters of a response that show before it is unfolded."""
 
 _PLACE = re.compile(r"</?(think|scan|answer)>|\\boxed\s*\{|\[masked\]")
 
@@ -67,6 +69,18 @@ def marked(response: str, shown: int = SHOWN) -> Markup:
         '{}<details class="rest"><summary>{:,} characters more</summary>'
         '<bdi class="said response">{}</bdi></details>'
     ).format(begins, len(response) - shown, _spans(tail))
+
+
+def excerpt(text: str, sought: str | None = None) -> Markup:
+    """A stretch of a response in a line of a table; what was looked for in it stands out."""
+    if not sought:
+        return Markup('<bdi class="said">{}</bdi>').format(visible(text))
+    parts: list[Markup] = []
+    at = 0
+    for found in re.finditer(re.escape(sought), text, re.IGNORECASE):
+        parts += [visible(text[at : found.start()]), Markup("<mark>{}</mark>").format(visible(found[0]))]
+        at = found.end()
+    return Markup('<bdi class="said">{}</bdi>').format(Markup("").join([*parts, visible(text[at:])]))
 
 
 def masked_scan(scan: str, masks: Sequence[Mask]) -> Markup:

@@ -68,8 +68,11 @@ class Asked(BaseModel):
 
         Raises `DataError` where a value is none of its kind.
         """
+        given = {name: value for name, value in query.items() if value}
+        if "step" in given:  # one step, as other pages name it
+            given |= dict.fromkeys(("step_from", "step_to"), given["step"])
         try:
-            return cls.model_validate({name: value for name, value in query.items() if value})
+            return cls.model_validate(given)
         except ValidationError as error:
             raise DataError(
                 f"The address asks for what there is not ({first_fault(error)}): take the field out "
