@@ -153,6 +153,7 @@ def problem(request: Request, name: str, id: str) -> Response:
     return show(
         request, "problem.html.j2",
         name=name, id=id, problem=stored, why_not=why_not, samples=samples, most=MOST,
+        newest=sorted(samples, key=lambda one: (-one.step, one.group, one.sample))[:200],
         by_step=by_step(samples), chart=_curve(samples), evaluated=evaluated,
         answers=answers_of(samples, stored.problem.answer if stored else None, rounding),
         faults=[*files.faults, *faults], right=sum(one.verdict == "right" for one in samples),
