@@ -20,6 +20,14 @@
     named.setAttribute("aria-current", "true");
     named.scrollIntoView({ block: "nearest" });
   }
+  // A label that is decided: the page comes again, at the next one.
+  document.addEventListener("submit", (event) => {
+    const row = event.target.closest(".dispute");
+    if (!row) return;
+    const undoes = event.submitter?.value === "withdrawn";
+    const next = undoes ? row : row.nextElementSibling || row;
+    try { sessionStorage.setItem(`row:${location.pathname}`, next.dataset.row); } catch { /* private window */ }
+  });
   document.addEventListener("row", (event) => {
     if ("hash" in event.target.dataset) history.replaceState(null, "", `#${event.target.id}`);
   });
