@@ -105,12 +105,8 @@ def write_home(
     dataset = home / "data" / f"made-up-{DIGEST}"
     dataset.mkdir(parents=True)
     shard = finished_shard(dataset, "train", 0, 1)
-    write_shard(
-        shard, ((problem_row(one), sum(map(len, one.images)) + 100) for one in problems)
-    )
-    stored = StoredFile(
-        bytes=shard.stat().st_size, rows=len(problems), digest=file_digest(shard)
-    )
+    write_shard(shard, ((problem_row(one), sum(map(len, one.images)) + 100) for one in problems))
+    stored = StoredFile(bytes=shard.stat().st_size, rows=len(problems), digest=file_digest(shard))
     write_manifest(
         dataset,
         Manifest(

@@ -162,7 +162,9 @@ def _address(parts: Sequence[str], **query: object) -> Callable[..., str]:
     plain = {"kind": "all", "fate": "gained"}
 
     def at(**changes: object) -> str:
-        asked = {name: value for name, value in (query | changes).items() if value != plain.get(name)}
+        asked = {
+            name: value for name, value in (query | changes).items() if value != plain.get(name)
+        }
         return address(*parts, **asked)
 
     return at

@@ -78,9 +78,14 @@ def excerpt(text: str, sought: str | None = None) -> Markup:
     parts: list[Markup] = []
     at = 0
     for found in re.finditer(re.escape(sought), text, re.IGNORECASE):
-        parts += [visible(text[at : found.start()]), Markup("<mark>{}</mark>").format(visible(found[0]))]
+        parts += [
+            visible(text[at : found.start()]),
+            Markup("<mark>{}</mark>").format(visible(found[0])),
+        ]
         at = found.end()
-    return Markup('<bdi class="said">{}</bdi>').format(Markup("").join([*parts, visible(text[at:])]))
+    return Markup('<bdi class="said">{}</bdi>').format(
+        Markup("").join([*parts, visible(text[at:])])
+    )
 
 
 def masked_scan(scan: str, masks: Sequence[Mask]) -> Markup:

@@ -238,7 +238,9 @@ def right_by_id(session: Session, evaluation: Evaluation, text: str | None = Non
 
     With `text`, of those alone in whose id, question, gold answer or response it is.
     """
-    looked = [name for name in ("id", "question", "answer", "response") if name in evaluation.columns]
+    looked = [
+        name for name in ("id", "question", "answer", "response") if name in evaluation.columns
+    ]
     has = " OR ".join(f"contains(lower({quoted(name)}), lower($text))" for name in looked)
     family = "family" if "family" in evaluation.columns else "NULL::VARCHAR AS family"
     return session.rows(

@@ -118,7 +118,9 @@ def _require_sound(folder: Path, name: str) -> None:
         raise DataError(f"{folder / name} {found}; the run's next start prepares it again.")
 
 
-def problem_or_why_not(session: Session, run_dir: Path, id: str) -> tuple[StoredProblem | None, str]:
+def problem_or_why_not(
+    session: Session, run_dir: Path, id: str
+) -> tuple[StoredProblem | None, str]:
     """The problem, or a sentence that says why it cannot be shown: the samples are shown anyway."""
     try:
         return find_problem(session, run_dir, id), ""

@@ -109,7 +109,9 @@ class Session:
                 "for a plainer text."
             ) from error
         except duckdb.IOException as error:
-            raise Vanished(f"A file could not be read ({_first_line(error)}): try again.") from error
+            raise Vanished(
+                f"A file could not be read ({_first_line(error)}): try again."
+            ) from error
         except duckdb.Error as error:
             raise DataError(
                 f"DuckDB could not answer ({_first_line(error)}): `visual-r1 verify` says which "

@@ -7,10 +7,10 @@ thousandth page costs what the first does, and none shifts while the run goes on
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Self
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from visual_r1.errors import DataError
 from visual_r1.pages.queries import Session, names_of, parquet, pattern_of, quoted
@@ -24,7 +24,9 @@ MOST_CHARACTERS = 200
 VERDICTS = ("right", "wrong", "gave_up")
 OUTCOMES = ("both", "image_only", "scan_only", "neither")
 
-Sort = Literal["newest", "oldest", "reward", "-reward", "advantage", "-advantage", "tokens", "-tokens"]
+Sort = Literal[
+    "newest", "oldest", "reward", "-reward", "advantage", "-advantage", "tokens", "-tokens"
+]
 # Each ascends; what has no value stands last.
 _KEYS: Mapping[Sort, str] = {
     "newest": "-step::DOUBLE",
@@ -162,6 +164,18 @@ class Counts:
 STRIPES = 100
 
 
+# The sum of none is null.
+_Count = Annotated[int, BeforeValidator(lambda value: 0 if value is None else int(value))]
+
+
+@dataclass(frozen=True, slots=True)
+class _Excerpt:
+    step: int
+    group: int
+    sample: int
+    excerpt: str
+
+
 @dataclass(frozen=True, slots=True)
 class _Counted:
     verdict: str | None
@@ -169,18 +183,19 @@ class _Counted:
     is_cut: bool | None
     step: int | None
     kind: int
-    n: int
-    right: int
-    of_verdict: int
-    of_outcome: int
-    of_cut: int
-    of_step: int
-    step_right: int
+    n: _Count
+    right: _Count
+    of_verdict: _Count
+    of_outcome: _Count
+    of_cut: _Count
+    of_step: _Count
+    step_right: _Count
     reward: float | None
     means: list[float | None]
 
 
 _LINES = TypeAdapter(RolloutLine)
+_EXCERPTS = TypeAdapter(_Excerpt)
 _COUNTED = TypeAdapter(_Counted)
 _IS_CUT = "coalesce(stop_reason = 'length', false)"
 
@@ -194,28 +209,26 @@ class Rollouts:
                 f"There is no component {asked.component!r} of the reward in this run: there are "
                 f"{', '.join(files.components) or 'none'}."
             )
+        narrowed = files.between(asked.step_from, asked.step_to)
+        # The counts by step are of all steps.
         self._session, self._files, self._asked = session, files, asked
         self._conditions = _conditions(asked)
         self._values = _values(asked) | {"files": names_of(files.paths)}
-        self._table = parquet("files")
+        self._values["narrowed"] = names_of(narrowed.paths or files.paths[:1])
+        self._table, self._narrowed = parquet("files"), parquet("narrowed")
         if asked.text is not None:
             self._find(asked)
 
     def _find(self, asked: Asked) -> None:
-        """Look for the text once: what has it is a small table for all that is asked of it."""
+        """Look for the text once: where it is, is a small table for all that is asked of it."""
         self._values["pattern"] = pattern_of(asked.text or "", regular=asked.how == "regex")
         kept = [name for name in _narrow(self._files) if name in self._files.columns]
-        excerpt = (
-            "substr(response, greatest(1, strpos(response, regexp_extract(response, $pattern, 0, "
-            f"'i')) - {_SHOWN // 3}), {_SHOWN})"
-        )
         self._session.run(
-            f"CREATE TEMP TABLE found AS SELECT {', '.join(map(quoted, kept))}, "
-            f"{excerpt} AS excerpt FROM {self._table} "
-            "WHERE regexp_matches(response, $pattern, 'i')",
+            f"CREATE TEMP TABLE found AS SELECT {', '.join(map(quoted, kept))} "
+            f"FROM {self._table} WHERE regexp_matches(response, $pattern, 'i')",
             self._values,
         )
-        self._table = "found"
+        self._table = self._narrowed = "found"
 
     def page(self) -> Page:
         """The page that was asked for."""
@@ -227,14 +240,16 @@ class Rollouts:
         conditions, values = list(self._conditions.values()), dict(self._values)
         if mark is not None:
             values |= _values_of_mark(mark)
-            conditions.append(f"({', '.join(parts)}) {sign} ($at_key, $at_step, $at_group, $at_sample)")
+            conditions.append(
+                f"({', '.join(parts)}) {sign} ($at_key, $at_step, $at_group, $at_sample)"
+            )
             if asked.sort in ("newest", "oldest"):
                 # Once more, as the statistics of row groups can answer it.
                 later = (asked.sort == "oldest") != back
                 conditions.append("step >= $edge" if later else "step <= $edge")
                 values["edge"] = -int(str(values["at_step"]))
         order = ", ".join(f"{part} {direction}" for part in parts)
-        excerpt = "excerpt" if asked.text is not None else f"right(response, {_SHOWN})"
+        excerpt = "''" if asked.text is not None else f"right(response, {_SHOWN})"
         columns = [
             "step", "problem_id", "group", "sample", "reward", "advantage", "response_tokens",
             "stop_reason", "verdict", "outcome", "failure",
@@ -242,12 +257,14 @@ class Rollouts:
         found = self._session.rows(
             _LINES,
             f"SELECT {', '.join(self._column(name) for name in columns)}, {excerpt} AS excerpt, "
-            f"{parts[0]} AS key FROM {self._table} WHERE {_all_of(conditions)} "
+            f"{parts[0]} AS key FROM {self._narrowed} WHERE {_all_of(conditions)} "
             f"ORDER BY {order} LIMIT {PAGE + 1}",
             values,
         )
         more = len(found) > PAGE
         lines = found[:PAGE][::-1] if back else found[:PAGE]
+        if asked.text is not None and lines:
+            lines = self._with_excerpts(lines)
         has_after, has_before = (True, more) if back else (more, mark is not None)
         return Page(
             tuple(lines),
@@ -255,8 +272,34 @@ class Rollouts:
             lines[0].mark if lines and has_before else None,
         )
 
+    def _with_excerpts(self, lines: Sequence[RolloutLine]) -> list[RolloutLine]:
+        """The lines with what surrounds the text in their responses."""
+        steps = [line.step for line in lines]
+        files = self._files.between(min(steps), max(steps))
+        start = f"greatest(1, strpos(response, regexp_extract(response, $pattern, 0, 'i')) - {_SHOWN // 3})"
+        rows = self._session.rows(
+            _EXCERPTS,
+            f'SELECT step, "group", sample, substr(response, {start}, {_SHOWN}) AS excerpt '
+            f'FROM {parquet("files")} WHERE (step, "group", sample) IN '
+            "(SELECT (unnest($steps), unnest($groups), unnest($samples)))",
+            {
+                "files": names_of(files.paths), "pattern": self._values["pattern"], "steps": steps,
+                "groups": [line.group for line in lines],
+                "samples": [line.sample for line in lines],
+            },
+        )  # fmt: skip
+        texts = {(row.step, row.group, row.sample): row.excerpt for row in rows}
+        return [
+            replace(line, excerpt=texts.get((line.step, line.group, line.sample), ""))
+            for line in lines
+        ]
+
     def counts(self) -> Counts:
-        """How many there are of each kind, in one reading of narrow columns."""
+        """How many there are of each kind, in one reading of narrow columns.
+
+        They are counted by verdict, outcome, length and step at once; the fields' own counts are
+        made of that, which is small.
+        """
         common = [c for name, c in self._conditions.items() if name not in _FACETS]
         facets = {name: self._conditions.get(name, "true") for name in _FACETS}
         is_all = _all_of(facets.values())
@@ -264,23 +307,34 @@ class Rollouts:
         def but(name: str) -> str:
             return _all_of(c for other, c in facets.items() if other != name)
 
-        means = ", ".join(
-            f"avg({quoted(COMPONENT + name)}) FILTER ({is_all})" for name in self._files.components
+        sums = "".join(
+            f", sum({quoted(COMPONENT + name)}) AS sum_{at}, "
+            f"count({quoted(COMPONENT + name)}) AS n_{at}"
+            for at, name in enumerate(self._files.components)
         )
+        means = ", ".join(
+            f"sum(sum_{at}) FILTER ({is_all}) / nullif(sum(n_{at}) FILTER ({is_all}), 0)"
+            for at in range(len(self._files.components))
+        )
+        is_cut = _IS_CUT if "stop_reason" in self._files.columns else "false"
         found = self._session.rows(
             _COUNTED,
-            f"WITH chosen AS (SELECT *, {_IS_CUT if 'stop_reason' in self._files.columns else 'false'}"
-            f" AS is_cut FROM (SELECT {', '.join(map(self._column, _narrow(self._files)))} "
-            f"FROM {self._table} WHERE {_all_of(common)})) "
+            "WITH counted AS (SELECT verdict, outcome, step, stop_reason, "
+            f"{is_cut} AS is_cut, count(*) AS n, "
+            f"sum(reward) AS rewards, count(reward) AS rewarded{sums} "
+            f"FROM (SELECT {', '.join(map(self._column, _narrow(self._files)))} "
+            f"FROM {self._table} WHERE {_all_of(common)}) "
+            "GROUP BY verdict, outcome, step, stop_reason) "
             "SELECT verdict, outcome, is_cut, step, GROUPING(verdict, outcome, is_cut, step) AS kind, "
-            f"count(*) FILTER ({is_all}) AS n, "
-            f"count(*) FILTER ({is_all} AND verdict = 'right') AS right, "
-            f"count(*) FILTER ({but('verdict')}) AS of_verdict, "
-            f"count(*) FILTER ({but('outcome')}) AS of_outcome, "
-            f"count(*) FILTER ({but('cut')}) AS of_cut, "
-            f"count(*) FILTER ({but('step')}) AS of_step, "
-            f"count(*) FILTER ({but('step')} AND verdict = 'right') AS step_right, "
-            f"avg(reward) FILTER ({is_all}) AS reward, [{means}]::DOUBLE[] AS means FROM chosen "
+            f"sum(n) FILTER ({is_all}) AS n, "
+            f"sum(n) FILTER ({is_all} AND verdict = 'right') AS right, "
+            f"sum(n) FILTER ({but('verdict')}) AS of_verdict, "
+            f"sum(n) FILTER ({but('outcome')}) AS of_outcome, "
+            f"sum(n) FILTER ({but('cut')}) AS of_cut, "
+            f"sum(n) FILTER ({but('step')}) AS of_step, "
+            f"sum(n) FILTER ({but('step')} AND verdict = 'right') AS step_right, "
+            f"sum(rewards) FILTER ({is_all}) / nullif(sum(rewarded) FILTER ({is_all}), 0) AS reward, "
+            f"[{means}]::DOUBLE[] AS means FROM counted "
             "GROUP BY GROUPING SETS ((), (verdict), (outcome), (is_cut), (step))",
             self._values,
         )

@@ -1,7 +1,7 @@
 """The samples of a group or of a problem, whole, and where the next group is."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import TypeAdapter
 
@@ -56,6 +56,9 @@ _SAMPLES, _PLACES = TypeAdapter(Sample), TypeAdapter(GroupPlace)
 
 def group_samples(session: Session, files: Files, place: GroupPlace) -> list[Sample]:
     """The samples of a group in their order; empty where there is no such group."""
+    files = files.between(place.step, place.step)
+    if not files.paths:
+        return []
     return session.rows(
         _SAMPLES,
         f'{_whole(files)} WHERE step = $step AND "group" = $group ORDER BY sample',
@@ -77,18 +80,27 @@ def neighbours(
     session: Session, files: Files, place: GroupPlace
 ) -> tuple[GroupPlace | None, GroupPlace | None]:
     """The group before a group, and the one after it."""
-    values = {"files": names_of(files.paths), "step": place.step, "group": place.group}
-    found: list[GroupPlace | None] = []
-    for sign, order in (("<", "DESC"), (">", "ASC")):
-        rows = session.rows(
-            _PLACES,
-            f'SELECT step, "group" FROM {parquet("files")} WHERE step {sign}= $step '
-            f'AND (step, "group") {sign} ($step, $group) ORDER BY step {order}, "group" {order} '
-            "LIMIT 1",
-            values,
-        )
-        found.append(rows[0] if rows else None)
-    return found[0], found[1]
+    near = _near(files, place.step)
+    rows = session.rows(
+        _PLACES,
+        f'SELECT DISTINCT step, "group" FROM {parquet("files")} WHERE step BETWEEN $first AND $last '
+        'ORDER BY step, "group"',
+        {"files": names_of(near.paths), "first": near.steps[0].start, "last": near.steps[-1].stop},
+    )
+    at = rows.index(place)
+    return (rows[at - 1] if at else None), (rows[at + 1] if at + 1 < len(rows) else None)
+
+
+def _near(files: Files, step: int) -> Files:
+    """The files with a step, and the nearest ones before and after them."""
+    order = sorted(range(len(files.paths)), key=lambda at: (files.steps[at].start, at))
+    within = [place for place, at in enumerate(order) if step in files.steps[at]]
+    chosen = order[max(0, within[0] - 1) : within[-1] + 2]
+    return replace(
+        files,
+        paths=tuple(files.paths[at] for at in chosen),
+        steps=tuple(files.steps[at] for at in chosen),
+    )
 
 
 def _whole(files: Files) -> str:

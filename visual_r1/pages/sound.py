@@ -5,9 +5,11 @@ has of it, and where nothing vouches for it, read through with the checksums of 
 page shows what was written, and a file that appears while a run trains is seen by the next question.
 """
 
+import math
+import sys
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,8 @@ class Files:
     paths: tuple[Path, ...]
     columns: frozenset[str]
     faults: tuple[str, ...] = ()
+    steps: tuple[range, ...] = ()
+    """Those that each file's rows are between, by its footer."""
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -53,11 +57,23 @@ class Files:
         found = (name for name in self.columns if name.startswith(COMPONENT))
         return tuple(sorted(name.removeprefix(COMPONENT) for name in found))
 
+    def between(self, first: int | None, last: int | None) -> "Files":
+        """Those that may have rows of the steps from `first` to `last`; None is no bound."""
+        low, high = first or 0, math.inf if last is None else last
+        kept = [
+            (path, steps)
+            for path, steps in zip(self.paths, self.steps, strict=True)
+            if steps.start <= high and steps.stop > low
+        ]
+        paths, steps = tuple(path for path, _ in kept), tuple(steps for _, steps in kept)
+        return replace(self, paths=paths, steps=steps)
+
 
 @dataclass(frozen=True, slots=True)
 class _Looked:
     key: tuple[int, ...]
     columns: frozenset[str] = frozenset()
+    steps: range = range(0)
     fault: str = ""
 
 
@@ -79,6 +95,7 @@ class SoundFiles:
             tuple(path for path, _ in sound),
             frozenset[str]().union(*(one.columns for _, one in sound)),
             tuple(one.fault for _, one in looked if one is not None and one.fault),
+            tuple(one.steps for _, one in sound),
         )
 
     def _is_new(self, path: Path) -> bool:
@@ -93,7 +110,8 @@ class SoundFiles:
         known = self._known.get(path)
         if known is None or known.key != key:
             try:
-                known = _Looked(key, _looked_through(path, digests.get(f"{_ROLLOUTS}/{path.name}")))
+                expected = digests.get(f"{_ROLLOUTS}/{path.name}")
+                known = _Looked(key, *_looked_through(path, expected))
             except VisualR1Error as error:
                 if not path.exists():
                     return None
@@ -144,23 +162,39 @@ def _digests(run_dir: Path) -> Mapping[str, str]:
         return {}
 
 
-def _looked_through(path: Path, expected: str | None) -> frozenset[str]:
-    """The columns of a file that is as it was written; raises `RunError` where it is not."""
+def _looked_through(path: Path, expected: str | None) -> tuple[frozenset[str], range]:
+    """The columns and steps of a file that is as it was written; raises `RunError` otherwise."""
     with said_of(path, _WAY_OUT, RunError), open_table(path) as file:
-        names = _checked(path, file.schema_arrow)
+        found = _checked(path, file.schema_arrow), _steps(file)
         # Its rows' digest, and that of its bytes, which a run that went back has changed.
         if expected and len(expected) > _DIGITS and known_digest(path) == expected[_DIGITS:]:
-            return names
+            return found
         for group in range(file.num_row_groups):
             file.read_row_group(group).validate(full=True)
         # A file that is newer than the ledger is of a chunk whose row is still to come.
         is_settled = _written(path) <= _written(path.parents[1] / _LEDGER)
-        if expected and is_settled and (found := table_digest(read_table(path))) != expected[:_DIGITS]:
+        if (
+            expected
+            and is_settled
+            and (rows := table_digest(read_table(path))) != expected[:_DIGITS]
+        ):
             raise RunError(
-                f"{path} is damaged: its rows have the digest {found}, and those that were written "
+                f"{path} is damaged: its rows have the digest {rows}, and those that were written "
                 f"had {expected[:_DIGITS]}; {_WAY_OUT}."
             )
-        return names
+        return found
+
+
+def _steps(file: Any) -> range:
+    """The steps of a file by the statistics in its footer; all, where it has none."""
+    place = file.schema_arrow.get_field_index("step")
+    groups = [file.metadata.row_group(at) for at in range(file.metadata.num_row_groups)]
+    found = [one.column(place).statistics for one in groups if one.num_rows]
+    if any(one is None or not one.has_min_max for one in found):
+        return range(sys.maxsize)
+    return range(
+        min((one.min for one in found), default=0), 1 + max((one.max for one in found), default=-1)
+    )
 
 
 def _written(path: Path) -> int:

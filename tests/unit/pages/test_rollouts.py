@@ -101,7 +101,8 @@ def test_the_counts_of_a_field_are_of_what_the_others_ask_for(run_dir: Path):
 
 
 @pytest.mark.parametrize(
-    "sort", ["newest", "oldest", "reward", "-reward", "advantage", "-advantage", "tokens", "-tokens"]
+    "sort",
+    ["newest", "oldest", "reward", "-reward", "advantage", "-advantage", "tokens", "-tokens"],
 )
 def test_pages_hold_each_rollout_once_there_and_back(run_dir: Path, sort: str):
     files = SoundFiles().rollouts(run_dir)
