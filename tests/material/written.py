@@ -99,7 +99,10 @@ def write_rollouts(run_dir: Path, chunk: int, rows: Sequence[Mapping[str, Any]])
 
 
 def write_home(
-    home: Path, problems: Sequence[Problem], settings: Mapping[str, Any] | None = None
+    home: Path,
+    problems: Sequence[Problem],
+    settings: Mapping[str, Any] | None = None,
+    config_digest: str = "1",
 ) -> Path:
     """A working directory with a dataset of `problems` and the folder of a run on it."""
     dataset = home / "data" / f"made-up-{DIGEST}"
@@ -123,7 +126,7 @@ def write_home(
     Ledger(run_dir).append(
         LedgerRow(
             step=1, state_path="tinker://s/weights/1", sampler_path="tinker://s/sampler_weights/1",
-            expires_at=None, config_digest="1", dataset_digest=DIGEST, backend="embedded",
+            expires_at=None, config_digest=config_digest, dataset_digest=DIGEST, backend="embedded",
             created_at="2026-05-01T10:00:00+00:00", updates=1,
         )
     )  # fmt: skip
@@ -131,10 +134,9 @@ def write_home(
 
 
 def damage(path: Path) -> None:
-    """Turn bits in the middle of a file."""
+    """Turn bits in the first pages of a file, behind which its footer begins soon."""
     content = bytearray(path.read_bytes())
-    middle = len(content) // 2
-    content[middle : middle + 8] = bytes(one ^ 0xFF for one in content[middle : middle + 8])
+    content[200:208] = bytes(one ^ 0xFF for one in content[200:208])
     path.write_bytes(bytes(content))
 
 
