@@ -1,13 +1,14 @@
 """How quick the pages are on many stored rollouts, by which plan, and in how much memory.
 
-    python benchmarks/pages.py                       # 100,000 rollouts, made up, in a folder of their own
+    python benchmarks/pages.py                       # 100,000 made-up rollouts
     python benchmarks/pages.py --rollouts 20000 --chunks 40 --vouched no
     python benchmarks/pages.py --plan                # and the plan of each question
 
-It makes a run of that many rollouts, starts a server of the pages as `visual-r1 view` does, and asks
-it over HTTP: what is timed is a whole answer, its text included. The first page is that of a server
-that has just started, when no file has been looked at. CPU is the server's, over all its threads:
-on a machine that others use it says more than the clock. Each address is asked `--times` times.
+It makes a run of that many rollouts, starts a server of the pages as `visual-r1 view` does, and
+asks it over HTTP: what is timed is a whole answer, its text included. The first page is that of a
+server that has just started, when no file has been looked at. CPU is the server's, over all its
+threads: on a machine that others use it says more than the clock. Each address is asked `--times`
+times.
 """
 
 import argparse
@@ -40,11 +41,10 @@ from visual_r1.runs.journal import Journal  # noqa: E402
 from visual_r1.runs.ledger import Ledger, LedgerRow  # noqa: E402
 
 GROUP, GROUPS = 8, 25
-_WORDS = (
-    "the angle triangle side length therefore equals we know that segment parallel circle radius "
-    "figure shows measure of and is so because compute sum find value given point line bisects "
-    "opposite adjacent similar ratio"
-).split()
+_TEXT = """the angle triangle side length therefore equals we know that segment parallel circle
+radius figure shows measure of and is so because compute sum find value given point line bisects
+opposite adjacent similar ratio"""
+_WORDS = _TEXT.split()
 
 LIMITS_MS = {"first page": 1000.0, "filter": 300.0, "group": 200.0}
 LIMIT_MB = 400.0
@@ -78,7 +78,7 @@ def written(rng: random.Random) -> str:
 
 
 def make_run(home: Path, rollouts: int, chunks: int, *, vouched: bool) -> Path:
-    """A run of that many rollouts in so many files; `vouched` puts their digests into its ledger."""
+    """A run of that many rollouts in so many files; `vouched`: its ledger has their digests."""
     rng = random.Random(0)
     run_dir = write_home(home, [stored_problem(index) for index in range(200)])
     steps = -(-rollouts // (GROUP * GROUPS))
@@ -103,7 +103,8 @@ def make_run(home: Path, rollouts: int, chunks: int, *, vouched: bool) -> Path:
                             response_tokens=rng.randint(50, 768),
                             stop_reason="length" if rng.random() < 0.05 else "stop",
                             second_verdict="right" if seen else "wrong",
-                            scan_read="angle A reads 74. " * 8, second_response="<answer>62</answer>",
+                            scan_read="angle A reads 74. " * 8,
+                            second_response="<answer>62</answer>",
                         )
                     )  # fmt: skip
         if rows:

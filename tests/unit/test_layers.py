@@ -78,8 +78,8 @@ ROOMS = {
         errors evaluation grading hashing printing report runs storage tables wording
     """,
     "pages": """
-        alarms backend config data errors hashing models opening policy prices printing prompts
-        report rl runs storage tables wording
+        alarms backend config data errors evaluation grading hashing models opening policy prices
+        printing prompts report rewards rewards/blindfold rl runs storage tables wording
     """,
     "promotion": "errors evaluation exports hashing printing storage wording",
     "doctor": """

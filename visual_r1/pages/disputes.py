@@ -204,7 +204,8 @@ def _decide(request: Request, name: str, given: Mapping[str, str]) -> Response:
     decision: Kind | None = next((k for k in get_args(Kind) if k == given.get("decision")), None)
     if one is None or decision is None:
         raise NotThere(
-            "This label is in dispute no more: the run has other answers by now. Open the list anew."
+            "This label is in dispute no more, since the run has other answers by now: open the "
+            "list anew."
         )
     record(
         _output_dir(run_dir), one.problem_id, one.content, decision,

@@ -131,11 +131,8 @@ def compared(
         name: _paired([pair for pair in both if pair[0].family == name])
         for name in sorted({x.family or "" for x, _ in both})
     }
-    differs = [
-        f"{name.replace('_', ' ')} ({getattr(first.report, name)} and {getattr(second.report, name)})"
-        for name in _GIVEN
-        if getattr(first.report, name) != getattr(second.report, name)
-    ]
+    given = [(name, getattr(first.report, name), getattr(second.report, name)) for name in _GIVEN]
+    differs = [f"{name.replace('_', ' ')} ({x} and {y})" for name, x, y in given if x != y]
     whole = _paired(chosen)
     return show(
         request, "compare.html.j2",

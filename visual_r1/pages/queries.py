@@ -155,7 +155,7 @@ def quoted(name: str) -> str:
 
 
 def pattern_of(text: str, *, regular: bool) -> str:
-    """The pattern of RE2 that finds `text`; raises `DataError` where it is no regular expression."""
+    """The pattern of RE2 that finds `text`; `DataError` where it is no regular expression."""
     if not regular:
         return "".join(f"\\x{{{ord(one):x}}}" if not one.isalnum() else one for one in text)
     with queries().session() as session:

@@ -77,8 +77,8 @@ class Asked(BaseModel):
             return cls.model_validate(given)
         except ValidationError as error:
             raise DataError(
-                f"The address asks for what there is not ({first_fault(error)}): take the field out "
-                "of it."
+                f"The address asks for what there is not ({first_fault(error)}): take that field "
+                "out of it."
             ) from error
 
     def query(self, **changes: object) -> dict[str, object]:
@@ -276,7 +276,8 @@ class Rollouts:
         """The lines with what surrounds the text in their responses."""
         steps = [line.step for line in lines]
         files = self._files.between(min(steps), max(steps))
-        start = f"greatest(1, strpos(response, regexp_extract(response, $pattern, 0, 'i')) - {_SHOWN // 3})"
+        place = "strpos(response, regexp_extract(response, $pattern, 0, 'i'))"
+        start = f"greatest(1, {place} - {_SHOWN // 3})"
         rows = self._session.rows(
             _EXCERPTS,
             f'SELECT step, "group", sample, substr(response, {start}, {_SHOWN}) AS excerpt '
@@ -325,7 +326,8 @@ class Rollouts:
             f"FROM (SELECT {', '.join(map(self._column, _narrow(self._files)))} "
             f"FROM {self._table} WHERE {_all_of(common)}) "
             "GROUP BY verdict, outcome, step, stop_reason) "
-            "SELECT verdict, outcome, is_cut, step, GROUPING(verdict, outcome, is_cut, step) AS kind, "
+            "SELECT verdict, outcome, is_cut, step, "
+            "GROUPING(verdict, outcome, is_cut, step) AS kind, "
             f"sum(n) FILTER ({is_all}) AS n, "
             f"sum(n) FILTER ({is_all} AND verdict = 'right') AS right, "
             f"sum(n) FILTER ({but('verdict')}) AS of_verdict, "
@@ -333,7 +335,8 @@ class Rollouts:
             f"sum(n) FILTER ({but('cut')}) AS of_cut, "
             f"sum(n) FILTER ({but('step')}) AS of_step, "
             f"sum(n) FILTER ({but('step')} AND verdict = 'right') AS step_right, "
-            f"sum(rewards) FILTER ({is_all}) / nullif(sum(rewarded) FILTER ({is_all}), 0) AS reward, "
+            f"sum(rewards) FILTER ({is_all}) / nullif(sum(rewarded) FILTER ({is_all}), 0) "
+            "AS reward, "
             f"[{means}]::DOUBLE[] AS means FROM counted "
             "GROUP BY GROUPING SETS ((), (verdict), (outcome), (is_cut), (step))",
             self._values,

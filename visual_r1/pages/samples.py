@@ -83,9 +83,8 @@ def neighbours(
     near = _near(files, place.step)
     rows = session.rows(
         _PLACES,
-        f'SELECT DISTINCT step, "group" FROM {parquet("files")} WHERE step BETWEEN $first AND $last '
-        'ORDER BY step, "group"',
-        {"files": names_of(near.paths), "first": near.steps[0].start, "last": near.steps[-1].stop},
+        f'SELECT DISTINCT step, "group" FROM {parquet("files")} ORDER BY step, "group"',
+        {"files": names_of(near.paths)},
     )
     at = rows.index(place)
     return (rows[at - 1] if at else None), (rows[at + 1] if at + 1 < len(rows) else None)

@@ -2,7 +2,8 @@
 
 A file is looked at once, as long as nobody writes to it: held against the digest that the ledger
 has of it, and where nothing vouches for it, read through with the checksums of its pages. So each
-page shows what was written, and a file that appears while a run trains is seen by the next question.
+page shows what was written, and a file that appears while a run trains is seen by the next
+question.
 """
 
 import math

@@ -51,7 +51,7 @@ router = APIRouter()
 
 _SETTINGS = TypeAdapter(dict[str, Any])
 _MOST_ANSWERS = 60
-"""Different answers to a problem that are compared with each other; the rest stand for themselves."""
+"""Different answers to a problem that are compared with each other; others stand alone."""
 
 
 @router.get("/runs/{name}/rollouts")
@@ -220,7 +220,7 @@ def _parts(sample: Sample, settings: Mapping[str, Any]) -> tuple[Part, ...]:
 
 
 def _begins_inside(response: str) -> bool:
-    """Whether the prompt had already written `<think>`: the response closes what it never opened."""
+    """Whether the prompt wrote `<think>`: the response closes what it never opened."""
     before, closed, _ = response.partition("</think>")
     return bool(closed) and "<think>" not in before
 

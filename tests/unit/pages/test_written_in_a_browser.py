@@ -1,4 +1,4 @@
-"""What a policy wrote, in a real browser: a filter, a group, keys, a decision, hostile responses."""
+"""What a policy wrote, in a real browser: filter, group, keys, a decision, hostile responses."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -147,13 +147,19 @@ def test_what_models_wrote_stays_text(looked: tuple[Page, str, Path], where: str
     page, address, _ = looked
     page.said.clear()
     paths = {
-        "group": "group?step=6&group=0", "rollouts": "rollouts?step=6", "problem": "problem?id=set/0"
-    }  # fmt: skip
+        "group": "group?step=6&group=0",
+        "rollouts": "rollouts?step=6",
+        "problem": "problem?id=set/0",
+    }
     page.open(f"{address}/{paths[where]}")
     assert "taken" not in page.value("document.title")
-    inside = "document.querySelectorAll('main script, main style, main img:not(.figure img)').length"
+    inside = (
+        "document.querySelectorAll('main script, main style, main img:not(.figure img)').length"
+    )
     assert page.value(inside) == 0
-    assert page.value("[...document.querySelectorAll('bdi')].every(one => !one.querySelector('h1'))")
+    assert page.value(
+        "[...document.querySelectorAll('bdi')].every(one => !one.querySelector('h1'))"
+    )
     shown = page.value("document.querySelector('main').textContent")
     for text in ("onerror=", "<script>", "{{ 7 * 7 }}"):
         assert text in shown
@@ -187,9 +193,7 @@ def test_won_and_lost_as_a_gallery_with_both_answers(looked: tuple[Page, str, Pa
     page.press("2")
     at(page, "fate=lost")
     page.value("document.querySelector('select[name=family]').value = 'pythagoras'")
-    page.value(
-        "document.querySelector('select[name=family]').dispatchEvent(new Event('change'))"
-    )
+    page.value("document.querySelector('select[name=family]').dispatchEvent(new Event('change'))")
     at(page, "family=pythagoras")
     assert "pythagoras alone" in page.text(".kicker")
     page.open(f"{address}/evaluations/final?kind=wrong")
