@@ -116,19 +116,20 @@ class Search:
         return None
 
     def _search(self, key: str, run_dir: Path, kept: Path) -> None:
-        failed = ""
+        failed, said = "", ""
         try:
             given = [str(run_dir), "--json", "--all"]
             done = subprocess.run(
                 [*_COMMAND, *given], capture_output=True, text=True, check=False,
                 stdin=subprocess.DEVNULL,
             )  # fmt: skip
+            said = done.stderr.strip()
             # With trouble it has another status, and says what it found all the same.
             _FOUND.validate_json(done.stdout or "none")
             kept.parent.mkdir(parents=True, exist_ok=True)
             write_text(kept, done.stdout)
         except ValidationError:
-            failed = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            failed = (said.splitlines() or ["it said nothing"])[-1]
         except OSError as error:
             failed = f"it could not be kept or begun: {error}"
         with self._lock:

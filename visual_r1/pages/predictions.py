@@ -148,7 +148,9 @@ class Paired:
         )
 
 
-_REPORTS, _PREDICTIONS, _RIGHT = (TypeAdapter(kind) for kind in (ReportFigures, Prediction, Right))
+_REPORTS = TypeAdapter(ReportFigures)
+_PREDICTIONS = TypeAdapter(Prediction)
+_RIGHT = TypeAdapter(Right)
 _COLUMNS: Mapping[str, str] = {
     "id": "VARCHAR", "family": "VARCHAR", "question": "VARCHAR", "answer": "VARCHAR",
     "response": "VARCHAR", "extracted": "VARCHAR", "verdict": "VARCHAR", "reason": "VARCHAR",

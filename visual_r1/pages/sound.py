@@ -9,7 +9,7 @@ question.
 import math
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -89,7 +89,8 @@ class SoundFiles:
         """The rollouts of a run, those of steps that are being trained excepted."""
         paths = sorted((run_dir / _ROLLOUTS).glob("chunk-*.parquet"))
         with self._lock:
-            digests = _digests(run_dir) if any(self._is_new(path) for path in paths) else {}
+            is_new = any(self._is_new(path) for path in paths)
+            digests = _digests(run_dir) if is_new else dict[str, str]()
             looked = [(path, self._look(path, digests)) for path in paths]
         sound = [(path, one) for path, one in looked if one is not None and not one.fault]
         return Files(
@@ -218,14 +219,17 @@ def _checked(path: Path, schema: Any) -> frozenset[str]:
     return names
 
 
+def _is_text(kind: Any) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
 def _is_number(kind: Any) -> bool:
-    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind))
+    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
 
 
-_KINDS: Mapping[str, Any] = {
-    _TEXT: lambda kind: (
-        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)
-    ),
-    _WHOLE: lambda kind: pa.types.is_integer(kind) or pa.types.is_null(kind),
-    _NUMBER: _is_number,
+# A column without any value may be of no kind.
+_KINDS: Mapping[str, Callable[[Any], bool]] = {
+    _TEXT: lambda kind: _is_text(kind) or bool(pa.types.is_null(kind)),
+    _WHOLE: lambda kind: bool(pa.types.is_integer(kind) or pa.types.is_null(kind)),
+    _NUMBER: lambda kind: _is_number(kind) or bool(pa.types.is_null(kind)),
 }

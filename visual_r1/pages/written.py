@@ -149,7 +149,7 @@ def problem(request: Request, name: str, id: str) -> Response:
     if not samples and stored is None and not evaluated:
         raise NotThere(f"Neither the rollouts of {name} nor its dataset have a problem {id!r}.")
     settings = settings_of(run_dir)
-    rounding = (settings.get("reward") or {}).get("rounding") or "exact"
+    rounding = _section(settings, "reward").get("rounding") or "exact"
     return show(
         request, "problem.html.j2",
         name=name, id=id, problem=stored, why_not=why_not, samples=samples, most=MOST,
