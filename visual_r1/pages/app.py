@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastapi import APIRouter, FastAPI
+from fastapi.exceptions import RequestValidationError
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -46,6 +47,7 @@ def pages(folder: Path, token: str, named: Sequence[Path] = ()) -> FastAPI:
 
     app.add_exception_handler(VisualR1Error, _sentence)
     app.add_exception_handler(404, _no_page)
+    app.add_exception_handler(RequestValidationError, _no_value)
     return app
 
 
@@ -55,6 +57,13 @@ def _sentence(request: Request, error: Exception) -> Response:
     return show(
         request, "wrong.html.j2", status=status, title="Not to be shown", sentence=str(error)
     )
+
+
+def _no_value(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    fault = error.errors()[0]
+    sentence = f"The address is wrong ({fault['loc'][-1]}: {fault['msg']}): take that out of it."
+    return show(request, "wrong.html.j2", status=422, title="Not to be shown", sentence=sentence)
 
 
 def _no_page(request: Request, _: Exception) -> Response:
