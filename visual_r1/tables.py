@@ -63,7 +63,7 @@ ROW_GROUP = 4096
 
 
 def write_table(path: Path, table: Any) -> None:
-    """Write a `pyarrow.Table`, in groups of `ROW_GROUP` rows whose statistics say what is in them."""
+    """Write a `pyarrow.Table`, in groups of rows whose statistics say what is in them."""
     pq.write_table(
         table, path, compression="zstd", write_page_checksum=True, row_group_size=ROW_GROUP
     )

@@ -124,6 +124,7 @@ def group(request: Request, name: str, step: int, group: int) -> Response:
         before, after = neighbours(session, files, place)
         problem, why_not = problem_or_why_not(session, run_dir, samples[0].problem_id)
     shown = shown_samples(samples, problem and problem.problem, settings_of(run_dir))
+    came_to = {(one.verdict == "right", one.second_verdict == "right") for one in samples}
     advantages = [abs(one.advantage) for one in samples if one.advantage is not None]
     rewards = [one.reward for one in samples if one.reward is not None]
     return show(
@@ -131,6 +132,7 @@ def group(request: Request, name: str, step: int, group: int) -> Response:
         name=name, place=place, samples=shown, before=before, after=after, faults=files.faults,
         id=samples[0].problem_id, problem=problem, why_not=why_not,
         right=sum(one.verdict == "right" for one in samples),
+        contrast=len(came_to) > 1,
         mean=sum(rewards) / len(rewards) if rewards else None,
         widest=max(advantages, default=0.0) or 1.0,
     )  # fmt: skip

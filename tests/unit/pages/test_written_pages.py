@@ -133,10 +133,8 @@ def test_answers_are_counted_by_what_the_grader_takes_for_the_same():
 
 
 def test_parts_of_a_reward_add_up_to_it():
-    settings = {
-        "reward": {"accuracy": 1.0, "format": 0.5},
-        "second_pass": {"reward": 1.0, "penalty": -0.5},
-    }
+    weights = {"accuracy": 1.0, "format": 0.5}
+    settings = {"reward": weights, "second_pass": {"reward": 1.0, "penalty": -0.5}}
     components = {"accuracy": 1.0, "format": 1.0, "random": 1.0, "second_pass": 0.0}
     [shown] = shown_samples([sample(0, "62", components=components)], None, settings)
     assert [part.name for part in shown.parts] == ["accuracy", "format", "second_pass", "random"]
