@@ -110,9 +110,8 @@ def test_tags_and_boxes_have_their_colours():
 
 def test_what_is_found_in_a_response_stands_out_whatever_is_around_it():
     assert excerpt("a<b> A<B>", "a<B>").count("<mark>a&lt;b&gt;</mark>") == 1
-    assert excerpt("x\u202ey", None) == (
-        '<bdi class="said">x<span class="unseen" title="right-to-left override">U+202E</span>y</bdi>'
-    )
+    unseen = '<span class="unseen" title="right-to-left override">U+202E</span>'
+    assert excerpt("x\u202ey", None) == f'<bdi class="said">x{unseen}y</bdi>'
 
 
 def sample(number: int, answer: str | None, *, right: bool = False, **changes: object) -> Sample:
