@@ -199,6 +199,21 @@ def _row(
     }  # fmt: skip
 
 
+def _reads(node: Any) -> list[str]:
+    """What each reading of Parquet in a plan takes: columns, row groups, rows."""
+    if isinstance(node, list):
+        return [line for one in node for line in _reads(one)]
+    said = node.get("extra_info", {})
+    found = [line for child in node.get("children", []) for line in _reads(child)]
+    if said.get("Function") == "READ_PARQUET":
+        columns = said.get("Projections", [])
+        columns = columns if isinstance(columns, list) else [columns]
+        groups = said.get("Row Groups Scanned", "?")
+        rows = node.get("operator_cardinality")
+        found.append(f"{', '.join(columns)}: {groups} row groups, {rows} rows")
+    return found
+
+
 def show_plans(run_dir: Path, steps: int) -> None:
     """What DuckDB does for each question: columns and row groups that are read."""
     from visual_r1.pages.queries import Session, queries
@@ -210,20 +225,12 @@ def show_plans(run_dir: Path, steps: int) -> None:
 
     class Explained(Session):
         def rows(self, shape: Any, sql: str, values: Any) -> Any:
-            if sql.lstrip().startswith(("SELECT", "WITH", "CREATE")):
-                named = {name: value for name, value in values.items() if f"${name}" in sql}
-                select = sql.partition(" AS ")[2] if sql.startswith("CREATE") else sql
-                found = self._cursor.execute(f"EXPLAIN ANALYZE {select}", named).fetchall()
-                kept = (
-                    "READ_PARQUET",
-                    "Projections",
-                    "Row Groups",
-                    "Filters",
-                    "Total Time",
-                    "rows",
-                )
-                lines = [line for line in found[0][1].splitlines() if any(k in line for k in kept)]
-                print("\n".join(line.strip(" │╭╮╰╯┌┐└┘") for line in lines))
+            named = {name: value for name, value in values.items() if f"${name}" in sql}
+            select = sql.partition(" AS ")[2] if sql.startswith("CREATE") else sql
+            explain = f"EXPLAIN (ANALYZE, FORMAT JSON) {select}"
+            [(_, plan)] = self._cursor.execute(explain, named).fetchall()
+            for read in _reads(json.loads(plan)):
+                print("  reads", read)
             return super().rows(shape, sql, values)
 
     for query in ({}, {"verdict": "wrong", "sort": "reward"}, {"text": "bisects"}):
@@ -231,9 +238,9 @@ def show_plans(run_dir: Path, steps: int) -> None:
         with Explained(queries()._database.cursor()) as session:
             found = Rollouts(session, files, Asked.of(query))
             found.page()
-            print("counts")
+            print(" counts")
             found.counts()
-    print("\na group")
+    print("a group, then where its neighbours are")
     with Explained(queries()._database.cursor()) as session:
         place = GroupPlace(steps // 2, 7)
         group_samples(session, files, place)
