@@ -203,14 +203,14 @@ def _reads(node: Any) -> list[str]:
     """What each reading of Parquet in a plan takes: columns, row groups, rows."""
     if isinstance(node, list):
         return [line for one in node for line in _reads(one)]
-    said = node.get("extra_info", {})
-    found = [line for child in node.get("children", []) for line in _reads(child)]
-    if said.get("Function") == "READ_PARQUET":
+    found = _reads(node.get("children", []))
+    if node.get("name") == "READ_PARQUET":
+        said = node["extra_info"]
         columns = said.get("Projections", [])
-        columns = columns if isinstance(columns, list) else [columns]
-        groups = said.get("Row Groups Scanned", "?")
-        rows = node.get("operator_cardinality")
-        found.append(f"{', '.join(columns)}: {groups} row groups, {rows} rows")
+        columns = [columns] if isinstance(columns, str) else columns
+        groups = f"{node['row_groups_scanned']} of {node['total_row_groups_to_scan']} row groups"
+        where = f" where {said['Filters']}" if said.get("Filters") else ""
+        found.append(f"{node['rows_scanned']:,} rows of {groups}{where}: {', '.join(columns)}")
     return found
 
 
@@ -229,7 +229,7 @@ def show_plans(run_dir: Path, steps: int) -> None:
             select = sql.partition(" AS ")[2] if sql.startswith("CREATE") else sql
             explain = f"EXPLAIN (ANALYZE, FORMAT JSON) {select}"
             [(_, plan)] = self._cursor.execute(explain, named).fetchall()
-            for read in _reads(json.loads(plan)):
+            for read in _reads(json.loads(plan)["operator"]):
                 print("  reads", read)
             return super().rows(shape, sql, values)
 
