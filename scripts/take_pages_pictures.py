@@ -80,6 +80,7 @@ def written(run: str) -> list[Shot]:
         Shot("gallery", f"{at}/evaluations/final?kind=wrong", 900, "By family", keys=("j",)),
         Shot("compared", compared, 1000, "Still wrong", keys=("j",)),
         Shot("compared-dark", f"{compared}&fate=lost", 1000, "Still wrong", "dark", ("j",)),
+        Shot("disputes", f"{at}/disputes", 760, "the policy", keys=("j",)),
     ]
 
 

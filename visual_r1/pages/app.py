@@ -11,7 +11,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from visual_r1.errors import VisualR1Error
-from visual_r1.pages import evaluations, run, runs, tokens, written
+from visual_r1.pages import disputes, evaluations, run, runs, tokens, written
 from visual_r1.pages.guard import Guard, own
 from visual_r1.pages.place import NotThere, Place
 from visual_r1.pages.showing import STATIC, show
@@ -22,6 +22,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     tokens.router,
     written.router,
     evaluations.router,
+    disputes.router,
 )
 
 

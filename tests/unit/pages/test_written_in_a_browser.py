@@ -21,6 +21,7 @@ from written import (
 
 from trials.browser import Page, program
 from visual_r1.evaluation.metrics import evaluation_folder
+from visual_r1.runs.decisions import read_decisions
 from visual_r1.runs.folder import config_without_secrets
 
 pytestmark = pytest.mark.skipif(
@@ -199,6 +200,30 @@ def test_won_and_lost_as_a_gallery_with_both_answers(looked: tuple[Page, str, Pa
     page.press("j", "Enter")
     at(page, "/problem?id=test-")
     assert "Never trained on" in page.text("h1")
+
+
+def test_a_label_is_decided_and_undone_by_key(looked: tuple[Page, str, Path]) -> None:
+    page, address, home = looked
+    page.open(f"{address}/disputes")
+    page.wait(f"!document.querySelector('[data-searching]') && {READY}")
+    first = page.value("document.querySelector('.dispute').dataset.row")
+    page.press("j")
+    assert page.value(AT) == first
+    told = page.text(".dispute.at")
+    page.press("o")
+    page.wait(f"document.querySelector('.dispute.decided') && {READY}")
+    [made] = read_decisions(home).rows
+    assert (made.content, made.decision, made.problem_id) == (first, "other", "set/3")
+    assert made.answer == "60" and "24 of 24" in told
+    page.wait(f"{AT} !== ''")
+    while page.value(AT) != first:
+        page.press("k")
+    page.press("u")
+    page.wait(f"!document.querySelector('.dispute.decided') && {READY}")
+    assert [one.decision for one in read_decisions(home).rows] == ["other", "withdrawn"]
+    page.press("d")
+    page.wait(f"document.querySelector('.dispute.decided') && {READY}")
+    assert read_decisions(home).rows[-1].decision == "drop"
 
 
 def test_a_damaged_file_is_said_and_the_rest_is_shown(looked: tuple[Page, str, Path]) -> None:
