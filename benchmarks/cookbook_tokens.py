@@ -31,8 +31,7 @@ from visual_r1.data.rows import BadRow, check_row
 from visual_r1.data.sources import open_source
 from visual_r1.models import Thinking, model_path
 from visual_r1.models.processor import load_processor
-from visual_r1.prompts import Prompter
-from visual_r1.prompts.prompts import turn_begins
+from visual_r1.prompts.prompts import Prompter, turn_begins
 
 MAX_PIXELS = 1_003_520
 Row = list[int | tuple[str, int]]

@@ -24,7 +24,7 @@ from visual_r1.data.problem import Problem
 from visual_r1.data.procedural import generate
 from visual_r1.data.shards import StoredProblems, finished_shard, problem_row, write_shard
 from visual_r1.models.processor import load_processor
-from visual_r1.prompts import Prompter
+from visual_r1.prompts.prompts import Prompter
 from visual_r1.rl.batches import Batches, EpochOrder
 
 

@@ -60,8 +60,27 @@ def shots(
         Shot("run-dark", f"/runs/{run}", 1130, "Curves", theme="dark"),
         Shot("alarms", f"/runs/{alarmed or run}", 900, "Curves"),
         Shot("time", f"/runs/{run}", 620, "Where the time goes", scroll_to="#time"),
+        *written(run),
         Shot("tokens-picture", f"{tokens}&by=image", 600, "likelier the picture"),
         Shot("tokens-logprob", f"{tokens}&by=logprob", 600, "How surprising", theme="dark"),
+    ]
+
+
+def written(run: str) -> list[Shot]:
+    """What the policy wrote, and what became of it: of a run with both of its evaluations."""
+    at = f"/runs/{run}"
+    compared = f"/compare?a={run}/baseline&b={run}/final"
+    return [
+        Shot("rollouts", f"{at}/rollouts", 900, "newest", keys=("j",)),
+        Shot("search", f"{at}/rollouts?text=46%2B&verdict=wrong", 760, "around", theme="dark"),
+        Shot("group", f"{at}/group?step=30&group=3#sample-1", 900, "mean reward"),
+        Shot("group-dark", f"{at}/group?step=59&group=0#sample-6", 900, "mean reward", "dark"),
+        Shot("problem", f"{at}/problem?id=procedural-0-train-1497", 640, "Answers"),
+        Shot("evaluations", f"{at}/evaluations", 420, "Won and lost", keys=("j",)),
+        Shot("gallery", f"{at}/evaluations/final?kind=wrong", 900, "By family", keys=("j",)),
+        Shot("compared", compared, 1000, "Still wrong", keys=("j",)),
+        Shot("compared-dark", f"{compared}&fate=lost", 1000, "Still wrong", "dark", ("j",)),
+        Shot("disputes", f"{at}/disputes", 760, "the policy", keys=("j",)),
     ]
 
 

@@ -58,9 +58,15 @@ def open_writer(path: Path, schema: Any) -> Any:
     return pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
 
 
+ROW_GROUP = 4096
+"""Rows of a group in a table with text: so much is decoded by whoever wants one of them."""
+
+
 def write_table(path: Path, table: Any) -> None:
-    """Write a `pyarrow.Table`."""
-    pq.write_table(table, path, compression="zstd", write_page_checksum=True)
+    """Write a `pyarrow.Table`, in groups of rows whose statistics say what is in them."""
+    pq.write_table(
+        table, path, compression="zstd", write_page_checksum=True, row_group_size=ROW_GROUP
+    )
 
 
 def open_table(path: Path) -> Any:

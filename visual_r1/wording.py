@@ -17,7 +17,7 @@ PAGE_LINE = 20_000
 # stand alone, private use, unassigned, separators of lines and paragraphs, what a renderer is told
 # to leave out, and marks piled upon one letter until they cover the lines around it.
 _PILED = 6
-_UNPRINTABLE = regex.compile(
+UNPRINTABLE = regex.compile(
     r"[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]" rf"|(?<=\p{{M}}{{{_PILED}}})\p{{M}}"
 )
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -65,7 +65,7 @@ def _line(line: str, most: int | None, keep: str) -> str:
 def _escaped(line: str, keep: str) -> str:
     if line.isascii() and line.isprintable():
         return line
-    return _UNPRINTABLE.sub(lambda found: found[0] if found[0] == keep else _escape(found[0]), line)
+    return UNPRINTABLE.sub(lambda found: found[0] if found[0] == keep else _escape(found[0]), line)
 
 
 def _escape(character: str) -> str:

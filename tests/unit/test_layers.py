@@ -57,7 +57,9 @@ ROOMS = {
         engine/store errors hashing models printing progress prompts storage tables
     """,
     "policy": "backend config data errors grading models prices prompts rewards rewards/blindfold",
-    "rl": "backend config data errors hashing own_code policy prices printing rewards",
+    "rl": """
+        backend config data errors hashing own_code policy prices printing rewards rewards/blindfold
+    """,
     "sft": "backend config data errors policy prices rl",
     "conformance": "backend config data errors models policy prices printing rl sft",
     "evaluation": """
@@ -91,8 +93,8 @@ ROOMS = {
         errors evaluation grading hashing printing report runs storage tables wording
     """,
     "pages": """
-        alarms backend config data errors hashing models opening policy prices printing prompts
-        report rl runs storage tables wording
+        alarms backend config data errors evaluation grading hashing models opening policy prices
+        printing prompts report rewards rewards/blindfold rl runs storage tables wording
     """,
     "promotion": "errors evaluation exports hashing printing storage wording",
     "doctor": """

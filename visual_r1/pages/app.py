@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastapi import APIRouter, FastAPI
+from fastapi.exceptions import RequestValidationError
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from visual_r1.errors import VisualR1Error
-from visual_r1.pages import run, runs, tokens
+from visual_r1.pages import disputes, evaluations, run, runs, tokens, written
 from visual_r1.pages.guard import Guard, own
 from visual_r1.pages.place import NotThere, Place
 from visual_r1.pages.showing import STATIC, show
@@ -19,6 +20,9 @@ ROUTERS: tuple[APIRouter, ...] = (
     runs.router,
     run.router,
     tokens.router,
+    written.router,
+    evaluations.router,
+    disputes.router,
 )
 
 
@@ -43,6 +47,7 @@ def pages(folder: Path, token: str, named: Sequence[Path] = ()) -> FastAPI:
 
     app.add_exception_handler(VisualR1Error, _sentence)
     app.add_exception_handler(404, _no_page)
+    app.add_exception_handler(RequestValidationError, _no_value)
     return app
 
 
@@ -52,6 +57,13 @@ def _sentence(request: Request, error: Exception) -> Response:
     return show(
         request, "wrong.html.j2", status=status, title="Not to be shown", sentence=str(error)
     )
+
+
+def _no_value(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    fault = error.errors()[0]
+    sentence = f"The address is wrong ({fault['loc'][-1]}: {fault['msg']}): take that out of it."
+    return show(request, "wrong.html.j2", status=422, title="Not to be shown", sentence=sentence)
 
 
 def _no_page(request: Request, _: Exception) -> Response:

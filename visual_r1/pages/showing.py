@@ -18,6 +18,7 @@ from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from visual_r1.pages.marked import excerpt, marked
 from visual_r1.wording import (
     duration,
     p_value_in_words,
@@ -112,6 +113,8 @@ def _environment() -> Environment:
     environment.globals.update(address=address)
     environment.filters.update(
         said=said,
+        marked=marked,
+        excerpt=excerpt,
         ago=ago,
         exact=escape,
         attributes=_attributes,

@@ -23,19 +23,16 @@ nothing. The tokens of a second pass get no gradient.
 """
 
 import random
-from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from visual_r1.config import RunConfig, SecondPassSection
 from visual_r1.data.choices import without_choices
 from visual_r1.data.problem import Problem
 from visual_r1.errors import ConfigError
 from visual_r1.grading import Rounding, choice_named, extract_answer
-from visual_r1.models.processor import Processor
-from visual_r1.prompts.prompts import Prompter
 from visual_r1.prompts.templates import load_template
 from visual_r1.rewards import Part, Scored
 from visual_r1.rewards.blindfold.masking import (
@@ -48,6 +45,10 @@ from visual_r1.rewards.blindfold.masking import (
 from visual_r1.rewards.blindfold.stated import free_numbers, numbers_in, with_numbers_moved
 from visual_r1.rewards.blindfold.targets import is_value
 from visual_r1.rewards.grounding import opened, spoken
+
+if TYPE_CHECKING:
+    from visual_r1.models.processor import Processor
+    from visual_r1.prompts.prompts import Prompter
 
 SecondVerdict = Literal["right", "wrong", "gave_up", "no_scan", "leak"]
 Outcome = Literal["both", "image_only", "scan_only", "neither"]
@@ -128,11 +129,11 @@ class ScanReader:
     not; then scans are read from the answers to that.
     """
 
-    prompter: Prompter
-    question_only_prompter: Prompter
+    prompter: "Prompter"
+    question_only_prompter: "Prompter"
     rounding: Rounding
     masks: Masks = "all"
-    describer: Prompter | None = None
+    describer: "Prompter | None" = None
 
     def look(
         self,
@@ -157,17 +158,20 @@ class ScanReader:
         return masked
 
 
-def open_reader(config: RunConfig, processor: Processor) -> ScanReader | None:
+def open_reader(config: RunConfig, processor: "Processor") -> ScanReader | None:
     """The reader that the configuration asks for; None where it asks for no second pass."""
     return reader_of(config, processor) if config.second_pass.enabled else None
 
 
-def reader_of(config: RunConfig, processor: Processor) -> ScanReader:
+def reader_of(config: RunConfig, processor: "Processor") -> ScanReader:
     """A reader with the templates of `second_pass`, whether or not the reward has such a pass.
 
     Where the run's template asks for no scan, `describer` does, by `DESCRIBES`.
     """
     settings, model = config.second_pass, config.model
+
+    # Here and not above: who only reads what was written does without the SDK behind it.
+    from visual_r1.prompts.prompts import Prompter
 
     def prompter(template: str) -> Prompter:
         return Prompter(processor, template, model.max_pixels, model.thinking)
@@ -180,15 +184,6 @@ def reader_of(config: RunConfig, processor: Processor) -> ScanReader:
         settings.masks,
         None if has_scan else prompter(DESCRIBES),
     )
-
-
-def named_by_others(responses: Sequence[str], least: int) -> list[frozenset[Fraction]]:
-    """For each response of a group, the numbers that at least `least` of the other scans name."""
-    named = [numbers_in(extract_scan(response) or "") for response in responses]
-    scans = Counter(number for numbers in named for number in numbers)
-    return [
-        frozenset(n for n, count in scans.items() if count - (n in own) >= least) for own in named
-    ]
 
 
 def moved(

@@ -37,12 +37,12 @@ from visual_r1.policy.second_pass import (
     SecondPass,
     after_moving,
     moved,
-    named_by_others,
     with_bonus,
 )
 from visual_r1.prices import NO_TOKENS
 from visual_r1.printing import open_logger
 from visual_r1.rewards import score
+from visual_r1.rewards.blindfold.masking import named_by_others
 from visual_r1.rewards.grounding import spoken
 from visual_r1.rewards.scoring import grade_of
 from visual_r1.rl.advantages import has_contrast

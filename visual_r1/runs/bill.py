@@ -10,17 +10,21 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
-from tinker.types import BillingUsageResponse
 
-from visual_r1.backend.backend import Backend
 from visual_r1.config import RunConfig
 from visual_r1.engine.store.budget import RUN_KEY
 from visual_r1.errors import BackendError
 from visual_r1.prices import Tokens
 from visual_r1.printing import open_logger
 from visual_r1.storage import read_if_sound, write_json
+
+if TYPE_CHECKING:  # who only reads a bill does without the SDK
+    from tinker.types import BillingUsageResponse
+
+    from visual_r1.backend.backend import Backend
 
 logger = open_logger(__name__)
 
@@ -62,7 +66,7 @@ def read_bill(run_dir: Path) -> Bill | None:
     return read_if_sound(run_dir / BILL_NAME, _STORED, "it is left out")
 
 
-def settle_bill(config: RunConfig, backend: Backend) -> None:
+def settle_bill(config: RunConfig, backend: "Backend") -> None:
     """Keep what the server has billed for the run so far, where it says so.
 
     Nothing of a run depends on it: that the hosted service does not tell it to this key, or has
@@ -85,7 +89,7 @@ def settle_bill(config: RunConfig, backend: Backend) -> None:
         )
 
 
-def ask_bill(config: RunConfig, backend: Backend, now: datetime | None = None) -> Bill | None:
+def ask_bill(config: RunConfig, backend: "Backend", now: datetime | None = None) -> Bill | None:
     """What the server has billed for the run, kept in `bill.json` too; None where nothing yet.
 
     Raises `BackendError` as `Backend.billing_usage` does.
@@ -98,7 +102,7 @@ def ask_bill(config: RunConfig, backend: Backend, now: datetime | None = None) -
     return bill
 
 
-def bill_of(run: str, told: Iterable[BillingUsageResponse], now: datetime) -> Bill | None:
+def bill_of(run: str, told: Iterable["BillingUsageResponse"], now: datetime) -> Bill | None:
     """What was billed for the sessions of `run`; None where there is nothing of them."""
     usd, unpriced = 0.0, 0
     tokens = {"prefill": 0, "cached": 0, "sampled": 0, "trained": 0}

@@ -15,8 +15,8 @@ from visual_r1.data.problem import Problem
 from visual_r1.grading import grade
 from visual_r1.models import TINY_GEOMETRY
 from visual_r1.models.processor import load_processor
-from visual_r1.prompts import Prompter
 from visual_r1.prompts.fit import fit_of
+from visual_r1.prompts.prompts import Prompter
 
 REAL = "VISUAL_R1_GEOMETRY3K"
 real = pytest.mark.skipif(REAL not in os.environ, reason=f"{REAL} names no folder")

@@ -19,14 +19,13 @@ from visual_r1.policy.second_pass import (
     SecondVerdict,
     after_moving,
     moved,
-    named_by_others,
     open_reader,
     outcome_of,
     require_scan,
     unaided,
     with_bonus,
 )
-from visual_r1.rewards.blindfold.masking import MASK, MaskedScan
+from visual_r1.rewards.blindfold.masking import MASK, MaskedScan, named_by_others
 from visual_r1.rl.advantages import has_contrast
 from visual_r1.rl.metrics import StepTimer, step_metrics
 

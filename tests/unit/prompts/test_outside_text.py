@@ -25,7 +25,7 @@ from visual_r1.data.problem import Problem
 from visual_r1.errors import DataError
 from visual_r1.models import TINY_GEOMETRY, model_path
 from visual_r1.models.processor import Processor, load_processor
-from visual_r1.prompts import Prompter
+from visual_r1.prompts.prompts import Prompter
 
 MAX_PIXELS = 1_003_520
 

@@ -22,8 +22,7 @@ from visual_r1.data.problem import Problem
 from visual_r1.errors import ConfigError
 from visual_r1.models import Thinking
 from visual_r1.models.processor import Processor
-from visual_r1.prompts import Prompter
-from visual_r1.prompts.prompts import turn_begins
+from visual_r1.prompts.prompts import Prompter, turn_begins
 
 MAX_PIXELS = 1_003_520
 THINKING: tuple[Thinking, ...] = ("default", "on", "off")

@@ -19,7 +19,7 @@ from visual_r1.data.procedural import generate
 from visual_r1.errors import ConfigError, DataError, ModelError
 from visual_r1.models import TINY_GEOMETRY, model_path
 from visual_r1.models.processor import Processor, load_processor
-from visual_r1.prompts import Prompter
+from visual_r1.prompts.prompts import Prompter
 
 MAX_PIXELS = 1_003_520
 PROCESSOR = load_processor(TINY_GEOMETRY)

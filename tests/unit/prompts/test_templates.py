@@ -3,8 +3,7 @@ from pathlib import Path
 import pytest
 
 from visual_r1.errors import ConfigError
-from visual_r1.prompts import load_template
-from visual_r1.prompts.templates import TEMPLATES_DIR
+from visual_r1.prompts.templates import TEMPLATES_DIR, load_template
 
 
 @pytest.mark.parametrize("name", [path.stem for path in TEMPLATES_DIR.glob("*.txt")])

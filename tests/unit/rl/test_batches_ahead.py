@@ -13,7 +13,7 @@ from visual_r1.data.problem import Problem
 from visual_r1.data.procedural import generate
 from visual_r1.errors import DataError
 from visual_r1.models.processor import load_processor
-from visual_r1.prompts import Prompter
+from visual_r1.prompts.prompts import Prompter
 from visual_r1.rl.batches import Batches, PromptedProblem
 
 PROBLEMS = [Problem(str(i), (), "?", "1") for i in range(12)]

@@ -5,7 +5,7 @@ from sampled import PROMPT, rollout
 from visual_r1.data.procedural import generate
 from visual_r1.models import TINY_GEOMETRY
 from visual_r1.models.processor import load_processor
-from visual_r1.prompts import Prompter
+from visual_r1.prompts.prompts import Prompter
 from visual_r1.rl.learning import answer_part, datum, with_prompt_logprobs
 
 

@@ -13,7 +13,7 @@ from visual_r1.grading import GRADER_VERSION
 from visual_r1.rl.metrics import StepTimer, step_metrics
 from visual_r1.rl.step import ScoredRollout, StepResult
 from visual_r1.runs.journal import Journal, read_rollouts
-from visual_r1.tables import pa, write_table
+from visual_r1.tables import ROW_GROUP, open_table, pa, write_table
 
 
 def result(step: int, reward: float = 0.5) -> StepResult:
@@ -229,3 +229,14 @@ def test_parquet_of_another_kind_is_a_damaged_file_of_rollouts(tmp_path: Path) -
     write_table(path, pa.table({"id": ["a"]}))
     with pytest.raises(RunError, match=r"chunk-00000\.parquet .*step"):
         read_rollouts(path)
+
+
+def test_who_wants_one_group_of_a_large_chunk_decodes_a_part_of_it(journal: Journal) -> None:
+    """Rows lie by step, and each part says in the footer which steps it has."""
+    samples = 2 * ROW_GROUP // 2  # of two each
+    path = journal.write_rollouts(9, [result(step) for step in range(45, 45 + samples)])
+    with open_table(path) as file:
+        groups = [file.metadata.row_group(at) for at in range(file.metadata.num_row_groups)]
+    assert [group.num_rows for group in groups] == [ROW_GROUP, ROW_GROUP]
+    bounds = [(one.column(0).statistics.min, one.column(0).statistics.max) for one in groups]
+    assert bounds[0][0] == 45 and bounds[0][1] < bounds[1][0]

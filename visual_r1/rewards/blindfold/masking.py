@@ -19,6 +19,7 @@ than can be looked through is no description: its second pass counts as wrong.
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -42,6 +43,7 @@ from visual_r1.rewards.blindfold.scan_text import (
 from visual_r1.rewards.blindfold.stated import (
     counted_in,
     counts,
+    numbers_in,
     singular,
     spelled_by_counts,
     unstated,
@@ -49,6 +51,7 @@ from visual_r1.rewards.blindfold.stated import (
 from visual_r1.rewards.blindfold.targets import MASK, Span, Target, TooMuch, numeric, target
 
 Masks = Literal["all", "answers"]
+Reason = Literal["an answer", "a result", "no language", "unstated"]
 
 # Longer than any description; what is longer is not looked through.
 MAX_SCAN_CHARACTERS = 10_000
@@ -73,6 +76,15 @@ class MaskedScan:
     leak: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """A stretch of a scan that is masked, from `start` up to, not including, `end`, and why."""
+
+    start: int
+    end: int
+    why: tuple[Reason, ...]
+
+
 def extract_scan(response: str) -> str | None:
     """What stands in the one `<scan>` of a response, stripped; None where there is not exactly one
     or nothing is in it."""
@@ -81,6 +93,15 @@ def extract_scan(response: str) -> str | None:
     _, _, rest = response.partition("<scan>")
     inside, closed, _ = rest.partition("</scan>")
     return inside.strip() or None if closed else None
+
+
+def named_by_others(responses: Sequence[str], least: int) -> list[frozenset[Fraction]]:
+    """For each response of a group, the numbers that at least `least` of the other scans name."""
+    named = [numbers_in(extract_scan(response) or "") for response in responses]
+    scans = Counter(number for numbers in named for number in numbers)
+    return [
+        frozenset(n for n, count in scans.items() if count - (n in own) >= least) for own in named
+    ]
 
 
 def mask_scan(
@@ -101,30 +122,67 @@ def mask_scan(
     """
     if len(scan) > MAX_SCAN_CHARACTERS:
         return MaskedScan(scan[:MAX_SCAN_CHARACTERS], 0, True, "it is too long to be a description")
-    facts = figure_facts(problem)
-    stated = lexemes(stated_text(problem))
-    tokens = lexemes(scan)
     try:
-        named = None if facts else named
-        forbidden = _Forbidden(problem, answers, stated, rounding, named or ())
-        said = forbidden.said_in(scan, tokens)
-        spans = [*said, *_results(tokens, forbidden.numbers)]
-        if masks == "all":
-            spans += strange(scan, stated_text(problem))
-            if facts:
-                loose = unstated(tokens, stated, forbidden.targets)
-            elif named is not None:
-                loose = unstated(tokens, stated, forbidden.targets, named)
-            else:
-                loose = spelled_by_counts(counts(tokens), forbidden.targets)
-            counted = forbidden.counted_in(tokens)
-            spans += (span for span in loose if span not in counted)
-        text, masked = _with_masks(scan, spans)
+        forbidden, why = _looked_for(scan, problem, answers, rounding, masks, named)
+        text, masked = _with_masks(scan, [span for spans in why.values() for span in spans])
         is_left = bool(forbidden.said_in(text, lexemes(text)))
     except TooMuch:
         return MaskedScan(scan, 0, True, "it holds more arithmetic than a description does")
     leak = "the answer is still in it" if is_left else leak_in(scan, text)
-    return MaskedScan(text, masked, bool(said or leak), leak)
+    return MaskedScan(text, masked, bool(why["an answer"] or leak), leak)
+
+
+def reasons_of(
+    scan: str,
+    problem: Problem,
+    answers: Sequence[str],
+    rounding: Rounding = "exact",
+    masks: Masks = "all",
+    named: Collection[Fraction] | None = None,
+) -> list[Mask]:
+    """What `mask_scan` masks, in order, and why; nothing where it did not look through the scan."""
+    if len(scan) > MAX_SCAN_CHARACTERS:
+        return []
+    try:
+        _, why = _looked_for(scan, problem, answers, rounding, masks, named)
+    except TooMuch:
+        return []
+    spans = [span for found in why.values() for span in found]
+    return [
+        Mask(start, end, tuple(r for r in why if any(a < end and b > start for a, b in why[r])))
+        for start, end in _joined(scan, spans)
+    ]
+
+
+def _looked_for(
+    scan: str,
+    problem: Problem,
+    answers: Sequence[str],
+    rounding: Rounding,
+    masks: Masks,
+    named: Collection[Fraction] | None,
+) -> tuple["_Forbidden", Mapping[Reason, Sequence[Span]]]:
+    """What a scan must not say, and where it says it; raises `TooMuch`."""
+    facts = figure_facts(problem)
+    stated = lexemes(stated_text(problem))
+    tokens = lexemes(scan)
+    named = None if facts else named
+    forbidden = _Forbidden(problem, answers, stated, rounding, named or ())
+    why: dict[Reason, Sequence[Span]] = {
+        "an answer": forbidden.said_in(scan, tokens),
+        "a result": list(_results(tokens, forbidden.numbers)),
+    }
+    if masks == "all":
+        why["no language"] = list(strange(scan, stated_text(problem)))
+        if facts:
+            loose = unstated(tokens, stated, forbidden.targets)
+        elif named is not None:
+            loose = unstated(tokens, stated, forbidden.targets, named)
+        else:
+            loose = spelled_by_counts(counts(tokens), forbidden.targets)
+        counted = forbidden.counted_in(tokens)
+        why["unstated"] = [span for span in loose if span not in counted]
+    return forbidden, why
 
 
 class _Forbidden:
@@ -286,14 +344,20 @@ def _is_calculation(side: Sequence[Lexeme]) -> bool:
     return works and values > 0 and numeric(math_of(part)) is not None
 
 
-def _with_masks(scan: str, spans: Sequence[Span]) -> tuple[str, int]:
-    """`scan` with each stretch of overlapping or touching spans as one mask, and their number."""
+def _joined(scan: str, spans: Sequence[Span]) -> list[list[int]]:
+    """Each stretch of overlapping or touching spans as one, in order."""
     joined: list[list[int]] = []
     for start, end in sorted(spans):
         if joined and not scan[joined[-1][1] : start].strip():
             joined[-1][1] = max(joined[-1][1], end)
         else:
             joined.append([start, end])
+    return joined
+
+
+def _with_masks(scan: str, spans: Sequence[Span]) -> tuple[str, int]:
+    """`scan` with each stretch of overlapping or touching spans as one mask, and their number."""
+    joined = _joined(scan, spans)
     pieces: list[str] = []
     at = 0
     for start, end in joined:

@@ -1,0 +1,209 @@
+"""Pages of what was written, without a browser: pictures, colours, answers, pairs, what is gone."""
+
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from looked_at import TOKEN
+from made_up import picture, predictions, problems, write_evaluation
+from PIL import Image
+from starlette.testclient import TestClient
+from written import DIGEST, HOSTILE, RUN, rollout_row, stored_problem, write_home, write_rollouts
+
+from visual_r1.evaluation.metrics import evaluation_folder
+from visual_r1.pages.app import pages
+from visual_r1.pages.marked import excerpt, marked, pieces_of
+from visual_r1.pages.pictures import picture_answer
+from visual_r1.pages.samples import Sample
+from visual_r1.pages.written import answers_of, shown_samples
+
+SVG = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    run_dir = write_home(tmp_path, [stored_problem(index) for index in range(3)])
+    rows = [rollout_row(step, group, n) for step in (1, 5) for group in (0, 1) for n in range(4)]
+    write_rollouts(run_dir, 0, rows)
+    of = problems(40)
+    for name, accuracy in (("baseline", 0.3), ("final", 0.7)):
+        write_evaluation(evaluation_folder(run_dir, name), of, predictions(of, accuracy, 1))
+    return tmp_path
+
+
+@pytest.fixture
+def asked(home: Path) -> Iterator[TestClient]:
+    with TestClient(pages(home, TOKEN), base_url="http://127.0.0.1:4280") as client:
+        client.get(f"/?token={TOKEN}")
+        yield client
+
+
+def encoded(kind: str, mode: str = "RGB") -> bytes:
+    out = io.BytesIO()
+    Image.open(io.BytesIO(picture(1))).convert(mode).save(out, kind)
+    return out.getvalue()
+
+
+def test_a_picture_is_what_it_is_and_nothing_else():
+    png, jpeg = encoded("PNG"), encoded("JPEG")
+    for data, kind in ((png, "image/png"), (jpeg, "image/jpeg")):
+        answer = picture_answer(data)
+        assert (answer.media_type, bytes(answer.body)) == (kind, data)
+    for data in (
+        encoded("GIF"),
+        encoded("BMP"),
+        encoded("WEBP"),
+        png + b"<script>alert(1)</script>",
+    ):
+        answer = picture_answer(data)
+        assert answer.media_type == "image/png"
+        assert bytes(answer.body).startswith(b"\x89PNG") and b"script" not in bytes(answer.body)
+    for data in (SVG, b"<html>", b"", png[:80]):
+        answer = picture_answer(data)
+        assert (answer.status_code, answer.media_type) == (415, "text/plain")
+        assert b"<" not in bytes(answer.body)
+    assert picture_answer(None).status_code == 404
+
+
+def test_pictures_are_served_by_dataset_problem_and_index(asked: TestClient, home: Path):
+    at = f"/runs/{RUN}/pictures/{DIGEST}/0"
+    answer = asked.get(at, params={"problem": "set/2"})
+    assert answer.content == picture(2) and answer.headers["content-type"] == "image/png"
+    assert "immutable" in answer.headers["cache-control"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert asked.get(at.removesuffix("0") + "1", params={"problem": "set/2"}).status_code == 404
+    assert asked.get(at, params={"problem": "no"}).status_code == 404
+    for digest in ("", "*", "..", "ffffffff"):
+        answer = asked.get(f"/runs/{RUN}/pictures/{digest or '%20'}/0", params={"problem": "set/2"})
+        assert answer.status_code in (404, 409) and not answer.content.startswith(b"\x89PNG")
+    evaluated = f"/runs/{RUN}/evaluations/final/pictures/0"
+    assert asked.get(evaluated, params={"problem": "test-0003"}).content == picture(3)
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        *HOSTILE.values(),
+        "",
+        "<think>a</think><answer>b</answer>",
+        "<scan>a<think>b</scan>c</think>d</answer>",
+        "\\boxed{\\frac{1}{2}} and \\boxed{ never closed <answer>5</answer>",
+        "[masked] = 5 <answer>",
+    ],
+)
+def test_a_response_in_colour_is_the_response(response: str):
+    assert "".join(piece.text for piece in pieces_of(response)) == response
+    for shown in (0, 7, 4_000):
+        assert "<script" not in marked(response, shown) and "<img" not in marked(response, shown)
+
+
+def test_tags_and_boxes_have_their_colours():
+    found = [(one.kind, one.text) for one in pieces_of("<think>a</think>b<answer>\\boxed{c}")]
+    assert found == [
+        ("think", "<think>"), ("think", "a"), ("think", "</think>"), ("", "b"),
+        ("answer", "<answer>"), ("boxed", "\\boxed{c}"),
+    ]  # fmt: skip
+
+
+def test_what_is_found_in_a_response_stands_out_whatever_is_around_it():
+    assert excerpt("a<b> A<B>", "a<B>").count("<mark>a&lt;b&gt;</mark>") == 1
+    unseen = '<span class="unseen" title="right-to-left override">U+202E</span>'
+    assert excerpt("x\u202ey", None) == f'<bdi class="said">x{unseen}y</bdi>'
+
+
+def sample(number: int, answer: str | None, *, right: bool = False, **changes: object) -> Sample:
+    row = rollout_row(number, 0, number, verdict="right" if right else "wrong")
+    row["response"] = "<think>x</think>" + (f"<answer>{answer}</answer>" if answer else "")
+    components = {"accuracy": row.pop("reward_accuracy"), "format": row.pop("reward_format")}
+    return Sample(**(row | {"components": components} | changes))  # type: ignore[arg-type]
+
+
+def test_answers_are_counted_by_what_the_grader_takes_for_the_same():
+    given = [("1/2", True), ("0.5", True), ("\\frac{1}{2}", True), ("3", False), ("3.0", False)]
+    samples = [sample(at, text, right=right) for at, (text, right) in enumerate(given)]
+    found = answers_of([*samples, sample(9, None)], "0.5")
+    assert [(one.n, len(one.spellings), one.is_gold) for one in found] == [
+        (3, 3, True), (2, 2, False), (1, 0, False),
+    ]  # fmt: skip
+    assert (found[0].first, found[0].last) == (0, 2)
+
+
+def test_parts_of_a_reward_add_up_to_it():
+    weights = {"accuracy": 1.0, "format": 0.5}
+    settings = {"reward": weights, "second_pass": {"reward": 1.0, "penalty": -0.5}}
+    components = {"accuracy": 1.0, "format": 1.0, "random": 1.0, "second_pass": 0.0}
+    [shown] = shown_samples([sample(0, "62", components=components)], None, settings)
+    assert [part.name for part in shown.parts] == ["accuracy", "format", "second_pass", "random"]
+    assert sum(part.worth for part in shown.parts) == 1.0
+
+
+def test_two_evaluations_are_paired_as_the_summary_pairs_them(asked: TestClient, home: Path):
+    from visual_r1.pages.evaluations import _paired
+    from visual_r1.pages.predictions import evaluations_of, right_by_id
+    from visual_r1.pages.queries import queries
+    from visual_r1.report.summary import summary_of
+
+    found, faults = evaluations_of(RUN, home / "runs" / RUN)
+    assert not faults
+    with queries().session() as session:
+        old, new = ({one.id: one for one in right_by_id(session, each)} for each in found)
+    paired = _paired([(old[id], new[id]) for id in old])
+    whole = summary_of(home / "runs" / RUN, steps=6, wall_seconds=1.0).accuracy
+    pairs = paired.pairs
+    assert (pairs.gained, pairs.lost, pairs.n) == (whole.gained, whole.lost, whole.n)
+    assert (paired.delta_ci95, paired.p_value) == (whole.delta_ci95, whole.p_value)
+    text = asked.get("/compare", params={"a": f"{RUN}/baseline", "b": f"{RUN}/final"}).text
+    assert f"{pairs.gained} won, {pairs.lost} lost" in text
+
+
+def test_an_evaluation_that_is_damaged_is_named_and_the_others_shown(asked: TestClient, home: Path):
+    path = home / "runs" / RUN / "evaluations" / "final" / "predictions.parquet"
+    content = bytearray(path.read_bytes())
+    content[300] ^= 0xFF
+    path.write_bytes(bytes(content))
+    text = asked.get(f"/runs/{RUN}/evaluations").text
+    assert "predictions.parquet is damaged" in text and ">baseline<" in text
+    assert asked.get(f"/runs/{RUN}/evaluations/final").status_code == 409
+
+
+def test_without_its_dataset_a_group_is_shown_and_why_there_is_no_picture(
+    asked: TestClient, home: Path
+):
+    shutil.rmtree(home / "data")
+    answer = asked.get(f"/runs/{RUN}/group", params={"step": 1, "group": 0})
+    assert answer.status_code == 200
+    assert "cannot be shown" in answer.text and "Sample 3" in answer.text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/group?step=9&group=9",
+        "/problem?id=no-such",
+        "/evaluations/no-such",
+        "/evaluations/..%2F..",
+        "/rollouts?verdict=maybe",
+        "/group?step=one&group=0",
+        f"/group?step={10**40}&group={10**40}",
+        f"/rollouts?step_from={10**40}",
+        f"/rollouts?after=nan,{10**40},0,0",
+        "/evaluations/final?page=x",
+        "/evaluations/final?kind=odd",
+    ],
+)
+def test_an_address_that_leads_nowhere_is_a_sentence_on_a_page(asked: TestClient, path: str):
+    answer = asked.get(f"/runs/{RUN}{path}")
+    assert answer.status_code in (404, 409, 422)
+    assert answer.text.startswith("<!doctype html>") and "Traceback" not in answer.text
+
+
+def test_a_run_without_rollouts_says_so(tmp_path: Path):
+    write_home(tmp_path, [stored_problem(0)])
+    with TestClient(pages(tmp_path, TOKEN), base_url="http://127.0.0.1:4280") as client:
+        client.get(f"/?token={TOKEN}")
+        assert "No rollouts yet" in client.get(f"/runs/{RUN}/rollouts").text
+        assert "No evaluation yet" in client.get(f"/runs/{RUN}/evaluations").text
+        assert json.loads((tmp_path / "runs" / RUN / "config.json").read_text())

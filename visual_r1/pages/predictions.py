@@ -1,0 +1,272 @@
+"""Evaluations of runs: reports, predictions of sound files, and two of them paired by problem.
+
+Accuracies are paired as everywhere here: the exact McNemar test, and Newcombe's interval
+(`evaluation.statistics`). Nothing here needs torch, which is why a report is read for the figures
+that a page shows and not as the whole it is.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, TypeAdapter
+
+from visual_r1.errors import DataError
+from visual_r1.evaluation.statistics import (
+    Interval,
+    Pairs,
+    exact_mcnemar,
+    paired_difference_ci,
+    smallest_detectable,
+    wilson,
+)
+from visual_r1.pages.queries import Session, names_of, parquet, quoted
+from visual_r1.pages.sound import require_sound
+from visual_r1.storage import read_json
+from visual_r1.tables import open_table, said_of
+
+REPORT, PREDICTIONS = "report.json", "predictions.parquet"
+PAGE = 24
+
+Fate = Literal["gained", "lost", "right", "wrong"]
+FATES: Mapping[str, str] = {
+    "gained": "wrong in A, right in B",
+    "lost": "right in A, wrong in B",
+    "wrong": "wrong in both",
+    "right": "right in both",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyFigures:
+    """One kind of problem in a report."""
+
+    n: int
+    accuracy: float
+    accuracy_ci95: Interval
+    blind_accuracy: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportFigures:
+    """What a page shows of `report.json`; shares are from 0 to 1."""
+
+    n: int
+    accuracy: float
+    accuracy_ci95: Interval
+    k: int = 0
+    pass_at_k: float | None = None
+    pass_at_k_ci95: Interval | None = None
+    blind_accuracy: float | None = None
+    blind_accuracy_ci95: Interval | None = None
+    format_rate: float | None = None
+    visual_grounding_rate: float | None = None
+    mean_response_tokens: float | None = None
+    truncated: int = 0
+    gave_up: int = 0
+    model: str = ""
+    sampler_path: str | None = None
+    dataset_digest: str = ""
+    rounding: str = "exact"
+    predictions_digest: str | None = None
+    by_family: Mapping[str, FamilyFigures] = field(default_factory=dict[str, FamilyFigures])
+
+
+def _list_of_text(value: object) -> object:
+    return [] if value is None else value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """One problem with what was answered to it; None where a pass was not made or failed.
+
+    `others` are the other passes, by their names: the response, and whether it is right.
+    """
+
+    id: str
+    family: str | None
+    question: str | None
+    answer: str | None
+    pictures: int
+    response: str | None
+    extracted: str | None
+    verdict: str | None
+    reason: str | None
+    truncated: bool | None
+    response_tokens: int | None
+    outcome: str | None
+    sampled_correct: int | None
+    k: int | None
+    others: Annotated[Mapping[str, Any], BeforeValidator(_list_of_text)]
+
+    @property
+    def label(self) -> str:
+        """How it was judged, in words."""
+        if self.response is None:
+            return "no response came"
+        if self.verdict == "right":
+            return "right"
+        if self.verdict == "gave_up":
+            return "the grader gave up"
+        if self.extracted is None:
+            return "cut off before an answer" if self.truncated else "no answer found"
+        return "wrong"
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """Whether a problem was answered right; None where no answer came."""
+
+    id: str
+    family: str | None
+    correct: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """The same problems in two evaluations, and what their difference is worth."""
+
+    pairs: Pairs
+    before_ci95: Interval
+    after_ci95: Interval
+    delta_ci95: Interval
+    p_value: float
+    smallest: float
+
+    @classmethod
+    def of(cls, before_N: Sequence[bool], after_N: Sequence[bool]) -> "Paired":
+        """Of two aligned lists of verdicts."""
+        pairs = Pairs.count(before_N, after_N)
+        return cls(
+            pairs,
+            wilson(pairs.both + pairs.lost, pairs.n),
+            wilson(pairs.both + pairs.gained, pairs.n),
+            paired_difference_ci(pairs),
+            exact_mcnemar(pairs.gained, pairs.lost),
+            smallest_detectable(pairs),
+        )
+
+
+_REPORTS = TypeAdapter(ReportFigures)
+_PREDICTIONS = TypeAdapter(Prediction)
+_RIGHT = TypeAdapter(Right)
+_COLUMNS: Mapping[str, str] = {
+    "id": "VARCHAR", "family": "VARCHAR", "question": "VARCHAR", "answer": "VARCHAR",
+    "response": "VARCHAR", "extracted": "VARCHAR", "verdict": "VARCHAR", "reason": "VARCHAR",
+    "truncated": "BOOLEAN", "response_tokens": "INTEGER", "outcome": "VARCHAR",
+    "sampled_correct": "INTEGER", "k": "INTEGER",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A complete evaluation: its folder, its report, and the columns of its predictions."""
+
+    run: str
+    name: str
+    folder: Path
+    report: ReportFigures
+    columns: frozenset[str]
+
+    @property
+    def title(self) -> str:
+        """What it is called among those of other runs."""
+        return f"{self.run}, {self.name}"
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The passes besides the greedy one whose responses are kept."""
+        ends = "_response"
+        names = sorted(one.removesuffix(ends) for one in self.columns if one.endswith(ends))
+        return tuple(name for name in names if f"{name}_correct" in self.columns)
+
+
+def evaluations_of(run: str, run_dir: Path) -> tuple[list[Evaluation], list[str]]:
+    """The complete evaluations of a run by name, and a sentence for each that is damaged."""
+    found: list[Evaluation] = []
+    faults: list[str] = []
+    for path in sorted(run_dir.glob(f"evaluations/[!.]*/{REPORT}")):
+        try:
+            found.append(open_evaluation(run, path.parent))
+        except DataError as error:
+            faults.append(str(error))
+    return found, faults
+
+
+def open_evaluation(run: str, folder: Path) -> Evaluation:
+    """An evaluation whose files are as they were written; raises `DataError` where they are not."""
+    again = f"it is left out here; remove the folder {folder} and evaluate again"
+    try:
+        report = read_json(folder / REPORT, _REPORTS)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder / REPORT} is damaged ({error}): {again}.") from error
+    path = folder / PREDICTIONS
+    require_sound(path, report.predictions_digest)
+    with said_of(path, again), open_table(path) as file:
+        columns = frozenset[str](file.schema_arrow.names)
+    if missing := [name for name in ("id", "correct", "response") if name not in columns]:
+        raise DataError(f"{path} has no column {missing[0]!r}: {again}.")
+    return Evaluation(run, folder.name, folder, report, columns)
+
+
+def predictions(
+    session: Session, evaluation: Evaluation, ids: Sequence[str]
+) -> dict[str, Prediction]:
+    """What was answered to the problems with these ids, by id, in their order."""
+    columns = [
+        quoted(name) if name in evaluation.columns else f"NULL::{kind} AS {quoted(name)}"
+        for name, kind in _COLUMNS.items()
+    ]
+    others = ", ".join(
+        f"{quoted(name)}: {{response: {quoted(name + '_response')}, "
+        f"is_right: {quoted(name + '_correct')}}}"
+        for name in evaluation.others
+    )
+    pictures = "len(images)" if "images" in evaluation.columns else "0"
+    rows = session.rows(
+        _PREDICTIONS,
+        f"SELECT {', '.join(columns)}, {pictures} AS pictures, "
+        f"{f'{{{others}}}' if others else 'MAP {}'} AS others FROM {parquet('files')} "
+        "WHERE list_contains($ids, id)",
+        {"files": _file(evaluation), "ids": list(ids)},
+    )
+    by_id = {row.id: row for row in rows}
+    return {id: by_id[id] for id in ids if id in by_id}
+
+
+def right_by_id(session: Session, evaluation: Evaluation, text: str | None = None) -> list[Right]:
+    """Whether each problem was answered right, in the order of the file.
+
+    With `text`, of those alone in whose id, question, gold answer or response it is.
+    """
+    looked = [
+        name for name in ("id", "question", "answer", "response") if name in evaluation.columns
+    ]
+    has = " OR ".join(f"contains(lower({quoted(name)}), lower($text))" for name in looked)
+    family = "family" if "family" in evaluation.columns else "NULL::VARCHAR AS family"
+    return session.rows(
+        _RIGHT,
+        f"SELECT id, {family}, correct FROM {parquet('files')} "
+        f"{f'WHERE {has}' if text is not None else ''}",
+        {"files": _file(evaluation), "text": text},
+    )
+
+
+def prediction_picture(
+    session: Session, evaluation: Evaluation, id: str, index: int
+) -> bytes | None:
+    """A picture of a problem that was evaluated; None where there is none of this number."""
+    if "images" not in evaluation.columns:
+        return None
+    rows = session.rows(
+        TypeAdapter(dict[str, bytes]),
+        f"SELECT images[$index + 1].bytes AS bytes FROM {parquet('files')} "
+        "WHERE id = $id AND len(images) > $index LIMIT 1",
+        {"files": _file(evaluation), "id": id, "index": index},
+    )
+    return rows[0]["bytes"] if rows else None
+
+
+def _file(evaluation: Evaluation) -> list[str]:
+    return names_of([evaluation.folder / PREDICTIONS])
