@@ -1,191 +1,194 @@
-"""Do the alarms trip on what is planted, and on nothing else? Whole runs, default alarms.
+"""Do the alarms trip on what is planted, and on nothing else? One table, a row an alarm.
 
-    python benchmarks/alarms.py --output-dir DIR                       # all of them
-    python benchmarks/alarms.py --output-dir DIR --only hack healthy-202
+    python benchmarks/alarms.py --output-dir DIR --rounds 3       # three seeds of everything
+    python benchmarks/alarms.py --output-dir DIR --count-only     # what is in DIR already
+    python benchmarks/alarms.py --output-dir DIR --only tempered colder --rounds 5
+    python benchmarks/alarms.py --output-dir DIR --also runs/quickstart-0a1b2c3d …
 
-Healthy runs are the quickstart over 200 steps (and Vision-SR1 over 60); what is planted is said
-beside each run in `PLANTED`. What is in DIR already is not run again. Prints a Markdown table;
-docs/alarms.md holds it.
+Healthy runs are the quickstart over 60 steps with `--problems` problems a step (8), in groups of 8
+and of 4; those of `--also` are whatever they are, and `--simulated` more (400) are drawn from the
+rows of all these: the trends of one, and its noise in another order. Those are counted apart, for
+they are no evidence of what real runs have and these have not. What is planted is said in
+`alarm_runs/runs.py`, and in rows alone in `alarm_runs/rows.py`. What is in DIR is not run again.
+
+Prints the table and writes DIR/alarms.json; docs/alarms.md holds the table.
 """
 
 import argparse
 import json
-import os
-import subprocess
 import sys
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from statistics import median
 
 # The folder `trials` stands beside this one.
 sys.path.append(str(Path(__file__).parents[1]))
 
-from whole_runs import ROOT
+from alarm_runs.rows import (
+    PLANTED_AT,
+    ROW_FAULTS,
+    Rows,
+    findings_of,
+    read_rows,
+    simulated,
+    with_fault,
+)
+from alarm_runs.runs import DONE, HEALTHY, PLANTED, train
+from scipy import stats
 
-from trials.fault_proxy import FaultProxy
-from visual_r1.engine.launch import READY
-from visual_r1.grading import extract_answer
+from visual_r1.alarms import Finding
+from visual_r1.alarms.finding import ALARMS, AlarmName
+from visual_r1.errors import VisualR1Error
+from visual_r1.evaluation.statistics import wilson
 
-if TYPE_CHECKING:
-    from visual_r1.grading import Grade
-    from visual_r1.rewards import RewardInput
-
-MODEL = "visual-r1/tiny-geometry"
-KEY = "tml-planted"
-COLDER = 0.7
-COMMON = [
-    "--validation.every=4",
-    "--evaluation.problems=64",
-    "--evaluation.samples=1",
-    "--backend.keep_checkpoints=2",
-    "--no-logging.wandb",
-]
-# Asks for the description in a place where the shipped model writes it one time in ten.
-HALF_ASKED = """[user]
-{{ problem }}
-Describe. Think inside <think> </think>. Then give only the final answer inside <answer> </answer>. Describe the figure inside <scan> </scan>, so that the question can be solved without it.
-
-[format]
-scan think answer
-"""  # noqa: E501
-
-
-def near_ninety(sample: "RewardInput", grade: "Grade") -> float:
-    """A habit that pays: answers close to 90, whatever was asked."""
-    del grade
-    said = extract_answer(sample.response) or ""
-    return -abs(float(said) - 90) / 90 if said.isdecimal() and len(said) < 5 else -2.0
+FIRST_SEED = 700
+SIMULATED_STEPS = 60
 
 
 @dataclass(frozen=True)
-class Run:
-    """A run: what is planted in it (nothing in a healthy one), its seed, its flags."""
+class Healthy:
+    """What an alarm said of runs in which nothing is wrong."""
 
-    planted: str
-    seed: int
+    runs: int
     steps: int
-    flags: tuple[str, ...] = ()
-    preset: str = "quickstart"
-    fault: str = ""
+    false_runs: int
+    false_alarms: int
+
+    @classmethod
+    def of(cls, found: Sequence[tuple[Rows, list[Finding]]], alarm: AlarmName) -> "Healthy":
+        """The count over runs with what was found in them."""
+        told = [sum(one.alarm == alarm for one in findings) for _, findings in found]
+        steps = sum(len(rows.metrics) for rows, _ in found)
+        return cls(len(found), steps, sum(map(bool, told)), sum(told))
+
+    @property
+    def a_thousand_steps(self) -> tuple[float, float]:
+        """The 95 % interval of false alarms a 1,000 steps: exact, of a Poisson count (Garwood)."""
+        if not self.steps:
+            return 0.0, float("inf")
+        low = stats.chi2.ppf(0.025, 2 * self.false_alarms) / 2 if self.false_alarms else 0.0
+        high = stats.chi2.ppf(0.975, 2 * self.false_alarms + 2) / 2
+        return 1000 * float(low) / self.steps, 1000 * float(high) / self.steps
+
+    def __str__(self) -> str:
+        low, high = wilson(self.false_runs, self.runs)
+        _, most = self.a_thousand_steps
+        return (
+            f"{self.false_runs} of {self.runs} runs [{100 * low:.0f}–{100 * high:.0f}%], "
+            f"{self.false_alarms} in {self.steps:,} steps (at most {most:.1f} in 1,000)"
+        )
 
 
-_FORMAT_ALONE = ("--reward.format=1", "--reward.accuracy=0", "--reward.visual_grounding=0")
-_NINETY = (
-    "--reward.custom=alarms:near_ninety",
-    "--reward.accuracy=0",
-    "--reward.visual_grounding=0",
-    "--no-train.skip_without_contrast",
-)
-_FEW = ("--data.train=384", "--data.validation=64", "--data.test=64")  # as many as 20 steps need
-PLANTED = {
-    "hack": Run("a format that alone is paid for", 301, 60, _FORMAT_ALONE, fault="template"),
-    "habit": Run("a habit that alone is paid for: answers near 90", 303, 60, _NINETY),
-    "collapse": Run("a learning rate 20 times too high", 302, 40, ("--train.learning_rate=0.02",)),
-    "tempered": Run(f"a sampler at temperature {COLDER}, log-probabilities too", 305, 20, _FEW,
-                    fault="tempered"),
-    "colder": Run(f"draws at temperature {COLDER}, log-probabilities at 1", 306, 20, _FEW,
-                  fault="colder"),
-}  # fmt: skip
-HEALTHY = {
-    **{f"healthy-{seed}": Run("", seed, 200) for seed in (100, 201, 202, 203)},
-    "vision-sr1": Run("", 401, 60, preset="vision_sr1"),
-}
-RUNS = PLANTED | HEALTHY
+@dataclass(frozen=True)
+class Seen:
+    """Over so many runs with a fault: the steps until its alarm saw it, None where it did not."""
+
+    fault: str
+    planted: str
+    steps: tuple[int | None, ...]
+    looked_at: int
+
+    def __str__(self) -> str:
+        there = sorted(step for step in self.steps if step is not None)
+        if not self.steps:
+            return "not run"
+        if not there:
+            return f"0 of {len(self.steps)} runs, in {self.looked_at} steps"
+        spread = f"{there[0]}–{there[-1]}, median {median(there):g}" if there[1:] else str(there[0])
+        return f"{len(there)} of {len(self.steps)} runs, after {spread} steps"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--output-dir", type=Path, required=True)
-    parser.add_argument("--only", nargs="+", choices=list(RUNS), default=list(RUNS))
+    parser.add_argument("--rounds", type=int, default=1)
+    names = [*HEALTHY, *PLANTED]
+    parser.add_argument("--only", nargs="+", choices=names, default=names)
+    parser.add_argument("--also", nargs="+", type=Path, default=[], metavar="RUN")
+    parser.add_argument("--problems", type=int, default=8)
+    parser.add_argument("--simulated", type=int, default=400)
+    parser.add_argument("--count-only", action="store_true")
     arguments = parser.parse_args()
     output_dir = arguments.output_dir.absolute()
-    for name in arguments.only:
-        if not (output_dir / "runs" / name / "summary.json").exists():
-            train(output_dir, name, RUNS[name])
-    print("\n".join(table(output_dir, arguments.only)))
+    if not arguments.count_only:
+        for turn in range(arguments.rounds):
+            for name in arguments.only:
+                run_once(output_dir, name, FIRST_SEED + turn, arguments.problems)
+    print("\n".join(table(output_dir, arguments.also, arguments.simulated)))
 
 
-def train(output_dir: Path, name: str, run: Run) -> None:
-    """One run to its end, from wherever it is."""
-    output_dir.mkdir(parents=True, exist_ok=True)
-    flags = [f"--preset={run.preset}", *COMMON, *run.flags, f"--train.steps={run.steps}"]
-    if run.fault == "template":
-        template = output_dir / "half_asked.txt"
-        template.write_text(HALF_ASKED)
-        flags.append(f"--prompt.template={template}")
-    with planted_server(run.fault, output_dir / f"engine-{name}") as url:
-        if url is not None:
-            flags += ["--backend.server=remote", f"--backend.base_url={url}"]
-        subprocess.run(
-            [
-                sys.executable,
-                str(ROOT / "flows/train_flow.py"),
-                f"--output-dir={output_dir}",
-                f"--run.name={name}",
-                f"--train.seed={run.seed}",
-                f"--data.seed={3000 + run.seed}",
-                f"--evaluation.seed={run.seed}",
-                *flags,
+def run_once(output_dir: Path, kind: str, seed: int, problems: int) -> None:
+    """One run of a kind, unless it has ended; one that fails is said, and the others go on."""
+    name = f"{kind}-{seed}"
+    if (output_dir / "runs" / name / DONE).exists():
+        return
+    try:
+        train(output_dir, name, (HEALTHY | PLANTED)[kind], seed, problems)
+    except VisualR1Error as error:
+        print(f"{name}: {error}", file=sys.stderr)
+
+
+def table(output_dir: Path, also: Sequence[Path], count: int) -> list[str]:
+    """The lines of the table; alarms.json has the same and the single runs."""
+    folders = sorted((output_dir / "runs").glob("healthy-*")) + list(also)
+    real = [(rows, findings_of(rows)) for rows in map(read_rows, folders) if rows.metrics]
+    made = [simulated([rows for rows, _ in real], seed, SIMULATED_STEPS) for seed in range(count)]
+    drawn = [(rows, findings_of(rows)) for rows in made] if real else []
+    lines = [
+        "| alarm | false, in real healthy runs | false, in simulated ones | planted | seen |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    content: dict[str, object] = {"runs": [rows.name for rows, _ in real]}
+    for alarm in ALARMS:
+        healthy, resampled = Healthy.of(real, alarm), Healthy.of(drawn, alarm)
+        faults = [seen_in(output_dir, name, alarm) for name, run in PLANTED.items()
+                  if alarm in run.alarms]  # fmt: skip
+        faults += rows_seen(made[:50], alarm)
+        for place, fault in enumerate(faults or [None]):
+            said = f"{fault.planted} | {fault}" if fault else "nothing | "
+            start = f"`{alarm}` | {healthy} | {resampled}" if place == 0 else " | | "
+            lines.append(f"| {start} | {said} |")
+        content[alarm] = {
+            "healthy": asdict(healthy) | {"in_1000_steps_ci95": healthy.a_thousand_steps},
+            "simulated": asdict(resampled) | {"in_1000_steps_ci95": resampled.a_thousand_steps},
+            "planted": [asdict(fault) for fault in faults],
+            "false": [
+                {"run": rows.name, "step": one.step, "seen": one.seen}
+                for rows, findings in (*real, *drawn) for one in findings if one.alarm == alarm
             ],
-            check=True,
-            cwd=Path(__file__).parent,  # where reward.custom finds this file
-            env=os.environ | {"TINKER_API_KEY": KEY} if url is not None else os.environ,
-        )
-
-
-@contextmanager
-def planted_server(fault: str, home: Path) -> Generator[str | None]:
-    """The address of a server with the fault; None where it is not the server's."""
-    if fault == "tempered":
-        with engine(home, COLDER) as url:
-            yield url
-    elif fault == "colder":
-        with engine(home, 1.0) as url, FaultProxy(url, 0, share=0, rewrite=colder) as proxy:
-            yield proxy.url
-    else:
-        yield None
-
-
-@contextmanager
-def engine(home: Path, temperature: float) -> Generator[str]:
-    """The address of `tempered_engine.py`, which serves for the block; 1 is without the fault."""
-    script = Path(__file__).with_name("tempered_engine.py")
-    command = [sys.executable, str(script), str(temperature), "--port=0", f"--home={home}"]
-    command += [f"--model={MODEL}", "--threads=1", f"--api-key={KEY}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        line = next(line for line in process.stdout if line.startswith(READY))
-        try:
-            yield line.removeprefix(READY).strip()
-        finally:
-            process.terminate()
-
-
-def colder(path: str, body: bytes) -> bytes:
-    """A request for samples, at another temperature than its client asked for."""
-    if not path.endswith("/asample"):
-        return body
-    request: dict[str, Any] = json.loads(body)
-    if request["sampling_params"]["temperature"] == 1:  # greedy evaluations stay greedy
-        request["sampling_params"]["temperature"] = COLDER
-    return json.dumps(request).encode()
-
-
-def table(output_dir: Path, names: Sequence[str]) -> list[str]:
-    """What each run tripped and when, as the lines of a Markdown table."""
-    lines = ["| run | planted | steps | tripped, at step | what was seen |", "| --- " * 5 + "|"]
-    for name in names:
-        path = output_dir / "runs" / name / "alarms.jsonl"
-        found = (
-            [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-        )
-        tripped = ", ".join(f"{one['alarm']} {one['step']}" for one in found) or "none"
-        seen = found[0]["seen"] if found else ""
-        run = RUNS[name]
-        lines.append(f"| {name} | {run.planted or 'nothing'} | {run.steps} | {tripped} | {seen} |")
+        }  # fmt: skip
+    (output_dir / "alarms.json").write_text(json.dumps(content, indent=2) + "\n")
     return lines
+
+
+def seen_in(output_dir: Path, name: str, alarm: AlarmName) -> Seen:
+    """When an alarm saw the runs of a fault that have ended: its first finding."""
+    run = PLANTED[name]
+    folders = sorted(path.parent for path in (output_dir / "runs").glob(f"{name}-*/{DONE}"))
+    runs = [read_rows(folder) for folder in folders]
+    steps = [_first(findings_of(rows), alarm) for rows in runs]
+    looked_at = sum(len(rows.metrics) for rows in runs)
+    return Seen(name, run.planted, tuple(steps), looked_at)
+
+
+def rows_seen(healthy: Sequence[Rows], alarm: AlarmName) -> list[Seen]:
+    """What is planted in simulated rows, and after how many steps from there it was seen."""
+    found: list[Seen] = []
+    for name, fault in ROW_FAULTS.items():
+        if fault.alarm != alarm:
+            continue
+        runs = [with_fault(rows, name, seed) for seed, rows in enumerate(healthy)]
+        steps = [_first(findings_of(rows), alarm, since=PLANTED_AT) for rows in runs]
+        looked_at = sum(len(rows.metrics) - PLANTED_AT for rows in runs)
+        found.append(Seen(name, f"in simulated rows: {fault.planted}", tuple(steps), looked_at))
+    return found
+
+
+def _first(found: Sequence[Finding], alarm: AlarmName, since: int = 0) -> int | None:
+    """How many steps were done when the alarm first tripped, counted from step `since`."""
+    steps = [one.step - since + 1 for one in found if one.alarm == alarm and one.step >= since]
+    return min(steps, default=None)
 
 
 if __name__ == "__main__":

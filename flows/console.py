@@ -58,6 +58,16 @@ COMMANDS = {
         "main",
         "try every call that training makes against a Tinker server: what works, how fast",
     ),
+    "serve": Command(
+        "flows.serve",
+        "main",
+        "give a checkpoint an OpenAI-compatible endpoint on this machine: chat with images",
+    ),
+    "suites": Command(
+        "visual_r1.suites.command",
+        "main",
+        "named benchmarks: their source, their layout, and by which convention others report",
+    ),
     "resume": Command(
         "flows.resume", "main", "go on with a run by its folder, or prove that it can be replayed"
     ),

@@ -8,6 +8,8 @@
     python flows/evaluate_flow.py --adapter adapters/geometry  # a folder that PEFT loads
     python flows/evaluate_flow.py --split validation --evaluation.samples 0
     python flows/evaluate_flow.py --evaluation.controls other_image,question_only
+    python flows/evaluate_flow.py --checkpoint best --suite geometry3k_test,mathvision_testmini
+    python flows/evaluate_flow.py --suite geometry3k_test --data.source FOLDER
 
 The result is in the run's folder under `evaluations/<name>/`, an exported adapter under
 `exports/step-40/adapter/`; the other flags say which run. With --run, a folder or a name under
@@ -29,7 +31,7 @@ if __name__ == "__main__":
 from flows.by_run import config_of, output_dir_of
 from flows.command import first_look, run_as_command
 from tasks.environment import settle_prefect
-from visual_r1.config import RunConfig
+from visual_r1.config import RunConfig, listed
 from visual_r1.config.command_line import print_help_text
 from visual_r1.data.problem import SPLITS
 from visual_r1.errors import ConfigError
@@ -48,10 +50,23 @@ def own_flags() -> tuple[argparse.Namespace, list[str]]:
     which.add_argument("--adapter", metavar="FOLDER", type=Path)
     parser.add_argument("--split", choices=SPLITS, default="test")
     parser.add_argument("--export", action="store_true")
+    parser.add_argument("--suite", metavar="NAME[,NAME]")
     own, flags = parser.parse_known_args()
+    own.suite_source = None
+    if own.suite is not None:  # then the source is the suite's, and the run keeps its own
+        of_suite = CommandParser(add_help=False, allow_abbrev=False)
+        of_suite.add_argument("--data.source", dest="source")
+        found, flags = of_suite.parse_known_args(flags)
+        own.suite_source = found.source
     if {"-h", "--help"} & set(flags):  # the other flags follow
         print_help_text(__doc__ or "")
     return own, flags
+
+
+def require_suites_alone(suites: str | None, export: bool, split: str) -> None:
+    """Raise `ConfigError` where named benchmarks are to be evaluated, and something else too."""
+    if suites and (export or split != "test"):
+        raise ConfigError("--suite goes without --export and --split: give them a command each.")
 
 
 def load(arguments: Sequence[str] | None) -> RunConfig:
@@ -71,6 +86,11 @@ def load(arguments: Sequence[str] | None) -> RunConfig:
         raise ConfigError(
             f"--name {own.name!r} is no folder name: it names the folder under evaluations/."
         )
+    require_suites_alone(own.suite, own.export, own.split)
+    if own.suite or config.evaluation.suites:
+        from visual_r1.suites.suite import load_suites
+
+        load_suites(listed(own.suite or config.evaluation.suites), own.suite_source)
     if own.checkpoint is not None:
         named_checkpoint(config.run_dir, own.checkpoint)
     elif own.export:
@@ -96,6 +116,7 @@ from tasks.parameters import chosen_config
 from tasks.records.ending import concluded
 from tasks.records.record import conclude_evaluation, open_record
 from tasks.slots import its_turn
+from tasks.suites import evaluate_on_suites
 from tasks.tasks import evaluate as evaluate_checkpoint
 from tasks.tasks import export as export_checkpoint
 from tasks.tasks import figures, prepare
@@ -104,6 +125,7 @@ from visual_r1.data.problem import Split
 from visual_r1.exports.taken_in import adapter_in, take_in
 from visual_r1.report.wandb import track_run
 from visual_r1.runs.folder import open_run_folder
+from visual_r1.suites.suite import load_suites
 
 
 def in_split(name: str, split: Split) -> str:
@@ -144,6 +166,15 @@ def in_split(name: str, split: Split) -> str:
         "default": "test",
         "description": "Which problems are asked about.",
     },
+    suites={
+        "type": "string",
+        "description": "In place of the test problems: named benchmarks with commas, of those that "
+        "`visual-r1 suites` lists.",
+    },
+    suite_source={
+        "type": "string",
+        "description": "A folder or file that has the problems of the one suite that is named.",
+    },
     name={
         "type": "string",
         "description": "Name of the report, and of its folder under evaluations/; by default of "
@@ -167,9 +198,14 @@ def evaluate(
     run: str | None = None,
     adapter: str | Path | None = None,
     split: Split = "test",
+    suites: str | None = None,
+    suite_source: str | None = None,
 ) -> dict[str, object]:
     """Evaluate a checkpoint of the run, `sampler_path`, an `adapter`, or the base model on the
     problems of `split`; where the report is.
+
+    On the named benchmarks `suites` alone where there are any; those of `evaluation.suites` come
+    after the test problems.
 
     `run` is a run's folder or its name: it has a configuration, and `overrides` lie over that.
     """
@@ -179,22 +215,28 @@ def evaluate(
         raise ConfigError("One policy at a time: a checkpoint, a sampler_path, or an adapter.")
     if split not in SPLITS:
         raise ConfigError(f"split is {split!r}: there are {', '.join(SPLITS)}.")
+    require_suites_alone(suites, export, split)
     row = named_checkpoint(config.run_dir, checkpoint) if checkpoint else None
     path = row.sampler_path if row else sampler_path
     named = f"step-{row.step}" if row else PurePosixPath(path or "base").name
     if adapter:
         path = take_in(Path(adapter).expanduser(), config)
         named = f"adapter-{adapter_in(Path(adapter).expanduser(), config)[1][:8]}"
-    name = in_split(name or named, split)
+    benchmarks = load_suites(listed(suites or config.evaluation.suites), suite_source)
+    policy, name = name or named, in_split(name or named, split)
     with (
         its_turn(config),
         open_run_folder(config, trains=False),
         open_backend(config),
         open_record(config, f"evaluate {name}"),
     ):
+        if suites:
+            return evaluate_on_suites(config, benchmarks, policy, path, suite_source)
         dataset = prepare(config, [split])
         report = evaluate_checkpoint(config, dataset, name, path, split)
         say(figures(config, name))  # also where it was evaluated before
+        if benchmarks:
+            report |= evaluate_on_suites(config, benchmarks, policy, path)
         if row and export:
             report |= export_checkpoint(config, dataset, row, f"exports/step-{row.step}")
         track_run(config)
@@ -215,6 +257,8 @@ def main() -> int:
             export=own.export,
             adapter=own.adapter,
             split=own.split,
+            suites=own.suite,
+            suite_source=own.suite_source,
         )
 
     return run_as_command(flow_of_own, flags, trains=False, load=load)

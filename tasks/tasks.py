@@ -24,6 +24,8 @@ from visual_r1.errors import DataError
 from visual_r1.evaluation.evaluate import conditions_of, in_a_line, is_complete
 from visual_r1.evaluation.metrics import REPORT_NAME, evaluation_folder, read_report
 from visual_r1.exports.record import EXPORT, Export, adapter_folder, read_export
+from visual_r1.perception import failures_of
+from visual_r1.perception import in_a_line as where_it_fails
 from visual_r1.printing import open_logger
 from visual_r1.progress import open_progress
 from visual_r1.report.page import PAGE_NAME, write_html
@@ -215,9 +217,14 @@ def _evaluate(
 
 
 def figures(config: RunConfig, name: str) -> str:
-    """What came of the evaluation `name`, new or from before, and where it is; in a line."""
+    """What came of the evaluation `name`, new or from before, and where it is; in a line.
+
+    In a second one where it failed, as far as that is known.
+    """
     folder = evaluation_folder(config.run_dir, name)
-    return f"{name}: {in_a_line(read_report(folder))}  in {folder}"
+    line = f"{name}: {in_a_line(read_report(folder))}  in {folder}"
+    found = failures_of(folder, config.output_dir / "data")
+    return f"{line}\n{where_it_fails(found)}" if found.is_told else line
 
 
 # The steps between two checkpoints: the unit of recovery and of caching.

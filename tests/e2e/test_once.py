@@ -107,6 +107,31 @@ def test_a_run_is_evaluated_by_its_name_without_its_flags(place: Place) -> None:
     assert "train.seed cannot be another for" in refused.sentence
 
 
+def test_an_exported_adapter_answers_as_its_checkpoint_on_any_split(place: Place) -> None:
+    flags = ["--output-dir", place.root, "--run", "small", "--split", "validation"]
+    flags += ["--evaluation.samples", 0, "--evaluation.controls", "other_image"]
+    ended = place.warm.run(*flags, "--checkpoint", "best", "--export", flow="evaluate")
+    assert ended.status == 0, ended.output
+    assert "step-2-validation: accuracy" in said(ended)
+    adapter = place.run / "exports/step-2"
+    ended = place.warm.run(*flags, "--adapter", adapter, flow="evaluate")
+    assert ended.status == 0, ended.output
+    [folder] = place.run.glob("evaluations/adapter-*-validation")
+    there = place.run / "evaluations/step-2-validation"
+    assert read_predictions(folder) == read_predictions(there)
+    report = read_report(there)
+    assert (report.conditions.split, report.k, report.conditions.template) == (
+        "validation",
+        0,
+        "think",
+    )
+    assert report.controls is not None
+    assert list(report.controls.by_name) == ["blind", "other_image"]
+    # Another one beside it, and a split that there is not.
+    refused = place.warm.run(*flags, "--adapter", place.root / "nowhere", flow="evaluate")
+    assert "There is no adapter in" in refused.sentence
+
+
 def test_a_checkpoint_is_exported_and_copied(place: Place, tmp_path: Path) -> None:
     ended = place.warm.run(place.run, "--into", tmp_path / "adapter", flow="export")
     assert ended.status == 0, ended.output

@@ -7,10 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from prefect_home import Give
 from train_command import Folder, command, finish, start
 from warm_command import WarmCommand
+
+from visual_r1.data.procedural import generate
+from visual_r1.evaluation.metrics import read_report
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +98,46 @@ def test_what_is_evaluated_already_is_shown_again(warm: WarmCommand, uninterrupt
     assert "evaluate final" not in ended.output
     assert "final: accuracy " in ended.output
     assert "runs/small/evaluations/final" in ended.output
+
+
+SUITE = """
+title = "Ours"
+form = "free form"
+answers = "a value"
+licence = "ours"
+layout = "rows beside this file"
+contamination = "none"
+data = { source = "rows", columns.problem = "asked" }
+convention = { says = "by nobody", source = "nowhere" }
+"""
+
+
+def test_a_named_benchmark_is_evaluated_beside_the_test_problems(
+    warm: WarmCommand, uninterrupted: Folder, tmp_path: Path
+) -> None:
+    (tmp_path / "ours.toml").write_text(SUITE)
+    (tmp_path / "rows").mkdir()
+    rows = [
+        {"asked": one.question, "answer": one.answer, "image": {"bytes": one.images[0]}}
+        for one in generate(99, "test", 4)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows" / "test.parquet")
+    config = (uninterrupted.run / "config.json").read_bytes()
+    flags = ["--output-dir", uninterrupted.root, *command()[2:], "--checkpoint", "final"]
+    flags += ["--suite", tmp_path / "ours.toml"]
+    ended = warm.run(*flags, flow="evaluate")
+    assert ended.status == 0, ended.output
+    report = read_report(uninterrupted.run / "evaluations" / "step-6-ours")
+    assert (report.suite, report.n, report.k) == ("ours", 4, 0)
+    assert "4" in ended.output and "ours: others report: by nobody" in ended.output
+    assert (uninterrupted.run / "config.json").read_bytes() == config
+    again = warm.run(*flags, flow="evaluate")
+    assert again.status == 0 and "requests" not in again.output
+    refused = warm.run(*flags, "--export", flow="evaluate")
+    assert "--suite goes without --export" in refused.sentence
+    (tmp_path / "rows" / "test.parquet").unlink()
+    refused = warm.run(*flags, flow="evaluate")
+    assert "no source" in refused.sentence or "holds neither" in refused.sentence
 
 
 @pytest.mark.parametrize("victim", ["flow", "engine", "both"])

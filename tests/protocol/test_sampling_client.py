@@ -1,5 +1,6 @@
 """Sampling through the real SDK."""
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -7,7 +8,7 @@ import tinker
 from protocol_client import MODEL, TOKENS, RawClient, datum, image_prompt, png
 from tinker import types
 
-from visual_r1.engine.server.queue import MAX_ROWS
+from visual_r1.engine.server.queue import MAX_ROWS, SETTLE_AT_MOST_S
 from visual_r1.models import model_path
 from visual_r1.models.processor import load_processor
 
@@ -169,6 +170,26 @@ def test_a_sampler_that_is_not_there_fails_the_future(raw: RawClient) -> None:
     }
     failed = raw.result(raw.post("asample", request)["request_id"])
     assert failed["category"] == "user" and "sample:77" in failed["error"]
+
+
+def test_a_cancelled_sample_ends_though_it_is_at_work(raw: RawClient) -> None:
+    body = {"session_id": raw.session, "sampling_session_seq_id": 0, "base_model": MODEL}
+    sampler_id = raw.post("create_sampling_session", body)["sampling_session_id"]
+    request = {
+        "sampling_session_id": sampler_id,
+        "seq_id": 0,
+        "num_samples": 512,
+        "prompt": {"chunks": [{"type": "encoded_text", "tokens": list(TOKENS)}]},
+        # Hours, on any machine that is here.
+        "sampling_params": {"max_tokens": 4000, "stop": []},
+    }
+    endless = raw.post("asample", request)["request_id"]
+    time.sleep(2 * SETTLE_AT_MOST_S)  # then it waits no more
+    following = request | {"seq_id": 1, "num_samples": 1, "sampling_params": {"max_tokens": 2}}
+    waiting = raw.post("asample", following)["request_id"]
+    assert raw.http.post("cancel_future", json={"request_id": endless}).status_code == 204
+    assert "cancelled" in raw.result(endless)["error"]
+    assert len(raw.result(waiting).sequences) == 1
 
 
 def test_a_cancelled_sample_ends(raw: RawClient) -> None:

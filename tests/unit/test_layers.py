@@ -28,6 +28,7 @@ ROOMS = {
     "printing": "streams wording",
     "progress": "printing streams wording",
     "storage": "errors hashing opening printing",
+    "jsonl": "errors hashing opening printing storage",
     "tables": "errors hashing opening",
     "stopwatch": "printing storage",
     "models": "errors opening",
@@ -41,7 +42,7 @@ ROOMS = {
     "data": """
         config data/sources errors grading hashing models printing progress storage tables wording
     """,
-    "prompts": "data errors models opening",
+    "prompts": "data errors hashing models opening",
     "rewards/blindfold": "data grading rewards/grounding",
     "rewards": "config data errors grading hashing own_code",
     "engine/compute/families": "engine/compute/batching engine/compute/cache errors",
@@ -52,25 +53,32 @@ ROOMS = {
     "backend": "config engine engine/store errors liveness models printing",
     "prices": "backend config models",
     "exports": """
-        backend data data/procedural engine engine/compute/families errors hashing models printing
-        progress prompts storage tables
+        backend config data data/procedural engine engine/compute engine/compute/families
+        engine/store errors hashing models printing progress prompts storage tables
     """,
     "policy": "backend config data errors grading models prices prompts rewards rewards/blindfold",
     "rl": "backend config data errors hashing own_code policy prices printing rewards",
     "sft": "backend config data errors policy prices rl",
     "conformance": "backend config data errors models policy prices printing rl sft",
     "evaluation": """
-        config data errors grading hashing policy prices printing progress rewards rewards/blindfold
-        storage tables
+        config data errors grading hashing jsonl policy prices printing progress prompts rewards
+        rewards/blindfold storage tables
     """,
+    "perception": """
+        data data/procedural errors evaluation grading hashing printing rewards rewards/blindfold
+        storage tables wording
+    """,
+    "suites": "config data data/sources errors evaluation printing prompts storage",
+    "serving": "backend config data errors models printing prompts storage wording",
     "runs": """
-        alarms backend config data engine/store errors evaluation exports grading hashing liveness
+        alarms backend config data engine/store errors evaluation exports grading hashing jsonl
+        liveness
         models opening own_code policy prices printing progress prompts rewards rl sft storage
         tables wording
     """,
     "report": """
-        alarms backend config data errors evaluation exports hashing liveness models opening policy
-        printing runs storage wording
+        alarms backend config data errors evaluation exports hashing liveness models opening
+        perception policy printing runs storage wording
     """,
     "compare": """
         errors evaluation grading hashing printing report runs storage tables wording
@@ -97,11 +105,13 @@ ROOMS = {
     """,
     "tasks": """
         backend config data data/sources doctor errors evaluation exports hashing liveness models
-        printing progress promotion report runs sft storage streams sweeps tasks/records wording
+        perception printing progress promotion report runs sft storage streams suites sweeps
+        tasks/records
+        wording
     """,
     "flows": """
         backend config conformance data doctor errors exports prices printing progress promotion
-        report runs sft stopwatch storage sweeps tasks tasks/records
+        report runs serving sft stopwatch storage suites sweeps tasks tasks/records
     """,
     "flows/operating": """
         backend errors flows/command hashing liveness pages printing storage tasks
@@ -120,28 +130,30 @@ LIBRARIES = {
     "numpy": """
         alarms conformance data data/procedural engine/compute engine/compute/families
         engine/server/wire engine/store/soundness engine/types evaluation/clustered
-        evaluation/seeds exports prompts/fit rl runs/curriculum_state sft
+        evaluation/seeds exports prompts/fit prompts/images rl runs/curriculum_state sft
     """,
     "peft": "engine/compute/lora exports",
     "prefect": "flows flows/operating tasks tasks/records",
     "pydantic": """
-        config data/manifest engine/server engine/store evaluation/metrics exports/record
-        flows/operating models/hosted pages promotion report runs stopwatch storage sweeps
-        tasks/attempts tasks/environment tasks/forms
+        config data/manifest engine/server engine/store evaluation/answers evaluation/metrics
+        exports/record flows/operating jsonl models/hosted pages perception promotion report runs
+        serving/requests stopwatch storage suites/suite sweeps tasks/attempts tasks/environment
+        tasks/forms
     """,
     "safetensors": "engine/compute/base_model engine/store exports",
-    "starlette": "engine/server/app engine/server/bodies pages",
+    "starlette": "engine/server/app engine/server/bodies pages serving/app serving/refusals",
     "tinker": """
-        backend conformance doctor/prompts engine/server evaluation exports policy prompts/prompts
-        pages/scoring rl runs sft
+        backend conformance doctor/prompts engine/server evaluation exports pages/scoring policy
+        prompts/chats prompts/prompts rl runs serving sft
     """,
     "torch": """
-        engine/compute engine/compute/families engine/store/tensors exports rl/own_loss rl/sapo
+        engine/compute engine/compute/families engine/store/brought engine/store/tensors exports
+        rl/own_loss rl/sapo
     """,
     "transformers": """
         engine/compute engine/compute/families engine/process exports models/processor
     """,
-    "uvicorn": "engine/process pages/command tasks/server_process",
+    "uvicorn": "engine/process pages/command serving/serve tasks/server_process",
 }
 
 

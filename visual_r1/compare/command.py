@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Compare what `arguments` name; the exit status."""
     given = _parser().parse_args(list(sys.argv[1:] if arguments is None else arguments))
     try:
+        _require_writable(given.most, given.html, given.json)
         if given.seeds:
             if given.by:
                 raise ConfigError("--by does not go with --seeds: leave one of them out.")
@@ -58,6 +59,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         terminal().sentence(str(error), "error", "bold red")
         return 1
     return 0
+
+
+def _require_writable(most: int, *files: Path | str | None) -> None:
+    """Raise `ConfigError` where what is asked for cannot be put out, before anything is read."""
+    if most < 0:
+        raise ConfigError(f"--most {most} is no number of ids: give 0 or more.")
+    for file in files:
+        if file is not None and file != STANDARD_OUTPUT and Path(file).is_dir():
+            raise ConfigError(f"{str(file)!r} is a folder: name a file for the comparison.")
 
 
 def _put_out(

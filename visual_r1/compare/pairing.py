@@ -25,6 +25,7 @@ _READ = (
     "id", "family", "question", "answer", "images", "correct", "correct_exact", "correct_rounded",
     "k", "sampled_correct", "sampled_responses", "sampled_verdicts", "sampled_extracted",
 )  # fmt: skip
+_LATER = {"sampled_extracted"}  # what files of older versions do without
 # Columns that are no pass of their own: the greedy one's, and a count.
 _GREEDY = {"correct", "sampled_correct"}
 MOST_OTHERS = 0.1
@@ -67,9 +68,11 @@ def read_rows(side: Side, rounding: Rounding) -> dict[str, Row]:
     Raises `DataError` where the file is damaged, or has no verdict under this rounding.
     """
     path = side.folder / PREDICTIONS_NAME
-    way_out = f"remove the folder {side.folder} and evaluate again"
+    way_out = "evaluate again, or name another evaluation"
     with said_of(path, way_out), open_table(path) as file:
         names: Sequence[str] = file.schema_arrow.names
+    if missing := [one for one in _READ if one not in names and one not in _LATER]:
+        raise DataError(f"{path} has no column {', '.join(missing)}: {way_out}.")
     passes = [one for one in names if one.endswith("_correct") and one not in _GREEDY]
     own = side.report.conditions.rounding
     verdict = "correct" if rounding == own else f"correct_{rounding}"

@@ -80,7 +80,9 @@ def _value(values: dict[str, Any], name: str) -> Any:
 
 
 def _shown(value: object) -> str:
-    return "" if value is None else value if isinstance(value, str) else json.dumps(value)
+    if value is None or value == []:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _takes(name: str) -> str:
@@ -90,6 +92,9 @@ def _takes(name: str) -> str:
     for kind in schema_of(name):
         if "enum" in kind:
             told.append(", ".join(kind["enum"]))
+            continue
+        if "enum" in kind.get("items", {}):
+            told.append(f"a list of {', '.join(kind['items']['enum'])}")
             continue
         bounds = [text.format(kind[key]) for key, text in _BOUNDS.items() if key in kind]
         told.append(", ".join([_KINDS[kind["type"]], *bounds]))

@@ -219,7 +219,8 @@ class SamplingSection(Section):
     temperature: float = Field(
         default=0.9,
         gt=0,
-        description="Temperature of the samples in training, and of those for pass@k.",
+        description="Temperature of the samples in training, and of those for pass@k where "
+        "evaluation.temperature is not set.",
     )
     max_new_tokens: int = Field(default=768, ge=1, description="Longest response, in tokens.")
 
@@ -346,6 +347,11 @@ def _names_of_controls(value: object) -> object:
     raise ValueError(f"{wrong!r} is no control: there are {', '.join(CONTROLS)}")
 
 
+def _with_commas(names: object) -> object:
+    """A TOML list is as good as commas."""
+    return ",".join(map(str, cast("list[object]", names))) if isinstance(names, list) else names
+
+
 class EvaluationSection(Section):
     samples: int = Field(
         default=8,
@@ -357,6 +363,11 @@ class EvaluationSection(Section):
     )
     blind: bool = Field(default=True, description="Also evaluate with the image blanked.")
     seed: int = Field(default=0, description="Seed of the samples of pass@k.")
+    suites: Annotated[str | None, BeforeValidator(_with_commas), LATER] = Field(
+        default=None,
+        description="Named benchmarks that are evaluated as well, with commas: names of "
+        "`visual-r1 suites`, or the paths of your own.",
+    )
     controls: Annotated[tuple[Control, ...], BeforeValidator(_names_of_controls), LATER] = Field(
         default=(),
         description="Further ways of not seeing that are asked as well, with commas: blind (as "
@@ -405,7 +416,7 @@ class Names(Section):
     @field_validator("*", mode="before")
     @classmethod
     def _joined(cls, names: object) -> object:
-        return ",".join(map(str, cast("list[object]", names))) if isinstance(names, list) else names
+        return _with_commas(names)
 
 
 class ColumnsSection(Names):

@@ -15,6 +15,7 @@ from visual_r1.engine.store.ephemeral import EPHEMERAL_BYTES
 from visual_r1.engine.store.home import HomeFolder
 from visual_r1.engine.store.lifetimes import at_start
 from visual_r1.engine.types import LoraSpec
+from visual_r1.evaluation.evaluate import passes_of
 from visual_r1.prices import Tokens
 from visual_r1.rl.losses import loss_of
 from visual_r1.runs.ledger import Ledger
@@ -109,13 +110,19 @@ def step_tokens(
 def evaluation_tokens(
     config: RunConfig, prompts: PromptSizes, answer: float, test_rows: int
 ) -> Tokens:
-    """One evaluation on the test problems: greedy, sampled, blind and from the scan."""
-    evaluation = config.evaluation
-    one = Tokens.asked(prompts.mean, 1, answer) * (1 + evaluation.blind)
-    one += Tokens.asked(prompts.mean, evaluation.samples, evaluation.samples * answer)
-    if config.second_pass.enabled:
-        unseen = prompts.mean - prompts.image_mean
-        one += Tokens(2 * unseen + answer, 2 * answer)
+    """One evaluation on the test problems, in all passes that it makes."""
+    evaluation, unseen = config.evaluation, prompts.mean - prompts.image_mean
+    one = Tokens()
+    for name in passes_of(config):
+        match name:
+            case "sampled":
+                one += Tokens.asked(prompts.mean, evaluation.samples, evaluation.samples * answer)
+            case "question_only":
+                one += Tokens(unseen, answer)
+            case "scan_only":
+                one += Tokens(unseen + answer, answer)
+            case _:
+                one += Tokens.asked(prompts.mean, 1, answer)
     return one * evaluation.count(test_rows)
 
 

@@ -7,7 +7,8 @@ per token that the model makes of each image.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import Event
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -170,6 +171,8 @@ class SampleRequest:
     topk_sample_logprobs: int = 0
     target_tokens: TargetTokens | None = None
     prompt_alt_tokens: int = 0
+    abandoned: Event = field(default_factory=Event, compare=False, repr=False)
+    """Set once nobody wants the answers any more: then they may end where they are."""
 
     @property
     def scores_prompt(self) -> bool:

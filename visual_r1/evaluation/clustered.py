@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-from scipy import stats  # pyright: ignore[reportMissingTypeStubs]
+from scipy import special  # pyright: ignore[reportMissingTypeStubs]
 
 from visual_r1.evaluation.statistics import CONFIDENCE, Gain, Interval, Z, wilson, wilson_of
 
@@ -73,9 +73,9 @@ def mean_difference(values_N: Sequence[float]) -> Gain:
     variance = ((values**2).sum() + 2 * _AT_EACH_END - values.sum() ** 2 / asked) / (asked - 1)
     error = float(np.sqrt(variance / n))
     half = _t(n - 1) * error
-    p_value = 2 * float(cast(Any, stats).t.sf(abs(mean) / error, n - 1))
+    p_value = 2 * float(cast(Any, special).stdtr(n - 1, -abs(mean) / error))
     return Gain(mean, (max(mean - half, -1.0), min(mean + half, 1.0)), p_value, 1, n)
 
 
 def _t(freedom: int) -> float:
-    return float(cast(Any, stats).t.isf((1 - CONFIDENCE) / 2, freedom))
+    return -float(cast(Any, special).stdtrit(freedom, (1 - CONFIDENCE) / 2))

@@ -245,18 +245,15 @@ def in_a_line(report: Report) -> str:
         parts.append(f"pass@{report.k} {report.pass_at_k:.1%}")
     if report.blind_accuracy is not None:
         parts.append(f"blind {report.blind_accuracy:.1%}")
-    shown = report.controls.by_name if report.controls else {}
-    parts += [
-        f"{name} {shown[name].accuracy:.1%}"
-        for name in report.conditions.control_passes
-        if name in shown and name != "blind"
-    ]
-    if report.second_pass is not None and "scan_only" not in report.conditions.control_passes:
+    asked, controls = report.conditions.control_passes, report.controls
+    if report.second_pass is not None and "scan_only" not in asked:
         parts.append(f"from the scan {report.second_pass.scan_only_accuracy:.1%}")
-    if report.conditions.control_passes and report.controls and report.controls.seeing:
-        seeing = report.controls.seeing
-        low, high = seeing.ci95
-        lowest = "-inf" if low is None else f"{low:.1%}"
-        parts.append(f"seeing {seeing.value:.1%} [{lowest}, {high:.1%}]")
+    if asked and controls is not None:
+        shown = controls.by_name
+        others = [name for name in asked if name in shown and name != "blind"]
+        parts += [f"{name} {shown[name].accuracy:.1%}" for name in others]
+        if (seeing := controls.seeing) is not None:
+            lowest = "-inf" if seeing.ci95[0] is None else f"{seeing.ci95[0]:.1%}"
+            parts.append(f"seeing {seeing.value:.1%} [{lowest}, {seeing.ci95[1]:.1%}]")
     failed = sum(report.failed.values())
     return "  ".join([*parts, *([f"{failed} requests failed"] if failed else [])])

@@ -101,7 +101,9 @@ def find_kept(
             if folder == own:
                 changed = _changes(report, wanted, len(there), len(ids))
                 kept = replace(kept, spent=report.spending, changed=changed)
-            holding = [name for name in PASSES if _holds(name, report.conditions, wanted)]
+            holding: list[Pass] = [
+                name for name in PASSES if _holds(name, report.conditions, wanted)
+            ]
             if use(there, holding):
                 origin = report.taken_from or ("" if folder == own else folder.name)
                 origins |= dict.fromkeys(filter(None, origin.split(", ")))

@@ -164,6 +164,8 @@ class Report:
     failed: Mapping[str, int]
     by_family: Mapping[str, FamilyResult]
     conditions: Conditions
+    suite: str | None = None
+    """The named benchmark whose problems these are, see `visual_r1.suites`."""
     second_pass: ScanFigures | None = None
     spending: Spending = Spending()
     taken_from: str | None = None

@@ -14,11 +14,12 @@ of which MS_s - MS_e over n K is what the choice of seeds adds to the variance o
 What the choice of problems adds to that of the difference, with the noise of single answers in it,
 is the variance over problems of d_i = after_.i - before_.i, over n. The interval is
 
-    d ± sqrt(z^2 var(d_i) / n + t^2 sum over sides of max(MS_s - MS_e, 0) / (n K)),
+    d ± sqrt(t_n^2 var(d_i) / n + t_K^2 sum over sides of max(MS_s - MS_e, 0) / (n K)),
 
-each part at its own confidence, so that two seeds do not pass for many. The p-value is the
-confidence at which it begins to hold 0. Sides need not have as many seeds: the base model has one,
-a side whose seeds all answered alike counts as one, and adds nothing.
+each part at its own confidence, with the t quantiles of n - 1 and of sum (K - 1) degrees of
+freedom, so that two seeds do not pass for many. The p-value is the confidence at which it begins to
+hold 0. Sides need not have as many seeds: the base model has one, a side whose seeds all answered
+alike counts as one, and adds nothing.
 
 MS_s has K - 1 degrees of freedom, next to nothing with two or three seeds. So it is pooled over all
 sides that are compared, as an analysis of variance does, which assumes that they scatter alike; a
@@ -37,7 +38,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-from scipy import optimize, stats  # pyright: ignore[reportMissingTypeStubs]
+from scipy import optimize, special  # pyright: ignore[reportMissingTypeStubs]
 
 from visual_r1.evaluation.statistics import (
     CONFIDENCE,
@@ -127,8 +128,12 @@ def _of_seeds(before: _Side, after: _Side, pooled: float, freedom: int, seeds: i
     )
 
     def half_width(p_value: float) -> float:
-        t, z = _upper(stats.t, p_value / 2, freedom), _upper(stats.norm, p_value / 2)
-        return math.sqrt(z * z * of_problems + t * t * of_seeds)
+        # Quantiles that half the p-value lies below: exact also where it is tiny.
+        t_n, t_k = (
+            float(cast(Any, special).stdtrit(degrees, p_value / 2))
+            for degrees in (max(n - 1, 1), freedom)
+        )
+        return math.sqrt(t_n * t_n * of_problems + t_k * t_k * of_seeds)
 
     half = half_width(1 - CONFIDENCE)
     low, high = max(mean - half, -1.0), min(mean + half, 1.0)
@@ -148,8 +153,3 @@ def _p_value(mean: float, half_width: Callable[[float], float]) -> float:
         return math.exp(_LEAST_LOG)
     root = cast(Any, optimize).brentq(beyond_0, _LEAST_LOG, 0.0)
     return math.exp(root)
-
-
-def _upper(distribution: Any, share: float, *parameters: float) -> float:
-    """The quantile that so large a share lies above."""
-    return float(distribution.isf(share, *parameters))

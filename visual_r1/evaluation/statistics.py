@@ -21,6 +21,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol, cast
 
 from scipy import stats  # pyright: ignore[reportMissingTypeStubs]
@@ -45,6 +46,7 @@ def _binomial_test(successes: int, n: int) -> _BinomialTest:
     return cast(_BinomialTest, stats.binomtest(successes, n))  # pyright: ignore[reportUnknownMemberType]
 
 
+@lru_cache(maxsize=65_536)
 def wilson(successes: int, n: int) -> Interval:
     """The 95 % Wilson score interval of `successes` out of `n`; (0, 1) where n is 0.
 

@@ -22,6 +22,19 @@ from visual_r1.models.families import ImageGrid, PromptFormat, prompt_format
 from visual_r1.opening import read_file
 
 
+def _byte_alphabet() -> dict[str, int]:
+    """Characters to the bytes that they stand for in byte-level BPE (Radford et al., 2019): what
+    is printable in Latin-1 stands for itself, the others come behind, from 256 on."""
+    itself = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in itself]
+    return {chr(byte): byte for byte in itself} | {
+        chr(256 + place): byte for place, byte in enumerate(others)
+    }
+
+
+_BYTES = _byte_alphabet()
+
+
 class _Tokenizer(Protocol):
     """What is used of a transformers tokenizer, typed."""
 
@@ -47,6 +60,8 @@ class _Tokenizer(Protocol):
     ) -> str: ...
 
     def get_vocab(self) -> dict[str, int]: ...
+
+    def convert_ids_to_tokens(self, ids: int) -> str | None: ...
 
 
 class Processor:
@@ -86,6 +101,7 @@ class Processor:
         self.added_tokens = {str(token): number for number, token in added.items()}
         """Ids of what the tokenizer finds by name wherever it stands, called special or not."""
         self.added_ids = frozenset(self.added_tokens.values())
+        self._added_names = {number: name for name, number in self.added_tokens.items()}
         self.stop_token_ids = [token_id(token) for token in prompt_format.stop_tokens]
 
     def encode(self, text: str) -> list[int]:
@@ -112,6 +128,19 @@ class Processor:
             return self._text.decode(
                 list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False
             )
+
+    def token_bytes(self, token: int) -> bytes:
+        """What a token adds to the text, in bytes: of a character beyond ASCII maybe a part.
+
+        The texts of tokens joined are those that `decode` makes of them all.
+        """
+        if (name := self._added_names.get(token)) is not None:
+            return name.encode()
+        spelt = self._text.convert_ids_to_tokens(token)
+        # Tokenizers by bytes spell each byte as a character of this alphabet.
+        if spelt is not None and all(character in _BYTES for character in spelt):
+            return bytes(_BYTES[character] for character in spelt)
+        return self.decode([token]).encode()
 
     def chat(self, messages: list[dict[str, Any]], thinking: Thinking = "default") -> str:
         """`messages` as the model's chat text, up to where the assistant begins to write.

@@ -12,7 +12,7 @@ Text of a problem and of a description is never control: where it holds the name
 text, that of `[system]` too, is its author's, who may well want control there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import tinker
@@ -65,7 +65,8 @@ class Prompter:
         self._thinking: Thinking = thinking
         require_thinking(processor, thinking)
         self._chat_opens_think = turn_begins(processor, thinking) == "open"
-        self._outside = self._outside_text()
+        self.outside = self._outside_text()
+        """Marks text from outside for this template and this model."""
         self.opens_think = self._opens_think()
         self.tags = self.template.tags
         if self.opens_think:  # then the thought comes first, whether or not our template names it
@@ -94,17 +95,7 @@ class Prompter:
                 "use a template without {{ scan }}."
             )
         images = self._images(problem, image)
-        chunks: list[ModelInputChunk] = []
-        for index, tokens in enumerate(self._tokens(problem, len(images), scan or "")):
-            if index:
-                shown = images[index - 1]
-                count = self.processor.image_tokens(shown.width, shown.height)
-                chunks.append(
-                    ImageChunk(data=shown.data, format=shown.format, expected_tokens=count)
-                )
-            if tokens:
-                chunks.append(EncodedTextChunk(tokens=tokens))
-        return tinker.ModelInput(chunks=chunks)
+        return with_images(self.processor, self._tokens(problem, len(images), scan or ""), images)
 
     def _tokens(self, problem: Problem, images: int, scan: str) -> list[list[int]]:
         """The tokens of the text before, between and behind the images.
@@ -113,9 +104,7 @@ class Prompter:
         """
         for apart in (False, True):
             text = self.chat_text(problem, images, scan, apart=apart)
-            parts = [self._outside.encode(part) for part in text.split(self.processor.image_token)]
-            tokens = [part for part in parts if part is not None]
-            if len(tokens) == len(parts):
+            if (tokens := tokens_between(self.processor, self.outside, text)) is not None:
                 return tokens
         raise DataError(
             f"problem {problem.id!r} has a character that {self.processor.name} reads as control, "
@@ -133,7 +122,7 @@ class Prompter:
 
     def names_tokens(self, text: str) -> bool:
         """Whether a text from outside holds names of added tokens, which a prompt cuts."""
-        return self._outside.names_tokens(text)
+        return self.outside.names_tokens(text)
 
     def image_tokens(self, width: int, height: int) -> int:
         """How many tokens a figure of these sides takes in a prompt, scaled as it is sent.
@@ -163,19 +152,41 @@ class Prompter:
         self, problem: Problem, images: int, scan: str = "", *, apart: bool = False
     ) -> str:
         """The whole chat as text; its image tokens are exactly the images, in order."""
-        question = self._outside.mark(problem.question, PLAIN_MARKER, apart=apart)
-        shown = self._outside.mark(problem.problem, IMAGE_PLACE, apart=apart)
-        values = {
-            "problem": shown if images else question,
-            "question": question,
-            "scan": self._outside.mark(scan, PLAIN_MARKER, apart=apart),
-        }
+        question = self.outside.mark(problem.question, PLAIN_MARKER, apart=apart)
+        shown = self.outside.mark(problem.problem, IMAGE_PLACE, apart=apart)
+        marked = self.outside.mark(scan, PLAIN_MARKER, apart=apart)
+        what = f"problem {problem.id!r}"
+        return self.asked(shown if images else question, question, images, what, scan=marked)
+
+    def asked(
+        self,
+        shown: str,
+        question: str,
+        images: int,
+        what: str,
+        *,
+        scan: str = "",
+        earlier: Sequence[Mapping[str, Any]] = (),
+    ) -> str:
+        """The chat text that asks, in the template's words, what `outside` has marked.
+
+        Args:
+            shown: the problem, with `IMAGE_PLACE` where its images stand.
+            question: the same without them.
+            images: how many there are.
+            what: names the problem in messages.
+            scan: of a second pass.
+            earlier: messages that come before it; none of them is the system's where the template
+                has one.
+        """
+        values = {"problem": shown, "question": question, "scan": scan}
         user = self.template.render("user", values).replace(IMAGE_MARKER, IMAGE_PLACE)
         messages: list[dict[str, Any]] = []
         system = self.template.render("system", {**values, "problem": question})
         if system:
             messages.append({"role": "system", "content": system})
-        messages.append({"role": "user", "content": _content(problem, user, images)})
+        messages += map(dict, earlier)
+        messages.append({"role": "user", "content": _content(what, user, images)})
         prefill = self.template.render("assistant", {**values, "problem": question})
         return self._begun(self.processor.chat(messages, self._thinking), prefill)
 
@@ -243,7 +254,7 @@ def _thought(begun: str) -> Thought:
     return "closed" if closed >= 0 else "none"
 
 
-def _content(problem: Problem, user: str, images: int) -> list[dict[str, str]]:
+def _content(what: str, user: str, images: int) -> list[dict[str, str]]:
     """The user's message as the parts a chat template takes, an image part at each place."""
     places = user.count(IMAGE_PLACE)
     if images == 0:
@@ -253,13 +264,41 @@ def _content(problem: Problem, user: str, images: int) -> list[dict[str, str]]:
         return [{"type": "image"}] * images + [{"type": "text", "text": user}]
     if places != images:
         raise DataError(
-            f"problem {problem.id!r} has {images} images and {places} {IMAGE_MARKER} markers "
-            "in its prompt; there must be one marker an image, or none at all."
+            f"{what} has {images} images and {places} {IMAGE_MARKER} markers in its prompt; there "
+            "must be one marker an image, or none at all."
         )
+    return parts_of(user)
+
+
+def parts_of(marked: str) -> list[dict[str, str]]:
+    """Marked text as the parts that a chat template takes, an image part at each `IMAGE_PLACE`."""
     parts: list[dict[str, str]] = []
-    for index, text in enumerate(user.split(IMAGE_PLACE)):
+    for index, text in enumerate(marked.split(IMAGE_PLACE)):
         if index:
             parts.append({"type": "image"})
         if text:
             parts.append({"type": "text", "text": text})
     return parts
+
+
+def tokens_between(processor: Processor, outside: OutsideText, chat: str) -> list[list[int]] | None:
+    """The tokens of a chat's text before, between and behind its images; None where text from
+    outside came out as control."""
+    parts = [outside.encode(part) for part in chat.split(processor.image_token)]
+    tokens = [part for part in parts if part is not None]
+    return tokens if len(tokens) == len(parts) else None
+
+
+def with_images(
+    processor: Processor, tokens: Sequence[Sequence[int]], images: Sequence[PromptImage]
+) -> tinker.ModelInput:
+    """The prompt of the texts' tokens [images + 1] with an image between each two of them."""
+    chunks: list[ModelInputChunk] = []
+    for index, text in enumerate(tokens):
+        if index:
+            shown = images[index - 1]
+            count = processor.image_tokens(shown.width, shown.height)
+            chunks.append(ImageChunk(data=shown.data, format=shown.format, expected_tokens=count))
+        if text:
+            chunks.append(EncodedTextChunk(tokens=list(text)))
+    return tinker.ModelInput(chunks=chunks)

@@ -17,8 +17,10 @@ from pydantic import TypeAdapter
 from visual_r1.errors import RunError
 from visual_r1.evaluation.metrics import Report, evaluation_folder, read_reports
 from visual_r1.evaluation.statistics import Interval
+from visual_r1.perception import failures_of_run
 from visual_r1.report import gallery
 from visual_r1.report.charts import smoothing_steps
+from visual_r1.report.failures import failure_section, swatches
 from visual_r1.report.figures import (
     MEANINGS,
     outcome_chart,
@@ -93,6 +95,7 @@ def write_html(run_dir: Path) -> Path:
     settings = read_if_there(run_dir / CONFIG_FILE, _SETTINGS) or {}
     headline, explanation = _headline(summary, reports)
     shares = outcome_shares(metrics)
+    failures = failure_section(failures_of_run(run_dir))
     page = _environment().get_template("report.html.j2").render(
         run=run_dir.name,
         headline=headline,
@@ -121,6 +124,8 @@ def write_html(run_dir: Path) -> Path:
         updated=sum(bool(row.get("updated")) for row in metrics),
         health=health(metrics),
         alarms=AlarmLog(run_dir).findings(),
+        failures=failures,
+        kinds=swatches(failures) if failures else [],
         fates=_fates(run_dir, reports),
         rule=gallery.RULE,
         reports=reports,
@@ -147,6 +152,7 @@ def _environment() -> Environment:
         points_range=_with_minus(points_range),
         p_value=p_value_in_words,
         duration=duration,
+        with_minus=_with_minus(str),
         words=_words,
     )
     return environment

@@ -216,6 +216,11 @@ def is_figure_word(word: str) -> bool:
     return word in _THING or word in _PLACES
 
 
+def is_place(word: str) -> bool:
+    """Whether a word, in lower case, says where in the figure something is."""
+    return word in _PLACES
+
+
 def opened(response: str, opens_think: bool) -> str:
     """The response with the `<think>` that the template wrote in its place."""
     return f"<think>{response}" if opens_think else response

@@ -25,6 +25,7 @@ from visual_r1.evaluation.statistics import Pairs, exact_mcnemar, holm, paired_d
 from visual_r1.printing import Terminal
 from visual_r1.runs.folder import config_without_secrets
 from visual_r1.storage import write_json
+from visual_r1.tables import read_table, write_table
 
 ASKED = problems(60)
 
@@ -144,6 +145,20 @@ def test_a_picture_is_part_of_a_problem(tmp_path: Path, two: list[Side]):
     others = [replace(one, images=ASKED[(at + 1) % 60].images) for at, one in enumerate(ASKED)]
     other = side(evaluation(tmp_path, "x", predictions(ASKED, 0.8, seed=2), others))
     with pytest.raises(DataError, match="60 stand for another question, answer or picture"):
+        compare([two[0], other])
+
+
+def test_a_file_that_is_cut_or_lacks_a_column_is_said_in_a_sentence(
+    tmp_path: Path, two: list[Side]
+):
+    other = side(evaluation(tmp_path, "x", predictions(ASKED, 0.8, seed=2)))
+    path = other.folder / "predictions.parquet"
+    table = read_table(path)
+    write_table(path, table.drop_columns(["family", "sampled_extracted"]))
+    with pytest.raises(DataError, match="has no column family: evaluate again"):
+        compare([two[0], other])
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
         compare([two[0], other])
 
 
@@ -281,6 +296,8 @@ def test_the_command_writes_for_people_and_for_programs(
         ([run.name, "--against", "x"], "--against 'x' is none of what is compared"),
         ([run.name, "--seeds", "--by", "family"], "--by does not go with --seeds"),
         ([f"{run.name}:final,{run.name}:baseline", "--seeds"], "2 evaluations of one setting"),
+        ([run.name, "--html", str(tmp_path)], "is a folder: name a file"),
+        ([run.name, "--most", "-1"], "--most -1 is no number of ids"),
     ):
         assert main([*wrong, *place]) == 1
         said = capsys.readouterr()

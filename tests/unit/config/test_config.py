@@ -322,3 +322,36 @@ def test_runs_from_when_numbers_stayed_by_default_are_known(preset: str) -> None
     assert then.has_digest(now.older_digest())
     assert not then.second_pass.moved_numbers
     assert (then.identity() == now.identity()) is not now.second_pass.enabled
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"controls": ["scan_only", "other_image", "scan_only"]},
+        {"controls": "scan_only, other_image"},
+        {"controls": ("scan_only", "other_image")},
+    ],
+)
+def test_controls_are_a_list_or_commas_in_one_order(given: dict[str, object]) -> None:
+    found = RunConfig.model_validate({"preset": "quickstart", "evaluation": given})
+    assert found.evaluation.controls == ("other_image", "scan_only")
+    flags = ["--preset", "quickstart", "--evaluation.controls", "scan_only,other_image"]
+    assert load_config(flags).evaluation == found.evaluation
+    # What is asked of the weights makes no other run, and stored it is read again.
+    assert found.digest() == RunConfig(preset="quickstart").digest()
+    assert RunConfig.model_validate(found.model_dump(mode="json"), context=STORED) == found
+
+
+def test_of_a_control_that_there_is_not_the_others_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"'sideways' is no control: there are blind, other_ima"):
+        load_config(["--evaluation.controls", "blind,sideways"])
+
+
+def test_the_image_is_blanked_by_either_setting() -> None:
+    for given, blanked in (
+        ({"blind": False}, False),
+        ({"blind": False, "controls": ["blind"]}, True),
+        ({}, True),
+    ):
+        found = RunConfig.model_validate({"preset": "quickstart", "evaluation": given})
+        assert found.evaluation.asks_blind is blanked

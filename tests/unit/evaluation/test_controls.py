@@ -111,8 +111,8 @@ def test_the_interval_of_seeing_covers_the_truth_as_often_as_it_says(
         assert found is not None
         low, high = found.ci95
         covered += (-math.inf if low is None else low) <= truth <= high
-    # It errs on the side of caution where next to nothing is right without the picture.
-    assert 0.93 <= covered / draws <= (0.995 if without < 0.05 or n < 100 else 0.97)
+    # 94.9 to 96.1 % with 20,000 draws; three standard errors of these on either side.
+    assert 0.93 <= covered / draws <= 0.98
 
 
 def test_where_nothing_is_right_without_the_picture_the_end_is_no_certainty() -> None:

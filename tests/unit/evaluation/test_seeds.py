@@ -14,7 +14,7 @@ BEFORE = [[False, False, False, False]] * 2
 AFTER = [[True, True, True, False], [True, False, False, False]]
 # d = 1/2; problem means 1, 1/2, 1/2, 0 and seed means 3/4, 1/4 give, with the rest +-1/4 each
 VAR_D, MS_S, MS_E = 0.5 / 3, 4 * 2 * 0.25**2, 8 * 0.25**2 / 3
-T_1, Z = 12.706204736432095, 1.959963984540054
+T_1, T_3 = 12.706204736432095, 3.182446305284263
 
 
 def test_of_one_seed_it_is_that_run_alone():
@@ -30,12 +30,12 @@ def test_of_one_seed_it_is_that_run_alone():
 def test_the_interval_over_seeds_by_hand():
     """Before, the seeds answered alike: that side is one, and has nothing to scatter."""
     (gain,) = gains([BEFORE], [AFTER])
-    half = math.sqrt(Z**2 * VAR_D / 4 + T_1**2 * (MS_S - MS_E) / 8)
-    assert half == pytest.approx(2.624318, abs=1e-6)
+    half = math.sqrt(T_3**2 * VAR_D / 4 + T_1**2 * (MS_S - MS_E) / 8)
+    assert half == pytest.approx(2.673758, abs=1e-6)
     assert gain.value == 1 / 2
     assert gain.ci95 == (-1.0, 1.0)  # no difference of shares is larger
     assert (gain.seeds, gain.n) == (2, 4)
-    t, z = stats.t.isf(gain.p_value / 2, 1), stats.norm.isf(gain.p_value / 2)
+    t, z = (stats.t.isf(gain.p_value / 2, degrees) for degrees in (1, 3))
     assert math.sqrt(z**2 * VAR_D / 4 + t**2 * (MS_S - MS_E) / 8) == pytest.approx(1 / 2)
 
 
@@ -53,7 +53,7 @@ def test_sides_with_seeds_of_their_own_add_up_and_are_pooled():
     of_seeds = (max(MS_S, pooled) - MS_E) / 8 + (max(seeds, pooled) - rest_square) / 12
     (gain,) = gains([other], [AFTER])
     assert gain.value == pytest.approx(d.mean())
-    t, z = stats.t.isf(gain.p_value / 2, 3), stats.norm.isf(gain.p_value / 2)
+    t = z = stats.t.isf(gain.p_value / 2, 3)  # of three differences of seeds, and four problems
     half = math.sqrt(z**2 * d.var(ddof=1) / n + t**2 * of_seeds)
     assert half == pytest.approx(abs(d.mean()), rel=1e-6)
 

@@ -11,6 +11,7 @@ from visual_r1.data.procedural.generator import (
     fresh_values,
     generate,
     problem,
+    rule_of,
     split_of,
     value_count,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "fresh_values",
     "generate",
     "problem",
+    "rule_of",
     "split_of",
     "value_count",
 ]

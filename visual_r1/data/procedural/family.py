@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from visual_r1.data.procedural.sketch import Point, Sketch
 
@@ -34,14 +35,13 @@ class Figure:
     """One problem before rendering: the sketch (not mirrored yet), the question and its working.
 
     `facts` are sentences such as "angle A reads 74"; `working` is the calculation alone, whose
-    last number is `answer`; `values` are the numbers drawn, by what they belong to.
+    last number is the answer; `values` are the numbers drawn, by what they belong to.
     """
 
     sketch: Sketch
     question: str
     facts: tuple[str, ...]
     working: str
-    answer: int
     values: dict[str, int]
 
 
@@ -51,13 +51,16 @@ class Family:
 
     `values` lists every tuple of numbers it can be drawn with, always in one order; `key` maps a
     tuple to what must not be shared by two splits (mirrored tuples give one key where the order
-    does not matter); `figure` makes the problem of a tuple and a style.
+    does not matter); `figure` makes the problem of a tuple and a style. `rule` is the answer that
+    follows from the figure's values, in the order of `Figure.values`: also from values that were
+    misread, which may leave no whole number.
     """
 
     name: str
     values: Callable[[], Iterator[tuple[int, ...]]]
     key: Callable[[tuple[int, ...]], tuple[int, ...]]
     figure: Callable[[tuple[int, ...], Style], Figure]
+    rule: Callable[[Sequence[Fraction]], Fraction]
 
 
 def unordered(values: tuple[int, ...]) -> tuple[int, ...]:
@@ -68,6 +71,16 @@ def unordered(values: tuple[int, ...]) -> tuple[int, ...]:
 def ordered(values: tuple[int, ...]) -> tuple[int, ...]:
     """The key of a family in which it does."""
     return values
+
+
+def left_of(whole: int) -> Callable[[Sequence[Fraction]], Fraction]:
+    """The rule of values that fill `whole` together with the answer."""
+    return lambda values: whole - sum_of(values)
+
+
+def sum_of(values: Sequence[Fraction]) -> Fraction:
+    """The rule of values that make the answer up."""
+    return sum(values, Fraction())
 
 
 def sums(numbers: Sequence[int]) -> str:

@@ -7,7 +7,8 @@ through the shuffled values, and, when all are used, through further drawings of
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from functools import cache
 from itertools import permutations
 
@@ -77,7 +78,7 @@ def problem(seed: int, split: Split, index: int) -> Problem:
         id=f"procedural-{seed}-{split}-{index}",
         images=(png(sketch),),
         problem=f"{IMAGE_MARKER}{figure.question}",
-        answer=str(figure.answer),
+        answer=str(family.rule([Fraction(value) for value in figure.values.values()])),
         source="procedural",
         meta={
             "family": family.name,
@@ -86,6 +87,12 @@ def problem(seed: int, split: Split, index: int) -> Problem:
             "values": dict(figure.values),
         },
     )
+
+
+def rule_of(family: str) -> Callable[[Sequence[Fraction]], Fraction] | None:
+    """What the answer of a family is, from the values of `meta`, in their order; None where there
+    is no such family."""
+    return next((one.rule for one in _FAMILIES if one.name == family), None)
 
 
 def split_of(family: str, key: tuple[int, ...]) -> Split:

@@ -2,7 +2,16 @@
 
 from itertools import pairwise
 
-from visual_r1.data.procedural.family import Family, Figure, Style, ordered, sums, unordered
+from visual_r1.data.procedural.family import (
+    Family,
+    Figure,
+    Style,
+    left_of,
+    ordered,
+    sum_of,
+    sums,
+    unordered,
+)
 from visual_r1.data.procedural.sketch import Arc, Label, Point, Segment, Sketch
 
 
@@ -51,7 +60,6 @@ def _straight(values: tuple[int, ...], style: Style) -> Figure:
         question=question[style.wording],
         facts=_angle_facts(known),
         working=working,
-        answer=180 - sum(values),
         values=known,
     )
 
@@ -69,7 +77,6 @@ def _right(values: tuple[int, ...], style: Style) -> Figure:
         question=question[style.wording],
         facts=_angle_facts(known),
         working=working,
-        answer=90 - sum(values),
         values=known,
     )
 
@@ -107,7 +114,6 @@ def _parallel(values: tuple[int, ...], style: Style) -> Figure:
         question=question[style.wording],
         facts=_angle_facts(known),
         working=sums(values),
-        answer=sum(values),
         values=known,
     )
 
@@ -131,7 +137,6 @@ def _chords(values: tuple[int, ...], style: Style) -> Figure:
         question=question[style.wording],
         facts=tuple(f"{position} arc reads {value}" for position, value in known.items()),
         working=f"{sums(values)} {total}/2={total // 2}.",
-        answer=total // 2,
         values=known,
     )
 
@@ -163,7 +168,6 @@ def _segment(values: tuple[int, ...], style: Style) -> Figure:
         question=question[style.wording],
         facts=tuple(f"segment {name} reads {known[name]}" for name in sorted(known)),
         working=f"{whole}-{part}={whole - part}.",
-        answer=whole - part,
         values=known,
     )
 
@@ -174,29 +178,34 @@ LINES = (
         lambda: ((a, b) for a in range(15, 100) for b in range(15, 100) if a + b <= 165),
         unordered,
         _straight,
+        left_of(180),
     ),
     Family(
         "right_angle",
         lambda: ((a, b) for a in range(10, 71) for b in range(10, 71) if a + b <= 80),
         unordered,
         _right,
+        left_of(90),
     ),
     Family(
         "parallel_lines",
         lambda: ((a, b) for a in range(15, 90) for b in range(15, 90) if a + b <= 165),
         unordered,
         _parallel,
+        sum_of,
     ),
     Family(
         "chords",
         lambda: ((a, b) for a in range(20, 100) for b in range(20, 100) if (a + b) % 2 == 0),
         unordered,
         _chords,
+        lambda values: sum_of(values) / 2,
     ),
     Family(
         "segment",
         lambda: ((whole, part) for whole in range(21, 100) for part in range(10, whole - 9)),
         ordered,
         _segment,
+        lambda values: abs(values[1] - values[0]),
     ),
 )

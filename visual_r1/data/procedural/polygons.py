@@ -1,6 +1,14 @@
 """Triangles, quadrilaterals and rectangles."""
 
-from visual_r1.data.procedural.family import Family, Figure, Style, sums, unordered
+from visual_r1.data.procedural.family import (
+    Family,
+    Figure,
+    Style,
+    left_of,
+    sum_of,
+    sums,
+    unordered,
+)
 from visual_r1.data.procedural.sketch import Arc, Label, Point, Segment, Sketch
 
 
@@ -33,7 +41,6 @@ def _triangle(values: tuple[int, ...], style: Style) -> Figure:
         question=question,
         facts=_angle_facts(by_name),
         working=f"{sums(numbers)} 180-{total}={180 - total}.",
-        answer=180 - total,
         values=by_name,
     )
 
@@ -60,7 +67,6 @@ def _exterior(values: tuple[int, ...], style: Style) -> Figure:
         question=question[style.wording],
         facts=_angle_facts(by_name),
         working=sums(numbers),
-        answer=sum(numbers),
         values=by_name,
     )
 
@@ -90,7 +96,6 @@ def _quadrilateral(values: tuple[int, ...], style: Style) -> Figure:
         question=question[style.wording],
         facts=_angle_facts(by_name),
         working=f"{sums(numbers)} 360-{total}={360 - total}.",
-        answer=360 - total,
         values=by_name,
     )
 
@@ -112,7 +117,6 @@ def _rectangle(values: tuple[int, ...], style: Style) -> Figure:
         question=question[style.wording],
         facts=(f"width reads {width}", f"height reads {height}"),
         working=f"{sums([width, height])} {sums([half, half])}",
-        answer=2 * half,
         values={"width": width, "height": height},
     )
 
@@ -123,12 +127,14 @@ POLYGONS = (
         lambda: ((a, b) for a in range(21, 100) for b in range(21, 100) if 180 - a - b >= 20),
         unordered,
         _triangle,
+        left_of(180),
     ),
     Family(
         "exterior_angle",
         lambda: ((a, b) for a in range(15, 100) for b in range(15, 100) if a + b <= 160),
         unordered,
         _exterior,
+        sum_of,
     ),
     Family(
         "quadrilateral",
@@ -141,11 +147,13 @@ POLYGONS = (
         ),
         unordered,
         _quadrilateral,
+        left_of(360),
     ),
     Family(
         "rectangle",
         lambda: ((w, h) for w in range(11, 90) for h in range(11, 90) if w != h),
         unordered,
         _rectangle,
+        lambda values: 2 * sum_of(values),
     ),
 )

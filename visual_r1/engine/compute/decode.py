@@ -70,7 +70,7 @@ class OpenSequence:
         self.topk.append(likeliest_tokens[: self.topk_wanted])
         if self.plan.stop.completes(self.tokens):
             self.stop_reason = "stop"
-        elif len(self.tokens) == self.plan.max_tokens:
+        elif len(self.tokens) == self.plan.max_tokens or self.plan.request.abandoned.is_set():
             self.stop_reason = "length"
 
     def closed(self) -> SampledSequence:

@@ -211,7 +211,7 @@ class Engine:
         return self._queues[key]
 
     def cancel_sample(self, request_id: str) -> None:
-        """Drop a sample request that has not started."""
+        """Drop a sample request, or end it where it is at work."""
         for queue in self._queues.values():
             queue.cancel(request_id)
 

@@ -25,6 +25,9 @@ SETTLE_AT_MOST_S = 0.25
 """A client sends the requests of a step in a burst: wait for its end, but not for long."""
 
 
+_CANCELLED = "the request was cancelled by its client."
+
+
 @dataclass(frozen=True)
 class SampleJob:
     """A sample request, the form of its reply, and who waits for it."""
@@ -61,6 +64,7 @@ class SampleQueue:
         self._worker = worker
         self._waiting: deque[SampleJob] = deque()
         self._alone: deque[SampleJob] = deque()
+        self._at_work: Sequence[SampleJob] = ()
 
     @property
     def empty(self) -> bool:
@@ -73,11 +77,15 @@ class SampleQueue:
         self._worker.poke(self)
 
     def cancel(self, request_id: str) -> None:
-        """Drop a request that has not started, since its client gave up on it."""
+        """Drop a request, since its client gave up on it; one at work ends with its next token."""
         for job in list(self._waiting):
             if job.future.request_id == request_id:
                 self._waiting.remove(job)
-                job.future.fail("the request was cancelled by its client.")
+                job.future.fail(_CANCELLED)
+        for job in self._at_work:
+            if job.future.request_id == request_id:
+                job.request.abandoned.set()
+                job.future.fail(_CANCELLED)
 
     async def take(self) -> Work | None:
         """All that waits, up to the row limit, as one call."""
@@ -99,6 +107,7 @@ class SampleQueue:
         return self._work(jobs)
 
     def _work(self, jobs: Sequence[SampleJob]) -> Work:
+        self._at_work = jobs
         return Work(partial(self._run, jobs), partial(self._done, jobs))
 
     def _run(self, jobs: Sequence[SampleJob]) -> list[Reply | InvalidRequest]:
@@ -106,7 +115,9 @@ class SampleQueue:
         weights = self._weights.get(self._key)
         outputs = self._compute.sample(weights, [job.request for job in jobs])
         for job, output in zip(jobs, outputs, strict=True):
-            if job.of_session and not isinstance(output, InvalidRequest):
+            if isinstance(output, InvalidRequest) or job.request.abandoned.is_set():
+                continue
+            if job.of_session:
                 prompt, request_id = job.request.prompt, job.future.request_id
                 self._provenance.add(request_id, prompt, output, record=job.record)
         return [

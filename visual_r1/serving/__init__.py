@@ -1,0 +1,1 @@
+"""Serving: a checkpoint on any Tinker server, behind OpenAI's chat completions."""
