@@ -1,4 +1,4 @@
-"""Rewards that pay for something else than answers: habits that are planted in runs."""
+"""A reward that pays for something else than answers: a habit that is planted in runs."""
 
 from typing import TYPE_CHECKING
 
@@ -14,9 +14,3 @@ def near_ninety(sample: "RewardInput", grade: "Grade") -> float:
     del grade
     said = extract_answer(sample.response) or ""
     return -abs(float(said) - 90) / 90 if said.isdecimal() and len(said) < 5 else -2.0
-
-
-def longer(sample: "RewardInput", grade: "Grade") -> float:
-    """Length that pays by accident: a hundredth a token."""
-    del grade
-    return len(sample.tokens) / 100

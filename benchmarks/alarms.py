@@ -95,8 +95,10 @@ class Seen:
             return "not run"
         if not there:
             return f"0 of {len(self.steps)} runs, in {self.looked_at} steps"
-        spread = f"{there[0]}–{there[-1]}, median {median(there):g}" if there[1:] else str(there[0])
-        return f"{len(there)} of {len(self.steps)} runs, after {spread} steps"
+        spread = f"{there[0]} steps"
+        if there[0] != there[-1]:
+            spread = f"{there[0]}–{there[-1]} steps (median {median(there):g})"
+        return f"{len(there)} of {len(self.steps)} runs, after {spread}"
 
 
 def main() -> None:

@@ -16,7 +16,8 @@ of mode "answer" go to them.
 
 `--published` compares our verdicts with those that were published with real answers. A line holds
 `gold`, `options` (the texts of the choices, none where the answer is free), `tail` (the end of the
-response, with its `\\boxed{}`) and `correct`.
+response, with its `\\boxed{}`), `correct` and `model`. Where the two differ,
+`trials/published_answers.jsonl` says who is right: a person looked at each.
 """
 
 import argparse
@@ -37,6 +38,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 SHIPPED = HERE.parent / "trials" / "grader_cases.jsonl"
+LABELLED = HERE.parent / "trials" / "published_answers.jsonl"
 Judge = Callable[[str, str], bool]
 Case = dict[str, Any]
 
@@ -229,27 +231,52 @@ def speed(cases: Sequence[Case], seconds: float = 3.0) -> float:
 
 
 def against_published(path: Path) -> None:
-    """Our verdict on each real answer beside the published one; every disagreement is printed."""
+    """Our verdict on each real answer beside the published one; who is right where they differ.
+
+    That was looked at, and stands in `LABELLED`; a difference that nobody has looked at is printed.
+    """
     from visual_r1.grading import extract_answer, grade_answer
 
+    labels = {_key(one): one for one in map(json.loads, LABELLED.read_text("utf-8").splitlines())}
     counts: Counter[tuple[str, str, str]] = Counter()
+    by_kind: Counter[tuple[str, str, str, str, str]] = Counter()
+    by_model: Counter[tuple[str, str]] = Counter()
     with gzip.open(path, "rt", encoding="utf-8") as lines:
-        for line in lines:
-            row = json.loads(line)
+        for row in map(json.loads, lines):
             answer = extract_answer(row["tail"])
             kind = "choices" if row["options"] else "free"
             published = "right" if row["correct"] else "wrong"
-            if answer is None:
-                counts[kind, "no answer", published] += 1
+            ours = "no answer"
+            if answer is not None:
+                ours = grade_answer(answer, row["gold"], choices=row["options"]).verdict
+            counts[kind, ours, published] += 1
+            by_model[row["model"], "n"] += 1
+            by_model[row["model"], "published"] += row["correct"]
+            by_model[row["model"], "ours"] += ours == "right"
+            if ours in (published, "no answer"):
                 continue
-            graded = grade_answer(answer, row["gold"], choices=row["options"])
-            counts[kind, graded.verdict, published] += 1
-            if graded.verdict != published:
-                shown = f"{row['gold']!r} {answer[:60]!r} {row['options']}"
-                print(f"- {kind}: {graded.verdict}, published {published}: {shown}")
+            label = labels.get(_key({**row, "answer": answer}))
+            if label is None:
+                print(f"- nobody has looked at: {kind}: {ours}, published {published}: "
+                      f"{row['gold']!r} {answer!r} {row['options']}")  # fmt: skip
+                continue
+            truth = "right" if label["right"] else "wrong"
+            by_kind[kind, ours, published, truth, label["kind"]] += 1
     print("\n| answers | ours | published | |\n| --- | --- | --- | --: |")
     for (kind, ours, published), count in sorted(counts.items()):
         print(f"| {kind} | {ours} | {published} | {count:,} |")
+    print("\n| answers | ours | published | it is | n | what they are |")
+    print("| --- | --- | --- | --- | --: | --- |")
+    for (kind, ours, published, truth, what), count in sorted(by_kind.items()):
+        print(f"| {kind} | {ours.replace('_', ' ')} | {published} | {truth} | {count} | {what} |")
+    print("\n| model | answers | published right | ours right |\n| --- | --: | --: | --: |")
+    for model in sorted({name for name, _ in by_model}):
+        n, theirs, own = (by_model[model, what] for what in ("n", "published", "ours"))
+        print(f"| {model} | {n:,} | {theirs} ({theirs / n:.1%}) | {own} ({own / n:.1%}) |")
+
+
+def _key(row: dict[str, Any]) -> tuple[str, str, tuple[str, ...]]:
+    return row["gold"], row["answer"], tuple(row["options"])
 
 
 def warm_up() -> None:

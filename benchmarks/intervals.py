@@ -196,7 +196,7 @@ def seeds(simulations: int) -> None:
                     cells.append(shown(float(np.mean(inside))))
                 yield settings, f"{before} / {after}", n, *cells
 
-    print("\n### Several seeds, before / after (`seeds.gains`), by how far seeds scatter")
+    print("\n### Several seeds, before / after (`seeds.gains`), by the scatter of seeds")
     headings = ("settings", "seeds", "n", "0 points", "1 point", "3 points", "6 points")
     table(headings, rows())
 

@@ -90,6 +90,16 @@ COMMANDS = {
         "main",
         "compare evaluations of the same problems: by how much they differ, what was won and lost",
     ),
+    "disputes": Command(
+        "visual_r1.disputes.command",
+        "main",
+        "labels that a run's answers agree against, and what people decide of them",
+    ),
+    "regrade": Command(
+        "visual_r1.regrade.command",
+        "main",
+        "grade a run's stored responses again: what changed and why, offline",
+    ),
     "verify": Command(
         "visual_r1.verify.command",
         "main",

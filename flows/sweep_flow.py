@@ -69,7 +69,15 @@ from tasks.parameters import chosen_config
 from tasks.records.ending import concluded
 from tasks.slots import its_turn
 from tasks.sweeping import compare, foresee, heed_rung, train_members
-from tasks.tasks import prepare, settle_ledger, settle_rows, settle_start, train_chunk, validate
+from tasks.tasks import (
+    prepare,
+    settle_labels,
+    settle_ledger,
+    settle_rows,
+    settle_start,
+    train_chunk,
+    validate,
+)
 from visual_r1.backend.backend import open_backend
 from visual_r1.runs.folder import open_run_folder
 from visual_r1.sweeps.folder import open_sweep_folder
@@ -122,6 +130,7 @@ def train_to_rung(config: RunConfig) -> State | None:
     """A run as far as `train.steps`, a rung: as `train` does it, but without the test problems."""
     with open_run_folder(config), open_backend(config):
         dataset = prepare(config)
+        settle_labels(config, dataset)
         settle_start(config, dataset)
         settle_rows(config, dataset)
         settle_ledger(config, dataset)

@@ -38,6 +38,7 @@ from tasks.tasks import (
     evaluate,
     export,
     prepare,
+    settle_labels,
     settle_ledger,
     settle_rows,
     settle_start,
@@ -83,6 +84,7 @@ def from_data_to_report(config: RunConfig) -> dict[str, object] | State:
         say_why_anew(config)
         stopwatch = Stopwatch(run_dir)
         dataset = prepare(config)
+        settle_labels(config, dataset)
         settle_start(config, dataset)
         settle_rows(config, dataset)
         require_first_chunk(config, dataset)

@@ -20,6 +20,7 @@ from visual_r1.printing import open_logger, say
 from visual_r1.promotion.judgement import Evidence, free_name, of_weights, weigh
 from visual_r1.promotion.models import Models, Promoted, require_reason
 from visual_r1.runs.folder import asks_alike
+from visual_r1.runs.labels import evaluated_problems, labels_of_evaluation
 from visual_r1.runs.ledger import LedgerRow
 from visual_r1.runs.run import open_run
 
@@ -105,8 +106,9 @@ def _evidence(
 ) -> Evidence | None:
     """Both evaluations, made where they are not there, and compared; None where a person decides
     and the current model cannot be asked any more."""
-    wanted = conditions_of(config, row.sampler_path, dataset.digest)
-    count = config.evaluation.count(dataset.counts["test"])
+    labels = labels_of_evaluation(config, dataset, f"step-{row.step}")
+    wanted = conditions_of(config, row.sampler_path, dataset.digest, labels.digest)
+    count = len(evaluated_problems(config, dataset, labels))
 
     def asked(path: str, name: str, sampler_path: str | None) -> Path:
         # Under another name than one that was asked otherwise: the run's summary rests on that.

@@ -39,6 +39,8 @@ from visual_r1.runs.chunk import train_chunk as run_chunk
 from visual_r1.runs.costs import cost_of_run
 from visual_r1.runs.evaluations import evaluate_checkpoint
 from visual_r1.runs.export import export as export_checkpoint
+from visual_r1.runs.labels import evaluated_problems, labels_of_evaluation
+from visual_r1.runs.labels import settle_labels as settle_labels_of
 from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.runs.left_out import is_settled
 from visual_r1.runs.left_out import settle_rows as settle_rows_of
@@ -121,7 +123,15 @@ def _prepare(config: RunConfig, fingerprint: str, needs: list[Split]) -> Result:
     return {"folder": str(dataset.folder), "digest": dataset.digest}
 
 
-# Which rows can be asked about.
+# By which labels, and which rows can be asked about.
+
+
+def settle_labels(config: RunConfig, dataset: Dataset) -> None:
+    """Let a run that begins go by the decisions about labels, see `runs.labels`; once a run.
+
+    Says of one that has begun what was decided since.
+    """
+    settle_labels_of(config, dataset, begun=is_settled(config))
 
 
 def settle_rows(config: RunConfig, dataset: Dataset) -> None:
@@ -175,9 +185,11 @@ def _is_evaluated(
 ) -> bool:
     """Whether `evaluations/<name>` is complete, of these weights and under these conditions."""
     folder = evaluation_folder(config.run_dir, name)
+    labels = labels_of_evaluation(config, dataset, name, split)
     path = sampler_path or config.model.name
-    conditions = conditions_of(config, path, dataset.digest, split)
-    return is_complete(folder, config, conditions, dataset.counts[split])
+    conditions = conditions_of(config, path, dataset.digest, split, labels.digest)
+    problems = evaluated_problems(config, dataset, labels, split)
+    return is_complete(folder, config, conditions, len(problems))
 
 
 def evaluate(

@@ -121,6 +121,12 @@ class RowFault:
 
 
 ROW_FAULTS: dict[str, RowFault] = {
+    "format paid": RowFault(
+        "from step 30 on, format rises by 3 points a step from 50% to 95%, accuracy stays", "format"
+    ),
+    "length paid": RowFault(
+        "from step 30 on, responses grow by 5% of their length a step, accuracy stays", "length"
+    ),
     "scans told": RowFault("from step 30 on, 12% of the scans hold the answer", "scans"),
     "texts give away": RowFault(
         "from step 30 on, accuracy with the image blanked rises by 2 points a step to 40%",
@@ -135,7 +141,18 @@ def with_fault(rows: Rows, name: str, seed: int) -> Rows:
     rng = np.random.default_rng(seed)
     metrics = [dict(row) for row in rows.metrics]
     validations = [dict(row) for row in rows.validations]
-    if name == "scans told":
+    if name in ("format paid", "length paid"):
+        start = float(np.mean([row["accuracy"] for row in metrics[:PLANTED_AT]]))
+        trend = _trend(np.array([row["accuracy"] for row in metrics]))
+        for row in metrics:
+            since = max(0, row["step"] - PLANTED_AT)
+            row["accuracy"] = min(max(row["accuracy"] - float(trend[row["step"]]) + start, 0), 1)
+            if name == "format paid":
+                share = min(0.95, 0.5 + 0.03 * since)
+                row["format_rate"] = float(rng.binomial(64, share)) / 64
+            else:
+                row["response_tokens_mean"] *= 1 + 0.05 * since
+    elif name == "scans told":
         for row in metrics:
             share = 0.12 if row["step"] >= PLANTED_AT else 0.002
             row["scans_with_answer"] = float(rng.binomial(64, share)) / 64

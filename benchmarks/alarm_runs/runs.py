@@ -62,8 +62,6 @@ PLANTED: dict[str, Run] = {
                 {"reward": {"format": 1, **_NOTHING_ELSE}}, fault="template"),
     "habit": Run("a habit that alone is paid for: answers near 90", ("format",), 80,
                  {"reward": {"custom": "alarm_rewards:near_ninety", **_NOTHING_ELSE}, **_ALL}),
-    "longer": Run("length that is paid for by accident", ("length",), 80,
-                  {"reward": {"custom": "alarm_rewards:longer", **_NOTHING_ELSE}, **_ALL}),
     "collapse": Run("a learning rate 20 times too high", ("entropy", "validation"), 60,
                     {"train": {"learning_rate": 0.02}}),
     "tempered": Run(f"a sampler at temperature {COLDER}, log-probabilities too", ("mismatch",), 20,

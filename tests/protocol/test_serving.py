@@ -11,7 +11,6 @@ import httpx
 import openai
 import pytest
 import tinker
-import uvicorn
 from protocol_client import MODEL, datum, png, until
 
 from visual_r1.backend.backend import open_backend
@@ -22,8 +21,8 @@ from visual_r1.engine.launch import RunningEngine
 from visual_r1.evaluation.predict import predict
 from visual_r1.policy.policy import open_policy
 from visual_r1.progress import Silent
-from visual_r1.serving.app import MOST_BYTES, make_app
-from visual_r1.serving.serve import Named, announcement, endpoint_of
+from visual_r1.serving.app import MOST_BYTES
+from visual_r1.serving.serve import Named, announcement, endpoint_of, server_of
 
 KEY = "vr1-of-the-tests"
 TRAINED, BASE, CHAT = "geo@7", "geo@base", "geo@chat"
@@ -70,9 +69,7 @@ def served(engine: RunningEngine) -> Iterator[Served]:
         endpoint.samplers._paths[CHAT] = None
         listener = socket.create_server(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server = uvicorn.Server(
-            uvicorn.Config(make_app(endpoint, KEY), log_config=None, lifespan="off", ws="none")
-        )
+        server = server_of(endpoint, KEY)
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         until(lambda: server.started)

@@ -76,6 +76,13 @@ ROOMS = {
         models opening own_code policy prices printing progress prompts rewards rl sft storage
         tables wording
     """,
+    "regrade": """
+        config data errors evaluation grading hashing policy printing progress rewards runs storage
+        tables wording
+    """,
+    "disputes": """
+        data errors evaluation grading printing progress regrade rewards runs tables
+    """,
     "report": """
         alarms backend config data errors evaluation exports hashing liveness models opening
         perception policy printing runs storage wording
@@ -97,7 +104,8 @@ ROOMS = {
         wording
     """,
     "verify": """
-        config data engine engine/store errors evaluation exports printing promotion report runs
+        config data engine engine/store errors evaluation exports printing promotion regrade report
+        runs
     """,
     "tasks/records": """
         alarms config data errors evaluation exports hashing printing report runs tasks/outcome
@@ -128,17 +136,18 @@ LIBRARIES = {
         tasks/records/sending
     """,
     "numpy": """
-        alarms conformance data data/procedural engine/compute engine/compute/families
+        alarms conformance data data/procedural disputes engine/compute engine/compute/families
         engine/server/wire engine/store/soundness engine/types evaluation/clustered
-        evaluation/seeds exports prompts/fit prompts/images rl runs/curriculum_state sft
+        evaluation/seeds evaluation/statistics exports prompts/fit prompts/images rl
+        runs/curriculum_state sft
     """,
     "peft": "engine/compute/lora exports",
     "prefect": "flows flows/operating tasks tasks/records",
     "pydantic": """
-        config data/manifest engine/server engine/store evaluation/answers evaluation/metrics
-        exports/record flows/operating jsonl models/hosted pages perception promotion report runs
-        serving/requests stopwatch storage suites/suite sweeps tasks/attempts tasks/environment
-        tasks/forms
+        config data/manifest engine/server engine/store evaluation/answers
+        evaluation/metrics exports/record flows/operating jsonl models/hosted pages
+        perception promotion regrade report runs serving/requests stopwatch storage
+        suites/suite sweeps tasks/attempts tasks/environment tasks/forms
     """,
     "safetensors": "engine/compute/base_model engine/store exports",
     "starlette": "engine/server/app engine/server/bodies pages serving/app serving/refusals",

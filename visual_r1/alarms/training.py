@@ -207,14 +207,21 @@ def _kl_limit(curves: Curves, step: int, config: RunConfig) -> float:
 
 
 def draw_ratio_is_off(curves: Curves, step: int, config: RunConfig) -> str | None:
-    """Samples of a group part more often, or less, than their own probabilities say."""
-    now = newest(curves, "draw_ratio", step, config.alarms.window)
-    if now is None or abs(now.mean - 1) < RATIO_OFF or now.p_other_than(1) >= ALPHA:
-        return None
-    return (
-        f"samples of a group part {now.mean:.2f} times as often as their log-probabilities say "
-        f"({now.where}): they are drawn {'colder' if now.mean < 1 else 'hotter'} than asked for."
-    )
+    """Samples of a group part more often, or less, than their own probabilities say.
+
+    Of few samples a step the ratio is so noisy that one window never tells: two are looked at then,
+    four and so on.
+    """
+    width = config.alarms.window
+    while (now := newest(curves, "draw_ratio", step, width)) is not None:
+        if abs(now.mean - 1) >= RATIO_OFF and now.p_other_than(1) < ALPHA:
+            return (
+                f"samples of a group part {now.mean:.2f} times as often as their log-probabilities "
+                f"say ({now.where}): they are drawn {'colder' if now.mean < 1 else 'hotter'} than "
+                "asked for."
+            )
+        width *= 2
+    return None
 
 
 def draw_ratio_changes(curves: Curves, step: int, config: RunConfig) -> str | None:

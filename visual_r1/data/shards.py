@@ -5,7 +5,9 @@ import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, overload
 
 from visual_r1.data.parquet import (
@@ -135,6 +137,12 @@ class StoredProblems(Sequence[Problem]):
         """The id of each problem; nothing else is read for it."""
         return [row["id"] for path in self._files for row in read_rows(path, columns=("id",))]
 
+    def answers(self) -> list[str]:
+        """The gold answer of each problem; nothing else is read for it."""
+        return [
+            row["answer"] for path in self._files for row in read_rows(path, columns=("answer",))
+        ]
+
     def families(self) -> list[str]:
         """The family of each problem; no image is read for it."""
         found: list[str] = []
@@ -173,3 +181,56 @@ class StoredProblems(Sequence[Problem]):
                 self._open.popitem(last=False)[1].close()
         self._open.move_to_end(path)
         return file
+
+
+class KeptProblems(Sequence[Problem]):
+    """The problems of a split without those at some places; the others move up.
+
+    `answers` are gold answers, by places in the split, that hold in place of the stored ones.
+    """
+
+    def __init__(
+        self,
+        stored: StoredProblems,
+        left_out: Collection[int] = (),
+        answers: Mapping[int, str] = MappingProxyType({}),
+    ) -> None:
+        gone = set(left_out)
+        self._stored, self._answers = stored, answers
+        self._places = [place for place in range(len(stored)) if place not in gone]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> Problem: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Problem]: ...
+
+    def __getitem__(self, index: int | slice) -> Problem | Sequence[Problem]:
+        if isinstance(index, slice):
+            return [self._at(place) for place in self._places[index]]
+        return self._at(self._places[index])
+
+    def __iter__(self) -> Iterator[Problem]:
+        return map(self._at, self._places)
+
+    def ids(self) -> list[str]:
+        """The id of each problem; nothing else is read for it."""
+        ids = self._stored.ids()
+        return [ids[place] for place in self._places]
+
+    def answers(self) -> list[str]:
+        """The gold answer of each problem; nothing else is read for it."""
+        answers = self._stored.answers()
+        return [self._answers.get(place, answers[place]) for place in self._places]
+
+    def families(self) -> list[str]:
+        """The family of each problem; no image is read for it."""
+        families = self._stored.families()
+        return [families[place] for place in self._places]
+
+    def _at(self, place: int) -> Problem:
+        problem, answer = self._stored[place], self._answers.get(place)
+        return problem if answer is None else replace(problem, answer=answer)

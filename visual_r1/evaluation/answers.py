@@ -48,7 +48,8 @@ FLUSHED_S = 5.0
 # and no answer on which others are asked for. `reader` is what passes without the image are made
 # with, where the run itself has none.
 _OF_SAMPLES = {"seed", "k", "temperature"}
-_OF_NO_ANSWER = {"blind", "control_passes"}
+# What was decided about labels shows in the gold answer by which an answer was graded.
+_OF_NO_ANSWER = {"blind", "control_passes", "decisions"}
 _OF_READER = {"reader"}
 _READING: Collection[Pass] = ("question_only", "described", "scan_only")
 
@@ -214,6 +215,6 @@ class Answers:
             self._counted.replace(self.path)
 
     def _asked_by_pass(self) -> Mapping[Pass, str]:
-        return {
-            name: digest([name, self.of, depends_on(name, self.conditions)], 16) for name in PASSES
-        }
+        # Which gold answers they were graded by, no row says.
+        of = [self.of, self.conditions.decisions] if self.conditions.decisions else self.of
+        return {name: digest([name, of, depends_on(name, self.conditions)], 16) for name in PASSES}

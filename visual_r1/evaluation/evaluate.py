@@ -14,7 +14,7 @@ import tinker
 from visual_r1.config import RunConfig
 from visual_r1.config.sections import CONTROLS
 from visual_r1.data.problem import Problem, Split
-from visual_r1.data.shards import StoredProblems
+from visual_r1.data.shards import KeptProblems, StoredProblems
 from visual_r1.errors import DataError
 from visual_r1.evaluation.answers import Answers
 from visual_r1.evaluation.kept import Kept, find_kept
@@ -83,10 +83,13 @@ def evaluate(
     if policy.reader is None and {"question_only", "scan_only"} & set(passes):
         policy = replace(policy, reader=reader_of(config, policy.processor))
     damaged = _damaged(out_dir)
-    ids = problems.ids() if isinstance(problems, StoredProblems) else [one.id for one in problems]
+    if isinstance(problems, StoredProblems | KeptProblems):
+        ids, golds = problems.ids(), problems.answers()
+    else:
+        ids, golds = [one.id for one in problems], [one.answer for one in problems]
     answers = Answers(out_dir, conditions, asked_of)
     broken_off = answers.find(ids[:count])
-    kept = find_kept(out_dir, earlier, conditions, ids[:count], broken_off)
+    kept = find_kept(out_dir, earlier, conditions, ids[:count], broken_off, golds[:count])
     _say_what_is_asked(out_dir, kept, passes, count)
     asked: list[Pass] = [name for name in passes if name != "scan_only"]
     there = sum(kept.count(asked).values())
@@ -134,9 +137,9 @@ def passes_of(config: RunConfig) -> list[Pass]:
         wanted.add("blind")
     if asks.samples:
         wanted.add("sampled")
-    if second:
+    if second:  # then the template asks for a scan
         wanted |= {"question_only", "scan_only"}
-    if "scan_only" in wanted and "scan" not in load_template(config.prompt.template).tags:
+    elif "scan_only" in wanted and "scan" not in load_template(config.prompt.template).tags:
         wanted.add("described")
     return [name for name in VIEWS if name in wanted]
 
@@ -180,9 +183,14 @@ def _say_what_is_asked(folder: Path, kept: Kept, passes: Sequence[Pass], count: 
 
 
 def conditions_of(
-    config: RunConfig, sampler_path: str, dataset_digest: str, split: Split = "test"
+    config: RunConfig,
+    sampler_path: str,
+    dataset_digest: str,
+    split: Split = "test",
+    decisions: str = "",
 ) -> Conditions:
-    """Under which an evaluation by this configuration is made. Raises `ConfigError` for a template
+    """Under which an evaluation by this configuration is made; `decisions` is the digest of those
+    about labels that hold for its problems. Raises `ConfigError` for a template
     that cannot be read."""
     asks = config.evaluation
     return Conditions(
@@ -201,6 +209,7 @@ def conditions_of(
         split=split,
         control_passes=tuple(name for name in CONTROLS if name in asks.controls),
         reader=_reader(config),
+        decisions=decisions,
     )
 
 

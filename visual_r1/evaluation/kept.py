@@ -37,6 +37,7 @@ _SETTINGS = {
     "split": "the split",
     "control_passes": "evaluation.controls",
     "reader": "the template of a pass without the image",
+    "decisions": "what is decided about labels (disputes.jsonl)",
 }
 
 
@@ -67,12 +68,14 @@ def find_kept(
     wanted: Conditions,
     ids: Sequence[str],
     broken_off: Found = NOTHING_FOUND,
+    golds: Sequence[str] = (),
 ) -> Kept:
     """What holds of the evaluation in `own`, then of the one that broke off there, then of those in
     the folders `earlier`.
 
-    `ids` are those of the problems that are asked about, in their order. A folder that is not
-    complete is passed over, and one of `earlier` that is damaged with a warning.
+    `ids` are those of the problems that are asked about, in their order, `golds` their gold
+    answers: what was graded by another one does not hold. A folder that is not complete is passed
+    over, and one of `earlier` that is damaged with a warning.
     """
     found: dict[int, Prediction] = {}
     kept = Kept(found)
@@ -93,7 +96,8 @@ def find_kept(
     for folder in (own, *earlier):
         try:
             report = read_report(folder)
-            there = {one.id: one for one in kept_predictions(folder)}
+            graded_by = dict(zip(ids, golds, strict=False))
+            there = {one.id: one for one in kept_predictions(folder, graded_by)}
         except DataError as error:
             if folder != own and any(folder.glob("*")):
                 logger.warning("%s Its answers are not used.", error)

@@ -55,6 +55,8 @@ class Conditions:
     control_passes: tuple[str, ...] = ()
     reader: str = ""
     """A digest of what passes without the image are made with, where the run itself has none."""
+    decisions: str = ""
+    """The digest of the decisions about labels that held, see `runs.labels`; empty for none."""
 
 
 @dataclass(frozen=True, slots=True)

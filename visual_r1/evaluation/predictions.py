@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, cast, get_args
 
 from visual_r1.data.problem import Problem
@@ -232,6 +233,7 @@ _COLUMNS: Mapping[str, _Column] = {
     "sampled_verdicts": ("[]string", lambda _, made: [one.verdict for one in made.sampled]),
     "sampled_extracted": ("[]string", lambda _, made: [one.extracted for one in made.sampled]),
     "difficulty": ("string", lambda problem, _: problem.difficulty),
+    "choices": ("[]string", lambda problem, _: list(problem.choices)),
     "scan_read": (
         "string",
         lambda _, made: made.second and made.second.scan and made.second.scan.text,
@@ -270,7 +272,9 @@ _ARROW_TYPES: Mapping[str, Any] = {
 
 # What a prediction is read from again; pictures are not.
 _READ = tuple(
-    name for name in _COLUMNS if name not in ("question", "images", "answer", "difficulty")
+    name
+    for name in _COLUMNS
+    if name not in ("question", "images", "answer", "difficulty", "choices")
 )
 
 
@@ -358,9 +362,16 @@ def sampled_answers(row: Mapping[str, Any]) -> list[str | None]:
     return [extract_answer(one) for one in row["sampled_responses"]] if kept is None else kept
 
 
-def kept_predictions(folder: Path) -> Iterator[Prediction]:
-    """The predictions of an evaluation, see `prediction_of`; raises as `read_predictions`."""
-    return map(prediction_of, iterate_predictions(folder, _READ))
+def kept_predictions(
+    folder: Path, golds: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Prediction]:
+    """The predictions of an evaluation, see `prediction_of`; raises as `read_predictions`.
+
+    `golds` are gold answers by id: what was graded by another one is left out.
+    """
+    for row in iterate_predictions(folder, (*_READ, "answer")):
+        if golds.get(row["id"], row["answer"]) == row["answer"]:
+            yield prediction_of(row)
 
 
 def _schema() -> Any:

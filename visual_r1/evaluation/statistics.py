@@ -10,8 +10,8 @@ References
         based on paired data. Statistics in Medicine 17, 2635-2650 (method 10).
     McNemar (1947), Note on the sampling error of the difference between correlated proportions
         or percentages. Psychometrika 12; here with the exact binomial p-value.
-    Connor (1987), Sample size for testing differences in proportions for the paired-sample
-        design. Biometrics 43, 207-211.
+    Duffy (1984), Asymptotic and exact power for the McNemar test and its analogue with R controls
+        per case. Biometrics 40, 1005-1015.
     Holm (1979), A simple sequentially rejective multiple test procedure. Scand. J. Stat. 6.
 
 Means of several samples are in `clustered` and `samples`, several seeds in `seeds`.
@@ -24,14 +24,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol, cast
 
+import numpy as np
 from scipy import stats  # pyright: ignore[reportMissingTypeStubs]
 
 CONFIDENCE = 0.95
 SIGNIFICANCE = 0.05
 Z = 1.959963984540054  # the normal quantile of CONFIDENCE, two-sided
-_Z_POWER_80 = 0.8416212335729143
-# 6 : 0 is the first exact p under 0.05, and a Poisson count of this mean reaches 6 in 80 %.
-_MEAN_GAINS_FOR_SIX = 7.906
+POWER = 0.8
 
 Interval = tuple[float, float]
 
@@ -173,27 +172,36 @@ def _newcombe_phi(pairs: Pairs) -> float:
 def smallest_detectable(pairs: Pairs, share_changed: float | None = None) -> float:
     """The true difference that n pairs show at 5 % in four of five repetitions (power 80 %).
 
-    Solves Connor's n = (z_a sqrt(psi) + z_b sqrt(psi - d^2))^2 / d^2 for d by bisection. psi is
-    the share of problems that change, by default the observed one, and never less than d itself.
-    Where few change, the exact test asks for more: without a single loss it needs six gains. 1
-    where no difference would show.
+    Where the exact power of the exact McNemar test, over how many problems change and how many of
+    these are gained (Duffy 1984), reaches 80 %, by bisection. The share of problems that change is
+    by default the observed one, and never less than the difference itself. 1 where no difference
+    would show: without a single loss the test needs six gains.
     """
     n = pairs.n
-    if n == 0:
-        return 1.0
-    observed = (pairs.gained + pairs.lost) / n
+    observed = (pairs.gained + pairs.lost) / n if n else 0.0
     changed = observed if share_changed is None else share_changed
-
-    def needed(difference: float) -> float:
-        psi = max(changed, difference)
-        spread = Z * math.sqrt(psi) + _Z_POWER_80 * math.sqrt(psi - difference**2)
-        return (spread / difference) ** 2
-
-    low, high = 1e-9, 1.0
-    for _ in range(60):
+    if _power(n, 1.0, changed) < POWER:
+        return 1.0
+    low, high = 0.0, 1.0
+    for _ in range(30):
         middle = (low + high) / 2
-        low, high = (middle, high) if needed(middle) > n else (low, middle)
-    return min(1.0, max(high, _MEAN_GAINS_FOR_SIX / n))
+        low, high = (middle, high) if _power(n, middle, changed) < POWER else (low, middle)
+    return high
+
+
+def _power(n: int, difference: float, share_changed: float) -> float:
+    """How often exact McNemar sees a true difference in n pairs."""
+    changed = max(share_changed, difference)
+    binom = cast(Any, stats).binom
+    # How many change: beyond eight standard deviations it is no chance at all.
+    mean, spread = n * changed, 8 * math.sqrt(n * changed * (1 - changed)) + 8
+    m = np.arange(max(0, math.floor(mean - spread)), min(n, math.ceil(mean + spread)) + 1)
+    gained_of_changed = (changed + difference) / (2 * changed)
+    # Seen where no more than so many of the m are losses, or gains: twice the tail is under 5 %.
+    most = binom.ppf(SIGNIFICANCE / 2, m, 0.5) - 1
+    losses = binom.cdf(most, m, 1 - gained_of_changed)
+    gains = binom.cdf(most, m, gained_of_changed)
+    return float(binom.pmf(m, n, changed) @ (losses + gains))
 
 
 def distinguishable(p_value: float) -> bool:

@@ -75,9 +75,18 @@ def choices_said(text: str, choices: Sequence[str], rounding: Rounding) -> froze
     if spelled:
         return spelled
     equal = frozenset(i for i, choice in enumerate(choices) if _same_value(text, choice, "exact"))
+    if len(equal) > 1:  # of lists, which are equal in any order, the one that is in this order
+        equal = frozenset(i for i in equal if _unspaced(text) == _unspaced(choices[i])) or equal
     if equal or rounding == "exact":
         return equal
     return frozenset(i for i, choice in enumerate(choices) if _same_value(text, choice, rounding))
+
+
+def _unspaced(text: str) -> str:
+    try:
+        return "".join(canonical(text).split())
+    except Unreadable:
+        return text
 
 
 def _same_value(text: str, choice: str, rounding: Rounding) -> bool:

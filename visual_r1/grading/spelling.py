@@ -73,6 +73,7 @@ def canonical(text: str) -> str:
     text = plain_characters(in_english(text.strip(_TICKS)))
     text = re.sub(r"\s*\n\s*", "\n", re.sub(r"[^\S\n]+", " ", text)).strip()
     text = _without_markdown(unwrapped(_without_markdown(text)))
+    text = _TEXT_SIGN.sub(r"\\\1 ", text)
     text = _without_dollars(text).replace("\\%", "%")
     if "\\begin" in text:
         text = _ENVIRONMENT.sub(_in_brackets, text)
@@ -98,6 +99,7 @@ def canonical(text: str) -> str:
     text = re.sub(r"(?<=[A-Z}]) ?(?:\|\||//) ?(?=[A-Z\\])", r" \\parallel ", text)
     text = re.sub(r"^([a-z]) ?(?:\|\||//) ?([a-z])$", r"\1 \\parallel \2", text)
     text = re.sub(r"(?<=[A-Za-z]{2})\.(?=\s|$|\^)", "", text)  # sq. ft, in.^2
+    text = re.sub(r"(?<=\b[a-z]{2})\.(?=[a-z]{2})", " ", text)  # sq.cm
     return re.sub(r"[\s.,;:\\]+$", "", text.strip())
 
 
@@ -105,11 +107,17 @@ def canonical(text: str) -> str:
 # no digit follows. A dollar that is neither stands for money.
 _MATH = re.compile(r"\$(?=\S)([^$]*)(?<=\S)\$(?!\d)")
 _MONEY = re.compile(r"\$\s*(?=[\d.])")
+# All of the text, whatever blanks are at its ends; some sources escape the dollar that closes it.
+_ALL_MATH = re.compile(r"\$([^$]+?)\s*\\*\$")
+# LaTeX's names of signs in running text: \textdollar.
+_TEXT_SIGN = re.compile(r"\\text(dollar|euro|sterling|yen|won|rupee|degree)(?![A-Za-z])")
 
 
 def _without_dollars(text: str) -> str:
     if "$" not in text:
         return text
+    if whole := _ALL_MATH.fullmatch(text):
+        return whole[1]
     text = _MATH.sub(r" \1 ", text.replace("\\$", " \\dollar ").replace("$$", " "))
     return _MONEY.sub(r" \\dollar ", text).replace("$", " ")
 

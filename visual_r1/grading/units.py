@@ -138,8 +138,10 @@ def split_unit(tokens: Sequence[Token]) -> tuple[Sequence[Token], Unit | None]:
         return (tokens[0], *tokens[2:]), sign  # -$5
     if len(tokens) > 1 and (sign := _sign(tokens[-1])) is not None:
         return tokens[:-1], sign
-    if len(tokens) > 1 and (mark := _MARKS.get(tokens[-1].text)) and tokens[-2].kind == "number":
-        return tokens[:-1], _of_pint(mark)
+    if len(tokens) > 1 and (mark := _MARKS.get(tokens[-1].text)):
+        is_fraction = tokens[-2].text == "}" and tokens[-1].text == '"'  # and f' is a derivative
+        if tokens[-2].kind == "number" or is_fraction:
+            return tokens[:-1], _of_pint(mark)
     if len(tokens) > 2 and tokens[-2].text == "°" and tokens[-1].text in ("C", "F"):
         # 25 °C is no multiple of 25 °F.
         return tokens[:-2], Unit(((f"temperature {tokens[-1].text}", 1),))
@@ -147,9 +149,16 @@ def split_unit(tokens: Sequence[Token]) -> tuple[Sequence[Token], Unit | None]:
         first = tokens[start]
         if first.kind in ("word", "command") or first.text in ("(", "{", "["):
             unit = read_unit(tokens[start:], tokens[start - 1])
-            if unit is not None:
+            if unit is not None and not (start == 1 and _begins_with_article(tokens)):
                 return tokens[:start], unit
     return tokens, None
+
+
+def _begins_with_article(tokens: Sequence[Token]) -> bool:
+    """`a mouse`, `A curve with cusps`: not so many mice. `a units` are as many as a says."""
+    words = [token.text for token in tokens[1:]]
+    is_one = len(words) > 1 or not words[0].endswith("s")
+    return tokens[0].text in ("A", "a") and is_one and _counted(words) is not None
 
 
 def _sign(token: Token) -> Unit | None:

@@ -68,7 +68,8 @@ def failures_of(folder: Path, data_dir: Path | None = None) -> Failures:
     if kept is not None:
         return counted(folder.name, *kept)
     answers = dict(_answers(folder))
-    data_dir = data_dir or folder.absolute().parents[3] / "data"
+    above = folder.absolute().parents  # evaluations/, the run, runs/, and what holds them all
+    data_dir = data_dir or above[min(3, len(above) - 1)] / "data"
     dataset = _dataset(data_dir, report.conditions.dataset_digest)
     problems = {} if dataset is None else _problems(dataset, answers)
     found = {

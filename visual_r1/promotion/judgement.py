@@ -30,7 +30,7 @@ from visual_r1.wording import p_value_in_words, percent, points, points_range
 # What a greedy answer and its grade depend on; the weights are what is compared.
 _SHARED = (
     "model", "dataset_digest", "max_new_tokens", "template", "rounding", "grader_version",
-    "thinking", "split",
+    "thinking", "split", "decisions",
 )  # fmt: skip
 
 

@@ -37,7 +37,7 @@ BASELINE, FINAL = "baseline", "final"
 # Two evaluations are comparable when these agree.
 _SHARED = (
     "model", "dataset_digest", "seed", "k", "temperature", "max_new_tokens", "template", "rounding",
-    "thinking",
+    "thinking", "decisions",
 )  # fmt: skip
 
 RATES = ("sampled_accuracy", "format_rate", "visual_grounding_rate", "mean_response_tokens")

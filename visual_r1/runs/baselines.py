@@ -146,7 +146,12 @@ def _name(conditions: Conditions, problems: int) -> str:
     # The grader's version is a part of the digest that names the folder around it. What came later
     # leaves no trace at its default: those that are there keep their names.
     kept = asdict(replace(conditions, grader_version=""))
-    for part, default in (("split", "test"), ("control_passes", ()), ("reader", "")):
+    for part, default in (
+        ("split", "test"),
+        ("control_passes", ()),
+        ("reader", ""),
+        ("decisions", ""),
+    ):
         if kept[part] == default:
             del kept[part]
     return digest([kept, problems], 16)
@@ -202,10 +207,11 @@ def keep_baseline(config: RunConfig, dataset: Dataset, evaluation: Path) -> None
     same, it will have it there itself.
     """
     shared, report = Baselines.of(config, dataset), read_report(evaluation)
-    wanted = conditions_of(config, report.conditions.sampler_path, dataset.digest)
+    there = report.conditions
+    wanted = conditions_of(config, there.sampler_path, dataset.digest, decisions=there.decisions)
     if report.shared_as != shared.folder.name:
         return
-    if report.conditions != wanted or shared.has(report):  # of an older grader; or done
+    if there != wanted or shared.has(report):  # of an older grader; or done
         return
     with suppress(Timeout), shared.alone(wait=False):
         shared.keep(evaluation, config.run_name)

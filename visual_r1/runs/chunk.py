@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from statistics import fmean
 
 import tinker
@@ -32,13 +33,14 @@ from visual_r1.runs.chunk_length import chunk_in_words
 from visual_r1.runs.curriculum_state import open_order, save_order
 from visual_r1.runs.folder import copies, keep_files
 from visual_r1.runs.journal import MetricsRow
+from visual_r1.runs.labels import LABELS_FILE, labels_of_run
 from visual_r1.runs.ledger import LedgerRow
 from visual_r1.runs.probe import require_capable
 from visual_r1.runs.retention import renew_and_prune
 from visual_r1.runs.run import Run
 from visual_r1.runs.start import START_FILE
 from visual_r1.runs.training_rows import LEFT_OUT_FILE, carried, training_problems
-from visual_r1.runs.validate import chosen_problems
+from visual_r1.runs.validate import validation_problems
 from visual_r1.sft.metrics import SupervisedResult
 from visual_r1.sft.responses import Responses
 from visual_r1.sft.step import learn_responses
@@ -206,16 +208,20 @@ def _digests(run: Run, row: LedgerRow, orders: Iterable[str], leaves_out: bool) 
     """Those of the files that the run reads again; `orders` are those of the curriculum."""
     found = {place: file_digest(run.folder / place) for place in (*orders, *copies(run.folder))}
     of_the_beginning = run.config.run_dir
-    if (of_the_beginning / START_FILE).is_file():
-        found[START_FILE] = file_digest(of_the_beginning / START_FILE)
+    for name in (START_FILE, LABELS_FILE):
+        found |= _digest_where_there(of_the_beginning / name)
     if leaves_out:
-        found[LEFT_OUT_FILE] = file_digest(of_the_beginning / LEFT_OUT_FILE)
+        found |= _digest_where_there(of_the_beginning / LEFT_OUT_FILE)
     if (last := run.journal.digest_of(row.step - 1)) is not None:
         found[run.journal.metrics_path.name] = last
     alarms = run.alarms.path.name
     if (last := run.alarms.digest_of(row.lines[alarms])) is not None:
         found[alarms] = last
     return found
+
+
+def _digest_where_there(file: Path) -> dict[str, str]:
+    return {file.name: file_digest(file)} if file.is_file() else {}
 
 
 def _lifetime_s(run: Run, plan: ChunkPlan) -> int | None:
@@ -293,9 +299,12 @@ def _means(results: Sequence[Result]) -> dict[str, float]:
 def held_out_problems(run: Run, responses: Responses) -> Sequence[Problem]:
     """The validation problems that a supervised run measures its loss on: those with a response, of
     the ones that validation uses."""
-    count = run.dataset.counts.get("validation", 0)
-    if not count:
+    if not run.dataset.counts.get("validation", 0):
         return []
-    problems = run.dataset.problems("validation")
-    chosen = (problems[place] for place in chosen_problems(run.config, count))
-    return [problem for problem in chosen if not responses.fault(problem)]
+    problems, chosen = validation_problems(run)
+    relabelled = labels_of_run(run.config.run_dir).of("validation").answers
+    return [
+        problem
+        for place in chosen
+        if place not in relabelled and not responses.fault(problem := problems[place])
+    ]

@@ -16,14 +16,13 @@ from typing import Any
 import numpy as np
 
 from visual_r1.config import RunConfig
-from visual_r1.data.shards import StoredProblems
+from visual_r1.data.shards import KeptProblems, StoredProblems
 from visual_r1.errors import RunError
 from visual_r1.printing import open_logger
 from visual_r1.rl.batches import EpochOrder
 from visual_r1.rl.curriculum import CurriculumOrder, Measured, nothing_measured
 from visual_r1.runs.journal import Journal, read_rollouts
 from visual_r1.runs.ledger import LedgerRow
-from visual_r1.runs.training_rows import KeptProblems
 from visual_r1.storage import put_aside, replaced_whole
 from visual_r1.tables import READ_ERRORS, pa, read_table, reason, write_table
 

@@ -9,6 +9,7 @@ from visual_r1.evaluation.evaluate import conditions_of, evaluate
 from visual_r1.evaluation.metrics import evaluation_folder
 from visual_r1.runs.baselines import Baselines
 from visual_r1.runs.folder import require_same_templates
+from visual_r1.runs.labels import evaluated_problems, labels_of_evaluation
 from visual_r1.runs.left_out import require_askable, settle_rows
 from visual_r1.runs.run import Run
 
@@ -18,10 +19,10 @@ def evaluate_checkpoint(
 ) -> None:
     """Evaluate `sampler_path` (None: the base model) on a split into `evaluations/<name>`.
 
-    What was answered before under the same conditions is used again, also by an evaluation that was
-    killed; of the base model that is what any run asked it, see `baselines`. Raises `BackendError`,
-    `DataError`, `StorageError`, and `RunError` where a prompt template is not what the run began
-    with.
+    A person's decisions about labels hold for it, see `labels`. What was answered before under the
+    same conditions is used again, also by an evaluation that was killed; of the base model that is
+    what any run asked it, see `baselines`. Raises `BackendError`, `DataError`, `StorageError`, and
+    `RunError` where a prompt template is not what the run began with.
     """
     config, dataset = run.config, run.dataset
     require_same_templates(config)
@@ -30,8 +31,10 @@ def evaluate_checkpoint(
     else:
         require_askable(run, split)
     folder = evaluation_folder(run.folder, name)
-    conditions = conditions_of(config, sampler_path or config.model.name, dataset.digest, split)
-    policy, problems = run.policy(), dataset.problems(split)
+    labels = labels_of_evaluation(config, dataset, name, split)
+    weights = sampler_path or config.model.name
+    conditions = conditions_of(config, weights, dataset.digest, split, labels.digest)
+    policy, problems = run.policy(), evaluated_problems(config, dataset, labels, split)
     here = Baselines.of(config, dataset)
     shared = here if sampler_path is None else None
     is_theirs = shared is not None and shared.may_claim(folder)

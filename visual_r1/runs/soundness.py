@@ -38,6 +38,7 @@ from visual_r1.runs.budget import BUDGET_NAME
 from visual_r1.runs.curriculum_state import load_measured, measured_path
 from visual_r1.runs.folder import CONFIG_FILE, COPIES, fault_by_ledger, read_config
 from visual_r1.runs.journal import ROLLOUTS, Journal, read_rollouts
+from visual_r1.runs.labels import LABELS_FILE
 from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.runs.start import START_FILE
 from visual_r1.runs.stored import STORED_NAME
@@ -88,7 +89,7 @@ def examine_run(run_dir: Path, problems: int | None) -> Iterator[Finding]:
     yield from _rollouts(run_dir, rows)
     yield from _curriculum(run_dir, rows, problems)
     yield from _copies(run_dir)
-    for name in (LEFT_OUT_FILE, START_FILE):
+    for name in (LEFT_OUT_FILE, LABELS_FILE, START_FILE):
         yield from _of_the_beginning(run_dir, name)
     for predictions in sorted(run_dir.glob(f"evaluations/[!.]*/{PREDICTIONS_NAME}")):
         yield from examine_evaluation(predictions.parent)

@@ -1,21 +1,20 @@
-"""The rows that a run trains on: those of the split but for what `left_out.json` names.
+"""The rows that a run trains on: those of the split but for what `left_out.json` names, and for
+what a person dropped (`labels`).
 
-The file is written when the run begins (`left_out`) and holds to its end: with other rows the
-batches would be others.
+Both files are written when the run begins and hold to its end: with other rows the batches would be
+others.
 """
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import overload
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
-from visual_r1.data.problem import Problem
-from visual_r1.data.shards import StoredProblems
+from visual_r1.data.shards import KeptProblems, StoredProblems
 from visual_r1.errors import RunError
 from visual_r1.hashing import file_digest
+from visual_r1.runs.labels import LABELS_FILE, labels_of_run
 from visual_r1.runs.ledger import LedgerRow
 from visual_r1.storage import read_json
 
@@ -47,69 +46,51 @@ class LeftOut(BaseModel):
 _STORED = TypeAdapter(LeftOut)
 
 
-class KeptProblems(Sequence[Problem]):
-    """The problems of a split without those at some places; the others move up."""
-
-    def __init__(self, stored: StoredProblems, left_out: Sequence[int]) -> None:
-        gone = set(left_out)
-        self._stored = stored
-        self._places = [place for place in range(len(stored)) if place not in gone]
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    @overload
-    def __getitem__(self, index: int) -> Problem: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Problem]: ...
-
-    def __getitem__(self, index: int | slice) -> Problem | Sequence[Problem]:
-        if isinstance(index, slice):
-            return [self._stored[place] for place in self._places[index]]
-        return self._stored[self._places[index]]
-
-    def __iter__(self) -> Iterator[Problem]:
-        return (self._stored[place] for place in self._places)
-
-    def ids(self) -> list[str]:
-        """The id of each problem; nothing else is read for it."""
-        ids = self._stored.ids()
-        return [ids[place] for place in self._places]
-
-    def families(self) -> list[str]:
-        """The family of each problem; no image is read for it."""
-        families = self._stored.families()
-        return [families[place] for place in self._places]
-
-
 def training_problems(
     config: RunConfig, dataset: Dataset, start: LedgerRow | None
 ) -> StoredProblems | KeptProblems:
-    """The training split without the rows that the run leaves out.
+    """The training split by the run's labels, without the rows that the run leaves out.
 
-    `start` is the checkpoint that it goes on from. Raises `RunError` where `left_out.json` is
+    Those are what does not fit, what a person dropped, and of a run that learns stored responses
+    also what has another answer by now, for its response leads to the old one. `start` is the
+    checkpoint that it goes on from. Raises `RunError` where `left_out.json` or `labels.json` is
     damaged, or another than at that checkpoint: the batches would be others.
     """
     problems = dataset.problems("train")
-    path = config.run_dir / LEFT_OUT_FILE
-    places = [row.place for row in _read(path).left_out] if path.exists() else []
+    unfit, labels = _unfit(config), labels_of_run(config.run_dir).of("train")
+    gone = {*unfit, *labels.dropped}
+    if config.sft.responses is not None:
+        gone |= labels.answers.keys()
     if start is not None:
+        path = config.run_dir / LABELS_FILE
+        then = start.digests.get(LABELS_FILE)
+        if then != (file_digest(path) if path.is_file() else None):
+            raise RunError(
+                f"{path} does not hold the decisions about labels by which the run had gone at the "
+                f"checkpoint of step {start.step}: put the file back as it was, or choose another "
+                "--run.name."
+            )
+        path = config.run_dir / LEFT_OUT_FILE
         then = start.digests.get(LEFT_OUT_FILE)
         count = start.carry.get(KEY, "0")
-        if count != str(len(places)) or (then is not None and then != file_digest(path)):
+        if count != str(len(gone)) or (then is not None and then != file_digest(path)):
             raise RunError(
                 f"{path} does not name the {count} rows that were left out of training at the "
                 f"checkpoint of step {start.step}: put the file back as it was, or choose another "
                 "--run.name."
             )
-    return KeptProblems(problems, places) if places else problems
+    return KeptProblems(problems, gone, labels.answers) if gone or labels.rows else problems
 
 
 def carried(problems: StoredProblems | KeptProblems, dataset: Dataset) -> dict[str, str]:
     """What a ledger row has to carry of the rows that are left out; nothing where none is."""
     count = len(dataset.problems("train")) - len(problems)
     return {KEY: str(count)} if count else {}
+
+
+def _unfit(config: RunConfig) -> list[int]:
+    path = config.run_dir / LEFT_OUT_FILE
+    return [row.place for row in _read(path).left_out] if path.exists() else []
 
 
 def _read(path: Path) -> LeftOut:

@@ -17,6 +17,8 @@ from pathlib import Path
 from visual_r1.backend.waiting import checkpoint_exists
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
+from visual_r1.data.problem import Problem
+from visual_r1.data.shards import KeptProblems
 from visual_r1.evaluation.evaluate import conditions_of
 from visual_r1.evaluation.metrics import measure
 from visual_r1.evaluation.predict import predict
@@ -24,6 +26,7 @@ from visual_r1.evaluation.predictions import Pass, Prediction
 from visual_r1.hashing import stable_seed
 from visual_r1.prices import Prices
 from visual_r1.printing import open_logger
+from visual_r1.runs.labels import labels_of_run
 from visual_r1.runs.ledger import LedgerRow
 from visual_r1.runs.retention import renew_and_prune
 from visual_r1.runs.run import Run
@@ -101,12 +104,23 @@ def chosen_problems(config: RunConfig, count: int) -> Sequence[int]:
     return sorted(draw.sample(range(count), wanted))
 
 
+def validation_problems(run: Run) -> tuple[Sequence[Problem], Sequence[int]]:
+    """The validation split by the run's labels, and the places in it of those that are used: not
+    of those that a person dropped."""
+    problems = run.dataset.problems("validation")
+    labels = labels_of_run(run.config.run_dir).of("validation")
+    chosen = chosen_problems(run.config, len(problems))
+    if not labels.rows:
+        return problems, chosen
+    kept = [place for place in chosen if place not in labels.dropped]
+    return KeptProblems(problems, answers=labels.answers), kept
+
+
 def _validated(run: Run, checkpoint: LedgerRow | None) -> ValidationRow:
     began = time.monotonic()
     config, backend, progress = run.config, run.backend, run.progress
     step = checkpoint.step if checkpoint else 0
-    problems = run.dataset.problems("validation")
-    chosen = chosen_problems(config, len(problems))
+    problems, chosen = validation_problems(run)
     passes: tuple[Pass, ...] = ("greedy", "blind") if config.validation.blind else ("greedy",)
     policy = run.policy()
     progress.start(f"validate step {step}", len(passes) * len(chosen), "requests")

@@ -11,6 +11,8 @@ from visual_r1.backend.backend import Backend
 from visual_r1.backend.waiting import FAILURES, LOOK_EVERY_S, SAMPLE_LIMIT_S, described
 from visual_r1.errors import BackendError, EngineError, RequestFailed, RequestRefused
 
+CANCELLED_AFTER_S = 1.0
+
 
 class Wish(NamedTuple):
     """What is asked of a sampler: `samples` answers to a prompt."""
@@ -105,7 +107,20 @@ class Samplers:
             await asyncio.to_thread(self.look)
             raise described(error, "a chat completion") from error
         finally:
-            reply.cancel()
+            if not reply.done():
+                _cancel_soon(reply)
+
+
+def _cancel_soon(reply: "asyncio.Future[tinker.SampleResponse]") -> None:
+    """The SDK tells the server of a request that is given up where the server has confirmed it: so
+    it has a moment for that."""
+
+    def noticed(done: "asyncio.Future[tinker.SampleResponse]") -> None:
+        if not done.cancelled():
+            done.exception()  # whatever it is, nobody waits for it
+
+    reply.add_done_callback(noticed)
+    asyncio.get_running_loop().call_later(CANCELLED_AFTER_S, reply.cancel)
 
 
 async def unless_gone(

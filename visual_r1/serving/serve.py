@@ -22,6 +22,8 @@ from visual_r1.serving.samplers import Samplers
 
 KEY_VARIABLE = "VISUAL_R1_SERVE_KEY"
 HOST = "127.0.0.1"
+KEEP_ALIVE_S = 300
+"""Longer than clients keep idle connections, so that none is closed under a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,20 +95,26 @@ def serve(served: Sequence[Named], options: ServeOptions) -> None:
         with open_backend(served[0].config) as backend:
             backend.begin(trains=False)
             endpoint = endpoint_of(backend, served, wraps=options.wraps)
-            config = uvicorn.Config(
-                make_app(endpoint, options.api_key),
-                log_config=None,
-                log_level="warning",
-                access_log=False,
-                lifespan="off",
-                ws="none",
-                timeout_graceful_shutdown=2,
-            )
             url = f"http://{HOST}:{listener.getsockname()[1]}"
             say(announcement(url, options.api_key, endpoint.models, wraps=options.wraps))
-            uvicorn.Server(config).run(sockets=[listener])
+            server_of(endpoint, options.api_key).run(sockets=[listener])
     finally:
         listener.close()
+
+
+def server_of(endpoint: Endpoint, api_key: str) -> uvicorn.Server:
+    """What serves it over HTTP."""
+    config = uvicorn.Config(
+        make_app(endpoint, api_key),
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=2,
+    )
+    return uvicorn.Server(config)
 
 
 def announcement(url: str, key: str, models: Mapping[str, Model], *, wraps: bool) -> str:

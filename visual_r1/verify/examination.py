@@ -18,6 +18,7 @@ from visual_r1.errors import DataError, RunError, VisualR1Error
 from visual_r1.evaluation.predictions import PREDICTIONS_NAME, REPORT_NAME
 from visual_r1.exports.record import EXPORT, RECORD_NAME
 from visual_r1.promotion.models import FOLDER as MODELS
+from visual_r1.regrade.files import read_record
 from visual_r1.report.page import PAGE_NAME
 from visual_r1.report.summary import BASELINE, FINAL, SUMMARY_NAME, read_summary, summary_of
 from visual_r1.runs.baselines import RECORD_NAME as RECORD
@@ -106,6 +107,7 @@ def _run(run_dir: Path) -> Iterator[Finding]:
     dataset = _dataset_of(run_dir, rows)
     yield from examine_run(run_dir, None if dataset is None else dataset.counts.get("train"))
     yield from _summary(run_dir)
+    yield from _regraded(run_dir)
     if not rows:
         return
     digest = rows[-1].dataset_digest
@@ -156,6 +158,19 @@ def _summary(run_dir: Path) -> Iterator[Finding]:
     if now != there:
         found = "says something else"
         yield damaged(file, "what metrics, validation and evaluations come to", found, again)
+
+
+def _regraded(run_dir: Path) -> Iterator[Finding]:
+    """What grading again has left."""
+    places = ("evaluations/[!.]*/regraded-*.json", "rollouts/regraded-*/*.json")
+    for record in sorted(path for place in places for path in run_dir.glob(place)):
+        result = record.with_suffix(".parquet")
+        try:
+            read_record(result)
+            yield from (Finding(record), Finding(result))
+        except DataError as error:
+            way_out = f"`visual-r1 regrade {run_dir.name}` makes it again"
+            yield damaged(record, "what was graded again", str(error), way_out)
 
 
 def _home_of(run_dir: Path) -> Path:

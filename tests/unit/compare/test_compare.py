@@ -98,7 +98,7 @@ def test_samples_are_compared_over_problems_and_not_over_samples(two: list[Side]
 def test_an_evaluation_and_itself_are_not_distinguishable(two: list[Side]):
     (found,) = compare([two[0], replace(two[0], label="again")]).against
     assert found.headline.startswith("again is not distinguishable from baseline")
-    assert "a true difference of about 13.2 points would show in four of five" in found.evidence
+    assert "a true difference of about 12.9 points would show in four of five" in found.evidence
     assert found.gained == found.lost == ()
 
 
@@ -244,9 +244,11 @@ def test_what_is_meant_by_a_name(tmp_path: Path):
 def test_the_page_holds_pictures_of_won_and_lost_and_what_models_wrote_is_text(
     tmp_path: Path, two: list[Side]
 ):
-    hostile = '<script>alert(1)</script><img src=x onerror="alert(2)">\u202e' + "x" * 100_000
+    hostile = '<script>alert(1)</script><img src=x onerror="alert(2)">' + "x" * 100_000
     made = [
-        replace(one, greedy=replace(one.greedy, response=hostile)) if one.greedy else one
+        replace(one, greedy=replace(one.greedy, response=hostile, extracted="\u202e12"))
+        if one.greedy
+        else one
         for one in predictions(ASKED, 0.8, seed=2)
     ]
     found = compare([two[0], side(evaluation(tmp_path, "x", made), "<b>x</b>")])

@@ -191,3 +191,17 @@ def test_of_a_file_of_an_older_version_all_but_the_second_pass_is_kept(tmp_path:
     assert after.second_pass is not None
     assert before.second_pass is not None
     assert after.second_pass.scans_masked == before.second_pass.scans_masked
+
+
+def test_another_gold_answer_is_asked_about_and_nothing_else(tmp_path: Path) -> None:
+    """What a person decided about one label costs that problem's answers alone."""
+    evaluating = Evaluating()
+    evaluating.into(tmp_path, samples=4)
+    changed = [replace(ASKED[0], answer="-1"), *ASKED[1:]]
+    report, sent = evaluating.into(tmp_path, changed, samples=4)
+    assert sorted(sent) == sorted([GREEDY] * 2 + [SAMPLED])
+    assert report.n == 6
+    rows = read_predictions(tmp_path)
+    assert rows[0]["answer"] == "-1" and not rows[0]["correct"]
+    _, sent = evaluating.into(tmp_path, changed[1:], samples=4)
+    assert sent == [], "one that is dropped leaves the others as they are"

@@ -11,6 +11,8 @@ TIMES = ["1:15", "2:30", "3:45"]
 VALUES = ["30", "45", "3\\sqrt{5}", "120"]
 FIGURES = ["菱形", "正方形"]
 ORDERS = ["blue > purple", "purple > blue"]
+ORDERED = ["1,2,3,4,5", "$2,1,3,5,4$", "2,1,5,3,4"]
+PICTURES = ["A", "B", "C", "D", "E"]
 OTHERWISE = ["1", "2", "3", "None of these"]
 
 RIGHT = [
@@ -21,6 +23,7 @@ RIGHT = [
     ("菱形", "A", FIGURES), ("purple > blue", "B", ORDERS), ("B. purple > blue", "B", ORDERS),
     ("None of these", "D", OTHERWISE), ("D. None of these", "D", OTHERWISE),
     ("The rhombus.", "A", ["Rhombus", "Square"]), ("**A. 5 cm**", "A", ["5 cm", "6 cm"]),
+    ("2, 1, 3, 5, 4", "B", ORDERED), ("1.06", "B", ["\\textdollar 0.40", "\\textdollar 1.06"]),
     ("B, because the slope is 2", "B", ["1", "2", "3"]), ("5", "A", ["5 cm", "6 cm"]),
 ]  # fmt: skip
 WRONG = [
@@ -30,6 +33,8 @@ WRONG = [
     ("2:30", "1:15", TIMES), ("B", "1:15", TIMES), ("3:45", "A", TIMES),
     ("C. 45", "C", VALUES), ("45", "C", VALUES), ("B", "A", FIGURES), ("正方形", "A", FIGURES),
     ("E", "A", ["1", "2"]), ("5 cm", "A", ["5", "5 cm", "6"]), ("A or B", "A", VALUES),
+    ("2, 1, 3, 5, 4", "C", ORDERED), ("5, 4, 3, 2, 1", "A", ORDERED),
+    ("A cycloid with cusps", "A", PICTURES), ("A circle", "A", PICTURES),
     ("blue > purple", "B", ORDERS), ("6:00", "A", ["3:00", "6:00"]),
 ]  # fmt: skip
 

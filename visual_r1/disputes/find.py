@@ -1,0 +1,180 @@
+"""The problems of a run on which the policy agrees against the gold answer, the least likely first.
+
+Training problems by the rollouts, those of test, or of another split that somebody asked about, by
+the answers of all evaluations, greedy and sampled. How unlikely it is that the policy would do so
+if the label were right, `agreement` says.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from visual_r1.data.problem import SPLITS, Split
+from visual_r1.data.shards import StoredProblems
+from visual_r1.disputes.agreement import Agreements
+from visual_r1.disputes.answers import (
+    Said,
+    Verdict,
+    judged,
+    said_in_evaluations,
+    said_in_rollouts,
+)
+from visual_r1.errors import DataError, RunError
+from visual_r1.evaluation.metrics import evaluation_folder, evaluation_names, read_report
+from visual_r1.progress import Progress, Silent
+from visual_r1.regrade.golds import Gold, Thoughts, dataset_with, golds_of
+from visual_r1.runs.decisions import Decision, Decisions, content_of_problem, read_decisions
+from visual_r1.runs.folder import config_of_run
+from visual_r1.runs.labels import Labels
+from visual_r1.runs.ledger import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Dispute:
+    """A problem on which a policy agrees on another answer than the gold one.
+
+    Of n answers `right` are the gold one and `agreeing` are `answer`, which the grader takes for
+    the same; `others` is how many different wrong ones there are. `p_value` and `expected` are
+    those of `agreement`, None where too few problems were answered to say. `seen_in` names the
+    evaluations, or rollouts. `decision` is what a person decided, None where nobody has. `content`
+    and `gold` are what `record` asks for.
+    """
+
+    problem_id: str
+    split: Split
+    content: str
+    question: str
+    gold: str
+    answer: str
+    agreeing: int
+    right: int
+    n: int
+    others: int
+    p_value: float | None
+    expected: float | None
+    seen_in: tuple[str, ...]
+    decision: Decision | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Disputes:
+    """The disputes of a run, the least likely first; `problems` is how many were answered, by
+    split. `trouble` says what could not be looked at."""
+
+    run: Path
+    dataset: Path
+    rows: tuple[Dispute, ...]
+    problems: Mapping[Split, int]
+    trouble: tuple[str, ...] = ()
+
+    @property
+    def open(self) -> tuple[Dispute, ...]:
+        """Those about which nobody has decided yet."""
+        return tuple(one for one in self.rows if one.decision is None)
+
+
+def find_disputes(run_dir: Path, progress: Progress | None = None) -> Disputes:
+    """The disputes of the run in `run_dir`, decided ones among them.
+
+    A damaged file is left out and named. Raises `RunError` where the folder holds no run or nothing
+    was answered, and `DataError` where the dataset is not there.
+    """
+    progress = progress or Silent()
+    config = config_of_run(run_dir)
+    decisions = read_decisions(config.output_dir)
+    trouble: list[str] = []
+    names, digest = _evaluations(run_dir, trouble)
+    rows = [line.row for line in Ledger(run_dir).read().sound]
+    digest = rows[-1].dataset_digest if rows else digest
+    if digest is None:
+        raise RunError(f"{run_dir} has no answers yet: neither a checkpoint nor an evaluation.")
+    dataset = dataset_with(config.output_dir, digest)
+    thoughts = Thoughts(config)
+    said: dict[Split, dict[str, Said]] = {split: {} for split in SPLITS}
+    try:
+        said["train"] = said_in_rollouts(run_dir, thoughts)
+    except RunError as error:
+        trouble.append(str(error))
+    for name, split in names:
+        try:
+            _add(said[split], said_in_evaluations(run_dir, [name], thoughts))
+        except DataError as error:
+            trouble.append(str(error))
+    progress.start("count answers", sum(map(len, said.values())), "problems")
+    found: list[Dispute] = []
+    for split, answers in said.items():
+        golds: Mapping[str, Gold] = golds_of(dataset, split, Labels()) if answers else {}
+        verdicts: dict[str, Verdict] = {}
+        for id, one in answers.items():
+            if id in golds:
+                verdicts[id] = judged(one, golds[id], config.reward.rounding)
+            progress.advance()
+        found += _disputes(split, verdicts, dataset.problems(split), decisions)
+    found.sort(key=lambda one: (_last(one.p_value), one.right - one.agreeing, one.problem_id))
+    progress.finish(f"{len(found)} in dispute")
+    counts: dict[Split, int] = {split: len(answers) for split, answers in said.items()}
+    return Disputes(run_dir, dataset.folder, tuple(found), counts, tuple(trouble))
+
+
+def _disputes(
+    split: Split,
+    verdicts: Mapping[str, Verdict],
+    problems: StoredProblems,
+    decisions: Decisions,
+) -> list[Dispute]:
+    agreements = Agreements((one.agreeing, one.n) for one in verdicts.values())
+    places = {id: place for place, id in enumerate(problems.ids())}
+    found: list[Dispute] = []
+    for id, one in verdicts.items():
+        if not one.against_gold:
+            continue
+        problem = problems[places[id]]
+        content = content_of_problem(problem)
+        p_value = agreements.p_value(one.agreeing, one.n)
+        found.append(
+            Dispute(
+                problem_id=id,
+                split=split,
+                content=content,
+                question=problem.question,
+                gold=problem.answer,
+                answer=one.answer,
+                agreeing=one.agreeing,
+                right=one.right,
+                n=one.n,
+                others=one.others,
+                p_value=p_value,
+                expected=None if p_value is None else p_value * agreements.problems,
+                seen_in=one.places,
+                decision=decisions.about(id, content),
+            )
+        )
+    return found
+
+
+def _evaluations(
+    run_dir: Path, trouble: list[str]
+) -> tuple[Sequence[tuple[str, Split]], str | None]:
+    """Those that are sound, by name and split, and the dataset of the last."""
+    names: list[tuple[str, Split]] = []
+    digest: str | None = None
+    for name in evaluation_names(run_dir):
+        try:
+            asked = read_report(evaluation_folder(run_dir, name)).conditions
+            digest = asked.dataset_digest
+            names.extend((name, split) for split in SPLITS if split == asked.split)
+        except DataError as error:
+            trouble.append(str(error))
+    return names, digest
+
+
+def _add(found: dict[str, Said], more: Mapping[str, Said]) -> None:
+    for id, one in more.items():
+        there = found.setdefault(id, Said())
+        there.texts.update(one.texts)
+        for text, places in one.places.items():
+            there.places.setdefault(text, {}).update(places)
+
+
+def _last(p_value: float | None) -> float:
+    return 2.0 if p_value is None else p_value
