@@ -17,11 +17,12 @@ from visual_r1.config import RunConfig
 from visual_r1.data.dataset import prepare
 from visual_r1.errors import ConfigError
 from visual_r1.pages.app import pages
+from visual_r1.pages.colours import kind_of, value_of
 from visual_r1.pages.reading import facts_of
 from visual_r1.pages.scored import Token, Wanted
 from visual_r1.pages.scoring import tokens_of
 from visual_r1.pages.servers import require_named, weights_of
-from visual_r1.pages.tokens import kind_of, price_of, value_of
+from visual_r1.pages.tokens import price_of
 from visual_r1.policy.passes import question
 from visual_r1.policy.policy import open_policy
 from visual_r1.runs.folder import config_without_secrets

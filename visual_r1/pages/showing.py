@@ -87,11 +87,11 @@ def _with_minus(show: Callable[[Any], str]) -> Callable[[Any], str]:
 
 
 def _finalized(value: object) -> object:
-    """Text from outside on its way into a page; markup of our own is as it is.
+    """What comes from outside on its way into a page, a path too; markup of our own is as it is.
 
     A value that a form sends back goes through `exact`: escaped, and else as it is.
     """
-    return value if isinstance(value, Markup) or not isinstance(value, str) else _all_of(value)
+    return value if isinstance(value, Markup) else _all_of(str(value))
 
 
 def _attributes(values: Mapping[str, object]) -> Markup:

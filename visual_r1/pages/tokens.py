@@ -4,15 +4,14 @@ The figures are asked of the run's server once a click, by a process of its own 
 kept beside the runs, in `.visual-r1/pages/tokens/`; a run's folder stays as it is.
 """
 
-import math
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import APIRouter
 from pydantic import TypeAdapter
@@ -21,9 +20,10 @@ from starlette.responses import RedirectResponse, Response
 
 from visual_r1.errors import VisualR1Error
 from visual_r1.hashing import digest
+from visual_r1.pages.colours import By, legend, shades, strongest, totals
 from visual_r1.pages.place import NotThere, Place, place_of
 from visual_r1.pages.reading import RunFacts, facts_of
-from visual_r1.pages.scored import HIDDEN, Scored, Token, Wanted, read_scored
+from visual_r1.pages.scored import HIDDEN, Wanted, read_scored
 from visual_r1.pages.servers import require_named, weights_of
 from visual_r1.pages.showing import address, show
 from visual_r1.prices import Tokens, prices_of
@@ -33,17 +33,8 @@ from visual_r1.tables import compute, read_table, said_of
 
 router = APIRouter()
 
-By = Literal["logprob", "ratio", "image"]
-
-SURPRISE = (0.05, 0.22, 0.7, 1.6, 3.0, 5.0)
-"""Nats below a certain token at which the next darker shade begins: p 0.95, 0.8, 0.5, 0.2, 0.05."""
-
-APART = (0.05, 0.25, 0.7, 1.6)
-"""The same of a difference of log-probabilities, to either side."""
-
 _COMMAND = [sys.executable, "-P", "-m", "visual_r1.pages.scoring"]
 _TAIL = 400
-_CONTEXT = 16
 
 
 @dataclass
@@ -92,16 +83,6 @@ class Scoring:
 
 
 @dataclass(frozen=True, slots=True)
-class Shade:
-    """A token as the page shows it."""
-
-    text: str
-    kind: str
-    says: str
-    is_end: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Asked:
     """What asking takes: how many tokens are read, in which questions, and what that costs."""
 
@@ -146,8 +127,8 @@ def shown(
         scored=scored,
         shades=shades(scored, by) if scored else (),
         legend=legend(by),
-        strongest=_strongest(scored) if scored else (),
-        totals=_totals(scored) if scored else (),
+        strongest=strongest(scored) if scored else (),
+        totals=totals(scored) if scored else (),
         under_way=key in scoring.under_way,
         failed=failed,
         asked=asked,
@@ -272,93 +253,6 @@ def price_of(run: RunFacts, wanted: Wanted) -> Asked:
     prices = prices_of(config_of_run(run.folder), kind)
     cost = prices.cost(Tokens(prefill=tokens - questions, sample=questions))
     return Asked(questions, tokens, cost, kind)
-
-
-def value_of(token: Token, by: By, *, newer: bool) -> float | None:
-    """What colours a token, in nats: a log-probability, a log-ratio, or a difference of two."""
-    match by:
-        case "logprob":
-            return token.wrote
-        case "ratio":
-            if token.other is None:
-                return None
-            return token.other - token.wrote if newer else token.wrote - token.other
-        case "image":
-            return None if token.unseen is None else token.wrote - token.unseen
-
-
-def shades(scored: Scored, by: By) -> list[Shade]:
-    """The tokens with the classes of their colours and their figures in words."""
-    found: list[Shade] = []
-    for index, token in enumerate(scored.tokens):
-        value = value_of(token, by, newer=scored.newer)
-        is_end = index == len(scored.tokens) - 1 and scored.wanted.stopped
-        found.append(Shade(token.text, kind_of(value, by), _says(token, scored), is_end))
-    return found
-
-
-def kind_of(value: float | None, by: By) -> str:
-    """The class of a colour: `s0` to `s6` by surprise, `m4` to `p4` to either side of nothing."""
-    if value is None:
-        return "s0"
-    if by == "logprob":
-        return f"s{sum(-value > edge for edge in SURPRISE)}"
-    shade = sum(abs(value) > edge for edge in APART)
-    return f"{'p' if value > 0 else 'm'}{shade}" if shade else "s0"
-
-
-def _says(token: Token, scored: Scored) -> str:
-    parts = [f"p = {math.exp(token.wrote):.3g} ({token.wrote:.2f} nats)"]
-    if (ratio := value_of(token, "ratio", newer=scored.newer)) is not None:
-        parts.append(f"ratio {math.exp(ratio):.3g}")
-    if (seen := value_of(token, "image", newer=scored.newer)) is not None:
-        parts.append(f"picture {seen:+.2f} nats")
-    return " · ".join(parts).replace("-", "−")
-
-
-def legend(by: By) -> Sequence[tuple[str, str]]:
-    """Classes of the colours with the values at which they begin."""
-    if by == "logprob":
-        return [
-            (f"s{index}", words)
-            for index, words in enumerate(["p ≈ 1", "0.95", "0.8", "0.5", "0.2", "0.05", "0.007"])
-        ]
-    left = [f"m{index}" for index in (4, 3, 2, 1)]
-    kinds = [*left, "s0", *(f"p{index}" for index in (1, 2, 3, 4))]
-    if by == "ratio":
-        words = ["< 0.2", "0.5", "0.78", "0.95", "1", "1.05", "1.28", "2", "> 5"]
-    else:
-        words = ["< −1.6", "−0.7", "−0.25", "−0.05", "0", "+0.05", "+0.25", "+0.7", "> +1.6"]
-    return list(zip(kinds, words, strict=True))
-
-
-def _strongest(scored: Scored, count: int = 6) -> list[tuple[str, str, float]]:
-    """What the picture makes likelier by most: what stands before, the token, how many nats."""
-    found: list[tuple[str, str, float]] = []
-    before = ""
-    for token in scored.tokens:
-        told = 0.0 if token.unseen is None else token.wrote - token.unseen
-        if told > APART[0] and token.text.strip():
-            found.append((before[-_CONTEXT:], token.text, told))
-        before += token.text
-    return sorted(found, key=lambda one: -one[2])[:count]
-
-
-def _totals(scored: Scored) -> list[tuple[str, str]]:
-    tokens = scored.tokens
-    whole = math.fsum(token.wrote for token in tokens)
-    found = [
-        ("log-probability of the response", f"{whole:.2f} nats"),
-        ("a token", f"{whole / len(tokens):.3f} nats"),
-    ]
-    ratios = [value_of(token, "ratio", newer=scored.newer) for token in tokens]
-    known = [one for one in ratios if one is not None]
-    if known:
-        found.append(("ratio of the response", f"{math.exp(min(math.fsum(known), 700.0)):.3g}"))
-    seen = [token.wrote - token.unseen for token in tokens if token.unseen is not None]
-    if seen:
-        found.append(("the picture makes it likelier by", f"{math.fsum(seen):+.2f} nats"))
-    return [(name, words.replace("-", "−")) for name, words in found]
 
 
 def _scoring(request: Request) -> Scoring:

@@ -136,6 +136,7 @@ def test_names_of_others_are_text_and_no_page_refuses_its_own(
     page.wait("location.pathname.startsWith('/runs/%3C')")
     page.wait("document.readyState === 'complete' && document.querySelector('.flag')")
     assert "\\u202e" in page.text("header.run"), "a mark that turns the text shows as what it is"
+    assert "\u202e" not in page.text()
     assert "<script>" in page.text(".alarms")
     assert "<img src=x" in page.text("dl.facts"), "the name of a model"
     assert page.value("document.title") != "taken"
