@@ -10,19 +10,26 @@ from typing import Any, cast
 
 import pytest
 import tinker
-from made_up import problems
+from made_up import answer, conditions, problems
 from tinker.lib.public_interfaces.api_future import AwaitableConcurrentFuture
 from tinker.types import RequestErrorCategory
 
 from visual_r1.config import RunConfig
 from visual_r1.data.problem import Problem
 from visual_r1.errors import BackendError
-from visual_r1.evaluation.answers import ANSWERS_NAME, COUNTED_NAME
+from visual_r1.evaluation.answers import (
+    ANSWERS_NAME,
+    COUNTED_NAME,
+    Answer,
+    Answers,
+    digest_of,
+)
 from visual_r1.evaluation.evaluate import conditions_of, evaluate
 from visual_r1.evaluation.metrics import REPORT_NAME, Report, read_report
 from visual_r1.evaluation.predictions import PREDICTIONS_NAME, read_predictions
 from visual_r1.policy.policy import open_policy
-from visual_r1.prices import Prices
+from visual_r1.policy.second_pass import SecondPass
+from visual_r1.prices import Prices, Tokens
 from visual_r1.progress import Silent
 
 ASKED = problems(6)
@@ -245,3 +252,20 @@ def test_other_samples_that_broke_off_leave_the_report_that_was_there(
     other, _ = asked_into(tmp_path / "other", seed=9)
     assert other is not None
     assert replace(report, spending=other.spending) == other
+
+
+def test_the_second_pass_of_another_answer_is_not_used(tmp_path: Path) -> None:
+    """As where the greedy answer was lost, asked again, and came back as another one."""
+    answers = Answers(tmp_path, conditions())
+    one = answer(right=True, text="<scan>a circle of 7</scan>")
+    for read, used in ((digest_of("<scan>a circle of 8</scan>"), False), (None, True)):
+        second = SecondPass("right", "", None, "so", 5, 2)
+        with answers.written() as keep:
+            keep(Answer("p", "f", "greedy", (one,), Tokens(5, 2)))
+            read = read or digest_of(one.response)
+            keep(Answer("p", "f", "scan_only", (), Tokens(5, 2), second=second, read=read))
+        found = answers.find(["p"])
+        assert found.predictions()["p"].greedy == one
+        assert (found.predictions()["p"].second == second) is used
+        assert found.spent == Tokens(10, 4)
+        answers.path.unlink()
