@@ -37,8 +37,8 @@ from visual_r1.report.summary import (
     read_summary,
 )
 from visual_r1.runs.alarms import AlarmLog
+from visual_r1.runs.config_file import CONFIG_FILE
 from visual_r1.runs.costs import Cost, cost_of_run
-from visual_r1.runs.folder import CONFIG_FILE
 from visual_r1.runs.journal import MetricsRow, read_metrics
 from visual_r1.runs.start import Origin, origin_of
 from visual_r1.runs.stored import Stored, read_stored

@@ -10,15 +10,14 @@ import pytest
 
 from visual_r1.config import RunConfig
 from visual_r1.errors import DataError, RunError, StorageError
+from visual_r1.runs.config_file import CONFIG_FILE, read_config
 from visual_r1.runs.evaluations import evaluate_checkpoint
 from visual_r1.runs.folder import (
-    CONFIG_FILE,
     asks_alike,
     config_of_run,
     config_without_secrets,
     keep_files,
     open_run_folder,
-    read_config,
     require_same_files,
 )
 from visual_r1.runs.ledger import Ledger, LedgerRow
