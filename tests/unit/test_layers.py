@@ -87,6 +87,9 @@ ROOMS = {
         alarms backend config data errors hashing models opening policy prices printing prompts
         report rl runs storage tables wording
     """,
+    "notebook": """
+        alarms config data errors evaluation report runs storage tables wording
+    """,
     "promotion": "errors evaluation exports hashing printing storage wording",
     "doctor": """
         backend config data data/sources engine engine/compute engine/store errors evaluation models
