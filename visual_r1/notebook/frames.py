@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 from PIL import Image
 
 from visual_r1.errors import RunError
+from visual_r1.opening import read_file
 from visual_r1.runs.journal import MetricsRow, read_rollouts
 from visual_r1.runs.jsonl import Reading
 from visual_r1.tables import pa
@@ -105,10 +106,11 @@ def frame_of_rollouts(chunks: Sequence[Path], columns: Sequence[str] | None) -> 
 def sound_rows(path: Path, reading: Reading[Any], *, is_at_work: bool) -> list[Any]:
     """The rows of a file of JSON lines; raises `RunError` where one of them is damaged.
 
-    The last line of a run that is at work may be one that is just being written.
+    The last line of a run that is at work may be one that is just being written: it has no end.
     """
     count = len(reading.sound) + len(reading.damaged) + len(reading.doubled)
-    wrong = [number for number in reading.damaged if not (is_at_work and number == count)]
+    is_being_written = is_at_work and not read_file(path).endswith(b"\n") if count else False
+    wrong = [one for one in reading.damaged if not (is_being_written and one == count)]
     if wrong or reading.gaps:
         what = f"row {wrong[0]} is damaged" if wrong else reading.gaps_in_words()
         raise RunError(
