@@ -27,10 +27,10 @@ from visual_r1.report.gallery import (
     Exhibit,
     Fate,
     before_and_after,
-    data_uri,
     one_evaluation,
 )
 from visual_r1.report.page import PAGE_NAME, health
+from visual_r1.report.pictures import data_uri
 from visual_r1.report.summary import (
     BASELINE,
     FINAL,

@@ -51,7 +51,7 @@ def time_rows(
     if not found:
         return []
     if (validating := math.fsum(row.seconds for row in validations)) > 0:
-        found.append(("", "validating", validating))
+        found.append(("validating", "validating", validating))
     spent = math.fsum(seconds for *_, seconds in found)
     if wall_seconds is not None and wall_seconds > spent:
         found.append(("", "all else: start, evaluations, export", wall_seconds - spent))

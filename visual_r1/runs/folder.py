@@ -23,6 +23,7 @@ from visual_r1.own_code import LOSS, own_function
 from visual_r1.printing import open_logger
 from visual_r1.runs.config_file import CONFIG_FILE, read_config
 from visual_r1.runs.ledger import Ledger
+from visual_r1.runs.made_with import MADE_WITH, note_made_with
 from visual_r1.runs.process import LOCK, OWNER, forget_ending, note_ending, owner_in
 from visual_r1.storage import (
     clear_leftovers,
@@ -72,6 +73,7 @@ def open_run_folder(config: RunConfig, *, trains: bool = True) -> Generator[Path
             write_json(run_dir / CONFIG_FILE, config_without_secrets(config))
         if trains:
             forget_ending(run_dir)
+            note_made_with(run_dir)
         try:
             yield run_dir
         except BaseException as error:
@@ -84,7 +86,7 @@ def open_run_folder(config: RunConfig, *, trains: bool = True) -> Generator[Path
 
 def _remove_unused(run_dir: Path) -> None:
     """Remove the folder of a run of which there is nothing but its configuration."""
-    made = {CONFIG_FILE, OWNER, LOCK}
+    made = {CONFIG_FILE, MADE_WITH, OWNER, LOCK}
     # A folder that cannot be removed harms nobody.
     with suppress(OSError):
         if {path.name for path in run_dir.iterdir()} <= made:
