@@ -32,7 +32,7 @@ from visual_r1.report.page import PAGE_NAME, write_html
 from visual_r1.report.summary import FINAL, SUMMARY_NAME, read_summary, summary_of
 from visual_r1.report.summary import summarize as summarize_run
 from visual_r1.report.terminal import print_summary
-from visual_r1.report.wandb import track_run, track_steps
+from visual_r1.report.tracking import track_run, track_steps
 from visual_r1.runs.baselines import keep_baseline
 from visual_r1.runs.chunk import ChunkPlan, plan_chunk
 from visual_r1.runs.chunk import train_chunk as run_chunk

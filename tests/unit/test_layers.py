@@ -78,7 +78,7 @@ ROOMS = {
     """,
     "report": """
         alarms backend config data errors evaluation exports hashing liveness models opening
-        perception policy printing runs storage wording
+        perception policy prices printing runs storage tables wording
     """,
     "compare": """
         errors evaluation grading hashing printing report runs storage tables wording

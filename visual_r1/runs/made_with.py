@@ -14,7 +14,6 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-import visual_r1
 from visual_r1.errors import StorageError
 from visual_r1.storage import read_if_sound, write_json
 
@@ -53,7 +52,7 @@ def made_with_now() -> MadeWith:
     commit = _git("rev-parse", "HEAD")
     changed = bool(commit and _git("status", "--porcelain", "--untracked-files=no"))
     return MadeWith(
-        visual_r1=visual_r1.__version__,
+        visual_r1=version("visual-r1"),
         python=platform.python_version(),
         machine=f"{platform.system()} {platform.machine()}",
         packages=found,
@@ -78,7 +77,7 @@ def read_made_with(run_dir: Path) -> list[MadeWith]:
 
 def _git(*arguments: str) -> str:
     """What git says of the checkout that this package lies in; nothing where there is none."""
-    root = Path(visual_r1.__file__).parents[1]
+    root = Path(__file__).parents[2]
     git = shutil.which("git")
     if git is None or not (root / ".git").exists():
         return ""
