@@ -115,6 +115,7 @@ ROOMS = {
     "flows": """
         backend config conformance data doctor errors exports prices printing progress promotion
         report runs serving sft stopwatch storage suites sweeps tasks tasks/records
+        wording
     """,
     "flows/operating": """
         backend errors flows/command hashing liveness pages printing storage tasks

@@ -46,13 +46,13 @@ _STORED = TypeAdapter(_Stored)
 def made_with_now() -> MadeWith:
     """The versions of this process."""
     found: dict[str, str] = {}
-    for name in PACKAGES:
-        with suppress(PackageNotFoundError):
+    for name in ("visual-r1", *PACKAGES):
+        with suppress(PackageNotFoundError):  # ours may lie on the path, and not be installed
             found[name] = version(name)
     commit = _git("rev-parse", "HEAD")
     changed = bool(commit and _git("status", "--porcelain", "--untracked-files=no"))
     return MadeWith(
-        visual_r1=version("visual-r1"),
+        visual_r1=found.pop("visual-r1", "not installed"),
         python=platform.python_version(),
         machine=f"{platform.system()} {platform.machine()}",
         packages=found,
