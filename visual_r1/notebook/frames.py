@@ -29,7 +29,7 @@ from visual_r1.runs.jsonl import Reading
 from visual_r1.tables import pa
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from pandas import DataFrame  # pyright: ignore[reportMissingTypeStubs]
 
 KEYS = frozenset({"step", "group", "sample", "n", "k"})
 """Integers that are never missing."""
@@ -174,7 +174,7 @@ def _arrow_kind(kind: Any) -> str:
 
 
 def _typed(columns: Mapping[str, tuple[list[Any], str]]) -> "DataFrame":
-    import pandas
+    import pandas  # pyright: ignore[reportMissingTypeStubs]
 
     pd: Any = pandas  # its own types are partly unknown
     series: dict[str, Any] = {}

@@ -54,7 +54,7 @@ from visual_r1.tables import pq, said_of
 from visual_r1.wording import p_value_in_words, percent, percent_range, points, points_range
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from pandas import DataFrame  # pyright: ignore[reportMissingTypeStubs]
 
     from visual_r1.config import RunConfig
 
@@ -114,7 +114,7 @@ class OpenedRun:
             stored = pq.read_schema(path).names
             wanted = [column for column in stored if images or column != "images"]
             found = pq.read_table(path, columns=wanted, page_checksum_verification=True)
-        frame = frame_of_table(found)
+        frame: Any = frame_of_table(found)
         if images:
             frame["images"] = [pictures_of(one, path) for one in frame["images"]]
         return frame
@@ -132,7 +132,7 @@ class OpenedRun:
         names = evaluation_names(self.folder)
         reports = [read_report(evaluation_folder(self.folder, name)) for name in names]
         rows = [report.to_json() for report in reports]
-        frame = frame_of_records(rows, Report, Conditions, Spending)
+        frame: Any = frame_of_records(rows, Report, Conditions, Spending)
         frame.insert(0, "evaluation", names)
         return frame.astype({"evaluation": "str"})
 
@@ -141,7 +141,7 @@ class OpenedRun:
         found = read_report(self._evaluation(name)).by_family
         kind = next((type(one) for one in found.values()), None)
         rows = as_dictionaries(found.values())
-        frame = frame_of_records(rows, *([kind] if kind else []))
+        frame: Any = frame_of_records(rows, *([kind] if kind else []))
         frame.insert(0, "family", list(found))
         return frame.astype({"family": "category"})
 
@@ -228,7 +228,7 @@ class OpenedRun:
             rows = [[one, percent(found.accuracy), str(found.n)] for one, found in reports]
             parts.append(table(["evaluation", "accuracy", "problems"], rows))
         figures = self.figures
-        shown = [figures[one]._repr_html_() for one in ("accuracy", "reward") if one in figures]
+        shown = [figures[one].as_html() for one in ("accuracy", "reward") if one in figures]
         return str(Markup("").join(parts)) + "".join(shown)
 
 

@@ -46,9 +46,13 @@ class Shown:
     def _repr_svg_(self) -> str:
         return self.svg
 
-    def _repr_html_(self) -> str:
+    def as_html(self) -> str:
+        """The figure with its title."""
         # As a picture: a style sheet within the page would be the whole notebook's.
         return str(_FIGURE.format(self.title, svg_uri(self.svg), self.title))
+
+    def _repr_html_(self) -> str:
+        return self.as_html()
 
     def __repr__(self) -> str:
         return f"<figure {self.name!r}: {self.title}>"
@@ -77,7 +81,10 @@ class Gallery(Mapping[str, Shown]):
         return name in self._figures
 
     def _repr_html_(self) -> str:
-        return "".join(self[name]._repr_html_() for name in self)
+        return "".join(self[name].as_html() for name in self)
+
+    def _repr_html_(self) -> str:
+        return self.as_html()
 
     def __repr__(self) -> str:
         return f"<figures: {', '.join(self._figures) or 'none yet'}>"

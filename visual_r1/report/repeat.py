@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from visual_r1.config import RunConfig
+from visual_r1.config.overrides import resolved
 from visual_r1.config.presets import preset_names
 from visual_r1.errors import VisualR1Error
 from visual_r1.runs.config_file import read_config
@@ -46,7 +47,7 @@ def repeat_of(run_dir: Path, metrics: Sequence[MetricsRow]) -> Repeat | None:
 
 def command_of(config: RunConfig, *, supervised: bool = False) -> str:
     """The command that makes a run of `config`: its preset, and a flag for what differs."""
-    there = flattened(RunConfig(preset=config.preset).model_dump(mode="json"))
+    there = flattened(resolved({"preset": config.preset}).model_dump(mode="json"))
     here = flattened(config.model_dump(mode="json"))
     flow = "sft_flow" if supervised else "train_flow"
     words = ["python", f"flows/{flow}.py", "--preset", config.preset]
