@@ -83,9 +83,6 @@ class Gallery(Mapping[str, Shown]):
     def _repr_html_(self) -> str:
         return "".join(self[name].as_html() for name in self)
 
-    def _repr_html_(self) -> str:
-        return self.as_html()
-
     def __repr__(self) -> str:
         return f"<figures: {', '.join(self._figures) or 'none yet'}>"
 
