@@ -88,7 +88,7 @@ ROOMS = {
         report rl runs storage tables wording
     """,
     "notebook": """
-        alarms config data errors evaluation opening report runs storage tables wording
+        alarms config data errors evaluation jsonl opening report runs storage tables wording
     """,
     "promotion": "errors evaluation exports hashing printing storage wording",
     "doctor": """

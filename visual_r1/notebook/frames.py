@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 from PIL import Image
 
 from visual_r1.errors import RunError
+from visual_r1.jsonl import Reading
 from visual_r1.opening import read_file
 from visual_r1.runs.journal import MetricsRow, read_rollouts
-from visual_r1.runs.jsonl import Reading
 from visual_r1.tables import pa
 
 if TYPE_CHECKING:

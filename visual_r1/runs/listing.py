@@ -14,9 +14,9 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from visual_r1.errors import RunError, VisualR1Error
+from visual_r1.jsonl import JsonLines
 from visual_r1.opening import read_file
 from visual_r1.runs.config_file import CONFIG_FILE, read_config
-from visual_r1.runs.jsonl import JsonLines
 from visual_r1.runs.state import RunState, last_change, state_of
 from visual_r1.storage import read_json
 

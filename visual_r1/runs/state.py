@@ -19,9 +19,9 @@ from pydantic import TypeAdapter
 from pydantic_core import from_json
 
 from visual_r1.errors import RunError
+from visual_r1.jsonl import JsonLines
 from visual_r1.liveness import is_locked, lives_since
 from visual_r1.runs.config_file import CONFIG_FILE, read_config
-from visual_r1.runs.jsonl import JsonLines
 from visual_r1.runs.ledger import Ledger
 from visual_r1.runs.process import LOCK, OWNER, owner_in, read_ending
 from visual_r1.storage import read_if_sound, read_json
