@@ -237,7 +237,7 @@ def test_what_a_killed_process_left_half_written_is_cleared_and_nothing_else(
     assert len(list(mine.run_dir.rglob(".*.tmp"))) == 4
     with open_run_folder(mine) as run_dir:
         left = {str(p.relative_to(run_dir)) for p in run_dir.rglob("*") if p.is_file()}
-    assert left == {*kept, "config.json", ".lock", ".owner"}
+    assert left == {*kept, "config.json", ".made_with.json", ".lock", ".owner"}
 
 
 def test_a_password_in_the_servers_url_does_not_reach_the_file(tmp_path: Path) -> None:
