@@ -71,6 +71,7 @@ COMMANDS = {
     "resume": Command(
         "flows.resume", "main", "go on with a run by its folder, or prove that it can be replayed"
     ),
+    "runs": Command("flows.runs", "main", "list runs with their state, accuracy and cost"),
     "export": Command(
         "flows.by_run", "export", "write a checkpoint of a run as an adapter that PEFT reads"
     ),

@@ -123,7 +123,7 @@ from tasks.tasks import figures, prepare
 from visual_r1.backend.backend import open_backend
 from visual_r1.data.problem import Split
 from visual_r1.exports.taken_in import adapter_in, take_in
-from visual_r1.report.wandb import track_run
+from visual_r1.report.tracking import track_run
 from visual_r1.runs.folder import open_run_folder
 from visual_r1.suites.suite import load_suites
 

@@ -14,7 +14,7 @@ from visual_r1.errors import ConfigError, RunError
 from visual_r1.exports.record import RECORD_NAME, inspect_export
 from visual_r1.printing import say
 from visual_r1.progress import open_progress
-from visual_r1.runs.folder import CONFIG_FILE
+from visual_r1.runs.config_file import CONFIG_FILE
 
 
 def export_path(path: str, into: str | None, wishes: Wishes, flags: Sequence[str]) -> int:

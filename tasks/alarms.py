@@ -10,7 +10,7 @@ from tasks.records.names import artifact_key
 from tasks.verified import Result
 from visual_r1.config import RunConfig
 from visual_r1.printing import open_logger
-from visual_r1.report.wandb import track_run, track_steps
+from visual_r1.report.tracking import track_run, track_steps
 from visual_r1.runs.alarms import check_alarms, pause
 from visual_r1.runs.ledger import LedgerRow
 from visual_r1.wording import as_markdown

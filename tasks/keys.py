@@ -67,7 +67,7 @@ def keys_wanted(config: RunConfig) -> list[Key]:
     remote = backend.server == "remote" or bool(backend.base_url)
     to_another = backend.server != "embedded" and bool(os.environ.get("TINKER_BASE_URL"))
     wanted = [TINKER] if remote or to_another else []
-    if config.logging.wandb:
+    if config.logging.told == "wandb":
         wanted.append(WANDB)
     return [*wanted, HUB]
 

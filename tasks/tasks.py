@@ -31,8 +31,8 @@ from visual_r1.progress import open_progress
 from visual_r1.report.page import PAGE_NAME, write_html
 from visual_r1.report.summary import FINAL, SUMMARY_NAME, read_summary, summary_of
 from visual_r1.report.summary import summarize as summarize_run
-from visual_r1.report.terminal import print_summary
-from visual_r1.report.wandb import track_run, track_steps
+from visual_r1.report.terminal import print_samples, print_summary
+from visual_r1.report.tracking import track_run, track_steps
 from visual_r1.runs.baselines import keep_baseline
 from visual_r1.runs.chunk import ChunkPlan, plan_chunk
 from visual_r1.runs.chunk import train_chunk as run_chunk
@@ -378,6 +378,7 @@ def summarize(config: RunConfig, checkpoint: LedgerRow, wall_seconds: float) -> 
     _summarize(config, checkpoint, wall_seconds)
     summary = read_summary(config.run_dir)
     assert summary is not None, "the task wrote it, or found it there"
+    print_samples(config.run_dir)
     print_summary(summary, cost_of_run(config.run_dir), config.run_dir / PAGE_NAME)
     record.summarized(config, summary)
     return summary.to_json()

@@ -22,8 +22,8 @@ from visual_r1.prices import Tokens
 from visual_r1.prompts.prompts import Prompter
 from visual_r1.report.summary import read_summary
 from visual_r1.runs.budget import BUDGET_NAME, read_budget_end
+from visual_r1.runs.config_file import read_config
 from visual_r1.runs.costs import tokens_of_run, usd_of_run
-from visual_r1.runs.folder import read_config
 from visual_r1.runs.journal import read_metrics
 from visual_r1.runs.stored import read_stored
 

@@ -87,7 +87,7 @@ ROOMS = {
     """,
     "report": """
         alarms backend config data errors evaluation exports hashing liveness models opening
-        perception policy printing runs storage wording
+        perception policy prices printing runs storage tables wording
     """,
     "compare": """
         errors evaluation grading hashing printing report runs storage tables wording
@@ -95,6 +95,9 @@ ROOMS = {
     "pages": """
         alarms backend config data errors evaluation grading hashing models opening policy prices
         printing prompts report rewards rewards/blindfold rl runs storage tables wording
+    """,
+    "notebook": """
+        alarms config data errors evaluation jsonl opening report runs storage tables wording
     """,
     "promotion": "errors evaluation exports hashing printing storage wording",
     "doctor": """
@@ -122,6 +125,7 @@ ROOMS = {
     "flows": """
         backend config conformance data doctor errors exports prices printing progress promotion
         report runs serving sft stopwatch storage suites sweeps tasks tasks/records
+        wording
     """,
     "flows/operating": """
         backend errors flows/command hashing liveness pages printing storage tasks

@@ -15,7 +15,7 @@ from visual_r1.evaluation.predictions import REPORT_NAME
 from visual_r1.hashing import digest
 from visual_r1.report.page import PAGE_NAME
 from visual_r1.report.summary import BASELINE, FINAL
-from visual_r1.runs.folder import read_config
+from visual_r1.runs.config_file import read_config
 from visual_r1.runs.named import find_run
 
 

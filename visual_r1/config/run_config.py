@@ -228,6 +228,11 @@ def contradictions(config: RunConfig) -> Iterator[str]:
             "model.start_optimizer takes the optimizer of model.start_from along, and that names "
             "nothing: set it to a checkpoint, or leave model.start_optimizer out"
         )
+    if config.logging.tracker == "wandb" and not config.logging.wandb:
+        yield (
+            "logging.tracker is wandb and logging.wandb is false: leave one of them out; "
+            "logging.tracker none tells nobody"
+        )
     if train.more_steps is not None and train.resume_from_step is not None:
         yield (
             "train.more_steps counts from where the run is, and train.resume_from_step goes back: "

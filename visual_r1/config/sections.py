@@ -402,12 +402,34 @@ class ValidationSection(Section):
     seed: int = Field(default=0, description="Seed of which problems are used, where not all are.")
 
 
+Tracker = Literal["auto", "wandb", "trackio", "none"]
+
+
 class LoggingSection(Section):
     wandb: bool = Field(
         default=True,
         description="Log to Weights & Biases, as its own settings say; offline without a key.",
     )
-    wandb_project: str = Field(default="visual-r1", description="Project on Weights & Biases.")
+    wandb_project: str = Field(
+        default="visual-r1", description="Project on Weights & Biases, or of trackio."
+    )
+    tracker: Annotated[Tracker, LATER] = Field(
+        default="auto",
+        description="Who is told of steps, evaluations, alarms and samples: wandb, trackio "
+        "(`pip install 'visual-r1[trackio]'`), none, or auto: wandb unless logging.wandb is off.",
+    )
+
+    @field_validator("tracker", mode="before")
+    @classmethod
+    def _nobody(cls, value: object) -> object:
+        return "none" if value is None else value  # as a flag the word is no value at all
+
+    @property
+    def told(self) -> Tracker:
+        """The tracker that is told: wandb, trackio or none."""
+        if self.tracker != "auto":
+            return self.tracker
+        return "wandb" if self.wandb else "none"
 
 
 class Names(Section):

@@ -25,7 +25,7 @@ from visual_r1.prices import prices_of
 from visual_r1.rl.batches import Batches, EpochOrder
 from visual_r1.rl.step import StepResult, train_steps
 from visual_r1.runs.chunk import open_training
-from visual_r1.runs.folder import read_config
+from visual_r1.runs.config_file import read_config
 from visual_r1.runs.journal import read_metrics
 
 _NEWEST_STEPS = 20

@@ -39,8 +39,9 @@ def _tinker(config: RunConfig, environ: Mapping[str, str]) -> str:
 
 
 def _wandb(config: RunConfig) -> Diagnosis:
-    if not config.logging.wandb:
-        return Diagnosis("ok", "W&B's settings", "off by logging.wandb")
+    if (told := config.logging.told) != "wandb":
+        why = "logging.wandb" if config.logging.tracker == "auto" else f"logging.tracker {told}"
+        return Diagnosis("ok", "W&B's settings", f"off by {why}")
     try:
         mode, source = chosen_mode()
     except ConfigError as error:

@@ -13,7 +13,7 @@ from visual_r1.config import RunConfig
 from visual_r1.errors import ConfigError, RunError
 from visual_r1.pages.reading import evaluation_of
 from visual_r1.pages.scored import Wanted, Weights
-from visual_r1.runs.folder import read_config
+from visual_r1.runs.config_file import read_config
 from visual_r1.runs.ledger import Ledger, LedgerRow
 
 BASE = Weights("the base model", None)

@@ -1,11 +1,14 @@
 """Charts as inline SVG: no script, no fonts, colours from the page's style sheet.
 
-What is drawn, and of which values, stands in `figures`.
+What is drawn, and of which values, stands in `figures`. A long run has more steps than a chart has
+room for: then means over equal bins of steps are drawn, at most `MOST_POINTS` of them.
 """
 
+import base64
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 
 from markupsafe import Markup
 
@@ -13,6 +16,7 @@ Point = tuple[float, float]
 Show = Callable[[float], str]
 
 WIDTH, HEIGHT = 460, 280
+MOST_POINTS = 400
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 14, 14, 40
 
 
@@ -46,7 +50,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One share by step in a stack of shares; `name` is its class in the style sheet."""
+    """One value by step in a stack of them; `name` is its class in the style sheet."""
 
     name: str
     meaning: str
@@ -77,39 +81,74 @@ class Scale:
 
 def curve_chart(curve: Curve, ident: str) -> Markup:
     """The chart of `curve`; `ident` makes its element ids unique in the page."""
+    points, wide = in_bins(curve.points), bin_steps(len(curve.points))
     xs = [x for x, _ in curve.points] + [marker.x for marker in curve.markers]
-    ys = [y for _, y in curve.points] + [y for m in curve.markers for y in (m.low, m.high)]
+    ys = [y for _, y in points] + [y for m in curve.markers for y in (m.low, m.high)]
     low, high = curve.y_range or (min(ys, default=0.0), max(ys, default=1.0))
     # A value that never changes lies in the middle.
     y_ticks = ticks(low, high) if high > low else ticks(low - 0.5, high + 0.5)
     scale = Scale(max([*xs, 1]), y_ticks[0], y_ticks[-1])
-    line = smoothed(curve.points, smoothing_steps(len(curve.points)))
+    line = smoothed(points, smoothing_steps(len(points)))
     body = [_axes(scale, y_ticks, curve.show)]
+    dot = Markup('<circle class="dot" cx="{}" cy="{}" r="2.6"><title>{}</title></circle>')
+    for x, y in points:
+        which = f"step {x:g}" if wide == 1 else f"{wide} steps around {x:.0f}, on average"
+        body.append(dot.format(scale.x(x), scale.y(y), f"{which}: {curve.show(y)}"))
     if len(line) > 1:
         body.append(Markup('<polyline class="curve" points="{}"/>').format(scale.path(line)))
-    dot = Markup('<circle class="dot" cx="{}" cy="{}" r="2.6"><title>{}</title></circle>')
-    for x, y in curve.points:
-        body.append(dot.format(scale.x(x), scale.y(y), f"step {x:g}: {curve.show(y)}"))
     body += [_marker(marker, scale, curve.show) for marker in curve.markers]
     return _svg(ident, curve.title, curve.description, body)
 
 
-def stacked_chart(layers: Sequence[Layer], title: str, description: str, ident: str) -> Markup:
-    """Shares that add up to 1 at every step, stacked from the bottom; all have the same steps."""
-    xs = [x for x, _ in layers[0].points]
-    scale = Scale(max(*xs, 1), 0.0, 1.0)
+def stacked_chart(
+    layers: Sequence[Layer],
+    title: str,
+    description: str,
+    ident: str,
+    show: Show | None = None,
+) -> Markup:
+    """Values stacked from the bottom; all layers have the same steps.
+
+    Without `show` they are shares that add up to 1 at every step; with it amounts, which it writes.
+    """
+    stack = [in_bins(layer.points) for layer in layers]
+    xs = [x for x, _ in stack[0]]
+    if show is None:
+        stack = [smoothed(points, smoothing_steps(len(xs))) for points in stack]
+    highest = max(math.fsum(points[at][1] for points in stack) for at in range(len(xs)))
+    y_ticks = [0.0, 0.25, 0.5, 0.75, 1.0] if show is None else ticks(0.0, highest or 1.0)
+    scale = Scale(max(*(x for x, _ in layers[0].points), 1), 0.0, y_ticks[-1])
     floor = [(x, 0.0) for x in xs]
     body: list[Markup] = []
-    for layer in layers:
-        shares = smoothed(layer.points, smoothing_steps(len(xs)))
-        top = [(x, y + share) for (x, y), (_, share) in zip(floor, shares, strict=True)]
+    for layer, values in zip(layers, stack, strict=True):
+        top = [(x, y + value) for (x, y), (_, value) in zip(floor, values, strict=True)]
         area = Markup('<polygon class="outcome {}" points="{}"><title>{}: {}</title></polygon>')
-        edge = scale.path([*top, *reversed(floor)])
+        # One step alone has an area as well.
+        ends = [*top, (top[-1][0] + 1, top[-1][1])] if len(top) == 1 else top
+        base = [*floor, (floor[-1][0] + 1, floor[-1][1])] if len(floor) == 1 else floor
+        edge = scale.path([*ends, *reversed(base)])
         name = layer.name.replace("_", " ")
         body.append(area.format(layer.name, edge, name, layer.meaning))
         floor = top
-    body.append(_axes(scale, [0.0, 0.25, 0.5, 0.75, 1.0], "{:.0%}".format))
+    body.append(_axes(scale, y_ticks, show or "{:.0%}".format))
     return _svg(ident, title, description, body)
+
+
+def bin_steps(count: int) -> int:
+    """Over how many steps a point of a chart is the mean, where there are `count` of them."""
+    return -(-count // MOST_POINTS) if count else 1
+
+
+def in_bins(points: Sequence[Point]) -> list[Point]:
+    """The points as a chart has room for them: means over `bin_steps` neighbours each."""
+    wide = bin_steps(len(points))
+    if wide == 1:
+        return list(points)
+    bins = [points[start : start + wide] for start in range(0, len(points), wide)]
+    return [
+        (math.fsum(x for x, _ in one) / len(one), math.fsum(y for _, y in one) / len(one))
+        for one in bins
+    ]
 
 
 def smoothed(points: Sequence[Point], steps: int) -> list[Point]:
@@ -123,8 +162,33 @@ def smoothed(points: Sequence[Point], steps: int) -> list[Point]:
 
 
 def smoothing_steps(count: int) -> int:
-    """Over how many of `count` steps a line is smoothed: odd, about a tenth, at least 1."""
+    """Over how many of `count` points a line is smoothed: odd, about a tenth, at least 1."""
     return 2 * (count // 20) + 1
+
+
+def whole_svg(chart: str) -> str:
+    """A chart of the page as a file of its own: with the colours that the page's style sheet gives
+    it, those of a dark page too."""
+    css = (files("visual_r1.report") / "templates" / "report.css").read_text(encoding="utf-8")
+    colours, _, rest = css.partition("* { box-sizing")
+    rules = [line for line in rest.splitlines() if line.startswith((".chart", ".outcome"))]
+    style = "".join([colours.replace("color-scheme: light dark;", ""), *rules])
+    paper = '<rect width="100%" height="100%" style="fill:var(--card)"/>'
+    head, rest = str(chart).split(">", 1)  # Markup would escape what is put into it
+    head = head.replace(
+        "<svg", f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}"', 1
+    )
+    return f"{head}><style>{style}</style>{paper}{rest}"
+
+
+def chart_uri(chart: str) -> str:
+    """`whole_svg` as a data URI."""
+    return svg_uri(whole_svg(chart))
+
+
+def svg_uri(svg: str) -> str:
+    """A file of SVG as a data URI."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode('ascii')}"
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:

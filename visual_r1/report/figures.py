@@ -29,8 +29,9 @@ from visual_r1.wording import percent
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A chart and what stands above it."""
+    """A chart, what stands above it, and its name: in addresses, and for who asks for it."""
 
+    name: str
     title: str
     chart: Markup
 
@@ -113,8 +114,10 @@ def training_figures(metrics: Sequence[MetricsRow], reports: Mapping[str, Report
     figures: list[Figure] = []
     if accuracy or not _is_supervised(metrics):
         figures += [
-            Figure("Accuracy of the samples", curve_chart(accuracy_curve, "curve-accuracy")),
-            Figure("Mean reward", curve_chart(reward_curve, "curve-reward")),
+            Figure(
+                "accuracy", "Accuracy of the samples", curve_chart(accuracy_curve, "curve-accuracy")
+            ),
+            Figure("reward", "Mean reward", curve_chart(reward_curve, "curve-reward")),
         ]
     for watched in _WATCHED:
         points = _series(metrics, watched.key, watched.sign)
@@ -127,7 +130,7 @@ def training_figures(metrics: Sequence[MetricsRow], reports: Mapping[str, Report
                 y_range=(min(*values, 0.0), max(*values, watched.least)),
             )
             chart = curve_chart(curve, f"curve-{watched.key.replace('_', '-')}")
-            figures.append(Figure(watched.title, chart))
+            figures.append(Figure(watched.key, watched.title, chart))
     return figures
 
 

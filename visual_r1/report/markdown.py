@@ -9,7 +9,6 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from importlib.resources import files
 from pathlib import Path
 
 from PIL import Image
@@ -22,16 +21,16 @@ from visual_r1.data.images import BadImage, whole_image
 from visual_r1.evaluation.evaluate import in_a_line
 from visual_r1.evaluation.metrics import Report, evaluation_folder, read_reports
 from visual_r1.opening import read_file
-from visual_r1.report.charts import HEIGHT, WIDTH
+from visual_r1.report.charts import chart_uri
 from visual_r1.report.figures import training_figures, validation_figure
 from visual_r1.report.gallery import (
     Exhibit,
     Fate,
     before_and_after,
-    data_uri,
     one_evaluation,
 )
 from visual_r1.report.page import PAGE_NAME, health
+from visual_r1.report.pictures import data_uri
 from visual_r1.report.summary import (
     BASELINE,
     FINAL,
@@ -189,25 +188,6 @@ def _curves(run_dir: Path, reports: Mapping[str, Report]) -> str:
         return ""
     shown = [f"**{title}**\n\n![{title}]({chart_uri(chart)})" for title, chart in charts]
     return "\n\n".join(["## Learning", *shown, _KEY])
-
-
-def chart_uri(chart: str) -> str:
-    """A chart of the page as a data URI: with the colours that the page's style sheet gives it."""
-    css = (files("visual_r1.report") / "templates" / "report.css").read_text(encoding="utf-8")
-    paper = '<rect width="100%" height="100%" style="fill:var(--card)"/>'
-    head, rest = str(chart).split(">", 1)  # Markup would escape what is put into it
-    head = head.replace(
-        "<svg", f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}"', 1
-    )
-    svg = f"{head}><style>{_chart_rules(css)}</style>{paper}{rest}"
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode('ascii')}"
-
-
-def _chart_rules(css: str) -> str:
-    """The colours of the style sheet and what it says of charts, the dark ones too."""
-    colours, _, rest = css.partition("* { box-sizing")
-    rules = [line for line in rest.splitlines() if line.startswith((".chart", ".outcome"))]
-    return "".join([colours.replace("color-scheme: light dark;", ""), *rules])
 
 
 def _health(run_dir: Path) -> str:

@@ -1,17 +1,22 @@
 """report.html: what a run came to, on one page that needs nothing but itself.
 
-The page is made from the run folder's files alone and can be made again at any time. It holds no
-script and forbids all (a content security policy), loads nothing, and escapes whatever a model or
-a dataset wrote.
+The page is made from the run folder's files alone and can be made again at any time. It loads
+nothing, escapes whatever a model or a dataset wrote, and forbids all scripts but its own, which is
+known by its digest (a content security policy). However long a run was, it takes less than 5 MB:
+curves have at most so many points, tables so many rows, and the gallery so many bytes.
 """
 
+import base64
+import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from pydantic import TypeAdapter
 
 from visual_r1.errors import RunError
@@ -19,7 +24,7 @@ from visual_r1.evaluation.metrics import Report, evaluation_folder, read_reports
 from visual_r1.evaluation.statistics import Interval
 from visual_r1.perception import failures_of_run
 from visual_r1.report import gallery
-from visual_r1.report.charts import smoothing_steps
+from visual_r1.report.charts import bin_steps, smoothing_steps
 from visual_r1.report.failures import failure_section, swatches
 from visual_r1.report.figures import (
     MEANINGS,
@@ -28,6 +33,9 @@ from visual_r1.report.figures import (
     training_figures,
     validation_figure,
 )
+from visual_r1.report.pictures import for_the_page
+from visual_r1.report.repeat import flattened, repeat_of
+from visual_r1.report.spending import spending_rows
 from visual_r1.report.summary import (
     BASELINE,
     FINAL,
@@ -36,9 +44,10 @@ from visual_r1.report.summary import (
     read_if_there,
     read_summary,
 )
+from visual_r1.report.timeline import time_of_run, timeline_figure
 from visual_r1.runs.alarms import AlarmLog
+from visual_r1.runs.config_file import CONFIG_FILE
 from visual_r1.runs.costs import Cost, cost_of_run
-from visual_r1.runs.folder import CONFIG_FILE
 from visual_r1.runs.journal import MetricsRow, read_metrics
 from visual_r1.runs.start import Origin, origin_of
 from visual_r1.runs.stored import Stored, read_stored
@@ -55,6 +64,13 @@ from visual_r1.wording import (
 )
 
 PAGE_NAME = "report.html"
+GALLERY_BYTES = 3_000_000
+PER_FATE = 40
+MOST_FAMILIES = 100
+MOST_ROWS = 200
+"""Of alarms, evaluations and anything else that has no end of its own."""
+
+_TEMPLATES = files("visual_r1.report") / "templates"
 
 # The page shows whatever settings are there, also those of a version that knows others.
 _SETTINGS = TypeAdapter(dict[str, Any])
@@ -93,11 +109,17 @@ def write_html(run_dir: Path) -> Path:
         )
     summary = read_summary(run_dir)
     settings = read_if_there(run_dir / CONFIG_FILE, _SETTINGS) or {}
+    validations = Validations(run_dir).rows()
+    families = _family_lines(summary, reports)
+    fates = gallery.within(_fates(run_dir, reports), GALLERY_BYTES)
+    script = (_TEMPLATES / "report.js").read_text(encoding="utf-8").strip()
     headline, explanation = _headline(summary, reports)
     shares = outcome_shares(metrics)
     failures = failure_section(failures_of_run(run_dir))
     page = _environment().get_template("report.html.j2").render(
         run=run_dir.name,
+        script=Markup(script),
+        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
         headline=headline,
         explanation=_with_minus(str)(explanation),
         summary=summary,
@@ -112,24 +134,35 @@ def write_html(run_dir: Path) -> Path:
             origin_of(run_dir),
         ),
         lines=_result_lines(summary, reports),
-        families=_family_lines(summary, reports),
+        families=sorted(families, key=lambda line: -line.n)[:MOST_FAMILIES]
+        if len(families) > MOST_FAMILIES
+        else families,
+        more_families=max(0, len(families) - MOST_FAMILIES),
         rates=_rates(summary),
+        before_and_after=_before_and_after(reports),
         curves=training_figures(metrics, reports),
-        validation=validation_figure(Validations(run_dir).rows()),
+        validation=validation_figure(validations),
+        timeline=timeline_figure(metrics),
+        times=time_of_run(run_dir, metrics, summary),
+        spending=spending_rows(metrics, reports, validations),
+        repeat=repeat_of(run_dir, metrics),
         outcomes=outcome_chart(shares, "outcomes") if shares else None,
         meanings=MEANINGS,
         scan_only=any(report.second_pass for report in reports.values()),
-        smoothing=smoothing_steps(len(metrics)),
+        wide=bin_steps(len(metrics)),
+        smoothing=smoothing_steps(-(-len(metrics) // bin_steps(len(metrics))))
+        * bin_steps(len(metrics)),
         steps=len(metrics),
         updated=sum(bool(row.get("updated")) for row in metrics),
         health=health(metrics),
-        alarms=AlarmLog(run_dir).findings(),
         failures=failures,
         kinds=swatches(failures) if failures else [],
-        fates=_fates(run_dir, reports),
+        alarms=AlarmLog(run_dir).findings()[-MOST_ROWS:],
+        fates=fates,
         rule=gallery.RULE,
-        reports=reports,
-        settings=_flattened(settings),
+        gallery_families=sorted({shown.family for fate in fates for shown in fate.exhibits}),
+        reports=dict(list(reports.items())[:MOST_ROWS]),
+        settings=[(k, "" if v is None else str(v)) for k, v in flattened(settings).items()],
     )  # fmt: skip
     path = run_dir / PAGE_NAME
     write_text(path, page)
@@ -153,6 +186,7 @@ def _environment() -> Environment:
         p_value=p_value_in_words,
         duration=duration,
         with_minus=_with_minus(str),
+        count="{:,.0f}".format,
         words=_words,
     )
     return environment
@@ -190,6 +224,13 @@ def _headline(summary: Summary | None, reports: Mapping[str, Report]) -> tuple[s
 def _latest(reports: Mapping[str, Report]) -> tuple[str, Report]:
     name = FINAL if FINAL in reports else max(reports)
     return name, reports[name]
+
+
+def _before_and_after(reports: Mapping[str, Report]) -> list[Report]:
+    """Two where both are there, else the latest one; none where nothing was evaluated."""
+    if BASELINE in reports and FINAL in reports:
+        return [reports[BASELINE], reports[FINAL]]
+    return [_latest(reports)[1]] if reports else []
 
 
 def _facts(
@@ -310,19 +351,8 @@ def health(metrics: Sequence[MetricsRow]) -> list[tuple[str, str]]:
 def _fates(run_dir: Path, reports: Mapping[str, Report]) -> list[gallery.Fate]:
     if BASELINE in reports and FINAL in reports:
         before, after = (evaluation_folder(run_dir, name) for name in (BASELINE, FINAL))
-        return gallery.before_and_after(before, after)
+        return gallery.before_and_after(before, after, PER_FATE, for_the_page)
     if not reports:
         return []
     name, _ = _latest(reports)
-    return gallery.one_evaluation(evaluation_folder(run_dir, name), name)
-
-
-def _flattened(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Dotted names with their values, as flags spell them."""
-    rows: list[tuple[str, str]] = []
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            rows += _flattened(cast("dict[str, Any]", value), f"{prefix}{key}.")
-        else:
-            rows.append((f"{prefix}{key}", "" if value is None else str(value)))
-    return rows
+    return gallery.one_evaluation(evaluation_folder(run_dir, name), name, PER_FATE, for_the_page)

@@ -33,6 +33,7 @@ from visual_r1.evaluation.metrics import (
 from visual_r1.evaluation.predictions import iterate_predictions
 from visual_r1.hashing import digest
 from visual_r1.printing import open_logger
+from visual_r1.report.rollouts import shown_groups, written_pictures
 from visual_r1.report.summary import BASELINE, FINAL, SUMMARY_NAME, read_summary
 from visual_r1.report.wandb_service import (
     chosen_mode,
@@ -62,12 +63,13 @@ _TABLE_COLUMNS = (
     "id", "family", "question", "answer", "response", "extracted", "verdict", "blind_response",
     "blind_correct", "sampled_correct", "k",
 )  # fmt: skip
+_SAMPLE_COLUMNS = ("sample", "response", "verdict", "reward", "advantage")
 
 
 def track_steps(config: RunConfig) -> None:
     """Bring W&B up to the newest step; call it after a checkpoint has been recorded.
 
-    Does nothing with `logging.wandb` off, and never raises for W&B's own failures: it warns once
+    Does nothing where W&B is not told, and never raises for W&B's own failures: it warns once
     and leaves the rest to `track_run`.
     """
     _track(config, whole=False)
@@ -95,7 +97,7 @@ _gave_up: set[Path] = set()
 
 def _track(config: RunConfig, *, whole: bool) -> None:
     run_dir = config.run_dir
-    if not config.logging.wandb or (run_dir in _gave_up and not whole):
+    if config.logging.told != "wandb" or (run_dir in _gave_up and not whole):
         return
     try:
         mode = chosen_mode(run_dir).mode
@@ -306,6 +308,8 @@ def _tell(run: Any, what: _Contents, end: int, *, tables: bool) -> None:
     for name in what.evaluations:
         if name != BASELINE:
             _tell_evaluation(run, what.folder, name, end, tables=tables)
+    if tables and what.rows:
+        _tell_rollouts(run, what)
     summary = read_summary(what.folder)
     if summary is not None:
         values = summary.to_json().items()
@@ -332,6 +336,30 @@ def _tell_evaluation(run: Any, run_dir: Path, name: str, step: int, *, tables: b
     run.summary.update({f"{name}/{key}": value for key, value in rates.items()})
 
 
+def _tell_rollouts(run: Any, what: _Contents) -> None:
+    """A table of a group of each chunk: the problem with its picture, and every sample of it."""
+    groups = shown_groups(what.folder, after=what.rows[0]["step"] - 1)
+    if not groups:
+        return
+    wandb = load_wandb(what.folder)
+    table = wandb.Table(columns=["step", "problem", "image", "question", "gold", *_SAMPLE_COLUMNS])
+    with tempfile.TemporaryDirectory(dir=scratch_folder(what.folder)) as pictures:
+        for group in groups:
+            problem = group.problem
+            images = problem.images[:1] if problem is not None else ()
+            paths = written_pictures(Path(pictures), f"step-{group.step}", images)
+            asked = (problem.question, problem.answer) if problem is not None else (None, None)
+            for row in group.samples:
+                table.add_data(
+                    group.step,
+                    for_page(group.problem_id),
+                    wandb.Image(paths[0]) if paths else None,
+                    *map(for_page, asked),
+                    *(for_page(row[column]) for column in _SAMPLE_COLUMNS),
+                )
+        run.log({"step": groups[-1].step, "rollouts": table})
+
+
 def _table(folder: Path, pictures: Path) -> Any:
     """The predictions with their pictures, a row a problem, an image column a picture.
 
@@ -345,11 +373,9 @@ def _table(folder: Path, pictures: Path) -> Any:
     table = wandb.Table(columns=[_TABLE_COLUMNS[0], *headings, *_TABLE_COLUMNS[1:]])
     for index, row in enumerate(rows):
         images: list[Any] = [None] * most
-        for i, image in enumerate(row["images"]):
-            suffix = ".png" if image["bytes"].startswith(b"\x89PNG") else ".jpg"
-            path = pictures / f"{index}-{i}{suffix}"
-            path.write_bytes(image["bytes"])
-            images[i] = wandb.Image(str(path))
+        stored = [image["bytes"] for image in row["images"]]
+        for i, path in enumerate(written_pictures(pictures, str(index), stored)):
+            images[i] = wandb.Image(path)
         shown = {column: for_page(row[column]) for column in _TABLE_COLUMNS}
         table.add_data(shown["id"], *images, *(shown[column] for column in _TABLE_COLUMNS[1:]))
     return table

@@ -13,20 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from pydantic import ValidationError
 
 from visual_r1.backend.endpoint import without_secrets
-from visual_r1.config import STORED, RunConfig, apart
+from visual_r1.config import RunConfig, apart
 from visual_r1.errors import ConfigError, RunError, StorageError, VisualR1Error
 from visual_r1.hashing import file_digest
 from visual_r1.opening import read_file
 from visual_r1.own_code import LOSS, own_function
 from visual_r1.printing import open_logger
-from visual_r1.runs.ending import forget_ending, note_ending
+from visual_r1.runs.config_file import CONFIG_FILE, read_config
 from visual_r1.runs.ledger import Ledger
+from visual_r1.runs.made_with import MADE_WITH, note_made_with
+from visual_r1.runs.process import LOCK, OWNER, forget_ending, note_ending, owner_in
 from visual_r1.storage import (
     clear_leftovers,
-    first_fault,
     put_aside,
     read_sealed,
     replaced_whole,
@@ -36,14 +36,12 @@ from visual_r1.storage import (
 
 logger = open_logger(__name__)
 
-CONFIG_FILE = "config.json"
 # Copies of the user's files.
 CUSTOM_REWARD = "custom_reward.py"
 OWN_LOSS = "own_loss.py"
 PROMPT_TEMPLATE = "prompt_template.txt"
 SECOND_PASS_TEMPLATE = "second_pass_template.txt"
 QUESTION_ONLY_TEMPLATE = "question_only_template.txt"
-OWNER, LOCK = ".owner", ".lock"
 COPIES = (CUSTOM_REWARD, OWN_LOSS, PROMPT_TEMPLATE, SECOND_PASS_TEMPLATE, QUESTION_ONLY_TEMPLATE)
 
 
@@ -75,6 +73,7 @@ def open_run_folder(config: RunConfig, *, trains: bool = True) -> Generator[Path
             write_json(run_dir / CONFIG_FILE, config_without_secrets(config))
         if trains:
             forget_ending(run_dir)
+            note_made_with(run_dir)
         try:
             yield run_dir
         except BaseException as error:
@@ -87,7 +86,7 @@ def open_run_folder(config: RunConfig, *, trains: bool = True) -> Generator[Path
 
 def _remove_unused(run_dir: Path) -> None:
     """Remove the folder of a run of which there is nothing but its configuration."""
-    made = {CONFIG_FILE, OWNER, LOCK}
+    made = {CONFIG_FILE, MADE_WITH, OWNER, LOCK}
     # A folder that cannot be removed harms nobody.
     with suppress(OSError):
         if {path.name for path in run_dir.iterdir()} <= made:
@@ -124,14 +123,6 @@ def only_process(run_dir: Path) -> Generator[None]:
         yield
     finally:
         lock.release()
-
-
-def owner_in(path: Path) -> str:
-    """The process that a file names as an owner, for a sentence."""
-    try:
-        return read_file(path, 100).decode("ascii").strip() or "unknown"
-    except (OSError, ValueError):
-        return "unknown"
 
 
 def require_same_config(run_dir: Path, config: RunConfig) -> None:
@@ -216,26 +207,6 @@ def fault_by_ledger(run_dir: Path, stored: RunConfig) -> str:
 def _is_that_of_the_ledger(run_dir: Path, config: RunConfig) -> bool:
     rows = Ledger(run_dir).read().sound
     return bool(rows) and config.has_digest(rows[-1].row.config_digest)
-
-
-def read_config(run_dir: Path) -> RunConfig | None:
-    """The configuration of the run in `run_dir`; None where there is none yet.
-
-    Raises `RunError` when the file cannot be understood.
-    """
-    path = run_dir / CONFIG_FILE
-    if not path.exists():
-        return None
-    try:
-        return RunConfig.model_validate(read_sealed(path).content, context=STORED)
-    except (OSError, ValueError) as error:  # what pydantic raises is one of the latter
-        fault = first_fault(error) if isinstance(error, ValidationError) else str(error)
-        raise RunError(
-            f"{path} is damaged or of another version of Visual R1 ({fault}): go on with the "
-            "command that began the run, which writes it again where the ledger has a row, choose "
-            "another --run.name, or remove that file if you are sure that its run had this "
-            "configuration."
-        ) from error
 
 
 def config_of_run(run_dir: Path, steps: int | None = None) -> RunConfig:

@@ -8,7 +8,8 @@ from typing import Any
 from visual_r1.config import RunConfig, differing_keys
 from visual_r1.config.overrides import flat, laid_over
 from visual_r1.errors import RunError
-from visual_r1.runs.folder import CONFIG_FILE, config_of_run
+from visual_r1.runs.config_file import CONFIG_FILE
+from visual_r1.runs.folder import config_of_run
 
 
 def find_run(named: str, output_dir: Path = Path()) -> Path:

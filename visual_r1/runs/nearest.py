@@ -5,7 +5,7 @@ from pathlib import Path
 from visual_r1.config import RunConfig, apart, differing_keys
 from visual_r1.errors import RunError
 from visual_r1.printing import open_logger
-from visual_r1.runs.folder import CONFIG_FILE, read_config
+from visual_r1.runs.config_file import CONFIG_FILE, read_config
 from visual_r1.runs.ledger import Ledger
 
 logger = open_logger(__name__)

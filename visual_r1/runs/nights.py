@@ -20,7 +20,7 @@ from visual_r1.config import RunConfig
 from visual_r1.errors import RunError, StorageError
 from visual_r1.printing import open_logger
 from visual_r1.runs.budget import read_budget_end
-from visual_r1.runs.folder import read_config
+from visual_r1.runs.config_file import read_config
 from visual_r1.runs.ledger import Ledger
 from visual_r1.storage import read_if_sound, read_json, write_json
 

@@ -35,8 +35,9 @@ from visual_r1.printing import open_logger
 from visual_r1.runs.alarms import AlarmLog
 from visual_r1.runs.bill import BILL_NAME
 from visual_r1.runs.budget import BUDGET_NAME
+from visual_r1.runs.config_file import CONFIG_FILE, read_config
 from visual_r1.runs.curriculum_state import load_measured, measured_path
-from visual_r1.runs.folder import CONFIG_FILE, COPIES, fault_by_ledger, read_config
+from visual_r1.runs.folder import COPIES, fault_by_ledger
 from visual_r1.runs.journal import ROLLOUTS, Journal, read_rollouts
 from visual_r1.runs.labels import LABELS_FILE
 from visual_r1.runs.ledger import Ledger, LedgerRow

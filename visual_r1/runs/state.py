@@ -2,7 +2,10 @@
 
 Nothing here is told by anybody: a process that was killed says nothing. So a run is at work while
 its lock is held, which the kernel frees however the process ends, and else its files say how far it
-came, and how its last start ended (see `ending`).
+came, and how its last start ended (see `process`).
+
+A list has many runs, so this reads little, and imports nothing that takes time: of other files'
+rows it knows what it asks for, and no more.
 """
 
 import os
@@ -10,19 +13,18 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import TypeAdapter
 from pydantic_core import from_json
 
 from visual_r1.errors import RunError
+from visual_r1.jsonl import JsonLines
 from visual_r1.liveness import is_locked, lives_since
-from visual_r1.runs.alarms import AlarmLog
-from visual_r1.runs.budget import read_budget_end
-from visual_r1.runs.ending import read_ending
-from visual_r1.runs.folder import LOCK, OWNER, owner_in, read_config
+from visual_r1.runs.config_file import CONFIG_FILE, read_config
 from visual_r1.runs.ledger import Ledger
-from visual_r1.storage import read_json
+from visual_r1.runs.process import LOCK, OWNER, owner_in, read_ending
+from visual_r1.storage import read_if_sound, read_json
 from visual_r1.wording import duration
 
 State = Literal[
@@ -72,7 +74,16 @@ class _Summary:
     steps: int
 
 
-_SUMMARIES = TypeAdapter(_Summary)
+@dataclass(frozen=True, slots=True)
+class _Budget:
+    """Of how a run ended by its budget, see `budget`."""
+
+    setting: str
+    step: int
+
+
+_SUMMARIES, _BUDGETS = TypeAdapter(_Summary), TypeAdapter(_Budget)
+_ROWS: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
 
 
 def state_of(run_dir: Path) -> RunState:
@@ -82,7 +93,7 @@ def state_of(run_dir: Path) -> RunState:
     """
     config = read_config(run_dir)
     if config is None:
-        raise RunError(f"{run_dir} is no run's folder: there is no config.json in it.")
+        raise RunError(f"{run_dir} is no run's folder: there is no {CONFIG_FILE} in it.")
     rows = [line.row for line in Ledger(run_dir).read().sound]
     step, steps = rows[-1].step if rows else 0, config.train.steps
     changed = last_change(run_dir)
@@ -104,9 +115,8 @@ def state_of(run_dir: Path) -> RunState:
             )
         return found("training", f"{who} is at work on it.", pid)
     again = f"It goes on with: visual-r1 resume {run_dir}"
-    pausing = [one for one in AlarmLog(run_dir).findings() if one.action == "pause"]
-    if pausing and pausing[-1].checkpoint == step < steps:
-        return found("paused", f"{pausing[-1].sentence} {again}.")
+    if (pausing := _pausing(run_dir, step)) and step < steps:
+        return found("paused", f"{pausing} {again}.")
     if (done := _is_done(run_dir, step, steps)) is not None:
         return found("ended", done)
     if (ending := read_ending(run_dir)) is not None:
@@ -128,7 +138,7 @@ def last_change(run_dir: Path) -> float:
     """
     newest = 0.0
     places = [run_dir / name for name in ("metrics.jsonl", "ledger.jsonl", "validation.jsonl")]
-    places += [run_dir / OWNER, run_dir / "config.json", *run_dir.glob("evaluations/*/*")]
+    places += [run_dir / OWNER, run_dir / CONFIG_FILE, *run_dir.glob("evaluations/*/*")]
     for place in places:
         with suppress(OSError):
             newest = max(newest, place.stat().st_mtime)
@@ -147,10 +157,20 @@ def _is_done(run_dir: Path, step: int, steps: int) -> str | None:
         return f"All {steps} steps are trained." if step >= steps else None
     if summary.steps < step:
         return None
-    budget = read_budget_end(run_dir, step)
     if step < steps:
-        return budget.sentence if budget is not None else None
+        budget = read_if_sound(run_dir / "budget.json", _BUDGETS, "it is not looked at")
+        if budget is None or budget.step != step:
+            return None
+        return f"Ended by {budget.setting} at step {step} of {steps}, evaluated and reported."
     return f"All {step} steps are trained, evaluated and reported."
+
+
+def _pausing(run_dir: Path, step: int) -> str:
+    """What the alarms saw at the checkpoint of `step` and paused the run for; else nothing."""
+    rows = JsonLines(run_dir / "alarms.jsonl", _ROWS).rows()
+    seen = [str(row.get("seen")) for row in rows if row.get("action") == "pause"]
+    at = [row.get("checkpoint") for row in rows if row.get("action") == "pause"]
+    return seen[-1] if at[-1:] == [step] else ""
 
 
 def _longest_step(run_dir: Path) -> float:

@@ -16,7 +16,8 @@ from pydantic import TypeAdapter
 
 from visual_r1.errors import RunError, StorageError
 from visual_r1.printing import open_logger
-from visual_r1.runs.folder import config_without_secrets, owner_in
+from visual_r1.runs.folder import config_without_secrets
+from visual_r1.runs.process import owner_in
 from visual_r1.storage import clear_leftovers, put_aside, read_json, write_json, write_text
 from visual_r1.sweeps.plan import Plan
 

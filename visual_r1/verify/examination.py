@@ -22,7 +22,8 @@ from visual_r1.regrade.files import read_record
 from visual_r1.report.page import PAGE_NAME
 from visual_r1.report.summary import BASELINE, FINAL, SUMMARY_NAME, read_summary, summary_of
 from visual_r1.runs.baselines import RECORD_NAME as RECORD
-from visual_r1.runs.folder import CONFIG_FILE, config_of_run, read_config
+from visual_r1.runs.config_file import CONFIG_FILE, read_config
+from visual_r1.runs.folder import config_of_run
 from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.runs.soundness import (
     Finding,

@@ -24,7 +24,6 @@ from validated import checkpoint
 
 from visual_r1.config import DataSection, RunConfig
 from visual_r1.data.dataset import open_dataset, prepare
-from visual_r1.report.gallery import data_uri
 from visual_r1.report.markdown import (
     PICTURE_SIDE,
     dataset_card,
@@ -33,6 +32,7 @@ from visual_r1.report.markdown import (
     smaller,
     verdict,
 )
+from visual_r1.report.pictures import data_uri
 from visual_r1.report.summary import Summary, read_summary, summarize
 from visual_r1.runs.costs import cost_of_run
 from visual_r1.runs.ledger import Ledger

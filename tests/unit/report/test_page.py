@@ -1,11 +1,17 @@
 """report.html: self-contained, escaped, true to the files, and readable at every stage."""
 
+import base64
+import hashlib
+import io
 import json
+import random
 import re
+import shlex
 import shutil
 import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -20,11 +26,18 @@ from made_up import (
     write_metrics,
     write_validation,
 )
+from PIL import Image
 
+from visual_r1.config.command_line import load_config
+from visual_r1.config.overrides import with_overrides
 from visual_r1.errors import DataError, RunError
-from visual_r1.report.gallery import before_and_after, data_uri
+from visual_r1.report.gallery import before_and_after, within
 from visual_r1.report.page import write_html
+from visual_r1.report.pictures import data_uri
+from visual_r1.report.repeat import command_of
 from visual_r1.report.summary import summarize
+from visual_r1.runs.made_with import note_made_with
+from visual_r1.storage import write_json
 from visual_r1.wording import printable
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -57,7 +70,8 @@ class Page(HTMLParser):
         assert self._open.pop() == tag, f"</{tag}> closes another element"
 
     def handle_data(self, data: str) -> None:
-        self.text.append(data)
+        if self._open[-1:] != ["script"]:
+            self.text.append(data)
 
     def all(self, tag: str) -> list[dict[str, str]]:
         return [attributes for name, attributes in self.elements if name == tag]
@@ -141,18 +155,24 @@ def test_a_run_with_second_passes_shows_outcomes_and_what_descriptions_are_worth
     assert "escription" not in page(run_dir).words
 
 
-def test_nothing_is_loaded_from_elsewhere_and_no_script_may_run(run_dir: Path):
+def test_nothing_is_loaded_from_elsewhere_and_no_script_but_the_pages_may_run(run_dir: Path):
     found = page(run_dir)
     for tag, attributes in found.elements:
-        assert tag not in {"script", "link", "iframe", "object", "embed", "base", "form"}
+        assert tag not in {"link", "iframe", "object", "embed", "base", "form"}
         for name, value in attributes.items():
             assert not name.startswith("on"), f"{tag} has an event handler {name}"
             if name in {"src", "href", "srcset", "data", "action", "xlink:href"}:
-                assert value.startswith("data:image/"), f"{tag} loads {value[:60]}"
+                inside = value.startswith("#") and tag == "a"
+                assert inside or value.startswith("data:image/"), f"{tag} loads {value[:60]}"
     text = (run_dir / "report.html").read_text()
     assert not re.search(r"@import|url\(", text)
     policies = [a["content"] for a in found.all("meta") if "http-equiv" in a]
-    assert policies == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+    [script] = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    known = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{known}'"
+    )
+    assert policies == [policy]
 
 
 def test_pictures_have_texts_tables_have_headers_and_charts_have_descriptions(run_dir: Path):
@@ -193,7 +213,7 @@ def test_whatever_a_model_or_a_dataset_wrote_stays_text(run_dir: Path):
     hostile_run(run_dir)
     found = page(run_dir)
     assert HOSTILE in " ".join(found.text), "shown, character for character"
-    assert found.all("script") == []
+    assert found.all("script") == [{}]
     assert not [a for _, a in found.elements if "onerror" in a]
 
 
@@ -289,20 +309,115 @@ def test_pictures_are_shown_as_they_are():
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium")
-def test_a_browser_shows_the_page_and_runs_nothing(run_dir: Path, tmp_path: Path):
+def test_a_browser_shows_the_page_and_runs_nothing_of_others(run_dir: Path, tmp_path: Path):
     hostile_run(run_dir)
-    path = write_html(run_dir)
+    shown = browsed(write_html(run_dir).as_uri(), tmp_path)
+    assert "<title>quickstart-0a1b2c3d · Visual R1</title>" in shown, "no script changed the title"
+    assert shown.count("<svg") == 2
+    assert shown.count('class="exhibit"') == 12
+    assert shown.count("<script") == 1
+
+
+def browsed(address: str, profile: Path, *flags: str) -> str:
+    """The page's elements, as they are when its script has run."""
     assert CHROMIUM is not None
-    flags = (
+    always = (
         "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
         "--disable-background-networking --disable-component-update --window-size=400,1200"
     )
-    shown = subprocess.run(
-        [CHROMIUM, *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",
-         path.as_uri()],
-        capture_output=True, text=True, timeout=60, check=True,
+    return subprocess.run(
+        [CHROMIUM, *always.split(), f"--user-data-dir={profile / 'profile'}",
+         *(flags or ["--dump-dom"]), address],
+        capture_output=True, text=True, timeout=120, check=True,
     ).stdout  # fmt: skip
-    assert "<title>quickstart-0a1b2c3d · Visual R1</title>" in shown, "no script changed the title"
-    assert shown.count("<svg") == 2
-    assert shown.count('class="exhibit"') == 4
-    assert "<script" not in shown
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium")
+def test_filters_stand_in_the_address(run_dir: Path, tmp_path: Path):
+    address = write_html(run_dir).as_uri()
+    folders = run_dir / "evaluations/baseline", run_dir / "evaluations/final"
+    fates = {fate.key: fate for fate in before_and_after(*folders, per_fate=80)}
+    there = sum(min(fate.count, 40) for fate in fates.values())
+    families = [shown.family for shown in fates["gained"].exhibits]
+    wanted = families[0]
+    all_of_it = browsed(address, tmp_path)
+    assert f"{there} of {there} shown" in all_of_it
+    assert not re.search(r"<article[^>]* hidden", all_of_it)
+    filtered = browsed(f"{address}#show=gained&family={wanted}", tmp_path)
+    assert f"{families.count(wanted)} of {there} shown" in filtered
+    assert '<button type="button" data-show="gained" aria-pressed="true">' in filtered
+    visible = re.findall(r'<article class="exhibit"(?![^>]* hidden)[^>]*>', filtered)
+    assert len(visible) == families.count(wanted)
+    assert all('data-fate="gained"' in one and f'"{wanted}"' in one for one in visible)
+    after = browsed(f"{address}#show=after-wrong", tmp_path)
+    wrong = fates["lost"].count + fates["still-wrong"].count
+    assert f"{wrong} of {there} shown" in after
+    assert f"{there} of {there} shown" in browsed(
+        f"{address}#show=%22%3E%3Cscript%3E&family=x", tmp_path
+    )
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium")
+def test_on_paper_all_is_open_and_the_filters_are_gone(run_dir: Path, tmp_path: Path):
+    address = write_html(run_dir).as_uri()
+    browsed(address, tmp_path, "--no-pdf-header-footer", f"--print-to-pdf={tmp_path / 'r.pdf'}")
+    pages = len(re.findall(rb"/Type\s*/Page\b(?!s)", (tmp_path / "r.pdf").read_bytes()))
+    assert 5 <= pages <= 14, "24 of the 80 problems, a few a page"
+
+
+def test_a_large_run_has_a_page_of_bounded_size(run_dir: Path):
+    """Thousands of steps, hundreds of families, photographs and endless responses."""
+    noise = random.Random(1).randbytes(700 * 500 * 3)
+    out = io.BytesIO()
+    Image.frombytes("RGB", (700, 500), noise).save(out, "PNG")
+    asked = [
+        replace(problem, images=(out.getvalue(),), meta={"family": f"family {i}"})
+        for i, problem in enumerate(problems(150))
+    ]
+    for name, accuracy in (("baseline", 0.4), ("final", 0.6)):
+        made = [
+            replace(one, greedy=answer(one.greedy.right, "<b>&" * 5000))
+            for one in predictions(asked, accuracy, seed=4)
+            if one.greedy is not None
+        ]
+        write_evaluation(run_dir / "evaluations" / name, asked, made)
+    write_metrics(run_dir, steps=5000)
+    summarize(run_dir, steps=5000, wall_seconds=1)
+    path = write_html(run_dir)
+    assert path.stat().st_size < 5_000_000
+    found = page(run_dir)
+    assert len(found.all("circle")) < 1000
+    assert "means over 13 steps" in found.words
+    assert "50 smaller ones are in report.json" in found.words
+    shown = [image["src"] for image in found.all("img")]
+    assert 20 < len(shown) <= 150
+    assert max(map(len, shown)) < 200_000
+    # All of them would not fit.
+    folders = run_dir / "evaluations/baseline", run_dir / "evaluations/final"
+    less = within(before_and_after(*folders, per_fate=40), 5_000_000)
+    assert 0 < sum(len(fate.exhibits) for fate in less) < 8
+    assert all(fate.exhibits for fate in less if fate.count)
+
+
+def test_the_time_the_cost_and_how_to_repeat_it_are_told(run_dir: Path):
+    config = with_overrides(
+        "quickstart", {"train.steps": 30, "data.seed": 7, "model.max_pixels": 90000}
+    )
+    write_json(run_dir / "config.json", config.model_dump(mode="json"))
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        row |= {"seconds_total": 3.0, "seconds_first_pass": 2.0, "seconds_train": 1.0}
+        row |= {"tokens_prefill": 1000, "tokens_sampled": 2000, "cost_usd": 0.5}
+    (run_dir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    note_made_with(run_dir)
+    words = page(run_dir).words
+    assert "sampling, the first pass 1 min 0 s 15.0%" in words
+    assert "all else: start, evaluations, export 5 min 10 s 77.5%" in words
+    assert "training 30,000 0 60,000 0 15.00" in words
+    command = command_of(config)
+    assert command in words
+    flags = {"--train.steps=30", "--data.seed=7", "--model.max_pixels=90000"}
+    assert set(shlex.split(command)[4:]) == flags
+    assert f"tinker {version('tinker')}" in words
+    again = load_config(shlex.split(command_of(config))[2:])
+    assert again.identity() == config.identity()

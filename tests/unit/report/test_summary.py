@@ -15,13 +15,14 @@ from made_up import (
     write_metrics,
     write_validation,
 )
+from rich.cells import cell_len
 
 from visual_r1.errors import DataError
 from visual_r1.evaluation.metrics import read_report
 from visual_r1.evaluation.predictions import Prediction
 from visual_r1.printing import Terminal
 from visual_r1.report.summary import read_summary, summarize
-from visual_r1.report.terminal import print_summary
+from visual_r1.report.terminal import print_samples, print_summary
 from visual_r1.runs.costs import cost_of_run
 from visual_r1.runs.validations import Validations
 
@@ -207,3 +208,33 @@ def test_the_terminal_table_shows_what_a_newcomer_looks_for(run_dir: Path):
     for expected in ("accuracy", "pass@8", "image blanked", "6 min 52 s", "report.html", "p < 0."):
         assert expected in shown
     assert max(len(line.rstrip()) for line in shown.splitlines()) <= 80
+
+
+@pytest.mark.parametrize("width", [40, 100])
+def test_a_right_and_a_wrong_answer_within_the_terminals_width(run_dir: Path, width: int):
+    asked = problems(20)
+    asked = [
+        replace(one, problem=f"<image>角度是多少？{'多' * 60}\x1b[2J", answer="[bold]7")
+        for one in asked
+    ]
+    long = "[bold]\u202e" * 9000
+    made = [
+        replace(one, greedy=replace(one.greedy, response=long + one.greedy.response))
+        for one in predictions(asked, 0.5, seed=0)
+        if one.greedy is not None
+    ]
+    write_evaluation(run_dir / "evaluations/final", asked, made)
+    out = StringIO()
+    print_samples(run_dir, Terminal(file=out, width=width))
+    shown = out.getvalue()
+    lines = shown.splitlines()
+    assert [line.split(" ")[0] for line in lines if not line.startswith(" ")] == ["right", "wrong"]
+    assert max(map(cell_len, lines)) <= width
+    assert len(lines) <= 14
+    assert shown.count("gold ") == 2
+    assert "</answer>" in shown
+    assert not {"\x1b", "\u202e"} & set(shown)
+    assert "gold [bold]7," in shown
+    # Where they cannot be read, what comes next says so.
+    (run_dir / "evaluations/final/predictions.parquet").write_bytes(b"x")
+    print_samples(run_dir, Terminal(file=StringIO()))

@@ -23,6 +23,7 @@ from visual_r1.report import wandb_service
 from visual_r1.report.summary import summarize
 from visual_r1.report.wandb import track_run, track_steps
 from visual_r1.runs.alarms import AlarmLog
+from visual_r1.tables import pa, write_table
 
 BLOCK = 32768
 
@@ -157,6 +158,25 @@ def test_the_predictions_table_holds_every_picture(config: RunConfig):
     assert copy.pictures == 9
     staged = list((config.run_dir / "wandb" / "data").rglob("tmp*"))
     assert len(staged) >= 9, "the pictures lie in the run folder until they are uploaded"
+
+
+def test_some_rollouts_are_a_table(config: RunConfig):
+    write_metrics(config.run_dir, steps=4)
+    (config.run_dir / "rollouts").mkdir()
+    rows = [
+        {
+            "step": 3, "problem_id": "p", "group": 0, "sample": sample, "response": "<b>x",
+            "reward": 1.0, "advantage": 0.5, "verdict": "right", "reason": "",
+        }
+        for sample in range(2)
+    ]  # fmt: skip
+    write_table(config.run_dir / "rollouts/chunk-00000.parquet", pa.Table.from_pylist(rows))
+    track_run(config)
+    files = Copy(config.run_dir).file.parent
+    (table,) = files.glob("files/media/table/rollouts*.table.json")
+    shown = json.loads(table.read_text())
+    assert {"step", "problem", "image", "gold", "response", "advantage"} <= set(shown["columns"])
+    assert [row[shown["columns"].index("sample")] for row in shown["data"]] == [0, 1]
 
 
 def test_nothing_is_written_outside_the_run_folder(config: RunConfig):

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from visual_r1.config import RunConfig
-from visual_r1.runs.folder import CONFIG_FILE, open_run_folder
+from visual_r1.runs.config_file import CONFIG_FILE
+from visual_r1.runs.folder import open_run_folder
 from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.runs.nearest import why_anew
 

@@ -19,8 +19,9 @@ from visual_r1.data.dataset import open_dataset
 from visual_r1.evaluation.metrics import read_report
 from visual_r1.exports.record import adapter_folder, read_export
 from visual_r1.runs.alarms import AlarmLog
+from visual_r1.runs.config_file import read_config
 from visual_r1.runs.curriculum_state import load_measured
-from visual_r1.runs.folder import config_of_run, open_run_folder, read_config
+from visual_r1.runs.folder import config_of_run, open_run_folder
 from visual_r1.runs.journal import Journal, read_metrics, read_rollouts
 from visual_r1.runs.ledger import Ledger
 from visual_r1.runs.validations import Validations, named_checkpoint

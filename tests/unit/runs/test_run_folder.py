@@ -10,15 +10,14 @@ import pytest
 
 from visual_r1.config import RunConfig
 from visual_r1.errors import DataError, RunError, StorageError
+from visual_r1.runs.config_file import CONFIG_FILE, read_config
 from visual_r1.runs.evaluations import evaluate_checkpoint
 from visual_r1.runs.folder import (
-    CONFIG_FILE,
     asks_alike,
     config_of_run,
     config_without_secrets,
     keep_files,
     open_run_folder,
-    read_config,
     require_same_files,
 )
 from visual_r1.runs.ledger import Ledger, LedgerRow
@@ -238,7 +237,7 @@ def test_what_a_killed_process_left_half_written_is_cleared_and_nothing_else(
     assert len(list(mine.run_dir.rglob(".*.tmp"))) == 4
     with open_run_folder(mine) as run_dir:
         left = {str(p.relative_to(run_dir)) for p in run_dir.rglob("*") if p.is_file()}
-    assert left == {*kept, "config.json", ".lock", ".owner"}
+    assert left == {*kept, "config.json", ".made_with.json", ".lock", ".owner"}
 
 
 def test_a_password_in_the_servers_url_does_not_reach_the_file(tmp_path: Path) -> None:

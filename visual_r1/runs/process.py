@@ -1,9 +1,11 @@
-"""How the last start of a run ended, where no other file could say it: `.ending.json`.
+"""Which process has a run's folder, and how the last one ended where no other file could say it.
+
+`.owner` names the process, `.lock` is held by it. `.ending.json` is there after a start that ended
+by an error, or because a person stopped it:
 
     {"kind": "failed", "sentence": "…", "at": "2026-05-01T10:00:00+00:00"}
 
-That a start ended by an error, or because a person stopped it. A process that was killed writes
-nothing, and one that came to its end has left the summary.
+A process that was killed writes nothing, and one that came to its end has left the summary.
 """
 
 from contextlib import suppress
@@ -15,8 +17,10 @@ from typing import Literal
 from pydantic import TypeAdapter
 
 from visual_r1.errors import StorageError, VisualR1Error
+from visual_r1.opening import read_file
 from visual_r1.storage import read_if_sound, write_json
 
+OWNER, LOCK = ".owner", ".lock"
 ENDING = ".ending.json"
 
 
@@ -30,6 +34,14 @@ class Ending:
 
 
 _STORED = TypeAdapter(Ending)
+
+
+def owner_in(path: Path) -> str:
+    """The process that a file names as an owner, for a sentence."""
+    try:
+        return read_file(path, 100).decode("ascii").strip() or "unknown"
+    except (OSError, ValueError):
+        return "unknown"
 
 
 def note_ending(run_dir: Path, error: BaseException) -> None:

@@ -1,0 +1,100 @@
+"""Where the time of a run goes: a step by its phases, and the whole run beside them.
+
+The phases of a step follow one another and make up its seconds (docs/metrics.md); saving a
+checkpoint comes after it. What is left of the wall time is all that is no step: starting, the
+evaluations, export, and what of a killed start had to be done again.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from visual_r1.report.charts import Layer, Point, stacked_chart
+from visual_r1.report.figures import Figure
+from visual_r1.report.summary import Summary
+from visual_r1.runs.journal import MetricsRow
+from visual_r1.runs.validations import ValidationRow, Validations
+from visual_r1.wording import duration, percent
+
+PHASES: Mapping[str, str] = {
+    "first_pass": "sampling, the first pass",
+    "second_pass": "sampling, the second pass",
+    "kl": "log-probabilities of the base model",
+    "sampler": "handing the weights to the sampler",
+    "prompts": "building prompts",
+    "train": "learning: gradients and the optimizer",
+    "checkpoint": "saving checkpoints",
+}
+"""Key of metrics.jsonl after `seconds_` -> what it is; from the bottom of the stack."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimeRow:
+    """What one part of a run took: `share` is of the wall time where that is known, else of all
+    rows; `phase` its class in the style sheet, empty where it is no phase of a step."""
+
+    phase: str
+    name: str
+    seconds: float
+    share: float
+
+
+def time_rows(
+    metrics: Sequence[MetricsRow],
+    validations: Sequence[ValidationRow],
+    wall_seconds: float | None,
+) -> list[TimeRow]:
+    """What took the time, in the order of the phases; nothing where no step says."""
+    found = [(phase, meaning, _sum(metrics, phase)) for phase, meaning in PHASES.items()]
+    found = [one for one in found if one[2] > 0]
+    if not found:
+        return []
+    if (validating := math.fsum(row.seconds for row in validations)) > 0:
+        found.append(("validating", "validating", validating))
+    spent = math.fsum(seconds for *_, seconds in found)
+    if wall_seconds is not None and wall_seconds > spent:
+        found.append(("", "all else: start, evaluations, export", wall_seconds - spent))
+    whole = math.fsum(seconds for *_, seconds in found)
+    return [TimeRow(phase, name, seconds, seconds / whole) for phase, name, seconds in found]
+
+
+def time_of_run(
+    run_dir: Path, metrics: Sequence[MetricsRow], summary: Summary | None
+) -> list[TimeRow]:
+    """`time_rows` of the run in `run_dir`."""
+    wall = summary.wall_seconds if summary else None
+    return time_rows(metrics, Validations(run_dir).rows(), wall)
+
+
+def timeline_figure(metrics: Sequence[MetricsRow]) -> Figure | None:
+    """Seconds of each step by phase, stacked; None where no step says what it took."""
+    rows = [row for row in metrics if row.get("seconds_total") is not None]
+    present = [phase for phase in PHASES if _sum(rows, phase) > 0]
+    if not present:
+        return None
+    layers = [
+        Layer(
+            f"phase-{phase}",
+            PHASES[phase],
+            tuple(_point(row, phase) for row in rows),
+        )
+        for phase in present
+    ]
+    total = math.fsum(_sum(rows, phase) for phase in present)
+    parts = "; ".join(f"{PHASES[one]} {percent(_sum(rows, one) / total)}" for one in present)
+    described = f"{len(rows)} steps, {duration(total)} in all: {parts}."
+    chart = stacked_chart(layers, "Seconds of a step by phase", described, "timeline", _seconds)
+    return Figure("timeline", "Where the time of a step goes, seconds", chart)
+
+
+def _point(row: MetricsRow, phase: str) -> Point:
+    return float(row["step"]), float(row.get(f"seconds_{phase}") or 0.0)
+
+
+def _sum(rows: Sequence[MetricsRow], phase: str) -> float:
+    return math.fsum(row.get(f"seconds_{phase}") or 0.0 for row in rows)
+
+
+def _seconds(value: float) -> str:
+    return f"{value:g} s" if value < 120 else f"{value / 60:g} min"
