@@ -98,7 +98,7 @@ def compared(before: Failures, after: Failures) -> Changes:
         )
     old = [before.judgements[id] for id in ids]
     new = [after.judgements[id] for id in ids]
-    kinds = {
+    kinds: dict[Kind, Change] = {
         kind: Change.of(
             Pairs.count([one.kind == kind for one in old], [one.kind == kind for one in new])
         )
