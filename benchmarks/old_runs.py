@@ -39,7 +39,15 @@ from run_states.programs import (
 
 # What every start writes; all else in a finished run is work.
 # The page is drawn again where the key of its stage has another form than in the old code.
-WRITTEN_BY_A_START = {".owner", ".lock", "config.json", "summary.json", "wall.json", "report.html"}
+WRITTEN_BY_A_START = {
+    ".owner",
+    ".lock",
+    ".made_with.json",
+    "config.json",
+    "summary.json",
+    "wall.json",
+    "report.html",
+}
 
 
 class Check(NamedTuple):
