@@ -104,7 +104,9 @@ def compared(before: Failures, after: Failures) -> Changes:
         )
         for kind in KINDS
     }
-    occurring = [kind for kind, change in kinds.items() if change.before or change.after]
+    occurring: list[Kind] = [
+        kind for kind, change in kinds.items() if change.before or change.after
+    ]
     for kind, p_holm in zip(
         occurring, holm([kinds[one].p_value for one in occurring]), strict=True
     ):
