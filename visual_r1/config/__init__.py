@@ -1,5 +1,6 @@
 """The configuration of a run: `RunConfig` and its sections."""
 
+from visual_r1.config.judging import EvaluationSection, LoggingSection, ValidationSection
 from visual_r1.config.presets import (
     DEFAULT_PRESET,
     apart,
@@ -19,8 +20,6 @@ from visual_r1.config.sections import (
     ColumnsSection,
     CurriculumSection,
     DataSection,
-    EvaluationSection,
-    LoggingSection,
     LossName,
     ModelSection,
     OptimizerSection,
@@ -30,7 +29,6 @@ from visual_r1.config.sections import (
     Section,
     SplitsSection,
     TrainSection,
-    ValidationSection,
     listed,
     without_later_defaults,
 )

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
+from visual_r1.config.judging import EvaluationSection, LoggingSection, ValidationSection
 from visual_r1.config.presets import merged, read_preset
 from visual_r1.config.reward import PenaltySection, RewardSection, SecondPassSection
 from visual_r1.config.sections import (
@@ -22,15 +23,12 @@ from visual_r1.config.sections import (
     BackendSection,
     CurriculumSection,
     DataSection,
-    EvaluationSection,
-    LoggingSection,
     ModelSection,
     OptimizerSection,
     PromptSection,
     RunSection,
     SamplingSection,
     TrainSection,
-    ValidationSection,
     without_later_defaults,
 )
 from visual_r1.config.sft import SftSection

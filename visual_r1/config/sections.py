@@ -1,7 +1,8 @@
 """The sections of the configuration: what can be set, its default, and what it means.
 
 First how the policy is trained, then the run and its surroundings, and last where problems come
-from. What is rewarded stands in `config.reward`, what a run is watched for in `config.watch`.
+from. How it is judged stands in `config.judging`, what is rewarded in `config.reward`, and what a
+run is watched for in `config.watch`.
 """
 
 import re
@@ -331,105 +332,9 @@ def listed(names: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in (names or "").split(",") if name.strip())
 
 
-Control = Literal["blind", "other_image", "masked_image", "question_only", "scan_only"]
-CONTROLS: tuple[Control, ...] = get_args(Control)
-
-
-def _names_of_controls(value: object) -> object:
-    """Commas are as good as a list; each counts once, in the order of `CONTROLS`."""
-    names = listed(value) if isinstance(value, str) else value
-    if not isinstance(names, (list, tuple)):
-        return value
-    given = cast("list[object]", names)
-    if set(given) <= set(CONTROLS):
-        return tuple(name for name in CONTROLS if name in given)
-    wrong = next(name for name in given if name not in CONTROLS)
-    raise ValueError(f"{wrong!r} is no control: there are {', '.join(CONTROLS)}")
-
-
-def _with_commas(names: object) -> object:
+def with_commas(names: object) -> object:
     """A TOML list is as good as commas."""
     return ",".join(map(str, cast("list[object]", names))) if isinstance(names, list) else names
-
-
-class EvaluationSection(Section):
-    samples: int = Field(
-        default=8,
-        ge=0,
-        description="Samples of each problem for pass@k; 0 asks for greedy answers alone.",
-    )
-    problems: int | None = Field(
-        default=None, ge=1, description="How many of the test problems to use; default: all."
-    )
-    blind: bool = Field(default=True, description="Also evaluate with the image blanked.")
-    seed: int = Field(default=0, description="Seed of the samples of pass@k.")
-    suites: Annotated[str | None, BeforeValidator(_with_commas), LATER] = Field(
-        default=None,
-        description="Named benchmarks that are evaluated as well, with commas: names of "
-        "`visual-r1 suites`, or the paths of your own.",
-    )
-    controls: Annotated[tuple[Control, ...], BeforeValidator(_names_of_controls), LATER] = Field(
-        default=(),
-        description="Further ways of not seeing that are asked as well, with commas: blind (as "
-        "evaluation.blind), other_image, masked_image, question_only, scan_only.",
-    )
-    temperature: Annotated[float | None, LATER] = Field(
-        default=None,
-        gt=0,
-        description="Temperature of the samples of pass@k; default: sampling.temperature.",
-    )
-
-    @property
-    def asks_blind(self) -> bool:
-        """Whether the image is blanked, by either setting."""
-        return self.blind or "blind" in self.controls
-
-    def count(self, there: int) -> int:
-        """How many problems are evaluated of so many that are there."""
-        return min(self.problems or there, there)
-
-
-class ValidationSection(Section):
-    """Held-out problems at checkpoints: to watch training, and to choose the best checkpoint."""
-
-    every: int = Field(
-        default=0, ge=0, description="Validate every so many checkpoints, and the last; 0 is off."
-    )
-    problems: int | None = Field(
-        default=128, ge=1, description="How many of the validation problems to use; none is all."
-    )
-    blind: bool = Field(default=True, description="Also evaluate with the image blanked.")
-    seed: int = Field(default=0, description="Seed of which problems are used, where not all are.")
-
-
-Tracker = Literal["auto", "wandb", "trackio", "none"]
-
-
-class LoggingSection(Section):
-    wandb: bool = Field(
-        default=True,
-        description="Log to Weights & Biases, as its own settings say; offline without a key.",
-    )
-    wandb_project: str = Field(
-        default="visual-r1", description="Project on Weights & Biases, or of trackio."
-    )
-    tracker: Annotated[Tracker, LATER] = Field(
-        default="auto",
-        description="Who is told of steps, evaluations, alarms and samples: wandb, trackio "
-        "(`pip install 'visual-r1[trackio]'`), none, or auto: wandb unless logging.wandb is off.",
-    )
-
-    @field_validator("tracker", mode="before")
-    @classmethod
-    def _nobody(cls, value: object) -> object:
-        return "none" if value is None else value  # as a flag the word is no value at all
-
-    @property
-    def told(self) -> Tracker:
-        """The tracker that is told: wandb, trackio or none."""
-        if self.tracker != "auto":
-            return self.tracker
-        return "wandb" if self.wandb else "none"
 
 
 class Names(Section):
@@ -438,7 +343,7 @@ class Names(Section):
     @field_validator("*", mode="before")
     @classmethod
     def _joined(cls, names: object) -> object:
-        return _with_commas(names)
+        return with_commas(names)
 
 
 class ColumnsSection(Names):

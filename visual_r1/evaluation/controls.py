@@ -41,7 +41,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from visual_r1.config.sections import CONTROLS, Control
+from visual_r1.config.judging import CONTROLS, Control
 from visual_r1.evaluation.predictions import PASSES, Pass, Prediction
 from visual_r1.evaluation.statistics import (
     Interval,

@@ -12,7 +12,7 @@ from pathlib import Path
 import tinker
 
 from visual_r1.config import RunConfig
-from visual_r1.config.sections import CONTROLS
+from visual_r1.config.judging import CONTROLS
 from visual_r1.data.problem import Problem, Split
 from visual_r1.data.shards import KeptProblems, StoredProblems
 from visual_r1.errors import DataError
