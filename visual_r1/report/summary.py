@@ -125,6 +125,25 @@ class Summary:
     rates: Mapping[str, BeforeAfter]
     by_family: Mapping[str, Comparison]
 
+    def counted(self) -> tuple[object, ...]:
+        """What was counted in the run's files. The rest follows from that, in words and by
+        statistics which another version may have chosen otherwise."""
+        compared = {
+            "accuracy": self.accuracy,
+            "pass@k": self.pass_at_k,
+            "blind": self.blind,
+            "scan only": self.scan_only,
+            **{f"family {name}": found for name, found in self.by_family.items()},
+        }
+        pairs = {
+            name: found and Pairs(found.both, found.gained, found.lost, found.neither)
+            for name, found in compared.items()
+        }
+        return (
+            self.run, self.model, self.steps, self.updated_steps, self.cost_usd, self.budget,
+            self.k, dict(self.rates), pairs,
+        )  # fmt: skip
+
     def to_json(self) -> dict[str, Any]:
         """The content of `summary.json`."""
         flat: dict[str, Any] = {}

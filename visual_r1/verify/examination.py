@@ -156,7 +156,7 @@ def _summary(run_dir: Path) -> Iterator[Finding]:
         now = summary_of(run_dir, steps=there.steps, wall_seconds=there.wall_seconds)
     except VisualR1Error:
         return  # what it is made of is damaged, and named for itself
-    if now != there:
+    if now.counted() != there.counted():
         found = "says something else"
         yield damaged(file, "what metrics, validation and evaluations come to", found, again)
 

@@ -7,7 +7,7 @@ import random
 import shutil
 import threading
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from visual_r1.data.dataset import prepare
 from visual_r1.exports.record import ADAPTER_FILES, Export, ExportedFile
 from visual_r1.hashing import file_digest
 from visual_r1.jsonl import CHAIN, JsonLines
-from visual_r1.report.summary import summarize
+from visual_r1.report.summary import SUMMARY_NAME, read_summary, summarize
 from visual_r1.rl.curriculum import Measured
 from visual_r1.runs.alarms import AlarmLog
 from visual_r1.runs.curriculum_state import save_measured
@@ -350,6 +350,18 @@ def test_files_of_an_older_version_are_unverified_and_no_fault(
     others = len(files_of(run)) - 4
     assert f"4 files as they were written; {others} files unverified (" in said
     assert "no digest is known" in said
+
+
+def test_a_summary_by_other_statistics_is_sound_and_one_of_other_counts_is_not(run: Path) -> None:
+    """Another version may have computed intervals otherwise; what was counted stays."""
+    there = read_summary(run)
+    assert there is not None
+    accuracy = replace(there.accuracy, smallest_detectable=0.5, delta_ci95=(-0.5, 0.9))
+    write_json(run / SUMMARY_NAME, replace(there, accuracy=accuracy, conclusion="Rose.").to_json())
+    assert not [one for one in examine(run) if one.verdict == "damaged"]
+    accuracy = replace(there.accuracy, gained=there.accuracy.gained + 1)
+    write_json(run / SUMMARY_NAME, replace(there, accuracy=accuracy).to_json())
+    assert [one.file.name for one in examine(run) if one.verdict == "damaged"] == [SUMMARY_NAME]
 
 
 def test_what_is_none_of_them_is_a_sentence(
