@@ -74,7 +74,7 @@ def read_rows(side: Side, rounding: Rounding) -> dict[str, Row]:
     if missing := [one for one in _READ if one not in names and one not in _LATER]:
         raise DataError(f"{path} has no column {', '.join(missing)}: {way_out}.")
     passes = [one for one in names if one.endswith("_correct") and one not in _GREEDY]
-    own = side.report.conditions.rounding
+    own = side.report.conditions.compared
     verdict = "correct" if rounding == own else f"correct_{rounding}"
     found: dict[str, Row] = {}
     for row in iterate_predictions(side.folder, [*_READ, *passes]):
@@ -102,12 +102,12 @@ def _content(row: Mapping[str, Any]) -> str:
     return content_digest(*(piece for one in parts for piece in (b"%d:" % len(one), one)))
 
 
-def _majority(row: Mapping[str, Any], own: str) -> float | None:
+def _majority(row: Mapping[str, Any], own: Rounding) -> float | None:
     if not row["k"]:
         return None
     rights = [verdict == "right" for verdict in row["sampled_verdicts"]]
     answers = list(zip(sampled_answers(row), rights, strict=True))
-    return majority(answers, "rounded" if own == "rounded" else "exact")
+    return majority(answers, own)
 
 
 def pair(first: Mapping[str, Row], second: Mapping[str, Row], names: tuple[str, str]) -> Paired:

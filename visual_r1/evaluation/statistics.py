@@ -219,3 +219,46 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = largest
     return adjusted
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One yes-or-no outcome of the same n problems, before and after.
+
+    `baseline` and `final` are shares with Wilson's intervals, `delta` is their difference with
+    Newcombe's (method 10), `p_value` is the exact McNemar test's. `both` to `neither` count the
+    problems by what became of them; `smallest_detectable` is the difference that n could show.
+    """
+
+    baseline: float
+    final: float
+    delta: float
+    delta_ci95: Interval
+    p_value: float
+    baseline_ci95: Interval
+    final_ci95: Interval
+    n: int
+    both: int
+    gained: int
+    lost: int
+    neither: int
+    smallest_detectable: float
+
+    @classmethod
+    def of(cls, pairs: Pairs) -> "Comparison":
+        """The comparison of what was counted."""
+        return cls(
+            baseline=pairs.before,
+            final=pairs.after,
+            delta=pairs.delta,
+            delta_ci95=paired_difference_ci(pairs),
+            p_value=exact_mcnemar(pairs.gained, pairs.lost),
+            baseline_ci95=wilson(pairs.both + pairs.lost, pairs.n),
+            final_ci95=wilson(pairs.both + pairs.gained, pairs.n),
+            n=pairs.n,
+            both=pairs.both,
+            gained=pairs.gained,
+            lost=pairs.lost,
+            neither=pairs.neither,
+            smallest_detectable=smallest_detectable(pairs),
+        )
