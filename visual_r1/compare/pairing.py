@@ -17,6 +17,7 @@ from visual_r1.evaluation.predictions import (
     sampled_answers,
 )
 from visual_r1.evaluation.samples import majority
+from visual_r1.evaluation.statistics import are_other_data
 from visual_r1.grading import Rounding
 from visual_r1.hashing import content_digest
 from visual_r1.tables import open_table, said_of
@@ -28,7 +29,6 @@ _READ = (
 _LATER = {"sampled_extracted"}  # what files of older versions do without
 # Columns that are no pass of their own: the greedy one's, and a count.
 _GREEDY = {"correct", "sampled_correct"}
-MOST_OTHERS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ def pair(first: Mapping[str, Row], second: Mapping[str, Row], names: tuple[str, 
     shared = [id for id in first if id in second]
     same = [id for id in shared if first[id].content == second[id].content]
     others = len(shared) - len(same)
-    if not same or others > MOST_OTHERS * len(shared):
+    if are_other_data(others, len(shared)):
         a, b = names
         why = (
             f"of the {len(shared)} ids that both have, {others} stand for another question, answer "

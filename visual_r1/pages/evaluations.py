@@ -10,7 +10,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from visual_r1.errors import DataError
-from visual_r1.evaluation.statistics import Comparison, Pairs, distinguishable
+from visual_r1.evaluation.statistics import (
+    Comparison,
+    Pairs,
+    are_other_data,
+    distinguishable,
+)
 from visual_r1.hashing import in_hash_order
 from visual_r1.pages.pictures import picture_answer
 from visual_r1.pages.place import NotThere, Place, place_of
@@ -107,16 +112,15 @@ def compared(
     with queries().session() as session:
         old = {row.id: row for row in right_by_id(session, first, text)}
         new = {row.id: row for row in right_by_id(session, second)}
-        both = [
-            (old[id], new[id])
-            for id in old
-            if id in new and None not in (old[id].correct, new[id].correct)
-        ]
-        if not both and text is None:
+        shared = [(old[id], new[id]) for id in old if id in new]
+        same = [(x, y) for x, y in shared if x.content == y.content]
+        if text is None and are_other_data(others := len(shared) - len(same), len(shared)):
+            why = f", and {others} of them stand for another question or answer" if others else ""
             raise DataError(
-                f"{first.title} and {second.title} have no problem in common, so there is nothing "
-                "to compare: choose two evaluations of the same split."
+                f"{first.title} and {second.title} share {len(shared)} ids{why}, so there is "
+                "nothing to compare: choose two evaluations of the same problems."
             )
+        both = [(x, y) for x, y in same if None not in (x.correct, y.correct)]
         chosen = [pair for pair in both if family in (None, pair[0].family)]
         fates = dict.fromkeys(FATES, 0) | _counted(
             _fate(bool(x.correct), bool(y.correct)) for x, y in chosen

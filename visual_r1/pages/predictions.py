@@ -8,9 +8,9 @@ that a page shows and not as the whole it is.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BeforeValidator, TypeAdapter
+from pydantic import TypeAdapter
 
 from visual_r1.errors import DataError
 from visual_r1.grading import verdict_in_words
@@ -29,10 +29,6 @@ FATES: Mapping[str, str] = {
     "wrong": "wrong in both",
     "right": "right in both",
 }
-
-
-def _list_of_text(value: object) -> object:
-    return [] if value is None else value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +52,7 @@ class Prediction:
     outcome: str | None
     sampled_correct: int | None
     k: int | None
-    others: Annotated[Mapping[str, Any], BeforeValidator(_list_of_text)]
+    others: Mapping[str, Any]
 
     @property
     def label(self) -> str:
@@ -68,11 +64,15 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """Whether a problem was answered right; None where no answer came."""
+    """Whether a problem was answered right; None where no answer came.
+
+    `content` is a hash of question and gold answer, 0 where the file has them not.
+    """
 
     id: str
     family: str | None
     correct: bool | None
+    content: int
 
 
 _PREDICTIONS = TypeAdapter(Prediction)
@@ -170,10 +170,11 @@ def right_by_id(session: Session, evaluation: Evaluation, text: str | None = Non
         name for name in ("id", "question", "answer", "response") if name in evaluation.columns
     ]
     has = " OR ".join(f"contains(lower({quoted(name)}), lower($text))" for name in looked)
+    content = "hash(question, answer)" if {"question", "answer"} <= evaluation.columns else "0"
     family = "family" if "family" in evaluation.columns else "NULL::VARCHAR AS family"
     return session.rows(
         _RIGHT,
-        f"SELECT id, {family}, correct FROM {parquet('files')} "
+        f"SELECT id, {family}, correct, {content} AS content FROM {parquet('files')} "
         f"{f'WHERE {has}' if text is not None else ''}",
         {"files": _file(evaluation), "text": text},
     )

@@ -45,10 +45,10 @@ from visual_r1.report.templating import environment_of, with_minus, words
 from visual_r1.report.timeline import time_of_run, timeline_figure
 from visual_r1.runs.alarms import AlarmLog
 from visual_r1.runs.config_file import CONFIG_FILE
-from visual_r1.runs.costs import Cost, cost_of_run
+from visual_r1.runs.costs import cost_of_run
 from visual_r1.runs.journal import MetricsRow, read_metrics
-from visual_r1.runs.start import Origin, origin_of
-from visual_r1.runs.stored import Stored, read_stored
+from visual_r1.runs.start import origin_of
+from visual_r1.runs.stored import read_stored
 from visual_r1.runs.validations import Validations
 from visual_r1.storage import write_text
 from visual_r1.wording import accuracy_moved, duration, percent
@@ -105,6 +105,7 @@ def write_html(run_dir: Path) -> Path:
     script = (_TEMPLATES / "report.js").read_text(encoding="utf-8").strip()
     headline, explanation = _headline(summary, reports)
     shares = outcome_shares(metrics)
+    wide = bin_steps(len(metrics))
     failures = failure_section(failures_of_run(run_dir))
     environment = environment_of("visual_r1.report", count="{:,.0f}".format)
     page = environment.get_template("report.html.j2").render(
@@ -115,15 +116,7 @@ def write_html(run_dir: Path) -> Path:
         explanation=with_minus(explanation),
         summary=summary,
         ended=summary.budget.sentence if summary and summary.budget else "",
-        facts=_facts(
-            summary,
-            metrics,
-            reports,
-            settings,
-            cost_of_run(run_dir),
-            read_stored(run_dir),
-            origin_of(run_dir),
-        ),
+        facts=_facts(run_dir, summary, metrics, reports, settings),
         lines=_result_lines(summary, reports),
         families=sorted(families, key=lambda line: -line.n)[:MOST_FAMILIES]
         if len(families) > MOST_FAMILIES
@@ -140,9 +133,8 @@ def write_html(run_dir: Path) -> Path:
         outcomes=outcome_chart(shares, "outcomes") if shares else None,
         meanings=MEANINGS,
         scan_only=any(report.second_pass for report in reports.values()),
-        wide=bin_steps(len(metrics)),
-        smoothing=smoothing_steps(-(-len(metrics) // bin_steps(len(metrics))))
-        * bin_steps(len(metrics)),
+        wide=wide,
+        smoothing=smoothing_steps(-(-len(metrics) // wide)) * wide,
         steps=len(metrics),
         updated=sum(bool(row.get("updated")) for row in metrics),
         health=health(metrics),
@@ -188,19 +180,17 @@ def _before_and_after(reports: Mapping[str, Report]) -> list[Report]:
 
 
 def _facts(
+    run_dir: Path,
     summary: Summary | None,
     metrics: Sequence[MetricsRow],
     reports: Mapping[str, Report],
     settings: Mapping[str, Any],
-    cost: Cost | None,
-    stored: Stored | None,
-    origin: Origin | None,
 ) -> list[tuple[str, str]]:
     facts: list[tuple[str, str]] = []
     if reports:
         _, report = _latest(reports)
         facts += [("model", report.conditions.model), ("test problems", str(report.n))]
-    if origin:
+    if origin := origin_of(run_dir):
         facts.append(("starts from", str(origin)))
     facts.append(("steps", str(len(metrics))))
     source = settings.get("data", {}).get("source")
@@ -208,9 +198,9 @@ def _facts(
         facts.append(("data", str(source)))
     if summary:
         facts.append(("wall time", duration(summary.wall_seconds)))
-    if cost:
+    if cost := cost_of_run(run_dir):
         facts.append(("cost", str(cost)))
-    if stored:
+    if stored := read_stored(run_dir):
         facts.append(("stored on the server", str(stored)))
     return facts
 
