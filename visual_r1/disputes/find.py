@@ -7,6 +7,7 @@ if the label were right, `agreement` says.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from visual_r1.data.dataset import Dataset
@@ -97,10 +98,9 @@ def find_disputes(run_dir: Path, progress: Progress | None = None) -> Disputes:
         said["train"] = said_in_rollouts(run_dir, thoughts)
     except RunError as error:
         trouble.append(str(error))
-    for name, asked in evaluations.items():
+    for split, (name, asked) in product(SPLITS, evaluations.items()):
         # Those of a suite, or of other data than the run is of now, have ids of their own.
-        split = next((one for one in SPLITS if one == asked.split), None)
-        if split is None or asked.dataset_digest != dataset.digest:
+        if asked.split != split or asked.dataset_digest != dataset.digest:
             continue
         try:
             _add(said[split], said_in_evaluations(run_dir, [name], thoughts))

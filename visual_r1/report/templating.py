@@ -1,7 +1,7 @@
 """How pages are made of templates: the report's, a comparison's, a sweep's and those of `pages`."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -37,8 +37,8 @@ def environment_of(
     environment.filters.update(
         percent=percent,
         percent_range=percent_range,
-        points=lambda value: with_minus(points(value)),
-        points_range=lambda value: with_minus(points_range(value)),
+        points=_points,
+        points_range=_points_range,
         p_value=p_value_in_words,
         duration=duration,
         minus=with_minus,
@@ -51,6 +51,14 @@ def environment_of(
 def with_minus(text: str) -> str:
     """With real minus signs, which a terminal may not have; the hyphen of a name stays one."""
     return re.sub(r"(?<![\w-])-(?=\d)", "−", text)
+
+
+def _points(difference: float) -> str:
+    return with_minus(points(difference))
+
+
+def _points_range(interval: Sequence[float]) -> str:
+    return with_minus(points_range(interval))
 
 
 def words(name: object) -> str:
