@@ -57,7 +57,7 @@ def output_dir_of(run: str | None) -> Path | None:
 
 def _output_dir(flags: Sequence[str] | None) -> tuple[Path, list[str]]:
     parser = CommandParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--output-dir", "--output_dir", type=Path, default=Path())
+    parser.add_output_dir()
     known, rest = parser.parse_known_args(list(sys.argv[1:] if flags is None else flags))
     return known.output_dir, rest
 

@@ -15,7 +15,7 @@ from tasks.keys import TINKER, borrow_keys
 from visual_r1.config import RunConfig
 from visual_r1.config.command_line import load_config
 from visual_r1.errors import RunPaused, VisualR1Error
-from visual_r1.printing import Terminal, logging_handler, open_logger, terminal
+from visual_r1.printing import Terminal, show_warnings, terminal
 from visual_r1.storage import require_room
 
 PAUSED = 3
@@ -63,7 +63,7 @@ def run_as_command(
     train, see `open_run_folder`. A flow that needs no Tinker server has no run's folder either.
     """
     console = terminal()
-    _show_warnings(console)
+    show_warnings(console)
     try:
         with Interruptible():
             config = load(arguments)
@@ -152,10 +152,3 @@ def _run(flow: Callable[..., object], config: RunConfig) -> None:
 def show_error(console: Terminal, error: VisualR1Error) -> None:
     """The error's sentence, as every command shows it."""
     console.sentence(str(error), "error", "bold red")
-
-
-def _show_warnings(console: Terminal) -> None:
-    """The library's warnings go to the terminal as sentences; Prefect's own go to its records."""
-    logger = open_logger("visual_r1")
-    logger.handlers = [logging_handler(console)]
-    logger.propagate = False

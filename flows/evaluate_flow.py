@@ -58,8 +58,6 @@ def own_flags() -> tuple[argparse.Namespace, list[str]]:
         of_suite.add_argument("--data.source", dest="source")
         found, flags = of_suite.parse_known_args(flags)
         own.suite_source = found.source
-    if {"-h", "--help"} & set(flags):  # the other flags follow
-        print_help_text(__doc__ or "")
     return own, flags
 
 
@@ -73,6 +71,8 @@ def load(arguments: Sequence[str] | None) -> RunConfig:
     """The configuration; what this command's own flags name is looked for here, before a folder is
     made for a run that is not there."""
     own = own_flags()[0]
+    if {"-h", "--help"} & set(arguments or ()):  # the other flags follow
+        print_help_text(__doc__ or "")
     config = config_of(own.run, arguments)
     if config.model.start_from is not None:
         from visual_r1.runs.start import with_start

@@ -8,7 +8,6 @@ visual-r1 runs --output-dir /data/visual-r1
 import json
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich import box
 from rich.table import Table
@@ -39,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("--json", action="store_true", help="one JSON list in place of a table")
-    parser.add_argument("--output-dir", "--output_dir", type=Path, default=Path())
+    parser.add_output_dir()
     chosen = parser.parse_args(arguments)
     rows = runs_in(chosen.output_dir)
     if chosen.json:

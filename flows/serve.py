@@ -18,7 +18,7 @@ from tasks.keys import borrow_keys
 from visual_r1.config import RunConfig
 from visual_r1.config.command_line import load_config
 from visual_r1.errors import ConfigError, VisualR1Error
-from visual_r1.printing import CommandParser, logging_handler, open_logger, terminal
+from visual_r1.printing import CommandParser, show_warnings, terminal
 from visual_r1.runs.validations import named_checkpoint
 
 BASE = "base"
@@ -53,9 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     own, flags = parser.parse_known_args(arguments)
     console = terminal()
-    logger = open_logger("visual_r1")
-    logger.handlers = [logging_handler(console)]
-    logger.propagate = False
+    show_warnings(console)
     try:
         # Its imports take a second or two, and `--help` needs none of them.
         from visual_r1.serving.serve import (

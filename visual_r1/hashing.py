@@ -24,6 +24,11 @@ def stable_seed(*parts: int | str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest()) & 0x7FFFFFFF
 
 
+def in_hash_order(what: str, ids: Iterable[str]) -> list[str]:
+    """Ids in the order of a hash, which knows nothing of what they stand for."""
+    return sorted(ids, key=lambda id: (stable_seed(what, id), id))
+
+
 def digest(value: Any, length: int = 8) -> str:
     """The first `length` hex digits of a hash of JSON-able `value`; key order does not matter."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=True, default=str)

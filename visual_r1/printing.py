@@ -10,6 +10,7 @@ import logging
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -70,6 +71,13 @@ class CommandParser(argparse.ArgumentParser):
         """Print usage and `message`, and end the program with status 2."""
         super().error(printable(message))
 
+    def add_output_dir(self, holds: str = "runs/ is") -> None:
+        """The flag for the working directory, where what the command needs `holds`."""
+        self.add_argument(
+            *("--output-dir", "--output_dir"), type=Path, default=Path(), metavar="DIR",
+            help=f"where {holds}",
+        )  # fmt: skip
+
 
 class PrintableFormatter(logging.Formatter):
     """A message is one line; the traceback behind it, where there is one, is printable too."""
@@ -91,6 +99,13 @@ def logging_handler(console: Console) -> logging.Handler:
     )
     handler.setFormatter(PrintableFormatter("note: %(message)s"))
     return handler
+
+
+def show_warnings(console: Console) -> None:
+    """The library's warnings go to `console` as sentences, and nowhere else."""
+    logger = open_logger("visual_r1")
+    logger.handlers = [logging_handler(console)]
+    logger.propagate = False
 
 
 def open_logger(name: str) -> logging.Logger:

@@ -100,6 +100,13 @@ def points_range(interval: Sequence[float]) -> str:
     return f"{points(low)} to {points(high)}"
 
 
+def accuracy_moved(before: float, after: float, delta: float) -> str:
+    """`Accuracy rose by 3.1 points, from 50.0% to 53.1%`, of two that are not the same."""
+    verb = "rose" if delta > 0 else "fell"
+    by = f"{abs(100 * delta):.1f}"
+    return f"Accuracy {verb} by {by} points, from {percent(before)} to {percent(after)}"
+
+
 def p_value_in_words(p_value: float) -> str:
     """`p = 0.031`, `p < 0.0001`, `p = 1`."""
     if p_value < 0.0001:

@@ -10,7 +10,7 @@ from flows.command import show_error
 from flows.operating.project import server_failures
 from tasks.environment import prefect_server, require_prefect_server, settle_prefect
 from visual_r1.errors import ConfigError, VisualR1Error
-from visual_r1.printing import CommandParser, logging_handler, open_logger, say, terminal
+from visual_r1.printing import CommandParser, say, show_warnings, terminal
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,9 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     from tasks.watch import keep_watching  # imports Prefect, which reads its settings then
 
-    logger = open_logger("visual_r1")
-    logger.handlers = [logging_handler(terminal())]
-    logger.propagate = False
+    show_warnings(terminal())
     keep_watching()
     return 0
 

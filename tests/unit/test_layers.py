@@ -86,7 +86,7 @@ ROOMS = {
         data errors evaluation grading printing progress regrade rewards runs tables
     """,
     "report": """
-        alarms backend config data errors evaluation exports hashing liveness models opening
+        alarms backend config data errors evaluation exports grading hashing liveness models opening
         perception policy prices printing runs storage tables wording
     """,
     "compare": """

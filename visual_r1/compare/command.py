@@ -152,5 +152,5 @@ def _parser() -> CommandParser:
     parser.add_argument(
         "--most", type=int, default=20, metavar="N", help="ids of changed problems that are printed"
     )
-    parser.add_argument("--output-dir", "--output_dir", type=Path, default=Path(), metavar="DIR")
+    parser.add_output_dir()
     return parser

@@ -20,9 +20,15 @@ from visual_r1.evaluation.metrics import Conditions
 from visual_r1.evaluation.samples import pass_at_k
 from visual_r1.evaluation.seeds import gains
 from visual_r1.evaluation.slices import in_order, known_in
-from visual_r1.evaluation.statistics import Gain, Interval, Pairs, distinguishable, holm
+from visual_r1.evaluation.statistics import (
+    Comparison,
+    Gain,
+    Interval,
+    Pairs,
+    distinguishable,
+    holm,
+)
 from visual_r1.grading import Rounding
-from visual_r1.report.summary import Comparison
 from visual_r1.wording import p_value_in_words, percent, points_range
 
 # Which weights answered is what is compared.

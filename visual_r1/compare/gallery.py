@@ -7,7 +7,7 @@ from typing import Any
 
 from visual_r1.compare.comparison import Against
 from visual_r1.evaluation.predictions import iterate_predictions
-from visual_r1.hashing import digest, stable_seed
+from visual_r1.hashing import digest, in_hash_order
 from visual_r1.report.gallery import data_uri
 
 _READ = ("id", "family", "question", "images", "answer", "response", "extracted")
@@ -66,7 +66,7 @@ def won_and_lost(reference: str, folder: str, found: Against, room: int) -> list
         shown: list[Shown] = []
         rest: list[str] = []
         left = room // 2
-        for id in sorted(ids, key=lambda id: (stable_seed("gallery", id), id)):
+        for id in in_hash_order("gallery", ids):
             before, after = (by_id[id] for by_id in rows)
             pictures = tuple(data_uri(image["bytes"]) for image in before["images"] or ())
             left -= sum(map(len, pictures))

@@ -17,6 +17,7 @@ from visual_r1.evaluation.predictions import (
     sampled_answers,
 )
 from visual_r1.evaluation.samples import majority
+from visual_r1.evaluation.statistics import are_other_data
 from visual_r1.grading import Rounding
 from visual_r1.hashing import content_digest
 from visual_r1.tables import open_table, said_of
@@ -28,7 +29,6 @@ _READ = (
 _LATER = {"sampled_extracted"}  # what files of older versions do without
 # Columns that are no pass of their own: the greedy one's, and a count.
 _GREEDY = {"correct", "sampled_correct"}
-MOST_OTHERS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def read_rows(side: Side, rounding: Rounding) -> dict[str, Row]:
     if missing := [one for one in _READ if one not in names and one not in _LATER]:
         raise DataError(f"{path} has no column {', '.join(missing)}: {way_out}.")
     passes = [one for one in names if one.endswith("_correct") and one not in _GREEDY]
-    own = side.report.conditions.rounding
+    own = side.report.conditions.compared
     verdict = "correct" if rounding == own else f"correct_{rounding}"
     found: dict[str, Row] = {}
     for row in iterate_predictions(side.folder, [*_READ, *passes]):
@@ -102,12 +102,12 @@ def _content(row: Mapping[str, Any]) -> str:
     return content_digest(*(piece for one in parts for piece in (b"%d:" % len(one), one)))
 
 
-def _majority(row: Mapping[str, Any], own: str) -> float | None:
+def _majority(row: Mapping[str, Any], own: Rounding) -> float | None:
     if not row["k"]:
         return None
     rights = [verdict == "right" for verdict in row["sampled_verdicts"]]
     answers = list(zip(sampled_answers(row), rights, strict=True))
-    return majority(answers, "rounded" if own == "rounded" else "exact")
+    return majority(answers, own)
 
 
 def pair(first: Mapping[str, Row], second: Mapping[str, Row], names: tuple[str, str]) -> Paired:
@@ -115,7 +115,7 @@ def pair(first: Mapping[str, Row], second: Mapping[str, Row], names: tuple[str, 
     shared = [id for id in first if id in second]
     same = [id for id in shared if first[id].content == second[id].content]
     others = len(shared) - len(same)
-    if not same or others > MOST_OTHERS * len(shared):
+    if are_other_data(others, len(shared)):
         a, b = names
         why = (
             f"of the {len(shared)} ids that both have, {others} stand for another question, answer "

@@ -68,6 +68,11 @@ class Dataset:
         require_splits(f"the dataset {self.folder}", sizes, needs)
 
 
+def folders_with(data_dir: Path, digest: str) -> list[Path]:
+    """Where the dataset with this digest lies, by its name: its source need not be there."""
+    return sorted(data_dir.glob(f"[!.]*-{digest}"))
+
+
 def open_dataset(folder: Path) -> Dataset:
     """The dataset in `folder`. Raises `DataError` where it is not complete."""
     manifest = read_manifest(folder)

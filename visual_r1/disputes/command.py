@@ -20,12 +20,10 @@ from typing import Any, get_args
 from rich.table import Table
 
 from visual_r1.data.problem import SPLITS, Problem, Split
-from visual_r1.disputes.find import Dispute, Disputes, find_disputes
-from visual_r1.errors import DataError, RunError, VisualR1Error
-from visual_r1.evaluation.metrics import read_reports
-from visual_r1.printing import CommandParser, Terminal, logging_handler, open_logger, say, terminal
+from visual_r1.disputes.find import Dispute, Disputes, dataset_of_run, find_disputes
+from visual_r1.errors import DataError, VisualR1Error
+from visual_r1.printing import CommandParser, Terminal, say, show_warnings, terminal
 from visual_r1.progress import open_progress
-from visual_r1.regrade.golds import dataset_with
 from visual_r1.runs.decisions import (
     DISPUTES_FILE,
     Kind,
@@ -33,7 +31,6 @@ from visual_r1.runs.decisions import (
     read_decisions,
     record,
 )
-from visual_r1.runs.ledger import Ledger
 from visual_r1.runs.named import find_run
 
 _SHOWN = 20
@@ -43,9 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """List disputes, or decide one; the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     errors = terminal()
-    logger = open_logger("visual_r1")
-    logger.handlers = [logging_handler(errors)]
-    logger.propagate = False
+    show_warnings(errors)
     try:
         match given[:1]:
             case ["decide"]:
@@ -171,12 +166,7 @@ def _decide(arguments: Sequence[str]) -> int:
 def _problem(run_dir: Path, id: str, split: Split | None) -> Problem:
     """The problem with that id in the dataset of a run. Raises `DataError` where it is not there,
     or in several splits."""
-    rows = [line.row for line in Ledger(run_dir).read().sound]
-    digests = [rows[-1].dataset_digest] if rows else []
-    digests += [one.conditions.dataset_digest for one in read_reports(run_dir).values()]
-    if not digests:
-        raise RunError(f"{run_dir} has no answers yet: neither a checkpoint nor an evaluation.")
-    dataset = dataset_with(run_dir.absolute().parents[1], digests[0])
+    dataset = dataset_of_run(run_dir, run_dir.absolute().parents[1])
     splits: tuple[Split, ...] = (split,) if split else SPLITS
     found: list[tuple[Split, int]] = [
         (name, place)
@@ -217,7 +207,5 @@ def _decided(arguments: Sequence[str]) -> int:
 
 def _parser(program: str, what: str) -> CommandParser:
     parser = CommandParser(prog=program, description=what, allow_abbrev=False)
-    parser.add_argument(
-        "--output-dir", type=Path, default=Path(), help="where runs/ and disputes.jsonl are"
-    )
+    parser.add_output_dir("runs/ and disputes.jsonl are")
     return parser

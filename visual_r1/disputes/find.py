@@ -5,10 +5,12 @@ the answers of all evaluations, greedy and sampled. How unlikely it is that the 
 if the label were right, `agreement` says.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
+from visual_r1.data.dataset import Dataset
 from visual_r1.data.problem import SPLITS, Split
 from visual_r1.data.shards import StoredProblems
 from visual_r1.disputes.agreement import Agreements
@@ -20,7 +22,12 @@ from visual_r1.disputes.answers import (
     said_in_rollouts,
 )
 from visual_r1.errors import DataError, RunError
-from visual_r1.evaluation.metrics import evaluation_folder, evaluation_names, read_report
+from visual_r1.evaluation.metrics import (
+    Conditions,
+    evaluation_folder,
+    evaluation_names,
+    read_report,
+)
 from visual_r1.progress import Progress, Silent
 from visual_r1.regrade.golds import Gold, Thoughts, dataset_with, golds_of
 from visual_r1.runs.decisions import Decision, Decisions, content_of_problem, read_decisions
@@ -83,19 +90,18 @@ def find_disputes(run_dir: Path, progress: Progress | None = None) -> Disputes:
     config = config_of_run(run_dir)
     decisions = read_decisions(config.output_dir)
     trouble: list[str] = []
-    names, digest = _evaluations(run_dir, trouble)
-    rows = [line.row for line in Ledger(run_dir).read().sound]
-    digest = rows[-1].dataset_digest if rows else digest
-    if digest is None:
-        raise RunError(f"{run_dir} has no answers yet: neither a checkpoint nor an evaluation.")
-    dataset = dataset_with(config.output_dir, digest)
+    evaluations = _evaluations(run_dir, trouble)
+    dataset = _dataset(run_dir, config.output_dir, evaluations)
     thoughts = Thoughts(config)
     said: dict[Split, dict[str, Said]] = {split: {} for split in SPLITS}
     try:
         said["train"] = said_in_rollouts(run_dir, thoughts)
     except RunError as error:
         trouble.append(str(error))
-    for name, split in names:
+    for split, (name, asked) in product(SPLITS, evaluations.items()):
+        # Those of a suite, or of other data than the run is of now, have ids of their own.
+        if asked.split != split or asked.dataset_digest != dataset.digest:
+            continue
         try:
             _add(said[split], said_in_evaluations(run_dir, [name], thoughts))
         except DataError as error:
@@ -114,6 +120,22 @@ def find_disputes(run_dir: Path, progress: Progress | None = None) -> Disputes:
     progress.finish(f"{len(found)} in dispute")
     counts: dict[Split, int] = {split: len(answers) for split, answers in said.items()}
     return Disputes(run_dir, dataset.folder, tuple(found), counts, tuple(trouble))
+
+
+def dataset_of_run(run_dir: Path, output_dir: Path) -> Dataset:
+    """The dataset that the answers of a run are of: its ledger's, else that of the last evaluation.
+
+    Raises `RunError` where nothing was answered, `DataError` where the dataset is not there.
+    """
+    return _dataset(run_dir, output_dir, _evaluations(run_dir, []))
+
+
+def _dataset(run_dir: Path, output_dir: Path, evaluations: Mapping[str, Conditions]) -> Dataset:
+    digests = [asked.dataset_digest for asked in evaluations.values()]
+    digests += [line.row.dataset_digest for line in Ledger(run_dir).read().sound]
+    if not digests:
+        raise RunError(f"{run_dir} has no answers yet: neither a checkpoint nor an evaluation.")
+    return dataset_with(output_dir, digests[-1])
 
 
 def _disputes(
@@ -152,20 +174,15 @@ def _disputes(
     return found
 
 
-def _evaluations(
-    run_dir: Path, trouble: list[str]
-) -> tuple[Sequence[tuple[str, Split]], str | None]:
-    """Those that are sound, by name and split, and the dataset of the last."""
-    names: list[tuple[str, Split]] = []
-    digest: str | None = None
+def _evaluations(run_dir: Path, trouble: list[str]) -> dict[str, Conditions]:
+    """The conditions of those that are sound, by name; of the others `trouble` says why."""
+    found: dict[str, Conditions] = {}
     for name in evaluation_names(run_dir):
         try:
-            asked = read_report(evaluation_folder(run_dir, name)).conditions
-            digest = asked.dataset_digest
-            names.extend((name, split) for split in SPLITS if split == asked.split)
+            found[name] = read_report(evaluation_folder(run_dir, name)).conditions
         except DataError as error:
             trouble.append(str(error))
-    return names, digest
+    return found
 
 
 def _add(found: dict[str, Said], more: Mapping[str, Said]) -> None:

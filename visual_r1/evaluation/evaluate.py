@@ -31,6 +31,7 @@ from visual_r1.evaluation.predict import VIEWS, predict
 from visual_r1.evaluation.predictions import (
     PREDICTIONS_NAME,
     Pass,
+    Prediction,
     read_predictions,
     write_predictions,
 )
@@ -83,10 +84,7 @@ def evaluate(
     if policy.reader is None and {"question_only", "scan_only"} & set(passes):
         policy = replace(policy, reader=reader_of(config, policy.processor))
     damaged = _damaged(out_dir)
-    if isinstance(problems, StoredProblems | KeptProblems):
-        ids, golds = problems.ids(), problems.answers()
-    else:
-        ids, golds = [one.id for one in problems], [one.answer for one in problems]
+    ids, golds = _ids_and_golds(problems)
     answers = Answers(out_dir, conditions, asked_of)
     broken_off = answers.find(ids[:count])
     kept = find_kept(out_dir, earlier, conditions, ids[:count], broken_off, golds[:count])
@@ -111,12 +109,7 @@ def evaluate(
     paid = Spending(spent.prefill, spent.sample, policy.prices.cost(spent), spent.cached)
     for path in damaged:
         put_aside(path)
-    # Written beside first: until the report of an earlier evaluation goes, what it vouches for is
-    # there, and it must not vouch for new predictions.
-    staged = out_dir / f".{PREDICTIONS_NAME}.next"
-    write_predictions(staged, problems, predictions)
-    (out_dir / REPORT_NAME).unlink(missing_ok=True)
-    staged.replace(out_dir / PREDICTIONS_NAME)
+    _write(out_dir, problems, predictions)
     report = replace(
         measure(predictions, conditions, policy.prices, known_in(out_dir)),
         spending=kept.spent + paid,
@@ -127,6 +120,21 @@ def evaluate(
     answers.clear()
     progress.finish(in_a_line(report))
     return report
+
+
+def _ids_and_golds(problems: Sequence[Problem]) -> tuple[Sequence[str], Sequence[str]]:
+    if isinstance(problems, StoredProblems | KeptProblems):
+        return problems.ids(), problems.answers()
+    return [one.id for one in problems], [one.answer for one in problems]
+
+
+def _write(out_dir: Path, problems: Sequence[Problem], predictions: Sequence[Prediction]) -> None:
+    """Written beside first: until the report of an earlier evaluation goes, what it vouches for is
+    there, and it must not vouch for new predictions."""
+    staged = out_dir / f".{PREDICTIONS_NAME}.next"
+    write_predictions(staged, problems, predictions)
+    (out_dir / REPORT_NAME).unlink(missing_ok=True)
+    staged.replace(out_dir / PREDICTIONS_NAME)
 
 
 def passes_of(config: RunConfig) -> list[Pass]:

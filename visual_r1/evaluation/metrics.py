@@ -58,6 +58,11 @@ class Conditions:
     decisions: str = ""
     """The digest of the decisions about labels that held, see `runs.labels`; empty for none."""
 
+    @property
+    def compared(self) -> Rounding:
+        """`rounding` as the grader knows it."""
+        return "rounded" if self.rounding == "rounded" else "exact"
+
 
 @dataclass(frozen=True, slots=True)
 class Spending:
@@ -117,12 +122,18 @@ class FamilyResult:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """`count` of `n` greedy answers, as a share from 0 to 1 with Wilson's interval."""
+    """`count` of `n` answers, as a share from 0 to 1 with Wilson's interval; 0 where n is 0."""
 
     count: int
     n: int
     value: float
     ci95: Interval
+
+    @classmethod
+    def of(cls, holds: Iterable[bool]) -> "Share":
+        """The share of what is true in `holds`."""
+        rate = Rate.of(holds)
+        return cls(rate.correct, rate.n, rate.value, rate.ci95)
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,10 +337,10 @@ def measure(
         majority_at_k=voted.value if voted else None,
         majority_at_k_ci95=voted.ci95 if voted else None,
         rates={
-            "format": _share(one.format_ok for one in greedy),
-            "visual_grounding": _share(one.grounded for one in greedy),
-            "truncated": _share(one.truncated for one in greedy),
-            "gave_up": _share(one.verdict == "gave_up" for one in greedy),
+            "format": Share.of(one.format_ok for one in greedy),
+            "visual_grounding": Share.of(one.grounded for one in greedy),
+            "truncated": Share.of(one.truncated for one in greedy),
+            "gave_up": Share.of(one.verdict == "gave_up" for one in greedy),
         },
         slices={
             by: _grouped(predictions, conditions, by, groups)
@@ -340,16 +351,10 @@ def measure(
     )
 
 
-def _share(holds: Iterable[bool]) -> Share:
-    rate = Rate.of(holds)
-    return Share(rate.correct, rate.n, rate.value, rate.ci95)
-
-
 def _majority(predictions: Sequence[Prediction], conditions: Conditions) -> Estimate | None:
     """maj@k with its interval; None where nothing was sampled."""
-    rounding: Rounding = "rounded" if conditions.rounding == "rounded" else "exact"
     voted = [
-        majority([(sample.extracted, sample.right) for sample in made.sampled], rounding)
+        majority([(sample.extracted, sample.right) for sample in made.sampled], conditions.compared)
         for made in predictions
         if made.sampled
     ]

@@ -148,16 +148,18 @@ def predict(
                 asking.ask(("scan_only", index), second)
         if name != "scan_only":
             progress.advance(1, accuracy=right / max(greedy, 1))
-    failures = [
-        why for index in chosen for why in answers[index].failures.values() if why != NO_OTHER
-    ]
-    requests = len(before) * len(chosen)
+    found = [answers[index] for index in chosen]
+    _require_few_refused(found, len(before) * len(chosen), what)
+    return [one.prediction() for one in found]
+
+
+def _require_few_refused(found: Sequence["_Collected"], requests: int, what: str) -> None:
+    failures = [why for one in found for why in one.failures.values() if why != NO_OTHER]
     if len(failures) > MOST_REFUSED * requests:
         raise BackendError(
             f"{len(failures)} of {requests} requests of {what} were refused, too many for the "
             f"rest to be a fair sample; the first with: {failures[0]}"
         )
-    return [answers[index].prediction() for index in chosen]
 
 
 def _question(policy: Policy, problem: Problem, name: Pass, images: Sequence[bytes]) -> Question:

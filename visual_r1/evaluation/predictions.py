@@ -7,6 +7,7 @@ report beside it holds its digest, and says with it that these are the predictio
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -115,22 +116,12 @@ class Prediction:
     def has(self, name: Pass) -> bool:
         """Whether the request of this pass was answered, or refused for good."""
         match name:
-            case "greedy":
-                there = self.greedy is not None
-            case "blind":
-                there = self.blind is not None
-            case "other_image":
-                there = self.other_image is not None
-            case "masked_image":
-                there = self.masked_image is not None
-            case "described":
-                there = self.described is not None
             case "sampled":
                 there = bool(self.sampled)
-            case "question_only":
-                there = self.question_only is not None
             case "scan_only":
                 there = self.second is not None
+            case _:
+                there = getattr(self, name) is not None
         return there or name in self.failures
 
     @property
@@ -316,36 +307,17 @@ def prediction_of(row: Mapping[str, Any]) -> Prediction:
         exact, rounded = (row.get(f"{name}_correct_{how}") for how in ("exact", "rounded"))
         return None if exact is None or rounded is None else (exact, rounded)
 
-    greedy = second = None
-    if row["response"] is not None:
-        greedy = GradedResponse(
-            response=row["response"],
-            extracted=row["extracted"],
-            verdict=row["verdict"],
-            reason=row["reason"],
-            right_exact=row["correct_exact"],
-            right_rounded=row["correct_rounded"],
-            format_ok=row["format_ok"],
-            grounded=row["grounded"],
-            truncated=row["truncated"],
-            tokens=row["response_tokens"],
-        )
-    if row["second_verdict"] is not None and "scan_masked" in row:
-        scan = None
-        if row["scan_read"] is not None:
-            scan = MaskedScan(row["scan_read"], row["scan_masked"], row["scan_held_answer"])
-        second = SecondPass(row["second_verdict"], "", scan, row["scan_only_response"])
     texts = row["sampled_responses"]
     unknown = [None] * len(texts)
     pairs = (row.get(name) or unknown for name in ("sampled_exact", "sampled_rounded"))
     return Prediction(
         id=row["id"],
         family=row["family"],
-        greedy=greedy,
+        greedy=_greedy_of(row),
         blind=single("blind"),
         sampled=tuple(map(other, texts, row["sampled_verdicts"], *pairs, sampled_answers(row))),
         failures=json.loads(row["failures"]),
-        second=second,
+        second=_second_of(row),
         question_only=row["question_only_correct"],
         other_image=single("other_image"),
         masked_image=single("masked_image"),
@@ -354,6 +326,32 @@ def prediction_of(row: Mapping[str, Any]) -> Prediction:
         question_only_roundings=roundings("question_only"),
         scan_only_roundings=roundings("scan_only"),
     )
+
+
+def _greedy_of(row: Mapping[str, Any]) -> GradedResponse | None:
+    if row["response"] is None:
+        return None
+    return GradedResponse(
+        response=row["response"],
+        extracted=row["extracted"],
+        verdict=row["verdict"],
+        reason=row["reason"],
+        right_exact=row["correct_exact"],
+        right_rounded=row["correct_rounded"],
+        format_ok=row["format_ok"],
+        grounded=row["grounded"],
+        truncated=row["truncated"],
+        tokens=row["response_tokens"],
+    )
+
+
+def _second_of(row: Mapping[str, Any]) -> SecondPass | None:
+    if row["second_verdict"] is None or "scan_masked" not in row:
+        return None
+    scan = None
+    if row["scan_read"] is not None:
+        scan = MaskedScan(row["scan_read"], row["scan_masked"], row["scan_held_answer"])
+    return SecondPass(row["second_verdict"], "", scan, row["scan_only_response"])
 
 
 def sampled_answers(row: Mapping[str, Any]) -> list[str | None]:
@@ -396,21 +394,13 @@ def write_predictions(
     Raises `StorageError` when the disk is full.
     """
     schema = _schema()
-    with replaced_whole(path) as temporary:
-        writer = open_writer(temporary, schema)
-        try:
-            for start in range(0, len(predictions), ROW_GROUP):
-                stop = min(start + ROW_GROUP, len(predictions))
-                rows = [
-                    {
-                        name: value(problems[i], predictions[i])
-                        for name, (_, value) in _COLUMNS.items()
-                    }
-                    for i in range(start, stop)
-                ]
-                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-        finally:
-            writer.close()
+    with replaced_whole(path) as temporary, closing(open_writer(temporary, schema)) as writer:
+        for start in range(0, len(predictions), ROW_GROUP):
+            rows = [
+                {name: value(problems[i], predictions[i]) for name, (_, value) in _COLUMNS.items()}
+                for i in range(start, min(start + ROW_GROUP, len(predictions)))
+            ]
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
 
 
 def read_predictions(folder: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:

@@ -32,6 +32,8 @@ SIGNIFICANCE = 0.05
 Z = 1.959963984540054  # the normal quantile of CONFIDENCE, two-sided
 POWER = 0.8
 
+MOST_OTHERS = 0.1
+
 Interval = tuple[float, float]
 
 
@@ -75,6 +77,12 @@ class Gain:
     p_value: float
     seeds: int
     n: int
+
+
+def are_other_data(others: int, shared: int) -> bool:
+    """Whether two evaluations are of different data, and no pairs: of the ids that they share
+    all, or more than a tenth, stand for another problem in the other."""
+    return others == shared or others > MOST_OTHERS * shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,3 +227,46 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = largest
     return adjusted
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One yes-or-no outcome of the same n problems, before and after.
+
+    `baseline` and `final` are shares with Wilson's intervals, `delta` is their difference with
+    Newcombe's (method 10), `p_value` is the exact McNemar test's. `both` to `neither` count the
+    problems by what became of them; `smallest_detectable` is the difference that n could show.
+    """
+
+    baseline: float
+    final: float
+    delta: float
+    delta_ci95: Interval
+    p_value: float
+    baseline_ci95: Interval
+    final_ci95: Interval
+    n: int
+    both: int
+    gained: int
+    lost: int
+    neither: int
+    smallest_detectable: float
+
+    @classmethod
+    def of(cls, pairs: Pairs) -> "Comparison":
+        """The comparison of what was counted."""
+        return cls(
+            baseline=pairs.before,
+            final=pairs.after,
+            delta=pairs.delta,
+            delta_ci95=paired_difference_ci(pairs),
+            p_value=exact_mcnemar(pairs.gained, pairs.lost),
+            baseline_ci95=wilson(pairs.both + pairs.lost, pairs.n),
+            final_ci95=wilson(pairs.both + pairs.gained, pairs.n),
+            n=pairs.n,
+            both=pairs.both,
+            gained=pairs.gained,
+            lost=pairs.lost,
+            neither=pairs.neither,
+            smallest_detectable=smallest_detectable(pairs),
+        )

@@ -18,6 +18,7 @@ from visual_r1.grading.grade import (
     grade,
     grade_answer,
     is_equivalent,
+    verdict_in_words,
 )
 
 __all__ = [
@@ -32,4 +33,5 @@ __all__ = [
     "grade",
     "grade_answer",
     "is_equivalent",
+    "verdict_in_words",
 ]

@@ -36,6 +36,17 @@ class Grade:
         return self.verdict == "right"
 
 
+def verdict_in_words(verdict: str | None, extracted: str | None, *, truncated: bool | None) -> str:
+    """How a response was judged, as pages say it; `truncated` is whether it was cut off."""
+    if verdict == "right":
+        return "right"
+    if verdict == "gave_up":
+        return "the grader gave up"
+    if extracted is None:
+        return "cut off before an answer" if truncated else "no answer found"
+    return "wrong"
+
+
 def grade(
     response: str,
     reference: str,

@@ -23,6 +23,7 @@ from visual_r1.evaluation.metrics import (
     read_report,
 )
 from visual_r1.evaluation.predictions import PREDICTIONS_NAME, read_predictions, require_predictions
+from visual_r1.evaluation.statistics import Comparison
 from visual_r1.notebook.frames import (
     as_dictionaries,
     frame_of_records,
@@ -40,7 +41,7 @@ from visual_r1.report.figures import (
     training_figures,
     validation_figure,
 )
-from visual_r1.report.summary import Comparison, Summary, read_summary
+from visual_r1.report.summary import Summary, read_summary
 from visual_r1.report.timeline import timeline_figure
 from visual_r1.runs.alarms import AlarmLog
 from visual_r1.runs.config_file import read_config

@@ -69,9 +69,7 @@ def _parser() -> CommandParser:
     )
     parser.add_argument("--port", type=_port, help=f"default: {PORT}, or a free one")
     parser.add_argument("--no-browser", action="store_true", help="print the address alone")
-    parser.add_argument(
-        "--output-dir", "--output_dir", type=Path, default=Path(), help="where runs/ is"
-    )
+    parser.add_output_dir()
     parser.add_argument("--quiet", action="store_true", help=argparse.SUPPRESS)
     return parser
 

@@ -10,8 +10,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from visual_r1.errors import DataError
-from visual_r1.evaluation.statistics import distinguishable
-from visual_r1.hashing import stable_seed
+from visual_r1.evaluation.statistics import (
+    Comparison,
+    Pairs,
+    are_other_data,
+    distinguishable,
+)
+from visual_r1.hashing import in_hash_order
 from visual_r1.pages.pictures import picture_answer
 from visual_r1.pages.place import NotThere, Place, place_of
 from visual_r1.pages.predictions import (
@@ -19,7 +24,6 @@ from visual_r1.pages.predictions import (
     PAGE,
     Evaluation,
     Fate,
-    Paired,
     Prediction,
     Right,
     evaluations_of,
@@ -73,7 +77,7 @@ def one(
             rows = [row for row in rows if (row.correct is True) == (kind == "right")]
         families = _counted(row.family for row in rows)
         ids = [row.id for row in rows if family in (None, row.family)]
-        shown = predictions(session, found, _of_page(_in_order(ids), page))
+        shown = predictions(session, found, _of_page(in_hash_order("gallery", ids), page))
     return show(
         request, "evaluation.html.j2",
         at=_address(("runs", name, "evaluations", evaluation), kind=kind, family=family, text=text),
@@ -108,22 +112,21 @@ def compared(
     with queries().session() as session:
         old = {row.id: row for row in right_by_id(session, first, text)}
         new = {row.id: row for row in right_by_id(session, second)}
-        both = [
-            (old[id], new[id])
-            for id in old
-            if id in new and None not in (old[id].correct, new[id].correct)
-        ]
-        if not both and text is None:
+        shared = [(old[id], new[id]) for id in old if id in new]
+        same = [(x, y) for x, y in shared if x.content == y.content]
+        if text is None and are_other_data(others := len(shared) - len(same), len(shared)):
+            why = f", and {others} of them stand for another question or answer" if others else ""
             raise DataError(
-                f"{first.title} and {second.title} have no problem in common, so there is nothing "
-                "to compare: choose two evaluations of the same split."
+                f"{first.title} and {second.title} share {len(shared)} ids{why}, so there is "
+                "nothing to compare: choose two evaluations of the same problems."
             )
+        both = [(x, y) for x, y in same if None not in (x.correct, y.correct)]
         chosen = [pair for pair in both if family in (None, pair[0].family)]
         fates = dict.fromkeys(FATES, 0) | _counted(
             _fate(bool(x.correct), bool(y.correct)) for x, y in chosen
         )
-        ids = _in_order(
-            [x.id for x, y in chosen if _fate(bool(x.correct), bool(y.correct)) == fate]
+        ids = in_hash_order(
+            "gallery", [x.id for x, y in chosen if _fate(bool(x.correct), bool(y.correct)) == fate]
         )
         some = _of_page(ids, page)
         left, right = (predictions(session, one, some) for one in (first, second))
@@ -200,17 +203,14 @@ def _fate(before: bool, after: bool) -> Fate:
     return "gained" if after else "lost"
 
 
-def _paired(pairs: Sequence[tuple[Right, Right]]) -> Paired:
-    return Paired.of([x.correct is True for x, _ in pairs], [y.correct is True for _, y in pairs])
+def _paired(pairs: Sequence[tuple[Right, Right]]) -> Comparison:
+    return Comparison.of(
+        Pairs.count([x.correct is True for x, _ in pairs], [y.correct is True for _, y in pairs])
+    )
 
 
 def _counted(names: Iterable[str | None]) -> dict[str, int]:
     return dict(sorted(Counter(name or "" for name in names).items()))
-
-
-def _in_order(ids: Sequence[str]) -> list[str]:
-    """By a hash of the id, which knows nothing of picture, question or answer: as in the report."""
-    return sorted(ids, key=lambda id: (stable_seed("gallery", id), id))
 
 
 def _of_page(ids: Sequence[str], page: int) -> Sequence[str]:

@@ -6,27 +6,20 @@ that a page shows and not as the whole it is.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BeforeValidator, TypeAdapter
+from pydantic import TypeAdapter
 
 from visual_r1.errors import DataError
-from visual_r1.evaluation.statistics import (
-    Interval,
-    Pairs,
-    exact_mcnemar,
-    paired_difference_ci,
-    smallest_detectable,
-    wilson,
-)
+from visual_r1.grading import verdict_in_words
 from visual_r1.pages.queries import Session, names_of, parquet, quoted
+from visual_r1.pages.reading import REPORT, ReportFigures, read_figures
 from visual_r1.pages.sound import require_sound
-from visual_r1.storage import read_json
 from visual_r1.tables import open_table, said_of
 
-REPORT, PREDICTIONS = "report.json", "predictions.parquet"
+PREDICTIONS = "predictions.parquet"
 PAGE = 24
 
 Fate = Literal["gained", "lost", "right", "wrong"]
@@ -36,45 +29,6 @@ FATES: Mapping[str, str] = {
     "wrong": "wrong in both",
     "right": "right in both",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class FamilyFigures:
-    """One kind of problem in a report."""
-
-    n: int
-    accuracy: float
-    accuracy_ci95: Interval
-    blind_accuracy: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportFigures:
-    """What a page shows of `report.json`; shares are from 0 to 1."""
-
-    n: int
-    accuracy: float
-    accuracy_ci95: Interval
-    k: int = 0
-    pass_at_k: float | None = None
-    pass_at_k_ci95: Interval | None = None
-    blind_accuracy: float | None = None
-    blind_accuracy_ci95: Interval | None = None
-    format_rate: float | None = None
-    visual_grounding_rate: float | None = None
-    mean_response_tokens: float | None = None
-    truncated: int = 0
-    gave_up: int = 0
-    model: str = ""
-    sampler_path: str | None = None
-    dataset_digest: str = ""
-    rounding: str = "exact"
-    predictions_digest: str | None = None
-    by_family: Mapping[str, FamilyFigures] = field(default_factory=dict[str, FamilyFigures])
-
-
-def _list_of_text(value: object) -> object:
-    return [] if value is None else value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,57 +52,29 @@ class Prediction:
     outcome: str | None
     sampled_correct: int | None
     k: int | None
-    others: Annotated[Mapping[str, Any], BeforeValidator(_list_of_text)]
+    others: Mapping[str, Any]
 
     @property
     def label(self) -> str:
         """How it was judged, in words."""
         if self.response is None:
             return "no response came"
-        if self.verdict == "right":
-            return "right"
-        if self.verdict == "gave_up":
-            return "the grader gave up"
-        if self.extracted is None:
-            return "cut off before an answer" if self.truncated else "no answer found"
-        return "wrong"
+        return verdict_in_words(self.verdict, self.extracted, truncated=self.truncated)
 
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """Whether a problem was answered right; None where no answer came."""
+    """Whether a problem was answered right; None where no answer came.
+
+    `content` is a hash of question and gold answer, 0 where the file has them not.
+    """
 
     id: str
     family: str | None
     correct: bool | None
+    content: int
 
 
-@dataclass(frozen=True, slots=True)
-class Paired:
-    """The same problems in two evaluations, and what their difference is worth."""
-
-    pairs: Pairs
-    before_ci95: Interval
-    after_ci95: Interval
-    delta_ci95: Interval
-    p_value: float
-    smallest: float
-
-    @classmethod
-    def of(cls, before_N: Sequence[bool], after_N: Sequence[bool]) -> "Paired":
-        """Of two aligned lists of verdicts."""
-        pairs = Pairs.count(before_N, after_N)
-        return cls(
-            pairs,
-            wilson(pairs.both + pairs.lost, pairs.n),
-            wilson(pairs.both + pairs.gained, pairs.n),
-            paired_difference_ci(pairs),
-            exact_mcnemar(pairs.gained, pairs.lost),
-            smallest_detectable(pairs),
-        )
-
-
-_REPORTS = TypeAdapter(ReportFigures)
 _PREDICTIONS = TypeAdapter(Prediction)
 _RIGHT = TypeAdapter(Right)
 _COLUMNS: Mapping[str, str] = {
@@ -198,7 +124,7 @@ def open_evaluation(run: str, folder: Path) -> Evaluation:
     """An evaluation whose files are as they were written; raises `DataError` where they are not."""
     again = f"it is left out here; remove the folder {folder} and evaluate again"
     try:
-        report = read_json(folder / REPORT, _REPORTS)
+        report = read_figures(folder)
     except (OSError, ValueError) as error:
         raise DataError(f"{folder / REPORT} is damaged ({error}): {again}.") from error
     path = folder / PREDICTIONS
@@ -244,10 +170,11 @@ def right_by_id(session: Session, evaluation: Evaluation, text: str | None = Non
         name for name in ("id", "question", "answer", "response") if name in evaluation.columns
     ]
     has = " OR ".join(f"contains(lower({quoted(name)}), lower($text))" for name in looked)
+    content = "hash(question, answer)" if {"question", "answer"} <= evaluation.columns else "0"
     family = "family" if "family" in evaluation.columns else "NULL::VARCHAR AS family"
     return session.rows(
         _RIGHT,
-        f"SELECT id, {family}, correct FROM {parquet('files')} "
+        f"SELECT id, {family}, correct, {content} AS content FROM {parquet('files')} "
         f"{f'WHERE {has}' if text is not None else ''}",
         {"files": _file(evaluation), "text": text},
     )

@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
 from visual_r1.alarms.finding import Finding
 from visual_r1.errors import VisualR1Error
+from visual_r1.evaluation.statistics import Interval
 from visual_r1.pages.place import NotThere
+from visual_r1.report.repeat import flattened
 from visual_r1.runs.alarms import AlarmLog
 from visual_r1.runs.journal import MetricsRow, read_metrics
 from visual_r1.runs.ledger import Ledger, LedgerRow
@@ -25,29 +27,47 @@ from visual_r1.runs.validations import ValidationRow, Validations
 from visual_r1.storage import read_json, read_sealed
 
 T = TypeVar("T")
-Interval = tuple[float, float]
+
+REPORT = "report.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
-    """The figures of a `report.json`: shares from 0 to 1 with their 95% intervals."""
+class FamilyFigures:
+    """One kind of problem in a report."""
 
     n: int
     accuracy: float
     accuracy_ci95: Interval
-    sampler_path: str
-    model: str
+    blind_accuracy: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportFigures:
+    """What a page shows of `report.json`: shares from 0 to 1 with their 95% intervals."""
+
+    n: int
+    accuracy: float
+    accuracy_ci95: Interval
     k: int = 0
     pass_at_k: float | None = None
     pass_at_k_ci95: Interval | None = None
     blind_accuracy: float | None = None
     blind_accuracy_ci95: Interval | None = None
     format_rate: float | None = None
+    visual_grounding_rate: float | None = None
     mean_response_tokens: float | None = None
+    truncated: int = 0
+    gave_up: int = 0
+    model: str = ""
+    sampler_path: str = ""
+    dataset_digest: str = ""
+    rounding: str = "exact"
+    predictions_digest: str | None = None
     cost_usd: float | None = None
     tokens_prefill: float | None = None
     tokens_sampled: float | None = None
     tokens_cached: float | None = None
+    by_family: Mapping[str, FamilyFigures] = field(default_factory=dict[str, FamilyFigures])
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +90,7 @@ class Verdict:
     wall_seconds: float
 
 
-_EVALUATION, _VERDICT = TypeAdapter(Evaluation), TypeAdapter(Verdict)
+_REPORTS, _VERDICTS = TypeAdapter(ReportFigures), TypeAdapter(Verdict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +109,7 @@ class RunFacts:
     checkpoints: Sequence[LedgerRow]
     metrics: Sequence[MetricsRow]
     validations: Sequence[ValidationRow]
-    evaluations: Mapping[str, Evaluation]
+    evaluations: Mapping[str, ReportFigures]
     verdict: Verdict | None
     findings: Sequence[Finding]
     faults: Sequence[str] = field(default=())
@@ -112,12 +132,12 @@ class RunFacts:
         return steps if isinstance(steps, int) else 0
 
     @property
-    def before(self) -> Evaluation | None:
+    def before(self) -> ReportFigures | None:
         """The evaluation of what it began with."""
         return self.evaluations.get("baseline")
 
     @property
-    def after(self) -> Evaluation | None:
+    def after(self) -> ReportFigures | None:
         """That of its last checkpoint; None while there is none."""
         return self.evaluations.get("final")
 
@@ -160,9 +180,9 @@ def facts_of(name: str, folder: Path) -> RunFacts:
             faults.append(f"A file of {folder} cannot be read: {error}")
         return otherwise
 
-    evaluations: dict[str, Evaluation] = {}
-    for path in sorted(folder.glob("evaluations/*/report.json")):
-        found = tried(lambda path=path: _read(path, _EVALUATION), None)
+    evaluations: dict[str, ReportFigures] = {}
+    for path in sorted(folder.glob(f"evaluations/*/{REPORT}")):
+        found = tried(lambda path=path: _read(path, _REPORTS), None)
         if found is not None:
             evaluations[path.parent.name] = found
     ledger = tried(lambda: Ledger(folder).read(), None)
@@ -175,40 +195,35 @@ def facts_of(name: str, folder: Path) -> RunFacts:
         tried(lambda: _metrics(folder), []),
         tried(lambda: Validations(folder).rows(), []),
         evaluations,
-        tried(lambda: _read(folder / "summary.json", _VERDICT), None),
+        tried(lambda: _read(folder / "summary.json", _VERDICTS), None),
         tried(lambda: AlarmLog(folder).findings(), []),
         tuple(dict.fromkeys(faults)),
     )
 
 
-def evaluation_of(folder: Path, name: str) -> Evaluation:
+def evaluation_of(folder: Path, name: str) -> ReportFigures:
     """The figures of the run's evaluation `name`; raises `NotThere`."""
-    path = folder / "evaluations" / name / "report.json"
+    path = folder / "evaluations" / name / REPORT
     try:
         # One of those that are there, so that the name is no path.
-        if path not in folder.glob("evaluations/*/report.json"):
+        if path not in folder.glob(f"evaluations/*/{REPORT}"):
             raise FileNotFoundError
-        return _read(path, _EVALUATION)
+        return read_figures(path.parent)
     except (OSError, ValueError) as error:
         raise NotThere(
             f"There is no evaluation {name!r} of {folder.name}, or it is damaged."
         ) from error
 
 
+def read_figures(folder: Path) -> ReportFigures:
+    """Those of the evaluation in `folder`; `ValueError` or `OSError` where they cannot be read."""
+    return read_json(folder / REPORT, _REPORTS)
+
+
 def flat_settings(path: Path) -> dict[str, object]:
     """The settings of a `config.json` by their dotted names, also of a version with others."""
     content: Any = read_sealed(path).content
-    return dict(_flat(cast("dict[str, Any]", content), ""))
-
-
-def _flat(settings: Mapping[str, Any], prefix: str) -> list[tuple[str, object]]:
-    rows: list[tuple[str, object]] = []
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            rows += _flat(cast("dict[str, Any]", value), f"{prefix}{key}.")
-        else:
-            rows.append((f"{prefix}{key}", value))
-    return rows
+    return flattened(content)
 
 
 def _read(path: Path, shape: TypeAdapter[T]) -> T:

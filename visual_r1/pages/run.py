@@ -21,7 +21,7 @@ from visual_r1.pages.showing import show
 from visual_r1.runs.journal import MetricsRow
 from visual_r1.runs.ledger import LedgerRow
 from visual_r1.runs.validations import ValidationRow, best_checkpoint
-from visual_r1.wording import duration, percent
+from visual_r1.wording import accuracy_moved, duration
 
 router = APIRouter()
 
@@ -157,10 +157,7 @@ def headline(run: RunFacts) -> str:
     if found is not None and not found.distinguishable:
         return "No distinguishable change in accuracy."
     if found is not None:
-        verb = "rose" if found.delta > 0 else "fell"
-        before, after = percent(found.baseline), percent(found.final)
-        by = f"{abs(100 * found.delta):.1f}"
-        return f"Accuracy {verb} by {by} points, from {before} to {after}."
+        return f"{accuracy_moved(found.baseline, found.final, found.delta)}."
     if run.state is None:
         return "This run cannot be read."
     steps = f"{len(run.metrics)} of {run.steps_wanted} steps"

@@ -5,29 +5,20 @@ the text around it becomes a visible escape (`wording`); what is written from ri
 within its own `<bdi>`; of what is very long the beginning shows, and the rest unfolds on a click.
 """
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, urlencode
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from visual_r1.pages.marked import excerpt, marked
-from visual_r1.wording import (
-    duration,
-    p_value_in_words,
-    percent,
-    percent_range,
-    points,
-    points_range,
-    printable,
-)
+from visual_r1.report.templating import environment_of
+from visual_r1.wording import printable
 
 STATIC = Path(__file__).parent / "static"
 
@@ -81,11 +72,6 @@ def _all_of(text: str) -> str:
     return printable(text, lines=True, most=None)
 
 
-def _with_minus(show: Callable[[Any], str]) -> Callable[[Any], str]:
-    """The same with real minus signs, which a terminal may not have."""
-    return lambda value: re.sub(r"-(?=\d)", "−", show(value))
-
-
 def _finalized(value: object) -> object:
     """What comes from outside on its way into a page, a path too; markup of our own is as it is.
 
@@ -102,29 +88,15 @@ def _attributes(values: Mapping[str, object]) -> Markup:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("visual_r1.pages"),
-        autoescape=True,
-        finalize=_finalized,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals.update(address=address)
-    environment.filters.update(
+    environment = environment_of(
+        "visual_r1.pages",
+        _finalized,
         said=said,
         marked=marked,
         excerpt=excerpt,
         ago=ago,
         exact=escape,
         attributes=_attributes,
-        percent=percent,
-        percent_range=percent_range,
-        minus=_with_minus(str),
-        points=_with_minus(points),
-        points_range=_with_minus(points_range),
-        p_value=p_value_in_words,
-        duration=duration,
-        words=lambda name: str(name).replace("_", " "),
     )
+    environment.globals.update(address=address)
     return environment

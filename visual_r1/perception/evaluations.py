@@ -16,12 +16,11 @@ from typing import Any, cast
 
 from pydantic import TypeAdapter
 
-from visual_r1.data.dataset import Dataset, open_dataset
+from visual_r1.data.dataset import Dataset, folders_with, open_dataset
 from visual_r1.data.problem import SPLITS, Problem
 from visual_r1.errors import DataError, StorageError
 from visual_r1.evaluation.metrics import Report, evaluation_folder, evaluation_names, read_report
 from visual_r1.evaluation.predictions import PREDICTIONS_NAME, iterate_predictions
-from visual_r1.grading import Rounding
 from visual_r1.hashing import known_digest
 from visual_r1.perception.judging import Given, Judgement, judge
 from visual_r1.perception.shares import Failures, counted
@@ -73,7 +72,7 @@ def failures_of(folder: Path, data_dir: Path | None = None) -> Failures:
     dataset = _dataset(data_dir, report.conditions.dataset_digest)
     problems = {} if dataset is None else _problems(dataset, answers)
     found = {
-        id: judge(problems.get(id) or _unknown(id, family), given, _rounding(report))
+        id: judge(problems.get(id) or _unknown(id, family), given, report.conditions.compared)
         for id, (family, given) in answers.items()
     }
     families = {id: family for id, (family, _) in answers.items()}
@@ -119,8 +118,8 @@ def _answers(folder: Path) -> Iterator[tuple[str, tuple[str, Given]]]:
 
 
 def _dataset(data_dir: Path, digest: str) -> Dataset | None:
-    """The dataset by its name: its source need not be there. None where it is not there whole."""
-    for folder in sorted(data_dir.glob(f"[!.]*-{digest}")):
+    """None where it is not there whole."""
+    for folder in folders_with(data_dir, digest):
         with suppress(DataError):
             return open_dataset(folder)
     return None
@@ -140,10 +139,6 @@ def _problems(dataset: Dataset, wanted: Collection[str]) -> dict[str, Problem]:
 
 def _unknown(id: str, family: str) -> Problem:
     return Problem(id, (), "", "", meta={"family": family})
-
-
-def _rounding(report: Report) -> Rounding:
-    return "rounded" if report.conditions.rounding == "rounded" else "exact"
 
 
 def _what_is_missing(data_dir: Path, report: Report, dataset: Dataset | None, unknown: int) -> str:

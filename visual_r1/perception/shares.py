@@ -4,25 +4,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from visual_r1.evaluation.metrics import Rate
-from visual_r1.evaluation.statistics import Interval
+from visual_r1.evaluation.metrics import Share
 from visual_r1.perception.judging import KINDS, Judgement, Kind
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """`count` of `n`, with Wilson's 95 % interval; `value` is 0 where n is 0."""
-
-    count: int
-    n: int
-    value: float
-    ci95: Interval
-
-    @classmethod
-    def of(cls, count: int, n: int) -> "Share":
-        """The share of `count` of `n`."""
-        rate = Rate(count, n)
-        return cls(count, n, rate.value, rate.ci95)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +50,6 @@ def counted(
     `families` are those of the problems.
     """
     found = list(judgements.values())
-    n, times = len(found), Counter(one.kind for one in found)
     by_family: dict[str, Counter[Kind]] = {}
     for id, one in judgements.items():
         by_family.setdefault(families[id], Counter())[one.kind] += 1
@@ -75,10 +57,10 @@ def counted(
     reasoned = [one.reasoned for one in found if one.reasoned is not None]
     return Failures(
         name=name,
-        n=n,
-        kinds={kind: Share.of(times[kind], n) for kind in KINDS},
-        read=Share.of(sum(read), len(read)),
-        reasoned=Share.of(sum(reasoned), len(reasoned)),
+        n=len(found),
+        kinds={kind: Share.of(one.kind == kind for one in found) for kind in KINDS},
+        read=Share.of(read),
+        reasoned=Share.of(reasoned),
         renamed=sum(one.renamed for one in found),
         forms=dict(Counter(one.why for one in found if one.kind == "form").most_common()),
         untold=dict(Counter(one.why for one in found if one.kind == "untold").most_common()),

@@ -19,7 +19,7 @@ from rich.table import Table
 from visual_r1.errors import VisualR1Error
 from visual_r1.evaluation.statistics import Interval
 from visual_r1.grading import Rounding
-from visual_r1.printing import CommandParser, Terminal, logging_handler, open_logger, say, terminal
+from visual_r1.printing import CommandParser, Terminal, say, show_warnings, terminal
 from visual_r1.progress import open_progress
 from visual_r1.regrade.changes import Change, Example, Figures, Share
 from visual_r1.regrade.graders import cores
@@ -34,9 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Grade the runs that `arguments` name again, and say what changed; the exit status."""
     chosen = _parser().parse_args(list(sys.argv[1:] if arguments is None else arguments))
     errors = terminal()
-    logger = open_logger("visual_r1")
-    logger.handlers = [logging_handler(errors)]
-    logger.propagate = False
+    show_warnings(errors)
     done: list[Regraded] = []
     try:
         folders = [find_run(name, chosen.output_dir) for name in chosen.runs]
@@ -200,7 +198,5 @@ def _parser() -> CommandParser:
     parser.add_argument(
         "--processes", type=int, help="how many grade at a time (default: one a core)"
     )
-    parser.add_argument(
-        "--output-dir", type=Path, default=Path(), help="where runs/ and disputes.jsonl are"
-    )
+    parser.add_output_dir("runs/ and disputes.jsonl are")
     return parser

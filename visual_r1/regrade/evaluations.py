@@ -71,7 +71,7 @@ def regrade_evaluation(
     report = read_report(folder)
     require_predictions(folder)
     asked = report.conditions
-    rounding: Rounding = "rounded" if asked.rounding == "rounded" else "exact"
+    rounding = asked.compared
     held = truths.of(asked.dataset_digest)
     way_out = f"remove the folder {folder} and evaluate again"
     source = Source(folder / PREDICTIONS_NAME, way_out, DataError)

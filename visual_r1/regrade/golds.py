@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from visual_r1.config import RunConfig
-from visual_r1.data.dataset import Dataset, open_dataset
+from visual_r1.data.dataset import Dataset, folders_with, open_dataset
 from visual_r1.data.problem import Problem, Split
 from visual_r1.errors import ConfigError, DataError, ModelError
 from visual_r1.grading import choice_named
@@ -102,16 +102,16 @@ def gold_of_row(row: Mapping[str, Any], decisions: Decisions, *, was_decided: bo
 
 
 def dataset_with(output_dir: Path, digest: str) -> Dataset:
-    """The prepared dataset with this digest, by its folder's name: its source need not be there.
+    """The prepared dataset with this digest, see `folders_with`.
 
     Raises `DataError` where it is missing or damaged.
     """
     place = output_dir / "data"
-    folders = sorted(place.glob(f"[!.]*-{digest}"))
+    folders = folders_with(place, digest)
     if not folders:
         raise DataError(
             f"The dataset {digest} is not in {place}: prepare it again (the command that began the "
-            "run does, and so does flows/prepare_flow.py with its settings), or put it back"
+            "run does, and so does flows/prepare_flow.py with its settings), or put it back."
         )
     return open_dataset(folders[0])
 

@@ -13,7 +13,8 @@ from typing import Any
 from markupsafe import escape
 
 from visual_r1.evaluation.predictions import iterate_predictions
-from visual_r1.hashing import stable_seed
+from visual_r1.grading import verdict_in_words
+from visual_r1.hashing import in_hash_order
 from visual_r1.report.pictures import data_uri
 
 RULE = (
@@ -143,10 +144,7 @@ def _gallery(
     draw: Draw,
 ) -> list[Fate]:
     """Ids by the name and explanation of a fate to what the page shows of them."""
-    chosen = {
-        named: sorted(ids, key=lambda id: (stable_seed("gallery", id), id))[:per_fate]
-        for named, ids in members.items()
-    }
+    chosen = {named: in_hash_order("gallery", ids)[:per_fate] for named, ids in members.items()}
     wanted = {id for ids in chosen.values() for id in ids}
     rows: dict[str, dict[str, dict[str, Any]]] = {}
     for name, folder in folders.items():
@@ -173,14 +171,7 @@ def _exhibit(id: str, rows: Mapping[str, Mapping[str, Mapping[str, Any]]], draw:
 
 
 def _given(name: str, row: Mapping[str, Any]) -> Given:
-    if row["verdict"] == "right":
-        label = "right"
-    elif row["verdict"] == "gave_up":
-        label = "the grader gave up"
-    elif row["extracted"] is None:
-        label = "cut off before an answer" if row["truncated"] else "no answer found"
-    else:
-        label = "wrong"
+    label = verdict_in_words(row["verdict"], row["extracted"], truncated=row["truncated"])
     return Given(
         name, _shortened(row["response"]), row["extracted"], label, row["verdict"] == "right"
     )

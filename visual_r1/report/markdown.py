@@ -20,6 +20,7 @@ from visual_r1.data.dataset import Dataset
 from visual_r1.data.images import BadImage, whole_image
 from visual_r1.evaluation.evaluate import in_a_line
 from visual_r1.evaluation.metrics import Report, evaluation_folder, read_reports
+from visual_r1.evaluation.statistics import Comparison
 from visual_r1.opening import read_file
 from visual_r1.report.charts import chart_uri
 from visual_r1.report.figures import training_figures, validation_figure
@@ -34,7 +35,6 @@ from visual_r1.report.pictures import data_uri
 from visual_r1.report.summary import (
     BASELINE,
     FINAL,
-    Comparison,
     Summary,
     read_summary,
 )

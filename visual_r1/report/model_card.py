@@ -14,9 +14,10 @@ from huggingface_hub import ModelCardData
 from visual_r1.config import RunConfig
 from visual_r1.errors import DataError
 from visual_r1.evaluation.metrics import Report, read_reports
+from visual_r1.evaluation.statistics import Comparison
 from visual_r1.exports.record import CARD_NAME, Certificate, Export
 from visual_r1.models import hub_id
-from visual_r1.report.summary import FINAL, Comparison, Summary, read_summary
+from visual_r1.report.summary import FINAL, Summary, read_summary
 from visual_r1.runs.start import origin_of
 from visual_r1.storage import write_text
 from visual_r1.wording import (

@@ -8,20 +8,18 @@ curves have at most so many points, tables so many rows, and the gallery so many
 
 import base64
 import hashlib
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from pydantic import TypeAdapter
 
 from visual_r1.errors import RunError
 from visual_r1.evaluation.metrics import Report, evaluation_folder, read_reports
-from visual_r1.evaluation.statistics import Interval
+from visual_r1.evaluation.statistics import Comparison, Interval
 from visual_r1.perception import failures_of_run
 from visual_r1.report import gallery
 from visual_r1.report.charts import bin_steps, smoothing_steps
@@ -39,29 +37,21 @@ from visual_r1.report.spending import spending_rows
 from visual_r1.report.summary import (
     BASELINE,
     FINAL,
-    Comparison,
     Summary,
     read_if_there,
     read_summary,
 )
+from visual_r1.report.templating import environment_of, with_minus, words
 from visual_r1.report.timeline import time_of_run, timeline_figure
 from visual_r1.runs.alarms import AlarmLog
 from visual_r1.runs.config_file import CONFIG_FILE
-from visual_r1.runs.costs import Cost, cost_of_run
+from visual_r1.runs.costs import cost_of_run
 from visual_r1.runs.journal import MetricsRow, read_metrics
-from visual_r1.runs.start import Origin, origin_of
-from visual_r1.runs.stored import Stored, read_stored
+from visual_r1.runs.start import origin_of
+from visual_r1.runs.stored import read_stored
 from visual_r1.runs.validations import Validations
 from visual_r1.storage import write_text
-from visual_r1.wording import (
-    duration,
-    for_page,
-    p_value_in_words,
-    percent,
-    percent_range,
-    points,
-    points_range,
-)
+from visual_r1.wording import accuracy_moved, duration, percent
 
 PAGE_NAME = "report.html"
 GALLERY_BYTES = 3_000_000
@@ -115,24 +105,18 @@ def write_html(run_dir: Path) -> Path:
     script = (_TEMPLATES / "report.js").read_text(encoding="utf-8").strip()
     headline, explanation = _headline(summary, reports)
     shares = outcome_shares(metrics)
+    wide = bin_steps(len(metrics))
     failures = failure_section(failures_of_run(run_dir))
-    page = _environment().get_template("report.html.j2").render(
+    environment = environment_of("visual_r1.report", count="{:,.0f}".format)
+    page = environment.get_template("report.html.j2").render(
         run=run_dir.name,
         script=Markup(script),
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
         headline=headline,
-        explanation=_with_minus(str)(explanation),
+        explanation=with_minus(explanation),
         summary=summary,
         ended=summary.budget.sentence if summary and summary.budget else "",
-        facts=_facts(
-            summary,
-            metrics,
-            reports,
-            settings,
-            cost_of_run(run_dir),
-            read_stored(run_dir),
-            origin_of(run_dir),
-        ),
+        facts=_facts(run_dir, summary, metrics, reports, settings),
         lines=_result_lines(summary, reports),
         families=sorted(families, key=lambda line: -line.n)[:MOST_FAMILIES]
         if len(families) > MOST_FAMILIES
@@ -149,9 +133,8 @@ def write_html(run_dir: Path) -> Path:
         outcomes=outcome_chart(shares, "outcomes") if shares else None,
         meanings=MEANINGS,
         scan_only=any(report.second_pass for report in reports.values()),
-        wide=bin_steps(len(metrics)),
-        smoothing=smoothing_steps(-(-len(metrics) // bin_steps(len(metrics))))
-        * bin_steps(len(metrics)),
+        wide=wide,
+        smoothing=smoothing_steps(-(-len(metrics) // wide)) * wide,
         steps=len(metrics),
         updated=sum(bool(row.get("updated")) for row in metrics),
         health=health(metrics),
@@ -169,38 +152,6 @@ def write_html(run_dir: Path) -> Path:
     return path
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("visual_r1.report"),
-        autoescape=True,
-        finalize=for_page,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        percent=percent,
-        percent_range=percent_range,
-        points=_with_minus(points),
-        points_range=_with_minus(points_range),
-        p_value=p_value_in_words,
-        duration=duration,
-        with_minus=_with_minus(str),
-        count="{:,.0f}".format,
-        words=_words,
-    )
-    return environment
-
-
-def _with_minus(show: Callable[[Any], str]) -> Callable[[Any], str]:
-    """The same with real minus signs, which a terminal may not have."""
-    return lambda value: re.sub(r"-(?=\d)", "−", show(value))
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
-
-
 def _headline(summary: Summary | None, reports: Mapping[str, Report]) -> tuple[str, str]:
     """The headline and what stands under it: the evidence where the headline is the verdict."""
     if summary is None:
@@ -213,12 +164,7 @@ def _headline(summary: Summary | None, reports: Mapping[str, Report]) -> tuple[s
     if not summary.distinguishable:
         return "No distinguishable change in accuracy.", summary.conclusion
     found = summary.accuracy
-    verb = "rose" if found.delta > 0 else "fell"
-    headline = (
-        f"Accuracy {verb} by {abs(100 * found.delta):.1f} points, from "
-        f"{percent(found.baseline)} to {percent(found.final)}."
-    )
-    return headline, f"{summary.evidence}."
+    return f"{accuracy_moved(found.baseline, found.final, found.delta)}.", f"{summary.evidence}."
 
 
 def _latest(reports: Mapping[str, Report]) -> tuple[str, Report]:
@@ -234,19 +180,17 @@ def _before_and_after(reports: Mapping[str, Report]) -> list[Report]:
 
 
 def _facts(
+    run_dir: Path,
     summary: Summary | None,
     metrics: Sequence[MetricsRow],
     reports: Mapping[str, Report],
     settings: Mapping[str, Any],
-    cost: Cost | None,
-    stored: Stored | None,
-    origin: Origin | None,
 ) -> list[tuple[str, str]]:
     facts: list[tuple[str, str]] = []
     if reports:
         _, report = _latest(reports)
         facts += [("model", report.conditions.model), ("test problems", str(report.n))]
-    if origin:
+    if origin := origin_of(run_dir):
         facts.append(("starts from", str(origin)))
     facts.append(("steps", str(len(metrics))))
     source = settings.get("data", {}).get("source")
@@ -254,9 +198,9 @@ def _facts(
         facts.append(("data", str(source)))
     if summary:
         facts.append(("wall time", duration(summary.wall_seconds)))
-    if cost:
+    if cost := cost_of_run(run_dir):
         facts.append(("cost", str(cost)))
-    if stored:
+    if stored := read_stored(run_dir):
         facts.append(("stored on the server", str(stored)))
     return facts
 
@@ -311,7 +255,7 @@ def _rates(summary: Summary | None) -> list[tuple[str, str, str]]:
     rows: list[tuple[str, str, str]] = []
     for name, rate in summary.rates.items():
         show = "{:.1f}".format if "tokens" in name else percent
-        rows.append((_words(name).capitalize(), show(rate.baseline), show(rate.final)))
+        rows.append((words(name).capitalize(), show(rate.baseline), show(rate.final)))
     return rows
 
 

@@ -13,21 +13,13 @@ from pydantic import TypeAdapter
 from visual_r1.errors import DataError
 from visual_r1.evaluation.metrics import Report, evaluation_folder, read_report
 from visual_r1.evaluation.predictions import read_predictions
-from visual_r1.evaluation.statistics import (
-    Interval,
-    Pairs,
-    distinguishable,
-    exact_mcnemar,
-    paired_difference_ci,
-    smallest_detectable,
-    wilson,
-)
+from visual_r1.evaluation.statistics import Comparison, Pairs, distinguishable
 from visual_r1.printing import open_logger
 from visual_r1.runs.budget import BudgetEnd, read_budget_end
 from visual_r1.runs.costs import cost_of_run
 from visual_r1.runs.journal import read_metrics
 from visual_r1.storage import flat_in_the_file, put_aside, read_json, write_json
-from visual_r1.wording import p_value_in_words, percent, points_range
+from visual_r1.wording import accuracy_moved, p_value_in_words, percent, points_range
 
 logger = open_logger(__name__)
 
@@ -44,49 +36,6 @@ RATES = ("sampled_accuracy", "format_rate", "visual_grounding_rate", "mean_respo
 
 T = TypeVar("T")
 PredictionRow = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """One yes-or-no outcome of the same n problems, before and after.
-
-    `baseline` and `final` are shares with Wilson's intervals, `delta` is their difference with
-    Newcombe's (method 10), `p_value` is the exact McNemar test's. `both` to `neither` count the
-    problems by what became of them; `smallest_detectable` is the difference that n could show.
-    """
-
-    baseline: float
-    final: float
-    delta: float
-    delta_ci95: Interval
-    p_value: float
-    baseline_ci95: Interval
-    final_ci95: Interval
-    n: int
-    both: int
-    gained: int
-    lost: int
-    neither: int
-    smallest_detectable: float
-
-    @classmethod
-    def of(cls, pairs: Pairs) -> "Comparison":
-        """The comparison of what was counted."""
-        return cls(
-            baseline=pairs.before,
-            final=pairs.after,
-            delta=pairs.delta,
-            delta_ci95=paired_difference_ci(pairs),
-            p_value=exact_mcnemar(pairs.gained, pairs.lost),
-            baseline_ci95=wilson(pairs.both + pairs.lost, pairs.n),
-            final_ci95=wilson(pairs.both + pairs.gained, pairs.n),
-            n=pairs.n,
-            both=pairs.both,
-            gained=pairs.gained,
-            lost=pairs.lost,
-            neither=pairs.neither,
-            smallest_detectable=smallest_detectable(pairs),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,11 +246,8 @@ def _conclusion(found: Comparison, steps: int, updated: int) -> str:
             f"Nothing was trained: in none of the {steps} steps did a group have contrast "
             "(some samples right, some wrong), so the exported adapter is the unchanged one."
         )
-    before, after = percent(found.baseline), percent(found.final)
     if distinguishable(found.p_value):
-        verb = "rose" if found.delta > 0 else "fell"
-        by = f"{abs(100 * found.delta):.1f}"
-        return f"Accuracy {verb} by {by} points, from {before} to {after} ({_evidence(found)})."
+        return f"{accuracy_moved(found.baseline, found.final, found.delta)} ({_evidence(found)})."
     if found.smallest_detectable >= 1:
         way_out = f"{found.n} problems are too few to show any difference; evaluate on more."
     else:
@@ -309,6 +255,7 @@ def _conclusion(found: Comparison, steps: int, updated: int) -> str:
             f"With {found.n} problems, a true difference of about "
             f"{100 * found.smallest_detectable:.1f} points shows in four of five evaluations."
         )
+    before, after = percent(found.baseline), percent(found.final)
     return (
         f"Not distinguishable: accuracy went from {before} to {after} ({_evidence(found)}). "
         f"{way_out}"

@@ -103,7 +103,8 @@ def row_of(run_dir: Path) -> RunRow:
             fault = f"{path} is damaged ({error}): `visual-r1 verify {run_dir}` says more."
     newest = next(reversed(reports.values()), None)
     before = reports.get("baseline")
-    after = reports.get("final") or (newest if newest is not before else None)
+    # Where there is a before, only `final` is its after: others are of other splits, or suites.
+    after = reports.get("final") or (newest if before is None else None)
     told = after or before
     return RunRow(
         name=name,

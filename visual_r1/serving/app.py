@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import tinker
@@ -122,23 +123,26 @@ class _Turnstile:
             self._at_once.release()
 
 
+def _listed(endpoint: Endpoint, started: int, model: Model) -> dict[str, Any]:
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": started,
+        "owned_by": "visual-r1",
+        "root": model.path or endpoint.base_model,
+        "max_model_len": endpoint.context,
+    }
+
+
 def make_app(endpoint: Endpoint, api_key: str) -> Starlette:
     """The application that serves `endpoint` to whoever has the key."""
     turnstile = _Turnstile()
-    started = int(time.time())
-
-    def listed(model: Model) -> dict[str, Any]:
-        return {
-            "id": model.name,
-            "object": "model",
-            "created": started,
-            "owned_by": "visual-r1",
-            "root": model.path or endpoint.base_model,
-            "max_model_len": endpoint.context,
-        }
+    listed = partial(_listed, endpoint, int(time.time()))
 
     def models(_: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [*map(listed, endpoint.models.values())]})
+        return JSONResponse(
+            {"object": "list", "data": [listed(one) for one in endpoint.models.values()]}
+        )
 
     def model(request: Request) -> Response:
         return JSONResponse(listed(_model_of(endpoint, request.path_params["name"])))

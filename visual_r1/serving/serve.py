@@ -3,6 +3,7 @@
 import base64
 import json
 import secrets
+import shlex
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -137,16 +138,11 @@ def announcement(url: str, key: str, models: Mapping[str, Model], *, wraps: bool
         "",
         f"    curl {url}/v1/chat/completions -H 'Authorization: Bearer {key}' \\",
         "      -H 'Content-Type: application/json' \\",
-        f"      -d {_quoted(json.dumps(body))}",
+        f"      -d {shlex.quote(json.dumps(body))}",
         "",
         f"This machine alone is answered (port {urlsplit(url).port}). Ctrl-C ends it.",
     ]
     return "\n".join(lines)
-
-
-def _quoted(text: str) -> str:
-    """For a POSIX shell."""
-    return "'" + text.replace("'", "'\\''") + "'"
 
 
 def _figure() -> str:

@@ -3,18 +3,17 @@
 `summary.json` comes last and names the digests of the others: it says that they are of one making.
 """
 
-from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from visual_r1.hashing import file_digest
+from visual_r1.report.templating import environment_of, report_css
 from visual_r1.storage import write_json, write_text
 from visual_r1.sweeps.comparison import Comparison
 from visual_r1.sweeps.picture import forest
 from visual_r1.sweeps.table import HEADINGS, markdown, ranked, row_of
-from visual_r1.wording import for_page, percent
+from visual_r1.wording import percent
 
 SUMMARY_NAME, PAGE_NAME, PICTURE_NAME, TABLE_NAME = (
     "summary.json", "report.html", "comparison.svg", "table.md",
@@ -38,23 +37,18 @@ def write_report(found: Comparison, folder: Path) -> None:
 
 
 def _page(found: Comparison, picture: Markup) -> str:
-    environment = Environment(
-        loader=PackageLoader("visual_r1.sweeps"),
-        autoescape=True,
-        finalize=for_page,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    css = (files("visual_r1.report") / "templates" / "report.css").read_text(encoding="utf-8")
-    return environment.get_template("sweep.html.j2").render(
-        found=found,
-        headline=_headline(found),
-        css=Markup(css),
-        picture=picture,
-        headings=HEADINGS,
-        rows=[(one.label, row_of(one, found.chosen)) for one in ranked(found)],
-        share=_share,
+    return (
+        environment_of("visual_r1.sweeps")
+        .get_template("sweep.html.j2")
+        .render(
+            found=found,
+            headline=_headline(found),
+            css=report_css(),
+            picture=picture,
+            headings=HEADINGS,
+            rows=[(one.label, row_of(one, found.chosen)) for one in ranked(found)],
+            share=_share,
+        )
     )
 
 

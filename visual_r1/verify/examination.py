@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from visual_r1.config import RunConfig
+from visual_r1.data.dataset import folders_with
 from visual_r1.data.manifest import AGAIN, MANIFEST_FILE, Manifest, fault, read_manifest
 from visual_r1.data.parquet import read_groups
 from visual_r1.engine.store import soundness
@@ -123,8 +124,7 @@ def _run(run_dir: Path) -> Iterator[Finding]:
 
 
 def _dataset_folders(run_dir: Path, digest: str) -> list[Path]:
-    """Where the dataset lies, by its name: its source need not be there to be looked at."""
-    return sorted((run_dir.absolute().parents[1] / "data").glob(f"[!.]*-{digest}"))
+    return folders_with(run_dir.absolute().parents[1] / "data", digest)
 
 
 def _dataset_of(run_dir: Path, rows: list[LedgerRow]) -> Manifest | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from made_up import predictions, write_evaluation
 from scipy import stats
 
 from visual_r1.config import RunConfig
@@ -16,6 +17,7 @@ from visual_r1.disputes import find_disputes, read_decisions
 from visual_r1.disputes.agreement import Agreements
 from visual_r1.disputes.answers import Said, judged
 from visual_r1.disputes.command import main
+from visual_r1.disputes.find import dataset_of_run
 from visual_r1.regrade.golds import Gold
 from visual_r1.runs.folder import config_without_secrets
 from visual_r1.runs.journal import Journal
@@ -121,6 +123,30 @@ def test_the_planted_labels_are_the_least_likely(place: Path) -> None:
     assert [one.p_value for one in found.rows] == sorted(one.p_value or 2 for one in found.rows)
     assert first[0].expected == pytest.approx(40 * (first[0].p_value or 0))
     assert found.problems == {"train": 40, "validation": 0, "test": 0} and not found.trouble
+
+
+def test_answers_of_another_dataset_are_of_other_problems(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A suite's problem may have the id of one of the run's."""
+    run_dir = place / "runs/made"
+    ledger = json.loads((run_dir / "ledger.jsonl").read_text())
+    dataset = dataset_of_run(run_dir, place)
+    assert dataset.digest == ledger["dataset_digest"]
+    asked = list(dataset.problems("test"))
+    made = predictions(asked, 0.0, seed=1)
+    write_evaluation(run_dir / "evaluations/base-suite", asked, made)
+    assert find_disputes(run_dir).problems["test"] == 0
+    own = run_dir / "evaluations/baseline"
+    write_evaluation(own, asked, made, dataset_digest=dataset.digest)
+    assert find_disputes(run_dir).problems["test"] == len(asked)
+    # Without a ledger, what is listed and what is decided are of one dataset.
+    (run_dir / "ledger.jsonl").unlink()
+    write_evaluation(run_dir / "evaluations/a-suite", asked, made)
+    shutil.rmtree(run_dir / "evaluations/base-suite")
+    assert find_disputes(run_dir).dataset == dataset.folder
+    given = ["decide", "made", asked[0].id, "gold", "--output-dir", str(place)]
+    assert main(given) == 0, capsys.readouterr().err
 
 
 def test_a_person_decides_and_the_list_knows(

@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -152,11 +153,22 @@ def test_two_evaluations_are_paired_as_the_summary_pairs_them(asked: TestClient,
         old, new = ({one.id: one for one in right_by_id(session, each)} for each in found)
     paired = _paired([(old[id], new[id]) for id in old])
     whole = summary_of(home / "runs" / RUN, steps=6, wall_seconds=1.0).accuracy
-    pairs = paired.pairs
-    assert (pairs.gained, pairs.lost, pairs.n) == (whole.gained, whole.lost, whole.n)
-    assert (paired.delta_ci95, paired.p_value) == (whole.delta_ci95, whole.p_value)
+    assert paired == whole
     text = asked.get("/compare", params={"a": f"{RUN}/baseline", "b": f"{RUN}/final"}).text
-    assert f"{pairs.gained} won, {pairs.lost} lost" in text
+    assert f"{paired.gained} won, {paired.lost} lost" in text
+
+
+def test_problems_of_one_id_in_different_data_are_not_compared(asked: TestClient, home: Path):
+    def answer(name: str) -> str:
+        return asked.get("/compare", params={"a": f"{RUN}/baseline", "b": f"{RUN}/{name}"}).text
+
+    of = problems(40)
+    for name, few in (("few", 3), ("many", 40)):
+        there = [replace(one, answer="no such") for one in of[:few]] + of[few:]
+        made = predictions(there, 0.7, 1)
+        write_evaluation(evaluation_folder(home / "runs" / RUN, name), there, made)
+    assert "of 37 problems" in answer("few")
+    assert "40 of them stand for another question or answer" in answer("many")
 
 
 def test_an_evaluation_that_is_damaged_is_named_and_the_others_shown(asked: TestClient, home: Path):

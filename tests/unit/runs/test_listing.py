@@ -70,6 +70,17 @@ def test_a_list_has_what_each_run_came_to_and_the_newest_is_first(
     assert row.before is not None
 
 
+def test_an_evaluation_of_something_else_is_no_after(tmp_path: Path) -> None:
+    run_dir = make(tmp_path, "in-training", ended=False)
+    suite = run_dir / "evaluations/base-mathvision_testmini"
+    write_evaluation(suite, ASKED, predictions(ASKED, 1.0, seed=2))
+    [row] = runs_in(tmp_path)
+    assert (row.before is not None, row.after) == (True, None)
+    (run_dir / "evaluations/baseline/report.json").unlink()
+    [row] = runs_in(tmp_path)  # where nothing else is known, it is what is known
+    assert (row.before, row.after) == (None, 1.0)
+
+
 @pytest.mark.parametrize("width", [60, 80, 140])
 def test_a_narrow_terminal_cuts_names_and_never_figures(tmp_path: Path, width: int) -> None:
     run_dir = make(tmp_path, "a-run-with-a-name-that-is-longer-than-any-terminal-is-wide")
