@@ -21,7 +21,7 @@ from rich.table import Table
 
 from visual_r1.data.problem import SPLITS, Problem, Split
 from visual_r1.disputes.find import Dispute, Disputes, find_disputes
-from visual_r1.errors import DataError, RunError, VisualR1Error
+from visual_r1.errors import ConfigError, DataError, RunError, VisualR1Error
 from visual_r1.evaluation.metrics import read_reports
 from visual_r1.printing import CommandParser, Terminal, logging_handler, open_logger, say, terminal
 from visual_r1.progress import open_progress
@@ -67,6 +67,8 @@ def _list(arguments: Sequence[str]) -> int:
     parser.add_argument("--most", type=int, default=_SHOWN, help=f"rows of a table ({_SHOWN})")
     parser.add_argument("--json", action="store_true", help="all of them as JSON")
     chosen = parser.parse_args(arguments)
+    if chosen.most < 0:
+        raise ConfigError(f"--most {chosen.most} is no number of rows: give 0 or more.")
     folders = [find_run(name, chosen.output_dir) for name in chosen.runs]
     found: list[Disputes] = []
     for folder in folders:
