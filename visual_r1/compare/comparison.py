@@ -10,7 +10,7 @@ among themselves.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from statistics import fmean
-from typing import Any
+from typing import Any, cast
 
 from visual_r1.compare.pairing import Paired, Row, pair, read_rows
 from visual_r1.compare.sides import Seeds, Side, named_twice
@@ -374,7 +374,7 @@ def _differing(reference: Side, side: Side) -> list[str]:
 def _said(condition: object) -> str:
     """An empty condition has a word as well."""
     if isinstance(condition, tuple):
-        return ", ".join(map(str, condition)) or "none"
+        return ", ".join(map(str, cast("tuple[object, ...]", condition))) or "none"
     return str(condition) or "none"
 
 

@@ -112,8 +112,8 @@ def _majority(row: Mapping[str, Any], own: str) -> float | None:
 
 def pair(first: Mapping[str, Row], second: Mapping[str, Row], names: tuple[str, str]) -> Paired:
     """Pair two evaluations, labelled `names`; raises `DataError` where their data differ."""
-    contents = [{id: row.content for id, row in rows.items()} for rows in (first, second)]
-    same = same_problems(*contents, names)
+    contents = {id: row.content for id, row in first.items()}
+    same = same_problems(contents, {id: row.content for id, row in second.items()}, names)
     unanswered = [id for id in same if None in (first[id].right, second[id].right)]
     left = set(unanswered)
     return Paired(
