@@ -18,8 +18,8 @@ from visual_r1.runs.listing import RunRow, runs_in
 from visual_r1.wording import percent, printable
 
 _COLOURS = {
-    "training": "cyan", "waiting": "yellow", "paused": "yellow", "failed": "red", "killed": "red",
-    "ended": "green", "evaluated": "green",
+    "training": "cyan", "evaluating": "cyan", "waiting": "yellow", "paused": "yellow",
+    "failed": "red", "killed": "red", "ended": "green", "evaluated": "green",
 }  # fmt: skip
 
 _TEXTS = ("run", "state", "model", "data")

@@ -229,6 +229,7 @@ IMAGE = {"type": "image_url"}
     ("body", "param", "says"),
     [
         ({"n": 0}, "n", "greater than or equal to 1"),
+        ({"top_k": 10**30}, "top_k", "less than 2147483648"),
         ({"n": 500}, "n", "128"),
         ({"temperature": 3}, "temperature", "2"),
         ({"temperature": "hot"}, "temperature", "number"),

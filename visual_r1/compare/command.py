@@ -13,14 +13,15 @@ Each is an evaluation's folder, a run's folder or name (its final), or RUN:NAME.
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from visual_r1.compare.comparison import Compared, SeedsCompared, compare, compare_seeds
 from visual_r1.compare.gallery import anchor_of
 from visual_r1.compare.page import write_page
-from visual_r1.compare.sides import Side, by_setting, find_sides
+from visual_r1.compare.sides import Side, by_setting, find_evaluation, find_sides
 from visual_r1.compare.terminal import show, show_seeds
-from visual_r1.errors import ConfigError, VisualR1Error
+from visual_r1.errors import ConfigError, RunError, VisualR1Error
 from visual_r1.evaluation.slices import BY
 from visual_r1.printing import CommandParser, Terminal, say, terminal
 from visual_r1.storage import write_json
@@ -37,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if given.by:
                 raise ConfigError("--by does not go with --seeds: leave one of them out.")
             settings = by_setting(given.evaluations, given.output_dir)
-            against = _place(given.against, given.evaluations, [one.label for one in settings])
+            groups = [(one.label, [side.folder for side in one.sides]) for one in settings]
+            against = _place(given.against, given.evaluations, groups, given.output_dir)
             if len(settings) < 2:
                 raise ConfigError(
                     f"These are {len(settings[0].sides)} evaluations of one setting, and two are "
@@ -52,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     f"{given.evaluations[0]} is one evaluation, and two are compared: name another "
                     "one, or a run, which has a baseline and a final."
                 )
-            against = _place(given.against, given.evaluations, [one.label for one in sides])
+            alone = [(one.label, [one.folder]) for one in sides]
+            against = _place(given.against, given.evaluations, alone, given.output_dir)
             found = compare(sides, against=against, rounding=given.rounding, by=given.by or "")
         _put_out(found, sides, given.json, given.html, given.most)
     except VisualR1Error as error:
@@ -104,13 +107,25 @@ def _put_out(
         console.sentence(str(to_html), "page", "dim")
 
 
-def _place(named: str | None, given: Sequence[str], labels: Sequence[str]) -> int:
-    """Which one all others are compared with: the first where none is named."""
+def _place(
+    named: str | None,
+    given: Sequence[str],
+    compared: Sequence[tuple[str, Sequence[Path]]],
+    output_dir: Path,
+) -> int:
+    """Which one of `compared`, labels with folders, all others are compared with: the first where
+    none is named. It is named as it was given, by its label, or as any evaluation is."""
     if named is None:
         return 0
+    labels = [label for label, _ in compared]
     for names in (given, labels):
         if named in names and len(names) == len(labels):
             return list(names).index(named)
+    with suppress(RunError):
+        folder = find_evaluation(named, output_dir).resolve()
+        for place, (_, folders) in enumerate(compared):
+            if folder in [one.resolve() for one in folders]:
+                return place
     raise ConfigError(f"--against {named!r} is none of what is compared: {', '.join(labels)}.")
 
 

@@ -10,10 +10,10 @@ among themselves.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from statistics import fmean
-from typing import Any
+from typing import Any, cast
 
 from visual_r1.compare.pairing import Paired, Row, pair, read_rows
-from visual_r1.compare.sides import Seeds, Side
+from visual_r1.compare.sides import Seeds, Side, named_twice
 from visual_r1.errors import DataError
 from visual_r1.evaluation.clustered import mean_difference
 from visual_r1.evaluation.metrics import Conditions
@@ -150,6 +150,11 @@ def compare(
     reference = sides[against]
     others = [side for place, side in enumerate(sides) if place != against]
     used, notes = _rounding(sides, rounding)
+    notes += [
+        f"{side.label} is named twice: it is the same evaluation, not another one that came to "
+        "the same."
+        for side in named_twice(sides)
+    ]
     rows = read_rows(reference, used)
     groups, by_whom = _groups(reference, rows, by)
     found: list[Against] = []
@@ -365,11 +370,18 @@ def _differing(reference: Side, side: Side) -> list[str]:
     """The conditions in which two evaluations differ, but for the weights."""
     then, now = reference.report.conditions, side.report.conditions
     return [
-        f"{one.name.replace('_', ' ')}: {getattr(then, one.name)} in {reference.label}, "
-        f"{getattr(now, one.name)} in {side.label}"
+        f"{one.name.replace('_', ' ')}: {_said(getattr(then, one.name))} in {reference.label}, "
+        f"{_said(getattr(now, one.name))} in {side.label}"
         for one in fields(Conditions)
         if one.name not in _COMPARED and getattr(then, one.name) != getattr(now, one.name)
     ]
+
+
+def _said(condition: object) -> str:
+    """An empty condition has a word as well."""
+    if isinstance(condition, tuple):
+        return ", ".join(map(str, cast("tuple[object, ...]", condition))) or "none"
+    return str(condition) or "none"
 
 
 def _concluded(one: Against, reference: str, compared: int) -> Against:

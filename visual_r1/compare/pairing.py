@@ -16,8 +16,8 @@ from visual_r1.evaluation.predictions import (
     iterate_predictions,
     sampled_answers,
 )
+from visual_r1.evaluation.same import same_problems
 from visual_r1.evaluation.samples import majority
-from visual_r1.evaluation.statistics import are_other_data
 from visual_r1.grading import Rounding
 from visual_r1.hashing import content_digest
 from visual_r1.tables import open_table, said_of
@@ -112,21 +112,8 @@ def _majority(row: Mapping[str, Any], own: Rounding) -> float | None:
 
 def pair(first: Mapping[str, Row], second: Mapping[str, Row], names: tuple[str, str]) -> Paired:
     """Pair two evaluations, labelled `names`; raises `DataError` where their data differ."""
-    shared = [id for id in first if id in second]
-    same = [id for id in shared if first[id].content == second[id].content]
-    others = len(shared) - len(same)
-    if are_other_data(others, len(shared)):
-        a, b = names
-        why = (
-            f"of the {len(shared)} ids that both have, {others} stand for another question, answer "
-            f"or picture, and {len(same)} for the same problem"
-            if shared
-            else "they share no problem"
-        )
-        raise DataError(
-            f"{a} ({len(first)} problems) and {b} ({len(second)}) are evaluations of different "
-            f"data: {why}; evaluate both on one dataset to compare them."
-        )
+    contents = {id: row.content for id, row in first.items()}
+    same = same_problems(contents, {id: row.content for id, row in second.items()}, names)
     unanswered = [id for id in same if None in (first[id].right, second[id].right)]
     left = set(unanswered)
     return Paired(
@@ -134,5 +121,7 @@ def pair(first: Mapping[str, Row], second: Mapping[str, Row], names: tuple[str, 
         unanswered=tuple(unanswered),
         only_first=tuple(id for id in first if id not in second),
         only_second=tuple(id for id in second if id not in first),
-        other_content=tuple(id for id in shared if first[id].content != second[id].content),
+        other_content=tuple(
+            id for id in first if id in second and first[id].content != second[id].content
+        ),
     )

@@ -103,10 +103,16 @@ def by_setting(named: Sequence[str], output_dir: Path = Path()) -> list[Seeds]:
     """Groups of evaluations: `A1,A2,A3` is one; what stands alone goes with those whose run differs
     in train.seed alone and that have the same name in it.
 
-    Raises as `find_sides`.
+    Raises as `find_sides`, and `RunError` where one is named twice.
     """
     given = [one.split(",") for one in named]
-    sides = iter(find_sides([one for group in given for one in group], output_dir))
+    found = find_sides([one for group in given for one in group], output_dir)
+    if same := named_twice(found):
+        raise RunError(
+            f"{same[0].folder} is named twice, and an evaluation that is counted again is no "
+            "further seed: name each once."
+        )
+    sides = iter(found)
     groups: dict[str, list[Side]] = {}
     for place, group in enumerate(given):
         for _ in group:
@@ -121,6 +127,12 @@ def by_setting(named: Sequence[str], output_dir: Path = Path()) -> list[Seeds]:
         else one
         for one in labelled
     ]
+
+
+def named_twice(sides: Sequence[Side]) -> list[Side]:
+    """Those whose folder is that of one before them."""
+    folders = [side.folder.resolve() for side in sides]
+    return [side for place, side in enumerate(sides) if folders[place] in folders[:place]]
 
 
 def _setting(side: Side) -> str:

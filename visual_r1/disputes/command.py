@@ -21,7 +21,7 @@ from rich.table import Table
 
 from visual_r1.data.problem import SPLITS, Problem, Split
 from visual_r1.disputes.find import Dispute, Disputes, dataset_of_run, find_disputes
-from visual_r1.errors import DataError, VisualR1Error
+from visual_r1.errors import ConfigError, DataError, VisualR1Error
 from visual_r1.printing import CommandParser, Terminal, say, show_warnings, terminal
 from visual_r1.progress import open_progress
 from visual_r1.runs.decisions import (
@@ -62,6 +62,8 @@ def _list(arguments: Sequence[str]) -> int:
     parser.add_argument("--most", type=int, default=_SHOWN, help=f"rows of a table ({_SHOWN})")
     parser.add_argument("--json", action="store_true", help="all of them as JSON")
     chosen = parser.parse_args(arguments)
+    if chosen.most < 0:
+        raise ConfigError(f"--most {chosen.most} is no number of rows: give 0 or more.")
     folders = [find_run(name, chosen.output_dir) for name in chosen.runs]
     found: list[Disputes] = []
     for folder in folders:

@@ -32,8 +32,6 @@ SIGNIFICANCE = 0.05
 Z = 1.959963984540054  # the normal quantile of CONFIDENCE, two-sided
 POWER = 0.8
 
-MOST_OTHERS = 0.1
-
 Interval = tuple[float, float]
 
 
@@ -77,12 +75,6 @@ class Gain:
     p_value: float
     seeds: int
     n: int
-
-
-def are_other_data(others: int, shared: int) -> bool:
-    """Whether two evaluations are of different data, and no pairs: of the ids that they share
-    all, or more than a tenth, stand for another problem in the other."""
-    return others == shared or others > MOST_OTHERS * shared
 
 
 @dataclass(frozen=True, slots=True)

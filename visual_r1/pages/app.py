@@ -62,7 +62,11 @@ def _sentence(request: Request, error: Exception) -> Response:
 def _no_value(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     fault = error.errors()[0]
-    sentence = f"The address is wrong ({fault['loc'][-1]}: {fault['msg']}): take that out of it."
+    name = fault["loc"][-1]
+    if fault["type"] == "missing":
+        sentence = f"The address is not whole: it does not say {name}."
+    else:
+        sentence = f"The address is wrong ({name}: {fault['msg']}): take that out of it."
     return show(request, "wrong.html.j2", status=422, title="Not to be shown", sentence=sentence)
 
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
-from urllib.parse import parse_qsl
 
 from fastapi import APIRouter
 from pydantic import TypeAdapter, ValidationError
@@ -26,6 +25,7 @@ from visual_r1.errors import DataError
 from visual_r1.grading import GRADER_VERSION
 from visual_r1.hashing import digest
 from visual_r1.opening import read_file
+from visual_r1.pages.guard import posted
 from visual_r1.pages.place import NotThere, Place, place_of
 from visual_r1.pages.problems import StoredProblem, problem_or_why_not
 from visual_r1.pages.queries import queries
@@ -191,9 +191,7 @@ def listed(
 @router.post("/runs/{name}/disputes")
 async def decided(request: Request, name: str) -> Response:
     """Record a decision, and show the list again."""
-    body = (await request.body()).decode("utf-8", "replace")
-    given = dict(parse_qsl(body, keep_blank_values=True))
-    return await run_in_threadpool(_decide, request, name, given)
+    return await run_in_threadpool(_decide, request, name, await posted(request))
 
 
 def _decide(request: Request, name: str, given: Mapping[str, str]) -> Response:

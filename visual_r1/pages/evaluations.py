@@ -9,13 +9,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from visual_r1.errors import DataError
-from visual_r1.evaluation.statistics import (
-    Comparison,
-    Pairs,
-    are_other_data,
-    distinguishable,
-)
+from visual_r1.evaluation.same import same_problems
+from visual_r1.evaluation.statistics import Comparison, Pairs, distinguishable
 from visual_r1.hashing import in_hash_order
 from visual_r1.pages.pictures import picture_answer
 from visual_r1.pages.place import NotThere, Place, place_of
@@ -37,7 +32,10 @@ from visual_r1.pages.showing import address, show
 
 router = APIRouter()
 
-_GIVEN = ("model", "dataset_digest", "rounding")
+_GIVEN = (
+    "model", "dataset_digest", "rounding", "split", "template", "max_new_tokens", "thinking",
+    "grader_version", "decisions",
+)  # fmt: skip
 """Two evaluations that differ in one of these are compared with a word of warning."""
 
 
@@ -110,17 +108,21 @@ def compared(
     first, second = (_by_address(place, named) for named in (a, b))
     text, family = text or None, family or None
     with queries().session() as session:
-        old = {row.id: row for row in right_by_id(session, first, text)}
-        new = {row.id: row for row in right_by_id(session, second)}
-        shared = [(old[id], new[id]) for id in old if id in new]
-        same = [(x, y) for x, y in shared if x.content == y.content]
-        if text is None and are_other_data(others := len(shared) - len(same), len(shared)):
-            why = f", and {others} of them stand for another question or answer" if others else ""
-            raise DataError(
-                f"{first.title} and {second.title} share {len(shared)} ids{why}, so there is "
-                "nothing to compare: choose two evaluations of the same problems."
-            )
-        both = [(x, y) for x, y in same if None not in (x.correct, y.correct)]
+        # Of one dataset an id has the same pictures, and they need not be read.
+        pictures = first.report.dataset_digest != second.report.dataset_digest
+        old, new = (
+            {row.id: row for row in right_by_id(session, one, pictures=pictures)}
+            for one in (first, second)
+        )
+        same = same_problems(
+            {id: row.content for id, row in old.items()},
+            {id: row.content for id, row in new.items()},
+            (first.title, second.title),
+        )
+        if text is not None:
+            found = {row.id for row in right_by_id(session, first, text)}
+            same = [id for id in same if id in found]
+        both = [(old[id], new[id]) for id in same if None not in (old[id].correct, new[id].correct)]
         chosen = [pair for pair in both if family in (None, pair[0].family)]
         fates = dict.fromkeys(FATES, 0) | _counted(
             _fate(bool(x.correct), bool(y.correct)) for x, y in chosen
@@ -135,7 +137,11 @@ def compared(
         for name in sorted({x.family or "" for x, _ in both})
     }
     given = [(name, getattr(first.report, name), getattr(second.report, name)) for name in _GIVEN]
-    differs = [f"{name.replace('_', ' ')} ({x} and {y})" for name, x, y in given if x != y]
+    differs = [
+        f"{name.replace('_', ' ')} ({x or 'none'} and {y or 'none'})"
+        for name, x, y in given
+        if x != y
+    ]
     whole = _paired(chosen)
     return show(
         request, "compare.html.j2",
@@ -144,7 +150,8 @@ def compared(
         family=family, by_family=by_family, text=text, page=page, pages=_pages(ids), n=len(ids),
         pairs=[Pair(left[id], right[id]) for id in some if id in left and id in right],
         whole=whole, is_seen=distinguishable(whole.p_value), differs=differs,
-        only_a=len(old.keys() - new.keys()), only_b=len(new.keys() - old.keys()) if not text else 0,
+        only_one=len(old.keys() ^ new.keys()),
+        others=sum(old[id].content != new[id].content for id in old.keys() & new.keys()),
     )  # fmt: skip
 
 

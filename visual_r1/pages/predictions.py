@@ -64,15 +64,13 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """Whether a problem was answered right; None where no answer came.
-
-    `content` is a hash of question and gold answer, 0 where the file has them not.
-    """
+    """Whether a problem was answered right; None where no answer came. `content` is a digest of its
+    question and gold answer, and of its pictures where these were asked for."""
 
     id: str
     family: str | None
     correct: bool | None
-    content: int
+    content: str
 
 
 _PREDICTIONS = TypeAdapter(Prediction)
@@ -161,21 +159,26 @@ def predictions(
     return {id: by_id[id] for id in ids if id in by_id}
 
 
-def right_by_id(session: Session, evaluation: Evaluation, text: str | None = None) -> list[Right]:
+def right_by_id(
+    session: Session, evaluation: Evaluation, text: str | None = None, *, pictures: bool = False
+) -> list[Right]:
     """Whether each problem was answered right, in the order of the file.
 
-    With `text`, of those alone in whose id, question, gold answer or response it is.
+    With `text`, of those alone in whose id, question, gold answer or response it is. `pictures`
+    are read for the content: they are the same under the same id of one dataset.
     """
     looked = [
         name for name in ("id", "question", "answer", "response") if name in evaluation.columns
     ]
     has = " OR ".join(f"contains(lower({quoted(name)}), lower($text))" for name in looked)
-    content = "hash(question, answer)" if {"question", "answer"} <= evaluation.columns else "0"
     family = "family" if "family" in evaluation.columns else "NULL::VARCHAR AS family"
+    content = [name for name in ("question", "answer") if name in evaluation.columns] or ["''"]
+    if pictures and "images" in evaluation.columns:
+        content.append("array_to_string([md5(one.bytes) for one in images], ' ')")
     return session.rows(
         _RIGHT,
-        f"SELECT id, {family}, correct, {content} AS content FROM {parquet('files')} "
-        f"{f'WHERE {has}' if text is not None else ''}",
+        f"SELECT id, {family}, correct, md5(concat_ws(chr(31), {', '.join(content)})) AS content "
+        f"FROM {parquet('files')} {f'WHERE {has}' if text is not None else ''}",
         {"files": _file(evaluation), "text": text},
     )
 

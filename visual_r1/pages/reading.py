@@ -62,6 +62,12 @@ class ReportFigures:
     sampler_path: str = ""
     dataset_digest: str = ""
     rounding: str = "exact"
+    split: str = "test"
+    template: str = ""
+    max_new_tokens: int = 0
+    thinking: str = "default"
+    grader_version: str = ""
+    decisions: str = ""
     predictions_digest: str | None = None
     cost_usd: float | None = None
     tokens_prefill: float | None = None

@@ -163,6 +163,7 @@ def headline(run: RunFacts) -> str:
     steps = f"{len(run.metrics)} of {run.steps_wanted} steps"
     says = {
         "training": f"Training: {steps}." if run.metrics else "Training begins.",
+        "evaluating": f"Evaluating, after {steps}.",
         "waiting": f"Waiting, after {steps}.",
         "paused": f"Paused by an alarm, after {steps}.",
         "failed": f"Failed, after {steps}.",

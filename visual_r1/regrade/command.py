@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from rich.table import Table
 
-from visual_r1.errors import VisualR1Error
+from visual_r1.errors import ConfigError, VisualR1Error
 from visual_r1.evaluation.statistics import Interval
 from visual_r1.grading import Rounding
 from visual_r1.printing import CommandParser, Terminal, say, show_warnings, terminal
@@ -37,6 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     show_warnings(errors)
     done: list[Regraded] = []
     try:
+        if chosen.processes is not None and chosen.processes < 1:
+            raise ConfigError(
+                f"--processes {chosen.processes} is no number of processes: give 1 or more, or "
+                "leave it out for one a core."
+            )
         folders = [find_run(name, chosen.output_dir) for name in chosen.runs]
         for folder in folders:
             with open_progress() as progress:

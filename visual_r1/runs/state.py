@@ -28,8 +28,9 @@ from visual_r1.storage import read_if_sound, read_json
 from visual_r1.wording import duration
 
 State = Literal[
-    "training", "waiting", "ended", "evaluated", "paused", "failed", "stopped", "killed"
-]
+    "training", "evaluating", "waiting",
+    "ended", "evaluated", "paused", "failed", "stopped", "killed",
+]  # fmt: skip
 
 SILENT_S = 300.0
 """A process that has written nothing for so long, and for three of its steps, waits."""
@@ -42,6 +43,7 @@ class RunState:
     """What a run is doing: `name`, and `sentence` with why, and how it goes on.
 
         training   a process is at work on it
+        evaluating one is at work on it, and all steps are trained
         waiting    one has it and has written nothing for long, or waits for its turn
         ended      all steps are trained, or its budget is spent, and it is reported
         evaluated  nothing was to be trained, and what was asked is there
@@ -64,7 +66,7 @@ class RunState:
     @property
     def is_at_work(self) -> bool:
         """Whether a process has the run: its files may change at any moment."""
-        return self.name in ("training", "waiting")
+        return self.name in ("training", "evaluating", "waiting")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,12 @@ def state_of(run_dir: Path) -> RunState:
                 "waiting",
                 f"{who} has it and has written nothing for {duration(silent)}: it waits for its "
                 "server or another run, or asks for answers.",
+                pid,
+            )
+        if step >= steps:
+            return found(
+                "evaluating",
+                f"All {steps} steps are trained, and {who[0].lower()}{who[1:]} evaluates.",
                 pid,
             )
         return found("training", f"{who} is at work on it.", pid)

@@ -12,12 +12,14 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rich.table import Table
 
-from visual_r1.errors import VisualR1Error
+from visual_r1.errors import RunError, VisualR1Error
 from visual_r1.printing import CommandParser, Terminal, terminal
+from visual_r1.runs.named import find_run
 from visual_r1.runs.soundness import Finding
 from visual_r1.verify.examination import examine
 
@@ -27,14 +29,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = _parser().parse_args(list(sys.argv[1:] if arguments is None else arguments))
     console = Terminal()
     try:
-        if not chosen.folder.is_dir():
-            raise VisualR1Error(f"{chosen.folder} is no folder: name a run, a dataset or a home.")
-        findings = list(examine(chosen.folder))
+        folder = _folder(chosen.folder)
+        findings = list(examine(folder))
     except VisualR1Error as error:
         terminal().sentence(str(error), "error", "bold red")
         return 1
-    show(chosen.folder, findings, console)
+    show(folder, findings, console)
     return int(any(one.verdict == "damaged" for one in findings))
+
+
+def _folder(named: Path) -> Path:
+    """The folder that is named, or that of a run with that name, as other commands take it."""
+    if named.is_dir():
+        return named
+    with suppress(RunError):
+        return find_run(str(named))
+    raise VisualR1Error(f"{named} is no folder: name a run, a dataset or a home.")
 
 
 def show(folder: Path, findings: Sequence[Finding], console: Terminal) -> None:
@@ -87,6 +97,6 @@ def _parser() -> CommandParser:
     parser.add_argument(
         "folder",
         type=Path,
-        help="a run's folder, such as runs/quickstart-0a1b2c3d, a dataset's, or .visual-r1/engine",
+        help="a run, by its folder or name, a dataset's folder, or .visual-r1/engine",
     )
     return parser

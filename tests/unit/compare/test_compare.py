@@ -100,6 +100,8 @@ def test_an_evaluation_and_itself_are_not_distinguishable(two: list[Side]):
     assert found.headline.startswith("again is not distinguishable from baseline")
     assert "a true difference of about 12.9 points would show in four of five" in found.evidence
     assert found.gained == found.lost == ()
+    (note,) = compare([two[0], replace(two[0], label="again")]).notes
+    assert note.startswith("again is named twice")
 
 
 def test_several_are_adjusted_by_holm(two: list[Side], tmp_path: Path):
@@ -289,6 +291,9 @@ def test_the_command_writes_for_people_and_for_programs(
     printed = json.loads(capsys.readouterr().out)
     assert main([run.name, *place, "--json", str(tmp_path / "c.json")]) == 0
     assert "points above baseline" in " ".join(capsys.readouterr().out.split())
+    against = [run.name, "--against", f"{run.name}:final", *place]
+    assert main(against) == 0
+    assert "points below final" in " ".join(capsys.readouterr().out.split())
     written = json.loads((tmp_path / "c.json").read_text())
     assert written.items() >= printed.items()
     assert len(printed["against"][0]["gained"]) == printed["against"][0]["accuracy"]["gained"]
@@ -300,6 +305,7 @@ def test_the_command_writes_for_people_and_for_programs(
         ([f"{run.name}:final,{run.name}:baseline", "--seeds"], "2 evaluations of one setting"),
         ([run.name, "--html", str(tmp_path)], "is a folder: name a file"),
         ([run.name, "--most", "-1"], "--most -1 is no number of ids"),
+        ([f"{run.name},{run.name}", f"{run.name}:baseline", "--seeds"], "final is named twice"),
     ):
         assert main([*wrong, *place]) == 1
         said = capsys.readouterr()

@@ -180,6 +180,7 @@ def test_a_person_decides_and_the_list_knows(
     ("given", "says"),
     [
         (["nothing"], "There is no run 'nothing'"),
+        (["made", "--most", "-3"], "--most -3 is no number of rows"),
         (["decide", "made", "nothing", "drop"], "There is no problem 'nothing'"),
         (["decide", "made", "procedural-0-train-0", "other"], "needs the answer that is right"),
     ],

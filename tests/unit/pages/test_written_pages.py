@@ -4,7 +4,7 @@ import io
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +14,12 @@ from PIL import Image
 from starlette.testclient import TestClient
 from written import DIGEST, HOSTILE, RUN, rollout_row, stored_problem, write_home, write_rollouts
 
-from visual_r1.evaluation.metrics import evaluation_folder
+from visual_r1.compare.comparison import compare
+from visual_r1.compare.sides import find_sides
+from visual_r1.errors import DataError
+from visual_r1.evaluation.metrics import Conditions, evaluation_folder
 from visual_r1.pages.app import pages
+from visual_r1.pages.evaluations import _GIVEN  # pyright: ignore[reportPrivateUsage]
 from visual_r1.pages.marked import excerpt, marked, pieces_of
 from visual_r1.pages.pictures import picture_answer
 from visual_r1.pages.samples import Sample
@@ -158,17 +162,47 @@ def test_two_evaluations_are_paired_as_the_summary_pairs_them(asked: TestClient,
     assert f"{paired.gained} won, {paired.lost} lost" in text
 
 
-def test_problems_of_one_id_in_different_data_are_not_compared(asked: TestClient, home: Path):
-    def answer(name: str) -> str:
-        return asked.get("/compare", params={"a": f"{RUN}/baseline", "b": f"{RUN}/{name}"}).text
-
+@pytest.mark.parametrize("what", ["answer", "picture"])
+def test_the_page_compares_what_the_command_compares(asked: TestClient, home: Path, what: str):
     of = problems(40)
-    for name, few in (("few", 3), ("many", 40)):
-        there = [replace(one, answer="no such") for one in of[:few]] + of[few:]
-        made = predictions(there, 0.7, 1)
-        write_evaluation(evaluation_folder(home / "runs" / RUN, name), there, made)
-    assert "of 37 problems" in answer("few")
-    assert "40 of them stand for another question or answer" in answer("many")
+    others = [
+        replace(one, answer="777") if what == "answer" else replace(one, images=(picture(99),))
+        for one in of
+    ]
+    run_dir = home / "runs" / RUN
+    changed = {"decisions": "0a1b"} if what == "answer" else {"dataset_digest": "of-others"}
+    for name, asked_about in (("few", [*others[:2], *of[2:]]), ("all", others)):
+        folder = evaluation_folder(run_dir, name)
+        write_evaluation(folder, asked_about, predictions(of, 0.7, 1), **changed)
+    few, everything = (
+        asked.get("/compare", params={"a": f"{RUN}/baseline", "b": f"{RUN}/{name}"})
+        for name in ("few", "all")
+    )
+    assert "of 38 problems; the difference" in few.text
+    assert "2 problems have another question, answer or picture" in few.text
+    made = "another decisions (none and 0a1b)" if what == "answer" else "another dataset digest"
+    assert made in few.text
+    assert everything.status_code == 409
+    said = "40 stand for another question, answer or picture, and 0 for the same problem"
+    sides = find_sides([str(evaluation_folder(run_dir, one)) for one in ("baseline", "few", "all")])
+    assert compare(sides[:2]).against[0].accuracy.n == 38
+    with pytest.raises(DataError, match=said):
+        compare([sides[0], sides[2]])
+    assert said in everything.text
+
+
+def test_the_page_names_each_condition_of_the_greedy_answers():
+    of_other_passes = {"seed", "k", "temperature", "blind", "control_passes", "reader"}
+    others = {"sampler_path"} | of_other_passes  # which weights answered is what is compared
+    assert {*_GIVEN} == {one.name for one in fields(Conditions)} - others
+
+
+def test_of_no_problem_nothing_is_concluded(asked: TestClient):
+    two = {"a": f"{RUN}/baseline", "b": f"{RUN}/final"}
+    for narrowed in ({"text": "no such text"}, {"family": "none such"}):
+        text = asked.get("/compare", params=two | narrowed).text
+        assert "Nothing to compare" in text and "istinguishable" not in text
+    assert "does not say b" in asked.get("/compare", params={"a": f"{RUN}/baseline"}).text
 
 
 def test_an_evaluation_that_is_damaged_is_named_and_the_others_shown(asked: TestClient, home: Path):

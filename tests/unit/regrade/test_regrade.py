@@ -343,6 +343,9 @@ def test_the_command_says_it_as_json(place: Path, capsys: pytest.CaptureFixture[
     assert sum(change["count"] for change in one["changes"]) == 11
     assert main(["nothing", "--output-dir", str(place)]) == 1
     assert "There is no run 'nothing'" in capsys.readouterr().err
+    for none in ("0", "-2"):
+        assert main(["made", "--output-dir", str(place), "--processes", none]) == 1
+        assert f"--processes {none} is no number of processes" in capsys.readouterr().err
 
 
 def test_answers_under_another_dataset_of_the_same_ids_are_not_taken(place: Path) -> None:

@@ -94,6 +94,11 @@ def test_a_process_at_work_is_seen_and_one_that_was_killed_too(config: RunConfig
         pid = int(process.stdout.readline())
         found = state_of(run_dir)
         assert (found.name, found.pid, found.is_at_work) == ("training", pid, True)
+        (run_dir / "ledger.jsonl").rename(run_dir / "ledger-of-4.jsonl")
+        trained(run_dir, 10, reported=True)
+        assert (state_of(run_dir).name, state_of(run_dir).is_at_work) == ("evaluating", True)
+        (run_dir / "ledger-of-4.jsonl").rename(run_dir / "ledger.jsonl")
+        (run_dir / "summary.json").unlink()
         # To look is no harm to anybody, and two may.
         assert state_of(run_dir) == found
         old = time.time() - 2 * SILENT_S

@@ -136,6 +136,14 @@ def files_of(run: Path) -> list[Path]:
     )
 
 
+def test_a_run_is_named_as_in_other_commands(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run.parents[1])
+    assert main([run.name]) == 0
+    assert capsys.readouterr().out.startswith("sound: ")
+
+
 def test_a_run_that_nobody_touched_is_sound(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in run.parents[1].rglob("*")}
     assert main([str(run)]) == 0
