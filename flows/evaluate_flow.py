@@ -169,7 +169,7 @@ def in_split(name: str, split: Split) -> str:
     suites={
         "type": "string",
         "description": "In place of the test problems: named benchmarks with commas, of those that "
-        "`visual-r1 suites` lists.",
+        "the command visual-r1 suites lists.",
     },
     suite_source={
         "type": "string",

@@ -164,10 +164,11 @@ def run_dir(tmp_path: Path) -> Path:
 def test_what_does_not_go_with_the_run_that_is_there(
     refused: Command, run_dir: Path, flags: tuple[str, ...], words: tuple[str, ...]
 ) -> None:
-    before = {path: path.read_bytes() for path in run_dir.glob("*.json*")}
+    before = {path: path.read_bytes() for path in run_dir.glob("[!.]*.json*")}
     sentence = refused("--run.name", "mine", *flags)
     assert all(word in sentence for word in words), sentence
-    after = {path: path.read_bytes() for path in run_dir.glob("*.json*")}
+    # Besides, the folder says how its last start ended.
+    after = {path: path.read_bytes() for path in run_dir.glob("[!.]*.json*")}
     assert {**after, run_dir / "config.json": b""} == {**before, run_dir / "config.json": b""}
 
 

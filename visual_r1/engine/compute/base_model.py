@@ -4,10 +4,12 @@ Compute reads the checkpoint and its processor when the model is loaded, here an
 and no file after that.
 """
 
+import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache as once
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -33,6 +35,13 @@ class TextOutput(Protocol):
     last_hidden_state: Tensor
 
 
+@once
+def cache_argument(kind: type[nn.Module]) -> str:
+    """What a text stack calls its cache: `cache` since transformers 5.24."""
+    names = inspect.signature(kind.forward).parameters
+    return "cache" if "cache" in names else "past_key_values"
+
+
 @dataclass(frozen=True)
 class BaseModel:
     """A loaded checkpoint and the facts about it that the engine needs."""
@@ -51,11 +60,10 @@ class BaseModel:
     cache_bytes: CacheBytes
     """What the layers keep of a sequence."""
 
-    @property
-    def text_stack(self) -> Callable[..., TextOutput]:
-        """Embeddings to final hidden states."""
+    def text_stack(self, *, cache: object, **inputs: object) -> TextOutput:
+        """Embeddings to final hidden states; `cache` is what the layers keep, None for nothing."""
         module = self.network.get_submodule(self.family.text_stack)
-        return cast(Callable[..., TextOutput], module)
+        return module(**{cache_argument(type(module)): cache}, **inputs)
 
     @property
     def vision_tower(self) -> Callable[..., Any]:

@@ -204,7 +204,7 @@ class Decoding:
             inputs_embeds=self._base.embed(tokens[:, None]),
             position_ids=positions,
             attention_mask=self._cache.mask,
-            past_key_values=self._cache,
+            cache=self._cache,
             use_cache=True,
         ).last_hidden_state
         self.logits = self._base.unembed(hidden[:, 0]).float()

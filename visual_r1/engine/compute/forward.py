@@ -149,7 +149,7 @@ def _run_text_stack(
         inputs_embeds=embeddings,
         position_ids=positions.to(base.device),
         attention_mask=mask,
-        past_key_values=cache,
+        cache=cache,
         use_cache=cache is not None,
         **further,
     )

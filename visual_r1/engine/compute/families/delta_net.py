@@ -49,17 +49,23 @@ class GatedDeltaNet(nn.Module):
         self.sizes = (int(given.key_dim), int(given.key_dim), int(given.value_dim))
 
     def forward(
-        self, hidden_states: Tensor, cache_params: StateCache | None = None, **_: Any
+        self,
+        hidden_states: Tensor,
+        cache: StateCache | None = None,
+        cache_params: StateCache | None = None,
+        **_: Any,
     ) -> Tensor:
         """Hidden states [B, L, width] to the layer's output of the same shape.
 
         The state is (the last places that the convolution has still to see [B, kernel − 1,
-        channels], S [B, heads, d_k, d_v]).
+        channels], S [B, heads, d_k, d_v]). `cache_params` is the cache's name before transformers
+        5.24.
         """
+        cache = cache_params if cache is None else cache
         this = cast(Any, self)
         rows, places, _width = hidden_states.shape
-        before = None if cache_params is None else cache_params.state(self.layer_idx)
-        lengths = None if cache_params is None else cache_params.lengths
+        before = None if cache is None else cache.state(self.layer_idx)
+        lengths = None if cache is None else cache.lengths
 
         weight: Tensor = this.conv1d.weight[:, 0]
         mixed: Tensor = this.in_proj_qkv(hidden_states)
@@ -86,8 +92,8 @@ class GatedDeltaNet(nn.Module):
             strength,
             None if before is None else before[1],
         )
-        if cache_params is not None:
-            cache_params.keep_state(self.layer_idx, (last_places(window, kernel, lengths), memory))
+        if cache is not None:
+            cache.keep_state(self.layer_idx, (last_places(window, kernel, lengths), memory))
         gate: Tensor = this.in_proj_z(hidden_states)
         flat = output.to(hidden_states.dtype).reshape(-1, self.value_width)
         output = this.norm(flat, gate.reshape(-1, self.value_width))

@@ -54,7 +54,7 @@ class Family(Protocol):
     To serve one, put a module beside this one whose `FAMILY` gives all that stands below, and the
     format of its prompts into `visual_r1.models.families`. It is taken for granted that
     transformers loads the checkpoint as an `AutoModelForImageTextToText`, whose text stack takes
-    `inputs_embeds`, `position_ids`, `attention_mask` and `past_key_values`, that text goes on by
+    `inputs_embeds`, `position_ids`, `attention_mask` and a cache, that text goes on by
     one position a token on every axis, and that no layer looks ahead: a family whose image tokens
     see each other (Gemma 3), or whose layers see a window, needs masks that are not made here.
 
