@@ -44,7 +44,7 @@ from visual_r1.data.procedural import generate
 from visual_r1.hashing import stable_seed
 from visual_r1.policy.passes import Asking, Question, question, second_pass, second_question
 from visual_r1.policy.policy import Policy, open_policy
-from visual_r1.policy.second_pass import SecondPass, moved, named_by_others
+from visual_r1.policy.second_pass import SecondPass, moved
 
 HONEST = 500
 LABELLED = 200
