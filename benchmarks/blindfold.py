@@ -45,6 +45,7 @@ from visual_r1.hashing import stable_seed
 from visual_r1.policy.passes import Asking, Question, question, second_pass, second_question
 from visual_r1.policy.policy import Policy, open_policy
 from visual_r1.policy.second_pass import SecondPass, moved
+from visual_r1.rewards.blindfold.masking import named_by_others
 
 HONEST = 500
 LABELLED = 200
