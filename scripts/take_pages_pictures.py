@@ -12,21 +12,16 @@ import argparse
 import io
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import uvicorn
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from trials.browser import Page, browser, program  # noqa: E402
-from visual_r1.pages.app import pages  # noqa: E402
+from trials.browser import Page, browser, pages_over, program  # noqa: E402
 from visual_r1.pages.place import Place  # noqa: E402
 
 TOKEN = "pictures"
@@ -84,23 +79,6 @@ def written(run: str) -> list[Shot]:
     ]
 
 
-@contextmanager
-def served(folder: Path) -> Generator[str]:
-    """The pages over the runs in `folder`, for the block."""
-    config = uvicorn.Config(pages(folder, TOKEN), port=0, log_level="warning", lifespan="off")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
 def take(shot: Shot, page: Page, address: str, into: Path) -> None:
     """One picture."""
     page.size(WIDTH, shot.height)
@@ -142,7 +120,7 @@ def main() -> None:
     given.into.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile,
-        served(given.folder) as address,
+        pages_over(given.folder, TOKEN) as address,
         browser(Path(profile)) as page,
     ):
         page.open(f"{address}/?token={TOKEN}")

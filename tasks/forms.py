@@ -112,11 +112,11 @@ def form(*short: str, **own: Mapping[str, Any]) -> Callable[[Flow[..., Any]], Fl
                 *(parameter(name, Any, None) for name in short),
             ]
         )
-        taking_short_names.__signature__ = called
+        taking_short_names.__signature__ = called  # pyright: ignore[reportAttributeAccessIssue]
         flow.fn = taking_short_names
         # What a form shows is another thing than what a call may leave out: a field with the
         # default null is refused when it is left empty, one without any may be.
-        flow.__signature__ = plain.replace(
+        flow.__signature__ = plain.replace(  # pyright: ignore[reportAttributeAccessIssue]
             parameters=[
                 parameter(name, Annotated[Any, WithJsonSchema(dict(schema))], MISSING)
                 if schema is not None

@@ -80,7 +80,7 @@ def secret_of(key: Key) -> str | None:
     from tasks.outcome import SERVER_FAILURES
 
     try:
-        value = Secret.load(key.block, _sync=True).get()
+        value = Secret.load(key.block, _sync=True).get()  # pyright: ignore[reportCallIssue]
     except ValueError:  # what Prefect says of a block that is not there
         return None
     except SERVER_FAILURES as error:

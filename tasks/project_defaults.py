@@ -29,7 +29,7 @@ def with_project_defaults(overrides: Mapping[str, Any]) -> dict[str, Any]:
             Without it another run would begin than the one that is meant.
     """
     try:
-        defaults: Any = Variable.get(VARIABLE, _sync=True)
+        defaults: Any = Variable.get(VARIABLE, _sync=True)  # pyright: ignore[reportCallIssue, reportArgumentType]
     except SERVER_FAILURES as error:
         raise ConfigError(
             f"The Prefect server cannot be asked for the variable {VARIABLE} "

@@ -107,7 +107,7 @@ def _evidence(
     """Both evaluations, made where they are not there, and compared; None where a person decides
     and the current model cannot be asked any more."""
     labels = labels_of_evaluation(config, dataset, f"step-{row.step}")
-    wanted = conditions_of(config, row.sampler_path, dataset.digest, labels.digest)
+    wanted = conditions_of(config, row.sampler_path, dataset.digest, decisions=labels.digest)
     count = len(evaluated_problems(config, dataset, labels))
 
     def asked(path: str, name: str, sampler_path: str | None) -> Path:
@@ -124,7 +124,7 @@ def _evidence(
         return weigh(before, after, f"the base model {config.model.name}")
     against = f"{PurePosixPath(current.run).name}, step {current.step}"
     try:
-        before = _of_current(config, dataset, current, wanted)
+        before = _of_current(config, dataset, current, wanted, count)
         return weigh(before, after, against)
     except (DataError, RunError) as error:
         if not force:
@@ -133,10 +133,11 @@ def _evidence(
         return None
 
 
-def _of_current(config: RunConfig, dataset: Dataset, current: Promoted, wanted: Conditions) -> Path:
-    """The folder of an evaluation of the current model on the same problems."""
+def _of_current(
+    config: RunConfig, dataset: Dataset, current: Promoted, wanted: Conditions, count: int
+) -> Path:
+    """The folder of an evaluation of the current model on the same `count` problems."""
     there = config.output_dir / current.run
-    count = config.evaluation.count(dataset.counts["test"])
     reports = read_reports(there) if asks_alike(there, config) else {}
     if (name := of_weights(reports, current.sampler_path, wanted, count)) is not None:
         return evaluation_folder(there, name)

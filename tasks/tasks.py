@@ -187,7 +187,7 @@ def _is_evaluated(
     folder = evaluation_folder(config.run_dir, name)
     labels = labels_of_evaluation(config, dataset, name, split)
     path = sampler_path or config.model.name
-    conditions = conditions_of(config, path, dataset.digest, split, labels.digest)
+    conditions = conditions_of(config, path, dataset.digest, split=split, decisions=labels.digest)
     problems = evaluated_problems(config, dataset, labels, split)
     return is_complete(folder, config, conditions, len(problems))
 

@@ -55,8 +55,8 @@ def verified(
             result = work(*args, **kwargs)
             return result | {SEAL: digest(result, _DIGITS)}
 
-        cached = task(
-            sealed,
+        cached = task(  # pyright: ignore[reportCallIssue]
+            sealed,  # pyright: ignore[reportArgumentType]
             name=name,
             cache_key_fn=cache_key,
             persist_result=True,

@@ -8,6 +8,7 @@ import base64
 import json
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -15,7 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import uvicorn
 from websockets.sync.client import connect
+
+from visual_r1.pages.app import pages
 
 WITHIN_S = 120.0
 _FLAGS = (
@@ -28,6 +32,23 @@ _FLAGS = (
 def program() -> str | None:
     """Where Chromium is."""
     return shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@contextmanager
+def pages_over(folder: Path, token: str) -> Generator[str]:
+    """The address of the pages over the runs in `folder`, for the block."""
+    config = uvicorn.Config(pages(folder, token), port=0, log_level="warning", lifespan="off")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        thread.join(0.05)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def wait_for(is_there: Callable[[], Any], what: str, within_s: float = WITHIN_S) -> Any:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -79,7 +79,7 @@ def deploy(root: Path, reset: Collection[str] = ()) -> None:
         ConfigError: the file, or a name in `reset`, is wrong; Prefect refuses a deployment.
     """
     content = _read(root / PREFECT_FILE)
-    pull = apply_values(content.get("pull"), os.environ, remove_notset=False)
+    pull = apply_values(content.get("pull"), dict(os.environ), remove_notset=False)
     form_of = cache(partial(_flow_and_form, root))
     entries = [_entry(given, form_of) for given in content["deployments"]]
     if unknown := set(reset) - {entry.name for entry in entries}:
@@ -112,7 +112,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _entry(given: dict[str, Any], form_of: Callable[[str], tuple[str, dict[str, Any]]]) -> Entry:
     """An entry with its templates of the environment resolved, as `prefect deploy` does."""
-    content = apply_values(given, os.environ, remove_notset=False)
+    resolved = apply_values(given, dict(os.environ), remove_notset=False)
+    content = cast("dict[str, Any]", resolved)
     if not content.get("entrypoint") or not content.get("name"):
         raise ConfigError(f"{PREFECT_FILE}: each deployment needs a name and an entrypoint.")
     flow, form = form_of(content["entrypoint"])

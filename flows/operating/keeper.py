@@ -48,8 +48,8 @@ class Plan:
         """The plan that `as_text` wrote, with the address that `environment` has."""
         given: dict[str, Any] = json.loads(text)
         given["api_url"] = environ.get(ADDRESS_VARIABLE, given["api_url"])
-        paths = {name: Path(given[name]) for name in ("root", "folder")}
-        return cls(**(given | paths))
+        given |= {name: Path(given[name]) for name in ("root", "folder")}
+        return cls(**given)
 
     def as_text(self) -> str:
         """For a command line, which every user of the machine can read."""

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from pydantic import SecretStr
+
 from flows.operating.command import on_server
 from tasks.keys import KEYS, TINKER
 from visual_r1.backend.endpoint import checked_key
@@ -63,13 +65,14 @@ def _set(name: str) -> None:
     from flows.operating.automations import ALERTS
 
     if name == NOTIFICATIONS:
-        _webhook(value).save(ALERTS, overwrite=True, _sync=True)
+        _webhook(value).save(ALERTS, overwrite=True, _sync=True)  # pyright: ignore[reportCallIssue]
         say(
             f"The notification block {ALERTS} is on the server; `visual-r1 automations` creates "
             "what writes to it."
         )
         return
-    Secret(value=value).save(name, overwrite=True, _sync=True)
+    secret: Secret[str] = Secret(value=SecretStr(value))
+    secret.save(name, overwrite=True, _sync=True)  # pyright: ignore[reportCallIssue]
     say(f"{name} is on the server. Runs take it where their worker's environment has none.")
 
 
@@ -96,9 +99,9 @@ def _webhook(url: str) -> "NotificationBlock":
     from prefect.blocks.notifications import CustomWebhookNotificationBlock, SlackWebhook
 
     if urlsplit(url).hostname == "hooks.slack.com":
-        return SlackWebhook(url=url)
+        return SlackWebhook(url=SecretStr(url))
     said = "{{subject}}\n{{body}}"
-    return CustomWebhookNotificationBlock(
+    return CustomWebhookNotificationBlock(  # pyright: ignore[reportCallIssue]
         name="Visual R1",
         url="{{url}}",
         # `text` for Slack's likes, `content` for Discord's.

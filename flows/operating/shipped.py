@@ -218,7 +218,7 @@ def _schedule(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _as_entry(schedule: DeploymentSchedule) -> dict[str, Any]:
     when = schedule.schedule
-    given: dict[str, Any] = {"timezone": when.timezone, "active": schedule.active}
+    given: dict[str, Any] = {"timezone": getattr(when, "timezone", None), "active": schedule.active}
     match when:
         case CronSchedule():
             given |= {"cron": when.cron, "day_or": when.day_or}

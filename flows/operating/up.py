@@ -226,7 +226,9 @@ def _by_whom(port: int) -> str:
     """Who listens at `port`, where the system tells."""
     try:
         for one in psutil.net_connections("tcp"):
-            if one.status == psutil.CONN_LISTEN and one.laddr.port == port and one.pid:
+            if one.status != psutil.CONN_LISTEN or not one.laddr or not one.pid:
+                continue
+            if one.laddr.port == port:
                 return f" by {psutil.Process(one.pid).name()} (process {one.pid})"
     except psutil.Error:
         pass

@@ -143,10 +143,13 @@ def test_a_checkpoint_is_exported_and_copied(place: Place, tmp_path: Path) -> No
 
 
 def test_a_run_is_promoted_for_its_evidence_or_by_a_person(place: Place) -> None:
+    there = {path.name for path in place.run.glob("evaluations/*")}
     ended = place.warm.run(place.run, "--name", "tiny", flow="promote")
     assert ended.status == 4, ended.output  # two steps, 24 problems
     assert "is not promoted over the base model" in said(ended)
     assert "accuracy has not risen beyond chance" in said(ended)
+    # Its own evaluations are the evidence, and nothing is asked again.
+    assert {path.name for path in place.run.glob("evaluations/*")} == there
     record = place.root / "models" / "tiny.json"
     assert not record.exists()
     why = ["--name", "tiny", "--force", "--because", "seen by eye"]

@@ -20,6 +20,7 @@ from visual_r1.evaluation.predictions import (
 from visual_r1.evaluation.statistics import wilson
 from visual_r1.policy.second_pass import SecondPass
 from visual_r1.rewards.blindfold.masking import MaskedScan
+from visual_r1.runs.ledger import LedgerRow
 from visual_r1.runs.validations import ValidationRow, Validations
 from visual_r1.storage import write_json
 
@@ -189,3 +190,18 @@ def write_validation(
         created_at="2026-05-01T10:00:00+00:00",
     )
     Validations(run_dir).record(row)
+
+
+def checkpoint(step: int, digest: str) -> LedgerRow:
+    """A row of the ledger."""
+    return LedgerRow(
+        step=step,
+        state_path=f"tinker://a:train:0/weights/{step}",
+        sampler_path=f"tinker://a:train:0/sampler_weights/{step}",
+        expires_at=None,
+        config_digest=digest,
+        dataset_digest="c0f96b6c",
+        backend="embedded",
+        created_at="2026-05-01T10:00:00+00:00",
+        updates=step,
+    )

@@ -11,6 +11,7 @@ from visual_r1.data.manifest import Manifest, StoredFile, write_manifest
 from visual_r1.data.problem import Problem
 from visual_r1.data.shards import finished_shard, problem_row, write_shard
 from visual_r1.hashing import file_digest
+from visual_r1.runs.journal import rollout_table
 from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.storage import write_json
 from visual_r1.tables import pa, write_table
@@ -24,29 +25,9 @@ HOSTILE = {
     "marks": "right\u202eto\u2066left\u200bzero\ufeffwidth\u0000nul\u2028line",
     "long": "<think>" + "very long. " * 9_100 + "</think><answer>1</answer>",
 }
-SCHEMA = pa.schema(
-    [
-        ("step", pa.int32()),
-        ("problem_id", pa.string()),
-        ("group", pa.int32()),
-        ("sample", pa.int32()),
-        ("response", pa.string()),
-        ("reward", pa.float64()),
-        ("reward_accuracy", pa.float64()),
-        ("reward_format", pa.float64()),
-        ("advantage", pa.float64()),
-        ("response_tokens", pa.int32()),
-        ("stop_reason", pa.string()),
-        ("verdict", pa.string()),
-        ("reason", pa.string()),
-        ("grader_version", pa.string()),
-        ("outcome", pa.string()),
-        ("second_verdict", pa.string()),
-        ("scan_read", pa.string()),
-        ("second_response", pa.string()),
-        ("failure", pa.string()),
-    ]
-)
+SCHEMA = rollout_table([]).schema
+for _component in ("reward_accuracy", "reward_format"):
+    SCHEMA = SCHEMA.append(pa.field(_component, pa.float64()))
 
 
 def stored_problem(index: int, **changes: Any) -> Problem:

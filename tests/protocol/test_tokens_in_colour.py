@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from made_up import checkpoint
 from starlette.testclient import TestClient
 
 from visual_r1.backend.backend import open_backend
@@ -26,7 +27,7 @@ from visual_r1.pages.tokens import price_of
 from visual_r1.policy.passes import question
 from visual_r1.policy.policy import open_policy
 from visual_r1.runs.folder import config_without_secrets
-from visual_r1.runs.ledger import Ledger, LedgerRow
+from visual_r1.runs.ledger import Ledger
 from visual_r1.storage import write_json
 
 AT = "http://127.0.0.1:4280"
@@ -149,7 +150,7 @@ def test_a_server_that_costs_money_is_asked_where_the_configuration_names_it(
     )
     config.run_dir.mkdir(parents=True)
     write_json(config.run_dir / "config.json", config_without_secrets(config))
-    Ledger(config.run_dir).append(row(10, config.digest()))
+    Ledger(config.run_dir).append(checkpoint(10, config.digest()))
     if not sentence:
         assert require_named(config.run_dir, environ) == "hosted"
         return
@@ -173,7 +174,7 @@ def test_what_a_question_takes_is_named_in_tokens_and_dollars(
     config.run_dir.mkdir(parents=True)
     write_json(config.run_dir / "config.json", config_without_secrets(config))
     for step in (10, 20):
-        Ledger(config.run_dir).append(row(step, config.digest()))
+        Ledger(config.run_dir).append(checkpoint(step, config.digest()))
     (config.run_dir / "metrics.jsonl").write_text(
         json.dumps({"step": 12, "groups": 4, "prompt_tokens": 400}) + "\n"
     )
@@ -185,20 +186,6 @@ def test_what_a_question_takes_is_named_in_tokens_and_dollars(
     assert (wrote.says, newer) == ("the checkpoint of step 10", True)
     assert other is not None
     assert other.says == "the checkpoint of step 20"
-
-
-def row(step: int, digest: str) -> LedgerRow:
-    return LedgerRow(
-        step=step,
-        state_path=f"tinker://a:train:0/weights/{step}",
-        sampler_path=f"tinker://a:train:0/sampler_weights/{step}",
-        expires_at=None,
-        config_digest=digest,
-        dataset_digest="c0f96b6c",
-        backend="hosted",
-        created_at="2026-05-01T10:00:00+00:00",
-        updates=step,
-    )
 
 
 def test_colours_follow_the_value() -> None:

@@ -21,6 +21,7 @@ from visual_r1.disputes.answers import (
     said_in_evaluations,
     said_in_rollouts,
 )
+from visual_r1.disputes.dispute import Dispute
 from visual_r1.errors import DataError, RunError
 from visual_r1.evaluation.metrics import (
     Conditions,
@@ -30,37 +31,10 @@ from visual_r1.evaluation.metrics import (
 )
 from visual_r1.progress import Progress, Silent
 from visual_r1.regrade.golds import Gold, Thoughts, dataset_with, golds_of
-from visual_r1.runs.decisions import Decision, Decisions, content_of_problem, read_decisions
+from visual_r1.runs.decisions import Decisions, content_of_problem, read_decisions
 from visual_r1.runs.folder import config_of_run
 from visual_r1.runs.labels import Labels
 from visual_r1.runs.ledger import Ledger
-
-
-@dataclass(frozen=True, slots=True)
-class Dispute:
-    """A problem on which a policy agrees on another answer than the gold one.
-
-    Of n answers `right` are the gold one and `agreeing` are `answer`, which the grader takes for
-    the same; `others` is how many different wrong ones there are. `p_value` and `expected` are
-    those of `agreement`, None where too few problems were answered to say. `seen_in` names the
-    evaluations, or rollouts. `decision` is what a person decided, None where nobody has. `content`
-    and `gold` are what `record` asks for.
-    """
-
-    problem_id: str
-    split: Split
-    content: str
-    question: str
-    gold: str
-    answer: str
-    agreeing: int
-    right: int
-    n: int
-    others: int
-    p_value: float | None
-    expected: float | None
-    seen_in: tuple[str, ...]
-    decision: Decision | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,12 +194,13 @@ def conditions_of(
     config: RunConfig,
     sampler_path: str,
     dataset_digest: str,
+    *,
     split: Split = "test",
     decisions: str = "",
 ) -> Conditions:
     """Under which an evaluation by this configuration is made; `decisions` is the digest of those
-    about labels that hold for its problems. Raises `ConfigError` for a template
-    that cannot be read."""
+    about labels that hold for its problems. Raises `ConfigError` for a template that cannot be
+    read."""
     asks = config.evaluation
     return Conditions(
         sampler_path=sampler_path,

@@ -104,8 +104,6 @@ def predict(
         for index in chosen
         if index not in kept or not kept[index].has(name)
     ]
-    is_swapped = any(name == "other_image" for name, _ in first)
-    others = other_places(problems, max(chosen, default=0) + 1) if is_swapped else ()
     source: Pass = "described" if "described" in passes else "greedy"
     asking: Asking[Key] = Asking(sampler, what, policy.watch)
 
@@ -114,17 +112,12 @@ def predict(
             answers[index] = _Collected(policy, problem.id, problem.family)
         return answers[index]
 
+    def lacks_other(index: int, problem: Problem) -> None:
+        collected(index, problem).failures["other_image"] = NO_OTHER
+        progress.advance()
+
     def questions() -> Iterator[tuple[Key, Question]]:
-        for name, index in first:
-            problem, images = problems[index], ()
-            if name == "other_image":
-                place = others[index]
-                if place is None:
-                    collected(index, problem).failures[name] = NO_OTHER
-                    progress.advance()
-                    continue
-                images = problems[place].images
-            yield (name, index), _question(policy, problem, name, images)
+        yield from _first_questions(policy, problems, first, lacks_other)
         for index in kept if "scan_only" in passes else ():
             there = kept[index]
             if not there.has("scan_only") and there.has(source) and source not in there.failures:
@@ -151,6 +144,28 @@ def predict(
     found = [answers[index] for index in chosen]
     _require_few_refused(found, len(before) * len(chosen), what)
     return [one.prediction() for one in found]
+
+
+def _first_questions(
+    policy: Policy,
+    problems: Sequence[Problem],
+    keys: Sequence[Key],
+    lacks_other: Callable[[int, Problem], None],
+) -> Iterator[tuple[Key, Question]]:
+    """What asks the passes that read no other answer; `lacks_other` is told of a problem that is to
+    be shown another's picture where no other has one for it."""
+    is_swapped = any(name == "other_image" for name, _ in keys)
+    most = max((index for _, index in keys), default=0) + 1
+    others = other_places(problems, most) if is_swapped else ()
+    for name, index in keys:
+        problem, images = problems[index], ()
+        if name == "other_image":
+            place = others[index]
+            if place is None:
+                lacks_other(index, problem)
+                continue
+            images = problems[place].images
+        yield (name, index), _question(policy, problem, name, images)
 
 
 def _require_few_refused(found: Sequence["_Collected"], requests: int, what: str) -> None:

@@ -21,6 +21,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from visual_r1.disputes.dispute import Dispute
 from visual_r1.errors import DataError
 from visual_r1.grading import GRADER_VERSION
 from visual_r1.hashing import digest
@@ -45,30 +46,8 @@ _ANSWERS = ("rollouts/chunk-*.parquet", "evaluations/[!.]*/report.json")
 
 
 @dataclass(frozen=True, slots=True)
-class Dispute:
-    """A label in dispute, as `visual-r1 disputes --json` has it; `disputes.find` says what is what.
-
-    `p_value` and `expected` are None where too few problems were answered to say.
-    """
-
-    problem_id: str
-    split: str
-    content: str
-    question: str
-    gold: str
-    answer: str
-    agreeing: int
-    right: int
-    n: int
-    others: int
-    p_value: float | None
-    expected: float | None
-    seen_in: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Disputes:
-    """The disputes of a run, the least likely first."""
+    """The disputes of a run, the least likely first, as `visual-r1 disputes --json` has them."""
 
     disputes: tuple[Dispute, ...]
     problems: Mapping[str, int]

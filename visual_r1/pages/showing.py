@@ -98,5 +98,5 @@ def _environment() -> Environment:
         exact=escape,
         attributes=_attributes,
     )
-    environment.globals.update(address=address)
+    environment.globals["address"] = address  # pyright: ignore[reportUnknownMemberType]
     return environment

@@ -11,9 +11,9 @@ import threading
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -83,6 +83,17 @@ class Scoring:
 
 
 @dataclass(frozen=True, slots=True)
+class Named:
+    """What an address says of a response: its sample, or its evaluation and problem."""
+
+    step: int | None = None
+    group: int | None = None
+    sample: int | None = None
+    evaluation: str | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """What asking takes: how many tokens are read, in which questions, and what that costs."""
 
@@ -94,19 +105,12 @@ class Asked:
 
 @router.get("/runs/{name}/tokens")
 def shown(
-    request: Request,
-    name: str,
-    step: int | None = None,
-    group: int | None = None,
-    sample: int | None = None,
-    evaluation: str | None = None,
-    problem: str | None = None,
-    by: By = "logprob",
+    request: Request, name: str, named: Annotated[Named, Depends()], by: By = "logprob"
 ) -> Response:
     """One response in colour; where it was not scored yet, what that would take."""
     place = place_of(request)
     run = facts_of(name, place.run(name))
-    wanted = wanted_of(run, step, group, sample, evaluation, problem)
+    wanted = wanted_of(run, named)
     key = key_of(run, wanted)
     scored = read_scored(_file(place, key))
     scoring = _scoring(request)
@@ -137,19 +141,11 @@ def shown(
 
 
 @router.post("/runs/{name}/tokens")
-def begin(
-    request: Request,
-    name: str,
-    step: int | None = None,
-    group: int | None = None,
-    sample: int | None = None,
-    evaluation: str | None = None,
-    problem: str | None = None,
-) -> Response:
+def begin(request: Request, name: str, named: Annotated[Named, Depends()]) -> Response:
     """Have one response scored; the page then shows how far that is."""
     place = place_of(request)
     run = facts_of(name, place.run(name))
-    wanted = wanted_of(run, step, group, sample, evaluation, problem)
+    wanted = wanted_of(run, named)
     require_named(run.folder, os.environ)
     key = key_of(run, wanted)
     if read_scored(_file(place, key)) is None:
@@ -157,28 +153,16 @@ def begin(
     return RedirectResponse(_here(name, wanted), 303)
 
 
-def wanted_of(
-    run: RunFacts,
-    step: int | None,
-    group: int | None,
-    sample: int | None,
-    evaluation: str | None,
-    problem: str | None,
-) -> Wanted:
+def wanted_of(run: RunFacts, named: Named) -> Wanted:
     """The response that an address names; raises `NotThere`."""
-    if evaluation is not None and problem is not None:
-        return _predicted(run, evaluation, problem)
+    if named.evaluation is not None and named.problem is not None:
+        return _predicted(run, named.evaluation, named.problem)
+    step, group, sample = named.step, named.group, named.sample
     if step is None or group is None or sample is None:
         raise NotThere("The address names no response: step, group and sample, or an evaluation.")
     columns = [
-        "step",
-        "group",
-        "sample",
-        "problem_id",
-        "response",
-        "stop_reason",
-        "response_tokens",
-    ]
+        "step", "group", "sample", "problem_id", "response", "stop_reason", "response_tokens",
+    ]  # fmt: skip
     for path in _chunks(run, step):
         table: Any = read_rollouts(path, columns)
         for row in table.filter(_equal(table, step=step, group=group, sample=sample)).to_pylist():

@@ -34,17 +34,16 @@ def environment_of(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
-        percent=percent,
-        percent_range=percent_range,
-        points=_points,
-        points_range=_points_range,
-        p_value=p_value_in_words,
-        duration=duration,
-        minus=with_minus,
-        words=words,
-        **filters,
-    )
+    environment.filters |= {  # pyright: ignore[reportUnknownMemberType]
+        "percent": percent,
+        "percent_range": percent_range,
+        "points": _points,
+        "points_range": _points_range,
+        "p_value": p_value_in_words,
+        "duration": duration,
+        "minus": with_minus,
+        "words": words,
+    } | filters
     return environment
 
 

@@ -33,7 +33,9 @@ def evaluate_checkpoint(
     folder = evaluation_folder(run.folder, name)
     labels = labels_of_evaluation(config, dataset, name, split)
     weights = sampler_path or config.model.name
-    conditions = conditions_of(config, weights, dataset.digest, split, labels.digest)
+    conditions = conditions_of(
+        config, weights, dataset.digest, split=split, decisions=labels.digest
+    )
     policy, problems = run.policy(), evaluated_problems(config, dataset, labels, split)
     here = Baselines.of(config, dataset)
     shared = here if sampler_path is None else None

@@ -13,12 +13,12 @@ from scipy import stats
 
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import prepare
-from visual_r1.disputes import find_disputes, read_decisions
 from visual_r1.disputes.agreement import Agreements
 from visual_r1.disputes.answers import Said, judged
 from visual_r1.disputes.command import main
-from visual_r1.disputes.find import dataset_of_run
+from visual_r1.disputes.find import dataset_of_run, find_disputes
 from visual_r1.regrade.golds import Gold
+from visual_r1.runs.decisions import read_decisions
 from visual_r1.runs.folder import config_without_secrets
 from visual_r1.runs.journal import Journal
 from visual_r1.storage import write_json

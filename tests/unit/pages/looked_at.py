@@ -1,20 +1,18 @@
 """A finished run as the pages' tests look at it, and a browser over a server of its own."""
 
 import json
-import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import uvicorn
+from made_up import checkpoint
 
-from trials.browser import Page, browser
+from trials.browser import Page, browser, pages_over
 from visual_r1.config import RunConfig
-from visual_r1.pages.app import pages
 from visual_r1.runs.folder import config_without_secrets
 from visual_r1.runs.journal import Journal
-from visual_r1.runs.ledger import Ledger, LedgerRow
+from visual_r1.runs.ledger import Ledger
 from visual_r1.storage import write_json
 
 TOKEN = "a-token"
@@ -62,21 +60,6 @@ def trained(folder: Path, name: str, steps: int = 20, *, model: str = MODEL, **t
     return run_dir
 
 
-def checkpoint(step: int, digest: str) -> LedgerRow:
-    """A row of the ledger."""
-    return LedgerRow(
-        step=step,
-        state_path=f"tinker://a:train:0/weights/{step}",
-        sampler_path=f"tinker://a:train:0/sampler_weights/{step}",
-        expires_at=None,
-        config_digest=digest,
-        dataset_digest="c0f96b6c",
-        backend="embedded",
-        created_at="2026-05-01T10:00:00+00:00",
-        updates=step,
-    )
-
-
 def evaluated(run_dir: Path, name: str, accuracy: float) -> None:
     """A report of an evaluation, as far as the pages read it."""
     folder = run_dir / "evaluations" / name
@@ -88,26 +71,8 @@ def evaluated(run_dir: Path, name: str, accuracy: float) -> None:
 
 
 @contextmanager
-def served(folder: Path) -> Generator[str]:
-    """The address of pages over the runs in `folder`, for the block."""
-    server = uvicorn.Server(
-        uvicorn.Config(pages(folder, TOKEN), port=0, log_level="warning", lifespan="off")
-    )
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        thread.join(0.05)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
-@contextmanager
 def looking(folder: Path, profile: Path) -> Generator[tuple[Page, str]]:
     """A browser that has the token, and where the pages are."""
-    with served(folder) as address, browser(profile) as page:
+    with pages_over(folder, TOKEN) as address, browser(profile) as page:
         page.open(f"{address}/?token={TOKEN}")
         yield page, address

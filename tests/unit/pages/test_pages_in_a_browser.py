@@ -9,7 +9,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from looked_at import Row, checkpoint, evaluated, looking, run_config, trained
+from looked_at import Row, evaluated, looking, run_config, trained
+from made_up import checkpoint
 
 from trials.browser import Page, program
 from visual_r1.alarms import Finding

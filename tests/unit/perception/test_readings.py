@@ -108,15 +108,22 @@ def test_two_values_for_one_name_are_both_possible_unless_one_is_taken_back() ->
     assert [one["A"] for one in taken_back.options] == [47]
 
 
+BOTH = "Angle A is 74, angle B is 44. "
+
+
 @pytest.mark.parametrize(
-    "text",
+    ("text", "is_read"),
     [
-        "7" * 50_000,
-        "angle A reads 74, " * 20_000,
-        "((((" * 10_000,
-        "A=" * 30_000,
-        "\u202e74 A \x00" * 9,
+        ("7" * 50_000, False),
+        ("angle A reads 74, " * 20_000, False),  # of B nothing is said
+        ("((((" * 10_000, False),
+        ("A=" * 30_000, False),
+        ("\u202e74 A \x00" * 9, False),
+        (BOTH * 10_000, True),
+        (BOTH + "nothing more. " * 50_000, True),
+        ("(" * 10_000 + BOTH, True),
+        (BOTH + "\u202e \x00 " * 9_000, True),
     ],
 )
-def test_whatever_a_model_writes_is_read_to_the_end(text: str) -> None:
-    read(text, ANGLES)
+def test_whatever_a_model_writes_is_read_to_the_end(text: str, is_read: bool) -> None:
+    assert read(text, ANGLES).options == (({"A": 74, "B": 44},) if is_read else ())
