@@ -49,6 +49,7 @@ def test_a_rung_looks_at_the_checkpoint_that_its_run_starts_from(
     for name in ("open_run_folder", "open_backend"):
         monkeypatch.setattr(sweep_flow, name, lambda _: nullcontext())
     monkeypatch.setattr(sweep_flow, "prepare", lambda _: None)
+    monkeypatch.setattr(sweep_flow, "settle_labels", lambda *_: None)
     monkeypatch.setattr(sweep_flow, "settle_start", gone)
     with pytest.raises(RunError, match="It has gone"):
         sweep_flow.train_to_rung.fn(RunConfig(preset="quickstart", output_dir=tmp_path))
