@@ -192,7 +192,7 @@ def write_validation(
     Validations(run_dir).record(row)
 
 
-def checkpoint(step: int, digest: str) -> LedgerRow:
+def checkpoint(step: int, digest: str, backend: str = "embedded") -> LedgerRow:
     """A row of the ledger."""
     return LedgerRow(
         step=step,
@@ -201,7 +201,7 @@ def checkpoint(step: int, digest: str) -> LedgerRow:
         expires_at=None,
         config_digest=digest,
         dataset_digest="c0f96b6c",
-        backend="embedded",
+        backend=backend,
         created_at="2026-05-01T10:00:00+00:00",
         updates=step,
     )

@@ -150,7 +150,7 @@ def test_a_server_that_costs_money_is_asked_where_the_configuration_names_it(
     )
     config.run_dir.mkdir(parents=True)
     write_json(config.run_dir / "config.json", config_without_secrets(config))
-    Ledger(config.run_dir).append(checkpoint(10, config.digest()))
+    Ledger(config.run_dir).append(checkpoint(10, config.digest(), "hosted"))
     if not sentence:
         assert require_named(config.run_dir, environ) == "hosted"
         return
@@ -174,7 +174,7 @@ def test_what_a_question_takes_is_named_in_tokens_and_dollars(
     config.run_dir.mkdir(parents=True)
     write_json(config.run_dir / "config.json", config_without_secrets(config))
     for step in (10, 20):
-        Ledger(config.run_dir).append(checkpoint(step, config.digest()))
+        Ledger(config.run_dir).append(checkpoint(step, config.digest(), "hosted"))
     (config.run_dir / "metrics.jsonl").write_text(
         json.dumps({"step": 12, "groups": 4, "prompt_tokens": 400}) + "\n"
     )
