@@ -30,11 +30,14 @@ Torn and damaged lines, and rows of another version:
   only its link is another where what stands before it is another.
 - The side file is written first: a kill between the two leaves a line in both, never in neither.
   A line that it holds already is not added again.
+
+A row that is added at the end, or that takes the place of the last one, leaves the others alone:
+what a checkpoint writes and reads does not grow with the file, see `known_lines`.
 """
 
+import itertools
 import json
 import os
-import re
 import time
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -46,9 +49,21 @@ from pydantic import TypeAdapter, ValidationError
 
 from visual_r1.errors import StorageError
 from visual_r1.hashing import content_digest
-from visual_r1.opening import open_file
+from visual_r1.jsonl_chain import (
+    end_of,
+    link_after,
+    link_of,
+    own_digest,
+    replace_lines,
+    split_link,
+    texts_of,
+    with_link,
+    with_links,
+    write_all,
+)
+from visual_r1.known_lines import Known, Mark, from_the_end, known, learnt, mark_of, unlearn
 from visual_r1.printing import open_logger
-from visual_r1.storage import replaced_whole, sync_file
+from visual_r1.storage import sync_file, sync_folder
 
 logger = open_logger(__name__)
 
@@ -57,12 +72,6 @@ RowT = TypeVar("RowT")
 LATER = {"later": True}
 """Metadata of a field that rows came to have later: at its default it is not written, so that an
 older version's row is written again as it was."""
-
-CHAIN = "chain"
-"""The key of a link, which no row has."""
-
-_CHAIN = re.compile(rb', "chain": "([0-9a-f]{16})([0-9a-f]{16})"\}')
-_TAIL = 2**16
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +116,11 @@ class Reading(NamedTuple, Generic[RowT]):
     gaps: list[int]
     unverified: int
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all lines count, each where it was written: more can be added at the end."""
+        return not (self.damaged or self.doubled or self.gaps)
+
     def gaps_in_words(self) -> str:
         """Which rows do not follow on those before them."""
         numbers = ", ".join(map(str, self.gaps))
@@ -117,17 +131,82 @@ class Reading(NamedTuple, Generic[RowT]):
 class JsonLines(Generic[RowT]):
     """The rows in the file `path`, which need not be there; only one process may write them.
 
-    `row_type` is that of a frozen dataclass or a dictionary. Whatever writes raises `StorageError`
-    where the disk is full or refuses it; the file then stays as it was.
+    `row_type` is that of a frozen dataclass or a dictionary. That process keeps the rows in memory
+    where they are `kept`: a row a checkpoint, say. Whatever writes raises `StorageError` where the
+    disk is full or refuses it; the file then stays as it was.
     """
 
-    def __init__(self, path: Path, row_type: TypeAdapter[RowT]) -> None:
+    def __init__(self, path: Path, row_type: TypeAdapter[RowT], *, kept: bool = False) -> None:
         self.path = path
         self.set_aside_path = path.with_name(f"{path.stem}.set-aside.jsonl")
         self._row_type = row_type
+        self._is_kept = kept
 
     def read(self) -> Reading[RowT]:
         """All that stands in the file; changes nothing."""
+        there = known(self.path) if self._is_kept else None
+        if there is not None and there.lines is not None:
+            return Reading(list(there.lines), {}, {}, [], there.unverified)
+        if self._is_kept and self.path in _written:
+            return self._learn()[0]
+        return self._read_whole()
+
+    def generation(self) -> int:
+        """A number that stays while rows are only added, or the last one is replaced.
+
+        It never comes again once the file was written anew, by whomever. For who writes it.
+        """
+        there = known(self.path) or self._learn()[1]
+        return next(_unknown) if there is None else there.generation
+
+    def since(self, is_before: Callable[[RowT], bool]) -> list[Line[RowT]]:
+        """The lines that count behind the last one of a row that `is_before`, in their order.
+
+        As much of the file is read as they take, where this process knows the rest of it.
+        """
+        if (there := known(self.path)) is None or there.count == there.unverified:
+            lines = self.read().sound
+        elif there.lines is not None:
+            lines = there.lines
+        elif (newest := self._newest(is_before)) is not None:
+            return newest
+        else:
+            lines = self._read_whole().sound
+        found: list[Line[RowT]] = []
+        for line in reversed(lines):
+            if is_before(line.row):
+                break
+            found.append(line)
+        return found[::-1]
+
+    def _newest(self, is_before: Callable[[RowT], bool]) -> list[Line[RowT]] | None:
+        """As `since`, of a file that is known; None where it has lines that need the others."""
+        found: list[Line[RowT]] = []
+        for _, text in from_the_end(self.path):
+            row = split_link(text.rstrip(b"\r\n"))
+            if row.link is None:
+                return None
+            line = Line(row.text, self._row_type.validate_json(row.text, strict=True))
+            if is_before(line.row):
+                break
+            found.append(line)
+        return found[::-1]
+
+    def _learn(self) -> tuple[Reading[RowT], Known | None]:
+        """All that stands in the file, remembered where all of it counts."""
+        before = self._mark()
+        found = self._read_whole()
+        if not found.is_whole or before != self._mark():
+            return found, None
+        lines = list(found.sound) if self._is_kept else None
+        return found, learnt(self.path, before, len(found.sound), found.unverified, lines)
+
+    def _mark(self) -> Mark | None:
+        with suppress(OSError):  # reading says so
+            return mark_of(self.path)
+        return None
+
+    def _read_whole(self) -> Reading[RowT]:
         found = Reading[RowT]([], {}, {}, [], 0)
         unverified = 0
         for one in self.each():
@@ -146,8 +225,8 @@ class JsonLines(Generic[RowT]):
         """The lines one by one, for files that need not stand in memory whole."""
         chained, follows = False, True
         before: set[str] = set()
-        for number, (text, last) in enumerate(_with_links(self.path), start=1):
-            digest, row = content_digest(text), _split(text)
+        for number, (text, last) in enumerate(with_links(self.path), start=1):
+            digest, row = content_digest(text), split_link(text)
             doubled = digest in before
             before.add(digest)
             if doubled:
@@ -155,7 +234,7 @@ class JsonLines(Generic[RowT]):
                 continue
             chained = chained or row.link is not None
             try:
-                if chained and row.own != _own(row.text):
+                if chained and row.own != own_digest(row.text):
                     raise ValueError("another one was written")
                 read = self._row_type.validate_json(row.text, strict=True, extra="forbid")
             except (ValidationError, ValueError):
@@ -163,7 +242,7 @@ class JsonLines(Generic[RowT]):
                 yield Read(number, text, None)
                 continue
             # What follows on a damaged line cannot tell whether anything else is wrong there.
-            gap = follows and chained and row.link != _link(last, row.text)
+            gap = follows and chained and row.link != link_of(last, row.text)
             follows = True
             yield Read(number, text, Line(row.text, read), chained=chained, gap=gap)
 
@@ -184,7 +263,9 @@ class JsonLines(Generic[RowT]):
         damaged = set(there.damaged.values())
         spared = {line.text for line in (*lines, *forget)}
         added = self.set_aside(
-            text for text in _texts(self.path) if text in damaged or _split(text).text not in spared
+            text
+            for text in texts_of(self.path)
+            if text in damaged or split_link(text).text not in spared
         )
         if moved := sum(text in damaged for text in added):
             aside = self.set_aside_path.name
@@ -193,7 +274,9 @@ class JsonLines(Generic[RowT]):
             logger.warning("%d row(s) of %s stood there twice.", len(there.doubled), self.path)
         if there.gaps:
             logger.warning("In %s %s.", self.path, there.gaps_in_words())
-        _replace(
+        _written.add(self.path)
+        unlearn(self.path)
+        replace_lines(
             self.path, _chained(lines, {line.text for line in there.sound[: there.unverified]})
         )
 
@@ -210,22 +293,84 @@ class JsonLines(Generic[RowT]):
 
     def set_aside(self, texts: Iterable[bytes]) -> list[bytes]:
         """Copy lines to the side file, flushed to the disk; those that were not there yet."""
-        before = _texts(self.set_aside_path)
-        added = [text for text in dict.fromkeys(texts) if text not in before]
+        path = self.set_aside_path
+        mark, before = _aside.get(path, (None, set[str]()))
+        if mark is None or mark != mark_of(path):
+            before = set(map(content_digest, texts_of(path)))
+        added = [one for one in dict.fromkeys(texts) if content_digest(one) not in before]
         if added:
-            _replace(self.set_aside_path, [*before, *added])
+            with self._told():
+                is_new = not path.exists()
+                whole, _ = end_of(path)
+                with path.open("ab", buffering=0) as out:
+                    lines = b"".join(text + b"\n" for text in added)
+                    write_all(out, (b"" if whole else b"\n") + lines, b"")
+                    os.fsync(out.fileno())
+                if is_new:
+                    sync_folder(path.parent)
+            _aside[path] = mark_of(path), before | set(map(content_digest, added))
         return added
 
-    def append(self, row: RowT) -> None:
-        """Add a row at the end without writing the others again; others can read it at once.
+    def append(self, *rows: RowT, flushed: bool = False) -> None:
+        """Add rows at the end without writing the others again; others can read them at once.
 
-        It is on the disk for certain after `flush`. Until then a power cut may leave a part of it.
+        They are on the disk for certain where they are `flushed`, or after `flush`. Until then a
+        power cut may leave a part of them.
         """
+        there, lines = known(self.path), [self.line(row) for row in rows]
         with self._told():
-            whole, link = _end(self.path)
-            with self.path.open("ab") as out:
-                text = _with_link(self.line(row).text, link)
-                out.write((b"" if whole else b"\n") + text + b"\n")
+            is_new = not self.path.exists()
+            whole, link = end_of(self.path)
+            texts = b"" if whole else b"\n"
+            for line in lines:
+                texts += (text := with_link(line.text, link)) + b"\n"
+                link = link_after(text, "")
+            with self.path.open("ab", buffering=0) as out:
+                write_all(out, texts, b"")
+                if flushed:
+                    os.fsync(out.fileno())
+            if flushed and is_new:
+                sync_folder(self.path.parent)
+        _written.add(self.path)
+        if is_new:
+            there = learnt(self.path, None, 0, 0, [] if self._is_kept else None)
+        if there is not None:
+            there.count += len(lines)
+            if there.lines is not None:
+                there.lines += [self._as_read(line.text) for line in lines]
+            there.mark = self._mark()
+
+    def replace_last(self, change: Callable[[RowT], RowT]) -> None:
+        """Let another row stand in the place of the last one; the others are left alone.
+
+        A kill leaves the one or the other, and a power cut perhaps a damaged line: for rows of
+        which a part may be lost until the file is flushed.
+        """
+        there = known(self.path)
+        is_whole = there is not None and there.count > there.unverified
+        ends = [*itertools.islice(from_the_end(self.path), 2)] if is_whole else []
+        place, last = ends[0] if ends else (0, b"")
+        old = split_link(last.removesuffix(b"\n"))
+        if there is None or old.link is None:
+            for line in self._read_whole().sound[-1:]:
+                self.replace(line, change(line.row))
+            return
+        line = self._as_read(old.text)
+        link = link_after(ends[1][1].removesuffix(b"\n"), "") if len(ends) > 1 else ""
+        new = self.line(change(line.row))
+        text = with_link(new.text, link) + b"\n"
+        if len(text) < len(last):  # what is left of the old one would stand behind it
+            self.replace(line, new.row)
+            return
+        with self._told(), self.path.open("r+b", buffering=0) as out:
+            out.seek(place)
+            write_all(out, text, last)
+        if there.lines is not None:
+            there.lines[-1] = self._as_read(new.text)
+        there.mark = self._mark()
+
+    def _as_read(self, text: bytes) -> Line[RowT]:
+        return Line(text, self._row_type.validate_json(text, strict=True))
 
     @contextmanager
     def appending(self, flushed_s: float) -> Generator[Callable[[RowT], None]]:
@@ -236,19 +381,19 @@ class JsonLines(Generic[RowT]):
         """
         flushed = time.monotonic()
         with self._told():
-            whole, link = _end(self.path)
+            whole, link = end_of(self.path)
             out = self.path.open("ab")
 
         def add(row: RowT) -> None:
             nonlocal whole, link, flushed
-            text = _with_link(self.line(row).text, link)
+            text = with_link(self.line(row).text, link)
             with self._told():
                 out.write((b"" if whole else b"\n") + text + b"\n")
                 out.flush()
                 if time.monotonic() - flushed > flushed_s:
                     os.fsync(out.fileno())
                     flushed = time.monotonic()
-            whole, link = True, _after(text, "")
+            whole, link = True, link_after(text, "")
 
         try:
             yield add
@@ -281,47 +426,13 @@ class JsonLines(Generic[RowT]):
             sync_file(self.path)
 
 
-class _Split(NamedTuple):
-    """A line without its link, and the two halves of that; None where it has none."""
+_written: set[Path] = set()
+"""The files that this process has written; it alone does, so it may remember them."""
 
-    text: bytes
-    own: str | None
-    link: str | None
+_unknown = itertools.count(-1, -1)
 
-
-def _split(text: bytes) -> _Split:
-    # Searched for from the end: what a row says may look like a link.
-    start = text.rfind(b', "chain": "')
-    found = _CHAIN.fullmatch(text, start) if start > 0 else None
-    if found is None:
-        return _Split(text, None, None)
-    return _Split(text[:start] + b"}", *(half.decode() for half in found.groups()))
-
-
-def _own(text: bytes) -> str:
-    return content_digest(text)[:16]
-
-
-def _link(last: str, text: bytes) -> str:
-    return content_digest(last.encode(), _own(text).encode())[:16]
-
-
-def _with_link(text: bytes, last: str) -> bytes:
-    return text[:-1] + f', "chain": "{_own(text)}{_link(last, text)}"}}'.encode()
-
-
-def _after(text: bytes, last: str) -> str:
-    """What the line that follows on `text` is linked to; `last` is what `text` is linked to."""
-    _, own, link = _split(text)
-    return content_digest(last.encode(), text) if own is None or link is None else own + link
-
-
-def _with_links(path: Path) -> Iterator[tuple[bytes, str]]:
-    """The lines of a file, each with what it is linked to."""
-    last = ""
-    for text in _each_text(path):
-        yield text, last
-        last = _after(text, last)
+_aside: dict[Path, tuple[Mark | None, set[str]]] = {}
+"""Of the side files that it has written, the digests of their lines."""
 
 
 def _chained(lines: Iterable[Line[RowT]], unlinked: Collection[bytes]) -> Iterator[bytes]:
@@ -329,57 +440,9 @@ def _chained(lines: Iterable[Line[RowT]], unlinked: Collection[bytes]) -> Iterat
     last, chained = "", False
     for line in lines:
         chained = chained or line.text not in unlinked
-        text = _with_link(line.text, last) if chained else line.text
+        text = with_link(line.text, last) if chained else line.text
         yield text
-        last = _after(text, last)
-
-
-def _end(path: Path) -> tuple[bool, str]:
-    """Whether the last line of a file is whole, and what the next one is linked to."""
-    if not path.exists():
-        return True, ""
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - _TAIL))
-        tail = file.read()
-    lines = [text for text in tail.split(b"\n") if text.strip()]
-    # The first one of several is whole, or is not the last.
-    if len(lines) > 1 and _split(lines[-1]).link is not None:
-        return tail.endswith(b"\n"), _after(lines[-1], "")
-    last = ""
-    for text in _texts(path):
-        last = _after(text, last)
-    return not tail or tail.endswith(b"\n"), last
-
-
-def _texts(path: Path) -> list[bytes]:
-    """The lines of a file, none where it is not there; blank ones are none.
-
-    Without the carriage return that an editor or a transfer may have put at their ends.
-    """
-    return list(_each_text(path))
-
-
-def _each_text(path: Path) -> Iterator[bytes]:
-    if not path.exists():
-        return
-    try:
-        with open_file(path) as file:
-            for text in file:
-                if text.strip():
-                    yield text.removesuffix(b"\n").removesuffix(b"\r")
-    except OSError as error:
-        raise StorageError(
-            f"{path} cannot be read ({error.strerror or error}): put the file back as it was."
-        ) from error
-
-
-def _replace(path: Path, texts: Iterable[bytes]) -> None:
-    """Write the lines whole or not at all; a file that holds them already is left alone."""
-    content = b"".join(text + b"\n" for text in texts)
-    if content != (path.read_bytes() if path.exists() else b""):
-        with replaced_whole(path) as temporary:
-            temporary.write_bytes(content)
+        last = link_after(text, last)
 
 
 def _as_written(row: Any) -> dict[str, Any]:

@@ -100,7 +100,7 @@ CATALOGUE: dict[AlarmName, Alarm] = {
 
 def look(
     config: RunConfig,
-    metrics: Sequence[StepRow],
+    metrics: Sequence[StepRow] | Curves,
     validations: Sequence[StepRow],
     known: Sequence[Finding],
     *,
@@ -109,9 +109,10 @@ def look(
 ) -> list[Finding]:
     """The new findings of the chunk of steps `first` to `checkpoint` - 1, at most one an alarm.
 
-    `metrics` and `validations` are rows of the run's files, `known` what was found before. An
-    alarm that has tripped looks at what came after that checkpoint alone.
+    `metrics` and `validations` are rows of the run's files, or the curves of such rows, `known`
+    what was found before. An alarm that has tripped looks at what came after that checkpoint alone.
     """
+    seen_so_far = metrics if isinstance(metrics, Curves) else Curves(metrics)
     found: list[Finding] = []
     for name in ALARMS:
         action = getattr(config.alarms, name)
@@ -120,8 +121,8 @@ def look(
         alarm = CATALOGUE[name]
         told = [finding for finding in known if finding.alarm == name]
         begin = max((finding.checkpoint for finding in told), default=0)
-        news = [rule for rule in alarm.levels if not _was_told(rule, metrics, told, config)]
-        curves = Curves([row for row in metrics if begin <= row["step"] < checkpoint])
+        news = [rule for rule in alarm.levels if not _was_told(rule, seen_so_far, told, config)]
+        curves = seen_so_far.between(begin, checkpoint)
         validated = [row for row in validations if begin <= row["step"] <= checkpoint]
         trips = _trips(alarm, (*alarm.steps, *news), curves, validated, max(first, begin), config)
         for step, seen in trips:
@@ -139,8 +140,8 @@ def _trips(
     config: RunConfig,
 ) -> Iterator[tuple[int, str]]:
     """Where a rule holds, and what it says: steps from `first` on, then the validations after."""
-    for step in curves.steps:
-        for rule in rules if step >= first else ():
+    for step in curves.steps_from(first):
+        for rule in rules:
             if (seen := rule(curves, step, config)) is not None:
                 yield step, seen
     for row in validations:
@@ -149,14 +150,11 @@ def _trips(
                 yield row["step"], seen
 
 
-def _was_told(
-    rule: StepRule, metrics: Sequence[StepRow], told: Sequence[Finding], config: RunConfig
-) -> bool:
+def _was_told(rule: StepRule, curves: Curves, told: Sequence[Finding], config: RunConfig) -> bool:
     """Whether one of these findings, in the order of their checkpoints, is what the rule says."""
     begin = 0
     for finding in told:
-        rows = [row for row in metrics if begin <= row["step"] < finding.checkpoint]
-        if rule(Curves(rows), finding.step, config) == finding.seen:
+        if rule(curves.between(begin, finding.checkpoint), finding.step, config) == finding.seen:
             return True
         begin = finding.checkpoint
     return False

@@ -7,7 +7,11 @@ A trend inside of a window widens its spread, which makes the test more careful,
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special  # pyright: ignore[reportMissingTypeStubs]
 
+Steps = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 # A row of metrics.jsonl or validation.jsonl; `step` says of which step.
 StepRow = Mapping[str, Any]
@@ -26,41 +31,70 @@ class Curves:
     """The columns of the rows of metrics.jsonl or validation.jsonl, by the name of the column.
 
     A row that lacks a value, or holds null or something that is no finite number, is no point of
-    that column: files of earlier versions have fewer columns.
+    that column: files of earlier versions have fewer columns. Rows themselves are not kept, so a
+    long run takes some numbers a step, and rows that come later are added.
     """
 
-    def __init__(self, rows: Sequence[StepRow]) -> None:
-        self._rows = sorted(
-            (row for row in rows if isinstance(row.get("step"), int)), key=lambda row: row["step"]
+    def __init__(self, rows: Sequence[StepRow] = ()) -> None:
+        self._steps = array("q")
+        self._points: dict[str, tuple[array[int], array[float]]] = {}
+        self._columns: dict[str, tuple[Steps, Floats]] = {}
+        self._first, self._end = 0, sys.maxsize
+        self.add(
+            sorted(
+                (row for row in rows if isinstance(row.get("step"), int)),
+                key=lambda row: row["step"],
+            )
         )
-        self._columns: dict[str, tuple[npt.NDArray[np.int64], Floats]] = {}
+
+    def add(self, rows: Iterable[StepRow]) -> None:
+        """Add rows in the order of their steps, later ones than those that are there."""
+        for row in rows:
+            step = row["step"]
+            self._steps.append(step)
+            for name, value in row.items():
+                if name != "step" and type(value) in (int, float) and math.isfinite(value):
+                    steps, values = self._points.setdefault(name, (array("q"), array("d")))
+                    steps.append(step)
+                    values.append(value)
+            self._columns.clear()
+
+    def between(self, first: int, end: int) -> "Curves":
+        """The same, without the rows before step `first` and those from `end` on."""
+        part = copy(self)
+        part._columns = {}
+        part._first, part._end = max(first, self._first), min(end, self._end)
+        return part
 
     @property
-    def steps(self) -> list[int]:
-        """The steps of all rows, in order."""
-        return [row["step"] for row in self._rows]
+    def end(self) -> int:
+        """The step after the last one; 0 where there is none."""
+        return self._steps[-1] + 1 if self._steps else 0
 
-    def column(self, name: str) -> tuple[npt.NDArray[np.int64], Floats]:
+    def steps_from(self, step: int) -> Sequence[int]:
+        """The steps of all rows from `step` on, in order."""
+        first = bisect_left(self._steps, max(step, self._first))
+        return self._steps[first : bisect_left(self._steps, self._end)]
+
+    def column(self, name: str) -> tuple[Steps, Floats]:
         """(steps int64 [N], values float64 [N]) of the rows that have the value."""
         if name not in self._columns:
-            points = [
-                (row["step"], float(value))
-                for row in self._rows
-                if isinstance(value := row.get(name), int | float)
-                and not isinstance(value, bool)
-                and math.isfinite(value)
-            ]
+            steps, values = self._points.get(name, _NO_POINTS)
+            part = slice(bisect_left(steps, self._first), bisect_left(steps, self._end))
             self._columns[name] = (
-                np.array([step for step, _ in points], dtype=np.int64),
-                np.array([value for _, value in points], dtype=np.float64),
+                np.array(steps[part], dtype=np.int64),
+                np.array(values[part], dtype=np.float64),
             )
         return self._columns[name]
 
-    def up_to(self, name: str, step: int) -> tuple[npt.NDArray[np.int64], Floats]:
+    def up_to(self, name: str, step: int) -> tuple[Steps, Floats]:
         """`column(name)`, up to and including the row of `step`."""
         steps, values = self.column(name)
         count = int(np.searchsorted(steps, step, side="right"))
         return steps[:count], values[:count]
+
+
+_NO_POINTS: tuple["array[int]", "array[float]"] = array("q"), array("d")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

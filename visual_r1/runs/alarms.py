@@ -8,19 +8,20 @@ the uninterrupted one would have. What must not be saved at all stops earlier, b
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
 from visual_r1.alarms import Finding, look
+from visual_r1.alarms.windows import Curves, StepRow
 from visual_r1.config import RunConfig
 from visual_r1.errors import RunPaused
 from visual_r1.jsonl import JsonLines, Reading
 from visual_r1.printing import open_logger
 from visual_r1.runs.journal import Journal
 from visual_r1.runs.ledger import Ledger
-from visual_r1.runs.validations import Validations
+from visual_r1.runs.validations import ValidationRow, Validations
 
 logger = open_logger(__name__)
 
@@ -31,7 +32,7 @@ class AlarmLog:
     """The findings of the run in `run_dir`; only one process may write them."""
 
     def __init__(self, run_dir: Path) -> None:
-        self._file = JsonLines(run_dir / "alarms.jsonl", _ROWS)
+        self._file = JsonLines(run_dir / "alarms.jsonl", _ROWS, kept=True)
         self.path = self._file.path
         self.set_aside_path = self._file.set_aside_path
 
@@ -45,12 +46,18 @@ class AlarmLog:
 
     def digest_of(self, number: int) -> str | None:
         """Of a finding by its number, from 1; None where there are fewer."""
-        return dict(enumerate((line.digest for line in self._file.read().sound), 1)).get(number)
+        found = self._file.read().sound
+        return found[number - 1].digest if 0 < number <= len(found) else None
 
     def add(self, new: Sequence[Finding]) -> None:
         """Add findings, flushed to the disk; raises `StorageError` where they cannot be written."""
-        if new:
-            self._file.write([*self._file.read().sound, *map(self._file.line, new)])
+        if not new:
+            return
+        there = self._file.read()
+        if not there.is_whole:
+            self._file.write([*there.sound, *map(self._file.line, new)])
+            return
+        self._file.append(*new, flushed=True)
 
     def go_back_to(self, step: int) -> None:
         """Set aside what was found after `step`: the run goes on from that checkpoint."""
@@ -70,8 +77,8 @@ def check_alarms(config: RunConfig, checkpoint: int) -> list[Finding]:
     log = AlarmLog(config.run_dir)
     found = look(
         config,
-        Journal(config.run_dir).rows(),
-        [asdict(row) for row in Validations(config.run_dir).rows()],
+        _curves(config.run_dir),
+        [_as_row(row) for row in Validations(config.run_dir).rows()],
         log.findings(),
         first=rows[-2].step if len(rows) > 1 else 0,
         checkpoint=checkpoint,
@@ -82,6 +89,33 @@ def check_alarms(config: RunConfig, checkpoint: int) -> list[Finding]:
     for finding in found:
         logger.warning("%s", finding.sentence)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """The curves of a run as far as its metrics were looked at, see `JsonLines.generation`."""
+
+    generation: int
+    curves: Curves
+
+
+_looked: dict[Path, _Looked] = {}
+
+
+def _curves(run_dir: Path) -> Curves:
+    """The metrics of the run; rows that were looked at before are not read again."""
+    journal = Journal(run_dir)
+    generation = journal.generation()
+    looked = _looked.get(run_dir)
+    if looked is None or looked.generation != generation:
+        looked = _looked[run_dir] = _Looked(generation, Curves(journal.rows()))
+    else:
+        looked.curves.add(journal.rows_from(looked.curves.end))
+    return looked.curves
+
+
+def _as_row(row: ValidationRow) -> StepRow:
+    return {one.name: getattr(row, one.name) for one in fields(row)}
 
 
 def pause(config: RunConfig, findings: list[Finding]) -> RunPaused | None:

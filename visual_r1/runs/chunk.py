@@ -158,7 +158,7 @@ def _train_once(
 
     digests: dict[str, str] = {}
     if sampled := [result for result in results if isinstance(result, StepResult)]:
-        rollouts = run.journal.write_rollouts(plan.number, sampled, run.ledger.digests())
+        rollouts = run.journal.write_rollouts(plan.number, sampled, run.ledger.digests)
         digests = run.journal.rollouts_digest(rollouts)
     run.journal.add_to_last(seconds_checkpoint=round(saving, 3))
     run.journal.flush()

@@ -7,16 +7,17 @@ same figures; where a user goes back on purpose, a copy is kept first.
 """
 
 import shutil
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol
 
 from pydantic import AfterValidator, TypeAdapter
 
 from visual_r1.errors import RunError, StorageError
 from visual_r1.hashing import file_digest
-from visual_r1.jsonl import CHAIN, JsonLines, Reading
+from visual_r1.jsonl import JsonLines, Reading
+from visual_r1.jsonl_chain import CHAIN
 from visual_r1.printing import open_logger
 from visual_r1.storage import put_aside, replaced_whole
 from visual_r1.tables import compute, pa, read_table, said_of, table_digest, write_table
@@ -50,6 +51,18 @@ def _with_step(row: MetricsRow) -> MetricsRow:
 _ROWS: TypeAdapter[MetricsRow] = TypeAdapter(Annotated[MetricsRow, AfterValidator(_with_step)])
 
 
+class _Looked(NamedTuple):
+    """When a run's files were rewound last: to which step, and with rollouts `written` since."""
+
+    generation: int
+    step: int
+    written: list[Path]
+
+
+_looked: dict[Path, _Looked] = {}
+"""By the path of the metrics: the runs that this process writes."""
+
+
 class Journal:
     """The metrics and rollouts of the run in `run_dir`; only one process may write them."""
 
@@ -74,20 +87,47 @@ class Journal:
 
     def add_to_last(self, **values: float) -> None:
         """Lay `values` over the row of the newest step: what was known only after it."""
-        for line in self._metrics.read().sound[-1:]:
-            self._metrics.replace(line, line.row | values)
+        self._metrics.replace_last(lambda row: row | values)
+
+    def rows_from(self, step: int) -> list[MetricsRow]:
+        """The rows of `step` and those after it, in order; reads no more of the file than that."""
+        rows = (line.row for line in self._metrics.since(lambda row: row["step"] < step))
+        by_step = {row["step"]: row for row in rows if row["step"] >= step}
+        return [by_step[step] for step in sorted(by_step)]
+
+    def generation(self) -> int:
+        """A number that stays while rows are only added, see `JsonLines.generation`."""
+        return self._metrics.generation()
 
     def digest_of(self, step: int) -> str | None:
         """Of the row of a step, whose seconds no other run has; None where there is none."""
-        lines = (line for line in self._metrics.read().sound if line.row["step"] == step)
-        return next((line.digest for line in lines), None)
+        lines = self._metrics.since(lambda row: row["step"] < step)
+        return next((line.digest for line in lines if line.row["step"] == step), None)
 
     def flush(self) -> None:
         """Bring the metrics to the disk, before a checkpoint that relies on them is recorded."""
         self._metrics.flush()
 
     def rewind(self, step: int) -> None:
-        """Leave only steps before `step`, each once."""
+        """Leave only steps before `step`, each once.
+
+        The first time in a process all files are looked at. After that only what this process has
+        written since can hold a later step, as long as nobody else wrote to the metrics.
+        """
+        looked = _looked.get(self.metrics_path)
+        if (
+            looked is not None
+            and looked.step <= step
+            and looked.generation == self.generation()
+            and [row["step"] for row in self.rows_from(step - 1)] == ([step - 1] if step else [])
+        ):
+            for path in looked.written:
+                self._rewind_rollouts(path, step)
+        else:
+            self._rewind_all(step)
+        _looked[self.metrics_path] = _Looked(self.generation(), step, [])
+
+    def _rewind_all(self, step: int) -> None:
         if self.metrics_path.exists():
             lines = self._metrics.read().sound
             kept = {line.row["step"]: line for line in lines if line.row["step"] < step}
@@ -129,17 +169,20 @@ class Journal:
         return sorted(self.rollouts_dir.glob("chunk-*.parquet"))
 
     def write_rollouts(
-        self, chunk: int, results: "Sequence[StepResult]", digests: Mapping[str, str] | None = None
+        self,
+        chunk: int,
+        results: "Sequence[StepResult]",
+        digests: Callable[[], Mapping[str, str]] = dict,
     ) -> Path:
         """Write the chunk's rollouts, a row a sample, after rows of it that are there already.
 
-        `digests` are those of the ledger, see `rollouts_digest`: a file that is there and has
+        `digests` gives those of the ledger, see `rollouts_digest`: a file that is there and has
         another is put aside, with a warning.
         """
         path = self.rollouts_dir / f"chunk-{chunk:05d}.parquet"
         table = rollout_table(results)
         if path.exists():
-            expected = (digests or {}).get(self._place(path))
+            expected = digests().get(self._place(path))
             with self._put_aside_where_damaged(path):
                 before = read_rollouts(path)
                 if expected and not expected.startswith(found := table_digest(before)):
@@ -148,6 +191,8 @@ class Journal:
                         f"written had {expected[: len(found)]}."
                     )
                 table = pa.concat_tables([before, table], promote_options="default")
+        if (looked := _looked.get(self.metrics_path)) is not None:
+            looked.written.append(path)
         with replaced_whole(path) as temporary:
             write_table(temporary, table)
         return path
@@ -173,6 +218,8 @@ class Journal:
             logger.warning("%s It was moved to %s, and the run goes on.", error, aside)
 
     def _rewind_rollouts(self, path: Path, step: int) -> None:
+        if not path.exists():
+            return
         with self._put_aside_where_damaged(path):
             steps: list[int] = read_rollouts(path, ["step"])["step"].to_pylist()
             if not steps or max(steps) < step:

@@ -83,7 +83,7 @@ class Ledger:
     """The ledger of the run in `run_dir`; only one process may use it (see `runs.folder`)."""
 
     def __init__(self, run_dir: Path) -> None:
-        self._file = JsonLines(run_dir / "ledger.jsonl", _ROWS)
+        self._file = JsonLines(run_dir / "ledger.jsonl", _ROWS, kept=True)
         self.path = self._file.path
         self.set_aside_path = self._file.set_aside_path
 
@@ -113,7 +113,7 @@ class Ledger:
                 f"{self.path} already holds step {newest}, so step {row.step} cannot follow; is "
                 "another process writing to this run?"
             )
-        self._file.write([*lines, self._file.line(row)])
+        self._file.append(row, flushed=True)
 
     def at_step(self, step: int) -> LedgerRow | None:
         """The row of `step`, or None."""

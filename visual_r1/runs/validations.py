@@ -71,7 +71,7 @@ class Validations:
     """The validation rows of the run in `run_dir`; only one process may write them."""
 
     def __init__(self, run_dir: Path) -> None:
-        self._file = JsonLines(run_dir / "validation.jsonl", _ROWS)
+        self._file = JsonLines(run_dir / "validation.jsonl", _ROWS, kept=True)
         self.path = self._file.path
         self.set_aside_path = self._file.set_aside_path
 
@@ -94,7 +94,11 @@ class Validations:
 
         Raises `StorageError` when it cannot be written; the rows there were stay.
         """
-        by_step = {line.row.step: line for line in self._file.read().sound}
+        there = self._file.read()
+        by_step = {line.row.step: line for line in there.sound}
+        if there.is_whole and row.step > max(by_step, default=-1):
+            self._file.append(row, flushed=True)
+            return
         by_step[row.step] = self._file.line(row)
         self._file.write(by_step[step] for step in sorted(by_step))
 

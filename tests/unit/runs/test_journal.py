@@ -214,12 +214,12 @@ def test_rollouts_that_are_not_those_of_the_ledger_are_not_continued(
 ) -> None:
     path = journal.rollouts_dir / "chunk-00001.parquet"
     digests = journal.rollouts_digest(path)
-    journal.write_rollouts(1, [result(6)], digests)
+    journal.write_rollouts(1, [result(6)], lambda: digests)
     assert not caplog.records
     journal.rewind(6)  # as after a kill: the same rows in another layout
     assert journal.rollouts_digest(path) == digests
     journal.write_rollouts(1, [result(3, reward=0.25)])
-    journal.write_rollouts(1, [result(6)], digests)
+    journal.write_rollouts(1, [result(6)], lambda: digests)
     assert "chunk-00001.parquet is damaged: its rows have the digest" in caplog.text
     assert read_rollouts(path)["step"].to_pylist() == [6, 6]
 

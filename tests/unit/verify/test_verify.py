@@ -22,7 +22,8 @@ from visual_r1.config import DataSection, RunConfig
 from visual_r1.data.dataset import prepare
 from visual_r1.exports.record import ADAPTER_FILES, Export, ExportedFile
 from visual_r1.hashing import file_digest
-from visual_r1.jsonl import CHAIN, JsonLines
+from visual_r1.jsonl import JsonLines
+from visual_r1.jsonl_chain import CHAIN
 from visual_r1.report.summary import SUMMARY_NAME, read_summary, summarize
 from visual_r1.rl.curriculum import Measured
 from visual_r1.runs.alarms import AlarmLog
