@@ -98,6 +98,11 @@ def _part(name: str, value: float | None, show: Any) -> list[str]:
     return [] if value is None else [f"{name} {show(value)}".strip()]
 
 
+def _cost(costs: Sequence[float | None]) -> float | None:
+    known = [cost for cost in costs if cost is not None]
+    return sum(known) if known else None
+
+
 class Artifact:
     """One artifact of one flow run: made when it is shown first, changed from then on."""
 
@@ -149,6 +154,8 @@ class Board:
         self._config = config
         self._rows = {row["step"]: row for row in rows}
         self._done = max(self._rows, default=-1) + 1
+        self._spent: float | None = None
+        self._let_go()
         self._doing = ""
         self._told_at = -TELL_EVERY_S
         self._progress = Artifact(sender, config, "progress", "progress", flow_run)
@@ -157,7 +164,9 @@ class Board:
     def doing(self, what: str, done: int | None = None) -> None:
         """What the run is at, and how many steps are done where that is known better."""
         self._doing = what
-        self._done = self._done if done is None else done
+        if done is not None:
+            self._done = done
+            self._let_go()
         self._show()
 
     def step(self, row: MetricsRow) -> str:
@@ -166,9 +175,13 @@ class Board:
         self._done = row["step"] + 1
         if time.monotonic() - self._told_at >= TELL_EVERY_S:
             self._show()
-        costs = [row["cost_usd"] for row in self._rows.values() if row.get("cost_usd") is not None]
-        spent = sum(costs) if costs else None
+        spent = _cost([self._spent, *(row.get("cost_usd") for row in self._rows.values())])
         return step_line(row, self._config.train.steps, self._left_s(), spent)
+
+    def _let_go(self) -> None:
+        """Keep of the steps that are on record what is shown, and what the others cost."""
+        for step in sorted(step for step in self._rows if step < self._done)[:-LAST_STEPS]:
+            self._spent = _cost([self._spent, self._rows.pop(step).get("cost_usd")])
 
     def _newest(self) -> list[MetricsRow]:
         """The last rows of the run as it is, in order."""

@@ -28,7 +28,9 @@ ROOMS = {
     "printing": "streams wording",
     "progress": "printing streams wording",
     "storage": "errors hashing opening printing",
-    "jsonl": "errors hashing opening printing storage",
+    "known_lines": "hashing opening",
+    "jsonl_chain": "errors hashing known_lines opening storage",
+    "jsonl": "errors hashing jsonl_chain known_lines printing storage",
     "tables": "errors hashing opening",
     "stopwatch": "printing storage",
     "models": "errors opening",
@@ -74,7 +76,7 @@ ROOMS = {
     "serving": "backend config data errors models printing prompts storage wording",
     "runs": """
         alarms backend config data engine/store errors evaluation exports grading hashing jsonl
-        liveness
+        jsonl_chain liveness
         models opening own_code policy prices printing progress prompts rewards rl sft storage
         tables wording
     """,

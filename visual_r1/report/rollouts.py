@@ -37,7 +37,8 @@ def shown_groups(run_dir: Path, after: int = -1, most: int = 16) -> list[ShownGr
     Where there are more, they are spread over the run. A chunk that is damaged has none.
     """
     chosen: list[tuple[int, str, list[dict[str, Any]]]] = []
-    for path in _spread(Journal(run_dir).chunks(), most):
+    chunks = Journal(run_dir).chunks()
+    for path in _spread(chunks if after < 0 else _newer(chunks, after), most):
         try:
             table = read_rollouts(path, _COLUMNS)
         except RunError:
@@ -55,6 +56,19 @@ def shown_groups(run_dir: Path, after: int = -1, most: int = 16) -> list[ShownGr
     return [
         ShownGroup(step, ident, problems.get(ident), samples) for step, ident, samples in chosen
     ]
+
+
+def _newer(chunks: Sequence[Path], after: int) -> list[Path]:
+    """The chunks at the end that have steps after that one; of older ones none is opened."""
+    found: list[Path] = []
+    for path in reversed(chunks):
+        try:
+            if compute.max(read_rollouts(path, ["step"])["step"]).as_py() <= after:
+                break
+        except (RunError, TypeError):  # damaged, or empty
+            continue
+        found.append(path)
+    return found[::-1]
 
 
 def _contrast(samples: Sequence[dict[str, Any]]) -> int:

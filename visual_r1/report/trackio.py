@@ -39,8 +39,8 @@ from visual_r1.report.rollouts import shown_groups, written_pictures
 from visual_r1.report.summary import BASELINE, SUMMARY_NAME, read_summary
 from visual_r1.runs.alarms import AlarmLog
 from visual_r1.runs.folder import config_without_secrets
-from visual_r1.runs.journal import read_metrics
-from visual_r1.runs.validations import Validations
+from visual_r1.runs.journal import Journal
+from visual_r1.runs.validations import ValidationRow, Validations
 from visual_r1.storage import read_if_sound, write_json
 from visual_r1.wording import for_page, printable
 
@@ -64,13 +64,17 @@ class _Told:
     """What trackio was told: the steps before `next_step`, whose last row has the digest `row`.
 
     Where it does not match the file any more the run went back behind it, and goes on as a run of
-    another name. `seen` is a digest of all that was told, so that the same is not looked at again.
+    another name. `validated` is the last step of a validation that was told, `alarmed` the last
+    checkpoint of an alarm. `seen` is a digest of all that was told, so that the same is not looked
+    at again.
     """
 
     name: str
     next_step: int = 0
     row: str = ""
     seen: str = ""
+    validated: int = -1
+    alarmed: int = -1
 
 
 _STORED = TypeAdapter(_Told)
@@ -109,16 +113,21 @@ def _start(config: RunConfig, *, whole: bool) -> bool:
     run_dir = config.run_dir
     folder = run_dir / "trackio"
     folder.mkdir(exist_ok=True)
-    metrics = read_metrics(run_dir)
-    told, seen = _read_told(run_dir, metrics), _signature(run_dir, metrics, whole=whole)
+    told = _read_told(run_dir)
+    # What is new, and the last one that is not.
+    metrics = Journal(run_dir).rows_from(told.next_step - 1)
+    end = max((row["step"] for row in metrics), default=-1) + 1
+    last = _row_digest(metrics, end - 1)
+    seen = _signature(run_dir, end, last, whole=whole)
     if told.seen == seen or not (metrics or evaluation_names(run_dir)):
         return False
     write_json(folder / STATE_NAME, asdict(told))  # killed from here on, it keeps its name
-    end = max((row["step"] for row in metrics), default=-1) + 1
+    validations = [row for row in Validations(run_dir).rows() if row.step > told.validated]
+    findings = [one for one in AlarmLog(run_dir).findings() if one.checkpoint > told.alarmed]
     pictures = folder / "pictures"
     shutil.rmtree(pictures, ignore_errors=True)
     pictures.mkdir()
-    entries = [*_steps(metrics, told.next_step), *_validations(run_dir)]
+    entries = [*_steps(metrics, told.next_step), *_validations(validations)]
     entries += _evaluations(run_dir, end, pictures, tables=whole)
     job = {
         "project": config.logging.wandb_project,
@@ -132,13 +141,22 @@ def _start(config: RunConfig, *, whole: bool) -> bool:
                 "level": "error" if one.action == "pause" else "warn",
                 "step": one.checkpoint,
             }
-            for one in AlarmLog(run_dir).findings()
+            for one in findings
         ],
         "traces": _traces(run_dir, told.next_step - 1, pictures),
         "lock": str(folder / ".lock"),
         "pictures": str(pictures),
         "state": str(folder / STATE_NAME),
-        "told": asdict(_Told(told.name, end, _row_digest(metrics, end - 1), seen)),
+        "told": asdict(
+            _Told(
+                told.name,
+                end,
+                last,
+                seen,
+                max([told.validated, *(row.step for row in validations)]),
+                max([told.alarmed, *(one.checkpoint for one in findings)]),
+            )
+        ),
     }
     (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
     with (folder / "log.txt").open("wb") as log:
@@ -184,21 +202,24 @@ def _warn(run_dir: Path, what: str) -> None:
     _gave_up.add(run_dir)
 
 
-def _read_told(run_dir: Path, metrics: Sequence[Mapping[str, Any]]) -> _Told:
+def _read_told(run_dir: Path) -> _Told:
     state = run_dir / "trackio" / STATE_NAME
     told = read_if_sound(state, _STORED, "trackio is told all of it as a new run")
-    if told is not None and told.row == _row_digest(metrics, told.next_step - 1):
-        return told
+    if told is not None:
+        last = told.next_step - 1
+        rows = Journal(run_dir).rows_from(last) if told.next_step else []
+        if told.row == _row_digest(rows, last):
+            return told
     slug = re.sub(r"[^A-Za-z0-9_.-]+", "-", run_dir.name)[:100]
     return _Told(f"{slug}-{secrets.token_hex(2)}")
 
 
-def _signature(run_dir: Path, metrics: Sequence[Mapping[str, Any]], *, whole: bool) -> str:
+def _signature(run_dir: Path, end: int, last: str, *, whole: bool) -> str:
     """Of what is told: equal where telling it again would add nothing."""
     files = [run_dir / SUMMARY_NAME, Validations(run_dir).path, AlarmLog(run_dir).path]
     files += [evaluation_folder(run_dir, name) / REPORT_NAME for name in evaluation_names(run_dir)]
     times = [(str(one), one.stat().st_mtime_ns) for one in files if one.exists()]
-    return digest([len(metrics), _row_digest(metrics, len(metrics) - 1), times, whole], 16)
+    return digest([end, last, times, whole], 16)
 
 
 def _row_digest(rows: Sequence[Mapping[str, Any]], step: int) -> str:
@@ -227,10 +248,9 @@ def _steps(metrics: Sequence[Mapping[str, Any]], first: int) -> list[dict[str, A
     ]
 
 
-def _validations(run_dir: Path) -> list[dict[str, Any]]:
+def _validations(rows: Sequence[ValidationRow]) -> list[dict[str, Any]]:
     return [
-        _entry(row.step, "validation/step", _numbers("validation", asdict(row)))
-        for row in Validations(run_dir).rows()
+        _entry(row.step, "validation/step", _numbers("validation", asdict(row))) for row in rows
     ]
 
 

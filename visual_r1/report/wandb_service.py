@@ -138,6 +138,18 @@ def open_wandb_run(config: RunConfig, mode: Mode, ident: str) -> Generator[Any]:
     Online, a run of the same `ident` is continued. Nothing is printed, and neither the console nor
     the machine is recorded.
     """
+    run = begin_wandb_run(config, mode, ident)
+    ended = False
+    try:
+        with while_told(config):
+            yield run
+        ended = True
+    finally:
+        end_wandb_run(config, run, failed=not ended)
+
+
+def begin_wandb_run(config: RunConfig, mode: Mode, ident: str) -> Any:
+    """The same, to be ended by `end_wandb_run`; what it is told in between, `while_told`."""
     wandb = load_wandb(config.run_dir)
     settings = wandb.Settings(
         silent=True,
@@ -149,17 +161,9 @@ def open_wandb_run(config: RunConfig, mode: Mode, ident: str) -> Generator[Any]:
         x_disable_stats=True,
         x_save_requirements=False,
     )
-    folder = config.run_dir / "wandb"
-    folder.mkdir(parents=True, exist_ok=True)
-    # It stages the pictures of tables in the home folder, and announces the key that it found; it
-    # has no settings for that but these variables.
-    quiet = _unless_set(
-        WANDB_DATA_DIR=str(folder / "data"),
-        WANDB_CACHE_DIR=str(folder / "cache"),
-        WANDB_SILENT="true",
-    )
-    with quiet, _watched():
-        run: Any = wandb.init(
+    (config.run_dir / "wandb").mkdir(parents=True, exist_ok=True)
+    with while_told(config):
+        return wandb.init(
             dir=config.run_dir,
             mode=mode,
             project=config.logging.wandb_project,
@@ -170,12 +174,36 @@ def open_wandb_run(config: RunConfig, mode: Mode, ident: str) -> Generator[Any]:
             reinit="create_new",
             settings=settings,
         )
-        ended = False
-        try:
-            yield run
-            ended = True
-        finally:
-            run.finish(exit_code=0 if ended else 1)
+
+
+def end_wandb_run(config: RunConfig, run: Any, *, failed: bool = False) -> None:
+    """Finish it: all that it was told is in its files then, or online."""
+    with while_told(config):
+        run.finish(exit_code=int(failed))
+
+
+@contextmanager
+def while_told(config: RunConfig) -> Generator[None]:
+    """For a block that tells W&B's library something of the run: it cannot hang, and is quiet.
+
+    The library stages the pictures of tables in the home folder, and announces the key that it
+    found; it has no settings for that but these variables.
+    """
+    folder = config.run_dir / "wandb"
+    with (
+        _unless_set(
+            WANDB_DATA_DIR=str(folder / "data"),
+            WANDB_CACHE_DIR=str(folder / "cache"),
+            WANDB_SILENT="true",
+        ),
+        _watched(),
+    ):
+        yield
+
+
+def serves() -> bool:
+    """Whether W&B's process is there."""
+    return bool(children_named(_SERVICE))
 
 
 @contextmanager

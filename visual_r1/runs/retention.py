@@ -40,10 +40,11 @@ def renew_and_prune(run: Run, now: datetime | None = None) -> None:
     try:
         best = _best_that_is_there(run)
         rows = run.ledger.rows()
-        wanted = [row for row in rows if row in _newest(config, rows) or row == best]
-        surplus = [row for row in rows if row not in wanted and row.may_be_pruned]
+        needed = {row.step for row in (*_newest(config, rows), *filter(None, [best]))}
+        wanted = [row for row in rows if row.step in needed]
         if config.backend.keep_checkpoints:
-            _forget(run, surplus)
+            surplus = (row for row in rows if row.step not in needed and row.may_be_pruned)
+            _forget(run, list(surplus))
         seconds = checkpoint_lifetime(config, run.backend.kind)
         if seconds is None:
             for row in run.ledger.rows():
@@ -85,6 +86,8 @@ def _best_that_is_there(run: Run) -> LedgerRow | None:
 
 def _forget(run: Run, rows: Sequence[LedgerRow]) -> None:
     """Delete checkpoints, then their rows, then what only these rows named."""
+    if not rows:
+        return
     for row in rows:
         delete_checkpoint(run.backend, row)
     run.ledger.drop({row.step for row in rows})
