@@ -18,7 +18,8 @@ from whole_runs import points
 from visual_r1.backend.backend import open_backend
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import prepare
-from visual_r1.evaluation.evaluate import conditions_of, evaluate
+from visual_r1.evaluation.conditions import conditions_of
+from visual_r1.evaluation.evaluate import evaluate
 from visual_r1.evaluation.metrics import REPORT_NAME
 from visual_r1.policy.second_pass import OUTCOMES
 from visual_r1.progress import PlainProgress

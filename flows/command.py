@@ -24,9 +24,17 @@ Load = Callable[[Sequence[str] | None], RunConfig]
 
 
 def first_look(
-    arguments: Sequence[str] | None = None, *, needs_server: bool = True, load: Load = load_config
+    arguments: Sequence[str] | None = None,
+    *,
+    needs_server: bool = True,
+    load: Load = load_config,
+    may_be_done: bool = False,
 ) -> None:
-    """End the program with status 1 and one sentence where its flags or servers are wrong."""
+    """End the program with status 1 and one sentence where its flags or servers are wrong.
+
+    Of a flow that trains a run, which `may_be_done`, end it with status 0 where nothing is left to
+    do, see `finished`, and where no server of the user's is to be told.
+    """
     try:
         config = load(arguments)
         if needs_server:
@@ -38,10 +46,31 @@ def first_look(
                     borrow_keys(config)
                 probe(remote_endpoint(config, os.environ))
         # The last, since it imports a part of Prefect.
-        users_settings(config.state_dir.absolute() / "prefect")
+        settings = users_settings(config.state_dir.absolute() / "prefect")
+        if may_be_done and settings.api.url is None and _is_done(config):
+            sys.exit(0)
     except VisualR1Error as error:
         show_error(terminal(), error)
         sys.exit(1)
+
+
+def _is_done(config: RunConfig) -> bool:
+    """Whether nothing is left to do; then what came of the run is shown, as at its end."""
+    from flows.finished import summary_where_done
+    from visual_r1.backend.endpoint import unused_key_note
+    from visual_r1.report.summary import PAGE_NAME
+    from visual_r1.report.terminal import print_samples, print_summary
+    from visual_r1.runs.costs import cost_of_run
+
+    console = terminal()
+    show_warnings(console)
+    if (summary := summary_where_done(config)) is None:
+        return False
+    if note := unused_key_note(config, os.environ):
+        console.sentence(note, "note", "yellow")
+    print_samples(config.run_dir)
+    print_summary(summary, cost_of_run(config.run_dir), config.run_dir / PAGE_NAME)
+    return True
 
 
 def run_as_command(

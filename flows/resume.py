@@ -18,8 +18,8 @@ from visual_r1.errors import ConfigError, VisualR1Error
 from visual_r1.printing import CommandParser, Terminal, terminal
 from visual_r1.progress import open_progress
 from visual_r1.runs.folder import config_of_run, only_process
+from visual_r1.runs.goal import require_goal
 from visual_r1.runs.proof import Proof, prove
-from visual_r1.runs.resume import require_goal
 from visual_r1.runs.run import open_run
 
 DIFFERS = 2

@@ -42,7 +42,7 @@ from tasks.forms import form
 from tasks.outcome import remembered
 from tasks.parameters import chosen_config
 from tasks.records.ending import concluded
-from visual_r1.runs.resume import require_goal
+from visual_r1.runs.goal import require_goal
 
 
 @remembered

@@ -18,7 +18,7 @@ from flows.command import first_look, run_as_command
 from tasks.environment import settle_prefect
 
 if __name__ == "__main__":
-    first_look()
+    first_look(may_be_done=True)
 settle_prefect()
 
 from typing import Any
@@ -50,8 +50,8 @@ from visual_r1.backend.backend import open_backend
 from visual_r1.config import RunConfig
 from visual_r1.doctor.budget import require_first_chunk
 from visual_r1.runs.folder import open_run_folder
+from visual_r1.runs.goal import require_goal
 from visual_r1.runs.nearest import say_why_anew
-from visual_r1.runs.resume import require_goal
 from visual_r1.stopwatch import Stopwatch
 
 

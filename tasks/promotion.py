@@ -13,7 +13,7 @@ from visual_r1.backend.waiting import checkpoint_exists
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
 from visual_r1.errors import DataError, RunError
-from visual_r1.evaluation.evaluate import conditions_of
+from visual_r1.evaluation.conditions import conditions_of
 from visual_r1.evaluation.metrics import Conditions, evaluation_folder, read_reports
 from visual_r1.exports.record import read_export
 from visual_r1.printing import open_logger, say

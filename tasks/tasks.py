@@ -21,15 +21,15 @@ from visual_r1.data.dataset import prepare as prepare_dataset
 from visual_r1.data.sources import SPLITS, Split, open_source
 from visual_r1.doctor.preflight import require_sound
 from visual_r1.errors import DataError
-from visual_r1.evaluation.evaluate import conditions_of, in_a_line, is_complete
+from visual_r1.evaluation.conditions import in_a_line
 from visual_r1.evaluation.metrics import REPORT_NAME, evaluation_folder, read_report
 from visual_r1.exports.record import EXPORT, Export, adapter_folder, read_export
 from visual_r1.perception import failures_of
 from visual_r1.perception import in_a_line as where_it_fails
 from visual_r1.printing import open_logger
 from visual_r1.progress import open_progress
-from visual_r1.report.page import PAGE_NAME, write_html
-from visual_r1.report.summary import FINAL, SUMMARY_NAME, read_summary, summary_of
+from visual_r1.report.page import write_html
+from visual_r1.report.summary import FINAL, PAGE_NAME, SUMMARY_NAME, is_current, read_summary
 from visual_r1.report.summary import summarize as summarize_run
 from visual_r1.report.terminal import print_samples, print_summary
 from visual_r1.report.tracking import track_run, track_steps
@@ -37,19 +37,19 @@ from visual_r1.runs.baselines import keep_baseline
 from visual_r1.runs.chunk import ChunkPlan, plan_chunk
 from visual_r1.runs.chunk import train_chunk as run_chunk
 from visual_r1.runs.costs import cost_of_run
+from visual_r1.runs.evaluated import is_evaluated
 from visual_r1.runs.evaluations import evaluate_checkpoint
 from visual_r1.runs.export import export as export_checkpoint
-from visual_r1.runs.labels import evaluated_problems, labels_of_evaluation
+from visual_r1.runs.goal import require_goal
 from visual_r1.runs.labels import settle_labels as settle_labels_of
 from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.runs.left_out import is_settled
 from visual_r1.runs.left_out import settle_rows as settle_rows_of
-from visual_r1.runs.resume import require_goal, resume_point
+from visual_r1.runs.resume import resume_point
 from visual_r1.runs.run import open_run
 from visual_r1.runs.start import settle_start as settle_start_of
-from visual_r1.runs.validate import is_due
 from visual_r1.runs.validate import validate as validate_checkpoint
-from visual_r1.runs.validations import Validations
+from visual_r1.runs.validations import Validations, is_due
 
 logger = open_logger("visual_r1.tasks")
 
@@ -175,21 +175,8 @@ def _evaluation(
     } | ({} if split == "test" else {"split": split})
 
 
-def _is_evaluated(
-    _: Result,
-    config: RunConfig,
-    dataset: Dataset,
-    name: str,
-    sampler_path: str | None,
-    split: Split,
-) -> bool:
-    """Whether `evaluations/<name>` is complete, of these weights and under these conditions."""
-    folder = evaluation_folder(config.run_dir, name)
-    labels = labels_of_evaluation(config, dataset, name, split)
-    path = sampler_path or config.model.name
-    conditions = conditions_of(config, path, dataset.digest, split=split, decisions=labels.digest)
-    problems = evaluated_problems(config, dataset, labels, split)
-    return is_complete(folder, config, conditions, len(problems))
+def _is_evaluated(_: Result, **arguments: Any) -> bool:
+    return is_evaluated(**arguments)
 
 
 def evaluate(
@@ -220,7 +207,7 @@ def _evaluate(
     config: RunConfig, dataset: Dataset, name: str, sampler_path: str | None, split: Split
 ) -> Result:
     result = {"name": name, "sampler_path": sampler_path or config.model.name}
-    if not _is_evaluated(result, config, dataset, name, sampler_path, split):
+    if not is_evaluated(config, dataset, name, sampler_path, split):
         record.doing(f"evaluating {name}")
         with open_run(config, dataset) as run:
             evaluate_checkpoint(run, name, sampler_path, split)
@@ -386,14 +373,7 @@ def summarize(config: RunConfig, checkpoint: LedgerRow, wall_seconds: float) -> 
 
 def _is_summarized(result: Result, config: RunConfig, checkpoint: LedgerRow, **_: object) -> bool:
     """Whether the files give the summary that is there; its page then is there as well."""
-    took = result["wall_seconds"]
-    try:
-        there = read_summary(config.run_dir)
-    except DataError:
-        return False
-    return (config.run_dir / PAGE_NAME).exists() and there == summary_of(
-        config.run_dir, steps=checkpoint.step, wall_seconds=took
-    )
+    return is_current(config.run_dir, checkpoint.step, result["wall_seconds"])
 
 
 @verified(

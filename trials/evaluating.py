@@ -20,7 +20,8 @@ from visual_r1.backend.backend import open_backend
 from visual_r1.backend.waiting import Watch
 from visual_r1.config import RunConfig
 from visual_r1.data.procedural import generate
-from visual_r1.evaluation.evaluate import conditions_of, evaluate
+from visual_r1.evaluation.conditions import conditions_of
+from visual_r1.evaluation.evaluate import evaluate
 from visual_r1.evaluation.metrics import Report
 from visual_r1.policy.policy import open_policy
 from visual_r1.progress import Silent

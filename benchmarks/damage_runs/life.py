@@ -70,7 +70,7 @@ from visual_r1.errors import EngineError, EngineRefused, VisualR1Error
 from visual_r1.models import TINY_GEOMETRY
 from visual_r1.runs import soundness
 from visual_r1.runs.folder import config_of_run, open_run_folder
-from visual_r1.runs.resume import require_goal
+from visual_r1.runs.goal import require_goal
 from visual_r1.verify.command import main as verify_command
 
 _Compute = compute_module.Compute

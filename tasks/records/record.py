@@ -26,7 +26,7 @@ from tasks.records.sending import Sender, current
 from visual_r1.alarms import Finding
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
-from visual_r1.evaluation.evaluate import in_a_line
+from visual_r1.evaluation.conditions import in_a_line
 from visual_r1.evaluation.metrics import evaluation_folder, read_report
 from visual_r1.exports.record import Export, adapter_folder
 from visual_r1.report.markdown import (

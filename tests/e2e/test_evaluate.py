@@ -15,7 +15,8 @@ from visual_r1.data.problem import Problem
 from visual_r1.data.procedural import generate
 from visual_r1.engine.launch import start_engine
 from visual_r1.errors import BackendError, DataError, EngineError
-from visual_r1.evaluation.evaluate import conditions_of, evaluate
+from visual_r1.evaluation.conditions import conditions_of
+from visual_r1.evaluation.evaluate import evaluate
 from visual_r1.evaluation.metrics import Report, read_report
 from visual_r1.evaluation.predictions import read_predictions
 from visual_r1.grading import grade

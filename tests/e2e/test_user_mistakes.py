@@ -25,8 +25,8 @@ from visual_r1.engine.launch import RunningEngine, start_engine
 from visual_r1.errors import RequestRefused
 from visual_r1.models import TINY_GEOMETRY
 from visual_r1.runs.folder import open_run_folder
+from visual_r1.runs.goal import require_goal
 from visual_r1.runs.ledger import LedgerRow
-from visual_r1.runs.resume import require_goal
 
 KEY = "tml-a-key-that-nobody-may-see"
 NOON = "2026-05-01T12:00:00+00:00"

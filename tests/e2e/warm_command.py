@@ -109,7 +109,7 @@ def _serve() -> None:
     from flows.command import run_as_command
     from flows.train_flow import train
     from visual_r1.backend import backend
-    from visual_r1.runs.resume import require_goal
+    from visual_r1.runs.goal import require_goal
 
     limit = resource.RLIMIT_FSIZE
     before = resource.getrlimit(limit)

@@ -46,7 +46,7 @@ from visual_r1.runs.costs import tokens_of_step
 from visual_r1.runs.journal import MetricsRow, read_metrics
 from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.runs.training_rows import training_problems
-from visual_r1.runs.validate import validated_steps
+from visual_r1.runs.validations import validated_steps
 
 MARGIN = 1.05
 """A twentieth more than is foretold: answers are drawn, and no two evaluations take the same."""

@@ -9,17 +9,16 @@ from pathlib import Path
 from visual_r1.config import RunConfig
 from visual_r1.doctor.evidence import Evidence, share_without_contrast
 from visual_r1.doctor.prompts import PromptSizes
-from visual_r1.engine.compute.lora import adapter_bytes
 from visual_r1.engine.store.budget import MAX_DISK_VARIABLE, parse_size
 from visual_r1.engine.store.ephemeral import EPHEMERAL_BYTES
 from visual_r1.engine.store.home import HomeFolder
 from visual_r1.engine.store.lifetimes import at_start
 from visual_r1.engine.types import LoraSpec
-from visual_r1.evaluation.evaluate import passes_of
+from visual_r1.evaluation.conditions import passes_of
 from visual_r1.prices import Tokens
 from visual_r1.rl.losses import loss_of
 from visual_r1.runs.ledger import Ledger
-from visual_r1.runs.validate import validated_steps
+from visual_r1.runs.validations import validated_steps
 
 # Neither sampling nor training: imports, Prefect's server and the engine, saving, the report.
 # Wall time of `train_flow.py --train.steps 4 --train.batch_size 4` less its evaluations, steps and
@@ -181,6 +180,9 @@ def needed_bytes(config: RunConfig) -> int | None:
     Those are its checkpoints, less what it deletes itself (`backend.keep_checkpoints`), and beside
     the last of them the sampler weights of each of its chunk's steps; then the exported adapter.
     """
+    # Here and not above: PEFT takes seconds, and no run needs it to train.
+    from visual_r1.engine.compute.lora import adapter_bytes
+
     model = config.model
     adapter = adapter_bytes(
         model.name,

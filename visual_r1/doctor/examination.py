@@ -23,9 +23,9 @@ from visual_r1.report.page import PAGE_NAME
 from visual_r1.report.summary import read_summary
 from visual_r1.runs.costs import cost_of_run
 from visual_r1.runs.folder import require_same_config
+from visual_r1.runs.goal import require_goal
 from visual_r1.runs.ledger import Ledger
 from visual_r1.runs.left_out import fits_of
-from visual_r1.runs.resume import require_goal
 from visual_r1.runs.start import require_start
 from visual_r1.wording import duration
 

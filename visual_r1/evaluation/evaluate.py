@@ -11,12 +11,11 @@ from pathlib import Path
 
 import tinker
 
-from visual_r1.config import RunConfig
-from visual_r1.config.judging import CONTROLS
-from visual_r1.data.problem import Problem, Split
+from visual_r1.data.problem import Problem
 from visual_r1.data.shards import KeptProblems, StoredProblems
 from visual_r1.errors import DataError
 from visual_r1.evaluation.answers import Answers
+from visual_r1.evaluation.conditions import in_a_line, passes_of
 from visual_r1.evaluation.kept import Kept, find_kept
 from visual_r1.evaluation.metrics import (
     REPORT_NAME,
@@ -27,7 +26,7 @@ from visual_r1.evaluation.metrics import (
     read_report,
     write_report,
 )
-from visual_r1.evaluation.predict import VIEWS, predict
+from visual_r1.evaluation.predict import predict
 from visual_r1.evaluation.predictions import (
     PREDICTIONS_NAME,
     Pass,
@@ -36,15 +35,12 @@ from visual_r1.evaluation.predictions import (
     write_predictions,
 )
 from visual_r1.evaluation.slices import known_in
-from visual_r1.grading import GRADER_VERSION
-from visual_r1.hashing import digest, file_digest
 from visual_r1.policy.passes import MOST_AT_ONCE
 from visual_r1.policy.policy import Policy
-from visual_r1.policy.second_pass import DESCRIBES, reader_of
+from visual_r1.policy.second_pass import reader_of
 from visual_r1.prices import total
 from visual_r1.printing import open_logger
 from visual_r1.progress import Progress
-from visual_r1.prompts.templates import load_template
 from visual_r1.storage import put_aside
 
 logger = open_logger(__name__)
@@ -137,21 +133,6 @@ def _write(out_dir: Path, problems: Sequence[Problem], predictions: Sequence[Pre
     staged.replace(out_dir / PREDICTIONS_NAME)
 
 
-def passes_of(config: RunConfig) -> list[Pass]:
-    """The passes that an evaluation by this configuration makes, in the order they are asked."""
-    asks, second = config.evaluation, config.second_pass.enabled
-    wanted: set[Pass] = {"greedy", *asks.controls}
-    if asks.asks_blind:
-        wanted.add("blind")
-    if asks.samples:
-        wanted.add("sampled")
-    if second:  # then the template asks for a scan
-        wanted |= {"question_only", "scan_only"}
-    elif "scan_only" in wanted and "scan" not in load_template(config.prompt.template).tags:
-        wanted.add("described")
-    return [name for name in VIEWS if name in wanted]
-
-
 def _damaged(folder: Path) -> list[Path]:
     """The files of an evaluation that is there and cannot be used."""
     files = [folder / name for name in (REPORT_NAME, PREDICTIONS_NAME)]
@@ -188,90 +169,3 @@ def _say_what_is_asked(folder: Path, kept: Kept, passes: Sequence[Pass], count: 
             kept.taken_from,
             asked,
         )
-
-
-def conditions_of(
-    config: RunConfig,
-    sampler_path: str,
-    dataset_digest: str,
-    *,
-    split: Split = "test",
-    decisions: str = "",
-) -> Conditions:
-    """Under which an evaluation by this configuration is made; `decisions` is the digest of those
-    about labels that hold for its problems. Raises `ConfigError` for a template that cannot be
-    read."""
-    asks = config.evaluation
-    return Conditions(
-        sampler_path=sampler_path,
-        model=config.model.name,
-        dataset_digest=dataset_digest,
-        seed=asks.seed,
-        k=asks.samples,
-        temperature=asks.temperature or config.sampling.temperature,
-        max_new_tokens=config.sampling.max_new_tokens,
-        template=config.prompt.template,
-        rounding=config.reward.rounding,
-        grader_version=str(GRADER_VERSION),
-        blind=asks.asks_blind,
-        thinking=config.model.thinking,
-        split=split,
-        control_passes=tuple(name for name in CONTROLS if name in asks.controls),
-        reader=_reader(config),
-        decisions=decisions,
-    )
-
-
-def _reader(config: RunConfig) -> str:
-    """A digest of what passes without the image are made with; empty where they are the run's own,
-    or none is asked for."""
-    second = config.second_pass
-    if second.enabled or not {"question_only", "scan_only"} & set(config.evaluation.controls):
-        return ""
-    names = (second.template, second.question_only_template, DESCRIBES)
-    return digest([second.masks, *(file_digest(load_template(name).path) for name in names)], 16)
-
-
-def is_complete(folder: Path, config: RunConfig, conditions: Conditions, problems: int) -> bool:
-    """Whether the folder holds a whole evaluation under these conditions, of a split with so many
-    problems.
-
-    What a newer grader says of the same answers is no reason to ask for them again, and neither are
-    controls that it has more.
-    """
-    try:
-        there = read_report(folder).conditions
-        predictions = read_predictions(folder, ["id"])
-    except DataError:
-        return False
-    wanted = replace(conditions, grader_version=there.grader_version)
-    if set(wanted.control_passes) <= set(there.control_passes):
-        wanted = replace(
-            wanted, control_passes=there.control_passes, reader=wanted.reader or there.reader
-        )
-    # The control `blind` may be there by either setting.
-    if there.blind and "blind" in there.control_passes:
-        wanted = replace(wanted, blind=True)
-    return there == wanted and len(predictions) == config.evaluation.count(problems) > 0
-
-
-def in_a_line(report: Report) -> str:
-    """The figures of an evaluation, for a terminal."""
-    low, high = report.accuracy_ci95
-    parts = [f"accuracy {report.accuracy:.1%} [{low:.1%}, {high:.1%}]"]
-    if report.k:
-        parts.append(f"pass@{report.k} {report.pass_at_k:.1%}")
-    if report.blind_accuracy is not None:
-        parts.append(f"blind {report.blind_accuracy:.1%}")
-    asked, controls = report.conditions.control_passes, report.controls
-    if report.second_pass is not None and "scan_only" not in asked:
-        parts.append(f"from the scan {report.second_pass.scan_only_accuracy:.1%}")
-    if asked and controls is not None:
-        shown = controls.by_name
-        others = [name for name in asked if name in shown and name != "blind"]
-        parts += [f"{name} {shown[name].accuracy:.1%}" for name in others]
-        if (seeing := controls.seeing) is not None:
-            lowest = "-inf" if seeing.ci95[0] is None else f"{seeing.ci95[0]:.1%}"
-            parts.append(f"seeing {seeing.value:.1%} [{lowest}, {seeing.ci95[1]:.1%}]")
-    failed = sum(report.failed.values())
-    return "  ".join([*parts, *([f"{failed} requests failed"] if failed else [])])

@@ -25,7 +25,6 @@ from functools import lru_cache
 from typing import Any, Protocol, cast
 
 import numpy as np
-from scipy import stats  # pyright: ignore[reportMissingTypeStubs]
 
 CONFIDENCE = 0.95
 SIGNIFICANCE = 0.05
@@ -42,6 +41,9 @@ class _BinomialTest(Protocol):
 
 
 def _binomial_test(successes: int, n: int) -> _BinomialTest:
+    # It takes most of a second to import, and who reads figures that are there does without.
+    from scipy import stats  # pyright: ignore[reportMissingTypeStubs]
+
     return cast(_BinomialTest, stats.binomtest(successes, n))  # pyright: ignore[reportUnknownMemberType]
 
 
@@ -191,6 +193,8 @@ def smallest_detectable(pairs: Pairs, share_changed: float | None = None) -> flo
 
 def _power(n: int, difference: float, share_changed: float) -> float:
     """How often exact McNemar sees a true difference in n pairs."""
+    from scipy import stats  # pyright: ignore[reportMissingTypeStubs]
+
     changed = max(share_changed, difference)
     binom = cast(Any, stats).binom
     # How many change: beyond eight standard deviations it is no chance at all.

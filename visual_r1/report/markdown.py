@@ -18,7 +18,7 @@ from visual_r1.config import RunConfig
 from visual_r1.data.card import CARD_FILE, SHEET_FILE
 from visual_r1.data.dataset import Dataset
 from visual_r1.data.images import BadImage, whole_image
-from visual_r1.evaluation.evaluate import in_a_line
+from visual_r1.evaluation.conditions import in_a_line
 from visual_r1.evaluation.metrics import Report, evaluation_folder, read_reports
 from visual_r1.evaluation.statistics import Comparison
 from visual_r1.opening import read_file

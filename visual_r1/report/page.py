@@ -37,6 +37,7 @@ from visual_r1.report.spending import spending_rows
 from visual_r1.report.summary import (
     BASELINE,
     FINAL,
+    PAGE_NAME,
     Summary,
     read_if_there,
     read_summary,
@@ -53,7 +54,6 @@ from visual_r1.runs.validations import Validations
 from visual_r1.storage import write_text
 from visual_r1.wording import accuracy_moved, duration, percent
 
-PAGE_NAME = "report.html"
 GALLERY_BYTES = 3_000_000
 PER_FATE = 40
 MOST_FAMILIES = 100

@@ -24,6 +24,7 @@ from visual_r1.wording import accuracy_moved, p_value_in_words, percent, points_
 logger = open_logger(__name__)
 
 SUMMARY_NAME = "summary.json"
+PAGE_NAME = "report.html"
 BASELINE, FINAL = "baseline", "final"
 
 # Two evaluations are comparable when these agree.
@@ -110,6 +111,17 @@ def read_summary(run_dir: Path) -> Summary | None:
     if found is not None and (missing := [name for name in RATES if name not in found.rates]):
         raise _damaged(run_dir / SUMMARY_NAME, f"rates: {', '.join(missing)} missing")
     return found
+
+
+def is_current(run_dir: Path, steps: int, wall_seconds: float) -> bool:
+    """Whether the summary is that of the run's files, with these two figures, and has its page."""
+    try:
+        there = read_summary(run_dir)
+        return (run_dir / PAGE_NAME).exists() and there == summary_of(
+            run_dir, steps=steps, wall_seconds=wall_seconds
+        )
+    except DataError:
+        return False
 
 
 def read_if_there(path: Path, shape: TypeAdapter[T]) -> T | None:

@@ -1,22 +1,25 @@
 """Who is told of a run: W&B, trackio or nobody, by `logging.tracker`.
 
 Nothing that tracks ends a run or holds it up: all of it comes from the run folder's files, so it
-can be late, repeated or broken without harm.
+can be late, repeated or broken without harm. A tracker's module is imported when it is told.
 """
 
 from importlib.util import find_spec
 
 from visual_r1.config import RunConfig
 from visual_r1.errors import ConfigError
-from visual_r1.report import trackio, wandb
 
 
 def track_steps(config: RunConfig) -> None:
     """Bring the tracker up to the newest step; call it after a checkpoint has been recorded."""
     match config.logging.told:
         case "wandb":
+            from visual_r1.report import wandb
+
             wandb.track_steps(config)
         case "trackio":
+            from visual_r1.report import trackio
+
             trackio.track_steps(config)
         case _:
             pass
@@ -26,8 +29,12 @@ def track_run(config: RunConfig) -> None:
     """Bring the tracker up to all of the run's files; for the end of a run or of an evaluation."""
     match config.logging.told:
         case "wandb":
+            from visual_r1.report import wandb
+
             wandb.track_run(config)
         case "trackio":
+            from visual_r1.report import trackio
+
             trackio.track_run(config)
         case _:
             pass

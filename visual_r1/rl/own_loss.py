@@ -18,6 +18,8 @@ get no gradient.
 Keyword arguments with a number as default are settings: `algorithm.loss_config` sets them by name.
 """
 
+from __future__ import annotations
+
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -25,13 +27,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from numbers import Real
 from pathlib import Path
-from typing import Any, cast
-
-import tinker
-import torch
+from typing import TYPE_CHECKING, Any, cast
 
 from visual_r1.errors import LossError
 from visual_r1.own_code import LOSS, failure, own_function, shortened
+
+if TYPE_CHECKING:  # who has no loss of his own does without both
+    import tinker
+    import torch
 
 MASK = "mask"
 LOGGED = "own/"
@@ -58,6 +61,7 @@ class OwnLoss:
         It raises `LossError` with file and line where the user's function raises anything, or
         returns what is no finite number with a finite gradient.
         """
+        import torch
 
         def computed(
             data: list[tinker.Datum], logprobs: list[Any]
@@ -78,6 +82,8 @@ class OwnLoss:
         return computed
 
     def _checked(self, step: int, returned: object) -> tuple[torch.Tensor, dict[str, float]]:
+        import torch
+
         what = f"{shortened(returned)} ({type(returned).__name__})"
         pair = cast("tuple[object, ...]", returned) if isinstance(returned, tuple) else ()
         if len(pair) != 2:
@@ -117,6 +123,8 @@ class OwnLoss:
         logprobs: Sequence[torch.Tensor],
     ) -> list[torch.Tensor]:
         """The derivative by each log-probability, [T] a datum, 0 on the places of the prompt."""
+        import torch
+
         found: Sequence[torch.Tensor | None] = [None]
         if loss.requires_grad:
             try:

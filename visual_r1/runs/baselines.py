@@ -27,7 +27,7 @@ from visual_r1.backend.endpoint import choose_kind, remote_endpoint, without_sec
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
 from visual_r1.errors import DataError, StorageError
-from visual_r1.evaluation.evaluate import conditions_of
+from visual_r1.evaluation.conditions import conditions_of
 from visual_r1.evaluation.metrics import REPORT_NAME, Conditions, Report, read_report, write_report
 from visual_r1.evaluation.predictions import PREDICTIONS_NAME, require_predictions
 from visual_r1.grading import GRADER_VERSION

@@ -5,7 +5,8 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from visual_r1.data.problem import Split
-from visual_r1.evaluation.evaluate import conditions_of, evaluate
+from visual_r1.evaluation.conditions import conditions_of
+from visual_r1.evaluation.evaluate import evaluate
 from visual_r1.evaluation.metrics import evaluation_folder
 from visual_r1.runs.baselines import Baselines
 from visual_r1.runs.folder import require_same_templates

@@ -6,7 +6,6 @@ says of rows that are lost. Where a run goes on it looks at each file as it open
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,11 +25,9 @@ from visual_r1.exports.record import (
     damage_of_merged,
     export_names,
     inspect_export,
-    read_record,
 )
 from visual_r1.hashing import file_digest
 from visual_r1.jsonl import Reading
-from visual_r1.opening import read_file
 from visual_r1.printing import open_logger
 from visual_r1.runs.alarms import AlarmLog
 from visual_r1.runs.bill import BILL_NAME
@@ -41,6 +38,7 @@ from visual_r1.runs.folder import COPIES, fault_by_ledger
 from visual_r1.runs.journal import ROLLOUTS, Journal, read_rollouts
 from visual_r1.runs.labels import LABELS_FILE
 from visual_r1.runs.ledger import Ledger, LedgerRow
+from visual_r1.runs.lost import WAYS_OUT, behind, lost_rows, set_aside_rows
 from visual_r1.runs.start import START_FILE
 from visual_r1.runs.stored import STORED_NAME
 from visual_r1.runs.training_rows import LEFT_OUT_FILE
@@ -109,25 +107,6 @@ def sealed(file: Path, way_out: str) -> Finding:
         return damaged(file, "what its checksum says", str(error), way_out)
 
 
-def say_what_is_lost(run_dir: Path) -> None:
-    """Warn, once in a process, of rows that the ledger counts and that are not there, and of the
-    ledger's own where other files know of later ones."""
-    ledger = Ledger(run_dir)
-    rows = [line.row for line in ledger.read().sound]
-    for name, _, lost, way_out in _lost(run_dir, rows[-1]) if rows else ():
-        _say(f"{run_dir / name} {lost}: {way_out}.")
-    for expected, found in _behind(run_dir, rows):
-        _say(
-            f"{ledger.path} {found}, and there was {expected}: what follows is trained again. Stop "
-            "and put the file back from a copy to go on from there instead."
-        )
-
-
-@cache
-def _say(sentence: str) -> None:
-    logger.warning("%s", sentence)
-
-
 def _config(run_dir: Path) -> Finding:
     file = run_dir / CONFIG_FILE
     way_out = "give the command that began the run, or put the file back from a copy"
@@ -142,16 +121,6 @@ def _config(run_dir: Path) -> Finding:
     return vouched_for(file, read_sealed(file).is_sealed)
 
 
-_WAYS_OUT = {
-    "ledger.jsonl": "put it back from a copy, or say from which checkpoint to go on with "
-    "--train.resume_from_step",
-    "metrics.jsonl": "the run goes on, and the figures of these steps are lost",
-    "validation.jsonl": "the next start validates again what is missing, where the weights are "
-    "still there",
-    "alarms.jsonl": "the run goes on, and what they said is lost",
-}
-
-
 def _lines(run_dir: Path) -> Iterator[Finding]:
     """The files with a row a line, each with its chain and with what the ledger counts in it."""
     ledger = Ledger(run_dir)
@@ -162,16 +131,16 @@ def _lines(run_dir: Path) -> Iterator[Finding]:
         (Validations(run_dir).path, Validations(run_dir).read()),
         (AlarmLog(run_dir).path, AlarmLog(run_dir).read()),
     ]
-    lost = [*_lost(run_dir, rows[-1])] if rows else []
+    lost = [*lost_rows(run_dir, rows[-1])] if rows else []
     for file, reading in readings:
         wrong = [*_faults(reading)]
         wrong += [(expected, found) for name, expected, found, _ in lost if name == file.name]
         if file == ledger.path:
-            wrong += _behind(run_dir, rows)
+            wrong += behind(run_dir, rows)
         elif rows:
             wrong += _of_another_run(run_dir, file.name, rows)
         for expected, found in wrong:
-            yield damaged(file, expected, found, _WAYS_OUT[file.name])
+            yield damaged(file, expected, found, WAYS_OUT[file.name])
         if file.exists() and not wrong:
             yield vouched_for(file, not reading.unverified)
 
@@ -185,28 +154,6 @@ def _faults(reading: Reading[Any]) -> Iterator[tuple[str, str]]:
     ):
         for number in numbers:
             yield "rows as they were written", f"row {number} {what}"
-
-
-def _lost(run_dir: Path, newest: LedgerRow) -> Iterator[tuple[str, str, str, str]]:
-    """Files with fewer rows than the newest row of the ledger counts: name, what was expected,
-    what is there, and the way out."""
-    steps = {row["step"] for row in Journal(run_dir).rows()}
-    missing = sorted(set(range(newest.step)) - steps)
-    if missing:
-        shown = ", ".join(map(str, missing[:5])) + (" …" if len(missing) > 5 else "")
-        yield (
-            "metrics.jsonl",
-            f"a row for each of {newest.step} steps",
-            f"has no row for steps {shown}",
-            _WAYS_OUT["metrics.jsonl"],
-        )
-    counts = {
-        "validation.jsonl": len(Validations(run_dir).rows()),
-        "alarms.jsonl": len(AlarmLog(run_dir).findings()),
-    }
-    for name, there in counts.items():
-        if there < (expected := newest.lines.get(name, 0)):
-            yield name, f"{expected} rows", f"has {there} rows", _WAYS_OUT[name]
 
 
 def _of_another_run(run_dir: Path, name: str, rows: list[LedgerRow]) -> Iterator[tuple[str, str]]:
@@ -227,37 +174,6 @@ def _of_another_run(run_dir: Path, name: str, rows: list[LedgerRow]) -> Iterator
         for row in Validations(run_dir).rows():
             if (of := weights.get(row.step, row.sampler_path)) != row.sampler_path:
                 yield f"a row of {of}", f"that of step {row.step} is of {row.sampler_path}"
-
-
-def _behind(run_dir: Path, rows: list[LedgerRow]) -> Iterator[tuple[str, str]]:
-    """What other files know of checkpoints that the ledger has no row of, and set none aside: its
-    end was cut."""
-    end = rows[-1].step if rows else 0
-    aside = _set_aside(run_dir)
-    told = {
-        "validation.jsonl": [
-            row.step
-            for row in Validations(run_dir).rows()
-            if row.sampler_path.encode() not in aside
-        ],
-        "alarms.jsonl": [
-            finding.checkpoint
-            for finding in AlarmLog(run_dir).findings()
-            if f'"step": {finding.checkpoint},'.encode() not in aside
-        ],
-    }
-    there, _ = read_record(run_dir)
-    if there is not None and there.state_path.encode() not in aside:
-        told["export.json"] = [there.step]
-    step, name = max((max(steps, default=0), name) for name, steps in told.items())
-    if step > end:
-        yield f"a row of step {step}, which {name} tells of", f"ends at step {end}"
-
-
-def _set_aside(run_dir: Path) -> bytes:
-    """The rows that the ledger has no more, as they stand: where a run went back, say."""
-    path = Ledger(run_dir).set_aside_path
-    return read_file(path) if path.is_file() else b""
 
 
 def _rollouts(run_dir: Path, rows: list[LedgerRow]) -> Iterator[Finding]:
@@ -370,7 +286,7 @@ def _export(run_dir: Path, rows: list[LedgerRow], into: str) -> Iterator[Finding
         wrong = wrong or f"{record} is missing."
     if there is not None and not wrong:
         made = there.state_path in {row.state_path for row in rows}
-        if not made and there.state_path.encode() not in _set_aside(run_dir):
+        if not made and there.state_path.encode() not in set_aside_rows(run_dir):
             wrong = f"{record} is of {there.state_path}, which the ledger does not know."
     if wrong:
         way_out = "the next start, or the command that exported it, exports it again"

@@ -11,15 +11,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cache
-from pathlib import Path
 
 from visual_r1.backend.waiting import checkpoint_exists
 from visual_r1.config import RunConfig
-from visual_r1.data.dataset import Dataset
 from visual_r1.data.problem import Problem
 from visual_r1.data.shards import KeptProblems
-from visual_r1.evaluation.evaluate import conditions_of
+from visual_r1.evaluation.conditions import conditions_of
 from visual_r1.evaluation.metrics import measure
 from visual_r1.evaluation.predict import predict
 from visual_r1.evaluation.predictions import Pass, Prediction
@@ -30,41 +27,10 @@ from visual_r1.runs.labels import labels_of_run
 from visual_r1.runs.ledger import LedgerRow
 from visual_r1.runs.retention import renew_and_prune
 from visual_r1.runs.run import Run
-from visual_r1.runs.validations import ValidationRow
+from visual_r1.runs.validations import ValidationRow, is_due
 from visual_r1.wording import percent, percent_range
 
 logger = open_logger(__name__)
-
-
-def validated_steps(config: RunConfig) -> list[int]:
-    """The steps whose checkpoints a run validates from its beginning: 0 is the base model."""
-    every = config.validation.every * config.train.chunk_steps
-    steps = config.train.steps
-    return sorted({*range(0, steps, every), steps}) if every else []
-
-
-def is_due(config: RunConfig, dataset: Dataset, step: int) -> bool:
-    """Whether the checkpoint of `step` is to be validated.
-
-    Each `validation.every`-th is, the base model (step 0), and the last. Where the dataset has no
-    validation problems, a warning says so once and nothing is due.
-    """
-    if step not in validated_steps(config):
-        return False
-    if not dataset.counts.get("validation"):
-        _say_that_none(dataset.folder)
-        return False
-    return True
-
-
-@cache
-def _say_that_none(folder: Path) -> None:
-    logger.warning(
-        "The dataset %s has no validation problems, so the run is not validated while it trains "
-        "(the test problems are for the final evaluation): name a split with "
-        "--data.splits.validation, or switch it off with --validation.every 0.",
-        folder,
-    )
 
 
 def validate(run: Run, checkpoint: LedgerRow | None) -> ValidationRow | None:

@@ -20,13 +20,19 @@ final, or the step.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from visual_r1.config import RunConfig
+from visual_r1.data.dataset import Dataset
 from visual_r1.errors import RunError
 from visual_r1.jsonl import LATER, JsonLines, Reading
+from visual_r1.printing import open_logger
 from visual_r1.runs.ledger import Ledger, LedgerRow
+
+logger = open_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,3 +152,34 @@ def named_checkpoint(run_dir: Path, name: str) -> LedgerRow:
             f"steps {steps}."
         )
     return row
+
+
+def validated_steps(config: RunConfig) -> list[int]:
+    """The steps whose checkpoints a run validates from its beginning: 0 is the base model."""
+    every = config.validation.every * config.train.chunk_steps
+    steps = config.train.steps
+    return sorted({*range(0, steps, every), steps}) if every else []
+
+
+def is_due(config: RunConfig, dataset: Dataset, step: int) -> bool:
+    """Whether the checkpoint of `step` is to be validated.
+
+    Each `validation.every`-th is, the base model (step 0), and the last. Where the dataset has no
+    validation problems, a warning says so once and nothing is due.
+    """
+    if step not in validated_steps(config):
+        return False
+    if not dataset.counts.get("validation"):
+        _say_that_none(dataset.folder)
+        return False
+    return True
+
+
+@cache
+def _say_that_none(folder: Path) -> None:
+    logger.warning(
+        "The dataset %s has no validation problems, so the run is not validated while it trains "
+        "(the test problems are for the final evaluation): name a split with "
+        "--data.splits.validation, or switch it off with --validation.every 0.",
+        folder,
+    )

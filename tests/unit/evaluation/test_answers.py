@@ -24,7 +24,8 @@ from visual_r1.evaluation.answers import (
     Answers,
     digest_of,
 )
-from visual_r1.evaluation.evaluate import conditions_of, evaluate
+from visual_r1.evaluation.conditions import conditions_of
+from visual_r1.evaluation.evaluate import evaluate
 from visual_r1.evaluation.metrics import REPORT_NAME, Report, read_report
 from visual_r1.evaluation.predictions import PREDICTIONS_NAME, read_predictions
 from visual_r1.policy.policy import open_policy

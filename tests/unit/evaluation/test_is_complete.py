@@ -6,7 +6,7 @@ from pathlib import Path
 from made_up import conditions, predictions, problems, write_evaluation
 
 from visual_r1.config import RunConfig
-from visual_r1.evaluation.evaluate import is_complete
+from visual_r1.evaluation.conditions import is_complete
 from visual_r1.evaluation.predictions import PREDICTIONS_NAME
 
 ASKED = problems(8)

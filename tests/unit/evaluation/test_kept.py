@@ -13,7 +13,8 @@ from tinker.lib.public_interfaces.api_future import AwaitableConcurrentFuture
 
 from visual_r1.config import RunConfig
 from visual_r1.data.problem import Problem
-from visual_r1.evaluation.evaluate import conditions_of, evaluate
+from visual_r1.evaluation.conditions import conditions_of
+from visual_r1.evaluation.evaluate import evaluate
 from visual_r1.evaluation.metrics import Report, read_report, write_report
 from visual_r1.evaluation.predictions import PREDICTIONS_NAME, read_predictions
 from visual_r1.policy.policy import open_policy

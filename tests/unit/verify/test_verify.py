@@ -31,7 +31,7 @@ from visual_r1.runs.curriculum_state import save_measured
 from visual_r1.runs.folder import open_run_folder
 from visual_r1.runs.journal import Journal
 from visual_r1.runs.ledger import Ledger, LedgerRow
-from visual_r1.runs.soundness import say_what_is_lost
+from visual_r1.runs.lost import say_what_is_lost
 from visual_r1.runs.training_rows import LEFT_OUT_FILE
 from visual_r1.stopwatch import Stopwatch
 from visual_r1.storage import write_json
