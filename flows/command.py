@@ -8,6 +8,7 @@ what is slow to import is imported here where it is used.
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from tasks.environment import prefect_server, require_prefect_server, users_settings
 from tasks.interruption import Interruptible, settle
@@ -17,6 +18,9 @@ from visual_r1.config.command_line import load_config
 from visual_r1.errors import RunPaused, VisualR1Error
 from visual_r1.printing import Terminal, show_warnings, terminal
 from visual_r1.storage import require_room
+
+if TYPE_CHECKING:  # its statistics take half a second
+    from visual_r1.report.summary import Summary
 
 PAUSED = 3
 
@@ -29,11 +33,11 @@ def first_look(
     needs_server: bool = True,
     load: Load = load_config,
     may_be_done: bool = False,
-) -> None:
+) -> bool:
     """End the program with status 1 and one sentence where its flags or servers are wrong.
 
     Of a flow that trains a run, which `may_be_done`, end it with status 0 where nothing is left to
-    do, see `finished`, and where no server of the user's is to be told.
+    do, see `finished`; return whether that is so where a server of the user's is to hear of it.
     """
     try:
         config = load(arguments)
@@ -47,30 +51,54 @@ def first_look(
                 probe(remote_endpoint(config, os.environ))
         # The last, since it imports a part of Prefect.
         settings = users_settings(config.state_dir.absolute() / "prefect")
-        if may_be_done and settings.api.url is None and _is_done(config):
-            sys.exit(0)
+        if not may_be_done:
+            return False
+        from flows.finished import summary_where_done
+
+        show_warnings(terminal())
+        summary = summary_where_done(config)
     except VisualR1Error as error:
         show_error(terminal(), error)
         sys.exit(1)
+    if summary is not None and settings.api.url is None:
+        _show(config, summary)
+        sys.exit(0)
+    return summary is not None
 
 
-def _is_done(config: RunConfig) -> bool:
-    """Whether nothing is left to do; then what came of the run is shown, as at its end."""
-    from flows.finished import summary_where_done
+def tell_done(arguments: Sequence[str] | None = None, *, load: Load = load_config) -> None:
+    """Let the user's server hear that a run is done, and end the program with what it came to.
+
+    Returns where something is left to do after all.
+    """
+    from flows.finished_flow import told
+
+    try:
+        with Interruptible():
+            config = load(arguments)
+            require_prefect_server()
+            if (summary := told(config)) is None:
+                return
+            _show(config, summary)
+    except VisualR1Error as error:
+        show_error(terminal(), error)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(settle())
+    sys.exit(0)
+
+
+def _show(config: RunConfig, summary: "Summary") -> None:
+    """What came of a run, as its flow shows it at its end."""
     from visual_r1.backend.endpoint import unused_key_note
     from visual_r1.report.summary import PAGE_NAME
     from visual_r1.report.terminal import print_samples, print_summary
     from visual_r1.runs.costs import cost_of_run
 
-    console = terminal()
-    show_warnings(console)
-    if (summary := summary_where_done(config)) is None:
-        return False
     if note := unused_key_note(config, os.environ):
-        console.sentence(note, "note", "yellow")
+        terminal().sentence(note, "note", "yellow")
     print_samples(config.run_dir)
     print_summary(summary, cost_of_run(config.run_dir), config.run_dir / PAGE_NAME)
-    return True
 
 
 def run_as_command(

@@ -14,12 +14,13 @@ from tasks.interruption import listen
 if __name__ == "__main__":
     listen()
 
-from flows.command import first_look, run_as_command
+from flows.command import first_look, run_as_command, tell_done
 from tasks.environment import settle_prefect
 
-if __name__ == "__main__":
-    first_look(may_be_done=True)
+is_done = __name__ == "__main__" and first_look(may_be_done=True)
 settle_prefect()
+if is_done:
+    tell_done()
 
 from typing import Any
 

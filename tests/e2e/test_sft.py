@@ -18,11 +18,12 @@ from visual_r1.runs.folder import open_run_folder
 from visual_r1.runs.journal import Journal
 from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.runs.left_out import settle_rows
+from visual_r1.runs.origin import origin_of
 from visual_r1.runs.proof import prove
 from visual_r1.runs.resume import resume_point
 from visual_r1.runs.run import Run
 from visual_r1.runs.soundness import examine_run
-from visual_r1.runs.start import origin_of, settle_start, with_start
+from visual_r1.runs.start import settle_start, with_start
 from visual_r1.runs.validate import validate
 from visual_r1.sft.settings import require_reinforcement, supervised
 

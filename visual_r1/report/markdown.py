@@ -42,7 +42,7 @@ from visual_r1.report.wandb import page_at_wandb
 from visual_r1.runs.costs import Cost, cost_of_run
 from visual_r1.runs.journal import read_metrics
 from visual_r1.runs.ledger import Ledger
-from visual_r1.runs.start import origin_of
+from visual_r1.runs.origin import origin_of
 from visual_r1.runs.stored import read_stored
 from visual_r1.runs.validations import Validations
 from visual_r1.wording import (

@@ -18,7 +18,7 @@ from visual_r1.evaluation.statistics import Comparison
 from visual_r1.exports.record import CARD_NAME, Certificate, Export
 from visual_r1.models import hub_id
 from visual_r1.report.summary import FINAL, Summary, read_summary
-from visual_r1.runs.start import origin_of
+from visual_r1.runs.origin import origin_of
 from visual_r1.storage import write_text
 from visual_r1.wording import (
     as_markdown,

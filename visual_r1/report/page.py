@@ -48,7 +48,7 @@ from visual_r1.runs.alarms import AlarmLog
 from visual_r1.runs.config_file import CONFIG_FILE
 from visual_r1.runs.costs import cost_of_run
 from visual_r1.runs.journal import MetricsRow, read_metrics
-from visual_r1.runs.start import origin_of
+from visual_r1.runs.origin import origin_of
 from visual_r1.runs.stored import read_stored
 from visual_r1.runs.validations import Validations
 from visual_r1.storage import write_text

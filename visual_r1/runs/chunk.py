@@ -35,10 +35,10 @@ from visual_r1.runs.folder import copies, keep_files
 from visual_r1.runs.journal import MetricsRow
 from visual_r1.runs.labels import LABELS_FILE, labels_of_run
 from visual_r1.runs.ledger import LedgerRow
+from visual_r1.runs.origin import START_FILE
 from visual_r1.runs.probe import require_capable
 from visual_r1.runs.retention import renew_and_prune
 from visual_r1.runs.run import Run
-from visual_r1.runs.start import START_FILE
 from visual_r1.runs.training_rows import LEFT_OUT_FILE, carried, training_problems
 from visual_r1.runs.validate import validation_problems
 from visual_r1.sft.metrics import SupervisedResult

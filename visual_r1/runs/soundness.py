@@ -39,7 +39,7 @@ from visual_r1.runs.journal import ROLLOUTS, Journal, read_rollouts
 from visual_r1.runs.labels import LABELS_FILE
 from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.runs.lost import WAYS_OUT, behind, lost_rows, set_aside_rows
-from visual_r1.runs.start import START_FILE
+from visual_r1.runs.origin import START_FILE
 from visual_r1.runs.stored import STORED_NAME
 from visual_r1.runs.training_rows import LEFT_OUT_FILE
 from visual_r1.runs.validations import Validations

@@ -9,11 +9,10 @@ address in each row and has the file's digest. From its first checkpoint on the 
 no more, and it may go from the server, but where the reward holds the KL to it.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import tinker
-from pydantic import TypeAdapter
 from tinker.types import ParsedCheckpointTinkerPath, WeightsInfoResponse
 
 from visual_r1.backend.backend import Backend
@@ -22,34 +21,12 @@ from visual_r1.config import RunConfig
 from visual_r1.errors import BackendError, ConfigError, RequestRefused, RunError
 from visual_r1.runs.ledger import Ledger
 from visual_r1.runs.named import find_run
+from visual_r1.runs.origin import START_FILE, Origin
 from visual_r1.runs.run import Run
 from visual_r1.runs.validations import named_checkpoint
-from visual_r1.storage import read_json, write_json
+from visual_r1.storage import write_json
 
-START_FILE = "start.json"
 _SCHEME = "tinker://"
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """What a run began with: `run` and `step` where the address is a checkpoint of a run beside it.
-
-    `optimizer` says whether Adam's moments came along.
-    """
-
-    state_path: str
-    optimizer: bool
-    base_model: str
-    lora_rank: int | None
-    run: str | None = None
-    step: int | None = None
-
-    def __str__(self) -> str:
-        named = f"{self.run}, step {self.step}" if self.run else self.state_path
-        return f"{named}, {'with' if self.optimizer else 'without'} its optimizer"
-
-
-_STORED = TypeAdapter(Origin)
 
 
 def with_start(config: RunConfig) -> RunConfig:
@@ -152,19 +129,3 @@ def _run_of(path: str, output_dir: Path) -> tuple[str, int] | None:
             if line.row.state_path == path:
                 return folder.name, line.row.step
     return None
-
-
-def origin_of(run_dir: Path) -> Origin | None:
-    """What the run in `run_dir` began with; None where that is a new adapter.
-
-    Raises `RunError` where the file is damaged.
-    """
-    place = run_dir / START_FILE
-    if not place.exists():
-        return None
-    try:
-        return read_json(place, _STORED)
-    except (OSError, ValueError) as error:
-        raise RunError(
-            f"{place}, which names what the run began with, cannot be read ({error}): put it back."
-        ) from error

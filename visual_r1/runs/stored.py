@@ -11,17 +11,20 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter
-from tinker.types import Checkpoint
 
-from visual_r1.backend.backend import Backend
-from visual_r1.backend.waiting import wait
 from visual_r1.config import RunConfig
 from visual_r1.prices import HOURS_A_MONTH, Prices, prices_of
 from visual_r1.runs.ledger import Ledger
 from visual_r1.storage import read_if_sound, write_json
+
+if TYPE_CHECKING:  # who only reads what was told does without the SDK
+    from tinker.types import Checkpoint
+
+    from visual_r1.backend.backend import Backend
 
 STORED_NAME = "stored.json"
 LIST_SECONDS = 30.0
@@ -59,14 +62,16 @@ def read_stored(run_dir: Path) -> Stored | None:
     return read_if_sound(run_dir / STORED_NAME, _STORED, "it is left out")
 
 
-def ask_stored(config: RunConfig, backend: Backend) -> Stored:
+def ask_stored(config: RunConfig, backend: "Backend") -> Stored:
     """Ask a remote server for the checkpoints of the run's ledger; kept in `stored.json` too.
 
     Raises `BackendError` where it does not say.
     """
+    from visual_r1.backend.waiting import wait
+
     rows = Ledger(config.run_dir).rows()
     paths = {path for row in rows for path in (row.state_path, row.sampler_path)}
-    what, there = "the question what is stored", list[Checkpoint]()
+    what, there = "the question what is stored", list["Checkpoint"]()
     for model_id in sorted({urlsplit(path).netloc for path in paths}):
         listing = wait(backend.rest.list_checkpoints(model_id), what, LIST_SECONDS, backend.check)
         there += [one for one in listing.checkpoints if one.tinker_path in paths]
@@ -75,7 +80,7 @@ def ask_stored(config: RunConfig, backend: Backend) -> Stored:
     return found
 
 
-def stored_of(there: Iterable[Checkpoint], prices: Prices, now: datetime) -> Stored:
+def stored_of(there: "Iterable[Checkpoint]", prices: Prices, now: datetime) -> Stored:
     """Checkpoints and their cost; one whose size the server does not tell counts as empty."""
     there, usd, usd_a_month = list(there), 0.0, 0.0
     for one in there:

@@ -10,7 +10,7 @@ from visual_r1.config import RunConfig
 from visual_r1.exports.record import CARD_NAME, Export
 from visual_r1.models import TINY_GEOMETRY
 from visual_r1.report.model_card import write_card
-from visual_r1.runs.start import START_FILE, Origin
+from visual_r1.runs.origin import START_FILE, Origin
 from visual_r1.storage import write_json
 
 STATE = "tinker://cold/weights/step-000002"
