@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from tasks.ahead import begin_ahead, begin_engine_ahead, let_go
 from tasks.environment import prefect_server, require_prefect_server, users_settings
 from tasks.interruption import Interruptible, settle
 from tasks.keys import TINKER, borrow_keys
@@ -54,8 +55,10 @@ def first_look(
         if not may_be_done:
             return False
         from flows.finished import summary_where_done
+        from visual_r1.doctor.preflight import require_sound
 
         show_warnings(terminal())
+        require_sound(config)
         summary = summary_where_done(config)
     except VisualR1Error as error:
         show_error(terminal(), error)
@@ -63,6 +66,8 @@ def first_look(
     if summary is not None and settings.api.url is None:
         _show(config, summary)
         sys.exit(0)
+    if summary is None:
+        begin_engine_ahead(config)
     return summary is not None
 
 
@@ -141,7 +146,20 @@ def run_as_command(
         return 1
     except KeyboardInterrupt:
         return settle()
+    finally:
+        let_go()
     return 0
+
+
+def begin_server_ahead() -> None:
+    """Let Prefect's temporary server start, where one is needed, while the flow is imported.
+
+    After `settle_prefect`, whose settings it has.
+    """
+    if prefect_server() is None:
+        from tasks.temporary_server import start_temporary_server
+
+        begin_ahead(start_temporary_server)
 
 
 def _run_checked(
@@ -182,6 +200,7 @@ def _run_checked(
         with its_turn(config):
             if not is_done:
                 backend.begin(trains=trains)
+            let_go()  # from here on the run has them
             _run(flow, config)
 
 

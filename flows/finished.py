@@ -11,7 +11,6 @@ import os
 from visual_r1.backend.endpoint import choose_kind
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset, find_prepared
-from visual_r1.doctor.preflight import require_sound
 from visual_r1.errors import DataError
 from visual_r1.evaluation.metrics import evaluation_folder
 from visual_r1.exports.record import read_export
@@ -41,12 +40,11 @@ from visual_r1.storage import read_sealed
 def summary_where_done(config: RunConfig) -> Summary | None:
     """What the run of `config` came to, where all of it is done and as it was written.
 
-    None where anything is or may be left to do. Raises what a start that works would raise: for
-    what the configuration names and is not there, for a folder in use, for a damaged ledger.
+    None where anything is or may be left to do. Raises what a start that works would raise: for a
+    folder in use, for a damaged ledger. What the configuration names was looked at before.
     """
     if not _may_be_done(config):
         return None
-    require_sound(config)
     with open_run_folder(config):
         return None if require_goal(config) else _found(config)
 

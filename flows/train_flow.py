@@ -14,13 +14,15 @@ from tasks.interruption import listen
 if __name__ == "__main__":
     listen()
 
-from flows.command import first_look, run_as_command, tell_done
+from flows.command import begin_server_ahead, first_look, run_as_command, tell_done
 from tasks.environment import settle_prefect
 
 is_done = __name__ == "__main__" and first_look(may_be_done=True)
 settle_prefect()
 if is_done:
     tell_done()
+if __name__ == "__main__":
+    begin_server_ahead()
 
 from typing import Any
 

@@ -26,6 +26,7 @@ from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Running
 
+from tasks.ahead import home_of, taken_over
 from tasks.attempts import covers, current_attempt, waits
 from tasks.environment import prefect_server
 from tasks.interruption import stop_if_interrupted
@@ -67,7 +68,7 @@ def its_turn(config: RunConfig) -> Generator[None]:
     covers(config)
     key = os.environ.get("TINKER_API_KEY", "")
     if choose_kind(config, os.environ) == "embedded":
-        home = (config.backend.engine_home or config.state_dir / "engine").absolute()
+        home = home_of(config)
         name, taken = str(home), partial(_engine_home, home, config.run_name)
     elif key and prefect_server() is not None:
         # A digest names the limit: the key itself is in no record.
@@ -98,11 +99,13 @@ def its_turn(config: RunConfig) -> Generator[None]:
 @contextmanager
 def _engine_home(home: Path, run: str) -> Generator[None]:
     """The lock of the home, which somebody else may have for hours."""
-    lock, owner = FileLock(home / "run.lock"), home / "run.json"
+    ahead = taken_over(home)
+    lock, owner = ahead or FileLock(home / "run.lock"), home / "run.json"
     try:
         home.mkdir(parents=True, exist_ok=True)
         try:
-            lock.acquire(timeout=0)
+            if ahead is None:
+                lock.acquire(timeout=0)
         except Timeout:
             with _waiting(
                 f"Waits for the engine's home {home}, which {_who(owner)} uses: one run at a time. "

@@ -35,8 +35,11 @@ class SharedEngine:
         self.users = 0
 
     def begin(self) -> None:
-        """Let it start in the background, where it has not."""
+        """Let it start in the background, where it has not, or has ended again."""
         with self._changing:
+            if self._launch is not None and self._launch.has_ended:
+                self._launch.cancel()
+                self._launch = None
             if self._launch is None and self._engine is None:
                 self._launch = self._start()
 

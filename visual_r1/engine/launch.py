@@ -93,6 +93,11 @@ class StartingEngine:
         url = line.removeprefix(READY).strip()
         return RunningEngine(url, self._api_key, self._process, self._pipe)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether its process is gone again."""
+        return self._process.poll() is not None
+
     def cancel(self) -> None:
         """End it without having used it."""
         _end(self._process, self._pipe, 2.0)
