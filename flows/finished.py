@@ -7,6 +7,7 @@ is missing, damaged or another than it was, this says nothing of the run, and th
 """
 
 import os
+from typing import Any
 
 from visual_r1.backend.endpoint import choose_kind
 from visual_r1.config import RunConfig
@@ -64,8 +65,10 @@ def _may_be_done(config: RunConfig) -> bool:
     if not (folder / SUMMARY_NAME).exists() or (folder / BUDGET_NAME).exists():
         return False
     try:
-        return read_sealed(folder / CONFIG_FILE).content == config_without_secrets(config)
-    except (OSError, ValueError):
+        there: Any = read_sealed(folder / CONFIG_FILE).content
+        # Wherever the folder has been moved, and however it is named.
+        return there | {"output_dir": None} == config_without_secrets(config) | {"output_dir": None}
+    except (OSError, ValueError, TypeError):
         return False
 
 

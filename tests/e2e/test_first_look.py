@@ -97,3 +97,24 @@ def test_ctrl_c_during_the_slow_imports_shows_no_traceback(tmp_path: Path) -> No
     said = [line for line in errors.splitlines() if not line.startswith("import time:")]
     assert said == ["Stopped. The same command goes on from the last checkpoint."]
     assert process.returncode == 130
+
+
+@pytest.mark.parametrize("flow", ["train_flow", "sft_flow", "evaluate_flow", "sweep_flow"])
+def test_who_reads_flags_alone_imports_nothing_that_computes(tmp_path: Path, flow: str) -> None:
+    status, _, imports = imported_by(tmp_path, {}, "--help", flow=flow)
+    assert status == 0
+    modules = {line.rpartition("|")[2].strip() for line in imports.splitlines()}
+    assert "pydantic" in modules
+    heavy = {"scipy", "torch", "transformers", "peft", "tinker", "numpy", "pyarrow", "prefect"}
+    assert not modules & heavy
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_run_names_is_looked_at_without_what_trains_it(tmp_path: Path) -> None:
+    """A source that is not there is said before anything slow is imported or started."""
+    status, said, imports = imported_by(tmp_path, {}, "--data.source", str(tmp_path / "nothing"))
+    assert status == 1
+    assert "nothing" in said
+    modules = {line.rpartition("|")[2].strip() for line in imports.splitlines()}
+    assert not modules & {"scipy.stats", "torch", "transformers", "peft", "tinker", "prefect.flows"}
+    assert not list(tmp_path.iterdir())

@@ -1,8 +1,10 @@
 """The whole pipeline as a command: to its end, again, killed, and killed again."""
 
 import os
+import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,11 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from prefect_home import Give
-from train_command import Folder, command, finish, start
+from train_command import Folder, clean_environment, command, finish, start
 from warm_command import WarmCommand
 
+from flows.finished import summary_where_done
 from visual_r1.data.procedural import generate
+from visual_r1.errors import VisualR1Error
 from visual_r1.evaluation.metrics import read_report
+from visual_r1.runs.folder import config_of_run
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +94,65 @@ def test_the_second_time_everything_is_done(warm: WarmCommand, uninterrupted: Fo
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert (uninterrupted.run / "summary.json").read_bytes() == summary
     assert "accuracy" in output
+
+
+def test_a_start_with_nothing_left_to_do_starts_nothing(uninterrupted: Folder) -> None:
+    flags = [*command()[2:], "--output-dir", str(uninterrupted.root)]
+    before = {path: path.stat().st_mtime_ns for path in uninterrupted.root.rglob("*.log")}
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *command()[1:2], *flags],
+        cwd=uninterrupted.root, env=clean_environment(), capture_output=True, text=True,
+        timeout=300, check=True,
+    )  # fmt: skip
+    assert "Wall time" in done.stdout
+    assert "difference in points" in done.stdout
+    lines = done.stderr.splitlines()
+    imports = {line.rpartition("|")[2].strip() for line in lines if "import time:" in line}
+    assert not imports & {"torch", "transformers", "tinker", "peft", "prefect.flows", "uvicorn"}
+    assert [line for line in lines if "import time:" not in line] == []
+    logs = {path: path.stat().st_mtime_ns for path in uninterrupted.root.rglob("*.log")}
+    assert logs == before  # neither the engine's nor the server's
+
+
+@pytest.fixture(scope="module")
+def intact(uninterrupted: Folder, tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    """A copy that was looked at and is done."""
+    copy = tmp_path_factory.mktemp("copies") / "copy"
+    for name in ("runs", "data"):
+        shutil.copytree(uninterrupted.root / name, copy / name)
+    assert summary_where_done(config_of_run(Folder(copy).run)) is not None
+    return Folder(copy)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "runs/small/summary.json", "runs/small/report.html", "runs/small/ledger.jsonl",
+        "runs/small/metrics.jsonl", "runs/small/validation.jsonl", "runs/small/export/export.json",
+        "runs/small/export/adapter/adapter_model.safetensors",
+        "runs/small/evaluations/baseline/report.json",
+        "runs/small/evaluations/final/predictions.parquet", "data/*/manifest.json",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("how", ["gone", "changed"])
+def test_what_is_gone_or_damaged_is_no_run_that_is_done(
+    intact: Folder, tmp_path: Path, name: str, how: str
+) -> None:
+    copy = shutil.copytree(intact.root, tmp_path / "copy")
+    config = config_of_run(Folder(copy).run)
+    (file,) = copy.glob(name)
+    content = file.read_bytes()
+    at = len(content) // 2
+    if how == "gone":
+        file.unlink()
+    elif name.endswith("report.html"):
+        pytest.skip("it is made of the others, and vouches for nothing")
+    else:
+        file.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+    try:
+        assert summary_where_done(config) is None
+    except VisualR1Error as error:  # as the start says it that works
+        assert name.rpartition("/")[2] in str(error)
 
 
 def test_what_is_evaluated_already_is_shown_again(warm: WarmCommand, uninterrupted: Folder) -> None:
