@@ -23,8 +23,6 @@ from visual_r1.config import RunConfig
 from visual_r1.config.command_line import load_config, print_help_text
 from visual_r1.errors import ConfigError, VisualR1Error
 from visual_r1.printing import CommandParser
-from visual_r1.sweeps.halving import rungs
-from visual_r1.sweeps.plan import make_plan
 from visual_r1.sweeps.sweep import Sweep, read_sweep, sweep_of
 
 
@@ -41,7 +39,10 @@ def own_flags() -> tuple[argparse.Namespace, list[str]]:
 def load(arguments: Sequence[str] | None) -> RunConfig:
     """The configuration beneath all runs; the sweep over it is looked at here, whole."""
     config = load_config(arguments)
-    rungs(make_plan(_named_sweep(), config))
+    # Here and not above: they know of servers and of evaluations, and flags alone need neither.
+    from visual_r1.sweeps import halving, plan
+
+    halving.rungs(plan.make_plan(_named_sweep(), config))
     return config
 
 
@@ -81,7 +82,9 @@ from tasks.tasks import (
 from visual_r1.backend.backend import open_backend
 from visual_r1.runs.folder import open_run_folder
 from visual_r1.sweeps.folder import open_sweep_folder
+from visual_r1.sweeps.halving import rungs
 from visual_r1.sweeps.members import require_startable
+from visual_r1.sweeps.plan import make_plan
 
 
 @remembered

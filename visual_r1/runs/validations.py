@@ -22,15 +22,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
 
 from visual_r1.config import RunConfig
-from visual_r1.data.dataset import Dataset
 from visual_r1.errors import RunError
 from visual_r1.jsonl import LATER, JsonLines, Reading
 from visual_r1.printing import open_logger
 from visual_r1.runs.ledger import Ledger, LedgerRow
+
+if TYPE_CHECKING:  # it imports pyarrow, and who names a checkpoint does without
+    from visual_r1.data.dataset import Dataset
 
 logger = open_logger(__name__)
 
@@ -161,7 +164,7 @@ def validated_steps(config: RunConfig) -> list[int]:
     return sorted({*range(0, steps, every), steps}) if every else []
 
 
-def is_due(config: RunConfig, dataset: Dataset, step: int) -> bool:
+def is_due(config: RunConfig, dataset: "Dataset", step: int) -> bool:
     """Whether the checkpoint of `step` is to be validated.
 
     Each `validation.every`-th is, the base model (step 0), and the last. Where the dataset has no
