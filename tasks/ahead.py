@@ -13,15 +13,13 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import copy_context
-from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from visual_r1.backend.endpoint import choose_kind
-from visual_r1.backend.shared_engine import EngineOf, SharedEngine, use_engine
+from visual_r1.backend.shared_engine import EngineOf, SharedEngine, engine_of
 from visual_r1.config import RunConfig
-from visual_r1.engine.launch import begin_engine
 from visual_r1.errors import VisualR1Error
 
 _engines: list[SharedEngine] = []
@@ -39,15 +37,14 @@ def begin_engine_ahead(config: RunConfig) -> None:
     is_reported = (config.run_dir / "summary.json").exists()  # it may need no engine
     if is_reported or choose_kind(config, os.environ) != "embedded":
         return
-    home, threads = home_of(config), config.backend.threads
+    home = home_of(config)
     lock = FileLock(home / "run.lock")
     # What is wrong with the folder, or keeps the engine from starting, is said by who needs it.
     with suppress(OSError, Timeout, VisualR1Error):
         home.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
         _locks[home] = lock
-        start = partial(begin_engine, home, config.model.name, threads, home / "engine.log")
-        engine = use_engine(EngineOf(home, config.model.name, threads), start)
+        engine = engine_of(EngineOf(home, config.model.name, config.backend.threads))
         _engines.append(engine)
         engine.begin()
 

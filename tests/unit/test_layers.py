@@ -125,8 +125,8 @@ ROOMS = {
         wording
     """,
     "flows": """
-        backend config conformance data doctor errors exports prices printing progress promotion
-        report runs serving sft stopwatch storage suites sweeps tasks tasks/records
+        backend config conformance data doctor errors evaluation exports prices printing progress
+        promotion report runs serving sft stopwatch storage suites sweeps tasks tasks/records
         wording
     """,
     "flows/operating": """

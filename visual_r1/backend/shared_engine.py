@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from visual_r1.engine.launch import RunningEngine, StartingEngine
+from visual_r1.engine.launch import RunningEngine, StartingEngine, begin_engine
 
 Start = Callable[[], StartingEngine]
 
@@ -83,6 +83,12 @@ def use_engine(key: EngineOf, start: Start) -> SharedEngine:
         engine = _engines.setdefault(key, SharedEngine(key, start))
         engine.users += 1
         return engine
+
+
+def engine_of(key: EngineOf) -> SharedEngine:
+    """The same, started as a backend starts it, for who has no backend yet."""
+    log = key.home / "engine.log"
+    return use_engine(key, lambda: begin_engine(key.home, key.model, key.threads, log))
 
 
 def alive(engine: RunningEngine) -> bool:
