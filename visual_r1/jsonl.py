@@ -47,7 +47,6 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from visual_r1.errors import StorageError
 from visual_r1.hashing import content_digest
 from visual_r1.jsonl_chain import (
     end_of,
@@ -55,6 +54,7 @@ from visual_r1.jsonl_chain import (
     link_of,
     own_digest,
     replace_lines,
+    said_of_writing,
     split_link,
     texts_of,
     with_link,
@@ -299,7 +299,7 @@ class JsonLines(Generic[RowT]):
             before = set(map(content_digest, texts_of(path)))
         added = [one for one in dict.fromkeys(texts) if content_digest(one) not in before]
         if added:
-            with self._told():
+            with said_of_writing(self.path):
                 is_new = not path.exists()
                 whole, _ = end_of(path)
                 with path.open("ab", buffering=0) as out:
@@ -318,7 +318,7 @@ class JsonLines(Generic[RowT]):
         power cut may leave a part of them.
         """
         there, lines = known(self.path), [self.line(row) for row in rows]
-        with self._told():
+        with said_of_writing(self.path):
             is_new = not self.path.exists()
             whole, link = end_of(self.path)
             texts = b"" if whole else b"\n"
@@ -335,10 +335,7 @@ class JsonLines(Generic[RowT]):
         if is_new:
             there = learnt(self.path, None, 0, 0, [] if self._is_kept else None)
         if there is not None:
-            there.count += len(lines)
-            if there.lines is not None:
-                there.lines += [self._as_read(line.text) for line in lines]
-            there.mark = self._mark()
+            self._add(there, [line.text for line in lines])
 
     def replace_last(self, change: Callable[[RowT], RowT]) -> None:
         """Let another row stand in the place of the last one; the others are left alone.
@@ -362,11 +359,22 @@ class JsonLines(Generic[RowT]):
         if len(text) < len(last):  # what is left of the old one would stand behind it
             self.replace(line, new.row)
             return
-        with self._told(), self.path.open("r+b", buffering=0) as out:
+        with said_of_writing(self.path), self.path.open("r+b", buffering=0) as out:
             out.seek(place)
             write_all(out, text, last)
         if there.lines is not None:
             there.lines[-1] = self._as_read(new.text)
+        there.mark = self._mark()
+
+    def _add(self, there: Known, texts: list[bytes]) -> None:
+        """Know of lines that were added; where one is no row, as it is read, nothing any more."""
+        try:
+            if there.lines is not None:
+                there.lines += [self._as_read(text) for text in texts]
+        except ValidationError:
+            unlearn(self.path)
+            return
+        there.count += len(texts)
         there.mark = self._mark()
 
     def _as_read(self, text: bytes) -> Line[RowT]:
@@ -380,14 +388,14 @@ class JsonLines(Generic[RowT]):
         at most every `flushed_s` seconds, and at the end.
         """
         flushed = time.monotonic()
-        with self._told():
+        with said_of_writing(self.path):
             whole, link = end_of(self.path)
             out = self.path.open("ab")
 
         def add(row: RowT) -> None:
             nonlocal whole, link, flushed
             text = with_link(self.line(row).text, link)
-            with self._told():
+            with said_of_writing(self.path):
                 out.write((b"" if whole else b"\n") + text + b"\n")
                 out.flush()
                 if time.monotonic() - flushed > flushed_s:
@@ -397,28 +405,12 @@ class JsonLines(Generic[RowT]):
 
         try:
             yield add
-            with self._told():
+            with said_of_writing(self.path):
                 os.fsync(out.fileno())
         finally:
             # What a full disk took no row of is said already.
             with suppress(OSError):
                 out.close()
-
-    @contextmanager
-    def _told(self) -> Generator[None]:
-        try:
-            yield
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise StorageError(
-                f"{self.path.parent} was removed while its run was going on: put it back, and the "
-                "same command goes on from the last checkpoint; without it, that command begins "
-                "the run anew."
-            ) from error
-        except OSError as error:
-            raise StorageError(
-                f"could not write {self.path}: {error.strerror or error}. "
-                "Free some space; the same command goes on from what was written."
-            ) from error
 
     def flush(self) -> None:
         """Bring appended rows to the disk."""

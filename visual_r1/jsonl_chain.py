@@ -6,8 +6,8 @@ digest of these and the link of the line before.
 
 import io
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -134,3 +134,21 @@ def write_all(out: io.FileIO, text: bytes, before: bytes) -> None:
             out.seek(start)
             out.write(before)
         raise
+
+
+@contextmanager
+def said_of_writing(path: Path) -> Generator[None]:
+    """Let what keeps the block from writing the file be one sentence: a `StorageError`."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise StorageError(
+            f"{path.parent} was removed while its run was going on: put it back, and the "
+            "same command goes on from the last checkpoint; without it, that command begins "
+            "the run anew."
+        ) from error
+    except OSError as error:
+        raise StorageError(
+            f"could not write {path}: {error.strerror or error}. "
+            "Free some space; the same command goes on from what was written."
+        ) from error

@@ -30,7 +30,7 @@ ROOMS = {
     "storage": "errors hashing opening printing",
     "known_lines": "hashing opening",
     "jsonl_chain": "errors hashing known_lines opening storage",
-    "jsonl": "errors hashing jsonl_chain known_lines printing storage",
+    "jsonl": "hashing jsonl_chain known_lines printing storage",
     "tables": "errors hashing opening",
     "stopwatch": "printing storage",
     "models": "errors opening",
