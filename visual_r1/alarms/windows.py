@@ -40,6 +40,7 @@ class Curves:
         self._points: dict[str, tuple[array[int], array[float]]] = {}
         self._columns: dict[str, tuple[Steps, Floats]] = {}
         self._first, self._end = 0, sys.maxsize
+        self._left_out: Steps = np.empty(0, dtype=np.int64)
         self.add(
             sorted(
                 (row for row in rows if isinstance(row.get("step"), int)),
@@ -67,6 +68,14 @@ class Curves:
         return part
 
     @property
+    def on_policy(self) -> "Curves":
+        """The rows whose samples are of the weights that learnt from them: without `staleness`."""
+        steps, staleness = self.column("staleness")
+        part = copy(self)
+        part._columns, part._left_out = {}, steps[staleness > 0]
+        return part
+
+    @property
     def end(self) -> int:
         """The step after the last one; 0 where there is none."""
         return self._steps[-1] + 1 if self._steps else 0
@@ -81,10 +90,12 @@ class Curves:
         if name not in self._columns:
             steps, values = self._points.get(name, _NO_POINTS)
             part = slice(bisect_left(steps, self._first), bisect_left(steps, self._end))
-            self._columns[name] = (
-                np.array(steps[part], dtype=np.int64),
-                np.array(values[part], dtype=np.float64),
-            )
+            steps_N = np.array(steps[part], dtype=np.int64)
+            values_N = np.array(values[part], dtype=np.float64)
+            if len(self._left_out):
+                kept_N = np.isin(steps_N, self._left_out, invert=True)
+                steps_N, values_N = steps_N[kept_N], values_N[kept_N]
+            self._columns[name] = steps_N, values_N
         return self._columns[name]
 
     def up_to(self, name: str, step: int) -> tuple[Steps, Floats]:
