@@ -25,7 +25,9 @@ from visual_r1.data.sources.columns import choices_of, plain, text_of
 from visual_r1.data.sources.images_of_rows import BadColumn, ImageFiles
 from visual_r1.data.sources.source import (
     SplitNames,
+    Wanted,
     contents_digest,
+    every,
     printable,
     require_unused,
 )
@@ -77,10 +79,14 @@ class InterGPSSource:
     def sizes(self) -> Mapping[Split, int]:
         return {split: len(folders) for split, folders in self._problems.items()}
 
-    def rows(self, split: Split, start: int = 0) -> Iterator[SourceRow]:
-        for folder in self._problems[split][start:]:
+    def rows(self, split: Split, start: int = 0, wanted: Wanted = every) -> Iterator[SourceRow]:
+        for number in filter(wanted, range(start, len(self._problems[split]))):
+            folder = self._problems[split][number]
             row = _row(folder, printable(folder.relative_to(self._folder).as_posix()))
             yield replace(row, show_choices=self._show_choices)
+
+    def ids(self, split: Split) -> Iterator[str]:
+        return map(_id, self._problems[split])
 
 
 def _problem_folders(root: Path, splits: SplitNames) -> dict[Split, list[Path]]:
@@ -108,6 +114,14 @@ def _is_problem(folder: Path) -> bool:
 
 def _order(folder: Path) -> tuple[int, str]:
     return (int(folder.name) if folder.name.isdecimal() else 0, folder.name)
+
+
+def _id(folder: Path) -> str:
+    """The id that the row of this folder has; that of a bad row may be another one."""
+    try:
+        return text_of(_read_json(folder, DATA).get("id"), "id") or printable(folder.name)
+    except BadColumn:
+        return printable(folder.name)
 
 
 def _row(folder: Path, place: str) -> SourceRow:
