@@ -42,7 +42,8 @@ ROOMS = {
         opening
     """,
     "data": """
-        config cores data/procedural data/sources errors grading hashing models printing progress storage tables wording
+        config cores data/procedural data/sources errors grading hashing models printing progress
+        storage tables wording
     """,
     "prompts": "data errors hashing models opening",
     "rewards/blindfold": "data grading rewards/grounding",
@@ -81,8 +82,8 @@ ROOMS = {
         tables wording
     """,
     "regrade": """
-        config cores data errors evaluation grading hashing policy printing progress rewards runs storage
-        tables wording
+        config cores data errors evaluation grading hashing policy printing progress rewards runs
+        storage tables wording
     """,
     "disputes": """
         data errors evaluation grading printing progress regrade rewards runs tables

@@ -17,8 +17,10 @@ from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
+from typing import Any, cast
 
 from visual_r1.cores import cores
+from visual_r1.data import checking_process
 from visual_r1.data.checking_process import Reply
 from visual_r1.data.images import CheckedImage, KnownImages
 from visual_r1.data.rows import Outcome, Row, SourceRow, outcome_of
@@ -101,7 +103,9 @@ class Checking(AbstractContextManager["Checking"]):
         failure: DataError | None = None
         ended = False
         while True:
-            if waiting and waiting[0].outcome is None:
+            if not all(one.ready for one in self._helpers) or (
+                waiting and waiting[0].outcome is None
+            ):
                 self._collect()
             while waiting and (outcome := waiting[0].outcome) is not None:
                 slot = waiting.popleft()
@@ -126,6 +130,13 @@ class Checking(AbstractContextManager["Checking"]):
                 waiting.append(_Slot(used, row, _size(row)))
                 held += waiting[-1].size
                 self._give(waiting[-1])
+
+    def settle(self) -> int:
+        """Wait until all processes that were started are ready; how many check rows then, this one
+        among them."""
+        while not all(helper.ready for helper in self._helpers):
+            self._collect(wait_for_it=True)
+        return 1 + len(self._helpers)
 
     def _give(self, slot: _Slot) -> None:
         """Hand a row to the process that has the fewest, or check it here where all have enough."""
@@ -225,12 +236,13 @@ def _size(row: Row) -> int:
 
 
 def _start() -> _Helper:
-    ours, theirs = Pipe()
+    ours, theirs = cast("tuple[Connection[Any, Any], Connection[Any, Any]]", Pipe())
     # It computes in one thread, and Ctrl-C is for this process.
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    program = (sys.executable, "-m", "visual_r1.data.checking_process", str(theirs.fileno()))
+    # Not by -m: what it sends back would then be of its main module.
+    code = f"from {checking_process.__name__} import main; main({theirs.fileno()})"
     process = subprocess.Popen(
-        program,
+        (sys.executable, "-c", code),
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

@@ -7,7 +7,6 @@ it is started again and again.
 
 import os
 import queue
-import sys
 import threading
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
@@ -90,7 +89,3 @@ def _take(
             rows.put(connection.recv())
         except (EOFError, OSError):
             os._exit(0)
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))

@@ -165,8 +165,12 @@ class FilesSource:
         names = self._columns(file)
         name = printable(file.relative_to(self._root).as_posix())
         images = ImageFiles(file.parent, [self._root])
-        inside = every if wanted is every else lambda index: wanted(before + index)
-        records = _reader(file).records(names.read, numbers.start - before, inside)
+
+        def inside(index: int) -> bool:
+            return wanted(before + index)
+
+        chosen = every if wanted is every else inside
+        records = _reader(file).records(names.read, numbers.start - before, chosen)
         for number, record in zip(filter(wanted, numbers), records, strict=False):
             place, own_id = f"{name} {record.place}", f"{split}-{number}"
             if record.defect is not None:
