@@ -90,15 +90,11 @@ def split_rows(
     if set(sizes) != {"train"}:
         return {split: partial(own, split) for split in sizes}
     bounds, size = state.setting("cut"), sizes["train"]
-    if bounds is None and size <= SMALL:
-        hashes, good = _checked(source, seed, checking)
-        hashes_to_cut = hashes[good]
-    else:
-        if bounds is None:
-            progress.start("read the ids", size, "rows")
-        hashes = hashes_to_cut = _hashes(seed, _shown(source.ids("train"), progress))
+    if size > SMALL:
+        progress.start("read the ids", size, "rows")
+    hashes = _hashes(seed, _shown(source.ids("train"), progress))
     if bounds is None:
-        cut = HashCut.of(hashes_to_cut)
+        cut = HashCut.of(hashes if size > SMALL else hashes[_good(source, checking)])
         state.set_setting("cut", [cut.test_below, cut.validation_below])
         state.commit()
     else:
@@ -125,15 +121,7 @@ def _shown(ids: Iterable[str], progress: Progress) -> Iterator[str]:
         yield id
 
 
-def _checked(
-    source: Source, seed: int, checking: Checking
-) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
-    """The hash of each row's id, and whether the row is good.
-
-    `checking` remembers the pictures, so that they are not decoded again.
-    """
-    found = [
-        (outcome.id, outcome.checked is not None)
-        for _, outcome in checking.outcomes(enumerate(source.rows("train")))
-    ]
-    return _hashes(seed, (id for id, _ in found)), np.array([good for _, good in found], np.bool_)
+def _good(source: Source, checking: Checking) -> NDArray[np.bool_]:
+    """Which rows are good; `checking` remembers their pictures, and decodes them no more."""
+    outcomes = checking.outcomes(enumerate(source.rows("train")))
+    return np.fromiter((outcome.checked is not None for _, outcome in outcomes), np.bool_)

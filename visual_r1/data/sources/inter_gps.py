@@ -86,7 +86,7 @@ class InterGPSSource:
             yield replace(row, show_choices=self._show_choices)
 
     def ids(self, split: Split) -> Iterator[str]:
-        return map(_id, self._problems[split])
+        return (_row(folder, "", figure=False).id for folder in self._problems[split])
 
 
 def _problem_folders(root: Path, splits: SplitNames) -> dict[Split, list[Path]]:
@@ -116,15 +116,7 @@ def _order(folder: Path) -> tuple[int, str]:
     return (int(folder.name) if folder.name.isdecimal() else 0, folder.name)
 
 
-def _id(folder: Path) -> str:
-    """The id that the row of this folder has; that of a bad row may be another one."""
-    try:
-        return text_of(_read_json(folder, DATA).get("id"), "id") or printable(folder.name)
-    except BadColumn:
-        return printable(folder.name)
-
-
-def _row(folder: Path, place: str) -> SourceRow:
+def _row(folder: Path, place: str, *, figure: bool = True) -> SourceRow:
     try:
         data = _read_json(folder, DATA)
         choices = choices_of(data.get("choices"))
@@ -135,7 +127,7 @@ def _row(folder: Path, place: str) -> SourceRow:
         return SourceRow(
             place=place,
             id=text_of(data.get("id"), "id") or printable(folder.name),
-            images=(_figure(folder),),
+            images=(_figure(folder),) if figure else (),
             problem=f"{IMAGE_MARKER}{problem}" if problem else None,
             answer=_answer(text_of(data.get("answer"), "answer"), choices),
             choices=choices,

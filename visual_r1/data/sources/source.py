@@ -68,7 +68,8 @@ class Source(Protocol):
         ...
 
     def ids(self, split: Split) -> Iterator[str]:
-        """The id of each row of a split, of a bad one what is known of it; no image is read."""
+        """What each row of a split is cut by: its id, of a bad one perhaps another; no image is
+        read."""
         ...
 
 
