@@ -106,13 +106,19 @@ def test_what_a_killed_process_had_is_checked_without_it(caplog: pytest.LogCaptu
     assert "a process that checks rows has ended" in caplog.text
 
 
+@pytest.mark.usefixtures("eager")
 def test_where_a_source_breaks_off_all_rows_before_are_given_first() -> None:
     def coming() -> Iterator[tuple[int, Row]]:
-        yield from list(enumerate(rows()))[:5]
+        for number, row in list(enumerate(rows()))[:5]:
+            if number == 1:
+                assert one.settle() == 2
+                others()[0].send_signal(signal.SIGSTOP)
+            yield number, row
+        others()[0].send_signal(signal.SIGCONT)  # it has the last rows
         raise DataError("torn.")
 
     given: list[tuple[int, Outcome]] = []
-    with Checking(5, most=1) as one, pytest.raises(DataError, match="torn"):
+    with Checking(5, most=2) as one, pytest.raises(DataError, match="torn"):
         for outcome in one.outcomes(coming()):
             given.append(outcome)  # noqa: PERF402 - what came before it raises counts
     assert given == whole()[:5]

@@ -20,6 +20,7 @@ def bare(number: int, **changes: Any) -> dict[str, Any]:
 
 
 def parquet(folder: Path, rows: Rows) -> None:
+    """More rows than are read at a time."""
     write_parquet(folder / "train-1.parquet", rows[:4])
     write_parquet(folder / "train-2.parquet", rows[4:])
 
@@ -47,8 +48,8 @@ def problem_folders(folder: Path, rows: Rows) -> None:
 @pytest.mark.parametrize(
     ("write", "rows"),
     [
-        (parquet, [hub_row(n) for n in range(9)]),
-        (parquet, [hub_row(n, id=f"p{n}") for n in range(9)]),
+        (parquet, [hub_row(n) for n in range(80)]),
+        (parquet, [hub_row(n, id=f"p{n}") for n in range(80)]),
         (parquet, [hub_row(n, id=n * 1.0 if n % 2 else None) for n in range(9)]),
         (json_lines, [bare(n) for n in range(9)]),
         (json_lines, [bare(n, id=[n] if n < 5 else [n, n]) for n in range(9)]),
@@ -62,7 +63,7 @@ def test_ids_and_wanted_rows_are_those_of_all_rows(tmp_path: Path, write: Any, r
     every = [row.read() for row in source.rows("train")]
     assert len(every) == source.sizes()["train"] >= 9
     assert list(source.ids("train")) == [row.id for row in every]
-    for start in (0, 1, 4, 6, len(every)):
+    for start in (0, 1, 4, 6, 40, len(every)):
         for wanted in (lambda n: n % 3 == 0, lambda n: n > 6, lambda _: False, lambda _: True):
             found = [row.read() for row in source.rows("train", start, wanted)]
             assert found == [row for n, row in enumerate(every) if n >= start and wanted(n)]
