@@ -151,6 +151,8 @@ class Checking(AbstractContextManager["Checking"]):
                     helper.connection.send((number, slot.row))
                 except OSError:
                     self._lose(helper)
+                except RecursionError:  # meta is nested deeply; nothing of it was sent
+                    self._check(helper.slots.pop(number))
                 return
         self._check(slot)
 
@@ -203,14 +205,15 @@ class Checking(AbstractContextManager["Checking"]):
                     helper.ready = True
                     continue
                 slot = helper.slots.pop(reply.number)
-                slot.outcome = self._whole(reply, slot.row)
+                if reply.outcome is None:
+                    self._check(slot)
+                else:
+                    slot.outcome = self._whole(reply, slot.row)
             wait_for_it = False
 
     def _whole(self, reply: Reply, row: Row) -> Outcome:
-        if not isinstance(row, SourceRow):
-            return reply.outcome
         outcome = reply.whole(row)
-        if (checked := outcome.checked) is not None:
+        if (checked := outcome.checked) is not None and isinstance(row, SourceRow):
             found = zip(
                 checked.problem.images, checked.pixels, checked.looks, checked.tiles, strict=True
             )

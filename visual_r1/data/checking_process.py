@@ -23,10 +23,11 @@ class Reply:
     """What became of row `number`, where the pictures that stayed as they came are left out.
 
     `same` has for each picture of the problem which picture of the row it is, None for another one.
+    Without an outcome, the row is to be checked where it came from: it cannot be sent about.
     """
 
     number: int
-    outcome: Outcome
+    outcome: Outcome | None
     same: tuple[int | None, ...] = ()
 
     @staticmethod
@@ -43,9 +44,10 @@ class Reply:
         )
         return Reply(number, _with_images(outcome, tuple(left)), same)
 
-    def whole(self, row: SourceRow) -> Outcome:
+    def whole(self, row: Row) -> Outcome:
         """The outcome with all its pictures."""
-        if self.outcome.checked is None or not any(place is not None for place in self.same):
+        assert self.outcome is not None
+        if self.outcome.checked is None or not isinstance(row, SourceRow):
             return self.outcome
         images = (
             data if place is None else row.images[place] or b""
@@ -72,10 +74,12 @@ def main(descriptor: int) -> None:
         number, row = rows.get()
         read = row.read()
         outcome = outcome_of(read, known.check)
+        reply = Reply.of(number, outcome, read) if read is row else Reply(number, outcome)
         try:
-            connection.send(
-                Reply.of(number, outcome, read) if read is row else Reply(number, outcome)
-            )
+            try:
+                connection.send(reply)
+            except RecursionError:  # meta is nested deeply
+                connection.send(Reply(number, None))
         except OSError:  # nobody wants it any more
             return
 

@@ -34,11 +34,21 @@ PICTURES: list[tuple[bytes | None, ...]] = [
 ]
 
 
+def nested(depth: int) -> dict[str, Any]:
+    """Deeper than some of what is on its way can follow."""
+    found: dict[str, Any] = {}
+    for _ in range(depth):
+        found = {"a": found}
+    return found
+
+
 def rows() -> list[Row]:
     found: list[Row] = [
         SourceRow(f"row {n}", f"id-{n}", some, f"Find x {n}.", str(n))
         for n, some in enumerate(PICTURES)
     ]
+    found.append(SourceRow("deep", "deep", (figure(30),), "Find x.", "1", meta={"a": nested(930)}))
+    found.append(SourceRow("deeper", "deeper", (figure(31),), "Find x.", "1", meta=nested(2000)))
     return [*found, *(DrawnRow(0, "test", n) for n in range(10)), SourceRow("x", "", defect="torn")]
 
 
