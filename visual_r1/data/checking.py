@@ -240,8 +240,9 @@ def _size(row: Row) -> int:
 
 def _start() -> _Helper:
     ours, theirs = cast("tuple[Connection[Any, Any], Connection[Any, Any]]", Pipe())
-    # It computes in one thread, and Ctrl-C is for this process.
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    # It computes in one thread and calls no service; Ctrl-C is for this process.
+    environment = {name: value for name, value in os.environ.items() if "API_KEY" not in name}
+    environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     # Not by -m: what it sends back would then be of its main module.
     code = f"from {checking_process.__name__} import main; main({theirs.fileno()})"
     process = subprocess.Popen(
