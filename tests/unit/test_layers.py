@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 # named file by file.
 ROOMS = {
     "liveness": "",
+    "cores": "",
     "opening": "",
     "hashing": "opening",
     "streams": "",
@@ -39,10 +40,12 @@ ROOMS = {
     "grading": "hashing",
     "data/procedural": "data/problem errors hashing",
     "data/sources": """
-        config data/images data/parquet data/problem data/procedural data/rows errors opening
+        config data/drawn_row data/images data/parquet data/problem data/procedural data/rows errors
+        opening
     """,
     "data": """
-        config data/sources errors grading hashing models printing progress storage tables wording
+        config cores data/procedural data/sources errors grading hashing models printing progress
+        storage tables wording
     """,
     "prompts": "data errors hashing models opening",
     "rewards/blindfold": "data grading rewards/grounding",
@@ -81,8 +84,8 @@ ROOMS = {
         tables wording
     """,
     "regrade": """
-        config data errors evaluation grading hashing policy printing progress rewards runs storage
-        tables wording
+        config cores data errors evaluation grading hashing policy printing progress rewards runs
+        storage tables wording
     """,
     "disputes": """
         data errors evaluation grading printing progress regrade rewards runs tables

@@ -118,6 +118,13 @@ def require_whole_png(data: bytes) -> None:
         )
     inflated, begun = zlib.decompressobj(), False
     count = 0
+
+    def inflate(waiting: bytes) -> bytes:
+        """Count what comes of it, at most a byte too many; what is left of it."""
+        nonlocal count
+        count += len(inflated.decompress(waiting, min(_PIECE, expected - count + 1)))
+        return inflated.unconsumed_tail
+
     for chunk in chunks(data):
         if chunk.name != b"IDAT":
             if begun:
@@ -125,13 +132,12 @@ def require_whole_png(data: bytes) -> None:
             continue
         begun, waiting = True, data[chunk.start : chunk.end]
         while waiting and not inflated.eof and count <= expected:
-            count += len(inflated.decompress(waiting, _PIECE))
-            waiting = inflated.unconsumed_tail
+            waiting = inflate(waiting)
     while not inflated.eof and count <= expected:
-        more = len(inflated.decompress(inflated.unconsumed_tail, _PIECE))
-        if not more:
+        before = count
+        inflate(inflated.unconsumed_tail)
+        if count == before:
             break
-        count += more
     if count < expected:
         there = count * height // expected
         raise ValueError(f"only {there} of its {height} rows are there")

@@ -3,14 +3,14 @@
 A file is kept byte for byte where nothing needs changing; what is changed becomes a PNG.
 """
 
-import hashlib
 import io
 import struct
 import warnings
 import zlib
+from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import cast
 
@@ -20,6 +20,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from visual_r1.data import bitstreams
 from visual_r1.data.fingerprint import Look, look_of, tiles_of
+from visual_r1.hashing import content_digest
 from visual_r1.models.families import MAX_ASPECT
 
 MAX_BYTES = 64 * 2**20
@@ -115,6 +116,43 @@ def check_image(data: bytes) -> CheckedImage:
         raise BadImage(f"the image file has {len(data)} bytes, more than {MAX_BYTES}")
     with _decoding(data):
         return _mended(whole_image(data, check=_check_size), data)
+
+
+class KnownImages:
+    """What was found of the last images that stay byte for byte as they are, by their digests.
+
+    The same picture often stands in several rows, and rows are at times looked at twice: it is
+    decoded once. Memory holds some 5 kB an image, of `most` of them.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._found: OrderedDict[str, CheckedImage] = OrderedDict()
+
+    def check(self, data: bytes) -> CheckedImage:
+        """As `check_image`."""
+        key = content_digest(data)
+        known = self._found.get(key)
+        if known is not None:
+            self._found.move_to_end(key)
+            return replace(known, data=data)
+        checked = check_image(data)
+        if checked.data is data:
+            self._note(key, checked)
+        return checked
+
+    def knows(self, data: bytes) -> bool:
+        """Whether it need not be decoded."""
+        return content_digest(data) in self._found
+
+    def note(self, checked: CheckedImage) -> None:
+        """Remember what was found of an image that stays as it is."""
+        self._note(content_digest(checked.data), checked)
+
+    def _note(self, key: str, checked: CheckedImage) -> None:
+        self._found[key] = replace(checked, data=b"")
+        if len(self._found) > self._most:
+            self._found.popitem(last=False)
 
 
 def whole_image(
@@ -228,17 +266,17 @@ def _unidentified(data: bytes) -> str:
 def _mended(image: Image.Image, data: bytes) -> CheckedImage:
     """The decoded image: its file as it is where nothing needs changing, else as a PNG."""
     flat, recoloured = over_white(image)
-    extrema = cast("tuple[tuple[int, int], ...]", flat.getextrema())
-    if all(most - least <= FLAT_LEVELS for least, most in extrema):
-        colour = "#" + bytes(least for least, _ in extrema).hex()
-        raise BadImage(f"the image is one flat colour ({colour}) and shows nothing")
+    grey = flat.convert("L")
+    least, most = cast("tuple[int, int]", grey.getextrema())
+    if most - least <= FLAT_LEVELS + 1:  # grey is a rounded mean of the three: each may be flat
+        _require_contrast(flat)
     try:
         turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
         described = True
     except _DECODE_ERRORS:  # damaged EXIF: the pixels stay as they are, and it must go
         turn, described = None, False
     if turn is not None:
-        flat = flat.transpose(turn)
+        flat, grey = flat.transpose(turn), grey.transpose(turn)
     if (
         turn is not None
         or not described
@@ -254,9 +292,15 @@ def _mended(image: Image.Image, data: bytes) -> CheckedImage:
         flat.save(out, format="PNG")
         data = out.getvalue()
     size = struct.pack("<II", *flat.size)
-    digest = hashlib.blake2b(size + flat.tobytes(), digest_size=16).digest()
-    grey = flat.convert("L")
+    digest = bytes.fromhex(content_digest(size, flat.tobytes()))
     return CheckedImage(data, digest, look_of(grey), tiles_of(grey))
+
+
+def _require_contrast(flat: Image.Image) -> None:
+    extrema = cast("tuple[tuple[int, int], ...]", flat.getextrema())
+    if all(most - least <= FLAT_LEVELS for least, most in extrema):
+        colour = "#" + bytes(least for least, _ in extrema).hex()
+        raise BadImage(f"the image is one flat colour ({colour}) and shows nothing")
 
 
 def over_white(image: Image.Image) -> tuple[Image.Image, bool]:

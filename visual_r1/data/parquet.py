@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -176,12 +176,16 @@ class BadValue:
 
 
 def read_rows(
-    path: Path, start: int = 0, columns: Sequence[str] | None = None
+    path: Path,
+    start: int = 0,
+    columns: Sequence[str] | None = None,
+    wanted: Callable[[int], bool] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """The rows from number `start` on one by one, a few in memory; `columns` alone where given.
 
-    Row groups that lie before `start` are not read. Text that is not UTF-8 becomes an
-    `BadValue`, so that it spoils its own row and no other.
+    Of those, where `wanted` is given, the rows whose number it says yes to. Row groups that lie
+    before `start` are not read. Text that is not UTF-8 becomes an `BadValue`, so that it spoils its
+    own row and no other.
     """
     try:
         with open_table(path) as file:
@@ -191,11 +195,16 @@ def read_rows(
                 skipped -= sizes[first]
                 first += 1
             groups = list(range(first, len(sizes)))
-            wanted = None if columns is None else list(columns)
-            for batch in file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=wanted):
+            names, number = None if columns is None else list(columns), start
+            for batch in file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=names):
                 rest = batch.slice(min(skipped, batch.num_rows))
                 skipped -= batch.num_rows - rest.num_rows
-                yield from rows_of(rest)
+                if wanted is None:
+                    yield from rows_of(rest)
+                else:
+                    places = range(rest.num_rows)
+                    yield from rows_at(rest, [at for at in places if wanted(number + at)])
+                number += rest.num_rows
     except READ_ERRORS as error:
         raise _damaged(path, error) from error
 
@@ -206,6 +215,14 @@ def rows_of(table: Any) -> Iterator[dict[str, Any]]:
     columns = [_values(column) for column in table.columns]
     for values in zip(*columns, strict=True):
         yield dict(zip(names, values, strict=True))
+
+
+def rows_at(table: Any, places: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """The rows of an Arrow table or batch at these places, as `read_rows` gives them."""
+    if len(places) == table.num_rows:
+        return rows_of(table)
+    # One by one: to take several at once copies them, and refuses some of their types.
+    return (row for place in places for row in rows_of(table.slice(place, 1)))
 
 
 def _values(column: Any) -> list[Any]:

@@ -22,6 +22,7 @@ from typing import Any
 
 from visual_r1.config import DataSection
 from visual_r1.data.card import answer_kind, write_card
+from visual_r1.data.checking import Checking
 from visual_r1.data.duplicates import Repeats, same_gold
 from visual_r1.data.manifest import FORMAT_VERSION, Manifest, StoredFile, write_manifest
 from visual_r1.data.parquet import (
@@ -32,7 +33,7 @@ from visual_r1.data.parquet import (
 )
 from visual_r1.data.preparation_state import Kept, PreparationState, Rejection, Standing
 from visual_r1.data.problem import SPLITS, Split
-from visual_r1.data.rows import BadRow, SourceRow, check_row
+from visual_r1.data.rows import Outcome
 from visual_r1.data.shards import (
     SHARD_BYTES,
     finished_shard,
@@ -42,7 +43,7 @@ from visual_r1.data.shards import (
 )
 from visual_r1.data.sizes import grouped, size_row, write_sizes
 from visual_r1.data.sources.source import Source, require_splits
-from visual_r1.data.splits import RowsFrom, expected_rows, split_rows
+from visual_r1.data.splits import expected_rows, split_rows
 from visual_r1.errors import DataError
 from visual_r1.hashing import file_digest
 from visual_r1.progress import Progress
@@ -125,16 +126,20 @@ class Preparation:
             "validation": self.data.validation,
             "test": self.data.test,
         }
-        splits = split_rows(self.source, self.data.seed, sizes, state, progress)
+        expected = sum(expected_rows(sizes, limits).values())
         done = sum(state.standing(split).looked_at for split in SPLITS)
-        progress.start("prepare", sum(expected_rows(sizes, limits).values()), "problems", done)
         all_rows = sum(sizes.values())
-        sorting = _Sorting(
-            state, self.folder, progress, lambda: self._require_few_bad(state, all_rows)
-        )
-        for split in reversed(SPLITS):
-            if split in splits and not state.standing(split).complete:
-                sorting.write_split(split, splits[split], limits[split])
+        with Checking(expected - done) as checking:
+            splits = split_rows(self.source, self.data.seed, sizes, state, checking, progress)
+            progress.start("prepare", expected, "problems", done)
+            sorting = _Sorting(
+                state, self.folder, progress, lambda: self._require_few_bad(state, all_rows)
+            )
+            for split in reversed(SPLITS):
+                if split in splits and not state.standing(split).complete:
+                    start = state.standing(split).used
+                    outcomes = checking.outcomes(splits[split](start))
+                    sorting.write_split(split, outcomes, limits[split])
         counts = {split: state.count(split) for split in SPLITS}
         return {**counts, "rejected": state.rejected_count("broken", "repeat", "conflict")}
 
@@ -218,16 +223,21 @@ class _Sorting:
         self._broken = state.rejected_count("broken")
         self._repeated = state.rejected_count("repeat", "conflict")
 
-    def write_split(self, split: Split, rows: RowsFrom, limit: int | None) -> None:
-        """Keep the good rows of a split, up to `limit`."""
+    def write_split(
+        self, split: Split, outcomes: Iterator[tuple[int, Outcome]], limit: int | None
+    ) -> None:
+        """Keep the good ones of the rows that are left of a split, up to `limit`.
+
+        They come with how many rows of the source are used up by then.
+        """
         state = self._state
         if state.waiting_bytes >= SHARD_BYTES:  # interrupted before this was noted
             self._write_shard(split)
         before = state.standing(split)
         looked_at, committed, kept = before.looked_at, before.looked_at, state.count(split)
-        for used, row in rows(before.used):
+        for used, outcome in outcomes:
             looked_at += 1
-            kept += self._take(split, row)
+            kept += self._take(split, outcome)
             rejected = self._broken + self._repeated
             self._progress.advance(1, rejected=rejected, repeats=self._repeated)
             complete = limit is not None and kept >= limit
@@ -255,15 +265,16 @@ class _Sorting:
         write_shard(path, self._state.waiting())
         self._state.add_shard(split, shard, file_digest(path))
 
-    def _take(self, split: Split, row: SourceRow) -> int:
+    def _take(self, split: Split, row: Outcome) -> int:
         """Keep or reject a row; by how much the number of kept problems grows."""
-        try:
-            checked = check_row(row)
-            same = self._state.with_id(checked.problem.id)
-            if same is not None:
-                raise BadRow(f"the id {checked.problem.id!r} came before, in {_place_of(same)}")
-        except BadRow as error:
-            self._reject(split, row.place, row.id, str(error), "broken")
+        checked = row.checked
+        if checked is None:
+            self._reject(split, row.place, row.id, row.fault, "broken")
+            return 0
+        same = self._state.with_id(checked.problem.id)
+        if same is not None:
+            reason = f"the id {checked.problem.id!r} came before, in {_place_of(same)}"
+            self._reject(split, row.place, row.id, reason, "broken")
             return 0
         marks = self._repeats.marks(checked)
         first = self._repeats.find(checked, marks)
@@ -280,7 +291,7 @@ class _Sorting:
         )
         return 1
 
-    def _reject_repeat(self, split: Split, row: SourceRow, answer: str, first: Kept) -> int:
+    def _reject_repeat(self, split: Split, row: Outcome, answer: str, first: Kept) -> int:
         """Reject a row that repeats `first`; by how much the number of kept problems grows."""
         if same_gold(answer, first.answer):
             self._reject(split, row.place, row.id, f"{REPEAT}: {_place_of(first)}", "repeat")

@@ -8,10 +8,10 @@ Where there is one image and the numbers count 1, 2, ..., it holds them all.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 from visual_r1.data.choices import BadChoice, with_choices
 from visual_r1.data.fingerprint import Look
@@ -29,6 +29,14 @@ _NOT_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\ud
 # What tables write where there is no value.
 _MISSING = frozenset(("nan", "null", "none", "<na>", "n/a", "#n/a"))
 _NUMBERED_MARKER = re.compile(r"<image[ _-]?(\d{1,3})>")
+
+
+class Row(Protocol):
+    """A row as its source gives it, or what it will be drawn from: small then, to be sent about."""
+
+    def read(self) -> "SourceRow":
+        """The row itself."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +59,10 @@ class SourceRow:
     show_choices: bool = False
     defect: str | None = None
 
+    def read(self) -> "SourceRow":
+        """It is there already."""
+        return self
+
 
 @dataclass(frozen=True, slots=True)
 class CheckedRow:
@@ -62,14 +74,40 @@ class CheckedRow:
     tiles: tuple[bytes, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a row: a problem, or the reason why it cannot be one in `fault`."""
+
+    place: str
+    id: str
+    checked: CheckedRow | None
+    fault: str = ""
+
+
 class BadRow(Exception):
     """The row cannot become a problem; the message says why."""
 
 
-def check_row(row: SourceRow) -> CheckedRow:
+CheckImage = Callable[[bytes], CheckedImage]
+
+
+def outcome_of(row: SourceRow, check: CheckImage = check_image) -> Outcome:
+    """`check_row`, whatever comes of it."""
+    try:
+        return Outcome(row.place, row.id, check_row(row, check))
+    except BadRow as error:
+        return Outcome(row.place, row.id, None, str(error))
+
+
+def check_row(row: SourceRow, check: CheckImage = check_image) -> CheckedRow:
     """The row as a problem: text, images and gold answer checked, images mended where they can be.
 
-    Raises `BadRow` with the reason.
+    Args:
+        row: what the source gave.
+        check: checks an image, as `check_image` does.
+
+    Raises:
+        BadRow: with the reason.
     """
     if row.defect is not None:
         raise BadRow(row.defect)
@@ -91,7 +129,7 @@ def check_row(row: SourceRow) -> CheckedRow:
     fault = _fault(answer)
     if fault is not None:
         raise BadRow(f"the gold answer {answer[:80]!r} does not grade as itself: {fault}")
-    images = [_image(data, number) for number, data in enumerate(sources, start=1)]
+    images = [_image(data, number, check) for number, data in enumerate(sources, start=1)]
     source = _text(row.source, "source", empty=True)
     try:
         json.dumps(row.meta, ensure_ascii=False, default=str).encode()
@@ -163,10 +201,10 @@ def _fault(answer: str) -> str | None:
     return fault_of_gold(answer)
 
 
-def _image(data: bytes | None, number: int) -> CheckedImage:
+def _image(data: bytes | None, number: int, check: CheckImage) -> CheckedImage:
     if data is None:
         raise BadRow(f"image {number} is missing")
     try:
-        return check_image(data)
+        return check(data)
     except BadImage as error:
         raise BadRow(str(error) if number == 1 else f"image {number}: {error}") from error

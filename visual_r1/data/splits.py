@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
+from visual_r1.data.checking import Checking
 from visual_r1.data.preparation_state import PreparationState
 from visual_r1.data.problem import SPLITS, Split
-from visual_r1.data.rows import BadRow, SourceRow, check_row
+from visual_r1.data.rows import Row
 from visual_r1.data.sources.source import Source
 from visual_r1.hashing import stable_seed
 from visual_r1.progress import Progress
@@ -24,35 +26,33 @@ VALIDATION_SHARE = 0.1
 # Where only train is there and it is this small, rows are checked before it is split, so that a
 # bad row cannot leave test empty.
 SMALL = 2000
+_SHOWN_EACH = 1000
 
 # From row number `start` of the split's source on: how many rows are used up, and the row.
-RowsFrom = Callable[[int], Iterator[tuple[int, SourceRow]]]
+RowsFrom = Callable[[int], Iterator[tuple[int, Row]]]
 
 
 @dataclass(frozen=True, slots=True)
 class HashCut:
     """Hashes below `test_below` are test, those from there to `validation_below` validation."""
 
-    seed: int
     test_below: int
     validation_below: int
 
     @classmethod
-    def of(cls, seed: int, ids: Iterable[str]) -> "HashCut":
-        """The cut for these ids, with the sizes that `cut_sizes` gives."""
-        # Four bytes an id, for sets of millions.
-        keys = np.unique(np.fromiter((stable_seed("split", seed, id) for id in ids), np.uint32))
+    def of(cls, hashes: NDArray[np.uint32]) -> "HashCut":
+        """The cut of ids with these hashes, with the sizes that `cut_sizes` gives."""
+        keys = np.unique(hashes)
         test, validation = cut_sizes(len(keys))
         # So many of the sorted keys lie below a bound; one at least, in train, lies above both.
         bounds = (int(keys[count]) if count else 0 for count in (test, test + validation))
-        return cls(seed, *bounds)
+        return cls(*bounds)
 
-    def split_of(self, id: str) -> Split:
-        """The split of the problem with this id."""
-        key = stable_seed("split", self.seed, id)
-        if key < self.test_below:
-            return "test"
-        return "validation" if key < self.validation_below else "train"
+    def members(self, hashes: NDArray[np.uint32], split: Split) -> NDArray[np.bool_]:
+        """Which of the ids with these hashes are in the split."""
+        below = hashes < self.validation_below
+        test = hashes < self.test_below
+        return {"test": test, "validation": below & ~test, "train": ~(below | test)}[split]
 
 
 def cut_sizes(count: int) -> tuple[int, int]:
@@ -79,39 +79,49 @@ def split_rows(
     seed: int,
     sizes: Mapping[Split, int],
     state: PreparationState,
+    checking: Checking,
     progress: Progress,
 ) -> Mapping[Split, RowsFrom]:
     """Where the rows of each split come from; a cut is noted in `state`, and stays as it is."""
 
-    def own(split: Split, start: int) -> Iterator[tuple[int, SourceRow]]:
+    def own(split: Split, start: int) -> Iterator[tuple[int, Row]]:
         return enumerate(source.rows(split, start), start + 1)
 
     if set(sizes) != {"train"}:
         return {split: partial(own, split) for split in sizes}
-    bounds = state.setting("cut")
+    bounds, size = state.setting("cut"), sizes["train"]
+    if size > SMALL:
+        progress.start("read the ids", size, "rows")
+    hashes = _hashes(seed, _shown(source.ids("train"), progress))
     if bounds is None:
-        cut = HashCut.of(seed, _ids(source, sizes["train"], progress))
-        bounds = [cut.test_below, cut.validation_below]
-        state.set_setting("cut", bounds)
+        cut = HashCut.of(hashes if size > SMALL else hashes[_good(source, checking)])
+        state.set_setting("cut", [cut.test_below, cut.validation_below])
         state.commit()
-    cut = HashCut(seed, *bounds)
+    else:
+        cut = HashCut(*bounds)
 
-    def cut_off(split: Split, start: int) -> Iterator[tuple[int, SourceRow]]:
-        return ((used, row) for used, row in own("train", start) if cut.split_of(row.id) == split)
+    def cut_off(split: Split, start: int) -> Iterator[tuple[int, Row]]:
+        mine = cut.members(hashes, split)
+        numbers = (start + np.flatnonzero(mine[start:]) + 1).tolist()
+        rows = source.rows("train", start, lambda number: bool(mine[number]))
+        return zip(numbers, rows, strict=False)
 
     return {split: partial(cut_off, split) for split in SPLITS}
 
 
-def _ids(source: Source, size: int, progress: Progress) -> Iterator[str]:
-    """The ids to cut by: of a small split those of its good rows, else all."""
-    if size > SMALL:
-        progress.start("read the ids", size, "rows")
-    for row in source.rows("train"):
-        if size <= SMALL:
-            try:
-                check_row(row)
-            except BadRow:
-                continue
-        else:
-            progress.advance(1)
-        yield row.id
+def _hashes(seed: int, ids: Iterable[str]) -> NDArray[np.uint32]:
+    """Four bytes an id, for sets of millions."""
+    return np.fromiter((stable_seed("split", seed, id) for id in ids), np.uint32)
+
+
+def _shown(ids: Iterable[str], progress: Progress) -> Iterator[str]:
+    for number, id in enumerate(ids, 1):
+        if number % _SHOWN_EACH == 0:
+            progress.advance(_SHOWN_EACH)
+        yield id
+
+
+def _good(source: Source, checking: Checking) -> NDArray[np.bool_]:
+    """Which rows are good; `checking` remembers their pictures, and decodes them no more."""
+    outcomes = checking.outcomes(enumerate(source.rows("train")))
+    return np.fromiter((outcome.checked is not None for _, outcome in outcomes), np.bool_)

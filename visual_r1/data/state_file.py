@@ -124,4 +124,4 @@ def _row_sum(*values: object) -> int:
     for value in values:
         piece = value if isinstance(value, bytes) else repr(value).encode("utf-8", "replace")
         pieces += [type(value).__name__.encode(), len(piece).to_bytes(8, "little"), piece]
-    return int(content_digest(*pieces)[:15], 16)
+    return int(content_digest(b"".join(pieces))[:15], 16)

@@ -9,7 +9,7 @@ from tinker.types import ImageChunk
 
 from visual_r1.config import RunConfig
 from visual_r1.data.problem import Problem
-from visual_r1.data.rows import BadRow, SourceRow, check_row
+from visual_r1.data.rows import BadRow, Row, check_row
 from visual_r1.data.sources import open_source
 from visual_r1.data.splits import cut_sizes
 from visual_r1.policy.policy import open_policy
@@ -53,8 +53,8 @@ def first_rows(config: RunConfig) -> FirstRows:
     sizes = source.sizes()
     problems: list[Problem] = []
     rejected: list[str] = []
-    rows: Iterator[SourceRow] = source.rows("train") if sizes.get("train") else iter(())
-    for row in islice(rows, LOOKED_AT):
+    rows: Iterator[Row] = source.rows("train") if sizes.get("train") else iter(())
+    for row in (one.read() for one in islice(rows, LOOKED_AT)):
         try:
             problems.append(check_row(row).problem)
         except BadRow as error:

@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 
 from rich.table import Table
 
+from visual_r1.cores import cores
 from visual_r1.errors import ConfigError, VisualR1Error
 from visual_r1.evaluation.statistics import Interval
 from visual_r1.grading import Rounding
 from visual_r1.printing import CommandParser, Terminal, say, show_warnings, terminal
 from visual_r1.progress import open_progress
 from visual_r1.regrade.changes import Change, Example, Figures, Share
-from visual_r1.regrade.graders import cores
 from visual_r1.regrade.regrade import Regraded, regrade
 from visual_r1.runs.named import find_run
 from visual_r1.wording import percent

@@ -108,11 +108,6 @@ class Graders:
         ]
 
 
-def cores() -> int:
-    """How many processes this one may keep busy."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @contextmanager
 def open_graders(processes: int, expected: int) -> Generator[Graders]:
     """Graders for about `expected` responses; where they are few, one process does it."""

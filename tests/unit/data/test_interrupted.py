@@ -150,9 +150,9 @@ def test_rows_that_were_seen_are_not_read_again(
     starts: list[int] = []
     read = FilesSource.rows
 
-    def noted(self: FilesSource, split: Any, start: int = 0) -> Any:
+    def noted(self: FilesSource, split: Any, start: int, wanted: Any) -> Any:
         starts.append(start)
-        return read(self, split, start)
+        return read(self, split, start, wanted)
 
     monkeypatch.setattr(FilesSource, "rows", noted)
     progress = Watched()

@@ -41,12 +41,22 @@ def generate(seed: int, split: Split, count: int, start: int = 0) -> Iterator[Pr
 
     Raises `DataError` when `count` exceeds `capacity(split)`.
     """
+    require_capacity(split, count)
+    return (problem(seed, split, index) for index in range(start, count))
+
+
+def require_capacity(split: Split, count: int) -> None:
+    """Raise `DataError` when `count` exceeds `capacity(split)`."""
     if count > capacity(split):
         raise DataError(
             f"{count} problems asked of the procedural {split} split, which has "
             f"{capacity(split)} different ones; ask for fewer."
         )
-    return (problem(seed, split, index) for index in range(start, count))
+
+
+def id_of(seed: int, split: Split, index: int) -> str:
+    """The id of problem number `index`."""
+    return f"procedural-{seed}-{split}-{index}"
 
 
 def capacity(split: Split) -> int:
@@ -75,7 +85,7 @@ def problem(seed: int, split: Split, index: int) -> Problem:
     figure = family.figure(values, style)
     sketch = figure.sketch.mirrored(left_right=style.left_right, top_bottom=style.top_bottom)
     return Problem(
-        id=f"procedural-{seed}-{split}-{index}",
+        id=id_of(seed, split, index),
         images=(png(sketch),),
         problem=f"{IMAGE_MARKER}{figure.question}",
         answer=str(family.rule([Fraction(value) for value in figure.values.values()])),

@@ -150,6 +150,15 @@ def row_from_columns(
         return SourceRow(place, given_id or own_id, defect="a column is nested too deeply")
 
 
+def id_of_columns(columns: Mapping[str, Any], names: ColumnMap, own_id: str) -> str:
+    """The id that `row_from_columns` gives the row, where it is not bad."""
+    try:
+        given = text_of(_value(columns, names.id), "id")
+    except (BadColumn, RecursionError):
+        return own_id
+    return own_id if given is None else given
+
+
 def _value(columns: Mapping[str, Any], name: str | None) -> object:
     """The column, or the field of a column (`metadata.task`); None where there is none."""
     if name is None:

@@ -17,10 +17,23 @@ from pathlib import Path
 from visual_r1.config import DataSection
 from visual_r1.data.problem import Split
 from visual_r1.data.rows import SourceRow
-from visual_r1.data.sources.columns import ColumnMap, image_paths, map_columns, row_from_columns
+from visual_r1.data.sources.columns import (
+    ColumnMap,
+    id_of_columns,
+    image_paths,
+    map_columns,
+    row_from_columns,
+)
 from visual_r1.data.sources.images_of_rows import BadColumn, ImageFiles
 from visual_r1.data.sources.records import RecordFile, record_file
-from visual_r1.data.sources.source import HASHED_BYTES, SplitNames, contents_digest, printable
+from visual_r1.data.sources.source import (
+    HASHED_BYTES,
+    SplitNames,
+    Wanted,
+    contents_digest,
+    every,
+    printable,
+)
 from visual_r1.errors import DataError
 from visual_r1.opening import read_file
 
@@ -122,21 +135,44 @@ class FilesSource:
                     found[split] = found.get(split, 0) + self._counts[file]
         return found
 
-    def rows(self, split: Split, start: int = 0) -> Iterator[SourceRow]:
+    def rows(self, split: Split, start: int = 0, wanted: Wanted = every) -> Iterator[SourceRow]:
         before = 0
         for file in self._files[split]:
             count = self._counts[file]
-            first = min(max(0, start - before), count)
-            if first < count:
-                yield from self._rows_of(file, split, before, first)
+            numbers = range(min(before + max(0, start - before), before + count), before + count)
+            if any(map(wanted, numbers)):
+                yield from self._rows_of(file, split, numbers, before, wanted)
             before += count
 
-    def _rows_of(self, file: Path, split: Split, before: int, first: int) -> Iterator[SourceRow]:
+    def ids(self, split: Split) -> Iterator[str]:
+        before = 0
+        for file in self._files[split]:
+            count = self._counts[file]
+            own = (f"{split}-{number}" for number in range(before, before + count))
+            before += count
+            names = self._columns(file) if count else None
+            if names is None or names.id is None:
+                yield from own
+                continue
+            head = [name for name in (names.id, names.id.partition(".")[0]) if name in names.read]
+            for own_id, record in zip(own, _reader(file).records(head[:1]), strict=False):
+                yield own_id if record.defect else id_of_columns(record.columns, names, own_id)
+
+    def _rows_of(
+        self, file: Path, split: Split, numbers: range, before: int, wanted: Wanted
+    ) -> Iterator[SourceRow]:
+        """Rows of a file whose first row has the number `before` in its split."""
         names = self._columns(file)
         name = printable(file.relative_to(self._root).as_posix())
         images = ImageFiles(file.parent, [self._root])
-        for index, record in enumerate(_reader(file).records(names.read, first), first):
-            place, own_id = f"{name} {record.place}", f"{split}-{before + index}"
+
+        def inside(index: int) -> bool:
+            return wanted(before + index)
+
+        chosen = every if wanted is every else inside
+        records = _reader(file).records(names.read, numbers.start - before, chosen)
+        for number, record in zip(filter(wanted, numbers), records, strict=False):
+            place, own_id = f"{name} {record.place}", f"{split}-{number}"
             if record.defect is not None:
                 yield SourceRow(place, own_id, defect=record.defect)
                 continue

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 
 from visual_r1.config import DataSection
 from visual_r1.data import procedural
+from visual_r1.data.drawn_row import DrawnRow
 from visual_r1.data.problem import SPLITS, Split
-from visual_r1.data.rows import SourceRow
-from visual_r1.data.sources.source import require_unused
+from visual_r1.data.sources.source import Wanted, every, require_unused
 
 DEFAULT_COUNTS: Mapping[Split, int] = {"train": 4096, "validation": 256, "test": 512}
 _PROBED = 2 * len(procedural.FAMILIES)
@@ -43,16 +43,10 @@ class GeneratedSource:
     def sizes(self) -> Mapping[Split, int]:
         return self._counts
 
-    def rows(self, split: Split, start: int = 0) -> Iterator[SourceRow]:
-        problems = procedural.generate(self._seed, split, self._counts[split], start)
-        for index, problem in enumerate(problems, start):
-            yield SourceRow(
-                place=f"{split} {index}",
-                id=problem.id,
-                images=problem.images,
-                problem=problem.problem,
-                answer=problem.answer,
-                choices=problem.choices,
-                source=problem.source,
-                meta=problem.meta,
-            )
+    def rows(self, split: Split, start: int = 0, wanted: Wanted = every) -> Iterator[DrawnRow]:
+        procedural.require_capacity(split, self._counts[split])
+        numbers = filter(wanted, range(start, self._counts[split]))
+        return (DrawnRow(self._seed, split, number) for number in numbers)
+
+    def ids(self, split: Split) -> Iterator[str]:
+        return (procedural.id_of(self._seed, split, n) for n in range(self._counts[split]))

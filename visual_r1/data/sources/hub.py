@@ -9,15 +9,16 @@ from typing import Any, Protocol, cast
 import httpx
 
 from visual_r1.config import DataSection
-from visual_r1.data.parquet import rows_of
+from visual_r1.data.parquet import rows_at, rows_of
 from visual_r1.data.problem import Split
 from visual_r1.data.rows import SourceRow
-from visual_r1.data.sources.columns import map_columns, row_from_columns
+from visual_r1.data.sources.columns import id_of_columns, map_columns, row_from_columns
 from visual_r1.data.sources.images_of_rows import ImageFiles
-from visual_r1.data.sources.source import SplitNames
+from visual_r1.data.sources.source import SplitNames, Wanted, every
 from visual_r1.errors import DataError
 
 _BATCH_ROWS = 32
+_BATCH_IDS = 4096
 
 
 class _HubSplit(Protocol):
@@ -57,15 +58,37 @@ class HubSource:
                 found[split] = found.get(split, 0) + len(rows)
         return found
 
-    def rows(self, split: Split, start: int = 0) -> Iterator[SourceRow]:
+    def rows(self, split: Split, start: int = 0, wanted: Wanted = every) -> Iterator[SourceRow]:
         before = 0
         for name, rows in self._splits.items():
             if self._names.split_of(name) == split:
-                yield from self._rows_of(name, rows, split, before, max(0, start - before))
+                yield from self._rows_of(name, rows, split, before, max(0, start - before), wanted)
                 before += len(rows)
 
+    def ids(self, split: Split) -> Iterator[str]:
+        before = 0
+        for name, rows in self._splits.items():
+            if self._names.split_of(name) != split:
+                continue
+            names = map_columns(self._data, rows.column_names, f"{name!r} of {self._name}")
+            if names.id is None:
+                yield from (f"{split}-{before + index}" for index in range(len(rows)))
+            else:
+                head = names.id if names.id in rows.column_names else names.id.partition(".")[0]
+                tables = rows.select_columns([head]).with_format("arrow")
+                for at in range(0, len(rows), _BATCH_IDS):
+                    for index, columns in enumerate(rows_of(tables[at : at + _BATCH_IDS]), at):
+                        yield id_of_columns(columns, names, f"{split}-{before + index}")
+            before += len(rows)
+
     def _rows_of(
-        self, name: str, rows: _HubSplit, split: Split, before: int, first: int
+        self,
+        name: str,
+        rows: _HubSplit,
+        split: Split,
+        before: int,
+        first: int,
+        wanted: Wanted,
     ) -> Iterator[SourceRow]:
         where = f"the split {name!r} of {self._name}"
         names = map_columns(self._data, rows.column_names, where)
@@ -78,7 +101,10 @@ class HubSource:
         }
         files = _downloaded()
         for at in range(first, len(rows), _BATCH_ROWS):
-            for index, columns in enumerate(rows_of(tables[at : at + _BATCH_ROWS]), at):
+            numbers = range(at, min(at + _BATCH_ROWS, len(rows)))
+            chosen = [index for index in numbers if wanted(before + index)]
+            some = rows_at(tables[at : at + _BATCH_ROWS], [index - at for index in chosen])
+            for index, columns in zip(chosen, some, strict=True):
                 yield row_from_columns(
                     {
                         column: _named(value, classes.get(column))

@@ -25,7 +25,9 @@ from visual_r1.data.sources.columns import choices_of, plain, text_of
 from visual_r1.data.sources.images_of_rows import BadColumn, ImageFiles
 from visual_r1.data.sources.source import (
     SplitNames,
+    Wanted,
     contents_digest,
+    every,
     printable,
     require_unused,
 )
@@ -77,10 +79,14 @@ class InterGPSSource:
     def sizes(self) -> Mapping[Split, int]:
         return {split: len(folders) for split, folders in self._problems.items()}
 
-    def rows(self, split: Split, start: int = 0) -> Iterator[SourceRow]:
-        for folder in self._problems[split][start:]:
+    def rows(self, split: Split, start: int = 0, wanted: Wanted = every) -> Iterator[SourceRow]:
+        for number in filter(wanted, range(start, len(self._problems[split]))):
+            folder = self._problems[split][number]
             row = _row(folder, printable(folder.relative_to(self._folder).as_posix()))
             yield replace(row, show_choices=self._show_choices)
+
+    def ids(self, split: Split) -> Iterator[str]:
+        return (_row(folder, "", figure=False).id for folder in self._problems[split])
 
 
 def _problem_folders(root: Path, splits: SplitNames) -> dict[Split, list[Path]]:
@@ -110,7 +116,7 @@ def _order(folder: Path) -> tuple[int, str]:
     return (int(folder.name) if folder.name.isdecimal() else 0, folder.name)
 
 
-def _row(folder: Path, place: str) -> SourceRow:
+def _row(folder: Path, place: str, *, figure: bool = True) -> SourceRow:
     try:
         data = _read_json(folder, DATA)
         choices = choices_of(data.get("choices"))
@@ -121,7 +127,7 @@ def _row(folder: Path, place: str) -> SourceRow:
         return SourceRow(
             place=place,
             id=text_of(data.get("id"), "id") or printable(folder.name),
-            images=(_figure(folder),),
+            images=(_figure(folder),) if figure else (),
             problem=f"{IMAGE_MARKER}{problem}" if problem else None,
             answer=_answer(text_of(data.get("answer"), "answer"), choices),
             choices=choices,

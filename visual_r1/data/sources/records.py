@@ -7,11 +7,12 @@ import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
 from visual_r1.data.parquet import column_names, group_sizes, names_files, read_rows
+from visual_r1.data.sources.source import Wanted, every
 from visual_r1.errors import DataError
 from visual_r1.opening import open_file
 
@@ -43,8 +44,11 @@ class RecordFile(Protocol):
         """How many records there are."""
         ...
 
-    def records(self, columns: Sequence[str] | None, start: int = 0) -> Iterator[Record]:
-        """The records from number `start` on; with `columns`, at least those of their values."""
+    def records(
+        self, columns: Sequence[str] | None, start: int = 0, wanted: Wanted = every
+    ) -> Iterator[Record]:
+        """The records from number `start` on whose number is `wanted`; with `columns`, at least
+        those of their values."""
         ...
 
     def names_files(self, columns: Sequence[str]) -> bool:
@@ -74,8 +78,11 @@ class ParquetRecords:
     def count(self) -> int:
         return sum(group_sizes(self._path))
 
-    def records(self, columns: Sequence[str] | None, start: int = 0) -> Iterator[Record]:
-        for index, row in enumerate(read_rows(self._path, start, columns), start):
+    def records(
+        self, columns: Sequence[str] | None, start: int = 0, wanted: Wanted = every
+    ) -> Iterator[Record]:
+        rows = read_rows(self._path, start, columns, None if wanted is every else wanted)
+        for index, row in zip(filter(wanted, count(start)), rows, strict=False):
             yield Record(f"row {index}", row)
 
     def names_files(self, columns: Sequence[str]) -> bool:
@@ -103,10 +110,13 @@ class JSONLines:
     def count(self) -> int:
         return sum(1 for _ in _lines(self._path))
 
-    def records(self, columns: Sequence[str] | None, start: int = 0) -> Iterator[Record]:
+    def records(
+        self, columns: Sequence[str] | None, start: int = 0, wanted: Wanted = every
+    ) -> Iterator[Record]:
         del columns  # a line is read whole
-        for number, line in islice(_lines(self._path), start, None):
-            yield _parsed(f"line {number}", line)
+        for index, (number, line) in enumerate(_lines(self._path)):
+            if index >= start and wanted(index):
+                yield _parsed(f"line {number}", line)
 
     def names_files(self, columns: Sequence[str]) -> bool:
         del columns
@@ -210,13 +220,17 @@ class CSVRecords:
     def count(self) -> int:
         return sum(1 for _ in self.records(None))
 
-    def records(self, columns: Sequence[str] | None, start: int = 0) -> Iterator[Record]:
+    def records(
+        self, columns: Sequence[str] | None, start: int = 0, wanted: Wanted = every
+    ) -> Iterator[Record]:
         del columns  # a line is read whole
         csv.field_size_limit(MAX_LINE_BYTES)
         with self._open() as file:
             reader = csv.reader(file, strict=True)
             header = self._header(reader)
-            yield from islice(self._rows(reader, header), start, None)
+            for index, record in enumerate(self._rows(reader, header)):
+                if index >= start and wanted(index):
+                    yield record
 
     def names_files(self, columns: Sequence[str]) -> bool:
         del columns

@@ -2,13 +2,13 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from visual_r1.config import DataSection, SplitsSection, listed
 from visual_r1.data.problem import SPLITS, Split
-from visual_r1.data.rows import SourceRow
+from visual_r1.data.rows import Row
 from visual_r1.errors import DataError
 from visual_r1.opening import open_file
 
@@ -28,6 +28,14 @@ _SHARD = re.compile(r"-\d{5}-of-\d{5}.*$")
 
 # Up to this size a local source is known by its contents; beyond it, by sizes and times.
 HASHED_BYTES = 2**30
+
+
+Wanted = Callable[[int], bool]
+
+
+def every(number: int) -> bool:  # noqa: ARG001
+    """For all rows."""
+    return True
 
 
 class Source(Protocol):
@@ -50,12 +58,18 @@ class Source(Protocol):
         """How many rows each split that is there has."""
         ...
 
-    def rows(self, split: Split, start: int = 0) -> Iterator[SourceRow]:
-        """The rows of a split, one at a time, from row number `start` on.
+    def rows(self, split: Split, start: int = 0, wanted: Wanted = every) -> Iterator[Row]:
+        """The rows of a split, one at a time, from row number `start` on, whose number is `wanted`.
 
-        A preparation that goes on after an interruption begins behind the rows it has seen, so
-        skipping should cost little: no image is read, nothing is generated.
+        A preparation that goes on after an interruption begins behind the rows it has seen, and one
+        that cuts a split takes some of its rows at a time, so skipping should cost little: no image
+        is read, nothing is generated.
         """
+        ...
+
+    def ids(self, split: Split) -> Iterator[str]:
+        """What each row of a split is cut by: its id, of a bad one perhaps another; no image is
+        read."""
         ...
 
 
