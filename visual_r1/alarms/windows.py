@@ -40,6 +40,11 @@ class Curves:
         """The steps of all rows, in order."""
         return [row["step"] for row in self._rows]
 
+    @property
+    def on_policy(self) -> "Curves":
+        """The rows whose samples are of the weights that learnt from them."""
+        return Curves([row for row in self._rows if not row.get("staleness")])
+
     def column(self, name: str) -> tuple[npt.NDArray[np.int64], Floats]:
         """(steps int64 [N], values float64 [N]) of the rows that have the value."""
         if name not in self._columns:

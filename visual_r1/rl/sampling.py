@@ -1,5 +1,9 @@
 """Sampling of a step: G responses a problem and their second passes, graded as they arrive.
 
+A group is given away as soon as it and all before it are complete, so that learning may begin while
+others are still sampled. Batches of several steps may be under way at a time, each with weights of
+its own: whoever waits for anything meanwhile takes in what arrives for all of them, in one thread.
+
 Dynamic sampling (DAPO, arXiv:2503.14476, section 3.2): problems are drawn until the batch is full
 of groups that teach something. Round 0 is the batch of the step; round k has as many problems again
 (`data.batches` of round k, or with a curriculum what comes next in the order of the step), at most
@@ -12,10 +16,11 @@ resumed run draws the same.
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from fractions import Fraction
-from typing import Literal
+from typing import Any, Literal, Self
 
 import tinker
 
@@ -57,75 +62,177 @@ Key = tuple[View | Literal["moved"], int, int]
 read again with the numbers of its scan moved."""
 
 
-def sample_until_full(
-    sampler: tinker.SamplingClient,
-    policy: Policy,
-    rounds: Iterator[Sequence[PromptedProblem]],
-    step: int,
-    timer: StepTimer,
-) -> list[RolloutGroup]:
-    """All groups that were sampled, in order; `rounds` gives the batch and the rounds after it.
+class Sampling:
+    """The batches that are being sampled, by their steps. Use it as a context.
 
-    Raises what `sample_groups` raises, for a further round too.
+        with Sampling(policy) as sampling:
+            sampling.begin(3, sampler, batches.rounds(3))
+            for group in sampling.groups(3):
+                ...
+
+    At its end what is still under way is cancelled.
     """
-    config = policy.config
-    groups: list[RolloutGroup] = []
-    for _ in range(1 + config.algorithm.dynamic_rounds):
-        with timer.during("prompts"):
-            batch = next(rounds)
-        groups += sample_groups(sampler, policy, batch, step, len(groups), timer)
-        if sum(map(has_contrast, groups)) >= config.train.batch_size:
-            break
-    return groups
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._asking: Asking[tuple[int, Key]] = Asking(
+            "sampling", policy.watch, retries=policy.config.limits.sample_retries
+        )
+        self._batches: dict[int, _BatchUnderWay] = {}
+
+    def begin(
+        self,
+        step: int,
+        sampler: tinker.SamplingClient,
+        rounds: Iterator[Sequence[PromptedProblem]],
+        timer: StepTimer | None = None,
+    ) -> None:
+        """Ask for the samples of `step`; `rounds` gives its batch and the rounds after it.
+
+        `train.group_size` responses to each problem and their second passes: all prompts at once,
+        and the second passes of each when it arrives and is graded. Seeds come from (train.seed,
+        step, group, problem, sample), so the result does not depend on arrival. A request that the
+        server refuses or fails at is sent again, `limits.sample_retries` times. A prompt that is
+        lost for good gives an empty group with its samples counted as failed; a second pass that
+        is lost takes its sample out of the group, counted likewise. `timer` counts what it took.
+        """
+
+        def ask(key: Key, asked: Question) -> None:
+            self._asking.ask((step, key), asked, sampler, f"sampling of step {step}")
+
+        timer = timer or StepTimer()
+        self._batches[step] = _BatchUnderWay(self._policy, step, rounds, ask, timer)
+
+    def groups(self, step: int) -> Iterator[RolloutGroup]:
+        """All groups of `step` in order, each as soon as it and those before it are complete.
+
+        What the server refuses, as too long or unreadable, is a fault of the row and no sign of the
+        server's health: it is named in a warning. Raises `RequestRefused` when that leaves nothing,
+        `BackendError` when what the server failed at leaves less than `limits.least_sampled` of the
+        others, or on any other failure, and `RunError` where log-probabilities are not finite.
+        """
+        batch = self._batches[step]
+        while True:
+            yield from batch.ready()
+            if batch.is_over:
+                break
+            self._take(*self._asking.following())
+        del self._batches[step]
+
+    def meanwhile(self, pending: "Future[Any]", seconds: float) -> None:
+        """Take in what arrives until `pending` is done, for so many seconds at most."""
+        deadline = time.monotonic() + seconds
+        while not pending.done() and (left := deadline - time.monotonic()) > 0:
+            if (found := self._asking.within(left, until=pending)) is not None:
+                self._take(*found)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._asking.cancel()
+
+    def _take(self, key: tuple[int, Key], asked: Question, reply: Reply) -> None:
+        step, of_group = key
+        self._batches[step].take(of_group, asked, reply)
 
 
 def sample_groups(
-    sampler: tinker.SamplingClient,
-    policy: Policy,
-    batch: Sequence[PromptedProblem],
-    step: int,
-    first: int = 0,
-    timer: StepTimer | None = None,
+    sampler: tinker.SamplingClient, policy: Policy, batch: Sequence[PromptedProblem], step: int
 ) -> list[RolloutGroup]:
-    """Sample `train.group_size` responses to each of the step's problems, and their second passes.
+    """The groups of one batch, without further rounds; raises what `Sampling.groups` raises."""
+    algorithm = policy.config.algorithm.model_copy(update={"dynamic_rounds": 0})
+    config = policy.config.model_copy(update={"algorithm": algorithm})
+    with Sampling(replace(policy, config=config)) as sampling:
+        sampling.begin(step, sampler, iter([batch]))
+        return list(sampling.groups(step))
 
-    The groups are numbered from `first`, which is not 0 for further rounds of the same step;
-    `timer` counts what it took.
-    All prompts are requested at once; each is graded when it arrives and its second passes are
-    requested then, while other first passes are still sampled. Seeds come from (train.seed, step,
-    group, problem, sample), so the result does not depend on arrival. A request that the server
-    refuses or fails at is sent again, `limits.sample_retries` times. A prompt that is lost for good
-    gives an empty group with its samples counted as failed; a second pass that is lost takes its
-    sample out of the group, counted likewise. What the server refuses, as too long or unreadable,
-    is a fault of the row and no sign of the server's health: it is named in a warning. Raises
-    `RequestRefused` when that leaves nothing, `BackendError` when what the server failed at leaves
-    less than `limits.least_sampled` of the others, or on any other failure, and `RunError` where
-    log-probabilities are not finite.
-    """
-    timer = timer or StepTimer()
-    retries = policy.config.limits.sample_retries
-    asking: Asking[Key] = Asking(sampler, f"sampling of step {step}", policy.watch, retries=retries)
-    under_way = {
-        number: _GroupUnderWay(policy, prompted, step, number)
-        for number, prompted in enumerate(batch, first)
-    }
-    began = firsts_came = time.monotonic()
-    asked = (pair for group in under_way.values() for pair in group.questions())
-    for key, answered, reply in asking.replies(asked):
-        with timer.during("grading"):
-            follow_up = list(under_way[key[1]].take(key, answered, reply))
-        for next_key, next_question in follow_up:
-            asking.ask(next_key, next_question)
+
+class _BatchUnderWay:
+    """What has come back so far of the batch of one step, and of its further rounds."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        step: int,
+        rounds: Iterator[Sequence[PromptedProblem]],
+        ask: Callable[[Key, Question], None],
+        timer: StepTimer,
+    ) -> None:
+        self._policy, self._step, self._rounds, self._ask = policy, step, rounds, ask
+        self._timer = timer
+        self._rounds_left = 1 + policy.config.algorithm.dynamic_rounds
+        self._groups: list[_GroupUnderWay] = []
+        self._finished: dict[int, RolloutGroup] = {}
+        self._given = 0
+        self._first = 0
+        """Where the groups of the round begin that is under way."""
+        self.is_over = False
+        self._began = self._asked = self._firsts_came = time.monotonic()
+        self._open_rounds()
+
+    def take(self, key: Key, asked: Question, reply: Reply) -> None:
+        """Grade a reply and ask for what follows from it."""
+        group = self._groups[key[1]]
+        with self._timer.during("grading"):
+            following = group.take(key, asked, reply)
+        for next_key, next_question in following:
+            self._ask(next_key, next_question)
         if key[0] == "full":
-            firsts_came = time.monotonic()
-    timer.add("first_pass", firsts_came - began)
-    timer.add("second_pass", time.monotonic() - firsts_came)
-    groups = [group.finished() for group in under_way.values()]
-    _require_scores(groups, step)
-    refused = {key: why for group in under_way.values() for key, why in group.refused.items()}
-    reasons = [refused[key] for key in sorted(refused)]
-    _require_enough(groups, policy, step, reasons, further=first > 0)
-    return groups
+            self._firsts_came = time.monotonic()
+        if group.is_complete:
+            self._finished[key[1]] = group.finished()
+            if self._is_round_complete:
+                self._end_round()
+                self._open_rounds()
+
+    def ready(self) -> Iterator[RolloutGroup]:
+        """The groups that are complete, in order, each of them once."""
+        while self._given in self._finished:
+            self._given += 1
+            yield self._finished[self._given - 1]
+
+    @property
+    def _is_round_complete(self) -> bool:
+        return len(self._finished) == len(self._groups)
+
+    def _open_rounds(self) -> None:
+        """Ask for the next round, until one has something to wait for or the batch is over."""
+        while not self.is_over and self._is_round_complete:
+            with self._timer.during("prompts"):
+                batch = next(self._rounds)
+            self._first = len(self._groups)
+            self._rounds_left -= 1
+            self._asked = self._firsts_came = time.monotonic()
+            for number, prompted in enumerate(batch, self._first):
+                group = _GroupUnderWay(self._policy, prompted, self._step, number)
+                self._groups.append(group)
+                for key, first_question in group.questions():
+                    self._ask(key, first_question)
+                if group.is_complete:  # no prompt could be made
+                    self._finished[number] = group.finished()
+            if self._is_round_complete:
+                self._end_round()
+
+    def _end_round(self) -> None:
+        """Look whether enough came back, and whether the batch is full."""
+        now = time.monotonic()
+        self._timer.add("first_pass", self._firsts_came - self._asked)
+        self._timer.add("second_pass", now - self._firsts_came)
+        of_round = [self._finished[n] for n in range(self._first, len(self._groups))]
+        _require_scores(of_round, self._step)
+        refused: dict[Key, RequestRefused] = {}
+        for group in self._groups[self._first :]:
+            refused |= group.refused
+        reasons = [refused[key] for key in sorted(refused)]
+        further = self._first > 0
+        _require_enough(of_round, self._policy, self._step, reasons, further=further)
+        full = (
+            sum(map(has_contrast, self._finished.values())) >= self._policy.config.train.batch_size
+        )
+        self.is_over = full or self._rounds_left == 0
+        if self.is_over:
+            self._timer.add("sample", now - self._began)
 
 
 class _GroupUnderWay:
@@ -139,21 +246,34 @@ class _GroupUnderWay:
         self._moves: Counter[int] = Counter()  # by sample: how often its numbers were moved
         self._question_only: tuple[bool, ...] = ()
         self._spent = NO_TOKENS
+        self._unanswered = 0
         self.refused: dict[Key, RequestRefused] = {}
         if fault:
             self.refused["full", number, 0] = RequestRefused(fault)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all that was asked has been answered."""
+        return self._unanswered == 0
 
     def questions(self) -> Iterable[tuple[Key, Question]]:
         """The first pass, and answers without image and scan where they are wanted."""
         config = self._policy.config
         if self.refused:  # there is no prompt
             return
+        self._unanswered += 1
         yield self._question("full", "rollout", prompt=self._prompt)
         if self._policy.reader is not None and config.second_pass.minus_question_only:
+            self._unanswered += 1
             yield self._question("question_only", "question_only")
 
-    def take(self, key: Key, asked: Question, reply: Reply) -> Iterable[tuple[Key, Question]]:
+    def take(self, key: Key, asked: Question, reply: Reply) -> Sequence[tuple[Key, Question]]:
         """Grade a reply; what is to be asked because of it."""
+        following = list(self._following(key, asked, reply))
+        self._unanswered += len(following) - 1
+        return following
+
+    def _following(self, key: Key, asked: Question, reply: Reply) -> Iterable[tuple[Key, Question]]:
         if isinstance(reply, RequestRefused):
             self.refused[key] = reply
             return
