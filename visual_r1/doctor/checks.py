@@ -152,7 +152,7 @@ def staleness(config: RunConfig) -> Diagnosis | None:
     if not most:
         return None
     says = f"samples are up to {most} steps old, the first batch of each chunk is never"
-    if config.pipeline.correction == "none" and train.loss in ("importance_sampling", "dro"):
+    if config.pipeline.correction == "none" and train.loss == "importance_sampling":
         advice = (
             "--train.loss cispo or ppo bounds the ratio, as does --pipeline.correction "
             "token_truncate for a forward more."
