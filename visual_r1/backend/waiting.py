@@ -100,14 +100,13 @@ def _awaited(
     watch: Watch,
     meanwhile: Meanwhile = stand_by,
 ) -> T:
-    deadline = time.monotonic() + limit_s
+    limit = Limit(what, limit_s)
     while True:
         meanwhile(pending, min(LOOK_EVERY_S, limit_s))
         if pending.done():
             break
         watch()
-        if time.monotonic() > deadline:
-            raise BackendError(_late(what, limit_s))
+        limit.require()
     try:
         result = pending.result(timeout=0)
     except FAILURES as error:
@@ -115,6 +114,23 @@ def _awaited(
         raise described(error, what) from error
     note_pauses(result)
     return result
+
+
+class Limit:
+    """So many seconds for some work, that begin anew with each sign of life."""
+
+    def __init__(self, what: str, seconds: float) -> None:
+        self._what, self._seconds = what, seconds
+        self._deadline = time.monotonic() + seconds
+
+    def begin_again(self) -> None:
+        """There was a sign of life."""
+        self._deadline = time.monotonic() + self._seconds
+
+    def require(self) -> None:
+        """Raise `BackendError` where they are over."""
+        if time.monotonic() > self._deadline:
+            raise BackendError(_late(self._what, self._seconds))
 
 
 class Arrivals(Generic[Key, T]):
@@ -160,14 +176,13 @@ class Arrivals(Generic[Key, T]):
 
     def following(self) -> tuple[Key, T | RequestRefused]:
         """The next arrival, however long that takes up to `limit_s`."""
-        deadline = time.monotonic() + self._limit_s
+        limit = Limit(self._what, self._limit_s)
         while True:
             found = self.within(min(LOOK_EVERY_S, self._limit_s))
             if found is not None:
                 return found
             self._watch()
-            if time.monotonic() > deadline:
-                raise BackendError(_late(self._what, self._limit_s))
+            limit.require()
 
     def within(
         self, seconds: float, until: "concurrent.futures.Future[Any] | None" = None
@@ -175,7 +190,7 @@ class Arrivals(Generic[Key, T]):
         """The next arrival; None where none comes in `seconds`, or `until` is done before."""
         if until is not None and until is not self._until:
             self._until = until
-            until.add_done_callback(lambda _: self._arrived.put(None))
+            self.wake_when(until)
         if until is not None and until.done():
             return None
         try:
@@ -186,6 +201,10 @@ class Arrivals(Generic[Key, T]):
             return None
         key, what = self._key_of.pop(future)
         return key, _result(future, what, self._watch)
+
+    def wake_when(self, done: "concurrent.futures.Future[Any]") -> None:
+        """Let `within` return without an arrival when that is done: there is something else."""
+        done.add_done_callback(lambda _: self._arrived.put(None))
 
     def cancel(self) -> None:
         """Give up on all that is under way."""

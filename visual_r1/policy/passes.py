@@ -240,18 +240,16 @@ class Asking(Generic[Key]):
         finally:
             self.cancel()
 
-    def following(self) -> tuple[Key, Question, Reply]:
-        """The next reply, however long it takes; something must be under way."""
-        while True:
-            if (found := self._final(self._arrivals.following())) is not None:
-                return found
-
     def within(
         self, seconds: float, until: "Future[Any] | None" = None
     ) -> tuple[Key, Question, Reply] | None:
         """The next reply; None where none comes in `seconds`, or `until` is done before."""
         found = self._arrivals.within(seconds, until)
         return None if found is None else self._final(found)
+
+    def wake_when(self, done: "Future[Any]") -> None:
+        """Let `within` return without a reply when that is done: there is something else to do."""
+        self._arrivals.wake_when(done)
 
     def cancel(self) -> None:
         """Give up on all that is under way."""

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 
 import tinker
 
-from visual_r1.backend.waiting import SAVE_LIMIT_S, wait
 from visual_r1.config import RunConfig
 from visual_r1.policy.policy import Policy, Rollout, RolloutGroup
 from visual_r1.rl.batches import Batches
@@ -69,20 +68,11 @@ def train_steps(
     """
     config = policy.config
     timers = {step: StepTimer() for step in steps}
-    with Sampling(policy) as sampling:
-
-        def begin(following: range, saving: "tinker.APIFuture[tinker.SamplingClient]") -> None:
-            """Sample the batches of `following` with the weights that are being saved."""
-            timer, what = timers[following.start], f"the sampler of step {following.start}"
-            with timer.during("sample"), timer.during("sampler"):
-                sampler = wait(saving, what, SAVE_LIMIT_S, policy.watch, sampling.meanwhile)
-            for step in following:
-                sampling.begin(step, sampler, batches.rounds(step), timers[step])
-
+    with Sampling(policy, batches, timers) as sampling:
         updated = time.monotonic()
-        begin(sampled_with(steps.start, steps, config), current_sampler(training, config))
+        sampling.begin(sampled_with(steps.start, steps, config), sampler_of(training, config))
         for step in steps:
-            timer, staleness = timers.pop(step), staleness_of(step, steps, config)
+            timer, staleness = timers[step], staleness_of(step, steps, config)
             learner = StepLearner(
                 training, policy, step,
                 parts=parts, staleness=staleness, meanwhile=sampling.meanwhile,
@@ -93,13 +83,13 @@ def train_steps(
             learner.take(groups)
             with timer.during("train"):
                 learner.finish()
-                following = sampled_with(step + 1, steps, config)
-                saving = current_sampler(training, config) if following else None
+                if following := sampled_with(step + 1, steps, config):
+                    sampling.begin(following, sampler_of(training, config))
                 expected = batches.observe(step, learner.groups)  # and the next prompts are begun
                 update = learner.update()
             timer.total, updated = time.monotonic() - updated, time.monotonic()
-            if saving is not None:
-                begin(following, saving)
+            if step + 1 in steps:
+                sampling.ask(step + 1)
             # What is left is done while the next batch is sampled.
             metrics = step_metrics(
                 config, step, learner.groups, learner.examples, update,
@@ -120,7 +110,7 @@ def sampled_with(step: int, steps: range, config: RunConfig) -> range:
     return range(min(first, steps.stop), min(step + most + 1, steps.stop))
 
 
-def current_sampler(
+def sampler_of(
     training: tinker.TrainingClient, config: RunConfig
 ) -> "tinker.APIFuture[tinker.SamplingClient]":
     """Make a sampler of the weights as they will be behind all that was sent before; it records
