@@ -1,11 +1,13 @@
 """Sampling ahead of the learner: which weights sample what, what may go in parts, and ratios."""
 
 import math
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pytest
+import tinker
 from sampled import group_of, rollout
 
 from visual_r1.config import CurriculumSection, PipelineSection, RunConfig, why_whole
@@ -157,14 +159,19 @@ def test_problems_are_drawn_by_what_was_known_when_their_weights_were_made() -> 
     drawn.append(by_hand.places(3, 0))
     assert drawn[3] != order().places(3, 0)  # what was measured has a say
 
-    def build(problem: Problem) -> Any:
-        from tinker import ModelInput
+    gate = threading.Event()
+    gate.set()
 
-        return ModelInput.from_ints([int(problem.id)])
+    def build(problem: Problem) -> tinker.ModelInput:
+        assert gate.wait(60)
+        return tinker.ModelInput.from_ints([int(problem.id)])
 
     with Batches(problems, order(), build, range(4), staleness=1) as batches:
         found = [next(batches.rounds(step)) for step in (0, 1)]
+        gate.clear()  # whoever builds is slow, and is still at step 2
         batches.observe(0, sampled(right=True))
         batches.observe(1, sampled(right=False))
+        batches.observe(2, sampled(right=False))
+        gate.set()
         found += [next(batches.rounds(step)) for step in (2, 3)]
     assert [[int(one.problem.id) for one in batch] for batch in found] == drawn
