@@ -134,7 +134,8 @@ def streaming(config: RunConfig) -> Diagnosis:
     """Whether the batch of a step goes to the learner while it is sampled, and what prevents it."""
     embedded = choose_kind(config, os.environ) == "embedded"
     most = config.algorithm.max_staleness
-    ahead = f"; up to {most} steps are sampled ahead of the learner" if most else ""
+    sampled = "1 step is" if most == 1 else f"{most} steps are"
+    ahead = f"; up to {sampled} sampled ahead of the learner" if most else ""
     if why := why_whole(config.train, config.algorithm):
         says = f"the batch goes to the learner as a whole, for {why}{ahead}"
         return Diagnosis("note", "streaming", says)
@@ -151,7 +152,8 @@ def staleness(config: RunConfig) -> Diagnosis | None:
     most, train = config.algorithm.max_staleness, config.train
     if not most:
         return None
-    says = f"samples are up to {most} steps old, the first batch of each chunk is never"
+    steps = "1 step" if most == 1 else f"{most} steps"
+    says = f"samples are up to {steps} old, the first batch of each chunk is never"
     if config.pipeline.correction == "none" and train.loss == "importance_sampling":
         advice = (
             "--train.loss cispo or ppo bounds the ratio, as does --pipeline.correction "
