@@ -125,7 +125,7 @@ def reader_table(count: int, folder: Path) -> None:
     scans: dict[tuple[str, int], SecondPass] = {}
     with open_backend(config) as backend, backend.session():
         sampler = backend.sampler(None)
-        asking: Asking[tuple[str, str, int]] = Asking(sampler, "descriptions")
+        asking: Asking[tuple[str, str, int]] = Asking("descriptions", sampler=sampler)
         group = config.train.group_size
         first = (
             (("first", p.id, 0), question(policy, p, "full", 0, samples=group, temperature=1.0))

@@ -134,9 +134,10 @@ def main() -> int:
         if chosen.flow_kills:
             rows += measure("flow", chosen.flow_kills, chosen.a_run, chosen.seed, log)
         if chosen.kills:
-            half = chosen.kills // 2
-            rows += measure("chunks", chosen.kills - half, chosen.a_run, chosen.seed, log)
-            rows += measure("validated", half, chosen.a_run, chosen.seed, log)
+            third = chosen.kills // 3
+            rows += measure("chunks", chosen.kills - 2 * third, chosen.a_run, chosen.seed, log)
+            rows += measure("stale", third, chosen.a_run, chosen.seed, log)
+            rows += measure("validated", third, chosen.a_run, chosen.seed, log)
         if chosen.supervised_kills:
             rows += measure("supervised", chosen.supervised_kills, chosen.a_run, chosen.seed, log)
     print(table(rows))

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 CHUNKS_PROGRAM = ROOT / "trials/train_chunks.py"
 FLOW_PROGRAM = ROOT / "flows/train_flow.py"
 
-Way = Literal["chunks", "validated", "supervised", "flow"]
+Way = Literal["chunks", "stale", "validated", "supervised", "flow"]
 Victim = Literal["training", "engine", "both"]
 
 SMALL_FLOW: dict[str, object] = {

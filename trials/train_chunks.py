@@ -1,8 +1,9 @@
 """The library's training without Prefect, chunk by chunk; a line on stdout at each event.
 
 `python trials/train_chunks.py FOLDER [WAY]` is what benchmarks/kills.py kills, and tests/e2e in
-small. The way `validated` has validation and dynamic sampling beside the curriculum, `supervised`
-learns the solutions that drawn problems come with.
+small. The way `stale` samples ahead of the learner, and gives it each batch in two parts;
+`validated` has validation and dynamic sampling beside the curriculum, `supervised` learns the
+solutions that drawn problems come with.
 """
 
 import sys
@@ -39,6 +40,10 @@ def config(folder: Path, way: str = "chunks") -> RunConfig:
         "algorithm": {"dynamic_rounds": 2},
         "sampling": {"max_new_tokens": 64},
     }
+    ahead: dict[str, object] = {
+        "algorithm": {"max_staleness": 1},
+        "pipeline": {"parts": 2, "correction": "token_truncate"},
+    }
     return RunConfig.model_validate(
         {
             "preset": "quickstart",
@@ -54,6 +59,7 @@ def config(folder: Path, way: str = "chunks") -> RunConfig:
             "sampling": {"max_new_tokens": 96 if supervises else 32},
             "reward": {"random": 1.0},
             **(more if way == "validated" else {}),
+            **(ahead if way == "stale" else {}),
         }
     )
 

@@ -9,21 +9,22 @@ from pathlib import Path
 import psutil
 import pytest
 
-from trials.programs import Victim, clean_environment, command, run_dir
+from trials.programs import Victim, Way, clean_environment, command, run_dir
 from trials.run_outcome import Outcome, outcome_of
 from trials.train_chunks import CHUNK_STEPS, STEPS
 
+WAY: Way = "stale"  # a kill finds the next batch under way, and a part of this one learnt from
 # A chunk prints its start, its steps, its end (the save begins), its checkpoint.
 LINES_A_CHUNK = CHUNK_STEPS + 3
 
 
 def outcome(folder: Path) -> Outcome:
-    return outcome_of(run_dir("chunks", folder), folder / ".visual-r1/engine")
+    return outcome_of(run_dir(WAY, folder), folder / ".visual-r1/engine")
 
 
 def start(folder: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        command("chunks", folder),
+        command(WAY, folder),
         env=clean_environment() | {"TINKER_TELEMETRY": "0"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -95,6 +96,7 @@ def test_an_undisturbed_run_writes_down_each_step(undisturbed: Outcome) -> None:
     ]
     per_step = [sum(row["step"] == step for row in undisturbed.rollouts) for step in range(STEPS)]
     assert per_step == [2 * 4] * STEPS
+    assert [row["staleness"] for row in undisturbed.metrics] == [0, 1] * (STEPS // 2)
     read = {row["second_verdict"] for row in undisturbed.rollouts}
     assert read & {"right", "wrong"}, "some scans were read"
 

@@ -11,7 +11,7 @@ from protocol_client import MODEL, TOKENS, image_prompt, png
 from tinker import types
 
 from visual_r1.engine.launch import RunningEngine
-from visual_r1.rl.learning import datum
+from visual_r1.rl.datums import datum
 
 Trainer = Callable[..., tinker.TrainingClient]
 PROMPT = types.ModelInput.from_ints(list(TOKENS))

@@ -21,7 +21,7 @@ from visual_r1.engine.launch import RunningEngine, start_engine
 from visual_r1.errors import BackendError, EngineError, LossError, RewardError, RunError
 from visual_r1.policy.policy import Policy, RolloutGroup, open_policy
 from visual_r1.prices import Prices
-from visual_r1.rl.learning import Example, learn
+from visual_r1.rl.learning import StepLearner
 from visual_r1.rl.metrics import SAMPLING_PHASES
 from visual_r1.rl.step import StepResult
 
@@ -478,12 +478,20 @@ def test_a_learner_that_is_not_what_was_sampled_stops_the_run(
     training: tinker.TrainingClient,
 ) -> None:
     sampler = training.save_weights_and_get_sampling_client().result(timeout=60)
-    examples = [
-        Example(
-            group.prompt, replace(rollout, logprobs=tuple(x + 2 for x in rollout.logprobs)), 1.0
+    groups = [
+        replace(
+            group,
+            rollouts=tuple(
+                replace(rollout, logprobs=tuple(x + 2 for x in rollout.logprobs))
+                for rollout in group.rollouts
+            ),
         )
         for group in sampled(sampler)
-        for rollout in group.rollouts
     ]
-    with pytest.raises(RunError, match=r"over limits.max_kl \(1\).*before this step is saved"):
-        learn(training, policy(config()), examples, 3)
+    for staleness, advice in ((0, "mend that"), (2, "the weights of 2 steps before")):
+        learner = StepLearner(training, policy(config()), 3, staleness=staleness)
+        learner.take(groups)
+        learner.finish()
+        says = rf"over limits.max_kl \(1\).*before this step is saved.*{advice}"
+        with pytest.raises(RunError, match=says):
+            learner.update()

@@ -168,8 +168,11 @@ def held_out_loss_rises(curves: Curves, step: int, config: RunConfig) -> str | N
 
 
 def learner_disagrees(curves: Curves, step: int, config: RunConfig) -> str | None:
-    """The KL between sampler and learner is over `alarms.max_kl` in most of the last steps."""
-    steps, kls = curves.up_to("kl_sampler_learner", step)
+    """The KL between sampler and learner is over `alarms.max_kl` in most of the last steps.
+
+    Of stale steps the weights have moved meanwhile: there it says nothing of the server.
+    """
+    steps, kls = curves.on_policy.up_to("kl_sampler_learner", step)
     count = min(KL_STEPS, config.alarms.window)
     if len(kls) < count:
         return None
@@ -186,7 +189,7 @@ def learner_disagrees(curves: Curves, step: int, config: RunConfig) -> str | Non
 
 def learner_drifts_away(curves: Curves, step: int, config: RunConfig) -> str | None:
     """That KL is over the limit and ten times what it was, after it was taken note of once."""
-    for change in changes(curves, "kl_sampler_learner", step, config.alarms.window):
+    for change in changes(curves.on_policy, "kl_sampler_learner", step, config.alarms.window):
         limit = _kl_limit(curves, step, config)
         far = change.now.mean > max(limit, KL_TIMES * change.before.mean)
         if far and change.p_rise() < ALPHA:

@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 import tinker
 from tinker.lib.retryable_exception import (  # pyright: ignore[reportMissingTypeStubs]
@@ -27,6 +27,8 @@ logger = open_logger(__name__)
 Key = TypeVar("Key")
 T = TypeVar("T")
 Watch = Callable[[], None]
+Meanwhile: TypeAlias = "Callable[[concurrent.futures.Future[Any], float], object]"
+"""What is done while a future is pending: until it is done, for so many seconds at most."""
 
 # Generous: a capacity pause of the hosted service can last hours.
 SAMPLE_LIMIT_S = 7200.0
@@ -50,17 +52,26 @@ def nothing_to_watch() -> None:
     """The watch of a server whose process is not ours."""
 
 
+def stand_by(pending: "concurrent.futures.Future[Any]", seconds: float) -> None:
+    """Do nothing meanwhile."""
+    concurrent.futures.wait([pending], timeout=seconds)
+
+
 def wait(
-    future: tinker.APIFuture[T], what: str, limit_s: float, watch: Watch = nothing_to_watch
+    future: tinker.APIFuture[T],
+    what: str,
+    limit_s: float,
+    watch: Watch = nothing_to_watch,
+    meanwhile: Meanwhile = stand_by,
 ) -> T:
     """The future's result.
 
     `what` names the work for messages ("step 12, forward_backward"). `watch` is called about once
-    a second and raises when waiting has become pointless. Raises `RequestRefused` when the server
-    says that the request itself is at fault, `BackendError` for any other failure and when
-    `limit_s` seconds have passed.
+    a second and raises when waiting has become pointless; `meanwhile` does what else there is to
+    do. Raises `RequestRefused` when the server says that the request itself is at fault,
+    `BackendError` for any other failure and when `limit_s` seconds have passed.
     """
-    return _awaited(future.future(), what, limit_s, watch)
+    return _awaited(future.future(), what, limit_s, watch, meanwhile)
 
 
 def call(work: Callable[[], T], what: str, limit_s: float, watch: Watch = nothing_to_watch) -> T:
@@ -82,15 +93,20 @@ def call(work: Callable[[], T], what: str, limit_s: float, watch: Watch = nothin
     return _awaited(pending, what, limit_s, watch)
 
 
-def _awaited(pending: "concurrent.futures.Future[T]", what: str, limit_s: float, watch: Watch) -> T:
-    deadline = time.monotonic() + limit_s
+def _awaited(
+    pending: "concurrent.futures.Future[T]",
+    what: str,
+    limit_s: float,
+    watch: Watch,
+    meanwhile: Meanwhile = stand_by,
+) -> T:
+    limit = Limit(what, limit_s)
     while True:
-        done, _ = concurrent.futures.wait([pending], timeout=min(LOOK_EVERY_S, limit_s))
-        if done:
+        meanwhile(pending, min(LOOK_EVERY_S, limit_s))
+        if pending.done():
             break
         watch()
-        if time.monotonic() > deadline:
-            raise BackendError(_late(what, limit_s))
+        limit.require()
     try:
         result = pending.result(timeout=0)
     except FAILURES as error:
@@ -98,6 +114,23 @@ def _awaited(pending: "concurrent.futures.Future[T]", what: str, limit_s: float,
         raise described(error, what) from error
     note_pauses(result)
     return result
+
+
+class Limit:
+    """So many seconds for some work, that begin anew with each sign of life."""
+
+    def __init__(self, what: str, seconds: float) -> None:
+        self._what, self._seconds = what, seconds
+        self._deadline = time.monotonic() + seconds
+
+    def begin_again(self) -> None:
+        """There was a sign of life."""
+        self._deadline = time.monotonic() + self._seconds
+
+    def require(self) -> None:
+        """Raise `BackendError` where they are over."""
+        if time.monotonic() > self._deadline:
+            raise BackendError(_late(self._what, self._seconds))
 
 
 class Arrivals(Generic[Key, T]):
@@ -118,13 +151,15 @@ class Arrivals(Generic[Key, T]):
 
     def __init__(self, what: str, limit_s: float, watch: Watch = nothing_to_watch) -> None:
         self._what, self._limit_s, self._watch = what, limit_s, watch
-        self._arrived: queue.SimpleQueue[concurrent.futures.Future[T]] = queue.SimpleQueue()
-        self._key_of: dict[concurrent.futures.Future[T], Key] = {}
+        # None wakes whoever waits, and is no arrival.
+        self._arrived: queue.SimpleQueue[concurrent.futures.Future[T] | None] = queue.SimpleQueue()
+        self._key_of: dict[concurrent.futures.Future[T], tuple[Key, str]] = {}
+        self._until: concurrent.futures.Future[Any] | None = None
 
-    def add(self, key: Key, future: tinker.APIFuture[T]) -> None:
-        """Wait for `future` too; its result comes with `key`."""
+    def add(self, key: Key, future: tinker.APIFuture[T], what: str = "") -> None:
+        """Wait for `future` too; its result comes with `key`, and `what` names it for messages."""
         pending = future.future()
-        self._key_of[pending] = key
+        self._key_of[pending] = key, what or self._what
         # A callback costs the same however many wait; `wait` on a set grows with the set.
         pending.add_done_callback(self._arrived.put)
 
@@ -135,21 +170,46 @@ class Arrivals(Generic[Key, T]):
     def __iter__(self) -> Generator[tuple[Key, T | RequestRefused]]:
         try:
             while self._key_of:
-                future = self._next()
-                yield self._key_of.pop(future), _result(future, self._what, self._watch)
+                yield self.following()
         finally:
-            for pending in self._key_of:
-                pending.cancel()
+            self.cancel()
 
-    def _next(self) -> "concurrent.futures.Future[T]":
-        deadline = time.monotonic() + self._limit_s
+    def following(self) -> tuple[Key, T | RequestRefused]:
+        """The next arrival, however long that takes up to `limit_s`."""
+        limit = Limit(self._what, self._limit_s)
         while True:
-            try:
-                return self._arrived.get(timeout=min(LOOK_EVERY_S, self._limit_s))
-            except queue.Empty:
-                self._watch()
-            if time.monotonic() > deadline:
-                raise BackendError(_late(self._what, self._limit_s))
+            found = self.within(min(LOOK_EVERY_S, self._limit_s))
+            if found is not None:
+                return found
+            self._watch()
+            limit.require()
+
+    def within(
+        self, seconds: float, until: "concurrent.futures.Future[Any] | None" = None
+    ) -> tuple[Key, T | RequestRefused] | None:
+        """The next arrival; None where none comes in `seconds`, or `until` is done before."""
+        if until is not None and until is not self._until:
+            self._until = until
+            self.wake_when(until)
+        if until is not None and until.done():
+            return None
+        try:
+            future = self._arrived.get(timeout=seconds)
+        except queue.Empty:
+            return None
+        if future is None:
+            return None
+        key, what = self._key_of.pop(future)
+        return key, _result(future, what, self._watch)
+
+    def wake_when(self, done: "concurrent.futures.Future[Any]") -> None:
+        """Let `within` return without an arrival when that is done: there is something else."""
+        done.add_done_callback(lambda _: self._arrived.put(None))
+
+    def cancel(self) -> None:
+        """Give up on all that is under way."""
+        for pending in self._key_of:
+            pending.cancel()
 
 
 def _result(future: "concurrent.futures.Future[T]", what: str, watch: Watch) -> T | RequestRefused:

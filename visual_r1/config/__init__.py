@@ -1,6 +1,7 @@
 """The configuration of a run: `RunConfig` and its sections."""
 
 from visual_r1.config.judging import EvaluationSection, LoggingSection, ValidationSection
+from visual_r1.config.pipeline import PipelineSection, why_whole
 from visual_r1.config.presets import (
     DEFAULT_PRESET,
     apart,
@@ -54,6 +55,7 @@ __all__ = [
     "ModelSection",
     "OptimizerSection",
     "PenaltySection",
+    "PipelineSection",
     "PricesSection",
     "PromptSection",
     "RewardSection",
@@ -74,5 +76,6 @@ __all__ = [
     "preset_names",
     "read_preset",
     "read_toml",
+    "why_whole",
     "without_later_defaults",
 ]

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Self, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from visual_r1.config.judging import EvaluationSection, LoggingSection, ValidationSection
+from visual_r1.config.pipeline import CORRECTED, PipelineSection, why_whole
 from visual_r1.config.presets import merged, read_preset
 from visual_r1.config.reward import PenaltySection, RewardSection, SecondPassSection
 from visual_r1.config.sections import (
@@ -86,6 +87,7 @@ class RunConfig(BaseModel):
     prompt: PromptSection = PromptSection()
     train: TrainSection = TrainSection()
     algorithm: AlgorithmSection = AlgorithmSection()
+    pipeline: Annotated[PipelineSection, LATER] = PipelineSection()
     curriculum: CurriculumSection = CurriculumSection()
     optimizer: OptimizerSection = OptimizerSection()
     sampling: SamplingSection = SamplingSection()
@@ -247,6 +249,7 @@ def contradictions(config: RunConfig) -> Iterator[str]:
                 "algorithm.kl_coefficient is a part of the reward, and a supervised run "
                 "(sft.responses) has none: set it to 0"
             )
+    yield from _of_the_pipeline(config)
     if algorithm.dynamic_rounds and not train.skip_without_contrast:
         yield (
             "algorithm.dynamic_rounds draws until enough groups have contrast, so it needs "
@@ -268,4 +271,31 @@ def contradictions(config: RunConfig) -> Iterator[str]:
             "Nothing can be learnt: all weights of reward are 0, there is no second pass to pay "
             "for and algorithm.kl_coefficient is 0; give one of them a weight, such as "
             "reward.accuracy 1"
+        )
+
+
+def _of_the_pipeline(config: RunConfig) -> Iterator[str]:
+    train, pipeline, staleness = config.train, config.pipeline, config.algorithm.max_staleness
+    sampled = config.sft.responses is None
+    if not sampled and (staleness or (pipeline.parts or 1) > 1 or pipeline.correction != "none"):
+        yield (
+            "algorithm.max_staleness and pipeline are about samples, and a supervised run "
+            "(sft.responses) samples nothing: leave them out"
+        )
+    if 0 < train.chunk_steps <= staleness:
+        yield (
+            f"algorithm.max_staleness is {staleness} and train.chunk_steps {train.chunk_steps}: "
+            "each checkpoint waits until all that is sampled has been learnt from, so no batch "
+            f"gets so old; raise train.chunk_steps above {staleness}"
+        )
+    if (pipeline.parts or 1) > 1 and (why := why_whole(train, config.algorithm)):
+        yield (
+            f"pipeline.parts is {pipeline.parts}, and {why}: leave pipeline.parts out, or change "
+            "the other"
+        )
+    if pipeline.correction != "none" and train.loss not in CORRECTED:
+        yield (
+            f"pipeline.correction {pipeline.correction} takes the ratio of the loss to other "
+            f"weights than those that sampled, which {train.loss} does not allow: set train.loss "
+            f"to one of {', '.join(CORRECTED)}, or leave pipeline.correction out"
         )

@@ -150,6 +150,13 @@ class AlgorithmSection(Section):
         description="Weight of the KL divergence from the base model (or model.start_from) in the "
         "reward, in nats a response.",
     )
+    max_staleness: Annotated[int, LATER] = Field(
+        default=0,
+        ge=0,
+        le=2,
+        description="How many steps the weights that sample a batch may be behind those that learn "
+        "from it: sampling goes on while earlier batches train. 0: each waits for the other.",
+    )
 
 
 class CurriculumSection(Section):

@@ -19,7 +19,7 @@ from visual_r1.backend.waiting import call, wait
 from visual_r1.conformance.findings import CALLS, REACH, Call, Finding, Report
 from visual_r1.errors import BackendError
 from visual_r1.prices import NO_TOKENS, Tokens
-from visual_r1.rl.learning import answer_part
+from visual_r1.rl.datums import answer_part
 from visual_r1.sft.datums import response_datum
 
 T = TypeVar("T")

@@ -33,8 +33,8 @@ from visual_r1.data.problem import Problem
 from visual_r1.errors import BackendError, ModelError
 from visual_r1.models import TINY_GEOMETRY
 from visual_r1.policy.policy import open_policy
+from visual_r1.rl.datums import datum
 from visual_r1.rl.kl import ask_logprobs, logprobs_of
-from visual_r1.rl.learning import datum
 from visual_r1.rl.losses import CISPO_CLIP, DRO_BETA, HIGH, LOW, SEQUENCE_MASK
 from visual_r1.sft.datums import response_datum
 

@@ -11,7 +11,7 @@ from rich.filesize import decimal as size_text
 
 from visual_r1.backend.endpoint import checkpoint_lifetime as backend_lifetime
 from visual_r1.backend.endpoint import choose_kind
-from visual_r1.config import RunConfig
+from visual_r1.config import RunConfig, why_whole
 from visual_r1.data.problem import Split
 from visual_r1.doctor.estimates import Room, Workload
 from visual_r1.doctor.evidence import Evidence, share_without_contrast, smallest_group
@@ -20,6 +20,7 @@ from visual_r1.engine.store.budget import MAX_DISK_VARIABLE
 from visual_r1.models import TINY_GEOMETRY, hub_id
 from visual_r1.policy.policy import THINKING_TOKENS, cut_thoughts
 from visual_r1.prompts.fit import SplitFit
+from visual_r1.rl.learning import parts_of
 from visual_r1.rl.losses import loss_of
 from visual_r1.runs.budget import budgets_of, shown
 from visual_r1.runs.chunk_length import chunk_in_words
@@ -127,6 +128,44 @@ def loss(config: RunConfig) -> Diagnosis | None:
         f"{name} takes a forward ahead of each update, billed as training, for {why} the learner's "
         "log-probabilities: learning costs twice the tokens, and they are counted so",
     )
+
+
+def streaming(config: RunConfig) -> Diagnosis:
+    """Whether the batch of a step goes to the learner while it is sampled, and what prevents it."""
+    embedded = choose_kind(config, os.environ) == "embedded"
+    most = config.algorithm.max_staleness
+    sampled = "1 step is" if most == 1 else f"{most} steps are"
+    ahead = f"; up to {sampled} sampled ahead of the learner" if most else ""
+    if why := why_whole(config.train, config.algorithm):
+        says = f"the batch goes to the learner as a whole, for {why}{ahead}"
+        return Diagnosis("note", "streaming", says)
+    parts = parts_of(config, embedded=embedded)
+    if parts == 1:
+        says = f"groups are graded as they come, and learnt from in one call{ahead}"
+        return Diagnosis("ok", "streaming", says)
+    says = f"the batch goes to the learner in up to {parts} parts, each when it is complete{ahead}"
+    return Diagnosis("ok", "streaming", says)
+
+
+def staleness(config: RunConfig) -> Diagnosis | None:
+    """Whether anything bounds what stale samples do to the gradient."""
+    most, train = config.algorithm.max_staleness, config.train
+    if not most:
+        return None
+    steps = "1 step" if most == 1 else f"{most} steps"
+    says = f"samples are up to {steps} old, the first batch of each chunk is never"
+    if config.pipeline.correction == "none" and train.loss == "importance_sampling":
+        advice = (
+            "--train.loss cispo or ppo bounds the ratio, as does --pipeline.correction "
+            "token_truncate for a forward more."
+        )
+        says += f", and {train.loss} does not bound what their ratio does to the gradient"
+        return Diagnosis("note", "staleness", says, advice)
+    if train.chunk_steps < 5 * most:
+        advice = f"--train.chunk_steps {5 * most} or more lets it gain what it can."
+        says += f": with a checkpoint every {train.chunk_steps} steps little is sampled ahead"
+        return Diagnosis("note", "staleness", says, advice)
+    return Diagnosis("ok", "staleness", says)
 
 
 def rows(config: RunConfig, first: FirstRows) -> list[Diagnosis]:

@@ -66,7 +66,8 @@ def examine(config: RunConfig, *, measure: bool | None, budget: float | None = N
         return seen
     seen.add(sound, checks.learning_rate(config), checks.disk(config))
     seen.add(checks.schedule(config), checks.gradient_clip(config))
-    seen.add(None if _is_supervised(config) else checks.loss(config))
+    if not _is_supervised(config):
+        seen.add(checks.loss(config), checks.streaming(config), checks.staleness(config))
     seen.add(*tool_settings(config, os.environ))
     if choose_kind(config, os.environ) == "embedded":
         room = seen.attempt("engine's disk", lambda: room_for(config, os.environ))

@@ -105,7 +105,7 @@ def predict(
         if index not in kept or not kept[index].has(name)
     ]
     source: Pass = "described" if "described" in passes else "greedy"
-    asking: Asking[Key] = Asking(sampler, what, policy.watch)
+    asking: Asking[Key] = Asking(what, policy.watch, sampler=sampler)
 
     def collected(index: int, problem: Problem) -> _Collected:
         if index not in answers:

@@ -13,10 +13,10 @@ graded when it arrives, and may lead to a further question while others are stil
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import closing
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import tinker
 
@@ -166,10 +166,21 @@ def second_pass(policy: Policy, asked: Question, sequence: tinker.SampledSequenc
     )
 
 
-class Asking(Generic[Key]):
-    """Questions to one sampler, and their replies in the order of arrival.
+@dataclass(frozen=True, slots=True)
+class _Asked(Generic[Key]):
+    """A question under way: who is asked, for what, and how often it was before."""
 
-        asking = Asking(sampler, "sampling of step 3", policy.watch, retries=2)
+    key: Key
+    question: Question
+    sampler: tinker.SamplingClient
+    what: str
+    attempt: int
+
+
+class Asking(Generic[Key]):
+    """Questions to samplers, and their replies in the order of arrival.
+
+        asking = Asking("sampling of step 3", policy.watch, sampler=sampler, retries=2)
         for key, question, reply in asking.replies(questions):
             ...  # may `asking.ask(...)` what follows from the reply
 
@@ -180,21 +191,34 @@ class Asking(Generic[Key]):
 
     def __init__(
         self,
-        sampler: tinker.SamplingClient,
         what: str,
         watch: Watch = nothing_to_watch,
         *,
+        sampler: tinker.SamplingClient | None = None,
         retries: int = 0,
         limit_s: float = SAMPLE_LIMIT_S,
     ) -> None:
-        self._sampler, self._retries = sampler, retries
-        self._arrivals: Arrivals[tuple[Key, Question, int], tinker.SampleResponse] = Arrivals(
+        """`sampler` is whom to ask where a question names none."""
+        self._what, self._sampler, self._retries = what, sampler, retries
+        self._arrivals: Arrivals[_Asked[Key], tinker.SampleResponse] = Arrivals(
             what, limit_s, watch
         )
 
-    def ask(self, key: Key, asked: Question) -> None:
+    def __len__(self) -> int:
+        """How many questions are under way."""
+        return len(self._arrivals)
+
+    def ask(
+        self,
+        key: Key,
+        asked: Question,
+        sampler: tinker.SamplingClient | None = None,
+        what: str = "",
+    ) -> None:
         """Send a question at once; its reply comes with `key`."""
-        self._send(key, asked, attempt=0)
+        asked_of = sampler or self._sampler
+        assert asked_of is not None, "nobody is named to be asked"
+        self._send(_Asked(key, asked, asked_of, what or self._what, attempt=0))
 
     def replies(
         self, questions: Iterable[tuple[Key, Question]] = (), most: int | None = None
@@ -207,20 +231,46 @@ class Asking(Generic[Key]):
         """
         waiting = iter(questions)
         self._fill(waiting, most)
-        with closing(iter(self._arrivals)) as arriving:
-            for (key, asked, attempt), reply in arriving:
-                if isinstance(reply, RequestRefused) and attempt < self._retries:
-                    self._send(key, asked, attempt + 1)
-                    continue
-                # Before the reply is looked at, so that the server need not wait for that.
-                self._fill(waiting, most)
-                yield key, asked, reply
+        try:
+            while self._arrivals:
+                if (found := self._final(self._arrivals.following())) is not None:
+                    # Before the reply is looked at, so that the server need not wait for that.
+                    self._fill(waiting, most)
+                    yield found
+        finally:
+            self.cancel()
 
-    def _send(self, key: Key, asked: Question, attempt: int) -> None:
-        future = self._sampler.sample(
-            asked.prompt, num_samples=asked.samples, sampling_params=asked.params
+    def within(
+        self, seconds: float, until: "Future[Any] | None" = None
+    ) -> tuple[Key, Question, Reply] | None:
+        """The next reply; None where none comes in `seconds`, or `until` is done before."""
+        found = self._arrivals.within(seconds, until)
+        return None if found is None else self._final(found)
+
+    def wake_when(self, done: "Future[Any]") -> None:
+        """Let `within` return without a reply when that is done: there is something else to do."""
+        self._arrivals.wake_when(done)
+
+    def cancel(self) -> None:
+        """Give up on all that is under way."""
+        self._arrivals.cancel()
+
+    def _final(
+        self, arrived: tuple[_Asked[Key], tinker.SampleResponse | RequestRefused]
+    ) -> tuple[Key, Question, Reply] | None:
+        """The reply; None where the question is asked again."""
+        asked, reply = arrived
+        if isinstance(reply, RequestRefused) and asked.attempt < self._retries:
+            self._send(replace(asked, attempt=asked.attempt + 1))
+            return None
+        return asked.key, asked.question, reply
+
+    def _send(self, asked: _Asked[Key]) -> None:
+        question = asked.question
+        future = asked.sampler.sample(
+            question.prompt, num_samples=question.samples, sampling_params=question.params
         )
-        self._arrivals.add((key, asked, attempt), future)
+        self._arrivals.add(asked, future, asked.what)
 
     def _fill(self, waiting: Iterator[tuple[Key, Question]], most: int | None) -> None:
         while most is None or len(self._arrivals) < most:

@@ -31,8 +31,7 @@ short responses count more.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from visual_r1.config import RunConfig
@@ -97,39 +96,55 @@ ADVANTAGES: Mapping[str, Callable[[Sequence[float]], list[float]]] = {
 
 
 def advantages_of(groups: Sequence[RolloutGroup], config: RunConfig) -> list[list[float]]:
-    """The advantages of each group's G samples; zeros for what is to give no gradient.
+    """The advantages of each group's G samples; zeros for what is to give no gradient."""
+    return [advantages_G for _, advantages_G in with_advantages(groups, config)]
 
-    That is a group without contrast (`train.skip_without_contrast`), with dynamic sampling those
-    beyond the first `train.batch_size` that have it, and where `algorithm.mask_truncated` is set a
-    truncated response (DAPO's overlong filtering, arXiv:2503.14476, section 3.4), which stays part
-    of its group's baseline.
+
+def with_advantages(
+    groups: Iterable[RolloutGroup], config: RunConfig
+) -> Iterator[tuple[RolloutGroup, list[float]]]:
+    """Each group with the advantages of its G samples, as soon as it is there.
+
+    gdpo looks at all groups first. Zeros for what is to give no gradient: a group without contrast
+    (`train.skip_without_contrast`), with dynamic sampling those beyond the first
+    `train.batch_size` that have it, and where `algorithm.mask_truncated` is set a truncated
+    response (DAPO's overlong filtering, arXiv:2503.14476, section 3.4), which stays part of its
+    group's baseline.
     """
-    name = config.algorithm.advantage
-    advantages = [
-        [0.0] * len(group.rollouts)
-        if config.train.skip_without_contrast and not has_contrast(group)
-        else gdpo([rollout.scored.parts for rollout in group.rollouts])
-        if name == "gdpo"
-        else ADVANTAGES[name]([rollout.scored.reward for rollout in group.rollouts])
-        for group in groups
-    ]
-    if name == "gdpo":
-        advantages = _over_batch(advantages)
-    beyond = _beyond_full(groups, config) if config.algorithm.dynamic_rounds else set[int]()
-    mask = config.algorithm.mask_truncated
-    return [
-        [
-            0.0 if place in beyond or (mask and rollout.truncated) else advantage
-            for rollout, advantage in zip(group.rollouts, advantages_G, strict=True)
-        ]
-        for place, (group, advantages_G) in enumerate(zip(groups, advantages, strict=True))
-    ]
+    algorithm, mask = config.algorithm, config.algorithm.mask_truncated
+    left = config.train.batch_size if algorithm.dynamic_rounds else math.inf
+    for group, advantages_G in _of_each(groups, config):
+        counts = has_contrast(group)
+        if left <= 0 and counts:
+            advantages_G = [0.0] * len(group.rollouts)
+        left -= counts
+        yield (
+            group,
+            [
+                0.0 if mask and rollout.truncated else advantage
+                for rollout, advantage in zip(group.rollouts, advantages_G, strict=True)
+            ],
+        )
 
 
-def _beyond_full(groups: Sequence[RolloutGroup], config: RunConfig) -> set[int]:
-    """The places of the groups with contrast that come after those which fill the batch."""
-    with_contrast = (place for place, group in enumerate(groups) if has_contrast(group))
-    return set(islice(with_contrast, config.train.batch_size, None))
+def _of_each(
+    groups: Iterable[RolloutGroup], config: RunConfig
+) -> Iterator[tuple[RolloutGroup, list[float]]]:
+    """By name, before anything is taken out of a batch but groups without contrast."""
+
+    def of(group: RolloutGroup) -> list[float]:
+        if config.train.skip_without_contrast and not has_contrast(group):
+            return [0.0] * len(group.rollouts)
+        if (name := config.algorithm.advantage) == "gdpo":
+            return gdpo([rollout.scored.parts for rollout in group.rollouts])
+        return ADVANTAGES[name]([rollout.scored.reward for rollout in group.rollouts])
+
+    if config.algorithm.advantage == "gdpo":
+        whole = list(groups)
+        yield from zip(whole, _over_batch([of(group) for group in whole]), strict=True)
+    else:
+        for group in groups:
+            yield group, of(group)
 
 
 def has_contrast(group: RolloutGroup) -> bool:

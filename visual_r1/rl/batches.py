@@ -4,8 +4,10 @@ Reading a problem from the dataset, scaling its images, encoding them and counti
 of milliseconds for a large image, on a machine that otherwise waits for the server. So the next
 step's first batch is built in a thread of its own as soon as it is known which problems it has: at
 once where the order is a function of the numbers alone, else when the step before it has been
-sampled. What is built is what would have been built in its own step. Where no prompt can be made of
-a problem, it comes with the reason; whatever else goes wrong is raised in that step.
+sampled. Where samples may be stale (`algorithm.max_staleness`) the problems of a step are drawn
+when the weights that sample them are there, by what was sampled before those. What is built is what
+would have been built in its own step. Where no prompt can be made of a problem, it comes with the
+reason; whatever else goes wrong is raised in that step.
 """
 
 import threading
@@ -77,6 +79,7 @@ class Batches:
         build: makes the prompt of a problem; raises `DataError` where none can be made: it is
             handed on with the problem.
         steps: nothing is built ahead of the last one.
+        staleness: `algorithm.max_staleness`: so many steps more than one are sampled at a time.
     """
 
     def __init__(
@@ -85,11 +88,14 @@ class Batches:
         order: ProblemOrder,
         build: Callable[[Problem], tinker.ModelInput],
         steps: range,
+        staleness: int = 0,
     ) -> None:
         self._problems, self._order, self._build, self._steps = problems, order, build, steps
+        self._staleness = staleness
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="prompts-ahead")
         self._over = threading.Event()
         self._ahead: dict[int, Future[list[PromptedProblem]]] = {}
+        self._begun = steps.start - 1
 
     def rounds(self, step: int) -> Iterator[Sequence[PromptedProblem]]:
         """The batch of `step`, then further ones for dynamic sampling, without an end.
@@ -105,10 +111,10 @@ class Batches:
             yield self._built(step, round)
 
     def observe(self, step: int, groups: Sequence[RolloutGroup]) -> ExpectedBatch | None:
-        """All of `step` is sampled; what was expected of it. The next step's problems are known
-        now at the latest, and its prompts are begun."""
+        """All of `step` is sampled; what was expected of it. The problems of the next batch that is
+        sampled are known now at the latest, and its prompts are begun."""
         expected = self._order.observe(step, groups)
-        self._begin(step + 1)
+        self._begin(step + 1 + self._staleness)
         return expected
 
     def __enter__(self) -> Self:
@@ -120,8 +126,13 @@ class Batches:
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     def _begin(self, step: int) -> None:
-        if step in self._steps and step not in self._ahead:
-            self._ahead[step] = self._thread.submit(self._built, step, 0)
+        if step not in self._steps or step <= self._begun:
+            return
+        self._begun = step
+        if self._order.needs_samples:
+            # Drawn here and now: in the thread it could come after more has been observed.
+            self._order.places(step, 0)
+        self._ahead[step] = self._thread.submit(self._built, step, 0)
 
     def _built(self, step: int, round: int) -> list[PromptedProblem]:
         batch: list[PromptedProblem] = []

@@ -138,14 +138,15 @@ def drawing_order(weight_N: Floats, seed: int, step: int) -> Places:
 class CurriculumOrder:
     """The order of the curriculum, over problems whose families have the numbers `family_N`.
 
-    `measured` is what is known at the start of the next step.
+    `measured` is what is known at the start of the next step. The order of a step is drawn when it
+    is first asked for, and stays as it is whatever is observed meanwhile.
     """
 
     needs_samples = True
 
     def __init__(self, config: RunConfig, family_N: Places, measured: Measured) -> None:
         self._config, self._family_N, self.measured = config, family_N, measured
-        self._current: tuple[int, Prospects, Places] | None = None
+        self._drawn: dict[int, tuple[Prospects, Places]] = {}
 
     def places(self, step: int, round: int) -> list[int]:
         """The next `train.batch_size` of the step's order; round after round through all of it."""
@@ -158,7 +159,8 @@ class CurriculumOrder:
         found, order = self._order(step)
         places = [int(order[at % len(order)]) for at in range(len(groups))]
         half_life = self._config.curriculum.half_life
-        self.measured, self._current = self.measured.after(places, groups, half_life), None
+        self.measured = self.measured.after(places, groups, half_life)
+        del self._drawn[step]
         return ExpectedBatch(
             pass_rate=float(found.pass_rate_N[places].mean()),
             contrast=float(found.contrast_N[places].mean()),
@@ -166,10 +168,10 @@ class CurriculumOrder:
         )
 
     def _order(self, step: int) -> tuple[Prospects, Places]:
-        if self._current is None or self._current[0] != step:
+        if step not in self._drawn:
             train = self._config.train
             found = prospects(
                 self.measured, self._family_N, train.group_size, self._config.curriculum
             )
-            self._current = step, found, drawing_order(found.weight_N, train.seed, step)
-        return self._current[1:]
+            self._drawn[step] = found, drawing_order(found.weight_N, train.seed, step)
+        return self._drawn[step]

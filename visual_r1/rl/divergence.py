@@ -34,15 +34,22 @@ def divergence(
     learner_logprobs: Sequence[Floats],
     advantages: Sequence[float],
     loss: Loss,
+    reference: Sequence[Floats] | None = None,
 ) -> Divergence:
-    """Of D responses with their tokens' log-probabilities, and an advantage each."""
+    """Of D responses with their tokens' log-probabilities, and an advantage each.
+
+    `reference` is what the ratio of the loss is taken to, where that is not the sampler.
+    """
     sampled = np.concatenate(sampler_logprobs).astype(np.float64)
     learnt = np.concatenate(learner_logprobs).astype(np.float64)
     log_ratio = learnt - sampled
     with np.errstate(over="ignore"):
         ratio = np.exp(log_ratio)
     by_token = np.repeat(advantages, [len(logprobs) for logprobs in sampler_logprobs])
-    by_response = np.split(log_ratio, np.cumsum([len(one) for one in sampler_logprobs])[:-1])
+    of_loss = log_ratio
+    if reference is not None:
+        of_loss = learnt - np.concatenate(reference).astype(np.float64)
+    by_response = np.split(of_loss, np.cumsum([len(one) for one in sampler_logprobs])[:-1])
     clipped = loss.clips(by_response, by_token)
     return Divergence(
         kl=float(np.mean(ratio - 1 - log_ratio)),

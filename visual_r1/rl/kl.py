@@ -9,51 +9,78 @@ Whether a group has contrast does not depend on it.
 """
 
 import math
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 import tinker
 
-from visual_r1.backend.waiting import SAMPLE_LIMIT_S, wait
+from visual_r1.backend.waiting import SAMPLE_LIMIT_S, Meanwhile, stand_by, wait
 from visual_r1.errors import BackendError
 from visual_r1.policy.policy import Policy, Rollout, RolloutGroup
 from visual_r1.prices import Tokens
 from visual_r1.rewards import Part
 from visual_r1.rl.advantages import KL
+from visual_r1.rl.metrics import StepTimer
+
+_Scored: TypeAlias = "tinker.APIFuture[list[float | None]]"
 
 
 def with_kl(
-    base: tinker.SamplingClient, groups: Sequence[RolloutGroup], policy: Policy, step: int
-) -> list[RolloutGroup]:
-    """The groups with the component `kl` in every sample's reward.
+    base: tinker.SamplingClient,
+    groups: Iterable[RolloutGroup],
+    policy: Policy,
+    step: int,
+    timer: StepTimer,
+    meanwhile: Meanwhile = stand_by,
+) -> Iterator[RolloutGroup]:
+    """The groups in their order, with the component `kl` in every sample's reward.
 
-    `base` samples from those weights; it scores every response, all requested at once. Raises
-    `BackendError` where it fails or returns another number of log-probabilities.
+    `base` samples from those weights; it scores every response, and is asked of a group as soon as
+    that is there. Raises `BackendError` where it fails or returns another number of
+    log-probabilities.
     """
-    futures = [
-        [
-            ask_logprobs(base, group.prompt, rollout.tokens) if rollout.tokens else None
-            for rollout in group.rollouts
-        ]
-        for group in groups
-    ]
+    asked: deque[tuple[RolloutGroup, Sequence[_Scored | None]]] = deque()
+    for group in groups:
+        asked.append((group, [_asked_of(base, group, rollout) for rollout in group.rollouts]))
+        while asked and all(one is None or one.future().done() for one in asked[0][1]):
+            yield _group_with_kl(*asked.popleft(), policy, step, meanwhile)
+    while asked:
+        with timer.during("sample"), timer.during("kl"):
+            found = _group_with_kl(*asked.popleft(), policy, step, meanwhile)
+        yield found
+
+
+def _asked_of(
+    base: tinker.SamplingClient, group: RolloutGroup, rollout: Rollout
+) -> "_Scored | None":
+    return ask_logprobs(base, group.prompt, rollout.tokens) if rollout.tokens else None
+
+
+def _group_with_kl(
+    group: RolloutGroup,
+    scored: "Sequence[_Scored | None]",
+    policy: Policy,
+    step: int,
+    meanwhile: Meanwhile,
+) -> RolloutGroup:
     what = f"log-probabilities of the base model in step {step}"
     weight = policy.config.algorithm.kl_coefficient
-    found: list[RolloutGroup] = []
-    for group, scored in zip(groups, futures, strict=True):
-        rollouts = tuple(
-            # A response without a token is as likely under both.
-            replace(rollout, scored=rollout.scored.plus(KL, Part.of(weight, 0.0)))
-            if future is None
-            else _with_kl(rollout, wait(future, what, SAMPLE_LIMIT_S, policy.watch), weight, step)
-            for rollout, future in zip(group.rollouts, scored, strict=True)
+    rollouts = tuple(
+        # A response without a token is as likely under both.
+        replace(rollout, scored=rollout.scored.plus(KL, Part.of(weight, 0.0)))
+        if future is None
+        else _with_kl(
+            rollout, wait(future, what, SAMPLE_LIMIT_S, policy.watch, meanwhile), weight, step
         )
-        # The base model reads prompt and response of every sample that has a token, and for each
-        # the SDK has one token sampled, which nobody looks at.
-        lengths = [len(rollout.tokens) for rollout in rollouts if rollout.tokens]
-        read = Tokens(len(lengths) * group.prompt.length + sum(lengths), sample=len(lengths))
-        found.append(replace(group, rollouts=rollouts, spent=group.spent + read))
-    return found
+        for rollout, future in zip(group.rollouts, scored, strict=True)
+    )
+    # The base model reads prompt and response of every sample that has a token, and for each
+    # the SDK has one token sampled, which nobody looks at.
+    lengths = [len(rollout.tokens) for rollout in rollouts if rollout.tokens]
+    read = Tokens(len(lengths) * group.prompt.length + sum(lengths), sample=len(lengths))
+    return replace(group, rollouts=rollouts, spent=group.spent + read)
 
 
 def ask_logprobs(

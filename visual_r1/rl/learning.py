@@ -1,26 +1,14 @@
-"""Learning from a step's examples: datums, minibatches and epochs, and the learning rate.
+"""Learning from a step's groups: parts, minibatches and epochs, and the learning rate.
 
-**Datums.** With a prompt of P tokens (image tokens counted) and an answer of n tokens
-a_0 … a_{n-1}, the model reads prompt + a_0 … a_{n-2}, T = P + n - 1 positions, and position i is
-scored on the token at i + 1 of the whole sequence:
+**Parts.** The gradient of a batch is a sum, so groups may go to the learner while others are still
+sampled: in `pipeline.parts` forward_backwards, each sent as soon as its groups are complete, and
+one optim_step behind the last. Which groups are in which depends on their order alone, never on
+when they came. `config.why_whole` says what needs all of them first.
 
-    position         0 … P-2            P-1   P    …   T-1
-    reads            prompt, images     p     a_0  …   a_{n-2}
-    target_tokens    0                  a_0   a_1  …   a_{n-1}
-    logprobs         0                  q_0   q_1  …   q_{n-1}     of the sampler
-    advantages       0                  A     A    …   A
-    a mask           0                  1     1    …   1      where the loss reads one
-
-Tinker's losses are plain sums over all T positions: what must not count has advantage 0.
-
-**Provenance.** Where the loss needs it (stable_reinforce), a datum names the sampled sequence
-behind each place of what is read (P places of its prompt, n - 1 of its tokens) and of the targets
-(P - 1 and n). A server lets a session train on its own samples alone. So a chunk samples and learns
-in one session, and a chunk that is begun again samples again.
-
-**Minibatches.** Each is one forward_backward and one optim_step. With one minibatch and one epoch,
-the default, the policy that learns is the one that sampled. After the first optimizer step of a
-batch it no longer is: how far it has moved is logged as the off-policy `divergence`.
+**Minibatches.** Each is one forward_backward (or its parts) and one optim_step. With one minibatch
+and one epoch, the default, the policy that learns is the one that sampled, or with
+`algorithm.max_staleness` one a few steps later. After the first optimizer step of a batch it no
+longer is: how far it has moved is logged as the off-policy `divergence`.
 
 **Learning rate** of a step, a function of the configuration and the step's number alone. With
 warm-up over W steps, and an end at step S (`optimizer.schedule_steps`):
@@ -37,7 +25,7 @@ had another rate.
 
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import TypeVar
@@ -45,28 +33,49 @@ from typing import TypeVar
 import numpy as np
 import tinker
 
-from visual_r1.backend.waiting import TRAIN_LIMIT_S, wait
-from visual_r1.config import RunConfig
+from visual_r1.backend.waiting import TRAIN_LIMIT_S, Meanwhile, stand_by, wait
+from visual_r1.config import RunConfig, why_whole
 from visual_r1.errors import RequestFailed, RequestRefused
 from visual_r1.hashing import stable_seed
 from visual_r1.policy.policy import Policy, Rollout, RolloutGroup
 from visual_r1.prices import NO_TOKENS, Tokens, total
-from visual_r1.rl.advantages import token_shares
+from visual_r1.rl.advantages import token_shares, with_advantages
+from visual_r1.rl.correction import Corrected, corrected
+from visual_r1.rl.datums import answer_part, datum, with_prompt_logprobs
 from visual_r1.rl.divergence import Divergence, Floats, clip_share, divergence
-from visual_r1.rl.losses import Loss, loss_of
+from visual_r1.rl.losses import Loss, Served, loss_of
 from visual_r1.rl.own_loss import LOGGED
 from visual_r1.rl.replies import largest_norm, learner_logprobs, require_sound
 
 T = TypeVar("T")
 
+REMOTE_PARTS = 4
+"""Each forward_backward waits for a turn of the server's learner: few, so that the last one, which
+alone stands in the way, is small and the others cost no turn that nobody had to wait for anyway."""
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One rollout with at least one token, the prompt that it answers and its advantage."""
+    """One rollout with at least one token, the prompt that it answers and its advantage.
+
+    `corrected` holds what its tokens count, and what the loss takes their ratio to, where that is
+    not the sampler (see `correction`).
+    """
 
     prompt: tinker.ModelInput
     rollout: Rollout
     advantage: float
+    corrected: Corrected | None = None
+
+    @property
+    def reference(self) -> Sequence[float]:
+        """The log-probabilities of its n tokens that the ratio of the loss is taken to."""
+        return self.rollout.logprobs if self.corrected is None else self.corrected.logprobs
+
+    def advantage_of_tokens(self, share: float) -> float | list[float]:
+        """That of all its tokens, or of each of the n, where each counts so much."""
+        whole = self.advantage * share
+        return [whole * w for w in self.corrected.weights] if self.corrected else whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +85,9 @@ class Update:
     `loss` is the sum over the tokens of the batch that Tinker's losses are, a mean over epochs;
     `grad_norm` is the largest. KL, ratios and clip share (see `Divergence`) are of the first
     minibatch: sampler and learner should be the same model there, so the KL is zero and the ratios
-    are one up to rounding. `off_policy_…` are the largest KL, the extremes of the ratio and the
+    are one up to rounding, but for what the weights have moved where the samples are stale.
+    `corrected_share` is the share of tokens whose ratio the correction cut or left out, None
+    without one. `off_policy_…` are the largest KL, the extremes of the ratio and the
     share of clipped tokens over all the later ones, which are learnt from with other weights than
     sampled them; None where there is no later one. The clip shares are None for a loss without a
     clip. `logged` is what a loss of the user's own logs, as means over the minibatches.
@@ -88,6 +99,7 @@ class Update:
     ratio_max: float
     ratio_min: float
     clip_share: float | None = None
+    corrected_share: float | None = None
     optimizer_steps: int = 1
     off_policy_kl: float | None = None
     off_policy_ratio_max: float | None = None
@@ -98,60 +110,249 @@ class Update:
 
 
 def examples_of(
-    groups: Sequence[RolloutGroup], advantages: Sequence[Sequence[float]], config: RunConfig
+    group: RolloutGroup, advantages_G: Sequence[float], config: RunConfig
 ) -> list[Example]:
-    """What a step learns from, by (group, sample); `advantages` has one for each rollout.
+    """What a step learns from a group, by sample; none where it has no advantage at all.
 
-    A group without any advantage is left out. The other samples stay with advantage 0 too (the
-    normalisation counts their tokens), but for empty and masked ones.
+    The other samples stay with advantage 0 too (the normalisation counts their tokens), but for
+    empty and masked ones.
     """
     mask = config.algorithm.mask_truncated
+    if not any(advantages_G):
+        return []
     return [
         Example(group.prompt, rollout, advantage)
-        for group, advantages_G in zip(groups, advantages, strict=True)
-        if any(advantages_G)
         for rollout, advantage in zip(group.rollouts, advantages_G, strict=True)
         if rollout.tokens and not (mask and rollout.truncated)
     ]
 
 
-def learn(
-    training: tinker.TrainingClient, policy: Policy, examples: Sequence[Example], step: int
-) -> Update | None:
-    """Learn from `examples`; all requests are sent back to back, then all are awaited.
+def parts_of(config: RunConfig, *, embedded: bool) -> int:
+    """In how many parts, at most, the batch of a step goes to the learner."""
+    if why_whole(config.train, config.algorithm):
+        return 1
+    return config.pipeline.parts or (1 if embedded else REMOTE_PARTS)
 
-    None where there is none: then nothing is sent. Raises `BackendError` when the server fails,
-    `LossError` when a loss of the user's own does, `RunError` when loss or gradient are not finite
-    or beyond the bounds of `limits`: before the step is saved.
+
+class StepLearner:
+    """Learns one step: takes its groups as they come, then makes its optimizer steps.
+
+        learner = StepLearner(training, policy, step, parts=4)
+        learner.take(groups)
+        learner.finish()
+        update = learner.update()
+
+    `groups`, `advantages` and `examples` are what it was given and made of it, by (group, sample).
+    Nothing is awaited before `update` but what a correction or a loss needs ahead of the gradient.
+    `staleness` is how many steps before its own the samples' weights were made.
     """
-    if not examples:
-        return None
-    config = policy.config
-    sent = [_send(training, policy, part, step) for part in minibatches(examples, config, step)]
-    learnt = [_awaited(one, policy, step) for one in sent]
-    first, *later = (one.divergence for one in learnt)
-    update = Update(
-        loss=math.fsum(one.loss for one in learnt) / config.algorithm.epochs,
-        grad_norm=largest_norm(one.stepped for one in learnt),
-        kl_sampler_learner=first.kl,
-        ratio_max=first.ratio_max,
-        ratio_min=first.ratio_min,
-        clip_share=clip_share([first]),
-        optimizer_steps=len(learnt),
-        off_policy_kl=max((one.kl for one in later), default=None),
-        off_policy_ratio_max=max((one.ratio_max for one in later), default=None),
-        off_policy_ratio_min=min((one.ratio_min for one in later), default=None),
-        off_policy_clip_share=clip_share(later),
-        tokens=total(one.tokens for one in sent),
-        logged={
-            name: fmean(one.logged[name] for one in learnt if name in one.logged)
-            for name in sorted({name for one in learnt for name in one.logged})
-        },
-    )
-    require_sound(
-        config, step, loss=update.loss, grad_norm=update.grad_norm, kl=update.kl_sampler_learner
-    )
-    return update
+
+    def __init__(
+        self,
+        training: tinker.TrainingClient,
+        policy: Policy,
+        step: int,
+        *,
+        parts: int = 1,
+        staleness: int = 0,
+        meanwhile: Meanwhile = stand_by,
+    ) -> None:
+        self._training, self._policy, self._step = training, policy, step
+        self._staleness, self._meanwhile = staleness, meanwhile
+        self._groups_a_part = -(-policy.config.train.batch_size // parts) if parts > 1 else None
+        self._backward: list[_Backward] = []
+        """The parts that were sent of the minibatch that is to come first."""
+        self._rest: list[Example] = []
+        self._sent: list[_Sent] = []
+        self._ahead = NO_TOKENS
+        self.groups: list[RolloutGroup] = []
+        self.advantages: list[list[float]] = []
+        self.examples: list[Example] = []
+
+    def take(self, groups: Iterable[RolloutGroup]) -> None:
+        """Take all groups of the step, and send each part that is full."""
+        config, part, full = self._policy.config, list[Example](), 0
+        for group, advantages_G in with_advantages(groups, config):
+            self.groups.append(group)
+            self.advantages.append(advantages_G)
+            if found := examples_of(group, advantages_G, config):
+                part += found
+                full += 1
+            if full == self._groups_a_part:
+                self._send_part(part)
+                part, full = [], 0
+        self._rest = part
+
+    def finish(self) -> None:
+        """Send what is left, and the optimizer steps; nothing where there is nothing to learn."""
+        if self._groups_a_part is not None:
+            if self._rest:
+                self._send_part(self._rest)
+        else:
+            self.examples = self._corrected(self._rest)
+        batches = minibatches(self.examples, self._policy.config, self._step)
+        for examples in batches if self.examples else ():
+            backward = self._backward or [self._send(examples)]
+            lengths = [len(one.rollout.tokens) for one in examples]
+            stepped = self._training.optim_step(
+                adam_params(self._policy.config, self._step, lengths)
+            )
+            self._sent.append(_Sent(backward, stepped))
+            self._backward = []
+
+    def update(self) -> Update | None:
+        """What the learner reports of it; None where nothing was sent.
+
+        Raises `BackendError` when the server fails, `LossError` when a loss of the user's own does,
+        `RunError` when loss or gradient are not finite or beyond the bounds of `limits`: before the
+        step is saved.
+        """
+        if not self._sent:
+            return None
+        config = self._policy.config
+        learnt = [self._awaited(one) for one in self._sent]
+        first, *later = (one.divergence for one in learnt)
+        update = Update(
+            loss=math.fsum(one.loss for one in learnt) / config.algorithm.epochs,
+            grad_norm=largest_norm(one.stepped for one in learnt),
+            kl_sampler_learner=first.kl,
+            ratio_max=first.ratio_max,
+            ratio_min=first.ratio_min,
+            clip_share=clip_share([first]),
+            corrected_share=_corrected_share(self.examples),
+            optimizer_steps=len(learnt),
+            off_policy_kl=max((one.kl for one in later), default=None),
+            off_policy_ratio_max=max((one.ratio_max for one in later), default=None),
+            off_policy_ratio_min=min((one.ratio_min for one in later), default=None),
+            off_policy_clip_share=clip_share(later),
+            tokens=total([self._ahead, *(part.tokens for one in self._sent for part in one.parts)]),
+            logged={
+                name: fmean(one.logged[name] for one in learnt if name in one.logged)
+                for name in sorted({name for one in learnt for name in one.logged})
+            },
+        )
+        require_sound(
+            config,
+            self._step,
+            loss=update.loss,
+            grad_norm=update.grad_norm,
+            kl=update.kl_sampler_learner,
+            staleness=self._staleness,
+        )
+        return update
+
+    def _send_part(self, examples: Sequence[Example]) -> None:
+        part = self._corrected(examples)
+        self.examples += part
+        self._backward.append(self._send(part))
+
+    def _corrected(self, examples: Sequence[Example]) -> list[Example]:
+        """The examples with the weights of the correction, where there is one."""
+        settings = self._policy.config.pipeline
+        if settings.correction == "none" or not examples:
+            return list(examples)
+        data = [
+            datum(one.prompt, one.rollout.tokens, one.rollout.logprobs, 0.0) for one in examples
+        ]
+        # A forward is billed as training.
+        self._ahead += Tokens(train=sum(one.model_input.length for one in data))
+        logprobs = self._forward(data, "importance_sampling", {})
+        return [
+            replace(
+                one,
+                corrected=corrected(
+                    one.rollout.logprobs, answer_part(one.prompt, logprobs_T), settings
+                ),
+            )
+            for one, logprobs_T in zip(examples, logprobs, strict=True)
+        ]
+
+    def _forward(
+        self, data: list[tinker.Datum], loss: Served, config: Mapping[str, float]
+    ) -> list[Floats]:
+        """The learner's log-probabilities of each datum's T targets, as its weights are now."""
+        what = f"forward of step {self._step}"
+        output = self._wait(self._training.forward(data, loss, config), what)
+        return learner_logprobs(output, len(data))
+
+    def _send(self, examples: Sequence[Example]) -> "_Backward":
+        config = self._policy.config
+        lengths = [len(example.rollout.tokens) for example in examples]
+        shares = token_shares(
+            lengths, config.algorithm.normalization, config.sampling.max_new_tokens
+        )
+        loss = loss_of(config.train, config.algorithm).scaled(shares[0])
+        data = [
+            datum(
+                one.prompt,
+                one.rollout.tokens,
+                one.reference,
+                one.advantage_of_tokens(share),
+                mask=loss.mask,
+                sequence_id=one.rollout.sequence_id,
+            )
+            for one, share in zip(examples, shares, strict=True)
+        ]
+        # A forward is billed as training.
+        tokens = Tokens(train=sum(one.model_input.length for one in data) * loss.passes)
+        if loss.counts_prompt:
+            prompts = [example.prompt for example in examples]
+            logprobs = self._forward(data, loss.name, loss.config)
+            data = with_prompt_logprobs(data, prompts, logprobs)
+        if loss.own is not None:
+            own = loss.own.at(self._step, loss.config)
+            output = self._training.forward_backward_custom(data, own)
+        else:
+            output = self._training.forward_backward(data, loss.name, loss.config)
+        return _Backward(examples, loss, output, tokens)
+
+    def _wait(self, future: "tinker.APIFuture[T]", what: str) -> T:
+        return wait(future, what, TRAIN_LIMIT_S, self._policy.watch, self._meanwhile)
+
+    def _awaited(self, sent: "_Sent") -> "_Learnt":
+        outputs = [self._backward_output(part) for part in sent.parts]
+        stepped = self._wait(sent.optim, f"optim_step of step {self._step}")
+        examples = [one for part in sent.parts for one in part.examples]
+        logprobs = [
+            logprobs_T
+            for part, output in zip(sent.parts, outputs, strict=True)
+            for logprobs_T in learner_logprobs(output, len(part.examples))
+        ]
+        return _Learnt(
+            loss=math.fsum(output.metrics.get("loss:sum", math.nan) for output in outputs),
+            stepped=stepped,
+            divergence=divergence(
+                [np.array(one.rollout.logprobs, dtype=np.float32) for one in examples],
+                [
+                    answer_part(example.prompt, logprobs_T)
+                    for example, logprobs_T in zip(examples, logprobs, strict=True)
+                ],
+                [example.advantage for example in examples],
+                sent.parts[0].loss,
+                reference=[np.array(one.reference, dtype=np.float32) for one in examples],
+            ),
+            logged={
+                name.removeprefix(LOGGED): value
+                for output in outputs
+                for name, value in output.metrics.items()
+                if name.startswith(LOGGED)
+            },
+        )
+
+    def _backward_output(self, part: "_Backward") -> tinker.ForwardBackwardOutput:
+        try:
+            return self._wait(part.output, f"forward_backward of step {self._step}")
+        except RequestRefused as error:
+            if not part.loss.needs_provenance:
+                raise
+            # What it recorded of the samples may have gone: in a new session they are drawn again.
+            raise RequestFailed(str(error)) from error
+
+
+def _corrected_share(examples: Sequence[Example]) -> float | None:
+    found = [one.corrected for one in examples if one.corrected is not None]
+    tokens = sum(len(one.weights) for one in found)
+    return sum(one.bounded for one in found) / tokens if tokens else None
 
 
 def minibatches(examples: Sequence[T], config: RunConfig, step: int) -> Iterator[Sequence[T]]:
@@ -172,52 +373,21 @@ def minibatches(examples: Sequence[T], config: RunConfig, step: int) -> Iterator
 
 
 @dataclass(frozen=True, slots=True)
-class _Sent:
-    """A minibatch whose forward_backward and optim_step are under way."""
+class _Backward:
+    """A forward_backward that is under way."""
 
     examples: Sequence[Example]
     loss: Loss
-    backward: "tinker.APIFuture[tinker.ForwardBackwardOutput]"
-    optim: "tinker.APIFuture[tinker.OptimStepResponse]"
+    output: "tinker.APIFuture[tinker.ForwardBackwardOutput]"
     tokens: Tokens
 
 
-def _send(
-    training: tinker.TrainingClient, policy: Policy, examples: Sequence[Example], step: int
-) -> _Sent:
-    config = policy.config
-    lengths = [len(example.rollout.tokens) for example in examples]
-    shares = token_shares(lengths, config.algorithm.normalization, config.sampling.max_new_tokens)
-    loss = loss_of(config.train, config.algorithm).scaled(shares[0])
-    data = [
-        datum(
-            one.prompt,
-            one.rollout.tokens,
-            one.rollout.logprobs,
-            one.advantage * share,
-            mask=loss.mask,
-            sequence_id=one.rollout.sequence_id,
-        )
-        for one, share in zip(examples, shares, strict=True)
-    ]
-    positions = sum(one.model_input.length for one in data)
-    if loss.counts_prompt:
-        forward = training.forward(data, loss.name, loss.config)
-        ahead = wait(forward, f"forward of step {step}", TRAIN_LIMIT_S, policy.watch)
-        prompts = [example.prompt for example in examples]
-        data = with_prompt_logprobs(data, prompts, learner_logprobs(ahead, len(data)))
-    if loss.own is not None:
-        backward = training.forward_backward_custom(data, loss.own.at(step, loss.config))
-    else:
-        backward = training.forward_backward(data, loss.name, loss.config)
-    return _Sent(
-        examples,
-        loss,
-        backward,
-        training.optim_step(adam_params(config, step, lengths)),
-        # A forward is billed as training.
-        Tokens(train=positions * loss.passes),
-    )
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """The parts of a minibatch and its optim_step, under way."""
+
+    parts: Sequence[_Backward]
+    optim: "tinker.APIFuture[tinker.OptimStepResponse]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,114 +398,6 @@ class _Learnt:
     stepped: tinker.OptimStepResponse
     divergence: Divergence
     logged: Mapping[str, float]
-
-
-def _awaited(sent: _Sent, policy: Policy, step: int) -> _Learnt:
-    what = f"forward_backward of step {step}"
-    try:
-        output = wait(sent.backward, what, TRAIN_LIMIT_S, policy.watch)
-    except RequestRefused as error:
-        if not sent.loss.needs_provenance:
-            raise
-        # What it recorded of the samples may have gone: in a new session they are drawn again.
-        raise RequestFailed(str(error)) from error
-    stepped = wait(sent.optim, f"optim_step of step {step}", TRAIN_LIMIT_S, policy.watch)
-    logprobs = learner_logprobs(output, len(sent.examples))
-    return _Learnt(
-        loss=output.metrics.get("loss:sum", math.nan),
-        stepped=stepped,
-        divergence=divergence(
-            [np.array(one.rollout.logprobs, dtype=np.float32) for one in sent.examples],
-            [
-                answer_part(example.prompt, logprobs_T)
-                for example, logprobs_T in zip(sent.examples, logprobs, strict=True)
-            ],
-            [example.advantage for example in sent.examples],
-            sent.loss,
-        ),
-        logged={
-            name.removeprefix(LOGGED): value
-            for name, value in output.metrics.items()
-            if name.startswith(LOGGED)
-        },
-    )
-
-
-def datum(
-    prompt: tinker.ModelInput,
-    tokens: Sequence[int],
-    logprobs: Sequence[float],
-    advantage: float,
-    *,
-    mask: str | None = None,
-    sequence_id: str | None = None,
-) -> tinker.Datum:
-    """The training example of an answer of n >= 1 tokens with the sampler's n log-probabilities.
-
-    Its arrays have T entries each, see above. `mask` is the name of the input that is 1 on the
-    answer's tokens, where there is to be one; `sequence_id` names what was sampled, where that is
-    to be its provenance.
-    """
-    silent = prompt.length - 1
-    answer = len(tokens)
-    chunks = list(prompt.chunks)
-    if answer > 1:
-        chunks.append(tinker.EncodedTextChunk(tokens=list(tokens[:-1])))
-    inputs = {
-        "target_tokens": tinker.TensorData.from_numpy(
-            np.array([0] * silent + list(tokens), dtype=np.int64)
-        ),
-        "logprobs": _floats([0.0] * silent + list(logprobs)),
-        "advantages": _floats([0.0] * silent + [advantage] * answer),
-    }
-    if mask is not None:
-        inputs[mask] = _floats([0.0] * silent + [1.0] * answer)
-    made = tinker.Datum(tinker.ModelInput(chunks=chunks), inputs)
-    if sequence_id is None:
-        return made
-    return made.with_provenance(
-        _spans(sequence_id, 0, prompt.length, answer - 1),
-        _spans(sequence_id, 1, silent, answer),
-    )
-
-
-def _spans(
-    sequence_id: str, offset: int, prompt: int, sampled: int
-) -> list[tinker.PromptProvenanceSpan | tinker.SampledProvenanceSpan]:
-    """So many places of the sequence's prompt from `offset` on, and so many of its tokens."""
-    of_prompt = tinker.PromptProvenanceSpan(sequence_id=sequence_id, offset=offset, length=prompt)
-    of_answer = tinker.SampledProvenanceSpan(sequence_id=sequence_id, length=sampled)
-    return [one for one in (of_prompt, of_answer) if one.length]
-
-
-def answer_part(prompt: tinker.ModelInput, values_T: Floats) -> Floats:
-    """The n values of the answer's tokens out of the T of a datum."""
-    return values_T[prompt.length - 1 :]
-
-
-def with_prompt_logprobs(
-    datums: Sequence[tinker.Datum],
-    prompts: Sequence[tinker.ModelInput],
-    learner: Sequence[Floats],
-) -> list[tinker.Datum]:
-    """The datums with the learner's own log-probabilities on their prompt positions.
-
-    A loss with a term in (logp - q)² counts prompt positions too, whatever their advantage. With
-    q equal to the learner's logp there, that term and its gradient are zero. `prompts` and
-    `learner` go with `datums` one by one.
-    """
-    found: list[tinker.Datum] = []
-    for one, prompt, logprobs_T in zip(datums, prompts, learner, strict=True):
-        silent = prompt.length - 1
-        filled = one.loss_fn_inputs["logprobs"].to_numpy().copy()
-        filled[:silent] = logprobs_T[:silent]
-        inputs = {**one.loss_fn_inputs, "logprobs": tinker.TensorData.from_numpy(filled)}
-        found.append(replace(one, loss_fn_inputs=inputs))
-    return found
-
-
-def _floats(values: Sequence[float]) -> tinker.TensorData:
-    return tinker.TensorData.from_numpy(np.array(values, dtype=np.float32))
 
 
 def adam_params(config: RunConfig, step: int, lengths_D: Sequence[int]) -> tinker.AdamParams:

@@ -51,9 +51,14 @@ class StepTimer:
     first ones are still sampled, so the first pass lasts until its last answer has come, and the
     second pass is what is left to wait for after it. `grading` is what grading the answers and
     preparing their second passes took, while the server goes on sampling.
+
+    `total` is the time from the update before to that of this step, where somebody says it; else
+    the sum of sampling and learning. Where samples may be stale, a batch is sampled while others
+    are learnt from, and its phases sum up to more.
     """
 
     def __init__(self) -> None:
+        self.total: float | None = None
         self.seconds: dict[Phase, float] = dict.fromkeys(
             ("sample", *SAMPLING_PHASES, "grading", "train"), 0.0
         )
@@ -73,7 +78,7 @@ class StepTimer:
 
     def row(self) -> RowPart:
         """The part of the row that two runs of a step need not share."""
-        whole = self.seconds["sample"] + self.seconds["train"]
+        whole = self.seconds["sample"] + self.seconds["train"] if self.total is None else self.total
         named = {**self.seconds, "total": whole}
         return {f"seconds_{name}": round(seconds, 3) for name, seconds in named.items()}
 
@@ -167,11 +172,13 @@ class SampleMetrics:
 
 @dataclass(frozen=True, slots=True)
 class LearningMetrics:
-    """`gradient_share` is the share of all samples that were asked for of which a gradient came."""
+    """`gradient_share` is the share of all samples that were asked for of which a gradient came,
+    `staleness` how many steps before this one the weights were made that sampled them."""
 
     datums: int
     gradient_share: float
     learning_rate: float
+    staleness: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,6 +367,7 @@ def step_metrics(
     examples: Sequence[Example],
     update: Update | None,
     *,
+    staleness: int = 0,
     expected: ExpectedBatch | None = None,
     seconds: RowPart,
     prices: Prices = NO_PRICES,
@@ -376,6 +384,7 @@ def step_metrics(
             datums=len(examples),
             gradient_share=with_gradient / asked if asked else 0.0,
             learning_rate=learning_rate(config, step),
+            staleness=staleness,
         ),
         update=update,
         cost=CostMetrics.of(groups, update, prices),

@@ -39,11 +39,18 @@ def largest_norm(replies: Iterable[tinker.OptimStepResponse]) -> float | None:
 
 
 def require_sound(
-    config: RunConfig, step: int, *, loss: float, grad_norm: float | None, kl: float | None = None
+    config: RunConfig,
+    step: int,
+    *,
+    loss: float,
+    grad_norm: float | None,
+    kl: float | None = None,
+    staleness: int = 0,
 ) -> None:
     """Raise `RunError` where the update has broken the weights, or gone beyond `limits`.
 
-    `kl` is that between sampler and learner, None where nothing was sampled.
+    `kl` is that between sampler and learner, None where nothing was sampled, and `staleness` how
+    many steps before this one the sampler's weights were made.
     """
     calmer = (
         "Set optimizer.grad_clip_norm or lower train.learning_rate under another --run.name, or "
@@ -54,6 +61,12 @@ def require_sound(
         "weights, a lower precision): mend that, or raise the limit to go on from the last "
         "checkpoint."
     )
+    if staleness:
+        another_policy = (
+            f"It learns from samples of the weights of {staleness} steps before, and these have "
+            "moved far since: lower train.learning_rate or algorithm.max_staleness under another "
+            "--run.name, or raise the limit to go on from the last checkpoint."
+        )
     limits = config.limits
     for name, value, most, setting, advice in (
         ("loss", loss, None, "", ""),

@@ -27,6 +27,7 @@ from visual_r1.hashing import file_digest, stable_seed
 from visual_r1.policy.policy import Policy
 from visual_r1.printing import open_logger
 from visual_r1.rl.batches import Batches
+from visual_r1.rl.learning import parts_of
 from visual_r1.rl.losses import loss_of
 from visual_r1.rl.step import StepResult, train_steps
 from visual_r1.runs.chunk_length import chunk_in_words
@@ -142,10 +143,13 @@ def _train_once(
         if start is None and backend.kind != "embedded" and responses is None:
             require_capable(training, policy, problems[0], base)
         progress.start(f"training, {plan.in_words}", config.train.steps, "steps", done=plan.first)
-        with Batches(problems, order, policy.prompter.model_input, plan.steps) as batches:
+        stale = config.algorithm.max_staleness
+        build = policy.prompter.model_input
+        with Batches(problems, order, build, plan.steps, stale) as batches:
             began = time.monotonic()
             if responses is None:
-                train_steps(plan.steps, training, policy, batches, base, record)
+                parts = parts_of(config, embedded=backend.kind == "embedded")
+                train_steps(plan.steps, training, policy, batches, base, record, parts=parts)
             else:
                 held_out = held_out_problems(run, responses)
                 learn_responses(plan.steps, training, policy, batches, responses, held_out, record)

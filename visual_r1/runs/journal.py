@@ -244,11 +244,13 @@ def rollout_table(results: "Sequence[StepResult]") -> Any:
     neither), `second_verdict` what the second pass was (right, wrong, gave_up, no_scan, leak),
     `scan_read` the masked scan, `second_response` the answer to it. They are null where there was
     no second pass, or no scan, or nothing was asked.
+    `staleness` says how many steps before its own the weights were made that sampled it; files of
+    before have no such column, and it was 0.
     `failure` says why a sample has no reward: what the user's own reward function did.
     `sequence_id` is null but for the loss that names its samples at the server (stable_reinforce).
     """
     rows = [
-        _rollout_row(result.metrics.step, scored)
+        _rollout_row(result.metrics.step, result.metrics.learning.staleness, scored)
         for result in results
         for scored in result.rollouts
     ]
@@ -274,6 +276,7 @@ def rollout_table(results: "Sequence[StepResult]") -> Any:
             ("second_response", pa.string()),
             ("failure", pa.string()),
             ("sequence_id", pa.string()),
+            ("staleness", pa.int32()),
         ]
     )
     return pa.Table.from_pylist(rows, schema=schema)
@@ -288,7 +291,7 @@ def read_rollouts(path: Path, columns: Sequence[str] | None = None) -> Any:
         return table
 
 
-def _rollout_row(step: int, scored: "ScoredRollout") -> dict[str, Any]:
+def _rollout_row(step: int, staleness: int, scored: "ScoredRollout") -> dict[str, Any]:
     rollout = scored.rollout
     grade, second = rollout.scored.grade, rollout.second
     return {
@@ -311,4 +314,5 @@ def _rollout_row(step: int, scored: "ScoredRollout") -> dict[str, Any]:
         "second_response": second.response if second else None,
         "failure": rollout.scored.failure or None,
         "sequence_id": rollout.sequence_id,
+        "staleness": staleness,
     }

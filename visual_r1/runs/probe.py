@@ -14,8 +14,8 @@ from visual_r1.data.problem import Problem
 from visual_r1.errors import BackendError, ConfigError, IncompatibleServer, RequestRefused
 from visual_r1.hashing import stable_seed
 from visual_r1.policy.policy import Policy
+from visual_r1.rl.datums import datum
 from visual_r1.rl.kl import ask_logprobs, logprobs_of
-from visual_r1.rl.learning import datum
 from visual_r1.rl.losses import Loss, loss_of
 
 _ANOTHER_PROTOCOL = (AssertionError, tinker.APIResponseValidationError)

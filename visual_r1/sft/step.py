@@ -24,7 +24,8 @@ from visual_r1.policy.policy import Policy
 from visual_r1.prices import NO_TOKENS, Tokens
 from visual_r1.rl.advantages import token_shares
 from visual_r1.rl.batches import Batches
-from visual_r1.rl.learning import adam_params, answer_part, learning_rate, minibatches
+from visual_r1.rl.datums import answer_part
+from visual_r1.rl.learning import adam_params, learning_rate, minibatches
 from visual_r1.rl.metrics import StepTimer
 from visual_r1.rl.replies import largest_norm, learner_logprobs, require_sound
 from visual_r1.sft.datums import response_datum

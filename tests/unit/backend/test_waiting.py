@@ -170,3 +170,34 @@ def test_only_not_found_means_that_a_checkpoint_has_gone() -> None:
     unsure = Lookup(status(tinker.InternalServerError, 500))
     with pytest.raises(BackendError, match="looking up tinker://a/weights/b"):
         checkpoint_exists(unsure, "tinker://a/weights/b")  # type: ignore[arg-type]
+
+
+def test_what_is_done_meanwhile_ends_with_the_wait() -> None:
+    """Arrivals are taken in until the future is done, and no longer."""
+    pending: Future[Any] = Future()
+    arrivals = under_way(ended("first"), AwaitableConcurrentFuture(pending))
+    taken: list[Any] = []
+    awaited: Future[Any] = Future()
+
+    def meanwhile(until: "Future[Any]", seconds: float) -> None:
+        found = arrivals.within(seconds, until)
+        taken.append(found)
+        if found is not None:
+            awaited.set_result("learnt")
+
+    future = AwaitableConcurrentFuture(awaited)
+    assert wait(future, "step 3", 60, meanwhile=meanwhile) == "learnt"
+    assert taken == [(0, "first")]
+    pending.set_result("second")
+    assert arrivals.within(60, awaited) is None  # it is over, whatever has come
+    assert arrivals.following() == (1, "second")  # and nothing is lost
+
+
+def test_who_waits_for_arrivals_is_woken_for_something_else() -> None:
+    pending: Future[Any] = Future()
+    arrivals = under_way(AwaitableConcurrentFuture(pending))
+    other: Future[Any] = Future()
+    arrivals.wake_when(other)
+    other.set_result(None)
+    assert arrivals.within(60) is None
+    pending.cancel()

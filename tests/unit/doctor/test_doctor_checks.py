@@ -349,3 +349,31 @@ def test_what_a_loss_costs_beside_its_update_is_said(loss: str, says: str) -> No
     assert found is not None
     assert (found.severity, says in found.says) == ("note", True)
     assert checks.loss(RunConfig.model_validate({"train": {"loss": "gspo"}})) is None
+
+
+def test_whether_a_batch_is_learnt_from_while_it_is_sampled_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def of(**values: dict[str, object]) -> RunConfig:
+        return RunConfig.model_validate(values)
+
+    for name in ("TINKER_API_KEY", "TINKER_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    here = checks.streaming(of())
+    assert (here.severity, "in one call" in here.says) == ("ok", True)
+    monkeypatch.setenv("TINKER_BASE_URL", "http://127.0.0.1:1")
+    assert "in up to 4 parts" in checks.streaming(of()).says
+    whole = checks.streaming(of(algorithm={"normalization": "sequence", "max_staleness": 1}))
+    assert whole.severity == "note"
+    assert "as a whole, for algorithm.normalization sequence divides" in whole.says
+    assert "up to 1 step is sampled ahead" in whole.says
+
+    assert checks.staleness(of()) is None
+    stale = {"max_staleness": 2}
+    unbounded = checks.staleness(of(algorithm=stale))
+    assert unbounded is not None and "--pipeline.correction token_truncate" in unbounded.advice
+    for bounded in ({"train": {"loss": "cispo"}}, {"pipeline": {"correction": "token_mask"}}):
+        found = checks.staleness(of(algorithm=stale, **bounded))
+        assert found is not None and found.severity == "ok"
+    short = checks.staleness(of(algorithm=stale, train={"loss": "ppo", "chunk_steps": 4}))
+    assert short is not None and "--train.chunk_steps 10" in short.advice

@@ -43,7 +43,7 @@ def asked(
     sampler: Sampler, count: int, most: int | None = None, **how: Any
 ) -> Iterator[tuple[int, Reply]]:
     """`count` questions, and their replies by number."""
-    asking: Asking[int] = Asking(cast("Any", sampler), "a test", **how)
+    asking: Asking[int] = Asking("a test", sampler=cast("Any", sampler), **how)
     one = Question(Problem("1", (), "?", "1"), "full", PROMPT, 1, tinker.SamplingParams())
     replies = asking.replies(((number, one) for number in range(count)), most)
     return ((key, reply) for key, _, reply in replies)
@@ -83,7 +83,7 @@ def test_a_question_is_asked_only_when_another_was_answered():
 
 def test_a_reply_may_lead_to_a_further_question():
     sampler = Sampler(at_once)
-    asking: Asking[int] = Asking(cast("Any", sampler), "a test")
+    asking: Asking[int] = Asking("a test", sampler=cast("Any", sampler))
     one = Question(Problem("1", (), "?", "1"), "full", PROMPT, 1, tinker.SamplingParams())
     got: list[int] = []
     for key, question, _ in asking.replies([(0, one)]):
@@ -105,7 +105,7 @@ def test_questions_that_follow_from_replies_count_among_those_under_way():
             pending[0].set_result("answer")
 
     sampler = Sampler(slowly)
-    asking: Asking[tuple[int, str]] = Asking(cast("Any", sampler), "a test")
+    asking: Asking[tuple[int, str]] = Asking("a test", sampler=cast("Any", sampler))
     one = Question(Problem("1", (), "?", "1"), "full", PROMPT, 1, tinker.SamplingParams())
     first = (((number, "first"), one) for number in range(40))
     got = 0

@@ -6,7 +6,7 @@ from visual_r1.data.procedural import generate
 from visual_r1.models import TINY_GEOMETRY
 from visual_r1.models.processor import load_processor
 from visual_r1.prompts.prompts import Prompter
-from visual_r1.rl.learning import answer_part, datum, with_prompt_logprobs
+from visual_r1.rl.datums import answer_part, datum, with_prompt_logprobs
 
 
 def test_prompt_and_image_stand_before_the_answer() -> None:

@@ -14,7 +14,7 @@ from sampled import PROMPT, rollout
 from visual_r1.config import AlgorithmSection, RunConfig, TrainSection
 from visual_r1.doctor.preflight import require_sound
 from visual_r1.errors import ConfigError, LossError, RunError
-from visual_r1.rl.learning import datum
+from visual_r1.rl.datums import datum
 from visual_r1.rl.losses import Loss, loss_of
 from visual_r1.rl.own_loss import load_loss
 from visual_r1.rl.sapo import sapo

@@ -128,6 +128,7 @@ def test_a_row_a_sample_with_all_that_the_report_reads(journal: Journal) -> None
         "second_response": None,
         "failure": None,
         "sequence_id": None,
+        "staleness": 0,
     }
     assert (second["verdict"], second["reason"]) == ("gave_up", "too deep")
     assert (second["stop_reason"], second["advantage"]) == ("length", -1.0)
