@@ -20,6 +20,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from visual_r1.engine.compute import low_rank
 from visual_r1.engine.compute.base_model import BaseModel, family_and_shapes, is_finite
 from visual_r1.engine.compute.families.family import LoraModules
 from visual_r1.engine.types import SECOND_MOMENT, STEPS, InvalidRequest, LoraSpec, check_spec
@@ -124,6 +125,7 @@ class Slot:
             # the output side alone, and nothing is merged.
             warnings.simplefilter("ignore")
             inject_adapter_in_model(config, cast(Any, base.network), adapter_name=name)
+        low_rank.install(base.network)
         self.name = name
         self.pieces = tuple(_pieces(base.network, name))
         self.size = self.pieces[-1].stop
