@@ -41,7 +41,7 @@ class DeviceRules:
 CPU_RULES = DeviceRules(
     dtype=torch.float32,
     independent=True,
-    training_places=1536,
+    training_places=2560,
     group_places=6144,
     tower_patches=4096,
     logits_at_once=2**25,
