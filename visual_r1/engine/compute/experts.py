@@ -55,7 +55,7 @@ class _Adapted:
             return output
         missing = round_up(self.down.shape[1], _ALIGNED) - self.down.shape[1]
         down = functional.pad(self.down, (0, 0, 0, missing)).to(rows.dtype)
-        up = functional.pad(self.up, (0, missing)).to(rows.dtype)
+        up = functional.pad(self.up, (0, missing)).to(rows.dtype).contiguous()
         inner = grouped_mm(rows, down.transpose(1, 2), ends)
         return output.add(grouped_mm(inner, up.transpose(1, 2), ends), alpha=self.scale)
 

@@ -61,6 +61,8 @@ class Learner:
         Where the device has not the memory, minibatches become smaller and the log says so. Raises
         `InvalidRequest` where even small ones do not fit.
         """
+        # The plan measures a run with the adapter in it; no gradient comes of that.
+        self._slot.bind(adapter.weights, adapter.gradients if backward else None)
         plan = plan_training(self._base, data, backward=backward)
         while True:
             try:
@@ -85,7 +87,10 @@ class Learner:
         self, adapter: Adapter, data: Sequence[CheckedDatum], plan: TrainingPlan, backward: bool
     ) -> ForwardOutput:
         # Into a vector of their own: a pass that fails halfway must not leave half a gradient.
-        gradients = torch.zeros_like(adapter.weights) if backward else None
+        # Where none waits yet the adapter's own is that vector, and is cleared after a failure.
+        gradients = None
+        if backward:
+            gradients = torch.zeros_like(adapter.weights) if adapter.pending else adapter.gradients
         self._slot.bind(adapter.weights, gradients)
         text, tower = (
             self._base.network.get_submodule(name)
@@ -98,11 +103,16 @@ class Learner:
             with torch.set_grad_enabled(backward):
                 work = _Pass(self._base, self._loss, self._config, data, plan, backward)
                 output = work.run(through_vision=backward and self._slot.trains_vision)
+        except BaseException:
+            if gradients is adapter.gradients:
+                adapter.gradients.zero_()
+            raise
         finally:
             self._base.network.eval()
             self._slot.bind(adapter.weights)
         if gradients is not None:
-            adapter.gradients.add_(gradients)
+            if adapter.pending:
+                adapter.gradients.add_(gradients)
             adapter.pending += 1
         return output
 

@@ -61,7 +61,9 @@ class Pair:
     def plan(self, data: list[Datum]) -> training_memory.TrainingPlan:
         base = self.card._base
         checked = check_data(base, self.card._images, data, "importance_sampling", backward=True)
-        self.card._slots.activate(self.card._slots.of(SPEC))
+        slot, adapter = self.card._slots.of(SPEC), scattered(self.card)
+        self.card._slots.activate(slot)
+        slot.bind(adapter.weights, adapter.gradients)
         return plan_training(base, checked, backward=True)
 
     def assert_same_gradient(self) -> None:
