@@ -96,8 +96,8 @@ def load_base_model(
     target = pick_device(device)
     rules = rules_of(target) if rules is None else rules
     path = model_path(name)
-    family, network, missing = _load_network(name, path, rules.dtype)
-    network = network.to(target).eval().requires_grad_(False)
+    family, network, missing = _load_network(name, path, rules.dtype, target)
+    network = network.eval().requires_grad_(False)
     _require_whole(name, path, network, missing)
     # Takes effect in training mode alone: activations are computed again in the backward pass.
     settings: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
@@ -141,9 +141,9 @@ def pick_device(device: str) -> torch.device:
 
 
 def _load_network(
-    name: str, path: str, dtype: torch.dtype
+    name: str, path: str, dtype: torch.dtype, device: torch.device
 ) -> tuple[Family, nn.Module, Iterable[str]]:
-    """Read the checkpoint, and name the tensors that it lacks.
+    """Read the checkpoint, each tensor straight to the device, and name those that it lacks.
 
     Only safetensors are accepted, and no code of the checkpoint is run.
     """
@@ -159,6 +159,7 @@ def _load_network(
                 path,
                 output_loading_info=True,
                 dtype=dtype,
+                device_map={"": device},
                 attn_implementation="sdpa",
                 use_safetensors=True,
                 trust_remote_code=False,
