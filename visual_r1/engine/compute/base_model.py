@@ -85,13 +85,12 @@ class BaseModel:
         return cast(Any, self.network).get_output_embeddings()
 
 
-def load_base_model(
-    name: str, device: str = "auto", rules: DeviceRules | None = None
-) -> BaseModel:
+def load_base_model(name: str, device: str = "auto", rules: DeviceRules | None = None) -> BaseModel:
     """Load `name` (the shipped model's name, a folder or a hub id) for inference.
 
-    It computes by the device's own rules unless others are given. Raises `ModelError` when there is no such model, when
-    it is of no family that is served, when its weights are not safetensors, or not whole.
+    It computes by the device's own rules unless others are given. Raises `ModelError` when there is
+    no such model, when it is of no family that is served, when its weights are not safetensors, or
+    not whole.
     """
     target = pick_device(device)
     rules = rules_of(target) if rules is None else rules

@@ -111,7 +111,7 @@ def _wrappers(outermost: ParamWrapper) -> Iterator[ParamWrapper]:
     wrapper: nn.Module = outermost
     while isinstance(wrapper, ParamWrapper):
         yield wrapper
-        wrapper = cast(nn.Module, wrapper.base_layer)
+        wrapper = wrapper.base_layer
 
 
 def _adapted(wrapper: ParamWrapper) -> _Adapted:
@@ -127,5 +127,5 @@ def _adapted(wrapper: ParamWrapper) -> _Adapted:
         # As peft lays them out: A expert by expert, B with the expert as its last axis.
         down.view(count, -1, down.shape[1]),
         up.view(up.shape[0], -1, count).permute(2, 0, 1),
-        wrapper.scaling[name],
+        float(cast(Any, wrapper).scaling[name]),
     )

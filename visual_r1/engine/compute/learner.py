@@ -188,7 +188,8 @@ class _Pass:
             whole = [(place, unit) for place, unit in enumerate(units) if not unit.places]
             scored = _Scored(
                 [unit.members[0] for _, unit in whole] + [index for _, _, index in branches],
-                [self._data[unit.members[0]] for _, unit in whole] + [one for _, one, _ in branches],
+                [self._data[unit.members[0]] for _, unit in whole]
+                + [one for _, one, _ in branches],
                 [packing.starts[place] for place, _ in whole] + list(packing.starts[len(units) :]),
             )
             self._learn(scored, hidden)

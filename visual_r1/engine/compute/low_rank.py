@@ -77,4 +77,4 @@ def _forward(layer: Linear, inputs: Tensor) -> Tensor:
     (name,) = active
     down, up = (cast(nn.Linear, side[name]).weight for side in (layer.lora_A, layer.lora_B))
     apply = cast(Callable[..., Tensor], _LowRankLinear.apply)
-    return apply(inputs, base.weight, base.bias, down, up, layer.scaling[name])
+    return apply(inputs, base.weight, base.bias, down, up, cast(Any, layer).scaling[name])

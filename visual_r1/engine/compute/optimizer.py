@@ -60,8 +60,9 @@ def adam_step(adapter: Adapter, settings: AdamSettings) -> dict[str, float]:
     adapter.steps += 1
     mean, square = adapter.first_moment, adapter.second_moment
     vectors = (gradient, mean, square, adapter.weights)
-    for parts in zip(*(split(vector, NUMBERS_AT_ONCE) for vector in vectors), strict=True):
-        _update(*parts, settings, adapter.steps)
+    pieces = (split(vector, NUMBERS_AT_ONCE) for vector in vectors)
+    for g, m, v, w in zip(*pieces, strict=True):
+        _update(g, m, v, w, settings, adapter.steps)
     gradient.zero_()
     if not (is_finite(adapter.weights) and is_finite(mean) and is_finite(square)):
         adapter.broken = (
@@ -90,7 +91,9 @@ def _update(
         # A coordinate that never had a gradient is 0 / 0 and stays where it is.
         denominator.masked_fill_(denominator == 0, 1.0)
     weights.mul_(_in_float32(1 - settings.learning_rate * settings.weight_decay))
-    weights.addcdiv_(mean, denominator, value=-_in_float32(settings.learning_rate / mean_correction))
+    weights.addcdiv_(
+        mean, denominator, value=-_in_float32(settings.learning_rate / mean_correction)
+    )
 
 
 def _in_float32(number: float) -> float:

@@ -18,7 +18,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.integrations import sdpa_attention
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -146,9 +146,7 @@ class _Packer:
         branches: list[Branches] = []
         count = len(self._root_widths)
         # Widths of roots come first in the order; they are below 2^31.
-        kinds = [
-            (row_of[root][0] << 32) + branch_bucket(length) for root, length in self._branches
-        ]
+        kinds = [(row_of[root][0] << 32) + branch_bucket(length) for root, length in self._branches]
         for kind, members in by_bucket(kinds).items():
             block, width = kind >> 32, kind & (2**32 - 1)
             self._put([count + member for member in members], width)
@@ -256,7 +254,7 @@ def attend(
 ) -> tuple[Tensor, Tensor | None]:
     """Attention as transformers calls it: [1, heads, N, width] each; with a `packing` by blocks."""
     if packing is None:
-        return sdpa_attention_forward(
+        return cast(Any, sdpa_attention).sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **further
         )
     by_place = (part[0].transpose(0, 1) for part in (query, key, value))
@@ -265,11 +263,11 @@ def attend(
     for block, _ in enumerate(packing.roots):
         outputs.append(_attention(queries[block], keys[block], values[block], None, scaling))
     for block, branches in enumerate(packing.branches, len(packing.roots)):
-        seen = (
+        seen, read = (
             torch.cat([branches.copies(part[branches.roots]), part[block]], dim=1)
             for part in (keys, values)
         )
-        outputs.append(_attention(queries[block], *seen, branches.mask, scaling))
+        outputs.append(_attention(queries[block], seen, read, branches.mask, scaling))
     return packing.from_blocks(outputs)[None], None
 
 

@@ -61,9 +61,7 @@ class TrainingPlan:
         )
 
 
-def plan_training(
-    base: BaseModel, data: Sequence[CheckedDatum], *, backward: bool
-) -> TrainingPlan:
+def plan_training(base: BaseModel, data: Sequence[CheckedDatum], *, backward: bool) -> TrainingPlan:
     """A plan for these data in the memory that the device's rules say is free."""
     rules = base.rules
     patches = sum(
@@ -103,7 +101,11 @@ def _with_tower(
     if kept * patches <= room:
         return replace(plan, keeps_tower=True), kept * patches
     tower = base.network.get_submodule(base.family.vision_tower)
-    blocks = sum(1 for module in tower.modules() if getattr(module, "gradient_checkpointing", None) is not None)
+    blocks = sum(
+        1
+        for module in tower.modules()
+        if getattr(module, "gradient_checkpointing", None) is not None
+    )
     thin = 2 * kept // max(1, blocks)
     if thin * patches <= room:
         return replace(plan, keeps_tower=True, checkpoints_tower=True), thin * patches

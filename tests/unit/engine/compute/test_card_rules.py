@@ -9,7 +9,7 @@ import random_models
 import torch
 from engine_material import group_data, picture_prompt, png, request, rollout_datum, words
 
-from visual_r1.engine.compute import learner, training_memory
+from visual_r1.engine.compute import learner, training_memory, vocabulary
 from visual_r1.engine.compute.compute import Adapter, Compute
 from visual_r1.engine.compute.datums import check_data
 from visual_r1.engine.compute.device_rules import CARD_RULES, DeviceRules
@@ -129,7 +129,9 @@ def test_images_of_all_sizes_go_through_the_tower_in_one_call(pair: Pair) -> Non
 
 def test_bfloat16_sampler_and_learner_agree() -> None:
     """Mean under 0.02 nats a token, on the shipped model with an adapter that changes it."""
-    compute = Compute(TINY_GEOMETRY, device="cpu", threads=1, rules=on_a_card(PLENTY, torch.bfloat16))
+    compute = Compute(
+        TINY_GEOMETRY, device="cpu", threads=1, rules=on_a_card(PLENTY, torch.bfloat16)
+    )
     adapter = scattered(compute)
     assert adapter.weights.dtype == torch.float32
     prompts = [picture_prompt(seed) for seed in range(4)]
@@ -154,6 +156,25 @@ def test_bfloat16_sampler_and_learner_agree() -> None:
     repeated = compute.forward(again, data, "importance_sampling", {}, backward=True)
     assert torch.equal(again.gradients, adapter.gradients)
     assert repeated.metrics == learnt.metrics
+
+
+def test_logprobs_by_slices_are_those_of_a_softmax(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And their gradients; several targets a row, one of them twice, a last slice of one row."""
+    monkeypatch.setattr(vocabulary, "SLICE", 4 * 50)
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(9, 50, generator=generator).mul_(5).bfloat16().requires_grad_()
+    targets = torch.randint(0, 50, (9, 3), generator=generator)
+    targets[2] = 7
+    given = torch.randn(9, 3, generator=generator)
+    found = vocabulary.logprobs_of(logits, targets)
+    found.backward(given)
+    exact = logits.detach().double().requires_grad_()
+    expected = torch.log_softmax(exact, dim=-1).gather(-1, targets)
+    expected.backward(given.double())
+    assert logits.grad is not None and exact.grad is not None
+    assert logits.grad.dtype == torch.bfloat16
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(logits.grad.double(), exact.grad, rtol=1e-2, atol=1e-3)
 
 
 def test_gradients_in_bfloat16_are_those_in_float32_within_its_digits() -> None:

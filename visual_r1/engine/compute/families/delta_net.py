@@ -66,9 +66,7 @@ class GatedDeltaNet(nn.Module):
         """
         cache = cache_params if cache is None else cache
         this = cast(Any, self)
-        read = _Read(
-            this.in_proj_qkv(hidden_states), *self._pace(hidden_states)
-        )
+        read = _Read(this.in_proj_qkv(hidden_states), *self._pace(hidden_states))
         if packing is not None:
             output = self._packed(read, packing)
         else:
