@@ -6,6 +6,7 @@ and no file after that.
 
 import inspect
 import math
+import os
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -93,6 +94,9 @@ def load_base_model(name: str, device: str = "auto", rules: DeviceRules | None =
     not whole.
     """
     target = pick_device(device)
+    if target.type == "cuda":
+        # Read when the first product is computed: without it their sums have no order.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     rules = rules_of(target) if rules is None else rules
     path = model_path(name)
     family, network, missing = _load_network(name, path, rules.dtype, target)

@@ -100,7 +100,7 @@ class Learner:
         text.train(plan.checkpoints)
         tower.train(plan.checkpoints_tower)
         try:
-            with torch.set_grad_enabled(backward):
+            with _repeatable(self._base.device), torch.set_grad_enabled(backward):
                 work = _Pass(self._base, self._loss, self._config, data, plan, backward)
                 output = work.run(through_vision=backward and self._slot.trains_vision)
         except BaseException:
@@ -115,6 +115,23 @@ class Learner:
                 adapter.gradients.add_(gradients)
             adapter.pending += 1
         return output
+
+
+@contextmanager
+def _repeatable(device: torch.device) -> Generator[None]:
+    """On a card: kernels whose sums have an order, so that the same pass gives the same bits.
+
+    On a CPU they are chosen for good when the model is loaded.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    # Where there is only a kernel without an order it says so in a warning; none is known here.
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 @dataclass(frozen=True)
