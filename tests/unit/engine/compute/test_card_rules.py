@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,7 +99,17 @@ def test_with_little_memory_activations_are_computed_again(
     plan = pair.plan(DATA)
     assert plan.checkpoints and not plan.checkpoints_tower
     assert plan.logits < CARD_RULES.logits_at_once
+    made: list[training_memory.TrainingPlan] = []
+    real = learner.plan_training
+
+    def watched(*given: Any, backward: bool) -> training_memory.TrainingPlan:
+        made.append(real(*given, backward=backward))
+        return made[-1]
+
+    monkeypatch.setattr(learner, "plan_training", watched)
     pair.assert_same_gradient()
+    # The learner's own plan too, which is made before anything of the pass is computed.
+    assert made[-1].checkpoints
 
 
 def test_with_less_the_tower_runs_twice_and_minibatches_are_small(
