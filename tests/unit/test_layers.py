@@ -50,8 +50,11 @@ ROOMS = {
     "prompts": "data errors hashing models opening",
     "rewards/blindfold": "data grading rewards/grounding",
     "rewards": "config data errors grading hashing own_code",
-    "engine/compute/families": "engine/compute/batching engine/compute/cache errors",
-    "engine/compute": "data engine/compute/families engine/types errors models",
+    "engine/compute/families": """
+        engine/compute/batching engine/compute/cache engine/compute/packing engine/compute/rms_norm
+        errors
+    """,
+    "engine/compute": "data engine/compute/families engine/types errors models printing",
     "engine/store": "engine/types errors hashing opening printing storage",
     "engine/server": "engine/compute engine/store engine/types errors hashing printing",
     "engine": "engine/compute engine/server engine/store errors models printing",
@@ -152,7 +155,7 @@ LIBRARIES = {
         evaluation/seeds evaluation/statistics exports prompts/fit prompts/images rl
         runs/curriculum_state sft
     """,
-    "peft": "engine/compute/lora exports",
+    "peft": "engine/compute/experts engine/compute/lora engine/compute/low_rank exports",
     "prefect": "flows flows/operating tasks tasks/records",
     "pydantic": """
         config data/manifest engine/server engine/store evaluation/answers

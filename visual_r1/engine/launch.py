@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from visual_r1.engine.loading import LOADING
 from visual_r1.errors import EngineError, EngineRefused
 
 READY = "engine ready on "
@@ -20,7 +21,8 @@ REFUSAL = "visual_r1.engine: "
 """What stands before the one sentence of an engine that cannot start."""
 
 START_WITHIN_S = 180.0
-"""Large models take minutes to load; a child that dies is noticed at once."""
+"""How long an engine may take that says nothing. While it loads it says that data moves, and the
+time begins anew: a download may take hours. A child that dies is noticed at once."""
 
 
 @dataclass(frozen=True)
@@ -73,21 +75,22 @@ class StartingEngine:
         self._api_key = api_key
         self._log = log
         self._log_start = log_start
+        self._progress = ""
 
     def ready(self, within_s: float = START_WITHIN_S) -> RunningEngine:
-        """Wait until it serves.
+        """Wait until it serves, or until it has said nothing for so many seconds.
 
         Raises `EngineRefused` with its sentence when it says why it cannot start, `EngineError`
-        with the last line of its log when it dies otherwise or is not ready in time.
+        with the last line of its log when it dies otherwise or hangs.
         """
-        line = self._first_line(time.monotonic() + within_s)
+        line = self._first_line(within_s)
         if not line.startswith(READY):
             self.cancel()
             said = self._last_said()
             if said.startswith(REFUSAL):
                 raise EngineRefused(f"The engine did not start: {said.removeprefix(REFUSAL)}")
             raise EngineError(
-                f"The engine did not start{'' if line else f' within {within_s:.0f} s'}: "
+                f"The engine did not start{'' if line else self._hung(within_s)}: "
                 f"{said.rstrip('.') or 'it wrote nothing'}. Its log is {self._log}."
             )
         url = line.removeprefix(READY).strip()
@@ -102,21 +105,30 @@ class StartingEngine:
         """End it without having used it."""
         _end(self._process, self._pipe, 2.0)
 
-    def _first_line(self, deadline: float) -> str:
-        """The ready line; "ended" when the child died, "" when time is up."""
+    def _hung(self, within_s: float) -> str:
+        if self._progress:
+            return f", and read or downloaded nothing for {within_s:.0f} s ({self._progress})"
+        return f" within {within_s:.0f} s"
+
+    def _first_line(self, within_s: float) -> str:
+        """The ready line; "ended" when the child died, "" when it said nothing for so long."""
         output = self._process.stdout
         assert output is not None
         text = b""
+        deadline = time.monotonic() + within_s
         with selectors.DefaultSelector() as selector:
             selector.register(output, selectors.EVENT_READ)
             while (left := deadline - time.monotonic()) > 0:
                 if not selector.select(left):
                     continue
                 piece = os.read(output.fileno(), 4096)
-                text += piece
-                for line in text.decode(errors="replace").splitlines(keepends=True):
-                    if line.startswith(READY) and line.endswith("\n"):
+                *lines, text = (text + piece).split(b"\n")
+                for line in (whole.decode(errors="replace") for whole in lines):
+                    if line.startswith(READY):
                         return line
+                    if line.startswith(LOADING):
+                        self._progress = line.removeprefix(LOADING)
+                        deadline = time.monotonic() + within_s
                 if not piece:
                     return "ended"
         return ""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from rich.filesize import decimal as size_text
 
+from visual_r1.engine.loading import SayingProgress
 from visual_r1.engine.store.store import Store
 from visual_r1.errors import EngineError
 from visual_r1.printing import open_logger, say
@@ -120,14 +121,15 @@ def serve(options: ServeOptions, listener: socket.socket, shutdown: Shutdown) ->
         of_run=options.has_parent,
     )
     try:
-        # Imported here since they bring torch: what can be refused is refused before.
-        from transformers.utils import logging as transformers_logging
+        with SayingProgress() if options.has_parent else contextlib.nullcontext():
+            # Imported here since they bring torch: what can be refused is refused before.
+            from transformers.utils import logging as transformers_logging
 
-        from visual_r1.engine.compute.compute import Compute
-        from visual_r1.engine.server.engine import Engine
+            from visual_r1.engine.compute.compute import Compute
+            from visual_r1.engine.server.engine import Engine
 
-        transformers_logging.disable_progress_bar()
-        compute = Compute(options.model, device=options.device, threads=options.threads)
+            transformers_logging.disable_progress_bar()
+            compute = Compute(options.model, device=options.device, threads=options.threads)
         asyncio.run(_serve(Engine(compute, store), options, listener, shutdown))
     finally:
         store.close()

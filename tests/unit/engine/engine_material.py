@@ -98,6 +98,9 @@ def random_datum(seed: int, prompt: Prompt, names: Sequence[str], masked: int = 
     for name in ("weights", "advantages", "sequence_ratio_mask"):
         made[name][rng.random(places) < 0.3] = 0.0
         made[name][:masked] = 0.0
+        # So that all answers to a prompt are cut at one place, and share what is before it.
+        if 0 < masked < places:
+            made[name][masked] = 0.5
     made["sequence_ratio_mask"][-1] = 1.0
     inputs = {name: made[name].astype(np.float32) for name in names}
     return Datum(prompt, {"target_tokens": rng.integers(0, 250, places), **inputs})

@@ -6,6 +6,7 @@ and no file after that.
 
 import inspect
 import math
+import os
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -22,8 +23,10 @@ from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConf
 from transformers.utils import logging
 
 from visual_r1.engine.compute.cache import CacheBytes
+from visual_r1.engine.compute.device_rules import DeviceRules, rules_of
 from visual_r1.engine.compute.families import FAMILIES, TITLES, find_family
 from visual_r1.engine.compute.families.family import Family, ImagePreparer
+from visual_r1.engine.compute.packing import ATTENTION
 from visual_r1.errors import ConfigError, ModelError
 from visual_r1.models import model_path
 from visual_r1.models.processor import Processor, load_processor
@@ -59,6 +62,8 @@ class BaseModel:
     is_mixture_of_experts: bool
     cache_bytes: CacheBytes
     """What the layers keep of a sequence."""
+    rules: DeviceRules
+    """By which it computes."""
 
     def text_stack(self, *, cache: object, **inputs: object) -> TextOutput:
         """Embeddings to final hidden states; `cache` is what the layers keep, None for nothing."""
@@ -81,23 +86,27 @@ class BaseModel:
         return cast(Any, self.network).get_output_embeddings()
 
 
-def load_base_model(name: str, device: str = "auto") -> BaseModel:
+def load_base_model(name: str, device: str = "auto", rules: DeviceRules | None = None) -> BaseModel:
     """Load `name` (the shipped model's name, a folder or a hub id) for inference.
 
-    CPU computes in float32, CUDA in bfloat16. Raises `ModelError` when there is no such model, when
-    it is of no family that is served, when its weights are not safetensors, or not whole.
+    It computes by the device's own rules unless others are given. Raises `ModelError` when there is
+    no such model, when it is of no family that is served, when its weights are not safetensors, or
+    not whole.
     """
     target = pick_device(device)
-    dtype = torch.bfloat16 if target.type == "cuda" else torch.float32
-    path = model_path(name)
-    family, network, missing = _load_network(name, path, dtype)
-    network = network.to(target).eval().requires_grad_(False)
-    _require_whole(name, path, network, missing)
     if target.type == "cuda":
-        # Takes effect in training mode alone: activations are computed again in the backward pass.
-        settings: dict[str, Any] = {"use_reentrant": False}
-        cast(Any, network).activation_checkpointing_enable(settings)
+        # Read when the first product is computed: without it their sums have no order.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    rules = rules_of(target) if rules is None else rules
+    path = model_path(name)
+    family, network, missing = _load_network(name, path, rules.dtype, target)
+    network = network.eval().requires_grad_(False)
+    _require_whole(name, path, network, missing)
+    # Takes effect in training mode alone: activations are computed again in the backward pass.
+    settings: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
+    cast(Any, network).activation_checkpointing_enable(settings)
     family.prepare_network(name, network)
+    cast(Any, network.get_submodule(family.text_stack)).config._attn_implementation = ATTENTION
     config = cast(Any, network).config
     text = config.get_text_config()
     return BaseModel(
@@ -108,11 +117,12 @@ def load_base_model(name: str, device: str = "auto") -> BaseModel:
         processor=load_processor(name),
         prepare_image=family.image_preparer(path, config),
         device=target,
-        dtype=dtype,
+        dtype=rules.dtype,
         context_length=int(text.max_position_embeddings),
         vocabulary_size=int(text.vocab_size),
         is_mixture_of_experts=config.model_type in family.mixtures_of_experts,
-        cache_bytes=family.cache_bytes(text, dtype),
+        cache_bytes=family.cache_bytes(text, rules.dtype),
+        rules=rules,
     )
 
 
@@ -134,9 +144,9 @@ def pick_device(device: str) -> torch.device:
 
 
 def _load_network(
-    name: str, path: str, dtype: torch.dtype
+    name: str, path: str, dtype: torch.dtype, device: torch.device
 ) -> tuple[Family, nn.Module, Iterable[str]]:
-    """Read the checkpoint, and name the tensors that it lacks.
+    """Read the checkpoint, each tensor straight to the device, and name those that it lacks.
 
     Only safetensors are accepted, and no code of the checkpoint is run.
     """
@@ -152,6 +162,7 @@ def _load_network(
                 path,
                 output_loading_info=True,
                 dtype=dtype,
+                device_map={"": device},
                 attn_implementation="sdpa",
                 use_safetensors=True,
                 trust_remote_code=False,

@@ -5,9 +5,8 @@ place; a recurrent layer keeps a state of one size, whatever it has read. Which 
 in what it calls: attention `update`, a recurrent layer `state` and `keep_state`, with whatever
 tensors its family puts there.
 
-What prompts leave is recorded in the pass that computes them (`RecordingCache`, `PromptCache`).
-Then either the answers of a training batch read it (`ContinuedCache`), or it is copied into rows
-that decode, one new place a step (`DecodeCache`). Each of the three stands in for a transformers
+What prompts leave is recorded in the pass that computes them (`RecordingCache`, `PromptCache`), and
+copied into rows that decode, one new place a step (`DecodeCache`). Both stand in for a transformers
 cache.
 """
 
@@ -134,30 +133,6 @@ class RecordingCache(DynamicCache):
             ],
             places,
         )
-
-
-class ContinuedCache:
-    """Each layer sees what the prompt left before its own places, which nobody keeps."""
-
-    lengths: Tensor | None = None
-
-    def __init__(self, prompts: PromptCache) -> None:
-        """Row r continues prompt r."""
-        self._layers = prompts.layers
-
-    def update(
-        self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Called by each attention layer with its new keys and values [R, heads, L, width]."""
-        before, values_before = self._layers[layer].tensors
-        return torch.cat([before, keys], dim=2), torch.cat([values_before, values], dim=2)
-
-    def state(self, layer: int) -> State:
-        """As the prompt left it."""
-        return self._layers[layer].tensors
-
-    def keep_state(self, layer: int, state: State) -> None:
-        """Nothing follows that would want it."""
 
 
 class DecodeCache:

@@ -13,6 +13,7 @@ from torch import Tensor
 from visual_r1.engine.compute.base_model import load_base_model
 from visual_r1.engine.compute.datums import check_data
 from visual_r1.engine.compute.decode import answer
+from visual_r1.engine.compute.device_rules import DeviceRules
 from visual_r1.engine.compute.learner import Learner
 from visual_r1.engine.compute.lora import (
     Adapter,
@@ -66,13 +67,16 @@ class Compute:
         device: str = "auto",
         threads: int = 2,
         max_image_pixels: int = DEFAULT_MAX_IMAGE_PIXELS,
+        rules: DeviceRules | None = None,
     ) -> None:
         """Load the base model, and pin torch's threads and its deterministic algorithms.
+
+        `rules` are others than the device's own.
 
         Raises `ModelError` when the model cannot be loaded, `ConfigError` for a wrong device.
         """
         torch.set_num_threads(threads)
-        self._base = load_base_model(model, device)
+        self._base = load_base_model(model, device, rules)
         if self._base.device.type == "cpu":
             torch.use_deterministic_algorithms(True)
             # Asked for along with determinism by default, and only a cost: nothing here reads

@@ -2,27 +2,27 @@
 
 Each distinct image goes through the vision tower once, however many sequences show it. In training
 that holds for the backward pass too: the sequences add up their gradients of an image's features,
-and the tower runs again with a graph to send the sum back (`backward_through_tower`).
+and the sum goes back through the tower (`TowerRuns`).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import checkpoint
 
 from visual_r1.engine.compute.base_model import BaseModel
 from visual_r1.engine.compute.batching import ROWS, chunks, of_array, split
-from visual_r1.engine.compute.cache import ContinuedCache, PromptCache, RecordingCache
+from visual_r1.engine.compute.cache import PromptCache, RecordingCache
 from visual_r1.engine.compute.families.family import PreparedImage
+from visual_r1.engine.compute.packing import Packing
 from visual_r1.engine.compute.prompts import Layout
+from visual_r1.engine.compute.vocabulary import logprobs_of
 
 Features: TypeAlias = Mapping[bytes, Tensor]
 """Of images by digest: [layers, tokens, width], as the model's family makes them."""
-
-PATCHES_AT_ONCE = {"cpu": 4096, "cuda": 65536}
-"""In one run of the vision tower, by kind of device."""
 
 LOGITS_AT_ONCE = 2**25
 """Logits held at a time (128 MiB in float32); more rows are computed in pieces."""
@@ -36,49 +36,81 @@ def distinct(images: Iterable[PreparedImage]) -> list[PreparedImage]:
     return list({image.digest: image for image in images}.values())
 
 
+class TowerRuns:
+    """The vision tower's runs over the images of a pass, each image once.
+
+    Where their graphs are kept, gradients go back through them; else the tower runs again, so that
+    its activations are held for one batch of images at a time.
+    """
+
+    def __init__(
+        self, base: BaseModel, images: Sequence[PreparedImage], *, keeps_graphs: bool
+    ) -> None:
+        """Run the tower over distinct images."""
+        self._base = base
+        self._runs: list[tuple[Sequence[PreparedImage], Tensor]] = []
+        self.features: dict[bytes, Tensor] = {}
+        """Without a graph."""
+        with torch.set_grad_enabled(keeps_graphs):
+            for batch in _tower_batches(base, images):
+                output = run_tower(base, batch)
+                self._runs.append((batch, output))
+                pieces = split(output.detach(), [image.tokens for image in batch], dim=1)
+                names = (image.digest for image in batch)
+                self.features.update(zip(names, pieces, strict=True))
+
+    def backward(self, gradients: Features) -> None:
+        """Send the features' gradients back through the tower."""
+        for batch, output in self._runs:
+            if any(image.digest in gradients for image in batch):
+                reached = output if output.requires_grad else run_tower(self._base, batch)
+                parts = [
+                    gradients.get(image.digest, torch.zeros_like(self.features[image.digest]))
+                    for image in batch
+                ]
+                reached.backward(torch.cat(parts, dim=1))  # pyright: ignore[reportUnknownMemberType]
+
+
 def image_features(base: BaseModel, images: Sequence[PreparedImage]) -> dict[bytes, Tensor]:
     """The features of distinct images, without gradients."""
-    features: dict[bytes, Tensor] = {}
-    with torch.no_grad():
-        for batch in _tower_batches(base, images):
-            pieces = split(_run_tower(base, batch), [image.tokens for image in batch], dim=1)
-            features.update(zip((image.digest for image in batch), pieces, strict=True))
-    return features
-
-
-def backward_through_tower(
-    base: BaseModel, images: Sequence[PreparedImage], gradients: Features
-) -> None:
-    """Run the tower again, with a graph, and send the features' gradients back through it.
-
-    So the tower's activations are held for one batch of images at a time.
-    """
-    for batch in _tower_batches(base, [image for image in images if image.digest in gradients]):
-        features = _run_tower(base, batch)
-        gradient = torch.cat([gradients[image.digest] for image in batch], dim=1)
-        features.backward(gradient)  # pyright: ignore[reportUnknownMemberType]
+    return TowerRuns(base, images, keeps_graphs=False).features
 
 
 def _tower_batches(
     base: BaseModel, images: Sequence[PreparedImage]
 ) -> Iterator[Sequence[PreparedImage]]:
-    """Images that may share a run of the tower without changing each other's features.
-
-    Equal sizes, and only those whose every matrix product has a multiple of 16 rows an image; the
-    others run one by one, which depends on nothing else either.
+    """Images that share a run of the tower; where results must not depend on it, only those that
+    may: equal sizes, whose every matrix product has a multiple of 16 rows an image. The others run
+    one by one, which depends on nothing else either.
     """
+    at_once = base.rules.tower_patches
+    if not base.rules.independent:
+        yield from _up_to(images, at_once)
+        return
     by_grid: dict[tuple[int, int], list[PreparedImage]] = {}
     for image in images:
         by_grid.setdefault(image.grid, []).append(image)
     # transformers' vision attention goes image by image, so only the matrix products matter.
     for equal in by_grid.values():
-        together = 1
-        if equal[0].tokens % ROWS == 0:
-            together = PATCHES_AT_ONCE[base.device.type] // equal[0].patches.shape[0]
+        together = at_once // len(equal[0].patches) if equal[0].tokens % ROWS == 0 else 1
         yield from chunks(equal, together)
 
 
-def _run_tower(base: BaseModel, batch: Sequence[PreparedImage]) -> Tensor:
+def _up_to(images: Sequence[PreparedImage], patches: int) -> Iterator[Sequence[PreparedImage]]:
+    """Runs of images with so many patches together, or of one image."""
+    chosen: list[PreparedImage] = []
+    taken = 0
+    for image in images:
+        if chosen and taken + len(image.patches) > patches:
+            yield chosen
+            chosen, taken = [], 0
+        chosen.append(image)
+        taken += len(image.patches)
+    if chosen:
+        yield chosen
+
+
+def run_tower(base: BaseModel, batch: Sequence[PreparedImage]) -> Tensor:
     """Features [layers, sum of tokens, width], with a graph where gradients are on."""
     patches = torch.cat([image.patches for image in batch]).to(base.device, base.dtype)
     grids = torch.tensor([(1, *image.grid) for image in batch], device=base.device)
@@ -88,48 +120,41 @@ def _run_tower(base: BaseModel, batch: Sequence[PreparedImage]) -> Tensor:
 # -- text ----------------------------------------------------------------------------------------
 
 
-def hidden_states(
-    base: BaseModel, layouts: Sequence[Layout], features: Features, length: int
+def packed_states(
+    base: BaseModel, layouts: Sequence[Layout], features: Features, packing: Packing
 ) -> Tensor:
-    """Final hidden states [B, length, width] of layouts padded on the right to `length`.
+    """Final hidden states [N, width] of layouts that lie in N places as the packing says.
 
-    Every layer looks back alone, so the padding behind a sequence is never seen by it and needs no
-    mask.
+    Layouts are in its order: roots, then branches.
     """
-    return _run_text_stack(base, layouts, features, length)
+    axes = len(layouts[0].positions)
+    rest = packing.places - packing.used
+    dummies = (np.zeros(rest, np.int64), np.zeros((axes, rest), np.int64), np.zeros(rest, bool))
+    tokens = np.concatenate([*(layout.tokens for layout in layouts), dummies[0]])
+    positions = np.concatenate([*(layout.positions for layout in layouts), dummies[1]], axis=1)
+    is_image = np.concatenate([*(layout.is_image for layout in layouts), dummies[2]])
+    shown = [features[image.digest] for layout in layouts for image in layout.images]
+    return _run_text_stack(
+        base,
+        of_array(tokens)[None],
+        of_array(positions)[:, None],
+        of_array(is_image)[None],
+        shown,
+        packing=packing,
+    )[0]
 
 
 def prompt_states(
     base: BaseModel, layouts: Sequence[Layout], features: Features, length: int
 ) -> tuple[Tensor, PromptCache]:
-    """As `hidden_states`, and what the layers keep: of attention all places, padding included."""
+    """Final hidden states [B, length, width] of layouts padded on the right to `length`, and what
+    the layers keep: of attention all places, padding included.
+
+    Every layer looks back alone, so the padding behind a sequence is never seen by it and needs no
+    mask.
+    """
     lengths = torch.tensor([layout.length for layout in layouts], device=base.device)
     recording = RecordingCache(lengths)
-    hidden = _run_text_stack(base, layouts, features, length, recording)
-    return hidden, recording.recorded(length)
-
-
-def continued_states(
-    base: BaseModel, layouts: Sequence[Layout], prompts: PromptCache, length: int
-) -> Tensor:
-    """As `hidden_states`, of text that goes on where prompts end: layout r behind prompt r."""
-    places = prompts.places
-    # Place i of the continuation sees the whole prompt, itself and what lies between.
-    unseen = torch.full((length, places + length), -torch.inf, device=base.device)
-    mask = torch.triu(unseen, diagonal=places + 1).to(base.dtype)
-    mask = mask.expand(len(layouts), 1, -1, -1)
-    return _run_text_stack(base, layouts, {}, length, ContinuedCache(prompts), mask)
-
-
-def _run_text_stack(
-    base: BaseModel,
-    layouts: Sequence[Layout],
-    features: Features,
-    length: int,
-    cache: Any = None,
-    mask: Tensor | None = None,
-) -> Tensor:
-    """`mask` [B, 1, length, all places], 0 or −inf, is for a cache that holds places already."""
     axes = len(layouts[0].positions)
     tokens = torch.zeros(len(layouts), length, dtype=torch.long)
     positions = torch.zeros(axes, len(layouts), length, dtype=torch.long)
@@ -138,17 +163,35 @@ def _run_text_stack(
         tokens[row, : layout.length] = of_array(layout.tokens)
         positions[:, row, : layout.length] = of_array(layout.positions)
         is_image[row, : layout.length] = of_array(layout.is_image)
+    shown = [features[image.digest] for layout in layouts for image in layout.images]
+    hidden = _run_text_stack(base, tokens, positions, is_image, shown, cache=recording)
+    return hidden, recording.recorded(length)
+
+
+def _run_text_stack(
+    base: BaseModel,
+    tokens: Tensor,
+    positions: Tensor,
+    is_image: Tensor,
+    shown: Sequence[Tensor],
+    cache: object = None,
+    packing: Packing | None = None,
+) -> Tensor:
+    """Hidden states [B, L, width] of tokens [B, L] at positions [axes, B, L]; `shown` are the
+    features of the images, in the order of rows and places."""
     embeddings = base.embed(tokens.to(base.device))
     further: Mapping[str, Any] = {}
-    shown = [features[image.digest] for layout in layouts for image in layout.images]
     if shown:
-        together = torch.cat(shown, dim=1).to(embeddings.dtype)
-        where = is_image.to(base.device)
-        embeddings, further = base.family.with_images(embeddings, where, together)
+        together = torch.cat(list(shown), dim=1).to(embeddings.dtype)
+        embeddings, further = base.family.with_images(
+            embeddings, is_image.to(base.device), together
+        )
+    if packing is not None:
+        further = {**further, "packing": packing}
     output = base.text_stack(
         inputs_embeds=embeddings,
         position_ids=positions.to(base.device),
-        attention_mask=mask,
+        attention_mask=None,
         cache=cache,
         use_cache=cache is not None,
         **further,
@@ -159,22 +202,30 @@ def _run_text_stack(
 # -- log-probabilities ---------------------------------------------------------------------------
 
 
-def logit_rows(base: BaseModel) -> int:
-    """How many rows of logits are held at a time: a multiple of 16 (see `batching`)."""
-    return max(ROWS, LOGITS_AT_ONCE // base.vocabulary_size // ROWS * ROWS)
+def logit_rows(base: BaseModel, held: int | None = None) -> int:
+    """How many rows of logits are held at a time: a multiple of 16 (see `batching`).
+
+    `held` are the logits that may be; without it as many as the device's rules say.
+    """
+    held = min(LOGITS_AT_ONCE, base.rules.logits_at_once) if held is None else held
+    return max(ROWS, held // base.vocabulary_size // ROWS * ROWS)
 
 
-def target_logprobs(base: BaseModel, hidden: Tensor, targets: Tensor) -> Tensor:
+def target_logprobs(
+    base: BaseModel, hidden: Tensor, targets: Tensor, held: int | None = None
+) -> Tensor:
     """Log-probabilities, float32 [rows, K], of `targets` [rows, K] given `hidden` [rows, width].
 
     With a large vocabulary the rows are computed in pieces whose logits are not kept for the
-    backward pass, but computed again there.
+    backward pass, but computed again there; `held` is as in `logit_rows`.
     """
-    at_once = logit_rows(base)
+    at_once = logit_rows(base, held)
 
     def piece(rows: Tensor, wanted: Tensor) -> Tensor:
-        logits = base.unembed(rows).float()
-        return torch.log_softmax(logits, dim=-1).gather(-1, wanted)
+        logits = base.unembed(rows)
+        if logits.dtype == torch.float32:
+            return torch.log_softmax(logits, dim=-1).gather(-1, wanted)
+        return logprobs_of(logits, wanted)
 
     if len(hidden) <= at_once:
         return piece(hidden, targets)

@@ -1,11 +1,10 @@
 """forward and forward_backward: log-probabilities, losses and gradients of training data.
 
-The answers of a group begin with the same prompt, which is computed once and not once an answer. A
-datum is cut where its loss begins: the places before it that add nothing to the loss are its
-prompt, down to a multiple of 16. What the layers keep of it is computed once, every answer goes on
-from there, and what the answers' gradients add up to goes back through the prompt once. Where
-the cut lies depends on the datum alone, and it is cut whether others share its prompt or not, so
-what else is computed changes no result.
+The answers of a group begin with the same prompt, which is computed once and not once an answer: a
+datum is cut where its loss begins. What is before the cut adds nothing to the loss and is a root of
+a minibatch; what is behind it is a branch of that root (see `packing`), and gradients of all
+branches reach the root in the same backward pass. Where the cut lies depends on the datum alone,
+and it is cut whether others share its prompt or not, so what else is computed changes no result.
 """
 
 from collections.abc import Generator, Mapping, Sequence
@@ -15,28 +14,31 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad as pad_columns
 
 from visual_r1.engine.compute.base_model import BaseModel
-from visual_r1.engine.compute.batching import ROWS, by_bucket, chunks, split, training_bucket
-from visual_r1.engine.compute.cache import PromptCache
+from visual_r1.engine.compute.batching import ROWS, split
 from visual_r1.engine.compute.datums import CheckedDatum, PaddedTargets, pad
 from visual_r1.engine.compute.forward import (
     Features,
-    backward_through_tower,
-    continued_states,
+    TowerRuns,
     distinct,
-    hidden_states,
-    image_features,
-    prompt_states,
+    packed_states,
     target_logprobs,
 )
 from visual_r1.engine.compute.lora import Adapter, Slot
 from visual_r1.engine.compute.losses import LossFunction
+from visual_r1.engine.compute.minibatches import Minibatch, Unit, minibatches
+from visual_r1.engine.compute.packing import Packing
 from visual_r1.engine.compute.prompts import Layout
-from visual_r1.engine.types import ForwardOutput
+from visual_r1.engine.compute.training_memory import TrainingPlan, plan_training
+from visual_r1.engine.types import ForwardOutput, InvalidRequest
+from visual_r1.printing import open_logger
 
-TOKENS_AT_ONCE = {"cpu": 1536, "cuda": 16384}
-"""Padded tokens in a minibatch. On the CPU small ones are the faster: they stay in its cache."""
+log = open_logger("visual_r1.engine")
+
+LEAST_PLACES = 256
+"""A pass that finds no memory for minibatches of so many places finds none at all."""
 
 
 class Learner:
@@ -54,56 +56,92 @@ class Learner:
     def run(
         self, adapter: Adapter, data: Sequence[CheckedDatum], *, backward: bool
     ) -> ForwardOutput:
-        """Compute all data; gradients are added to the adapter's only when all went well."""
+        """Compute all data; gradients are added to the adapter's only when all went well.
+
+        Where the device has not the memory, minibatches become smaller and the log says so. Raises
+        `InvalidRequest` where even small ones do not fit.
+        """
+        # The plan measures a run with the adapter in it; no gradient comes of that.
+        self._slot.bind(adapter.weights, adapter.gradients if backward else None)
+        plan = plan_training(self._base, data, backward=backward)
+        while True:
+            try:
+                return self._try(adapter, data, plan, backward)
+            except torch.OutOfMemoryError as error:
+                shortage = error
+            if plan.places <= LEAST_PLACES:
+                raise InvalidRequest(
+                    f"the device has not the memory for {plan.places} places of training data at a "
+                    "time: train a smaller model, at a lower LoRA rank, or on a larger device."
+                ) from shortage
+            plan = plan.smaller()
+            log.warning(
+                f"a training pass found no memory left; it goes on with {plan.places} places at a "
+                "time"
+            )
+            del shortage
+            if self._base.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _try(
+        self, adapter: Adapter, data: Sequence[CheckedDatum], plan: TrainingPlan, backward: bool
+    ) -> ForwardOutput:
         # Into a vector of their own: a pass that fails halfway must not leave half a gradient.
-        gradients = torch.zeros_like(adapter.weights) if backward else None
+        # Where none waits yet the adapter's own is that vector, and is cleared after a failure.
+        gradients = None
+        if backward:
+            gradients = torch.zeros_like(adapter.weights) if adapter.pending else adapter.gradients
         self._slot.bind(adapter.weights, gradients)
-        # Training mode changes one thing, activation checkpointing, which is for large models.
-        self._base.network.train(backward and self._base.device.type == "cuda")
+        text, tower = (
+            self._base.network.get_submodule(name)
+            for name in (self._base.family.text_stack, self._base.family.vision_tower)
+        )
+        # Training mode changes one thing, activation checkpointing.
+        text.train(plan.checkpoints)
+        tower.train(plan.checkpoints_tower)
         try:
-            with torch.set_grad_enabled(backward):
-                work = _Pass(self._base, self._loss, self._config, data, backward)
+            with _repeatable(self._base.device), torch.set_grad_enabled(backward):
+                work = _Pass(self._base, self._loss, self._config, data, plan, backward)
                 output = work.run(through_vision=backward and self._slot.trains_vision)
+        except BaseException:
+            if gradients is adapter.gradients:
+                adapter.gradients.zero_()
+            raise
         finally:
             self._base.network.eval()
             self._slot.bind(adapter.weights)
         if gradients is not None:
-            adapter.gradients.add_(gradients)
+            if adapter.pending:
+                adapter.gradients.add_(gradients)
             adapter.pending += 1
         return output
 
 
+@contextmanager
+def _repeatable(device: torch.device) -> Generator[None]:
+    """On a card: kernels whose sums have an order, so that the same pass gives the same bits.
+
+    On a CPU they are chosen for good when the model is loaded.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    # Where there is only a kernel without an order it says so in a warning; none is known here.
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 @dataclass(frozen=True)
-class SharedPrompts:
-    """B prompts of P places, computed and ready to be continued by answers."""
+class _Scored:
+    """Data of a minibatch whose loss is taken, and the rows of its places among N."""
 
-    hidden: Tensor
-    """[B, P, width], without a graph."""
-    cache: PromptCache
-    """Leaves that collect the gradients of all answers."""
-    _computed: PromptCache
-    """The same with the graph by which they were computed."""
-
-    @staticmethod
-    def of(
-        base: BaseModel, layouts: Sequence[Layout], features: Features, places: int
-    ) -> "SharedPrompts":
-        """Compute the first `places` places of the layouts."""
-        prompts = [layout.up_to(places) for layout in layouts]
-        hidden, computed = prompt_states(base, prompts, features, places)
-        leaves = computed.map(lambda part: part.detach().requires_grad_(part.requires_grad))
-        return SharedPrompts(hidden.detach(), leaves, computed)
-
-    def backward(self) -> None:
-        """Send what the answers' gradients add up to back through the prompts."""
-        reached = [
-            (part, leaf.grad)
-            for part, leaf in zip(self._computed.tensors(), self.cache.tensors(), strict=True)
-            if leaf.grad is not None
-        ]
-        if reached:
-            parts, gradients = zip(*reached, strict=True)
-            torch.autograd.backward(parts, gradients)  # pyright: ignore[reportUnknownMemberType]
+    indices: list[int]
+    data: list[CheckedDatum]
+    """Without what lies before their branch."""
+    starts: list[int]
 
 
 class _Pass:
@@ -115,140 +153,126 @@ class _Pass:
         loss: LossFunction,
         config: Mapping[str, float],
         data: Sequence[CheckedDatum],
+        plan: TrainingPlan,
         backward: bool,
     ) -> None:
         self._base = base
         self._loss = loss
         self._config = config
         self._data = data
+        self._plan = plan
         self._backward = backward
+        self._scores_all = base.rules.scores_all or not backward
         self._metrics: dict[str, float] = {"loss:sum": 0.0, "tokens:sum": 0.0}
-        self._logprobs: dict[int, Tensor] = {}
-        """Of each datum [T, K], as far as it has been computed."""
+        self._logprobs = [torch.zeros(datum.targets.shape) for datum in data]
         self._feature_gradients: dict[bytes, Tensor] = {}
 
     def run(self, *, through_vision: bool) -> ForwardOutput:
         """Compute everything; `through_vision` sends gradients through the vision tower too."""
         images = distinct(image for datum in self._data for image in datum.layout.images)
-        features = image_features(self._base, images)
-        cuts = [self._prompt_places(datum) for datum in self._data]
-        for places, indices in by_bucket(cuts).items():
-            if places:
-                self._compute_with_prompts(indices, places, features, through_vision)
-            else:
-                self._compute_whole(indices, features, through_vision)
+        tower = TowerRuns(
+            self._base, images, keeps_graphs=through_vision and self._plan.keeps_tower
+        )
+        for minibatch in minibatches(self._data, self._plan):
+            self._compute(minibatch, tower.features, through_vision)
         if self._feature_gradients:
-            backward_through_tower(self._base, images, self._feature_gradients)
+            tower.backward(self._feature_gradients)
         logprobs: list[np.ndarray] = [
-            self._logprobs[index].reshape(datum.shape).numpy()  # pyright: ignore[reportUnknownMemberType]
-            for index, datum in enumerate(self._data)
+            values.reshape(datum.shape).numpy()  # pyright: ignore[reportUnknownMemberType]
+            for values, datum in zip(self._logprobs, self._data, strict=True)
         ]
         return ForwardOutput(logprobs=tuple(logprobs), metrics=self._metrics)
 
-    def _prompt_places(self, datum: CheckedDatum) -> int:
-        """How many places of the datum are computed as its prompt; 0 leaves it whole.
+    def _compute(self, minibatch: Minibatch, features: Features, through_vision: bool) -> None:
+        units = minibatch.units
+        branches = [
+            (root, datum, index)
+            for root, unit in enumerate(units)
+            for index, datum in unit.branches(self._data)
+        ]
+        layouts = [unit.root for unit in units]
+        packing = Packing.of(
+            [layout.length for layout in layouts],
+            [(root, datum.layout.length) for root, datum, _ in branches],
+            self._base.device,
+            self._base.dtype,
+        )
+        layouts += [datum.layout for _, datum, _ in branches]
+        with self._collecting(layouts, features, through_vision) as leaves:
+            hidden = packed_states(self._base, layouts, leaves, packing)
+            if self._scores_all:
+                self._score_prompts(units, packing, hidden.detach())
+            whole = [(place, unit) for place, unit in enumerate(units) if not unit.places]
+            scored = _Scored(
+                [unit.members[0] for _, unit in whole] + [index for _, _, index in branches],
+                [self._data[unit.members[0]] for _, unit in whole]
+                + [one for _, one, _ in branches],
+                [packing.starts[place] for place, _ in whole] + list(packing.starts[len(units) :]),
+            )
+            self._learn(scored, hidden)
 
-        Only on the CPU: on CUDA activations are computed again in the backward pass, which what is
-        kept does not go along with.
-        """
-        if self._base.device.type != "cpu":
-            return 0
-        # At least one place is left to the answer; an image behind the cut leaves the datum whole.
-        places = min(datum.masked_prefix, datum.layout.length - 1) // ROWS * ROWS
-        return 0 if datum.layout.is_image[places:].any() else places
-
-    def _compute_whole(
-        self, indices: Sequence[int], features: Features, through_vision: bool
-    ) -> None:
-        """Data that are computed from their first place to their last."""
-        buckets = [training_bucket(self._data[index].layout.length) for index in indices]
-        for length, members in by_bucket(buckets).items():
-            for chosen in chunks([indices[member] for member in members], self._at_once(length)):
-                minibatch = [self._data[index] for index in chosen]
-                layouts = [datum.layout for datum in minibatch]
-                with self._collecting(layouts, features, through_vision) as leaves:
-                    hidden = hidden_states(self._base, layouts, leaves, length)
-                    self._learn(chosen, minibatch, hidden, length)
-
-    def _compute_with_prompts(
-        self, indices: Sequence[int], places: int, features: Features, through_vision: bool
-    ) -> None:
-        """Data whose first `places` places are a prompt, computed once for all that share it."""
-        groups = self._same_prompts(indices, places)
-        for some in chunks(groups, self._at_once(places)):
-            layouts = [self._data[group[0]].layout for group in some]
-            with self._collecting(layouts, features, through_vision) as leaves:
-                prompts = SharedPrompts.of(self._base, layouts, leaves, places)
-                for prompt, group in enumerate(some):
-                    self._score_prompt(group, prompts.hidden[prompt])
-                self._continue(some, prompts, places)
-                if self._backward:
-                    prompts.backward()
-
-    def _same_prompts(self, indices: Sequence[int], places: int) -> list[list[int]]:
-        """The indices by equal prompt of so many places, in the order of first appearance."""
-        groups: dict[tuple[bytes, bytes, tuple[bytes, ...]], list[int]] = {}
-        for index in indices:
-            prompt = self._data[index].layout.up_to(places)
-            images = tuple(image.digest for image in prompt.images)
-            key = (prompt.tokens.tobytes(), prompt.is_image.tobytes(), images)
-            groups.setdefault(key, []).append(index)
-        return list(groups.values())
-
-    def _score_prompt(self, group: Sequence[int], hidden: Tensor) -> None:
-        """Log-probabilities of the prompt's places; they add nothing to the loss."""
+    def _score_prompts(self, units: Sequence[Unit], packing: Packing, hidden: Tensor) -> None:
+        """Log-probabilities of the prompts' places; they add nothing to the loss."""
+        prompts = [(unit, start) for unit, start in zip(units, packing.starts, strict=False)]
+        prompts = [(unit, start) for unit, start in prompts if unit.places]
+        if not prompts:
+            return
+        rows = torch.cat([torch.arange(start, start + unit.places) for unit, start in prompts])
         # Every member's targets as columns of one softmax over the vocabulary.
-        targets = [self._data[index].targets[: len(hidden)] for index in group]
+        targets = [
+            torch.cat([self._data[index].targets[: unit.places] for index in unit.members], dim=1)
+            for unit, _ in prompts
+        ]
+        width = max(columns.shape[1] for columns in targets)
+        wanted = torch.cat([pad_columns(one, (0, width - one.shape[1])) for one in targets])
+        device = self._base.device
         with torch.no_grad():
-            together = torch.cat(targets, dim=1).to(self._base.device)
-            logp = target_logprobs(self._base, hidden, together).to("cpu", torch.float32)
-        self._put(group, split(logp, [target.shape[1] for target in targets], dim=1))
-        if "advantages" in self._data[group[0]].inputs:
-            # Where the advantage is 0 the ratio counts as 1.
-            self._metrics["ratio:max"] = max(self._metrics.get("ratio:max", 0.0), 1.0)
+            logp = self._scores(hidden, rows.to(device), wanted.to(device))
+        by_unit = split(logp.to("cpu", torch.float32), [unit.places for unit, _ in prompts])
+        for (unit, _), scores in zip(prompts, by_unit, strict=True):
+            widths = [self._data[index].targets.shape[1] for index in unit.members]
+            parts = split(scores[:, : sum(widths)], widths, dim=1)
+            for index, part in zip(unit.members, parts, strict=True):
+                self._logprobs[index][: unit.places] = part
+                if "advantages" in self._data[index].inputs:
+                    # Where the advantage is 0 the ratio counts as 1.
+                    self._metrics["ratio:max"] = max(self._metrics.get("ratio:max", 0.0), 1.0)
 
-    def _continue(
-        self, groups: Sequence[Sequence[int]], prompts: SharedPrompts, places: int
-    ) -> None:
-        """What follows the prompts, by length; group g continues prompt g."""
-        rows = [(prompt, index) for prompt, group in enumerate(groups) for index in group]
-        rest = {index: self._data[index].behind(places) for _, index in rows}
-        buckets = [training_bucket(rest[index].layout.length) for _, index in rows]
-        for length, members in by_bucket(buckets).items():
-            for chosen in chunks([rows[member] for member in members], self._at_once(length)):
-                minibatch = [rest[index] for _, index in chosen]
-                of = torch.tensor([prompt for prompt, _ in chosen], device=self._base.device)
-                layouts = [datum.layout for datum in minibatch]
-                hidden = continued_states(self._base, layouts, prompts.cache.rows(of), length)
-                self._learn([index for _, index in chosen], minibatch, hidden, length)
+    def _scores(self, hidden: Tensor, rows: Tensor, targets: Tensor) -> Tensor:
+        """Log-probabilities [n, K] of targets [n, K] at n rows of hidden states [N, width]."""
+        # Dummies, of which there is one at the end, up to a multiple of 16: see `batching`.
+        missing = -len(rows) % ROWS
+        rows = pad_columns(rows, (0, missing), value=len(hidden) - 1)
+        targets = pad_columns(targets, (0, 0, 0, missing))
+        found = target_logprobs(self._base, hidden[rows], targets, self._plan.logits)
+        return found[: len(found) - missing]
 
-    def _at_once(self, length: int) -> int:
-        return TOKENS_AT_ONCE[self._base.device.type] // length
-
-    def _learn(
-        self,
-        indices: Sequence[int],
-        minibatch: Sequence[CheckedDatum],
-        hidden: Tensor,
-        length: int,
-    ) -> None:
-        """Log-probabilities and loss of a minibatch, and its gradients."""
-        batch = pad(minibatch, length, self._base.device)
-        logp = target_logprobs(self._base, hidden.flatten(0, 1), batch.targets.flatten(0, 1))
-        logp = logp.view(batch.targets.shape)
+    def _learn(self, scored: _Scored, hidden: Tensor) -> None:
+        """Log-probabilities and loss of data in a minibatch, and its gradients."""
+        length = max(datum.layout.length for datum in scored.data)
+        batch = pad(scored.data, length, self._base.device)
+        counted = batch.valid
+        if not self._scores_all and self._loss.masked_by:
+            bears = [batch.inputs[name] != 0 for name in self._loss.masked_by]
+            counted = counted & torch.stack(bears).any(dim=0)
+        counted = counted.any(dim=2)
+        starts = torch.tensor(scored.starts, device=self._base.device)[:, None]
+        rows = starts + torch.arange(length, device=self._base.device)
+        logp = torch.zeros(batch.targets.shape, device=self._base.device)
+        if bool(counted.any()):
+            found = self._scores(hidden, rows[counted], batch.targets[counted])
+            logp = logp.masked_scatter(counted[..., None], found)
         loss = self._loss.formula(logp, batch.inputs, self._config)
         # Padding is masked here: its inputs are 0, but dro counts places of every input.
         # In float64, so that a long sum loses nothing.
         total = torch.where(batch.valid, loss, 0.0).sum(dtype=torch.float64)
-        if self._backward:
+        if self._backward and total.requires_grad:
             total.backward()  # pyright: ignore[reportUnknownMemberType]
         self._measure(float(total.detach()), logp.detach(), batch)
         host = logp.detach().to("cpu", torch.float32)
-        logprobs = [
-            host[row, : len(datum.targets), : datum.targets.shape[1]]
-            for row, datum in enumerate(minibatch)
-        ]
-        self._put(indices, logprobs)
+        for row, (index, datum) in enumerate(zip(scored.indices, scored.data, strict=True)):
+            places, columns = datum.targets.shape
+            self._logprobs[index][-places:] = host[row, :places, :columns]
 
     def _measure(self, total: float, logp: Tensor, batch: PaddedTargets) -> None:
         """Sum the loss, count the tokens that add to it, and watch the ratios of policy losses."""
@@ -265,12 +289,6 @@ class _Pass:
                 outside = ((r < low) | (r > high)) & (weight != 0)
                 clipped = metrics.get("clipped_tokens:sum", 0.0)
                 metrics["clipped_tokens:sum"] = clipped + float(outside.sum())
-
-    def _put(self, indices: Sequence[int], logprobs: Sequence[Tensor]) -> None:
-        """Take in the log-probabilities of the data's next places."""
-        for index, values in zip(indices, logprobs, strict=True):
-            held = self._logprobs.get(index)
-            self._logprobs[index] = values if held is None else torch.cat([held, values])
 
     @contextmanager
     def _collecting(

@@ -20,6 +20,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from visual_r1.engine.compute import experts, low_rank
 from visual_r1.engine.compute.base_model import BaseModel, family_and_shapes, is_finite
 from visual_r1.engine.compute.families.family import LoraModules
 from visual_r1.engine.types import SECOND_MOMENT, STEPS, InvalidRequest, LoraSpec, check_spec
@@ -124,9 +125,14 @@ class Slot:
             # the output side alone, and nothing is merged.
             warnings.simplefilter("ignore")
             inject_adapter_in_model(config, cast(Any, base.network), adapter_name=name)
+        low_rank.install(base.network)
+        experts.install(base.network)
         self.name = name
         self.pieces = tuple(_pieces(base.network, name))
         self.size = self.pieces[-1].stop
+        # What peft drew for them is never used: they are bound before anything is computed.
+        for piece in self.pieces:
+            piece.parameter.data = piece.parameter.data.new_empty(0)
         tower = f"{base.family.vision_tower}."
         self.trains_vision = any(piece.name.startswith(tower) for piece in self.pieces)
 

@@ -3,14 +3,20 @@
 import math
 
 import torch
+from torch import Tensor
 
 from visual_r1.engine.compute.base_model import is_finite
+from visual_r1.engine.compute.batching import split
 from visual_r1.engine.compute.lora import Adapter
 from visual_r1.engine.types import AdamSettings, InvalidRequest
 
 _BEYOND_USE = 1e4
 """Weights of an adapter are of the order of 1; with larger ones than this nothing can be computed
 but overflow."""
+
+NUMBERS_AT_ONCE = 2**26
+"""Of a vector: LoRAs on all experts of a 30B-A3B have a thousand million numbers, of which a step
+then holds no further copies."""
 
 
 def adam_step(adapter: Adapter, settings: AdamSettings) -> dict[str, float]:
@@ -31,7 +37,8 @@ def adam_step(adapter: Adapter, settings: AdamSettings) -> dict[str, float]:
         )
     gradient = adapter.gradients
     # In float64: the squares of a million float32 numbers do not add up well.
-    norm = math.sqrt(float(gradient.double().square().sum()))
+    squares = [part.double().square().sum() for part in split(gradient, NUMBERS_AT_ONCE)]
+    norm = math.sqrt(float(torch.stack(squares).sum()))
     adapter.pending = 0
     if not math.isfinite(norm):
         gradient.zero_()
@@ -52,18 +59,10 @@ def adam_step(adapter: Adapter, settings: AdamSettings) -> dict[str, float]:
         gradient.mul_(scale)
     adapter.steps += 1
     mean, square = adapter.first_moment, adapter.second_moment
-    mean.lerp_(gradient, 1 - settings.beta1)
-    square.mul_(settings.beta2).addcmul_(gradient, gradient, value=1 - settings.beta2)
-    mean_correction = 1 - settings.beta1**adapter.steps
-    square_correction = math.sqrt(1 - settings.beta2**adapter.steps)
-    denominator = square.sqrt().div_(square_correction).add_(_in_float32(settings.eps))
-    if settings.eps == 0:
-        # A coordinate that never had a gradient is 0 / 0 and stays where it is.
-        denominator.masked_fill_(denominator == 0, 1.0)
-    decay = _in_float32(1 - settings.learning_rate * settings.weight_decay)
-    rate = _in_float32(settings.learning_rate / mean_correction)
-    adapter.weights.mul_(decay)
-    adapter.weights.addcdiv_(mean, denominator, value=-rate)
+    vectors = (gradient, mean, square, adapter.weights)
+    pieces = (split(vector, NUMBERS_AT_ONCE) for vector in vectors)
+    for g, m, v, w in zip(*pieces, strict=True):
+        _update(g, m, v, w, settings, adapter.steps)
     gradient.zero_()
     if not (is_finite(adapter.weights) and is_finite(mean) and is_finite(square)):
         adapter.broken = (
@@ -72,6 +71,29 @@ def adam_step(adapter: Adapter, settings: AdamSettings) -> dict[str, float]:
         )
         adapter.require_sound()
     return {"grad_norm:mean": norm, "grad_scale:mean": scale}
+
+
+def _update(
+    gradient: Tensor,
+    mean: Tensor,
+    square: Tensor,
+    weights: Tensor,
+    settings: AdamSettings,
+    steps: int,
+) -> None:
+    """Adam's step number `steps` on pieces of an adapter's vectors, in place."""
+    mean.lerp_(gradient, 1 - settings.beta1)
+    square.mul_(settings.beta2).addcmul_(gradient, gradient, value=1 - settings.beta2)
+    mean_correction = 1 - settings.beta1**steps
+    square_correction = math.sqrt(1 - settings.beta2**steps)
+    denominator = square.sqrt().div_(square_correction).add_(_in_float32(settings.eps))
+    if settings.eps == 0:
+        # A coordinate that never had a gradient is 0 / 0 and stays where it is.
+        denominator.masked_fill_(denominator == 0, 1.0)
+    weights.mul_(_in_float32(1 - settings.learning_rate * settings.weight_decay))
+    weights.addcdiv_(
+        mean, denominator, value=-_in_float32(settings.learning_rate / mean_correction)
+    )
 
 
 def _in_float32(number: float) -> float:

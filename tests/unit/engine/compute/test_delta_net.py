@@ -14,9 +14,10 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, DynamicCache
 
 from visual_r1.engine.compute import forward
-from visual_r1.engine.compute.cache import ContinuedCache, RecordingCache
+from visual_r1.engine.compute.cache import PromptCache, RecordingCache, State
 from visual_r1.engine.compute.compute import Compute
 from visual_r1.engine.compute.families.delta_net import CHUNK, GatedDeltaNet, delta_rule
+from visual_r1.engine.compute.packing import Packing
 from visual_r1.engine.compute.prompts import lay_out
 from visual_r1.engine.types import SampleOutput
 
@@ -118,6 +119,21 @@ def hidden(rows: int, places: int, seed: int = 0) -> Tensor:
     return torch.randn(rows, places, 64, generator=torch.Generator().manual_seed(seed))
 
 
+class Kept:
+    """What the layer is given as its cache behind prompts."""
+
+    lengths: Tensor | None = None
+
+    def __init__(self, prompts: PromptCache) -> None:
+        self._layers = prompts.layers
+
+    def state(self, layer: int) -> State:
+        return self._layers[layer].tensors
+
+    def keep_state(self, layer: int, state: State) -> None:
+        del layer, state
+
+
 def test_the_layer_is_transformers_own(layers: tuple[Any, GatedDeltaNet, Any]) -> None:
     """A whole sequence, and a prompt that is then continued by one place and by many."""
     theirs, ours, config = layers
@@ -133,11 +149,31 @@ def test_the_layer_is_transformers_own(layers: tuple[Any, GatedDeltaNet, Any]) -
         start = 70 if stop == 71 else 71
         expected = theirs(states[:, start:stop], cache_params=cache)
         torch.testing.assert_close(
-            ours(states[:, 70:stop], ContinuedCache(kept))[:, start - 70 :],
+            ours(states[:, 70:stop], Kept(kept))[:, start - 70 :],
             expected,
             rtol=1e-4,
             atol=2e-6,
         )
+
+
+def test_packed_sequences_are_what_each_is_alone(
+    layers: tuple[Any, GatedDeltaNet, Any],
+) -> None:
+    """Roots of three lengths; two branches go on behind the second, one behind the third."""
+    theirs, ours, _ = layers
+    roots, branches = (20, 45, 33), ((1, 7), (1, 40), (2, 12))
+    packing = Packing.of(roots, branches, torch.device("cpu"), torch.float32)
+    states = hidden(1, packing.places, seed=4)
+    ends = [*packing.starts[1:], packing.used]
+    pieces = [states[:, a:b] for a, b in zip(packing.starts, ends, strict=True)]
+    output = ours(states, packing=packing)
+    for index, (start, piece) in enumerate(zip(packing.starts, pieces, strict=True)):
+        whole = piece
+        if index >= len(roots):
+            whole = torch.cat([pieces[branches[index - len(roots)][0]], piece], dim=1)
+        expected = theirs(whole)[:, -piece.shape[1] :]
+        got = output[:, start : start + piece.shape[1]]
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=2e-6)
 
 
 def test_padding_does_not_reach_the_state(layers: tuple[Any, GatedDeltaNet, Any]) -> None:

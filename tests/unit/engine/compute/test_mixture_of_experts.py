@@ -3,12 +3,14 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import MethodType
 
 import numpy as np
 import pytest
 import torch
 from engine_material import group_data, request, words
 from peft import PeftModel
+from peft.tuners.lora.layer import ParamWrapper
 from random_models import EXPERTS, qwen3_5_moe, qwen3_vl_moe
 from test_other_models import assert_sampler_and_learner_agree
 from transformers import AutoModelForImageTextToText
@@ -94,6 +96,36 @@ def test_gradients_of_the_experts_are_those_of_their_loss(moe: Compute) -> None:
         output = moe.forward(moved, data, "cross_entropy", {}, backward=False)
         losses.append(output.metrics["loss:sum"])
     assert (losses[0] - losses[1]) / 2e-3 == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.parametrize("rank", [3, 8])
+def test_no_expert_is_copied_for_its_update(
+    moe: Compute, monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    """As peft does it; what comes of it is the same, at ranks that the kernel likes and not."""
+    spec = LoraSpec(rank=rank, seed=1)
+    adapter = moe.new_adapter(spec)
+    adapter.weights.add_(0.01)
+    data = group_data(("weights",))
+    moe._slots.activate(moe._slots.of(spec))
+    with monkeypatch.context() as patched:
+        patched.setattr(ParamWrapper, "_activate_lora", refuse)
+        ours = moe.forward(adapter, data, "cross_entropy", {}, backward=True)
+    gradients = adapter.gradients.clone()
+    moe.drop_gradients(adapter)
+    outermost = [
+        module for module in moe._base.network.modules() if isinstance(module, ParamWrapper)
+    ]
+    for module in outermost:
+        monkeypatch.setattr(module, "forward", MethodType(ParamWrapper.forward, module))
+    theirs = moe.forward(adapter, data, "cross_entropy", {}, backward=True)
+    assert (gradients - adapter.gradients).norm() / gradients.norm() < 1e-5
+    for our, their in zip(ours.logprobs, theirs.logprobs, strict=True):
+        np.testing.assert_allclose(our, their, atol=2e-5)
+
+
+def refuse(*_: object) -> None:
+    raise AssertionError("peft's own way")
 
 
 def test_a_restored_state_goes_on_bit_for_bit(moe: Compute) -> None:

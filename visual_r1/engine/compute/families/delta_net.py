@@ -12,6 +12,7 @@ kept out of it.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -19,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from visual_r1.engine.compute.batching import split
-from visual_r1.engine.compute.cache import StateCache
+from visual_r1.engine.compute.cache import State, StateCache
+from visual_r1.engine.compute.packing import Packing
 
 CHUNK = 32
 """Places that are computed at once: a multiple of `batching.ROWS`.
@@ -53,51 +55,93 @@ class GatedDeltaNet(nn.Module):
         hidden_states: Tensor,
         cache: StateCache | None = None,
         cache_params: StateCache | None = None,
+        packing: Packing | None = None,
         **_: Any,
     ) -> Tensor:
         """Hidden states [B, L, width] to the layer's output of the same shape.
 
         The state is (the last places that the convolution has still to see [B, kernel − 1,
         channels], S [B, heads, d_k, d_v]). `cache_params` is the cache's name before transformers
-        5.24.
+        5.24. With a `packing`, [1, N, width] are its places.
         """
         cache = cache_params if cache is None else cache
         this = cast(Any, self)
-        rows, places, _width = hidden_states.shape
-        before = None if cache is None else cache.state(self.layer_idx)
-        lengths = None if cache is None else cache.lengths
+        read = _Read(this.in_proj_qkv(hidden_states), *self._pace(hidden_states))
+        if packing is not None:
+            output = self._packed(read, packing)
+        else:
+            before = None if cache is None else cache.state(self.layer_idx)
+            lengths = None if cache is None else cache.lengths
+            output, state = self._recur(read, before, lengths)
+            if cache is not None:
+                cache.keep_state(self.layer_idx, state)
+        gate: Tensor = this.in_proj_z(hidden_states)
+        flat = output.to(hidden_states.dtype).reshape(-1, self.value_width)
+        output = this.norm(flat, gate.reshape(-1, self.value_width))
+        return this.out_proj(output.view(*hidden_states.shape[:2], -1))
 
-        weight: Tensor = this.conv1d.weight[:, 0]
-        mixed: Tensor = this.in_proj_qkv(hidden_states)
-        kernel = weight.shape[1]
-        tail = mixed.new_zeros(rows, kernel - 1, mixed.shape[2]) if before is None else before[0]
-        window = torch.cat([tail, mixed], dim=1)
-        mixed = functional.silu(convolved(window, weight))
-        query, key, value = split(mixed, self.sizes, dim=2)
-
-        strength: Tensor = this.in_proj_b(hidden_states).sigmoid()
+    def _pace(self, hidden_states: Tensor) -> tuple[Tensor, Tensor]:
+        """g and β of each place, [B, L, heads]."""
+        this = cast(Any, self)
         # In half precision the exponential could be infinite.
         dtype = torch.promote_types(hidden_states.dtype, torch.float32)
         pace = functional.softplus(this.in_proj_a(hidden_states).to(dtype) + this.dt_bias.to(dtype))
-        decay = -this.A_log.to(dtype).exp() * pace
+        return -this.A_log.to(dtype).exp() * pace, this.in_proj_b(hidden_states).sigmoid()
+
+    def _packed(self, read: "_Read", packing: Packing) -> Tensor:
+        """Outputs [N, heads, d_v]: roots from nothing, branches from what their root left."""
+        columns = (packing.into_blocks(part[0]) for part in (read.mixed, read.decay, read.strength))
+        blocks = [_Read(*parts) for parts in zip(*columns, strict=True)]
+        outputs: list[Tensor] = []
+        states: list[State] = []
+        for roots, block in zip(packing.roots, blocks, strict=False):
+            output, state = self._recur(block, None, roots.lengths)
+            outputs.append(output)
+            states.append(state)
+        for branches, block in zip(packing.branches, blocks[len(packing.roots) :], strict=True):
+            before = tuple(branches.copies(part) for part in states[branches.roots])
+            # Padding behind a branch is in nobody's way.
+            output, _ = self._recur(block, before, None)
+            outputs.append(output)
+        return packing.from_blocks(outputs)
+
+    def _recur(
+        self, read: "_Read", before: State | None, lengths: Tensor | None
+    ) -> tuple[Tensor, State]:
+        """Outputs [B, L, heads, d_v] and the state behind the last place (behind `lengths`)."""
+        rows, places, _ = read.mixed.shape
+        weight: Tensor = cast(Any, self).conv1d.weight[:, 0]
+        kernel = weight.shape[1]
+        if before is None:
+            tail, memory = read.mixed.new_zeros(rows, kernel - 1, read.mixed.shape[2]), None
+        else:
+            tail, memory = before
+        window = torch.cat([tail, read.mixed], dim=1)
+        mixed = functional.silu(convolved(window, weight))
+        query, key, value = split(mixed, self.sizes, dim=2)
+        decay, strength = read.decay, read.strength
         if lengths is not None:
             padding = (torch.arange(places, device=lengths.device) >= lengths[:, None])[..., None]
             strength, decay = strength.masked_fill(padding, 0.0), decay.masked_fill(padding, 0.0)
-
         output, memory = delta_rule(
             query.view(rows, places, -1, self.key_width),
             key.view(rows, places, -1, self.key_width),
             value.view(rows, places, -1, self.value_width),
             decay,
             strength,
-            None if before is None else before[1],
+            memory,
         )
-        if cache is not None:
-            cache.keep_state(self.layer_idx, (last_places(window, kernel, lengths), memory))
-        gate: Tensor = this.in_proj_z(hidden_states)
-        flat = output.to(hidden_states.dtype).reshape(-1, self.value_width)
-        output = this.norm(flat, gate.reshape(-1, self.value_width))
-        return this.out_proj(output.view(rows, places, -1))
+        return output, (last_places(window, kernel, lengths), memory)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What the layer reads of each place, [B, L, …]."""
+
+    mixed: Tensor
+    """Queries, keys and values in one."""
+    decay: Tensor
+    strength: Tensor
 
 
 def convolved(window: Tensor, weight: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from visual_r1.engine.compute import rms_norm
 from visual_r1.engine.compute.batching import of_array
 from visual_r1.engine.compute.cache import CacheBytes
 from visual_r1.engine.compute.families.family import (
@@ -74,12 +75,13 @@ class Qwen3VL(Family):
     )
 
     def prepare_network(self, name: str, network: nn.Module) -> None:
-        """Put a matrix product in the place of the patch embedding's convolution."""
+        """Put a matrix product in the place of the patch embedding's convolution, and our norms."""
         tower = network.get_submodule(self.vision_tower)
         convolution = tower.get_submodule("patch_embed.proj")
         if not isinstance(convolution, nn.Conv3d):
             raise ModelError(f"the vision tower of {name} has no Conv3d patch embedding.")
         tower.register_module("patch_embed", PatchProjection(convolution))
+        rms_norm.install(network.get_submodule(self.text_stack))
 
     def image_preparer(self, path: str, config: Any) -> ImagePreparer:
         """Pillow's half of Qwen2-VL's image processor, which Qwen3-VL shares."""

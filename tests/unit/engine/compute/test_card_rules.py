@@ -1,0 +1,242 @@
+"""The rules of a card, obeyed by the CPU: the same branches, in as much memory as a test says."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import random_models
+import torch
+from engine_material import group_data, picture_prompt, png, request, rollout_datum, words
+
+from visual_r1.engine.compute import learner, training_memory, vocabulary
+from visual_r1.engine.compute.compute import Adapter, Compute
+from visual_r1.engine.compute.datums import check_data
+from visual_r1.engine.compute.device_rules import CARD_RULES, DeviceRules
+from visual_r1.engine.compute.minibatches import minibatches
+from visual_r1.engine.compute.training_memory import plan_training
+from visual_r1.engine.types import (
+    Datum,
+    ForwardOutput,
+    ImagePart,
+    InvalidRequest,
+    LoraSpec,
+    SampleOutput,
+)
+from visual_r1.models import TINY_GEOMETRY
+
+SPEC = LoraSpec(rank=8, seed=1)
+POLICY = ("logprobs", "advantages")
+PLENTY = 2**40
+DATA = group_data(POLICY)
+
+
+def on_a_card(free: int, dtype: torch.dtype = torch.float32) -> DeviceRules:
+    return replace(CARD_RULES, dtype=dtype, free_bytes=lambda: free)
+
+
+@pytest.fixture(scope="module", params=["qwen3_vl", "qwen3_5", "qwen3_vl_moe"])
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> "Pair":
+    model = TINY_GEOMETRY
+    if request.param != "qwen3_vl":
+        folder = tmp_path_factory.mktemp(request.param) / "model"
+        model = str(getattr(random_models, request.param)(folder))
+    return Pair(model)
+
+
+class Pair:
+    """A model by the CPU's rules, and by a card's in memory that a test sets."""
+
+    def __init__(self, model: str) -> None:
+        self.free = PLENTY
+        rules = replace(CARD_RULES, dtype=torch.float32, free_bytes=lambda: self.free)
+        self.cpu = Compute(model, device="cpu", threads=1)
+        self.card = Compute(model, device="cpu", threads=1, rules=rules)
+
+    def learnt(self, compute: Compute, data: list[Datum]) -> tuple[ForwardOutput, torch.Tensor]:
+        adapter = scattered(compute)
+        output = compute.forward(adapter, data, "importance_sampling", {}, backward=True)
+        return output, adapter.gradients
+
+    def plan(self, data: list[Datum]) -> training_memory.TrainingPlan:
+        base = self.card._base
+        checked = check_data(base, self.card._images, data, "importance_sampling", backward=True)
+        slot, adapter = self.card._slots.of(SPEC), scattered(self.card)
+        self.card._slots.activate(slot)
+        slot.bind(adapter.weights, adapter.gradients)
+        return plan_training(base, checked, backward=True)
+
+    def assert_same_gradient(self) -> None:
+        _, expected = self.learnt(self.cpu, DATA)
+        output, gradient = self.learnt(self.card, DATA)
+        assert (gradient - expected).norm() / expected.norm() < 1e-5
+        for values, datum in zip(output.logprobs, DATA, strict=True):
+            assert np.all((values != 0) == (datum.inputs["advantages"] != 0))
+
+
+def scattered(compute: Compute) -> Adapter:
+    adapter = compute.new_adapter(SPEC)
+    generator = torch.Generator().manual_seed(17)
+    noise = torch.randn(adapter.weights.shape, generator=generator) * 0.02
+    adapter.weights.add_(noise.to(adapter.weights.device))
+    return adapter
+
+
+def test_with_memory_to_spare(pair: Pair) -> None:
+    pair.free = PLENTY
+    plan = pair.plan(DATA)
+    assert plan.places == CARD_RULES.training_places
+    assert (plan.checkpoints, plan.keeps_tower, plan.checkpoints_tower) == (False, True, False)
+    pair.assert_same_gradient()
+
+
+def test_with_little_memory_activations_are_computed_again(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_memory, "WORTH", 2**20)
+    pair.free = 60 * 2**20
+    plan = pair.plan(DATA)
+    assert plan.checkpoints and not plan.checkpoints_tower
+    assert plan.logits < CARD_RULES.logits_at_once
+    made: list[training_memory.TrainingPlan] = []
+    real = learner.plan_training
+
+    def watched(*given: Any, backward: bool) -> training_memory.TrainingPlan:
+        made.append(real(*given, backward=backward))
+        return made[-1]
+
+    monkeypatch.setattr(learner, "plan_training", watched)
+    pair.assert_same_gradient()
+    # The learner's own plan too, which is made before anything of the pass is computed.
+    assert made[-1].checkpoints
+
+
+def test_with_less_the_tower_runs_twice_and_minibatches_are_small(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_memory, "WORTH", 2**20)
+    pair.free = 2 * 2**20
+    plan = pair.plan(DATA)
+    assert plan.checkpoints and plan.checkpoints_tower and not plan.keeps_tower
+    checked = check_data(
+        pair.card._base, pair.card._images, DATA, "importance_sampling", backward=True
+    )
+    assert len(list(minibatches(checked, plan))) > 2
+    pair.assert_same_gradient()
+
+
+def test_images_of_all_sizes_go_through_the_tower_in_one_call(pair: Pair) -> None:
+    pair.free = PLENTY
+    sizes = [(96, 96), (120, 72), (60, 60), (48, 96)]
+    prompts = [(words(seed, 20), ImagePart(png(seed, *size))) for seed, size in enumerate(sizes)]
+    calls = [0]
+    tower = pair.card._base.network.get_submodule(pair.card._base.family.vision_tower)
+    counted = tower.register_forward_hook(lambda *_: calls.__setitem__(0, calls[0] + 1))
+    outputs = pair.card.sample(None, [request(prompt, 2) for prompt in prompts])
+    counted.remove()
+    assert calls == [1]
+    assert all(isinstance(output, SampleOutput) for output in outputs)
+
+
+def test_bfloat16_sampler_and_learner_agree() -> None:
+    """Mean under 0.02 nats a token, on the shipped model with an adapter that changes it; and the
+    same pass twice gives the same bits. On a card where there is one."""
+    rules = None if torch.cuda.is_available() else on_a_card(PLENTY, torch.bfloat16)
+    compute = Compute(TINY_GEOMETRY, threads=1, rules=rules)
+    adapter = scattered(compute)
+    assert adapter.weights.dtype == torch.float32
+    prompts = [picture_prompt(seed) for seed in range(4)]
+    outputs = compute.sample(compute.freeze(adapter), [request(prompt, 8) for prompt in prompts])
+    data = [
+        rollout_datum(prompt, sequence, 1.0)
+        for prompt, output in zip(prompts, outputs, strict=True)
+        if isinstance(output, SampleOutput)
+        for sequence in output.sequences
+    ]
+    learnt = compute.forward(adapter, data, "importance_sampling", {}, backward=True)
+    distance = np.concatenate(
+        [
+            np.abs(ours - datum.inputs["logprobs"])[datum.inputs["advantages"] != 0]
+            for ours, datum in zip(learnt.logprobs, data, strict=True)
+        ]
+    )
+    assert len(distance) > 500
+    assert 0 < distance.mean() < 0.02
+    assert distance.max() < 0.3
+    again = scattered(compute)
+    repeated = compute.forward(again, data, "importance_sampling", {}, backward=True)
+    assert torch.equal(again.gradients, adapter.gradients)
+    assert repeated.metrics == learnt.metrics
+
+
+def test_logprobs_by_slices_are_those_of_a_softmax(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And their gradients; several targets a row, one of them twice, a last slice of one row."""
+    monkeypatch.setattr(vocabulary, "SLICE", 4 * 50)
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(9, 50, generator=generator).mul_(5).bfloat16().requires_grad_()
+    targets = torch.randint(0, 50, (9, 3), generator=generator)
+    targets[2] = 7
+    given = torch.randn(9, 3, generator=generator)
+    found = vocabulary.logprobs_of(logits, targets)
+    found.backward(given)
+    exact = logits.detach().double().requires_grad_()
+    expected = torch.log_softmax(exact, dim=-1).gather(-1, targets)
+    expected.backward(given.double())
+    assert logits.grad is not None and exact.grad is not None
+    assert logits.grad.dtype == torch.bfloat16
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(logits.grad.double(), exact.grad, rtol=1e-2, atol=1e-3)
+
+
+def test_gradients_in_bfloat16_are_those_in_float32_within_its_digits() -> None:
+    gradients = {
+        dtype: Pair.learnt(
+            Pair.__new__(Pair),
+            Compute(TINY_GEOMETRY, device="cpu", threads=1, rules=on_a_card(PLENTY, dtype)),
+            DATA,
+        )[1]
+        for dtype in (torch.float32, torch.bfloat16)
+    }
+    exact = gradients[torch.float32]
+    assert exact.dtype == gradients[torch.bfloat16].dtype == torch.float32
+    assert 0 < (gradients[torch.bfloat16] - exact).norm() / exact.norm() < 0.05
+
+
+def test_out_of_memory_makes_the_minibatches_smaller_and_is_said(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pair.free = PLENTY
+    _, expected = pair.learnt(pair.card, DATA)
+    sizes = short_of_memory(monkeypatch, most=200)
+    monkeypatch.setattr(learner, "LEAST_PLACES", 1)
+    _, gradient = pair.learnt(pair.card, DATA)
+    assert (gradient - expected).norm() / expected.norm() < 1e-5
+    assert max(sizes) > 200 >= min(sizes)
+    assert "found no memory left" in caplog.text
+
+
+def test_where_nothing_fits_a_request_is_refused_and_no_gradient_changes(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair.free = PLENTY
+    short_of_memory(monkeypatch, most=0)
+    adapter = scattered(pair.card)
+    with pytest.raises(InvalidRequest, match=r"has not the memory for \d+ places"):
+        pair.card.forward(adapter, DATA, "importance_sampling", {}, backward=True)
+    assert adapter.pending == 0 and not adapter.gradients.any()
+
+
+def short_of_memory(monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
+    """Let the device run out of memory above so many places; returns what was tried."""
+    tried: list[int] = []
+    real: Callable[..., torch.Tensor] = learner.packed_states
+
+    def states(base: object, layouts: object, features: object, packing: learner.Packing):
+        tried.append(packing.places)
+        if packing.places > most:
+            raise torch.OutOfMemoryError("as torch says it")
+        return real(base, layouts, features, packing)
+
+    monkeypatch.setattr(learner, "packed_states", states)
+    return tried
