@@ -12,7 +12,6 @@ from torch import Tensor
 
 from visual_r1.engine.compute.base_model import load_base_model
 from visual_r1.engine.compute.datums import check_data
-from visual_r1.engine.compute.decode import answer
 from visual_r1.engine.compute.learner import Learner
 from visual_r1.engine.compute.lora import (
     Adapter,
@@ -25,7 +24,7 @@ from visual_r1.engine.compute.lora import (
 from visual_r1.engine.compute.losses import find_loss
 from visual_r1.engine.compute.optimizer import adam_step
 from visual_r1.engine.compute.prompts import ImageReader, Layout, lay_out
-from visual_r1.engine.compute.sample_plan import SamplePlan, plan_request
+from visual_r1.engine.compute.running import RunningBatch
 from visual_r1.engine.types import (
     AdamSettings,
     Datum,
@@ -146,22 +145,34 @@ class Compute:
 
         A wrong request gets its `InvalidRequest` in its place; the others are answered.
         """
-        plans: dict[int, SamplePlan] = {}
+        batch = self.open_batch(weights)
         outputs: dict[int, SampleOutput | InvalidRequest] = {}
+        places: dict[int, int] = {}
         for index, request in enumerate(requests):
             try:
-                plans[index] = plan_request(self._base, self._images, request)
+                places[batch.admit(request)] = index
             except InvalidRequest as error:
                 outputs[index] = error
-        # Other adapters may have been computed since: what is bound is bound anew each time.
-        if weights is None:
-            self._slots.activate(None)
-        else:
-            slot = self._slots.of(weights.spec)
-            self._slots.activate(slot)
-            slot.bind(weights.weights)
-        outputs.update(zip(plans, answer(self._base, list(plans.values())), strict=True))
+        while not batch.idle:
+            outputs |= {places[one.ticket]: one.output for one in batch.advance().answered}
         return [outputs[index] for index in range(len(requests))]
+
+    def open_batch(self, weights: FrozenWeights | None) -> RunningBatch:
+        """A batch, empty yet, that samples with these weights (None: the base model itself).
+
+        Any number of them may be open; each is advanced by itself.
+        """
+
+        def bind() -> None:
+            # Other adapters may have been computed since: what is bound is bound anew each time.
+            if weights is None:
+                self._slots.activate(None)
+            else:
+                slot = self._slots.of(weights.spec)
+                self._slots.activate(slot)
+                slot.bind(weights.weights)
+
+        return RunningBatch(self._base, self._images, bind)
 
     def freeze(self, adapter: Adapter) -> FrozenWeights:
         """Return a copy of the adapter's weights that later training does not change.

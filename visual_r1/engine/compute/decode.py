@@ -1,6 +1,6 @@
 """Sampling: prompts of one bucket decode together, one token a step, until all are complete."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,26 +10,21 @@ from torch import Tensor
 from visual_r1.engine.compute.base_model import BaseModel
 from visual_r1.engine.compute.batching import (
     ROWS,
-    by_bucket,
-    chunks,
     floats,
     integers,
     of_array,
-    prompt_bucket,
     round_up,
 )
 from visual_r1.engine.compute.cache import DecodeCache
-from visual_r1.engine.compute.forward import distinct, image_features
-from visual_r1.engine.compute.prefill import Prefill, prefill
+from visual_r1.engine.compute.prefill import Prefill
 from visual_r1.engine.compute.sample_plan import SamplePlan
 from visual_r1.engine.compute.sampling import (
     NUMBERS_AT_ONCE,
     SamplingRules,
     likeliest,
     next_tokens,
-    stream,
 )
-from visual_r1.engine.types import SampledSequence, SampleOutput, StopReason, TopkRow
+from visual_r1.engine.types import SampledSequence, StopReason, TopkRow
 
 SEQUENCES_AT_ONCE = 256
 """Rows that decode in lockstep, at most."""
@@ -48,8 +43,6 @@ Dropping copies the cache of all that stay, so it is not done for a row or two.
 class OpenSequence:
     """One sample in the making."""
 
-    prompt: int
-    """Index of its plan among those that were prefilled together."""
     plan: SamplePlan
     generator: np.random.Generator
     tokens: list[int] = field(default_factory=list[int])
@@ -84,90 +77,40 @@ class OpenSequence:
         )
 
 
-def answer(base: BaseModel, plans: Sequence[SamplePlan]) -> list[SampleOutput]:
-    """Answer all plans with the weights that are bound to the network, in the given order."""
-    outputs: dict[int, SampleOutput] = {}
-    with torch.no_grad():
-        features = image_features(base, distinct(i for plan in plans for i in plan.layout.images))
-        buckets = [prompt_bucket(plan.layout.length) for plan in plans]
-        for length, indices in by_bucket(buckets).items():
-            for chosen in _that_fit(base, plans, indices, length):
-                together = [plans[index] for index in chosen]
-                prompts = prefill(base, together, features, length)
-                outputs.update(zip(chosen, _continued(base, together, prompts), strict=True))
-    return [outputs[index] for index in range(len(plans))]
-
-
-def _that_fit(
-    base: BaseModel, plans: Sequence[SamplePlan], indices: Sequence[int], length: int
-) -> Iterator[list[int]]:
-    """Runs of plans whose samples fit together into rows and cache (a plan is never split here)."""
-    chosen: list[int] = []
-    rows, longest = 0, 0
-    for index in indices:
-        plan = plans[index]
-        rows += plan.request.num_samples
-        longest = max(longest, plan.max_tokens)
-        if chosen and rows > _row_limit(base, length + longest):
-            yield chosen
-            chosen, rows, longest = [], plan.request.num_samples, plan.max_tokens
-        chosen.append(index)
-    if chosen:
-        yield chosen
-
-
-def _row_limit(base: BaseModel, places: int) -> int:
+def row_limit(base: BaseModel, places: int) -> int:
+    """How many rows of so many places may decode together."""
     budget = CACHE_BYTES[base.device.type] // base.cache_bytes.of(places)
     return max(ROWS, min(SEQUENCES_AT_ONCE, budget))
-
-
-def _continued(
-    base: BaseModel, plans: Sequence[SamplePlan], prompts: Prefill
-) -> Iterator[SampleOutput]:
-    """The outputs of plans that were prefilled together."""
-    sequences = [
-        OpenSequence(prompt, plan, stream(plan.seed, sample))
-        for prompt, plan in enumerate(plans)
-        for sample in range(plan.request.num_samples)
-    ]
-    longest = max(plan.max_tokens for plan in plans)
-    for together in chunks(sequences, _row_limit(base, prompts.cache.places + longest)):
-        Decoding(base, together, prompts).run()
-    for prompt, plan in enumerate(plans):
-        scores = prompts.scores[prompt]
-        yield SampleOutput(
-            sequences=tuple(one.closed() for one in sequences[: plan.request.num_samples]),
-            prompt_logprobs=scores.logprobs if scores else None,
-            topk_prompt_logprobs=scores.topk if scores else None,
-            target_logprobs=scores.targets if scores else None,
-            prompt_alt_tokens=scores.alternatives if scores else None,
-        )
-        del sequences[: plan.request.num_samples]
 
 
 class Decoding:
     """Sequences in lockstep. Rows are sequences, then dummies up to a multiple of 16."""
 
     def __init__(
-        self, base: BaseModel, sequences: Sequence[OpenSequence], prompts: Prefill
+        self, base: BaseModel, sequences: Sequence[tuple[int, OpenSequence]], prompts: Prefill
     ) -> None:
-        """Each sequence continues its prompt of the prefill."""
+        """Each sequence continues its prompt of the prefill, whose place is named."""
         self._base = base
-        self._sequences = list(sequences)
-        source = self._rows([one.prompt for one in sequences])
+        self._sequences = [one for _, one in sequences]
+        source = self._rows([place for place, _ in sequences])
         lengths = prompts.lengths[source]
         self._cache = DecodeCache(prompts.cache.rows(source), lengths, base.dtype)
         self.logits = prompts.logits[source]
         """float32 [R, V] of each row's next token."""
-        self._axes = len(sequences[0].plan.layout.positions)
-        self._starts = self._rows([one.plan.layout.next_position for one in sequences])
+        self._axes = len(self._sequences[0].plan.layout.positions)
+        self._starts = self._rows([one.plan.layout.next_position for one in self._sequences])
         self._step = 0
         self._rules = self._sampling_rules()
         self._uniforms = self._next_uniforms()
 
-    def run(self) -> None:
-        """Decode until every sequence is complete."""
-        while True:
+    @property
+    def finished(self) -> bool:
+        """Whether every sequence is complete."""
+        return all(one.stop_reason is not None for one in self._sequences)
+
+    def run(self, steps: int) -> None:
+        """Decode so many tokens, or until every sequence is complete."""
+        for _ in range(steps):
             tokens = self.choose()
             # The last token of a sequence is never computed: nothing comes behind it.
             alive = [row for row, one in enumerate(self._sequences) if one.stop_reason is None]
