@@ -45,7 +45,9 @@ ROOMS = {
     "prompts": "data errors hashing models opening",
     "rewards/blindfold": "data grading rewards/grounding",
     "rewards": "config data errors grading hashing own_code",
-    "engine/compute/families": "engine/compute/batching engine/compute/cache errors",
+    "engine/compute/families": """
+        engine/compute/batching engine/compute/cache engine/compute/shared_prefix errors
+    """,
     "engine/compute": "data engine/compute/families engine/types errors models",
     "engine/store": "engine/types errors hashing opening printing storage",
     "engine/server": "engine/compute engine/store engine/types errors hashing printing",

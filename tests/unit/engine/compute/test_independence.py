@@ -89,11 +89,14 @@ def test_a_sample_alone_and_among_more_samples(compute: Compute, weights: Frozen
     assert len({sequence.tokens for sequence in many.sequences}) > 30
 
 
+@pytest.mark.parametrize("check_every", [1, 16])
 @RANKS
-def test_a_request_that_joins_while_others_run(compute: Compute, weights: FrozenWeights) -> None:
-    """Each gets what it gets alone, whenever it joins, and leaves as soon as it is complete."""
+def test_a_request_that_joins_while_others_run(
+    compute: Compute, weights: FrozenWeights, check_every: int
+) -> None:
+    """Each gets what it gets alone, whenever it joins, and however often the host looks."""
     requests = [scored(seed, samples=1 + seed % 3) for seed in range(30)]
-    batch = compute.open_batch(weights)
+    batch = compute.open_batch(weights, check_every=check_every)
     waiting, tickets, outputs = list(enumerate(requests)), {}, {}
     beside: set[int] = set()
     while waiting or not batch.idle:

@@ -26,6 +26,7 @@ from visual_r1.engine.compute.families.family import (
     LoraModules,
     PreparedImage,
 )
+from visual_r1.engine.compute.families.lean import LeanQwen3
 from visual_r1.errors import ModelError
 
 
@@ -80,6 +81,13 @@ class Qwen3VL(Family):
         if not isinstance(convolution, nn.Conv3d):
             raise ModelError(f"the vision tower of {name} has no Conv3d patch embedding.")
         tower.register_module("patch_embed", PatchProjection(convolution))
+
+    def lean_step(self, network: nn.Module) -> LeanQwen3 | None:
+        """Of all that are built as the published ones are."""
+        try:
+            return LeanQwen3(network, self.text_stack, "lm_head")
+        except (AttributeError, KeyError):
+            return None
 
     def image_preparer(self, path: str, config: Any) -> ImagePreparer:
         """Pillow's half of Qwen2-VL's image processor, which Qwen3-VL shares."""
