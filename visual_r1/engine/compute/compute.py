@@ -14,7 +14,8 @@ from torch import Tensor
 from visual_r1.engine.compute.base_model import load_base_model
 from visual_r1.engine.compute.datums import check_data
 from visual_r1.engine.compute.decode import CHECK_EVERY
-from visual_r1.engine.compute.families.lean import LowRank
+from visual_r1.engine.compute.families.lean import LeanQwen3, LowRank
+from visual_r1.engine.compute.graphs import GraphedStep
 from visual_r1.engine.compute.learner import Learner
 from visual_r1.engine.compute.lora import (
     Adapter,
@@ -84,7 +85,10 @@ class Compute:
             cast(Any, torch.utils).deterministic.fill_uninitialized_memory = False
         self._images = ImageReader(self._base.prepare_image, max_image_pixels)
         self._slots = Slots(self._base)
-        self._lean = self._base.family.lean_step(self._base.network)
+        self._lean: LeanQwen3 | GraphedStep | None
+        self._lean = lean = self._base.family.lean_step(self._base.network)
+        if lean is not None and lean.can_be_recorded and self._base.device.type == "cuda":
+            self._lean = GraphedStep(lean)
         self._module_step = ModuleStep(self._base)
         self.model_name = model
         self.tokenizer_id = self._base.path

@@ -107,8 +107,8 @@ class _Written:
 
     def uniforms(self, rows: int, k: int) -> np.ndarray:
         """float64 [rows, k], the numbers of each row's next k tokens."""
-        first = self.count[:rows, None] % NUMBERS_AT_ONCE
-        return self.numbers[np.arange(rows)[:, None], first + np.arange(k)]
+        next_ones = (self.count[:rows, None] + np.arange(k)) % NUMBERS_AT_ONCE
+        return self.numbers[np.arange(rows)[:, None], next_ones]
 
     def add(self, rows: np.ndarray, tokens: np.ndarray, logprobs: np.ndarray) -> "_Taken":
         """Take in k tokens of each of these rows, [n, k] both."""
@@ -137,6 +137,21 @@ class _Taken:
     """bool [n]: whether the last of them ends it."""
 
 
+class _Members:
+    """The rows that sequences are in."""
+
+    def __init__(self, sequences: Sequence[OpenSequence | None]) -> None:
+        self.open = [(row, one) for row, one in enumerate(sequences) if one is not None]
+        self.rows = np.array([row for row, _ in self.open], np.int64)
+        self.widest = max((one.topk_wanted for _, one in self.open), default=0)
+        self.looked_into = [
+            (at, row, one)
+            for at, (row, one) in enumerate(self.open)
+            if one.topk_wanted or one.plan.stop.strings
+        ]
+        self.requests = {id(one.plan): one.plan.request for _, one in self.open}.values()
+
+
 class Decoding:
     """Rows that decode with the weights that are bound."""
 
@@ -150,6 +165,7 @@ class Decoding:
         rows = round_up(rows, ROWS)
         self._cache = step.cache(rows, round_up(places, BLOCK))
         self._sequences: list[OpenSequence | None] = [None] * rows
+        self._members = _Members(self._sequences)
         self._written = _Written(rows)
         self._rules: SamplingRules | None = None
         self._tokens = torch.zeros(rows, dtype=torch.long, device=base.device)
@@ -165,7 +181,7 @@ class Decoding:
     @property
     def alive(self) -> int:
         """Sequences that are not complete."""
-        return len(self._sequences) - self._sequences.count(None)
+        return len(self._members.open)
 
     def held(self, places: int) -> int:
         """Rows of so many places that there is room for without taking more memory."""
@@ -196,7 +212,7 @@ class Decoding:
         if not self._waits:
             return
         self._waits = False
-        alive = self._alive_rows()
+        alive = self._members.rows.tolist()
         # The last token of a sequence is never computed: nothing comes behind it.
         if not alive:
             self._show(0)
@@ -208,15 +224,13 @@ class Decoding:
     def run(self) -> list[OpenSequence]:
         """Sample `check_every` tokens a row; returns the sequences that are complete."""
         k, written = self._check_every, self._written
-        alive = self._alive_rows()
-        rows = np.array(alive)
+        rows, widest = self._members.rows, self._members.widest
         self._cache.show(self._rows, int(written.place[rows].max()) + k)
         for row in rows[written.count[rows] % NUMBERS_AT_ONCE == 0]:
             one = self._sequences[row]
             assert one is not None
             written.numbers[row] = one.generator.random(NUMBERS_AT_ONCE)
         uniforms = of_array(written.uniforms(self._rows, k)).to(self._base.device)
-        widest = max(one.topk_wanted for one in self._sequences if one is not None)
         tokens: list[Tensor] = []
         logprobs: list[Tensor] = []
         topk: list[list[TopkRow]] = []
@@ -231,7 +245,7 @@ class Decoding:
                 topk.append(likeliest(logp, widest))
         self._waits = True
         taken = written.add(rows, _columns(tokens)[rows], _columns(logprobs)[rows])
-        return self._settle(alive, taken, topk)
+        return self._settle(taken, topk)
 
     def choose(self, uniforms: Tensor) -> tuple[Tensor, Tensor]:
         """One token a row, int64 [R], and the log-probabilities of all tokens, float32 [R, V]."""
@@ -247,25 +261,20 @@ class Decoding:
         # A row past its end stays within what the step is ready for.
         positions.add_(1).clamp_(max=self._reach)
 
-    def _settle(
-        self, alive: Sequence[int], taken: _Taken, topk: Sequence[Sequence[TopkRow]]
-    ) -> list[OpenSequence]:
+    def _settle(self, taken: _Taken, topk: Sequence[Sequence[TopkRow]]) -> list[OpenSequence]:
         """Give the sequences what was sampled for them; those that are complete leave."""
-        written = self._written
-        open_ones = [(row, one) for row in alive if (one := self._sequences[row]) is not None]
-        for at, (row, one) in enumerate(open_ones):
+        written, members = self._written, self._members
+        for at, row, one in members.looked_into:
             if one.plan.stop.strings:
                 self._look_for_strings(row, one, taken, at)
-            if one.topk_wanted:
-                given = (column[row][: one.topk_wanted] for column in topk[: taken.count[at]])
-                one.topk += given
-        rows = np.array(alive)
-        written.count[rows] += taken.count
-        abandoned = [one.plan.request.abandoned.is_set() for _, one in open_ones]
-        full = written.count[rows] == written.limit[rows]
+            one.topk += (column[row][: one.topk_wanted] for column in topk[: taken.count[at]])
+        written.count[members.rows] += taken.count
+        ended = taken.stopped | (written.count[members.rows] == written.limit[members.rows])
+        if any(request.abandoned.is_set() for request in members.requests):
+            ended |= [one.plan.request.abandoned.is_set() for _, one in members.open]
         finished: list[OpenSequence] = []
-        for at in np.flatnonzero(taken.stopped | full | np.array(abandoned)):
-            row, one = open_ones[at]
+        for at in np.flatnonzero(ended):
+            row, one = members.open[at]
             count = written.count[row]
             one.tokens = written.tokens[row, :count].tolist()
             one.logprobs = written.logprobs[row, :count].tolist()
@@ -273,6 +282,8 @@ class Decoding:
             self._sequences[row] = None
             self._cache.leave(row)
             finished.append(one)
+        if finished:
+            self._members = _Members(self._sequences)
         return finished
 
     def _look_for_strings(self, row: int, one: OpenSequence, taken: _Taken, at: int) -> None:
@@ -285,9 +296,6 @@ class Decoding:
                 return
 
     # -- rows -------------------------------------------------------------------------------------
-
-    def _alive_rows(self) -> list[int]:
-        return [row for row, one in enumerate(self._sequences) if one is not None]
 
     def _compact(self, alive: Sequence[int]) -> None:
         """Move the last rows to where there is room, and look at fewer."""
@@ -308,8 +316,8 @@ class Decoding:
         self._rows = rows
         self.logits = self._room[:rows]
         self._rules = None
-        furthest = max((int(self._written.place[row]) for row in self._alive_rows()), default=0)
-        self._cache.show(rows, furthest + 1)
+        self._members = _Members(self._sequences)
+        self._cache.show(rows, 1 + int(self._written.place[self._members.rows].max(initial=0)))
 
     def _grow(self, rows: int) -> None:
         more = rows - len(self._sequences)

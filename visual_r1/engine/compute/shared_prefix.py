@@ -49,6 +49,9 @@ class SharedCache:
         self._tiles: list[_Tile | None] = []
         self._tile_of: dict[int, int] = {}
         self._layout: Layout | None = None
+        self.buffers: Any = None
+        self.recorded: Any = None
+        """What a step keeps for the next one of these rows."""
         self._changed = False
         """Whether rows have joined or moved since `show`; those that left are computed on."""
         self.rows = 0

@@ -146,7 +146,9 @@ class LeanQwen3:
         self._products = [one for layer in self._layers for one in layer.products]
         self._products.append(self._unembed)
         self._angles = self._embedding.new_zeros(0, 2 * self._width)
-        self._buffers: _Buffers | None = None
+        self._ranks: tuple[int, ...] = ()
+        self._version = 0
+        """Changes with the place of anything that all caches share."""
 
     def _layer(self, network: nn.Module, name: str, layer: Any) -> _Layer:
         attention, mlp = layer.self_attn, layer.mlp
@@ -168,21 +170,47 @@ class LeanQwen3:
             mlp=None if dense else mlp,
         )
 
+    @property
+    def can_be_recorded(self) -> bool:
+        """Whether a step is the same work whatever the tokens: experts are chosen by them."""
+        return all(layer.mlp is None for layer in self._layers)
+
     def prepared(self, adapter: LowRank) -> tuple[Low, ...]:
         """An adapter as `use` takes it; of none at all, the base model alone."""
         return tuple(product.prepared(adapter) for product in self._products)
 
-    def use(self, prepared: tuple[Low, ...]) -> None:
-        """Compute with this adapter from now on."""
+    def use(self, prepared: tuple[Low, ...], *, in_place: bool = False) -> None:
+        """Compute with this adapter from now on.
+
+        With `in_place` it is copied to where the last one of its shape was.
+        """
+        moved = False
         for product, low in zip(self._products, prepared, strict=True):
-            product.low = low
-        self._buffers = None
+            held = product.low
+            if in_place and low is not None and held is not None and _alike(low, held):
+                for to, of in zip(held, low, strict=True):
+                    to.copy_(of)
+            elif low is not held:
+                moved = True
+                # What is written over must be nobody else's.
+                copied = None if low is None else (low[0].clone(), low[1].clone())
+                product.low = copied if in_place else low
+        self._version += moved
+        self._ranks = tuple(product.rank for product in self._products)
+
+    def settle(self, cache: SharedCache) -> object:
+        """Be ready for what the cache shows; what is equal here is computed in the same memory."""
+        buffers: _Buffers | None = cache.buffers
+        wanted = (cache.generation, self._ranks)
+        if buffers is None or buffers.made_for != wanted:
+            buffers = cache.buffers = _Buffers(self, cache, wanted)
+        buffers.take_layout()
+        return self._version, *wanted, buffers.layout.shape
 
     def __call__(self, tokens: Tensor, positions: Tensor, cache: SharedCache) -> Tensor:
         """Tokens and positions int64 [R] to logits [R, V] of the next ones; the cache grows."""
-        buffers = self._buffers
-        if buffers is None or buffers.cache is not cache or buffers.generation != cache.generation:
-            buffers = self._buffers = _Buffers(self, cache)
+        self.settle(cache)
+        buffers: _Buffers = cache.buffers
         cache.answers.open_next()
         torch.index_select(self._angles, 0, positions, out=buffers.angles)
         hidden = buffers.hidden
@@ -252,6 +280,11 @@ class LeanQwen3:
         cos, sin = self._rotary(self._embedding, wanted.expand(3, 1, -1))
         low, high = split(sin[0], self._width // 2, dim=-1)
         self._angles = torch.cat([cos[0], -low, high], dim=-1)
+        self._version += 1
+
+
+def _alike(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> bool:
+    return one[0].shape == other[0].shape and one[1].shape == other[1].shape
 
 
 def _norm_of(module: Any) -> _Norm:
@@ -261,7 +294,8 @@ def _norm_of(module: Any) -> _Norm:
 class _Buffers:
     """The memory of a step and its views, for one shape of what the cache shows."""
 
-    def __init__(self, stack: LeanQwen3, cache: SharedCache) -> None:
+    def __init__(self, stack: LeanQwen3, cache: SharedCache, made_for: object) -> None:
+        self.made_for = made_for
         rows, like = cache.rows, stack._embedding
         heads, key_heads, width = stack._heads, stack._key_heads, stack._width
 
@@ -269,7 +303,7 @@ class _Buffers:
             return like.new_empty(rows, *shape)
 
         answers = cache.answers
-        self.cache, self.generation, self.mask = cache, cache.generation, answers.mask
+        self.cache, self.mask = cache, answers.mask
         self.prompt_mask = cache.prompt_mask
         self.hidden, self.output = empty(like.shape[1]), empty(like.shape[1])
         self.angles = empty(2 * width)
@@ -292,11 +326,21 @@ class _Buffers:
         self.answers = [(*answers.views(n), *answers.places(n)) for n in layers]
         self.prompts = [cache.prompt_views(n) for n in layers]
         self._vectors = (heads, key_heads, heads + key_heads)
-
-    @property
-    def layout(self) -> Layout:
+        self._given: Layout | None = None
+        self.layout: Layout = cache.layout(*self._vectors)
         """How the queries lie in tiles now."""
-        return self.cache.layout(*self._vectors)
+
+    def take_layout(self) -> None:
+        """The cache's layout of now: in the memory of the last one where its shape is the same."""
+        given = self.cache.layout(*self._vectors)
+        if given is self._given:
+            return
+        self._given = given
+        if self.layout.shape == given.shape:
+            self.layout.queries.copy_(given.queries)
+            self.layout.outputs.copy_(given.outputs)
+        else:
+            self.layout = given
 
     def between(self, product: Product) -> Tensor:
         """Room between the two products of an adapter."""
