@@ -89,13 +89,16 @@ def test_a_sample_alone_and_among_more_samples(compute: Compute, weights: Frozen
     assert len({sequence.tokens for sequence in many.sequences}) > 30
 
 
-@pytest.mark.parametrize("check_every", [1, 16])
-@RANKS
+@pytest.mark.parametrize(
+    ("compute", "weights", "check_every"),
+    [("qwen3_vl", 16, 1), ("qwen3_vl", 1, 16), ("qwen3_5", 1, 16)],
+    indirect=["compute", "weights"],
+)
 def test_a_request_that_joins_while_others_run(
     compute: Compute, weights: FrozenWeights, check_every: int
 ) -> None:
     """Each gets what it gets alone, whenever it joins, and however often the host looks."""
-    requests = [scored(seed, samples=1 + seed % 3) for seed in range(30)]
+    requests = [scored(seed, samples=1 + seed % 3) for seed in range(16)]
     batch = compute.open_batch(weights, check_every=check_every)
     waiting, tickets, outputs = list(enumerate(requests)), {}, {}
     beside: set[int] = set()
