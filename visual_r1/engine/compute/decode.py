@@ -114,8 +114,9 @@ class _Written:
         """Take in k tokens of each of these rows, [n, k] both."""
         n, k = tokens.shape
         ends = (tokens[..., None] == self.stops[rows][:, None]).any(-1)
-        taken = np.where(ends.any(1), ends.argmax(1) + 1, k)
-        taken = np.minimum(taken, self.limit[rows] - self.count[rows])
+        first: np.ndarray = ends.argmax(1) + 1
+        first[~ends.any(1)] = k
+        taken: np.ndarray = np.minimum(first, self.limit[rows] - self.count[rows])
         needed = int(self.count[rows].max()) + k
         if needed > self.tokens.shape[1]:
             wider = ((0, 0), (0, needed))
@@ -226,7 +227,8 @@ class Decoding:
         k, written = self._check_every, self._written
         rows, widest = self._members.rows, self._members.widest
         self._cache.show(self._rows, int(written.place[rows].max()) + k)
-        for row in rows[written.count[rows] % NUMBERS_AT_ONCE == 0]:
+        empty: list[int] = rows[written.count[rows] % NUMBERS_AT_ONCE == 0].tolist()
+        for row in empty:
             one = self._sequences[row]
             assert one is not None
             written.numbers[row] = one.generator.random(NUMBERS_AT_ONCE)

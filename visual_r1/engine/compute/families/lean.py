@@ -78,7 +78,8 @@ def _linear(network: nn.Module, name: str) -> nn.Linear:
     """The plain module of a name, with whatever adapter around it taken off."""
     module: Any = network.get_submodule(name)
     module = getattr(module, "base_layer", module)
-    if type(module) is not nn.Linear or module.bias is not None:
+    bias: object = getattr(module, "bias", None)
+    if type(module) is not nn.Linear or bias is not None:
         raise KeyError(name)
     return module
 
@@ -132,20 +133,20 @@ class LeanQwen3:
         config: Any = stack.config
         if config.rope_parameters["rope_type"] != "default" or config.hidden_act != "silu":
             raise KeyError("rope_type")  # angles that depend on the length, or another MLP
-        self._heads = int(config.num_attention_heads)
-        self._key_heads = int(config.num_key_value_heads)
-        self._width = int(config.head_dim)
+        self.heads = int(config.num_attention_heads)
+        self.key_heads = int(config.num_key_value_heads)
+        self.width = int(config.head_dim)
         self._rotary: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = stack.rotary_emb
-        self._embedding: Tensor = stack.embed_tokens.weight.detach()
-        self._layers = [
+        self.embedding: Tensor = stack.embed_tokens.weight.detach()
+        self.layers = [
             self._layer(network, f"{text_stack}.layers.{number}", layer)
             for number, layer in enumerate(stack.layers)
         ]
         self._norm = _Norm(stack.norm.weight, stack.norm.variance_epsilon)
-        self._unembed = Product(network, [unembed])
-        self._products = [one for layer in self._layers for one in layer.products]
-        self._products.append(self._unembed)
-        self._angles = self._embedding.new_zeros(0, 2 * self._width)
+        self.unembed = Product(network, [unembed])
+        self.products = [one for layer in self.layers for one in layer.products]
+        self.products.append(self.unembed)
+        self._angles = self.embedding.new_zeros(0, 2 * self.width)
         self._ranks: tuple[int, ...] = ()
         self._version = 0
         """Changes with the place of anything that all caches share."""
@@ -154,7 +155,7 @@ class LeanQwen3:
         attention, mlp = layer.self_attn, layer.mlp
         q_norm, k_norm = attention.q_norm.weight, attention.k_norm.weight
         norms = torch.cat(
-            [q_norm.expand(self._heads, -1), k_norm.expand(self._key_heads, -1)]
+            [q_norm.expand(self.heads, -1), k_norm.expand(self.key_heads, -1)]
         ).detach()
         dense = hasattr(mlp, "gate_proj")
         return _Layer(
@@ -173,11 +174,11 @@ class LeanQwen3:
     @property
     def can_be_recorded(self) -> bool:
         """Whether a step is the same work whatever the tokens: experts are chosen by them."""
-        return all(layer.mlp is None for layer in self._layers)
+        return all(layer.mlp is None for layer in self.layers)
 
     def prepared(self, adapter: LowRank) -> tuple[Low, ...]:
         """An adapter as `use` takes it; of none at all, the base model alone."""
-        return tuple(product.prepared(adapter) for product in self._products)
+        return tuple(product.prepared(adapter) for product in self.products)
 
     def use(self, prepared: tuple[Low, ...], *, in_place: bool = False) -> None:
         """Compute with this adapter from now on.
@@ -185,7 +186,7 @@ class LeanQwen3:
         With `in_place` it is copied to where the last one of its shape was.
         """
         moved = False
-        for product, low in zip(self._products, prepared, strict=True):
+        for product, low in zip(self.products, prepared, strict=True):
             held = product.low
             if in_place and low is not None and held is not None and _alike(low, held):
                 for to, of in zip(held, low, strict=True):
@@ -196,7 +197,7 @@ class LeanQwen3:
                 copied = None if low is None else (low[0].clone(), low[1].clone())
                 product.low = copied if in_place else low
         self._version += moved
-        self._ranks = tuple(product.rank for product in self._products)
+        self._ranks = tuple(product.rank for product in self.products)
 
     def settle(self, cache: SharedCache) -> object:
         """Be ready for what the cache shows; what is equal here is computed in the same memory."""
@@ -214,8 +215,8 @@ class LeanQwen3:
         cache.answers.open_next()
         torch.index_select(self._angles, 0, positions, out=buffers.angles)
         hidden = buffers.hidden
-        torch.index_select(self._embedding, 0, tokens, out=hidden)
-        for number, layer in enumerate(self._layers):
+        torch.index_select(self.embedding, 0, tokens, out=hidden)
+        for number, layer in enumerate(self.layers):
             self._attend(layer, number, hidden, buffers, cache.answers.here)
             normed = layer.before_mlp(hidden)
             if layer.gate_up is not None and layer.down is not None:
@@ -224,10 +225,10 @@ class LeanQwen3:
                 layer.down.into(gated, buffers.output, buffers.between(layer.down))
                 hidden.add_(buffers.output)
             else:
-                mixed = cast("Callable[[Tensor], Any]", layer.mlp)(normed[:, None])
-                hidden.add_((mixed[0] if isinstance(mixed, tuple) else mixed)[:, 0])
-        logits = self._unembed.into(
-            self._norm(hidden), buffers.logits, buffers.between(self._unembed)
+                mixed = cast("Callable[[Tensor], Tensor]", layer.mlp)(normed[:, None])
+                hidden.add_(mixed[:, 0])
+        logits = self.unembed.into(
+            self._norm(hidden), buffers.logits, buffers.between(self.unembed)
         )
         cache.answers.close()
         return logits
@@ -244,13 +245,14 @@ class LeanQwen3:
         layer.qkv.into(normed, buffers.qkv, buffers.between(layer.qkv))
         turned = layer.heads_norm(buffers.queries_and_keys)
         # x cos + rotate_half(x) sin; the sine carries the sign of the half.
-        halves = turned.unflatten(-1, (2, -1)).flip(2).flatten(2).mul_(buffers.sin)
+        halves: Tensor = cast(Any, turned.view(*turned.shape[:-1], 2, -1)).flip(2)
+        halves = halves.view(turned.shape).mul_(buffers.sin)
         turned.mul_(buffers.cos).add_(halves)
         queries, keys = buffers.parts(turned)
         all_keys, all_values, write_keys, write_values = buffers.answers[number]
         write_keys.index_put_(here, keys)
         write_values.index_put_(here, buffers.values)
-        scale, width = self._width**-0.5, self._width
+        scale, width = self.width**-0.5, self.width
         own, own_sums = attention(queries, all_keys, all_values, buffers.mask, scale)
         layout = buffers.layout
         in_tiles = turned.view(-1, width).index_select(0, layout.queries)
@@ -269,7 +271,7 @@ class LeanQwen3:
 
     def cache(self, rows: int, places: int) -> SharedCache:
         """Room for what it keeps: of each prompt once."""
-        return SharedCache(rows, places, self._embedding.device, self._embedding.dtype)
+        return SharedCache(rows, places, self.embedding.device, self.embedding.dtype)
 
     def reach(self, positions: int) -> None:
         """Have the rotary angles of so many positions at least."""
@@ -277,8 +279,8 @@ class LeanQwen3:
         if positions <= have:
             return
         wanted = torch.arange(max(positions, have + _TABLE), device=self._angles.device)
-        cos, sin = self._rotary(self._embedding, wanted.expand(3, 1, -1))
-        low, high = split(sin[0], self._width // 2, dim=-1)
+        cos, sin = self._rotary(self.embedding, wanted.expand(3, 1, -1))
+        low, high = split(sin[0], self.width // 2, dim=-1)
         self._angles = torch.cat([cos[0], -low, high], dim=-1)
         self._version += 1
 
@@ -296,8 +298,8 @@ class _Buffers:
 
     def __init__(self, stack: LeanQwen3, cache: SharedCache, made_for: object) -> None:
         self.made_for = made_for
-        rows, like = cache.rows, stack._embedding
-        heads, key_heads, width = stack._heads, stack._key_heads, stack._width
+        rows, like = cache.rows, stack.embedding
+        heads, key_heads, width = stack.heads, stack.key_heads, stack.width
 
         def empty(*shape: int) -> Tensor:
             return like.new_empty(rows, *shape)
@@ -316,13 +318,13 @@ class _Buffers:
         self._packed = (rows, key_heads, heads // key_heads, width)
         self.attended = empty(*self._packed[1:])
         self.attended_flat = self.attended.view(rows, -1)
-        mlps = [layer.gate_up for layer in stack._layers if layer.gate_up is not None]
+        mlps = [layer.gate_up for layer in stack.layers if layer.gate_up is not None]
         inner = mlps[0].out if mlps else 0
         self.gate_up = empty(inner)
         self.gate, self.up = self.gate_up[:, : inner // 2], self.gate_up[:, inner // 2 :]
-        self.logits = empty(stack._unembed.out)
-        self._between = {rank: empty(rank) for rank in {one.rank for one in stack._products}}
-        layers = range(len(stack._layers))
+        self.logits = empty(stack.unembed.out)
+        self._between = {rank: empty(rank) for rank in {one.rank for one in stack.products}}
+        layers = range(len(stack.layers))
         self.answers = [(*answers.views(n), *answers.places(n)) for n in layers]
         self.prompts = [cache.prompt_views(n) for n in layers]
         self._vectors = (heads, key_heads, heads + key_heads)
@@ -349,4 +351,4 @@ class _Buffers:
     def parts(self, turned: Tensor) -> tuple[Tensor, Tensor]:
         """Queries packed by the key head that serves them [R, key heads, n, width], and keys."""
         queries, keys = split(turned, self._cut, dim=1)
-        return queries.unflatten(1, self._packed[1:3]), keys
+        return queries.view(self._packed), keys
