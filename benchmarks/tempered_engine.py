@@ -18,9 +18,9 @@ def main() -> None:
     temperature, flags = float(sys.argv[1]), sys.argv[2:]
     choose = Decoding.choose
 
-    def tempered(self: Decoding) -> Tensor:
-        self.logits = self.logits / temperature
-        return choose(self)
+    def tempered(self: Decoding, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+        self.logits.div_(temperature)
+        return choose(self, uniforms)
 
     Decoding.choose = tempered  # type: ignore[method-assign]
     run(flags)

@@ -52,7 +52,7 @@ ROOMS = {
     "rewards": "config data errors grading hashing own_code",
     "engine/compute/families": """
         engine/compute/batching engine/compute/cache engine/compute/packing engine/compute/rms_norm
-        errors
+        engine/compute/shared_prefix errors
     """,
     "engine/compute": "data engine/compute/families engine/types errors models printing",
     "engine/store": "engine/types errors hashing opening printing storage",

@@ -6,7 +6,7 @@ in what it calls: attention `update`, a recurrent layer `state` and `keep_state`
 tensors its family puts there.
 
 What prompts leave is recorded in the pass that computes them (`RecordingCache`, `PromptCache`), and
-copied into rows that decode, one new place a step (`DecodeCache`). Both stand in for a transformers
+copied into rows that decode, one new place a step (`RowCache`). Both stand in for a transformers
 cache.
 """
 
@@ -18,15 +18,20 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from visual_r1.engine.compute.batching import round_up
+
 State: TypeAlias = tuple[Tensor, ...]
 """Of one recurrent layer: tensors of one size, each with a row [B, …] a sequence."""
 
 BLOCK = 32
 """Room for new tokens grows by this many places.
 
-How many padded keys a sequence carries at step t is then a function of its prompt's bucket and of t
-alone, which its results depend on in the last bits.
+On a CPU in float32 attention comes out the same however many padded keys it looks at, as long as
+keys are a multiple of 32 (measured up to 1,100 of them, at widths of 32, 64 and 128).
 """
+
+BLOCK_OF = {"cuda": 256}
+"""On a card each shape is a graph to record."""
 
 
 @dataclass(frozen=True)
@@ -135,56 +140,196 @@ class RecordingCache(DynamicCache):
         )
 
 
-class DecodeCache:
-    """Places 0 to P − 1 hold the prompt, padded on the right; places P, P + 1, … the new tokens."""
+class RowCache:
+    """Static room for sequences that decode together, a row each, which others take once it ends.
+
+    Row r holds its prompt at places 0 to P_r − 1, padded on the right to its bucket P_r, and behind
+    them one new token a step: rows need be neither of one length nor of one age. What a step looks
+    at are the first `rows` rows and the first `seen` places, a multiple of `BLOCK` that holds the
+    furthest place of any row; what a row must not see is masked, and finite.
+    """
 
     lengths: Tensor | None = None
 
-    def __init__(self, prompts: PromptCache, lengths: Tensor, dtype: torch.dtype) -> None:
-        """Row r continues prompt r, of which the first lengths[r] (int64 [R]) are no padding."""
-        self._layers = list(prompts.layers)
-        padding = torch.arange(prompts.places, device=lengths.device) >= lengths[:, None]
-        mask = torch.zeros(padding.shape, dtype=dtype, device=lengths.device)
-        self.mask = mask.masked_fill_(padding, -torch.inf)[:, None, None, :]
-        """[R, 1, 1, places], 0 where a place is seen, else −inf."""
-        self._next = prompts.places
+    def __init__(self, rows: int, places: int, device: torch.device, dtype: torch.dtype) -> None:
+        """Room for so many rows of so many places; it grows when more is asked for."""
+        self.capacity = (rows, places)
+        self._layers: list[Kept] = []
+        self._mask = torch.full((rows, places), -torch.inf, dtype=dtype, device=device)
+        self._place = torch.zeros(rows, dtype=torch.long, device=device)
+        self._order = torch.arange(rows, device=device)
+        self._cleared = (0, 0)
+        self.rows = self.seen = 0
+        self.mask = self._mask[:0, None, None]
+        """[rows, 1, 1, seen], 0 where a place is seen, else −inf."""
+        self._seen = torch.zeros((), dtype=dtype, device=device)
+        self.generation = 0
+        """Changes with the shape or the memory of what a step looks at."""
+
+    # -- rows that join, move and end -------------------------------------------------------------
+
+    def join(
+        self, rows: Sequence[int], prompts: PromptCache, source: Sequence[int], lengths: Tensor
+    ) -> int:
+        """Row rows[i] continues prompt source[i]; returns the place at which the rows go on.
+
+        `lengths` int64 [B] are those of all prompts, without the padding behind them.
+        """
+        places = prompts.places
+        self._make_layers(prompts)
+        self._require(max(rows) + 1, places)
+        into, of = self._index(rows), self._index(source)
+        for kept, room in zip(prompts.layers, self._layers, strict=True):
+            for tensor, pool in zip(kept.tensors, room.tensors, strict=True):
+                if kept.grows:
+                    pool[into, :, :places] = tensor[of]
+                else:
+                    pool[into] = tensor[of]
+        order = torch.arange(self.capacity[1], device=lengths.device)
+        seen = torch.zeros(len(rows), self.capacity[1]).to(self._mask)
+        self._mask[into] = seen.masked_fill_(order >= lengths[of, None], -torch.inf)
+        self._place[into] = places
+        return places
+
+    def begin(self, rows: Sequence[int], prompts: PromptCache) -> None:
+        """These rows hold nothing yet; their layers are as those of the prompts."""
+        self._make_layers(prompts)
+        self._require(max(rows) + 1, 0)
+        into = self._index(rows)
+        self._mask[into] = -torch.inf
+        self._place[into] = 0
+
+    def leave(self, row: int) -> None:
+        """A row's sequence is complete: another may join in its place."""
+
+    def move(self, source: Sequence[int], target: Sequence[int]) -> None:
+        """Rows `target` become what rows `source` are."""
+        of, into = self._index(source), self._index(target)
+        places = self._cleared[1]
+        for layer in self._layers:
+            for pool in layer.tensors:
+                used = pool[:, :, :places] if layer.grows else pool
+                used[into] = used[of]
+        self._mask[into] = self._mask[of]
+        self._place[into] = self._place[of]
+
+    def show(self, rows: int, places: int) -> None:
+        """From now on look at so many rows, and at `places` places at least."""
+        seen = round_up(places, BLOCK_OF.get(self._mask.device.type, BLOCK))
+        self._require(rows, seen)
+        if (rows, seen) != (self.rows, self.seen):
+            self.rows, self.seen = rows, seen
+            self.generation += 1
+        self.mask = self._mask[:rows, None, None, :seen]
+
+    # -- a step -----------------------------------------------------------------------------------
 
     def open_next(self) -> None:
-        """Make the next place visible; the step that follows writes it."""
-        if self._next == self.mask.shape[-1]:
-            self._grow()
-        self.mask[..., self._next] = 0.0
-        self._next += 1
+        """Make each row's next place visible; the step that follows writes it."""
+        # A row past its end goes on at the last place there is: nobody reads what it writes.
+        self._place[: self.rows].clamp_(max=self.capacity[1] - 1)
+        self._mask.index_put_(self.here, self._seen)
+
+    def close(self) -> None:
+        """The step has written each row's place: the next one is behind it."""
+        self._place[: self.rows].add_(1)
 
     def update(
         self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
-        """Called by each attention layer with its new keys and values [R, heads, 1, width]."""
-        all_keys, all_values = self._layers[layer].tensors
-        all_keys[:, :, self._next - 1 : self._next] = keys
-        all_values[:, :, self._next - 1 : self._next] = values
-        return all_keys, all_values
+        """Called by each attention layer with its new keys and values [rows, heads, 1, width]."""
+        for new, pool in zip((keys, values), self.places(layer), strict=True):
+            pool.index_put_(self.here, new[:, :, 0])
+        return self.views(layer)
+
+    @property
+    def here(self) -> tuple[Tensor, Tensor]:
+        """int64 [rows] both: each row, and the place that it writes in this step."""
+        return self._order[: self.rows], self._place[: self.rows]
+
+    def places(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Keys and values to write at `here`: [capacity of rows, of places, heads, width] each."""
+        keys, values = self._layers[layer].tensors
+        return keys.transpose(1, 2), values.transpose(1, 2)
+
+    def views(self, layer: int) -> tuple[Tensor, Tensor]:
+        """The keys and values that a step looks at, [rows, heads, seen, width] each."""
+        keys, values = self._layers[layer].tensors
+        return keys[: self.rows, :, : self.seen], values[: self.rows, :, : self.seen]
 
     def state(self, layer: int) -> State:
         """As the step before left it."""
-        return self._layers[layer].tensors
+        return tuple(pool[: self.rows] for pool in self._layers[layer].tensors)
 
     def keep_state(self, layer: int, state: State) -> None:
         """With the new token read."""
-        self._layers[layer] = Kept(state, grows=False)
+        for new, pool in zip(state, self._layers[layer].tensors, strict=True):
+            pool[: self.rows].copy_(new)
 
-    def keep(self, rows: Tensor) -> None:
-        """Go on with these rows only, in this order."""
-        self.mask = self.mask[rows]
-        self._layers = [layer.map(lambda tensor: tensor[rows]) for layer in self._layers]
+    # -- room -------------------------------------------------------------------------------------
 
-    def _grow(self) -> None:
-        """Add a block of room, zeroed: what is masked must still be finite, or 0 · inf is a nan."""
-        extra = torch.full((*self.mask.shape[:3], BLOCK), -torch.inf).to(self.mask)
-        self.mask = torch.cat([self.mask, extra], dim=-1)
+    def _index(self, rows: Sequence[int]) -> Tensor:
+        return torch.tensor(rows, dtype=torch.long, device=self._mask.device)
 
-        def wider(tensor: Tensor) -> Tensor:
-            rows, heads, _, width = tensor.shape
-            return torch.cat([tensor, tensor.new_zeros(rows, heads, BLOCK, width)], 2)
+    def _make_layers(self, prompts: PromptCache) -> None:
+        """The layers' room, made when the first prompts show what each layer keeps."""
+        if self._layers:
+            return
+        rows, places = self.capacity
 
-        self._layers = [layer.map(wider) if layer.grows else layer for layer in self._layers]
+        def room(kept: Kept) -> Kept:
+            def empty(tensor: Tensor) -> Tensor:
+                if not kept.grows:
+                    return tensor.new_zeros(rows, *tensor.shape[1:])
+                # Left as it is until a step looks at it: what is never used takes no memory of a
+                # CPU's.
+                return tensor.new_empty(rows, tensor.shape[1], places, tensor.shape[3])
+
+            return kept.map(empty)
+
+        self._layers = [room(kept) for kept in prompts.layers]
+
+    def _require(self, rows: int, places: int) -> None:
+        """Have so many rows of so many places: what is masked must be finite, or 0 · inf is nan."""
+        if rows > self.capacity[0] or places > self.capacity[1]:
+            self._widen(*map(_grown, self.capacity, (rows, places)))
+        held_rows, held = self._cleared
+        rows, places = max(rows, held_rows), max(places, held)
+        for layer in self._layers:
+            if layer.grows:
+                for pool in layer.tensors:
+                    pool[:held_rows, :, held:places] = 0.0
+                    pool[held_rows:rows, :, :places] = 0.0
+        if self._layers:
+            self._cleared = (rows, places)
+
+    def _widen(self, rows: int, places: int) -> None:
+        held_rows, held = self.capacity
+        used_rows, used = self._cleared
+        self.capacity = (rows, places)
+
+        def wider(layer: Kept) -> Kept:
+            def copied(pool: Tensor) -> Tensor:
+                if not layer.grows:
+                    wide = pool.new_zeros(rows, *pool.shape[1:])
+                    wide[:held_rows] = pool
+                    return wide
+                wide = pool.new_empty(rows, pool.shape[1], places, pool.shape[3])
+                wide[:used_rows, :, :used] = pool[:used_rows, :, :used]
+                return wide
+
+            return layer.map(copied)
+
+        self._layers = [wider(layer) for layer in self._layers]
+        mask = torch.full((rows, places), -torch.inf).to(self._mask)
+        mask[:held_rows, :held] = self._mask
+        place = self._place.new_zeros(rows)
+        place[:held_rows] = self._place
+        self._mask, self._place = mask, place
+        self._order = torch.arange(rows, device=place.device)
+        self.generation += 1
+
+
+def _grown(held: int, wanted: int) -> int:
+    """Room for what is wanted, and for as much again as there was: growing copies all there is."""
+    return held if wanted <= held else max(wanted, min(2 * held, wanted + 1024))

@@ -4,7 +4,8 @@ All methods are called from one worker thread. A method that takes a request of 
 `InvalidRequest` when that request is wrong and leaves everything as it was.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -12,8 +13,10 @@ from torch import Tensor
 
 from visual_r1.engine.compute.base_model import load_base_model
 from visual_r1.engine.compute.datums import check_data
-from visual_r1.engine.compute.decode import answer
+from visual_r1.engine.compute.decode import CHECK_EVERY
 from visual_r1.engine.compute.device_rules import DeviceRules
+from visual_r1.engine.compute.families.lean import LeanQwen3, LowRank
+from visual_r1.engine.compute.graphs import GraphedStep
 from visual_r1.engine.compute.learner import Learner
 from visual_r1.engine.compute.lora import (
     Adapter,
@@ -24,9 +27,11 @@ from visual_r1.engine.compute.lora import (
     peft_folder,
 )
 from visual_r1.engine.compute.losses import find_loss
+from visual_r1.engine.compute.memory import plannable_bytes
 from visual_r1.engine.compute.optimizer import adam_step
 from visual_r1.engine.compute.prompts import ImageReader, Layout, lay_out
-from visual_r1.engine.compute.sample_plan import SamplePlan, plan_request
+from visual_r1.engine.compute.running import RunningBatch
+from visual_r1.engine.compute.step import ModuleStep, Step
 from visual_r1.engine.types import (
     AdamSettings,
     Datum,
@@ -84,6 +89,11 @@ class Compute:
             cast(Any, torch.utils).deterministic.fill_uninitialized_memory = False
         self._images = ImageReader(self._base.prepare_image, max_image_pixels)
         self._slots = Slots(self._base)
+        self._lean: LeanQwen3 | GraphedStep | None
+        self._lean = lean = self._base.family.lean_step(self._base.network)
+        if lean is not None and lean.can_be_recorded and self._base.device.type == "cuda":
+            self._lean = GraphedStep(lean)
+        self._module_step = ModuleStep(self._base)
         self.model_name = model
         self.tokenizer_id = self._base.path
         self.architecture = self._base.family.name
@@ -150,22 +160,58 @@ class Compute:
 
         A wrong request gets its `InvalidRequest` in its place; the others are answered.
         """
-        plans: dict[int, SamplePlan] = {}
+        batch = self.open_batch(weights)
         outputs: dict[int, SampleOutput | InvalidRequest] = {}
+        places: dict[int, int] = {}
         for index, request in enumerate(requests):
             try:
-                plans[index] = plan_request(self._base, self._images, request)
+                places[batch.admit(request)] = index
             except InvalidRequest as error:
                 outputs[index] = error
-        # Other adapters may have been computed since: what is bound is bound anew each time.
-        if weights is None:
-            self._slots.activate(None)
-        else:
-            slot = self._slots.of(weights.spec)
-            self._slots.activate(slot)
-            slot.bind(weights.weights)
-        outputs.update(zip(plans, answer(self._base, list(plans.values())), strict=True))
+        while not batch.idle:
+            progress = batch.advance()
+            outputs |= {places[one.ticket]: one.output for one in progress.answered}
         return [outputs[index] for index in range(len(requests))]
+
+    def open_batch(
+        self,
+        weights: FrozenWeights | None,
+        *,
+        check_every: int | None = None,
+        plannable: Callable[[], int] | None = None,
+    ) -> RunningBatch:
+        """A batch, empty yet, that samples with these weights (None: the base model itself).
+
+        Any number of them may be open; each is advanced by itself. `check_every` is the number of
+        tokens between two looks at what was sampled, by default the device's
+        (`decode.CHECK_EVERY`); `plannable` says how many bytes the batch may take, by default what
+        the device says (`memory.plannable_bytes`). Neither changes what is sampled.
+        """
+
+        slot = None if weights is None else self._slots.of(weights.spec)
+        lean = self._lean
+        low: LowRank = {}
+        if weights is not None and slot is not None:
+            low = slot.low_rank(weights.weights)
+        prepared = lean.prepared(low) if lean else ()
+
+        def bind() -> Step:
+            # Other adapters may have been computed since: what is bound is bound anew each time.
+            self._slots.activate(slot)
+            if weights is not None and slot is not None:
+                slot.bind(weights.weights)
+            if lean is None:
+                return self._module_step
+            lean.use(prepared)
+            return lean
+
+        return RunningBatch(
+            self._base,
+            self._images,
+            bind,
+            check_every=check_every or CHECK_EVERY[self.device.type],
+            plannable=plannable or partial(plannable_bytes, self.device),
+        )
 
     def freeze(self, adapter: Adapter) -> FrozenWeights:
         """Return a copy of the adapter's weights that later training does not change.

@@ -1,6 +1,11 @@
-"""Sampling: prompts of one bucket decode together, one token a step, until all are complete."""
+"""Sampling: sequences decode side by side, a row each, and others take the rows of those that end.
 
-from collections.abc import Iterator, Sequence
+A step computes all rows: they need be neither of one prompt, nor of one length, nor of one age.
+Every `check_every` tokens the host looks at what was sampled: which sequences are complete, and
+whose turn it is. Rows are sequences, then dummies up to a multiple of 16 (see `batching`).
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,48 +13,31 @@ import torch
 from torch import Tensor
 
 from visual_r1.engine.compute.base_model import BaseModel
-from visual_r1.engine.compute.batching import (
-    ROWS,
-    by_bucket,
-    chunks,
-    floats,
-    integers,
-    of_array,
-    prompt_bucket,
-    round_up,
-)
-from visual_r1.engine.compute.cache import DecodeCache
-from visual_r1.engine.compute.forward import distinct, image_features
-from visual_r1.engine.compute.prefill import Prefill, prefill
+from visual_r1.engine.compute.batching import ROWS, of_array, round_up
+from visual_r1.engine.compute.cache import BLOCK
+from visual_r1.engine.compute.prefill import Prefill
 from visual_r1.engine.compute.sample_plan import SamplePlan
 from visual_r1.engine.compute.sampling import (
     NUMBERS_AT_ONCE,
     SamplingRules,
     likeliest,
     next_tokens,
-    stream,
 )
-from visual_r1.engine.types import SampledSequence, SampleOutput, StopReason, TopkRow
+from visual_r1.engine.compute.step import Step
+from visual_r1.engine.types import SampledSequence, StopReason, TopkRow
 
-SEQUENCES_AT_ONCE = 256
-"""Rows that decode in lockstep, at most."""
+CHECK_EVERY = {"cpu": 1, "cuda": 16}
+"""Tokens between two looks at what was sampled, by kind of device: on a card each look waits for
+all that was queued. It divides `NUMBERS_AT_ONCE`."""
 
-CACHE_BYTES = {"cpu": 2**30, "cuda": 8 * 2**30}
-"""Room for what the layers keep of sequences that decode together."""
-
-COMPACT_BELOW = 0.75
-"""Finished sequences are dropped when the rest would fill no more than this share of the rows.
-
-Dropping copies the cache of all that stay, so it is not done for a row or two.
-"""
+COMPACT_BELOW = 0.9
+"""Rows move together when those that go on would fill no more than this share."""
 
 
 @dataclass
 class OpenSequence:
     """One sample in the making."""
 
-    prompt: int
-    """Index of its plan among those that were prefilled together."""
     plan: SamplePlan
     generator: np.random.Generator
     tokens: list[int] = field(default_factory=list[int])
@@ -63,16 +51,6 @@ class OpenSequence:
         """How many of the likeliest tokens to report a token."""
         return self.plan.request.topk_sample_logprobs
 
-    def append(self, token: int, logprob: float, likeliest_tokens: TopkRow) -> None:
-        """Take the next token, and see whether it is the last."""
-        self.tokens.append(token)
-        self.logprobs.append(logprob)
-        self.topk.append(likeliest_tokens[: self.topk_wanted])
-        if self.plan.stop.completes(self.tokens):
-            self.stop_reason = "stop"
-        elif len(self.tokens) == self.plan.max_tokens or self.plan.request.abandoned.is_set():
-            self.stop_reason = "length"
-
     def closed(self) -> SampledSequence:
         """The finished sample."""
         assert self.stop_reason is not None
@@ -84,154 +62,285 @@ class OpenSequence:
         )
 
 
-def answer(base: BaseModel, plans: Sequence[SamplePlan]) -> list[SampleOutput]:
-    """Answer all plans with the weights that are bound to the network, in the given order."""
-    outputs: dict[int, SampleOutput] = {}
-    with torch.no_grad():
-        features = image_features(base, distinct(i for plan in plans for i in plan.layout.images))
-        buckets = [prompt_bucket(plan.layout.length) for plan in plans]
-        for length, indices in by_bucket(buckets).items():
-            for chosen in _that_fit(base, plans, indices, length):
-                together = [plans[index] for index in chosen]
-                prompts = prefill(base, together, features, length)
-                outputs.update(zip(chosen, _continued(base, together, prompts), strict=True))
-    return [outputs[index] for index in range(len(plans))]
+class _Written:
+    """What the host knows of each row: of [rows] each, and [rows, room] of what it sampled."""
+
+    def __init__(self, rows: int) -> None:
+        self.count = np.zeros(rows, np.int64)
+        """Tokens sampled."""
+        self.limit = np.zeros(rows, np.int64)
+        self.place = np.zeros(rows, np.int64)
+        """Of the cache, where the next token goes."""
+        self.stops = np.full((rows, 1), -1)
+        """Ids that end its answer, filled up with −1."""
+        self.tokens = np.zeros((rows, 64), np.int64)
+        self.logprobs = np.zeros((rows, 64), np.float32)
+        self.numbers = np.zeros((rows, NUMBERS_AT_ONCE))
+        """float64: of its stream, those of `NUMBERS_AT_ONCE` tokens."""
+
+    def _all(self) -> Sequence[str]:
+        return ("count", "limit", "place", "stops", "tokens", "logprobs", "numbers")
+
+    def grow(self, rows: int) -> None:
+        """Room for so many rows."""
+        for name in self._all():
+            values: np.ndarray = getattr(self, name)
+            wide = np.zeros((rows, *values.shape[1:]), values.dtype)
+            wide[: len(values)] = values
+            setattr(self, name, wide)
+
+    def move(self, source: Sequence[int], target: Sequence[int]) -> None:
+        """Rows `target` become what rows `source` are."""
+        for name in self._all():
+            values: np.ndarray = getattr(self, name)
+            values[target] = values[source]
+
+    def start(self, row: int, one: OpenSequence, place: int) -> None:
+        """A sequence begins in this row."""
+        self.count[row], self.limit[row], self.place[row] = 0, one.plan.max_tokens, place
+        ids = list(one.plan.stop.tokens)
+        missing = len(ids) - self.stops.shape[1]
+        if missing > 0:
+            self.stops = np.pad(self.stops, ((0, 0), (0, missing)), constant_values=-1)
+        self.stops[row] = -1
+        self.stops[row, : len(ids)] = ids
+
+    def uniforms(self, rows: int, k: int) -> np.ndarray:
+        """float64 [rows, k], the numbers of each row's next k tokens."""
+        next_ones = (self.count[:rows, None] + np.arange(k)) % NUMBERS_AT_ONCE
+        return self.numbers[np.arange(rows)[:, None], next_ones]
+
+    def add(self, rows: np.ndarray, tokens: np.ndarray, logprobs: np.ndarray) -> "_Taken":
+        """Take in k tokens of each of these rows, [n, k] both."""
+        n, k = tokens.shape
+        ends = (tokens[..., None] == self.stops[rows][:, None]).any(-1)
+        first: np.ndarray = ends.argmax(1) + 1
+        first[~ends.any(1)] = k
+        taken: np.ndarray = np.minimum(first, self.limit[rows] - self.count[rows])
+        needed = int(self.count[rows].max()) + k
+        if needed > self.tokens.shape[1]:
+            wider = ((0, 0), (0, needed))
+            self.tokens, self.logprobs = np.pad(self.tokens, wider), np.pad(self.logprobs, wider)
+        for column in range(k):
+            self.tokens[rows, self.count[rows] + column] = tokens[:, column]
+            self.logprobs[rows, self.count[rows] + column] = logprobs[:, column]
+        self.place[rows] += k
+        return _Taken(taken, ends[np.arange(n), taken - 1])
 
 
-def _that_fit(
-    base: BaseModel, plans: Sequence[SamplePlan], indices: Sequence[int], length: int
-) -> Iterator[list[int]]:
-    """Runs of plans whose samples fit together into rows and cache (a plan is never split here)."""
-    chosen: list[int] = []
-    rows, longest = 0, 0
-    for index in indices:
-        plan = plans[index]
-        rows += plan.request.num_samples
-        longest = max(longest, plan.max_tokens)
-        if chosen and rows > _row_limit(base, length + longest):
-            yield chosen
-            chosen, rows, longest = [], plan.request.num_samples, plan.max_tokens
-        chosen.append(index)
-    if chosen:
-        yield chosen
+@dataclass
+class _Taken:
+    """Of the k tokens that rows sampled."""
+
+    count: np.ndarray
+    """int64 [n]: how many belong to the answer; the others were sampled behind its end."""
+    stopped: np.ndarray
+    """bool [n]: whether the last of them ends it."""
 
 
-def _row_limit(base: BaseModel, places: int) -> int:
-    budget = CACHE_BYTES[base.device.type] // base.cache_bytes.of(places)
-    return max(ROWS, min(SEQUENCES_AT_ONCE, budget))
+class _Members:
+    """The rows that sequences are in."""
 
-
-def _continued(
-    base: BaseModel, plans: Sequence[SamplePlan], prompts: Prefill
-) -> Iterator[SampleOutput]:
-    """The outputs of plans that were prefilled together."""
-    sequences = [
-        OpenSequence(prompt, plan, stream(plan.seed, sample))
-        for prompt, plan in enumerate(plans)
-        for sample in range(plan.request.num_samples)
-    ]
-    longest = max(plan.max_tokens for plan in plans)
-    for together in chunks(sequences, _row_limit(base, prompts.cache.places + longest)):
-        Decoding(base, together, prompts).run()
-    for prompt, plan in enumerate(plans):
-        scores = prompts.scores[prompt]
-        yield SampleOutput(
-            sequences=tuple(one.closed() for one in sequences[: plan.request.num_samples]),
-            prompt_logprobs=scores.logprobs if scores else None,
-            topk_prompt_logprobs=scores.topk if scores else None,
-            target_logprobs=scores.targets if scores else None,
-            prompt_alt_tokens=scores.alternatives if scores else None,
-        )
-        del sequences[: plan.request.num_samples]
+    def __init__(self, sequences: Sequence[OpenSequence | None]) -> None:
+        self.open = [(row, one) for row, one in enumerate(sequences) if one is not None]
+        self.rows = np.array([row for row, _ in self.open], np.int64)
+        self.widest = max((one.topk_wanted for _, one in self.open), default=0)
+        self.looked_into = [
+            (at, row, one)
+            for at, (row, one) in enumerate(self.open)
+            if one.topk_wanted or one.plan.stop.strings
+        ]
+        self.requests = {id(one.plan): one.plan.request for _, one in self.open}.values()
 
 
 class Decoding:
-    """Sequences in lockstep. Rows are sequences, then dummies up to a multiple of 16."""
+    """Rows that decode with the weights that are bound."""
 
     def __init__(
-        self, base: BaseModel, sequences: Sequence[OpenSequence], prompts: Prefill
+        self, base: BaseModel, step: Step, *, rows: int, places: int, check_every: int
     ) -> None:
-        """Each sequence continues its prompt of the prefill."""
+        """Room for so many sequences of so many places, at first; see `check_every` above."""
         self._base = base
-        self._sequences = list(sequences)
-        source = self._rows([one.prompt for one in sequences])
-        lengths = prompts.lengths[source]
-        self._cache = DecodeCache(prompts.cache.rows(source), lengths, base.dtype)
-        self.logits = prompts.logits[source]
+        self._step = step
+        self._check_every = check_every
+        rows = round_up(rows, ROWS)
+        self._cache = step.cache(rows, round_up(places, BLOCK))
+        self._sequences: list[OpenSequence | None] = [None] * rows
+        self._members = _Members(self._sequences)
+        self._written = _Written(rows)
+        self._rules: SamplingRules | None = None
+        self._tokens = torch.zeros(rows, dtype=torch.long, device=base.device)
+        self._positions = torch.zeros_like(self._tokens)
+        self._room = torch.zeros(rows, base.vocabulary_size, device=base.device)
+        self._rows = 0
+        self.logits = self._room[:0]
         """float32 [R, V] of each row's next token."""
-        self._axes = len(sequences[0].plan.layout.positions)
-        self._starts = self._rows([one.plan.layout.next_position for one in sequences])
-        self._step = 0
-        self._rules = self._sampling_rules()
-        self._uniforms = self._next_uniforms()
+        self._reach = 0
+        self._waits = False
+        """Whether the tokens chosen last have still to be computed."""
 
-    def run(self) -> None:
-        """Decode until every sequence is complete."""
-        while True:
-            tokens = self.choose()
-            # The last token of a sequence is never computed: nothing comes behind it.
-            alive = [row for row, one in enumerate(self._sequences) if one.stop_reason is None]
-            if not alive:
-                return
-            if round_up(len(alive), ROWS) <= COMPACT_BELOW * len(tokens):
-                tokens = tokens[self._keep(alive)]
-            self._forward(tokens)
-            self._step += 1
-            if self._step % NUMBERS_AT_ONCE == 0:
-                self._uniforms = self._next_uniforms()
+    @property
+    def alive(self) -> int:
+        """Sequences that are not complete."""
+        return len(self._members.open)
 
-    def choose(self) -> Tensor:
-        """Choose one token a row, and give it to the sequences that are not complete."""
-        uniforms = self._uniforms[:, self._step % NUMBERS_AT_ONCE]
+    def held(self, places: int) -> int:
+        """Rows of so many places that there is room for without taking more memory."""
+        rows, room = self._cache.capacity
+        return rows if places <= room else self.alive
+
+    def join(self, sequences: Sequence[tuple[int, OpenSequence]], prompts: Prefill) -> None:
+        """Let sequences in; each continues its prompt, whose place among the prompts is named."""
+        missing = len(sequences) - self._sequences.count(None)
+        if missing > 0:
+            self._grow(round_up(len(self._sequences) + missing, ROWS))
+        slots = [row for row, one in enumerate(self._sequences) if one is None][: len(sequences)]
+        source = [place for place, _ in sequences]
+        first = self._cache.join(slots, prompts.cache, source, prompts.lengths)
+        for slot, (_, one) in zip(slots, sequences, strict=True):
+            self._sequences[slot] = one
+            self._written.start(slot, one, first)
+            self._reach = max(self._reach, one.plan.layout.next_position + one.plan.max_tokens)
+        rows = self._whole(slots)
+        self._room[rows] = prompts.logits[self._whole(source)]
+        starts = [one.plan.layout.next_position for _, one in sequences]
+        self._positions[rows] = self._whole(starts)
+        self._step.reach(self._reach + self._check_every)
+        self._show(max(self._rows, round_up(max(slots) + 1, ROWS)))
+
+    def ready(self) -> None:
+        """Compute what was chosen last, so that every row has the logits of its next token."""
+        if not self._waits:
+            return
+        self._waits = False
+        alive = self._members.rows.tolist()
+        # The last token of a sequence is never computed: nothing comes behind it.
+        if not alive:
+            self._show(0)
+            return
+        if round_up(len(alive), ROWS) <= COMPACT_BELOW * self._rows:
+            self._compact(alive)
+        self._forward()
+
+    def run(self) -> list[OpenSequence]:
+        """Sample `check_every` tokens a row; returns the sequences that are complete."""
+        k, written = self._check_every, self._written
+        rows, widest = self._members.rows, self._members.widest
+        self._cache.show(self._rows, int(written.place[rows].max()) + k)
+        empty: list[int] = rows[written.count[rows] % NUMBERS_AT_ONCE == 0].tolist()
+        for row in empty:
+            one = self._sequences[row]
+            assert one is not None
+            written.numbers[row] = one.generator.random(NUMBERS_AT_ONCE)
+        uniforms = of_array(written.uniforms(self._rows, k)).to(self._base.device)
+        tokens: list[Tensor] = []
+        logprobs: list[Tensor] = []
+        topk: list[list[TopkRow]] = []
+        for column in range(k):
+            if column:
+                self._forward()
+            chosen, logp = self.choose(uniforms[:, column])
+            self._tokens[: self._rows] = chosen
+            tokens.append(chosen)
+            logprobs.append(logp.gather(-1, chosen[:, None])[:, 0])
+            if widest:
+                topk.append(likeliest(logp, widest))
+        self._waits = True
+        taken = written.add(rows, _columns(tokens)[rows], _columns(logprobs)[rows])
+        return self._settle(taken, topk)
+
+    def choose(self, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+        """One token a row, int64 [R], and the log-probabilities of all tokens, float32 [R, V]."""
+        if self._rules is None:
+            self._rules = self._sampling_rules()
         tokens = next_tokens(self.logits, self._rules, uniforms)
-        logp = torch.log_softmax(self.logits, dim=-1)
-        chosen = floats(logp.gather(-1, tokens[:, None])[:, 0])
-        widest = max(one.topk_wanted for one in self._sequences)
-        others = likeliest(logp, widest) if widest else [()] * len(logp)
-        # Not strict: the rows end with dummies.
-        for one, token, logprob, row in zip(
-            self._sequences, integers(tokens), chosen, others, strict=False
-        ):
-            if one.stop_reason is None:
-                one.append(token, logprob, row)
-        return tokens
+        return tokens, torch.log_softmax(self.logits, dim=-1)
 
-    def _forward(self, tokens: Tensor) -> None:
+    def _forward(self) -> None:
         """One step: the tokens enter the cache, and the logits of the next ones come out."""
-        self._cache.open_next()
-        positions = (self._starts + self._step).expand(self._axes, -1)[..., None]
-        hidden = self._base.text_stack(
-            inputs_embeds=self._base.embed(tokens[:, None]),
-            position_ids=positions,
-            attention_mask=self._cache.mask,
-            cache=self._cache,
-            use_cache=True,
-        ).last_hidden_state
-        self.logits = self._base.unembed(hidden[:, 0]).float()
+        positions = self._positions[: self._rows]
+        self.logits.copy_(self._step(self._tokens[: self._rows], positions, self._cache))
+        # A row past its end stays within what the step is ready for.
+        positions.add_(1).clamp_(max=self._reach)
 
-    def _keep(self, alive: Sequence[int]) -> Tensor:
-        """Drop complete sequences; returns the row that each row was."""
-        rows = self._rows(alive)
-        self._cache.keep(rows)
-        self._starts = self._starts[rows]
-        self._uniforms = self._uniforms[rows]
-        self._sequences = [self._sequences[row] for row in alive]
-        self._rules = self._sampling_rules()
-        return rows
+    def _settle(self, taken: _Taken, topk: Sequence[Sequence[TopkRow]]) -> list[OpenSequence]:
+        """Give the sequences what was sampled for them; those that are complete leave."""
+        written, members = self._written, self._members
+        for at, row, one in members.looked_into:
+            if one.plan.stop.strings:
+                self._look_for_strings(row, one, taken, at)
+            one.topk += (column[row][: one.topk_wanted] for column in topk[: taken.count[at]])
+        written.count[members.rows] += taken.count
+        ended = taken.stopped | (written.count[members.rows] == written.limit[members.rows])
+        if any(request.abandoned.is_set() for request in members.requests):
+            ended |= [one.plan.request.abandoned.is_set() for _, one in members.open]
+        finished: list[OpenSequence] = []
+        for at in np.flatnonzero(ended):
+            row, one = members.open[at]
+            count = written.count[row]
+            one.tokens = written.tokens[row, :count].tolist()
+            one.logprobs = written.logprobs[row, :count].tolist()
+            one.stop_reason = "stop" if taken.stopped[at] else "length"
+            self._sequences[row] = None
+            self._cache.leave(row)
+            finished.append(one)
+        if finished:
+            self._members = _Members(self._sequences)
+        return finished
 
-    def _rows(self, values: Sequence[int]) -> Tensor:
-        """One value a sequence, then the first of them again for the dummies; int64 [R]."""
-        dummies = round_up(len(values), ROWS) - len(values)
-        return torch.tensor([*values, *[values[0]] * dummies], device=self._base.device)
+    def _look_for_strings(self, row: int, one: OpenSequence, taken: _Taken, at: int) -> None:
+        """Cut what was taken behind the first token that completes one of the stop strings."""
+        before = int(self._written.count[row])
+        answer: list[int] = self._written.tokens[row, : before + taken.count[at]].tolist()
+        for count in range(1, int(taken.count[at]) + 1):
+            if one.plan.stop.completes(answer[: before + count]):
+                taken.count[at], taken.stopped[at] = count, True
+                return
+
+    # -- rows -------------------------------------------------------------------------------------
+
+    def _compact(self, alive: Sequence[int]) -> None:
+        """Move the last rows to where there is room, and look at fewer."""
+        rows = round_up(len(alive), ROWS)
+        source = [row for row in alive if row >= rows]
+        target = [row for row in range(rows) if self._sequences[row] is None][: len(source)]
+        if source:
+            self._written.move(source, target)
+            self._cache.move(source, target)
+            moved, to = self._whole(source), self._whole(target)
+            for values in (self._tokens, self._positions):
+                values[to] = values[moved]
+            for old, new in zip(source, target, strict=True):
+                self._sequences[new], self._sequences[old] = self._sequences[old], None
+        self._show(rows)
+
+    def _show(self, rows: int) -> None:
+        self._rows = rows
+        self.logits = self._room[:rows]
+        self._rules = None
+        self._members = _Members(self._sequences)
+        self._cache.show(rows, 1 + int(self._written.place[self._members.rows].max(initial=0)))
+
+    def _grow(self, rows: int) -> None:
+        more = rows - len(self._sequences)
+        self._sequences += [None] * more
+        self._written.grow(rows)
+        self._tokens, self._positions, self._room = (
+            torch.cat([values, values.new_zeros(more, *values.shape[1:])])
+            for values in (self._tokens, self._positions, self._room)
+        )
+
+    def _whole(self, values: Sequence[int]) -> Tensor:
+        return torch.tensor(values, dtype=torch.long, device=self._base.device)
 
     def _sampling_rules(self) -> SamplingRules:
-        settings = [one.plan.settings for one in self._sequences]
-        settings += [settings[0]] * (round_up(len(settings), ROWS) - len(settings))
-        return SamplingRules.of(settings, self._base.vocabulary_size, self._base.device)
+        # Rows that nobody is in take the rules of one that somebody is in.
+        some = next(one for one in self._sequences if one is not None)
+        rows = [(one or some).plan.settings for one in self._sequences[: self._rows]]
+        return SamplingRules.of(rows, self._base.vocabulary_size, self._base.device)
 
-    def _next_uniforms(self) -> Tensor:
-        """float64 [R, NUMBERS_AT_ONCE] of the sequences' streams; dummies have zeros."""
-        numbers = np.zeros((round_up(len(self._sequences), ROWS), NUMBERS_AT_ONCE))
-        for row, one in enumerate(self._sequences):
-            numbers[row] = one.generator.random(NUMBERS_AT_ONCE)
-        return of_array(numbers).to(self._base.device)
+
+def _columns(parts: Sequence[Tensor]) -> np.ndarray:
+    """k tensors [R] as the columns of an array [R, k]."""
+    together = parts[0][:, None] if len(parts) == 1 else torch.stack(list(parts), dim=1)
+    return together.cpu().numpy()  # pyright: ignore[reportUnknownMemberType]

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from visual_r1.engine.compute import experts, low_rank
 from visual_r1.engine.compute.base_model import BaseModel, family_and_shapes, is_finite
 from visual_r1.engine.compute.families.family import LoraModules
+from visual_r1.engine.compute.families.lean import LowRank
 from visual_r1.engine.types import SECOND_MOMENT, STEPS, InvalidRequest, LoraSpec, check_spec
 
 LORA_ALPHA = 32
@@ -146,6 +147,17 @@ class Slot:
             parameter.grad = None
             if gradients is not None:
                 parameter.grad = gradients[piece.start : piece.stop].view(piece.shape)
+
+    def low_rank(self, weights: Tensor) -> LowRank:
+        """A and scaled B of each module, views of `weights` but for the scale; none of experts."""
+        sides: dict[str, Tensor] = {
+            piece.name: weights[piece.start : piece.stop].view(piece.shape) for piece in self.pieces
+        }
+        return {
+            name: (a, sides[f"{name}.lora_B.weight"] * (LORA_ALPHA / len(a)))
+            for full, a in sides.items()
+            if (name := full.removesuffix(".lora_A.weight")) != full
+        }
 
     def initial_weights(self, seed: int | None, device: torch.device) -> Tensor:
         """A uniform in ±1/sqrt(fan-in) (LoRA's own choice), B zero; a function of the seed."""

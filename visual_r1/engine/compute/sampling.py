@@ -37,8 +37,11 @@ class SamplingRules:
     temperature: Tensor
     top_p: Tensor
     top_k: Tensor
+    any_greedy: bool
     any_random: bool
     any_filtered: bool
+    all_plain: bool
+    """Whether all are at temperature 1."""
 
     @staticmethod
     def of(
@@ -50,11 +53,13 @@ class SamplingRules:
             temperature=torch.tensor([s.temperature for s in settings], device=device),
             top_p=torch.tensor([s.top_p for s in settings], device=device),
             top_k=torch.tensor(top_k, device=device),
+            any_greedy=any(s.temperature == 0 for s in settings),
             any_random=any(s.temperature > 0 for s in settings),
             any_filtered=any(
                 s.temperature > 0 and (s.top_p < 1 or k < vocabulary)
                 for s, k in zip(settings, top_k, strict=True)
             ),
+            all_plain=all(s.temperature == 1 for s in settings),
         )
 
 
@@ -66,18 +71,18 @@ def next_tokens(logits: Tensor, rules: SamplingRules, uniforms: Tensor) -> Tenso
     is left (nucleus sampling, Holtzman et al., 2020), and sampled by the inverse of its cumulative
     distribution. Each row is computed by itself.
     """
-    greedy = logits.argmax(dim=-1)
     if not rules.any_random:
-        return greedy
+        return logits.argmax(dim=-1)
     is_greedy = rules.temperature == 0
-    temperature = torch.where(is_greedy, 1.0, rules.temperature)
-    scaled = logits / temperature[:, None]
+    scaled = logits
+    if not rules.all_plain:
+        scaled = logits / torch.where(is_greedy, 1.0, rules.temperature)[:, None]
     tokens = _invert(torch.softmax(scaled, dim=-1), uniforms[:, None])[:, 0]
     if rules.any_filtered:
         # A row without a filter keeps its token: the other way sums up in another order.
         filtered = (rules.top_p < 1) | (rules.top_k < logits.shape[1])
         tokens = torch.where(filtered, _filtered_tokens(scaled, rules, uniforms), tokens)
-    return torch.where(is_greedy, greedy, tokens)
+    return torch.where(is_greedy, logits.argmax(dim=-1), tokens) if rules.any_greedy else tokens
 
 
 def alternative_tokens(logits: Tensor, temperature: float, uniforms: Tensor) -> Tensor:
@@ -111,6 +116,6 @@ def _filtered_tokens(scaled: Tensor, rules: SamplingRules, uniforms: Tensor) -> 
 
 def _invert(probabilities: Tensor, uniforms: Tensor) -> Tensor:
     """[R, k]: the first index at which the cumulative sum exceeds u times the total, u [R, k]."""
-    cumulative = probabilities.double().cumsum(dim=-1)
+    cumulative = probabilities.cumsum(dim=-1, dtype=torch.float64)
     index = torch.searchsorted(cumulative, uniforms * cumulative[:, -1:], right=True)
     return index.clamp_(max=probabilities.shape[1] - 1)

@@ -89,6 +89,33 @@ def test_a_sample_alone_and_among_more_samples(compute: Compute, weights: Frozen
     assert len({sequence.tokens for sequence in many.sequences}) > 30
 
 
+@pytest.mark.parametrize(
+    ("compute", "weights", "check_every"),
+    [("qwen3_vl", 16, 1), ("qwen3_vl", 1, 16), ("qwen3_5", 1, 16)],
+    indirect=["compute", "weights"],
+)
+def test_a_request_that_joins_while_others_run(
+    compute: Compute, weights: FrozenWeights, check_every: int
+) -> None:
+    """Each gets what it gets alone, whenever it joins, and however often the host looks."""
+    requests = [scored(seed, samples=1 + seed % 3) for seed in range(16)]
+    batch = compute.open_batch(weights, check_every=check_every)
+    waiting, tickets, outputs = list(enumerate(requests)), {}, {}
+    beside: set[int] = set()
+    while waiting or not batch.idle:
+        for index, wanted in waiting[: 1 + len(outputs) % 4]:
+            tickets[batch.admit(wanted)] = index
+        del waiting[: 1 + len(outputs) % 4]
+        for one in batch.advance(steps=5).answered:
+            outputs[tickets[one.ticket]] = one.output
+            beside.add(len(tickets) - len(outputs))
+        # Others are computed in between, with the same modules.
+        compute.sample(None, requests[:1])
+    assert max(beside) > 1
+    for index, wanted in enumerate(requests):
+        assert only(compute.sample(weights, [wanted])) == outputs[index]
+
+
 @FAMILIES
 def test_a_datum_alone_and_among_others(
     compute: Compute, trained: Callable[[LoraSpec], Adapter]

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from visual_r1.engine.compute.cache import CacheBytes
+from visual_r1.engine.compute.families.lean import LeanQwen3
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,14 @@ class Family(Protocol):
         """Change the loaded network of the model `name` where it has to be changed.
 
         Raises `ModelError` when it is not built as the family is.
+        """
+        ...
+
+    def lean_step(self, network: nn.Module) -> LeanQwen3 | None:
+        """A decode step without module calls, where the family has one for this network.
+
+        What it takes from the network it may lay side by side in memory. Without one, steps go
+        through the text stack as everything else does.
         """
         ...
 

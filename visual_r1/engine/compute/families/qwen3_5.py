@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from visual_r1.engine.compute.cache import CacheBytes
 from visual_r1.engine.compute.families.delta_net import GatedDeltaNet
 from visual_r1.engine.compute.families.family import Family, LoraModules
+from visual_r1.engine.compute.families.lean import LeanQwen3
 from visual_r1.engine.compute.families.qwen3_vl import Qwen3VL, keys_and_values_bytes
 from visual_r1.errors import ModelError
 
@@ -50,6 +51,11 @@ class Qwen35(Qwen3VL):
         for module in recurrent:
             layer = stack.get_submodule(module.removesuffix(f".{_RECURRENT}"))
             layer.register_module(_RECURRENT, GatedDeltaNet(stack.get_submodule(module)))
+
+    def lean_step(self, network: nn.Module) -> LeanQwen3 | None:
+        """None: its steps go through the modules."""
+        del network
+        return None
 
     def cache_bytes(self, text_config: Any, dtype: torch.dtype) -> CacheBytes:
         """Keys and values of the layers with attention; of each other layer its state."""

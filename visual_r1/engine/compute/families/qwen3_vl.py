@@ -27,6 +27,7 @@ from visual_r1.engine.compute.families.family import (
     LoraModules,
     PreparedImage,
 )
+from visual_r1.engine.compute.families.lean import LeanQwen3
 from visual_r1.errors import ModelError
 
 
@@ -82,6 +83,13 @@ class Qwen3VL(Family):
             raise ModelError(f"the vision tower of {name} has no Conv3d patch embedding.")
         tower.register_module("patch_embed", PatchProjection(convolution))
         rms_norm.install(network.get_submodule(self.text_stack))
+
+    def lean_step(self, network: nn.Module) -> LeanQwen3 | None:
+        """Of all that are built as the published ones are."""
+        try:
+            return LeanQwen3(network, self.text_stack, "lm_head")
+        except (AttributeError, KeyError):
+            return None
 
     def image_preparer(self, path: str, config: Any) -> ImagePreparer:
         """Pillow's half of Qwen2-VL's image processor, which Qwen3-VL shares."""

@@ -1,0 +1,133 @@
+"""A running batch in little memory: what fits, what waits, and what happens when there is none."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from engine_material import FAMILIES, picture_prompt, request, words
+
+from visual_r1.engine.compute.compute import Adapter, Compute
+from visual_r1.engine.compute.decode import Decoding
+from visual_r1.engine.compute.running import Progress, RunningBatch
+from visual_r1.engine.types import InvalidRequest, LoraSpec, SampleRequest
+
+ASKED = [request(picture_prompt(n, 5 + 9 * n), samples=5, seed=n) for n in range(4)]
+
+
+def drained(batch: RunningBatch) -> list[Progress]:
+    passed: list[Progress] = []
+    while not batch.idle:
+        passed.append(batch.advance())
+    return passed
+
+
+def most_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    seen: list[int] = []
+    run = Decoding.run
+
+    def watched(self: Decoding):
+        seen.append(self.alive)
+        return run(self)
+
+    monkeypatch.setattr(Decoding, "run", watched)
+    return seen
+
+
+@FAMILIES
+def test_free_memory_decides_how_many_rows_there_are(
+    compute: Compute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And none of the answers."""
+    plenty = compute.sample(None, ASKED)
+    seen = most_rows(monkeypatch)
+    batch = compute.open_batch(None, plannable=lambda: 0)
+    tickets = [batch.admit(wanted) for wanted in ASKED]
+    assert batch.free_rows == 0
+    answers = {one.ticket: one.output for one in sum((p.answered for p in drained(batch)), ())}
+    assert [answers[ticket] for ticket in tickets] == plenty
+    # A batch has its rows by sixteens.
+    assert max(seen) <= 16 < sum(wanted.num_samples for wanted in ASKED)
+
+
+def test_what_is_admitted_beyond_the_rows_waits(compute: Compute) -> None:
+    batch = compute.open_batch(None)
+    whole = batch.free_rows
+    assert whole > 1
+    batch.admit(request(picture_prompt(1), samples=whole + 50, max_tokens=3, stop_at_eos=False))
+    assert batch.free_rows == 0
+    (progress,) = drained(batch)
+    assert len(progress.answered[0].output.sequences) == whole + 50  # type: ignore[union-attr]
+    assert batch.free_rows == whole
+
+
+@pytest.mark.parametrize("rows", [1, 7])
+@FAMILIES
+def test_without_memory_the_batch_is_smaller_and_says_so(
+    compute: Compute,
+    trained: Callable[[LoraSpec], Adapter],
+    monkeypatch: pytest.MonkeyPatch,
+    rows: int,
+) -> None:
+    """Answers that were cut off half-way come out as if nothing had been."""
+    weights = compute.freeze(trained(LoraSpec(rank=8, seed=1)))
+    plenty = compute.sample(weights, ASKED)
+    fails_beyond(monkeypatch, rows)
+    batch = compute.open_batch(weights)
+    tickets = [batch.admit(wanted) for wanted in ASKED]
+    passed = drained(batch)
+    answers = {one.ticket: one.output for progress in passed for one in progress.answered}
+    assert [answers[ticket] for ticket in tickets] == plenty
+    said = [sentence for progress in passed for sentence in progress.said]
+    assert said
+    assert "Memory ran out with 20 samples at work" in said[0]
+
+
+def test_what_fits_nowhere_is_told_to_its_client_alone(
+    compute: Compute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = request((words(1, 9),), samples=1)
+    plenty = compute.sample(None, [good])
+    fails_beyond(monkeypatch, 0, of_prompt=len(words(1, 9).tokens) + 1)
+    outputs = compute.sample(None, [request(picture_prompt(3), samples=2), good])
+    assert isinstance(outputs[0], InvalidRequest)
+    assert "no memory on cpu for one answer of up to 24 tokens" in str(outputs[0])
+    assert outputs[1:] == plenty
+
+
+def test_an_error_that_is_not_of_memory_is_no_reason_to_go_on(
+    compute: Compute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("shape mismatch")
+
+    monkeypatch.setattr(Decoding, "run", broken)
+    batch = compute.open_batch(None)
+    batch.admit(ASKED[0])
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        batch.advance()
+
+
+def test_a_dropped_request_ends_and_is_not_answered(compute: Compute) -> None:
+    batch = compute.open_batch(None)
+    long = SampleRequest(ASKED[0].prompt, request((), max_tokens=900).settings, 4)
+    dropped, kept = batch.admit(long), batch.admit(ASKED[1])
+    batch.advance(steps=2)
+    batch.drop(dropped)
+    passed = drained(batch)
+    assert [one.ticket for progress in passed for one in progress.answered] == [kept]
+
+
+def fails_beyond(monkeypatch: pytest.MonkeyPatch, rows: int, of_prompt: int = 0) -> None:
+    """Memory runs out in the third look at more than so many rows, of prompts that are longer."""
+    run = Decoding.run
+    looks = [0]
+
+    def short_of_memory(self: Decoding):
+        looks[0] += 1
+        there = [one for one in self._sequences if one is not None]
+        longest = max(one.plan.layout.length for one in there)
+        if looks[0] > 2 and len(there) > rows and longest > of_prompt:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return run(self)
+
+    monkeypatch.setattr(Decoding, "run", short_of_memory)

@@ -1,0 +1,223 @@
+"""What rows that answer the same prompt share: its keys and values, held once and read once.
+
+Of a group of eight that decodes, seven eighths of what attention reads would be copies of the same
+prompt. So attention is computed in two parts, over the prompt for all its rows together, and over
+each row's own new tokens; the two are put together by the logarithms of their sums, which is exact
+(as in flash attention's own blocks, Dao, 2022, and "Hydragen", Juravsky et al., 2024):
+
+    o = o_own + σ(lse_prompt − lse_own) (o_prompt − o_own).
+
+A prompt's rows sit in tiles, up to `SHARERS` of them in each, and every tile holds the prompt once.
+On a CPU in float32 a row comes out the same whoever sits beside it, as long as a tile has four
+queries or more (measured, for 4 to 64; fewer are computed in another way).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from visual_r1.engine.compute.cache import PromptCache, RowCache
+
+SHARERS = 8
+"""Rows of a tile, at most."""
+
+_QUERIES = 4
+"""A tile has a multiple of so many."""
+
+
+@dataclass
+class _Tile:
+    """Rows that share one copy of a prompt."""
+
+    prompts: PromptCache
+    source: int
+    rows: list[int] = field(default_factory=list[int])
+
+
+class SharedCache:
+    """Stands in for a `RowCache` where a step computes attention in two parts."""
+
+    def __init__(self, rows: int, places: int, device: torch.device, dtype: torch.dtype) -> None:
+        """Room for so many rows, and so many new tokens of each; it grows."""
+        self._device = device
+        self._prompts = RowCache(0, 0, device, dtype)
+        """A row a tile."""
+        self.answers = RowCache(rows, places, device, dtype)
+        self._tiles: list[_Tile | None] = []
+        self._tile_of: dict[int, int] = {}
+        self._layout: Layout | None = None
+        self.buffers: Any = None
+        self.recorded: Any = None
+        """What a step keeps for the next one of these rows."""
+        self._changed = False
+        """Whether rows have joined or moved since `show`; those that left are computed on."""
+        self.rows = 0
+
+    @property
+    def capacity(self) -> tuple[int, int]:
+        """Rows and new tokens of each that there is room for."""
+        return self.answers.capacity
+
+    @property
+    def generation(self) -> int:
+        """Changes with the shape or the memory of what a step looks at."""
+        return self.answers.generation + self._prompts.generation
+
+    def join(
+        self, rows: Sequence[int], prompts: PromptCache, source: Sequence[int], lengths: Tensor
+    ) -> int:
+        """See `RowCache.join`; rows go on at place 0 of their own."""
+        self._changed = True
+        self.answers.begin(rows, prompts)
+        fresh: list[int] = []
+        for row, of in zip(rows, source, strict=True):
+            number = self._open_tile(prompts, of)
+            if number is None:
+                number = self._new_tile(_Tile(prompts, of))
+                fresh.append(number)
+            tile = self._tiles[number]
+            assert tile is not None
+            tile.rows.append(row)
+            self._tile_of[row] = number
+        if fresh:
+            of_tiles = [cast(_Tile, self._tiles[number]).source for number in fresh]
+            self._prompts.join(fresh, prompts, of_tiles, lengths)
+        return 0
+
+    def leave(self, row: int) -> None:
+        """A row's sequence is complete; with its last row a tile is free."""
+        number = self._tile_of.pop(row)
+        tile = self._tiles[number]
+        assert tile is not None
+        tile.rows.remove(row)
+        if not tile.rows:
+            self._tiles[number] = None
+
+    def move(self, source: Sequence[int], target: Sequence[int]) -> None:
+        """Rows `target` become what rows `source` are."""
+        self._changed = True
+        self.answers.move(source, target)
+        for old, new in zip(source, target, strict=True):
+            number = self._tile_of.pop(old)
+            tile = self._tiles[number]
+            assert tile is not None
+            tile.rows[tile.rows.index(old)] = new
+            self._tile_of[new] = number
+
+    def show(self, rows: int, places: int) -> None:
+        """From now on look at so many rows and new tokens, and at the prompts that they answer."""
+        self.answers.show(rows, places)
+        if rows == self.rows and not self._changed:
+            return
+        self.rows, self._changed = rows, False
+        self._pack_tiles()
+        self._prompts.show(len(self._tiles), self._longest())
+        self._layout = None
+
+    def layout(self, heads: int, key_heads: int, all_heads: int) -> "Layout":
+        """How the queries of `heads` of each row's `all_heads` vectors lie in tiles."""
+        if self._layout is None:
+            tiles = [tile.rows if tile is not None else () for tile in self._tiles]
+            self._layout = Layout(tiles, self.rows, heads, key_heads, all_heads, self._device)
+        return self._layout
+
+    def prompt_views(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Keys and values [tiles, key heads, places, width] of the prompts."""
+        return self._prompts.views(layer)
+
+    @property
+    def prompt_mask(self) -> Tensor:
+        """[tiles, 1, 1, places], 0 or −inf."""
+        return self._prompts.mask
+
+    # -- tiles ------------------------------------------------------------------------------------
+
+    def _open_tile(self, prompts: PromptCache, source: int) -> int | None:
+        """A tile of this prompt that has room."""
+        for number, tile in enumerate(self._tiles):
+            same = tile is not None and tile.prompts is prompts and tile.source == source
+            if same and len(cast(_Tile, tile).rows) < SHARERS:
+                return number
+        return None
+
+    def _new_tile(self, tile: _Tile) -> int:
+        if None in self._tiles:
+            number = self._tiles.index(None)
+            self._tiles[number] = tile
+            return number
+        self._tiles.append(tile)
+        return len(self._tiles) - 1
+
+    def _pack_tiles(self) -> None:
+        """Move the last tiles to where there is room."""
+        count = len(self._tiles) - self._tiles.count(None)
+        source = [n for n, tile in enumerate(self._tiles) if tile is not None and n >= count]
+        target = [n for n, tile in enumerate(self._tiles[:count]) if tile is None]
+        if source:
+            self._prompts.move(source, target)
+            for old, new in zip(source, target, strict=True):
+                tile = self._tiles[new] = cast(_Tile, self._tiles[old])
+                for row in tile.rows:
+                    self._tile_of[row] = new
+        del self._tiles[count:]
+
+    def _longest(self) -> int:
+        return max((tile.prompts.places for tile in self._tiles if tile is not None), default=0)
+
+
+class Layout:
+    """Where queries go in tiles and come back from: indices into vectors of one head each."""
+
+    def __init__(
+        self,
+        tiles: Sequence[Sequence[int]],
+        rows: int,
+        heads: int,
+        key_heads: int,
+        all_heads: int,
+        device: torch.device,
+    ) -> None:
+        """Each key head serves `heads` / `key_heads` queries of a row, side by side."""
+        shared = heads // key_heads
+        width = max((len(tile) for tile in tiles), default=1)
+        while width * shared % _QUERIES:
+            width += 1
+        sits = torch.zeros(len(tiles), width, dtype=torch.long)
+        at = torch.zeros(rows, 2, dtype=torch.long)
+        for number, tile in enumerate(tiles):
+            for seat, row in enumerate(tile):
+                sits[number, seat] = row
+                at[row, 0], at[row, 1] = number, seat
+        head = torch.arange(heads).view(key_heads, 1, shared)
+        self.shape = (len(tiles), key_heads, width * shared)
+        """Queries [tiles, key heads, width * shared]."""
+        self.queries = (sits[:, None, :, None] * all_heads + head).flatten().to(device)
+        """Of the vectors [R, all heads], those of the tiles' queries."""
+        tile, seat = at[:, 0, None, None], at[:, 1, None, None]
+        key_head, query = torch.arange(key_heads)[:, None], torch.arange(shared)
+        of_row = (tile * width + seat) * shared + query
+        self.outputs = (of_row * key_heads + key_head).flatten().to(device)
+        """Of the vectors [tiles, width * shared, key heads], those of the rows' queries."""
+
+
+def attention(
+    queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    """[B, H, L, d] over [B, H, T, d] to outputs, and the logarithms of the sums [B, H, L].
+
+    `mask` [B, 1, 1, T] is 0 or −inf, and 0 somewhere in each row.
+    """
+    operators = cast(Any, torch.ops.aten)
+    if queries.is_cuda:
+        shape = (*queries.shape[:3], keys.shape[2])
+        output, sums, *_ = operators._scaled_dot_product_efficient_attention(
+            queries, keys, values, mask.expand(shape), True, scale=scale
+        )
+        # The kernel's sums are padded to a multiple of 32 queries.
+        return output, sums[..., : queries.shape[2]]
+    return operators._scaled_dot_product_flash_attention_for_cpu(
+        queries, keys, values, attn_mask=mask, scale=scale
+    )
