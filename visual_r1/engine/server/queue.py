@@ -1,145 +1,154 @@
-"""Sample requests of the same weights, computed together."""
+"""Sample requests of the same weights, computed together: they join and leave while others run.
+
+What decodes is a `RunningBatch`, which lives on the worker thread. The event loop keeps the requests
+that wait and knows those that are at work. A turn on the worker thread takes in who may start, then
+takes step after step until it is somebody else's turn or somebody waits to join, and hands each
+answer to the event loop as soon as it is complete.
+"""
 
 import asyncio
-from collections import deque
-from collections.abc import Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
-from visual_r1.engine.compute.compute import Compute
+from visual_r1.engine.compute.compute import Compute, FrozenWeights
 from visual_r1.engine.compute.provenance import ProvenanceTable
-from visual_r1.engine.server.futures import PROTOBUF, Pending, Reply, failure_of
+from visual_r1.engine.compute.running import RunningBatch
+from visual_r1.engine.server.futures import PROTOBUF, Category, Reply, failure_of, told
+from visual_r1.engine.server.held import HeldRequests
+from visual_r1.engine.server.places import Places
 from visual_r1.engine.server.sessions import WeightsKey
+from visual_r1.engine.server.waiting import SampleJob, WaitingJobs
 from visual_r1.engine.server.weights import WeightsCache
-from visual_r1.engine.server.wire import ReplyForm, encode_sample
+from visual_r1.engine.server.wire import encode_sample
 from visual_r1.engine.server.worker import Work, Worker
-from visual_r1.engine.types import InvalidRequest, SampleRequest
+from visual_r1.engine.types import InvalidRequest, SampleOutput
 from visual_r1.errors import VisualR1Error
+from visual_r1.printing import open_logger
 
-MAX_ROWS = 512
-"""Sampled sequences in one call of the compute side, unless a single request asks for more."""
+log = open_logger("visual_r1.engine")
 
-SETTLE_S = 0.01
-SETTLE_AT_MOST_S = 0.25
-"""A client sends the requests of a step in a burst: wait for its end, but not for long."""
+SETTLE_S = 0.004
+SETTLE_AT_MOST_S = 0.1
+"""A client sends the requests of a step in a burst. What starts at one time is computed together,
+so where nothing runs yet the end of the burst is waited for, but not for long."""
 
+TURN_S = 0.1
+"""A turn on the worker thread ends with the first step after so long."""
+
+ANSWER_WITHIN_S = 0.02
+"""So many steps are taken at a time as last this long: then what is complete leaves."""
 
 _CANCELLED = "the request was cancelled by its client."
 
 
 @dataclass(frozen=True)
-class SampleJob:
-    """A sample request, the form of its reply, and who waits for it."""
+class SamplingParts:
+    """What all queues share."""
 
-    request: SampleRequest
-    form: ReplyForm
-    future: Pending
-    of_session: bool = False
-    """Whether its sequences belong to a session, which may train on them."""
-    record: bool = False
-    """Whether what is sampled is recorded for that."""
+    compute: Compute
+    weights: WeightsCache
+    worker: Worker
+    provenance: ProvenanceTable
+    held: HeldRequests
+    places: Places
 
-    @property
-    def rows(self) -> int:
-        """Sequences that it adds to a batch."""
-        return max(1, self.request.num_samples)
+
+@dataclass
+class _Batch:
+    """What decodes with one version of the weights, and whose requests those are, by ticket."""
+
+    weights: FrozenWeights | None
+    running: RunningBatch
+    jobs: dict[int, SampleJob] = field(default_factory=dict[int, SampleJob])
 
 
 class SampleQueue:
-    """The waiting requests of one set of weights. Lives on the event loop."""
+    """The requests for one set of weights. Lives on the event loop, but for `_turn` and below."""
 
-    def __init__(
-        self,
-        key: WeightsKey,
-        compute: Compute,
-        weights: WeightsCache,
-        worker: Worker,
-        provenance: ProvenanceTable,
-    ) -> None:
+    def __init__(self, key: WeightsKey, parts: SamplingParts) -> None:
         self._key = key
-        self._compute = compute
-        self._provenance = provenance
-        self._weights = weights
-        self._worker = worker
-        self._waiting: deque[SampleJob] = deque()
-        self._alone: deque[SampleJob] = deque()
-        self._at_work: Sequence[SampleJob] = ()
+        self._parts = parts
+        self._waiting = WaitingJobs()
+        self._at_work: dict[str, SampleJob] = {}
+        self._suspects: list[SampleJob] = []
+        self._free_rows = parts.compute.most_rows
+        self._settling = False
+        self._last_arrival_s = self._first_arrival_s = 0.0
+        # Of the worker thread. There are several while requests of a model that published new
+        # weights are still at work with the old ones.
+        self._batches: list[_Batch] = []
+
+    # -- on the event loop -----------------------------------------------------------------------
 
     @property
     def empty(self) -> bool:
-        """Whether nothing waits."""
-        return not self._waiting and not self._alone
+        """Whether nothing waits and nothing is at work."""
+        return not (self._waiting or self._at_work or self._suspects)
+
+    @property
+    def shares(self) -> Mapping[str, float]:
+        """The clients that have samples at work, or that can start some."""
+        rows = self._rows_at_work()
+        if self._free_rows > 0 or not rows:
+            rows.update(self._waiting.clients)
+        rows.update(job.client for job in self._suspects)
+        return {client: count / rows.total() for client, count in rows.items()}
 
     def add(self, job: SampleJob) -> None:
         """Take a request in."""
-        self._waiting.append(job)
-        self._worker.poke(self)
+        self._waiting.add(self._parts.held.add(job))
+        loop = asyncio.get_running_loop()
+        self._last_arrival_s = loop.time()
+        if self._at_work:
+            self._parts.worker.poke(self)
+        elif not self._settling:
+            self._settling = True
+            self._first_arrival_s = self._last_arrival_s
+            loop.call_later(SETTLE_S, self._settle)
+
+    def _settle(self) -> None:
+        """Begin, once no request has come for a moment."""
+        loop = asyncio.get_running_loop()
+        left_s = min(
+            self._last_arrival_s + SETTLE_S, self._first_arrival_s + SETTLE_AT_MOST_S
+        ) - loop.time()
+        if left_s > 0:
+            loop.call_later(left_s, self._settle)
+            return
+        self._settling = False
+        self._parts.worker.poke(self)
 
     def cancel(self, request_id: str) -> None:
         """Drop a request, since its client gave up on it; one at work ends with its next token."""
-        for job in list(self._waiting):
-            if job.future.request_id == request_id:
-                self._waiting.remove(job)
-                job.future.fail(_CANCELLED)
-        for job in self._at_work:
-            if job.future.request_id == request_id:
-                job.request.abandoned.set()
-                job.future.fail(_CANCELLED)
+        job = self._waiting.remove(request_id) or self._at_work.get(request_id)
+        if job is not None:
+            self._drop(job, _CANCELLED)
 
-    async def take(self) -> Work | None:
-        """All that waits, up to the row limit, as one call."""
-        if self._alone:
-            return self._work([self._alone.popleft()])
-        waited_s = 0.0
-        known = 0
-        while known < len(self._waiting) and waited_s < SETTLE_AT_MOST_S:
-            known = len(self._waiting)
-            await asyncio.sleep(SETTLE_S)
-            waited_s += SETTLE_S
-        jobs: list[SampleJob] = []
-        rows = 0
-        while self._waiting and (not jobs or rows + self._waiting[0].rows <= MAX_ROWS):
-            rows += self._waiting[0].rows
-            jobs.append(self._waiting.popleft())
-        if not jobs:
+    def end_client(self, client: str, reason: str) -> None:
+        """Drop all requests of a client that has gone."""
+        gone = self._waiting.remove_client(client)
+        gone += [job for job in self._at_work.values() if job.client == client]
+        for job in gone:
+            self._drop(job, reason)
+
+    def _drop(self, job: SampleJob, reason: str) -> None:
+        job.request.abandoned.set()
+        job.future.fail(reason)
+        self._parts.held.release(job)
+        self._at_work.pop(job.request_id, None)
+
+    def take(self) -> Work | None:
+        """A turn of those at work, and of those who may start."""
+        self._suspects = [one for one in self._suspects if not one.request.abandoned.is_set()]
+        if self._suspects:
+            return self._alone(self._suspects[0])
+        if self._settling and not self._at_work:
             return None
-        return self._work(jobs)
-
-    def _work(self, jobs: Sequence[SampleJob]) -> Work:
-        self._at_work = jobs
-        return Work(partial(self._run, jobs), partial(self._done, jobs))
-
-    def _run(self, jobs: Sequence[SampleJob]) -> list[Reply | InvalidRequest]:
-        """On the worker thread: one call, one result or complaint for each job."""
-        weights = self._weights.get(self._key)
-        outputs = self._compute.sample(weights, [job.request for job in jobs])
-        for job, output in zip(jobs, outputs, strict=True):
-            if isinstance(output, InvalidRequest) or job.request.abandoned.is_set():
-                continue
-            if job.of_session:
-                prompt, request_id = job.request.prompt, job.future.request_id
-                self._provenance.add(request_id, prompt, output, record=job.record)
-        return [
-            output
-            if isinstance(output, InvalidRequest)
-            else Reply(encode_sample(output, job.form), PROTOBUF)
-            for job, output in zip(jobs, outputs, strict=True)
-        ]
-
-    def _done(self, jobs: Sequence[SampleJob], work: Future[list[Reply | InvalidRequest]]) -> None:
-        failed = failure_of(work, "sampling")
-        if failed is not None and len(jobs) > 1 and not isinstance(work.exception(), VisualR1Error):
-            # One of them may have broken the call (or all of them the memory): try each by itself.
-            self._alone.extend(jobs)
-            self._worker.poke(self)
-            return
-        for place, job in enumerate(jobs):
-            if failed is not None:
-                job.future.fail(*failed)
-                continue
-            result = work.result()[place]
-            if isinstance(result, InvalidRequest):
-                job.future.fail(str(result))
-            else:
-                job.future.settle(result)
+        if self._waiting and not self._parts.places.enter(self):
+            return None
+        joining = [] if self._parts.places.closing(self) else self._waiting.take(...)
+        ...

@@ -1,0 +1,87 @@
+"""Sample requests that wait, in an order that is fair to the clients who sent them.
+
+Next is the request of the client that has the fewest samples at work; a client's own requests keep
+their order. So who sends ten thousand does not hold up who sends one.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from visual_r1.engine.server.futures import Pending
+from visual_r1.engine.server.wire import ReplyForm
+from visual_r1.engine.types import SampleRequest
+
+
+@dataclass(frozen=True)
+class SampleJob:
+    """A sample request, the form of its reply, and who waits for it."""
+
+    request: SampleRequest
+    form: ReplyForm
+    future: Pending
+    client: str = ""
+    """The session whose sampler it came to, whose sequences it may train on; empty where there is
+    none."""
+    record: bool = False
+    """Whether what is sampled is recorded for that."""
+
+    @property
+    def request_id(self) -> str:
+        """Its name among all requests."""
+        return self.future.request_id
+
+    @property
+    def rows(self) -> int:
+        """Sequences that it adds to a batch."""
+        return max(1, self.request.num_samples)
+
+
+class WaitingJobs:
+    """The requests that wait for one set of weights, by client."""
+
+    def __init__(self) -> None:
+        self._clients: dict[str, dict[str, SampleJob]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._clients)
+
+    @property
+    def clients(self) -> list[str]:
+        """Those whose requests wait."""
+        return list(self._clients)
+
+    def add(self, job: SampleJob) -> None:
+        """Behind the others of its client."""
+        self._clients.setdefault(job.client, {})[job.request_id] = job
+
+    def remove(self, request_id: str) -> SampleJob | None:
+        """Take a request out; None where it does not wait here."""
+        for client, jobs in self._clients.items():
+            if (job := jobs.pop(request_id, None)) is not None:
+                if not jobs:
+                    del self._clients[client]
+                return job
+        return None
+
+    def remove_client(self, client: str) -> list[SampleJob]:
+        """Take all requests of a client out."""
+        return list(self._clients.pop(client, {}).values())
+
+    def take(self, free_rows: int, at_work: Counter[str]) -> list[SampleJob]:
+        """Those that start now: one after the other, while there are free rows.
+
+        The last may have more rows than are free: it starts with as many as there are. `at_work`
+        has each client's rows at work, to which those of what is taken are added.
+        """
+        taken: list[SampleJob] = []
+        while free_rows > 0 and self._clients:
+            client = min(self._clients, key=lambda one: at_work[one])
+            jobs = self._clients.pop(client)
+            job = jobs.pop(next(iter(jobs)))
+            if jobs:
+                # Behind the others, who come first where the rows at work are level.
+                self._clients[client] = jobs
+            taken.append(job)
+            free_rows -= job.rows
+            at_work[client] += job.rows
+        return taken
