@@ -3,10 +3,10 @@
 What a long-lived engine lets go of, and when:
 
 - A session ends when its client finishes it, or when no heartbeat came for an hour. At once go its
-  models (weights, gradients, Adam's moments, the order of their requests), its samplers and what
-  was recorded of their samples, the weights of those without a name, in memory and on disk, and the
-  copies in memory of checkpoints that no other open session samples from. Its results go a minute
-  later.
+  models (weights, gradients, Adam's moments, the order of their requests), its samplers, their
+  requests and what was recorded of their samples, the weights of those without a name, in memory
+  and on disk, and the copies in memory of checkpoints that no other open session samples from. Its
+  results go a minute later.
 - That it was there is known for another hour. The SDK repeats a POST for five minutes; one that
   comes so late gets its old answer, or the sentence that the session is over.
 - A copy of a checkpoint that is asked for again within ten minutes, by the same key, is not made
@@ -28,8 +28,10 @@ from tinker import types
 from visual_r1.engine.compute.compute import Compute
 from visual_r1.engine.compute.provenance import ProvenanceTable
 from visual_r1.engine.server.futures import FutureTable
+from visual_r1.engine.server.held import HeldRequests
 from visual_r1.engine.server.models import TrainingModel
-from visual_r1.engine.server.queue import SampleQueue
+from visual_r1.engine.server.places import Places
+from visual_r1.engine.server.queue import SampleQueue, SamplingParts
 from visual_r1.engine.server.sessions import (
     BaseModelWeights,
     CheckpointWeights,
@@ -88,6 +90,10 @@ class Engine:
         self.provenance = ProvenanceTable(compute)
         self.download_secret = secrets.token_bytes(32)
         """Signs the URLs of files; those of an earlier process are worth nothing."""
+        self.held = HeldRequests()
+        self._sampling = SamplingParts(
+            compute, self.weights, self.worker, self.provenance, self.held, Places(self.worker)
+        )
         self._models: dict[str, TrainingModel] = {}
         self._queues: dict[WeightsKey, SampleQueue] = {}
         self._copying = threading.Lock()
@@ -124,6 +130,8 @@ class Engine:
         samplers = self.sessions.end(session, end, now_s)
         for model_id in session.model_ids:
             self._models.pop(model_id).end(session.over)
+        for queue in self._queues.values():
+            queue.end_client(session_id, session.over)
         for weights in {one.weights for one in samplers} - self.sessions.weights_in_use():
             # Behind what runs now, which may be the save that makes them.
             self.worker.call(partial(self.weights.drop, weights))
@@ -205,9 +213,7 @@ class Engine:
     def queue(self, key: WeightsKey) -> SampleQueue:
         """Where sample requests for those weights wait."""
         if key not in self._queues:
-            self._queues[key] = SampleQueue(
-                key, self.compute, self.weights, self.worker, self.provenance
-            )
+            self._queues[key] = SampleQueue(key, self._sampling)
         return self._queues[key]
 
     def cancel_sample(self, request_id: str) -> None:
@@ -278,6 +284,7 @@ class Engine:
         live = {one.record.session_id for one in self.sessions.all() if not one.over}
         # What a session samples that opens after this runs on the worker after this.
         self.worker.call(partial(self.provenance.sweep, live))
+        self.worker.forget(live)
         for weights in [weights for weights, queue in self._queues.items() if queue.empty]:
             del self._queues[weights]
         known_since = self.store.clock() - COPIES_KNOWN_FOR

@@ -1,22 +1,21 @@
 """Sample requests of the same weights, computed together: they join and leave while others run.
 
-What decodes is a `RunningBatch`, which lives on the worker thread. The event loop keeps the requests
-that wait and knows those that are at work. A turn on the worker thread takes in who may start, then
-takes step after step until it is somebody else's turn or somebody waits to join, and hands each
-answer to the event loop as soon as it is complete.
+What decodes is a `RunningBatch`, which lives on the worker thread. A turn there takes in who may
+start, then some steps, again and again for a tenth of a second; each answer goes to the event loop,
+and so to its client, as soon as it is complete.
 """
 
 import asyncio
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from functools import partial
 
 from visual_r1.engine.compute.compute import Compute, FrozenWeights
 from visual_r1.engine.compute.provenance import ProvenanceTable
-from visual_r1.engine.compute.running import RunningBatch
+from visual_r1.engine.compute.running import STEPS_AT_ONCE, RunningBatch
 from visual_r1.engine.server.futures import PROTOBUF, Category, Reply, failure_of, told
 from visual_r1.engine.server.held import HeldRequests
 from visual_r1.engine.server.places import Places
@@ -25,13 +24,12 @@ from visual_r1.engine.server.waiting import SampleJob, WaitingJobs
 from visual_r1.engine.server.weights import WeightsCache
 from visual_r1.engine.server.wire import encode_sample
 from visual_r1.engine.server.worker import Work, Worker
-from visual_r1.engine.types import InvalidRequest, SampleOutput
 from visual_r1.errors import VisualR1Error
 from visual_r1.printing import open_logger
 
 log = open_logger("visual_r1.engine")
 
-SETTLE_S = 0.004
+SETTLE_S = 0.005
 SETTLE_AT_MOST_S = 0.1
 """A client sends the requests of a step in a burst. What starts at one time is computed together,
 so where nothing runs yet the end of the burst is waited for, but not for long."""
@@ -39,8 +37,14 @@ so where nothing runs yet the end of the burst is waited for, but not for long."
 TURN_S = 0.1
 """A turn on the worker thread ends with the first step after so long."""
 
-ANSWER_WITHIN_S = 0.02
-"""So many steps are taken at a time as last this long: then what is complete leaves."""
+ANSWERS_EVERY_S = 0.025
+"""About how long the steps take between which complete answers leave and requests join."""
+
+MOST_STEPS = 64
+
+SECOND_ROWS = 64
+"""Samples in a second batch. It is for clients that have none at work while the first is full with
+the long answers of others."""
 
 _CANCELLED = "the request was cancelled by its client."
 
@@ -63,24 +67,35 @@ class _Batch:
 
     weights: FrozenWeights | None
     running: RunningBatch
+    is_second: bool = False
     jobs: dict[int, SampleJob] = field(default_factory=dict[int, SampleJob])
+
+    @property
+    def free_rows(self) -> int:
+        """How many samples more may start here."""
+        free = self.running.free_rows
+        return min(free, SECOND_ROWS - self.running.rows) if self.is_second else free
 
 
 class SampleQueue:
-    """The requests for one set of weights. Lives on the event loop, but for `_turn` and below."""
+    """The requests for one set of weights."""
 
     def __init__(self, key: WeightsKey, parts: SamplingParts) -> None:
         self._key = key
         self._parts = parts
+        self._loop = asyncio.get_running_loop()
+        self._settling = False
+        self._arrived_s = self._began_settling_s = 0.0
+        # Both the event loop and the worker thread use what follows, up to the batches.
+        self._guard = threading.Lock()
         self._waiting = WaitingJobs()
         self._at_work: dict[str, SampleJob] = {}
-        self._suspects: list[SampleJob] = []
-        self._free_rows = parts.compute.most_rows
-        self._settling = False
-        self._last_arrival_s = self._first_arrival_s = 0.0
-        # Of the worker thread. There are several while requests of a model that published new
-        # weights are still at work with the old ones.
+        self._suspects: dict[str, SampleJob] = {}
+        self._full = False
+        # Of the worker thread. There are two while answers that a model's former weights began are
+        # not complete, and it has published new ones.
         self._batches: list[_Batch] = []
+        self._steps = STEPS_AT_ONCE
 
     # -- on the event loop -----------------------------------------------------------------------
 
@@ -91,47 +106,53 @@ class SampleQueue:
 
     @property
     def shares(self) -> Mapping[str, float]:
-        """The clients that have samples at work, or that can start some."""
-        rows = self._rows_at_work()
-        if self._free_rows > 0 or not rows:
-            rows.update(self._waiting.clients)
-        rows.update(job.client for job in self._suspects)
+        """The clients that have samples at work, or may start some."""
+        with self._guard:
+            rows = _rows(self._at_work)
+            if not self._full:
+                rows.update(one for one in self._waiting.clients if one not in rows)
+            rows.update(job.client for job in self._suspects.values())
         return {client: count / rows.total() for client, count in rows.items()}
 
     def add(self, job: SampleJob) -> None:
         """Take a request in."""
-        self._waiting.add(self._parts.held.add(job))
-        loop = asyncio.get_running_loop()
-        self._last_arrival_s = loop.time()
+        with self._guard:
+            self._waiting.add(self._parts.held.add(job))
+        self._arrived_s = self._loop.time()
         if self._at_work:
             self._parts.worker.poke(self)
         elif not self._settling:
             self._settling = True
-            self._first_arrival_s = self._last_arrival_s
-            loop.call_later(SETTLE_S, self._settle)
+            self._began_settling_s = self._arrived_s
+            self._loop.call_later(SETTLE_S, self._settle)
 
     def _settle(self) -> None:
         """Begin, once no request has come for a moment."""
-        loop = asyncio.get_running_loop()
-        left_s = min(
-            self._last_arrival_s + SETTLE_S, self._first_arrival_s + SETTLE_AT_MOST_S
-        ) - loop.time()
-        if left_s > 0:
-            loop.call_later(left_s, self._settle)
+        until_s = min(self._arrived_s + SETTLE_S, self._began_settling_s + SETTLE_AT_MOST_S)
+        if self._loop.time() < until_s:
+            self._loop.call_at(until_s, self._settle)
             return
         self._settling = False
         self._parts.worker.poke(self)
 
     def cancel(self, request_id: str) -> None:
         """Drop a request, since its client gave up on it; one at work ends with its next token."""
-        job = self._waiting.remove(request_id) or self._at_work.get(request_id)
+        with self._guard:
+            job = (
+                self._waiting.remove(request_id)
+                or self._at_work.pop(request_id, None)
+                or self._suspects.pop(request_id, None)
+            )
         if job is not None:
             self._drop(job, _CANCELLED)
 
     def end_client(self, client: str, reason: str) -> None:
         """Drop all requests of a client that has gone."""
-        gone = self._waiting.remove_client(client)
-        gone += [job for job in self._at_work.values() if job.client == client]
+        with self._guard:
+            gone = self._waiting.remove_client(client)
+            for jobs in (self._at_work, self._suspects):
+                for job in [one for one in jobs.values() if one.client == client]:
+                    gone.append(jobs.pop(job.request_id))
         for job in gone:
             self._drop(job, reason)
 
@@ -139,16 +160,126 @@ class SampleQueue:
         job.request.abandoned.set()
         job.future.fail(reason)
         self._parts.held.release(job)
-        self._at_work.pop(job.request_id, None)
 
     def take(self) -> Work | None:
-        """A turn of those at work, and of those who may start."""
-        self._suspects = [one for one in self._suspects if not one.request.abandoned.is_set()]
-        if self._suspects:
-            return self._alone(self._suspects[0])
+        """A turn, if there is something to do and a place for it."""
+        if self.empty and not self._batches:
+            return None
         if self._settling and not self._at_work:
             return None
-        if self._waiting and not self._parts.places.enter(self):
-            return None
-        joining = [] if self._parts.places.closing(self) else self._waiting.take(...)
-        ...
+        return Work(self._turn, self._done) if self._parts.places.enter(self) else None
+
+    def _done(self, work: Future[None]) -> None:
+        failed = failure_of(work, "sampling")
+        if failed is not None:
+            self._part_with(failed)
+        if not self._at_work:
+            self._batches.clear()
+            self._parts.places.leave(self)
+
+    def _part_with(self, failed: tuple[str, Category]) -> None:
+        """One of those at work has broken the turn: each is tried by itself; one alone is it."""
+        self._batches.clear()
+        with self._guard:
+            jobs = list(self._at_work.values())
+            self._at_work.clear()
+            if len(jobs) > 1:
+                self._suspects.update((job.request_id, job) for job in jobs)
+                return
+        for job in jobs:
+            self._settled(job, failed)
+
+    def _settled(self, job: SampleJob, outcome: Reply | tuple[str, Category]) -> None:
+        """A request has its answer, or will get none."""
+        with self._guard:
+            self._at_work.pop(job.request_id, None)
+        if isinstance(outcome, Reply):
+            job.future.settle(outcome)
+        else:
+            job.future.fail(*outcome)
+        self._parts.held.release(job)
+
+    # -- on the worker thread --------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        until_s = time.monotonic() + TURN_S
+        while True:
+            self._join()
+            self._batches = [batch for batch in self._batches if not batch.running.idle]
+            for batch in self._batches:
+                self._advance(batch)
+            if not self._batches or time.monotonic() > until_s:
+                return
+
+    def _join(self) -> None:
+        """Take in whoever may start, with the weights as they are now."""
+        weights: FrozenWeights | None = None
+        known = False
+        while (job := self._next()) is not None:
+            try:
+                if not known:
+                    weights, known = self._parts.weights.get(self._key), True
+                batch = self._batch_with(weights)
+                batch.jobs[batch.running.admit(job.request)] = job
+            except VisualR1Error as error:
+                self._publish(job, told(error, "sampling"))
+
+    def _next(self) -> SampleJob | None:
+        """Who starts now, if there is room; who may have broken a turn starts alone."""
+        newest = [one for one in self._batches if one.weights is self._batches[-1].weights]
+        room = not newest or any(one.free_rows > 0 for one in newest)
+        room_for_new = room or len(newest) == 1
+        if self._parts.places.must_leave(self, self._loop.time()):
+            room = room_for_new = False
+        job: SampleJob | None = None
+        with self._guard:
+            if self._suspects and not self._at_work:
+                job = self._suspects.pop(next(iter(self._suspects)))
+            elif room_for_new and not self._suspects:
+                job = self._waiting.take(_rows(self._at_work), only_new=not room)
+            self._full = not room_for_new
+            if job is not None:
+                self._at_work[job.request_id] = job
+        return job
+
+    def _batch_with(self, weights: FrozenWeights | None) -> _Batch:
+        """A batch of these weights that has room, or else a new one."""
+        newest = [one for one in self._batches if one.weights is weights]
+        for batch in newest:
+            if batch.free_rows > 0:
+                return batch
+        running = self._parts.compute.open_batch(weights)
+        self._batches.append(_Batch(weights, running, is_second=bool(newest)))
+        return self._batches[-1]
+
+    def _advance(self, batch: _Batch) -> None:
+        """Some steps, and what is complete after them."""
+        for ticket, job in list(batch.jobs.items()):
+            if job.request.abandoned.is_set():
+                batch.running.drop(ticket)
+                del batch.jobs[ticket]
+        began_s = time.monotonic()
+        progress = batch.running.advance(self._steps)
+        # Twice or half as many the next time: a step with prompts to read says little of the rest.
+        faster = time.monotonic() - began_s < ANSWERS_EVERY_S
+        self._steps = min(MOST_STEPS, self._steps * 2) if faster else max(1, self._steps // 2)
+        for sentence in progress.said:
+            log.warning("%s", sentence)
+        for answered in progress.answered:
+            job = batch.jobs.pop(answered.ticket)
+            if job.client:
+                self._parts.provenance.add(
+                    job.request_id, job.request.prompt, answered.output, record=job.record
+                )
+            self._publish(job, Reply(encode_sample(answered.output, job.form), PROTOBUF))
+
+    def _publish(self, job: SampleJob, outcome: Reply | tuple[str, Category]) -> None:
+        self._loop.call_soon_threadsafe(self._settled, job, outcome)
+
+
+def _rows(jobs: Mapping[str, SampleJob]) -> Counter[str]:
+    """How many sequences of each client these are."""
+    rows: Counter[str] = Counter()
+    for job in jobs.values():
+        rows[job.client] += job.rows
+    return rows

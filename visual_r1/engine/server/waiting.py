@@ -4,7 +4,7 @@ Next is the request of the client that has the fewest samples at work; a client'
 their order. So who sends ten thousand does not hold up who sends one.
 """
 
-from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from visual_r1.engine.server.futures import Pending
@@ -67,21 +67,19 @@ class WaitingJobs:
         """Take all requests of a client out."""
         return list(self._clients.pop(client, {}).values())
 
-    def take(self, free_rows: int, at_work: Counter[str]) -> list[SampleJob]:
-        """Those that start now: one after the other, while there are free rows.
+    def take(self, at_work: Mapping[str, int], *, only_new: bool = False) -> SampleJob | None:
+        """The request that starts next; `at_work` has each client's samples that are at work.
 
-        The last may have more rows than are free: it starts with as many as there are. `at_work`
-        has each client's rows at work, to which those of what is taken are added.
+        With `only_new` it is one of a client that has none at work.
         """
-        taken: list[SampleJob] = []
-        while free_rows > 0 and self._clients:
-            client = min(self._clients, key=lambda one: at_work[one])
-            jobs = self._clients.pop(client)
-            job = jobs.pop(next(iter(jobs)))
-            if jobs:
-                # Behind the others, who come first where the rows at work are level.
-                self._clients[client] = jobs
-            taken.append(job)
-            free_rows -= job.rows
-            at_work[client] += job.rows
-        return taken
+        if not self._clients:
+            return None
+        client = min(self._clients, key=lambda one: at_work.get(one, 0))
+        if only_new and at_work.get(client):
+            return None
+        jobs = self._clients.pop(client)
+        job = jobs.pop(next(iter(jobs)))
+        if jobs:
+            # Behind the others, who come first where as many of theirs are at work.
+            self._clients[client] = jobs
+        return job
