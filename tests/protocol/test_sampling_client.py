@@ -9,7 +9,7 @@ from protocol_client import MODEL, TOKENS, RawClient, datum, image_prompt, png
 from tinker import types
 
 from visual_r1.engine.launch import RunningEngine
-from visual_r1.engine.server.queue import SETTLE_AT_MOST_S
+from visual_r1.engine.server.bursts import SETTLE_AT_MOST_S
 from visual_r1.models import model_path
 from visual_r1.models.processor import load_processor
 

@@ -27,8 +27,9 @@ from tinker import types
 
 from visual_r1.engine.compute.compute import Compute
 from visual_r1.engine.compute.provenance import ProvenanceTable
+from visual_r1.engine.server.bursts import Bursts
 from visual_r1.engine.server.futures import FutureTable
-from visual_r1.engine.server.held import HeldRequests
+from visual_r1.engine.server.held import HELD_BYTES, HeldRequests
 from visual_r1.engine.server.models import TrainingModel
 from visual_r1.engine.server.places import Places
 from visual_r1.engine.server.queue import SampleQueue, SamplingParts
@@ -80,7 +81,8 @@ class _Copy:
 class Engine:
     """Everything that lives as long as the process. Used on the event loop, but for `copy`."""
 
-    def __init__(self, compute: Compute, store: Store) -> None:
+    def __init__(self, compute: Compute, store: Store, *, held_bytes: int = HELD_BYTES) -> None:
+        """`held_bytes` bounds the sample requests that wait or are at work."""
         self.compute = compute
         self.store = store
         self.futures = FutureTable()
@@ -90,9 +92,16 @@ class Engine:
         self.provenance = ProvenanceTable(compute)
         self.download_secret = secrets.token_bytes(32)
         """Signs the URLs of files; those of an earlier process are worth nothing."""
-        self.held = HeldRequests()
+        self.held = HeldRequests(held_bytes)
+        self._bursts = Bursts()
         self._sampling = SamplingParts(
-            compute, self.weights, self.worker, self.provenance, self.held, Places(self.worker)
+            compute,
+            self.weights,
+            self.worker,
+            self.provenance,
+            self.held,
+            Places(self.worker),
+            self._bursts,
         )
         self._models: dict[str, TrainingModel] = {}
         self._queues: dict[WeightsKey, SampleQueue] = {}
@@ -285,6 +294,7 @@ class Engine:
         # What a session samples that opens after this runs on the worker after this.
         self.worker.call(partial(self.provenance.sweep, live))
         self.worker.forget(live)
+        self._bursts.forget(live)
         for weights in [weights for weights, queue in self._queues.items() if queue.empty]:
             del self._queues[weights]
         known_since = self.store.clock() - COPIES_KNOWN_FOR

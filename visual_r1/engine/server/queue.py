@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from visual_r1.engine.compute.compute import Compute, FrozenWeights
 from visual_r1.engine.compute.provenance import ProvenanceTable
 from visual_r1.engine.compute.running import STEPS_AT_ONCE, RunningBatch
+from visual_r1.engine.server.bursts import SETTLE_S, Bursts, Settling
 from visual_r1.engine.server.futures import PROTOBUF, Category, Reply, failure_of, told
 from visual_r1.engine.server.held import HeldRequests
 from visual_r1.engine.server.places import Places
@@ -28,11 +29,6 @@ from visual_r1.errors import VisualR1Error
 from visual_r1.printing import open_logger
 
 log = open_logger("visual_r1.engine")
-
-SETTLE_S = 0.005
-SETTLE_AT_MOST_S = 0.1
-"""A client sends the requests of a step in a burst. What starts at one time is computed together,
-so where nothing runs yet the end of the burst is waited for, but not for long."""
 
 TURN_S = 0.1
 """A turn on the worker thread ends with the first step after so long."""
@@ -59,6 +55,7 @@ class SamplingParts:
     provenance: ProvenanceTable
     held: HeldRequests
     places: Places
+    bursts: Bursts
 
 
 @dataclass
@@ -84,8 +81,7 @@ class SampleQueue:
         self._key = key
         self._parts = parts
         self._loop = asyncio.get_running_loop()
-        self._settling = False
-        self._arrived_s = self._began_settling_s = 0.0
+        self._settling: Settling | None = None
         # Both the event loop and the worker thread use what follows, up to the batches.
         self._guard = threading.Lock()
         self._waiting = WaitingJobs()
@@ -118,21 +114,26 @@ class SampleQueue:
         """Take a request in."""
         with self._guard:
             self._waiting.add(self._parts.held.add(job))
-        self._arrived_s = self._loop.time()
+        now_s = self._loop.time()
+        self._parts.bursts.note(job.client, now_s)
         if self._at_work:
             self._parts.worker.poke(self)
-        elif not self._settling:
-            self._settling = True
-            self._began_settling_s = self._arrived_s
+            return
+        if self._settling is None:
+            self._settling = Settling(self._parts.bursts)
             self._loop.call_later(SETTLE_S, self._settle)
+        self._settling.add(job.client, now_s)
+        if self._settling.over_at_s <= now_s:
+            self._settle()
 
     def _settle(self) -> None:
-        """Begin, once no request has come for a moment."""
-        until_s = min(self._arrived_s + SETTLE_S, self._began_settling_s + SETTLE_AT_MOST_S)
-        if self._loop.time() < until_s:
-            self._loop.call_at(until_s, self._settle)
+        """Begin, once the burst is over."""
+        if self._settling is None:
             return
-        self._settling = False
+        if self._loop.time() < self._settling.over_at_s:
+            self._loop.call_at(self._settling.over_at_s, self._settle)
+            return
+        self._settling = None
         self._parts.worker.poke(self)
 
     def cancel(self, request_id: str) -> None:
@@ -165,7 +166,7 @@ class SampleQueue:
         """A turn, if there is something to do and a place for it."""
         if self.empty and not self._batches:
             return None
-        if self._settling and not self._at_work:
+        if self._settling is not None and not self._at_work:
             return None
         return Work(self._turn, self._done) if self._parts.places.enter(self) else None
 
