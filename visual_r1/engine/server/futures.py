@@ -127,6 +127,10 @@ class FutureTable:
         """The future of that id, if it is still kept."""
         return self._pending.get(request_id)
 
+    def forget(self, request_id: str) -> None:
+        """Nothing will settle it: whoever asks for it hears that it is gone."""
+        self._pending.pop(request_id, None)
+
     async def wait(self, request_id: str, seconds: float) -> Reply | None:
         """The result, waiting up to `seconds` for it; None when it is not there yet.
 

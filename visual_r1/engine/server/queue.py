@@ -17,7 +17,7 @@ from visual_r1.engine.compute.compute import Compute, FrozenWeights
 from visual_r1.engine.compute.provenance import ProvenanceTable
 from visual_r1.engine.compute.running import STEPS_AT_ONCE, RunningBatch
 from visual_r1.engine.server.bursts import SETTLE_S, Bursts, Settling
-from visual_r1.engine.server.futures import PROTOBUF, Category, Reply, failure_of, told
+from visual_r1.engine.server.futures import PROTOBUF, Category, Pending, Reply, failure_of, told
 from visual_r1.engine.server.held import HeldRequests
 from visual_r1.engine.server.places import Places
 from visual_r1.engine.server.sessions import WeightsKey
@@ -145,21 +145,22 @@ class SampleQueue:
                 or self._suspects.pop(request_id, None)
             )
         if job is not None:
-            self._drop(job, _CANCELLED)
+            self._drop(job)
+            job.future.fail(_CANCELLED)
 
-    def end_client(self, client: str, reason: str) -> None:
-        """Drop all requests of a client that has gone."""
+    def drop_client(self, client: str) -> list[Pending]:
+        """Drop all requests of a client; returns their futures, which nothing will settle."""
         with self._guard:
             gone = self._waiting.remove_client(client)
             for jobs in (self._at_work, self._suspects):
                 for job in [one for one in jobs.values() if one.client == client]:
                     gone.append(jobs.pop(job.request_id))
         for job in gone:
-            self._drop(job, reason)
+            self._drop(job)
+        return [job.future for job in gone]
 
-    def _drop(self, job: SampleJob, reason: str) -> None:
+    def _drop(self, job: SampleJob) -> None:
         job.request.abandoned.set()
-        job.future.fail(reason)
         self._parts.held.release(job)
 
     def take(self) -> Work | None:

@@ -266,3 +266,28 @@ def test_more_adapters_than_are_at_work_at_one_time_do_not_mix(
         assert len({str(tokens) for tokens in drawn}) > count / 2
 
     play(story)
+
+
+def test_requests_of_a_client_that_was_killed_are_dropped_and_can_be_sent_again(
+    play: Play,
+) -> None:
+    async def story(client: Client) -> None:
+        killed, alive, asking = [await client.session() for _ in range(3)]
+        samplers = [await base_sampler(client, session) for session in (killed, alive, asking)]
+        async with busy_worker(client):
+            sent = [await client.post("asample", sample_body(one, 1)) for one in samplers]
+            client.forward(119)
+            await client.heartbeat(alive)
+            silent_since = client.engine.sessions.live(killed).last_seen_s
+            waiting = asyncio.create_task(client.result(sent[2]))
+            while client.engine.sessions.live(asking).last_seen_s < silent_since + 100:
+                await asyncio.sleep(0)
+            await client.later(10)
+            gone = await client.call("retrieve_future", {"request_id": sent[0]["request_id"]})
+            assert gone.status_code == 410
+        assert len(tokens_of(await client.result(sent[1]))) == len(tokens_of(await waiting)) == 2
+        assert client.engine.held.total_bytes == 0
+        again = await client.post("asample", sample_body(samplers[0], 1))
+        assert len(tokens_of(await client.result(again))) == 2
+
+    play(story)
