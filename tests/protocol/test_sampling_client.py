@@ -266,10 +266,19 @@ def test_a_request_is_not_held_up_by_those_of_another_client(
 
 
 def test_requests_of_a_session_that_ends_are_dropped(engine: RunningEngine, raw: RawClient) -> None:
-    gone = tinker.ServiceClient(base_url=engine.url, api_key=engine.api_key)
-    sampler = gone.create_sampling_client(base_model=MODEL).result(timeout=60)
-    first = sampler.sample(PROMPT, 100, ENDLESS)
-    raw.model()
-    gone.close("success").result(timeout=30)
-    with pytest.raises(tinker.RequestFailedError, match=r"session .* is over"):
-        first.result(timeout=60)
+    with RawClient(engine.url, engine.api_key) as gone:
+        body = {"session_id": gone.session, "sampling_session_seq_id": 0, "base_model": MODEL}
+        request = {
+            "sampling_session_id": gone.post("create_sampling_session", body)[
+                "sampling_session_id"
+            ],
+            "num_samples": 100,
+            "prompt": {"chunks": [{"type": "encoded_text", "tokens": list(TOKENS)}]},
+            "sampling_params": {"max_tokens": 4000, "stop": []},
+        }
+        # More than decode at one time: some wait.
+        sent = [gone.post("asample", request | {"seq_id": number}) for number in range(5)]
+        assert raw.model()
+        gone.http.post(f"sessions/{gone.session}/finish", json={})
+        for one in sent:
+            assert "is over: its client finished it" in gone.result(one["request_id"])["error"]

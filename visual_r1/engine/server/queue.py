@@ -8,7 +8,6 @@ and so to its client, as soon as it is complete.
 import asyncio
 import threading
 import time
-from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from visual_r1.engine.server.futures import PROTOBUF, Category, Pending, Reply, 
 from visual_r1.engine.server.held import HeldRequests
 from visual_r1.engine.server.places import Places
 from visual_r1.engine.server.sessions import WeightsKey
-from visual_r1.engine.server.waiting import SampleJob, WaitingJobs
+from visual_r1.engine.server.waiting import JobsAtWork, SampleJob, WaitingJobs
 from visual_r1.engine.server.weights import WeightsCache
 from visual_r1.engine.server.wire import encode_sample
 from visual_r1.engine.server.worker import Work, Worker
@@ -85,8 +84,8 @@ class SampleQueue:
         # Both the event loop and the worker thread use what follows, up to the batches.
         self._guard = threading.Lock()
         self._waiting = WaitingJobs()
-        self._at_work: dict[str, SampleJob] = {}
-        self._suspects: dict[str, SampleJob] = {}
+        self._at_work = JobsAtWork()
+        self._suspects = WaitingJobs()
         self._full = False
         # Of the worker thread. There are two while answers that a model's former weights began are
         # not complete, and it has published new ones.
@@ -104,10 +103,10 @@ class SampleQueue:
     def shares(self) -> Mapping[str, float]:
         """The clients that have samples at work, or may start some."""
         with self._guard:
-            rows = _rows(self._at_work)
+            rows = self._at_work.rows.copy()
             if not self._full:
                 rows.update(one for one in self._waiting.clients if one not in rows)
-            rows.update(job.client for job in self._suspects.values())
+            rows.update(self._suspects.clients)
         return {client: count / rows.total() for client, count in rows.items()}
 
     def add(self, job: SampleJob) -> None:
@@ -141,8 +140,8 @@ class SampleQueue:
         with self._guard:
             job = (
                 self._waiting.remove(request_id)
-                or self._at_work.pop(request_id, None)
-                or self._suspects.pop(request_id, None)
+                or self._at_work.remove(request_id)
+                or self._suspects.remove(request_id)
             )
         if job is not None:
             self._drop(job)
@@ -152,9 +151,8 @@ class SampleQueue:
         """Drop all requests of a client; returns their futures, which nothing will settle."""
         with self._guard:
             gone = self._waiting.remove_client(client)
-            for jobs in (self._at_work, self._suspects):
-                for job in [one for one in jobs.values() if one.client == client]:
-                    gone.append(jobs.pop(job.request_id))
+            gone += self._at_work.remove_all(client)
+            gone += self._suspects.remove_client(client)
         for job in gone:
             self._drop(job)
         return [job.future for job in gone]
@@ -183,10 +181,10 @@ class SampleQueue:
         """One of those at work has broken the turn: each is tried by itself; one alone is it."""
         self._batches.clear()
         with self._guard:
-            jobs = list(self._at_work.values())
-            self._at_work.clear()
+            jobs = self._at_work.remove_all()
             if len(jobs) > 1:
-                self._suspects.update((job.request_id, job) for job in jobs)
+                for job in jobs:
+                    self._suspects.add(job)
                 return
         for job in jobs:
             self._settled(job, failed)
@@ -194,7 +192,7 @@ class SampleQueue:
     def _settled(self, job: SampleJob, outcome: Reply | tuple[str, Category]) -> None:
         """A request has its answer, or will get none."""
         with self._guard:
-            self._at_work.pop(job.request_id, None)
+            self._at_work.remove(job.request_id)
         if isinstance(outcome, Reply):
             job.future.settle(outcome)
         else:
@@ -236,12 +234,12 @@ class SampleQueue:
         job: SampleJob | None = None
         with self._guard:
             if self._suspects and not self._at_work:
-                job = self._suspects.pop(next(iter(self._suspects)))
+                job = self._suspects.take({})
             elif room_for_new and not self._suspects:
-                job = self._waiting.take(_rows(self._at_work), only_new=not room)
+                job = self._waiting.take(self._at_work.rows, only_new=not room)
             self._full = not room_for_new
             if job is not None:
-                self._at_work[job.request_id] = job
+                self._at_work.add(job)
         return job
 
     def _batch_with(self, weights: FrozenWeights | None) -> _Batch:
@@ -269,7 +267,7 @@ class SampleQueue:
             log.warning("%s", sentence)
         for answered in progress.answered:
             job = batch.jobs.pop(answered.ticket)
-            if job.client:
+            if job.client and not job.request.abandoned.is_set():
                 self._parts.provenance.add(
                     job.request_id, job.request.prompt, answered.output, record=job.record
                 )
@@ -277,11 +275,3 @@ class SampleQueue:
 
     def _publish(self, job: SampleJob, outcome: Reply | tuple[str, Category]) -> None:
         self._loop.call_soon_threadsafe(self._settled, job, outcome)
-
-
-def _rows(jobs: Mapping[str, SampleJob]) -> Counter[str]:
-    """How many sequences of each client these are."""
-    rows: Counter[str] = Counter()
-    for job in jobs.values():
-        rows[job.client] += job.rows
-    return rows

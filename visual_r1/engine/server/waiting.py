@@ -1,9 +1,10 @@
-"""Sample requests that wait, in an order that is fair to the clients who sent them.
+"""Sample requests that wait, in an order that is fair to the clients who sent them; those at work.
 
 Next is the request of the client that has the fewest samples at work; a client's own requests keep
 their order. So who sends ten thousand does not hold up who sends one.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -83,3 +84,36 @@ class WaitingJobs:
             # Behind the others, who come first where as many of theirs are at work.
             self._clients[client] = jobs
         return job
+
+
+class JobsAtWork:
+    """The requests whose samples decode, and how many of each client's they are."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, SampleJob] = {}
+        self.rows: Counter[str] = Counter()
+        """By client; nothing of a client that has none."""
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def add(self, job: SampleJob) -> None:
+        """It starts."""
+        self._jobs[job.request_id] = job
+        self.rows[job.client] += job.rows
+
+    def remove(self, request_id: str) -> SampleJob | None:
+        """It is complete, or dropped; None where it is not at work."""
+        job = self._jobs.pop(request_id, None)
+        if job is not None:
+            self.rows[job.client] -= job.rows
+            if not self.rows[job.client]:
+                del self.rows[job.client]
+        return job
+
+    def remove_all(self, client: str | None = None) -> list[SampleJob]:
+        """All of them, or all of a client."""
+        jobs = [job for job in self._jobs.values() if client is None or job.client == client]
+        for job in jobs:
+            self.remove(job.request_id)
+        return jobs
