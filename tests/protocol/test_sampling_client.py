@@ -260,7 +260,10 @@ def test_a_request_is_not_held_up_by_those_of_another_client(
     other = tinker.ServiceClient(base_url=engine.url, api_key=engine.api_key)
     one = other.create_sampling_client(base_model=MODEL).result(timeout=60)
     assert len(one.sample(PROMPT, 4, params()).result(timeout=60).sequences) == 4
-    # A client that goes takes its requests along: those after it do not wait for them.
+    learner = other.create_lora_training_client(MODEL, rank=1, seed=7).result(timeout=60)
+    for _ in range(3):
+        learner.forward_backward([datum()], "cross_entropy")
+        learner.optim_step(types.AdamParams(learning_rate=1e-2)).result(timeout=60)
     assert not any(future.future().done() for future in many)
     other.close("success").result(timeout=30)
 

@@ -24,13 +24,15 @@ from visual_r1.engine.server.waiting import JobsAtWork, SampleJob, WaitingJobs
 from visual_r1.engine.server.weights import WeightsCache
 from visual_r1.engine.server.wire import encode_sample
 from visual_r1.engine.server.worker import Work, Worker
+from visual_r1.engine.types import InvalidRequest, SampleOutput
 from visual_r1.errors import VisualR1Error
 from visual_r1.printing import open_logger
 
 log = open_logger("visual_r1.engine")
 
 TURN_S = 0.1
-"""A turn on the worker thread ends with the first step after so long."""
+ALONE_S = 1.0
+"""A turn on the worker thread ends with the first step after so long, if nobody else waits later."""
 
 ANSWERS_EVERY_S = 0.025
 """About how long the steps take between which complete answers leave and requests join."""
@@ -65,12 +67,14 @@ class _Batch:
     running: RunningBatch
     is_second: bool = False
     jobs: dict[int, SampleJob] = field(default_factory=dict[int, SampleJob])
+    room: int = 0
+    """How many samples more may start here, when it was asked last: that is not for nothing."""
 
-    @property
-    def free_rows(self) -> int:
-        """How many samples more may start here."""
-        free = self.running.free_rows
-        return min(free, SECOND_ROWS - self.running.rows) if self.is_second else free
+    def look(self) -> None:
+        """Ask how much room there is."""
+        self.room = self.running.free_rows
+        if self.is_second:
+            self.room = min(self.room, SECOND_ROWS - self.running.rows)
 
 
 class SampleQueue:
@@ -202,32 +206,39 @@ class SampleQueue:
     # -- on the worker thread --------------------------------------------------------------------
 
     def _turn(self) -> None:
-        until_s = time.monotonic() + TURN_S
+        began_s = time.monotonic()
         while True:
             self._join()
             self._batches = [batch for batch in self._batches if not batch.running.idle]
             for batch in self._batches:
                 self._advance(batch)
-            if not self._batches or time.monotonic() > until_s:
+            turn_s = TURN_S if self._parts.worker.others_wait else ALONE_S
+            if not self._batches or time.monotonic() - began_s > turn_s:
                 return
 
     def _join(self) -> None:
         """Take in whoever may start, with the weights as they are now."""
+        if not self._waiting and not self._suspects:
+            self._full = False
+            return
         weights: FrozenWeights | None = None
         known = False
+        for batch in self._batches:
+            batch.look()
         while (job := self._next()) is not None:
             try:
                 if not known:
                     weights, known = self._parts.weights.get(self._key), True
                 batch = self._batch_with(weights)
                 batch.jobs[batch.running.admit(job.request)] = job
+                batch.look()
             except VisualR1Error as error:
                 self._publish(job, told(error, "sampling"))
 
     def _next(self) -> SampleJob | None:
         """Who starts now, if there is room; who may have broken a turn starts alone."""
         newest = [one for one in self._batches if one.weights is self._batches[-1].weights]
-        room = not newest or any(one.free_rows > 0 for one in newest)
+        room = not newest or any(one.room > 0 for one in newest)
         room_for_new = room or len(newest) == 1
         if self._parts.places.must_leave(self, self._loop.time()):
             room = room_for_new = False
@@ -246,7 +257,7 @@ class SampleQueue:
         """A batch of these weights that has room, or else a new one."""
         newest = [one for one in self._batches if one.weights is weights]
         for batch in newest:
-            if batch.free_rows > 0:
+            if batch.room > 0:
                 return batch
         running = self._parts.compute.open_batch(weights)
         self._batches.append(_Batch(weights, running, is_second=bool(newest)))
@@ -266,12 +277,16 @@ class SampleQueue:
         for sentence in progress.said:
             log.warning("%s", sentence)
         for answered in progress.answered:
-            job = batch.jobs.pop(answered.ticket)
-            if job.client and not job.request.abandoned.is_set():
-                self._parts.provenance.add(
-                    job.request_id, job.request.prompt, answered.output, record=job.record
-                )
-            self._publish(job, Reply(encode_sample(answered.output, job.form), PROTOBUF))
+            self._answer(batch.jobs.pop(answered.ticket), answered.output)
+
+    def _answer(self, job: SampleJob, output: SampleOutput | InvalidRequest) -> None:
+        if isinstance(output, InvalidRequest):
+            self._publish(job, told(output, "sampling"))
+            return
+        if job.client and not job.request.abandoned.is_set():
+            prompt = job.request.prompt
+            self._parts.provenance.add(job.request_id, prompt, output, record=job.record)
+        self._publish(job, Reply(encode_sample(output, job.form), PROTOBUF))
 
     def _publish(self, job: SampleJob, outcome: Reply | tuple[str, Category]) -> None:
         self._loop.call_soon_threadsafe(self._settled, job, outcome)
