@@ -32,7 +32,7 @@ log = open_logger("visual_r1.engine")
 
 TURN_S = 0.1
 ALONE_S = 1.0
-"""A turn on the worker thread ends with the first step after so long, if nobody else waits later."""
+"""So long is a turn on the worker thread, the second where nobody else waits."""
 
 ANSWERS_EVERY_S = 0.025
 """About how long the steps take between which complete answers leave and requests join."""
