@@ -271,10 +271,9 @@ def test_a_request_is_not_held_up_by_those_of_another_client(
 def test_requests_of_a_session_that_ends_are_dropped(engine: RunningEngine, raw: RawClient) -> None:
     with RawClient(engine.url, engine.api_key) as gone:
         body = {"session_id": gone.session, "sampling_session_seq_id": 0, "base_model": MODEL}
+        sampler_id = gone.post("create_sampling_session", body)["sampling_session_id"]
         request = {
-            "sampling_session_id": gone.post("create_sampling_session", body)[
-                "sampling_session_id"
-            ],
+            "sampling_session_id": sampler_id,
             "num_samples": 100,
             "prompt": {"chunks": [{"type": "encoded_text", "tokens": list(TOKENS)}]},
             "sampling_params": {"max_tokens": 4000, "stop": []},

@@ -191,12 +191,14 @@ class SampleQueue:
                     self._suspects.add(job)
                 return
         for job in jobs:
-            self._settled(job, failed)
+            job.future.fail(*failed)
+            self._parts.held.release(job)
 
     def _settled(self, job: SampleJob, outcome: Reply | tuple[str, Category]) -> None:
         """A request has its answer, or will get none."""
         with self._guard:
-            self._at_work.remove(job.request_id)
+            if self._at_work.remove(job.request_id) is None:
+                return  # dropped meanwhile: this answer may be cut short
         if isinstance(outcome, Reply):
             job.future.settle(outcome)
         else:
@@ -280,10 +282,12 @@ class SampleQueue:
             self._answer(batch.jobs.pop(answered.ticket), answered.output)
 
     def _answer(self, job: SampleJob, output: SampleOutput | InvalidRequest) -> None:
+        if job.request.abandoned.is_set():
+            return
         if isinstance(output, InvalidRequest):
             self._publish(job, told(output, "sampling"))
             return
-        if job.client and not job.request.abandoned.is_set():
+        if job.client:
             prompt = job.request.prompt
             self._parts.provenance.add(job.request_id, prompt, output, record=job.record)
         self._publish(job, Reply(encode_sample(output, job.form), PROTOBUF))
