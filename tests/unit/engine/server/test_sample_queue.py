@@ -19,7 +19,7 @@ from tinker.proto.response_conv import deserialize_proto_response
 
 from visual_r1.engine.compute.compute import Compute, FrozenWeights
 from visual_r1.engine.compute.running import Progress, RunningBatch
-from visual_r1.engine.server.bursts import SETTLE_AT_MOST_S, SETTLE_S, Bursts, Settling
+from visual_r1.engine.server.bursts import EXPECTED_S, SETTLE_AT_MOST_S, SETTLE_S, Bursts, Settling
 from visual_r1.engine.server.futures import Pending
 from visual_r1.engine.server.held import HeldRequests, TooMuchHeld
 from visual_r1.engine.server.places import MOST_AT_WORK
@@ -83,10 +83,10 @@ def test_a_burst_is_over_when_as_many_have_come_as_the_time_before() -> None:
 
     assert came(4, 10) == pytest.approx(0.003 + SETTLE_S)
     assert came(4, 20) == 0.003
-    assert came(2, 30) == pytest.approx(0.001 + SETTLE_S)
+    assert came(2, 30) == pytest.approx(0.001 + EXPECTED_S)
     assert came(8, 40) == 0.007
-    assert came(7, 50) == pytest.approx(0.006 + SETTLE_S)
-    assert came(1000, 60) == 0.999
+    assert came(7, 50) == pytest.approx(0.006 + EXPECTED_S)
+    assert came(1000, 60) == SETTLE_AT_MOST_S
     assert came(900, 70) == SETTLE_AT_MOST_S
 
 
