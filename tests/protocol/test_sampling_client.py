@@ -8,7 +8,8 @@ import tinker
 from protocol_client import MODEL, TOKENS, RawClient, datum, image_prompt, png
 from tinker import types
 
-from visual_r1.engine.server.queue import MAX_ROWS, SETTLE_AT_MOST_S
+from visual_r1.engine.launch import RunningEngine
+from visual_r1.engine.server.bursts import SETTLE_AT_MOST_S
 from visual_r1.models import model_path
 from visual_r1.models.processor import load_processor
 
@@ -222,15 +223,64 @@ def test_a_long_sampling_does_not_stop_the_rest(
     raw: RawClient, sampler: tinker.SamplingClient
 ) -> None:
     endless = types.SamplingParams(max_tokens=40, stop=[], seed=1)
-    # As many rows as one call takes, twice.
-    running = [sampler.sample(PROMPT, MAX_ROWS, endless) for _ in range(2)]
+    # Twice as many samples as decode at one time.
+    running = [sampler.sample(PROMPT, 300, endless) for _ in range(2)]
     for _ in range(5):
         answer = raw.post("session_heartbeat", {"session_id": raw.session})
         assert answer == {"type": "session_heartbeat"}
         assert raw.http.get("get_server_capabilities").status_code == 200
-    assert not any(future.future().done() for future in running)
-    # A model in training has its turn between the two at the latest.
+    # A model in training has its turn meanwhile.
     assert raw.model()
     assert not all(future.future().done() for future in running)
     for future in running:
-        assert len(future.result(timeout=120).sequences) == MAX_ROWS
+        assert len(future.result(timeout=120).sequences) == 300
+
+
+ENDLESS = types.SamplingParams(max_tokens=4000, stop=[], seed=1)
+"""With a hundred samples, minutes on any machine that is here."""
+
+
+def test_an_answer_leaves_when_it_is_complete_though_others_are_not(
+    sampler: tinker.SamplingClient,
+) -> None:
+    long = sampler.sample(PROMPT, 100, ENDLESS)
+    burst = [sampler.sample(PROMPT, 2, params(max_tokens=n, stop=[])) for n in (60, 4)]
+    alone = [drawn(future.result(timeout=60)) for future in burst]
+    # What comes later joins those at work, and is the same as what came with them.
+    joined = [sampler.sample(PROMPT, 2, params(max_tokens=n, stop=[])) for n in (60, 4)]
+    assert [drawn(future.result(timeout=60)) for future in joined] == alone
+    assert not long.future().done()
+    long.future().cancel()
+
+
+def test_a_request_is_not_held_up_by_those_of_another_client(
+    engine: RunningEngine, sampler: tinker.SamplingClient
+) -> None:
+    many = [sampler.sample(PROMPT, 64, ENDLESS) for _ in range(40)]
+    other = tinker.ServiceClient(base_url=engine.url, api_key=engine.api_key)
+    one = other.create_sampling_client(base_model=MODEL).result(timeout=60)
+    assert len(one.sample(PROMPT, 4, params()).result(timeout=60).sequences) == 4
+    learner = other.create_lora_training_client(MODEL, rank=1, seed=7).result(timeout=60)
+    for _ in range(3):
+        learner.forward_backward([datum()], "cross_entropy")
+        learner.optim_step(types.AdamParams(learning_rate=1e-2)).result(timeout=60)
+    assert not any(future.future().done() for future in many)
+    other.close("success").result(timeout=30)
+
+
+def test_requests_of_a_session_that_ends_are_dropped(engine: RunningEngine, raw: RawClient) -> None:
+    with RawClient(engine.url, engine.api_key) as gone:
+        body = {"session_id": gone.session, "sampling_session_seq_id": 0, "base_model": MODEL}
+        sampler_id = gone.post("create_sampling_session", body)["sampling_session_id"]
+        request = {
+            "sampling_session_id": sampler_id,
+            "num_samples": 100,
+            "prompt": {"chunks": [{"type": "encoded_text", "tokens": list(TOKENS)}]},
+            "sampling_params": {"max_tokens": 4000, "stop": []},
+        }
+        # More than decode at one time: some wait.
+        sent = [gone.post("asample", request | {"seq_id": number}) for number in range(5)]
+        assert raw.model()
+        gone.http.post(f"sessions/{gone.session}/finish", json={})
+        for one in sent:
+            assert "is over: its client finished it" in gone.result(one["request_id"])["error"]

@@ -6,7 +6,7 @@ ordinary token. A model input of several images and texts has one position per t
 per token that the model makes of each image.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Literal, TypeAlias
@@ -37,7 +37,7 @@ class InvalidRequest(VisualR1Error):
 class TextPart:
     """Token ids of a stretch of text."""
 
-    tokens: tuple[int, ...]
+    tokens: Sequence[int]
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,13 @@
 """One engine a family for all tests of the compute side, on one CPU thread."""
 
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import pytest
 import random_models
 import torch
+from served_engine import Play, play_with
 
 from visual_r1.engine.compute.compute import Adapter, Compute
 from visual_r1.engine.types import LoraSpec
@@ -37,3 +40,9 @@ def trained(compute: Compute) -> Callable[[LoraSpec], Adapter]:
         return adapter
 
     return make
+
+
+@pytest.fixture
+def play(compute: Compute, tmp_path: Path) -> Play:
+    """Runs a story with a client of an engine that has its home for itself."""
+    return partial(play_with, compute, tmp_path / "home")

@@ -11,8 +11,9 @@ What Tinker's stable_reinforce records beside that is not public, so nothing els
 
 import hashlib
 import time
+from array import array
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,6 +22,8 @@ from visual_r1.engine.compute.losses import NEEDS_PROVENANCE
 from visual_r1.engine.types import Datum, InvalidRequest, Prompt, SampleOutput, Span
 
 KEPT_FOR_S = 24 * 3600.0
+
+_TOGETHER = 64
 
 
 @dataclass
@@ -35,22 +38,56 @@ class _Recorded:
     used_s: float
 
 
+class _Counts:
+    """How many sequences the requests of a session had, two bytes each: a session may ask a million
+    times."""
+
+    def __init__(self) -> None:
+        # By sampler and the numbers of its requests, many together; 0 where there was none.
+        self._blocks: dict[tuple[str, int], array[int]] = {}
+
+    def note(self, request_id: str, count: int) -> None:
+        sampler, number = _sampler_and_number(request_id)
+        if number is not None:
+            block = self._blocks.setdefault(
+                (sampler, number // _TOGETHER), array("H", [0] * _TOGETHER)
+            )
+            block[number % _TOGETHER] = count
+
+    def of(self, request_id: str) -> int:
+        sampler, number = _sampler_and_number(request_id)
+        block = None if number is None else self._blocks.get((sampler, number // _TOGETHER))
+        return 0 if number is None or block is None else block[number % _TOGETHER]
+
+
+def _sampler_and_number(request_id: str) -> tuple[str, int | None]:
+    sampler, _, number = request_id.rpartition(":")
+    # A request's number has 64 bits; Python refuses to read numbers without an end.
+    is_number = number.isascii() and number.isdigit() and len(number) < 20
+    return sampler, int(number) if is_number else None
+
+
+@dataclass
+class _Session:
+    recorded: dict[str, _Recorded] = field(default_factory=dict[str, _Recorded])
+    counts: _Counts = field(default_factory=_Counts)
+
+
 class ProvenanceTable:
     """The sequences of the open sessions. Belongs to the worker thread."""
 
     def __init__(self, compute: Compute, clock: Callable[[], float] = time.monotonic) -> None:
         self._compute = compute
         self._clock = clock
-        # By session and request: what was recorded, or how many sequences there were.
-        self._sampled: dict[str, dict[str, _Recorded | int]] = {}
+        self._sampled: dict[str, _Session] = {}
 
     def add(self, request_id: str, prompt: Prompt, output: SampleOutput, *, record: bool) -> None:
         """The sequences of a request, which are called `{request_id}:{place}`."""
-        session = self._sampled.setdefault(request_id.partition(":")[0], {})
+        session = self._sampled.setdefault(request_id.partition(":")[0], _Session())
         if not record:
-            session[request_id] = len(output.sequences)
+            session.counts.note(request_id, len(output.sequences))
             return
-        session[request_id] = _Recorded(
+        session.recorded[request_id] = _Recorded(
             _places(self._compute, prompt),
             tuple(np.asarray(one.tokens, np.int64) for one in output.sequences),
             tuple(np.asarray(one.logprobs, np.float32) for one in output.sequences),
@@ -68,9 +105,9 @@ class ProvenanceTable:
         for session_id in self._sampled.keys() - set(live):
             del self._sampled[session_id]
         for session in self._sampled.values():
-            for request_id, found in list(session.items()):
-                if isinstance(found, _Recorded) and found.used_s < long_ago:
-                    del session[request_id]
+            for request_id, found in list(session.recorded.items()):
+                if found.used_s < long_ago:
+                    del session.recorded[request_id]
 
     def check(self, session_id: str, loss_fn: str, data: Sequence[Datum]) -> None:
         """Check where the data of a training request of the session say that they are from.
@@ -128,8 +165,9 @@ class ProvenanceTable:
                 f"its provenance names the sequence {name}, which was sampled in another session: "
                 "sample and train with clients of one ServiceClient."
             )
-        found = self._sampled.get(session_id, {}).get(request_id)
-        count = found if isinstance(found, int) else len(found.tokens) if found else 0
+        session = self._sampled.get(session_id, _Session())
+        found = session.recorded.get(request_id)
+        count = session.counts.of(request_id) if found is None else len(found.tokens)
         # Nobody samples a billion at once, and Python refuses to read numbers without an end.
         is_number = number.isascii() and number.isdigit() and len(number) < 10
         if not is_number or int(number) >= count:
@@ -137,7 +175,7 @@ class ProvenanceTable:
                 f"its provenance names the sequence {name}, which this session has not sampled, or "
                 "not within a day: sample again."
             )
-        if not isinstance(found, _Recorded):
+        if found is None:
             if needed:
                 raise InvalidRequest(
                     f"its provenance names the sequence {name}, of which nothing was recorded: "

@@ -12,6 +12,7 @@ from visual_r1.engine.server import checkpoints, sampling, session_calls, traini
 from visual_r1.engine.server.bodies import BodyLimit
 from visual_r1.engine.server.checkpoints import BadSignature
 from visual_r1.engine.server.engine import Engine
+from visual_r1.engine.server.held import TooMuchHeld
 from visual_r1.engine.server.sessions import SessionOver, UnknownId
 from visual_r1.engine.server.wire import API, BODY_LIMIT
 from visual_r1.engine.store.store import CheckpointNotFound
@@ -100,6 +101,8 @@ def _status(error: VisualR1Error) -> int:
         return 410
     if isinstance(error, BadSignature):
         return 403
+    if isinstance(error, TooMuchHeld):
+        return 429  # which the SDK sends again in a second or more
     # A full disk too: a 5xx would be retried for minutes without a word to the user.
     return 400 if isinstance(error, InvalidRequest) else 422
 

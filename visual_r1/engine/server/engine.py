@@ -3,10 +3,13 @@
 What a long-lived engine lets go of, and when:
 
 - A session ends when its client finishes it, or when no heartbeat came for an hour. At once go its
-  models (weights, gradients, Adam's moments, the order of their requests), its samplers and what
-  was recorded of their samples, the weights of those without a name, in memory and on disk, and the
-  copies in memory of checkpoints that no other open session samples from. Its results go a minute
-  later.
+  models (weights, gradients, Adam's moments, the order of their requests), its samplers, their
+  requests and what was recorded of their samples, the weights of those without a name, in memory
+  and on disk, and the copies in memory of checkpoints that no other open session samples from. Its
+  results go a minute later.
+- Who was killed sends no heartbeat: after two minutes without one, and without a question for a
+  result, sample requests of a session are dropped. Should the client come back, it hears that they
+  are gone, upon which the SDK sends them again.
 - That it was there is known for another hour. The SDK repeats a POST for five minutes; one that
   comes so late gets its old answer, or the sentence that the session is over.
 - A copy of a checkpoint that is asked for again within ten minutes, by the same key, is not made
@@ -27,10 +30,14 @@ from tinker import types
 
 from visual_r1.engine.compute.compute import Compute
 from visual_r1.engine.compute.provenance import ProvenanceTable
-from visual_r1.engine.server.futures import FutureTable
+from visual_r1.engine.server.bursts import Bursts
+from visual_r1.engine.server.futures import FutureTable, Pending
+from visual_r1.engine.server.held import HELD_BYTES, HeldRequests
 from visual_r1.engine.server.models import TrainingModel
-from visual_r1.engine.server.queue import SampleQueue
+from visual_r1.engine.server.places import Places
+from visual_r1.engine.server.queue import SampleQueue, SamplingParts
 from visual_r1.engine.server.sessions import (
+    SILENT_FOR_GOOD_S,
     BaseModelWeights,
     CheckpointWeights,
     ClientSession,
@@ -63,6 +70,10 @@ from visual_r1.printing import open_logger
 log = open_logger("visual_r1.engine")
 
 SWEEP_EVERY_S = 15.0
+HANG_UP_S = 2.0
+"""Whoever still waits for a sample of a session that has ended is told so after this."""
+UNHEARD_S = 120.0
+"""Samples of a client that sent no heartbeat and asked for no result for so long are for nobody."""
 COPIES_KNOWN_FOR = timedelta(minutes=10)
 
 
@@ -78,7 +89,8 @@ class _Copy:
 class Engine:
     """Everything that lives as long as the process. Used on the event loop, but for `copy`."""
 
-    def __init__(self, compute: Compute, store: Store) -> None:
+    def __init__(self, compute: Compute, store: Store, *, held_bytes: int = HELD_BYTES) -> None:
+        """`held_bytes` bounds the sample requests that wait or are at work."""
         self.compute = compute
         self.store = store
         self.futures = FutureTable()
@@ -88,6 +100,17 @@ class Engine:
         self.provenance = ProvenanceTable(compute)
         self.download_secret = secrets.token_bytes(32)
         """Signs the URLs of files; those of an earlier process are worth nothing."""
+        self.held = HeldRequests(held_bytes)
+        self._bursts = Bursts()
+        self._sampling = SamplingParts(
+            compute,
+            self.weights,
+            self.worker,
+            self.provenance,
+            self.held,
+            Places(self.worker),
+            self._bursts,
+        )
         self._models: dict[str, TrainingModel] = {}
         self._queues: dict[WeightsKey, SampleQueue] = {}
         self._copying = threading.Lock()
@@ -105,6 +128,12 @@ class Engine:
             project_id=body.project_id or NO_PROJECT,
         )
         return self.sessions.create(record, asyncio.get_running_loop().time())
+
+    def heard_of(self, request_id: str) -> None:
+        """Somebody asks for a result: its client lives."""
+        session = self.sessions.find(request_id.partition(":")[0])
+        if session is not None and not session.over:
+            session.last_seen_s = asyncio.get_running_loop().time()
 
     def heartbeat(self, session_id: str) -> None:
         """Note that a session's client lives. Raises `UnknownId` or `SessionOver`."""
@@ -124,6 +153,9 @@ class Engine:
         samplers = self.sessions.end(session, end, now_s)
         for model_id in session.model_ids:
             self._models.pop(model_id).end(session.over)
+        for future in self._drop_samples(session_id):
+            # A client that closes has not hung up yet, and its SDK would log each failure.
+            asyncio.get_running_loop().call_later(HANG_UP_S, future.fail, session.over)
         for weights in {one.weights for one in samplers} - self.sessions.weights_in_use():
             # Behind what runs now, which may be the save that makes them.
             self.worker.call(partial(self.weights.drop, weights))
@@ -205,15 +237,18 @@ class Engine:
     def queue(self, key: WeightsKey) -> SampleQueue:
         """Where sample requests for those weights wait."""
         if key not in self._queues:
-            self._queues[key] = SampleQueue(
-                key, self.compute, self.weights, self.worker, self.provenance
-            )
+            self._queues[key] = SampleQueue(key, self._sampling)
         return self._queues[key]
 
     def cancel_sample(self, request_id: str) -> None:
         """Drop a sample request, or end it where it is at work."""
         for queue in self._queues.values():
             queue.cancel(request_id)
+
+    def _drop_samples(self, session_id: str) -> list[Pending]:
+        """Drop the sample requests of a session, whose futures nothing will settle."""
+        queues = list(self._queues.values())
+        return [future for queue in queues for future in queue.drop_client(session_id)]
 
     # -- copies of checkpoints -------------------------------------------------------------------
 
@@ -271,13 +306,18 @@ class Engine:
         now_s = asyncio.get_running_loop().time()
         # Asked anew each time: while an end is written down, another session may be heard of
         # again, or be finished by its client.
-        while silent := self.sessions.silent(now_s):
+        while silent := self.sessions.unheard(now_s, SILENT_FOR_GOOD_S):
             await self._end_session(silent[0], SessionEnd("silent"))
         self.sessions.sweep(now_s)
+        for session in self.sessions.unheard(now_s, UNHEARD_S):
+            for future in self._drop_samples(session.record.session_id):
+                self.futures.forget(future.request_id)
         self.futures.sweep(now_s)
         live = {one.record.session_id for one in self.sessions.all() if not one.over}
         # What a session samples that opens after this runs on the worker after this.
         self.worker.call(partial(self.provenance.sweep, live))
+        self.worker.forget(live)
+        self._bursts.forget(live)
         for weights in [weights for weights, queue in self._queues.items() if queue.empty]:
             del self._queues[weights]
         known_since = self.store.clock() - COPIES_KNOWN_FOR

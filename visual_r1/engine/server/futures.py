@@ -4,11 +4,14 @@ A result that was fetched is kept for ten minutes, since the answer may have bee
 and the client then asks again. When those results take more than `FETCHED_BYTES`, the ones that
 were fetched first go earlier, but none within a minute of its last fetch: a client asks again after
 30 s at the latest. A result that nobody has fetched stays for an hour; one of a session that is
-over for a minute.
+over for a minute. When the samples among those take more than `UNFETCHED_BYTES`, the oldest go
+earlier, but none within a minute: whoever asks for one then hears that it is gone, upon which the
+SDK samples again. What training gave is never dropped so: it cannot be run again.
 """
 
 import asyncio
 import json
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -32,6 +35,9 @@ KEEP_AT_LEAST_S = 60.0
 FETCHED_BYTES = 64 * 2**20
 """Results that were fetched, together."""
 
+UNFETCHED_BYTES = 256 * 2**20
+"""Samples that nobody has fetched, together."""
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -54,9 +60,12 @@ class Pending:
     content: str = ""
     """A digest of the request: what comes with its number and is another is no repetition."""
     reply: Reply | None = None
+    repeatable: bool = False
+    """Whether the client may send the request again when its result is gone."""
     keep_unfetched_s: float = KEEP_UNFETCHED_S
     done: asyncio.Event = field(default_factory=asyncio.Event)
     drop_at: float | None = None
+    settled_at: float | None = None
     fetched_at: float | None = None
 
     @property
@@ -64,11 +73,17 @@ class Pending:
         """What it holds in memory, but for a little."""
         return 0 if self.reply is None else len(self.reply.body)
 
+    @property
+    def touched_at(self) -> float:
+        """When it was fetched last, or came."""
+        return self.fetched_at or self.settled_at or 0.0
+
     def settle(self, reply: Reply) -> None:
         """Give the result; the first one stays."""
         if self.reply is None:
             self.reply = reply
-            self.drop_at = asyncio.get_running_loop().time() + self.keep_unfetched_s
+            self.settled_at = asyncio.get_running_loop().time()
+            self.drop_at = self.settled_at + self.keep_unfetched_s
             self.done.set()
 
     def fail(self, message: str, category: Category = "user") -> None:
@@ -79,17 +94,23 @@ class Pending:
 class FutureTable:
     """All requests whose results may still be asked for. Lives on the event loop."""
 
-    def __init__(self, fetched_bytes: int = FETCHED_BYTES) -> None:
-        """`fetched_bytes` bounds the results that were fetched and are kept for a repetition."""
+    def __init__(
+        self, fetched_bytes: int = FETCHED_BYTES, unfetched_bytes: int = UNFETCHED_BYTES
+    ) -> None:
+        """The bounds of results that were fetched, kept for a repetition, and of samples that were
+        not."""
         self._fetched_bytes = fetched_bytes
+        self._unfetched_bytes = unfetched_bytes
         self._pending: dict[str, Pending] = {}
         self._closing = False
 
-    def open(self, request_id: str, content: str) -> tuple[Pending, bool]:
+    def open(
+        self, request_id: str, content: str, *, repeatable: bool = False
+    ) -> tuple[Pending, bool]:
         """Return the future of that id, and whether it is new: a repeated request gets the old.
 
-        `content` is a digest of the request. Raises `InvalidRequest` where another request came
-        with this id.
+        `content` is a digest of the request, `repeatable` whether it may be computed again. Raises
+        `InvalidRequest` where another request came with this id.
         """
         known = self._pending.get(request_id)
         if known is not None and known.content != content:
@@ -99,12 +120,16 @@ class FutureTable:
             )
         if known is not None:
             return known, False
-        self._pending[request_id] = Pending(request_id, content)
+        self._pending[request_id] = Pending(request_id, content, repeatable=repeatable)
         return self._pending[request_id], True
 
     def get(self, request_id: str) -> Pending | None:
         """The future of that id, if it is still kept."""
         return self._pending.get(request_id)
+
+    def forget(self, request_id: str) -> None:
+        """Nothing will settle it: whoever asks for it hears that it is gone."""
+        self._pending.pop(request_id, None)
 
     async def wait(self, request_id: str, seconds: float) -> Reply | None:
         """The result, waiting up to `seconds` for it; None when it is not there yet.
@@ -127,10 +152,17 @@ class FutureTable:
         for pending in list(self._pending.values()):
             if pending.drop_at is not None and pending.drop_at < now:
                 del self._pending[pending.request_id]
-        fetched = [p for p in self._pending.values() if p.fetched_at is not None]
-        excess = sum(p.size_bytes for p in fetched) - self._fetched_bytes
-        for pending in sorted(fetched, key=lambda p: p.fetched_at or 0.0):
-            if excess <= 0 or now - (pending.fetched_at or 0.0) < KEEP_AT_LEAST_S:
+        kept = [one for one in self._pending.values() if one.settled_at is not None]
+        fetched = [one for one in kept if one.fetched_at is not None]
+        self._bound(fetched, self._fetched_bytes, now)
+        unfetched = [one for one in kept if one.fetched_at is None and one.repeatable]
+        self._bound(unfetched, self._unfetched_bytes, now)
+
+    def _bound(self, results: Sequence[Pending], most_bytes: int, now: float) -> None:
+        """Forget the results of longest ago until the rest fit; none of the last minute."""
+        excess = sum(one.size_bytes for one in results) - most_bytes
+        for pending in sorted(results, key=lambda one: one.touched_at):
+            if excess <= 0 or now - pending.touched_at < KEEP_AT_LEAST_S:
                 return
             excess -= pending.size_bytes
             del self._pending[pending.request_id]
@@ -151,15 +183,18 @@ class FutureTable:
 
 
 def failure_of(work: Future[Any], what: str) -> tuple[str, Category] | None:
-    """The message and category of a finished piece of work that failed; None when it did not.
-
-    A failure that nobody foresaw goes to the log in full.
-    """
+    """The message and category of a finished piece of work that failed; None when it did not."""
     if work.cancelled():
         return f"{what} was cancelled: the engine is stopping", "server"
     error = work.exception()
-    if error is None:
-        return None
+    return None if error is None else told(error, what)
+
+
+def told(error: BaseException, what: str) -> tuple[str, Category]:
+    """The message and category of an error in `what`.
+
+    One that nobody foresaw goes to the log in full.
+    """
     if isinstance(error, InvalidRequest):
         return str(error), "user"
     if isinstance(error, VisualR1Error):

@@ -7,7 +7,7 @@ is missing below an `optim_step` or a save never will.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 from visual_r1.engine.compute.compute import Adapter, Compute
 from visual_r1.engine.server.futures import Pending, Reply, failure_of
 from visual_r1.engine.server.worker import Work, Worker
-from visual_r1.engine.store.records import RunRecord
+from visual_r1.engine.store.records import RunRecord, session_of
 from visual_r1.engine.types import InvalidRequest
 
 OperationKind: TypeAlias = Literal["forward", "forward_backward", "optim_step", "save", "load"]
@@ -201,7 +201,12 @@ class TrainingModel:
         for future in waiting:
             future.fail(reason)
 
-    async def take(self) -> Work | None:
+    @property
+    def shares(self) -> Mapping[str, float]:
+        """All of it is for the client whose session made it."""
+        return {session_of(self.model_id): 1.0}
+
+    def take(self) -> Work | None:
         """The next request to run, refusing those that must not."""
         if self._creation is not None:
             future, run = self._creation

@@ -1,145 +1,297 @@
-"""Sample requests of the same weights, computed together."""
+"""Sample requests of the same weights, computed together: they join and leave while others run.
+
+What decodes is a `RunningBatch`, which lives on the worker thread. A turn there takes in who may
+start, then some steps, again and again for a tenth of a second; each answer goes to the event loop,
+and so to its client, as soon as it is complete.
+"""
 
 import asyncio
-from collections import deque
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 
-from visual_r1.engine.compute.compute import Compute
+from visual_r1.engine.compute.compute import Compute, FrozenWeights
 from visual_r1.engine.compute.provenance import ProvenanceTable
-from visual_r1.engine.server.futures import PROTOBUF, Pending, Reply, failure_of
+from visual_r1.engine.compute.running import STEPS_AT_ONCE, RunningBatch
+from visual_r1.engine.server.bursts import SETTLE_S, Bursts, Settling
+from visual_r1.engine.server.futures import PROTOBUF, Category, Pending, Reply, failure_of, told
+from visual_r1.engine.server.held import HeldRequests
+from visual_r1.engine.server.places import Places
 from visual_r1.engine.server.sessions import WeightsKey
+from visual_r1.engine.server.waiting import JobsAtWork, SampleJob, WaitingJobs
 from visual_r1.engine.server.weights import WeightsCache
-from visual_r1.engine.server.wire import ReplyForm, encode_sample
+from visual_r1.engine.server.wire import encode_sample
 from visual_r1.engine.server.worker import Work, Worker
-from visual_r1.engine.types import InvalidRequest, SampleRequest
+from visual_r1.engine.types import InvalidRequest, SampleOutput
 from visual_r1.errors import VisualR1Error
+from visual_r1.printing import open_logger
 
-MAX_ROWS = 512
-"""Sampled sequences in one call of the compute side, unless a single request asks for more."""
+log = open_logger("visual_r1.engine")
 
-SETTLE_S = 0.01
-SETTLE_AT_MOST_S = 0.25
-"""A client sends the requests of a step in a burst: wait for its end, but not for long."""
+TURN_S = 0.1
+ALONE_S = 1.0
+"""So long is a turn on the worker thread, the second where nobody else waits."""
 
+ANSWERS_EVERY_S = 0.04
+"""About how long the steps take between which complete answers leave and requests join."""
+
+MOST_STEPS = 32
+
+SECOND_ROWS = 64
+"""Samples in a second batch. It is for clients that have none at work while the first is full with
+the long answers of others."""
 
 _CANCELLED = "the request was cancelled by its client."
 
 
 @dataclass(frozen=True)
-class SampleJob:
-    """A sample request, the form of its reply, and who waits for it."""
+class SamplingParts:
+    """What all queues share."""
 
-    request: SampleRequest
-    form: ReplyForm
-    future: Pending
-    of_session: bool = False
-    """Whether its sequences belong to a session, which may train on them."""
-    record: bool = False
-    """Whether what is sampled is recorded for that."""
+    compute: Compute
+    weights: WeightsCache
+    worker: Worker
+    provenance: ProvenanceTable
+    held: HeldRequests
+    places: Places
+    bursts: Bursts
 
-    @property
-    def rows(self) -> int:
-        """Sequences that it adds to a batch."""
-        return max(1, self.request.num_samples)
+
+@dataclass
+class _Batch:
+    """What decodes with one version of the weights, and whose requests those are, by ticket."""
+
+    weights: FrozenWeights | None
+    running: RunningBatch
+    is_second: bool = False
+    jobs: dict[int, SampleJob] = field(default_factory=dict[int, SampleJob])
+    room: int = 0
+    """How many samples more may start here, when it was asked last: that is not for nothing."""
+
+    def look(self) -> None:
+        """Ask how much room there is."""
+        self.room = self.running.free_rows
+        if self.is_second:
+            self.room = min(self.room, SECOND_ROWS - self.running.rows)
 
 
 class SampleQueue:
-    """The waiting requests of one set of weights. Lives on the event loop."""
+    """The requests for one set of weights."""
 
-    def __init__(
-        self,
-        key: WeightsKey,
-        compute: Compute,
-        weights: WeightsCache,
-        worker: Worker,
-        provenance: ProvenanceTable,
-    ) -> None:
+    def __init__(self, key: WeightsKey, parts: SamplingParts) -> None:
         self._key = key
-        self._compute = compute
-        self._provenance = provenance
-        self._weights = weights
-        self._worker = worker
-        self._waiting: deque[SampleJob] = deque()
-        self._alone: deque[SampleJob] = deque()
-        self._at_work: Sequence[SampleJob] = ()
+        self._parts = parts
+        self._loop = asyncio.get_running_loop()
+        self._settling: Settling | None = None
+        # Both the event loop and the worker thread use what follows, up to the batches.
+        self._guard = threading.Lock()
+        self._waiting = WaitingJobs()
+        self._at_work = JobsAtWork()
+        self._suspects = WaitingJobs()
+        self._full = False
+        # Of the worker thread. There are two while answers that a model's former weights began are
+        # not complete, and it has published new ones.
+        self._batches: list[_Batch] = []
+        self._steps = STEPS_AT_ONCE
+
+    # -- on the event loop -----------------------------------------------------------------------
 
     @property
     def empty(self) -> bool:
-        """Whether nothing waits."""
-        return not self._waiting and not self._alone
+        """Whether nothing waits and nothing is at work."""
+        return not (self._waiting or self._at_work or self._suspects)
+
+    @property
+    def shares(self) -> Mapping[str, float]:
+        """The clients that have samples at work, or may start some."""
+        with self._guard:
+            rows = self._at_work.rows.copy()
+            if not self._full:
+                rows.update(one for one in self._waiting.clients if one not in rows)
+            rows.update(self._suspects.clients)
+        return {client: count / rows.total() for client, count in rows.items()}
 
     def add(self, job: SampleJob) -> None:
         """Take a request in."""
-        self._waiting.append(job)
-        self._worker.poke(self)
+        with self._guard:
+            self._waiting.add(self._parts.held.add(job))
+        now_s = self._loop.time()
+        self._parts.bursts.note(job.client, now_s)
+        if self._at_work:
+            self._parts.worker.poke(self)
+            return
+        if self._settling is None:
+            self._settling = Settling(self._parts.bursts)
+            self._loop.call_later(SETTLE_S, self._settle)
+        self._settling.add(job.client, now_s)
+        if self._settling.over_at_s <= now_s:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Begin, once the burst is over."""
+        if self._settling is None:
+            return
+        if self._loop.time() < self._settling.over_at_s:
+            self._loop.call_at(self._settling.over_at_s, self._settle)
+            return
+        self._settling = None
+        self._parts.worker.poke(self)
 
     def cancel(self, request_id: str) -> None:
         """Drop a request, since its client gave up on it; one at work ends with its next token."""
-        for job in list(self._waiting):
-            if job.future.request_id == request_id:
-                self._waiting.remove(job)
-                job.future.fail(_CANCELLED)
-        for job in self._at_work:
-            if job.future.request_id == request_id:
-                job.request.abandoned.set()
-                job.future.fail(_CANCELLED)
+        with self._guard:
+            job = (
+                self._waiting.remove(request_id)
+                or self._at_work.remove(request_id)
+                or self._suspects.remove(request_id)
+            )
+        if job is not None:
+            self._drop(job)
+            job.future.fail(_CANCELLED)
 
-    async def take(self) -> Work | None:
-        """All that waits, up to the row limit, as one call."""
-        if self._alone:
-            return self._work([self._alone.popleft()])
-        waited_s = 0.0
-        known = 0
-        while known < len(self._waiting) and waited_s < SETTLE_AT_MOST_S:
-            known = len(self._waiting)
-            await asyncio.sleep(SETTLE_S)
-            waited_s += SETTLE_S
-        jobs: list[SampleJob] = []
-        rows = 0
-        while self._waiting and (not jobs or rows + self._waiting[0].rows <= MAX_ROWS):
-            rows += self._waiting[0].rows
-            jobs.append(self._waiting.popleft())
-        if not jobs:
+    def drop_client(self, client: str) -> list[Pending]:
+        """Drop all requests of a client; returns their futures, which nothing will settle."""
+        with self._guard:
+            gone = self._waiting.remove_client(client)
+            gone += self._at_work.remove_all(client)
+            gone += self._suspects.remove_client(client)
+        for job in gone:
+            self._drop(job)
+        return [job.future for job in gone]
+
+    def _drop(self, job: SampleJob) -> None:
+        job.request.abandoned.set()
+        self._parts.held.release(job)
+
+    def take(self) -> Work | None:
+        """A turn, if there is something to do and a place for it."""
+        if self.empty and not self._batches:
             return None
-        return self._work(jobs)
+        if self._settling is not None and not self._at_work:
+            return None
+        return Work(self._turn, self._done) if self._parts.places.enter(self) else None
 
-    def _work(self, jobs: Sequence[SampleJob]) -> Work:
-        self._at_work = jobs
-        return Work(partial(self._run, jobs), partial(self._done, jobs))
-
-    def _run(self, jobs: Sequence[SampleJob]) -> list[Reply | InvalidRequest]:
-        """On the worker thread: one call, one result or complaint for each job."""
-        weights = self._weights.get(self._key)
-        outputs = self._compute.sample(weights, [job.request for job in jobs])
-        for job, output in zip(jobs, outputs, strict=True):
-            if isinstance(output, InvalidRequest) or job.request.abandoned.is_set():
-                continue
-            if job.of_session:
-                prompt, request_id = job.request.prompt, job.future.request_id
-                self._provenance.add(request_id, prompt, output, record=job.record)
-        return [
-            output
-            if isinstance(output, InvalidRequest)
-            else Reply(encode_sample(output, job.form), PROTOBUF)
-            for job, output in zip(jobs, outputs, strict=True)
-        ]
-
-    def _done(self, jobs: Sequence[SampleJob], work: Future[list[Reply | InvalidRequest]]) -> None:
+    def _done(self, work: Future[None]) -> None:
         failed = failure_of(work, "sampling")
-        if failed is not None and len(jobs) > 1 and not isinstance(work.exception(), VisualR1Error):
-            # One of them may have broken the call (or all of them the memory): try each by itself.
-            self._alone.extend(jobs)
-            self._worker.poke(self)
+        if failed is not None:
+            self._part_with(failed)
+        if not self._at_work:
+            self._batches.clear()
+            self._parts.places.leave(self)
+
+    def _part_with(self, failed: tuple[str, Category]) -> None:
+        """One of those at work has broken the turn: each is tried by itself; one alone is it."""
+        self._batches.clear()
+        with self._guard:
+            jobs = self._at_work.remove_all()
+            if len(jobs) > 1:
+                for job in jobs:
+                    self._suspects.add(job)
+                return
+        for job in jobs:
+            job.future.fail(*failed)
+            self._parts.held.release(job)
+
+    def _settled(self, job: SampleJob, outcome: Reply | tuple[str, Category]) -> None:
+        """A request has its answer, or will get none."""
+        with self._guard:
+            if self._at_work.remove(job.request_id) is None:
+                return  # dropped meanwhile: this answer may be cut short
+        if isinstance(outcome, Reply):
+            job.future.settle(outcome)
+        else:
+            job.future.fail(*outcome)
+        self._parts.held.release(job)
+
+    # -- on the worker thread --------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        began_s = time.monotonic()
+        while True:
+            self._join()
+            self._batches = [batch for batch in self._batches if not batch.running.idle]
+            for batch in self._batches:
+                self._advance(batch)
+            turn_s = TURN_S if self._parts.worker.others_wait else ALONE_S
+            if not self._batches or time.monotonic() - began_s > turn_s:
+                return
+
+    def _join(self) -> None:
+        """Take in whoever may start, with the weights as they are now."""
+        if not self._waiting and not self._suspects:
+            self._full = False
             return
-        for place, job in enumerate(jobs):
-            if failed is not None:
-                job.future.fail(*failed)
-                continue
-            result = work.result()[place]
-            if isinstance(result, InvalidRequest):
-                job.future.fail(str(result))
-            else:
-                job.future.settle(result)
+        weights: FrozenWeights | None = None
+        known = False
+        for batch in self._batches:
+            batch.look()
+        while (job := self._next()) is not None:
+            try:
+                if not known:
+                    weights, known = self._parts.weights.get(self._key), True
+                batch = self._batch_with(weights)
+                batch.jobs[batch.running.admit(job.request)] = job
+                batch.look()
+            except VisualR1Error as error:
+                self._publish(job, told(error, "sampling"))
+
+    def _next(self) -> SampleJob | None:
+        """Who starts now, if there is room; who may have broken a turn starts alone."""
+        newest = [one for one in self._batches if one.weights is self._batches[-1].weights]
+        room = not newest or any(one.room > 0 for one in newest)
+        room_for_new = room or len(newest) == 1
+        if self._parts.places.must_leave(self, self._loop.time()):
+            room = room_for_new = False
+        job: SampleJob | None = None
+        with self._guard:
+            if self._suspects and not self._at_work:
+                job = self._suspects.take({})
+            elif room_for_new and not self._suspects:
+                job = self._waiting.take(self._at_work.rows, only_new=not room)
+            self._full = not room_for_new
+            if job is not None:
+                self._at_work.add(job)
+        return job
+
+    def _batch_with(self, weights: FrozenWeights | None) -> _Batch:
+        """A batch of these weights that has room, or else a new one."""
+        newest = [one for one in self._batches if one.weights is weights]
+        for batch in newest:
+            if batch.room > 0:
+                return batch
+        running = self._parts.compute.open_batch(weights)
+        self._batches.append(_Batch(weights, running, is_second=bool(newest)))
+        return self._batches[-1]
+
+    def _advance(self, batch: _Batch) -> None:
+        """Some steps, and what is complete after them."""
+        for ticket, job in list(batch.jobs.items()):
+            if job.request.abandoned.is_set():
+                batch.running.drop(ticket)
+                del batch.jobs[ticket]
+        # Time of this thread: on a busy machine fewer steps at a time would be slower still.
+        began_s = time.thread_time()
+        progress = batch.running.advance(self._steps)
+        # Twice or half as many the next time: a step with prompts to read says little of the rest.
+        faster = time.thread_time() - began_s < ANSWERS_EVERY_S
+        self._steps = min(MOST_STEPS, self._steps * 2) if faster else max(1, self._steps // 2)
+        for sentence in progress.said:
+            log.warning("%s", sentence)
+        for answered in progress.answered:
+            self._answer(batch.jobs.pop(answered.ticket), answered.output)
+
+    def _answer(self, job: SampleJob, output: SampleOutput | InvalidRequest) -> None:
+        if job.request.abandoned.is_set():
+            return
+        if isinstance(output, InvalidRequest):
+            self._publish(job, told(output, "sampling"))
+            return
+        if job.client:
+            prompt = job.request.prompt
+            self._parts.provenance.add(job.request_id, prompt, output, record=job.record)
+        self._publish(job, Reply(encode_sample(output, job.form), PROTOBUF))
+
+    def _publish(self, job: SampleJob, outcome: Reply | tuple[str, Category]) -> None:
+        self._loop.call_soon_threadsafe(self._settled, job, outcome)

@@ -11,7 +11,7 @@ from tinker import types
 from visual_r1.engine.compute.sample_plan import MAX_SAMPLES
 from visual_r1.engine.server.bodies import off_loop
 from visual_r1.engine.server.dependencies import Json, TheBody, TheEngine
-from visual_r1.engine.server.queue import SampleJob
+from visual_r1.engine.server.waiting import SampleJob
 from visual_r1.engine.server.wire import ReplyForm, sample_request, validated
 from visual_r1.engine.store.records import parse_path
 from visual_r1.engine.types import InvalidRequest, SampleRequest
@@ -55,12 +55,14 @@ async def asample(engine: TheEngine, body: TheBody) -> dict[str, Any]:
     sampler_id, seq_id = content.get("sampling_session_id"), content.get("seq_id")
     numbered = sampler_id is not None and seq_id is not None
     request_id = f"{sampler_id}:{seq_id}" if numbered else secrets.token_hex(16)
-    future, new = engine.futures.open(request_id, f"asample {body.digest}")
+    client = str(sampler_id).partition(":")[0] if numbered else ""
+    if engine.futures.get(request_id) is None:
+        engine.held.require_room(client)
+    future, new = engine.futures.open(request_id, f"asample {body.digest}", repeatable=True)
     if new:
         try:
             request, wanted, form = await off_loop(partial(_read_sample, content), body.is_large)
-            of_session = request.sampling_session_id is not None
-            job = SampleJob(wanted, form, future, of_session, bool(request.record_stability_info))
+            job = SampleJob(wanted, form, future, client, bool(request.record_stability_info))
             if request.sampling_session_id is None:
                 weights = engine.weights_key(request.model_path, request.base_model)
             elif request.seq_id is None:

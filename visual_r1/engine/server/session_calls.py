@@ -102,6 +102,7 @@ async def finish(engine: TheEngine, session_id: str, body: Json) -> Response:
 async def retrieve_future(engine: TheEngine, body: Json) -> Response:
     """The result of a request, once it is there: waits for it, since clients do not."""
     wanted = validated(types.FutureRetrieveRequest, body).request_id
+    engine.heard_of(wanted)
     try:
         reply = await engine.futures.wait(wanted, LONG_POLL_S)
     except KeyError:

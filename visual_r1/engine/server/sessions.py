@@ -10,7 +10,8 @@ from visual_r1.engine.store.records import CheckpointPath, SessionEnd, SessionRe
 from visual_r1.engine.types import InvalidRequest
 
 SILENT_FOR_GOOD_S = 3600.0
-"""A session that sent no heartbeat for so long is over (clients send one every 10 seconds)."""
+"""A session of whose client nothing was heard for so long is over; the SDK sends a heartbeat every
+10 seconds."""
 
 KNOWN_AFTER_END_S = 3600.0
 """For so long who asks for something of an ended session is told that it is over. The SDK repeats
@@ -128,12 +129,12 @@ class Sessions:
         """The session of that id, open or ended within an hour."""
         return self._sessions.get(session_id)
 
-    def silent(self, now_s: float) -> list[ClientSession]:
-        """Open sessions whose clients have gone without a word."""
+    def unheard(self, now_s: float, seconds: float) -> list[ClientSession]:
+        """Open sessions whose clients gave no sign of life for so long."""
         return [
             session
             for session in self._sessions.values()
-            if not session.over and now_s - session.last_seen_s > SILENT_FOR_GOOD_S
+            if not session.over and now_s - session.last_seen_s > seconds
         ]
 
     def end(self, session: ClientSession, end: SessionEnd, now_s: float) -> list[SamplerSession]:

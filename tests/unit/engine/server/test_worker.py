@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-from collections import deque
 from concurrent.futures import Future
-from functools import partial
 
 import pytest
 
@@ -15,31 +13,95 @@ from visual_r1.errors import StorageError
 
 
 class Letters:
-    """A source that writes its name for each piece of work."""
+    """A source that writes its name for each piece of work, which takes a while by `clock`."""
 
-    def __init__(self, name: str, count: int, written: list[str]) -> None:
-        self.left = deque([name] * count)
-        self.written = written
+    def __init__(
+        self, name: str, pieces: int, clock: "Clock", client: str = "", takes_s: float = 1
+    ):
+        self.name = name
+        self.left = pieces
+        self.clock = clock
+        self.takes_s = takes_s
+        self.shares = {client or name: 1.0}
 
-    async def take(self) -> Work | None:
+    def take(self) -> Work | None:
         if not self.left:
             return None
-        return Work(partial(self.written.append, self.left.popleft()), lambda _: None)
+        self.left -= 1
+        return Work(self.write, lambda _: None)
+
+    def write(self) -> None:
+        self.clock.written.append(self.name)
+        self.clock.now_s += self.takes_s
 
 
-def test_sources_take_turns() -> None:
-    async def play() -> list[str]:
-        written: list[str] = []
-        worker = Worker()
+class Clock:
+    """What was written by now, and how late it is."""
+
+    def __init__(self) -> None:
+        self.written: list[str] = []
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def played(*sources: Letters, late: Letters | None = None, after: int = 0) -> str:
+    """In which order the worker serves them; `late` comes when so many pieces are done."""
+
+    async def play() -> str:
+        clock = sources[0].clock
+        worker = Worker(clock)
+        pieces = sum(one.left for one in sources) + (late.left if late else 0)
+        for source in sources:
+            worker.poke(source)
         serving = asyncio.create_task(worker.serve())
-        for name, count in (("a", 4), ("b", 2), ("c", 1)):
-            worker.poke(Letters(name, count, written))
-        while len(written) < 7:
+        came = late is None
+        while len(clock.written) < pieces:
             await asyncio.sleep(0)
+            if late and not came and len(clock.written) >= after:
+                worker.poke(late)
+                came = True
         serving.cancel()
-        return written
+        return "".join(clock.written)
 
-    assert "".join(asyncio.run(play())) == "abcabaa"
+    return asyncio.run(play())
+
+
+def test_clients_take_turns() -> None:
+    clock = Clock()
+    a, b, c = (Letters(name, n, clock) for name, n in (("a", 4), ("b", 2), ("c", 1)))
+    assert played(a, b, c) == "abcabaa"
+
+
+def test_a_client_gets_no_more_for_having_many_sources() -> None:
+    clock = Clock()
+    many = [Letters(name, 2, clock, client="many") for name in "abcd"]
+    order = played(*many, Letters("x", 8, clock))
+    assert order == "axbxcxdxaxbxcxdx"
+
+
+def test_time_counts_and_not_pieces() -> None:
+    clock = Clock()
+    train, sample = Letters("T", 3, clock, "one", 1.0), Letters("s", 12, clock, "one", 0.25)
+    assert played(train, sample) == "TssssTssssTssss"
+
+
+def test_who_was_idle_has_saved_nothing() -> None:
+    clock = Clock()
+    order = played(Letters("a", 20, clock), late=Letters("b", 5, clock), after=10)
+    # Two at most: one that was at work when b came, one for which the worker was poked already.
+    first = order.index("b")
+    assert first <= 12 and order[first : first + 9] == "babababab"
+
+
+def test_a_piece_for_several_clients_is_charged_to_each_by_its_share() -> None:
+    clock = Clock()
+    shared = Letters("s", 4, clock)
+    shared.shares = {"one": 0.25, "two": 0.75}
+    order = played(shared, Letters("1", 4, clock, "one"), Letters("2", 4, clock, "two"))
+    # Of four seconds each, what was charged for the shared pieces is taken off.
+    assert order.count("s") == 4 and order.index("2") > order.index("1")
 
 
 def outcome(error: Exception | None) -> "Future[str]":
@@ -101,6 +163,24 @@ def test_fetched_results_are_bounded_by_bytes_but_can_be_fetched_again_for_a_min
         assert table.get("a") is None and table.get("unfetched")
         table.sweep(now + 4000)
         assert table.get("unfetched") is None
+
+    asyncio.run(play())
+
+
+def test_samples_that_nobody_fetches_are_bounded_by_bytes_and_training_is_not() -> None:
+    async def play() -> None:
+        table = FutureTable(unfetched_bytes=250)
+        table.open("trained", "it")[0].settle(Reply(bytes(1000)))
+        for name in ("a", "b", "c"):
+            table.open(name, "it", repeatable=True)[0].settle(Reply(bytes(100)))
+        open_one, _ = table.open("open", "it", repeatable=True)
+        now = asyncio.get_running_loop().time()
+        table.sweep(now + 50)
+        assert table.get("a")
+        table.sweep(now + 70)
+        names = ("trained", "a", "b", "c", "open")
+        assert [name for name in names if table.get(name)] == ["trained", "b", "c", "open"]
+        assert table.get("open") is open_one
 
     asyncio.run(play())
 

@@ -1,0 +1,119 @@
+"""Sample requests that wait, in an order that is fair to the clients who sent them; those at work.
+
+Next is the request of the client that has the fewest samples at work; a client's own requests keep
+their order. So who sends ten thousand does not hold up who sends one.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from visual_r1.engine.server.futures import Pending
+from visual_r1.engine.server.wire import ReplyForm
+from visual_r1.engine.types import SampleRequest
+
+
+@dataclass(frozen=True)
+class SampleJob:
+    """A sample request, the form of its reply, and who waits for it."""
+
+    request: SampleRequest
+    form: ReplyForm
+    future: Pending
+    client: str = ""
+    """The session whose sampler it came to, whose sequences it may train on; empty where there is
+    none."""
+    record: bool = False
+    """Whether what is sampled is recorded for that."""
+
+    @property
+    def request_id(self) -> str:
+        """Its name among all requests."""
+        return self.future.request_id
+
+    @property
+    def rows(self) -> int:
+        """Sequences that it adds to a batch."""
+        return max(1, self.request.num_samples)
+
+
+class WaitingJobs:
+    """The requests that wait for one set of weights, by client."""
+
+    def __init__(self) -> None:
+        self._clients: dict[str, dict[str, SampleJob]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._clients)
+
+    @property
+    def clients(self) -> list[str]:
+        """Those whose requests wait."""
+        return list(self._clients)
+
+    def add(self, job: SampleJob) -> None:
+        """Behind the others of its client."""
+        self._clients.setdefault(job.client, {})[job.request_id] = job
+
+    def remove(self, request_id: str) -> SampleJob | None:
+        """Take a request out; None where it does not wait here."""
+        for client, jobs in self._clients.items():
+            if (job := jobs.pop(request_id, None)) is not None:
+                if not jobs:
+                    del self._clients[client]
+                return job
+        return None
+
+    def remove_client(self, client: str) -> list[SampleJob]:
+        """Take all requests of a client out."""
+        return list(self._clients.pop(client, {}).values())
+
+    def take(self, at_work: Mapping[str, int], *, only_new: bool = False) -> SampleJob | None:
+        """The request that starts next; `at_work` has each client's samples that are at work.
+
+        With `only_new` it is one of a client that has none at work.
+        """
+        if not self._clients:
+            return None
+        client = min(self._clients, key=lambda one: at_work.get(one, 0))
+        if only_new and at_work.get(client):
+            return None
+        jobs = self._clients.pop(client)
+        job = jobs.pop(next(iter(jobs)))
+        if jobs:
+            # Behind the others, who come first where as many of theirs are at work.
+            self._clients[client] = jobs
+        return job
+
+
+class JobsAtWork:
+    """The requests whose samples decode, and how many of each client's they are."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, SampleJob] = {}
+        self.rows: Counter[str] = Counter()
+        """By client; nothing of a client that has none."""
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def add(self, job: SampleJob) -> None:
+        """It starts."""
+        self._jobs[job.request_id] = job
+        self.rows[job.client] += job.rows
+
+    def remove(self, request_id: str) -> SampleJob | None:
+        """It is complete, or dropped; None where it is not at work."""
+        job = self._jobs.pop(request_id, None)
+        if job is not None:
+            self.rows[job.client] -= job.rows
+            if not self.rows[job.client]:
+                del self.rows[job.client]
+        return job
+
+    def remove_all(self, client: str | None = None) -> list[SampleJob]:
+        """All of them, or all of a client."""
+        jobs = [job for job in self._jobs.values() if client is None or job.client == client]
+        for job in jobs:
+            self.remove(job.request_id)
+        return jobs
