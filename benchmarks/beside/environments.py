@@ -1,0 +1,146 @@
+"""Environments of their own for the programs that we are measured beside.
+
+Each peer is installed once, by pip from whatever index pip is set up for, into a virtual
+environment under a cache folder outside the repository: what a peer asks for (another transformers,
+say) never touches `.venv`. A folder's name holds a digest of what was asked for, so another version
+is another folder, and one whose installation was cut off is made again.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from argparse import ArgumentParser
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from filelock import FileLock
+from rich.console import Console
+
+from beside.faults import BenchmarkError
+
+HERE = "here"
+"""In place of a cache folder: the peers run in this program's own environment."""
+
+COMPLETE = "complete.json"
+PEERS = Path(__file__).parent / "peers"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """What pip is asked for, and the packages whose versions are worth telling."""
+
+    name: str
+    requirements: tuple[str, ...]
+    told: tuple[str, ...]
+
+
+TRANSFORMERS = Peer(
+    "transformers",
+    ("torch==2.13.0", "transformers==5.23.0", "peft==0.21.2", "accelerate<2", "pillow<14"),
+    ("torch", "transformers", "peft"),
+)
+TRL = Peer(
+    "trl",
+    ("torch==2.13.0", "transformers==5.23.0", "peft==0.21.2", "trl==1.16.0", "pillow<14"),
+    ("torch", "transformers", "peft", "trl", "datasets", "accelerate"),
+)
+COOKBOOK = Peer(
+    "cookbook",
+    ("torch==2.13.0", "transformers==5.23.0", "tinker==0.38.0", "tinker-cookbook==0.6.1"),
+    ("tinker", "tinker-cookbook", "torch", "transformers", "datasets"),
+)
+OURS = ("visual-r1", "torch", "transformers", "peft", "tinker", "prefect")
+
+
+def add_peers_flag(parser: ArgumentParser) -> None:
+    """The flag for the cache folder of the peers' environments."""
+    parser.add_argument(
+        "--peers",
+        default=str(_cache() / "visual-r1" / "peers"),
+        metavar="FOLDER",
+        help="where the peers' environments are kept, outside the repository (default: "
+        f"%(default)s); '{HERE}': run them in this environment",
+    )
+
+
+def python_of(peer: Peer, folder: str) -> str:
+    """The interpreter of the peer's environment, which is made where there is none.
+
+    Raises `BenchmarkError` where pip cannot install it.
+    """
+    if folder == HERE:
+        return sys.executable
+    asked = [*peer.requirements, sys.version]
+    digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:8]
+    place = Path(folder).expanduser().absolute() / f"{peer.name}-{digest}"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{place}.lock"):
+        if not (place / COMPLETE).is_file():
+            _make(peer, place)
+    return str(place / "bin" / "python")
+
+
+def _make(peer: Peer, place: Path) -> None:
+    shutil.rmtree(place, ignore_errors=True)
+    Console(stderr=True).print(f"Installing {peer.name} into {place} (once).")
+    log = place.with_suffix(".log")
+    python = str(place / "bin" / "python")
+    commands = (
+        [sys.executable, "-m", "venv", str(place)],
+        [python, "-m", "pip", "install", *peer.requirements],
+    )
+    with log.open("w") as file:
+        for command in commands:
+            done = subprocess.run(command, stdout=file, stderr=file, env=outside(), check=False)
+            if done.returncode:
+                said = [line for line in log.read_text().splitlines() if line.startswith("ERROR")]
+                raise BenchmarkError(
+                    f"{peer.name} could not be installed ({said[-1] if said else command[-1]}); "
+                    f"{log} has all of it, and the same command tries again."
+                )
+    (place / COMPLETE).write_text(json.dumps(asked_and_got(peer, python)))
+
+
+def asked_and_got(peer: Peer, python: str) -> dict[str, str]:
+    """The versions of the peer's packages, as the environment of `python` has them."""
+    program = (
+        "import json, sys; from importlib.metadata import version; "
+        "print(json.dumps({name: version(name) for name in sys.argv[1:]}))"
+    )
+    done = subprocess.run(
+        [python, "-c", program, *peer.told], capture_output=True, text=True, env=outside()
+    )
+    if done.returncode:
+        raise BenchmarkError(
+            f"{peer.name} is not in the environment of {python}: leave --peers out, and it is "
+            "installed."
+        )
+    return json.loads(done.stdout)
+
+
+def our_versions(names: Sequence[str] = OURS) -> dict[str, str]:
+    """Those of this environment; a checkout that is not installed has the version "checkout"."""
+    found: dict[str, str] = {}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "checkout"
+    return found
+
+
+def outside(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This environment for a peer: without what leads Python to packages of ours, and offline."""
+    dropped = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "TINKER_API_KEY", "TINKER_BASE_URL")
+    kept = {name: value for name, value in os.environ.items() if name not in dropped}
+    quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "TINKER_TELEMETRY": "0"}
+    return kept | quiet | {"OMP_WAIT_POLICY": "PASSIVE"} | dict(more or {})
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()

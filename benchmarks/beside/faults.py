@@ -1,0 +1,19 @@
+"""What a benchmark says in one sentence before it ends."""
+
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+
+class BenchmarkError(Exception):
+    """A measurement cannot be taken; the message is one sentence with the way out."""
+
+
+def run_command(main: Callable[[], int]) -> NoReturn:
+    """End the program with the status of `main`; what it cannot measure is one sentence."""
+    try:
+        sys.exit(main())
+    except BenchmarkError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,113 @@
+"""Two programs side by side on one piece of work."""
+
+import json
+import os
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from beside.environments import PEERS, outside
+from beside.faults import BenchmarkError
+from beside.results import Measured, Results, ratio
+from beside.rounds import Told, in_turn
+from beside.shapes import SHAPES, save
+from beside.work import Work
+
+OURS = Path(__file__).with_name("ours.py")
+
+
+def side_by_side(
+    results: Results,
+    case: str,
+    work: Work,
+    peer: tuple[str, str, str],
+    unit: str,
+    rounds: int,
+) -> tuple[dict[str, object], dict[str, object]]:
+    """Measure `work` on both sides in turn; what each said when it was ready.
+
+    `peer` is its name in tables, its interpreter and its program. A round's `unit` (tokens,
+    sequences) is what both count. Raises `BenchmarkError` where a side fails.
+    """
+    name, python, program = peer
+    with TemporaryDirectory() as folder, ExitStack() as open_programs:
+        file = str(work.write(Path(folder) / "work.json"))
+        ours = open_programs.enter_context(
+            Told("ours", [sys.executable, str(OURS), file], as_now(), Path(folder) / "ours.log")
+        )
+        ours.facts()  # One loads after the other: memory and cores are not shared out meanwhile.
+        theirs = open_programs.enter_context(
+            Told(name, [python, str(PEERS / program), file], outside(), Path(folder) / "peer.log")
+        )
+        try:
+            taken = in_turn([ours, theirs], rounds)
+        except BenchmarkError as error:
+            kept = _keep_log(Path(folder))
+            raise BenchmarkError(str(error).replace(folder, str(kept))) from error
+        measured = [Measured.of(case, who, unit, unit, taken[who]) for who in taken]
+        results.measured += measured
+        results.ratios[f"{case}: ours / {name}"] = ratio(*measured)
+        return ours.facts(), theirs.facts()
+
+
+def as_now() -> dict[str, str]:
+    """This environment for our own programs: idle threads sleep, as the engine's do."""
+    return os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "TINKER_TELEMETRY": "0"}
+
+
+def random_model(shape: str, folder: Path, device: str = "cpu") -> str:
+    """A folder with a model of the shape, in float32; made where it is not there yet."""
+    place = folder / shape
+    if not (place / "config.json").is_file():
+        place.mkdir(parents=True, exist_ok=True)
+        save(SHAPES[shape], place, device)
+    return str(place)
+
+
+def same_greedy(ours: dict[str, object], theirs: dict[str, object]) -> float:
+    """The share of tokens that both sides chose greedily; 1 where nothing was asked.
+
+    Raises `BenchmarkError` where they plainly do not do the same work.
+    """
+    pairs = [
+        (a, b)
+        for mine, other in zip(ours["greedy"], theirs["greedy"], strict=True)  # type: ignore[call-overload]
+        for a, b in zip(mine, other, strict=True)
+    ]
+    share = sum(a == b for a, b in pairs) / len(pairs) if pairs else 1.0
+    if share < 0.5:
+        raise BenchmarkError(
+            f"the two sides agree on {share:.0%} of their greedy tokens: they do not do the same "
+            "work, so that no ratio of theirs means anything."
+        )
+    return share
+
+
+def same_logprob(ours: dict[str, object], theirs: dict[str, object], within: float) -> float:
+    """How far apart the sums of the answers' log-probabilities are, as a share of them.
+
+    Raises `BenchmarkError` where that is more than `within`.
+    """
+    mine, other = float(str(ours["answers_logprob"])), float(str(theirs["answers_logprob"]))
+    apart = abs(mine - other) / abs(other)
+    if not apart <= within:
+        raise BenchmarkError(
+            f"the two sides find {mine:.2f} and {other:.2f} for the same answers: they do not do "
+            "the same work, so that no ratio of theirs means anything."
+        )
+    return apart
+
+
+def _keep_log(folder: Path) -> Path:
+    """The programs' logs, where they outlive their folder."""
+    kept = Path(".visual-r1") / "benchmarks" / "logs"
+    kept.mkdir(parents=True, exist_ok=True)
+    for log in folder.glob("*.log"):
+        (kept / log.name).write_bytes(log.read_bytes())
+    return kept
+
+
+def dumped(arguments: object) -> dict[str, object]:
+    """Parsed flags as what a JSON can hold."""
+    return json.loads(json.dumps(vars(arguments), default=str))
