@@ -81,18 +81,19 @@ def sampled(
     sampler: tinker.SamplingClient, work: Work, seed: int, *, temperature: float = 1.0
 ) -> list[tinker.SampleResponse]:
     """Each prompt answered; every answer has its full length (`stop=[]`: no token ends it)."""
-    asked = [
-        sampler.sample(
-            prompt=prompt,
-            num_samples=work.group,
-            sampling_params=tinker.SamplingParams(
-                max_tokens=work.new_tokens,
-                temperature=temperature,
-                seed=1000 * seed + place,
-                stop=[],
-            ),
+    prompts = model_inputs(work.prompts)
+    drawn = [
+        tinker.SamplingParams(
+            max_tokens=work.new_tokens,
+            temperature=temperature,
+            seed=len(prompts) * seed + place,
+            stop=[],
         )
-        for place, prompt in enumerate(model_inputs(work.prompts))
+        for place in range(len(prompts))
+    ]
+    asked = [
+        sampler.sample(prompt=prompt, num_samples=work.group, sampling_params=how)
+        for prompt, how in zip(prompts, drawn, strict=True)
     ]
     return [one.result(timeout=LIMIT_S) for one in asked]
 
@@ -134,7 +135,11 @@ def training_client(service: tinker.ServiceClient, work: Work) -> tinker.Trainin
 
 def answers_logprob(work: Work, done: tinker.ForwardBackwardOutput) -> float:
     """Sum of the log-probabilities of all answers' tokens: the same on every side."""
-    places = [prompt.length - 1 for prompt, group in zip(work.prompts, work.answers) for _ in group]
+    places = [
+        prompt.length - 1
+        for prompt, group in zip(work.prompts, work.answers, strict=True)
+        for _ in group
+    ]
     return float(
         sum(
             np.asarray(one["logprobs"].to_numpy(), np.float64).reshape(-1)[place:].sum()

@@ -56,11 +56,9 @@ class Measured:
     rounds: tuple[Round, ...]
 
     @staticmethod
-    def of(
-        case: str, who: str, unit: str, amount: float | str, rounds: Sequence[Round]
-    ) -> "Measured":
-        """`amount` units a round, or the name of what each round counted of them."""
-        amounts = [one.counted[amount] if isinstance(amount, str) else amount for one in rounds]
+    def of(case: str, who: str, unit: str, rounds: Sequence[Round]) -> "Measured":
+        """Of rounds that each counted its `unit`."""
+        amounts = [float(one.counted[unit]) for one in rounds]
         return Measured(
             case, who, unit,
             Spread.of([n / one.seconds for n, one in zip(amounts, rounds, strict=True)]),
@@ -73,11 +71,10 @@ class Measured:
 
 def ratio(ours: Measured, theirs: Measured) -> Spread:
     """How many times their rate ours is, round by round as they were run in turn."""
-    pairs = zip(ours.rounds, theirs.rounds, strict=True)
-    each = [b.seconds / a.seconds for a, b in pairs]
-    scale = (ours.rate.median * ours.seconds.median) / (theirs.rate.median * theirs.seconds.median)
-    # With rounds of one size this is 1; else what a round holds differs (answers of other lengths).
-    return Spread.of([one * (1.0 if abs(scale - 1) < 0.01 else scale) for one in each])
+    rates = [
+        [one.counted[side.unit] / one.seconds for one in side.rounds] for side in (ours, theirs)
+    ]
+    return Spread.of([a / b for a, b in zip(*rates, strict=True)])
 
 
 def beside(

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -49,11 +50,9 @@ class Told:
         self.facts()
         assert self._process.stdin is not None
         load = os.getloadavg()[0]
-        try:
+        with suppress(BrokenPipeError):  # It died: the missing answer says so.
             self._process.stdin.write(f"{number}\n")
             self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # It died; the missing answer says so.
         counted = self._answer(f"run round {number}")
         return Round(counted.pop("seconds"), counted.pop("cpu_seconds"), load, counted)
 
@@ -75,10 +74,8 @@ class Told:
     def __exit__(self, *_: object) -> None:
         for stream in (self._process.stdin, self._process.stdout):
             assert stream is not None
-            try:
+            with suppress(BrokenPipeError):
                 stream.close()
-            except BrokenPipeError:
-                pass
         try:
             self._process.wait(20)
         except subprocess.TimeoutExpired:

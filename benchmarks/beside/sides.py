@@ -45,7 +45,7 @@ def side_by_side(
         except BenchmarkError as error:
             kept = _keep_log(Path(folder))
             raise BenchmarkError(str(error).replace(folder, str(kept))) from error
-        measured = [Measured.of(case, who, unit, unit, taken[who]) for who in taken]
+        measured = [Measured.of(case, who, unit, taken[who]) for who in taken]
         results.measured += measured
         results.ratios[f"{case}: ours / {name}"] = ratio(*measured)
         return ours.facts(), theirs.facts()
