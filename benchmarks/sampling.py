@@ -87,7 +87,7 @@ def main() -> int:
             what = f"{name}: {case.prompts} x {case.group} x {case.tokens} tokens"
             rows += beside(ours, theirs, times, floor, what, ",.0f")
     show(
-        f"Sampling, tokens; threads {chosen.threads}, n = {chosen.rounds}: median (least to most)",
+        f"Sampling, tokens; threads {chosen.threads}, n = {chosen.rounds}: median (all)",
         BESIDE,
         rows,
         f"{results.write(chosen.json)} has every round.",

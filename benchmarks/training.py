@@ -68,7 +68,7 @@ def main() -> int:
             what = f"{name}: {chosen.prompts} x {chosen.group} sequences"
             rows += beside(ours, theirs, times, floor, what, ",.1f")
     show(
-        f"Training, sequences; threads {chosen.threads}, n = {chosen.rounds}: median (least to most)",
+        f"Training, sequences; threads {chosen.threads}, n = {chosen.rounds}: median (all)",
         BESIDE,
         rows,
         f"{results.write(chosen.json)} has every round.",

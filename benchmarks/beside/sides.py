@@ -12,6 +12,7 @@ from beside.faults import BenchmarkError
 from beside.results import Measured, Results, ratio
 from beside.rounds import Told, in_turn
 from beside.shapes import SHAPES, save
+from beside.watched import keep_log
 from beside.work import Work
 
 OURS = Path(__file__).with_name("ours.py")
@@ -43,7 +44,7 @@ def side_by_side(
         try:
             taken = in_turn([ours, theirs], rounds)
         except BenchmarkError as error:
-            kept = _keep_log(Path(folder))
+            kept = [keep_log(log) for log in Path(folder).glob("*.log")][0].parent
             raise BenchmarkError(str(error).replace(folder, str(kept))) from error
         measured = [Measured.of(case, who, unit, taken[who]) for who in taken]
         results.measured += measured
@@ -97,15 +98,6 @@ def same_logprob(ours: dict[str, object], theirs: dict[str, object], within: flo
             "the same work, so that no ratio of theirs means anything."
         )
     return apart
-
-
-def _keep_log(folder: Path) -> Path:
-    """The programs' logs, where they outlive their folder."""
-    kept = Path(".visual-r1") / "benchmarks" / "logs"
-    kept.mkdir(parents=True, exist_ok=True)
-    for log in folder.glob("*.log"):
-        (kept / log.name).write_bytes(log.read_bytes())
-    return kept
 
 
 def dumped(arguments: object) -> dict[str, object]:
