@@ -124,8 +124,7 @@ def our_run(chosen: argparse.Namespace, place: Path, _: str) -> Round:
     command = flow_command(place, fields)
     rows = rows_file(place, "step")
     log = place.with_suffix(".log")
-    done, _ = watched_run(command, clean_environment(), rows, chosen.steps, chosen.warm, log)
-    return done
+    return watched_run(command, clean_environment(), rows, chosen.steps, chosen.warm, log)
 
 
 def trl_run(chosen: argparse.Namespace, place: Path, python: str) -> Round:
@@ -160,8 +159,7 @@ def trl_run(chosen: argparse.Namespace, place: Path, python: str) -> Round:
     command = [python, str(PEERS / "trl_steps.py"), str(file)]
     rows = Path(work["rows"])
     log = place.with_suffix(".log")
-    done, _ = watched_run(command, outside(), rows, chosen.steps, chosen.warm, log)
-    return done
+    return watched_run(command, outside(), rows, chosen.steps, chosen.warm, log)
 
 
 if __name__ == "__main__":

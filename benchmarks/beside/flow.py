@@ -36,3 +36,13 @@ def clean_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
 def rows_file(output: Path, name: str) -> Path:
     """Where the run writes a row a step."""
     return output / "runs" / name / "metrics.jsonl"
+
+
+def has_setting(name: str) -> bool:
+    """Whether the code at hand has the setting `section.field`."""
+    from visual_r1.config import RunConfig
+
+    section, _, field = name.partition(".")
+    found = RunConfig.model_fields.get(section)
+    fields = getattr(found.annotation, "model_fields", {}) if found else {}
+    return field in fields

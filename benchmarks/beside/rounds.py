@@ -21,7 +21,7 @@ class Round:
     seconds: float
     cpu_seconds: float
     load: float
-    counted: Mapping[str, Any] = field(default_factory=dict)
+    counted: dict[str, Any] = field(default_factory=dict)
 
 
 class Told:

@@ -44,7 +44,7 @@ def side_by_side(
         try:
             taken = in_turn([ours, theirs], rounds)
         except BenchmarkError as error:
-            kept = [keep_log(log) for log in Path(folder).glob("*.log")][0].parent
+            (kept,) = {keep_log(log).parent for log in Path(folder).glob("*.log")}
             raise BenchmarkError(str(error).replace(folder, str(kept))) from error
         measured = [Measured.of(case, who, unit, taken[who]) for who in taken]
         results.measured += measured

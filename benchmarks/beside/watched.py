@@ -9,6 +9,7 @@ import os
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,19 +21,28 @@ from beside.faults import BenchmarkError
 from beside.rounds import Round
 
 LOOK_S = 0.01
-END_WITHIN_S = 120.0
+LOOK_AT_MEMORY_S = 0.25
+
+
+@dataclass(frozen=True)
+class Used:
+    """What a run and the engine that it uses have used so far."""
+
+    cpu_seconds: float
+    own_cpu_seconds: float
+    """Of the run's first process alone."""
+    engine_busy: float
+    """CPU seconds of the engine's busiest thread: the one that computes, on a processor."""
+    own_memory_bytes: int
+    """Resident, of the run's first process."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A row, and what was used up to it."""
+    """A row, when it was there, and what was used by then."""
 
     at: float
-    cpu_seconds: float
-    engine_busy: float
-    """CPU seconds of the busiest thread of the engine: the one that computes, on a processor."""
-    memory_bytes: int
-    """Resident, of the whole tree but the engine."""
+    used: Used
     row: Mapping[str, Any]
 
 
@@ -44,26 +54,30 @@ def watched_run(
     warm: int,
     log: Path,
     server: int | None = None,
-) -> tuple[Round, list[Seen]]:
-    """Run `command` until it ends; the `steps - warm` steps behind the first `warm` as one round.
+) -> Round:
+    """Run `command`; the `steps - warm` steps behind the first `warm` as one round.
 
-    `server` is the process of an engine that the run uses and did not start. Raises
-    `BenchmarkError` where the run fails or writes fewer rows.
+    What would come behind the last step is cut off. `server` is the process of an engine that the
+    run uses and did not start. Raises `BenchmarkError` where the run ends before it has written so
+    many rows.
     """
     load = os.getloadavg()[0]
+    seen: list[Seen] = []
+    peak, looked = 0, 0.0
     with log.open("wb") as output:
         process = subprocess.Popen(
             list(command), env=dict(environment), stdin=subprocess.DEVNULL, stdout=output,
             stderr=output,
         )  # fmt: skip
-        seen: list[Seen] = []
         try:
             while process.poll() is None and len(seen) < steps:
-                seen += _new_rows(process.pid, rows, len(seen), server)
                 time.sleep(LOOK_S)
-            process.wait(END_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            pass  # What was to be measured is there.
+                new = _new_rows(rows, len(seen))
+                if new or time.perf_counter() - looked > LOOK_AT_MEMORY_S:
+                    looked = time.perf_counter()
+                    used = _used(process.pid, server)
+                    peak = max(peak, used.own_memory_bytes)
+                    seen += [Seen(looked, used, row) for row in new]
         finally:
             _end(process)
     if len(seen) < steps:
@@ -72,19 +86,24 @@ def watched_run(
             f"{Path(command[1]).name} wrote {len(seen)} of {steps} steps "
             f"({said[-1] if said else 'it said nothing'}); its log is {keep_log(log)}."
         )
-    first, last = seen[warm - 1], seen[steps - 1]
-    counted = {
-        "steps": steps - warm,
-        "engine_busy": last.engine_busy - first.engine_busy,
-        "memory_bytes": max(one.memory_bytes for one in seen),
-        "rows": [one.row for one in seen],
-    }
-    used = last.cpu_seconds - first.cpu_seconds
-    done = Round(last.at - first.at, used, load, counted)
+    done = _between(seen[warm - 1], seen[steps - 1], steps - warm, load)
+    done.counted["peak_bytes"] = peak
+    done.counted["rows"] = [one.row for one in seen]
     Console(stderr=True).print(
         f"{log.stem}: {done.seconds / (steps - warm):.3f} s a step, load {load:.1f}", style="dim"
     )
-    return done, seen
+    return done
+
+
+def _between(first: Seen, last: Seen, steps: int, load: float) -> Round:
+    begun, ended = first.used, last.used
+    counted: dict[str, Any] = {
+        "steps": steps,
+        "engine_busy": ended.engine_busy - begun.engine_busy,
+        "own_cpu_seconds": ended.own_cpu_seconds - begun.own_cpu_seconds,
+    }
+    used = ended.cpu_seconds - begun.cpu_seconds
+    return Round(last.at - first.at, used, load, counted)
 
 
 def keep_log(log: Path) -> Path:
@@ -95,31 +114,29 @@ def keep_log(log: Path) -> Path:
     return kept / log.name
 
 
-def _new_rows(pid: int, rows: Path, known: int, server: int | None) -> list[Seen]:
+def _new_rows(rows: Path, known: int) -> list[Mapping[str, Any]]:
     try:
         lines = rows.read_bytes().split(b"\n")[:-1]
     except FileNotFoundError:
         return []
-    if len(lines) <= known:
-        return []
-    now = time.perf_counter()
-    cpu, busy, memory = _used(pid, server)
-    return [Seen(now, cpu, busy, memory, json.loads(line)) for line in lines[known:]]
+    return [json.loads(line) for line in lines[known:]]
 
 
-def _used(pid: int, server: int | None) -> tuple[float, float, int]:
-    cpu, busy, memory = 0.0, 0.0, 0
+def _used(pid: int, server: int | None) -> Used:
+    cpu = own_cpu = busy = 0.0
+    memory = 0
     for process in [*_tree(pid), *([psutil.Process(server)] if server else [])]:
         try:
+            # With those of children that have ended.
             cpu += sum(process.cpu_times()[:4])
-            if "visual_r1.engine" in process.cmdline():
-                busiest = (one.user_time + one.system_time for one in process.threads())
-                busy = max(busy, *busiest)
-            else:
-                memory += process.memory_info().rss
+            if process.pid == pid:
+                times = process.cpu_times()
+                own_cpu, memory = times.user + times.system, process.memory_info().rss
+            elif "visual_r1.engine" in process.cmdline():
+                busy = max(one.user_time + one.system_time for one in process.threads())
         except (psutil.NoSuchProcess, psutil.ZombieProcess):
             continue  # It ended meanwhile.
-    return cpu, busy, memory
+    return Used(cpu, own_cpu, busy, memory)
 
 
 def _tree(pid: int) -> list[psutil.Process]:
@@ -131,9 +148,8 @@ def _tree(pid: int) -> list[psutil.Process]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    for one in reversed(_tree(process.pid)) if process.poll() is None else ():
-        try:
-            one.terminate()
-        except psutil.NoSuchProcess:
-            continue
+    """At once: what was to be measured is there."""
+    for one in _tree(process.pid) if process.poll() is None else ():
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
     process.wait(60)
