@@ -1,7 +1,7 @@
 """What our process costs beside a large server, and what streaming and staleness gain there.
 
     python benchmarks/cluster.py                        # 1,024 problems x 16, three steps
-    python benchmarks/cluster.py --staleness 0 1 2 --json FILE
+    python benchmarks/cluster.py --with algorithm.max_staleness=1
     python benchmarks/cluster.py --batch 64 --group 8   # a small trial
 
 The run is `python flows/train_flow.py`; the server is modelled (`beside.modelled`): it speaks the
@@ -11,7 +11,8 @@ measured is ours: the memory and processor time of the run's process for thousan
 step, and how much of a step the server is idle. The floor of a step is the longer of two times: of
 the sampler's work at full rows, and of the learner's.
 
-`--staleness` runs once for each of `algorithm.max_staleness`, where the code has that setting.
+Where the code has the settings, it is run with the step's batch sent in one part (`pipeline.parts`)
+and with `algorithm.max_staleness` 1 and 2 as well; `--with` chooses others.
 """
 
 import argparse
@@ -29,14 +30,20 @@ import httpx
 
 from beside.environments import our_versions
 from beside.faults import BenchmarkError, run_command
-from beside.flow import SMALL, clean_environment, flow_command, has_setting, rows_file
+from beside.flow import (
+    SMALL,
+    add_variants_flag,
+    clean_environment,
+    flow_command,
+    rows_file,
+    variants_of,
+)
 from beside.modelled import Cluster
 from beside.results import Measured, Results, Spread, show
 from beside.rounds import Round
 from beside.sides import as_now, dumped
 from beside.watched import watched_run
 
-STALENESS = "algorithm.max_staleness"
 KEY = "tml-modelled"
 
 
@@ -45,11 +52,10 @@ def main() -> int:
     cluster = Cluster(
         **{one.name: type(one.default)(getattr(chosen, one.name)) for one in fields(Cluster)}  # type: ignore[call-overload]
     )
-    variants: list[tuple[str, dict[str, Any]]] = [("as it is", {})]
-    if chosen.staleness:
-        if not has_setting(STALENESS):
-            raise BenchmarkError(f"this code has no setting {STALENESS}: leave --staleness out.")
-        variants = [(f"staleness {n}", {STALENESS: n}) for n in chosen.staleness]
+    variants = variants_of(
+        chosen.variants,
+        [["pipeline.parts=1"], ["algorithm.max_staleness=1"], ["algorithm.max_staleness=2"]],
+    )
     results = Results("cluster", dumped(chosen), {"ours": our_versions()})
     results.facts["cluster"] = cluster
     taken: dict[str, list[Round]] = {name: [] for name, _ in variants}
@@ -82,7 +88,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=4, help="of a run")
     parser.add_argument("--warm", type=int, default=1, help="of them left out")
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--staleness", type=int, nargs="+", default=[], metavar="N")
+    add_variants_flag(parser)
     parser.add_argument("--json", type=Path, help="default: a new file in .visual-r1/benchmarks/")
     for one in fields(Cluster):
         flag = f"--{one.name.replace('_', '-')}"

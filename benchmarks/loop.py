@@ -1,7 +1,7 @@
 """How long a step of the loop takes, beside tinker-cookbook's `rl_loop` on the same engine.
 
     python benchmarks/loop.py                           # without latencies, and with modelled ones
-    python benchmarks/loop.py --staleness 0 1 2 --rounds 5
+    python benchmarks/loop.py --with algorithm.max_staleness=1 --with pipeline.parts=4
     python benchmarks/loop.py --latencies 4 --batch 64 --group 16
 
 One engine serves both, in a process of its own; whole runs take turns, and what is measured lies
@@ -11,12 +11,13 @@ without contrast out of the training.
 
 A local engine has no latencies. With `--latencies S` a proxy between them and it holds each answer
 back until a modelled time is over, log-normal with that median in seconds: then a loop that trains,
-grades or samples while it waits gains, and one that waits for the slowest does not. `--staleness`
-measures ours once for each of `algorithm.max_staleness`, where the code has that setting.
+grades or samples while it waits gains, and one that waits for the slowest does not. `--with`
+measures ours with other settings as well.
 """
 
 import argparse
 import json
+import re
 import statistics
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -34,11 +35,19 @@ from beside.environments import (
     outside,
     python_of,
 )
-from beside.faults import BenchmarkError, run_command
-from beside.flow import SMALL, clean_environment, flow_command, has_setting, rows_file
+from beside.faults import run_command
+from beside.flow import (
+    SMALL,
+    Variant,
+    add_variants_flag,
+    clean_environment,
+    flow_command,
+    rows_file,
+    variants_of,
+)
 from beside.latency import Held, LogNormal
 from beside.ours import Engine
-from beside.results import Measured, Results, Spread, ratio, show
+from beside.results import Measured, Ratio, Results, Spread, show
 from beside.rounds import Round
 from beside.serving import serving
 from beside.sides import dumped
@@ -47,28 +56,23 @@ from beside.work import Lora, prompts_of
 from visual_r1.models import TINY_GEOMETRY, model_path
 
 LEARNING_RATE = 1e-3
-STALENESS = "algorithm.max_staleness"
 RL_LOOP = "rl_loop"
 
 
 def main() -> int:
     chosen = parsed()
-    stale = [("ours", {})]
-    if chosen.staleness:
-        if not has_setting(STALENESS):
-            raise BenchmarkError(f"this code has no setting {STALENESS}: leave --staleness out.")
-        stale = [(f"ours, staleness {n}", {STALENESS: n}) for n in chosen.staleness]
+    variants = variants_of(chosen.variants, [["algorithm.max_staleness=1"]])
     python = python_of(COOKBOOK, chosen.peers)
     versions = {"ours": our_versions(), RL_LOOP: asked_and_got(COOKBOOK, python)}
     results = Results("loop", dumped(chosen), versions)
     rows: list[list[str]] = []
     for median in chosen.latencies:
-        taken = measured(chosen, python, stale, LogNormal(median, chosen.spread))
+        taken = measured(chosen, python, variants, LogNormal(median, chosen.spread))
         case = f"latencies of {median:g} s" if median else "no latencies"
         sides = {who: Measured.of(case, who, "steps", runs) for who, runs in taken.items()}
         results.measured += sides.values()
         for who, side in sides.items():
-            times = ratio(side, sides[RL_LOOP]) if who != RL_LOOP else None
+            times = Ratio.of(side, sides[RL_LOOP]) if who != RL_LOOP else None
             if times:
                 results.ratios[f"{case}: {who} / {RL_LOOP}"] = times
             busy = [one.seconds / one.counted["engine_busy"] for one in side.rounds]
@@ -77,7 +81,7 @@ def main() -> int:
     show(
         f"A step of {chosen.batch} x {chosen.group} x {chosen.tokens} on one engine; n = "
         f"{chosen.rounds} runs of {chosen.steps} steps: median (all)",
-        ("", "who", "s a step", "times the peer", "CPU s a step", "wall / busy", "load"),
+        ("", "who", "s a step", "times the peer", "by CPU", "CPU s a step", "wall / busy", "load"),
         rows,
         f"{results.write(chosen.json)} has every step.",
     )
@@ -99,8 +103,8 @@ def parsed() -> argparse.Namespace:
         help="medians of the modelled sampling seconds; 0: none",
     )  # fmt: skip
     parser.add_argument("--spread", type=float, default=0.6, help="of their logarithm")
-    parser.add_argument("--staleness", type=int, nargs="+", default=[], metavar="N")
     parser.add_argument("--json", type=Path, help="default: a new file in .visual-r1/benchmarks/")
+    add_variants_flag(parser)
     add_peers_flag(parser)
     return parser.parse_args()
 
@@ -108,11 +112,11 @@ def parsed() -> argparse.Namespace:
 def measured(
     chosen: argparse.Namespace,
     python: str,
-    stale: Sequence[tuple[str, dict[str, Any]]],
+    variants: Sequence[Variant],
     times: LogNormal,
 ) -> dict[str, list[Round]]:
     """Runs in turn, by who made them."""
-    taken: dict[str, list[Round]] = {name: [] for name, _ in stale} | {RL_LOOP: []}
+    taken: dict[str, list[Round]] = {name: [] for name, _ in variants} | {RL_LOOP: []}
     with ExitStack() as open_now:
         folder = Path(open_now.enter_context(TemporaryDirectory()))
         log = open_now.enter_context((folder / "engine.log").open("wb"))
@@ -122,9 +126,9 @@ def measured(
         held = Held(engine.url, times)
         url = open_now.enter_context(serving(held.app)) if times.median_s else engine.url
         for number in range(chosen.rounds):
-            turns = [*stale, (RL_LOOP, {})]
+            turns = [*variants, (RL_LOOP, {})]
             for who, fields in turns if number % 2 == 0 else turns[::-1]:
-                place = folder / f"{who.replace(', ', '-').replace(' ', '-')}-{number}"
+                place = folder / f"{re.sub('[^a-z0-9_.=]+', '-', who)}-{number}"
                 place.mkdir()
                 held.start_anew()
                 run = cookbook_run if who == RL_LOOP else our_run
@@ -196,7 +200,7 @@ def cookbook_run(
     )  # fmt: skip
 
 
-def row(case: str, side: Measured, times: Spread | None, busy: Spread) -> list[str]:
+def row(case: str, side: Measured, times: Ratio | None, busy: Spread) -> list[str]:
     """A line of the table; per step."""
     steps = side.rounds[0].counted["steps"]
     used = statistics.median(one.cpu_seconds / steps for one in side.rounds)
@@ -204,7 +208,8 @@ def row(case: str, side: Measured, times: Spread | None, busy: Spread) -> list[s
         case,
         side.who,
         Spread.of([one.seconds / steps for one in side.rounds]).text(".3f"),
-        times.text(".2f") if times else "",
+        times.clock.text(".2f") if times else "",
+        times.cpu.text(".2f") if times else "",
         f"{used:.3f}",
         busy.text(".3f"),
         f"{side.load.median:.1f}",

@@ -33,7 +33,7 @@ from beside.environments import (
 )
 from beside.faults import run_command
 from beside.flow import SMALL, clean_environment, flow_command, rows_file
-from beside.results import Measured, Results, Spread, ratio, show
+from beside.results import Measured, Ratio, Results, Spread, show
 from beside.rounds import Round
 from beside.sides import dumped
 from beside.watched import watched_run
@@ -76,7 +76,7 @@ def main() -> int:
                     taken[who].append(run(chosen, place, python))
     sides = [Measured.of("step", who, "steps", runs) for who, runs in taken.items() if runs]
     results.measured += sides
-    times = ratio(*sides) if len(sides) == 2 else None
+    times = Ratio.of(*sides) if len(sides) == 2 else None
     if times:
         results.ratios["step: ours / trl"] = times
     busy = [one.seconds / one.counted["engine_busy"] for one in taken["ours"]]
@@ -84,7 +84,7 @@ def main() -> int:
     show(
         f"A GRPO step, {chosen.batch} x {chosen.group} x {chosen.tokens}; "
         f"threads {chosen.threads}, n = {chosen.rounds} runs of {chosen.steps} steps",
-        ("who", "s a step", "times the peer", "CPU s a step", "tokens an answer", "load"),
+        ("who", "s a step", "times the peer", "by CPU", "CPU s a step", "tokens an answer", "load"),
         [row(one, times if one.who == "ours" else None) for one in sides],
         f"Wall over engine-busy: {Spread.of(busy).text('.3f')}. "
         f"{results.write(chosen.json)} has every step.",
@@ -92,14 +92,15 @@ def main() -> int:
     return 0
 
 
-def row(side: Measured, times: Spread | None) -> list[str]:
+def row(side: Measured, times: Ratio | None) -> list[str]:
     """A line of the table; per step."""
     steps = side.rounds[0].counted["steps"]
     lengths = [one["response_tokens_mean"] for done in side.rounds for one in done.counted["rows"]]
     return [
         side.who,
         Spread.of([one.seconds / steps for one in side.rounds]).text(".3f"),
-        times.text(".2f") if times else "",
+        times.clock.text(".2f") if times else "",
+        times.cpu.text(".2f") if times else "",
         Spread.of([one.cpu_seconds / steps for one in side.rounds]).text(".3f"),
         f"{statistics.mean(lengths):.1f}",
         f"{side.load.median:.1f}",

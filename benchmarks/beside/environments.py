@@ -37,6 +37,8 @@ class Peer:
     name: str
     requirements: tuple[str, ...]
     told: tuple[str, ...]
+    alone: tuple[str, ...] = ()
+    """What is installed without what it asks for: that is among the requirements."""
 
 
 TRANSFORMERS = Peer(
@@ -51,9 +53,15 @@ TRL = Peer(
 )
 COOKBOOK = Peer(
     "cookbook",
-    ("torch==2.13.0", "transformers==5.23.0", "tinker==0.38.0", "tinker-cookbook==0.6.1"),
+    # But for tml-renderers, whose newest version is not on every index; `rl_loop` needs none of it.
+    (
+        "torch==2.13.0", "transformers==5.23.0", "tinker==0.38.0", "datasets<6", "pillow<14",
+        "aiohttp", "anyio", "blobfile", "chz", "cloudpickle", "pyrage", "rich", "safetensors",
+        "termcolor", "tiktoken", "tqdm",
+    ),
     ("tinker", "tinker-cookbook", "torch", "transformers", "datasets"),
-)
+    ("tinker-cookbook==0.6.1",),
+)  # fmt: skip
 OURS = ("visual-r1", "torch", "transformers", "peft", "tinker", "prefect")
 
 
@@ -75,7 +83,7 @@ def python_of(peer: Peer, folder: str) -> str:
     """
     if folder == HERE:
         return sys.executable
-    asked = [*peer.requirements, sys.version]
+    asked = [*peer.requirements, *peer.alone, sys.version]
     digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:8]
     place = Path(folder).expanduser().absolute() / f"{peer.name}-{digest}"
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -90,10 +98,12 @@ def _make(peer: Peer, place: Path) -> None:
     Console(stderr=True).print(f"Installing {peer.name} into {place} (once).")
     log = place.with_suffix(".log")
     python = str(place / "bin" / "python")
-    commands = (
+    commands = [
         [sys.executable, "-m", "venv", str(place)],
         [python, "-m", "pip", "install", *peer.requirements],
-    )
+    ]
+    if peer.alone:
+        commands.append([python, "-m", "pip", "install", "--no-deps", *peer.alone])
     with log.open("w") as file:
         for command in commands:
             done = subprocess.run(command, stdout=file, stderr=file, env=outside(), check=False)

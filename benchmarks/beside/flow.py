@@ -2,8 +2,11 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from argparse import ArgumentParser
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from beside.faults import BenchmarkError
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,11 +41,42 @@ def rows_file(output: Path, name: str) -> Path:
     return output / "runs" / name / "metrics.jsonl"
 
 
-def has_setting(name: str) -> bool:
-    """Whether the code at hand has the setting `section.field`."""
+Variant = tuple[str, dict[str, object]]
+"""A name for tables, and the fields that make the difference."""
+
+
+def add_variants_flag(parser: ArgumentParser) -> None:
+    """The flag for runs of ours that differ in some settings."""
+    parser.add_argument(
+        "--with", nargs="+", action="append", default=[], metavar="FIELD=VALUE", dest="variants",
+        help="measure ours with these settings too (--with algorithm.max_staleness=1); may be "
+        "given several times",
+    )  # fmt: skip
+
+
+def variants_of(given: Sequence[Sequence[str]], usual: Sequence[Sequence[str]]) -> list[Variant]:
+    """Ours as it is, and with each set of settings that was given, or else is usual.
+
+    A usual set is left out where the code at hand does not have its settings. Raises
+    `BenchmarkError` where a given one is no setting of this code.
+    """
+    found: list[Variant] = [("ours", {})]
+    for fields in given or usual:
+        changes = {name: value for name, _, value in (one.partition("=") for one in fields)}
+        missing = [name for name in changes if not _is_setting(name)]
+        if not missing:
+            found.append((f"ours, {' '.join(fields)}", dict(changes)))
+        elif given:
+            raise BenchmarkError(
+                f"--with {' '.join(fields)}: this code has no setting {missing[0]}; "
+                "docs/settings.md lists those there are."
+            )
+    return found
+
+
+def _is_setting(name: str) -> bool:
     from visual_r1.config import RunConfig
 
     section, _, field = name.partition(".")
     found = RunConfig.model_fields.get(section)
-    fields = getattr(found.annotation, "model_fields", {}) if found else {}
-    return field in fields
+    return field in (getattr(found.annotation, "model_fields", {}) if found else {})

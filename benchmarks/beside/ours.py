@@ -8,6 +8,7 @@ CPU seconds are those of client and engine together.
 
 import os
 import secrets
+import select
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ import numpy as np
 import psutil
 import tinker
 
+from beside.faults import BenchmarkError
 from beside.told import Run, answer_rounds
 from beside.work import Work, model_inputs, read
 
@@ -31,8 +33,19 @@ RATE = 1e-4
 class Engine:
     """`python -m visual_r1.engine` in a process of its own; use it as a context."""
 
-    def __init__(self, model: str, device: str, threads: int, home: Path, log: IO[bytes]) -> None:
-        """Start it, and wait until it serves; a large model loads for minutes."""
+    def __init__(
+        self,
+        model: str,
+        device: str,
+        threads: int,
+        home: Path,
+        log: IO[bytes],
+        within_s: float = LIMIT_S,
+    ) -> None:
+        """Start it, and wait until it serves; a large model loads for minutes.
+
+        Raises `BenchmarkError` where it does not.
+        """
         self.key = f"tml-{secrets.token_urlsafe(24)}"
         command = [sys.executable, "-m", "visual_r1.engine", "--home", str(home)]
         command += ["--model", model, "--device", device, "--threads", str(threads)]
@@ -41,10 +54,13 @@ class Engine:
             stderr=log, stdin=subprocess.DEVNULL, text=True,
         )  # fmt: skip
         assert self.process.stdout is not None
-        line = self.process.stdout.readline().strip()
+        there = select.select([self.process.stdout], [], [], within_s)[0]
+        line = self.process.stdout.readline().strip() if there else ""
         if "ready on " not in line:
+            self.process.kill()
             self.process.wait()
-            sys.exit(f"the engine did not start: {line}")
+            why = line or ("its log says why" if there else f"not within {within_s:.0f} s")
+            raise BenchmarkError(f"the engine did not start: {why}.")
         self.url = line.split()[-1]
         self._seen = psutil.Process(self.process.pid)
 
@@ -78,7 +94,12 @@ class Engine:
 
 
 def sampled(
-    sampler: tinker.SamplingClient, work: Work, seed: int, *, temperature: float = 1.0
+    sampler: tinker.SamplingClient,
+    work: Work,
+    seed: int,
+    *,
+    temperature: float = 1.0,
+    limit_s: float = LIMIT_S,
 ) -> list[tinker.SampleResponse]:
     """Each prompt answered; every answer has its full length (`stop=[]`: no token ends it)."""
     prompts = model_inputs(work.prompts)
@@ -95,7 +116,7 @@ def sampled(
         sampler.sample(prompt=prompt, num_samples=work.group, sampling_params=how)
         for prompt, how in zip(prompts, drawn, strict=True)
     ]
-    return [one.result(timeout=LIMIT_S) for one in asked]
+    return [one.result(timeout=limit_s) for one in asked]
 
 
 def datum(

@@ -69,16 +69,29 @@ class Measured:
         )  # fmt: skip
 
 
-def ratio(ours: Measured, theirs: Measured) -> Spread:
-    """How many times their rate ours is, round by round as they were run in turn."""
-    rates = [
-        [one.counted[side.unit] / one.seconds for one in side.rounds] for side in (ours, theirs)
-    ]
-    return Spread.of([a / b for a, b in zip(*rates, strict=True)])
+@dataclass(frozen=True)
+class Ratio:
+    """How many times a peer's rate ours is, round by round as they were run in turn: by the clock,
+    and by the processor time of all processes, which other work on the machine touches less."""
+
+    clock: Spread
+    cpu: Spread
+
+    @staticmethod
+    def of(ours: Measured, theirs: Measured) -> "Ratio":
+        """Of as many rounds of one as of the other."""
+        pairs = [
+            (a.counted[ours.unit] / b.counted[theirs.unit], a, b)
+            for a, b in zip(ours.rounds, theirs.rounds, strict=True)
+        ]
+        return Ratio(
+            Spread.of([amount * b.seconds / a.seconds for amount, a, b in pairs]),
+            Spread.of([amount * b.cpu_seconds / a.cpu_seconds for amount, a, b in pairs]),
+        )
 
 
 def beside(
-    ours: Measured, theirs: Measured, times: Spread, floor_s: float, what: str, form: str
+    ours: Measured, theirs: Measured, times: Ratio, floor_s: float, what: str, form: str
 ) -> list[list[str]]:
     """Two lines of a table with the columns `BESIDE`: `what` was done by us, and by the peer."""
     return [
@@ -86,7 +99,8 @@ def beside(
             what if one is ours else "",
             one.who,
             one.rate.text(form),
-            times.text(".2f") if one is ours else "",
+            times.clock.text(".2f") if one is ours else "",
+            times.cpu.text(".2f") if one is ours else "",
             one.cpu_seconds.text(".2f"),
             f"{one.seconds.median / floor_s:.1f}",
             f"{one.load.median:.1f}",
@@ -95,7 +109,10 @@ def beside(
     ]
 
 
-BESIDE = ("work", "who", "a second", "times the peer", "CPU s a round", "times the floor", "load")
+BESIDE = (
+    "work", "who", "a second", "times the peer", "by CPU", "CPU s a round", "times the floor",
+    "load",
+)  # fmt: skip
 
 
 @dataclass
@@ -106,7 +123,7 @@ class Results:
     settings: Mapping[str, Any]
     versions: Mapping[str, Mapping[str, str]]
     measured: list[Measured] = field(default_factory=list)
-    ratios: dict[str, Spread] = field(default_factory=dict)
+    ratios: dict[str, Ratio] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
     def write(self, file: Path | None) -> Path:

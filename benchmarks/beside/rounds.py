@@ -2,7 +2,9 @@
 
 import json
 import os
+import select
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -28,9 +30,16 @@ class Told:
     """A program of `told.answer_rounds` in a process of its own; use it as a context."""
 
     def __init__(
-        self, name: str, command: Sequence[str], environment: Mapping[str, str], log: Path
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        log: Path,
+        until: float | None = None,
     ) -> None:
+        """Start it. `until` is on the clock of `time.monotonic`: no answer is waited for longer."""
         self.name = name
+        self._until = until
         self._log = log
         self._log_file: IO[bytes] = log.open("wb")
         self._process = subprocess.Popen(
@@ -58,6 +67,11 @@ class Told:
 
     def _answer(self, what: str) -> dict[str, Any]:
         assert self._process.stdout is not None
+        if self._until is not None:
+            left = max(0.0, self._until - time.monotonic())
+            if not select.select([self._process.stdout], [], [], left)[0]:
+                self._process.kill()
+                raise BenchmarkError(f"{self.name} had no time left to {what}.")
         line = self._process.stdout.readline()
         if not line:
             self._process.wait()

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from beside.environments import PEERS, outside
 from beside.faults import BenchmarkError
-from beside.results import Measured, Results, ratio
+from beside.results import Measured, Ratio, Results
 from beside.rounds import Told, in_turn
 from beside.shapes import SHAPES, save
 from beside.watched import keep_log
@@ -48,7 +48,7 @@ def side_by_side(
             raise BenchmarkError(str(error).replace(folder, str(kept))) from error
         measured = [Measured.of(case, who, unit, taken[who]) for who in taken]
         results.measured += measured
-        results.ratios[f"{case}: ours / {name}"] = ratio(*measured)
+        results.ratios[f"{case}: ours / {name}"] = Ratio.of(*measured)
         return ours.facts(), theirs.facts()
 
 

@@ -86,6 +86,8 @@ class Work:
     device: str = "cpu"
     threads: int = 1
     micro_batch: int = 16
+    checkpointing: bool = False
+    """Whether the peer computes activations anew in its backward pass, as recipes for cards do."""
     image_token: int = 0
     folder: str = ""
 

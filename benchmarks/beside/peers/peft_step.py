@@ -3,8 +3,8 @@
     python peft_step.py WORK.json           # a program of `told`
 
 The loss is the importance-sampled policy gradient on the answers' tokens, summed; logits are asked
-for where answers can stand (`logits_to_keep`), the optimizer is torch's AdamW on the adapter. On a
-card gradient checkpointing is on, as recipes have it (and micro-batches would not fit without).
+for where answers can stand (`logits_to_keep`), the optimizer is torch's AdamW on the adapter.
+Gradient checkpointing is on where the work says so.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ def prepare(work: dict[str, Any]) -> tuple[dict[str, Any], Run]:
     """Load the network; the sum of the answers' log-probabilities, and a round."""
     loaded = load(work)
     network = with_lora(loaded, work["lora"]).train()
-    if loaded.device == "cuda":
+    if work["checkpointing"]:
         network.gradient_checkpointing_enable({"use_reentrant": False})
         network.enable_input_require_grads()
     trained = [one for one in network.parameters() if one.requires_grad]
