@@ -108,7 +108,9 @@ def one_run(chosen: argparse.Namespace, cluster: Cluster, more: dict[str, Any]) 
             "train.chunk_steps": chosen.steps,
             "train.batch_size": chosen.batch,
             "train.group_size": chosen.group,
-            "no-train.skip_without_contrast": True,  # all samples are trained on
+            # Half of every group does better than the rest, so that all samples are trained on.
+            "no-train.skip_without_contrast": True,
+            "reward.random": 1,
             "sampling.max_new_tokens": chosen.tokens,
             "backend.server": "remote",
             "backend.base_url": url,

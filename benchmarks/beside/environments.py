@@ -53,11 +53,11 @@ TRL = Peer(
 )
 COOKBOOK = Peer(
     "cookbook",
-    # But for tml-renderers, whose newest version is not on every index; `rl_loop` needs none of it.
+    # But for tml-renderers, whose newest version is not on every index: `rl_loop` needs none of it.
     (
         "torch==2.13.0", "transformers==5.23.0", "tinker==0.38.0", "datasets<6", "pillow<14",
         "aiohttp", "anyio", "blobfile", "chz", "cloudpickle", "pyrage", "rich", "safetensors",
-        "termcolor", "tiktoken", "tqdm",
+        "termcolor", "tiktoken", "tqdm", "sympy", "pylatexenc", "math-verify",
     ),
     ("tinker", "tinker-cookbook", "torch", "transformers", "datasets"),
     ("tinker-cookbook==0.6.1",),

@@ -1,5 +1,6 @@
 """What a benchmark says in one sentence before it ends."""
 
+import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -11,6 +12,8 @@ class BenchmarkError(Exception):
 
 def run_command(main: Callable[[], int]) -> NoReturn:
     """End the program with the status of `main`; what it cannot measure is one sentence."""
+    # As a Ctrl-C: what was started is ended, what was measured is written.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         sys.exit(main())
     except BenchmarkError as error:

@@ -49,10 +49,14 @@ class Engine:
         self.key = f"tml-{secrets.token_urlsafe(24)}"
         command = [sys.executable, "-m", "visual_r1.engine", "--home", str(home)]
         command += ["--model", model, "--device", device, "--threads", str(threads)]
+        # It ends when this process does, in whatever way.
+        theirs, self._pipe = os.pipe()
+        command += ["--parent-fd", str(theirs)]
         self.process = subprocess.Popen(
             command, env=os.environ | {"VISUAL_R1_ENGINE_KEY": self.key}, stdout=subprocess.PIPE,
-            stderr=log, stdin=subprocess.DEVNULL, text=True,
+            stderr=log, stdin=subprocess.DEVNULL, text=True, pass_fds=(theirs,),
         )  # fmt: skip
+        os.close(theirs)
         assert self.process.stdout is not None
         there = select.select([self.process.stdout], [], [], within_s)[0]
         line = self.process.stdout.readline().strip() if there else ""
@@ -85,7 +89,7 @@ class Engine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.terminate()
+        os.close(self._pipe)
         try:
             self.process.wait(20)
         except subprocess.TimeoutExpired:
