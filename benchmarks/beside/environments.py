@@ -21,6 +21,7 @@ from pathlib import Path
 from filelock import FileLock
 from rich.console import Console
 
+import visual_r1
 from beside.faults import BenchmarkError
 
 HERE = "here"
@@ -135,13 +136,28 @@ def asked_and_got(peer: Peer, python: str) -> dict[str, str]:
 
 def our_versions(names: Sequence[str] = OURS) -> dict[str, str]:
     """Those of this environment; a checkout that is not installed has the version "checkout"."""
-    found: dict[str, str] = {}
+    found: dict[str, str] = {"commit": _commit()}
     for name in names:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             found[name] = "checkout"
     return found
+
+
+def _commit() -> str:
+    """That of the code of ours that runs here, with a plus where files were changed since."""
+    place = Path(visual_r1.__file__).parents[1]
+    try:
+        said = [
+            subprocess.run(
+                ["git", "-C", str(place), *what], capture_output=True, text=True, check=True
+            ).stdout.strip()
+            for what in (("rev-parse", "--short", "HEAD"), ("status", "--porcelain", "-uno"))
+        ]
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return said[0] + ("+" if said[1] else "")
 
 
 def outside(more: Mapping[str, str] | None = None) -> dict[str, str]:

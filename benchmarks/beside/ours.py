@@ -12,6 +12,7 @@ import select
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -66,6 +67,7 @@ class Engine:
             why = line or ("its log says why" if there else f"not within {within_s:.0f} s")
             raise BenchmarkError(f"the engine did not start: {why}.")
         self.url = line.split()[-1]
+        self._clients: list[tinker.ServiceClient] = []
         self._seen = psutil.Process(self.process.pid)
 
     def cpu_seconds(self) -> float:
@@ -82,13 +84,17 @@ class Engine:
         return self._seen.memory_info().rss
 
     def client(self) -> tinker.ServiceClient:
-        """A client with a session of its own."""
-        return tinker.ServiceClient(base_url=self.url, api_key=self.key)
+        """A client with a session of its own, which ends before the engine does."""
+        self._clients.append(tinker.ServiceClient(base_url=self.url, api_key=self.key))
+        return self._clients[-1]
 
     def __enter__(self) -> "Engine":
         return self
 
     def __exit__(self, *_: object) -> None:
+        for client in self._clients:
+            with suppress(TimeoutError, tinker.TinkerError, RuntimeError):
+                client.close("success").result(timeout=10)
         os.close(self._pipe)
         try:
             self.process.wait(20)

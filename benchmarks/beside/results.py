@@ -178,7 +178,7 @@ def show(
         table.add_row(*row)
     console = Console()
     if not console.is_terminal:  # a log or a pipe has room
-        console = Console(width=140)
+        console = Console(width=160)
     console.print(table)
     if below:
         console.print(below, markup=False, highlight=False, soft_wrap=True)
