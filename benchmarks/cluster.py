@@ -29,7 +29,7 @@ from typing import Any
 import httpx
 
 from beside.environments import our_versions
-from beside.faults import BenchmarkError, run_command
+from beside.faults import BenchmarkError, count, run_command
 from beside.flow import (
     SMALL,
     add_variants_flag,
@@ -82,12 +82,12 @@ def main() -> int:
 def parsed() -> argparse.Namespace:
     """The flags; each figure of the modelled cluster is one."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--batch", type=int, default=1024, help="problems a step")
-    parser.add_argument("--group", type=int, default=16, help="answers to each")
-    parser.add_argument("--tokens", type=int, default=768, help="longest answer")
-    parser.add_argument("--steps", type=int, default=4, help="of a run")
-    parser.add_argument("--warm", type=int, default=1, help="of them left out")
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--batch", type=count, default=1024, help="problems a step")
+    parser.add_argument("--group", type=count, default=16, help="answers to each")
+    parser.add_argument("--tokens", type=count, default=768, help="longest answer")
+    parser.add_argument("--steps", type=count, default=4, help="of a run")
+    parser.add_argument("--warm", type=count, default=1, help="of them left out")
+    parser.add_argument("--rounds", type=count, default=1)
     add_variants_flag(parser)
     parser.add_argument("--json", type=Path, help="default: a new file in .visual-r1/benchmarks/")
     for one in fields(Cluster):

@@ -35,7 +35,7 @@ from beside.environments import (
     outside,
     python_of,
 )
-from beside.faults import run_command
+from beside.faults import count, run_command
 from beside.flow import (
     SMALL,
     Variant,
@@ -91,13 +91,13 @@ def main() -> int:
 def parsed() -> argparse.Namespace:
     """The flags."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--batch", type=int, default=16, help="problems a step")
-    parser.add_argument("--group", type=int, default=8, help="answers to each")
-    parser.add_argument("--tokens", type=int, default=96, help="longest answer")
-    parser.add_argument("--steps", type=int, default=10, help="of a run")
-    parser.add_argument("--warm", type=int, default=2, help="of them left out")
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--batch", type=count, default=16, help="problems a step")
+    parser.add_argument("--group", type=count, default=8, help="answers to each")
+    parser.add_argument("--tokens", type=count, default=96, help="longest answer")
+    parser.add_argument("--steps", type=count, default=10, help="of a run")
+    parser.add_argument("--warm", type=count, default=2, help="of them left out")
+    parser.add_argument("--rounds", type=count, default=3, help="runs of each")
+    parser.add_argument("--threads", type=count, default=1)
     parser.add_argument(
         "--latencies", type=float, nargs="+", default=[0.0, 2.0], metavar="S",
         help="medians of the modelled sampling seconds; 0: none",

@@ -25,7 +25,7 @@ from beside.environments import (
     our_versions,
     python_of,
 )
-from beside.faults import run_command
+from beside.faults import count, run_command
 from beside.floors import costs_of, rates_of, sampling_floor
 from beside.results import BESIDE, Results, beside, show
 from beside.sides import as_now, dumped, random_model, same_greedy, side_by_side
@@ -58,8 +58,8 @@ CASES = {
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=count, default=5)
+    parser.add_argument("--threads", type=count, default=1)
     parser.add_argument("--json", type=Path, help="default: a new file in .visual-r1/benchmarks/")
     add_peers_flag(parser)
     chosen = parser.parse_args()

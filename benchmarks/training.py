@@ -22,7 +22,7 @@ from beside.environments import (
     our_versions,
     python_of,
 )
-from beside.faults import run_command
+from beside.faults import count, run_command
 from beside.floors import costs_of, rates_of, training_floor
 from beside.results import BESIDE, Results, beside, show
 from beside.sides import as_now, dumped, random_model, same_logprob, side_by_side
@@ -36,11 +36,11 @@ SAME_WITHIN = 1e-4
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--models", nargs="+", choices=("tiny", "60m"), default=["tiny"])
-    parser.add_argument("--prompts", type=int, default=16)
-    parser.add_argument("--group", type=int, default=8)
-    parser.add_argument("--micro-batch", type=int, default=16, help="of the peer")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--prompts", type=count, default=16)
+    parser.add_argument("--group", type=count, default=8)
+    parser.add_argument("--micro-batch", type=count, default=16, help="of the peer")
+    parser.add_argument("--rounds", type=count, default=5)
+    parser.add_argument("--threads", type=count, default=1)
     parser.add_argument("--json", type=Path, help="default: a new file in .visual-r1/benchmarks/")
     add_peers_flag(parser)
     chosen = parser.parse_args()

@@ -87,7 +87,12 @@ def python_of(peer: Peer, folder: str) -> str:
     asked = [*peer.requirements, *peer.alone, sys.version]
     digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:8]
     place = Path(folder).expanduser().absolute() / f"{peer.name}-{digest}"
-    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BenchmarkError(
+            f"{place.parent} cannot be made ({error.strerror}): choose another --peers FOLDER."
+        ) from error
     with FileLock(f"{place}.lock"):
         if not (place / COMPLETE).is_file():
             _make(peer, place)

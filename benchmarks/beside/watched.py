@@ -61,6 +61,11 @@ def watched_run(
     run uses and did not start. Raises `BenchmarkError` where the run ends before it has written so
     many rows.
     """
+    if warm >= steps:
+        raise BenchmarkError(
+            f"of {steps} steps the first {warm} are left out, so that nothing is left: raise "
+            "--steps, or lower --warm."
+        )
     load = os.getloadavg()[0]
     seen: list[Seen] = []
     peak, looked = 0, 0.0
