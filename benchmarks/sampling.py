@@ -66,11 +66,10 @@ def main() -> int:
     python = python_of(TRANSFORMERS, chosen.peers)
     versions = {"ours": our_versions(), GENERATE: asked_and_got(TRANSFORMERS, python)}
     results = Results("sampling", dumped(chosen), versions)
-    rates = rates_of("cpu", chosen.threads, as_now())
-    results.facts["rates"] = rates
     rows: list[list[str]] = []
     with TemporaryDirectory() as folder:
         for name in chosen.cases:
+            rates = rates_of("cpu", chosen.threads, as_now())
             case = CASES[name]
             model = random_model(case.shape, Path(folder)) if case.shape else TINY_GEOMETRY
             work = Work(
@@ -78,12 +77,16 @@ def main() -> int:
                 Lora() if case.lora else None, threads=chosen.threads,
             )  # fmt: skip
             peer = (GENERATE, python, "hf_generate.py")
-            said = side_by_side(results, name, work, peer, "tokens", chosen.rounds)
+            agreed = side_by_side(results, name, work, peer, "tokens", chosen.rounds, same_greedy)
             costs = costs_of(model_path(model), 4)
             floor = sampling_floor(costs, rates, work.prompts, work.group, work.new_tokens)
             ours, theirs = results.measured[-2:]
             times = results.ratios[f"{name}: ours / {GENERATE}"]
-            results.facts[name] = {"greedy_agreement": same_greedy(*said), "floor_s": floor}
+            results.facts[name] = {
+                "greedy_agreement": agreed,
+                "floor_s": floor,
+                "rates": rates,
+            }
             what = f"{name}: {case.prompts} x {case.group} x {case.tokens} tokens"
             rows += beside(ours, theirs, times, floor, what, ",.0f")
     show(

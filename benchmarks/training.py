@@ -30,7 +30,6 @@ from beside.work import Lora, Work, answers_for, prompts_of
 from visual_r1.models import TINY_GEOMETRY, model_path
 
 PEFT = "peft"
-SAME_WITHIN = 1e-4
 
 
 def main() -> int:
@@ -47,11 +46,10 @@ def main() -> int:
     python = python_of(TRANSFORMERS, chosen.peers)
     versions = {"ours": our_versions(), PEFT: asked_and_got(TRANSFORMERS, python)}
     results = Results("training", dumped(chosen), versions)
-    rates = rates_of("cpu", chosen.threads, as_now())
-    results.facts["rates"] = rates
     rows: list[list[str]] = []
     with TemporaryDirectory() as folder:
         for name in chosen.models:
+            rates = rates_of("cpu", chosen.threads, as_now())
             model = TINY_GEOMETRY if name == "tiny" else random_model(name, Path(folder))
             prompts = prompts_of(model, chosen.prompts)
             work = Work(
@@ -59,12 +57,13 @@ def main() -> int:
                 threads=chosen.threads, micro_batch=chosen.micro_batch,
             )  # fmt: skip
             peer = (PEFT, python, "peft_step.py")
-            said = side_by_side(results, name, work, peer, "sequences", chosen.rounds)
-            apart = same_logprob(*said, SAME_WITHIN)
+            apart = side_by_side(
+                results, name, work, peer, "sequences", chosen.rounds, same_logprob
+            )
             floor = training_floor(costs_of(model_path(model), 4), rates, prompts, work.answers)
             ours, theirs = results.measured[-2:]
             times = results.ratios[f"{name}: ours / {PEFT}"]
-            results.facts[name] = {"logprobs_apart": apart, "floor_s": floor}
+            results.facts[name] = {"logprobs_apart": apart, "floor_s": floor, "rates": rates}
             what = f"{name}: {chosen.prompts} x {chosen.group} sequences"
             rows += beside(ours, theirs, times, floor, what, ",.1f")
     show(

@@ -5,7 +5,7 @@ import os
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -143,11 +143,16 @@ class Results:
             "ratios": {name: asdict(one) for name, one in self.ratios.items()},
             "measured": [asdict(one) for one in self.measured],
         }
-        text = json.dumps(whole, indent=1, default=str)
+        text = json.dumps(whole, indent=1, default=_plain)
         partial = file.with_name(f".{file.name}.{os.getpid()}")
         partial.write_text(text + "\n")
         partial.replace(file)
         return file
+
+
+def _plain(value: object) -> object:
+    """What JSON has no form for."""
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
 
 
 def machine() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +16,12 @@ from beside.shapes import SHAPES, save
 from beside.watched import keep_log
 from beside.work import Work
 
+Facts = dict[str, object]
+Check = Callable[[Facts, Facts], float]
+"""Compares what both sides said when they were ready."""
+
+SAME_WITHIN = 1e-4
+
 OURS = Path(__file__).with_name("ours.py")
 
 
@@ -25,11 +32,13 @@ def side_by_side(
     peer: tuple[str, str, str],
     unit: str,
     rounds: int,
-) -> tuple[dict[str, object], dict[str, object]]:
-    """Measure `work` on both sides in turn; what each said when it was ready.
+    check: Check,
+) -> float:
+    """Measure `work` on both sides in turn, once `check` has compared them; what it found.
 
     `peer` is its name in tables, its interpreter and its program. A round's `unit` (tokens,
-    sequences) is what both count. Raises `BenchmarkError` where a side fails.
+    sequences) is what both count. Raises `BenchmarkError` where a side fails, or where they do not
+    do the same.
     """
     name, python, program = peer
     with TemporaryDirectory() as folder, ExitStack() as open_programs:
@@ -42,6 +51,7 @@ def side_by_side(
             Told(name, [python, str(PEERS / program), file], outside(), Path(folder) / "peer.log")
         )
         try:
+            found = check(ours.facts(), theirs.facts())
             taken = in_turn([ours, theirs], rounds)
         except BenchmarkError as error:
             (kept,) = {keep_log(log).parent for log in Path(folder).glob("*.log")}
@@ -49,7 +59,7 @@ def side_by_side(
         measured = [Measured.of(case, who, unit, taken[who]) for who in taken]
         results.measured += measured
         results.ratios[f"{case}: ours / {name}"] = Ratio.of(*measured)
-        return ours.facts(), theirs.facts()
+        return found
 
 
 def as_now() -> dict[str, str]:
@@ -66,7 +76,7 @@ def random_model(shape: str, folder: Path, device: str = "cpu") -> str:
     return str(place)
 
 
-def same_greedy(ours: dict[str, object], theirs: dict[str, object]) -> float:
+def same_greedy(ours: Facts, theirs: Facts) -> float:
     """The share of tokens that both sides chose greedily; 1 where nothing was asked.
 
     Raises `BenchmarkError` where they plainly do not do the same work.
@@ -85,14 +95,14 @@ def same_greedy(ours: dict[str, object], theirs: dict[str, object]) -> float:
     return share
 
 
-def same_logprob(ours: dict[str, object], theirs: dict[str, object], within: float) -> float:
+def same_logprob(ours: Facts, theirs: Facts) -> float:
     """How far apart the sums of the answers' log-probabilities are, as a share of them.
 
-    Raises `BenchmarkError` where that is more than `within`.
+    Raises `BenchmarkError` where that is more than `SAME_WITHIN`.
     """
     mine, other = float(str(ours["answers_logprob"])), float(str(theirs["answers_logprob"]))
     apart = abs(mine - other) / abs(other)
-    if not apart <= within:
+    if not apart <= SAME_WITHIN:
         raise BenchmarkError(
             f"the two sides find {mine:.2f} and {other:.2f} for the same answers: they do not do "
             "the same work, so that no ratio of theirs means anything."
