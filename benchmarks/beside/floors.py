@@ -144,23 +144,24 @@ def main() -> None:
     cuda = device == "cuda"
     kind = torch.bfloat16 if cuda else torch.float32
 
-    def median_s(work: Callable[[], object], times: int = 10) -> float:
+    def least_s(work: Callable[[], object], times: int = 10) -> float:
+        """On a processor by the time that the process was given: other work raises no floor."""
+        clock = time.perf_counter if cuda else lambda: time.process_time() / threads
         taken: list[float] = []
-        for number in range(times + 3):
-            began = time.perf_counter()
+        for _ in range(times + 3):
+            began = clock()
             work()
             if cuda:
                 torch.cuda.synchronize()
-            if number >= 3:
-                taken.append(time.perf_counter() - began)
-        return statistics.median(taken)
+            taken.append(clock() - began)
+        return min(taken[3:])
 
     size = 8192 if cuda else 1024
     a, b = (torch.randn(size, size, device=device, dtype=kind) for _ in range(2))
-    flops = 2 * size**3 / median_s(lambda: a @ b)
+    flops = 2 * size**3 / least_s(lambda: a @ b)
     source = torch.randn(2**29 if cuda else 2**25, device=device, dtype=kind)
     target = torch.empty_like(source)
-    moved = 2 * source.nbytes / median_s(lambda: target.copy_(source))
+    moved = 2 * source.nbytes / least_s(lambda: target.copy_(source))
     print(json.dumps({"bytes_per_s": moved, "flops_per_s": flops}))
 
 
