@@ -15,10 +15,15 @@ for name in {names!r}:
 
 def test_every_benchmark_finds_what_it_is_made_of() -> None:
     folder = ROOT / "benchmarks"
+    files = [path for path in sorted(folder.glob("**/*.py")) if path.stem != "__init__"]
+    # What is measured beside us runs in environments of its own, with packages that are not here.
+    peers = [path for path in files if path.parent.name == "peers"]
+    for path in peers:
+        compile(path.read_text(), path, "exec")
     names = [
         ".".join(path.relative_to(folder).with_suffix("").parts)
-        for path in sorted(folder.glob("**/*.py"))
-        if path.stem != "__init__"
+        for path in files
+        if path not in peers
     ]
     assert "damage_runs.worker" in names
     program = IMPORT_ALL.format(benchmarks=str(folder), root=str(ROOT), names=names)
