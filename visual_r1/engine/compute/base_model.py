@@ -4,13 +4,11 @@ Compute reads the checkpoint and its processor when the model is loaded, here an
 and no file after that.
 """
 
-import inspect
 import math
 import os
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache as once
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -38,13 +36,6 @@ class TextOutput(Protocol):
     last_hidden_state: Tensor
 
 
-@once
-def cache_argument(kind: type[nn.Module]) -> str:
-    """What a text stack calls its cache: `cache` since transformers 5.24."""
-    names = inspect.signature(kind.forward).parameters
-    return "cache" if "cache" in names else "past_key_values"
-
-
 @dataclass(frozen=True)
 class BaseModel:
     """A loaded checkpoint and the facts about it that the engine needs."""
@@ -68,7 +59,7 @@ class BaseModel:
     def text_stack(self, *, cache: object, **inputs: object) -> TextOutput:
         """Embeddings to final hidden states; `cache` is what the layers keep, None for nothing."""
         module = self.network.get_submodule(self.family.text_stack)
-        return module(**{cache_argument(type(module)): cache}, **inputs)
+        return module(cache=cache, **inputs)
 
     @property
     def vision_tower(self) -> Callable[..., Any]:

@@ -142,12 +142,12 @@ def test_the_layer_is_transformers_own(layers: tuple[Any, GatedDeltaNet, Any]) -
 
     cache = DynamicCache(config=config)
     recording = RecordingCache(torch.tensor([70, 70]))
-    expected = theirs(states[:, :70], cache_params=cache)
+    expected = theirs(states[:, :70], cache=cache)
     torch.testing.assert_close(ours(states[:, :70], recording), expected, rtol=1e-4, atol=2e-6)
     kept = recording.recorded(70)
     for stop in (71, 100):
         start = 70 if stop == 71 else 71
-        expected = theirs(states[:, start:stop], cache_params=cache)
+        expected = theirs(states[:, start:stop], cache=cache)
         torch.testing.assert_close(
             ours(states[:, 70:stop], Kept(kept))[:, start - 70 :],
             expected,

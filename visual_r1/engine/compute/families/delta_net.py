@@ -54,17 +54,14 @@ class GatedDeltaNet(nn.Module):
         self,
         hidden_states: Tensor,
         cache: StateCache | None = None,
-        cache_params: StateCache | None = None,
         packing: Packing | None = None,
         **_: Any,
     ) -> Tensor:
         """Hidden states [B, L, width] to the layer's output of the same shape.
 
         The state is (the last places that the convolution has still to see [B, kernel − 1,
-        channels], S [B, heads, d_k, d_v]). `cache_params` is the cache's name before transformers
-        5.24. With a `packing`, [1, N, width] are its places.
+        channels], S [B, heads, d_k, d_v]). With a `packing`, [1, N, width] are its places.
         """
-        cache = cache_params if cache is None else cache
         this = cast(Any, self)
         read = _Read(this.in_proj_qkv(hidden_states), *self._pace(hidden_states))
         if packing is not None:
