@@ -93,11 +93,7 @@ def predict(
     happened to answer would be no honest figure.
     """
     before: list[Pass] = [name for name in passes if name != "scan_only"]
-    answers = {
-        index: _Collected.with_kept(policy, kept[index], passes)
-        for index in chosen
-        if index in kept
-    }
+    answers = {i: _Collected.with_kept(policy, kept[i], passes) for i in chosen if i in kept}
     first: list[Key] = [
         (name, index)
         for name in before
