@@ -189,6 +189,7 @@ def write_validation(
         seconds=1.0,
         created_at="2026-05-01T10:00:00+00:00",
     )
+    run_dir.mkdir(parents=True, exist_ok=True)
     Validations(run_dir).record(row)
 
 

@@ -108,7 +108,7 @@ class Batches:
             self._begin(step + 1)
         yield first.result()
         for round in count(1):
-            yield self._built(step, round)
+            yield self._built(self._order.places(step, round))
 
     def observe(self, step: int, groups: Sequence[RolloutGroup]) -> ExpectedBatch | None:
         """All of `step` is sampled; what was expected of it. The problems of the next batch that is
@@ -129,14 +129,13 @@ class Batches:
         if step not in self._steps or step <= self._begun:
             return
         self._begun = step
-        if self._order.needs_samples:
-            # Drawn here and now: in the thread it could come after more has been observed.
-            self._order.places(step, 0)
-        self._ahead[step] = self._thread.submit(self._built, step, 0)
+        # Drawn here and now: in the thread it could come after more has been observed.
+        places = self._order.places(step, 0)
+        self._ahead[step] = self._thread.submit(self._built, places)
 
-    def _built(self, step: int, round: int) -> list[PromptedProblem]:
+    def _built(self, places: Sequence[int]) -> list[PromptedProblem]:
         batch: list[PromptedProblem] = []
-        for place in self._order.places(step, round):
+        for place in places:
             if self._over.is_set():
                 break
             problem = self._problems[place]
