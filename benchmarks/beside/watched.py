@@ -31,8 +31,8 @@ class Used:
     cpu_seconds: float
     own_cpu_seconds: float
     """Of the run's first process alone."""
-    engine_busy: float
-    """CPU seconds of the engine's busiest thread: the one that computes, on a processor."""
+    engine_threads: Mapping[int, float]
+    """CPU seconds of each thread of the engine, by its id."""
     own_memory_bytes: int
     """Resident, of the run's first process."""
 
@@ -102,9 +102,13 @@ def watched_run(
 
 def _between(first: Seen, last: Seen, steps: int, load: float) -> Round:
     begun, ended = first.used, last.used
+    before = begun.engine_threads
+    # The one that computes, on a processor: the busiest meanwhile, which it need not have been
+    # before, when another had imported everything.
+    busiest = max((s - before.get(t, 0.0) for t, s in ended.engine_threads.items()), default=0.0)
     counted: dict[str, Any] = {
         "steps": steps,
-        "engine_busy": ended.engine_busy - begun.engine_busy,
+        "engine_busy": busiest,
         "own_cpu_seconds": ended.own_cpu_seconds - begun.own_cpu_seconds,
     }
     used = ended.cpu_seconds - begun.cpu_seconds
@@ -128,8 +132,8 @@ def _new_rows(rows: Path, known: int) -> list[Mapping[str, Any]]:
 
 
 def _used(pid: int, server: int | None) -> Used:
-    cpu = own_cpu = busy = 0.0
-    memory = 0
+    cpu = own_cpu = 0.0
+    memory, threads = 0, dict[int, float]()
     for process in [*_tree(pid), *([psutil.Process(server)] if server else [])]:
         try:
             # With those of children that have ended.
@@ -138,10 +142,10 @@ def _used(pid: int, server: int | None) -> Used:
                 times = process.cpu_times()
                 own_cpu, memory = times.user + times.system, process.memory_info().rss
             elif "visual_r1.engine" in process.cmdline():
-                busy = max(one.user_time + one.system_time for one in process.threads())
+                threads = {one.id: one.user_time + one.system_time for one in process.threads()}
         except (psutil.NoSuchProcess, psutil.ZombieProcess):
             continue  # It ended meanwhile.
-    return Used(cpu, own_cpu, busy, memory)
+    return Used(cpu, own_cpu, threads, memory)
 
 
 def _tree(pid: int) -> list[psutil.Process]:
