@@ -31,11 +31,11 @@ import httpx
 from beside.environments import our_versions
 from beside.faults import BenchmarkError, count, run_command
 from beside.flow import (
-    SMALL,
     add_variants_flag,
     clean_environment,
     flow_command,
     rows_file,
+    steps_alone,
     variants_of,
 )
 from beside.modelled import Cluster
@@ -101,17 +101,10 @@ def one_run(chosen: argparse.Namespace, cluster: Cluster, more: dict[str, Any]) 
     with TemporaryDirectory() as folder, modelled(cluster, Path(folder)) as url:
         place = Path(folder) / "run"
         wanted: dict[str, Any] = {
-            **SMALL,
-            "run.name": "cluster",
-            "data.train": chosen.batch * chosen.steps,
-            "train.steps": chosen.steps,
-            "train.chunk_steps": chosen.steps,
-            "train.batch_size": chosen.batch,
-            "train.group_size": chosen.group,
+            **steps_alone("cluster", chosen),
             # Half of every group does better than the rest, so that all samples are trained on.
             "no-train.skip_without_contrast": True,
             "reward.random": 1,
-            "sampling.max_new_tokens": chosen.tokens,
             "backend.server": "remote",
             "backend.base_url": url,
             **more,

@@ -37,12 +37,12 @@ from beside.environments import (
 )
 from beside.faults import count, run_command
 from beside.flow import (
-    SMALL,
     Variant,
     add_variants_flag,
     clean_environment,
     flow_command,
     rows_file,
+    steps_alone,
     variants_of,
 )
 from beside.latency import Held, LogNormal
@@ -146,15 +146,8 @@ def our_run(
 ) -> Round:
     """One run of the flow."""
     fields: dict[str, Any] = {
-        **SMALL,
-        "run.name": "loop",
-        "data.train": chosen.batch * chosen.steps,
-        "train.steps": chosen.steps,
-        "train.chunk_steps": chosen.steps,
-        "train.batch_size": chosen.batch,
-        "train.group_size": chosen.group,
+        **steps_alone("loop", chosen),
         "train.learning_rate": LEARNING_RATE,
-        "sampling.max_new_tokens": chosen.tokens,
         "backend.server": "remote",
         "backend.base_url": url,
         **more,

@@ -32,7 +32,7 @@ from beside.environments import (
     python_of,
 )
 from beside.faults import count, run_command
-from beside.flow import SMALL, clean_environment, flow_command, rows_file
+from beside.flow import clean_environment, flow_command, rows_file, steps_alone
 from beside.results import Measured, Ratio, Results, Spread, show
 from beside.rounds import Round
 from beside.sides import dumped
@@ -110,16 +110,9 @@ def row(side: Measured, times: Ratio | None) -> list[str]:
 def our_run(chosen: argparse.Namespace, place: Path, _: str) -> Round:
     """One run of the flow."""
     fields: dict[str, Any] = {
-        **SMALL,
-        "run.name": "step",
-        "data.train": chosen.batch * chosen.steps,
-        "train.steps": chosen.steps,
-        "train.chunk_steps": chosen.steps,
-        "train.batch_size": chosen.batch,
-        "train.group_size": chosen.group,
+        **steps_alone("step", chosen),
         "train.learning_rate": LEARNING_RATE,
         "no-train.skip_without_contrast": True,  # TRL learns from all of them
-        "sampling.max_new_tokens": chosen.tokens,
         "backend.threads": chosen.threads,
     }
     command = flow_command(place, fields)

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,15 +10,25 @@ from beside.faults import BenchmarkError
 
 ROOT = Path(__file__).parents[2]
 
-SMALL: dict[str, object] = {
-    "data.validation": 8,
-    "data.test": 8,
-    "evaluation.samples": 0,
-    "no-evaluation.blind": True,
-    "validation.every": 100_000,
-    "no-logging.wandb": True,
-}
-"""What is not measured is kept small: evaluations before and after, validation."""
+
+def steps_alone(name: str, chosen: Namespace) -> dict[str, object]:
+    """The fields of a run of `steps` steps in one chunk, of the `batch`, `group` and `tokens` that
+    were chosen. What is not measured is kept small: evaluations before and after, validation."""
+    return {
+        "data.validation": 8,
+        "data.test": 8,
+        "evaluation.samples": 0,
+        "no-evaluation.blind": True,
+        "validation.every": 100_000,
+        "no-logging.wandb": True,
+        "run.name": name,
+        "data.train": chosen.batch * chosen.steps,
+        "train.steps": chosen.steps,
+        "train.chunk_steps": chosen.steps,
+        "train.batch_size": chosen.batch,
+        "train.group_size": chosen.group,
+        "sampling.max_new_tokens": chosen.tokens,
+    }
 
 
 def flow_command(output: Path, fields: Mapping[str, object]) -> list[str]:

@@ -7,10 +7,9 @@ there on anew.
 
 import resource
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 
 from rich.filesize import decimal as size_text
 
@@ -43,35 +42,26 @@ def moved_bytes() -> int:
     return blocks + calls
 
 
-class SayingProgress:
+@contextmanager
+def saying_progress(
+    moved: Callable[[], int] = moved_bytes, look_every_s: float = LOOK_EVERY_S
+) -> Generator[None]:
     """While it is open, a line is said whenever enough has moved since the last."""
+    done = threading.Event()
 
-    def __init__(
-        self, moved: Callable[[], int] = moved_bytes, look_every_s: float = LOOK_EVERY_S
-    ) -> None:
-        self._moved = moved
-        self._look_every_s = look_every_s
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="loading", daemon=True)
-
-    def _watch(self) -> None:
-        start = said = self._moved()
-        while not self._done.wait(self._look_every_s):
-            now = self._moved()
+    def watch() -> None:
+        start = said = moved()
+        while not done.wait(look_every_s):
+            now = moved()
             if now - said >= WORTH_SAYING:
                 said = now
                 say(f"{LOADING}{size_text(now - start)} moved")
 
-    def __enter__(self) -> "SayingProgress":
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._done.set()
+    thread = threading.Thread(target=watch, name="loading", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
         # Nothing is said behind the line that tells that the engine serves.
-        self._thread.join()
+        thread.join()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from rich.filesize import decimal as size_text
 
-from visual_r1.engine.loading import SayingProgress
+from visual_r1.engine.loading import saying_progress
 from visual_r1.engine.store.store import Store
 from visual_r1.errors import EngineError
 from visual_r1.printing import open_logger, say
@@ -121,7 +121,7 @@ def serve(options: ServeOptions, listener: socket.socket, shutdown: Shutdown) ->
         of_run=options.has_parent,
     )
     try:
-        with SayingProgress() if options.has_parent else contextlib.nullcontext():
+        with saying_progress() if options.has_parent else contextlib.nullcontext():
             # Imported here since they bring torch: what can be refused is refused before.
             from transformers.utils import logging as transformers_logging
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from visual_r1.engine.launch import READY, StartingEngine
-from visual_r1.engine.loading import LOADING, SayingProgress, moved_bytes
+from visual_r1.engine.loading import LOADING, moved_bytes, saying_progress
 from visual_r1.errors import EngineError
 
 
@@ -53,7 +53,7 @@ def test_what_moves_is_said_and_what_does_not_is_not(capsys: pytest.CaptureFixtu
             exhausted[0] = True
             return 5_000_100
 
-    with SayingProgress(moved, look_every_s=0.001):
+    with saying_progress(moved, look_every_s=0.001):
         while not exhausted[0]:
             pass
     assert capsys.readouterr().out == f"{LOADING}5.0 MB moved\n"

@@ -30,9 +30,6 @@ On a CPU in float32 attention comes out the same however many padded keys it loo
 keys are a multiple of 32 (measured up to 1,100 of them, at widths of 32, 64 and 128).
 """
 
-BLOCK_OF = {"cuda": 256}
-"""On a card each shape is a graph to record."""
-
 
 @dataclass(frozen=True)
 class CacheBytes:
@@ -94,18 +91,6 @@ class PromptCache:
             layers.append(Kept(tuple(torch.cat(column) for column in columns), layer[0].grows))
         return PromptCache(layers, parts[0].places)
 
-    def rows(self, index: Tensor) -> "PromptCache":
-        """Row r of the result is prompt index[r]."""
-        return self.map(lambda tensor: tensor[index])
-
-    def map(self, change: Callable[[Tensor], Tensor]) -> "PromptCache":
-        """All tensors of all layers, changed one by one."""
-        return PromptCache([layer.map(change) for layer in self.layers], self.places)
-
-    def tensors(self) -> list[Tensor]:
-        """All tensors, in the order of the layers."""
-        return [tensor for layer in self.layers for tensor in layer.tensors]
-
 
 class RecordingCache(DynamicCache):
     """Records what a pass over whole prompts leaves; transformers derives its masks from it."""
@@ -145,14 +130,17 @@ class RowCache:
 
     Row r holds its prompt at places 0 to P_r − 1, padded on the right to its bucket P_r, and behind
     them one new token a step: rows need be neither of one length nor of one age. What a step looks
-    at are the first `rows` rows and the first `seen` places, a multiple of `BLOCK` that holds the
+    at are the first `rows` rows and the first `seen` places, a multiple of `block` that holds the
     furthest place of any row; what a row must not see is masked, and finite.
     """
 
     lengths: Tensor | None = None
 
-    def __init__(self, rows: int, places: int, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, rows: int, places: int, block: int, device: torch.device, dtype: torch.dtype
+    ) -> None:
         """Room for so many rows of so many places; it grows when more is asked for."""
+        self._block = block
         self.capacity = (rows, places)
         self._layers: list[Kept] = []
         self._mask = torch.full((rows, places), -torch.inf, dtype=dtype, device=device)
@@ -215,7 +203,7 @@ class RowCache:
 
     def show(self, rows: int, places: int) -> None:
         """From now on look at so many rows, and at `places` places at least."""
-        seen = round_up(places, BLOCK_OF.get(self._mask.device.type, BLOCK))
+        seen = round_up(places, self._block)
         self._require(rows, seen)
         if (rows, seen) != (self.rows, self.seen):
             self.rows, self.seen = rows, seen

@@ -5,7 +5,6 @@ All methods are called from one worker thread. A method that takes a request of 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, cast
 
 import torch
@@ -13,7 +12,6 @@ from torch import Tensor
 
 from visual_r1.engine.compute.base_model import load_base_model
 from visual_r1.engine.compute.datums import check_data
-from visual_r1.engine.compute.decode import CHECK_EVERY
 from visual_r1.engine.compute.device_rules import DeviceRules
 from visual_r1.engine.compute.families.lean import LeanQwen3, LowRank
 from visual_r1.engine.compute.graphs import GraphedStep
@@ -27,7 +25,7 @@ from visual_r1.engine.compute.lora import (
     peft_folder,
 )
 from visual_r1.engine.compute.losses import find_loss
-from visual_r1.engine.compute.memory import plannable_bytes
+from visual_r1.engine.compute.memory import free_bytes
 from visual_r1.engine.compute.optimizer import adam_step
 from visual_r1.engine.compute.prompts import ImageReader, Layout, lay_out
 from visual_r1.engine.compute.running import RunningBatch
@@ -183,11 +181,11 @@ class Compute:
         """A batch, empty yet, that samples with these weights (None: the base model itself).
 
         Any number of them may be open; each is advanced by itself. `check_every` is the number of
-        tokens between two looks at what was sampled, by default the device's
-        (`decode.CHECK_EVERY`); `plannable` says how many bytes the batch may take, by default what
-        the device says (`memory.plannable_bytes`). Neither changes what is sampled.
+        tokens between two looks at what was sampled, by default the device's; `plannable` says how
+        many bytes the batch may take, by default the device's share of what is free (see
+        `DeviceRules`). Neither changes what is sampled.
         """
-
+        rules = self._base.rules
         slot = None if weights is None else self._slots.of(weights.spec)
         lean = self._lean
         low: LowRank = {}
@@ -209,8 +207,8 @@ class Compute:
             self._base,
             self._images,
             bind,
-            check_every=check_every or CHECK_EVERY[self.device.type],
-            plannable=plannable or partial(plannable_bytes, self.device),
+            check_every=check_every or rules.check_every,
+            plannable=plannable or (lambda: int(free_bytes(self.device) * rules.sampling_share)),
         )
 
     def freeze(self, adapter: Adapter) -> FrozenWeights:

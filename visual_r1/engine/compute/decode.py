@@ -26,10 +26,6 @@ from visual_r1.engine.compute.sampling import (
 from visual_r1.engine.compute.step import Step
 from visual_r1.engine.types import SampledSequence, StopReason, TopkRow
 
-CHECK_EVERY = {"cpu": 1, "cuda": 16}
-"""Tokens between two looks at what was sampled, by kind of device: on a card each look waits for
-all that was queued. It divides `NUMBERS_AT_ONCE`."""
-
 COMPACT_BELOW = 0.9
 """Rows move together when those that go on would fill no more than this share."""
 
@@ -159,12 +155,13 @@ class Decoding:
     def __init__(
         self, base: BaseModel, step: Step, *, rows: int, places: int, check_every: int
     ) -> None:
-        """Room for so many sequences of so many places, at first; see `check_every` above."""
+        """Room for so many sequences of so many places, at first; see `DeviceRules.check_every`."""
         self._base = base
         self._step = step
         self._check_every = check_every
         rows = round_up(rows, ROWS)
-        self._cache = step.cache(rows, round_up(places, BLOCK))
+        block = base.rules.cache_block
+        self._cache = step.cache(rows, round_up(places, BLOCK), block)
         self._sequences: list[OpenSequence | None] = [None] * rows
         self._members = _Members(self._sequences)
         self._written = _Written(rows)

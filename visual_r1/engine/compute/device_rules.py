@@ -2,8 +2,9 @@
 
 A CPU computes in float32, and no result depends on what else is computed (see `batching`). A card
 computes in bfloat16 over float32 masters of the LoRA, in batches as large as its memory takes, and
-does nothing that the loss does not need. Code asks the rules and never the device, so the tests
-let a CPU compute by the rules of a card, in whatever memory they say that it has.
+does nothing that the loss does not need. Code asks the rules and not the device, but for kernels
+that only one of them has, so the tests let a CPU compute by the rules of a card, in whatever memory
+they say that it has.
 """
 
 from collections.abc import Callable
@@ -11,9 +12,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
-CARD_SHARE = 0.7
-"""Of the free memory, what a plan may use: the rest is for what it does not count, and for holes
-between the pieces that the allocator has handed out."""
+from visual_r1.engine.compute.cache import BLOCK
+from visual_r1.engine.compute.memory import free_bytes
+
+TRAINING_SHARE = 0.7
+"""Of the free memory, what a plan of training may use: the rest is for what it does not count, and
+for holes between the pieces that the allocator has handed out."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,17 @@ class DeviceRules:
     """Logits that are held at a time, at most; more rows are computed in pieces."""
     scores_all: bool
     """Whether a training pass also gives log-probabilities where the loss does not bear."""
+    rows_at_once: int
+    """Samples that decode together, at most; on a CPU more of them leave its caches."""
+    check_every: int
+    """Tokens between two looks at what was sampled: on a card each look waits for all that was
+    queued. It divides `sampling.NUMBERS_AT_ONCE`."""
+    cache_block: int
+    """Places by which a step comes to look at more, a multiple of `cache.BLOCK`: on a card each
+    shape is a graph to record."""
+    sampling_share: float
+    """Of the free memory, what samples may take: in a CPU's other programs live too, on a card a
+    step needs room beside what it keeps."""
     free_bytes: Callable[[], int] | None = None
     """Memory that a plan may count on; None does not ask, as on a CPU."""
 
@@ -46,6 +61,10 @@ CPU_RULES = DeviceRules(
     tower_patches=4096,
     logits_at_once=2**25,
     scores_all=True,
+    rows_at_once=256,
+    check_every=1,
+    cache_block=BLOCK,
+    sampling_share=0.5,
 )
 
 CARD_RULES = DeviceRules(
@@ -56,6 +75,10 @@ CARD_RULES = DeviceRules(
     tower_patches=65536,
     logits_at_once=2**31,
     scores_all=False,
+    rows_at_once=2048,
+    check_every=16,
+    cache_block=256,
+    sampling_share=0.85,
 )
 
 
@@ -64,10 +87,3 @@ def rules_of(device: torch.device) -> DeviceRules:
     if device.type != "cuda":
         return CPU_RULES
     return replace(CARD_RULES, free_bytes=lambda: free_bytes(device))
-
-
-def free_bytes(device: torch.device) -> int:
-    """What a card has left, what the allocator holds without use included."""
-    free, _ = torch.cuda.mem_get_info(device)
-    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return free + held

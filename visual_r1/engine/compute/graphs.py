@@ -45,9 +45,9 @@ class GraphedStep:
         """See `LeanQwen3.use`."""
         self._step.use(prepared, in_place=True)
 
-    def cache(self, rows: int, places: int) -> SharedCache:
+    def cache(self, rows: int, places: int, block: int) -> SharedCache:
         """See `LeanQwen3.cache`."""
-        return self._step.cache(rows, places)
+        return self._step.cache(rows, places, block)
 
     def reach(self, positions: int) -> None:
         """See `LeanQwen3.reach`."""

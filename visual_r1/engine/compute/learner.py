@@ -28,7 +28,8 @@ from visual_r1.engine.compute.forward import (
 )
 from visual_r1.engine.compute.lora import Adapter, Slot
 from visual_r1.engine.compute.losses import LossFunction
-from visual_r1.engine.compute.minibatches import Minibatch, Unit, minibatches
+from visual_r1.engine.compute.memory import hand_back, is_out_of_memory
+from visual_r1.engine.compute.minibatches import Unit, minibatches
 from visual_r1.engine.compute.packing import Packing
 from visual_r1.engine.compute.prompts import Layout
 from visual_r1.engine.compute.training_memory import TrainingPlan, plan_training
@@ -67,7 +68,9 @@ class Learner:
         while True:
             try:
                 return self._try(adapter, data, plan, backward)
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 shortage = error
             if plan.places <= LEAST_PLACES:
                 raise InvalidRequest(
@@ -80,8 +83,7 @@ class Learner:
                 "time"
             )
             del shortage
-            if self._base.device.type == "cuda":
-                torch.cuda.empty_cache()
+            hand_back(self._base.device)
 
     def _try(
         self, adapter: Adapter, data: Sequence[CheckedDatum], plan: TrainingPlan, backward: bool
@@ -173,8 +175,8 @@ class _Pass:
         tower = TowerRuns(
             self._base, images, keeps_graphs=through_vision and self._plan.keeps_tower
         )
-        for minibatch in minibatches(self._data, self._plan):
-            self._compute(minibatch, tower.features, through_vision)
+        for units in minibatches(self._data, self._plan):
+            self._compute(units, tower.features, through_vision)
         if self._feature_gradients:
             tower.backward(self._feature_gradients)
         logprobs: list[np.ndarray] = [
@@ -183,8 +185,7 @@ class _Pass:
         ]
         return ForwardOutput(logprobs=tuple(logprobs), metrics=self._metrics)
 
-    def _compute(self, minibatch: Minibatch, features: Features, through_vision: bool) -> None:
-        units = minibatch.units
+    def _compute(self, units: Sequence[Unit], features: Features, through_vision: bool) -> None:
         branches = [
             (root, datum, index)
             for root, unit in enumerate(units)

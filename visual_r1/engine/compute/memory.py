@@ -3,18 +3,14 @@
 import psutil
 import torch
 
-_SPARE = {"cpu": 0.5, "cuda": 0.85}
-"""The share of free memory that may be planned with: on a CPU other programs live in it too, on a
-card a step needs room beside what it keeps."""
 
-
-def plannable_bytes(device: torch.device) -> int:
-    """Bytes that something may be planned to take: of what is free, and of what torch has spare."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int((free + held) * _SPARE["cuda"])
-    return int(psutil.virtual_memory().available * _SPARE["cpu"])
+def free_bytes(device: torch.device) -> int:
+    """What is left: of a card also what torch's allocator holds without use."""
+    if device.type != "cuda":
+        return psutil.virtual_memory().available
+    free, _ = torch.cuda.mem_get_info(device)
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return free + held
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -31,15 +31,9 @@ class Unit:
         return self.places + sum(lengths)
 
 
-@dataclass(frozen=True)
-class Minibatch:
-    """Units that are computed side by side."""
-
-    units: tuple[Unit, ...]
-
-
-def minibatches(data: Sequence[CheckedDatum], plan: TrainingPlan) -> Iterator[Minibatch]:
-    """All data in minibatches of at most so many places as the plan says, if not for one datum.
+def minibatches(data: Sequence[CheckedDatum], plan: TrainingPlan) -> Iterator[Sequence[Unit]]:
+    """All data in minibatches, units that are computed side by side, of at most so many places as
+    the plan says, if not for one datum.
 
     Roots of one padded length are neighbours, in the order of first appearance.
     """
@@ -50,12 +44,12 @@ def minibatches(data: Sequence[CheckedDatum], plan: TrainingPlan) -> Iterator[Mi
     for unit in units:
         more = unit.total(data)
         if chosen and taken + more > plan.places:
-            yield Minibatch(tuple(chosen))
+            yield chosen
             chosen, taken = [], 0
         chosen.append(unit)
         taken += more
     if chosen:
-        yield Minibatch(tuple(chosen))
+        yield chosen
 
 
 def prompt_places(datum: CheckedDatum) -> int:
@@ -68,7 +62,6 @@ def prompt_places(datum: CheckedDatum) -> int:
 
 def _units(data: Sequence[CheckedDatum]) -> list[Unit]:
     """Data by their prompts, in the order of first appearance."""
-    units: list[Unit] = []
     shared: dict[tuple[bytes, bytes, tuple[bytes, ...]], list[int]] = {}
     found: list[tuple[Layout, int, list[int]]] = []
     for index, datum in enumerate(data):
@@ -83,8 +76,7 @@ def _units(data: Sequence[CheckedDatum]) -> list[Unit]:
             shared[key] = []
             found.append((prompt, places, shared[key]))
         shared[key].append(index)
-    units += [Unit(root, places, tuple(members)) for root, places, members in found]
-    return units
+    return [Unit(root, places, tuple(members)) for root, places, members in found]
 
 
 def _taken_apart(unit: Unit, data: Sequence[CheckedDatum], most: int) -> Iterator[Unit]:

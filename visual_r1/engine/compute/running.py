@@ -10,10 +10,9 @@
 `advance` takes some steps for all rows and gives back, by ticket, each request that is complete.
 The memory that is free decides how many rows there are. Where it runs out all the same, the batch
 goes on with half of its rows, and says so: samples begin anew from their seeds, with the same end.
- Of
-several batches, over other adapters of the same base, each is advanced in its turn: whatever else
-was computed since does not matter, and neither does when `advance` is called. On the CPU what a
-request gets is bit for bit the same whatever runs beside it, and whenever it joined.
+Of several batches, over other adapters of the same base, each is advanced in its turn: whatever
+else was computed since does not matter, and neither does when `advance` is called. On the CPU what
+a request gets is bit for bit the same whatever runs beside it, and whenever it joined.
 """
 
 from collections import deque
@@ -35,9 +34,6 @@ from visual_r1.engine.compute.sampling import stream
 from visual_r1.engine.compute.shared_prefix import SHARERS
 from visual_r1.engine.compute.step import Step
 from visual_r1.engine.types import InvalidRequest, SampleOutput, SampleRequest
-
-SEQUENCES_AT_ONCE = {"cpu": 256, "cuda": 2048}
-"""Rows that decode together at most, by kind of device: on a CPU more of them leave its caches."""
 
 LOGITS_BYTES = 32
 """Of a row for each token of the vocabulary while one is chosen: logits, probabilities, sums."""
@@ -125,14 +121,14 @@ class RunningBatch:
     ) -> None:
         """`bind` puts the batch's weights into place, and gives the step that computes with them.
 
-        `check_every`: see `decode.CHECK_EVERY`. `plannable` says how many bytes may be taken now.
+        `check_every`: see `DeviceRules`. `plannable` says how many bytes may be taken now.
         """
         self._base = base
         self._images = images
         self._bind = bind
         self._check_every = check_every
         self._plannable = plannable
-        self._at_most = SEQUENCES_AT_ONCE[base.device.type]
+        self._at_most = base.rules.rows_at_once
         self._tickets = count()
         self._open: dict[int, _Open] = {}
         self._unread: deque[_Open] = deque()
@@ -166,7 +162,7 @@ class RunningBatch:
         plan = plan_request(self._base, self._images, request)
         if self.idle:
             # What there was no memory for may be long gone.
-            self._at_most = SEQUENCES_AT_ONCE[self._base.device.type]
+            self._at_most = self._base.rules.rows_at_once
         ticket = next(self._tickets)
         sequences = [
             OpenSequence(plan, stream(plan.seed, sample)) for sample in range(request.num_samples)

@@ -40,12 +40,14 @@ class _Tile:
 class SharedCache:
     """Stands in for a `RowCache` where a step computes attention in two parts."""
 
-    def __init__(self, rows: int, places: int, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, rows: int, places: int, block: int, device: torch.device, dtype: torch.dtype
+    ) -> None:
         """Room for so many rows, and so many new tokens of each; it grows."""
         self._device = device
-        self._prompts = RowCache(0, 0, device, dtype)
+        self._prompts = RowCache(0, 0, block, device, dtype)
         """A row a tile."""
-        self.answers = RowCache(rows, places, device, dtype)
+        self.answers = RowCache(rows, places, block, device, dtype)
         self._tiles: list[_Tile | None] = []
         self._tile_of: dict[int, int] = {}
         self._layout: Layout | None = None

@@ -39,8 +39,8 @@ class Cache(Protocol):
 class Step(Protocol):
     """What computes a step with the weights that are bound."""
 
-    def cache(self, rows: int, places: int) -> Any:
-        """A `Cache` of its own kind with room for so many, at first."""
+    def cache(self, rows: int, places: int, block: int) -> Cache:
+        """One of its own kind with room for so many at first, see `DeviceRules.cache_block`."""
         ...
 
     def reach(self, positions: int) -> None:
@@ -48,7 +48,8 @@ class Step(Protocol):
         ...
 
     def __call__(self, tokens: Tensor, positions: Tensor, cache: Any) -> Tensor:
-        """Tokens int64 [R] at positions int64 [R] enter the cache; logits [R, V] of the next."""
+        """Tokens int64 [R] at positions int64 [R] enter a cache that it made; logits [R, V] of the
+        next."""
         ...
 
 
@@ -60,9 +61,9 @@ class ModuleStep:
         self._base = base
         self._axes = len(base.family.text_positions(0, 1))
 
-    def cache(self, rows: int, places: int) -> RowCache:
+    def cache(self, rows: int, places: int, block: int) -> RowCache:
         """Each row has the whole of its prompt."""
-        return RowCache(rows, places, self._base.device, self._base.dtype)
+        return RowCache(rows, places, block, self._base.device, self._base.dtype)
 
     def reach(self, positions: int) -> None:
         """Modules compute what they need."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from visual_r1.engine.compute.base_model import BaseModel
 from visual_r1.engine.compute.datums import CheckedDatum
-from visual_r1.engine.compute.device_rules import CARD_SHARE
+from visual_r1.engine.compute.device_rules import TRAINING_SHARE
 from visual_r1.engine.compute.forward import distinct, packed_states, run_tower
 from visual_r1.engine.compute.packing import Packing
 from visual_r1.engine.compute.prompts import Layout
@@ -78,7 +78,7 @@ def plan_training(base: BaseModel, data: Sequence[CheckedDatum], *, backward: bo
     )
     if rules.free_bytes is None:
         return plan
-    free = int(rules.free_bytes() * CARD_SHARE)
+    free = int(rules.free_bytes() * TRAINING_SHARE)
     # Forward, logits are held once; their gradients are as large.
     logits = max(1, int(free * LOGITS_SHARE) // (2 * rules.dtype.itemsize))
     plan = replace(plan, logits=min(plan.logits, logits))

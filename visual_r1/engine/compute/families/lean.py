@@ -2,10 +2,12 @@
 
 A module path spends most of such a step on Python, casts and allocations. Here the products that
 read the same input are one (queries, keys and values; gate and up), the two products of a LoRA are
-applied for all of these together, and every result is written into memory that is kept. Numbers
-come out as the modules' do, on a CPU in float32 to the bit (for ranks that are powers of two of 16
-or more): a column of a product does not depend on the columns beside it, a LoRA's zeros add
-nothing, and the order of additions is the modules'.
+applied for all of these together, and every result is written into memory that is kept. Products
+and norms come out as the modules' do, on a CPU in float32 to the bit (for ranks that are powers of
+two of 16 or more): a column of a product does not depend on the columns beside it, a LoRA's zeros
+add nothing, and the order of additions is the modules'. Attention is put together of two parts (see
+`shared_prefix`), so log-probabilities differ from the modules' by rounding, 1.4e-5 at most on the
+shipped model.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -269,9 +271,9 @@ class LeanQwen3:
         layer.output.into(buffers.attended_flat, buffers.output, buffers.between(layer.output))
         hidden.add_(buffers.output)
 
-    def cache(self, rows: int, places: int) -> SharedCache:
+    def cache(self, rows: int, places: int, block: int) -> SharedCache:
         """Room for what it keeps: of each prompt once."""
-        return SharedCache(rows, places, self.embedding.device, self.embedding.dtype)
+        return SharedCache(rows, places, block, self.embedding.device, self.embedding.dtype)
 
     def reach(self, positions: int) -> None:
         """Have the rotary angles of so many positions at least."""
