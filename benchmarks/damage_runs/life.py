@@ -68,6 +68,7 @@ from visual_r1.config import RunConfig
 from visual_r1.doctor.preflight import require_sound
 from visual_r1.errors import EngineError, EngineRefused, VisualR1Error
 from visual_r1.models import TINY_GEOMETRY
+from visual_r1.runs import lost
 from visual_r1.runs.folder import config_of_run, open_run_folder
 from visual_r1.runs.goal import require_goal
 from visual_r1.verify.command import main as verify_command
@@ -221,6 +222,7 @@ def know_results(results: dict[str, str]) -> None:
     """Make this the cache: that of the folder which is worked in."""
     _results.clear()
     _results.update(results)
+    lost.say_once.cache_clear()  # a new process has said nothing yet
 
 
 def train(config: RunConfig) -> None:

@@ -30,16 +30,17 @@ def say_what_is_lost(run_dir: Path) -> None:
     ledger = Ledger(run_dir)
     rows = [line.row for line in ledger.read().sound]
     for name, _, lost, way_out in lost_rows(run_dir, rows[-1]) if rows else ():
-        _say(f"{run_dir / name} {lost}: {way_out}.")
+        say_once(f"{run_dir / name} {lost}: {way_out}.")
     for expected, found in behind(run_dir, rows):
-        _say(
+        say_once(
             f"{ledger.path} {found}, and there was {expected}: what follows is trained again. Stop "
             "and put the file back from a copy to go on from there instead."
         )
 
 
 @cache
-def _say(sentence: str) -> None:
+def say_once(sentence: str) -> None:
+    """A warning that this process gives once."""
     logger.warning("%s", sentence)
 
 
