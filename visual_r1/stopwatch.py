@@ -50,8 +50,11 @@ class Stopwatch:
                 raise ValueError(f"{seconds} seconds")
             return seconds
         except FileNotFoundError:
-            return 0.0
+            if not self._path.with_name("ledger.jsonl").exists():
+                return 0.0  # nothing has been trained
+            fault = "has gone"
         except (OSError, ValueError) as error:
-            # A figure for the report, and no reason to stop a run.
-            logger.warning("%s is damaged (%s); the wall time is counted anew.", self._path, error)
-            return 0.0
+            fault = f"is damaged ({error})"
+        # A figure for the report, and no reason to stop a run.
+        logger.warning("%s %s; the wall time is counted anew.", self._path, fault)
+        return 0.0

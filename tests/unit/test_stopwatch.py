@@ -22,3 +22,14 @@ def test_a_damaged_record_is_counted_anew_with_a_note(
     assert "is damaged" in caplog.text
     assert "counted anew" in caplog.text
     assert json.loads((tmp_path / "wall.json").read_text())["seconds"] >= 0
+
+
+def test_a_record_that_has_gone_is_missed_where_a_checkpoint_was_reached(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert Stopwatch(tmp_path).lap() < 60
+    assert caplog.text == ""
+    (tmp_path / "wall.json").unlink()
+    (tmp_path / "ledger.jsonl").touch()
+    assert Stopwatch(tmp_path).lap() < 60
+    assert "wall.json has gone; the wall time is counted anew" in caplog.text
