@@ -13,7 +13,10 @@ from typing import Any
 from run_states.contents import READ, settled
 
 ENGINE = ".visual-r1/engine/sessions"
-_TIMES = ("- Prepared: ", "<div><dt>wall time</dt>")
+_TIMES = re.compile(
+    r'- Prepared: |<div><dt>wall time</dt>|<tr>.*<span class="swatch (phase-\w+)?">'
+)
+"""Lines that a report has for times: which of them there are is a matter of time, too."""
 Leaves = dict[str, str]
 Contents = dict[str, Leaves]
 """By file and by the place in it, its values as JSON."""
@@ -67,7 +70,7 @@ def leaves_of(path: Path, place: Path) -> Leaves:
     data = path.read_bytes()
     if path.suffix in (".html", ".md"):
         lines = data.decode(errors="replace").splitlines()
-        timeless = (line for line in lines if not line.startswith(_TIMES))
+        timeless = (line for line in lines if not _TIMES.match(line))
         texts = (places.sub("PLACE", str(settled(line))) for line in timeless)
         return {str(number): text for number, text in enumerate(texts)}
     if path.suffix not in READ:
