@@ -46,7 +46,7 @@ PACKAGES = ("datasets", "numpy", "pillow", "pyarrow")
 
 def main() -> None:
     """Print the table; write all figures to `--out`."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--figures", type=int, default=500)
     parser.add_argument("--side", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=5)
