@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
+from visual_r1.data import png_stream
 from visual_r1.data.images import BadImage, check_image, over_white, whole_image
 from visual_r1.data.png_stream import is_clean_png, uncompressed_png
 
@@ -98,6 +99,15 @@ INSIDE = {
     "in pieces": png(zlib.compress(ROWS), pieces=7),
     "with more behind": png(zlib.compress(ROWS))[:-12] + chunk(b"tEXt", b"Title\0a figure"),
 }  # fmt: skip
+
+
+def test_a_long_stream_is_counted_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = png(zlib.compress(ROWS))
+    checked = check_image(data)
+    monkeypatch.setattr(png_stream, "_MOST_PLAIN", len(ROWS) - 1)
+    assert uncompressed_png(data) is None
+    assert check_image(data) == checked
+    assert "checksum" in refusal(png(zlib.compress(ROWS)[:-4]))
 
 
 @pytest.mark.parametrize("data", INSIDE.values(), ids=list(INSIDE))
