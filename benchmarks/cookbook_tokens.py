@@ -41,9 +41,10 @@ def flat(prompt: tinker.ModelInput) -> Row:
     """Tokens in their order, each image as a pair with its number of tokens."""
     row: Row = []
     for chunk in prompt.chunks:
-        if chunk.type == "encoded_text":
+        if isinstance(chunk, tinker.EncodedTextChunk):
             row += chunk.tokens
         else:
+            assert isinstance(chunk, tinker.types.ImageChunk)
             row.append(("image", chunk.expected_tokens or 0))
     return row
 
@@ -64,7 +65,7 @@ def message(prompter: Prompter, problem: Problem) -> dict[str, Any]:
 
 def real_problems(source: str, count: int) -> Iterator[Problem]:
     rows = open_source(DataSection(source=source)).rows("test")
-    for row in islice(rows, count):
+    for row in (given.read() for given in islice(rows, count)):
         try:
             yield check_row(row).problem
         except BadRow as error:

@@ -40,7 +40,7 @@ def ranked(said: Mapping[str, Said], golds: Mapping[str, Gold]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("run", type=Path)
     parser.add_argument("--share", type=float, default=0.03, help="of the problems")
     parser.add_argument("--seeds", type=int, default=5)
@@ -68,8 +68,9 @@ def main() -> None:
                 others = sorted({one.answer for one in golds.values()} - {golds[id].answer})
                 wrong[id] = replace(golds[id], answer=draw.choice(others))
             order = ranked(said, wrong)
-            among = [len({*order[: size * count]} & {*planted}) for size in (1, 2)]
-            found.append((len({*order} & {*planted}), *among))
+            ends = (len(order), count, 2 * count)
+            every, first, second = (len({*order[:end]} & {*planted}) for end in ends)
+            found.append((every, first, second))
         every, first, second = (fmean(column) for column in zip(*found, strict=True))
         print(
             f"| {what} | {len(said)} | {count} | {every:.1f} | {first:.1f} | {second:.1f} |"

@@ -29,7 +29,7 @@ SPLITS = ("test", "validation", "train")
 
 def main() -> None:
     """Print the number of false merges, and a table of found copies by kind of copy."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--problems", type=int, default=20_000)
     parser.add_argument("--copies", type=int, default=300)
     parser.add_argument("--folder", type=Path)

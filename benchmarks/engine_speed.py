@@ -16,16 +16,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 PROBLEMS = 16
 SAMPLES = 8
 NEW_TOKENS = 60
 TEXT_TOKENS = 90
 
+Made = TypeVar("Made")
+
 
 def main() -> None:
     """Print a table of rates, one line for each thread count."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--model", default="visual-r1/tiny-geometry")
@@ -82,7 +85,7 @@ def measure(model: str, device: str, threads: int, rounds: int, clock: Callable[
     )
 
 
-def best(run: Callable[[], object], rounds: int, clock: Callable[[], float]):
+def best(run: Callable[[], Made], rounds: int, clock: Callable[[], float]) -> tuple[float, Made]:
     """The shortest time of `rounds` runs after one to warm up, and the last result."""
     result = run()
     times: list[float] = []

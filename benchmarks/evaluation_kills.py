@@ -101,7 +101,7 @@ def ended(folder: Path, problems: int) -> tuple[Report, list[dict[str, object]]]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Kill, compare, say; 1 where the rows differ."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--problems", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)

@@ -25,7 +25,7 @@ from visual_r1.models import TINY_GEOMETRY
 
 def main() -> int:
     """Measure and print; 1 where a run ended otherwise."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--share", type=float, default=0.2)

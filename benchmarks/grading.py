@@ -290,7 +290,7 @@ def warm_up() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--cases", type=Path, nargs="+", default=[SHIPPED])
     parser.add_argument("--only", nargs="+", choices=GRADERS, default=list(GRADERS))
     parser.add_argument("--limit", type=float, default=5.0, help="seconds a pair may take")

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 # The package stands beside this folder.
@@ -102,7 +103,7 @@ def newcombes(simulations: int) -> None:
     table(("n", "gained / lost", "right in both", "coverage"), rows())
 
 
-def _bootstraps(draws: Sequence[Any], truth: float) -> list[str]:
+def _bootstraps(draws: NDArray[np.float64], truth: float) -> list[str]:
     """Coverage of scipy's percentile and BCa bootstrap of the mean over problems."""
     found: list[str] = []
     for method in ("percentile", "BCa"):

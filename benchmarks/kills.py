@@ -119,7 +119,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 def main() -> int:
     """Measure, print the table; 1 where a run ended otherwise."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--kills", type=int, default=95, help="through the chunk function")
     parser.add_argument(
         "--flow-kills", type=int, default=12, help="through the flow; 12: each phase"

@@ -201,7 +201,7 @@ def show(checks: Iterable[Check]) -> int:
 
 def main() -> int:
     """Make or check; 1 where something differs."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     commands = parser.add_subparsers(dest="command", required=True)
     making, checking = commands.add_parser("make"), commands.add_parser("check")
     making.add_argument("--at", required=True, metavar="COMMIT")

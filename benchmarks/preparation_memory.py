@@ -78,6 +78,10 @@ class Table:
         )
         self._line_done, self._line_at, self._cpu_at = self._done, now, cpu
 
+    def waiting(self, reason: str) -> None:
+        if reason:
+            print(f"\nwaiting: {reason}\n", flush=True)
+
     def sample(self, memory: int, others: dict[int, float]) -> None:
         """Look at the files; note `memory` in bytes, and CPU seconds of other processes."""
         self._others |= others
@@ -94,7 +98,7 @@ class Table:
 
 def main() -> None:
     """Prepare into a temporary folder and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--problems", type=int, default=100_000)
     parser.add_argument("--drawings", action="store_true", help="a Parquet file of drawings")
     parser.add_argument("--questions", type=int, default=10_000, help="of the drawings")

@@ -1,14 +1,17 @@
 """How fast figures are prepared, beside `datasets`: load, map, to_parquet.
 
     python benchmarks/prepare.py [--figures 500] [--side 400] [--rounds 5] [--out prepare.json]
+                                 [--only WORD ...]
 
 Drawn figures, once with a question each and once all under one question, so that each is compared
 with those that look like it. The same Parquet file is prepared by us, cut by a hash or with splits
 of its own, and by `datasets` (load_dataset, map, train_test_split, to_parquet with the pictures in
-the file) in the three ways that people write its map: `decode` looks at each picture and keeps its
-bytes, `rgb` makes it RGB, which encodes it again, `512` makes it RGB of at most 512 a side. Each
-way runs in a process of its own, in turns; what is timed begins when it has done eight figures, so
-that imports do not count. CPU seconds are those of all its processes.
+the file) with three maps: `decode` looks at each picture and keeps its bytes, `rgb` makes it RGB,
+which encodes it again (so does TRL's examples/scripts/grpo_vlm.py, and whoever hands a picture back
+as it came, as veRL's examples/data_preprocess/geo3k.py), `512` makes it RGB of at most 512 a side.
+Each way runs in a process of its own, in turns; what is timed begins when it has done eight
+figures, so that imports do not count. CPU seconds are those of all its processes. With `--only rgb`
+the ways alone whose names hold that word, or one of several.
 """
 
 import argparse
@@ -46,11 +49,12 @@ PACKAGES = ("datasets", "numpy", "pillow", "pyarrow")
 
 def main() -> None:
     """Print the table; write all figures to `--out`."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--figures", type=int, default=500)
     parser.add_argument("--side", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--only", nargs="+", default=[""], metavar="WORD")
     parser.add_argument("--inside", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.inside:
@@ -59,7 +63,9 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         write_sources(Path(folder), arguments.figures, arguments.side)
-        runs: dict[str, list[tuple[float, float]]] = {way: [] for way in (*OURS, *PEERS)}
+        runs: dict[str, list[tuple[float, float]]] = {
+            way: [] for way in (*OURS, *PEERS) if any(word in way for word in arguments.only)
+        }
         for _ in range(arguments.rounds):
             for way, found in runs.items():
                 own = ["--inside", way, folder, "--figures", str(arguments.figures)]

@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--server", type=float, default=5.0, help="seconds of a step at a server")
     chosen = parser.parse_args()
-    config = RunConfig(preset="quickstart")
+    config = RunConfig.model_validate({"preset": "quickstart"})
     processor = load_processor(config.model.name)
     print(
         "| figures | a step's prompts, s | waited for when built ahead, s |\n| --- | ---: | ---: |"

@@ -130,14 +130,15 @@ def server_process() -> psutil.Process | None:
         return psutil.Process(own.server_process.pid)
     port = int(url.split(":")[2].split("/")[0])
     for one in psutil.net_connections("tcp"):
-        if one.status == psutil.CONN_LISTEN and one.laddr.port == port and one.pid:
+        listens = one.status == psutil.CONN_LISTEN and one.laddr and one.laddr.port == port
+        if listens and one.pid:
             return psutil.Process(one.pid)
     return None
 
 
 def main() -> None:
     """Measure, and say it."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("run", type=Path)
     parser.add_argument("--times", type=int, default=3)
     given = parser.parse_args()

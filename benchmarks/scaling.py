@@ -168,12 +168,13 @@ def make_history(config: RunConfig, steps: int) -> None:
 
 def measured(history: int) -> dict[str, float]:
     """CPU milliseconds of each part of a chunk behind so many steps."""
-    from visual_r1.report import wandb
+    from visual_r1.report import wandb as tracking
     from visual_r1.runs.alarms import check_alarms
     from visual_r1.runs.journal import Journal
     from visual_r1.runs.ledger import Ledger
     from visual_r1.runs.validations import Validations
 
+    wandb: Any = tracking
     if hasattr(wandb, "OFFLINE_INTERVAL_S"):  # of before: one that is a minute old is written anew
         wandb.OFFLINE_INTERVAL_S = 0.0
     steps = history // CHUNK_STEPS * CHUNK_STEPS

@@ -119,7 +119,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 def main() -> int:
     """Measure, print the table; 1 where a run ended otherwise."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--phase", help="this one alone: report, for the last moments")

@@ -2,13 +2,16 @@
 
 import asyncio
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import hypothesis
 import pytest
+from prefect_home import Give, prefect_home
 
 # How long an example takes is a matter of the machine and of who else uses it.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -34,6 +37,18 @@ def full_disk() -> FullDisk:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     return limited
+
+
+@pytest.fixture(scope="session")
+def give_home(tmp_path_factory: pytest.TempPathFactory) -> Give:
+    """Gives a folder the Prefect home of a run that was there before; returns the folder."""
+    home = prefect_home(tmp_path_factory)
+
+    def give(folder: Path) -> Path:
+        shutil.copytree(home, folder / ".visual-r1" / "prefect")
+        return folder
+
+    return give
 
 
 @pytest.fixture(scope="module", autouse=True)

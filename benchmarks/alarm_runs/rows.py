@@ -52,7 +52,7 @@ def simulated(real: Sequence[Rows], seed: int, steps: int) -> Rows:
     of its own. What depends on the step before it (drift, say) is not in there.
     """
     rng = np.random.default_rng(seed)
-    shape = real[rng.integers(len(real))]
+    shape = real[int(rng.integers(len(real)))]
     columns = {
         name: np.array([float(v) if isinstance(v := row.get(name), int | float) else np.nan
                         for row in shape.metrics])

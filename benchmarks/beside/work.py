@@ -167,12 +167,14 @@ def image_token_of(model: str) -> int:
 
 
 def _prompt(sent: tinker.ModelInput, answer: str) -> Prompt:
-    parts = [
-        Part(tokens=tuple(chunk.tokens))
-        if chunk.type == "encoded_text"
-        else Part(image=base64.b64encode(chunk.data).decode(), visual_tokens=chunk.expected_tokens)
-        for chunk in sent.chunks
-    ]
+    parts: list[Part] = []
+    for chunk in sent.chunks:
+        if isinstance(chunk, tinker.EncodedTextChunk):
+            parts.append(Part(tokens=tuple(chunk.tokens)))
+            continue
+        assert isinstance(chunk, tinker.types.ImageChunk) and chunk.expected_tokens is not None
+        image = base64.b64encode(chunk.data).decode()
+        parts.append(Part(image=image, visual_tokens=chunk.expected_tokens))
     return Prompt(tuple(parts), answer)
 
 

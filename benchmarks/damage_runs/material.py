@@ -63,12 +63,13 @@ def make(into: Path) -> None:
     from damage_runs import life
     from visual_r1.runs.journal import Journal
 
-    write = Journal.write_rollouts
+    kept: Any = Journal
+    write = kept.write_rollouts
 
-    def killed(journal: Journal, chunk: int, *what: Any) -> Any:
+    def killed(journal: Journal, chunk: int, *what: Any, **more: Any) -> Path:
         if chunk == STEPS // CHUNK_STEPS - 1:
             raise Killed
-        return write(journal, chunk, *what)
+        return write(journal, chunk, *what, **more)
 
     for scenario, writing in (("killed", killed), ("ended", write)):
         done = into / f"{scenario}.json"
@@ -77,13 +78,13 @@ def make(into: Path) -> None:
         place = workplace(into)
         clear(place)
         life.know_results({})
-        Journal.write_rollouts = writing
+        kept.write_rollouts = writing
         try:
             life.train(config(place))
         except Killed:
             pass
         finally:
-            Journal.write_rollouts = write
+            kept.write_rollouts = write
         shutil.rmtree(into / scenario, ignore_errors=True)
         shutil.copytree(place, into / scenario)
         done.write_text(json.dumps(life.known_results()))

@@ -227,7 +227,8 @@ def main(into: Path) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     material.make(into)
     worker = Worker(into)
-    for scenario, reader in (("killed", "resume"), ("ended", "again")):
+    first: tuple[tuple[Scenario, str], ...] = (("killed", "resume"), ("ended", "again"))
+    for scenario, reader in first:
         worker.reference(scenario, reader)
     answers.write("ready\n")
     answers.flush()

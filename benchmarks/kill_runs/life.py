@@ -70,13 +70,13 @@ class Life:
     def kill(self, victim: Victim) -> Victim:
         """Kill, and see that nobody is left behind; returns who was there to be killed."""
         family = self._family()
-        engine = next((child for child in family if _runs_engine(child)), None)
-        if engine is None:
+        engines = [child for child in family if _runs_engine(child)][:1]
+        if not engines:
             victim = "training"
         elif victim != "training":
-            engine.send_signal(signal.SIGKILL)
+            engines[0].send_signal(signal.SIGKILL)
         if victim == "engine":
-            gone = [engine]
+            gone = engines
         else:
             self.process.kill()
             self.process.wait()

@@ -1,12 +1,12 @@
 """For runs through the library one engine a file; for commands a Prefect home that is ready."""
 
 import os
-import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
-from prefect_home import Give, prefect_home
+from prefect_home import Give
+from warm_command import WarmCommand
 
 from trials.train_chunks import config
 from visual_r1.backend.backend import Backend, open_backend
@@ -34,15 +34,13 @@ def dataset(folder: Path) -> Dataset:
 
 
 @pytest.fixture(scope="session")
-def give_home(tmp_path_factory: pytest.TempPathFactory) -> Give:
-    """Gives a folder the Prefect home of a run that was there before; returns the folder."""
-    home = prefect_home(tmp_path_factory)
+def warm(tmp_path_factory: pytest.TempPathFactory, give_home: Give) -> Iterator[WarmCommand]:
+    """One process for the commands of all files that need no other environment.
 
-    def give(folder: Path) -> Path:
-        shutil.copytree(home, folder / ".visual-r1" / "prefect")
-        return folder
-
-    return give
+    What they have of it is apart by their output folders.
+    """
+    with WarmCommand(give_home(tmp_path_factory.mktemp("warm"))) as command:
+        yield command
 
 
 @pytest.fixture

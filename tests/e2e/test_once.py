@@ -3,11 +3,9 @@ from a run that is there, by its name alone: evaluating, exporting, promoting.""
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from prefect_home import Give
 from train_command import Folder, command
 from warm_command import Ended, WarmCommand
 
@@ -36,12 +34,6 @@ class Place:
         files = [self.run / "ledger.jsonl", self.run / "metrics.jsonl", self.run / "export"]
         files += (self.run / "rollouts").iterdir()
         return {path.name: path.stat().st_mtime_ns for path in files}
-
-
-@pytest.fixture(scope="module")
-def warm(tmp_path_factory: pytest.TempPathFactory, give_home: Give) -> Iterator[WarmCommand]:
-    with WarmCommand(give_home(tmp_path_factory.mktemp("warm"))) as command:
-        yield command
 
 
 @pytest.fixture(scope="module")

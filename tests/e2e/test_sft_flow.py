@@ -1,11 +1,9 @@
 """A cold start and the training that goes on from it, as commands."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from prefect_home import Give
 from warm_command import WarmCommand
 
 from visual_r1.runs.ledger import Ledger
@@ -17,12 +15,6 @@ FLAGS = (
     *("--backend.threads", 1, "--no-logging.wandb"),
 )
 COLD = ("--run.name", "cold", "--sft.responses", "meta.solution", "--train.steps", 2)
-
-
-@pytest.fixture(scope="module")
-def warm(tmp_path_factory: pytest.TempPathFactory, give_home: Give) -> Iterator[WarmCommand]:
-    with WarmCommand(give_home(tmp_path_factory.mktemp("warm"))) as command:
-        yield command
 
 
 def accuracy(folder: Path, run: str, name: str) -> float:

@@ -42,12 +42,6 @@ def flags(folder: Path, at_once: int) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def warm(tmp_path_factory: pytest.TempPathFactory, give_home: Give):
-    with WarmCommand(give_home(tmp_path_factory.mktemp("warm"))) as command:
-        yield command
-
-
-@pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, warm: WarmCommand) -> Path:
     """The folder of a sweep that nobody disturbed."""
     folder = tmp_path_factory.mktemp("whole")

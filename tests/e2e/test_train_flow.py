@@ -5,14 +5,12 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from prefect_home import Give
 from train_command import Folder, clean_environment, command, finish, start
 from warm_command import WarmCommand
 
@@ -21,12 +19,6 @@ from visual_r1.data.procedural import generate
 from visual_r1.errors import VisualR1Error
 from visual_r1.evaluation.metrics import read_report
 from visual_r1.runs.folder import config_of_run
-
-
-@pytest.fixture(scope="module")
-def warm(tmp_path_factory: pytest.TempPathFactory, give_home: Give) -> Iterator[WarmCommand]:
-    with WarmCommand(give_home(tmp_path_factory.mktemp("warm"))) as command:
-        yield command
 
 
 def finish_warm(warm: WarmCommand, folder: Path, **changes: object) -> tuple[int, str]:
@@ -204,24 +196,21 @@ def test_a_named_benchmark_is_evaluated_beside_the_test_problems(
     assert "no source" in refused.sentence or "holds neither" in refused.sentence
 
 
-@pytest.mark.parametrize("victim", ["flow", "engine", "both"])
-def test_killed_and_started_again_it_ends_with_the_same_weights(
-    uninterrupted: Folder, used_before: Path, victim: str
+def test_engine_and_flow_are_killed_and_it_ends_with_the_same_weights(
+    uninterrupted: Folder, used_before: Path
 ) -> None:
     process = start(used_before)
+    wait_for(process, "training, steps 0 to 1: done")
+    first = child_of(process, "visual_r1.engine")
+    first.send_signal(signal.SIGKILL)  # the flow starts another one by itself
     wait_for(process, "training, steps 2 to 3: done")
     engine, server = child_of(process, "visual_r1.engine"), child_of(process, "server_process.py")
-    if victim in ("engine", "both"):
-        engine.send_signal(signal.SIGKILL)
-    if victim in ("flow", "both"):
-        process.kill()
-        process.communicate()
-        for child in (engine, server):  # a killed flow leaves nobody behind
-            child.wait(timeout=30)
-        status, output = finish(used_before)
-    else:
-        output, _ = process.communicate()  # the flow starts another engine by itself
-        status = process.returncode
+    assert engine.pid != first.pid
+    process.kill()
+    process.communicate()
+    for child in (engine, server):  # a killed flow leaves nobody behind
+        child.wait(timeout=30)
+    status, output = finish(used_before)
     assert status == 0, output
 
     folder = Folder(used_before)

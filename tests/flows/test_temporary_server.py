@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from prefect_home import Give
 
 ROOT = Path(__file__).parents[2]
 BEGIN = """
@@ -106,11 +107,9 @@ def run(
 
 
 @pytest.fixture(scope="module")
-def used(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def used(tmp_path_factory: pytest.TempPathFactory, give_home: Give) -> Path:
     """A folder with a Prefect home."""
-    folder = tmp_path_factory.mktemp("used")
-    assert run(folder, STARTED).returncode == 0
-    return folder
+    return give_home(tmp_path_factory.mktemp("used"))
 
 
 def test_a_server_that_cannot_start_is_one_sentence(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 ROOMS = {
     "liveness": "",
     "cores": "",
+    "freed_memory": "",
     "opening": "",
     "hashing": "opening",
     "streams": "",
@@ -44,8 +45,8 @@ ROOMS = {
         opening
     """,
     "data": """
-        config cores data/procedural data/sources errors grading hashing models printing progress
-        storage tables wording
+        config cores data/procedural data/sources errors freed_memory grading hashing models
+        printing progress storage tables wording
     """,
     "prompts": "data errors hashing models opening",
     "rewards/blindfold": "data grading rewards/grounding",

@@ -3,8 +3,7 @@
 Pillow takes a compressed stream that ends early for a whole picture, and what its JPEG decoder
 warns of is lost. Here the pixels are counted, by what each format offers for it.
 
-PNG: the stream is inflated to its end and must hold exactly the bytes that the header asks for; its
-own checksum (Adler-32) must be right. JPEG: libjpeg's warnings count (a code that is none, a stream
+PNG: see `png_stream`. JPEG: libjpeg's warnings count (a code that is none, a stream
 that ends before its picture or after it), no block may be brighter than white or darker than black,
 and each component must have come in full precision, so a progressive file that lost its last scans
 is noticed. Others: the picture is decoded once more over another canvas, and a pixel that differs
@@ -20,7 +19,6 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 import simplejpeg  # pyright: ignore[reportMissingTypeStubs]
@@ -29,18 +27,6 @@ from PIL import Image
 from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
-_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-# Adam7: where each pass begins, and how far apart its pixels are (x, y, dx, dy).
-_PASSES = (
-    (0, 0, 8, 8),
-    (4, 0, 8, 8),
-    (0, 4, 4, 8),
-    (2, 0, 4, 4),
-    (0, 2, 2, 4),
-    (1, 0, 2, 2),
-    (0, 1, 1, 2),
-)
 _PIECE = 2**20
 
 # Of a TIFF: how Pillow names its compressions, and its tags.
@@ -62,89 +48,6 @@ _COEFFICIENTS = 64
 _MIDDLE = 128
 # Encoders overshoot at edges, to have them cut off sharply.
 MOST_OVERSHOT = 32
-
-
-class Chunk(NamedTuple):
-    """A chunk of a PNG; `sound` where its checksum is right, None where the file ends in it."""
-
-    name: bytes
-    start: int
-    end: int
-    sound: bool | None
-
-
-def chunks(data: bytes) -> Iterator[Chunk]:
-    """The chunks of a PNG, whose contents are `data[start:end]`; the last one may be cut."""
-    view, place = memoryview(data), len(PNG_MAGIC)
-    # A chunk: the length of its contents, its name, the contents, their checksum with the name.
-    while place + 8 <= len(data):
-        length, name = struct.unpack_from(">I4s", data, place)
-        start, end = place + 8, place + 8 + length
-        if end + 4 > len(data):
-            yield Chunk(name, start, min(end, len(data)), None)
-            return
-        (checksum,) = struct.unpack_from(">I", data, end)
-        yield Chunk(name, start, end, zlib.crc32(view[start - 4 : end]) == checksum)
-        place = end + 4
-
-
-def is_clean_png(data: bytes) -> bool:
-    """Whether every checksum is right and IEND is the end: Pillow reads on where others refuse."""
-    end = len(PNG_MAGIC)
-    for chunk in chunks(data):
-        if not chunk.sound:
-            return False
-        end = chunk.end + 4
-        if chunk.name == b"IEND":
-            return end == len(data)
-    return False
-
-
-def require_whole_png(data: bytes) -> None:
-    """Raise `ValueError` or `zlib.error` where the stream is not exactly the picture's pixels."""
-    header = data[len(PNG_MAGIC) + 8 :][:13]
-    width, height, depth, kind, _, _, interlaced = struct.unpack(">IIBBBBB", header)
-    bits = depth * _CHANNELS[kind]
-
-    def size_of(wide: int, high: int) -> int:
-        # A row has a byte in front that names its filter; a pass without pixels has no rows.
-        return high * (1 + -(-wide * bits // 8)) if wide and high else 0
-
-    expected = size_of(width, height)
-    if interlaced:
-        expected = sum(
-            size_of(-(-max(0, width - x) // dx), -(-max(0, height - y) // dy))
-            for x, y, dx, dy in _PASSES
-        )
-    inflated, begun = zlib.decompressobj(), False
-    count = 0
-
-    def inflate(waiting: bytes) -> bytes:
-        """Count what comes of it, at most a byte too many; what is left of it."""
-        nonlocal count
-        count += len(inflated.decompress(waiting, min(_PIECE, expected - count + 1)))
-        return inflated.unconsumed_tail
-
-    for chunk in chunks(data):
-        if chunk.name != b"IDAT":
-            if begun:
-                break
-            continue
-        begun, waiting = True, data[chunk.start : chunk.end]
-        while waiting and not inflated.eof and count <= expected:
-            waiting = inflate(waiting)
-    while not inflated.eof and count <= expected:
-        before = count
-        inflate(inflated.unconsumed_tail)
-        if count == before:
-            break
-    if count < expected:
-        there = count * height // expected
-        raise ValueError(f"only {there} of its {height} rows are there")
-    if count > expected:
-        raise ValueError(f"it holds more than the {width} x {height} pixels of its header")
-    if not inflated.eof:
-        raise ValueError("it is cut off before the checksum of its pixels")
 
 
 def is_clean_jpeg(data: bytes) -> bool:

@@ -25,6 +25,7 @@ from visual_r1.data.checking_process import Reply
 from visual_r1.data.images import CheckedImage, KnownImages
 from visual_r1.data.rows import Outcome, Row, SourceRow, outcome_of
 from visual_r1.errors import DataError
+from visual_r1.freed_memory import keep_freed_memory
 from visual_r1.printing import open_logger
 
 logger = open_logger("visual_r1.data")
@@ -32,7 +33,7 @@ logger = open_logger("visual_r1.data")
 # One process notes what is done; more than so many others would wait for it.
 MOST_PROCESSES = 15
 # A process takes about this long to start: it is started where that much work is left for it.
-WORTH_A_PROCESS_S = 1.0
+WORTH_A_PROCESS_S = 0.5
 # After so many rows it is known what one costs.
 TRIED = 16
 # What a process has waiting, so that it never waits itself.
@@ -74,6 +75,7 @@ class Checking(AbstractContextManager["Checking"]):
     """
 
     def __init__(self, expected: int, most: int | None = None) -> None:
+        keep_freed_memory()
         self._left = expected
         self._most = min(MOST_PROCESSES, (cores() if most is None else most) - 1)
         self._helpers: list[_Helper] = []

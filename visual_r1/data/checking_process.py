@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 
 from visual_r1.data.images import KnownImages
 from visual_r1.data.rows import Outcome, Row, SourceRow, outcome_of
+from visual_r1.freed_memory import keep_freed_memory
 
 # Pictures that are known by the process, and those that come again soon are.
 KNOWN = 256
@@ -66,6 +67,7 @@ def main(descriptor: int) -> None:
     """Serve the socket until it closes."""
     connection: Connection[Reply | None, tuple[int, Row]] = Connection(descriptor)
     rows: queue.SimpleQueue[tuple[int, Row]] = queue.SimpleQueue()
+    keep_freed_memory()
     connection.send(None)  # ready
     # What comes is always taken, so that the other end never waits to send while this one does.
     threading.Thread(target=_take, args=(connection, rows), daemon=True).start()

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from visual_r1.data import bitstreams
+from visual_r1.data import bitstreams, png_stream
 from visual_r1.data.fingerprint import Look, look_of, tiles_of
 from visual_r1.hashing import content_digest
 from visual_r1.models.families import MAX_ASPECT
@@ -163,7 +163,7 @@ def whole_image(
 ) -> Image.Image:
     """The one picture in `data`, decoded, in its own mode: every pixel of it was in the file.
 
-    `bitstreams` says what is looked at for it. `over_white` makes it RGB.
+    `png_stream` and `bitstreams` say what is looked at for it. `over_white` makes it RGB.
 
     Args:
         data: the file.
@@ -177,13 +177,15 @@ def whole_image(
     """
     tried = tuple(formats) if formats is not None else _formats()
     with _decoding(data, max_pixels):
-        image = Image.open(io.BytesIO(data), formats=tried)
+        plain = png_stream.uncompressed_png(data)
+        image = Image.open(io.BytesIO(plain or data), formats=tried)
         _check_header(image, max_pixels)
         if check is not None:
             check(image)
         image.load()
         if image.format == "PNG":
-            bitstreams.require_whole_png(data)
+            if plain is None:
+                png_stream.require_whole_png(data)
         elif image.format in _JPEGS:
             bitstreams.require_whole_jpeg(data)
         elif image.format not in _WHOLE_OR_NOTHING:
@@ -283,7 +285,7 @@ def _mended(image: Image.Image, data: bytes) -> CheckedImage:
         or recoloured
         or image.format not in _KEPT_FORMATS
         or len(data) > MAX_BYTES_PER_PIXEL * flat.width * flat.height + SPARE_BYTES
-        or (image.format == "PNG" and not bitstreams.is_clean_png(data))
+        or (image.format == "PNG" and not png_stream.is_clean_png(data))
         or (image.format in _JPEGS and not bitstreams.is_clean_jpeg(data))
     ):
         # What came with the old file describes other pixels: a CMYK profile, the rotation undone.

@@ -9,8 +9,9 @@ import io
 
 from starlette.responses import PlainTextResponse, Response
 
-from visual_r1.data.bitstreams import is_clean_jpeg, is_clean_png
+from visual_r1.data.bitstreams import is_clean_jpeg
 from visual_r1.data.images import BadImage, over_white, whole_image
+from visual_r1.data.png_stream import is_clean_png
 
 _TYPES = {"PNG": ("image/png", is_clean_png), "JPEG": ("image/jpeg", is_clean_jpeg)}
 # The address names the content: a dataset by its digest, predictions by that of their file.

@@ -16,7 +16,7 @@ from typing import Any
 
 import datasets
 from tinker import types
-from tinker_cookbook.recipes import rl_loop
+from tinker_cookbook.recipes import rl_loop  # pyright: ignore[reportMissingImports]
 from transformers import AutoTokenizer
 
 
@@ -74,7 +74,7 @@ def main() -> None:
     )
     ready = Ready([model_input(prompt) for prompt in prompts], tokenizer, work["stops"])
     given: Any = rl_loop
-    given.datasets.load_dataset = lambda *_, **__: datasets.DatasetDict(train=rows)
+    given.datasets.load_dataset = lambda *_, **__: datasets.DatasetDict({"train": rows})
     given.get_tokenizer = lambda _: tokenizer
     given.model_info.get_recommended_renderer_name = lambda _: "ready"
     given.renderers.get_renderer = lambda *_, **__: ready

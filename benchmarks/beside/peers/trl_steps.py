@@ -23,7 +23,7 @@ from peft import LoraConfig
 from transformers import AutoModelForImageTextToText, AutoTokenizer, TrainerCallback
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig, GRPOTrainer  # pyright: ignore[reportMissingImports]
 
 
 class Processor(Qwen3VLProcessor):

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
+from visual_r1.data import png_stream
 from visual_r1.data.images import BadImage, check_image, over_white, whole_image
+from visual_r1.data.png_stream import is_clean_png, uncompressed_png
 
 SIDE = 64
 PIXELS = np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, 3), np.uint8)
@@ -57,6 +59,16 @@ def jpeg(**options: object) -> bytes:
     return encoded(image, "JPEG", quality=90, **options)
 
 
+def in_mode(mode: str) -> bytes:
+    image = Image.open(io.BytesIO(figure(6, (61, 43)))).convert("RGB")
+    if mode == "I;16":
+        wide = np.asarray(image.convert("L"), np.uint16) * 257
+        return encoded(Image.fromarray(wide), "PNG")
+    if mode == "P, transparent":
+        return encoded(image.quantize(5), "PNG", transparency=2)
+    return encoded(image.convert(mode), "PNG")
+
+
 def refusal(data: bytes) -> str:
     with pytest.raises(BadImage) as caught:
         check_image(data)
@@ -78,6 +90,36 @@ def test_a_png_is_its_pixels_and_no_more() -> None:
     wrong = bytearray(zlib.compress(ROWS))
     wrong[-1] ^= 1
     assert "does not decode" in refusal(png(bytes(wrong)))
+
+
+INSIDE = {
+    **{mode: in_mode(mode) for mode in ("1", "L", "LA", "P", "P, transparent", "RGB", "RGBA")},
+    "I;16": in_mode("I;16"),
+    "interlaced": png(zlib.compress(INTERLACED), interlaced=True),
+    "in pieces": png(zlib.compress(ROWS), pieces=7),
+    "with more behind": png(zlib.compress(ROWS))[:-12] + chunk(b"tEXt", b"Title\0a figure"),
+}  # fmt: skip
+
+
+def test_a_long_stream_is_counted_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = png(zlib.compress(ROWS))
+    checked = check_image(data)
+    monkeypatch.setattr(png_stream, "_MOST_PLAIN", len(ROWS) - 1)
+    assert uncompressed_png(data) is None
+    assert check_image(data) == checked
+    assert "checksum" in refusal(png(zlib.compress(ROWS)[:-4]))
+
+
+@pytest.mark.parametrize("data", INSIDE.values(), ids=list(INSIDE))
+def test_what_is_inflated_here_gives_the_pixels_that_pillow_reads(data: bytes) -> None:
+    stored = uncompressed_png(data)
+    assert stored is not None, "by the shorter way"
+    assert is_clean_png(stored) == is_clean_png(data), "what is around the stream stays"
+    ours = whole_image(data)
+    with Image.open(io.BytesIO(data)) as image:
+        image.load()
+        assert (ours.mode, ours.size, ours.tobytes()) == (image.mode, image.size, image.tobytes())
+        assert (ours.info, ours.getpalette()) == (image.info, image.getpalette())
 
 
 @pytest.mark.parametrize("share", [0.001, 0.016, 0.5, 0.999])

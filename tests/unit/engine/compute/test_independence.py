@@ -68,15 +68,21 @@ def only(outputs: list[SampleOutput | InvalidRequest]) -> SampleOutput:
     return output
 
 
-@RANKS
-def test_a_request_alone_and_among_a_hundred(compute: Compute, weights: FrozenWeights) -> None:
-    requests = [scored(seed, samples=1 + seed % 3) for seed in range(100)]
+@pytest.mark.parametrize(
+    ("compute", "weights", "count"),
+    [("qwen3_vl", 1, 100), ("qwen3_vl", 16, 40), ("qwen3_5", 1, 40)],
+    indirect=["compute", "weights"],
+)
+def test_a_request_alone_and_among_many(
+    compute: Compute, weights: FrozenWeights, count: int
+) -> None:
+    requests = [scored(seed, samples=1 + seed % 3) for seed in range(count)]
     together = compute.sample(weights, requests)
-    order = np.random.default_rng(0).permutation(100)
+    order = np.random.default_rng(0).permutation(count)
     shuffled = compute.sample(weights, [requests[index] for index in order])
     for place, index in enumerate(order):
         assert shuffled[place] == together[index]
-    for index in range(0, 100, 7):
+    for index in range(0, count, 7):
         assert only(compute.sample(weights, [requests[index]])) == together[index]
 
 

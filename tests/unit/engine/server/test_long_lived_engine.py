@@ -69,7 +69,7 @@ def test_what_an_engine_holds_does_not_grow_with_the_sessions_that_ended(play: P
             return held(engine)
 
         few = await sessions(20)
-        assert await sessions(280) == few
+        assert await sessions(70) == few
 
     play(story)
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from train_command import ROOT, clean_environment
+
+from trials.programs import ROOT, clean_environment
 
 START_ONCE = """
 from tasks.environment import settle_prefect
