@@ -15,6 +15,7 @@ from visual_r1.data.problem import Problem
 from visual_r1.errors import DataError
 from visual_r1.evaluation.statistics import wilson
 from visual_r1.grading import extract_answer, is_equivalent
+from visual_r1.pages.lines import kept_lines
 from visual_r1.pages.marked import marked, masked_scan
 from visual_r1.pages.pictures import picture_answer
 from visual_r1.pages.place import NotThere, place_of
@@ -69,18 +70,19 @@ def rollouts(request: Request, name: str) -> Response:
 
 
 def _looked_up(run_dir: Path, asked: Asked) -> tuple[Files, Page | None, Counts | None]:
+    try:
+        return _asked_of(run_dir, asked)
+    except Vanished:  # a run that trains wrote a file anew: once more, with the files as they are
+        return _asked_of(run_dir, asked)
+
+
+def _asked_of(run_dir: Path, asked: Asked) -> tuple[Files, Page | None, Counts | None]:
     files = sound_files().rollouts(run_dir)
     if not files.paths:
         return files, None, None
-    try:
-        with queries().session() as session:
-            found = Rollouts(session, files, asked)
-            return files, found.page(), found.counts()
-    except Vanished:  # a run that trains wrote a file anew: once more, with the files as they are
-        files = sound_files().rollouts(run_dir)
-        with queries().session() as session:
-            found = Rollouts(session, files, asked)
-            return files, found.page(), found.counts()
+    with kept_lines().lent(files) as table, queries().session() as session:
+        found = Rollouts(session, files, asked, table)
+        return files, found.page(), found.counts()
 
 
 @dataclass(frozen=True, slots=True)
