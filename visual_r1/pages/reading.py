@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 from visual_r1.alarms.finding import Finding
 from visual_r1.errors import VisualR1Error
 from visual_r1.evaluation.statistics import Interval
+from visual_r1.pages.judged import Controls, Seeing
 from visual_r1.pages.place import NotThere
 from visual_r1.report.repeat import flattened
 from visual_r1.runs.alarms import AlarmLog
@@ -74,6 +75,12 @@ class ReportFigures:
     tokens_sampled: float | None = None
     tokens_cached: float | None = None
     by_family: Mapping[str, FamilyFigures] = field(default_factory=dict[str, FamilyFigures])
+    controls: Controls | None = None
+
+    @property
+    def seeing(self) -> Seeing | None:
+        """Seeing against thinking, where a control has asked for it."""
+        return self.controls.seeing if self.controls else None
 
 
 @dataclass(frozen=True, slots=True)
