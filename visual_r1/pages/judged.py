@@ -14,10 +14,10 @@ from visual_r1.evaluation.statistics import Interval, wilson
 from visual_r1.storage import read_json
 
 CONTROLS: Mapping[str, str] = {
-    "blind": "the image blanked",
-    "other_image": "the image of another problem",
-    "masked_image": "60% of its patches masked",
-    "question_only": "the question alone",
+    "blind": "image blanked",
+    "other_image": "another image",
+    "masked_image": "image, 60% masked",
+    "question_only": "question alone",
     "scan_only": "its own scan alone",
 }
 OUTCOMES: Mapping[str, str] = {
@@ -149,7 +149,11 @@ class Regraded:
         """What was graded, how many problems, the share that was stored, and the one of now, under
         the same rounding."""
         now = self.after[self.basis.rounding].shares
-        return [(name, n, *was, *now[name][1:]) for name, (n, *was) in self.before.shares.items()]
+        found: list[tuple[str, int, float, Interval, float, Interval]] = []
+        for name, (n, was, was_range) in self.before.shares.items():
+            _, value, interval = now[name]
+            found.append((name, n, was, was_range, value, interval))
+        return found
 
 
 _REGRADED = TypeAdapter(Regraded)

@@ -34,7 +34,7 @@ OF_A_STEP: Mapping[str, str] = {key: says for key, says in PHASES.items() if key
 REST = "the rest of the steps"
 
 
-_LEAST_S = 0.005
+_LEAST_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
