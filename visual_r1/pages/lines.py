@@ -3,8 +3,9 @@
 Whatever a table of rollouts is asked, it is asked of columns that come to some 150 bytes a row. So
 they are read once for each state of the files, into a table of DuckDB's; the long texts stay in the
 files, and are fetched by their places for the rows that are shown. A file that is written anew is
-another state: the table is then made anew, in about a microsecond a row. Where a text was found is
-kept beside it: whoever goes through what was found, or filters it, does not look for it again.
+another state: the first page is then answered from the files, and the table made behind it, in
+about a microsecond a row. Where a text was found is kept beside it: whoever goes through what was
+found, or filters it, does not look for it again.
 
 Tables of all runs together hold `MOST` rows, and of those that nobody asks just now the ones that
 were asked longest ago go first. A run with more of its own is asked in its files.
@@ -14,10 +15,11 @@ import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 
+from visual_r1.errors import VisualR1Error
 from visual_r1.pages.queries import Session, Vanished, names_of, parquet, queries, quoted
 from visual_r1.pages.sound import COLUMNS, COMPONENT, Files, file_states
 
@@ -34,13 +36,16 @@ SEARCH = (
 """The places of the responses in `$files` that `$pattern` is in, without regard to case."""
 
 _NUMBERS = itertools.count()
-_LONG = {"response", "scan_read", "second_response", "reason", "grader_version"}
+_LEFT = {
+    *("response", "scan_read", "second_response", "reason"),
+    *("grader_version", "second_verdict"),
+}
 _TYPES = {"text": "VARCHAR", "whole numbers": "INTEGER"}
 
 
 def narrow(files: Files) -> list[str]:
-    """The names of the columns that are looked through for a table: all but the long texts."""
-    return [name for name in COLUMNS if name not in _LONG] + [
+    """The names of the columns that a table shows, or is asked by: the long texts are left."""
+    return [name for name in COLUMNS if name not in _LEFT] + [
         COMPONENT + name for name in files.components
     ]
 
@@ -104,27 +109,34 @@ class KeptLines:
     _tables: OrderedDict[object, Table] = field(default_factory=OrderedDict[object, Table])
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def make_ready(self, files: Files) -> None:
+        """Make the table of `files`, for whoever asks next; nothing where it is there, or cannot be
+        made."""
+        with suppress(VisualR1Error), self.lent(files):
+            pass
+
     @contextmanager
-    def lent(self, files: Files) -> Generator[Table | None]:
-        """The table with the rows of `files`, which stays for the block; None for too many rows.
+    def lent(self, files: Files, *, makes: bool = True) -> Generator[Table | None]:
+        """The table with the rows of `files`, which stays for the block; None for too many rows,
+        and where it is not there and nobody `makes` it.
 
         Raises `Vanished` where a file is no longer what it was when it was looked at.
         """
-        if files.rows > self.most:
-            yield None
-            return
+        table = None
         with self._lock:
             key = files.paths, files.states, files.columns
-            table = self._tables.get(key) or self._make(files)
-            table.users += 1
-            self._tables[key] = table
-            self._tables.move_to_end(key)
-            self._drop_old()
+            if files.rows <= self.most and (makes or key in self._tables):
+                table = self._tables.get(key) or self._make(files)
+                table.users += 1
+                self._tables[key] = table
+                self._tables.move_to_end(key)
+                self._drop_old()
         try:
             yield table
         finally:
-            with self._lock:
-                table.users -= 1
+            if table is not None:
+                with self._lock:
+                    table.users -= 1
 
     def _make(self, files: Files) -> Table:
         table = Table(f"lines_{next(_NUMBERS)}", files.rows)

@@ -8,6 +8,7 @@ from typing import Any, cast
 from fastapi import APIRouter
 from markupsafe import Markup
 from pydantic import TypeAdapter
+from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -61,12 +62,15 @@ def rollouts(request: Request, name: str) -> Response:
     run_dir = place_of(request).run(name)
     asked = Asked.of(request.query_params)
     files, page, counts = _looked_up(run_dir, asked)
-    return show(
+    shown = show(
         request, "rollouts.html.j2",
         name=name, asked=asked, files=files, page=page, counts=counts, most=PAGE,
         verdicts=VERDICTS, outcomes=OUTCOMES,
         tallest=max((one.n for one in counts.steps), default=1) if counts else 1,
     )  # fmt: skip
+    # Making them takes longer than one answer from the files: the next one has them.
+    shown.background = BackgroundTask(kept_lines().make_ready, files)
+    return shown
 
 
 def _looked_up(run_dir: Path, asked: Asked) -> tuple[Files, Page | None, Counts | None]:
@@ -80,7 +84,7 @@ def _asked_of(run_dir: Path, asked: Asked) -> tuple[Files, Page | None, Counts |
     files = sound_files().rollouts(run_dir)
     if not files.paths:
         return files, None, None
-    with kept_lines().lent(files) as table, queries().session() as session:
+    with kept_lines().lent(files, makes=False) as table, queries().session() as session:
         found = Rollouts(session, files, asked, table)
         return files, found.page(), found.counts()
 

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 from pydantic import TypeAdapter
+from starlette.testclient import TestClient
 from written import rollout_row, stored_problem, write_home, write_rollouts
 
+from visual_r1.pages.app import pages
 from visual_r1.pages.lines import SEARCHES, KeptLines, Table
 from visual_r1.pages.queries import Vanished, names_of, queries
 from visual_r1.pages.rollouts import Asked, Rollouts
@@ -46,6 +48,29 @@ def test_a_state_of_the_files_is_read_once_and_another_one_anew(tmp_path: Path):
         assert again is first
     with kept.lent(written(tmp_path, range(5))) as grown:
         assert grown is not None and count(grown) == 5
+
+
+def test_who_only_asks_gets_a_table_that_is_there(tmp_path: Path):
+    kept, files = KeptLines(), written(tmp_path, range(3))
+    with kept.lent(files, makes=False) as first:
+        assert first is None
+    kept.make_ready(files)
+    with kept.lent(files, makes=False) as second:
+        assert second is not None and count(second) == 3
+    before = tables()
+    written(tmp_path, range(4))
+    KeptLines().make_ready(files)  # they are gone: whoever asks next is told
+    assert tables() == before
+
+
+def test_the_first_page_is_answered_from_the_files_and_the_next_in_memory(tmp_path: Path):
+    written(tmp_path, range(3))
+    made = tables()
+    with TestClient(pages(tmp_path, "token"), base_url="http://127.0.0.1:4280") as client:
+        client.get("/?token=token")
+        first, second = (client.get("/runs/made-up/rollouts?sort=reward") for _ in range(2))
+    assert first.text == second.text and "seen 2" in first.text
+    assert len(tables() - made) == 1
 
 
 def test_what_was_written_anew_meanwhile_is_no_state_that_was_looked_at(tmp_path: Path):
