@@ -12,6 +12,7 @@ times.
 """
 
 import argparse
+import itertools
 import json
 import random
 import resource
@@ -57,9 +58,10 @@ ADDRESSES = (
         "rollouts?component=format&component_to=0&sort=-tokens",
     ),
     ("filter", "ordered by reward", "rollouts?sort=reward"),
-    ("filter", "text in 2 of 3", "rollouts?text=bisects"),
-    ("filter", "text in none", "rollouts?text=no+such+thing"),
-    ("filter", "a regular expression", "rollouts?text=bisects1[67]+&how=regex&verdict=right"),
+    ("filter", "a text in nearly all", "rollouts?text={word}"),
+    ("filter", "a text in none", "rollouts?text=no+such+thing+{time}"),
+    ("filter", "a regular expression", "rollouts?text=bisects{time}[67]%2B&how=regex"),
+    ("filter", "of a text, the wrong ones", "rollouts?text=angle&verdict=wrong"),
     ("filter", "a page far behind", "rollouts?sort=oldest&after={far},-{far},3,0"),
     ("filter", "one problem", "rollouts?problem=set/7"),
     ("group", "a group", "group?step={middle}&group=7"),
@@ -177,8 +179,14 @@ def measure(home: Path, times: int, steps: int) -> tuple[list[dict[str, Any]], f
         answer.raise_for_status()
         rows.append(_row("first page", "of a new server", [wall], [cpu], answer))
         for kind, name, path in (("filter", "all, again", "rollouts"), *ADDRESSES):
-            at = path.format(far=steps * 3 // 4, middle=steps // 2)
-            found = [server.asked(f"/runs/{RUN}/{at}") for _ in range(times)]
+            found = [
+                server.asked(
+                    f"/runs/{RUN}/"
+                    # A text that was looked for is not looked for again: each time another one.
+                    + path.format(far=steps * 3 // 4, middle=steps // 2, time=at, word=_WORDS[at])
+                )
+                for at in range(times)
+            ]
             answer = found[-1][2]
             answer.raise_for_status()
             rows.append(
@@ -204,6 +212,8 @@ def _reads(node: Any) -> list[str]:
     if isinstance(node, list):
         return [line for one in node for line in _reads(one)]
     found = _reads(node.get("children", []))
+    if node.get("name", "").strip() == "SEQ_SCAN":
+        found.append(f"{node['rows_scanned']:,} rows in memory")
     if node.get("name") == "READ_PARQUET":
         said = node["extra_info"]
         columns = said.get("Projections", [])
@@ -216,12 +226,14 @@ def _reads(node: Any) -> list[str]:
 
 def show_plans(run_dir: Path, steps: int) -> None:
     """What DuckDB does for each question: columns and row groups that are read."""
-    from visual_r1.pages.queries import Session, queries
+    from visual_r1.pages.lines import KeptLines, kept_lines, lines_of
+    from visual_r1.pages.queries import Session, names_of, queries
     from visual_r1.pages.rollouts import Asked, Rollouts
     from visual_r1.pages.samples import GroupPlace, group_samples, neighbours
     from visual_r1.pages.sound import sound_files
 
     files = sound_files().rollouts(run_dir)
+    all_files = {"files": names_of(files.paths)}
 
     class Explained(Session):
         def rows(self, shape: Any, sql: str, values: Any) -> Any:
@@ -233,10 +245,18 @@ def show_plans(run_dir: Path, steps: int) -> None:
                 print("  reads", read)
             return super().rows(shape, sql, values)
 
-    for query in ({}, {"verdict": "wrong", "sort": "reward"}, {"text": "bisects"}):
-        print(f"\nrollouts {query}")
-        with Explained(queries()._database.cursor()) as session:
-            found = Rollouts(session, files, Asked.of(query))
+    print("\nthe lines in memory")
+    with Explained(queries()._database.cursor()) as session:
+        session.run(f"CREATE TEMP TABLE made AS {lines_of(files)}", all_files)
+    queried = ({}, {"verdict": "wrong", "sort": "reward"}, {"text": "bisects"})
+    for query, kept in itertools.product(queried, (True, False)):
+        print(f"\nrollouts {query}, {'by the lines in memory' if kept else 'of the files'}")
+        with (
+            (kept_lines() if kept else KeptLines(most=0)).lent(files) as table,
+            Explained(queries()._database.cursor()) as session,
+        ):
+            found = Rollouts(session, files, Asked.of(query), table)
+            print(" page")
             found.page()
             print(" counts")
             found.counts()

@@ -33,6 +33,7 @@ from flows.command import first_look, run_as_command
 from tasks.environment import settle_prefect
 from visual_r1.config import RunConfig, listed
 from visual_r1.config.command_line import print_help_text
+from visual_r1.config.flags import given_names
 from visual_r1.data.problem import SPLITS
 from visual_r1.errors import ConfigError
 from visual_r1.printing import CommandParser, say
@@ -121,11 +122,12 @@ from tasks.tasks import evaluate as evaluate_checkpoint
 from tasks.tasks import export as export_checkpoint
 from tasks.tasks import figures, prepare
 from visual_r1.backend.backend import open_backend
+from visual_r1.config.overrides import flat
 from visual_r1.data.problem import Split
 from visual_r1.exports.taken_in import adapter_in, take_in
 from visual_r1.report.tracking import track_run
 from visual_r1.runs.folder import open_run_folder
-from visual_r1.suites.suite import load_suites
+from visual_r1.suites.suite import ASKED, load_suites
 
 
 def in_split(name: str, split: Split) -> str:
@@ -175,6 +177,12 @@ def in_split(name: str, split: Split) -> str:
         "type": "string",
         "description": "A folder or file that has the problems of the one suite that is named.",
     },
+    over_suites={
+        "type": "array",
+        "items": {"type": "string", "enum": list(ASKED)},
+        "description": "Settings whose values hold in place of a suite's own; those that overrides "
+        "name do.",
+    },
     name={
         "type": "string",
         "description": "Name of the report, and of its folder under evaluations/; by default of "
@@ -200,15 +208,18 @@ def evaluate(
     split: Split = "test",
     suites: str | None = None,
     suite_source: str | None = None,
+    over_suites: Sequence[str] = (),
 ) -> dict[str, object]:
     """Evaluate a checkpoint of the run, `sampler_path`, an `adapter`, or the base model on the
     problems of `split`; where the report is.
 
     On the named benchmarks `suites` alone where there are any; those of `evaluation.suites` come
-    after the test problems.
+    after the test problems. A suite asks as others do, but for the settings that `overrides` or
+    `over_suites` name.
 
     `run` is a run's folder or its name: it has a configuration, and `overrides` lie over that.
     """
+    settings = {*flat(overrides or {}, "overrides"), *over_suites}
     config = chosen_config(preset, overrides, config, run=run)
     # Before the folder is made: a run that is not there has no checkpoint, and leaves nothing.
     if sum(map(bool, (checkpoint, sampler_path, adapter))) > 1:
@@ -222,7 +233,10 @@ def evaluate(
     if adapter:
         path = take_in(Path(adapter).expanduser(), config)
         named = f"adapter-{adapter_in(Path(adapter).expanduser(), config)[1][:8]}"
-    benchmarks = load_suites(listed(suites or config.evaluation.suites), suite_source)
+    benchmarks = [
+        suite.asking(config, settings)
+        for suite in load_suites(listed(suites or config.evaluation.suites), suite_source)
+    ]
     policy, name = name or named, in_split(name or named, split)
     with (
         its_turn(config),
@@ -259,6 +273,7 @@ def main() -> int:
             split=own.split,
             suites=own.suite,
             suite_source=own.suite_source,
+            over_suites=sorted(given_names(flags) & ASKED.keys()),
         )
 
     return run_as_command(flow_of_own, flags, trains=False, load=load)

@@ -72,7 +72,13 @@ def written(run: str) -> list[Shot]:
         Shot("group-dark", f"{at}/group?step=59&group=0#sample-6", 900, "mean reward", "dark"),
         Shot("problem", f"{at}/problem?id=procedural-0-train-1497", 640, "Answers"),
         Shot("evaluations", f"{at}/evaluations", 420, "Won and lost", keys=("j",)),
-        Shot("gallery", f"{at}/evaluations/final?kind=wrong", 900, "By family", keys=("j",)),
+        # Made by evaluate_flow.py --checkpoint final --name controls --evaluation.controls …
+        Shot("controls", f"{at}/evaluations/controls", 690, "Does it look"),
+        Shot(
+            *("gallery", f"{at}/evaluations/final?kind=wrong", 900, "By family"),
+            keys=("j",),
+            scroll_to=".toolbar",
+        ),
         Shot("compared", compared, 1000, "Still wrong", keys=("j",)),
         Shot("compared-dark", f"{compared}&fate=lost", 1000, "Still wrong", "dark", ("j",)),
         Shot("disputes", f"{at}/disputes", 760, "the policy", keys=("j",)),

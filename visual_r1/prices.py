@@ -7,12 +7,13 @@ not set, those of prices.toml, which says where and when they were read. It is a
 was lost to a failure and done again is paid twice and counted once, and storage comes on top.
 """
 
+import math
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, Protocol
 
 from visual_r1.backend.endpoint import Kind
 from visual_r1.config import RunConfig
@@ -162,3 +163,50 @@ def _table() -> Mapping[str, Any]:
 def total(parts: Iterable[Tokens]) -> Tokens:
     """The sum of all parts."""
     return sum(parts, NO_TOKENS)
+
+
+class Spent(Protocol):
+    """What an evaluation or a validation took; None of what its version did not count."""
+
+    @property
+    def tokens_prefill(self) -> float | None: ...
+    @property
+    def tokens_sampled(self) -> float | None: ...
+    @property
+    def tokens_cached(self) -> float | None: ...
+    @property
+    def cost_usd(self) -> float | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """What a step, a validation or an evaluation took; `usd` is None where that was not known."""
+
+    tokens: Tokens
+    usd: float | None
+
+    @classmethod
+    def of(cls, spent: Spent) -> "Payment":
+        """That of an evaluation or a validation."""
+        tokens = Tokens(
+            spent.tokens_prefill or 0, spent.tokens_sampled or 0, cached=spent.tokens_cached or 0
+        )
+        return cls(tokens, spent.cost_usd)
+
+    @classmethod
+    def of_step(cls, row: Mapping[str, Any]) -> "Payment":
+        """That of a row of metrics.jsonl; no tokens of a kind that its version did not count."""
+        names = ("tokens_prefill", "tokens_sampled", "tokens_trained", "tokens_cached")
+        return cls(Tokens(*(row.get(name) or 0 for name in names)), row.get("cost_usd"))
+
+    @classmethod
+    def in_all(cls, payments: Iterable["Payment"]) -> "Payment":
+        """The sum of all."""
+        found = list(payments)
+        return cls(total(one.tokens for one in found), usd_in_all(one.usd for one in found))
+
+
+def usd_in_all(costs: Iterable[float | None]) -> float | None:
+    """The sum of the costs that are known; None where none is."""
+    known = [cost for cost in costs if cost is not None]
+    return math.fsum(known) if known else None

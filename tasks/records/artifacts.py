@@ -17,6 +17,7 @@ from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from tasks.records.names import artifact_key
 from tasks.records.sending import Sender
 from visual_r1.config import RunConfig
+from visual_r1.prices import usd_in_all
 from visual_r1.runs.journal import MetricsRow
 from visual_r1.wording import as_markdown, duration, percent
 
@@ -98,11 +99,6 @@ def _part(name: str, value: float | None, show: Any) -> list[str]:
     return [] if value is None else [f"{name} {show(value)}".strip()]
 
 
-def _cost(costs: Sequence[float | None]) -> float | None:
-    known = [cost for cost in costs if cost is not None]
-    return sum(known) if known else None
-
-
 class Artifact:
     """One artifact of one flow run: made when it is shown first, changed from then on."""
 
@@ -175,13 +171,13 @@ class Board:
         self._done = row["step"] + 1
         if time.monotonic() - self._told_at >= TELL_EVERY_S:
             self._show()
-        spent = _cost([self._spent, *(row.get("cost_usd") for row in self._rows.values())])
+        spent = usd_in_all([self._spent, *(row.get("cost_usd") for row in self._rows.values())])
         return step_line(row, self._config.train.steps, self._left_s(), spent)
 
     def _let_go(self) -> None:
         """Keep of the steps that are on record what is shown, and what the others cost."""
         for step in sorted(step for step in self._rows if step < self._done)[:-LAST_STEPS]:
-            self._spent = _cost([self._spent, self._rows.pop(step).get("cost_usd")])
+            self._spent = usd_in_all([self._spent, self._rows.pop(step).get("cost_usd")])
 
     def _newest(self) -> list[MetricsRow]:
         """The last rows of the run as it is, in order."""

@@ -184,7 +184,11 @@ def test_a_named_benchmark_is_evaluated_beside_the_test_problems(
     ended = warm.run(*flags, flow="evaluate")
     assert ended.status == 0, ended.output
     report = read_report(uninterrupted.run / "evaluations" / "step-6-ours")
-    assert (report.suite, report.n, report.k) == ("ours", 4, 0)
+    # The command names the samples, and not the temperature.
+    assert (report.suite, report.n, report.k) == ("ours", 4, 2)
+    assert "than by its convention, as the command says: samples 2 and not 0." in " ".join(
+        ended.output.split()
+    )
     assert "4" in ended.output and "ours: others report: by nobody" in ended.output
     assert (uninterrupted.run / "config.json").read_bytes() == config
     again = warm.run(*flags, flow="evaluate")

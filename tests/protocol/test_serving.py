@@ -1,6 +1,7 @@
 """A policy behind OpenAI's chat completions, asked by the real `openai` client and by hand."""
 
 import base64
+import io
 import json
 import socket
 import threading
@@ -11,6 +12,7 @@ import httpx
 import openai
 import pytest
 import tinker
+from PIL import Image
 from protocol_client import MODEL, datum, png, until
 
 from visual_r1.backend.backend import open_backend
@@ -220,6 +222,15 @@ def test_several_pictures_turns_and_a_system_message(served: Served) -> None:
         assert answer.usage.completion_tokens <= 4
     text = served.client.chat.completions.create(model=CHAT, messages=user("2+3="), max_tokens=2)
     assert text.usage.prompt_tokens < answer.usage.prompt_tokens
+
+
+def test_a_picture_need_not_show_anything(served: Served) -> None:
+    """A dataset wants figures; a client may ask about a single pixel, or an empty page."""
+    for size in ((1, 1), (3, 200), (64, 64)):
+        blank = io.BytesIO()
+        Image.new("RGB", size, "white").save(blank, "PNG")
+        answer = served.post(messages=user(blank.getvalue(), "?"))
+        assert answer.status_code == 200, answer.text
 
 
 IMAGE = {"type": "image_url"}

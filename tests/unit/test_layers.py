@@ -122,8 +122,8 @@ ROOMS = {
         runs
     """,
     "tasks/records": """
-        alarms config data errors evaluation exports hashing printing report runs tasks/outcome
-        wording
+        alarms config data errors evaluation exports hashing prices printing report runs
+        tasks/outcome wording
     """,
     "tasks": """
         backend config data data/sources doctor errors evaluation exports hashing liveness models

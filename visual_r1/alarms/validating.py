@@ -8,13 +8,8 @@ problem was right, as shares of two samples.
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
-from scipy import special  # pyright: ignore[reportMissingTypeStubs]
-
-from visual_r1.alarms.windows import StepRow
-
-_special: Any = special  # it has no type stubs
+from visual_r1.alarms.windows import StepRow, special
 
 ALPHA = 0.01
 LEAST = 0.05  # 5 points
@@ -77,7 +72,7 @@ def _p_fall(before: StepRow, after: StepRow) -> float:
         return _p_of_shares(before["accuracy"], before["n"], after["accuracy"], after["n"])
     pairs = [pair for pair in zip(one, other, strict=True) if "-" not in pair]
     gains, losses = pairs.count(("0", "1")), pairs.count(("1", "0"))
-    return float(_special.bdtr(gains, gains + losses, 0.5)) if gains + losses else 1.0
+    return float(special().bdtr(gains, gains + losses, 0.5)) if gains + losses else 1.0
 
 
 def _p_of_shares(high: float, n_high: int, low: float, n_low: int) -> float:
@@ -88,4 +83,4 @@ def _p_of_shares(high: float, n_high: int, low: float, n_low: int) -> float:
     a, b = (high * n_high + 1) / (n_high + 2), (low * n_low + 1) / (n_low + 2)
     pooled = (a * (n_high + 2) + b * (n_low + 2)) / (n_high + n_low + 4)
     error = math.sqrt(pooled * (1 - pooled) * (1 / (n_high + 2) + 1 / (n_low + 2)))
-    return float(_special.ndtr(-(a - b) / error))
+    return float(special().ndtr(-(a - b) / error))

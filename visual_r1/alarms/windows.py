@@ -17,14 +17,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special  # pyright: ignore[reportMissingTypeStubs]
 
 Steps = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 # A row of metrics.jsonl or validation.jsonl; `step` says of which step.
 StepRow = Mapping[str, Any]
 
-_special: Any = special  # it has no type stubs
+
+def special() -> Any:
+    """`scipy.special`; it has no type stubs."""
+    # A fifth of a second to import: who reads findings that are there does without.
+    from scipy import special  # pyright: ignore[reportMissingTypeStubs]
+
+    return special
 
 
 class Curves:
@@ -127,7 +132,7 @@ class Window:
         away = abs(self.mean - mean)
         if self.error == 0:
             return 0.0 if away > 0 else 1.0
-        return 2 * float(_special.stdtr(len(self.values) - 1, -away / self.error))
+        return 2 * float(special().stdtr(len(self.values) - 1, -away / self.error))
 
     @property
     def where(self) -> str:
@@ -158,7 +163,7 @@ class Change:
         if a + b == 0:
             return 0.0 if away < 0 else 1.0
         parts = a**2 / (len(self.before.values) - 1) + b**2 / (len(self.now.values) - 1)
-        return float(_special.stdtr((a + b) ** 2 / parts, away / math.sqrt(a + b)))
+        return float(special().stdtr((a + b) ** 2 / parts, away / math.sqrt(a + b)))
 
     def of(self, curves: Curves, name: str) -> "Change | None":
         """The change of another column over the same steps; None where it has too few points."""

@@ -8,13 +8,14 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import urlsplit, urlunsplit
-
-import httpx
 
 from visual_r1.config import RunConfig
 from visual_r1.errors import BackendError, ConfigError, CredentialError
+
+if TYPE_CHECKING:
+    import httpx
 
 Kind = Literal["embedded", "hosted", "self-hosted"]
 
@@ -128,6 +129,8 @@ def probe(endpoint: Endpoint) -> None:
     The SDK itself tries for minutes. Raises `BackendError` where nothing answers or what answers
     is not a Tinker server, `CredentialError` where it refuses the key.
     """
+    # With its command line: a tenth of a second, which what shows runs on disk does without.
+    import httpx
     from tinker.lib.base_url import resolve_base_url  # pyright: ignore[reportMissingTypeStubs]
 
     base_url = resolve_base_url(endpoint.base_url)
@@ -154,8 +157,9 @@ def probe(endpoint: Endpoint) -> None:
         )
 
 
-def _first_call(url: str, api_key: str) -> httpx.Response:
+def _first_call(url: str, api_key: str) -> "httpx.Response":
     """The answer; a server that is busy or drops the connection is asked again, twice."""
+    import httpx
     import tinker
 
     left = 2

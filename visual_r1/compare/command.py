@@ -7,7 +7,7 @@
     visual-r1 compare --seeds A1,A2,A3 B1,B2,B3                # settings over their seeds
     visual-r1 compare --seeds BASE RUN1 RUN2 RUN3              # runs that differ in their seed
 
-Each is an evaluation's folder, a run's folder or name (its final), or RUN:NAME.
+Each is an evaluation's folder, a run's folder or name (its final), or RUN:NAME, or RUN/NAME.
 """
 
 import json

@@ -3,6 +3,7 @@
 runs/quickstart-0a1b2c3d/evaluations/step-40   an evaluation's folder, wherever it lies
 quickstart-0a1b2c3d, runs/quickstart-0a1b2c3d  a run: its final evaluation
 quickstart-0a1b2c3d:baseline                   one of a run's evaluations by its name
+quickstart-0a1b2c3d/baseline                   the same, as the pages' addresses have it
 """
 
 from collections.abc import Sequence
@@ -54,8 +55,8 @@ def find_sides(named: Sequence[str], output_dir: Path = Path()) -> list[Side]:
     Of a single run its baseline and final. Raises `RunError` where there is no such run or
     evaluation, `DataError` where a report is damaged.
     """
-    if len(named) == 1 and not _is_evaluation(Path(named[0])) and ":" not in named[0]:
-        run_dir = find_run(named[0], output_dir)
+    run_dir = _run_or_none(named[0], output_dir) if len(named) == 1 else None
+    if run_dir is not None and not _is_evaluation(Path(named[0])):
         named = [f"{named[0]}:{BASELINE}", f"{named[0]}:{FINAL}"]
         folders = [_evaluation(run_dir, name) for name in (BASELINE, FINAL)]
     else:
@@ -79,7 +80,20 @@ def find_evaluation(named: str, output_dir: Path = Path()) -> Path:
     run, colon, name = named.rpartition(":")
     if colon and not folder.exists():
         return _evaluation(find_run(run, output_dir), name)
-    return _evaluation(find_run(named, output_dir), FINAL)
+    try:
+        return _evaluation(find_run(named, output_dir), FINAL)
+    except RunError:
+        run, _, name = named.rpartition("/")
+        if not name or (run_dir := _run_or_none(run, output_dir)) is None:
+            raise
+    return _evaluation(run_dir, name)
+
+
+def _run_or_none(named: str, output_dir: Path) -> Path | None:
+    try:
+        return find_run(named, output_dir)
+    except RunError:
+        return None
 
 
 def _is_evaluation(folder: Path) -> bool:

@@ -48,6 +48,12 @@ def read_flags(given: Sequence[str]) -> list[str]:
     return read
 
 
+def given_names(given: Sequence[str]) -> set[str]:
+    """The names of the settings that these flags set; raises as `read_flags`."""
+    names = (flag.removeprefix("--").partition("=")[0] for flag in read_flags(given))
+    return {name.removeprefix("no-") for name in names} & settings().keys()
+
+
 def _is_switch(name: str) -> bool:
     return (setting := name.removeprefix("no-")) in settings() and holds(setting, bool)
 

@@ -110,12 +110,24 @@ def check_image(data: bytes) -> CheckedImage:
     there, damaged EXIF, files that outweigh their pixels. Refused with `BadImage`: what
     `whole_image` refuses, sizes beyond the limits, and what is one flat colour.
     """
-    if not data:
-        raise BadImage("the image is empty (0 bytes)")
-    if len(data) > MAX_BYTES:
-        raise BadImage(f"the image file has {len(data)} bytes, more than {MAX_BYTES}")
-    with _decoding(data):
-        return _mended(whole_image(data, check=_check_size), data)
+    kept, pixels = _mended(data, check=_check_size)
+    grey = pixels.convert("L")
+    least, most = cast("tuple[int, int]", grey.getextrema())
+    if most - least <= FLAT_LEVELS + 1:  # grey is a rounded mean of the three: each may be flat
+        _require_contrast(pixels)
+    size = struct.pack("<II", *pixels.size)
+    digest = bytes.fromhex(content_digest(size, pixels.tobytes()))
+    return CheckedImage(kept, digest, look_of(grey), tiles_of(grey))
+
+
+def shown_image(data: bytes) -> bytes:
+    """The file of a picture that somebody shows to a policy, mended as `check_image` mends it.
+
+    Of a dataset's figures it is asked that they show something. Whoever asks a model about one
+    flat colour, or about a single pixel, gets an answer: refused with `BadImage` is what cannot be
+    decoded whole, is beyond the limits, or is longer than a model can see.
+    """
+    return _mended(data, check=_check_shape)[0]
 
 
 class KnownImages:
@@ -247,6 +259,11 @@ def _check_size(image: Image.Image) -> None:
     width, height = image.size
     if min(width, height) < MIN_SIDE:
         raise BadImage(f"the image has {width} x {height} pixels; {MIN_SIDE} a side are needed")
+    _check_shape(image)
+
+
+def _check_shape(image: Image.Image) -> None:
+    width, height = image.size
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise BadImage(
             f"the image has {width} x {height} pixels, one side over {MAX_ASPECT} times the other"
@@ -265,37 +282,39 @@ def _unidentified(data: bytes) -> str:
     return "the image does not decode: no format that is known here, or a damaged beginning"
 
 
-def _mended(image: Image.Image, data: bytes) -> CheckedImage:
-    """The decoded image: its file as it is where nothing needs changing, else as a PNG."""
-    flat, recoloured = over_white(image)
-    grey = flat.convert("L")
-    least, most = cast("tuple[int, int]", grey.getextrema())
-    if most - least <= FLAT_LEVELS + 1:  # grey is a rounded mean of the three: each may be flat
-        _require_contrast(flat)
-    try:
-        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-        described = True
-    except _DECODE_ERRORS:  # damaged EXIF: the pixels stay as they are, and it must go
-        turn, described = None, False
-    if turn is not None:
-        flat, grey = flat.transpose(turn), grey.transpose(turn)
-    if (
-        turn is not None
-        or not described
-        or recoloured
-        or image.format not in _KEPT_FORMATS
-        or len(data) > MAX_BYTES_PER_PIXEL * flat.width * flat.height + SPARE_BYTES
-        or (image.format == "PNG" and not png_stream.is_clean_png(data))
-        or (image.format in _JPEGS and not bitstreams.is_clean_jpeg(data))
-    ):
-        # What came with the old file describes other pixels: a CMYK profile, the rotation undone.
-        flat.info.clear()
-        out = io.BytesIO()
-        flat.save(out, format="PNG")
-        data = out.getvalue()
-    size = struct.pack("<II", *flat.size)
-    digest = bytes.fromhex(content_digest(size, flat.tobytes()))
-    return CheckedImage(data, digest, look_of(grey), tiles_of(grey))
+def _mended(data: bytes, check: Callable[[Image.Image], None]) -> tuple[bytes, Image.Image]:
+    """The file as it is where nothing needs changing, else as a PNG; and its pixels in RGB, upright
+    and over white. `check` is as in `whole_image`."""
+    if not data:
+        raise BadImage("the image is empty (0 bytes)")
+    if len(data) > MAX_BYTES:
+        raise BadImage(f"the image file has {len(data)} bytes, more than {MAX_BYTES}")
+    with _decoding(data):
+        image = whole_image(data, check=check)
+        flat, recoloured = over_white(image)
+        try:
+            turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+            described = True
+        except _DECODE_ERRORS:  # damaged EXIF: the pixels stay as they are, and it must go
+            turn, described = None, False
+        if turn is not None:
+            flat = flat.transpose(turn)
+        if (
+            turn is not None
+            or not described
+            or recoloured
+            or image.format not in _KEPT_FORMATS
+            or len(data) > MAX_BYTES_PER_PIXEL * flat.width * flat.height + SPARE_BYTES
+            or (image.format == "PNG" and not png_stream.is_clean_png(data))
+            or (image.format in _JPEGS and not bitstreams.is_clean_jpeg(data))
+        ):
+            # What came with the old file describes other pixels: a CMYK profile, the rotation
+            # undone.
+            flat.info.clear()
+            out = io.BytesIO()
+            flat.save(out, format="PNG")
+            data = out.getvalue()
+        return data, flat
 
 
 def _require_contrast(flat: Image.Image) -> None:

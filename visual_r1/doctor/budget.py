@@ -31,7 +31,7 @@ from visual_r1.doctor.evidence import (
 from visual_r1.doctor.prompts import LOOKED_AT, PromptSizes, measure_prompts
 from visual_r1.errors import BudgetReached, DataError
 from visual_r1.evaluation.metrics import Report, read_reports
-from visual_r1.prices import NO_TOKENS, Tokens, total
+from visual_r1.prices import NO_TOKENS, Payment, Tokens, total
 from visual_r1.report.summary import BASELINE
 from visual_r1.runs.budget import (
     Budget,
@@ -42,7 +42,6 @@ from visual_r1.runs.budget import (
     shown,
 )
 from visual_r1.runs.chunk import ChunkPlan, plan_chunk
-from visual_r1.runs.costs import tokens_of_step
 from visual_r1.runs.journal import MetricsRow, read_metrics
 from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.runs.training_rows import training_problems
@@ -144,11 +143,8 @@ def foretold(config: RunConfig, dataset: Dataset, checkpoint: LedgerRow) -> Ahea
     if baseline is not None and baseline.taken_from is None and baseline.spending.tokens_sampled:
         spent = baseline.spending
         longer = max(1.0, answer / max(baseline.mean_response_tokens, 1.0))
-        final = Tokens(
-            prefill=spent.tokens_prefill or 0,
-            sample=(spent.tokens_sampled or 0) * longer,
-            cached=spent.tokens_cached or 0,
-        )
+        counted = Payment.of(spent).tokens
+        final = replace(counted, sample=counted.sample * longer)
         ahead = replace(ahead, final=final)
     return Ahead(ahead.chunk * MARGIN, ahead.final * MARGIN)
 
@@ -181,7 +177,7 @@ def _validation(
 def _step_of_the_next(rows: Sequence[MetricsRow], chunk_steps: int) -> Tokens:
     """What a step of the next chunk takes, by those of the chunks so far."""
     chunks = [
-        [tokens_of_step(row) for row in together]
+        [Payment.of_step(row).tokens for row in together]
         for _, together in groupby(rows, lambda row: row["step"] // chunk_steps)
     ]
     means = [total(steps) * (1 / len(steps)) for steps in chunks]

@@ -39,7 +39,7 @@ References
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from visual_r1.config.judging import CONTROLS, Control
 from visual_r1.evaluation.predictions import PASSES, Pass, Prediction
@@ -59,8 +59,9 @@ _Z = 1.959963984540054  # the normal quantile of 95 %, two-sided
 class ControlFigures:
     """What a control gave; shares from 0 to 1. `n` were answered in it, `paired` also greedily.
 
-    `outcomes` are the shares of both, image_only, without_only and neither among the paired;
-    `difference` is the greedy accuracy minus the control's, over these.
+    `outcomes` are the shares of both, image_only, without_only and neither among the paired, with
+    Wilson's intervals in `outcomes_ci95` (an older version wrote none). `difference` is the greedy
+    accuracy minus the control's, over these.
     """
 
     n: int
@@ -72,6 +73,7 @@ class ControlFigures:
     difference: float
     difference_ci95: Interval
     p_value: float
+    outcomes_ci95: Mapping[str, Interval] = field(default_factory=dict[str, Interval])
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,16 +119,18 @@ def count_controls(predictions: Sequence[Prediction]) -> Controls:
         answered = [right for one in predictions if (right := one.right_in(name)) is not None]
         if not answered:
             continue
+        outcomes = _outcomes(pairs)
         by_name[name] = ControlFigures(
             n=len(answered),
             correct=sum(answered),
             accuracy=sum(answered) / len(answered),
             accuracy_ci95=wilson(sum(answered), len(answered)),
             paired=pairs.n,
-            outcomes=_outcomes(pairs),
+            outcomes={name: count / pairs.n if pairs.n else 0.0 for name, count in outcomes},
             difference=pairs.delta,
             difference_ci95=paired_difference_ci(pairs),
             p_value=exact_mcnemar(pairs.gained, pairs.lost),
+            outcomes_ci95={name: wilson(count, pairs.n) for name, count in outcomes},
         )
     for name in WITHOUT:
         if seeing is None and name in by_name:
@@ -146,14 +150,13 @@ def _pairs(predictions: Sequence[Prediction], name: Pass) -> Pairs:
     return Pairs.count([without for without, _ in both], [seen for _, seen in both])
 
 
-def _outcomes(pairs: Pairs) -> Mapping[str, float]:
-    counts = {
-        "both": pairs.both,
-        "image_only": pairs.gained,
-        "without_only": pairs.lost,
-        "neither": pairs.neither,
-    }
-    return {name: count / pairs.n if pairs.n else 0.0 for name, count in counts.items()}
+def _outcomes(pairs: Pairs) -> tuple[tuple[str, int], ...]:
+    return (
+        ("both", pairs.both),
+        ("image_only", pairs.gained),
+        ("without_only", pairs.lost),
+        ("neither", pairs.neither),
+    )
 
 
 def seeing_of(pairs: Pairs, without: str) -> Seeing | None:

@@ -12,14 +12,11 @@ import threading
 import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
-
-import uvicorn
+from urllib.parse import quote
 
 from visual_r1.errors import ConfigError, VisualR1Error
-from visual_r1.pages.app import pages
 from visual_r1.pages.guard import kept_token
 from visual_r1.pages.place import Place
-from visual_r1.pages.showing import address
 from visual_r1.printing import CommandParser, say, terminal
 from visual_r1.runs.named import find_run
 
@@ -43,13 +40,13 @@ def view(arguments: Sequence[str] | None = None) -> int:
         terminal().sentence(str(error), "error", "bold red")
         return 1
     port: int = listener.getsockname()[1]
-    page = address("runs", named[0].absolute().name) if len(named) == 1 else "/"
+    page = f"/runs/{quote(named[0].absolute().name, safe='')}" if len(named) == 1 else "/"
     opened = f"http://127.0.0.1:{port}{page}?token={token}"
     if not given.quiet:
         say(f"The pages are at {opened}\nCtrl-C ends them.")
     if not given.no_browser:
         threading.Thread(target=_open, args=(opened,), daemon=True).start()
-    _serve(uvicorn.Server(_config(given.output_dir, token, named)), listener)
+    _serve(given.output_dir, token, named, listener)
     return 0
 
 
@@ -99,22 +96,23 @@ def _listener(port: int | None) -> socket.socket:
     raise AssertionError("one of them is returned or raised")
 
 
-def _config(output_dir: Path, token: str, named: Sequence[Path]) -> uvicorn.Config:
-    # Addresses hold the token, so none is logged.
-    return uvicorn.Config(
-        pages(output_dir, token, named),
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        lifespan="off",
-        timeout_graceful_shutdown=1,
-    )
-
-
-def _serve(server: uvicorn.Server, listener: socket.socket) -> None:
+def _serve(output_dir: Path, token: str, named: Sequence[Path], listener: socket.socket) -> None:
     """Until a signal ends it: uvicorn answers what is under way, and raises the signal again."""
     try:
-        server.run(sockets=[listener])
+        # Whoever asks is waiting in the listener's queue: a browser starts meanwhile.
+        import uvicorn
+
+        from visual_r1.pages.app import pages
+
+        config = uvicorn.Config(
+            pages(output_dir, token, named),
+            log_level="warning",
+            access_log=False,  # addresses hold the token
+            server_header=False,
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+        )
+        uvicorn.Server(config).run(sockets=[listener])
     except KeyboardInterrupt:
         return
     finally:

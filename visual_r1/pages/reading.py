@@ -17,7 +17,9 @@ from pydantic import TypeAdapter
 from visual_r1.alarms.finding import Finding
 from visual_r1.errors import VisualR1Error
 from visual_r1.evaluation.statistics import Interval
+from visual_r1.pages.judged import Controls, Seeing
 from visual_r1.pages.place import NotThere
+from visual_r1.prices import usd_in_all
 from visual_r1.report.repeat import flattened
 from visual_r1.runs.alarms import AlarmLog
 from visual_r1.runs.journal import MetricsRow, read_metrics
@@ -74,6 +76,12 @@ class ReportFigures:
     tokens_sampled: float | None = None
     tokens_cached: float | None = None
     by_family: Mapping[str, FamilyFigures] = field(default_factory=dict[str, FamilyFigures])
+    controls: Controls | None = None
+
+    @property
+    def seeing(self) -> Seeing | None:
+        """Seeing against thinking, where a control has asked for it."""
+        return self.controls.seeing if self.controls else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,15 +163,14 @@ class RunFacts:
     @property
     def cost(self) -> float | None:
         """What its steps, validations and evaluations cost, as far as they had a price."""
-        known = [usd for usd in self._payments() if usd is not None]
-        return sum(known) if known else None
+        return usd_in_all(self._costs())
 
     @property
     def cost_is_whole(self) -> bool:
         """Whether each of them had one."""
-        return None not in self._payments()
+        return None not in self._costs()
 
-    def _payments(self) -> list[float | None]:
+    def _costs(self) -> list[float | None]:
         return [
             *(row.get("cost_usd") for row in self.metrics),
             *(row.cost_usd for row in self.validations),

@@ -13,8 +13,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from visual_r1.errors import DataError
-from visual_r1.pages.queries import Session, names_of, parquet, pattern_of, quoted
-from visual_r1.pages.sound import COLUMNS, COMPONENT, Files
+from visual_r1.pages.lines import SEARCH, Table, lines_of, place_in
+from visual_r1.pages.queries import Session, Vanished, names_of, parquet, pattern_of, quoted
+from visual_r1.pages.sound import COMPONENT, Files
 from visual_r1.storage import first_fault
 
 PAGE = 50
@@ -100,9 +101,10 @@ class Asked(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class RolloutLine:
-    """One rollout as a line of a table; `excerpt` is part of the response, `key` what it is ordered
-    by."""
+    """One rollout as a line of a table: `place` is where it is in the files, `key` what it is
+    ordered by, `excerpt` a part of its response."""
 
+    place: int
     step: int
     problem_id: str
     group: int
@@ -114,8 +116,8 @@ class RolloutLine:
     verdict: str | None
     outcome: str | None
     failure: str | None
-    excerpt: str
     key: float
+    excerpt: str = ""
 
     @property
     def mark(self) -> str:
@@ -201,34 +203,38 @@ _IS_CUT = "coalesce(stop_reason = 'length', false)"
 
 
 class Rollouts:
-    """The rollouts of sound files, asked in one session."""
+    """The rollouts of sound files, asked in one session.
 
-    def __init__(self, session: Session, files: Files, asked: Asked) -> None:
+    `table` has their `lines` in memory; where it is None the files are asked. Whatever is asked of
+    both is the same but for what it costs.
+    """
+
+    def __init__(
+        self, session: Session, files: Files, asked: Asked, table: Table | None = None
+    ) -> None:
         if asked.component is not None and asked.component not in files.components:
             raise DataError(
                 f"There is no component {asked.component!r} of the reward in this run: there are "
                 f"{', '.join(files.components) or 'none'}."
             )
-        narrowed = files.between(asked.step_from, asked.step_to)
-        # The counts by step are of all steps.
         self._session, self._files, self._asked = session, files, asked
         self._conditions = _conditions(asked)
         self._values = _values(asked) | {"files": names_of(files.paths)}
-        self._values["narrowed"] = names_of(narrowed.paths or files.paths[:1])
-        self._table, self._narrowed = parquet("files"), parquet("narrowed")
+        self._table = table.name if table else f"({lines_of(files)})"
+        # A page of some steps is asked of their files; the counts by step are of all steps. In
+        # memory, and where a text is looked for, the places are those in all files.
+        self._narrowed = files
+        if table is None and asked.text is None:
+            narrowed = files.between(asked.step_from, asked.step_to)
+            self._narrowed = narrowed if narrowed.paths else files.only([0])
         if asked.text is not None:
-            self._find(asked)
-
-    def _find(self, asked: Asked) -> None:
-        """Look for the text once: where it is, is a small table for all that is asked of it."""
-        self._values["pattern"] = pattern_of(asked.text or "", regular=asked.how == "regex")
-        kept = [name for name in _narrow(self._files) if name in self._files.columns]
-        self._session.run(
-            f"CREATE TEMP TABLE found AS SELECT {', '.join(map(quoted, kept))} "
-            f"FROM {self._table} WHERE regexp_matches(response, $pattern, 'i')",
-            self._values,
-        )
-        self._table = self._narrowed = "found"
+            pattern = pattern_of(asked.text, regular=asked.how == "regex")
+            self._values["pattern"] = pattern
+            if table is not None:
+                found = table.found(session, pattern, self._values)
+            else:
+                session.run(f"CREATE TEMP TABLE {(found := 'found')} AS {SEARCH}", self._values)
+            self._table = f"(FROM {self._table} SEMI JOIN {found} USING (place))"
 
     def page(self) -> Page:
         """The page that was asked for."""
@@ -237,7 +243,8 @@ class Rollouts:
         mark = asked.before if back else asked.after
         direction, sign = ("DESC", "<") if back else ("ASC", ">")
         parts = (_KEYS[asked.sort], "-step", '"group"', "sample")
-        conditions, values = list(self._conditions.values()), dict(self._values)
+        conditions = list(self._conditions.values())
+        values = self._values | {"files": names_of(self._narrowed.paths)}
         if mark is not None:
             values |= _values_of_mark(mark)
             conditions.append(
@@ -249,22 +256,18 @@ class Rollouts:
                 conditions.append("step >= $edge" if later else "step <= $edge")
                 values["edge"] = -int(str(values["at_step"]))
         order = ", ".join(f"{part} {direction}" for part in parts)
-        excerpt = "''" if asked.text is not None else f"right(response, {_SHOWN})"
         columns = [
-            "step", "problem_id", "group", "sample", "reward", "advantage", "response_tokens",
-            "stop_reason", "verdict", "outcome", "failure",
+            "place", "step", "problem_id", "group", "sample", "reward", "advantage",
+            "response_tokens", "stop_reason", "verdict", "outcome", "failure",
         ]  # fmt: skip
         found = self._session.rows(
             _LINES,
-            f"SELECT {', '.join(self._column(name) for name in columns)}, {excerpt} AS excerpt, "
-            f"{parts[0]} AS key FROM {self._narrowed} WHERE {_all_of(conditions)} "
-            f"ORDER BY {order} LIMIT {PAGE + 1}",
+            f"SELECT {', '.join(map(quoted, columns))}, {parts[0]} AS key FROM {self._table} "
+            f"WHERE {_all_of(conditions)} ORDER BY {order} LIMIT {PAGE + 1}",
             values,
         )
         more = len(found) > PAGE
-        lines = found[:PAGE][::-1] if back else found[:PAGE]
-        if asked.text is not None and lines:
-            lines = self._with_excerpts(lines)
+        lines = self._with_excerpts(found[:PAGE][::-1] if back else found[:PAGE])
         has_after, has_before = (True, more) if back else (more, mark is not None)
         return Page(
             tuple(lines),
@@ -273,27 +276,33 @@ class Rollouts:
         )
 
     def _with_excerpts(self, lines: Sequence[RolloutLine]) -> list[RolloutLine]:
-        """The lines with what surrounds the text in their responses."""
-        steps = [line.step for line in lines]
-        files = self._files.between(min(steps), max(steps))
-        place = "strpos(response, regexp_extract(response, $pattern, 0, 'i'))"
-        start = f"greatest(1, {place} - {_SHOWN // 3})"
+        """The lines with the ends of their responses, or with what surrounds the text in them."""
+        if not lines:
+            return []
+        places = [place_in(line.place) for line in lines]
+        numbers = {at: number for number, at in enumerate(sorted({at for at, _ in places}))}
+        excerpt = f"right(response, {_SHOWN})"
+        if self._asked.text is not None:
+            found = "strpos(response, regexp_extract(response, $pattern, 0, 'i'))"
+            excerpt = f"substr(response, greatest(1, {found} - {_SHOWN // 3}), {_SHOWN})"
         rows = self._session.rows(
             _EXCERPTS,
-            f'SELECT step, "group", sample, substr(response, {start}, {_SHOWN}) AS excerpt '
-            f'FROM {parquet("files")} WHERE (step, "group", sample) IN '
-            "(SELECT (unnest($steps), unnest($groups), unnest($samples)))",
-            {
-                "files": names_of(files.paths), "pattern": self._values["pattern"], "steps": steps,
-                "groups": [line.group for line in lines],
-                "samples": [line.sample for line in lines],
+            f'SELECT step, "group", sample, {excerpt} AS excerpt FROM {parquet("files")} '
+            "WHERE (file_index, file_row_number) IN (SELECT (unnest($numbers), unnest($rows)))",
+            self._values
+            | {
+                "files": names_of(self._narrowed.only(numbers).paths),
+                "numbers": [numbers[at] for at, _ in places],
+                "rows": [row for _, row in places],
             },
-        )  # fmt: skip
+        )
         texts = {(row.step, row.group, row.sample): row.excerpt for row in rows}
-        return [
-            replace(line, excerpt=texts.get((line.step, line.group, line.sample), ""))
-            for line in lines
-        ]
+        try:
+            return [
+                replace(line, excerpt=texts[line.step, line.group, line.sample]) for line in lines
+            ]
+        except KeyError as error:
+            raise Vanished("A file was written anew while it was read: try again.") from error
 
     def counts(self) -> Counts:
         """How many there are of each kind, in one reading of narrow columns.
@@ -317,14 +326,12 @@ class Rollouts:
             f"sum(sum_{at}) FILTER ({is_all}) / nullif(sum(n_{at}) FILTER ({is_all}), 0)"
             for at in range(len(self._files.components))
         )
-        is_cut = _IS_CUT if "stop_reason" in self._files.columns else "false"
         found = self._session.rows(
             _COUNTED,
             "WITH counted AS (SELECT verdict, outcome, step, stop_reason, "
-            f"{is_cut} AS is_cut, count(*) AS n, "
+            f"{_IS_CUT} AS is_cut, count(*) AS n, "
             f"sum(reward) AS rewards, count(reward) AS rewarded{sums} "
-            f"FROM (SELECT {', '.join(map(self._column, _narrow(self._files)))} "
-            f"FROM {self._table} WHERE {_all_of(common)}) "
+            f"FROM {self._table} WHERE {_all_of(common)} "
             "GROUP BY verdict, outcome, step, stop_reason) "
             "SELECT verdict, outcome, is_cut, step, "
             "GROUPING(verdict, outcome, is_cut, step) AS kind, "
@@ -358,23 +365,8 @@ class Rollouts:
             reward=whole.reward,
         )
 
-    def _column(self, name: str) -> str:
-        """A column; null where an older version wrote none."""
-        if name in self._files.columns:
-            return quoted(name)
-        kind = {"text": "VARCHAR", "whole numbers": "INTEGER"}.get(COLUMNS.get(name, ""), "DOUBLE")
-        return f"NULL::{kind} AS {quoted(name)}"
-
 
 _FACETS = ("verdict", "outcome", "cut", "step")
-
-
-def _narrow(files: Files) -> list[str]:
-    """The columns that are looked through for a table: all but the long texts."""
-    long = {"response", "scan_read", "second_response", "reason", "grader_version"}
-    return [name for name in COLUMNS if name not in long] + [
-        COMPONENT + name for name in files.components
-    ]
 
 
 def _conditions(asked: Asked) -> dict[str, str]:

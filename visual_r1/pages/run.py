@@ -1,7 +1,7 @@
 """One run: what it came to, its curves while it trains, its checkpoints, where its time went."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from visual_r1.pages.drawing import Flag, Line, Mark, curves, time_by_step
 from visual_r1.pages.place import NotThere, place_of
 from visual_r1.pages.reading import RunFacts, facts_of
 from visual_r1.pages.showing import show
-from visual_r1.runs.journal import MetricsRow
+from visual_r1.report.spending import spending_rows
+from visual_r1.report.timeline import OF_A_STEP, REST, seconds_of_step, time_rows
 from visual_r1.runs.ledger import LedgerRow
 from visual_r1.runs.validations import ValidationRow, best_checkpoint
 from visual_r1.wording import accuracy_moved, duration
@@ -35,17 +36,7 @@ _OF_THE_REPORT = {
 _LOG_TAIL = 2**16
 _LOOK_BACK = 10
 """Steps whose mean says how long the rest takes."""
-
-PHASES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("sampler and prompts", ("seconds_sampler", "seconds_prompts")),
-    ("first pass", ("seconds_first_pass",)),
-    ("second pass", ("seconds_second_pass",)),
-    ("KL to the base", ("seconds_kl",)),
-    ("learning", ("seconds_train",)),
-)
-"""The phases of a step, one after the other, and the columns of metrics.jsonl that time them."""
-
-THE_REST = "the rest"
+_LAYERS = (*OF_A_STEP.values(), REST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,22 +57,12 @@ class Checkpoint:
     is_best: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """What a part of a run took; `usd` is None where it had no price."""
-
-    part: str
-    tokens: float
-    usd: float | None
-
-
 @router.get("/runs/{name}")
 def shown(request: Request, name: str, metric: str | None = None) -> Response:
     """What there is of a run."""
     run = facts_of(name, place_of(request).run(name))
     more = others(run.metrics)
     extra = [metric] if metric in more else []
-    phases = [*(phase for phase, _ in PHASES), THE_REST]
     return show(
         request,
         "run.html.j2",
@@ -96,9 +77,11 @@ def shown(request: Request, name: str, metric: str | None = None) -> Response:
         left=_time_left(run),
         checkpoints=_checkpoints(run),
         timeline=_timeline(run),
-        times=_times(run),
-        phases=phases,
-        spent=_spent(run),
+        times=time_rows(
+            run.metrics, run.validations, run.verdict.wall_seconds if run.verdict else None
+        ),
+        colours={says: at for at, says in enumerate(_LAYERS, 1)},
+        spent=spending_rows(run.metrics, run.evaluations, run.validations),
         report=(run.folder / REPORT).is_file(),
         log=_log_of(run) is not None,
     )
@@ -269,14 +252,8 @@ def _checkpoints(run: RunFacts) -> list[Checkpoint]:
     return found[::-1]
 
 
-def seconds_of(row: MetricsRow) -> list[float]:
-    """Seconds of each of `PHASES` in a step, and of the rest of it."""
-    parts = [math.fsum(_number(row.get(key)) or 0.0 for key in keys) for _, keys in PHASES]
-    return [*parts, max((_number(row.get("seconds_total")) or 0.0) - math.fsum(parts), 0.0)]
-
-
 def _timeline(run: RunFacts) -> Markup | None:
-    steps = [(int(row["step"]), seconds_of(row)) for row in run.metrics]
+    steps = [(int(row["step"]), seconds_of_step(row)) for row in run.metrics]
     if not any(math.fsum(seconds) for _, seconds in steps):
         return None
     marks = [
@@ -288,26 +265,7 @@ def _timeline(run: RunFacts) -> Markup | None:
         (float(row.step), f"validation of step {row.step}: {row.seconds:.1f} s")
         for row in run.validations
     ]
-    names = [*(phase for phase, _ in PHASES), THE_REST]
-    return time_by_step(steps, names, marks=marks, x_high=run.steps_wanted)
-
-
-def _times(run: RunFacts) -> list[tuple[str, int, float, float]]:
-    """Where the time went: what, the number of its colour (0: none), seconds, their share."""
-    columns = zip(*(seconds_of(row) for row in run.metrics), strict=True)
-    totals = [math.fsum(column) for column in columns]
-    names = [*(phase for phase, _ in PHASES), THE_REST]
-    found = [
-        (name, at, total) for at, (name, total) in enumerate(zip(names, totals, strict=False), 1)
-    ]
-    saved = math.fsum(_number(row.get("seconds_checkpoint")) or 0.0 for row in run.metrics)
-    found += [("checkpoints", 0, saved)]
-    found += [("validation", 0, math.fsum(row.seconds for row in run.validations))]
-    known = math.fsum(seconds for *_, seconds in found)
-    if run.verdict is not None and run.verdict.wall_seconds > known:
-        found.append(("evaluations, export, waiting", 0, run.verdict.wall_seconds - known))
-    whole = math.fsum(seconds for *_, seconds in found)
-    return [(*one, one[2] / whole) for one in found if one[2] >= 0.005] if whole else []
+    return time_by_step(steps, _LAYERS, marks=marks, x_high=run.steps_wanted)
 
 
 def _time_left(run: RunFacts) -> str:
@@ -317,35 +275,6 @@ def _time_left(run: RunFacts) -> str:
     if not near or left <= 0 or run.state is None or run.state.name != "training":
         return ""
     return f"about {duration(left * math.fsum(near) / len(near))} of training left"
-
-
-def _spent(run: RunFacts) -> list[Spent]:
-    def counted(part: str, rows: Sequence[Mapping[str, Any]]) -> Spent:
-        kinds = ("tokens_prefill", "tokens_cached", "tokens_sampled", "tokens_trained")
-        tokens = math.fsum(_number(row.get(kind)) or 0.0 for row in rows for kind in kinds)
-        usd = [cost for row in rows if (cost := _number(row.get("cost_usd"))) is not None]
-        return Spent(part, tokens, math.fsum(usd) if usd else None)
-
-    validated = [
-        {
-            "tokens_prefill": row.tokens_prefill,
-            "tokens_cached": row.tokens_cached,
-            "tokens_sampled": row.tokens_sampled,
-            "cost_usd": row.cost_usd,
-        }
-        for row in run.validations
-    ]
-    evaluated = [
-        {
-            "tokens_prefill": one.tokens_prefill,
-            "tokens_cached": one.tokens_cached,
-            "tokens_sampled": one.tokens_sampled,
-            "cost_usd": one.cost_usd,
-        }
-        for one in run.evaluations.values()
-    ]
-    parts = [counted("training", run.metrics), counted("validation", validated)]
-    return [part for part in [*parts, counted("evaluations", evaluated)] if part.tokens]
 
 
 def _log_of(run: RunFacts) -> Path | None:

@@ -1,7 +1,7 @@
 """The samples of a group or of a problem, whole, and where the next group is."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
@@ -94,12 +94,7 @@ def _near(files: Files, step: int) -> Files:
     """The files with a step, and the nearest ones before and after them."""
     order = sorted(range(len(files.paths)), key=lambda at: (files.steps[at].start, at))
     within = [place for place, at in enumerate(order) if step in files.steps[at]]
-    chosen = order[max(0, within[0] - 1) : within[-1] + 2]
-    return replace(
-        files,
-        paths=tuple(files.paths[at] for at in chosen),
-        steps=tuple(files.steps[at] for at in chosen),
-    )
+    return files.only(order[max(0, within[0] - 1) : within[-1] + 2])
 
 
 def _whole(files: Files) -> str:

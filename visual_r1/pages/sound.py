@@ -9,7 +9,7 @@ question.
 import math
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -51,6 +51,10 @@ class Files:
     faults: tuple[str, ...] = ()
     steps: tuple[range, ...] = ()
     """Those that each file's rows are between, by its footer."""
+    states: tuple[tuple[int, ...], ...] = ()
+    """What each file was when it was looked at: another one has another."""
+    rows: int = 0
+    """Of all files together."""
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -61,13 +65,19 @@ class Files:
     def between(self, first: int | None, last: int | None) -> "Files":
         """Those that may have rows of the steps from `first` to `last`; None is no bound."""
         low, high = first or 0, math.inf if last is None else last
-        kept = [
-            (path, steps)
-            for path, steps in zip(self.paths, self.steps, strict=True)
-            if steps.start <= high and steps.stop > low
-        ]
-        paths, steps = tuple(path for path, _ in kept), tuple(steps for _, steps in kept)
-        return replace(self, paths=paths, steps=steps)
+        return self.only(
+            at for at, steps in enumerate(self.steps) if steps.start <= high and steps.stop > low
+        )
+
+    def only(self, places: Iterable[int]) -> "Files":
+        """Those at these places, in this order; their `rows` are not known."""
+        chosen = tuple(places)
+        return replace(
+            self,
+            paths=tuple(self.paths[at] for at in chosen),
+            steps=tuple(self.steps[at] for at in chosen),
+            states=tuple(self.states[at] for at in chosen),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +85,7 @@ class _Looked:
     key: tuple[int, ...]
     columns: frozenset[str] = frozenset()
     steps: range = range(0)
+    rows: int = 0
     fault: str = ""
 
 
@@ -98,6 +109,8 @@ class SoundFiles:
             frozenset[str]().union(*(one.columns for _, one in sound)),
             tuple(one.fault for _, one in looked if one is not None and one.fault),
             tuple(one.steps for _, one in sound),
+            tuple(one.key for _, one in sound),
+            sum(one.rows for _, one in sound),
         )
 
     def _is_new(self, path: Path) -> bool:
@@ -148,6 +161,11 @@ def require_sound(path: Path, digest: str | None) -> None:
 _FOUND_SOUND: set[tuple[int, ...]] = set()
 
 
+def file_states(paths: Sequence[Path]) -> tuple[tuple[int, ...] | None, ...]:
+    """What each of the files is now, as `Files.states` has it; None where it is gone."""
+    return tuple(_key(path) for path in paths)
+
+
 def _key(path: Path) -> tuple[int, ...] | None:
     try:
         status = path.stat()
@@ -164,10 +182,11 @@ def _digests(run_dir: Path) -> Mapping[str, str]:
         return {}
 
 
-def _looked_through(path: Path, expected: str | None) -> tuple[frozenset[str], range]:
-    """The columns and steps of a file that is as it was written; raises `RunError` otherwise."""
+def _looked_through(path: Path, expected: str | None) -> tuple[frozenset[str], range, int]:
+    """The columns, steps and number of rows of a file that is as it was written; raises `RunError`
+    otherwise."""
     with said_of(path, _WAY_OUT, RunError), open_table(path) as file:
-        found = _checked(path, file.schema_arrow), _steps(file)
+        found = _checked(path, file.schema_arrow), _steps(file), file.metadata.num_rows
         # Its rows' digest, and that of its bytes, which a run that went back has changed.
         if expected and len(expected) > _DIGITS and known_digest(path) == expected[_DIGITS:]:
             return found

@@ -8,6 +8,7 @@ from typing import Any, cast
 from fastapi import APIRouter
 from markupsafe import Markup
 from pydantic import TypeAdapter
+from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -15,6 +16,7 @@ from visual_r1.data.problem import Problem
 from visual_r1.errors import DataError
 from visual_r1.evaluation.statistics import wilson
 from visual_r1.grading import extract_answer, is_equivalent
+from visual_r1.pages.lines import kept_lines
 from visual_r1.pages.marked import marked, masked_scan
 from visual_r1.pages.pictures import picture_answer
 from visual_r1.pages.place import NotThere, place_of
@@ -60,27 +62,31 @@ def rollouts(request: Request, name: str) -> Response:
     run_dir = place_of(request).run(name)
     asked = Asked.of(request.query_params)
     files, page, counts = _looked_up(run_dir, asked)
-    return show(
+    shown = show(
         request, "rollouts.html.j2",
         name=name, asked=asked, files=files, page=page, counts=counts, most=PAGE,
         verdicts=VERDICTS, outcomes=OUTCOMES,
         tallest=max((one.n for one in counts.steps), default=1) if counts else 1,
     )  # fmt: skip
+    # Making them takes longer than one answer from the files: the next one has them.
+    shown.background = BackgroundTask(kept_lines().make_ready, files)
+    return shown
 
 
 def _looked_up(run_dir: Path, asked: Asked) -> tuple[Files, Page | None, Counts | None]:
+    try:
+        return _asked_of(run_dir, asked)
+    except Vanished:  # a run that trains wrote a file anew: once more, with the files as they are
+        return _asked_of(run_dir, asked)
+
+
+def _asked_of(run_dir: Path, asked: Asked) -> tuple[Files, Page | None, Counts | None]:
     files = sound_files().rollouts(run_dir)
     if not files.paths:
         return files, None, None
-    try:
-        with queries().session() as session:
-            found = Rollouts(session, files, asked)
-            return files, found.page(), found.counts()
-    except Vanished:  # a run that trains wrote a file anew: once more, with the files as they are
-        files = sound_files().rollouts(run_dir)
-        with queries().session() as session:
-            found = Rollouts(session, files, asked)
-            return files, found.page(), found.counts()
+    with kept_lines().lent(files, makes=False) as table, queries().session() as session:
+        found = Rollouts(session, files, asked, table)
+        return files, found.page(), found.counts()
 
 
 @dataclass(frozen=True, slots=True)

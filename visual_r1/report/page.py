@@ -128,7 +128,9 @@ def write_html(run_dir: Path) -> Path:
         validation=validation_figure(validations),
         timeline=timeline_figure(metrics),
         times=time_of_run(run_dir, metrics, summary),
-        spending=spending_rows(metrics, reports, validations),
+        spending=spending_rows(
+            metrics, {name: one.spending for name, one in reports.items()}, validations
+        ),
         repeat=repeat_of(run_dir, metrics),
         outcomes=outcome_chart(shares, "outcomes") if shares else None,
         meanings=MEANINGS,

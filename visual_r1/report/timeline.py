@@ -28,6 +28,14 @@ PHASES: Mapping[str, str] = {
 }
 """Key of metrics.jsonl after `seconds_` -> what it is; from the bottom of the stack."""
 
+OF_A_STEP: Mapping[str, str] = {key: says for key, says in PHASES.items() if key != "checkpoint"}
+"""Those that make up a step; what they leave of it is `REST`."""
+
+REST = "the rest of the steps"
+
+
+_LEAST_S = 0.05
+
 
 @dataclass(frozen=True, slots=True)
 class TimeRow:
@@ -50,6 +58,8 @@ def time_rows(
     found = [one for one in found if one[2] > 0]
     if not found:
         return []
+    if (rest := math.fsum(seconds_of_step(row)[-1] for row in metrics)) >= _LEAST_S:
+        found.append(("", REST, rest))
     if (validating := math.fsum(row.seconds for row in validations)) > 0:
         found.append(("validating", "validating", validating))
     spent = math.fsum(seconds for *_, seconds in found)
@@ -57,6 +67,12 @@ def time_rows(
         found.append(("", "all else: start, evaluations, export", wall_seconds - spent))
     whole = math.fsum(seconds for *_, seconds in found)
     return [TimeRow(phase, name, seconds, seconds / whole) for phase, name, seconds in found]
+
+
+def seconds_of_step(row: MetricsRow) -> list[float]:
+    """Seconds of each phase `OF_A_STEP` in a step, and of the rest of it."""
+    parts = [row.get(f"seconds_{phase}") or 0.0 for phase in OF_A_STEP]
+    return [*parts, max((row.get("seconds_total") or 0.0) - math.fsum(parts), 0.0)]
 
 
 def time_of_run(

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from visual_r1.evaluation.metrics import read_reports
-from visual_r1.prices import NO_PRICES, Prices, Tokens, total
+from visual_r1.prices import NO_PRICES, Payment, Prices, Tokens, total, usd_in_all
 from visual_r1.runs.bill import read_bill
-from visual_r1.runs.journal import MetricsRow, read_metrics
+from visual_r1.runs.journal import read_metrics
 from visual_r1.runs.validations import Validations
 
 
@@ -32,45 +32,26 @@ class Cost:
         return f"{'about' if self.whole else 'at least'} ${self.usd:,.2f}{billed}"
 
 
-@dataclass(frozen=True, slots=True)
-class Payment:
-    """What a step, a validation or an evaluation took; `usd` is None where that was not known."""
-
-    tokens: Tokens
-    usd: float | None
-
-
 def payments(run_dir: Path, before: int | None = None) -> Iterator[Payment]:
     """All there are, or without the steps from `before` on and the validations after it."""
     for row in read_metrics(run_dir):
         if before is None or row["step"] < before:
-            yield Payment(tokens_of_step(row), row.get("cost_usd"))
+            yield Payment.of_step(row)
     for report in read_reports(run_dir).values():
-        spent = report.spending
-        tokens = Tokens(
-            spent.tokens_prefill or 0, spent.tokens_sampled or 0, cached=spent.tokens_cached or 0
-        )
-        yield Payment(tokens, spent.cost_usd)
+        yield Payment.of(report.spending)
     for row in Validations(run_dir).rows():
         if before is None or row.step <= before:
-            tokens = Tokens(row.tokens_prefill, row.tokens_sampled, cached=row.tokens_cached)
-            yield Payment(tokens, row.cost_usd)
-
-
-def tokens_of_step(row: MetricsRow) -> Tokens:
-    """The tokens of a row of metrics.jsonl; 0 of a kind that its version did not count."""
-    names = ("tokens_prefill", "tokens_sampled", "tokens_trained", "tokens_cached")
-    return Tokens(*(row.get(name) or 0 for name in names))
+            yield Payment.of(row)
 
 
 def cost_of_run(run_dir: Path) -> Cost | None:
     """The sum of all payments; None where none has a cost."""
     found = [one.usd for one in payments(run_dir)]
-    costs = [cost for cost in found if cost is not None]
-    if not costs:
+    usd = usd_in_all(found)
+    if usd is None:
         return None
     bill = read_bill(run_dir)
-    return Cost(sum(costs), len(costs) == len(found), bill.usd if bill else None)
+    return Cost(usd, None not in found, bill.usd if bill else None)
 
 
 def tokens_of_run(run_dir: Path, before: int | None = None) -> Tokens:

@@ -4,7 +4,6 @@ Little is read of each, and nothing that takes time is imported: figures that a 
 reports hold are taken from there.
 """
 
-import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pydantic import TypeAdapter
 from visual_r1.errors import RunError, VisualR1Error
 from visual_r1.jsonl import JsonLines
 from visual_r1.opening import read_file
+from visual_r1.prices import usd_in_all
 from visual_r1.runs.config_file import CONFIG_FILE, read_config
 from visual_r1.runs.state import RunState, last_change, state_of
 from visual_r1.storage import read_json
@@ -123,10 +123,10 @@ def row_of(run_dir: Path) -> RunRow:
 
 
 def _cost(run_dir: Path, reports: Iterable[_Evaluation]) -> float | None:
-    costs = [report.cost_usd for report in reports if report.cost_usd is not None]
+    costs = [report.cost_usd for report in reports]
     for name in ("metrics.jsonl", "validation.jsonl"):
         costs += _costs_in(run_dir / name)
-    return math.fsum(costs) if costs else None
+    return usd_in_all(costs)
 
 
 def _costs_in(path: Path) -> Iterator[float]:

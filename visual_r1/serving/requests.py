@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
-from visual_r1.data.images import BadImage, check_image
+from visual_r1.data.images import BadImage, shown_image
 from visual_r1.data.rows import MAX_IMAGES
 from visual_r1.prompts.chats import ChatMessage, Role
 from visual_r1.serving.refusals import Refusal, invalid
@@ -154,7 +154,7 @@ def _require_sense(request: ChatRequest) -> None:
 
 
 def messages_of(request: ChatRequest) -> list[ChatMessage]:
-    """The chat, its images decoded and checked as those of a dataset are.
+    """The chat, its images decoded and mended as those of a dataset are.
 
     Raises `Refusal`. It takes as long as decoding takes: not for an event loop.
     """
@@ -202,7 +202,7 @@ def _image(given: _Url, place: str) -> bytes:
             f"{place}.detail",
         )
     try:
-        return check_image(base64.b64decode(data, validate=True)).data
+        return shown_image(base64.b64decode(data, validate=True))
     except binascii.Error as error:
         raise invalid(f"An image is not base64: {error}.", f"{place}.url") from error
     except BadImage as error:

@@ -13,7 +13,7 @@ import uvicorn
 
 from visual_r1.backend.backend import Backend, open_backend
 from visual_r1.config import RunConfig
-from visual_r1.data.images import check_image
+from visual_r1.data.images import shown_image
 from visual_r1.errors import ConfigError
 from visual_r1.models.processor import load_processor
 from visual_r1.printing import say
@@ -150,4 +150,4 @@ def _figure() -> str:
     rows = [[x > y or y > 60 or x < 3 for x in range(64)] for y in range(64)]
     bits = "".join("0" if black else "1" for row in rows for black in row)
     packed = int(bits, 2).to_bytes(len(bits) // 8, "big")
-    return base64.b64encode(check_image(b"P4 64 64\n" + packed).data).decode()
+    return base64.b64encode(shown_image(b"P4 64 64\n" + packed)).decode()

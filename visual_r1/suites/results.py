@@ -40,7 +40,7 @@ def name_suite(run_dir: Path, policy: str, suite: Suite) -> None:
 
 def headline(suite: Suite, report: Report) -> Figure:
     """The figure that is put beside those of others."""
-    if suite.convention.headline == "greedy":
+    if suite.convention.headline == "greedy" or not report.k:
         return Figure("greedy", report.accuracy, *report.accuracy_ci95)
     return Figure(f"avg@{report.k}", report.sampled_accuracy, *report.sampled_accuracy_ci95)
 
@@ -49,6 +49,11 @@ def show_results(run_dir: Path, policy: str, suites: Sequence[Suite], console: T
     """A row a suite with its figures, and beneath it by which convention others report theirs."""
     console.print(table_of(run_dir, policy, suites))
     for suite in suites:
+        if suite.departures:
+            console.sentence(
+                f"{suite.name}: asked otherwise than by its convention, as the command says: "
+                f"{', '.join(suite.departures)}."
+            )
         console.sentence(f"{suite.name}: others report: {_in_a_line(suite.convention.says)}")
         for told in published(suite):
             console.sentence(f"    {told}")

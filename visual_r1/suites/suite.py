@@ -29,15 +29,16 @@
     source = "https://…"
 
 A policy is asked in its run's own template, whatever words others use: else it would be asked in a
-way that it was not trained in.
+way that it was not trained in. Whoever names a setting beside a suite gets what he named, and the
+table says that this is not the convention.
 """
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from visual_r1.config import DataSection, RunConfig, read_toml
 from visual_r1.data.manifest import MANIFEST_FILE
@@ -50,6 +51,14 @@ SUITES_DIR = Path(__file__).parent
 RUNS_OWN = "run"
 
 Headline = Literal["greedy", "avg@k"]
+
+ASKED = {
+    "evaluation.samples": "samples",
+    "evaluation.temperature": "temperature",
+    "reward.rounding": "rounding",
+    "prompt.template": "template",
+}
+"""The settings of a run in whose place a suite has its own, by its names of them."""
 
 
 class _Part(BaseModel):
@@ -97,6 +106,31 @@ class Suite(_Part):
     asked: Asked = Asked()
     convention: Convention
     published: tuple[Published, ...] = ()
+    _convention: Asked | None = PrivateAttr(default=None)
+
+    def asking(self, config: RunConfig, named: Collection[str]) -> "Suite":
+        """This suite, asked as `config` has it in the settings that somebody `named` beside it."""
+        samples, temperature = config.evaluation.samples, config.evaluation.temperature
+        theirs: dict[str, Any] = {
+            "samples": samples,
+            "temperature": config.sampling.temperature if temperature is None else temperature,
+            "rounding": config.reward.rounding,
+            "template": RUNS_OWN,
+        }
+        of_them = {field: theirs[field] for setting, field in ASKED.items() if setting in named}
+        changed = self.model_copy(update={"asked": self.asked.model_copy(update=of_them)})
+        changed._convention = self.asked
+        return changed
+
+    @property
+    def departures(self) -> list[str]:
+        """In which points it is not asked by its own convention: `samples 2 and not 8`."""
+        own, asked = self._convention or self.asked, self.asked
+        return [
+            f"{field} {getattr(asked, field)} and not {getattr(own, field)}"
+            for field in ASKED.values()
+            if getattr(asked, field) != getattr(own, field)
+        ]
 
     def config_for(self, config: RunConfig, source: str | None = None) -> RunConfig:
         """`config` with what this suite asks in place of its own; the run stays the one it is.

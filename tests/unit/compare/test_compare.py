@@ -241,6 +241,13 @@ def test_what_is_meant_by_a_name(tmp_path: Path):
     ]
     with pytest.raises(RunError, match=f"no evaluation 'step-9': it has {run.name}:baseline"):
         find_sides([f"{run.name}:step-9", run.name], tmp_path)
+    # As the address of a page names it.
+    of_page = find_sides([f"{run.name}/baseline", f"{run}/final"], tmp_path)
+    assert [one.label for one in of_page] == ["baseline", "final"]
+    with pytest.raises(RunError, match=f"no evaluation 'step-9': it has {run.name}:baseline"):
+        find_sides([f"{run.name}/step-9", run.name], tmp_path)
+    with pytest.raises(RunError, match="no run 'nobody/final'"):
+        find_sides(["nobody/final", run.name], tmp_path)
 
 
 def test_the_page_holds_pictures_of_won_and_lost_and_what_models_wrote_is_text(

@@ -15,7 +15,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from visual_r1.data import png_stream
-from visual_r1.data.images import BadImage, check_image, over_white, whole_image
+from visual_r1.data.images import BadImage, check_image, over_white, shown_image, whole_image
 from visual_r1.data.png_stream import is_clean_png, uncompressed_png
 
 SIDE = 64
@@ -317,3 +317,12 @@ FLAT = {
 def test_one_flat_colour_is_no_figure(data: bytes) -> None:
     assert "one flat colour" in refusal(data)
     assert whole_image(data).size == (64, 64), "for a control without an image it is one"
+    assert whole_image(shown_image(data)).size == (64, 64), "and for who shows it to a model"
+
+
+def test_what_somebody_shows_to_a_model_is_whole_and_not_too_long() -> None:
+    assert shown_image(encoded(Image.new("RGB", (1, 1)), "PNG"))
+    with pytest.raises(BadImage, match="over 200 times"):
+        shown_image(encoded(Image.new("RGB", (1, 201)), "PNG"))
+    with pytest.raises(BadImage, match="does not decode"):
+        shown_image(FLAT["a jpeg"][:-40])

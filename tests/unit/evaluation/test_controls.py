@@ -48,6 +48,7 @@ def test_each_control_is_paired_with_the_greedy_answers() -> None:
         "without_only": 1 / 9,
         "neither": 3 / 9,
     }
+    assert one.outcomes_ci95["image_only"] == wilson(4, 9)
     assert one.difference == pytest.approx(5 / 9 - 2 / 9)
     assert one.difference_ci95 == paired_difference_ci(pairs)
     assert one.p_value == exact_mcnemar(4, 1)

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import pytest
 from written import RUN, damage, rollout_row, stored_problem, write_home, write_rollouts
 
 from visual_r1.errors import DataError
+from visual_r1.pages.lines import KeptLines
 from visual_r1.pages.queries import Session, queries
 from visual_r1.pages.rollouts import PAGE, Asked, Rollouts
 from visual_r1.pages.samples import GroupPlace, group_samples, neighbours, problem_samples
@@ -54,10 +56,16 @@ def session() -> Iterator[Session]:
 
 
 def asked(run_dir: Path, **query: str) -> tuple[list[tuple[int, int, int]], Any]:
-    with queries().session() as session:
-        found = Rollouts(session, SoundFiles().rollouts(run_dir), Asked.of(query))
-        page = found.page()
-        return [(one.step, one.group, one.sample) for one in page.lines], found.counts()
+    """What is found, by the lines in memory: the files say the same."""
+    files, answers = SoundFiles().rollouts(run_dir), []
+    for kept in (KeptLines(), KeptLines(most=0)):
+        with kept.lent(files) as table, queries().session() as session:
+            found = Rollouts(session, files, Asked.of(query), table)
+            lines = [replace(line, place=0) for line in found.page().lines]
+            answers.append((lines, found.counts()))
+    assert answers[0] == answers[1]
+    lines, counts = answers[0]
+    return [(one.step, one.group, one.sample) for one in lines], counts
 
 
 class Place(NamedTuple):
@@ -114,10 +122,11 @@ def test_the_counts_of_a_field_are_of_what_the_others_ask_for(run_dir: Path):
 )
 def test_pages_hold_each_rollout_once_there_and_back(run_dir: Path, sort: str):
     files = SoundFiles().rollouts(run_dir)
+    kept = KeptLines()
 
     def page(**at: str) -> Any:
-        with queries().session() as session:
-            return Rollouts(session, files, Asked.of({"sort": sort, **at})).page()
+        with kept.lent(files) as table, queries().session() as session:
+            return Rollouts(session, files, Asked.of({"sort": sort, **at}), table).page()
 
     pages = [page()]
     assert pages[0].before is None

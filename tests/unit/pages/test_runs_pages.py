@@ -6,13 +6,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from looked_at import TOKEN, evaluated, trained
+from looked_at import TOKEN, Row, evaluated, trained
 from starlette.testclient import TestClient
 
 from visual_r1.pages.app import pages
 from visual_r1.pages.reading import facts_of
-from visual_r1.pages.run import seconds_of
 from visual_r1.pages.runs import differences
+from visual_r1.report.spending import spending_rows
+from visual_r1.report.timeline import seconds_of_step
+from visual_r1.runs.costs import cost_of_run
+from visual_r1.runs.journal import Journal
+from visual_r1.runs.listing import runs_in
 
 
 def client(folder: Path, *named: Path) -> TestClient:
@@ -121,12 +125,26 @@ def test_settings_that_differ_are_those_and_no_others(tmp_path: Path):
     assert differences(facts[:1]) == []
 
 
+def test_a_run_costs_the_same_wherever_it_is_asked(tmp_path: Path):
+    run_dir = trained(tmp_path, "a", 10)
+    for step, cost in ((10, 0.1), (11, None), (12, 0.2)):
+        Journal(run_dir).append(Row(step, tokens_prefill=100, tokens_trained=50, cost_usd=cost))
+    facts, whole = facts_of("a", run_dir), cost_of_run(run_dir)
+    assert facts.cost == pytest.approx(0.3) and not facts.cost_is_whole
+    assert whole is not None and (whole.usd, whole.whole) == (facts.cost, False)
+    rows = spending_rows(facts.metrics, facts.evaluations, facts.validations)
+    assert [(row.name, row.tokens.count, row.usd) for row in rows] == [
+        ("training", 450, facts.cost)
+    ]
+    assert [row.cost_usd for row in runs_in(tmp_path)] == [facts.cost]
+
+
 def test_the_phases_of_a_step_add_up_to_it():
     row = {"step": 0, "seconds_sampler": 0.1, "seconds_first_pass": 1.0, "seconds_train": 0.5}
-    parts = seconds_of(row | {"seconds_total": 2.0})
+    parts = seconds_of_step(row | {"seconds_total": 2.0})
     assert sum(parts) == pytest.approx(2.0)
     assert parts[-1] == pytest.approx(0.4)
-    assert sum(seconds_of({"step": 0})) == 0.0
+    assert sum(seconds_of_step({"step": 0})) == 0.0
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may enter every folder")

@@ -52,6 +52,67 @@ def encoded(kind: str, mode: str = "RGB") -> bytes:
     return out.getvalue()
 
 
+def test_an_evaluation_says_what_its_controls_and_another_grader_say(asked: TestClient, home: Path):
+    folder = evaluation_folder(home / "runs" / RUN, "final")
+    at = f"/runs/{RUN}/evaluations/final"
+    plain = asked.get(at).text
+    assert "Graded again" not in plain
+    report = json.loads((folder / "report.json").read_text())
+    # As a version without intervals of the outcomes wrote it.
+    shares = {"both": 0.1, "image_only": 0.6, "without_only": 0.05, "neither": 0.25}
+    blind = {
+        "n": 40, "correct": 6, "accuracy": 0.15, "accuracy_ci95": [0.07, 0.29], "paired": 40,
+        "outcomes": shares, "difference": 0.55, "difference_ci95": [0.36, 0.68], "p_value": 1e-6,
+    }  # fmt: skip
+    seeing = {"value": 0.785, "ci95": [None, 0.9], "without": "blind", "n": 40}
+    report["controls"] = {"by_name": {"blind": blind}, "seeing": seeing, "roundings": {}}
+    report.pop("checksum", None)
+    (folder / "report.json").write_text(json.dumps(report))
+    share = {"n": 40, "correct": 28, "value": 0.7, "ci95": [0.55, 0.82]}
+    now = share | {"correct": 29, "value": 0.725}
+    kind = {"name": "greedy", "before": "wrong", "after": "right", "cause": "the grader"}
+    again = {
+        "basis": {
+            "source_digest": report["predictions_digest"], "rounding": "exact",
+            "grader_version": "7",
+        },
+        "graded": 40,
+        "before": {"passes": {"greedy": share}},
+        "after": {"exact": {"passes": {"greedy": now}}, "rounded": {"passes": {}}},
+        "changes": [{"kind": kind | {"reason": "<b>units</b>"}, "count": 1}],
+    }  # fmt: skip
+    (folder / "regraded-7.json").write_text(json.dumps(again))
+    shown = " ".join(asked.get(at).text.split())
+    assert "<strong>Seeing against thinking 78.5% <small>at most 90.0%</small></strong>" in shown
+    assert "60.0%<small>44.6 to 73.7%</small>" in shown, "Wilson's of 24 of 40"
+    assert "1 of 40 verdicts changed." in shown and "72.5%<small>" in shown
+    assert "&lt;b&gt;units" in shown
+    assert "78.5%" in asked.get(f"/runs/{RUN}").text
+    assert "78.5%" in asked.get(f"/runs/{RUN}/evaluations").text
+    # Of answers that have been asked anew since, it says nothing.
+    again["basis"]["source_digest"] = "another"  # type: ignore[index]
+    (folder / "regraded-7.json").write_text(json.dumps(again))
+    (folder / "regraded-8.json").write_text("{")
+    assert "Graded again" not in asked.get(at).text
+
+
+def test_each_response_of_a_gallery_leads_to_its_tokens(asked: TestClient):
+    of = f"/runs/{RUN}/tokens?evaluation="
+    gallery = asked.get(f"/runs/{RUN}/evaluations/final?text=test-0003").text
+    assert f'href="{of}final&amp;problem=test-0003"' in gallery
+    pair = {"a": f"{RUN}/baseline", "b": f"{RUN}/final", "text": "test-0003"}
+    duels = "".join(
+        asked.get("/compare", params=pair | {"fate": fate}).text
+        for fate in ("gained", "lost", "wrong", "right")
+    )
+    for name in ("baseline", "final"):
+        assert f'href="{of}{name}&amp;problem=test-0003"' in duels
+    assert (
+        f'href="{of}final&amp;problem=test-0003"'
+        in asked.get(f"/runs/{RUN}/problem?id=test-0003").text
+    )
+
+
 def test_a_picture_is_what_it_is_and_nothing_else():
     png, jpeg = encoded("PNG"), encoded("JPEG")
     for data, kind in ((png, "image/png"), (jpeg, "image/jpeg")):

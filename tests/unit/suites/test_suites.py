@@ -237,6 +237,27 @@ def test_a_run_that_is_asked_by_a_suite_stays_the_run_it_is(tmp_path: Path) -> N
     assert asked.data.max_rejected_share == config.data.max_rejected_share
 
 
+def test_what_somebody_names_beside_a_suite_holds_and_is_told(tmp_path: Path) -> None:
+    config = RunConfig.model_validate(
+        {
+            "preset": "quickstart",
+            "output_dir": tmp_path,
+            "evaluation": {"samples": 2, "temperature": 0.5},
+            "reward": {"rounding": "exact"},
+        }
+    )
+    suite = load_suite("geometry3k_test")
+    assert suite.departures == suite.asking(config, ["train.steps"]).departures == []
+    assert suite.asking(config, []).config_for(config).evaluation.samples == 8
+    named = suite.asking(config, ["evaluation.samples", "reward.rounding"])
+    assert named.departures == ["samples 2 and not 8", "rounding exact and not rounded"]
+    asked = named.config_for(config)
+    assert (asked.evaluation.samples, asked.evaluation.temperature) == (2, 1.0)
+    assert asked.reward.rounding == "exact"
+    warm = suite.asking(config, ["evaluation.temperature"]).config_for(config)
+    assert (warm.evaluation.samples, warm.evaluation.temperature) == (8, 0.5)
+
+
 def test_a_source_in_another_layout_brings_its_own_columns(tmp_path: Path) -> None:
     config = RunConfig(preset="quickstart", output_dir=tmp_path)
     suite = load_suite("geometry3k_choices")

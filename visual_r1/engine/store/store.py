@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from filelock import FileLock, Timeout
 
@@ -22,22 +22,19 @@ from visual_r1.engine.store.home import MANIFEST, REPLACED, HomeFolder
 from visual_r1.engine.store.lifetimes import SteadyClock, at_start, expiry
 from visual_r1.engine.store.records import (
     CHECKPOINT,
-    RUN,
-    SESSION,
     CheckpointPath,
     CheckpointRecord,
-    RunRecord,
-    SessionRecord,
     StoredFile,
     checkpoint_path,
 )
+from visual_r1.engine.store.register import Register
 from visual_r1.engine.store.soundness import damaged, fault_in, fault_of, unreadable, wrong_size
 from visual_r1.engine.types import InvalidRequest
 from visual_r1.errors import EngineError, StorageError
 from visual_r1.hashing import file_digest
 from visual_r1.opening import read_file
 from visual_r1.printing import open_logger
-from visual_r1.storage import sync_folder, write_json
+from visual_r1.storage import sync_folder
 
 log = open_logger("visual_r1.engine")
 
@@ -53,10 +50,11 @@ class CheckpointDamaged(CheckpointNotFound):
     """A checkpoint is there, and is not what was written: for a client it is as good as gone."""
 
 
-class Store:
-    """The engine's home folder. Safe to use from several threads.
+class Store(Register):
+    """The engine's home folder: its register of sessions and runs, and their checkpoints.
 
-    One checkpoint is written at a time, and listings do not wait for it.
+    Safe to use from several threads. One checkpoint is written at a time, and listings do not wait
+    for it.
     """
 
     def __init__(
@@ -75,16 +73,11 @@ class Store:
         something fails then names what works there, and old lifetimes end (see `lifetimes`).
         Raises `EngineError` when another engine serves it, `StorageError` when it cannot be used.
         """
-        self.home = HomeFolder(home)
+        super().__init__(HomeFolder(home), "--backend.engine_home" if of_run else "--home")
         self.clock = clock or SteadyClock()
         self.max_disk = max_disk
-        self.home_flag = "--backend.engine_home" if of_run else "--home"
-        """The flag by which who uses this engine chooses another folder."""
         self._of_run = of_run
         self._writing = threading.RLock()
-        self._guard = threading.RLock()
-        self._sessions: dict[str, SessionRecord] = {}
-        self._runs: dict[str, RunRecord] = {}
         self._checkpoints: dict[CheckpointPath, CheckpointRecord] = {}
         self._damaged: dict[CheckpointPath, str] = {}
         """Checkpoints that are not what was written, and what a client is told of each."""
@@ -96,8 +89,7 @@ class Store:
             self.home.sessions.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=patience_s)
             self.home.mend()
-            self._sessions = {one.session_id: one for one in self.home.read_sessions()}
-            self._runs = {run.model_id: run for run in self.home.read_runs()}
+            self.read()
             self._read_checkpoints()
             shutil.rmtree(self.home.ephemeral, ignore_errors=True)
             self.home.ephemeral.mkdir()
@@ -145,44 +137,6 @@ class Store:
         shutil.rmtree(self.home.ephemeral, ignore_errors=True)
         self._lock.release()
 
-    # -- sessions and runs ---------------------------------------------------------------------
-
-    def put_session(self, record: SessionRecord) -> None:
-        """Write a session down, or down again. Raises `StorageError`."""
-        with self._guard:
-            if self._sessions.get(record.session_id) != record:
-                file = self.home.session_file(record.session_id)
-                self._write_json(file, SESSION.dump_python(record, mode="json"))
-                self._sessions[record.session_id] = record
-
-    def update_session(self, record: SessionRecord) -> None:
-        """Write it down again, if it ever was: one that made no model leaves nothing behind."""
-        with self._guard:
-            if record.session_id in self._sessions:
-                self.put_session(record)
-
-    def add_run(self, record: RunRecord) -> None:
-        """Write a training run down. Raises `StorageError`."""
-        with self._guard:
-            content = RUN.dump_python(record, mode="json")
-            self._write_json(self.home.run_file(record.model_id), content)
-            self._runs[record.model_id] = record
-
-    def sessions(self) -> list[SessionRecord]:
-        """All sessions that made a model, newest first."""
-        with self._guard:
-            return sorted(self._sessions.values(), key=lambda s: s.created_at, reverse=True)
-
-    def runs(self) -> list[RunRecord]:
-        """All training runs, newest first."""
-        with self._guard:
-            return sorted(self._runs.values(), key=lambda run: run.created_at, reverse=True)
-
-    def run(self, model_id: str) -> RunRecord | None:
-        """The run of that id, if there is one."""
-        with self._guard:
-            return self._runs.get(model_id)
-
     # -- checkpoints ---------------------------------------------------------------------------
 
     def write(
@@ -219,7 +173,7 @@ class Store:
                 }
                 finished = replace(record, files=files)
                 content = CHECKPOINT.dump_python(finished, mode="json")
-                self._write_json(unfinished / MANIFEST, content)
+                self.write_json(unfinished / MANIFEST, content)
                 sync_folder(unfinished)
                 with self._guard:
                     # One that was there is set aside until the new one has its name.
@@ -420,17 +374,7 @@ class Store:
 
     def _write_record(self, record: CheckpointRecord) -> None:
         content = CHECKPOINT.dump_python(record, mode="json")
-        self._write_json(self.folder(record.path) / MANIFEST, content)
-
-    def _write_json(self, file: Path, content: Any) -> None:
-        try:
-            write_json(file, content)
-        except StorageError as error:
-            # It advises a flag of the run's; the engine's folder has its own.
-            cause = error.__cause__
-            if not isinstance(cause, OSError):
-                raise
-            raise unwritten(file, cause, self.home_flag) from cause
+        self.write_json(self.folder(record.path) / MANIFEST, content)
 
     def _take_away(self, path: CheckpointPath) -> Path:
         """Let the checkpoint disappear from its place; returns the folder that is to be removed."""
