@@ -1,9 +1,9 @@
 """Ctrl-C and SIGTERM: once one of them was heard, it is how the program ended.
 
 The exception that a signal raises can be lost on its way out: Prefect's clean-up of a task that was
-just being started raises another one over it, an import or a `finally` may. So the signal is remembered.
-Whatever exception then ends the program is the interruption, and where none does, the next task is
-not begun.
+just being started raises another one over it, an import or a `finally` may. So the signal is
+remembered. Whatever exception then ends the program is the interruption, and where none does, the
+next task is not begun.
 
 Python itself drops what is raised where nobody can catch it: in a callback of a weak reference (an
 import has some), in a `__del__`. It says so, and then the signal comes again, until what it raises
