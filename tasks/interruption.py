@@ -1,9 +1,13 @@
 """Ctrl-C and SIGTERM: once one of them was heard, it is how the program ended.
 
 The exception that a signal raises can be lost on its way out: Prefect's clean-up of a task that was
-just being started raises another one over it, an import or a `finally` may, and Python itself drops
-what is raised in a callback. So the signal is remembered. Whatever exception then ends the program
-is the interruption, and where none does, the next task is not begun.
+just being started raises another one over it, an import or a `finally` may. So the signal is
+remembered. Whatever exception then ends the program is the interruption, and where none does, the
+next task is not begun.
+
+Python itself drops what is raised where nobody can catch it: in a callback of a weak reference (an
+import has some), in a `__del__`. It says so, and then the signal comes again, until what it raises
+gets through.
 
 Imported before all else, so it imports nothing that takes time.
 """
@@ -19,6 +23,9 @@ from visual_r1.streams import open_streams
 INTERRUPTED = 130
 LEAVE_WITHIN_S = 20.0
 """What ends after the sentence (the engine, Prefect's queues) may take so long."""
+
+AGAIN_AFTER_S = 0.05
+"""So soon a signal comes again whose exception was dropped: the callback is over by then."""
 
 GOES_ON = "Stopped. The same command goes on from the last checkpoint."
 
@@ -59,6 +66,39 @@ def listen(sentence: str = GOES_ON) -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handler)
     sys.excepthook = on_exception
+    repeat_dropped()
+
+
+def repeat_dropped() -> None:
+    """From here on a signal whose exception Python drops comes again, also while Prefect hears it.
+
+    For programs that do not `listen` too: Prefect's worker runs flows in processes of its own.
+    """
+    before = sys.unraisablehook
+    if getattr(before, "repeats", False):
+        return
+
+    def on_dropped(dropped: "sys.UnraisableHookArgs") -> None:
+        number = _signal_of(dropped.exc_value)
+        if number is None:
+            before(dropped)
+            return
+        _heard.append(number)
+        # Not here and now: what is raised in this hook is dropped as well.
+        again = threading.Timer(AGAIN_AFTER_S, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
+
+    on_dropped.repeats = True
+    sys.unraisablehook = on_dropped
+
+
+def _signal_of(error: BaseException | None) -> int | None:
+    """Which signal raised `error`; None where none did."""
+    if isinstance(error, KeyboardInterrupt):
+        return signal.SIGINT
+    # While a flow runs, Prefect hears SIGTERM instead; its exceptions take long to import.
+    return signal.SIGTERM if type(error).__name__ == "TerminationSignal" else None
 
 
 def stop_if_interrupted() -> None:
@@ -85,16 +125,13 @@ class Interruptible:
 
 
 def was_interrupted(error: BaseException) -> bool:
-    """Whether a signal was heard, or `error` is one, or came in the place of one.
-
-    While a flow runs, Prefect hears SIGTERM instead: it raises a TerminationSignal.
-    """
+    """Whether a signal was heard, or `error` is one, or came in the place of one."""
     seen: BaseException | None = error
     passed: set[int] = set()
     while seen is not None and id(seen) not in passed:
         if isinstance(seen, KeyboardInterrupt):
             return True
-        if type(seen).__name__ == "TerminationSignal":
+        if _signal_of(seen) is not None:
             _heard.append(signal.SIGTERM)
             return True
         passed.add(id(seen))

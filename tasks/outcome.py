@@ -20,7 +20,7 @@ from prefect.states import Cancelled, Crashed
 
 from tasks.attempts import End, attended, current_attempt, has_ended, kept_of
 from tasks.environment import PROBE_SECONDS, prefect_server
-from tasks.interruption import was_interrupted
+from tasks.interruption import repeat_dropped, was_interrupted
 from tasks.task_runs import close_task_runs
 from visual_r1.backend.endpoint import without_secrets
 from visual_r1.errors import ConfigError, VisualR1Error
@@ -55,6 +55,7 @@ def remembered(flow: Any) -> Any:
     def remembering(*args: Any, **kwargs: Any) -> Any:
         if _within.get():
             return work(*args, **kwargs)
+        repeat_dropped()
         entered = _within.set(True)
         try:
             with attended() as is_outermost:

@@ -13,6 +13,7 @@ close, however that came about, the server ends, and where it stands still the g
 """
 
 import atexit
+import importlib
 import logging
 import os
 import re
@@ -24,12 +25,13 @@ import time
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import httpx
-from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import get_current_settings
 
+from tasks.first_database import copy_first, database_to_be, keep_first
 from visual_r1.errors import ConfigError
 from visual_r1.liveness import Progress
 from visual_r1.printing import open_logger
@@ -68,16 +70,16 @@ _SERVER_ENVIRONMENT = {
 }
 
 
-class TemporaryServer(SubprocessASGIServer):
-    """Prefect's own, as all of Prefect finds it, with another way to start, and a watch.
+class TemporaryServer:
+    """What Prefect takes for its own `SubprocessASGIServer`: another way to start it, and a watch.
 
-    Prefect's class keeps one for a process, and gives that to whoever makes another.
+    All of Prefect finds it by `temporary_server`.
     """
 
     def __init__(self) -> None:
-        if hasattr(self, "_initialized"):
-            return
-        super().__init__()
+        self.port: int | None = None
+        self.running = False
+        self.server_process: subprocess.Popen[bytes] | None = None
         # `_changing` is held while one process takes the place of another.
         self._changing = threading.RLock()
         self._listener: socket.socket | None = None
@@ -86,6 +88,16 @@ class TemporaryServer(SubprocessASGIServer):
         self._is_over = threading.Event()
         self._is_stopped = threading.Event()
         self._replaced: deque[float] = deque()
+
+    @property
+    def address(self) -> str:
+        """Where it serves, once it was started."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def api_url(self) -> str:
+        """Where its API is."""
+        return f"{self.address}/api"
 
     def start(self, timeout: int | None = None) -> None:
         """Start it where it does not run, and wait until it answers, however busy the machine is.
@@ -102,8 +114,12 @@ class TemporaryServer(SubprocessASGIServer):
                 self.port = self._listener.getsockname()[1]
                 atexit.register(self.stop)  # before there is something to end
             self._is_stopped.clear()
+            database = database_to_be()
+            was_kept = database is not None and copy_first(database)
             if failed := self._start_process():
                 raise ConfigError(f"Prefect's temporary server {failed.what}. {failed.way_out}")
+            if database is not None and not was_kept:
+                keep_first(database)
             self.running = True
             self._watcher = threading.Thread(target=self._watch, name="prefect-server", daemon=True)
             self._watcher.start()
@@ -316,9 +332,48 @@ def _last_error(path: Path) -> str:
     return ""
 
 
-def temporary_server() -> SubprocessASGIServer:
+_SERVER_MODULE = "prefect.server.api.server"
+
+
+class _ServerModule(ModuleType):
+    """What a program without a server of its own needs of Prefect's module of that name.
+
+    Prefect's clients import it for the class alone, and with it the whole server (database, routes
+    and services): two seconds of a processor. Whatever else is asked of it is Prefect's own, which
+    then takes its place.
+    """
+
+    def __init__(self, server: TemporaryServer) -> None:
+        super().__init__(_SERVER_MODULE)
+        self._server = server
+
+    def SubprocessASGIServer(self, port: int | None = None) -> TemporaryServer:
+        """The one of this process, as Prefect's class gives it."""
+        del port  # None, as all of Prefect asks for it
+        return self._server
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if sys.modules.get(_SERVER_MODULE) is self:
+            del sys.modules[_SERVER_MODULE]
+        _known(importlib.import_module(_SERVER_MODULE)).setdefault(None, self._server)
+        return getattr(sys.modules[_SERVER_MODULE], name)
+
+
+def _known(module: Any) -> dict[int | None, Any]:
+    """The servers of a process by their ports, as Prefect's own class keeps them."""
+    return module.SubprocessASGIServer._instances
+
+
+def temporary_server() -> TemporaryServer:
     """The one of this process, which all of Prefect uses where no other is set."""
-    return TemporaryServer()
+    module: Any = sys.modules.get(_SERVER_MODULE)
+    if module is None:
+        module = sys.modules[_SERVER_MODULE] = _ServerModule(TemporaryServer())
+    elif not isinstance(module, _ServerModule) and None not in _known(module):
+        _known(module)[None] = TemporaryServer()
+    return module.SubprocessASGIServer()
 
 
 def start_temporary_server() -> None:

@@ -107,6 +107,33 @@ interruption.LEAVE_WITHIN_S = 0.5
 atexit.register(time.sleep, 100)
 sys.exit(command(hear))
 """
+IN_A_CALLBACK = """
+import time, weakref
+class Referred:
+    pass
+def work():
+    referred = Referred()
+    reference = weakref.ref(referred, lambda _: hear())
+    del referred
+    time.sleep(60)
+    raise AssertionError("went on")
+sys.exit(command(work))
+"""
+IN_TWO_CALLBACKS = """
+import time
+class Dropped:
+    def __del__(self):
+        hear()
+class Slow:
+    def __del__(self):
+        time.sleep(1)  # it comes again within this
+def work():
+    Dropped()
+    Slow()
+    time.sleep(60)
+    raise AssertionError("went on")
+sys.exit(command(work))
+"""
 TERMINATED = """
 def work():
     hear(signal.SIGTERM)
@@ -121,6 +148,20 @@ def work():
         raise TerminationSignal
     except BaseException:
         raise ValueError("Task run is not set")
+sys.exit(command(work))
+"""
+TERMINATED_IN_A_CALLBACK_OF_A_FLOW = """
+import time, weakref
+from prefect.utilities.engine import capture_sigterm
+class Referred:
+    pass
+def work():
+    with capture_sigterm():
+        referred = Referred()
+        reference = weakref.ref(referred, lambda _: hear(signal.SIGTERM))
+        del referred
+        time.sleep(60)
+    raise AssertionError("went on")
 sys.exit(command(work))
 """
 
@@ -146,11 +187,12 @@ def _hears() -> None:
     "program",
     [
         REPLACED, IN_FINALLY, TWICE, DROPPED, SWALLOWED_BEFORE, AS_EXIT, WITHOUT_CONTEXT,
-        IN_AN_IMPORT, UNCAUGHT, WHILE_IT_ENDS, HANGING_END,
+        IN_AN_IMPORT, UNCAUGHT, WHILE_IT_ENDS, HANGING_END, IN_A_CALLBACK, IN_TWO_CALLBACKS,
     ],
     ids=[
         "replaced", "in a finally", "twice", "dropped", "swallowed before", "as an exit",
         "without context", "in an import", "uncaught", "while it ends", "a hanging end",
+        "in a callback", "in two callbacks",
     ],
 )  # fmt: skip
 def test_ctrl_c_is_the_end_whatever_came_in_its_place(program: str) -> None:
@@ -158,7 +200,11 @@ def test_ctrl_c_is_the_end_whatever_came_in_its_place(program: str) -> None:
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", STOPPED)
 
 
-@pytest.mark.parametrize("program", [TERMINATED, TERMINATED_IN_A_FLOW], ids=["plain", "in a flow"])
+@pytest.mark.parametrize(
+    "program",
+    [TERMINATED, TERMINATED_IN_A_FLOW, TERMINATED_IN_A_CALLBACK_OF_A_FLOW],
+    ids=["plain", "in a flow", "in a callback of a flow"],
+)
 def test_sigterm_ends_by_that_signal_after_a_sentence(program: str) -> None:
     ended = run(program)
     assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGTERM, "", STOPPED)

@@ -1,12 +1,16 @@
 """Prefect's temporary server: who may talk to it, and what comes of one that does not last."""
 
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from prefect_home import Give
+
+from tasks.first_database import cache_folder, copy_first, keep_first
+from visual_r1.hashing import file_digest
 
 ROOT = Path(__file__).parents[2]
 BEGIN = """
@@ -65,6 +69,7 @@ for number in (signal.SIGKILL, signal.SIGSTOP):
     psutil.wait_procs([p for p in [process] if p.is_running()], timeout=10)
 found = httpx.post(runs, json={}, auth=(name, secret)).json()
 print([one["state_type"] for one in found])
+print("whole server imported", "sqlalchemy" in sys.modules)
 print("left", [one for one in psutil.Process().children() if one.status() == "stopped"])
 """
 FINISHED_WITHOUT = """
@@ -107,9 +112,51 @@ def run(
 
 
 @pytest.fixture(scope="module")
-def used(tmp_path_factory: pytest.TempPathFactory, give_home: Give) -> Path:
-    """A folder with a Prefect home."""
-    return give_home(tmp_path_factory.mktemp("used"))
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's cache."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def used(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    """A folder with a Prefect home, the first of its user."""
+    folder = tmp_path_factory.mktemp("used")
+    assert run(folder, STARTED, XDG_CACHE_HOME=str(cache)).returncode == 0
+    return folder
+
+
+def test_the_next_home_of_a_user_begins_with_a_copy_of_the_first_database(
+    used: Path, cache: Path, tmp_path: Path
+) -> None:
+    assert (used / ".visual-r1" / "prefect" / "prefect.db").exists()
+    [kept] = (cache / "visual-r1").iterdir()
+    with closing(sqlite3.connect(kept)) as database:
+        assert database.execute("select count(*) from flow_run").fetchone() == (0,)
+        database.execute("create table this_one (id)")
+        database.commit()
+    marked = kept.with_name(f"{kept.stem.rpartition('-')[0]}-{file_digest(kept)}.db")
+    kept.rename(marked)
+    assert run(tmp_path, STARTED, XDG_CACHE_HOME=str(cache)).returncode == 0
+    own = tmp_path / ".visual-r1" / "prefect" / "prefect.db"
+    with closing(sqlite3.connect(own)) as database:
+        assert database.execute("select count(*) from this_one").fetchone() == (0,)
+
+
+def test_a_kept_database_that_was_damaged_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    made = tmp_path / "made.db"
+    with closing(sqlite3.connect(made)) as database:
+        database.execute("create table one (id)")
+        database.commit()
+    keep_first(made)
+    [kept] = cache_folder().iterdir()
+    assert copy_first(tmp_path / "home" / "prefect.db")
+    assert not copy_first(tmp_path / "home" / "prefect.db"), "one that is there stays"
+    kept.write_bytes(kept.read_bytes()[:-1])
+    assert not copy_first(tmp_path / "other" / "prefect.db")
+    assert not kept.exists() and not list((tmp_path / "other").iterdir())
 
 
 def test_a_server_that_cannot_start_is_one_sentence(tmp_path: Path) -> None:
@@ -177,8 +224,8 @@ def test_one_that_dies_or_stands_still_is_followed_by_another(used: Path) -> Non
     done = run(used, "import logging; logging.basicConfig()\n" + STARTED + FOLLOWED)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[:2] == ["SIGKILL True True", "SIGSTOP True True"]
-    assert done.stdout.splitlines()[-1] == "left []"
-    assert set(done.stdout.splitlines()[-2].strip("[]").split(", ")) == {"'COMPLETED'"}
+    assert done.stdout.splitlines()[-2:] == ["whole server imported False", "left []"]
+    assert set(done.stdout.splitlines()[-3].strip("[]").split(", ")) == {"'COMPLETED'"}
     assert "ended (signal 9). Another one takes its place; the run goes on." in done.stderr
     assert "stood still for" in done.stderr
     assert "Traceback" not in done.stderr

@@ -56,7 +56,9 @@ class ServeOptions:
 
 def bind(host: str, port: int) -> socket.socket:
     """Take the port (0 lets the system choose one). Raises `EngineError` when it is in use."""
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # asyncio turns Nagle's algorithm off for sockets that say they are TCP, and those accepted are
+    # as the listener. With it the second half of an answer may wait 40 ms for the client's ACK.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))

@@ -46,19 +46,16 @@ def datum(
     """
     silent = prompt.length - 1
     answer = len(tokens)
-    advantages = [advantage] * answer if isinstance(advantage, int | float) else list(advantage)
     chunks = list(prompt.chunks)
     if answer > 1:
         chunks.append(tinker.EncodedTextChunk(tokens=list(tokens[:-1])))
     inputs = {
-        "target_tokens": tinker.TensorData.from_numpy(
-            np.array([0] * silent + list(tokens), dtype=np.int64)
-        ),
-        "logprobs": _floats([0.0] * silent + list(logprobs)),
-        "advantages": _floats([0.0] * silent + advantages),
+        "target_tokens": _behind(silent, tokens, answer, np.int64),
+        "logprobs": _behind(silent, logprobs, answer),
+        "advantages": _behind(silent, advantage, answer),
     }
     if mask is not None:
-        inputs[mask] = _floats([0.0] * silent + [1.0] * answer)
+        inputs[mask] = _behind(silent, 1.0, answer)
     made = tinker.Datum(tinker.ModelInput(chunks=chunks), inputs)
     if sequence_id is None:
         return made
@@ -103,5 +100,13 @@ def with_prompt_logprobs(
     return found
 
 
-def _floats(values: Sequence[float]) -> tinker.TensorData:
-    return tinker.TensorData.from_numpy(np.array(values, dtype=np.float32))
+def _behind(
+    silent: int,
+    values: Sequence[float] | float,
+    answer: int,
+    kind: type[np.float32 | np.int64] = np.float32,
+) -> tinker.TensorData:
+    """So many zeros, and behind them a value for each token of the answer."""
+    array_T = np.zeros(silent + answer, kind)
+    array_T[silent:] = values
+    return tinker.TensorData.from_numpy(array_T)

@@ -85,6 +85,13 @@ class Sampling:
             self._saving.append((steps, saving))
             self._asking.wake_when(saving.future())
 
+    def can_begin(self, steps: range) -> None:
+        """The weights are there that sample `steps`: what was asked before that has only waited,
+        and is not counted as time of sampling."""
+        for step in steps:
+            if step in self._under_way:
+                self._under_way[step].begins()
+
     def ask(self, step: int) -> None:
         """Wait until the batch of `step` has been asked for."""
         while step not in self._under_way:
@@ -190,8 +197,12 @@ class _BatchUnderWay:
         self._first = 0
         """Where the groups of the round begin that is under way."""
         self.is_over = False
-        self._began = self._asked = self._firsts_came = time.monotonic()
+        self.begins()
         self._open_rounds()
+
+    def begins(self) -> None:
+        """Count the time from here on."""
+        self._began = self._asked = self._firsts_came = time.monotonic()
 
     def take(self, key: Key, asked: Question, reply: Reply) -> None:
         """Grade a reply and ask for what follows from it."""

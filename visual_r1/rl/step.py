@@ -84,9 +84,11 @@ def train_steps(
             with timer.during("train"):
                 learner.finish()
                 if following := sampled_with(step + 1, steps, config):
+                    # A server that names the sampler at once has the requests when it is there.
                     sampling.begin(following, sampler_of(training, config))
                 expected = batches.observe(step, learner.groups)  # and the next prompts are begun
                 update = learner.update()
+                sampling.can_begin(following)
             timer.total, updated = time.monotonic() - updated, time.monotonic()
             if step + 1 in steps:
                 sampling.ask(step + 1)

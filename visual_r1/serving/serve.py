@@ -52,7 +52,8 @@ def fresh_key() -> str:
 
 def bind(port: int) -> socket.socket:
     """Take the port. Raises `ConfigError` where it is in use."""
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # That it is TCP is said for asyncio, which then sends answers without Nagle's delay.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HOST, port))

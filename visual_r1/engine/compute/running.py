@@ -180,14 +180,15 @@ class RunningBatch:
     def advance(self, steps: int = STEPS_AT_ONCE) -> Progress:
         """Read the prompts that joined, take about `steps` tokens a row, and give what is done.
 
-        Rows that end make room for what waits at once, not only with the next call.
+        It ends early with the first that is done, so that its client hears of it at once. Rows
+        that end make room for what waits at once, not only with the next call.
         """
         answered: list[Answered] = []
         try:
             with torch.no_grad():
                 step = self._bind()
                 for _ in range(-(-steps // self._check_every)):
-                    if not self._advance_once(step, answered):
+                    if not self._advance_once(step, answered) or answered:
                         break
         except RuntimeError as error:
             if not is_out_of_memory(error):

@@ -53,7 +53,9 @@ def make_app(engine: Engine, api_key: str) -> FastAPI:
     """Return the application: all routes under /api/v1, behind the key and the size limit."""
     app = FastAPI(title="Visual R1 engine", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.engine = engine
-    for module in (session_calls, training, sampling, checkpoints):
+    # A path is looked for route by route: what a step asks for most, and asks first in its file,
+    # comes first.
+    for module in (sampling, session_calls, training, checkpoints):
         app.include_router(module.router, prefix=API)
     # What is added last comes first: who has no key learns nothing of the limit.
     app.add_middleware(

@@ -31,7 +31,7 @@ from tinker import types
 from visual_r1.engine.compute.compute import Compute
 from visual_r1.engine.compute.provenance import ProvenanceTable
 from visual_r1.engine.server.bursts import Bursts
-from visual_r1.engine.server.futures import FutureTable, Pending
+from visual_r1.engine.server.futures import Announced, FutureTable, Pending
 from visual_r1.engine.server.held import HELD_BYTES, HeldRequests
 from visual_r1.engine.server.models import TrainingModel
 from visual_r1.engine.server.places import Places
@@ -113,6 +113,8 @@ class Engine:
         )
         self._models: dict[str, TrainingModel] = {}
         self._queues: dict[WeightsKey, SampleQueue] = {}
+        self._making: dict[WeightsKey, Announced] = {}
+        """The saves that samplers were announced of before they ran; those that failed stay."""
         self._copying = threading.Lock()
         self._copies: dict[str, _Copy] = {}
 
@@ -157,6 +159,7 @@ class Engine:
             # A client that closes has not hung up yet, and its SDK would log each failure.
             asyncio.get_running_loop().call_later(HANG_UP_S, future.fail, session.over)
         for weights in {one.weights for one in samplers} - self.sessions.weights_in_use():
+            self._making.pop(weights, None)
             # Behind what runs now, which may be the save that makes them.
             self.worker.call(partial(self.weights.drop, weights))
         self.worker.call(partial(self.provenance.forget, session_id))
@@ -237,8 +240,23 @@ class Engine:
     def queue(self, key: WeightsKey) -> SampleQueue:
         """Where sample requests for those weights wait."""
         if key not in self._queues:
-            self._queues[key] = SampleQueue(key, self._sampling)
+            self._queues[key] = SampleQueue(key, self._sampling, self._making.get(key))
         return self._queues[key]
+
+    def announce(self, key: WeightsKey, request_id: str) -> Announced:
+        """Weights that a request is still to make: who samples with them may come before.
+
+        Returns the future of that request, which starts their samples, or fails them.
+        """
+
+        def told() -> None:
+            if making.failure is None:
+                self._making.pop(key, None)
+            if (queue := self._queues.get(key)) is not None:
+                self.worker.poke(queue)
+
+        making = self._making[key] = Announced(request_id, told=told)
+        return making
 
     def cancel_sample(self, request_id: str) -> None:
         """Drop a sample request, or end it where it is at work."""

@@ -11,7 +11,7 @@ SDK samples again. What training gave is never dropped so: it cannot be run agai
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -89,6 +89,29 @@ class Pending:
     def fail(self, message: str, category: Category = "user") -> None:
         """Fail the request: the SDK raises `RequestFailedError` with this text and category."""
         self.settle(json_reply({"error": message, "category": category}))
+
+
+@dataclass
+class Announced(Pending):
+    """How a request ends whose client was answered when it came, for who goes on with it here.
+
+    It is in no table: `told` hears of its end, and `failure` says whether it failed.
+    """
+
+    told: Callable[[], object] = lambda: None
+    failure: tuple[str, Category] | None = None
+
+    def settle(self, reply: Reply) -> None:
+        """It has been done."""
+        if self.reply is None:
+            super().settle(reply)
+            self.told()
+
+    def fail(self, message: str, category: Category = "user") -> None:
+        """It has failed."""
+        if self.reply is None:
+            self.failure = (message, category)
+        super().fail(message, category)
 
 
 class FutureTable:

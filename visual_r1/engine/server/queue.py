@@ -16,7 +16,15 @@ from visual_r1.engine.compute.compute import Compute, FrozenWeights
 from visual_r1.engine.compute.provenance import ProvenanceTable
 from visual_r1.engine.compute.running import STEPS_AT_ONCE, RunningBatch
 from visual_r1.engine.server.bursts import SETTLE_S, Bursts, Settling
-from visual_r1.engine.server.futures import PROTOBUF, Category, Pending, Reply, failure_of, told
+from visual_r1.engine.server.futures import (
+    PROTOBUF,
+    Announced,
+    Category,
+    Pending,
+    Reply,
+    failure_of,
+    told,
+)
 from visual_r1.engine.server.held import HeldRequests
 from visual_r1.engine.server.places import Places
 from visual_r1.engine.server.sessions import WeightsKey
@@ -80,9 +88,13 @@ class _Batch:
 class SampleQueue:
     """The requests for one set of weights."""
 
-    def __init__(self, key: WeightsKey, parts: SamplingParts) -> None:
+    def __init__(
+        self, key: WeightsKey, parts: SamplingParts, making: Announced | None = None
+    ) -> None:
+        """`making` is the save that the weights are still to come of: until then all wait."""
         self._key = key
         self._parts = parts
+        self._making = making
         self._loop = asyncio.get_running_loop()
         self._settling: Settling | None = None
         # Both the event loop and the worker thread use what follows, up to the batches.
@@ -169,6 +181,12 @@ class SampleQueue:
         """A turn, if there is something to do and a place for it."""
         if self.empty and not self._batches:
             return None
+        if self._making is not None:
+            if not self._making.done.is_set():
+                return None
+            if self._making.failure is not None:
+                self._fail_all(*self._making.failure)
+                return None
         if self._settling is not None and not self._at_work:
             return None
         return Work(self._turn, self._done) if self._parts.places.enter(self) else None
@@ -192,6 +210,14 @@ class SampleQueue:
                 return
         for job in jobs:
             job.future.fail(*failed)
+            self._parts.held.release(job)
+
+    def _fail_all(self, message: str, category: Category) -> None:
+        """There will be no weights to sample with."""
+        with self._guard:
+            jobs = self._waiting.remove_all()
+        for job in jobs:
+            job.future.fail(message, category)
             self._parts.held.release(job)
 
     def _settled(self, job: SampleJob, outcome: Reply | tuple[str, Category]) -> None:

@@ -19,35 +19,6 @@ from visual_r1.engine.types import InvalidRequest, SampleRequest
 router = APIRouter()
 
 
-@router.post("/create_sampling_session")
-async def create_sampling_session(engine: TheEngine, body: TheBody) -> dict[str, Any]:
-    """A sampler of the base model or of a checkpoint, whose files are looked at first."""
-    request = validated(types.CreateSamplingSessionRequest, body.content)
-    if request.model_path is not None:
-        await asyncio.to_thread(engine.store.check, parse_path(request.model_path))
-    sampler = engine.open_sampler(request, body.digest)
-    return {"type": "create_sampling_session", "sampling_session_id": sampler.sampler_id}
-
-
-@router.post("/join_sampling_session")
-async def join_sampling_session(engine: TheEngine, body: Json) -> dict[str, Any]:
-    """A number for a copy of a sampling client, in this process or another."""
-    request = validated(types.JoinSamplingSessionRequest, body)
-    sampler = engine.sessions.sampler(request.sampling_session_id)
-    return {"type": "join_sampling_session", "client_counter": next(sampler.clones)}
-
-
-@router.get("/samplers/{sampler_id}")
-async def sampler(engine: TheEngine, sampler_id: str) -> dict[str, Any]:
-    """What a sampler samples from."""
-    found = engine.sessions.sampler(sampler_id)
-    return {
-        "sampler_id": found.sampler_id,
-        "base_model": found.base_model,
-        "model_path": found.model_path,
-    }
-
-
 @router.post("/asample")
 async def asample(engine: TheEngine, body: TheBody) -> dict[str, Any]:
     """Answers to a prompt. What is wrong with the request fails its future."""
@@ -77,6 +48,35 @@ async def asample(engine: TheEngine, body: TheBody) -> dict[str, Any]:
     places = range(count if isinstance(count, int) and 0 <= count <= MAX_SAMPLES else 0)
     ids = [f"{request_id}:{place}" for place in places]
     return {"request_id": request_id, "sample_sequence_ids": ids}
+
+
+@router.post("/create_sampling_session")
+async def create_sampling_session(engine: TheEngine, body: TheBody) -> dict[str, Any]:
+    """A sampler of the base model or of a checkpoint, whose files are looked at first."""
+    request = validated(types.CreateSamplingSessionRequest, body.content)
+    if request.model_path is not None:
+        await asyncio.to_thread(engine.store.check, parse_path(request.model_path))
+    sampler = engine.open_sampler(request, body.digest)
+    return {"type": "create_sampling_session", "sampling_session_id": sampler.sampler_id}
+
+
+@router.post("/join_sampling_session")
+async def join_sampling_session(engine: TheEngine, body: Json) -> dict[str, Any]:
+    """A number for a copy of a sampling client, in this process or another."""
+    request = validated(types.JoinSamplingSessionRequest, body)
+    sampler = engine.sessions.sampler(request.sampling_session_id)
+    return {"type": "join_sampling_session", "client_counter": next(sampler.clones)}
+
+
+@router.get("/samplers/{sampler_id}")
+async def sampler(engine: TheEngine, sampler_id: str) -> dict[str, Any]:
+    """What a sampler samples from."""
+    found = engine.sessions.sampler(sampler_id)
+    return {
+        "sampler_id": found.sampler_id,
+        "base_model": found.base_model,
+        "model_path": found.model_path,
+    }
 
 
 def _read_sample(

@@ -27,6 +27,26 @@ LONG_POLL_S = 30.0
 # -- configuration -------------------------------------------------------------------------------
 
 
+@router.post("/retrieve_future")
+async def retrieve_future(engine: TheEngine, body: Json) -> Response:
+    """The result of a request, once it is there: waits for it, since clients do not."""
+    wanted = validated(types.FutureRetrieveRequest, body).request_id
+    engine.heard_of(wanted)
+    try:
+        reply = await engine.futures.wait(wanted, LONG_POLL_S)
+    except KeyError:
+        gone = (
+            f"the result of {wanted} is not here: it was fetched long ago, or the engine was "
+            "restarted since."
+        )
+        return JSONResponse({"detail": gone}, status_code=410)
+    if reply is None:
+        # 408 means the same to the SDK as a body that says so, but is not logged as a warning.
+        pending = {"type": "try_again", "request_id": wanted, "queue_state": "active"}
+        return JSONResponse(pending, status_code=408)
+    return Response(reply.body, media_type=reply.media_type)
+
+
 @router.get("/healthz")
 async def healthz() -> dict[str, str]:
     """The server answers."""
@@ -96,26 +116,6 @@ async def finish(engine: TheEngine, session_id: str, body: Json) -> Response:
     )
     await engine.finish_session(session_id, end)
     return Response(status_code=204)
-
-
-@router.post("/retrieve_future")
-async def retrieve_future(engine: TheEngine, body: Json) -> Response:
-    """The result of a request, once it is there: waits for it, since clients do not."""
-    wanted = validated(types.FutureRetrieveRequest, body).request_id
-    engine.heard_of(wanted)
-    try:
-        reply = await engine.futures.wait(wanted, LONG_POLL_S)
-    except KeyError:
-        gone = (
-            f"the result of {wanted} is not here: it was fetched long ago, or the engine was "
-            "restarted since."
-        )
-        return JSONResponse({"detail": gone}, status_code=410)
-    if reply is None:
-        # 408 means the same to the SDK as a body that says so, but is not logged as a warning.
-        pending = {"type": "try_again", "request_id": wanted, "queue_state": "active"}
-        return JSONResponse(pending, status_code=408)
-    return Response(reply.body, media_type=reply.media_type)
 
 
 # -- listings ------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ POST: a client does not send that number again.
 
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
@@ -19,7 +20,7 @@ from visual_r1.engine.compute.compute import Adapter
 from visual_r1.engine.server.bodies import READ_AT_ONCE, Body, off_loop
 from visual_r1.engine.server.dependencies import Json, TheBody, TheEngine
 from visual_r1.engine.server.engine import Engine, text_values
-from visual_r1.engine.server.futures import PROTOBUF, Reply, json_reply
+from visual_r1.engine.server.futures import PROTOBUF, Announced, Reply, json_reply
 from visual_r1.engine.server.models import OperationKind, TrainingModel
 from visual_r1.engine.server.protobuf import parse_forward_backward
 from visual_r1.engine.server.sessions import (
@@ -323,10 +324,24 @@ def _new_checkpoint(
     )
 
 
+@dataclass(frozen=True)
+class _AnsweredAtOnce:
+    """What is yet to run, of a request that is answered when it comes."""
+
+    run: Callable[[], Reply]
+    answer: Reply
+    ends: Announced
+
+
 def _save_unnamed(
     engine: Engine, model: TrainingModel, body: dict[str, Any]
-) -> Callable[[], Reply]:
-    """Open a sampler without a name; what is returned keeps a copy of the weights for it."""
+) -> "Callable[[], Reply] | _AnsweredAtOnce":
+    """Open a sampler without a name; what is returned keeps a copy of the weights for it.
+
+    A snapshot is answered at once: whoever samples with it meanwhile waits for its weights, and so
+    a loop's requests are here when the learner is done. What is in flight has weights already,
+    which would answer in place of the new ones.
+    """
     request = validated(types.SaveWeightsForSamplerRequest, body)
     if request.sampling_session_seq_id is None:
         raise InvalidRequest("give a path, or a sampling_session_seq_id for a sampler.")
@@ -340,11 +355,16 @@ def _save_unnamed(
         session, SamplerSession(sampler_id, engine.compute.model_name, weights)
     )
 
+    answer = json_reply({"sampling_session_id": sampler_id, "type": "save_weights_for_sampler"})
+
     def save() -> Reply:
         engine.weights.add_unnamed(weights, engine.compute.freeze(model.adapter))
-        return json_reply({"sampling_session_id": sampler_id, "type": "save_weights_for_sampler"})
+        return answer
 
-    return save
+    if inflight:
+        return save
+    ends = engine.announce(weights, f"{model.model_id}:{request.seq_id}")
+    return _AnsweredAtOnce(save, answer, ends)
 
 
 # -- the order of a model's requests -------------------------------------------------------------
@@ -374,7 +394,7 @@ def _enqueue(
     seq_id: int,
     kind: OperationKind,
     content: str,
-    bind: Callable[[TrainingModel], Callable[[], Reply]],
+    bind: Callable[[TrainingModel], Callable[[], Reply] | _AnsweredAtOnce],
 ) -> dict[str, Any]:
     """Put a request into its model's order, once; answer with its future in any case.
 
@@ -402,7 +422,14 @@ def _enqueue(
     except InvalidRequest as error:
         # It has its place in the order even if it makes no sense: it fails in its turn.
         run = partial(_fail, error)
-    model.add(seq_id, kind, future, run)
+    if isinstance(run, _AnsweredAtOnce):
+        model.add(seq_id, kind, run.ends, run.run)
+        if run.ends.failure is None:
+            future.settle(run.answer)
+        else:
+            future.fail(*run.ends.failure)
+    else:
+        model.add(seq_id, kind, future, run)
     return answer
 
 

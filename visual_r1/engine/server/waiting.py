@@ -68,6 +68,12 @@ class WaitingJobs:
         """Take all requests of a client out."""
         return list(self._clients.pop(client, {}).values())
 
+    def remove_all(self) -> list[SampleJob]:
+        """Take all requests out."""
+        found = [job for jobs in self._clients.values() for job in jobs.values()]
+        self._clients.clear()
+        return found
+
     def take(self, at_work: Mapping[str, int], *, only_new: bool = False) -> SampleJob | None:
         """The request that starts next; `at_work` has each client's samples that are at work.
 
