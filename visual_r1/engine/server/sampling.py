@@ -6,11 +6,13 @@ from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
 from tinker import types
 
 from visual_r1.engine.compute.sample_plan import MAX_SAMPLES
-from visual_r1.engine.server.bodies import off_loop
-from visual_r1.engine.server.dependencies import Json, TheBody, TheEngine
+from visual_r1.engine.server.bodies import Body, off_loop
+from visual_r1.engine.server.dependencies import Json, TheBody, TheEngine, post_often
+from visual_r1.engine.server.engine import Engine
 from visual_r1.engine.server.waiting import SampleJob
 from visual_r1.engine.server.wire import ReplyForm, sample_request, validated
 from visual_r1.engine.store.records import parse_path
@@ -19,8 +21,8 @@ from visual_r1.engine.types import InvalidRequest, SampleRequest
 router = APIRouter()
 
 
-@router.post("/asample")
-async def asample(engine: TheEngine, body: TheBody) -> dict[str, Any]:
+@post_often(router, "/asample")
+async def asample(engine: Engine, body: Body) -> Response:
     """Answers to a prompt. What is wrong with the request fails its future."""
     content = body.content
     sampler_id, seq_id = content.get("sampling_session_id"), content.get("seq_id")
@@ -47,7 +49,7 @@ async def asample(engine: TheEngine, body: TheBody) -> dict[str, Any]:
     count = content.get("num_samples", 1)
     places = range(count if isinstance(count, int) and 0 <= count <= MAX_SAMPLES else 0)
     ids = [f"{request_id}:{place}" for place in places]
-    return {"request_id": request_id, "sample_sequence_ids": ids}
+    return JSONResponse({"request_id": request_id, "sample_sequence_ids": ids})
 
 
 @router.post("/create_sampling_session")

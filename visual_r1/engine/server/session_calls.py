@@ -11,8 +11,9 @@ from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from tinker import types
 
+from visual_r1.engine.server.bodies import Body
 from visual_r1.engine.server.checkpoints import OWNER, page, total_bytes
-from visual_r1.engine.server.dependencies import Json, TheEngine
+from visual_r1.engine.server.dependencies import Json, TheEngine, post_often
 from visual_r1.engine.server.engine import Engine
 from visual_r1.engine.server.sessions import UnknownId
 from visual_r1.engine.server.wire import validated
@@ -27,10 +28,10 @@ LONG_POLL_S = 30.0
 # -- configuration -------------------------------------------------------------------------------
 
 
-@router.post("/retrieve_future")
-async def retrieve_future(engine: TheEngine, body: Json) -> Response:
+@post_often(router, "/retrieve_future")
+async def retrieve_future(engine: Engine, body: Body) -> Response:
     """The result of a request, once it is there: waits for it, since clients do not."""
-    wanted = validated(types.FutureRetrieveRequest, body).request_id
+    wanted = validated(types.FutureRetrieveRequest, body.content).request_id
     engine.heard_of(wanted)
     try:
         reply = await engine.futures.wait(wanted, LONG_POLL_S)
