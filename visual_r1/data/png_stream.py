@@ -9,7 +9,7 @@ inflated twice: zlib-ng is slow where it is asked for a row at a time, as Pillow
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from zlib_ng import zlib_ng
 
@@ -28,6 +28,8 @@ _PASSES = (
 _PIECE = 2**20
 # Of more bytes than these there are no three copies in memory at a time.
 _MOST_PLAIN = 2**24
+
+fast: Any = zlib_ng  # what it takes has no types in its stubs
 
 
 class Chunk(NamedTuple):
@@ -84,15 +86,15 @@ def uncompressed_png(data: bytes) -> bytes | None:
         expected = _pixel_bytes(data)[2]
         if not stream or expected > _MOST_PLAIN:
             return None
-        inflated = zlib_ng.decompressobj()
+        inflated = fast.decompressobj()
         # One more, so that what is too long is seen, and the checksum behind the last one read.
-        pixels = inflated.decompress(b"".join(stream), expected + 1)
-    except (struct.error, KeyError, zlib_ng.error):
+        pixels: bytes = inflated.decompress(b"".join(stream), expected + 1)
+    except (struct.error, KeyError, fast.error):
         return None
     if len(pixels) != expected or not inflated.eof:
         return None
-    stored = zlib_ng.compress(pixels, 0)
-    checksum = zlib_ng.crc32(stored, zlib_ng.crc32(b"IDAT"))
+    stored: bytes = fast.compress(pixels, 0)
+    checksum = fast.crc32(stored, fast.crc32(b"IDAT"))
     head, tail = struct.pack(">I4s", len(stored), b"IDAT"), struct.pack(">I", checksum)
     return b"".join((data[:first], head, stored, tail, data[end:]))
 

@@ -110,8 +110,10 @@ class KeptLines:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def make_ready(self, files: Files) -> None:
-        """Make the table of `files`, for whoever asks next; nothing where it is there, or cannot be
-        made."""
+        """Make the table of `files`, for whoever asks next; nothing where it is there, where there
+        is nothing to make it of, or where it cannot be made."""
+        if not files.paths:
+            return
         with suppress(VisualR1Error), self.lent(files):
             pass
 
