@@ -217,9 +217,7 @@ class LeanQwen3:
             return self._in_one(number, queries, vectors, buffers)
         return self._in_two(number, queries, vectors, buffers)
 
-    def _in_two(
-        self, number: int, queries: Tensor, vectors: Tensor, buffers: "_Buffers"
-    ) -> Tensor:
+    def _in_two(self, number: int, queries: Tensor, vectors: Tensor, buffers: "_Buffers") -> Tensor:
         """By fused kernels over the answers and over the prompts, put together by their sums."""
         scale, width = self.width**-0.5, self.width
         own, own_sums = attention(queries, *buffers.answers[number], buffers.mask, scale)
@@ -237,9 +235,7 @@ class LeanQwen3:
         torch.lerp(own, prompt.view(own.shape), share[..., None], out=buffers.attended)
         return buffers.attended_flat
 
-    def _in_one(
-        self, number: int, queries: Tensor, vectors: Tensor, buffers: "_Buffers"
-    ) -> Tensor:
+    def _in_one(self, number: int, queries: Tensor, vectors: Tensor, buffers: "_Buffers") -> Tensor:
         """By products over the prompts in tiles and over the answers, with one softmax over both.
 
         Queries are scaled by now.
@@ -382,7 +378,7 @@ class _JointBuffers:
 
     def _fit(self) -> None:
         """Have room for the tiles that there are."""
-        tiles, key_heads, queries = self._step.layout.shape
+        tiles, key_heads, queries = self._fits = self._step.layout.shape
         empty = self.queries.new_empty
         width = self.queries.shape[-1]
         self.in_tiles = empty(tiles * key_heads * queries, width)
@@ -395,7 +391,11 @@ class _JointBuffers:
     def take_layout(self) -> None:
         """After the step's has changed."""
         layout = self._step.layout
-        if self.tiled.shape != (layout.shape[0] * layout.shape[1], layout.shape[2], self.tiled.shape[2]):
+        if self.tiled.shape != (
+            layout.shape[0] * layout.shape[1],
+            layout.shape[2],
+            self.tiled.shape[2],
+        ):
             self._fit()
         of_tile = self._step.prompt_mask[:, 0, 0].index_select(0, layout.tile_of)
         self.mask[:, 0, : self._seen] = of_tile
