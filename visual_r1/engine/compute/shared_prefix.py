@@ -219,22 +219,6 @@ class Layout:
             indices.copy_(getattr(other, name))
 
 
-PLACES_AT_ONCE = 128
-"""Places over which a product of shares and values adds up in one go: of more than 192, MKL decides
-by their number in which order."""
-
-
-def add_weighted(total: Tensor, shares: Tensor, values: Tensor) -> None:
-    """Add shares [B, L, T] of values [B, T, d] to `total` [B, L, d], in an order of fixed places.
-
-    On a CPU in float32 a row comes out the same however many places without a share come behind,
-    and whatever is beside it (measured, for the queries of a tile: four or more).
-    """
-    for start in range(0, shares.shape[2], PLACES_AT_ONCE):
-        stop = start + PLACES_AT_ONCE
-        total.baddbmm_(shares[..., start:stop], values[:, start:stop])
-
-
 def attention(
     queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:

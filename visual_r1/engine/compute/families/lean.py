@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from visual_r1.engine.compute.batching import split
+from visual_r1.engine.compute.families.joint_attention import JointAttention
 from visual_r1.engine.compute.families.products import Bound, LowRank, Product, alike
-from visual_r1.engine.compute.shared_prefix import Layout, SharedCache, add_weighted, attention
+from visual_r1.engine.compute.shared_prefix import Layout, SharedCache, attention
 
 _TABLE = 1024
 """Rotary angles are computed for so many positions at a time."""
@@ -88,6 +89,7 @@ class LeanQwen3:
         self._angles = self.embedding.new_zeros(0, 2 * self.width)
         self._ranks: tuple[int, ...] = ()
         self.joint = False
+        """Whether attention has one softmax; queries come out scaled for it."""
         self._version = 0
         """Changes with the place of anything that all caches share."""
 
@@ -121,7 +123,6 @@ class LeanQwen3:
         many bytes held a second time for it (see `products`)."""
         self.joint = True
         for layer in self.layers:
-            # With it queries come out scaled.
             layer.heads_norm.weight[: self.heads] *= self.width**-0.5
         if sum(one.bytes for one in self.products) <= copied_bytes:
             for product in self.products:
@@ -166,7 +167,7 @@ class LeanQwen3:
         buffers: _Buffers = cache.buffers
         cache.answers.open_next()
         if self.joint:
-            buffers.joint.show_answers()
+            buffers.joint.show_answers(buffers.mask)
         torch.index_select(self._angles, 0, positions, out=buffers.angles)
         hidden = buffers.hidden
         torch.index_select(self.embedding, 0, tokens, out=hidden)
@@ -214,7 +215,8 @@ class LeanQwen3:
         write_values.index_put_(here, buffers.values)
         vectors = turned.view(-1, self.width)
         if self.joint:
-            return self._in_one(number, queries, vectors, buffers)
+            buffers.joint.attend(number, queries, vectors, buffers.layout)
+            return buffers.attended_flat
         return self._in_two(number, queries, vectors, buffers)
 
     def _in_two(self, number: int, queries: Tensor, vectors: Tensor, buffers: "_Buffers") -> Tensor:
@@ -234,28 +236,6 @@ class LeanQwen3:
         share = share.view(own_sums.shape).sub_(own_sums).sigmoid_().to(own.dtype)
         torch.lerp(own, prompt.view(own.shape), share[..., None], out=buffers.attended)
         return buffers.attended_flat
-
-    def _in_one(self, number: int, queries: Tensor, vectors: Tensor, buffers: "_Buffers") -> Tensor:
-        """By products over the prompts in tiles and over the answers, with one softmax over both.
-
-        Queries are scaled by now.
-        """
-        joint, layout = buffers.joint, buffers.layout
-        keys, values = buffers.own_matrices[number]
-        prompt_keys, prompt_values = buffers.prompt_matrices[number]
-        joint.queries.copy_(queries)
-        torch.index_select(vectors, 0, layout.queries, out=joint.in_tiles)
-        torch.bmm(joint.tiled, prompt_keys.transpose(1, 2), out=joint.tile_scores)
-        torch.bmm(joint.own_queries, keys.transpose(1, 2), out=joint.own_scores)
-        torch.index_select(joint.tile_rows, 0, layout.of_rows, out=joint.prompt_scores)
-        torch.cat((joint.prompt_rows, joint.own_scores), 2, out=joint.scores)
-        joint.by_row.add_(joint.mask)
-        shares = torch.softmax(joint.scores, -1, out=joint.scores)
-        torch.index_select(joint.prompt_shares, 0, layout.of_seats, out=joint.tile_rows)
-        add_weighted(joint.of_tiles.zero_(), joint.tile_scores, prompt_values)
-        torch.index_select(joint.of_tile_rows, 0, layout.of_rows, out=joint.attended_rows)
-        add_weighted(joint.attended, shares[..., prompt_keys.shape[1] :], values)
-        return joint.attended_flat
 
     def cache(self, rows: int, places: int, block: int) -> SharedCache:
         """Room for what it keeps: of each prompt once."""
@@ -291,7 +271,7 @@ class _Buffers:
         answers = cache.answers
         self.cache, self.mask = cache, answers.mask
         self.prompt_mask = cache.prompt_mask
-        self.hidden, self.output = empty(like.shape[1]), empty(like.shape[1])
+        self.hidden = empty(like.shape[1])
         self.angles = empty(2 * width)
         self.cos, self.sin = split(self.angles[:, None], width, dim=-1)
         self.qkv = empty((heads + 2 * key_heads) * width)
@@ -315,13 +295,13 @@ class _Buffers:
         self.answers = [answers.views(n) for n in layers]
         self.written = [answers.places(n) for n in layers]
         self.prompts = [cache.prompt_views(n) for n in layers]
-        self.own_matrices = [_matrices(*one) for one in self.answers]
-        self.prompt_matrices = [_matrices(*one) for one in self.prompts]
         self._vectors = (heads, key_heads, heads + key_heads)
         self._given: Layout | None = None
         self.layout: Layout = cache.layout(*self._vectors)
         """How the queries lie in tiles now."""
-        self._joint = _JointBuffers(self, rows, width) if stack.joint else None
+        self._joint: JointAttention | None = None
+        if stack.joint:
+            self._joint = JointAttention(self.answers, self.prompts, self.attended)
 
     def take_layout(self) -> None:
         """The cache's layout of now: in the memory of the last one where its shape is the same."""
@@ -334,11 +314,11 @@ class _Buffers:
         else:
             self.layout = given
         if self._joint is not None:
-            self._joint.take_layout()
+            self._joint.take_layout(self.layout, self.prompt_mask)
 
     @property
-    def joint(self) -> "_JointBuffers":
-        """Those of attention with one softmax."""
+    def joint(self) -> JointAttention:
+        """Attention with one softmax, where the stack computes so."""
         assert self._joint is not None
         return self._joint
 
@@ -350,61 +330,3 @@ class _Buffers:
         """Queries packed by the key head that serves them [R, key heads, n, width], and keys."""
         queries, keys = split(turned, self._cut, dim=1)
         return queries.view(self._packed), keys
-
-
-class _JointBuffers:
-    """The memory of attention with one softmax over a prompt's P places and T of an answer."""
-
-    def __init__(self, step: _Buffers, rows: int, width: int) -> None:
-        self._step = step
-        self._seen = prompts = step.prompt_mask.shape[-1]
-        answers = step.mask.shape[-1]
-        key_heads, shared = step.attended.shape[1:3]
-        empty = step.hidden.new_empty
-        self.queries = empty(rows, key_heads, shared, width)
-        self.own_queries = self.queries.view(-1, shared, width)
-        self.own_scores = empty(rows * key_heads, shared, answers)
-        self.prompt_scores = empty(rows * key_heads * shared, prompts)
-        self.prompt_rows = self.prompt_scores.view(rows * key_heads, shared, prompts)
-        self.scores = empty(rows * key_heads, shared, prompts + answers)
-        self.by_row = self.scores.view(rows, key_heads * shared, -1)
-        self.prompt_shares = self.scores.view(-1, prompts + answers)[:, :prompts]
-        self.mask = empty(rows, 1, prompts + answers)
-        """0 where a row sees, else −inf: first of its prompt, then of its answer."""
-        self.attended_flat = step.attended_flat
-        self.attended_rows = step.attended.view(-1, width)
-        self.attended = step.attended.view(-1, shared, width)
-        self._fit()
-
-    def _fit(self) -> None:
-        """Have room for the tiles that there are."""
-        tiles, key_heads, queries = self._fits = self._step.layout.shape
-        empty = self.queries.new_empty
-        width = self.queries.shape[-1]
-        self.in_tiles = empty(tiles * key_heads * queries, width)
-        self.tiled = self.in_tiles.view(tiles * key_heads, queries, width)
-        self.tile_scores = empty(tiles * key_heads, queries, self._seen)
-        self.tile_rows = self.tile_scores.view(-1, self._seen)
-        self.of_tiles = torch.empty_like(self.tiled)
-        self.of_tile_rows = self.of_tiles.view(-1, width)
-
-    def take_layout(self) -> None:
-        """After the step's has changed."""
-        layout = self._step.layout
-        if self.tiled.shape != (
-            layout.shape[0] * layout.shape[1],
-            layout.shape[2],
-            self.tiled.shape[2],
-        ):
-            self._fit()
-        of_tile = self._step.prompt_mask[:, 0, 0].index_select(0, layout.tile_of)
-        self.mask[:, 0, : self._seen] = of_tile
-
-    def show_answers(self) -> None:
-        """What rows see of their answers now."""
-        self.mask[:, 0, self._seen :].copy_(self._step.mask[:, 0, 0])
-
-
-def _matrices(keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Views [rows * heads, places, width] of what is [rows, heads, places, width]."""
-    return keys.view(-1, *keys.shape[2:]), values.view(-1, *values.shape[2:])
