@@ -2,8 +2,10 @@
 
 Of a group of eight that decodes, seven eighths of what attention reads would be copies of the same
 prompt. So attention is computed in two parts, over the prompt for all its rows together, and over
-each row's own new tokens; the two are put together by the logarithms of their sums, which is exact
-(as in flash attention's own blocks, Dao, 2022, and "Hydragen", Juravsky et al., 2024):
+each row's own new tokens ("Hydragen", Juravsky et al., 2024). On a CPU one softmax goes over the
+scores of both (`families.joint_attention`); on a card, where kernels are fused, the two are put
+together by the logarithms of their sums, which is exact (as in flash attention's own blocks, Dao,
+2022):
 
     o = o_own + σ(lse_prompt − lse_own) (o_prompt − o_own).
 
