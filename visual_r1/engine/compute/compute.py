@@ -14,7 +14,7 @@ from visual_r1.engine.compute.base_model import load_base_model
 from visual_r1.engine.compute.datums import check_data
 from visual_r1.engine.compute.device_rules import DeviceRules
 from visual_r1.engine.compute.families.lean import LeanQwen3
-from visual_r1.engine.compute.families.products import Bound
+from visual_r1.engine.compute.families.products import Bound, LowRank
 from visual_r1.engine.compute.graphs import GraphedStep
 from visual_r1.engine.compute.learner import Learner
 from visual_r1.engine.compute.lora import (
@@ -194,7 +194,7 @@ class Compute:
         lean = self._lean
         if lean is not None and (not self._prepared[1] or self._prepared[0] is not weights):
             # Kept for the next batch: a client's requests come and go, its weights stay.
-            low = slot.low_rank(weights.weights) if weights is not None and slot else {}
+            low: LowRank = slot.low_rank(weights.weights) if weights is not None and slot else {}
             self._prepared = (weights, lean.prepared(low))
         prepared = self._prepared[1]
 

@@ -42,7 +42,7 @@ class _Norm:
 
     def into(self, x: Tensor, out: Tensor, root: Tensor) -> Tensor:
         """The same in fewer operators, where numbers are float32: by way of `root` [..., 1]."""
-        torch.linalg.vector_norm(x, dim=-1, keepdim=True, out=root)
+        cast(Any, torch.linalg).vector_norm(x, dim=-1, keepdim=True, out=root)
         torch.addcmul(self._epsilons, root, root, value=self._share, out=root).rsqrt_()
         return torch.mul(x, root, out=out).mul_(self.weight)
 
