@@ -6,11 +6,10 @@ import pytest
 import torch
 from engine_material import FAMILIES, picture_prompt, request, words
 
-from visual_r1.engine.compute import running
 from visual_r1.engine.compute.compute import Adapter, Compute
 from visual_r1.engine.compute.decode import Decoding
 from visual_r1.engine.compute.running import Progress, RunningBatch
-from visual_r1.engine.types import InvalidRequest, LoraSpec, SampleRequest, SamplingSettings
+from visual_r1.engine.types import InvalidRequest, LoraSpec, SampleRequest
 
 ASKED = [request(picture_prompt(n, 5 + 9 * n), samples=5, seed=n) for n in range(4)]
 
@@ -59,25 +58,6 @@ def test_what_is_admitted_beyond_the_rows_waits(compute: Compute) -> None:
     (progress,) = drained(batch)
     assert len(progress.answered[0].output.sequences) == whole + 50  # type: ignore[union-attr]
     assert batch.free_rows == whole
-
-
-def test_prompts_that_come_one_after_the_other_are_read_at_once_and_answered_together(
-    compute: Compute, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scored = SampleRequest((words(5, 40),), SamplingSettings(1), 0, True)
-    expected = compute.sample(None, [*ASKED, scored])
-    seen = most_rows(monkeypatch)
-    batch = compute.open_batch(None)
-    tickets: list[int] = []
-    answers: dict[int, object] = {}
-    for wanted in (*ASKED, scored):
-        tickets.append(batch.admit(wanted))
-        answers |= {one.ticket: one.output for one in batch.advance(0).answered}
-    assert list(answers) == [tickets[-1]] and not seen
-    monkeypatch.setattr(running, "prefill", None)
-    answers |= {one.ticket: one.output for p in drained(batch) for one in p.answered}
-    assert [answers[ticket] for ticket in tickets] == expected
-    assert seen[0] == sum(wanted.num_samples for wanted in ASKED)
 
 
 @pytest.mark.parametrize("rows", [1, 7])
