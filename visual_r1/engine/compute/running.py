@@ -180,16 +180,12 @@ class RunningBatch:
     def advance(self, steps: int = STEPS_AT_ONCE) -> Progress:
         """Read the prompts that joined, take about `steps` tokens a row, and give what is done.
 
-        Rows that end make room for what waits at once, not only with the next call. With 0 steps
-        prompts are read, as many as there will be rows for, and nothing is sampled.
+        Rows that end make room for what waits at once, not only with the next call.
         """
         answered: list[Answered] = []
         try:
             with torch.no_grad():
                 step = self._bind()
-                if steps == 0:
-                    self._read_ahead()
-                    answered += self._complete()
                 for _ in range(-(-steps // self._check_every)):
                     if not self._advance_once(step, answered):
                         break
@@ -271,12 +267,6 @@ class RunningBatch:
             changed = True
         return changed
 
-    def _read_ahead(self) -> None:
-        alive = self._decoding.alive if self._decoding is not None else 0
-        free = self._limit() - alive - len(self._waiting)
-        if self._unread and free > 0:
-            self._read(free)
-
     def _join(self, step: Step, free: int) -> None:
         """The first samples that wait, of one prefill, take rows."""
         prompts = self._waiting[0][0]
@@ -290,11 +280,11 @@ class RunningBatch:
         if not rows:
             return
         if self._decoding is None:
-            longest = max(one.plan.max_tokens for one in self._open.values())
+            longest = max(one.plan.max_tokens for _, one in rows)
             self._decoding = Decoding(
                 self._base,
                 step,
-                rows=max(len(rows), min(self._limit(), self.rows)),
+                rows=len(rows),
                 places=min(longest, FIRST_ROOM),
                 check_every=self._check_every,
             )

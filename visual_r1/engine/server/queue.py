@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from visual_r1.engine.compute.compute import Compute, FrozenWeights
 from visual_r1.engine.compute.provenance import ProvenanceTable
-from visual_r1.engine.compute.running import STEPS_AT_ONCE, Progress, RunningBatch
+from visual_r1.engine.compute.running import STEPS_AT_ONCE, RunningBatch
 from visual_r1.engine.server.bursts import SETTLE_S, Bursts, Settling
 from visual_r1.engine.server.futures import PROTOBUF, Category, Pending, Reply, failure_of, told
 from visual_r1.engine.server.held import HeldRequests
@@ -119,14 +119,15 @@ class SampleQueue:
             self._waiting.add(self._parts.held.add(job))
         now_s = self._loop.time()
         self._parts.bursts.note(job.client, now_s)
-        if self._settling is None and not self._at_work:
+        if self._at_work:
+            self._parts.worker.poke(self)
+            return
+        if self._settling is None:
             self._settling = Settling(self._parts.bursts)
             self._loop.call_later(SETTLE_S, self._settle)
-        if self._settling is not None:
-            self._settling.add(job.client, now_s)
-            if self._settling.over_at_s <= now_s:
-                self._settling = None
-        self._parts.worker.poke(self)
+        self._settling.add(job.client, now_s)
+        if self._settling.over_at_s <= now_s:
+            self._settle()
 
     def _settle(self) -> None:
         """Begin, once the burst is over."""
@@ -168,12 +169,9 @@ class SampleQueue:
         """A turn, if there is something to do and a place for it."""
         if self.empty and not self._batches:
             return None
-        gathers = self._settling is not None
-        if gathers and not self._waiting:
+        if self._settling is not None and not self._at_work:
             return None
-        if not self._parts.places.enter(self):
-            return None
-        return Work(self._read if gathers else self._turn, self._done)
+        return Work(self._turn, self._done) if self._parts.places.enter(self) else None
 
     def _done(self, work: Future[None]) -> None:
         failed = failure_of(work, "sampling")
@@ -208,15 +206,6 @@ class SampleQueue:
         self._parts.held.release(job)
 
     # -- on the worker thread --------------------------------------------------------------------
-
-    def _read(self) -> None:
-        """Take in who has come of a burst, and read the prompts while the others are on their way.
-
-        They decode together, once the burst is over.
-        """
-        self._join()
-        for batch in self._batches:
-            self._publish_all(batch, batch.running.advance(0))
 
     def _turn(self) -> None:
         began_s = time.monotonic()
@@ -288,9 +277,6 @@ class SampleQueue:
         # Twice or half as many the next time: a step with prompts to read says little of the rest.
         faster = time.thread_time() - began_s < ANSWERS_EVERY_S
         self._steps = min(MOST_STEPS, self._steps * 2) if faster else max(1, self._steps // 2)
-        self._publish_all(batch, progress)
-
-    def _publish_all(self, batch: _Batch, progress: Progress) -> None:
         for sentence in progress.said:
             log.warning("%s", sentence)
         for answered in progress.answered:
