@@ -12,6 +12,7 @@ import select
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -26,6 +27,7 @@ import tinker
 from beside.faults import BenchmarkError
 from beside.told import Run, answer_rounds
 from beside.work import Work, model_inputs, read
+from visual_r1.engine.loading import LOADING
 
 LIMIT_S = 3600.0
 RATE = 1e-4
@@ -59,8 +61,11 @@ class Engine:
         )  # fmt: skip
         os.close(theirs)
         assert self.process.stdout is not None
-        there = select.select([self.process.stdout], [], [], within_s)[0]
-        line = self.process.stdout.readline().strip() if there else ""
+        line, until = LOADING, time.monotonic() + within_s
+        while line.startswith(LOADING):  # a large model, or a busy machine: data still move
+            left = max(0.0, until - time.monotonic())
+            there = select.select([self.process.stdout], [], [], left)[0]
+            line = self.process.stdout.readline().strip() if there else ""
         if "ready on " not in line:
             self.process.kill()
             self.process.wait()

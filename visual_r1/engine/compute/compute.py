@@ -13,7 +13,8 @@ from torch import Tensor
 from visual_r1.engine.compute.base_model import load_base_model
 from visual_r1.engine.compute.datums import check_data
 from visual_r1.engine.compute.device_rules import DeviceRules
-from visual_r1.engine.compute.families.lean import LeanQwen3, LowRank
+from visual_r1.engine.compute.families.lean import LeanQwen3
+from visual_r1.engine.compute.families.products import Bound, LowRank
 from visual_r1.engine.compute.graphs import GraphedStep
 from visual_r1.engine.compute.learner import Learner
 from visual_r1.engine.compute.lora import (
@@ -89,6 +90,9 @@ class Compute:
         self._slots = Slots(self._base)
         self._lean: LeanQwen3 | GraphedStep | None
         self._lean = lean = self._base.family.lean_step(self._base.network)
+        self._prepared: tuple[FrozenWeights | None, tuple[Bound, ...]] = (None, ())
+        if lean is not None and self._base.rules.independent:
+            lean.compute_alone(self._base.rules.copied_bytes)
         if lean is not None and lean.can_be_recorded and self._base.device.type == "cuda":
             self._lean = GraphedStep(lean)
         self._module_step = ModuleStep(self._base)
@@ -188,10 +192,11 @@ class Compute:
         rules = self._base.rules
         slot = None if weights is None else self._slots.of(weights.spec)
         lean = self._lean
-        low: LowRank = {}
-        if weights is not None and slot is not None:
-            low = slot.low_rank(weights.weights)
-        prepared = lean.prepared(low) if lean else ()
+        if lean is not None and (not self._prepared[1] or self._prepared[0] is not weights):
+            # Kept for the next batch: a client's requests come and go, its weights stay.
+            low: LowRank = slot.low_rank(weights.weights) if weights is not None and slot else {}
+            self._prepared = (weights, lean.prepared(low))
+        prepared = self._prepared[1]
 
         def bind() -> Step:
             # Other adapters may have been computed since: what is bound is bound anew each time.

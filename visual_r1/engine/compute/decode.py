@@ -239,19 +239,18 @@ class Decoding:
             chosen, logp = self.choose(uniforms[:, column])
             self._tokens[: self._rows] = chosen
             tokens.append(chosen)
-            logprobs.append(logp.gather(-1, chosen[:, None])[:, 0])
+            logprobs.append(logp)
             if widest:
-                topk.append(likeliest(logp, widest))
+                topk.append(likeliest(torch.log_softmax(self.logits, dim=-1), widest))
         self._waits = True
         taken = written.add(rows, _columns(tokens)[rows], _columns(logprobs)[rows])
         return self._settle(taken, topk)
 
     def choose(self, uniforms: Tensor) -> tuple[Tensor, Tensor]:
-        """One token a row, int64 [R], and the log-probabilities of all tokens, float32 [R, V]."""
+        """One token a row, int64 [R], and its log-probability, float32 [R]."""
         if self._rules is None:
             self._rules = self._sampling_rules()
-        tokens = next_tokens(self.logits, self._rules, uniforms)
-        return tokens, torch.log_softmax(self.logits, dim=-1)
+        return next_tokens(self.logits, self._rules, uniforms)
 
     def _forward(self) -> None:
         """One step: the tokens enter the cache, and the logits of the next ones come out."""

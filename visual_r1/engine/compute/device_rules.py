@@ -49,6 +49,9 @@ class DeviceRules:
     sampling_share: float
     """Of the free memory, what samples may take: in a CPU's other programs live too, on a card a
     step needs room beside what it keeps."""
+    copied_bytes: int = 0
+    """Weights of a text stack up to so many are held a second time for sampling, as its products
+    read them fastest and with an adapter added to them."""
     free_bytes: Callable[[], int] | None = None
     """Memory that a plan may count on; None does not ask, as on a CPU."""
 
@@ -65,6 +68,7 @@ CPU_RULES = DeviceRules(
     check_every=1,
     cache_block=BLOCK,
     sampling_share=0.5,
+    copied_bytes=2**28,
 )
 
 CARD_RULES = DeviceRules(

@@ -12,7 +12,8 @@ from typing import TypeAlias, cast
 import torch
 from torch import Tensor
 
-from visual_r1.engine.compute.families.lean import LeanQwen3, Low, LowRank
+from visual_r1.engine.compute.families.lean import LeanQwen3
+from visual_r1.engine.compute.families.products import Bound, LowRank
 from visual_r1.engine.compute.shared_prefix import SharedCache
 
 Recorder: TypeAlias = Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]]
@@ -37,11 +38,11 @@ class GraphedStep:
         self._step = step
         self._record = record or _record
 
-    def prepared(self, adapter: LowRank) -> tuple[Low, ...]:
+    def prepared(self, adapter: LowRank) -> tuple[Bound, ...]:
         """See `LeanQwen3.prepared`."""
         return self._step.prepared(adapter)
 
-    def use(self, prepared: tuple[Low, ...]) -> None:
+    def use(self, prepared: tuple[Bound, ...]) -> None:
         """See `LeanQwen3.use`."""
         self._step.use(prepared, in_place=True)
 

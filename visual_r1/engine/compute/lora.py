@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from visual_r1.engine.compute import experts, low_rank
 from visual_r1.engine.compute.base_model import BaseModel, family_and_shapes, is_finite
 from visual_r1.engine.compute.families.family import LoraModules
-from visual_r1.engine.compute.families.lean import LowRank
+from visual_r1.engine.compute.families.products import LowRank
 from visual_r1.engine.types import SECOND_MOMENT, STEPS, InvalidRequest, LoraSpec, check_spec
 
 LORA_ALPHA = 32

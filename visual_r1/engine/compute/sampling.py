@@ -12,12 +12,20 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from visual_r1.engine.compute.batching import floats, integers
 from visual_r1.engine.types import SamplingSettings, TopkRow
 
 NUMBERS_AT_ONCE = 32
 """Random numbers are taken from a stream this many at a time."""
+
+
+_BLOCK = 32
+"""Tokens whose weights are summed up together."""
+
+_ALL_BUT_NOTHING = 1 - 2**-50
+"""Of a sum: below it by no more than rounding."""
 
 
 def stream(seed: int, sample: int) -> np.random.Generator:
@@ -63,21 +71,34 @@ class SamplingRules:
         )
 
 
-def next_tokens(logits: Tensor, rules: SamplingRules, uniforms: Tensor) -> Tensor:
-    """Token ids [R] from logits [R, V] and one uniform number in [0, 1) a row, float64 [R].
+def next_tokens(logits: Tensor, rules: SamplingRules, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+    """Token ids [R] and their log-probabilities, float32 [R], from logits [R, V] and one uniform
+    number in [0, 1) a row, float64 [R].
 
     Temperature 0 takes the likeliest token. Otherwise the distribution at that temperature is cut
     to the `top_k` likeliest tokens, then to the fewest of them that together hold `top_p` of what
     is left (nucleus sampling, Holtzman et al., 2020), and sampled by the inverse of its cumulative
-    distribution. Each row is computed by itself.
+    distribution. The log-probability is that at temperature 1, uncut. Each row is computed by
+    itself.
     """
+    probabilities = torch.softmax(logits, dim=-1)
+    tokens = _chosen(logits, probabilities, rules, uniforms)
+    # By the likeliest token's, which is no number near 0: log p = l − l' + log p'.
+    above = logits.amax(dim=-1) - logits.gather(-1, tokens[:, None])[:, 0]
+    return tokens, probabilities.amax(dim=-1).log_().sub_(above)
+
+
+def _chosen(
+    logits: Tensor, probabilities: Tensor, rules: SamplingRules, uniforms: Tensor
+) -> Tensor:
     if not rules.any_random:
         return logits.argmax(dim=-1)
     is_greedy = rules.temperature == 0
     scaled = logits
     if not rules.all_plain:
         scaled = logits / torch.where(is_greedy, 1.0, rules.temperature)[:, None]
-    tokens = _invert(torch.softmax(scaled, dim=-1), uniforms[:, None])[:, 0]
+        probabilities = torch.softmax(scaled, dim=-1)
+    tokens = _invert(probabilities, uniforms[:, None])[:, 0]
     if rules.any_filtered:
         # A row without a filter keeps its token: the other way sums up in another order.
         filtered = (rules.top_p < 1) | (rules.top_k < logits.shape[1])
@@ -115,7 +136,21 @@ def _filtered_tokens(scaled: Tensor, rules: SamplingRules, uniforms: Tensor) -> 
 
 
 def _invert(probabilities: Tensor, uniforms: Tensor) -> Tensor:
-    """[R, k]: the first index at which the cumulative sum exceeds u times the total, u [R, k]."""
-    cumulative = probabilities.cumsum(dim=-1, dtype=torch.float64)
-    index = torch.searchsorted(cumulative, uniforms * cumulative[:, -1:], right=True)
-    return index.clamp_(max=probabilities.shape[1] - 1)
+    """[R, k]: the first index at which the cumulative sum exceeds u times the total, u [R, k].
+
+    Its probability is positive. Summed up in blocks, of which one is then looked into: long sums
+    in float64 cost as much as all else that choosing takes.
+    """
+    rows, count = probabilities.shape
+    if missing := -count % _BLOCK:
+        probabilities = functional.pad(probabilities, (0, missing))
+    blocks = probabilities.view(rows, -1, _BLOCK)
+    upto = blocks.sum(-1).cumsum(-1, dtype=torch.float64)
+    wanted = uniforms.clamp(max=_ALL_BUT_NOTHING).mul_(upto[:, -1:])
+    block = torch.searchsorted(upto, wanted, right=True)
+    inside = blocks.gather(1, block[..., None].expand(-1, -1, _BLOCK))
+    inside = inside.cumsum(-1, dtype=torch.float64)
+    # Its sum is not to the last bit that of before.
+    left = wanted.sub_(functional.pad(upto, (1, 0)).gather(-1, block))
+    left = torch.minimum(left[..., None], inside[..., -1:] * _ALL_BUT_NOTHING)
+    return block.mul_(_BLOCK).add_(torch.searchsorted(inside, left, right=True)[..., 0])

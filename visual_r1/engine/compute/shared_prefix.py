@@ -2,8 +2,10 @@
 
 Of a group of eight that decodes, seven eighths of what attention reads would be copies of the same
 prompt. So attention is computed in two parts, over the prompt for all its rows together, and over
-each row's own new tokens; the two are put together by the logarithms of their sums, which is exact
-(as in flash attention's own blocks, Dao, 2022, and "Hydragen", Juravsky et al., 2024):
+each row's own new tokens ("Hydragen", Juravsky et al., 2024). On a CPU one softmax goes over the
+scores of both (`families.joint_attention`); on a card, where kernels are fused, the two are put
+together by the logarithms of their sums, which is exact (as in flash attention's own blocks, Dao,
+2022):
 
     o = o_own + σ(lse_prompt − lse_own) (o_prompt − o_own).
 
@@ -203,6 +205,20 @@ class Layout:
         of_row = (tile * width + seat) * shared + query
         self.outputs = (of_row * key_heads + key_head).flatten().to(device)
         """Of the vectors [tiles, width * shared, key heads], those of the rows' queries."""
+        of_row = ((tile * key_heads + key_head) * width + seat) * shared + query
+        self.of_rows = of_row.flatten().to(device)
+        """Of the vectors [tiles, key heads, width * shared], those of the rows' queries."""
+        of_seat = (sits[:, None, :, None] * key_heads + key_head[:, None]) * shared + query
+        self.of_seats = of_seat.flatten().to(device)
+        """Of the vectors [R, key heads, shared], those of the tiles' queries."""
+        self.tile_of = at[:, 0].to(device)
+        """Of each row, int64 [R]."""
+
+    def take(self, other: "Layout") -> None:
+        """Become like one of the same shape, in this one's memory."""
+        for name in ("queries", "outputs", "of_rows", "of_seats", "tile_of"):
+            indices: Tensor = getattr(self, name)
+            indices.copy_(getattr(other, name))
 
 
 def attention(

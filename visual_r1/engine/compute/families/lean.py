@@ -1,111 +1,50 @@
 """A decode step over the checkpoint's own weights: one token a row, and no module calls.
 
 A module path spends most of such a step on Python, casts and allocations. Here the products that
-read the same input are one (queries, keys and values; gate and up), the two products of a LoRA are
-applied for all of these together, and every result is written into memory that is kept. Products
-and norms come out as the modules' do, on a CPU in float32 to the bit (for ranks that are powers of
-two of 16 or more): a column of a product does not depend on the columns beside it, a LoRA's zeros
-add nothing, and the order of additions is the modules'. Attention is put together of two parts (see
-`shared_prefix`), so log-probabilities differ from the modules' by rounding, 1.4e-5 at most on the
-shipped model.
+read the same input are one (queries, keys and values; gate and up), an adapter is added to them for
+all of these together or is in the weights already (see `products`), and every result is written
+into memory that is kept. Log-probabilities differ from the learner's by rounding, 6e-5 at most on
+the shipped model (7,680 tokens of a random adapter); on a CPU in float32 a row's are the same bits
+whatever rows are beside it.
+
+Attention reads a group's prompt once (see `shared_prefix`): on a card in two parts by fused
+kernels, on a CPU by products with one softmax over prompt and answer together.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from visual_r1.engine.compute.batching import split
+from visual_r1.engine.compute.families.joint_attention import JointAttention
+from visual_r1.engine.compute.families.products import Bound, LowRank, Product, alike
 from visual_r1.engine.compute.shared_prefix import Layout, SharedCache, attention
-
-LowRank: TypeAlias = Mapping[str, tuple[Tensor, Tensor]]
-"""Of an adapter, by the name of the module it sits on: A [rank, in], and B [out, rank] scaled."""
 
 _TABLE = 1024
 """Rotary angles are computed for so many positions at a time."""
-
-
-Low: TypeAlias = tuple[Tensor, Tensor] | None
-"""What one product has of an adapter: Aᵀ of its modules side by side [in, r], and their Bᵀ scaled,
-in the blocks of a matrix [r, out] that is zero elsewhere."""
-
-
-class Product:
-    """x Wᵀ of several linear modules side by side, and what an adapter adds to them."""
-
-    def __init__(self, network: nn.Module, names: Sequence[str]) -> None:
-        """Raises `KeyError` where one of them is no plain matrix without a bias."""
-        self._names = tuple(names)
-        linears = [_linear(network, name) for name in names]
-        self._widths = [linear.weight.shape[0] for linear in linears]
-        self._weight_t = _side_by_side(linears).t()
-        self.out = sum(self._widths)
-        self.low: Low = None
-
-    @property
-    def rank(self) -> int:
-        """r of what is bound, 0 without."""
-        return 0 if self.low is None else self.low[0].shape[1]
-
-    def prepared(self, adapter: LowRank) -> Low:
-        """What `low` is to be for this adapter."""
-        found = [adapter.get(name) for name in self._names]
-        sides = [pair for pair in found if pair is not None]
-        if not sides:
-            return None
-        a_t = torch.cat([a for a, _ in sides]).to(self._weight_t.dtype).t()
-        b_t = a_t.new_zeros(a_t.shape[1], self.out)
-        row = column = 0
-        for pair, width in zip(found, self._widths, strict=True):
-            if pair is not None:
-                below = row + pair[1].shape[1]
-                b_t[row:below, column : column + width] = pair[1].t()
-                row = below
-            column += width
-        return a_t, b_t
-
-    def into(self, x: Tensor, out: Tensor, between: Tensor) -> Tensor:
-        """[R, in] to `out` [R, out], by way of `between` [R, r]."""
-        torch.mm(x, self._weight_t, out=out)
-        if self.low is not None:
-            torch.mm(x, self.low[0], out=between)
-            out.addmm_(between, self.low[1])
-        return out
-
-
-def _linear(network: nn.Module, name: str) -> nn.Linear:
-    """The plain module of a name, with whatever adapter around it taken off."""
-    module: Any = network.get_submodule(name)
-    module = getattr(module, "base_layer", module)
-    bias: object = getattr(module, "bias", None)
-    if type(module) is not nn.Linear or bias is not None:
-        raise KeyError(name)
-    return module
-
-
-def _side_by_side(linears: Sequence[nn.Linear]) -> Tensor:
-    """All rows in one matrix, of which the modules' weights become parts: nothing is held twice."""
-    if len(linears) == 1:
-        return linears[0].weight.detach()
-    joined = torch.cat([linear.weight.detach() for linear in linears])
-    heights = [len(one.weight) for one in linears]
-    for linear, part in zip(linears, split(joined, heights), strict=True):
-        linear.weight.data = part
-    return joined
 
 
 class _Norm:
     """RMS norm (Zhang & Sennrich, 2019) over the last dimension."""
 
     def __init__(self, weight: Tensor, epsilon: float) -> None:
-        self._weight, self._epsilon = weight.detach(), epsilon
+        self.weight, self._epsilon = weight.detach(), epsilon
+        self._share = 1 / weight.shape[-1]
+        self._epsilons = weight.new_full((1,), epsilon)
 
     def __call__(self, x: Tensor) -> Tensor:
         # Rounded before the weight, as the modules do it.
-        return functional.rms_norm(x, x.shape[-1:], eps=self._epsilon).mul_(self._weight)
+        return functional.rms_norm(x, x.shape[-1:], eps=self._epsilon).mul_(self.weight)
+
+    def into(self, x: Tensor, out: Tensor, root: Tensor) -> Tensor:
+        """The same in fewer operators, where numbers are float32: by way of `root` [..., 1]."""
+        cast(Any, torch.linalg).vector_norm(x, dim=-1, keepdim=True, out=root)
+        torch.addcmul(self._epsilons, root, root, value=self._share, out=root).rsqrt_()
+        return torch.mul(x, root, out=out).mul_(self.weight)
 
 
 @dataclass
@@ -150,6 +89,8 @@ class LeanQwen3:
         self.products.append(self.unembed)
         self._angles = self.embedding.new_zeros(0, 2 * self.width)
         self._ranks: tuple[int, ...] = ()
+        self.joint = False
+        """Whether attention has one softmax; queries come out scaled for it."""
         self._version = 0
         """Changes with the place of anything that all caches share."""
 
@@ -178,26 +119,37 @@ class LeanQwen3:
         """Whether a step is the same work whatever the tokens: experts are chosen by them."""
         return all(layer.mlp is None for layer in self.layers)
 
-    def prepared(self, adapter: LowRank) -> tuple[Low, ...]:
+    def compute_alone(self, copied_bytes: int) -> None:
+        """Compute as a CPU does in float32: attention with one softmax, and weights of up to so
+        many bytes held a second time for it (see `products`)."""
+        self.joint = True
+        for layer in self.layers:
+            layer.heads_norm.weight[: self.heads] *= self.width**-0.5
+        if sum(one.bytes for one in self.products) <= copied_bytes:
+            for product in self.products:
+                product.allow_copies()
+
+    def prepared(self, adapter: LowRank) -> tuple[Bound, ...]:
         """An adapter as `use` takes it; of none at all, the base model alone."""
         return tuple(product.prepared(adapter) for product in self.products)
 
-    def use(self, prepared: tuple[Low, ...], *, in_place: bool = False) -> None:
+    def use(self, prepared: tuple[Bound, ...], *, in_place: bool = False) -> None:
         """Compute with this adapter from now on.
 
         With `in_place` it is copied to where the last one of its shape was.
         """
         moved = False
-        for product, low in zip(self.products, prepared, strict=True):
-            held = product.low
-            if in_place and low is not None and held is not None and _alike(low, held):
-                for to, of in zip(held, low, strict=True):
+        for product, bound in zip(self.products, prepared, strict=True):
+            held = product.bound
+            if bound is held:
+                continue
+            if in_place and alike(bound, held):
+                for to, of in zip(held, bound, strict=True):
                     to.copy_(of)
-            elif low is not held:
+            else:
                 moved = True
                 # What is written over must be nobody else's.
-                copied = None if low is None else (low[0].clone(), low[1].clone())
-                product.low = copied if in_place else low
+                product.bound = tuple(one.clone() for one in bound) if in_place else bound
         self._version += moved
         self._ranks = tuple(product.rank for product in self.products)
 
@@ -215,49 +167,65 @@ class LeanQwen3:
         self.settle(cache)
         buffers: _Buffers = cache.buffers
         cache.answers.open_next()
+        if self.joint:
+            buffers.joint.show_answers(buffers.mask)
         torch.index_select(self._angles, 0, positions, out=buffers.angles)
         hidden = buffers.hidden
         torch.index_select(self.embedding, 0, tokens, out=hidden)
         for number, layer in enumerate(self.layers):
-            self._attend(layer, number, hidden, buffers, cache.answers.here)
-            normed = layer.before_mlp(hidden)
+            attended = self._attended(layer, number, buffers, cache.answers.here)
+            layer.output.onto(attended, hidden, buffers.between(layer.output))
+            normed = self._normed(layer.before_mlp, buffers)
             if layer.gate_up is not None and layer.down is not None:
                 layer.gate_up.into(normed, buffers.gate_up, buffers.between(layer.gate_up))
-                gated = functional.silu(buffers.gate, inplace=True).mul_(buffers.up)
-                layer.down.into(gated, buffers.output, buffers.between(layer.down))
-                hidden.add_(buffers.output)
+                cast(Any, torch.ops.aten.silu).out(buffers.gate, out=buffers.gated)
+                gated = buffers.gated.mul_(buffers.up)
+                layer.down.onto(gated, hidden, buffers.between(layer.down))
             else:
                 mixed = cast("Callable[[Tensor], Tensor]", layer.mlp)(normed[:, None])
                 hidden.add_(mixed[:, 0])
-        logits = self.unembed.into(
-            self._norm(hidden), buffers.logits, buffers.between(self.unembed)
-        )
+        normed = self._normed(self._norm, buffers)
+        logits = self.unembed.into(normed, buffers.logits, buffers.between(self.unembed))
         cache.answers.close()
         return logits
 
-    def _attend(
-        self,
-        layer: _Layer,
-        number: int,
-        hidden: Tensor,
-        buffers: "_Buffers",
-        here: tuple[Tensor, Tensor],
-    ) -> None:
-        normed = layer.before_attention(hidden)
+    def _normed(self, norm: _Norm, buffers: "_Buffers") -> Tensor:
+        if self.joint:
+            return norm.into(buffers.hidden, buffers.normed, buffers.root)
+        return norm(buffers.hidden)
+
+    def _attended(
+        self, layer: _Layer, number: int, buffers: "_Buffers", here: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        """What attention gives for each row: [R, heads * width]."""
+        normed = self._normed(layer.before_attention, buffers)
         layer.qkv.into(normed, buffers.qkv, buffers.between(layer.qkv))
-        turned = layer.heads_norm(buffers.queries_and_keys)
+        if self.joint:
+            turned = layer.heads_norm.into(
+                buffers.queries_and_keys, buffers.turned, buffers.heads_root
+            )
+        else:
+            turned = layer.heads_norm(buffers.queries_and_keys)
         # x cos + rotate_half(x) sin; the sine carries the sign of the half.
         halves: Tensor = cast(Any, turned.view(*turned.shape[:-1], 2, -1)).flip(2)
         halves = halves.view(turned.shape).mul_(buffers.sin)
         turned.mul_(buffers.cos).add_(halves)
         queries, keys = buffers.parts(turned)
-        all_keys, all_values, write_keys, write_values = buffers.answers[number]
+        write_keys, write_values = buffers.written[number]
         write_keys.index_put_(here, keys)
         write_values.index_put_(here, buffers.values)
+        vectors = turned.view(-1, self.width)
+        if self.joint:
+            buffers.joint.attend(number, queries, vectors, buffers.layout)
+            return buffers.attended_flat
+        return self._in_two(number, queries, vectors, buffers)
+
+    def _in_two(self, number: int, queries: Tensor, vectors: Tensor, buffers: "_Buffers") -> Tensor:
+        """By fused kernels over the answers and over the prompts, put together by their sums."""
         scale, width = self.width**-0.5, self.width
-        own, own_sums = attention(queries, all_keys, all_values, buffers.mask, scale)
+        own, own_sums = attention(queries, *buffers.answers[number], buffers.mask, scale)
         layout = buffers.layout
-        in_tiles = turned.view(-1, width).index_select(0, layout.queries)
+        in_tiles = vectors.index_select(0, layout.queries)
         prompt, prompt_sums = attention(
             in_tiles.view(*layout.shape, width),
             *buffers.prompts[number],
@@ -268,8 +236,7 @@ class LeanQwen3:
         share = prompt_sums.transpose(1, 2).reshape(-1).index_select(0, layout.outputs)
         share = share.view(own_sums.shape).sub_(own_sums).sigmoid_().to(own.dtype)
         torch.lerp(own, prompt.view(own.shape), share[..., None], out=buffers.attended)
-        layer.output.into(buffers.attended_flat, buffers.output, buffers.between(layer.output))
-        hidden.add_(buffers.output)
+        return buffers.attended_flat
 
     def cache(self, rows: int, places: int, block: int) -> SharedCache:
         """Room for what it keeps: of each prompt once."""
@@ -285,10 +252,6 @@ class LeanQwen3:
         low, high = split(sin[0], self.width // 2, dim=-1)
         self._angles = torch.cat([cos[0], -low, high], dim=-1)
         self._version += 1
-
-
-def _alike(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> bool:
-    return one[0].shape == other[0].shape and one[1].shape == other[1].shape
 
 
 def _norm_of(module: Any) -> _Norm:
@@ -309,12 +272,14 @@ class _Buffers:
         answers = cache.answers
         self.cache, self.mask = cache, answers.mask
         self.prompt_mask = cache.prompt_mask
-        self.hidden, self.output = empty(like.shape[1]), empty(like.shape[1])
+        self.hidden = empty(like.shape[1])
         self.angles = empty(2 * width)
         self.cos, self.sin = split(self.angles[:, None], width, dim=-1)
         self.qkv = empty((heads + 2 * key_heads) * width)
         by_head = self.qkv.view(rows, -1, width)
         self.queries_and_keys = by_head[:, : heads + key_heads]
+        self.normed, self.root = empty(like.shape[1]), empty(1)
+        self.turned, self.heads_root = empty(heads + key_heads, width), empty(heads + key_heads, 1)
         self.values = by_head[:, heads + key_heads :]
         self._cut = (heads, key_heads)
         self._packed = (rows, key_heads, heads // key_heads, width)
@@ -324,15 +289,20 @@ class _Buffers:
         inner = mlps[0].out if mlps else 0
         self.gate_up = empty(inner)
         self.gate, self.up = self.gate_up[:, : inner // 2], self.gate_up[:, inner // 2 :]
+        self.gated = empty(inner // 2)
         self.logits = empty(stack.unembed.out)
         self._between = {rank: empty(rank) for rank in {one.rank for one in stack.products}}
         layers = range(len(stack.layers))
-        self.answers = [(*answers.views(n), *answers.places(n)) for n in layers]
+        self.answers = [answers.views(n) for n in layers]
+        self.written = [answers.places(n) for n in layers]
         self.prompts = [cache.prompt_views(n) for n in layers]
         self._vectors = (heads, key_heads, heads + key_heads)
         self._given: Layout | None = None
         self.layout: Layout = cache.layout(*self._vectors)
         """How the queries lie in tiles now."""
+        self._joint: JointAttention | None = None
+        if stack.joint:
+            self._joint = JointAttention(self.answers, self.prompts, self.attended)
 
     def take_layout(self) -> None:
         """The cache's layout of now: in the memory of the last one where its shape is the same."""
@@ -341,10 +311,17 @@ class _Buffers:
             return
         self._given = given
         if self.layout.shape == given.shape:
-            self.layout.queries.copy_(given.queries)
-            self.layout.outputs.copy_(given.outputs)
+            self.layout.take(given)
         else:
             self.layout = given
+        if self._joint is not None:
+            self._joint.take_layout(self.layout, self.prompt_mask)
+
+    @property
+    def joint(self) -> JointAttention:
+        """Attention with one softmax, where the stack computes so."""
+        assert self._joint is not None
+        return self._joint
 
     def between(self, product: Product) -> Tensor:
         """Room between the two products of an adapter."""
