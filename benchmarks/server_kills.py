@@ -12,6 +12,7 @@ bit. How much later it ends than that one is how long the kill held it up.
 import argparse
 import json
 import random
+import re
 import shutil
 import signal
 import sys
@@ -33,6 +34,7 @@ from trials.programs import run_dir
 from trials.run_outcome import Outcome, outcome_of
 
 SERVER = "server_process.py"
+UNTOLD = re.compile(r"[^\n]*Prefect has no record of this run's .*?own\s+files\.", re.DOTALL)
 
 
 def server_of(life: Life) -> psutil.Process | None:
@@ -73,11 +75,12 @@ def killed_run(
         phase, at = life.phase, time.monotonic() - life.began
         status = life.end()
         took = time.monotonic() - life.began
-        said = "".join(life.output)
+        # What Prefect was not told may be said behind the summary, in one sentence of its own.
+        said = UNTOLD.sub("", "".join(life.output)).strip()
         faults = [f"exit status {status}"] if status else outcome(folder).differing(reference)
         faults += [word for word in ("Traceback", "Error", "error:") if word in said]
-        last = life.output[-1].strip() if life.output else ""
-        if not last.endswith("report.html") and "Report:" not in "".join(life.output[-2:]):
+        last = said.rpartition("\n")[2].strip()
+        if not last.endswith("report.html") and "Report:" not in "".join(said.splitlines()[-2:]):
             faults.append("the summary is not what it says last")
         return {
             "phase": phase,
