@@ -34,7 +34,11 @@ from trials.programs import run_dir
 from trials.run_outcome import Outcome, outcome_of
 
 SERVER = "server_process.py"
-UNTOLD = re.compile(r"[^\n]*Prefect has no record of this run's .*?own\s+files\.", re.DOTALL)
+BEHIND = re.compile(
+    r"[^\n]*Prefect('s temporary server .*?loses\s+nothing| has no record of .*?own\s+files)\.\s*$",
+    re.DOTALL,
+)
+"""A sentence that may follow the summary: what became of the server, or what it was not told."""
 
 
 def server_of(life: Life) -> psutil.Process | None:
@@ -75,8 +79,8 @@ def killed_run(
         phase, at = life.phase, time.monotonic() - life.began
         status = life.end()
         took = time.monotonic() - life.began
-        # What Prefect was not told may be said behind the summary, in one sentence of its own.
-        said = UNTOLD.sub("", "".join(life.output)).strip()
+        all_said = "".join(life.output)
+        said = BEHIND.sub("", all_said).strip()
         faults = [f"exit status {status}"] if status else outcome(folder).differing(reference)
         faults += [word for word in ("Traceback", "Error", "error:") if word in said]
         last = said.rpartition("\n")[2].strip()
@@ -89,7 +93,7 @@ def killed_run(
             "ended_after": round(took - at, 1),
             "later": round(took - pace.seconds, 1),
             "status": status,
-            "noticed": said.count("Another one takes its place"),
+            "noticed": all_said.count("Another one takes its place"),
             "last": last,
             "faults": faults,
         }

@@ -260,7 +260,8 @@ class TemporaryServer:
             if len(self._replaced) < MOST_PER_HOUR:
                 self._replaced.append(now)
                 logger.warning(
-                    "Prefect's temporary server %s. Another one takes its place; the run goes on.",
+                    "Prefect's temporary server %s. Another one takes its place; the run loses "
+                    "nothing.",
                     what,
                 )
                 failed = self._start_process()

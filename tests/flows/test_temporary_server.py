@@ -226,7 +226,7 @@ def test_one_that_dies_or_stands_still_is_followed_by_another(used: Path) -> Non
     assert done.stdout.splitlines()[:2] == ["SIGKILL True True", "SIGSTOP True True"]
     assert done.stdout.splitlines()[-2:] == ["whole server imported False", "left []"]
     assert set(done.stdout.splitlines()[-3].strip("[]").split(", ")) == {"'COMPLETED'"}
-    assert "ended (signal 9). Another one takes its place; the run goes on." in done.stderr
+    assert "ended (signal 9). Another one takes its place; the run loses nothing." in done.stderr
     assert "stood still for" in done.stderr
     assert "Traceback" not in done.stderr
 
