@@ -35,7 +35,8 @@ from trials.run_outcome import Outcome, outcome_of
 
 SERVER = "server_process.py"
 BEHIND = re.compile(
-    r"[^\n]*Prefect('s temporary server .*?loses\s+nothing| has no record of .*?own\s+files)\.\s*$",
+    r"[^\n]*Prefect(?:'s temporary server| has no record)(?:(?!Report:).)*"
+    r"(?:loses\s+nothing|own\s+files)\.\s*$",
     re.DOTALL,
 )
 """A sentence that may follow the summary: what became of the server, or what it was not told."""
