@@ -347,19 +347,38 @@ class _ServerModule(ModuleType):
     def __init__(self, server: TemporaryServer) -> None:
         super().__init__(_SERVER_MODULE)
         self._server = server
+        self.SubprocessASGIServer = _ServerClass(self)
 
-    def SubprocessASGIServer(self, port: int | None = None) -> TemporaryServer:
-        """The one of this process, as Prefect's class gives it."""
-        del port  # None, as all of Prefect asks for it
+    def of_this_process(self) -> TemporaryServer:
+        """The one server, as Prefect's class gives it where no port is named."""
         return self._server
+
+    def whole(self) -> Any:
+        """Prefect's own module, which knows the server of this process."""
+        if sys.modules.get(_SERVER_MODULE) is self:
+            del sys.modules[_SERVER_MODULE]
+        _known(importlib.import_module(_SERVER_MODULE)).setdefault(None, self._server)
+        return sys.modules[_SERVER_MODULE]
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        if sys.modules.get(_SERVER_MODULE) is self:
-            del sys.modules[_SERVER_MODULE]
-        _known(importlib.import_module(_SERVER_MODULE)).setdefault(None, self._server)
-        return getattr(sys.modules[_SERVER_MODULE], name)
+        return getattr(self.whole(), name)
+
+
+class _ServerClass:
+    """What is called like Prefect's `SubprocessASGIServer`, and is it in all else."""
+
+    def __init__(self, module: _ServerModule) -> None:
+        self._module = module
+
+    def __call__(self, port: int | None = None) -> Any:
+        if port is None:
+            return self._module.of_this_process()
+        return self._module.whole().SubprocessASGIServer(port)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module.whole().SubprocessASGIServer, name)
 
 
 def _known(module: Any) -> dict[int | None, Any]:

@@ -252,7 +252,12 @@ def test_a_full_disk_fails_the_save_and_nothing_else(
         lambda: client.save_state("kept", overwrite=True),
         lambda: client.save_weights_for_sampler("full"),
         lambda: client.save_weights_external("full"),
-        lambda: client.save_weights_and_get_sampling_client(),
+        # Its sampler is there before its weights are: whoever samples with it hears of it.
+        lambda: (
+            client.save_weights_and_get_sampling_client()
+            .result(timeout=60)
+            .sample(types.ModelInput.from_ints([5, 6]), 1, types.SamplingParams(max_tokens=1))
+        ),
     )
     with small_files(engine, 20_000):
         for save in saves:

@@ -4,6 +4,7 @@ All methods are called from one worker thread. A method that takes a request of 
 `InvalidRequest` when that request is wrong and leaves everything as it was.
 """
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -90,7 +91,9 @@ class Compute:
         self._slots = Slots(self._base)
         self._lean: LeanQwen3 | GraphedStep | None
         self._lean = lean = self._base.family.lean_step(self._base.network)
-        self._prepared: tuple[FrozenWeights | None, tuple[Bound, ...]] = (None, ())
+        # Of the batch opened last. Weights that nobody samples with any more are not held by it.
+        self._prepared_of: weakref.ref[FrozenWeights] | None = None
+        self._prepared: tuple[Bound, ...] = ()
         if lean is not None and self._base.rules.independent:
             lean.compute_alone(self._base.rules.copied_bytes)
         if lean is not None and lean.can_be_recorded and self._base.device.type == "cuda":
@@ -192,11 +195,14 @@ class Compute:
         rules = self._base.rules
         slot = None if weights is None else self._slots.of(weights.spec)
         lean = self._lean
-        if lean is not None and (not self._prepared[1] or self._prepared[0] is not weights):
+        held = self._prepared_of
+        is_held = held is None if weights is None else held is not None and held() is weights
+        if lean is not None and not (self._prepared and is_held):
             # Kept for the next batch: a client's requests come and go, its weights stay.
             low: LowRank = slot.low_rank(weights.weights) if weights is not None and slot else {}
-            self._prepared = (weights, lean.prepared(low))
-        prepared = self._prepared[1]
+            self._prepared = lean.prepared(low)
+            self._prepared_of = None if weights is None else weakref.ref(weights)
+        prepared = self._prepared
 
         def bind() -> Step:
             # Other adapters may have been computed since: what is bound is bound anew each time.

@@ -20,6 +20,7 @@ from visual_r1.engine.compute.sample_plan import SamplePlan
 from visual_r1.engine.compute.sampling import (
     NUMBERS_AT_ONCE,
     SamplingRules,
+    all_logprobs,
     likeliest,
     next_tokens,
 )
@@ -231,7 +232,7 @@ class Decoding:
             written.numbers[row] = one.generator.random(NUMBERS_AT_ONCE)
         uniforms = of_array(written.uniforms(self._rows, k)).to(self._base.device)
         tokens: list[Tensor] = []
-        logprobs: list[Tensor] = []
+        logps: list[Tensor] = []
         topk: list[list[TopkRow]] = []
         for column in range(k):
             if column:
@@ -239,11 +240,11 @@ class Decoding:
             chosen, logp = self.choose(uniforms[:, column])
             self._tokens[: self._rows] = chosen
             tokens.append(chosen)
-            logprobs.append(logp)
+            logps.append(logp)
             if widest:
-                topk.append(likeliest(torch.log_softmax(self.logits, dim=-1), widest))
+                topk.append(likeliest(all_logprobs(self.logits), widest))
         self._waits = True
-        taken = written.add(rows, _columns(tokens)[rows], _columns(logprobs)[rows])
+        taken = written.add(rows, _columns(tokens)[rows], _columns(logps)[rows])
         return self._settle(taken, topk)
 
     def choose(self, uniforms: Tensor) -> tuple[Tensor, Tensor]:

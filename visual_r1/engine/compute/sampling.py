@@ -83,9 +83,18 @@ def next_tokens(logits: Tensor, rules: SamplingRules, uniforms: Tensor) -> tuple
     """
     probabilities = torch.softmax(logits, dim=-1)
     tokens = _chosen(logits, probabilities, rules, uniforms)
-    # By the likeliest token's, which is no number near 0: log p = l − l' + log p'.
-    above = logits.amax(dim=-1) - logits.gather(-1, tokens[:, None])[:, 0]
-    return tokens, probabilities.amax(dim=-1).log_().sub_(above)
+    return tokens, _logprobs(logits, probabilities, logits.gather(-1, tokens[:, None]))[:, 0]
+
+
+def all_logprobs(logits: Tensor) -> Tensor:
+    """Log-probabilities of all tokens, float32 [R, V], to the bit as `next_tokens` has them."""
+    return _logprobs(logits, torch.softmax(logits, dim=-1), logits)
+
+
+def _logprobs(logits: Tensor, probabilities: Tensor, of: Tensor) -> Tensor:
+    """Of logits l, by the likeliest token's, no number near 0: log p = log p' − (l' − l)."""
+    below = logits.amax(dim=-1, keepdim=True) - of
+    return probabilities.amax(dim=-1, keepdim=True).log_() - below
 
 
 def _chosen(
@@ -147,10 +156,12 @@ def _invert(probabilities: Tensor, uniforms: Tensor) -> Tensor:
     blocks = probabilities.view(rows, -1, _BLOCK)
     upto = blocks.sum(-1).cumsum(-1, dtype=torch.float64)
     wanted = uniforms.clamp(max=_ALL_BUT_NOTHING).mul_(upto[:, -1:])
-    block = torch.searchsorted(upto, wanted, right=True)
+    # Of numbers that are none nothing exceeds the sum: it is for others to see them.
+    block = torch.searchsorted(upto, wanted, right=True).clamp_(max=upto.shape[1] - 1)
     inside = blocks.gather(1, block[..., None].expand(-1, -1, _BLOCK))
     inside = inside.cumsum(-1, dtype=torch.float64)
     # Its sum is not to the last bit that of before.
     left = wanted.sub_(functional.pad(upto, (1, 0)).gather(-1, block))
     left = torch.minimum(left[..., None], inside[..., -1:] * _ALL_BUT_NOTHING)
-    return block.mul_(_BLOCK).add_(torch.searchsorted(inside, left, right=True)[..., 0])
+    index = block.mul_(_BLOCK).add_(torch.searchsorted(inside, left, right=True)[..., 0])
+    return index.clamp_(max=count - 1)
