@@ -11,7 +11,7 @@ from visual_r1.engine.compute.cache import Kept, PromptCache
 from visual_r1.engine.compute.compute import Adapter, Compute
 from visual_r1.engine.compute.families import products
 from visual_r1.engine.compute.families.joint_attention import JointAttention
-from visual_r1.engine.compute.sampling import SamplingRules, next_tokens
+from visual_r1.engine.compute.sampling import SamplingRules, all_logprobs, next_tokens
 from visual_r1.engine.compute.shared_prefix import SharedCache
 from visual_r1.engine.types import LoraSpec, SampleOutput, SamplingSettings
 from visual_r1.models import TINY_GEOMETRY
@@ -132,3 +132,20 @@ def test_a_number_takes_the_token_at_which_the_sum_exceeds_it() -> None:
         upto = exact.exp().cumsum(1).gather(1, tokens[:, None])[:, 0]
         assert (upto >= numbers - 1e-6).all()
         assert (upto - of_token.exp() <= numbers + 1e-6).all()
+
+
+def test_weights_that_are_no_numbers_choose_a_token_that_says_so() -> None:
+    for vocabulary in (5, 100):
+        logits = torch.full((3, vocabulary), torch.nan)
+        settings = [SamplingSettings(1), SamplingSettings(1, temperature=0.5), SamplingSettings(1)]
+        rules = SamplingRules.of(settings, vocabulary, logits.device)
+        tokens, logprobs = next_tokens(logits, rules, torch.full((3,), 0.5, dtype=torch.float64))
+        assert ((0 <= tokens) & (tokens < vocabulary)).all()
+        assert torch.isnan(logprobs).all()
+
+
+def test_all_log_probabilities_have_the_bits_of_the_chosen_one() -> None:
+    logits = drawn(3, 64, 768) * 6
+    rules = SamplingRules.of([SamplingSettings(1)] * 64, 768, logits.device)
+    tokens, logprobs = next_tokens(logits, rules, torch.rand(64, dtype=torch.float64))
+    assert torch.equal(all_logprobs(logits).gather(1, tokens[:, None])[:, 0], logprobs)
