@@ -140,7 +140,7 @@ def test_weights_that_are_no_numbers_choose_a_token_that_says_so() -> None:
         settings = [SamplingSettings(1), SamplingSettings(1, temperature=0.5), SamplingSettings(1)]
         rules = SamplingRules.of(settings, vocabulary, logits.device)
         tokens, logprobs = next_tokens(logits, rules, torch.full((3,), 0.5, dtype=torch.float64))
-        assert ((0 <= tokens) & (tokens < vocabulary)).all()
+        assert ((tokens >= 0) & (tokens < vocabulary)).all()
         assert torch.isnan(logprobs).all()
 
 
