@@ -15,6 +15,7 @@ from run_states.contents import READ, settled
 ENGINE = ".visual-r1/engine/sessions"
 _TIMES = re.compile(
     r'- Prepared: |<div><dt>wall time</dt>|<tr>.*<span class="swatch (phase-\w+)?">'
+    r'|<div class="bar" aria-hidden="true"><i class="phase-'
 )
 """Lines that a report has for times: which of them there are is a matter of time, too."""
 Leaves = dict[str, str]
