@@ -103,7 +103,8 @@ ROOMS = {
     """,
     "pages": """
         alarms backend config data disputes errors evaluation grading hashing models opening policy
-        prices printing prompts report rewards rewards/blindfold rl runs storage tables wording
+        prices printing prompts regrade report rewards rewards/blindfold rl runs storage tables
+        wording
     """,
     "notebook": """
         alarms config data errors evaluation jsonl opening report runs storage tables wording

@@ -75,6 +75,11 @@ class ControlFigures:
     p_value: float
     outcomes_ci95: Mapping[str, Interval] = field(default_factory=dict[str, Interval])
 
+    def interval(self, outcome: str) -> Interval:
+        """That of an outcome's share, also where none was written."""
+        known = self.outcomes_ci95.get(outcome)
+        return known or wilson(round(self.outcomes[outcome] * self.paired), self.paired)
+
 
 @dataclass(frozen=True, slots=True)
 class Seeing:

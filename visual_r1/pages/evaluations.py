@@ -12,7 +12,7 @@ from starlette.responses import Response
 from visual_r1.evaluation.same import same_problems
 from visual_r1.evaluation.statistics import Comparison, Pairs, distinguishable
 from visual_r1.hashing import in_hash_order
-from visual_r1.pages.judged import CONTROLS, OUTCOMES, regraded_in
+from visual_r1.pages.judged import CONTROLS, OUTCOMES, graded_again
 from visual_r1.pages.pictures import picture_answer
 from visual_r1.pages.place import NotThere, Place, place_of
 from visual_r1.pages.predictions import (
@@ -82,7 +82,7 @@ def one(
         at=_address(("runs", name, "evaluations", evaluation), kind=kind, family=family, text=text),
         name=name, evaluation=found, kind=kind, kinds=kinds, family=family, families=families,
         text=text, page=page, pages=_pages(ids), n=len(ids), shown=shown.values(),
-        regraded=regraded_in(found.folder, found.report.predictions_digest),
+        regraded=graded_again(found.folder, found.report.predictions_digest),
         ways=CONTROLS, outcomes=OUTCOMES,
         elsewhere=_elsewhere(place, name), here=evaluations_of(name, place.run(name))[0],
     )  # fmt: skip

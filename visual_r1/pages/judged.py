@@ -1,19 +1,22 @@
-"""What an evaluation's controls say of it, and what grading its answers again came to.
+"""What an evaluation's controls say of it, and what grading its answers again came to, in words.
 
-Both are read from the files beside its predictions (docs/evaluation.md, docs/grading.md); nothing
-is counted here, but for intervals that an older version did not write.
+Both are counted elsewhere (`evaluation.controls`, `regrade`), and read as they were written.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pydantic import TypeAdapter
+from visual_r1.config.judging import Control
+from visual_r1.errors import DataError
+from visual_r1.evaluation.statistics import Interval
 
-from visual_r1.evaluation.statistics import Interval, wilson
-from visual_r1.storage import read_json
+if TYPE_CHECKING:
+    from visual_r1.regrade.changes import Figures
+    from visual_r1.regrade.files import RegradedFile
 
-CONTROLS: Mapping[str, str] = {
+CONTROLS: Mapping[Control, str] = {
     "blind": "image blanked",
     "other_image": "another image",
     "masked_image": "image, 60% masked",
@@ -29,147 +32,58 @@ OUTCOMES: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Control:
-    """A control of `report.json`: shares from 0 to 1, and the difference to the greedy accuracy."""
+class GradedAgain:
+    """The record of a grader's work on answers that were stored."""
 
-    n: int
-    accuracy: float
-    accuracy_ci95: Interval
-    paired: int
-    outcomes: Mapping[str, float]
-    difference: float
-    difference_ci95: Interval
-    p_value: float
-    outcomes_ci95: Mapping[str, Interval] = field(default_factory=dict[str, Interval])
-
-    def interval(self, outcome: str) -> Interval:
-        """That of an outcome's share."""
-        known = self.outcomes_ci95.get(outcome)
-        return known or wilson(round(self.outcomes[outcome] * self.paired), self.paired)
-
-
-@dataclass(frozen=True, slots=True)
-class Seeing:
-    """Seeing against thinking; the interval has no lower end where next to nothing is right."""
-
-    value: float
-    ci95: tuple[float | None, float]
-    without: str
-    n: int
-
-
-@dataclass(frozen=True, slots=True)
-class Controls:
-    """All of an evaluation, by name."""
-
-    by_name: Mapping[str, Control] = field(default_factory=dict[str, Control])
-    seeing: Seeing | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """`correct` of `n`."""
-
-    n: int
-    correct: int
-    value: float
-    ci95: Interval
-
-
-@dataclass(frozen=True, slots=True)
-class Graded:
-    """What graded answers come to: by pass, and of the k samples a problem."""
-
-    passes: Mapping[str, Share]
-    k: int = 0
-    sampled_n: int = 0
-    sampled_accuracy: float | None = None
-    sampled_accuracy_ci95: Interval | None = None
-    pass_at_k: float | None = None
-    pass_at_k_ci95: Interval | None = None
-
-    @property
-    def shares(self) -> dict[str, tuple[int, float, Interval]]:
-        """All shares by what they are of: of how many, the share, its interval."""
-        found = {name: (one.n, one.value, one.ci95) for name, one in self.passes.items()}
-        for name, value, interval in (
-            ("samples", self.sampled_accuracy, self.sampled_accuracy_ci95),
-            (f"pass@{self.k}", self.pass_at_k, self.pass_at_k_ci95),
-        ):
-            if value is not None and interval is not None:
-                found[name] = self.sampled_n, value, interval
-        return found
-
-
-@dataclass(frozen=True, slots=True)
-class Basis:
-    """Of which answers, and by which grader."""
-
-    source_digest: str
-    rounding: str
-    grader_version: str
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """In which pass a verdict changed, from what to what, and why."""
-
-    name: str
-    before: str
-    after: str
-    reason: str
-    cause: str
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """How often that was."""
-
-    kind: Kind
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Regraded:
-    """Answers graded again: the stored verdicts, and those of another grader by rounding."""
-
-    basis: Basis
-    graded: int
-    before: Graded
-    after: Mapping[str, Graded]
-    changes: Sequence[Change]
+    record: "RegradedFile"
 
     @property
     def changed(self) -> int:
         """How many verdicts are others now."""
-        return sum(one.count for one in self.changes)
+        return sum(one.count for one in self.record.changes)
 
     @property
     def rows(self) -> list[tuple[str, int, float, Interval, float, Interval]]:
         """What was graded, how many problems, the share that was stored, and the one of now, under
         the same rounding."""
-        now = self.after[self.basis.rounding].shares
-        found: list[tuple[str, int, float, Interval, float, Interval]] = []
-        for name, (n, was, was_range) in self.before.shares.items():
-            _, value, interval = now[name]
-            found.append((name, n, was, was_range, value, interval))
-        return found
+        now = _shares(self.record.after[self.record.basis.rounding])
+        return [(name, *was, *now[name][1:]) for name, was in _shares(self.record.before).items()]
 
 
-_REGRADED = TypeAdapter(Regraded)
+def _shares(figures: "Figures") -> dict[str, tuple[int, float, Interval]]:
+    """All shares by what they are of: of how many, the share, its interval."""
+    found = {name: (one.n, one.value, one.ci95) for name, one in figures.passes.items()}
+    for name, value, interval in (
+        ("samples", figures.sampled_accuracy, figures.sampled_accuracy_ci95),
+        (f"pass@{figures.k}", figures.pass_at_k, figures.pass_at_k_ci95),
+    ):
+        if value is not None and interval is not None:
+            found[name] = figures.sampled_n, value, interval
+    return found
 
 
-def regraded_in(folder: Path, predictions_digest: str | None) -> list[Regraded]:
+def graded_again(folder: Path, predictions_digest: str | None) -> list[GradedAgain]:
     """What grading again left in the folder of an evaluation, the newest grader last.
 
     Records that are damaged, or of answers that have been asked anew since, are left out.
     """
-    found: list[Regraded] = []
-    for path in folder.glob("regraded-*.json"):
+    results = list(folder.glob("regraded-*.parquet"))
+    if not results:
+        return []
+    # With scipy, for the figures that it counts: most evaluations were graded once.
+    from visual_r1.regrade.files import read_record
+
+    found: list[GradedAgain] = []
+    for result in results:
         try:
-            one = read_json(path, _REGRADED)
-        except (OSError, ValueError):
+            record = read_record(result)
+        except DataError:
             continue
-        if predictions_digest in (None, one.basis.source_digest):
-            found.append(one)
-    return sorted(found, key=lambda one: (len(one.basis.grader_version), one.basis.grader_version))
+        if predictions_digest in (None, record.basis.source_digest):
+            found.append(GradedAgain(record))
+
+    def age(one: GradedAgain) -> tuple[int, str]:
+        version = one.record.basis.grader_version
+        return len(version), version
+
+    return sorted(found, key=age)

@@ -16,8 +16,8 @@ from pydantic import TypeAdapter
 
 from visual_r1.alarms.finding import Finding
 from visual_r1.errors import VisualR1Error
+from visual_r1.evaluation.controls import Controls, Seeing
 from visual_r1.evaluation.statistics import Interval
-from visual_r1.pages.judged import Controls, Seeing
 from visual_r1.pages.place import NotThere
 from visual_r1.prices import usd_in_all
 from visual_r1.report.repeat import flattened

@@ -18,8 +18,8 @@ from visual_r1.pages.drawing import Flag, Line, Mark, curves, time_by_step
 from visual_r1.pages.place import NotThere, place_of
 from visual_r1.pages.reading import RunFacts, facts_of
 from visual_r1.pages.showing import show
+from visual_r1.report.phases import OF_A_STEP, REST, seconds_of_step, time_rows
 from visual_r1.report.spending import spending_rows
-from visual_r1.report.timeline import OF_A_STEP, REST, seconds_of_step, time_rows
 from visual_r1.runs.ledger import LedgerRow
 from visual_r1.runs.validations import ValidationRow, best_checkpoint
 from visual_r1.wording import accuracy_moved, duration

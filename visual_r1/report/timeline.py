@@ -1,78 +1,16 @@
-"""Where the time of a run goes: a step by its phases, and the whole run beside them.
-
-The phases of a step follow one another and make up its seconds (docs/metrics.md); saving a
-checkpoint comes after it. What is left of the wall time is all that is no step: starting, the
-evaluations, export, and what of a killed start had to be done again.
-"""
+"""The picture of where the time of a run goes: its steps one after another, by their phases."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from visual_r1.report.charts import Layer, Point, stacked_chart
 from visual_r1.report.figures import Figure
+from visual_r1.report.phases import PHASES, TimeRow, seconds_in, time_rows
 from visual_r1.report.summary import Summary
 from visual_r1.runs.journal import MetricsRow
-from visual_r1.runs.validations import ValidationRow, Validations
+from visual_r1.runs.validations import Validations
 from visual_r1.wording import duration, percent
-
-PHASES: Mapping[str, str] = {
-    "first_pass": "sampling, the first pass",
-    "second_pass": "sampling, the second pass",
-    "kl": "log-probabilities of the base model",
-    "sampler": "handing the weights to the sampler",
-    "prompts": "building prompts",
-    "train": "learning: gradients and the optimizer",
-    "checkpoint": "saving checkpoints",
-}
-"""Key of metrics.jsonl after `seconds_` -> what it is; from the bottom of the stack."""
-
-OF_A_STEP: Mapping[str, str] = {key: says for key, says in PHASES.items() if key != "checkpoint"}
-"""Those that make up a step; what they leave of it is `REST`."""
-
-REST = "the rest of the steps"
-
-
-_LEAST_S = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class TimeRow:
-    """What one part of a run took: `share` is of the wall time where that is known, else of all
-    rows; `phase` its class in the style sheet, empty where it is no phase of a step."""
-
-    phase: str
-    name: str
-    seconds: float
-    share: float
-
-
-def time_rows(
-    metrics: Sequence[MetricsRow],
-    validations: Sequence[ValidationRow],
-    wall_seconds: float | None,
-) -> list[TimeRow]:
-    """What took the time, in the order of the phases; nothing where no step says."""
-    found = [(phase, meaning, _sum(metrics, phase)) for phase, meaning in PHASES.items()]
-    found = [one for one in found if one[2] > 0]
-    if not found:
-        return []
-    if (rest := math.fsum(seconds_of_step(row)[-1] for row in metrics)) >= _LEAST_S:
-        found.append(("", REST, rest))
-    if (validating := math.fsum(row.seconds for row in validations)) > 0:
-        found.append(("validating", "validating", validating))
-    spent = math.fsum(seconds for *_, seconds in found)
-    if wall_seconds is not None and wall_seconds > spent:
-        found.append(("", "all else: start, evaluations, export", wall_seconds - spent))
-    whole = math.fsum(seconds for *_, seconds in found)
-    return [TimeRow(phase, name, seconds, seconds / whole) for phase, name, seconds in found]
-
-
-def seconds_of_step(row: MetricsRow) -> list[float]:
-    """Seconds of each phase `OF_A_STEP` in a step, and of the rest of it."""
-    parts = [row.get(f"seconds_{phase}") or 0.0 for phase in OF_A_STEP]
-    return [*parts, max((row.get("seconds_total") or 0.0) - math.fsum(parts), 0.0)]
 
 
 def time_of_run(
@@ -86,7 +24,7 @@ def time_of_run(
 def timeline_figure(metrics: Sequence[MetricsRow]) -> Figure | None:
     """Seconds of each step by phase, stacked; None where no step says what it took."""
     rows = [row for row in metrics if row.get("seconds_total") is not None]
-    present = [phase for phase in PHASES if _sum(rows, phase) > 0]
+    present = [phase for phase in PHASES if seconds_in(rows, phase) > 0]
     if not present:
         return None
     layers = [
@@ -97,8 +35,8 @@ def timeline_figure(metrics: Sequence[MetricsRow]) -> Figure | None:
         )
         for phase in present
     ]
-    total = math.fsum(_sum(rows, phase) for phase in present)
-    parts = "; ".join(f"{PHASES[one]} {percent(_sum(rows, one) / total)}" for one in present)
+    total = math.fsum(seconds_in(rows, phase) for phase in present)
+    parts = "; ".join(f"{PHASES[one]} {percent(seconds_in(rows, one) / total)}" for one in present)
     described = f"{len(rows)} steps, {duration(total)} in all: {parts}."
     chart = stacked_chart(layers, "Seconds of a step by phase", described, "timeline", _seconds)
     return Figure("timeline", "Where the time of a step goes, seconds", chart)
@@ -106,10 +44,6 @@ def timeline_figure(metrics: Sequence[MetricsRow]) -> Figure | None:
 
 def _point(row: MetricsRow, phase: str) -> Point:
     return float(row["step"]), float(row.get(f"seconds_{phase}") or 0.0)
-
-
-def _sum(rows: Sequence[MetricsRow], phase: str) -> float:
-    return math.fsum(row.get(f"seconds_{phase}") or 0.0 for row in rows)
 
 
 def _seconds(value: float) -> str:

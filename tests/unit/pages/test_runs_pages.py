@@ -12,8 +12,8 @@ from starlette.testclient import TestClient
 from visual_r1.pages.app import pages
 from visual_r1.pages.reading import facts_of
 from visual_r1.pages.runs import differences
+from visual_r1.report.phases import seconds_of_step
 from visual_r1.report.spending import spending_rows
-from visual_r1.report.timeline import seconds_of_step
 from visual_r1.runs.costs import cost_of_run
 from visual_r1.runs.journal import Journal
 from visual_r1.runs.listing import runs_in
@@ -26,8 +26,9 @@ def client(folder: Path, *named: Path) -> TestClient:
 
 
 def test_what_is_imported_to_start_is_light():
-    heavy = {"torch", "transformers", "tinker", "prefect", "datasets"}
-    script = f"import sys, visual_r1.pages.command; print(sorted({heavy!r} & set(sys.modules)))"
+    heavy = {"torch", "transformers", "tinker", "prefect", "datasets", "scipy", "httpx"}
+    modules = "visual_r1.pages.command, visual_r1.pages.app"
+    script = f"import sys, {modules}; print(sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )

@@ -18,12 +18,15 @@ from visual_r1.compare.comparison import compare
 from visual_r1.compare.sides import find_sides
 from visual_r1.errors import DataError
 from visual_r1.evaluation.metrics import Conditions, evaluation_folder
+from visual_r1.hashing import file_digest
 from visual_r1.pages.app import pages
 from visual_r1.pages.evaluations import _GIVEN  # pyright: ignore[reportPrivateUsage]
 from visual_r1.pages.marked import excerpt, marked, pieces_of
 from visual_r1.pages.pictures import picture_answer
 from visual_r1.pages.samples import Sample
 from visual_r1.pages.written import answers_of, shown_samples
+from visual_r1.regrade.changes import Change, Figures, Kind, Share
+from visual_r1.regrade.files import Basis, RegradedFile, write_record
 
 SVG = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
 
@@ -68,20 +71,19 @@ def test_an_evaluation_says_what_its_controls_and_another_grader_say(asked: Test
     report["controls"] = {"by_name": {"blind": blind}, "seeing": seeing, "roundings": {}}
     report.pop("checksum", None)
     (folder / "report.json").write_text(json.dumps(report))
-    share = {"n": 40, "correct": 28, "value": 0.7, "ci95": [0.55, 0.82]}
-    now = share | {"correct": 29, "value": 0.725}
-    kind = {"name": "greedy", "before": "wrong", "after": "right", "cause": "the grader"}
-    again = {
-        "basis": {
-            "source_digest": report["predictions_digest"], "rounding": "exact",
-            "grader_version": "7",
-        },
-        "graded": 40,
-        "before": {"passes": {"greedy": share}},
-        "after": {"exact": {"passes": {"greedy": now}}, "rounded": {"passes": {}}},
-        "changes": [{"kind": kind | {"reason": "<b>units</b>"}, "count": 1}],
-    }  # fmt: skip
-    (folder / "regraded-7.json").write_text(json.dumps(again))
+    result = folder / "regraded-7.parquet"
+    result.write_bytes(b"the answers")
+    was, now = Share(40, 28, 0.7, (0.55, 0.82)), Share(40, 29, 0.725, (0.57, 0.84))
+    kind = Kind("greedy", "wrong", "", "right", "<b>units</b>", "the grader")
+    again = RegradedFile(
+        Basis("predictions.parquet", report["predictions_digest"], "exact", "", "", "7"),
+        graded=40,
+        before=Figures({"greedy": was}),
+        after={"exact": Figures({"greedy": now}), "rounded": Figures({})},
+        changes=(Change(kind, 1, ()),),
+        result_digest=file_digest(result),
+    )
+    write_record(result, again)
     shown = " ".join(asked.get(at).text.split())
     assert "<strong>Seeing against thinking 78.5% <small>at most 90.0%</small></strong>" in shown
     assert "60.0%<small>44.6 to 73.7%</small>" in shown, "Wilson's of 24 of 40"
@@ -90,9 +92,12 @@ def test_an_evaluation_says_what_its_controls_and_another_grader_say(asked: Test
     assert "78.5%" in asked.get(f"/runs/{RUN}").text
     assert "78.5%" in asked.get(f"/runs/{RUN}/evaluations").text
     # Of answers that have been asked anew since, it says nothing.
-    again["basis"]["source_digest"] = "another"  # type: ignore[index]
-    (folder / "regraded-7.json").write_text(json.dumps(again))
-    (folder / "regraded-8.json").write_text("{")
+    write_record(result, replace(again, basis=replace(again.basis, source_digest="another")))
+    assert "Graded again" not in asked.get(at).text
+    # Nor of what is not as it was written.
+    write_record(result, again)
+    assert "Graded again" in asked.get(at).text
+    result.write_bytes(b"other answers")
     assert "Graded again" not in asked.get(at).text
 
 
