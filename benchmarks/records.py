@@ -30,9 +30,9 @@ from prefect import flow, task
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 
+from tasks.default_server import finish_temporary_server, temporary_server
 from tasks.records import artifacts, record
 from tasks.records.ending import concluded
-from tasks.temporary_server import finish_temporary_server, temporary_server
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
 from visual_r1.report.summary import read_summary

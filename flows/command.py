@@ -157,7 +157,7 @@ def begin_server_ahead() -> None:
     After `settle_prefect`, whose settings it has.
     """
     if prefect_server() is None:
-        from tasks.temporary_server import start_temporary_server
+        from tasks.default_server import start_temporary_server
 
         begin_ahead(start_temporary_server)
 
@@ -213,7 +213,7 @@ def _run(flow: Callable[..., object], config: RunConfig) -> None:
             flow(config=config)
         return
     # Its module takes two seconds, and who has a server is spared them.
-    from tasks.temporary_server import finish_temporary_server, start_temporary_server
+    from tasks.default_server import finish_temporary_server, start_temporary_server
     from tasks.watch import mend_once
 
     start_temporary_server()

@@ -102,7 +102,7 @@ def settle_prefect(output_dir: Path | None = None) -> None:
         refresh_global_settings_context()
     if settings.api.url is None:
         # From here on it is the one that Prefect finds, also where a flow is called as a function.
-        from tasks.temporary_server import temporary_server
+        from tasks.default_server import temporary_server
 
         temporary_server()
 

@@ -10,6 +10,7 @@ used is done without.
 import os
 import sqlite3
 import tempfile
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -34,11 +35,15 @@ def database_to_be() -> Path | None:
     return path if named in (None, f"sqlite+aiosqlite:///{path}") and not path.exists() else None
 
 
+def _kept() -> Iterator[Path]:
+    return cache_folder().glob(f"prefect-{prefect.__version__}-*.db")
+
+
 def copy_first(path: Path) -> bool:
     """Put the kept one at `path`; whether there was one, and none at `path`."""
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        for kept in cache_folder().glob(f"prefect-{prefect.__version__}-*.db"):
+        for kept in _kept():
             content = kept.read_bytes()
             if content_digest(content) != kept.stem.rpartition("-")[2]:
                 kept.unlink(missing_ok=True)
@@ -52,12 +57,17 @@ def copy_first(path: Path) -> bool:
 
 
 def keep_first(path: Path) -> None:
-    """Keep the database at `path`, which Prefect has made and nobody has written into."""
+    """Keep the database at `path`, which Prefect has made, unless one is kept, or somebody who
+    begins beside has a flow run in it."""
     with suppress(OSError, sqlite3.Error):
         folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
+        if any(_kept()):
+            return
         with tempfile.TemporaryDirectory(dir=folder) as beside:
             copy = Path(beside) / "prefect.db"
             with closing(sqlite3.connect(path)) as made, closing(sqlite3.connect(copy)) as kept:
                 made.backup(kept)
+                if kept.execute("SELECT EXISTS (SELECT * FROM flow_run)").fetchone() != (0,):
+                    return
             copy.replace(folder / f"prefect-{prefect.__version__}-{file_digest(copy)}.db")

@@ -13,7 +13,6 @@ close, however that came about, the server ends, and where it stands still the g
 """
 
 import atexit
-import importlib
 import logging
 import os
 import re
@@ -25,8 +24,7 @@ import time
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import httpx
 from prefect.settings import get_current_settings
@@ -73,7 +71,7 @@ _SERVER_ENVIRONMENT = {
 class TemporaryServer:
     """What Prefect takes for its own `SubprocessASGIServer`: another way to start it, and a watch.
 
-    All of Prefect finds it by `temporary_server`.
+    All of Prefect finds it by `default_server`.
     """
 
     def __init__(self) -> None:
@@ -331,78 +329,3 @@ def _last_error(path: Path) -> str:
         found = re.findall(r"^[\w.]+(?:Error|Exception): .+$", text, re.MULTILINE)
         return found[-1][:300].rstrip(".") if found else ""
     return ""
-
-
-_SERVER_MODULE = "prefect.server.api.server"
-
-
-class _ServerModule(ModuleType):
-    """What a program without a server of its own needs of Prefect's module of that name.
-
-    Prefect's clients import it for the class alone, and with it the whole server (database, routes
-    and services): two seconds of a processor. Whatever else is asked of it is Prefect's own, which
-    then takes its place.
-    """
-
-    def __init__(self, server: TemporaryServer) -> None:
-        super().__init__(_SERVER_MODULE)
-        self._server = server
-        self.SubprocessASGIServer = _ServerClass(self)
-
-    def of_this_process(self) -> TemporaryServer:
-        """The one server, as Prefect's class gives it where no port is named."""
-        return self._server
-
-    def whole(self) -> Any:
-        """Prefect's own module, which knows the server of this process."""
-        if sys.modules.get(_SERVER_MODULE) is self:
-            del sys.modules[_SERVER_MODULE]
-        _known(importlib.import_module(_SERVER_MODULE)).setdefault(None, self._server)
-        return sys.modules[_SERVER_MODULE]
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return getattr(self.whole(), name)
-
-
-class _ServerClass:
-    """What is called like Prefect's `SubprocessASGIServer`, and is it in all else."""
-
-    def __init__(self, module: _ServerModule) -> None:
-        self._module = module
-
-    def __call__(self, port: int | None = None) -> Any:
-        if port is None:
-            return self._module.of_this_process()
-        return self._module.whole().SubprocessASGIServer(port)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._module.whole().SubprocessASGIServer, name)
-
-
-def _known(module: Any) -> dict[int | None, Any]:
-    """The servers of a process by their ports, as Prefect's own class keeps them."""
-    return module.SubprocessASGIServer._instances
-
-
-def temporary_server() -> TemporaryServer:
-    """The one of this process, which all of Prefect uses where no other is set."""
-    module: Any = sys.modules.get(_SERVER_MODULE)
-    if module is None:
-        module = sys.modules[_SERVER_MODULE] = _ServerModule(TemporaryServer())
-    elif not isinstance(module, _ServerModule) and None not in _known(module):
-        _known(module)[None] = TemporaryServer()
-    return module.SubprocessASGIServer()
-
-
-def start_temporary_server() -> None:
-    """Start it and wait until it answers. Raises `ConfigError` where it does not come to that."""
-    temporary_server().start()
-
-
-def finish_temporary_server() -> None:
-    """Its run has ended, and another may begin."""
-    server: Any = temporary_server()
-    if isinstance(server, TemporaryServer):  # else a test's
-        server.finish()

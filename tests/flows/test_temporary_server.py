@@ -19,7 +19,7 @@ import httpx, psutil
 from tasks.environment import settle_prefect
 settle_prefect()
 from tasks import temporary_server as module
-from tasks.temporary_server import start_temporary_server, temporary_server
+from tasks.default_server import start_temporary_server, temporary_server
 from visual_r1.errors import ConfigError
 """
 REFUSED = """
@@ -148,9 +148,17 @@ def test_a_kept_database_that_was_damaged_is_not_used(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     made = tmp_path / "made.db"
     with closing(sqlite3.connect(made)) as database:
-        database.execute("create table one (id)")
+        database.execute("create table flow_run (id)")
+        database.execute("insert into flow_run values (1)")
         database.commit()
-    keep_first(made)
+        keep_first(made)
+        assert not list(cache_folder().iterdir()), "a run of somebody who began beside"
+        database.execute("delete from flow_run")
+        database.commit()
+        keep_first(made)
+        database.execute("create table later (id)")
+        database.commit()
+        keep_first(made)
     [kept] = cache_folder().iterdir()
     assert copy_first(tmp_path / "home" / "prefect.db")
     assert not copy_first(tmp_path / "home" / "prefect.db"), "one that is there stays"

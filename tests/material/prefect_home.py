@@ -17,7 +17,7 @@ from tasks.environment import settle_prefect
 
 settle_prefect()
 
-from tasks.temporary_server import start_temporary_server
+from tasks.default_server import start_temporary_server
 
 start_temporary_server()
 """

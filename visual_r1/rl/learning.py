@@ -165,9 +165,6 @@ class StepLearner:
         self._rest: list[Example] = []
         self._sent: list[_Sent] = []
         self._ahead = NO_TOKENS
-        self._loss = loss_of(policy.config.train, policy.config.algorithm)
-        self._data: dict[int, tinker.Datum] = {}
-        """By the identity of an example: what was made of it while others were still sampled."""
         self.groups: list[RolloutGroup] = []
         self.advantages: list[list[float]] = []
         self.examples: list[Example] = []
@@ -179,19 +176,12 @@ class StepLearner:
             self.groups.append(group)
             self.advantages.append(advantages_G)
             if found := examples_of(group, advantages_G, config):
-                self._make_ahead(found)
                 part += found
                 full += 1
             if full == self._groups_a_part:
                 self._send_part(part)
                 part, full = [], 0
         self._rest = part
-
-    def _make_ahead(self, examples: Sequence[Example]) -> None:
-        """The data of a group, where nothing in them depends on groups that are yet to come."""
-        config = self._policy.config
-        if config.algorithm.normalization == "none" and config.pipeline.correction == "none":
-            self._data |= {id(one): self._datum(one, 1.0) for one in examples}
 
     def finish(self) -> None:
         """Send what is left, and the optimizer steps; nothing where there is nothing to learn."""
@@ -291,9 +281,16 @@ class StepLearner:
         shares = token_shares(
             lengths, config.algorithm.normalization, config.sampling.max_new_tokens
         )
-        loss = self._loss.scaled(shares[0])
+        loss = loss_of(config.train, config.algorithm).scaled(shares[0])
         data = [
-            self._data.get(id(one)) or self._datum(one, share)
+            datum(
+                one.prompt,
+                one.rollout.tokens,
+                one.reference,
+                one.advantage_of_tokens(share),
+                mask=loss.mask,
+                sequence_id=one.rollout.sequence_id,
+            )
             for one, share in zip(examples, shares, strict=True)
         ]
         # A forward is billed as training.
@@ -308,16 +305,6 @@ class StepLearner:
         else:
             output = self._training.forward_backward(data, loss.name, loss.config)
         return _Backward(examples, loss, output, tokens)
-
-    def _datum(self, one: Example, share: float) -> tinker.Datum:
-        return datum(
-            one.prompt,
-            one.rollout.tokens,
-            one.reference,
-            one.advantage_of_tokens(share),
-            mask=self._loss.mask,
-            sequence_id=one.rollout.sequence_id,
-        )
 
     def _wait(self, future: "tinker.APIFuture[T]", what: str) -> T:
         return wait(future, what, TRAIN_LIMIT_S, self._policy.watch, self._meanwhile)
