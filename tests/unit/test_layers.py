@@ -58,7 +58,7 @@ ROOMS = {
     "engine/compute": "data engine/compute/families engine/types errors models printing",
     "engine/store": "engine/types errors hashing opening printing storage",
     "engine/server": "engine/compute engine/store engine/types errors hashing printing",
-    "engine": "engine/compute engine/server engine/store errors models printing",
+    "engine": "engine/compute engine/server engine/store errors freed_memory models printing",
     "backend": "config engine engine/store errors liveness models printing",
     "prices": "backend config models",
     "exports": """

@@ -21,10 +21,14 @@ from visual_r1.engine.store.home import HomeFolder
 from visual_r1.engine.store.lifetimes import now_utc
 from visual_r1.engine.store.store import Store
 from visual_r1.errors import CredentialError, StorageError, VisualR1Error
+from visual_r1.freed_memory import keep_freed_memory
 from visual_r1.models import TINY_GEOMETRY
 from visual_r1.printing import CommandParser, PrintableFormatter, say
 
 KEY_VARIABLE = "VISUAL_R1_ENGINE_KEY"
+
+MOST_FREE = 256 * 2**20
+"""Bytes of memory that it keeps though nothing uses them: a training call wants them again."""
 
 
 def main(arguments: Sequence[str] | None = None, *, by_hand: bool = False) -> int:
@@ -47,6 +51,8 @@ def main(arguments: Sequence[str] | None = None, *, by_hand: bool = False) -> in
     # any other busy process two threads fall to a thirtieth of their speed (128 samples beside one:
     # 35 s instead of 0.9).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # What computes is one thread, which is not the first.
+    keep_freed_memory(MOST_FREE, one_heap=True)
     try:
         _log_to(chosen.log)
         _allow_many_connections()

@@ -137,10 +137,25 @@ class RowCache:
     lengths: Tensor | None = None
 
     def __init__(
-        self, rows: int, places: int, block: int, device: torch.device, dtype: torch.dtype
+        self,
+        rows: int,
+        places: int,
+        block: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        keys_by_width: bool = False,
+        writes_columns: bool = False,
     ) -> None:
-        """Room for so many rows of so many places; it grows when more is asked for."""
+        """Room for so many rows of so many places; it grows when more is asked for.
+
+        With `keys_by_width` the places of a number of a key lie side by side, as the product that
+        scores them reads them fastest. With `writes_columns` rows that are all at one place are
+        written by one copy; that asks for the places in each step, so it cannot be recorded.
+        """
         self._block = block
+        self._keys_by_width = keys_by_width
+        self._writes_columns = writes_columns
         self.capacity = (rows, places)
         self._layers: list[Kept] = []
         self._mask = torch.full((rows, places), -torch.inf, dtype=dtype, device=device)
@@ -151,6 +166,8 @@ class RowCache:
         self.mask = self._mask[:0, None, None]
         """[rows, 1, 1, seen], 0 where a place is seen, else −inf."""
         self._seen = torch.zeros((), dtype=dtype, device=device)
+        self._column: int | None = None
+        """The place that all rows write in this step, if it is one and is asked for."""
         self.generation = 0
         """Changes with the shape or the memory of what a step looks at."""
 
@@ -215,8 +232,14 @@ class RowCache:
     def open_next(self) -> None:
         """Make each row's next place visible; the step that follows writes it."""
         # A row past its end goes on at the last place there is: nobody reads what it writes.
-        self._place[: self.rows].clamp_(max=self.capacity[1] - 1)
-        self._mask.index_put_(self.here, self._seen)
+        places = self._place[: self.rows].clamp_(max=self.capacity[1] - 1)
+        if self._writes_columns:
+            low, high = (int(side) for side in places.aminmax())
+            self._column = low if low == high else None
+        if self._column is None:
+            self._mask.index_put_(self.here, self._seen)
+        else:
+            self._mask[: self.rows, self._column] = 0.0
 
     def close(self) -> None:
         """The step has written each row's place: the next one is behind it."""
@@ -226,9 +249,16 @@ class RowCache:
         self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
         """Called by each attention layer with its new keys and values [rows, heads, 1, width]."""
-        for new, pool in zip((keys, values), self.places(layer), strict=True):
-            pool.index_put_(self.here, new[:, :, 0])
+        self.write(self.places(layer), keys[:, :, 0], values[:, :, 0])
         return self.views(layer)
+
+    def write(self, places: tuple[Tensor, Tensor], keys: Tensor, values: Tensor) -> None:
+        """Put keys and values [rows, heads, width] into a layer's `places`, each row's at its."""
+        for new, pool in zip((keys, values), places, strict=True):
+            if self._column is None:
+                pool.index_put_(self.here, new)
+            else:
+                pool.select(1, self._column)[: self.rows].copy_(new)
 
     @property
     def here(self) -> tuple[Tensor, Tensor]:
@@ -266,16 +296,22 @@ class RowCache:
         rows, places = self.capacity
 
         def room(kept: Kept) -> Kept:
-            def empty(tensor: Tensor) -> Tensor:
-                if not kept.grows:
-                    return tensor.new_zeros(rows, *tensor.shape[1:])
-                # Left as it is until a step looks at it: what is never used takes no memory of a
-                # CPU's.
-                return tensor.new_empty(rows, tensor.shape[1], places, tensor.shape[3])
-
-            return kept.map(empty)
+            if kept.grows:
+                return self._room(kept, rows, places)
+            return kept.map(lambda tensor: tensor.new_zeros(rows, *tensor.shape[1:]))
 
         self._layers = [room(kept) for kept in prompts.layers]
+
+    def _room(self, like: Kept, rows: int, places: int) -> Kept:
+        """For keys and values; left as it is until a step looks at it: what is never used takes no
+        memory of a CPU's."""
+        keys, values = like.tensors
+        heads, width = keys.shape[1], keys.shape[3]
+        if self._keys_by_width:
+            room = keys.new_empty(rows, heads, width, places).transpose(2, 3)
+        else:
+            room = keys.new_empty(rows, heads, places, width)
+        return Kept((room, values.new_empty(rows, heads, places, values.shape[3])), grows=True)
 
     def _require(self, rows: int, places: int) -> None:
         """Have so many rows of so many places: what is masked must be finite, or 0 · inf is nan."""
@@ -297,16 +333,15 @@ class RowCache:
         self.capacity = (rows, places)
 
         def wider(layer: Kept) -> Kept:
-            def copied(pool: Tensor) -> Tensor:
-                if not layer.grows:
-                    wide = pool.new_zeros(rows, *pool.shape[1:])
-                    wide[:held_rows] = pool
-                    return wide
-                wide = pool.new_empty(rows, pool.shape[1], places, pool.shape[3])
+            if not layer.grows:
+                more = rows - held_rows
+                return layer.map(
+                    lambda pool: torch.cat([pool, pool.new_zeros(more, *pool.shape[1:])])
+                )
+            room = self._room(layer, rows, places)
+            for pool, wide in zip(layer.tensors, room.tensors, strict=True):
                 wide[:used_rows, :, :used] = pool[:used_rows, :, :used]
-                return wide
-
-            return layer.map(copied)
+            return room
 
         self._layers = [wider(layer) for layer in self._layers]
         mask = torch.full((rows, places), -torch.inf).to(self._mask)

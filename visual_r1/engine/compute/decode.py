@@ -256,7 +256,7 @@ class Decoding:
     def _forward(self) -> None:
         """One step: the tokens enter the cache, and the logits of the next ones come out."""
         positions = self._positions[: self._rows]
-        self.logits.copy_(self._step(self._tokens[: self._rows], positions, self._cache))
+        self._step(self._tokens[: self._rows], positions, self._cache, self.logits)
         # A row past its end stays within what the step is ready for.
         positions.add_(1).clamp_(max=self._reach)
 

@@ -7,7 +7,7 @@ as rows join or a block of places is opened; adapters are copied to where the la
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -16,9 +16,8 @@ from visual_r1.engine.compute.families.lean import LeanQwen3
 from visual_r1.engine.compute.families.products import Bound, LowRank
 from visual_r1.engine.compute.shared_prefix import SharedCache
 
-Recorder: TypeAlias = Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]]
-"""Records what a function does and gives back what does it again, and where its result then lies.
-Nothing has been done by then."""
+Recorder: TypeAlias = Callable[[Callable[[], None]], Callable[[], None]]
+"""Records what a function does and gives back what does it again. Nothing has been done by then."""
 
 
 @dataclass
@@ -27,7 +26,6 @@ class _Recorded:
 
     shape: object
     repeat: Callable[[], None] | None = None
-    logits: Tensor | None = None
 
 
 class GraphedStep:
@@ -48,29 +46,30 @@ class GraphedStep:
 
     def cache(self, rows: int, places: int, block: int) -> SharedCache:
         """See `LeanQwen3.cache`."""
-        return self._step.cache(rows, places, block)
+        return self._step.cache(rows, places, block, recorded=True)
 
     def reach(self, positions: int) -> None:
         """See `LeanQwen3.reach`."""
         self._step.reach(positions)
 
-    def __call__(self, tokens: Tensor, positions: Tensor, cache: SharedCache) -> Tensor:
+    def __call__(
+        self, tokens: Tensor, positions: Tensor, cache: SharedCache, logits: Tensor
+    ) -> None:
         """See `LeanQwen3`. The first step of a shape is not recorded: it warms the kernels up."""
-        shape = (tokens.data_ptr(), positions.data_ptr(), self._step.settle(cache))
+        places = [one.data_ptr() for one in (tokens, positions, logits)]
+        shape = (*places, self._step.settle(cache))
         recorded: _Recorded | None = cache.recorded
         if recorded is None or recorded.shape != shape:
             cache.recorded = _Recorded(shape)
-            return self._step(tokens, positions, cache)
+            self._step(tokens, positions, cache, logits)
+            return
         if recorded.repeat is None:
-            recorded.repeat, recorded.logits = self._record(
-                lambda: self._step(tokens, positions, cache)
-            )
+            recorded.repeat = self._record(lambda: self._step(tokens, positions, cache, logits))
         recorded.repeat()
-        return cast(Tensor, recorded.logits)
 
 
-def _record(work: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+def _record(work: Callable[[], None]) -> Callable[[], None]:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        logits = work()
-    return graph.replay, logits
+        work()
+    return graph.replay

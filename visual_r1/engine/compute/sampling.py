@@ -50,6 +50,8 @@ class SamplingRules:
     any_filtered: bool
     all_plain: bool
     """Whether all are at temperature 1."""
+    greedy: Tensor
+    """bool [R]: those at temperature 0."""
 
     @staticmethod
     def of(
@@ -68,6 +70,7 @@ class SamplingRules:
                 for s, k in zip(settings, top_k, strict=True)
             ),
             all_plain=all(s.temperature == 1 for s in settings),
+            greedy=torch.tensor([s.temperature == 0 for s in settings], device=device),
         )
 
 
@@ -102,17 +105,16 @@ def _chosen(
 ) -> Tensor:
     if not rules.any_random:
         return logits.argmax(dim=-1)
-    is_greedy = rules.temperature == 0
     scaled = logits
     if not rules.all_plain:
-        scaled = logits / torch.where(is_greedy, 1.0, rules.temperature)[:, None]
+        scaled = logits / torch.where(rules.greedy, 1.0, rules.temperature)[:, None]
         probabilities = torch.softmax(scaled, dim=-1)
     tokens = _invert(probabilities, uniforms[:, None])[:, 0]
     if rules.any_filtered:
         # A row without a filter keeps its token: the other way sums up in another order.
         filtered = (rules.top_p < 1) | (rules.top_k < logits.shape[1])
         tokens = torch.where(filtered, _filtered_tokens(scaled, rules, uniforms), tokens)
-    return torch.where(is_greedy, logits.argmax(dim=-1), tokens) if rules.any_greedy else tokens
+    return torch.where(rules.greedy, logits.argmax(dim=-1), tokens) if rules.any_greedy else tokens
 
 
 def alternative_tokens(logits: Tensor, temperature: float, uniforms: Tensor) -> Tensor:

@@ -43,13 +43,28 @@ class SharedCache:
     """Stands in for a `RowCache` where a step computes attention in two parts."""
 
     def __init__(
-        self, rows: int, places: int, block: int, device: torch.device, dtype: torch.dtype
+        self,
+        rows: int,
+        places: int,
+        block: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        joint: bool = False,
+        recorded: bool = False,
     ) -> None:
-        """Room for so many rows, and so many new tokens of each; it grows."""
+        """Room for so many rows, and so many new tokens of each; it grows.
+
+        With `joint` it lies as `JointAttention` reads it; `recorded` are steps that do the same
+        whatever they find.
+        """
         self._device = device
-        self._prompts = RowCache(0, 0, block, device, dtype)
+        # Answers' keys lie place by place: written by width they cost more than they save.
+        self._prompts = RowCache(0, 0, block, device, dtype, keys_by_width=joint)
         """A row a tile."""
-        self.answers = RowCache(rows, places, block, device, dtype)
+        self.answers = RowCache(
+            rows, places, block, device, dtype, writes_columns=joint and not recorded
+        )
         self._tiles: list[_Tile | None] = []
         self._tile_of: dict[int, int] = {}
         self._layout: Layout | None = None
@@ -198,6 +213,9 @@ class Layout:
         head = torch.arange(heads).view(key_heads, 1, shared)
         self.shape = (len(tiles), key_heads, width * shared)
         """Queries [tiles, key heads, width * shared]."""
+        seated = [row for tile in tiles for row in tile]
+        self.in_order = len(tiles) * width == rows and seated == list(range(rows))
+        """Whether tile t holds the rows from t * width on, and no seat is free."""
         self.queries = (sits[:, None, :, None] * all_heads + head).flatten().to(device)
         """Of the vectors [R, all heads], those of the tiles' queries."""
         tile, seat = at[:, 0, None, None], at[:, 1, None, None]
@@ -219,6 +237,7 @@ class Layout:
         for name in ("queries", "outputs", "of_rows", "of_seats", "tile_of"):
             indices: Tensor = getattr(self, name)
             indices.copy_(getattr(other, name))
+        self.in_order = other.in_order
 
 
 def attention(

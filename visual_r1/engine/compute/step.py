@@ -47,9 +47,9 @@ class Step(Protocol):
         """Be ready for so many positions."""
         ...
 
-    def __call__(self, tokens: Tensor, positions: Tensor, cache: Any) -> Tensor:
-        """Tokens int64 [R] at positions int64 [R] enter a cache that it made; logits [R, V] of the
-        next."""
+    def __call__(self, tokens: Tensor, positions: Tensor, cache: Any, logits: Tensor) -> None:
+        """Tokens int64 [R] at positions int64 [R] enter a cache that it made; the logits of the
+        next ones go to `logits`, float32 [R, V]."""
         ...
 
 
@@ -68,7 +68,7 @@ class ModuleStep:
     def reach(self, positions: int) -> None:
         """Modules compute what they need."""
 
-    def __call__(self, tokens: Tensor, positions: Tensor, cache: RowCache) -> Tensor:
+    def __call__(self, tokens: Tensor, positions: Tensor, cache: RowCache, logits: Tensor) -> None:
         """See `Step`."""
         cache.open_next()
         hidden = self._base.text_stack(
@@ -79,4 +79,4 @@ class ModuleStep:
             use_cache=True,
         ).last_hidden_state
         cache.close()
-        return self._base.unembed(hidden[:, 0])
+        logits.copy_(self._base.unembed(hidden[:, 0]))

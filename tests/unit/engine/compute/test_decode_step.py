@@ -50,7 +50,7 @@ class Question:
 
 def attended(questions: Sequence[Question]) -> list[list[Tensor]]:
     """What attention gives for each row of each question, all of them side by side."""
-    cache = SharedCache(0, 0, 32, torch.device("cpu"), torch.float32)
+    cache = SharedCache(0, 0, 32, torch.device("cpu"), torch.float32, joint=True)
     rows = sum(len(one.counts) for one in questions)
     vectors = torch.zeros(rows, HEADS, WIDTH)
     first = 0
@@ -71,10 +71,9 @@ def attended(questions: Sequence[Question]) -> list[list[Tensor]]:
         first += len(one.counts)
     out = torch.empty(rows, KEY_HEADS, SHARED, WIDTH)
     layout = cache.layout(HEADS, KEY_HEADS, HEADS)
-    joint = JointAttention([cache.answers.views(0)], [cache.prompt_views(0)], out)
+    joint = JointAttention([cache.answers.views(0)], [cache.prompt_views(0)], mask, out)
     joint.take_layout(layout, cache.prompt_mask)
-    joint.show_answers(mask)
-    joint.attend(0, vectors.view(out.shape), vectors.view(-1, WIDTH), layout)
+    joint.attend(0, vectors.view(out.shape))
     found = list(out)
     return [[found.pop(0) for _ in one.counts] for one in questions]
 

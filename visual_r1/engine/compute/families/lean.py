@@ -36,11 +36,13 @@ class _Norm:
         self._share = 1 / weight.shape[-1]
         self._epsilons = weight.new_full((1,), epsilon)
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def into(self, x: Tensor, out: Tensor) -> Tensor:
+        """Of x, to `out` of its shape."""
         # Rounded before the weight, as the modules do it.
-        return functional.rms_norm(x, x.shape[-1:], eps=self._epsilon).mul_(self.weight)
+        even = functional.rms_norm(x, x.shape[-1:], eps=self._epsilon)
+        return torch.mul(even, self.weight, out=out)
 
-    def into(self, x: Tensor, out: Tensor, root: Tensor) -> Tensor:
+    def alone_into(self, x: Tensor, out: Tensor, root: Tensor) -> Tensor:
         """The same in fewer operators, where numbers are float32: by way of `root` [..., 1]."""
         cast(Any, torch.linalg).vector_norm(x, dim=-1, keepdim=True, out=root)
         torch.addcmul(self._epsilons, root, root, value=self._share, out=root).rsqrt_()
@@ -162,18 +164,19 @@ class LeanQwen3:
         buffers.take_layout()
         return self._version, *wanted, buffers.layout.shape
 
-    def __call__(self, tokens: Tensor, positions: Tensor, cache: SharedCache) -> Tensor:
-        """Tokens and positions int64 [R] to logits [R, V] of the next ones; the cache grows."""
+    def __call__(
+        self, tokens: Tensor, positions: Tensor, cache: SharedCache, logits: Tensor
+    ) -> None:
+        """Tokens and positions int64 [R]; the cache grows, and the logits of the next ones go to
+        `logits`, float32 [R, V]."""
         self.settle(cache)
         buffers: _Buffers = cache.buffers
         cache.answers.open_next()
-        if self.joint:
-            buffers.joint.show_answers(buffers.mask)
         torch.index_select(self._angles, 0, positions, out=buffers.angles)
         hidden = buffers.hidden
         torch.index_select(self.embedding, 0, tokens, out=hidden)
         for number, layer in enumerate(self.layers):
-            attended = self._attended(layer, number, buffers, cache.answers.here)
+            attended = self._attended(layer, number, buffers)
             layer.output.onto(attended, hidden, buffers.between(layer.output))
             normed = self._normed(layer.before_mlp, buffers)
             if layer.gate_up is not None and layer.down is not None:
@@ -185,40 +188,38 @@ class LeanQwen3:
                 mixed = cast("Callable[[Tensor], Tensor]", layer.mlp)(normed[:, None])
                 hidden.add_(mixed[:, 0])
         normed = self._normed(self._norm, buffers)
-        logits = self.unembed.into(normed, buffers.logits, buffers.between(self.unembed))
+        if logits.dtype == normed.dtype:
+            self.unembed.into(normed, logits, buffers.between(self.unembed))
+        else:
+            out = normed.new_empty(logits.shape)
+            logits.copy_(self.unembed.into(normed, out, buffers.between(self.unembed)))
         cache.answers.close()
-        return logits
 
     def _normed(self, norm: _Norm, buffers: "_Buffers") -> Tensor:
         if self.joint:
-            return norm.into(buffers.hidden, buffers.normed, buffers.root)
-        return norm(buffers.hidden)
+            return norm.alone_into(buffers.hidden, buffers.normed, buffers.root)
+        return norm.into(buffers.hidden, buffers.normed)
 
-    def _attended(
-        self, layer: _Layer, number: int, buffers: "_Buffers", here: tuple[Tensor, Tensor]
-    ) -> Tensor:
+    def _attended(self, layer: _Layer, number: int, buffers: "_Buffers") -> Tensor:
         """What attention gives for each row: [R, heads * width]."""
         normed = self._normed(layer.before_attention, buffers)
         layer.qkv.into(normed, buffers.qkv, buffers.between(layer.qkv))
+        heads = buffers.queries_and_keys
         if self.joint:
-            turned = layer.heads_norm.into(
-                buffers.queries_and_keys, buffers.turned, buffers.heads_root
-            )
+            layer.heads_norm.alone_into(heads, buffers.straight, buffers.heads_root)
         else:
-            turned = layer.heads_norm(buffers.queries_and_keys)
-        # x cos + rotate_half(x) sin; the sine carries the sign of the half.
-        halves: Tensor = cast(Any, turned.view(*turned.shape[:-1], 2, -1)).flip(2)
-        halves = halves.view(turned.shape).mul_(buffers.sin)
-        turned.mul_(buffers.cos).add_(halves)
-        queries, keys = buffers.parts(turned)
-        write_keys, write_values = buffers.written[number]
-        write_keys.index_put_(here, keys)
-        write_values.index_put_(here, buffers.values)
-        vectors = turned.view(-1, self.width)
+            layer.heads_norm.into(heads, buffers.straight)
+        # x cos + rotate_half(x) sin, half by half.
+        torch.mul(buffers.straight, buffers.cos, out=buffers.turned)
+        for half, other, sine in buffers.halves:
+            half.addcmul_(other, sine)
+        cache = buffers.cache.answers
+        cache.write(buffers.written[number], buffers.keys, buffers.values)
         if self.joint:
-            buffers.joint.attend(number, queries, vectors, buffers.layout)
+            buffers.joint.attend(number, buffers.queries)
             return buffers.attended_flat
-        return self._in_two(number, queries, vectors, buffers)
+        vectors = buffers.turned.view(-1, self.width)
+        return self._in_two(number, buffers.queries, vectors, buffers)
 
     def _in_two(self, number: int, queries: Tensor, vectors: Tensor, buffers: "_Buffers") -> Tensor:
         """By fused kernels over the answers and over the prompts, put together by their sums."""
@@ -238,9 +239,10 @@ class LeanQwen3:
         torch.lerp(own, prompt.view(own.shape), share[..., None], out=buffers.attended)
         return buffers.attended_flat
 
-    def cache(self, rows: int, places: int, block: int) -> SharedCache:
-        """Room for what it keeps: of each prompt once."""
-        return SharedCache(rows, places, block, self.embedding.device, self.embedding.dtype)
+    def cache(self, rows: int, places: int, block: int, *, recorded: bool = False) -> SharedCache:
+        """Room for what it keeps: of each prompt once; `recorded` steps look at no places."""
+        device, dtype = self.embedding.device, self.embedding.dtype
+        return SharedCache(rows, places, block, device, dtype, joint=self.joint, recorded=recorded)
 
     def reach(self, positions: int) -> None:
         """Have the rotary angles of so many positions at least."""
@@ -274,23 +276,30 @@ class _Buffers:
         self.prompt_mask = cache.prompt_mask
         self.hidden = empty(like.shape[1])
         self.angles = empty(2 * width)
-        self.cos, self.sin = split(self.angles[:, None], width, dim=-1)
+        halves = [width, width // 2, width // 2]
+        self.cos, low, high = split(self.angles[:, None], halves, dim=-1)
         self.qkv = empty((heads + 2 * key_heads) * width)
         by_head = self.qkv.view(rows, -1, width)
         self.queries_and_keys = by_head[:, : heads + key_heads]
         self.normed, self.root = empty(like.shape[1]), empty(1)
-        self.turned, self.heads_root = empty(heads + key_heads, width), empty(heads + key_heads, 1)
-        self.values = by_head[:, heads + key_heads :]
-        self._cut = (heads, key_heads)
-        self._packed = (rows, key_heads, heads // key_heads, width)
-        self.attended = empty(*self._packed[1:])
+        self.heads_root = empty(heads + key_heads, 1)
+        self.straight = empty(heads + key_heads, width)
+        """Queries and keys, and below when they are turned by their position."""
+        self.turned = torch.empty_like(self.straight)
+        below, above = self.straight.chunk(2, dim=-1)
+        turned_below, turned_above = self.turned.chunk(2, dim=-1)
+        self.halves = ((turned_below, above, low), (turned_above, below, high))
+        packed = (rows, key_heads, heads // key_heads, width)
+        self.queries = self.turned[:, :heads].view(packed)
+        """Packed by the key head that serves them."""
+        self.keys, self.values = self.turned[:, heads:], by_head[:, heads + key_heads :]
+        self.attended = empty(*packed[1:])
         self.attended_flat = self.attended.view(rows, -1)
         mlps = [layer.gate_up for layer in stack.layers if layer.gate_up is not None]
         inner = mlps[0].out if mlps else 0
         self.gate_up = empty(inner)
         self.gate, self.up = self.gate_up[:, : inner // 2], self.gate_up[:, inner // 2 :]
         self.gated = empty(inner // 2)
-        self.logits = empty(stack.unembed.out)
         self._between = {rank: empty(rank) for rank in {one.rank for one in stack.products}}
         layers = range(len(stack.layers))
         self.answers = [answers.views(n) for n in layers]
@@ -302,7 +311,7 @@ class _Buffers:
         """How the queries lie in tiles now."""
         self._joint: JointAttention | None = None
         if stack.joint:
-            self._joint = JointAttention(self.answers, self.prompts, self.attended)
+            self._joint = JointAttention(self.answers, self.prompts, self.mask, self.attended)
 
     def take_layout(self) -> None:
         """The cache's layout of now: in the memory of the last one where its shape is the same."""
@@ -326,8 +335,3 @@ class _Buffers:
     def between(self, product: Product) -> Tensor:
         """Room between the two products of an adapter."""
         return self._between[product.rank]
-
-    def parts(self, turned: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries packed by the key head that serves them [R, key heads, n, width], and keys."""
-        queries, keys = split(turned, self._cut, dim=1)
-        return queries.view(self._packed), keys
