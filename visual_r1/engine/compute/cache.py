@@ -10,7 +10,7 @@ copied into rows that decode, one new place a step (`RowCache`). Both stand in f
 cache.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, cast
 
@@ -90,6 +90,12 @@ class PromptCache:
             columns = zip(*(kept.tensors for kept in layer), strict=True)
             layers.append(Kept(tuple(torch.cat(column) for column in columns), layer[0].grows))
         return PromptCache(layers, parts[0].places)
+
+
+PromptReader: TypeAlias = Callable[[Tensor, Tensor, Mapping[str, Any]], tuple[Tensor, PromptCache]]
+"""Reads B prompts of P places: embeddings [B, P, width] at positions int64 [axes, B, P], and what
+the family gives the text stack beside them, to final hidden states [B, P, width] and what the
+layers keep."""
 
 
 class RecordingCache(DynamicCache):
@@ -258,7 +264,7 @@ class RowCache:
             if self._column is None:
                 pool.index_put_(self.here, new)
             else:
-                pool.select(1, self._column)[: self.rows].copy_(new)
+                pool.select(1, self._column).copy_(new)
 
     @property
     def here(self) -> tuple[Tensor, Tensor]:
@@ -266,9 +272,9 @@ class RowCache:
         return self._order[: self.rows], self._place[: self.rows]
 
     def places(self, layer: int) -> tuple[Tensor, Tensor]:
-        """Keys and values to write at `here`: [capacity of rows, of places, heads, width] each."""
+        """Keys and values to write at `here`: [rows, capacity of places, heads, width] each."""
         keys, values = self._layers[layer].tensors
-        return keys.transpose(1, 2), values.transpose(1, 2)
+        return keys[: self.rows].transpose(1, 2), values[: self.rows].transpose(1, 2)
 
     def views(self, layer: int) -> tuple[Tensor, Tensor]:
         """The keys and values that a step looks at, [rows, heads, seen, width] each."""

@@ -15,7 +15,7 @@ from torch.utils import checkpoint
 
 from visual_r1.engine.compute.base_model import BaseModel
 from visual_r1.engine.compute.batching import ROWS, chunks, of_array, split
-from visual_r1.engine.compute.cache import PromptCache, RecordingCache
+from visual_r1.engine.compute.cache import PromptCache, PromptReader, RecordingCache
 from visual_r1.engine.compute.families.family import PreparedImage
 from visual_r1.engine.compute.packing import Packing
 from visual_r1.engine.compute.prompts import Layout
@@ -134,27 +134,24 @@ def packed_states(
     positions = np.concatenate([*(layout.positions for layout in layouts), dummies[1]], axis=1)
     is_image = np.concatenate([*(layout.is_image for layout in layouts), dummies[2]])
     shown = [features[image.digest] for layout in layouts for image in layout.images]
-    return _run_text_stack(
-        base,
-        of_array(tokens)[None],
-        of_array(positions)[:, None],
-        of_array(is_image)[None],
-        shown,
-        packing=packing,
-    )[0]
+    embeddings, further = _embedded(base, of_array(tokens)[None], of_array(is_image)[None], shown)
+    axes_first = of_array(positions)[:, None]
+    return _run_text_stack(base, embeddings, axes_first, **further, packing=packing)[0]
 
 
 def prompt_states(
-    base: BaseModel, layouts: Sequence[Layout], features: Features, length: int
+    base: BaseModel,
+    layouts: Sequence[Layout],
+    features: Features,
+    length: int,
+    reader: PromptReader | None = None,
 ) -> tuple[Tensor, PromptCache]:
     """Final hidden states [B, length, width] of layouts padded on the right to `length`, and what
-    the layers keep: of attention all places, padding included.
+    the layers keep: of attention all places, padding included. Without a `reader` by the modules.
 
     Every layer looks back alone, so the padding behind a sequence is never seen by it and needs no
     mask.
     """
-    lengths = torch.tensor([layout.length for layout in layouts], device=base.device)
-    recording = RecordingCache(lengths)
     axes = len(layouts[0].positions)
     tokens = torch.zeros(len(layouts), length, dtype=torch.long)
     positions = torch.zeros(axes, len(layouts), length, dtype=torch.long)
@@ -164,30 +161,31 @@ def prompt_states(
         positions[:, row, : layout.length] = of_array(layout.positions)
         is_image[row, : layout.length] = of_array(layout.is_image)
     shown = [features[image.digest] for layout in layouts for image in layout.images]
-    hidden = _run_text_stack(base, tokens, positions, is_image, shown, cache=recording)
+    embeddings, further = _embedded(base, tokens, is_image, shown)
+    if reader is not None:
+        return reader(embeddings, positions.to(base.device), further)
+    lengths = torch.tensor([layout.length for layout in layouts], device=base.device)
+    recording = RecordingCache(lengths)
+    hidden = _run_text_stack(base, embeddings, positions, **further, cache=recording)
     return hidden, recording.recorded(length)
 
 
-def _run_text_stack(
-    base: BaseModel,
-    tokens: Tensor,
-    positions: Tensor,
-    is_image: Tensor,
-    shown: Sequence[Tensor],
-    cache: object = None,
-    packing: Packing | None = None,
-) -> Tensor:
-    """Hidden states [B, L, width] of tokens [B, L] at positions [axes, B, L]; `shown` are the
-    features of the images, in the order of rows and places."""
+def _embedded(
+    base: BaseModel, tokens: Tensor, is_image: Tensor, shown: Sequence[Tensor]
+) -> tuple[Tensor, Mapping[str, Any]]:
+    """Embeddings [B, L, width] of tokens [B, L], and what else the text stack is given; `shown` are
+    the features of the images, in the order of rows and places."""
     embeddings = base.embed(tokens.to(base.device))
-    further: Mapping[str, Any] = {}
-    if shown:
-        together = torch.cat(list(shown), dim=1).to(embeddings.dtype)
-        embeddings, further = base.family.with_images(
-            embeddings, is_image.to(base.device), together
-        )
-    if packing is not None:
-        further = {**further, "packing": packing}
+    if not shown:
+        return embeddings, {}
+    together = torch.cat(list(shown), dim=1).to(embeddings.dtype)
+    return base.family.with_images(embeddings, is_image.to(base.device), together)
+
+
+def _run_text_stack(
+    base: BaseModel, embeddings: Tensor, positions: Tensor, cache: object = None, **further: Any
+) -> Tensor:
+    """Hidden states [B, L, width] of embeddings at positions [axes, B, L]."""
     output = base.text_stack(
         inputs_embeds=embeddings,
         position_ids=positions.to(base.device),

@@ -12,6 +12,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from visual_r1.engine.compute.cache import PromptReader
 from visual_r1.engine.compute.families.lean import LeanQwen3
 from visual_r1.engine.compute.families.products import Bound, LowRank
 from visual_r1.engine.compute.shared_prefix import SharedCache
@@ -47,6 +48,11 @@ class GraphedStep:
     def cache(self, rows: int, places: int, block: int) -> SharedCache:
         """See `LeanQwen3.cache`."""
         return self._step.cache(rows, places, block, recorded=True)
+
+    @property
+    def read_prompts(self) -> PromptReader | None:
+        """See `LeanQwen3.read_prompts`."""
+        return self._step.read_prompts
 
     def reach(self, positions: int) -> None:
         """See `LeanQwen3.reach`."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from visual_r1.engine.compute.base_model import BaseModel
 from visual_r1.engine.compute.batching import ROWS, chunks, floats, of_array, round_up, split
-from visual_r1.engine.compute.cache import PromptCache
+from visual_r1.engine.compute.cache import PromptCache, PromptReader
 from visual_r1.engine.compute.forward import Features, logit_rows, prompt_states
 from visual_r1.engine.compute.sample_plan import SamplePlan
 from visual_r1.engine.compute.sampling import alternative_tokens, likeliest, stream
@@ -47,14 +47,19 @@ class Prefill:
 
 
 def prefill(
-    base: BaseModel, plans: Sequence[SamplePlan], features: Features, length: int
+    base: BaseModel,
+    plans: Sequence[SamplePlan],
+    features: Features,
+    length: int,
+    reader: PromptReader | None = None,
 ) -> Prefill:
-    """Run prompts of one bucket, each padded to `length`."""
+    """Run prompts of one bucket, each padded to `length`; see `prompt_states` for `reader`."""
     caches: list[PromptCache] = []
     last: list[Tensor] = []
     scores: list[PromptScores | None] = []
     for batch in chunks(plans, TOKENS_AT_ONCE[base.device.type] // length):
-        hidden, cache = prompt_states(base, [plan.layout for plan in batch], features, length)
+        layouts = [plan.layout for plan in batch]
+        hidden, cache = prompt_states(base, layouts, features, length, reader)
         caches.append(cache)
         for row, plan in enumerate(batch):
             # The prompt's last place foretells the first new token; behind it is padding.

@@ -264,7 +264,7 @@ class RunningBatch:
             if self._waiting:
                 self._join(step, free)
             else:
-                self._read(free)
+                self._read(step, free)
             changed = True
         return changed
 
@@ -291,7 +291,7 @@ class RunningBatch:
             )
         self._decoding.join(rows, prompts)
 
-    def _read(self, free: int) -> None:
+    def _read(self, step: Step, free: int) -> None:
         """Prompts go through the model: as many as have samples for the rows that are free."""
         joined: list[_Open] = []
         while self._unread and free > 0:
@@ -305,7 +305,8 @@ class RunningBatch:
         buckets = [prompt_bucket(one.plan.layout.length) for one in joined]
         for length, indices in by_bucket(buckets).items():
             together = [joined[index] for index in indices]
-            prompts = prefill(base, [one.plan for one in together], features, length)
+            plans = [one.plan for one in together]
+            prompts = prefill(base, plans, features, length, step.read_prompts)
             for place, one in enumerate(together):
                 one.scores, one.read = prompts.scores[place], True
                 self._waiting += [

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from visual_r1.engine.compute.base_model import BaseModel
-from visual_r1.engine.compute.cache import PromptCache, RowCache
+from visual_r1.engine.compute.cache import PromptCache, PromptReader, RowCache
 
 
 class Cache(Protocol):
@@ -43,6 +43,11 @@ class Step(Protocol):
         """One of its own kind with room for so many at first, see `DeviceRules.cache_block`."""
         ...
 
+    @property
+    def read_prompts(self) -> PromptReader | None:
+        """What reads prompts with the weights that are bound; None leaves it to the modules."""
+        ...
+
     def reach(self, positions: int) -> None:
         """Be ready for so many positions."""
         ...
@@ -64,6 +69,10 @@ class ModuleStep:
     def cache(self, rows: int, places: int, block: int) -> RowCache:
         """Each row has the whole of its prompt."""
         return RowCache(rows, places, block, self._base.device, self._base.dtype)
+
+    @property
+    def read_prompts(self) -> None:
+        """Prompts go through the modules too."""
 
     def reach(self, positions: int) -> None:
         """Modules compute what they need."""

@@ -122,7 +122,7 @@ class JointAttention:
             torch.add(scores, mask, out=masked)
         torch.softmax(self._scores, -1, out=self._scores)
         self._shares_to_tiles()
-        prompt.add_weighted(self._of_tiles.zero_())
+        prompt.weigh(self._of_tiles)
         self._attended_to_rows()
         answer.add_weighted(self._attended)
 
@@ -157,6 +157,12 @@ class _Layer:
         keys, values = (one.view(-1, *one.shape[2:]) for one in (keys, values))
         pieces = split(shares, _PLACES_AT_ONCE, 2), split(values, _PLACES_AT_ONCE, 1)
         return _Layer(keys.transpose(1, 2), list(zip(*pieces, strict=True)))
+
+    def weigh(self, total: Tensor) -> None:
+        """The values by their shares, to `total` [B, queries, width]."""
+        torch.bmm(*self.weighted[0], out=total)
+        for shares, values in self.weighted[1:]:
+            total.baddbmm_(shares, values)
 
     def add_weighted(self, total: Tensor) -> None:
         """Add the values by their shares to `total` [B, queries, width]."""

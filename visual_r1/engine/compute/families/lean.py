@@ -11,16 +11,17 @@ Attention reads a group's prompt once (see `shared_prefix`): on a card in two pa
 kernels, on a CPU by products with one softmax over prompt and answer together.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from visual_r1.engine.compute.batching import split
+from visual_r1.engine.compute.cache import PromptCache, PromptReader
 from visual_r1.engine.compute.families.joint_attention import JointAttention
+from visual_r1.engine.compute.families.lean_prompts import PromptPass
+from visual_r1.engine.compute.families.lean_stack import Layer, LeanStack, Norm
 from visual_r1.engine.compute.families.products import Bound, LowRank, Product, alike
 from visual_r1.engine.compute.shared_prefix import Layout, SharedCache, attention
 
@@ -28,112 +29,43 @@ _TABLE = 1024
 """Rotary angles are computed for so many positions at a time."""
 
 
-class _Norm:
-    """RMS norm (Zhang & Sennrich, 2019) over the last dimension."""
-
-    def __init__(self, weight: Tensor, epsilon: float) -> None:
-        self.weight, self._epsilon = weight.detach(), epsilon
-        self._share = 1 / weight.shape[-1]
-        self._epsilons = weight.new_full((1,), epsilon)
-
-    def into(self, x: Tensor, out: Tensor) -> Tensor:
-        """Of x, to `out` of its shape."""
-        # Rounded before the weight, as the modules do it.
-        even = functional.rms_norm(x, x.shape[-1:], eps=self._epsilon)
-        return torch.mul(even, self.weight, out=out)
-
-    def alone_into(self, x: Tensor, out: Tensor, root: Tensor) -> Tensor:
-        """The same in fewer operators, where numbers are float32: by way of `root` [..., 1]."""
-        cast(Any, torch.linalg).vector_norm(x, dim=-1, keepdim=True, out=root)
-        torch.addcmul(self._epsilons, root, root, value=self._share, out=root).rsqrt_()
-        return torch.mul(x, root, out=out).mul_(self.weight)
-
-
-@dataclass
-class _Layer:
-    before_attention: _Norm
-    qkv: Product
-    heads_norm: _Norm
-    """Of queries and keys, whose heads lie side by side: weight [heads + key heads, width]."""
-    output: Product
-    before_mlp: _Norm
-    gate_up: Product | None
-    down: Product | None
-    mlp: Callable[[Tensor], Tensor] | None
-    """A mixture of experts is called as the module that it is."""
-
-    @property
-    def products(self) -> list[Product]:
-        return [one for one in (self.qkv, self.output, self.gate_up, self.down) if one]
-
-
 class LeanQwen3:
     """The text stack of a Qwen3-VL, dense or with experts, for one new token a row."""
 
     def __init__(self, network: nn.Module, text_stack: str, unembed: str) -> None:
         """Raises `KeyError` or `AttributeError` where the network is built in another way."""
-        stack: Any = network.get_submodule(text_stack)
-        config: Any = stack.config
-        if config.rope_parameters["rope_type"] != "default" or config.hidden_act != "silu":
-            raise KeyError("rope_type")  # angles that depend on the length, or another MLP
-        self.heads = int(config.num_attention_heads)
-        self.key_heads = int(config.num_key_value_heads)
-        self.width = int(config.head_dim)
-        self._rotary: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = stack.rotary_emb
-        self.embedding: Tensor = stack.embed_tokens.weight.detach()
-        self.layers = [
-            self._layer(network, f"{text_stack}.layers.{number}", layer)
-            for number, layer in enumerate(stack.layers)
-        ]
-        self._norm = _Norm(stack.norm.weight, stack.norm.variance_epsilon)
-        self.unembed = Product(network, [unembed])
-        self.products = [one for layer in self.layers for one in layer.products]
-        self.products.append(self.unembed)
-        self._angles = self.embedding.new_zeros(0, 2 * self.width)
+        self.stack = LeanStack(network, text_stack, unembed)
+        self._angles = self.stack.embedding.new_zeros(0, 2 * self.stack.width)
         self._ranks: tuple[int, ...] = ()
         self.joint = False
         """Whether attention has one softmax; queries come out scaled for it."""
         self._version = 0
         """Changes with the place of anything that all caches share."""
 
-    def _layer(self, network: nn.Module, name: str, layer: Any) -> _Layer:
-        attention, mlp = layer.self_attn, layer.mlp
-        q_norm, k_norm = attention.q_norm.weight, attention.k_norm.weight
-        norms = torch.cat(
-            [q_norm.expand(self.heads, -1), k_norm.expand(self.key_heads, -1)]
-        ).detach()
-        dense = hasattr(mlp, "gate_proj")
-        return _Layer(
-            before_attention=_norm_of(layer.input_layernorm),
-            qkv=Product(network, [f"{name}.self_attn.{side}_proj" for side in "qkv"]),
-            heads_norm=_Norm(norms, attention.q_norm.variance_epsilon),
-            output=Product(network, [f"{name}.self_attn.o_proj"]),
-            before_mlp=_norm_of(layer.post_attention_layernorm),
-            gate_up=Product(network, [f"{name}.mlp.gate_proj", f"{name}.mlp.up_proj"])
-            if dense
-            else None,
-            down=Product(network, [f"{name}.mlp.down_proj"]) if dense else None,
-            mlp=None if dense else mlp,
-        )
+    @property
+    def read_prompts(self) -> PromptReader | None:
+        """What reads whole prompts with what is bound; None where it is left to the modules."""
+        return self._read_prompts if self.joint else None
+
+    def _read_prompts(
+        self, embeddings: Tensor, positions: Tensor, further: Mapping[str, Any]
+    ) -> tuple[Tensor, PromptCache]:
+        return PromptPass(self.stack, embeddings, positions).run(further)
 
     @property
     def can_be_recorded(self) -> bool:
         """Whether a step is the same work whatever the tokens: experts are chosen by them."""
-        return all(layer.mlp is None for layer in self.layers)
+        return all(layer.mlp is None for layer in self.stack.layers)
 
     def compute_alone(self, copied_bytes: int) -> None:
         """Compute as a CPU does in float32: attention with one softmax, and weights of up to so
         many bytes held a second time for it (see `products`)."""
         self.joint = True
-        for layer in self.layers:
-            layer.heads_norm.weight[: self.heads] *= self.width**-0.5
-        if sum(one.bytes for one in self.products) <= copied_bytes:
-            for product in self.products:
-                product.allow_copies()
+        self.stack.compute_alone(copied_bytes)
 
     def prepared(self, adapter: LowRank) -> tuple[Bound, ...]:
         """An adapter as `use` takes it; of none at all, the base model alone."""
-        return tuple(product.prepared(adapter) for product in self.products)
+        return tuple(product.prepared(adapter) for product in self.stack.products)
 
     def use(self, prepared: tuple[Bound, ...], *, in_place: bool = False) -> None:
         """Compute with this adapter from now on.
@@ -141,7 +73,7 @@ class LeanQwen3:
         With `in_place` it is copied to where the last one of its shape was.
         """
         moved = False
-        for product, bound in zip(self.products, prepared, strict=True):
+        for product, bound in zip(self.stack.products, prepared, strict=True):
             held = product.bound
             if bound is held:
                 continue
@@ -153,14 +85,14 @@ class LeanQwen3:
                 # What is written over must be nobody else's.
                 product.bound = tuple(one.clone() for one in bound) if in_place else bound
         self._version += moved
-        self._ranks = tuple(product.rank for product in self.products)
+        self._ranks = tuple(product.rank for product in self.stack.products)
 
     def settle(self, cache: SharedCache) -> object:
         """Be ready for what the cache shows; what is equal here is computed in the same memory."""
         buffers: _Buffers | None = cache.buffers
         wanted = (cache.generation, self._ranks)
         if buffers is None or buffers.made_for != wanted:
-            buffers = cache.buffers = _Buffers(self, cache, wanted)
+            buffers = cache.buffers = _Buffers(self.stack, cache, wanted, joint=self.joint)
         buffers.take_layout()
         return self._version, *wanted, buffers.layout.shape
 
@@ -174,8 +106,8 @@ class LeanQwen3:
         cache.answers.open_next()
         torch.index_select(self._angles, 0, positions, out=buffers.angles)
         hidden = buffers.hidden
-        torch.index_select(self.embedding, 0, tokens, out=hidden)
-        for number, layer in enumerate(self.layers):
+        torch.index_select(self.stack.embedding, 0, tokens, out=hidden)
+        for number, layer in enumerate(self.stack.layers):
             attended = self._attended(layer, number, buffers)
             layer.output.onto(attended, hidden, buffers.between(layer.output))
             normed = self._normed(layer.before_mlp, buffers)
@@ -187,20 +119,20 @@ class LeanQwen3:
             else:
                 mixed = cast("Callable[[Tensor], Tensor]", layer.mlp)(normed[:, None])
                 hidden.add_(mixed[:, 0])
-        normed = self._normed(self._norm, buffers)
+        normed = self._normed(self.stack.norm, buffers)
         if logits.dtype == normed.dtype:
-            self.unembed.into(normed, logits, buffers.between(self.unembed))
+            self.stack.unembed.into(normed, logits, buffers.between(self.stack.unembed))
         else:
             out = normed.new_empty(logits.shape)
-            logits.copy_(self.unembed.into(normed, out, buffers.between(self.unembed)))
+            logits.copy_(self.stack.unembed.into(normed, out, buffers.between(self.stack.unembed)))
         cache.answers.close()
 
-    def _normed(self, norm: _Norm, buffers: "_Buffers") -> Tensor:
+    def _normed(self, norm: Norm, buffers: "_Buffers") -> Tensor:
         if self.joint:
             return norm.alone_into(buffers.hidden, buffers.normed, buffers.root)
         return norm.into(buffers.hidden, buffers.normed)
 
-    def _attended(self, layer: _Layer, number: int, buffers: "_Buffers") -> Tensor:
+    def _attended(self, layer: Layer, number: int, buffers: "_Buffers") -> Tensor:
         """What attention gives for each row: [R, heads * width]."""
         normed = self._normed(layer.before_attention, buffers)
         layer.qkv.into(normed, buffers.qkv, buffers.between(layer.qkv))
@@ -218,12 +150,12 @@ class LeanQwen3:
         if self.joint:
             buffers.joint.attend(number, buffers.queries)
             return buffers.attended_flat
-        vectors = buffers.turned.view(-1, self.width)
+        vectors = buffers.turned.view(-1, self.stack.width)
         return self._in_two(number, buffers.queries, vectors, buffers)
 
     def _in_two(self, number: int, queries: Tensor, vectors: Tensor, buffers: "_Buffers") -> Tensor:
         """By fused kernels over the answers and over the prompts, put together by their sums."""
-        scale, width = self.width**-0.5, self.width
+        scale, width = self.stack.width**-0.5, self.stack.width
         own, own_sums = attention(queries, *buffers.answers[number], buffers.mask, scale)
         layout = buffers.layout
         in_tiles = vectors.index_select(0, layout.queries)
@@ -241,7 +173,7 @@ class LeanQwen3:
 
     def cache(self, rows: int, places: int, block: int, *, recorded: bool = False) -> SharedCache:
         """Room for what it keeps: of each prompt once; `recorded` steps look at no places."""
-        device, dtype = self.embedding.device, self.embedding.dtype
+        device, dtype = self.stack.embedding.device, self.stack.embedding.dtype
         return SharedCache(rows, places, block, device, dtype, joint=self.joint, recorded=recorded)
 
     def reach(self, positions: int) -> None:
@@ -250,20 +182,18 @@ class LeanQwen3:
         if positions <= have:
             return
         wanted = torch.arange(max(positions, have + _TABLE), device=self._angles.device)
-        cos, sin = self._rotary(self.embedding, wanted.expand(3, 1, -1))
-        low, high = split(sin[0], self.width // 2, dim=-1)
+        cos, sin = self.stack.rotary(self.stack.embedding, wanted.expand(3, 1, -1))
+        low, high = split(sin[0], self.stack.width // 2, dim=-1)
         self._angles = torch.cat([cos[0], -low, high], dim=-1)
         self._version += 1
-
-
-def _norm_of(module: Any) -> _Norm:
-    return _Norm(module.weight, float(module.variance_epsilon))
 
 
 class _Buffers:
     """The memory of a step and its views, for one shape of what the cache shows."""
 
-    def __init__(self, stack: LeanQwen3, cache: SharedCache, made_for: object) -> None:
+    def __init__(
+        self, stack: LeanStack, cache: SharedCache, made_for: object, *, joint: bool
+    ) -> None:
         self.made_for = made_for
         rows, like = cache.rows, stack.embedding
         heads, key_heads, width = stack.heads, stack.key_heads, stack.width
@@ -310,7 +240,7 @@ class _Buffers:
         self.layout: Layout = cache.layout(*self._vectors)
         """How the queries lie in tiles now."""
         self._joint: JointAttention | None = None
-        if stack.joint:
+        if joint:
             self._joint = JointAttention(self.answers, self.prompts, self.mask, self.attended)
 
     def take_layout(self) -> None:

@@ -41,6 +41,7 @@ class Product:
         self._weight_t = _side_by_side(linears).t()
         self._matrix = self._weight_t
         self._copies = False
+        self._scale: Tensor | None = None
         self.out = sum(self._widths)
         self.bound: Bound = ()
 
@@ -54,10 +55,17 @@ class Product:
         """r of what is bound, 0 without."""
         return self.bound[0].shape[1] if len(self.bound) == 2 else 0
 
-    def allow_copies(self) -> None:
-        """Hold the weights as they are read fastest, and an adapter's added to them."""
-        self._copies = True
-        self._matrix = _packed(self._weight_t) if self._packs else self._weight_t.contiguous()
+    def allow_copies(self, scale: Tensor | None = None) -> None:
+        """Hold the weights as they are read fastest, and an adapter's added to them.
+
+        With `scale` [in] the input comes without it, and the weights are multiplied by it.
+        """
+        self._copies, self._scale = True, scale
+        self._matrix = self._copy(self._weight_t)
+
+    def _copy(self, weight_t: Tensor) -> Tensor:
+        scaled = weight_t if self._scale is None else weight_t * self._scale[:, None]
+        return _packed(scaled) if self._packs else scaled.contiguous()
 
     @property
     def _packs(self) -> bool:
@@ -81,8 +89,7 @@ class Product:
             column += width
         if not self._copies:
             return a_t, b_t
-        whole = torch.addmm(self._weight_t, a_t, b_t)
-        return (_packed(whole) if self._packs else whole,)
+        return (self._copy(torch.addmm(self._weight_t, a_t, b_t)),)
 
     def into(self, x: Tensor, out: Tensor, between: Tensor) -> Tensor:
         """[R, in] to `out` [R, out], by way of `between` [R, r]."""
@@ -96,6 +103,10 @@ class Product:
             torch.mm(x, bound[0], out=between)
             out.addmm_(between, bound[1])
         return out
+
+    def of(self, x: Tensor) -> Tensor:
+        """[R, in] to a new tensor [R, out]."""
+        return self.into(x, x.new_empty(len(x), self.out), x.new_empty(len(x), self.rank))
 
     def onto(self, x: Tensor, total: Tensor, between: Tensor) -> None:
         """Add the product of x [R, in] to `total` [R, out]."""
