@@ -6,16 +6,19 @@
 
 A Qwen3-VL of the true shape of 2B with random weights (which cost what the real ones cost) answers
 32 problems of Geometry3K's sizes 8 times, with 256 and with 768 tokens, and learns from the 256
-answers; the engine is asked through the `tinker` SDK, as a run asks it. Then `generate` and a plain
-peft step do the same, and a 30B-A3B is loaded, samples and trains. What else is said: how far
-sampler and learner are apart, whether the same is the same twice, memory, and floors by rates
-measured at the start (`beside.floors`).
+answers; the engine is asked through the `tinker` SDK, as a run asks it. Then `generate` (with a
+growing cache, with a static one and its step compiled, and batching continuously) and a plain peft
+step do the same, a 30B-A3B is loaded, samples and trains, and single parts of our computation stand
+beside what others keep for them (`beside.kernels`). What else is said: how far sampler and learner
+are apart, whether the same is the same twice, memory, and floors by rates measured at the start
+(`beside.floors`).
 
 Parts run one after another and each is told how much time is left; what does not fit is left out,
 and the table says so. The peers run in this environment (`--peers FOLDER` gives them their own).
 """
 
 import argparse
+import json
 import shutil
 import statistics
 import subprocess
@@ -25,14 +28,15 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import psutil
 import tinker
 
+from beside.card import Memory, card
 from beside.environments import HERE, PEERS, TRANSFORMERS, our_versions, outside, python_of
 from beside.faults import BenchmarkError, run_command
 from beside.floors import (
@@ -45,14 +49,23 @@ from beside.floors import (
     sampling_floor,
     training_floor,
 )
+from beside.kernels import Found
 from beside.ours import Engine, datum, sampled, training_client
 from beside.results import Results, show
 from beside.rounds import Told
 from beside.shapes import SHAPES, bytes_of
 from beside.sides import as_now, dumped
-from beside.work import Lora, Work, model_inputs, prompts_of
+from beside.work import Cache, Lora, Work, model_inputs, prompts_of
 
 EXPERTS = ("experts.gate_up_proj", "experts.down_proj")
+GENERATED: tuple[tuple[str, Lora | None, Cache, float], ...] = (
+    ("generate", None, "dynamic", 60),
+    ("generate with peft's modules", Lora(), "dynamic", 60),
+    ("generate, static cache, compiled", None, "static", 90),
+    ("generate_batch, images read as text", None, "continuous", 60),
+)
+"""Name, adapter, cache, and the seconds that must be left."""
+
 FAILURES = (tinker.TinkerError, TimeoutError, BenchmarkError, ValueError)
 """Of a part: the others go on."""
 
@@ -118,6 +131,7 @@ def main() -> int:
     parser.add_argument("--small", action="store_true", help="toy shapes, on a processor")
     parser.add_argument("--without-mixture", action="store_true", help="no 30B-A3B")
     parser.add_argument("--without-peers", action="store_true")
+    parser.add_argument("--without-kernels", action="store_true", help="no parts beside others'")
     parser.add_argument("--folder", type=Path, help="for the models' files; default: a new one")
     parser.add_argument("--peers", default=HERE, help=f"as elsewhere; default: {HERE}")
     parser.add_argument("--json", type=Path, help="default: a new file in .visual-r1/benchmarks/")
@@ -150,13 +164,16 @@ def measure(run: Run, chosen: argparse.Namespace) -> None:
     answers: list[Any] = []
     run.part("2B", 90, lambda: answers.extend(our_model(run, dense, run.sizes.dense)))
     if answers and not chosen.without_peers:
-        run.part("generate", 60, lambda: generate(run, dense))
+        for name, lora, cache, needs in GENERATED:
+            run.part(name, needs, partial(generate, run, dense, name, lora, cache))
         run.part("peft", 60, lambda: peft(run, dense, answers))
     if not chosen.without_mixture:
         shutil.rmtree(dense, ignore_errors=True)
         layers = layers_that_fit(run)
         folder = run.folder / run.sizes.mixture
         run.part("30B-A3B", 200, lambda: mixture(run, folder, layers))
+    if not chosen.without_kernels:
+        run.part("kernels", 30, lambda: kernels(run))
 
 
 # -- ours ------------------------------------------------------------------------------------------
@@ -301,38 +318,6 @@ def engine_of(run: Run, work: Work, shape: str) -> Generator[tuple[Engine, Calla
         yield engine, memory.take
 
 
-class Memory:
-    """The most memory in use, looked at four times a second: of the card, or resident."""
-
-    def __init__(self, device: str, pid: int) -> None:
-        self._device, self._process = device, psutil.Process(pid)
-        self._peak = self._now()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-        self._thread.start()
-
-    def take(self) -> float:
-        """The peak since it was last asked for, in GiB."""
-        peak, self._peak = max(self._peak, self._now()), 0.0
-        return peak
-
-    def _now(self) -> float:
-        if self._device != "cuda":
-            return self._process.memory_info().rss / 2**30
-        return float(smi("memory.used").split()[0]) / 1024
-
-    def _look(self) -> None:
-        while not self._over.wait(0.25):
-            self._peak = max(self._peak, self._now())
-
-    def __enter__(self) -> "Memory":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-
 def same_twice(
     first: Sequence[tinker.SampleResponse], again: Sequence[tinker.SampleResponse]
 ) -> str:
@@ -350,14 +335,14 @@ def same_twice(
 # -- peers -----------------------------------------------------------------------------------------
 
 
-def generate(run: Run, folder: Path) -> None:
-    """transformers' generate from the base, then through the adapter's modules."""
+def generate(run: Run, folder: Path, name: str, lora: Lora | None, cache: Cache) -> None:
+    """transformers' generate from the base, or through an adapter's modules."""
     sizes = run.sizes
     prompts = prompts_of(str(folder), sizes.prompts, "geometry3k")
-    for lora in (None, Lora()):
-        work = Work(str(folder), prompts, sizes.group, sizes.tokens[0], lora, device=run.device)
-        name = "generate" if lora is None else "generate with peft's modules"
-        peer(run, name, "hf_generate.py", work, "tokens")
+    work = Work(
+        str(folder), prompts, sizes.group, sizes.tokens[0], lora, device=run.device, cache=cache
+    )
+    peer(run, name, "hf_generate.py", work, "tokens")
 
 
 def peft(run: Run, folder: Path, answers: Sequence[Any]) -> None:
@@ -380,10 +365,45 @@ def peer(run: Run, name: str, program: str, work: Work, unit: str) -> None:
     until = time.monotonic() + run.left_s
     with Told(name, command, outside(), log, until) as told:
         told.facts()
+        if work.cache != "dynamic":
+            told.round(0)  # It compiles and records.
         done = told.round(1)
     peak = done.counted.get("peak_gib")
     held = f", {peak:.1f} GiB" if peak else ""
     run.tell(name, done.seconds, f"{done.counted[unit] / done.seconds:,.1f} {unit}/s{held}", None)
+
+
+# -- single parts ----------------------------------------------------------------------------------
+
+
+def kernels(run: Run) -> None:
+    """Lines of `beside.kernels` as they come, in a process of its own."""
+    command = [sys.executable, "-m", "beside.kernels", run.device]
+    command += ["--small"] if run.device == "cpu" else []
+    with (
+        (run.folder / "kernels.log").open("wb") as log,
+        subprocess.Popen(
+            command, env=as_now(), stdout=subprocess.PIPE, stderr=log, text=True,
+            cwd=Path(__file__).parent,
+        ) as program,
+    ):  # fmt: skip
+        late = threading.Timer(run.left_s, program.kill)
+        late.start()
+        try:
+            assert program.stdout is not None
+            for line in program.stdout:
+                found = Found(**json.loads(line))
+                said = f"not tried: {found.why_not}"
+                if found.seconds is not None:
+                    held = f", {found.peak_gib:.2f} GiB" if found.peak_gib is not None else ""
+                    said = f"{1e3 * found.seconds:.3f} ms{held}, {found.apart:.1e} apart"
+                run.tell(f"{found.work}: {found.name}", found.seconds, said, None)
+        finally:
+            late.cancel()
+    if program.returncode:
+        raise BenchmarkError(
+            f"the parts beside others' ended early: no time was left, or {log.name} has the reason"
+        )
 
 
 # -- the machine -----------------------------------------------------------------------------------
@@ -417,25 +437,6 @@ def layers_that_fit(run: Run) -> int:
     width = 2 if run.device == "cuda" else 4
     fitting = [n for n in range(1, shape.layers + 1) if bytes_of(shape, n, width) <= room]
     return fitting[-1] if fitting else 1
-
-
-def card() -> str:
-    """Its name and driver. Raises `BenchmarkError` where there is none."""
-    return smi("name,memory.total,driver_version")
-
-
-def smi(query: str) -> str:
-    """What nvidia-smi says of the first card."""
-    command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split(
-            "\n"
-        )[0]
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise BenchmarkError(
-            "there is no NVIDIA card here that nvidia-smi knows of: --small tries the script on a "
-            "processor."
-        ) from error
 
 
 if __name__ == "__main__":

@@ -77,16 +77,18 @@ def random_model(shape: str, folder: Path, device: str = "cpu") -> str:
 
 
 def same_greedy(ours: Facts, theirs: Facts) -> float:
-    """The share of tokens that both sides chose greedily; 1 where nothing was asked.
+    """The share of tokens that both sides chose greedily; 1 where one of them was not asked.
 
     Raises `BenchmarkError` where they plainly do not do the same work.
     """
+    if not ours["greedy"] or not theirs["greedy"]:
+        return 1.0
     pairs = [
         (a, b)
         for mine, other in zip(ours["greedy"], theirs["greedy"], strict=True)  # type: ignore[call-overload]
         for a, b in zip(mine, other, strict=True)
     ]
-    share = sum(a == b for a, b in pairs) / len(pairs) if pairs else 1.0
+    share = sum(a == b for a, b in pairs) / len(pairs)
     if share < 0.5:
         raise BenchmarkError(
             f"the two sides agree on {share:.0%} of their greedy tokens: they do not do the same "

@@ -23,6 +23,10 @@ from visual_r1.prompts.prompts import Prompter
 
 Figures = Literal["procedural", "geometry3k"]
 
+Cache = Literal["dynamic", "static", "compiled", "continuous"]
+"""How transformers keeps what was read: growing, or in its full size from the start (on a card such
+a step is compiled, elsewhere only where it is "compiled"), or in pages, for token ids alone."""
+
 MAX_PIXELS = 1_003_520
 TEMPLATE = "think"
 
@@ -88,6 +92,8 @@ class Work:
     micro_batch: int = 16
     checkpointing: bool = False
     """Whether the peer computes activations anew in its backward pass, as recipes for cards do."""
+    cache: Cache = "dynamic"
+    """Of the peer, where it samples."""
     image_token: int = 0
     folder: str = ""
 

@@ -1,6 +1,7 @@
 """A tiny mixture of experts of random weights: its experts are trained, saved and exported."""
 
 import json
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from types import MethodType
@@ -9,14 +10,18 @@ import numpy as np
 import pytest
 import torch
 from engine_material import group_data, request, words
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, inject_adapter_in_model
 from peft.tuners.lora.layer import ParamWrapper
 from random_models import EXPERTS, qwen3_5_moe, qwen3_vl_moe
 from test_other_models import assert_sampler_and_learner_agree
-from transformers import AutoModelForImageTextToText
+from torch import nn
+from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
+from transformers import AutoModelForImageTextToText, Qwen3VLMoeConfig
+from transformers.models.qwen3_vl_moe.modeling_qwen3_vl_moe import Qwen3VLMoeTextExperts
 
 from visual_r1.config import RunConfig
 from visual_r1.doctor.estimates import room_for
+from visual_r1.engine.compute import experts
 from visual_r1.engine.compute.compute import Adapter, Compute
 from visual_r1.engine.compute.lora import adapter_bytes
 from visual_r1.engine.store.tensors import write_adapter
@@ -126,6 +131,38 @@ def test_no_expert_is_copied_for_its_update(
 
 def refuse(*_: object) -> None:
     raise AssertionError("peft's own way")
+
+
+def test_experts_without_loras_are_transformers_own_grouped_products(moe: Compute) -> None:
+    text = moe._base.network.get_submodule(moe._base.family.text_stack)
+    assert text.config._experts_implementation == "grouped_mm"
+
+
+@pytest.fixture
+def bfloat16() -> Generator[None]:
+    torch.set_default_dtype(torch.bfloat16)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def test_experts_wait_for_no_value_of_their_device(bfloat16: None) -> None:
+    """So that a card is never waited for. Fake tensors have no values, and say who asks for one."""
+    text = {"hidden_size": 64, "moe_intermediate_size": 32, "num_experts_per_tok": 2}
+    text |= {"num_experts": EXPERTS}
+    config = Qwen3VLMoeConfig(text_config=text).text_config
+    lora = LoraConfig(
+        target_modules=[], target_parameters=["experts.gate_up_proj", "experts.down_proj"]
+    )
+    with FakeTensorMode(), torch.device("meta"):
+        network = nn.Module()
+        network.add_module("experts", Qwen3VLMoeTextExperts(config).requires_grad_(False))
+        read = (torch.ones(5, 64), torch.zeros(5, 2, dtype=torch.long), torch.ones(5, 2))
+        config._experts_implementation = "eager"
+        with pytest.raises(DynamicOutputShapeException):  # a loop over those that were chosen
+            network.experts(*read)
+        inject_adapter_in_model(lora, network)
+        experts.install(network)
+        assert network.experts(*read).shape == (5, 64)
 
 
 def test_a_restored_state_goes_on_bit_for_bit(moe: Compute) -> None:
