@@ -44,19 +44,19 @@ class Peer:
 
 TRANSFORMERS = Peer(
     "transformers",
-    ("torch==2.13.0", "transformers==5.23.0", "peft==0.21.2", "accelerate<2", "pillow<14"),
+    ("torch==2.13.0", "transformers==5.24.0", "peft==0.21.2", "accelerate<2", "pillow<14"),
     ("torch", "transformers", "peft"),
 )
 TRL = Peer(
     "trl",
-    ("torch==2.13.0", "transformers==5.23.0", "peft==0.21.2", "trl==1.16.0", "pillow<14"),
+    ("torch==2.13.0", "transformers==5.24.0", "peft==0.21.2", "trl==1.16.0", "pillow<14"),
     ("torch", "transformers", "peft", "trl", "datasets", "accelerate"),
 )
 COOKBOOK = Peer(
     "cookbook",
     # But for tml-renderers, whose newest version is not on every index: `rl_loop` needs none of it.
     (
-        "torch==2.13.0", "transformers==5.23.0", "tinker==0.38.0", "datasets<6", "pillow<14",
+        "torch==2.13.0", "transformers==5.24.0", "tinker==0.38.0", "datasets<6", "pillow<14",
         "aiohttp", "anyio", "blobfile", "chz", "cloudpickle", "pyrage", "rich", "safetensors",
         "termcolor", "tiktoken", "tqdm", "sympy", "pylatexenc", "math-verify",
     ),
