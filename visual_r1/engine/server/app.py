@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from visual_r1.engine.server import checkpoints, sampling, session_calls, training
 from visual_r1.engine.server.bodies import BodyLimit
 from visual_r1.engine.server.checkpoints import BadSignature
+from visual_r1.engine.server.dependencies import OftenAsked
 from visual_r1.engine.server.engine import Engine
 from visual_r1.engine.server.held import TooMuchHeld
 from visual_r1.engine.server.sessions import SessionOver, UnknownId
@@ -53,11 +54,10 @@ def make_app(engine: Engine, api_key: str) -> FastAPI:
     """Return the application: all routes under /api/v1, behind the key and the size limit."""
     app = FastAPI(title="Visual R1 engine", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.engine = engine
-    # A path is looked for route by route: what a step asks for most, and asks first in its file,
-    # comes first.
     for module in (sampling, session_calls, training, checkpoints):
         app.include_router(module.router, prefix=API)
     # What is added last comes first: who has no key learns nothing of the limit.
+    app.add_middleware(OftenAsked, prefix=API, engine=engine, refused=_refused)
     app.add_middleware(
         BodyLimit,
         limit=BODY_LIMIT,
@@ -69,7 +69,7 @@ def make_app(engine: Engine, api_key: str) -> FastAPI:
     @app.exception_handler(VisualR1Error)
     async def refused(_: Request, error: VisualR1Error) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
         """What is raised on purpose, with a status that clients do not retry."""
-        return JSONResponse({"detail": str(error)}, status_code=_status(error))
+        return _refused(error)
 
     @app.exception_handler(RequestValidationError)
     async def misspelt(_: Request, error: RequestValidationError) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
@@ -94,6 +94,10 @@ def make_app(engine: Engine, api_key: str) -> FastAPI:
         return JSONResponse({"detail": detail}, status_code=error.status_code)
 
     return app
+
+
+def _refused(error: VisualR1Error) -> JSONResponse:
+    return JSONResponse({"detail": str(error)}, status_code=_status(error))
 
 
 def _status(error: VisualR1Error) -> int:

@@ -28,7 +28,7 @@ LONG_POLL_S = 30.0
 # -- configuration -------------------------------------------------------------------------------
 
 
-@post_often(router, "/retrieve_future")
+@post_often("/retrieve_future")
 async def retrieve_future(engine: Engine, body: Body) -> Response:
     """The result of a request, once it is there: waits for it, since clients do not."""
     wanted = validated(types.FutureRetrieveRequest, body.content).request_id
