@@ -127,11 +127,14 @@ def examples_of(
     ]
 
 
-def parts_of(config: RunConfig, *, embedded: bool) -> int:
-    """In how many parts, at most, the batch of a step goes to the learner."""
+def parts_of(config: RunConfig, *, in_turns: bool) -> int:
+    """In how many parts, at most, the batch of a step goes to the learner.
+
+    `in_turns` says that the server samples and trains in turns: then parts hide nothing.
+    """
     if why_whole(config.train, config.algorithm):
         return 1
-    return config.pipeline.parts or (1 if embedded else REMOTE_PARTS)
+    return config.pipeline.parts or (1 if in_turns else REMOTE_PARTS)
 
 
 class StepLearner:

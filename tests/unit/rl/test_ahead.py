@@ -71,12 +71,12 @@ def test_advantages_are_there_with_their_group_unless_the_batch_divides_them() -
 
 
 def test_the_batch_goes_in_parts_where_its_gradient_is_a_sum() -> None:
-    assert parts_of(config(), embedded=True) == 1
-    assert parts_of(config(), embedded=False) == 4
-    assert parts_of(config(pipeline={"parts": 3}), embedded=True) == 3
+    assert parts_of(config(), in_turns=True) == 1
+    assert parts_of(config(), in_turns=False) == 4
+    assert parts_of(config(pipeline={"parts": 3}), in_turns=True) == 3
     whole = config(algorithm={"normalization": "token"})
     assert "normalization token" in why_whole(whole.train, whole.algorithm)
-    assert parts_of(whole, embedded=False) == 1
+    assert parts_of(whole, in_turns=False) == 1
 
 
 class Recorded:

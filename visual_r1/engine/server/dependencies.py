@@ -4,14 +4,10 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeAlias
 
 from fastapi import Depends, Request, Response
-from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from visual_r1.engine.server.bodies import Body, read_body
 from visual_r1.engine.server.engine import Engine
 from visual_r1.engine.store.records import CheckpointPath, checkpoint_path
-from visual_r1.errors import VisualR1Error
 
 TheBody: TypeAlias = Annotated[Body, Depends(read_body)]
 """A body in JSON, and what tells it from others."""
@@ -40,47 +36,13 @@ OFTEN: dict[str, Handler] = {}
 
 
 def post_often(path: str) -> Callable[[Handler], Handler]:
-    """Let `OftenAsked` answer such a POST, which has a JSON body."""
+    """Let `app.OftenAsked` answer such a POST, which has a JSON body."""
 
     def decorate(handle: Handler) -> Handler:
         OFTEN[path] = handle
         return handle
 
     return decorate
-
-
-class OftenAsked:
-    """ASGI middleware: answers the calls of `OFTEN` by themselves, without what FastAPI does for a
-    route before and behind it: half of what such a request costs the event loop, which holds up
-    what computes."""
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        prefix: str,
-        engine: Engine,
-        refused: Callable[[VisualR1Error], Response],
-    ) -> None:
-        """`refused` says what a handler raised on purpose."""
-        self._app = app
-        self._handlers = {f"{prefix}{path}": handle for path, handle in OFTEN.items()}
-        self._engine = engine
-        self._refused = refused
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        handle = None
-        if scope["type"] == "http" and scope["method"] == "POST":
-            handle = self._handlers.get(scope["path"])
-        if handle is None:
-            await self._app(scope, receive, send)
-            return
-        try:
-            response = await handle(self._engine, await read_body(Request(scope, receive)))
-        except VisualR1Error as error:
-            response = self._refused(error)
-        except HTTPException as error:  # a body that is too large
-            response = JSONResponse({"detail": error.detail}, error.status_code)
-        await response(scope, receive, send)
 
 
 TheEngine: TypeAlias = Annotated[Engine, Depends(engine_of)]
