@@ -54,6 +54,7 @@ from beside.sides import dumped
 from beside.watched import watched_run
 from beside.work import Lora, prompts_of
 from visual_r1.models import TINY_GEOMETRY, model_path
+from visual_r1.rl.learning import REMOTE_PARTS
 
 LEARNING_RATE = 1e-3
 RL_LOOP = "rl_loop"
@@ -145,8 +146,11 @@ def our_run(
     more: dict[str, Any],
 ) -> Round:
     """One run of the flow."""
+    # What is held back is another's server to a run, which the engine behind it says it is not.
+    elsewhere = {} if url == engine.url else {"pipeline.parts": REMOTE_PARTS}
     fields: dict[str, Any] = {
         **steps_alone("loop", chosen),
+        **elsewhere,
         "train.learning_rate": LEARNING_RATE,
         "backend.server": "remote",
         "backend.base_url": url,

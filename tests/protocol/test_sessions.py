@@ -39,6 +39,10 @@ def is_over(engine: RunningEngine, session: str) -> bool:
     return answer.status_code == 410
 
 
+def test_our_engine_says_that_it_samples_and_trains_in_turns(backend: Backend) -> None:
+    assert backend.in_turns
+
+
 def test_a_session_that_is_replaced_ends(engine: RunningEngine, backend: Backend) -> None:
     first = backend.connect().holder.get_session_id()
     second = backend.connect().holder.get_session_id()

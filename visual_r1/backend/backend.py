@@ -68,6 +68,8 @@ class Backend:
             config.backend.recoveries_per_hour, patient=self.kind != "embedded"
         )
         self._remote: Endpoint | None = None
+        self.in_turns = True
+        """Whether the server samples and trains in turns, on the same cores."""
         if self.kind == "embedded":
             self.home = config.backend.engine_home or config.state_dir / "engine"
             """The folder of the embedded engine."""
@@ -76,7 +78,7 @@ class Backend:
             os.environ.setdefault("TINKER_TELEMETRY", "0")
         else:
             self._remote = remote_endpoint(config, environ)
-            probe(self._remote)
+            self.in_turns = probe(self._remote)
 
     def begin(self, *, trains: bool = True) -> None:
         """Let the embedded engine start while the caller does something else.

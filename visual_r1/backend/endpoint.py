@@ -24,6 +24,9 @@ PROBE_SECONDS = 5.0
 PROBE_PAUSE_S = 0.3
 _LONGEST_DETAIL = 300
 
+IN_TURNS = "samples_and_trains_in_turns"
+"""What our engine adds to its answer to the SDK's first call: one thread of it computes."""
+
 REMOTE_LIFETIME_S = 7 * 86400
 
 
@@ -123,8 +126,9 @@ def checked_key(key: str | None) -> str:
     return key
 
 
-def probe(endpoint: Endpoint) -> None:
-    """Make the SDK's first call, within five seconds.
+def probe(endpoint: Endpoint) -> bool:
+    """Make the SDK's first call, within five seconds; whether the server says that it samples and
+    trains in turns, as our engine does.
 
     The SDK itself tries for minutes. Raises `BackendError` where nothing answers or what answers
     is not a Tinker server, `CredentialError` where it refuses the key.
@@ -155,6 +159,7 @@ def probe(endpoint: Endpoint) -> None:
             f"What answers at {shown} is not a Tinker server in working order (status "
             f"{answer.status_code}{_said(answer.content)}): check TINKER_BASE_URL."
         )
+    return json.loads(answer.content).get(IN_TURNS) is True
 
 
 def _first_call(url: str, api_key: str) -> "httpx.Response":

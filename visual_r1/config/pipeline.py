@@ -19,8 +19,8 @@ class PipelineSection(Section):
         default=None,
         ge=1,
         description="In how many parts, at most, the batch of a step goes to the learner, each as "
-        "soon as its groups are complete. Default: 1 on the embedded engine, whose sums have other "
-        "last bits in other parts, 4 on a server.",
+        "soon as its groups are complete. Default: 1 on our engine, which samples and trains in "
+        "turns and whose sums have other last bits in other parts, 4 on another server.",
     )
     correction: Correction = Field(
         default="none",

@@ -139,11 +139,13 @@ def streaming(config: RunConfig) -> Diagnosis:
     if why := why_whole(config.train, config.algorithm):
         says = f"the batch goes to the learner as a whole, for {why}{ahead}"
         return Diagnosis("note", "streaming", says)
-    parts = parts_of(config, embedded=embedded)
+    parts = parts_of(config, in_turns=embedded)
     if parts == 1:
         says = f"groups are graded as they come, and learnt from in one call{ahead}"
         return Diagnosis("ok", "streaming", says)
-    says = f"the batch goes to the learner in up to {parts} parts, each when it is complete{ahead}"
+    unless = "" if config.pipeline.parts else ", unless the server samples and trains in turns"
+    each = f"each when it is complete{unless}"
+    says = f"the batch goes to the learner in up to {parts} parts, {each}{ahead}"
     return Diagnosis("ok", "streaming", says)
 
 

@@ -127,11 +127,14 @@ def examples_of(
     ]
 
 
-def parts_of(config: RunConfig, *, embedded: bool) -> int:
-    """In how many parts, at most, the batch of a step goes to the learner."""
+def parts_of(config: RunConfig, *, in_turns: bool) -> int:
+    """In how many parts, at most, the batch of a step goes to the learner.
+
+    `in_turns` says that the server samples and trains in turns: then parts hide nothing.
+    """
     if why_whole(config.train, config.algorithm):
         return 1
-    return config.pipeline.parts or (1 if embedded else REMOTE_PARTS)
+    return config.pipeline.parts or (1 if in_turns else REMOTE_PARTS)
 
 
 class StepLearner:
@@ -159,10 +162,17 @@ class StepLearner:
     ) -> None:
         self._training, self._policy, self._step = training, policy, step
         self._staleness, self._meanwhile = staleness, meanwhile
+        self._loss = loss_of(policy.config.train, policy.config.algorithm)
         self._groups_a_part = -(-policy.config.train.batch_size // parts) if parts > 1 else None
         self._backward: list[_Backward] = []
         """The parts that were sent of the minibatch that is to come first."""
         self._rest: list[Example] = []
+        config = policy.config
+        uncorrected = config.pipeline.correction == "none"
+        self._makes_ahead = uncorrected and not why_whole(config.train, config.algorithm)
+        """Whether all that a datum holds is known before the last group is there."""
+        self._made: list[tinker.Datum] = []
+        """Those of all examples so far, where they are made ahead."""
         self._sent: list[_Sent] = []
         self._ahead = NO_TOKENS
         self.groups: list[RolloutGroup] = []
@@ -178,6 +188,8 @@ class StepLearner:
             if found := examples_of(group, advantages_G, config):
                 part += found
                 full += 1
+                if self._makes_ahead:  # while others are sampled: who trains need not wait for it
+                    self._made += self._data_of(found, [1.0] * len(found))
             if full == self._groups_a_part:
                 self._send_part(part)
                 part, full = [], 0
@@ -192,7 +204,7 @@ class StepLearner:
             self.examples = self._corrected(self._rest)
         batches = minibatches(self.examples, self._policy.config, self._step)
         for examples in batches if self.examples else ():
-            backward = self._backward or [self._send(examples)]
+            backward = self._backward or [self._send(examples, self._made)]
             lengths = [len(one.rollout.tokens) for one in examples]
             stepped = self._training.optim_step(
                 adam_params(self._policy.config, self._step, lengths)
@@ -242,9 +254,10 @@ class StepLearner:
         return update
 
     def _send_part(self, examples: Sequence[Example]) -> None:
+        made = self._made[len(self.examples) :]
         part = self._corrected(examples)
         self.examples += part
-        self._backward.append(self._send(part))
+        self._backward.append(self._send(part, made))
 
     def _corrected(self, examples: Sequence[Example]) -> list[Example]:
         """The examples with the weights of the correction, where there is one."""
@@ -275,24 +288,15 @@ class StepLearner:
         output = self._wait(self._training.forward(data, loss, config), what)
         return learner_logprobs(output, len(data))
 
-    def _send(self, examples: Sequence[Example]) -> "_Backward":
+    def _send(self, examples: Sequence[Example], made: Sequence[tinker.Datum]) -> "_Backward":
+        """Send the examples; `made` are their data, where these were made ahead."""
         config = self._policy.config
         lengths = [len(example.rollout.tokens) for example in examples]
         shares = token_shares(
             lengths, config.algorithm.normalization, config.sampling.max_new_tokens
         )
-        loss = loss_of(config.train, config.algorithm).scaled(shares[0])
-        data = [
-            datum(
-                one.prompt,
-                one.rollout.tokens,
-                one.reference,
-                one.advantage_of_tokens(share),
-                mask=loss.mask,
-                sequence_id=one.rollout.sequence_id,
-            )
-            for one, share in zip(examples, shares, strict=True)
-        ]
+        loss = self._loss.scaled(shares[0])
+        data = list(made) or self._data_of(examples, shares)
         # A forward is billed as training.
         tokens = Tokens(train=sum(one.model_input.length for one in data) * loss.passes)
         if loss.counts_prompt:
@@ -305,6 +309,20 @@ class StepLearner:
         else:
             output = self._training.forward_backward(data, loss.name, loss.config)
         return _Backward(examples, loss, output, tokens)
+
+    def _data_of(self, examples: Sequence[Example], shares: Sequence[float]) -> list[tinker.Datum]:
+        """What each example goes to the learner as, where each of its tokens counts so much."""
+        return [
+            datum(
+                one.prompt,
+                one.rollout.tokens,
+                one.reference,
+                one.advantage_of_tokens(share),
+                mask=self._loss.mask,
+                sequence_id=one.rollout.sequence_id,
+            )
+            for one, share in zip(examples, shares, strict=True)
+        ]
 
     def _wait(self, future: "tinker.APIFuture[T]", what: str) -> T:
         return wait(future, what, TRAIN_LIMIT_S, self._policy.watch, self._meanwhile)

@@ -148,7 +148,7 @@ def _train_once(
         with Batches(problems, order, build, plan.steps, stale) as batches:
             began = time.monotonic()
             if responses is None:
-                parts = parts_of(config, embedded=backend.kind == "embedded")
+                parts = parts_of(config, in_turns=backend.in_turns)
                 train_steps(plan.steps, training, policy, batches, base, record, parts=parts)
             else:
                 held_out = held_out_problems(run, responses)

@@ -7,10 +7,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from visual_r1.backend.backend import Backend, open_backend
 from visual_r1.backend.endpoint import (
+    IN_TURNS,
     Endpoint,
     checked_key,
     choose_kind,
@@ -113,6 +115,25 @@ def test_a_server_that_accepts_and_never_answers_is_found_too() -> None:
         with pytest.raises(BackendError, match="did not answer within 5 s"):
             probe(Endpoint("self-hosted", f"http://127.0.0.1:{silent.getsockname()[1]}", "tml-x"))
         assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("said", "in_turns"),
+    [
+        ({IN_TURNS: True}, True),
+        ({IN_TURNS: False}, False),
+        ({IN_TURNS: "yes"}, False),
+        ({"parallel_fwdbwd_chunks": True}, False),
+    ],
+)
+def test_the_first_call_tells_whether_the_server_samples_and_trains_in_turns(
+    monkeypatch: pytest.MonkeyPatch, said: dict[str, object], in_turns: bool
+) -> None:
+    answer = httpx.Response(200, json=said)
+    monkeypatch.setattr("visual_r1.backend.endpoint._first_call", lambda *_: answer)
+    url = "http://127.0.0.1:1"
+    assert probe(Endpoint("self-hosted", url, "tml-x")) is in_turns
+    assert Backend(RunConfig(), KEY | {"TINKER_BASE_URL": url}).in_turns is in_turns
 
 
 @pytest.fixture

@@ -362,7 +362,9 @@ def test_whether_a_batch_is_learnt_from_while_it_is_sampled_is_said(
     here = checks.streaming(of())
     assert (here.severity, "in one call" in here.says) == ("ok", True)
     monkeypatch.setenv("TINKER_BASE_URL", "http://127.0.0.1:1")
-    assert "in up to 4 parts" in checks.streaming(of()).says
+    says = checks.streaming(of()).says
+    assert "in up to 4 parts" in says and "unless the server samples and trains in turns" in says
+    assert "unless" not in checks.streaming(of(pipeline={"parts": 3})).says
     whole = checks.streaming(of(algorithm={"normalization": "sequence", "max_staleness": 1}))
     assert whole.severity == "note"
     assert "as a whole, for algorithm.normalization sequence divides" in whole.says

@@ -40,6 +40,9 @@ class Client:
     async def call(self, path: str, body: dict[str, Any], **options: Any) -> httpx.Response:
         return await self._http.post(path, json=body, **options)
 
+    async def get(self, path: str) -> httpx.Response:
+        return await self._http.get(path)
+
     async def post(self, path: str, body: dict[str, Any], **options: Any) -> dict[str, Any]:
         response = await self.call(path, body, **options)
         assert response.status_code == 200, response.text

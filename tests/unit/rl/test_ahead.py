@@ -3,7 +3,8 @@
 import math
 import threading
 from collections.abc import Iterator, Mapping
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ from visual_r1.rl.advantages import advantages_of, with_advantages
 from visual_r1.rl.batches import Batches
 from visual_r1.rl.correction import corrected
 from visual_r1.rl.curriculum import CurriculumOrder, nothing_measured
-from visual_r1.rl.learning import parts_of
+from visual_r1.rl.datums import datum
+from visual_r1.rl.learning import StepLearner, parts_of
 from visual_r1.rl.step import sampled_with, staleness_of
 from visual_r1.tables import pa
 
@@ -69,12 +71,69 @@ def test_advantages_are_there_with_their_group_unless_the_batch_divides_them() -
 
 
 def test_the_batch_goes_in_parts_where_its_gradient_is_a_sum() -> None:
-    assert parts_of(config(), embedded=True) == 1
-    assert parts_of(config(), embedded=False) == 4
-    assert parts_of(config(pipeline={"parts": 3}), embedded=True) == 3
+    assert parts_of(config(), in_turns=True) == 1
+    assert parts_of(config(), in_turns=False) == 4
+    assert parts_of(config(pipeline={"parts": 3}), in_turns=True) == 3
     whole = config(algorithm={"normalization": "token"})
     assert "normalization token" in why_whole(whole.train, whole.algorithm)
-    assert parts_of(whole, embedded=False) == 1
+    assert parts_of(whole, in_turns=False) == 1
+
+
+class Recorded:
+    """A training client that notes what it is sent, and how many groups were there by then."""
+
+    def __init__(self) -> None:
+        self.sent: list[list[tinker.Datum]] = []
+
+    def forward_backward(self, data: list[tinker.Datum], *_: object) -> None:
+        self.sent.append(data)
+
+    def optim_step(self, _: object) -> None:
+        pass
+
+
+def as_sent(mine: RunConfig, parts: int = 1) -> list[list[dict[str, list[float]]]]:
+    """The numbers of each datum of each forward_backward."""
+    training = Recorded()
+    policy: Any = SimpleNamespace(config=mine)
+    learner = StepLearner(cast(Any, training), policy, 0, parts=parts)
+    learner.take(groups())
+    learner.finish()
+    assert all(len(one.loss_fn_inputs) == 3 for data in training.sent for one in data)
+    return [
+        [{name: list(one.data) for name, one in datum.loss_fn_inputs.items()} for datum in data]
+        for data in training.sent
+    ]
+
+
+def test_data_that_are_made_as_groups_come_are_those_that_are_made_when_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[int] = []
+
+    def counted(*given: Any, **named: Any) -> tinker.Datum:
+        made.append(1)
+        return datum(*given, **named)
+
+    monkeypatch.setattr("visual_r1.rl.learning.datum", counted)
+    batch = {"batch_size": 6, "group_size": 2}
+    twice = config(train=batch, algorithm={"epochs": 2})
+    whole = as_sent(twice)
+    assert len(made) == len(whole[0]) == 8  # four groups have contrast; once for both epochs
+    assert whole == [whole[0]] * 2
+    # In parts at first; what goes again goes as a whole.
+    in_parts = as_sent(twice, parts=3)
+    assert [*in_parts[0], *in_parts[1]] == whole[0] == in_parts[2]
+    assert [len(one) for one in in_parts] == [4, 4, 8]
+    # Drawn into minibatches from all of them, and so made when they are sent.
+    drawn = as_sent(config(train=batch, algorithm={"minibatches": 2}))
+    assert sorted(map(str, [*drawn[0], *drawn[1]])) == sorted(map(str, whole[0]))
+    # A share of the whole batch.
+    shares = as_sent(config(train=batch, algorithm={"normalization": "constant"}))
+    longest = config().sampling.max_new_tokens
+    assert shares[0][0]["advantages"] == pytest.approx(
+        [one / (8 * longest) for one in whole[0][0]["advantages"]]
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,10 @@ Two bytes are enough for an empty message, which takes seventy once it is parsed
 the wire are counted first, and what holds more than a request of this model can need is refused.
 """
 
+from collections.abc import Mapping
+from functools import cache
+from typing import Literal
+
 import zstandard
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError
@@ -64,23 +68,28 @@ def _fields(body: bytes, at: int, end: int, message: Descriptor, most: int) -> i
 
     A packed list counts by its bytes. Stops when there are more than `most`.
     """
+    inner = _inner(message)
     count = 0
     while at < end and count <= most:
         count += 1
-        tag, at = _varint(body, at, end)
+        # Nearly all are of one byte, and a call for each would take most of the time.
+        if (tag := body[at]) < 128:
+            at += 1
+        else:
+            tag, at = _varint(body, at, end)
         kind = tag & 7
         if kind == _LENGTH:
-            length, at = _varint(body, at, end)
-            field = message.fields_by_number.get(tag >> 3)
+            if at < end and (length := body[at]) < 128:
+                at += 1
+            else:
+                length, at = _varint(body, at, end)
             if length > end - at:
                 raise _Torn("it ends within a field")
-            if field is not None and field.message_type is not None:
-                count += _fields(body, at, at + length, field.message_type, most - count)
-            elif field is not None and field.type not in (
-                FieldDescriptor.TYPE_BYTES,
-                FieldDescriptor.TYPE_STRING,
-            ):
+            within = inner.get(tag >> 3)
+            if within == "packed":
                 count += length
+            elif within is not None:
+                count += _fields(body, at, at + length, within, most - count)
             at += length
         elif kind == _VARINT:
             _, at = _varint(body, at, end)
@@ -91,6 +100,19 @@ def _fields(body: bytes, at: int, end: int, message: Descriptor, most: int) -> i
     if at > end:
         raise _Torn("it ends within a field")
     return count
+
+
+@cache
+def _inner(message: Descriptor) -> Mapping[int, Descriptor | Literal["packed"]]:
+    """By number, what the fields of a message hold more of, where they have a length: a message, or
+    numbers in a list."""
+    found: dict[int, Descriptor | Literal["packed"]] = {}
+    for number, field in message.fields_by_number.items():
+        if field.message_type is not None:
+            found[number] = field.message_type
+        elif field.type not in (FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_STRING):
+            found[number] = "packed"
+    return found
 
 
 def _varint(body: bytes, at: int, end: int) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from visual_r1.engine.types import InvalidRequest, SampleRequest
 router = APIRouter()
 
 
-@post_often(router, "/asample")
+@post_often("/asample")
 async def asample(engine: Engine, body: Body) -> Response:
     """Answers to a prompt. What is wrong with the request fails its future."""
     content = body.content

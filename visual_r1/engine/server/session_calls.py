@@ -28,7 +28,7 @@ LONG_POLL_S = 30.0
 # -- configuration -------------------------------------------------------------------------------
 
 
-@post_often(router, "/retrieve_future")
+@post_often("/retrieve_future")
 async def retrieve_future(engine: Engine, body: Body) -> Response:
     """The result of a request, once it is there: waits for it, since clients do not."""
     wanted = validated(types.FutureRetrieveRequest, body.content).request_id
@@ -68,13 +68,17 @@ async def capabilities(engine: TheEngine) -> dict[str, Any]:
 
 @router.post("/client/config")
 async def config() -> dict[str, Any]:
-    """Flags of the SDK: its defaults.
+    """Flags of the SDK, its defaults; and that one thread computes here, which the SDK passes over.
 
     Chunks of a forward_backward stay parallel: then all of them have arrived when the first runs,
     which is how a failed call is told from the next one (see `GradientGuard`). Copies of a sampling
     client ask for a number of their own, so that their requests are never mixed up.
     """
-    return {"parallel_fwdbwd_chunks": True, "sample_join_sampling_session": True}
+    return {
+        "parallel_fwdbwd_chunks": True,
+        "sample_join_sampling_session": True,
+        "samples_and_trains_in_turns": True,
+    }
 
 
 @router.post("/client/dynamic_config")

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import tinker.proto.tinker_public_pb2 as pb
 import zstandard
+from google.protobuf.message import Message
 from tinker import types
 from tinker.proto.request_conv import forward_backward_request_to_proto
 from tinker.proto.response_conv import deserialize_proto_response
 
-from visual_r1.engine.server.protobuf import parse_forward_backward
+from visual_r1.engine.server.protobuf import _fields, parse_forward_backward  # pyright: ignore[reportPrivateUsage]
 from visual_r1.engine.server.wire import (
     adam_settings,
     data_of,
@@ -144,6 +145,54 @@ def test_the_digest_is_that_of_what_a_request_says() -> None:
     other = message()
     other.forward_only = True
     assert parse_forward_backward(other.SerializeToString(), None, CONTEXT)[1] != digest
+
+
+def counted(value: Message) -> int:
+    """The fields of a parsed message as they came, where all are known."""
+    count = 0
+    for descriptor, content in value.ListFields():
+        several = descriptor.is_repeated
+        inner = descriptor.message_type
+        if inner is not None and inner.GetOptions().map_entry:
+            # An entry is a message of a key and a value.
+            count += 3 * len(content)
+            if inner.fields_by_name["value"].message_type is not None:
+                count += sum(map(counted, content.values()))
+        elif inner is not None:
+            inside = content if several else [content]
+            count += sum(1 + counted(one) for one in inside)
+        elif several:  # numbers, packed: a field and its bytes
+            count += 1 + sum(len(_varint_of(number)) for number in content)
+        else:
+            count += 1
+    return count
+
+
+def _varint_of(number: int) -> bytes:
+    return pb.Tensor(shape=[number]).SerializeToString()[2:]
+
+
+def test_fields_are_counted_as_they_are_on_the_wire() -> None:
+    request = message({"beta": 0.25, "what": "a text"})
+    for length in (1, 127, 128, 300, 20_000):
+        tensor = pb.Tensor(dense=b"1" * length, dtype=pb.DTYPE_INT64, shape=[length, 1, 2**40])
+        request.data[0].loss_fn_inputs[f"of {length}"].CopyFrom(tensor)
+        request.data.add().model_input.add().encoded_text.tokens = b"1" * length
+    body = request.SerializeToString()
+    wanted = counted(request)
+    assert _fields(body, 0, len(body), request.DESCRIPTOR, wanted) == wanted
+
+
+@pytest.mark.parametrize("short", [1, 2, 3])
+def test_a_torn_body_is_refused_wherever_it_ends(short: int) -> None:
+    request = pb.ForwardBackwardRequest()
+    request.data.add().model_input.add().encoded_text.tokens = b"1" * 300
+    with pytest.raises(InvalidRequest, match="not a ForwardBackwardRequest"):
+        parse_forward_backward(request.SerializeToString()[:-short], None, CONTEXT)
+    # Within a tag, and behind one.
+    for end in (b"\x9a", b"\x1a", b"\x1a\x80", b"\x18"):
+        with pytest.raises(InvalidRequest, match="not a ForwardBackwardRequest"):
+            parse_forward_backward(request.SerializeToString() + end, None, CONTEXT)
 
 
 def field(number: int, content: bytes) -> bytes:
