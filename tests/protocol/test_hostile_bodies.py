@@ -1,8 +1,10 @@
 """Bodies that nobody would send by mistake: refused in a sentence, and nobody else waits."""
 
 import json
+import socket
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -224,3 +226,25 @@ def test_images_beyond_the_context_are_not_all_decoded(raw: RawClient) -> None:
     result = raw.result(raw.post("asample", body)["request_id"])
     assert result["category"] == "user"
     assert "tokens or more, images included" in result["error"]
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"GET /healthz HTTP/1.1\r\nX-Long: ",
+        b"GET /healthz HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX-Long: ",
+        b"GET /healthz HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2; long=",
+        b"GET /",
+    ],
+    ids=["a header", "a header behind the body", "an extension of a chunk", "an address"],
+)
+def test_a_head_without_an_end_is_cut_off(engine: RunningEngine, begun: bytes) -> None:
+    """Without the key too; whoever sends it cannot fill the engine's memory."""
+    address = httpx.URL(engine.url)
+    with socket.create_connection((address.host, address.port or 80), timeout=30) as connection:
+        connection.sendall(begun)
+        sent = 0
+        with suppress(ConnectionError):
+            while sent < 64 * 2**20:
+                sent += connection.send(b"x" * 65_536)
+        assert sent < 32 * 2**20

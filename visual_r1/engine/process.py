@@ -143,6 +143,7 @@ async def _serve(
     import uvicorn
 
     from visual_r1.engine.server.app import make_app
+    from visual_r1.engine.server.heads import BoundedHeads
 
     class Server(uvicorn.Server):
         @contextlib.contextmanager
@@ -158,6 +159,7 @@ async def _serve(
             access_log=False,
             lifespan="off",
             ws="none",
+            http=BoundedHeads,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=2,
         )
