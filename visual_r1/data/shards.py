@@ -5,7 +5,7 @@ import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -65,8 +65,10 @@ class ShardWriter(AbstractContextManager["ShardWriter"]):
         sync_folder(self._path.parent)
 
     def abandon(self) -> None:
-        """What was written is of no use; the next attempt writes over it."""
-        self._writer.abandon()
+        """What was written is of no use, and no error of it either; the next attempt writes over
+        it."""
+        with suppress(OSError):
+            self._writer.abandon()
 
     def __exit__(
         self,
