@@ -2,6 +2,7 @@
 
     python benchmarks/preparation_memory.py [--problems 100000]
     python benchmarks/preparation_memory.py --problems 1000000 --drawings [--questions 10000]
+                                            [--folder FOLDER] [--spare GB]
 
 Problems are procedural, or cheap drawings of 96 x 96 in a Parquet file that is written first, cut
 by a hash of their ids, so many questions over them.
@@ -11,17 +12,25 @@ the highest values that were seen up to each number of problems, the rate since 
 (processor time is that of all of them), and the size on disk of what is unfinished. Below it: the
 highest memory after the last problem, while shards and the card are written, and the state of the
 preparation at its largest beside the finished dataset.
+
+A million take an hour or two, and some ten gigabytes in `--folder`. Whoever stops it (Ctrl-C, or a
+plain `kill`) gets the line of where it was; it stops by itself where less than `--spare` gigabytes
+of the disk are free.
 """
 
 import argparse
 import io
 import random
 import resource
+import shutil
+import signal
+import sys
 import tempfile
 import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 
 import psutil
 import pyarrow as pa
@@ -32,8 +41,15 @@ from visual_r1.config import DataSection
 from visual_r1.data.dataset import prepare
 from visual_r1.data.state_file import STATE_FILE
 
-MARKS = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000)
+MARKS = (
+    *(1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000),
+    *(250_000, 500_000, 750_000, 1_000_000),
+)
 INTERVAL_S = 0.25
+
+
+class Stopped(Exception):
+    """Somebody stopped it, or the disk is nearly full; the message says which."""
 
 
 class Table:
@@ -65,12 +81,15 @@ class Table:
         if self._stage != "prepare":
             return
         self._done += n
-        if self._done not in MARKS:
-            return
+        if self._done in MARKS:
+            self.line()
+
+    def line(self) -> None:
+        """What was seen since the line before."""
         now, cpu = time.perf_counter(), self._cpu()
         count = self._done - self._line_done
         rate, cpu_rate = count / (now - self._line_at), count / (cpu - self._cpu_at)
-        disk = sum(path.stat().st_size for path in self._folder.rglob("*") if path.is_file())
+        disk = sum(map(size_of, self._folder.rglob("*")))
         print(
             f"| {self._done:,} | {rate:.0f} | {cpu_rate:.0f} | {time.process_time() / cpu:.0%} "
             f"| {self.peak / 1e6:.0f} | {disk / 1e6:.0f} |",
@@ -102,27 +121,52 @@ def main() -> None:
     parser.add_argument("--problems", type=int, default=100_000)
     parser.add_argument("--drawings", action="store_true", help="a Parquet file of drawings")
     parser.add_argument("--questions", type=int, default=10_000, help="of the drawings")
+    parser.add_argument("--folder", type=Path, help="for what is written; emptied in the end")
+    parser.add_argument("--spare", type=float, default=5.0, help="gigabytes to leave free")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as source:
-        data = DataSection(source="procedural", train=arguments.problems, validation=1, test=1)
-        if arguments.drawings:
-            draw(Path(source) / "train.parquet", arguments.problems, arguments.questions)
-            data = DataSection(source=source)
-        table = Table(Path(folder))
-        done = threading.Event()
-        sampler = threading.Thread(target=sample, args=(table, done))
-        sampler.start()
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    with (
+        tempfile.TemporaryDirectory(dir=arguments.folder) as folder,
+        tempfile.TemporaryDirectory(dir=arguments.folder) as source,
+    ):
         try:
-            dataset = prepare(data, Path(folder), table)
-        finally:
-            done.set()
-            sampler.join()
-        finished = sum(size_of(path) for path in dataset.folder.iterdir())
-    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"\nafter the last problem: {table.late_peak / 1e6:.0f} MB")
-    print(f"highest of the whole process: {highest:.0f} MiB")
-    unfinished = f"state of the preparation {table.unfinished / 1e6:.0f} MB"
-    print(f"on disk: dataset {finished / 1e6:.0f} MB, {unfinished}")
+            measure(arguments, Path(folder), Path(source))
+        except Stopped as error:
+            print(f"\nstopped: {error}", flush=True)
+            sys.exit(1)
+
+
+def measure(arguments: argparse.Namespace, folder: Path, source: Path) -> None:
+    """Prepare into `folder` and print the table; of what was seen where it is stopped."""
+    data = DataSection(source="procedural", train=arguments.problems, validation=1, test=1)
+    if arguments.drawings:
+        draw(source / "train.parquet", arguments.problems, arguments.questions)
+        data = DataSection(source=str(source))
+    table, done = Table(folder), threading.Event()
+    sampler = threading.Thread(target=sample, args=(table, done, folder, arguments.spare))
+    sampler.start()
+    finished = "not finished"
+    try:
+        dataset = prepare(data, folder, table)
+        finished = f"{sum(size_of(path) for path in dataset.folder.iterdir()) / 1e6:.0f} MB"
+    except Stopped:
+        table.line()
+        raise
+    finally:
+        done.set()
+        sampler.join()
+        highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(f"\nafter the last problem: {table.late_peak / 1e6:.0f} MB")
+        print(f"highest of the whole process: {highest:.0f} MiB")
+        unfinished = f"state of the preparation {table.unfinished / 1e6:.0f} MB"
+        print(f"on disk: dataset {finished}, {unfinished}", flush=True)
+
+
+def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    """Give up where a signal comes, once."""
+    signal.signal(number, signal.SIG_IGN)
+    raise Stopped(f"{signal.Signals(number).name} came")
 
 
 def draw(path: Path, count: int, questions: int) -> None:
@@ -157,8 +201,8 @@ def drawing(number: int) -> bytes:
     return out.getvalue()
 
 
-def sample(table: Table, done: threading.Event) -> None:
-    """Keep the table's peaks up to date until `done`."""
+def sample(table: Table, done: threading.Event, folder: Path, spare: float) -> None:
+    """Keep the table's peaks up to date until `done`; stop where the disk has too little left."""
     process = psutil.Process()
     while not done.wait(INTERVAL_S):
         memory, others = process.memory_info().rss, dict[int, float]()
@@ -168,6 +212,10 @@ def sample(table: Table, done: threading.Event) -> None:
                 times = child.cpu_times()
                 others[child.pid] = times.user + times.system
         table.sample(memory, others)
+        if shutil.disk_usage(folder).free < spare * 1e9:
+            print(f"\nless than {spare:g} GB are free", flush=True)
+            signal.raise_signal(signal.SIGTERM)  # to the main thread
+            return
 
 
 def size_of(path: Path) -> int:

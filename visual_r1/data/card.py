@@ -54,8 +54,8 @@ _HEIGHT = _FIGURE + (_LINES + 1) * _LINE + 3 * _MARGIN
 _PAPER, _INK, _ANSWER, _FRAME = "white", (40, 40, 48), (20, 90, 60), (222, 222, 228)
 
 
-def write_card(folder: Path, manifest: Manifest, numbers: CardNumbers) -> None:
-    """Write the card and the contact sheet of the complete shards in `folder`."""
+def write_sheet(folder: Path) -> None:
+    """Write the contact sheet of the complete training shards in `folder`."""
     train = StoredProblems(sorted(folder.glob("train-*.parquet")))
     count = min(SHOWN, len(train))
     places = [index * len(train) // count for index in range(count)]
@@ -66,6 +66,10 @@ def write_card(folder: Path, manifest: Manifest, numbers: CardNumbers) -> None:
         sheet.paste(cell, (index % COLUMNS * _WIDTH, index // COLUMNS * _HEIGHT))
     with replaced_whole(folder / SHEET_FILE) as temporary:
         sheet.save(temporary, "PNG")
+
+
+def write_card(folder: Path, manifest: Manifest, numbers: CardNumbers) -> None:
+    """Write the card of a complete folder, which shows its contact sheet."""
     total = sum(manifest.counts[split] for split in SPLITS)
     files = [
         {"split": split, "path": f"{split}-*.parquet"} for split in SPLITS if manifest.counts[split]

@@ -2,11 +2,15 @@
 
 What comes out is what one process would give, whatever the number of cores, the order in which they
 finish, and whichever of them dies. This process hands rows to others as far as they keep up, and
-checks the next one itself where they do not. The others are programs of their own, which know
-nothing of the main module that a `multiprocessing` of another kind would run again.
+checks the next one itself where they do not. Where it would wait for them, it takes back the last
+row of the one that has the most, so that all are done at the same time. The others are programs of
+their own, which know nothing of the main module that a `multiprocessing` of another kind would run
+again.
 """
 
 import os
+import pickle
+import selectors
 import subprocess
 import sys
 import time
@@ -15,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, cast
 
@@ -61,7 +65,7 @@ class _Helper:
     """Another process, and the rows that it has."""
 
     process: "subprocess.Popen[bytes]"
-    connection: "Connection[tuple[int, Row], Reply | None]"
+    connection: "Connection[Any, Reply | None]"
     ready: bool = False
     slots: dict[int, _Slot] = field(default_factory=dict[int, _Slot])
 
@@ -79,6 +83,7 @@ class Checking(AbstractContextManager["Checking"]):
         self._left = expected
         self._most = min(MOST_PROCESSES, (cores() if most is None else most) - 1)
         self._helpers: list[_Helper] = []
+        self._heard = selectors.DefaultSelector()
         self._started = self._most <= 0
         self._known = KnownImages(KNOWN)
         self._tried, self._row_s = 0, 0.0
@@ -94,6 +99,7 @@ class Checking(AbstractContextManager["Checking"]):
         for helper in self._helpers:
             _end(helper)
         self._helpers = []
+        self._heard.close()
 
     def outcomes(self, rows: Iterable[tuple[int, Row]]) -> Iterator[tuple[int, Outcome]]:
         """The outcome of each row, with the number that came with it, in their order.
@@ -116,7 +122,8 @@ class Checking(AbstractContextManager["Checking"]):
                 yield slot.used, outcome
             if ended or len(waiting) >= MOST_ROWS or held >= MOST_BYTES:
                 if waiting:
-                    self._collect(wait_for_it=True)
+                    if not self._take_back():
+                        self._collect(wait_for_it=True)
                 elif failure is not None:
                     raise failure
                 elif ended:
@@ -150,13 +157,30 @@ class Checking(AbstractContextManager["Checking"]):
                 number, self._number = self._number, self._number + 1
                 helper.slots[number] = slot
                 try:
-                    helper.connection.send((number, slot.row))
+                    message = pickle.dumps((number, slot.row), pickle.HIGHEST_PROTOCOL)
+                    helper.connection.send_bytes(message)
                 except OSError:
                     self._lose(helper)
-                except RecursionError:  # meta is nested deeply; nothing of it was sent
+                except RecursionError:  # meta is nested deeply
                     self._check(helper.slots.pop(number))
                 return
         self._check(slot)
+
+    def _take_back(self) -> bool:
+        """Check a row here that another process has and will not have begun; whether there is one.
+
+        Where that process has begun it just now, its reply is one that nobody waits for.
+        """
+        most = max(self._helpers, key=lambda one: len(one.slots), default=None)
+        if most is None or len(most.slots) < _LEAST_AHEAD:
+            return False
+        number, slot = most.slots.popitem()
+        try:
+            most.connection.send((number, None))
+        except OSError:
+            self._lose(most)
+        self._check(slot)
+        return True
 
     def _is_known(self, row: Row) -> bool:
         """Whether there is nothing to decode."""
@@ -183,30 +207,31 @@ class Checking(AbstractContextManager["Checking"]):
         self._started = True
         try:
             for _ in range(count):
-                self._helpers.append(_start())
+                helper = _start()
+                self._helpers.append(helper)
+                self._heard.register(helper.connection, selectors.EVENT_READ, helper)
         except OSError as error:
             logger.warning("rows are checked by %d processes: %s.", len(self._helpers) + 1, error)
 
     def _collect(self, *, wait_for_it: bool = False) -> None:
         """Take what the other processes have sent; wait for something where that is asked."""
-        by_connection = {helper.connection: helper for helper in self._helpers}
-        while by_connection:
-            sent = wait(list(by_connection), None if wait_for_it else 0)
+        while self._helpers:
+            sent = self._heard.select(None if wait_for_it else 0)
             if not sent:
                 return
-            for connection in sent:
-                assert isinstance(connection, Connection)
-                helper = by_connection[connection]
+            for key, _ in sent:
+                helper: _Helper = key.data
                 try:
                     reply = helper.connection.recv()
                 except (EOFError, OSError):
                     self._lose(helper)
-                    del by_connection[connection]
                     continue
                 if reply is None:
                     helper.ready = True
                     continue
-                slot = helper.slots.pop(reply.number)
+                slot = helper.slots.pop(reply.number, None)
+                if slot is None:  # it was taken back
+                    continue
                 if reply.outcome is None:
                     self._check(slot)
                 else:
@@ -227,6 +252,7 @@ class Checking(AbstractContextManager["Checking"]):
     def _lose(self, helper: _Helper) -> None:
         """Go on without a process that has ended: its rows are checked here."""
         self._helpers = [one for one in self._helpers if one is not helper]
+        self._heard.unregister(helper.connection)
         _end(helper)
         logger.warning(
             "a process that checks rows has ended, for want of memory perhaps; its rows are "

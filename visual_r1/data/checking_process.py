@@ -1,8 +1,9 @@
 """The program of a process that checks rows for another one: `checking` starts and feeds it.
 
 Rows come numbered through a socket, and their outcomes go back by the same numbers, in their order.
-It ends when the socket closes, however the process at its other end ended. It imports little, for
-it is started again and again.
+A number that comes again, without a row, is of one that is wanted no more. It ends when the socket
+closes, however the process at its other end ended. It imports little, for it is started again and
+again.
 """
 
 import os
@@ -65,15 +66,19 @@ def _with_images(outcome: Outcome, images: tuple[bytes, ...]) -> Outcome:
 
 def main(descriptor: int) -> None:
     """Serve the socket until it closes."""
-    connection: Connection[Reply | None, tuple[int, Row]] = Connection(descriptor)
+    connection: Connection[Reply | None, tuple[int, Row | None]] = Connection(descriptor)
     rows: queue.SimpleQueue[tuple[int, Row]] = queue.SimpleQueue()
+    dropped: set[int] = set()
     keep_freed_memory()
     connection.send(None)  # ready
     # What comes is always taken, so that the other end never waits to send while this one does.
-    threading.Thread(target=_take, args=(connection, rows), daemon=True).start()
+    threading.Thread(target=_take, args=(connection, rows, dropped), daemon=True).start()
     known = KnownImages(KNOWN)
     while True:
         number, row = rows.get()
+        if number in dropped:
+            dropped.discard(number)
+            continue
         read = row.read()
         outcome = outcome_of(read, known.check)
         reply = Reply.of(number, outcome, read) if read is row else Reply(number, outcome)
@@ -87,11 +92,16 @@ def main(descriptor: int) -> None:
 
 
 def _take(
-    connection: "Connection[Reply | None, tuple[int, Row]]",
+    connection: "Connection[Reply | None, tuple[int, Row | None]]",
     rows: "queue.SimpleQueue[tuple[int, Row]]",
+    dropped: set[int],
 ) -> None:
     while True:
         try:
-            rows.put(connection.recv())
+            number, row = connection.recv()
         except (EOFError, OSError):
             os._exit(0)
+        if row is None:
+            dropped.add(number)
+        else:
+            rows.put((number, row))

@@ -159,7 +159,7 @@ def points(stored: bytes, images: int) -> _Plane:
 
 def look_of(image: Image.Image) -> Look:
     """The look of an RGB or grey picture."""
-    grey = image.convert("L")
+    grey = _grey(image)
     shrink = max(grey.size) // _LOOKED_AT
     if shrink > 1:
         grey = grey.reduce(shrink)
@@ -173,6 +173,10 @@ def look_of(image: Image.Image) -> Look:
     greys = np.rint(rows[FREQUENCIES:] @ _shares(wide).T).clip(0, 255).astype(np.uint8)
     rounded = cast("list[float]", unit.astype(np.float16).tolist())
     return Look(image.width, image.height, tuple(rounded), greys.tobytes())
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    return image if image.mode == "L" else image.convert("L")  # which copies a grey one
 
 
 def _product(weights: _Plane, pixels: _Plane) -> _Plane:
@@ -205,7 +209,7 @@ def _shares(count: int) -> _Plane:
 
 def tiles_of(image: Image.Image) -> bytes:
     """The size of an RGB or grey picture, and the mean greys of its whole tiles, row by row."""
-    grey = image.convert("L")
+    grey = _grey(image)
     side = 3 * -(-max(grey.size) // (3 * _TILES))
     whole = (0, 0, grey.width // side * side, grey.height // side * side)
     greys = grey.reduce(side, whole).tobytes() if min(whole[2:]) else b""

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -70,7 +71,8 @@ class Table(Protocol):
 class GroupWriter:
     """One Parquet file, written in row groups of at most `GROUP_ROWS` rows or `GROUP_BYTES`.
 
-    Use it as a context: where the block fails, the file is closed as it is, for nobody to read.
+    A thread writes one group while the next one is collected. Use it as a context: where the block
+    fails, the file is closed as it is, for nobody to read.
     """
 
     def __init__(self, path: Path, schema: Any) -> None:
@@ -79,9 +81,14 @@ class GroupWriter:
         self._writer: Any = open_writer(path, schema)
         self._waiting: list[Mapping[str, Any]] = []
         self._bytes = 0
+        self._thread = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
 
     def write(self, row: Mapping[str, Any], size: int = 0) -> None:
-        """Add a row that takes about `size` bytes."""
+        """Add a row that takes about `size` bytes.
+
+        Raises `OSError`, also of rows before, where the file cannot be written.
+        """
         self._waiting.append(row)
         self._bytes += size
         if len(self._waiting) >= GROUP_ROWS or self._bytes >= GROUP_BYTES:
@@ -96,18 +103,41 @@ class GroupWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        """Finish the file where the block did not fail."""
+        if kind is None:
+            self.finish()
+        else:
+            self.abandon()
+
+    def finish(self) -> None:
         """Write what waits and the footer, and make sure that they survive a power cut."""
-        if kind is None:
+        try:
             self._flush()
+            self._written()
+        finally:
+            self.abandon()
+        with self._path.open("rb") as file:
+            os.fsync(file.fileno())
+
+    def abandon(self) -> None:
+        """Close the file as it is."""
+        self._thread.shutdown()
         self._writer.close()
-        if kind is None:
-            with self._path.open("rb") as file:
-                os.fsync(file.fileno())
 
     def _flush(self) -> None:
         if self._waiting:
-            self._writer.write_table(pa.Table.from_pylist(self._waiting, self._schema))
+            self._written()
+            self._writing = self._thread.submit(self._write_group, self._waiting)
         self._waiting, self._bytes = [], 0
+
+    def _written(self) -> None:
+        """Wait for the group that is being written; raise what became of it."""
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.result()
+
+    def _write_group(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        self._writer.write_table(pa.Table.from_pylist(rows, self._schema))
 
 
 def group_sizes(path: Path) -> Sequence[int]:
@@ -194,9 +224,8 @@ def read_rows(
             while first < len(sizes) and sizes[first] <= skipped:
                 skipped -= sizes[first]
                 first += 1
-            groups = list(range(first, len(sizes)))
             names, number = None if columns is None else list(columns), start
-            for batch in file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=names):
+            for batch in _batches(file, range(first, len(sizes)), names):
                 rest = batch.slice(min(skipped, batch.num_rows))
                 skipped -= batch.num_rows - rest.num_rows
                 if wanted is None:
@@ -207,6 +236,18 @@ def read_rows(
                 number += rest.num_rows
     except READ_ERRORS as error:
         raise _damaged(path, error) from error
+
+
+def _batches(file: Any, groups: Iterable[int], columns: Sequence[str] | None) -> Iterator[Any]:
+    """The rows of some groups, a few at a time.
+
+    One group after the other: pyarrow keeps what it has read of all that it is asked for at once.
+    """
+    for group in groups:
+        # A batch is small: threads would cost more than they save.
+        yield from file.iter_batches(
+            _BATCH_ROWS, row_groups=[group], columns=columns, use_threads=False
+        )
 
 
 def rows_of(table: Any) -> Iterator[dict[str, Any]]:

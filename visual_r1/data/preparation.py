@@ -15,13 +15,16 @@ digests first; where it is damaged, the preparation begins anew.
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from visual_r1.config import DataSection
-from visual_r1.data.card import answer_kind, write_card
+from visual_r1.data.card import answer_kind, write_card, write_sheet
 from visual_r1.data.checking import Checking
 from visual_r1.data.duplicates import Repeats, same_gold
 from visual_r1.data.manifest import FORMAT_VERSION, Manifest, StoredFile, write_manifest
@@ -36,14 +39,14 @@ from visual_r1.data.problem import SPLITS, Split
 from visual_r1.data.rows import Outcome
 from visual_r1.data.shards import (
     SHARD_BYTES,
+    ShardWriter,
     finished_shard,
     leave_out,
     unfinished_shard,
-    write_shard,
 )
 from visual_r1.data.sizes import grouped, size_row, write_sizes
 from visual_r1.data.sources.source import Source, require_splits
-from visual_r1.data.splits import expected_rows, split_rows
+from visual_r1.data.splits import expected_rows, split_outcomes
 from visual_r1.errors import DataError
 from visual_r1.hashing import file_digest
 from visual_r1.progress import Progress
@@ -130,16 +133,15 @@ class Preparation:
         done = sum(state.standing(split).looked_at for split in SPLITS)
         all_rows = sum(sizes.values())
         with Checking(expected - done) as checking:
-            splits = split_rows(self.source, self.data.seed, sizes, state, checking, progress)
+            splits = split_outcomes(self.source, self.data.seed, sizes, state, checking, progress)
             progress.start("prepare", expected, "problems", done)
-            sorting = _Sorting(
+            with _Sorting(
                 state, self.folder, progress, lambda: self._require_few_bad(state, all_rows)
-            )
-            for split in reversed(SPLITS):
-                if split in splits and not state.standing(split).complete:
-                    start = state.standing(split).used
-                    outcomes = checking.outcomes(splits[split](start))
-                    sorting.write_split(split, outcomes, limits[split])
+            ) as sorting:
+                for split in reversed(SPLITS):
+                    if split in splits and not state.standing(split).complete:
+                        start = state.standing(split).used
+                        sorting.write_split(split, splits[split](start), limits[split])
         counts = {split: state.count(split) for split in SPLITS}
         return {**counts, "rejected": state.rejected_count("broken", "repeat", "conflict")}
 
@@ -170,9 +172,19 @@ class Preparation:
                     path.unlink()
                 elif path.exists():
                     path.rename(finished)
+        with ThreadPoolExecutor(1) as thread:
+            sheet = thread.submit(write_sheet, self.folder)
+            manifest = self._described(state, counts)
+            sheet.result()
+        write_card(self.folder, manifest, state.numbers)
+        sync_folder(self.folder)
+        write_manifest(self.folder, manifest)
+
+    def _described(self, state: PreparationState, counts: Mapping[str, int]) -> Manifest:
+        """The manifest, of all files of rows: those beside the shards are written first."""
         _write_rejected(state, self.folder / REJECTED_FILE)
         write_sizes(self.folder, self._sizes(state))
-        manifest = Manifest(
+        return Manifest(
             format_version=FORMAT_VERSION,
             source=self.data.source,
             digest=self.digest,
@@ -188,9 +200,6 @@ class Preparation:
             reasons=state.reasons(_LISTED),
             files={path.name: _stored(path) for path in sorted(self.folder.glob("*.parquet"))},
         )
-        write_card(self.folder, manifest, state.numbers)
-        sync_folder(self.folder)
-        write_manifest(self.folder, manifest)
 
     def _sizes(self, state: PreparationState) -> Iterator[Mapping[str, Any]]:
         """The rows of `sizes.parquet`; all shards have their last names."""
@@ -201,8 +210,11 @@ class Preparation:
                 yield size_row(split, row["id"], row["problem"], sides)
 
 
-class _Sorting:
+class _Sorting(AbstractContextManager["_Sorting"]):
     """Good rows to the shards of their split, the others to the rejected ones.
+
+    A shard is written while its rows come, by another thread; they are kept in the state until it
+    is there, and one that was begun before an interruption is begun again with them.
 
     `require_few_bad` is asked where so many rows were bad that those to come, however good they
     are, cannot make up for it.
@@ -222,6 +234,17 @@ class _Sorting:
         self._repeats = Repeats(state, folder)
         self._broken = state.rejected_count("broken")
         self._repeated = state.rejected_count("repeat", "conflict")
+        self._shard: ShardWriter | None = None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the shard that is not complete."""
+        if self._shard is not None:
+            self._shard.abandon()
 
     def write_split(
         self, split: Split, outcomes: Iterator[tuple[int, Outcome]], limit: int | None
@@ -231,8 +254,10 @@ class _Sorting:
         They come with how many rows of the source are used up by then.
         """
         state = self._state
-        if state.waiting_bytes >= SHARD_BYTES:  # interrupted before this was noted
-            self._write_shard(split)
+        for row, size in state.waiting():  # it was interrupted
+            self._add(split, row, size)
+        if state.waiting_bytes >= SHARD_BYTES:
+            self._finish_shard(split)
         before = state.standing(split)
         looked_at, committed, kept = before.looked_at, before.looked_at, state.count(split)
         for used, outcome in outcomes:
@@ -250,19 +275,27 @@ class _Sorting:
                 if self._broken >= ENOUGH_FAULTS:
                     self._require_few_bad()
             if full:
-                self._write_shard(split)
+                self._finish_shard(split)
             if complete:
                 break
         state.commit()
         if state.waiting_bytes:
-            self._write_shard(split)
+            self._finish_shard(split)
         state.set_standing(split, Standing(0, looked_at, complete=True))
         state.commit()
 
-    def _write_shard(self, split: Split) -> None:
+    def _add(self, split: Split, row: Mapping[str, Any], size: int) -> None:
+        if self._shard is None:
+            shard = self._state.shard_count(split)
+            self._shard = ShardWriter(unfinished_shard(self._folder, split, shard))
+        self._shard.write(row, size)
+
+    def _finish_shard(self, split: Split) -> None:
+        assert self._shard is not None
+        writer, self._shard = self._shard, None
+        writer.finish()
         shard = self._state.shard_count(split)
         path = unfinished_shard(self._folder, split, shard)
-        write_shard(path, self._state.waiting())
         self._state.add_shard(split, shard, file_digest(path))
 
     def _take(self, split: Split, row: Outcome) -> int:
@@ -280,7 +313,7 @@ class _Sorting:
         first = self._repeats.find(checked, marks)
         if first is not None and not (first.split == split != "train"):
             return self._reject_repeat(split, row, checked.problem.answer, first)
-        self._state.keep(
+        kept = self._state.keep(
             checked.problem,
             split,
             row.place,
@@ -289,6 +322,7 @@ class _Sorting:
             sizes=[(look.width, look.height) for look in checked.looks],
             repeats=None if first is None else first.number,
         )
+        self._add(split, *kept)
         return 1
 
     def _reject_repeat(self, split: Split, row: Outcome, answer: str, first: Kept) -> int:

@@ -167,8 +167,8 @@ class PreparationState(AbstractContextManager["PreparationState"]):
         marks: Marks,
         sizes: Sequence[tuple[int, int]],
         repeats: int | None,
-    ) -> None:
-        """Add a problem that will be in the dataset.
+    ) -> tuple[dict[str, Any], int]:
+        """Add a problem that will be in the dataset; what `waiting` will give of it.
 
         Args:
             problem: as it will be stored.
@@ -192,16 +192,17 @@ class PreparationState(AbstractContextManager["PreparationState"]):
             "INSERT INTO sizes VALUES (?, ?, ?)", ((number, *size) for size in sizes)
         )
         row = problem_row(problem)
-        images = row.pop("images")
-        text = json.dumps(row, ensure_ascii=False)
-        size = sum(len(image["bytes"]) for image in images) + len(text)
+        without = {name: value for name, value in row.items() if name != "images"}
+        text = json.dumps(without, ensure_ascii=False)
+        size = sum(map(len, problem.images)) + len(text)
         self._file.execute("INSERT INTO waiting VALUES (?, ?, ?)", number, text, size)
         self._file.execute_each(
             "INSERT INTO waiting_images VALUES (?, ?, ?)",
-            ((number, part, image["bytes"]) for part, image in enumerate(images)),
+            ((number, part, data) for part, data in enumerate(problem.images)),
         )
         self.waiting_bytes += size
         self.unsaved += size
+        return row, size
 
     def with_id(self, id: str) -> Kept | None:
         """The kept problem with this id."""
@@ -251,8 +252,8 @@ class PreparationState(AbstractContextManager["PreparationState"]):
         """Note, for good, that all that waited is in this shard of the split, and its digest."""
         query = "INSERT INTO shards SELECT MIN(number), ?, ?, ? FROM waiting"
         self._file.execute(query, split, shard, digest)
-        self._file.execute("DELETE FROM waiting")
-        self._file.execute("DELETE FROM waiting_images")
+        self._file.empty("waiting")
+        self._file.empty("waiting_images")
         self.waiting_bytes = 0
         self.commit()
 

@@ -6,7 +6,7 @@ depends on its id and the seed, never on its place in the source.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from visual_r1.data.checking import Checking
 from visual_r1.data.preparation_state import PreparationState
 from visual_r1.data.problem import SPLITS, Split
-from visual_r1.data.rows import Row
+from visual_r1.data.rows import Outcome
 from visual_r1.data.sources.source import Source
 from visual_r1.hashing import stable_seed
 from visual_r1.progress import Progress
@@ -28,8 +28,12 @@ VALIDATION_SHARE = 0.1
 SMALL = 2000
 _SHOWN_EACH = 1000
 
-# From row number `start` of the split's source on: how many rows are used up, and the row.
-RowsFrom = Callable[[int], Iterator[tuple[int, Row]]]
+# What is remembered of a small set that was checked: pictures and their tiles.
+REMEMBERED_BYTES = 32 * 2**20
+
+# From row number `start` of the split's source on: how many rows are used up, and what became of
+# the last of them.
+OutcomesFrom = Callable[[int], Iterator[tuple[int, Outcome]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,37 +78,44 @@ def expected_rows(
     return {split: min(size, limits[split] or size) for split, size in sizes.items()}
 
 
-def split_rows(
+def split_outcomes(
     source: Source,
     seed: int,
     sizes: Mapping[Split, int],
     state: PreparationState,
     checking: Checking,
     progress: Progress,
-) -> Mapping[Split, RowsFrom]:
-    """Where the rows of each split come from; a cut is noted in `state`, and stays as it is."""
+) -> Mapping[Split, OutcomesFrom]:
+    """What becomes of the rows of each split; a cut is noted in `state`, and stays as it is."""
 
-    def own(split: Split, start: int) -> Iterator[tuple[int, Row]]:
-        return enumerate(source.rows(split, start), start + 1)
+    def own(split: Split, start: int) -> Iterator[tuple[int, Outcome]]:
+        return checking.outcomes(enumerate(source.rows(split, start), start + 1))
 
     if set(sizes) != {"train"}:
         return {split: partial(own, split) for split in sizes}
     bounds, size = state.setting("cut"), sizes["train"]
+    checked: Sequence[Outcome] | None = None
     if size > SMALL:
         progress.start("read the ids", size, "rows")
     hashes = _hashes(seed, _shown(source.ids("train"), progress))
     if bounds is None:
-        cut = HashCut.of(hashes if size > SMALL else hashes[_good(source, checking)])
+        if size <= SMALL:
+            good, checked = _checked(source, checking)
+            cut = HashCut.of(hashes[good])
+        else:
+            cut = HashCut.of(hashes)
         state.set_setting("cut", [cut.test_below, cut.validation_below])
         state.commit()
     else:
         cut = HashCut(*bounds)
 
-    def cut_off(split: Split, start: int) -> Iterator[tuple[int, Row]]:
+    def cut_off(split: Split, start: int) -> Iterator[tuple[int, Outcome]]:
         mine = cut.members(hashes, split)
-        numbers = (start + np.flatnonzero(mine[start:]) + 1).tolist()
+        numbers: list[int] = (start + np.flatnonzero(mine[start:]) + 1).tolist()
+        if checked is not None:
+            return ((number, checked[number - 1]) for number in numbers)
         rows = source.rows("train", start, lambda number: bool(mine[number]))
-        return zip(numbers, rows, strict=False)
+        return checking.outcomes(zip(numbers, rows, strict=False))
 
     return {split: partial(cut_off, split) for split in SPLITS}
 
@@ -121,7 +132,21 @@ def _shown(ids: Iterable[str], progress: Progress) -> Iterator[str]:
         yield id
 
 
-def _good(source: Source, checking: Checking) -> NDArray[np.bool_]:
-    """Which rows are good; `checking` remembers their pictures, and decodes them no more."""
-    outcomes = checking.outcomes(enumerate(source.rows("train")))
-    return np.fromiter((outcome.checked is not None for _, outcome in outcomes), np.bool_)
+def _checked(
+    source: Source, checking: Checking
+) -> tuple[NDArray[np.bool_], Sequence[Outcome] | None]:
+    """Which rows are good, and what became of all of them where that is little to remember.
+
+    Where it is not, `checking` remembers the pictures that it can, and decodes those no more.
+    """
+    good, kept, size = list[bool](), list[Outcome](), 0
+    for _, outcome in checking.outcomes(enumerate(source.rows("train"))):
+        checked = outcome.checked
+        good.append(checked is not None)
+        if checked is not None:
+            size += sum(map(len, (*checked.problem.images, *checked.tiles)))
+        if size <= REMEMBERED_BYTES:
+            kept.append(outcome)
+        else:
+            kept.clear()
+    return np.array(good, np.bool_), kept if size <= REMEMBERED_BYTES else None

@@ -109,6 +109,16 @@ class StateFile:
         """Change something with each of `values`."""
         self._db.executemany(statement, values)
 
+    def empty(self, table: str) -> None:
+        """Delete all rows of a table, without reading them: their sum is known to be none."""
+        query = "SELECT sql FROM sqlite_master WHERE type = 'trigger' AND name = ?"
+        trigger = f"{table}_DELETE"
+        (statement,) = next(self.rows(query, trigger))
+        self._db.execute(f"DROP TRIGGER {trigger}")
+        self._db.execute(f"DELETE FROM {table}")
+        self._db.execute(statement)
+        self._db.execute("UPDATE sums SET total = 0 WHERE name = ?", (table,))
+
     def rows(self, query: str, *values: object) -> Iterator[Any]:
         """What is found, row by row."""
         return cast("Iterator[Any]", self._db.execute(query, values))

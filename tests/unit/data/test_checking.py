@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,44 @@ def test_where_a_source_breaks_off_all_rows_before_are_given_first() -> None:
         for outcome in one.outcomes(coming()):
             given.append(outcome)  # noqa: PERF402 - what came before it raises counts
     assert given == whole()[:5]
+
+
+@pytest.mark.usefixtures("eager")
+def test_rows_that_another_process_will_not_have_begun_are_taken_back(
+    checked_here: list[str],
+) -> None:
+    """It stands still with all rows but the first, and goes on with the first of them."""
+
+    def coming() -> Iterator[tuple[int, Row]]:
+        for number, row in enumerate(few):
+            if number == 1:
+                assert several.settle() == 2
+                others()[0].send_signal(signal.SIGSTOP)
+            yield number, row
+        threading.Timer(1, others()[0].send_signal, (signal.SIGCONT,)).start()
+
+    few = rows()[:12]
+    more = [SourceRow(f"row {n}", f"id-{n}", (figure(n),), "Find x.", "1") for n in range(40, 60)]
+    with Checking(len(rows()), most=2) as several:
+        assert list(several.outcomes(coming())) == whole()[:12]
+        assert checked_here == ["row 0", *(f"row {n}" for n in range(11, 1, -1))]
+        # What it was told to forget it does not send; what it has sent is nobody else's.
+        expected = [(number, outcome_of(row)) for number, row in enumerate(more)]
+        assert list(several.outcomes(enumerate(more))) == expected
+
+
+def test_what_is_wanted_no_more_is_not_checked() -> None:
+    helper = checking._start()
+    try:
+        assert helper.connection.recv() is None  # it is ready
+        large = SourceRow("large", "0", (figure(0, size=(3000, 2000)),), "Find x.", "1")
+        for number in range(3):
+            helper.connection.send((number, large))
+        helper.connection.send((1, None))
+        replies = [helper.connection.recv(), helper.connection.recv()]
+    finally:
+        checking._end(helper)
+    assert [reply.number for reply in replies if reply is not None] == [0, 2]
 
 
 FORCED = """
