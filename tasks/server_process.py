@@ -18,7 +18,12 @@ import uvicorn
 def serve(listener: socket.socket) -> None:
     """Serve Prefect's API until the process is told to end."""
     config = uvicorn.Config(
-        "prefect.server.api.server:create_app", factory=True, log_level="error", lifespan="on"
+        "prefect.server.api.server:create_app",
+        factory=True,
+        log_level="error",
+        lifespan="on",
+        # Whose heads are bounded; by itself uvicorn would take httptools, which has no bound.
+        http="h11",
     )
     uvicorn.Server(config).run(sockets=[listener])
 

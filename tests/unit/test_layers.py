@@ -21,6 +21,7 @@ ROOMS = {
     "liveness": "",
     "cores": "",
     "freed_memory": "",
+    "request_heads": "",
     "opening": "",
     "hashing": "opening",
     "streams": "",
@@ -58,7 +59,9 @@ ROOMS = {
     "engine/compute": "data engine/compute/families engine/types errors models printing",
     "engine/store": "engine/types errors hashing opening printing storage",
     "engine/server": "engine/compute engine/store engine/types errors hashing printing",
-    "engine": "engine/compute engine/server engine/store errors freed_memory models printing",
+    "engine": """
+        engine/compute engine/server engine/store errors freed_memory models printing request_heads
+    """,
     "backend": "config engine engine/store errors liveness models printing",
     "prices": "backend config models",
     "exports": """
@@ -80,7 +83,9 @@ ROOMS = {
         storage tables wording
     """,
     "suites": "config data data/sources errors evaluation printing prompts storage",
-    "serving": "backend config data errors models printing prompts storage wording",
+    "serving": """
+        backend config data errors models printing prompts request_heads storage wording
+    """,
     "runs": """
         alarms backend config data engine/store errors evaluation exports grading hashing jsonl
         jsonl_chain liveness
@@ -103,8 +108,8 @@ ROOMS = {
     """,
     "pages": """
         alarms backend config data disputes errors evaluation grading hashing models opening policy
-        prices printing prompts regrade report rewards rewards/blindfold rl runs storage tables
-        wording
+        prices printing prompts regrade report request_heads rewards rewards/blindfold rl runs
+        storage tables wording
     """,
     "notebook": """
         alarms config data errors evaluation jsonl opening report runs storage tables wording
@@ -178,7 +183,7 @@ LIBRARIES = {
     "transformers": """
         engine/compute engine/compute/families engine/process exports models/processor
     """,
-    "uvicorn": "engine/process pages/command serving/serve tasks/server_process",
+    "uvicorn": "engine/process pages/command request_heads serving/serve tasks/server_process",
 }
 
 

@@ -143,7 +143,7 @@ async def _serve(
     import uvicorn
 
     from visual_r1.engine.server.app import make_app
-    from visual_r1.engine.server.heads import BoundedHeads
+    from visual_r1.request_heads import BoundedHeads
 
     class Server(uvicorn.Server):
         @contextlib.contextmanager

@@ -103,6 +103,7 @@ def _serve(output_dir: Path, token: str, named: Sequence[Path], listener: socket
         import uvicorn
 
         from visual_r1.pages.app import pages
+        from visual_r1.request_heads import BoundedHeads
 
         config = uvicorn.Config(
             pages(output_dir, token, named),
@@ -110,6 +111,7 @@ def _serve(output_dir: Path, token: str, named: Sequence[Path], listener: socket
             access_log=False,  # addresses hold the token
             server_header=False,
             lifespan="off",
+            http=BoundedHeads,
             timeout_graceful_shutdown=1,
         )
         uvicorn.Server(config).run(sockets=[listener])

@@ -18,6 +18,7 @@ from visual_r1.errors import ConfigError
 from visual_r1.models.processor import load_processor
 from visual_r1.printing import say
 from visual_r1.prompts.chats import ChatPrompter
+from visual_r1.request_heads import BoundedHeads
 from visual_r1.serving.app import Endpoint, Model, make_app
 from visual_r1.serving.samplers import Samplers
 
@@ -113,6 +114,7 @@ def server_of(endpoint: Endpoint, api_key: str) -> uvicorn.Server:
         access_log=False,
         lifespan="off",
         ws="none",
+        http=BoundedHeads,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=2,
     )
