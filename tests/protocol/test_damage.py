@@ -91,11 +91,13 @@ def test_a_damaged_sampler_without_a_name_says_so(
 ) -> None:
     client = trained(trainer)
     samplers = [client.save_weights_and_get_sampling_client().result(timeout=60) for _ in range(10)]
+    prompt, two = types.ModelInput.from_ints([5, 6, 7]), types.SamplingParams(max_tokens=2)
+    # A sampler is there before its weights are: once the last one answers, all are.
+    samplers[-1].sample(prompt, 1, two).result(timeout=60)
     for file in HomeFolder(home).ephemeral.glob("*.safetensors"):
         flip(file)
-    prompt = types.ModelInput.from_ints([5, 6, 7])
     with pytest.raises(tinker.RequestFailedError, match="make it anew") as caught:
-        samplers[0].sample(prompt, 1, types.SamplingParams(max_tokens=2)).result(timeout=60)
+        samplers[0].sample(prompt, 1, two).result(timeout=60)
     assert caught.value.category is types.RequestErrorCategory.User
     assert engine.process.poll() is None
 

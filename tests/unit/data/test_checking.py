@@ -95,8 +95,8 @@ def test_several_processes_give_what_one_gives_in_its_order(checked_here: list[s
         assert list(several.outcomes(coming())) == whole()
         assert len(others()) == 2
     assert others() == []
-    # The second row had nobody else yet; the picture of row 20 is known by the time it comes again.
-    assert checked_here[0] == "row 0" and len(checked_here) <= len(rows()) / 2
+    # The first rows had nobody else yet. How many came back depends on the load: nobody waits.
+    assert checked_here[0] == "row 0" and len(checked_here) < len(rows())
 
 
 @pytest.mark.usefixtures("eager")
