@@ -25,7 +25,7 @@ from torch.nn import functional
 
 ROUNDS = 5
 WARM = 2
-MISSING = (ImportError, AttributeError, TypeError, NotImplementedError, RuntimeError)
+MISSING = (ImportError, AttributeError, TypeError, RuntimeError)
 """Of a contender: not installed, of another version, without a kernel, not compiled, no memory."""
 
 Outputs = Sequence[Tensor]

@@ -4,13 +4,14 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol, cast
 
 from visual_r1.errors import DataError
+from visual_r1.storage import sync_folder
 from visual_r1.tables import READ_ERRORS, open_table, open_writer, pa, pq, read_table, reason
 
 # A problem that is drawn costs the reading of its group, and each group its place in the footer:
@@ -71,14 +72,15 @@ class Table(Protocol):
 class GroupWriter:
     """One Parquet file, written in row groups of at most `GROUP_ROWS` rows or `GROUP_BYTES`.
 
-    A thread writes one group while the next one is collected. Use it as a context: where the block
-    fails, the file is closed as it is, for nobody to read.
+    A thread writes one group while the next one is collected. The file has another name until it
+    is whole: use it with `contextlib.closing`, and call `finish` at the end of the block.
     """
 
     def __init__(self, path: Path, schema: Any) -> None:
         self._path = path
+        self._temporary = path.with_name(f"{path.name}.tmp")
         self._schema = schema
-        self._writer: Any = open_writer(path, schema)
+        self._writer: Any = open_writer(self._temporary, schema)
         self._waiting: list[Mapping[str, Any]] = []
         self._bytes = 0
         self._thread = ThreadPoolExecutor(1)
@@ -94,35 +96,25 @@ class GroupWriter:
         if len(self._waiting) >= GROUP_ROWS or self._bytes >= GROUP_BYTES:
             self._flush()
 
-    def __enter__(self) -> "GroupWriter":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Finish the file where the block did not fail."""
-        if kind is None:
-            self.finish()
-        else:
-            self.abandon()
-
     def finish(self) -> None:
-        """Write what waits and the footer, and make sure that they survive a power cut."""
-        try:
-            self._flush()
-            self._written()
-        finally:
-            self.abandon()
-        with self._path.open("rb") as file:
-            os.fsync(file.fileno())
+        """Write what waits and the footer: the file is there, and survives a power cut.
 
-    def abandon(self) -> None:
-        """Close the file as it is."""
-        self._thread.shutdown()
+        Raises `OSError`.
+        """
+        self._flush()
+        self._written()
         self._writer.close()
+        with self._temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        self._temporary.replace(self._path)
+        sync_folder(self._path.parent)
+
+    def close(self) -> None:
+        """End the thread. What was not finished is of no use, and no error of it either: the next
+        attempt writes over it."""
+        self._thread.shutdown()
+        with suppress(OSError, pa.ArrowException):
+            self._writer.close()
 
     def _flush(self) -> None:
         if self._waiting:

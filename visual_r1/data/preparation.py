@@ -16,11 +16,10 @@ digests first; where it is damaged, the preparation begins anew.
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from visual_r1.config import DataSection
@@ -29,6 +28,7 @@ from visual_r1.data.checking import Checking
 from visual_r1.data.duplicates import Repeats, same_gold
 from visual_r1.data.manifest import FORMAT_VERSION, Manifest, StoredFile, write_manifest
 from visual_r1.data.parquet import (
+    PROBLEM_SCHEMA,
     REJECTED_SCHEMA,
     GroupWriter,
     read_groups,
@@ -39,7 +39,6 @@ from visual_r1.data.problem import SPLITS, Split
 from visual_r1.data.rows import Outcome
 from visual_r1.data.shards import (
     SHARD_BYTES,
-    ShardWriter,
     finished_shard,
     leave_out,
     unfinished_shard,
@@ -135,9 +134,10 @@ class Preparation:
         with Checking(expected - done) as checking:
             splits = split_outcomes(self.source, self.data.seed, sizes, state, checking, progress)
             progress.start("prepare", expected, "problems", done)
-            with _Sorting(
+            sorting = _Sorting(
                 state, self.folder, progress, lambda: self._require_few_bad(state, all_rows)
-            ) as sorting:
+            )
+            with closing(sorting):
                 for split in reversed(SPLITS):
                     if split in splits and not state.standing(split).complete:
                         start = state.standing(split).used
@@ -210,7 +210,7 @@ class Preparation:
                 yield size_row(split, row["id"], row["problem"], sides)
 
 
-class _Sorting(AbstractContextManager["_Sorting"]):
+class _Sorting:
     """Good rows to the shards of their split, the others to the rejected ones.
 
     A shard is written while its rows come, by another thread; they are kept in the state until it
@@ -234,17 +234,12 @@ class _Sorting(AbstractContextManager["_Sorting"]):
         self._repeats = Repeats(state, folder)
         self._broken = state.rejected_count("broken")
         self._repeated = state.rejected_count("repeat", "conflict")
-        self._shard: ShardWriter | None = None
+        self._shard: GroupWriter | None = None
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the shard that is not complete."""
+    def close(self) -> None:
+        """Let go of the shard that is not complete."""
         if self._shard is not None:
-            self._shard.abandon()
+            self._shard.close()
 
     def write_split(
         self, split: Split, outcomes: Iterator[tuple[int, Outcome]], limit: int | None
@@ -287,13 +282,15 @@ class _Sorting(AbstractContextManager["_Sorting"]):
     def _add(self, split: Split, row: Mapping[str, Any], size: int) -> None:
         if self._shard is None:
             shard = self._state.shard_count(split)
-            self._shard = ShardWriter(unfinished_shard(self._folder, split, shard))
+            path = unfinished_shard(self._folder, split, shard)
+            self._shard = GroupWriter(path, PROBLEM_SCHEMA)
         self._shard.write(row, size)
 
     def _finish_shard(self, split: Split) -> None:
         assert self._shard is not None
-        writer, self._shard = self._shard, None
-        writer.finish()
+        with closing(self._shard) as writer:
+            writer.finish()
+        self._shard = None
         shard = self._state.shard_count(split)
         path = unfinished_shard(self._folder, split, shard)
         self._state.add_shard(split, shard, file_digest(path))
@@ -396,6 +393,7 @@ def _stored(path: Path) -> StoredFile:
 
 
 def _write_rejected(state: PreparationState, path: Path) -> None:
-    with GroupWriter(path, REJECTED_SCHEMA) as writer:
+    with closing(GroupWriter(path, REJECTED_SCHEMA)) as writer:
         for row in state.rejected():
             writer.write(row)
+        writer.finish()

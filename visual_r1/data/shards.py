@@ -5,10 +5,10 @@ import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import Any, overload
 
 from visual_r1.data.parquet import (
@@ -20,7 +20,6 @@ from visual_r1.data.parquet import (
     read_rows,
 )
 from visual_r1.data.problem import Problem
-from visual_r1.storage import sync_folder
 from visual_r1.tables import said_of
 
 SHARD_BYTES = 256 * 2**20
@@ -43,51 +42,12 @@ def finished_shard(folder: Path, split: str, shard: int, shards: int) -> Path:
     return folder / f"{split}-{shard:05d}-of-{shards:05d}.parquet"
 
 
-class ShardWriter(AbstractContextManager["ShardWriter"]):
-    """A shard that is written a row at a time, under another name until it is whole.
-
-    Use it as a context, or call `finish` or `abandon`: without the first there is no shard.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._temporary = path.with_name(f"{path.name}.tmp")
-        self._writer = GroupWriter(self._temporary, PROBLEM_SCHEMA)
-
-    def write(self, row: Mapping[str, Any], size: int) -> None:
-        """Add a row of `PROBLEM_SCHEMA` that takes about `size` bytes. Raises `OSError`."""
-        self._writer.write(row, size)
-
-    def finish(self) -> None:
-        """All rows have come: the shard is there, and survives a power cut. Raises `OSError`."""
-        self._writer.finish()
-        self._temporary.replace(self._path)
-        sync_folder(self._path.parent)
-
-    def abandon(self) -> None:
-        """What was written is of no use, and no error of it either; the next attempt writes over
-        it."""
-        with suppress(OSError):
-            self._writer.abandon()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Finish it where the block did not fail."""
-        if kind is None:
-            self.finish()
-        else:
-            self.abandon()
-
-
 def write_shard(path: Path, rows: Iterable[tuple[Mapping[str, Any], int]]) -> None:
     """Write rows of `PROBLEM_SCHEMA`, each with its size in bytes, whole or not at all."""
-    with ShardWriter(path) as shard:
+    with closing(GroupWriter(path, PROBLEM_SCHEMA)) as shard:
         for row, size in rows:
             shard.write(row, size)
+        shard.finish()
 
 
 def leave_out(path: Path, ids: Collection[str], into: Path) -> None:

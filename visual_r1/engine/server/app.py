@@ -1,17 +1,17 @@
 """The engine as an ASGI application: its routes, what a request must pass first, and refusals."""
 
 import hmac
+from collections.abc import Awaitable, Callable, Mapping
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from visual_r1.engine.server import checkpoints, sampling, session_calls, training
-from visual_r1.engine.server.bodies import BodyLimit, read_body
+from visual_r1.engine.server.bodies import Body, BodyLimit, read_body
 from visual_r1.engine.server.checkpoints import BadSignature
-from visual_r1.engine.server.dependencies import OFTEN
 from visual_r1.engine.server.engine import Engine
 from visual_r1.engine.server.held import TooMuchHeld
 from visual_r1.engine.server.sessions import SessionOver, UnknownId
@@ -22,6 +22,12 @@ from visual_r1.errors import VisualR1Error
 
 OPEN_PATHS = (f"{API}/healthz", f"{API}/download/")
 """Paths without a key: the health check says nothing, a download's URL is signed."""
+
+OFTEN: Mapping[str, Callable[[Engine, Body], Awaitable[Response]]] = {
+    "/asample": sampling.asample,
+    "/retrieve_future": session_calls.retrieve_future,
+}
+"""What answers the POSTs that a step sends for each of its problems."""
 
 UNSERVED = {
     ("GET", "/audit"): "this engine keeps no audit log: it has one key and one user.",
@@ -140,8 +146,8 @@ class OftenAsked:
 
     def __init__(self, app: ASGIApp, engine: Engine) -> None:
         self._app = app
-        self._handlers = {f"{API}{path}": handle for path, handle in OFTEN.items()}
         self._engine = engine
+        self._handlers = {f"{API}{path}": handle for path, handle in OFTEN.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         handle = None

@@ -1,9 +1,8 @@
 """What the routes are given: the engine, a request's JSON, the checkpoint that its URL names."""
 
-from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeAlias
 
-from fastapi import Depends, Request, Response
+from fastapi import Depends, Request
 
 from visual_r1.engine.server.bodies import Body, read_body
 from visual_r1.engine.server.engine import Engine
@@ -11,9 +10,6 @@ from visual_r1.engine.store.records import CheckpointPath, checkpoint_path
 
 TheBody: TypeAlias = Annotated[Body, Depends(read_body)]
 """A body in JSON, and what tells it from others."""
-
-Handler: TypeAlias = Callable[[Engine, Body], Awaitable[Response]]
-"""What answers a request with such a body."""
 
 
 async def content_of(body: TheBody) -> dict[str, Any]:
@@ -29,20 +25,6 @@ async def engine_of(request: Request) -> Engine:
     """The engine that the application serves."""
     engine: Engine = request.app.state.engine
     return engine
-
-
-OFTEN: dict[str, Handler] = {}
-"""By the end of their path, what answers the POSTs that a step sends for each of its problems."""
-
-
-def post_often(path: str) -> Callable[[Handler], Handler]:
-    """Let `app.OftenAsked` answer such a POST, which has a JSON body."""
-
-    def decorate(handle: Handler) -> Handler:
-        OFTEN[path] = handle
-        return handle
-
-    return decorate
 
 
 TheEngine: TypeAlias = Annotated[Engine, Depends(engine_of)]

@@ -11,7 +11,7 @@ from tinker import types
 
 from visual_r1.engine.compute.sample_plan import MAX_SAMPLES
 from visual_r1.engine.server.bodies import Body, off_loop
-from visual_r1.engine.server.dependencies import Json, TheBody, TheEngine, post_often
+from visual_r1.engine.server.dependencies import Json, TheBody, TheEngine
 from visual_r1.engine.server.engine import Engine
 from visual_r1.engine.server.waiting import SampleJob
 from visual_r1.engine.server.wire import ReplyForm, sample_request, validated
@@ -21,7 +21,6 @@ from visual_r1.engine.types import InvalidRequest, SampleRequest
 router = APIRouter()
 
 
-@post_often("/asample")
 async def asample(engine: Engine, body: Body) -> Response:
     """Answers to a prompt. What is wrong with the request fails its future."""
     content = body.content

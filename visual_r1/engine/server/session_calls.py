@@ -13,7 +13,7 @@ from tinker import types
 
 from visual_r1.engine.server.bodies import Body
 from visual_r1.engine.server.checkpoints import OWNER, page, total_bytes
-from visual_r1.engine.server.dependencies import Json, TheEngine, post_often
+from visual_r1.engine.server.dependencies import Json, TheEngine
 from visual_r1.engine.server.engine import Engine
 from visual_r1.engine.server.sessions import UnknownId
 from visual_r1.engine.server.wire import validated
@@ -28,7 +28,6 @@ LONG_POLL_S = 30.0
 # -- configuration -------------------------------------------------------------------------------
 
 
-@post_often("/retrieve_future")
 async def retrieve_future(engine: Engine, body: Body) -> Response:
     """The result of a request, once it is there: waits for it, since clients do not."""
     wanted = validated(types.FutureRetrieveRequest, body.content).request_id

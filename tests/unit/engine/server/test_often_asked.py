@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from served_engine import Client, Play
 
-from visual_r1.engine.server.dependencies import OFTEN
+from visual_r1.engine.server.app import OFTEN
 from visual_r1.engine.server.wire import BODY_LIMIT
 
 

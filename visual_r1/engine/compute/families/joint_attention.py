@@ -122,9 +122,9 @@ class JointAttention:
             torch.add(scores, mask, out=masked)
         torch.softmax(self._scores, -1, out=self._scores)
         self._shares_to_tiles()
-        prompt.weigh(self._of_tiles)
+        prompt.weigh(self._of_tiles, onto=False)
         self._attended_to_rows()
-        answer.add_weighted(self._attended)
+        answer.weigh(self._attended, onto=True)
 
 
 @dataclass(frozen=True)
@@ -158,13 +158,8 @@ class _Layer:
         pieces = split(shares, _PLACES_AT_ONCE, 2), split(values, _PLACES_AT_ONCE, 1)
         return _Layer(keys.transpose(1, 2), list(zip(*pieces, strict=True)))
 
-    def weigh(self, total: Tensor) -> None:
-        """The values by their shares, to `total` [B, queries, width]."""
-        torch.bmm(*self.weighted[0], out=total)
-        for shares, values in self.weighted[1:]:
-            total.baddbmm_(shares, values)
-
-    def add_weighted(self, total: Tensor) -> None:
-        """Add the values by their shares to `total` [B, queries, width]."""
+    def weigh(self, total: Tensor, *, onto: bool) -> None:
+        """The values by their shares, in place of `total` [B, queries, width] or onto it."""
         for shares, values in self.weighted:
-            total.baddbmm_(shares, values)
+            total.baddbmm_(shares, values, beta=1 if onto else 0)
+            onto = True

@@ -21,7 +21,7 @@ from visual_r1.engine.compute.batching import split
 from visual_r1.engine.compute.cache import PromptCache, PromptReader
 from visual_r1.engine.compute.families.joint_attention import JointAttention
 from visual_r1.engine.compute.families.lean_prompts import PromptPass
-from visual_r1.engine.compute.families.lean_stack import Layer, LeanStack, Norm
+from visual_r1.engine.compute.families.lean_stack import Layer, LeanStack, Norm, Rotation
 from visual_r1.engine.compute.families.products import Bound, LowRank, Product, alike
 from visual_r1.engine.compute.shared_prefix import Layout, SharedCache, attention
 
@@ -138,19 +138,16 @@ class LeanQwen3:
         layer.qkv.into(normed, buffers.qkv, buffers.between(layer.qkv))
         heads = buffers.queries_and_keys
         if self.joint:
-            layer.heads_norm.alone_into(heads, buffers.straight, buffers.heads_root)
+            layer.heads_norm.alone_into(heads, buffers.rotation.straight, buffers.heads_root)
         else:
-            layer.heads_norm.into(heads, buffers.straight)
-        # x cos + rotate_half(x) sin, half by half.
-        torch.mul(buffers.straight, buffers.cos, out=buffers.turned)
-        for half, other, sine in buffers.halves:
-            half.addcmul_(other, sine)
+            layer.heads_norm.into(heads, buffers.rotation.straight)
+        buffers.rotation.turn()
         cache = buffers.cache.answers
         cache.write(buffers.written[number], buffers.keys, buffers.values)
         if self.joint:
             buffers.joint.attend(number, buffers.queries)
             return buffers.attended_flat
-        vectors = buffers.turned.view(-1, self.stack.width)
+        vectors = buffers.rotation.turned.view(-1, self.stack.width)
         return self._in_two(number, buffers.queries, vectors, buffers)
 
     def _in_two(self, number: int, queries: Tensor, vectors: Tensor, buffers: "_Buffers") -> Tensor:
@@ -206,23 +203,18 @@ class _Buffers:
         self.prompt_mask = cache.prompt_mask
         self.hidden = empty(like.shape[1])
         self.angles = empty(2 * width)
-        halves = [width, width // 2, width // 2]
-        self.cos, low, high = split(self.angles[:, None], halves, dim=-1)
+        cos, below, above = split(self.angles, [width, width // 2, width // 2], dim=1)
+        self.rotation = Rotation(cos, below, above, heads + key_heads)
         self.qkv = empty((heads + 2 * key_heads) * width)
         by_head = self.qkv.view(rows, -1, width)
         self.queries_and_keys = by_head[:, : heads + key_heads]
         self.normed, self.root = empty(like.shape[1]), empty(1)
         self.heads_root = empty(heads + key_heads, 1)
-        self.straight = empty(heads + key_heads, width)
-        """Queries and keys, and below when they are turned by their position."""
-        self.turned = torch.empty_like(self.straight)
-        below, above = self.straight.chunk(2, dim=-1)
-        turned_below, turned_above = self.turned.chunk(2, dim=-1)
-        self.halves = ((turned_below, above, low), (turned_above, below, high))
         packed = (rows, key_heads, heads // key_heads, width)
-        self.queries = self.turned[:, :heads].view(packed)
+        turned = self.rotation.turned
+        self.queries = turned[:, :heads].view(packed)
         """Packed by the key head that serves them."""
-        self.keys, self.values = self.turned[:, heads:], by_head[:, heads + key_heads :]
+        self.keys, self.values = turned[:, heads:], by_head[:, heads + key_heads :]
         self.attended = empty(*packed[1:])
         self.attended_flat = self.attended.view(rows, -1)
         mlps = [layer.gate_up for layer in stack.layers if layer.gate_up is not None]

@@ -8,13 +8,12 @@ since its rows are a multiple of 16 (see `batching`) and its places are its own 
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
 from visual_r1.engine.compute.batching import split
 from visual_r1.engine.compute.cache import Kept, PromptCache
-from visual_r1.engine.compute.families.lean_stack import Layer, LeanStack
+from visual_r1.engine.compute.families.lean_stack import Layer, LeanStack, Rotation
 
 
 class PromptPass:
@@ -26,17 +25,12 @@ class PromptPass:
         self._shape = embeddings.shape[:2]
         self._hidden = embeddings.flatten(0, 1).clone()
         cos, sin = stack.rotary(embeddings, positions)
-        self._cos = cos.flatten(0, 1)[:, None]
+        low, high = split(sin.flatten(0, 1), stack.width // 2, dim=1)
         rows, width = self._hidden.shape
         self._heads = stack.heads + stack.key_heads
+        self._rotation = Rotation(cos.flatten(0, 1), -low, high, self._heads)
         empty = embeddings.new_empty
         self._normed, self._root = empty(rows, width), empty(rows, 1)
-        self._straight = empty(rows, self._heads, stack.width)
-        self._turned = torch.empty_like(self._straight)
-        below, above = split(self._straight, stack.width // 2, dim=2)
-        turned_below, turned_above = split(self._turned, stack.width // 2, dim=2)
-        low, high = split(sin.flatten(0, 1)[:, None], stack.width // 2, dim=2)
-        self._halves = ((turned_below, above, -low), (turned_above, below, high))
         self._heads_root = empty(rows, self._heads, 1)
         self._kept: list[Kept] = []
 
@@ -76,14 +70,10 @@ class PromptPass:
         """[B * P, heads * width]; keys and values are kept."""
         stack = self._stack
         by_head = qkv.view(len(qkv), -1, stack.width)
-        straight = layer.heads_norm.alone_into(
-            by_head[:, : self._heads], self._straight, self._heads_root
-        )
-        # x cos + rotate_half(x) sin, half by half.
-        torch.mul(straight, self._cos, out=self._turned)
-        for half, other, sine in self._halves:
-            half.addcmul_(other, sine)
-        queries, keys = split(self._turned, [stack.heads, stack.key_heads], dim=1)
+        rotation = self._rotation
+        layer.heads_norm.alone_into(by_head[:, : self._heads], rotation.straight, self._heads_root)
+        rotation.turn()
+        queries, keys = split(rotation.turned, [stack.heads, stack.key_heads], dim=1)
         queries, keys, values = (
             one.view(*self._shape, -1, stack.width).transpose(1, 2)
             for one in (queries, keys, by_head[:, self._heads :])

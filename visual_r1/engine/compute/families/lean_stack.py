@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from visual_r1.engine.compute.batching import split
 from visual_r1.engine.compute.families.products import Product
 
 
@@ -36,6 +37,30 @@ class Norm:
         torch.addcmul(self._epsilons, root, root, value=self._share, out=root).rsqrt_()
         torch.mul(x, root, out=out)
         return out.mul_(self.weight) if self.applies_weight else out
+
+
+class Rotation:
+    """Rotary positions (Su et al., 2021): x cos + rotate_half(x) sin, half by half."""
+
+    def __init__(self, cos: Tensor, below: Tensor, above: Tensor, heads: int) -> None:
+        """For R rows: `cos` [R, width] and the sines of both halves [R, width / 2], those of the
+        lower one taken by −1; they may change in their place. `heads` are turned at a time."""
+        rows, width = cos.shape
+        self.straight = cos.new_empty(rows, heads, width)
+        """Where x is put."""
+        self.turned = torch.empty_like(self.straight)
+        self._cos = cos[:, None]
+        halves, turned = (split(one, width // 2, dim=2) for one in (self.straight, self.turned))
+        self._halves = (
+            (turned[0], halves[1], below[:, None]),
+            (turned[1], halves[0], above[:, None]),
+        )
+
+    def turn(self) -> None:
+        """`straight` to `turned`."""
+        torch.mul(self.straight, self._cos, out=self.turned)
+        for half, other, sine in self._halves:
+            half.addcmul_(other, sine)
 
 
 @dataclass
