@@ -69,7 +69,9 @@ COMMANDS = {
         "named benchmarks: their source, their layout, and by which convention others report",
     ),
     "resume": Command(
-        "flows.resume", "main", "go on with a run by its folder, or prove that it can be replayed"
+        "flows.resume",
+        "main",
+        "go on with a run by its folder or name, or prove that it can be replayed",
     ),
     "runs": Command("flows.runs", "main", "list runs with their state, accuracy and cost"),
     "export": Command(

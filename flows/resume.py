@@ -1,4 +1,4 @@
-"""Go on with a run by its folder alone; `--prove` replays its last chunk and compares the bits.
+"""Go on with a run by its folder or name; `--prove` replays its last chunk and compares the bits.
 
 visual-r1 resume runs/quickstart-0a1b2c3d              # the same as the command it came from
 visual-r1 resume runs/quickstart-0a1b2c3d --steps 80   # and further
@@ -8,7 +8,6 @@ visual-r1 resume runs/quickstart-0a1b2c3d --prove      # exit status 2 where som
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from flows.command import run_as_command, show_error
 from tasks.environment import settle_prefect
@@ -19,6 +18,7 @@ from visual_r1.printing import CommandParser, Terminal, terminal
 from visual_r1.progress import open_progress
 from visual_r1.runs.folder import config_of_run, only_process
 from visual_r1.runs.goal import require_goal
+from visual_r1.runs.named import find_run
 from visual_r1.runs.proof import Proof, prove
 from visual_r1.runs.run import open_run
 
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "--prove trains the run's last chunk again, so --steps has no place beside it: "
                 "leave one of them out."
             )
-        config = config_of_run(chosen.run, chosen.steps)
+        config = config_of_run(find_run(chosen.run), chosen.steps)
         if chosen.prove:
             return prove_run(config)
         settle_prefect(config.output_dir)
@@ -113,10 +113,12 @@ def show(proof: Proof, console: Terminal) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog="visual-r1 resume",
-        description="Go on with a run by its folder.",
+        description="Go on with a run by its folder or its name.",
         allow_abbrev=False,
     )
-    parser.add_argument("run", type=Path, help="the run's folder, such as runs/quickstart-0a1b2c3d")
+    parser.add_argument(
+        "run", help="the run's folder, such as runs/quickstart-0a1b2c3d, or its name under runs/"
+    )
     parser.add_argument(
         "--steps", type=_count, help="steps in all (default: as the run was started)"
     )
