@@ -34,10 +34,13 @@ def training_bucket(length: int) -> int:
     return round_up(length, ROWS if length <= 1024 else 128)
 
 
-def prompt_bucket(length: int) -> int:
-    """The padded length of a prompt. Coarse, since unequal buckets cannot decode together."""
+def prompt_bucket(length: int, block: int) -> int:
+    """The padded length of a prompt: a multiple of `block`, coarser when it is long.
+
+    Those of one bucket are read in one pass.
+    """
     if length <= 512:
-        return round_up(length, 32)
+        return round_up(length, block)
     return round_up(length, 128 if length <= 2048 else 512)
 
 

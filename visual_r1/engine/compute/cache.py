@@ -324,6 +324,8 @@ class RowCache:
         if rows > self.capacity[0] or places > self.capacity[1]:
             self._widen(*map(_grown, self.capacity, (rows, places)))
         held_rows, held = self._cleared
+        if rows <= held_rows and places <= held:
+            return
         rows, places = max(rows, held_rows), max(places, held)
         for layer in self._layers:
             if layer.grows:

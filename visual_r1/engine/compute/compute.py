@@ -1,7 +1,7 @@
 """The compute side of the engine: one base model, any number of adapters, no HTTP.
 
-All methods are called from one worker thread. A method that takes a request of one user raises
-`InvalidRequest` when that request is wrong and leaves everything as it was.
+All methods but `read_ahead` are called from one worker thread. A method that takes a request of one
+user raises `InvalidRequest` when that request is wrong and leaves everything as it was.
 """
 
 import weakref
@@ -36,6 +36,7 @@ from visual_r1.engine.types import (
     AdamSettings,
     Datum,
     ForwardOutput,
+    ImagePart,
     InvalidRequest,
     LoraSpec,
     Prompt,
@@ -116,6 +117,12 @@ class Compute:
     def layout(self, prompt: Prompt) -> Layout:
         """How the model reads a prompt, place by place; raises `InvalidRequest` where it cannot."""
         return lay_out(self._base, self._images, prompt)
+
+    def read_ahead(self, prompt: Prompt) -> None:
+        """Prepare the images of a prompt that will be computed. On any thread."""
+        for part in prompt:
+            if isinstance(part, ImagePart):
+                self._images.read_ahead(part)
 
     def forward(
         self,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from visual_r1.engine.compute.batching import ROWS
 from visual_r1.engine.compute.cache import BLOCK
 from visual_r1.engine.compute.memory import free_bytes
 
@@ -43,6 +44,9 @@ class DeviceRules:
     check_every: int
     """Tokens between two looks at what was sampled: on a card each look waits for all that was
     queued. It divides `sampling.NUMBERS_AT_ONCE`."""
+    prompt_block: int
+    """Prompts are padded to multiples of so many places (see `batching.prompt_bucket`): few on a
+    CPU, where padding costs as much as what it pads, more on a card, where a pass costs."""
     cache_block: int
     """Places by which a step comes to look at more, a multiple of `cache.BLOCK`: on a card each
     shape is a graph to record."""
@@ -66,6 +70,7 @@ CPU_RULES = DeviceRules(
     scores_all=True,
     rows_at_once=256,
     check_every=1,
+    prompt_block=ROWS,
     cache_block=BLOCK,
     sampling_share=0.5,
     copied_bytes=2**28,
@@ -81,6 +86,7 @@ CARD_RULES = DeviceRules(
     scores_all=False,
     rows_at_once=2048,
     check_every=16,
+    prompt_block=32,
     cache_block=256,
     sampling_share=0.85,
 )

@@ -222,6 +222,9 @@ class Slots:
         """Start with the bare base model."""
         self._base = base
         self._slots: dict[SlotKey, Slot] = {}
+        self._active: Slot | None = None
+        self._is_known = True
+        """Whether `_active` is so: a slot that is made sets its own layers."""
 
     def of(self, spec: LoraSpec) -> Slot:
         """The slot for a spec. Raises `InvalidRequest` when the spec cannot be served."""
@@ -233,16 +236,20 @@ class Slots:
             shapes = {name: values.shape for name, values in base.network.named_parameters()}
             require_experts(base.name, shapes, targets)
             name = f"slot{len(self._slots)}"
+            self._is_known = False
             self._slots[key] = Slot(self._base, name, spec.rank, targets)
         return self._slots[key]
 
     def activate(self, slot: Slot | None) -> None:
         """Compute with this slot from now on; None is the base model alone."""
+        if self._is_known and slot is self._active:
+            return
         for layer in self._base.network.modules():
             if isinstance(layer, LoraLayer):
                 layer.enable_adapters(slot is not None)
                 if slot is not None:
                     layer.set_adapter(slot.name)
+        self._active, self._is_known = slot, True
 
 
 def require_experts(model: str, shapes: Mapping[str, Sequence[int]], targets: Targets) -> None:

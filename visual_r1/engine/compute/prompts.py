@@ -6,8 +6,11 @@ prompt alone, never by token ids. How places are numbered is for the model's fam
 """
 
 import hashlib
+import threading
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from PIL import Image
@@ -58,36 +61,69 @@ class Layout:
         )
 
 
+@dataclass
+class _Kept:
+    """An image that is prepared, or being so."""
+
+    ahead: bool
+    """Whether nobody has asked for it yet."""
+    made: Future[PreparedImage] = field(default_factory=Future[PreparedImage])
+    bytes: int = 0
+
+
 class ImageReader:
-    """Decodes and prepares images, keeping the latest ones."""
+    """Decodes and prepares images, keeping the latest ones. On any thread: an image that another
+    one is at is waited for."""
 
     def __init__(self, prepare: ImagePreparer, max_pixels: int) -> None:
         """`prepare` is the model's own; `max_pixels` bounds the decoded size."""
         self._prepare = prepare
         self._max_pixels = max_pixels
-        self._cache: OrderedDict[bytes, PreparedImage] = OrderedDict()
-        self._cached_bytes = 0
+        self._guard = threading.Lock()
+        self._cache: OrderedDict[bytes, _Kept] = OrderedDict()
+        self._cached_bytes = self._ahead_bytes = 0
 
     def read(self, part: ImagePart) -> PreparedImage:
         """Raises `InvalidRequest` when the image is damaged, too large, or of another size."""
-        digest = hashlib.blake2b(part.data, digest_size=16).digest()
-        if digest not in self._cache:
-            pixels = self._decode(part.data)
-            try:
-                self._keep(self._prepare(digest, pixels))
-            except ValueError as error:
-                raise InvalidRequest(
-                    f"an image of {pixels.width} x {pixels.height} pixels cannot be prepared: "
-                    f"{error}"
-                ) from error
-        self._cache.move_to_end(digest)
-        image = self._cache[digest]
+        image = self._prepared(part.data, ahead=False)
         if part.expected_tokens is not None and part.expected_tokens != image.tokens:
             raise InvalidRequest(
                 f"the image takes {image.tokens} tokens with this model, and expected_tokens says "
                 f"{part.expected_tokens}; send {image.tokens}, or leave it out to have it counted."
             )
         return image
+
+    def read_ahead(self, part: ImagePart) -> None:
+        """Prepare an image that will be asked for, unless half the room is full of such.
+
+        What is wrong with it is said when it is read.
+        """
+        if self._ahead_bytes < CACHED_BYTES // 2:
+            with suppress(InvalidRequest):
+                self._prepared(part.data, ahead=True)
+
+    def _prepared(self, data: bytes, *, ahead: bool) -> PreparedImage:
+        digest = hashlib.blake2b(data, digest_size=16).digest()
+        with self._guard:
+            kept = self._cache.get(digest)
+            is_new = kept is None
+            if kept is None:
+                kept = self._cache[digest] = _Kept(ahead)
+            self._cache.move_to_end(digest)
+            if kept.ahead and not ahead:
+                kept.ahead = False
+                self._ahead_bytes -= kept.bytes
+        if is_new:
+            try:
+                image = self._prepare_pixels(digest, self._decode(data))
+            except BaseException as error:
+                with self._guard:
+                    self._cache.pop(digest, None)
+                kept.made.set_exception(error)
+                raise
+            self._count(digest, kept, image.patches.nbytes)
+            kept.made.set_result(image)
+        return kept.made.result()
 
     def _decode(self, data: bytes) -> Image.Image:
         """RGB pixels, transparency over white as in Qwen's own tools: black lines stay seen.
@@ -103,12 +139,26 @@ class ImageReader:
             ) from error
         return image.convert("RGB")
 
-    def _keep(self, image: PreparedImage) -> None:
-        self._cache[image.digest] = image
-        self._cached_bytes += image.patches.nbytes
-        while self._cached_bytes > CACHED_BYTES and len(self._cache) > 1:
-            _, oldest = self._cache.popitem(last=False)
-            self._cached_bytes -= oldest.patches.nbytes
+    def _prepare_pixels(self, digest: bytes, pixels: Image.Image) -> PreparedImage:
+        try:
+            return self._prepare(digest, pixels)
+        except ValueError as error:
+            raise InvalidRequest(
+                f"an image of {pixels.width} x {pixels.height} pixels cannot be prepared: {error}"
+            ) from error
+
+    def _count(self, digest: bytes, kept: _Kept, size: int) -> None:
+        """It takes room from now on; the oldest ones go."""
+        with self._guard:
+            if self._cache.get(digest) is not kept:
+                return
+            kept.bytes = size
+            self._cached_bytes += size
+            self._ahead_bytes += size if kept.ahead else 0
+            while self._cached_bytes > CACHED_BYTES and len(self._cache) > 1:
+                _, oldest = self._cache.popitem(last=False)
+                self._cached_bytes -= oldest.bytes
+                self._ahead_bytes -= oldest.bytes if oldest.ahead else 0
 
 
 def lay_out(base: BaseModel, images: ImageReader, prompt: Prompt) -> Layout:

@@ -70,6 +70,8 @@ class _Open:
     ticket: int
     plan: SamplePlan
     sequences: list[OpenSequence]
+    bucket: int
+    """Places that its prompt is read in, padding included."""
     scores: PromptScores | None = None
     read: bool = False
     """Whether its prompt has been through the model."""
@@ -82,8 +84,7 @@ class _Open:
     @property
     def places(self) -> int:
         """Places of the cache that a row of it may come to; of a prompt it has its share."""
-        prompt = prompt_bucket(self.plan.layout.length)
-        return -(-prompt // max(1, min(len(self.sequences), SHARERS))) + self.plan.max_tokens
+        return -(-self.bucket // max(1, min(len(self.sequences), SHARERS))) + self.plan.max_tokens
 
     def begin_anew(self) -> None:
         """Forget what is not complete: it comes out the same from its seed."""
@@ -167,7 +168,8 @@ class RunningBatch:
         sequences = [
             OpenSequence(plan, stream(plan.seed, sample)) for sample in range(request.num_samples)
         ]
-        self._open[ticket] = opened = _Open(ticket, plan, sequences)
+        bucket = prompt_bucket(plan.layout.length, self._base.rules.prompt_block)
+        self._open[ticket] = opened = _Open(ticket, plan, sequences, bucket)
         self._unread.append(opened)
         return ticket
 
@@ -302,8 +304,7 @@ class RunningBatch:
         base = self._base
         shown = distinct(image for one in joined for image in one.plan.layout.images)
         features = image_features(base, shown)
-        buckets = [prompt_bucket(one.plan.layout.length) for one in joined]
-        for length, indices in by_bucket(buckets).items():
+        for length, indices in by_bucket([one.bucket for one in joined]).items():
             together = [joined[index] for index in indices]
             plans = [one.plan for one in together]
             prompts = prefill(base, plans, features, length, step.read_prompts)

@@ -21,6 +21,7 @@ What was written down (sessions that made a model, training runs, checkpoints) s
 import asyncio
 import secrets
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -110,6 +111,7 @@ class Engine:
             self.held,
             Places(self.worker),
             self._bursts,
+            ThreadPoolExecutor(max_workers=1, thread_name_prefix="images"),
         )
         self._models: dict[str, TrainingModel] = {}
         self._queues: dict[WeightsKey, SampleQueue] = {}

@@ -9,7 +9,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from visual_r1.engine.compute.compute import Compute, FrozenWeights
@@ -65,6 +65,7 @@ class SamplingParts:
     held: HeldRequests
     places: Places
     bursts: Bursts
+    images: ThreadPoolExecutor
 
 
 @dataclass
@@ -127,8 +128,10 @@ class SampleQueue:
 
     def add(self, job: SampleJob) -> None:
         """Take a request in."""
+        job = self._parts.held.add(job)
         with self._guard:
-            self._waiting.add(self._parts.held.add(job))
+            self._waiting.add(job)
+        self._parts.images.submit(self._read_ahead, job)
         now_s = self._loop.time()
         self._parts.bursts.note(job.client, now_s)
         if self._at_work:
@@ -140,6 +143,13 @@ class SampleQueue:
         self._settling.add(job.client, now_s)
         if self._settling.over_at_s <= now_s:
             self._settle()
+
+    def _read_ahead(self, job: SampleJob) -> None:
+        """On a thread of its own: while others compute, images are prepared of what waits."""
+        with self._guard:
+            waits = job in self._waiting
+        if waits:
+            self._parts.compute.read_ahead(job.request.prompt)
 
     def _settle(self) -> None:
         """Begin, once the burst is over."""

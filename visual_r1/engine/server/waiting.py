@@ -46,6 +46,9 @@ class WaitingJobs:
     def __bool__(self) -> bool:
         return bool(self._clients)
 
+    def __contains__(self, job: SampleJob) -> bool:
+        return job.request_id in self._clients.get(job.client, {})
+
     @property
     def clients(self) -> list[str]:
         """Those whose requests wait."""

@@ -102,6 +102,18 @@ def test_adapters_stay_apart(compute: Compute, trained: Callable[[LoraSpec], Ada
         assert compute.sample(None, wanted) == base
 
 
+def test_an_adapter_of_a_new_shape_leaves_what_is_at_work(
+    compute: Compute, trained: Callable[[LoraSpec], Adapter]
+) -> None:
+    """Its modules are put into the network while another adapter, or none, computes there."""
+    wanted = [request(picture_prompt(1), max_tokens=20)]
+    one = compute.freeze(trained(LoraSpec(rank=4)))
+    for weights, rank in ((None, 5), (one, 6)):
+        before = compute.sample(weights, wanted)
+        compute.new_adapter(LoraSpec(rank=rank))
+        assert compute.sample(weights, wanted) == before
+
+
 def test_weights_of_another_shape_are_refused(compute: Compute) -> None:
     tensors = compute.state_tensors(compute.new_adapter(LoraSpec(rank=4)), optimizer=False)
     with pytest.raises(InvalidRequest, match="do not fit this model"):

@@ -30,6 +30,7 @@ from visual_r1.engine.server.wire import ReplyForm
 from visual_r1.engine.types import (
     ImagePart,
     LoraSpec,
+    Prompt,
     SampleOutput,
     SampleRequest,
     SamplingSettings,
@@ -179,6 +180,28 @@ def test_what_is_held_of_queued_requests_is_their_images_once_and_little_more(pl
             assert grown < 100 * 10_000, grown
             await client.finish(session)
         assert client.engine.held.total_bytes == 0
+
+    play(story)
+
+
+def test_images_of_what_waits_are_prepared_while_others_compute(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_ahead, told = Compute.read_ahead, threading.Event()
+
+    def tell(compute: Compute, prompt: Prompt) -> None:
+        read_ahead(compute, prompt)
+        if len(prompt) == 2:
+            told.set()
+
+    monkeypatch.setattr(Compute, "read_ahead", tell)
+
+    async def story(client: Client) -> None:
+        sampler = await base_sampler(client, await client.session())
+        async with busy_worker(client):
+            sent = await client.post("asample", sample_body(sampler, 0, png(777)))
+            assert await asyncio.to_thread(told.wait, 60)
+        assert len(tokens_of(await client.result(sent))) == 2
 
     play(story)
 

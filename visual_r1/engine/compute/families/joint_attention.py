@@ -5,7 +5,7 @@ is put before what it scores in its own answer. Two calls of torch's fused atten
 them together, took a third more (16 groups of 8 on the shipped model).
 
 In float32 a row comes out the same whatever is beside it. All that a row's neighbours change are
-places that have no share, behind its prompt and behind its answer, in multiples of 32: a product's
+places that have no share, behind its prompt and behind its answer, in multiples of 16: a product's
 columns do not depend on each other, a softmax adds zeros in the same lanes, and the weighted values
 are added up in steps of one size (measured, at widths of 32, 64 and 128).
 """
@@ -18,6 +18,9 @@ from torch import Tensor
 
 from visual_r1.engine.compute.batching import split
 from visual_r1.engine.compute.shared_prefix import Layout
+
+BLOCK = 16
+"""Places by which prompts and answers come to be looked at more."""
 
 _PLACES_AT_ONCE = 128
 """Places over which a product of shares and values adds up in one go: of more than 192, MKL decides

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from visual_r1.engine.compute.batching import split
 from visual_r1.engine.compute.cache import PromptCache, PromptReader
-from visual_r1.engine.compute.families.joint_attention import JointAttention
+from visual_r1.engine.compute.families.joint_attention import BLOCK, JointAttention
 from visual_r1.engine.compute.families.lean_prompts import PromptPass
 from visual_r1.engine.compute.families.lean_stack import Layer, LeanStack, Norm, Rotation
 from visual_r1.engine.compute.families.products import Bound, LowRank, Product, alike
@@ -171,6 +171,7 @@ class LeanQwen3:
     def cache(self, rows: int, places: int, block: int, *, recorded: bool = False) -> SharedCache:
         """Room for what it keeps: of each prompt once; `recorded` steps look at no places."""
         device, dtype = self.stack.embedding.device, self.stack.embedding.dtype
+        block = BLOCK if self.joint else block
         return SharedCache(rows, places, block, device, dtype, joint=self.joint, recorded=recorded)
 
     def reach(self, positions: int) -> None:

@@ -21,6 +21,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from visual_r1.engine.compute import rms_norm
 from visual_r1.engine.compute.batching import of_array
 from visual_r1.engine.compute.cache import CacheBytes
+from visual_r1.engine.compute.families import tower_attention
 from visual_r1.engine.compute.families.family import (
     Family,
     ImagePreparer,
@@ -76,12 +77,14 @@ class Qwen3VL(Family):
     )
 
     def prepare_network(self, name: str, network: nn.Module) -> None:
-        """Put a matrix product in the place of the patch embedding's convolution, and our norms."""
+        """Put a matrix product in the place of the patch embedding's convolution, our attention in
+        the tower, and our norms in the text stack."""
         tower = network.get_submodule(self.vision_tower)
         convolution = tower.get_submodule("patch_embed.proj")
         if not isinstance(convolution, nn.Conv3d):
             raise ModelError(f"the vision tower of {name} has no Conv3d patch embedding.")
         tower.register_module("patch_embed", PatchProjection(convolution))
+        tower_attention.install(tower)
         rms_norm.install(network.get_submodule(self.text_stack))
 
     def lean_step(self, network: nn.Module) -> LeanQwen3 | None:
