@@ -148,7 +148,12 @@ def _of_current(
             "with --force."
         )
     with open_run(config, dataset) as run:
-        if not checkpoint_exists(run.backend.rest, current.sampler_path, run.backend.check):
+        backend = run.backend
+        is_there = backend.recoveries.run(
+            lambda: checkpoint_exists(backend.rest, current.sampler_path, backend.check),
+            "looking up the checkpoints",
+        )
+        if not is_there:
             raise RunError(
                 f"The current model {current.name} was not evaluated on the problems of "
                 f"{config.run_name}, and its weights {current.sampler_path} are not on this server "

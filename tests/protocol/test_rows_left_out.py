@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+import tinker
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "data"))
 from drawn import figure
 
-from visual_r1.config import RunConfig
+from visual_r1.config import BackendSection, RunConfig
 from visual_r1.data.dataset import prepare
 from visual_r1.doctor.examination import examine
 from visual_r1.engine.launch import RunningEngine
@@ -166,3 +168,30 @@ def test_where_all_fits_nothing_is_carried(engine: RunningEngine, tmp_path: Path
     problems = training_problems(config, dataset, None)
     assert carried(problems, dataset) == {}
     assert [one.id for one in problems] == [one.id for one in dataset.problems("train")]
+
+
+def test_an_engine_that_dies_over_the_question_is_asked_again(
+    engine: RunningEngine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What the model's context holds is asked before there is a session to begin again."""
+    given = config_of(tmp_path / "set", engine, train={2}, test=set(), held=set())
+    config = given.model_copy(update={"backend": BackendSection(server="embedded")})
+    dataset = prepare(config.data, config.output_dir)
+    ask, killed = tinker.RestClient.get_server_capabilities, list[int]()
+
+    def ask_and_kill(client: tinker.RestClient) -> Any:
+        if not killed:
+            for child in psutil.Process().children():
+                if str(config.state_dir) in " ".join(child.cmdline()):
+                    killed.append(child.pid)
+                    child.kill()
+        return ask(client)
+
+    with caplog.at_level(logging.WARNING), open_run(config, dataset) as run:
+        monkeypatch.setattr(tinker.RestClient, "get_server_capabilities", ask_and_kill)
+        settle_rows(run, SPLITS)
+    assert killed and "Recovering: the look at the rows goes on" in caplog.text
+    assert json.loads((config.run_dir / LEFT_OUT_FILE).read_text())["context"] == 4096

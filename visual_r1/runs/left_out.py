@@ -48,12 +48,11 @@ def settle_rows(run: Run, splits: Sequence[Split]) -> None:
     """
     if is_settled(run.config):
         return
-    if "train" in splits:
-        run.backend.require_model(trains=True)
-        if said := cut_thoughts(run.config, thinks=run.policy().prompter.opens_think):
-            logger.warning("%s; see --sampling.max_new_tokens and --model.thinking.", said)
+    trains = "train" in splits
+    context = _context(run, trains=trains)
+    if trains and (said := cut_thoughts(run.config, thinks=run.policy().prompter.opens_think)):
+        logger.warning("%s; see --sampling.max_new_tokens and --model.thinking.", said)
     path = run.config.run_dir / LEFT_OUT_FILE
-    context = run.backend.context_length()
     found = dict(fits_of(run.config, run.dataset, context, run.progress, splits))
     if run.config.sft.responses is not None and "train" in splits:
         found["train"] = _with_responses(run, found["train"])
@@ -87,7 +86,7 @@ def require_askable(run: Run, split: Split) -> None:
     Names those that do not fit, which count there as failed; raises `DataError` where they are too
     many. The run's own record is left alone.
     """
-    context = run.backend.context_length()
+    context = _context(run, trains=False)
     fit = fits_of(run.config, run.dataset, context, run.progress, [split])[split]
     count = run.config.evaluation.count(fit.rows)
     unfit = [one for one in fit.unfit if one.place < count]
@@ -99,6 +98,21 @@ def require_askable(run: Run, split: Split) -> None:
         )
     if unfit:
         logger.warning("%s: %s; they count there as failed.", says, named(unfit))
+
+
+def _context(run: Run, *, trains: bool) -> int | None:
+    """How many tokens the context of the run's model holds; None where the server does not say.
+
+    Raises `ConfigError` where the server does not offer the model, or train it where that is asked.
+    """
+    backend = run.backend
+
+    def once() -> int | None:
+        if trains:
+            backend.require_model(trains=True)
+        return backend.context_length()
+
+    return backend.recoveries.run(once, "the look at the rows")
 
 
 def _with_responses(run: Run, fit: SplitFit) -> SplitFit:

@@ -47,7 +47,10 @@ def validate(run: Run, checkpoint: LedgerRow | None) -> ValidationRow | None:
     path = _weights(run, checkpoint) or run.config.model.name
     row = run.validations.of(step, path)
     if row is None and checkpoint is not None:
-        there = checkpoint_exists(backend.rest, path, backend.check)
+        there = backend.recoveries.run(
+            lambda: checkpoint_exists(backend.rest, path, backend.check),
+            "looking up the checkpoints",
+        )
         if not there:
             logger.warning("Step %d is not validated: %s has gone from the server.", step, path)
             return None
