@@ -185,6 +185,7 @@ async def _serve(
     for task in background:
         task.add_done_callback(stop_if_failed)
     await server.serve(sockets=[listener])
+    engine.stop_reading_ahead()
     for task in background:
         task.cancel()
     await asyncio.gather(*background, return_exceptions=True)

@@ -150,6 +150,7 @@ async def _served(
     async with httpx.AsyncClient(transport=transport, base_url=url, headers=headers) as http:
         yield Client(engine, loop, http)
     working.cancel()
+    engine.stop_reading_ahead()
     store.close()
 
 

@@ -103,6 +103,7 @@ class Engine:
         """Signs the URLs of files; those of an earlier process are worth nothing."""
         self.held = HeldRequests(held_bytes)
         self._bursts = Bursts()
+        self._images = ThreadPoolExecutor(max_workers=1, thread_name_prefix="images")
         self._sampling = SamplingParts(
             compute,
             self.weights,
@@ -111,7 +112,7 @@ class Engine:
             self.held,
             Places(self.worker),
             self._bursts,
-            ThreadPoolExecutor(max_workers=1, thread_name_prefix="images"),
+            self._images,
         )
         self._models: dict[str, TrainingModel] = {}
         self._queues: dict[WeightsKey, SampleQueue] = {}
@@ -314,6 +315,10 @@ class Engine:
             return path
 
     # -- for as long as it serves ----------------------------------------------------------------
+
+    def stop_reading_ahead(self) -> None:
+        """No more images are prepared of what waits: a process ends when its threads have."""
+        self._images.shutdown(wait=False, cancel_futures=True)
 
     async def keep_sweeping(self) -> None:
         """Again and again, let go of what has expired; until cancelled."""
