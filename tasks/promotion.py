@@ -9,7 +9,6 @@ from prefect.states import Completed
 
 from tasks.records import record
 from tasks.tasks import evaluate, export
-from visual_r1.backend.waiting import checkpoint_exists
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
 from visual_r1.errors import DataError, RunError
@@ -148,12 +147,7 @@ def _of_current(
             "with --force."
         )
     with open_run(config, dataset) as run:
-        backend = run.backend
-        is_there = backend.recoveries.run(
-            lambda: checkpoint_exists(backend.rest, current.sampler_path, backend.check),
-            "looking up the checkpoints",
-        )
-        if not is_there:
+        if not run.backend.has_checkpoint(current.sampler_path):
             raise RunError(
                 f"The current model {current.name} was not evaluated on the problems of "
                 f"{config.run_name}, and its weights {current.sampler_path} are not on this server "

@@ -18,6 +18,8 @@ from visual_r1.config import BackendSection, RunConfig
 from visual_r1.data.dataset import prepare
 from visual_r1.doctor.examination import examine
 from visual_r1.engine.launch import RunningEngine
+from visual_r1.engine.server.sessions import new_session_id
+from visual_r1.engine.store.records import model_id_of
 from visual_r1.errors import DataError, RunError
 from visual_r1.hashing import file_digest
 from visual_r1.runs.ledger import LedgerRow
@@ -170,28 +172,38 @@ def test_where_all_fits_nothing_is_carried(engine: RunningEngine, tmp_path: Path
     assert [one.id for one in problems] == [one.id for one in dataset.problems("train")]
 
 
-def test_an_engine_that_dies_over_the_question_is_asked_again(
+def test_an_engine_that_dies_over_a_question_is_asked_again(
     engine: RunningEngine,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """What the model's context holds is asked before there is a session to begin again."""
+    """One that needs no session, which would be begun again: how long a context may be, and whether
+    a checkpoint is there."""
     given = config_of(tmp_path / "set", engine, train={2}, test=set(), held=set())
     config = given.model_copy(update={"backend": BackendSection(server="embedded")})
     dataset = prepare(config.data, config.output_dir)
-    ask, killed = tinker.RestClient.get_server_capabilities, list[int]()
 
-    def ask_and_kill(client: tinker.RestClient) -> Any:
-        if not killed:
-            for child in psutil.Process().children():
+    def kill_at(question: str) -> None:
+        """When it is asked for the first time."""
+        ask, killed = getattr(tinker.RestClient, question), list[int]()
+
+        def ask_and_kill(client: tinker.RestClient, *about: str) -> Any:
+            for child in psutil.Process().children() if not killed else ():
                 if str(config.state_dir) in " ".join(child.cmdline()):
                     killed.append(child.pid)
                     child.kill()
-        return ask(client)
+            assert killed
+            return ask(client, *about)
+
+        monkeypatch.setattr(tinker.RestClient, question, ask_and_kill)
 
     with caplog.at_level(logging.WARNING), open_run(config, dataset) as run:
-        monkeypatch.setattr(tinker.RestClient, "get_server_capabilities", ask_and_kill)
+        kill_at("get_server_capabilities")
         settle_rows(run, SPLITS)
-    assert killed and "Recovering: the look at the rows goes on" in caplog.text
+        kill_at("get_weights_info_by_tinker_path")
+        path = f"tinker://{model_id_of(new_session_id(), 0)}/weights/last"
+        assert not run.backend.has_checkpoint(path)
+    assert "Recovering: the look at the rows goes on" in caplog.text
+    assert f"Recovering: looking up {path} goes on" in caplog.text
     assert json.loads((config.run_dir / LEFT_OUT_FILE).read_text())["context"] == 4096

@@ -23,7 +23,7 @@ from visual_r1.backend.offers import Offers, offers_of, require_offered
 from visual_r1.backend.recovery import Recoveries
 from visual_r1.backend.sessions import Status, end_session, forget_pauses, wait_for_ends
 from visual_r1.backend.shared_engine import EngineOf, SharedEngine, alive, use_engine
-from visual_r1.backend.waiting import call, detail_of, wait
+from visual_r1.backend.waiting import call, checkpoint_exists, detail_of, wait
 from visual_r1.config import BackendSection, RunConfig
 from visual_r1.engine.launch import RunningEngine, StartingEngine, begin_engine
 from visual_r1.engine.store.budget import RUN_KEY
@@ -193,6 +193,14 @@ class Backend:
                     f"{detail_of(cause)}"
                 ) from error
             raise
+
+    def has_checkpoint(self, path: str) -> bool:
+        """Whether the server still has the checkpoint at the `tinker://` path, see
+        `checkpoint_exists`. That needs no session, so where the server fails it is asked again, as
+        often as `recoveries` allow; raises `BackendError` then."""
+        return self.recoveries.run(
+            lambda: checkpoint_exists(self.rest, path, self.check), f"looking up {path}"
+        )
 
     def tensor_fingerprints(self, path: str) -> dict[str, str]:
         """A digest of each tensor of a saved state, read from the embedded engine's home.

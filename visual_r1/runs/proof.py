@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from visual_r1.backend.backend import Backend
-from visual_r1.backend.waiting import checkpoint_exists
 from visual_r1.config import RunConfig
 from visual_r1.errors import RunError
 from visual_r1.exports.record import export_names, read_export
@@ -90,7 +89,7 @@ def prove(run: Run) -> Proof:
     run.ledger.require_same_origin(dataset_digest=run.dataset.digest, backend=backend.kind)
     start, end = _last_chunk(run)
     for row in (start, end):
-        if row is not None and not _is_there(run, row):
+        if row is not None and not run.backend.has_checkpoint(row.state_path):
             raise RunError(
                 f"The checkpoint of step {row.step} ({row.state_path}) has gone or is "
                 f"damaged, so the steps to {end.step} cannot be replayed; go on with the run and "
@@ -185,16 +184,12 @@ def _exported_again(run: Run, replay: Run) -> tuple[int, tuple[str, ...]]:
     for into in export_names(run.folder):
         then = read_export(run.folder, into)
         row = rows.get(then.state_path) if then is not None else None
-        if then is None or row is None or not _is_there(run, row):
+        if then is None or row is None or not run.backend.has_checkpoint(row.state_path):
             continue
         now = {one.name: one for one in export(replay, row, into).files}
         count += len(then.files)
         differing += [f"{into}/{one.name}" for one in then.files if now.get(one.name) != one]
     return count, tuple(differing)
-
-
-def _is_there(run: Run, row: LedgerRow) -> bool:
-    return checkpoint_exists(run.backend.rest, row.state_path, run.backend.check)
 
 
 def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,6 +1,5 @@
 """From which checkpoint a run goes on."""
 
-from visual_r1.backend.waiting import checkpoint_exists
 from visual_r1.errors import RunError
 from visual_r1.runs.ledger import LedgerRow
 from visual_r1.runs.retention import renew_and_prune
@@ -19,7 +18,7 @@ def resume_point(run: Run) -> LedgerRow | None:
     """
     ledger = run.ledger
     ledger.require_same_origin(dataset_digest=run.dataset.digest, backend=run.backend.kind)
-    row = run.backend.recoveries.run(lambda: _chosen(run), "looking up the checkpoints")
+    row = _chosen(run)
     step = row.step if row else 0
     alarms, validations = run.alarms, run.validations
     if not ledger.ends_at(step):
@@ -42,10 +41,9 @@ def _chosen(run: Run) -> LedgerRow | None:
     if wanted is None:
         if not ledger.rows():
             return None
-        rest = backend.rest
-        return ledger.newest_loadable(lambda path: checkpoint_exists(rest, path, backend.check))
+        return ledger.newest_loadable(backend.has_checkpoint)
     row = ledger.row_to_go_back_to(wanted)
-    if row is not None and not checkpoint_exists(backend.rest, row.state_path, backend.check):
+    if row is not None and not backend.has_checkpoint(row.state_path):
         raise RunError(
             f"The checkpoint of step {wanted} ({row.state_path}) has gone from the server: choose "
             "another step, or 0 to start over."

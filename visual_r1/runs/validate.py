@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from visual_r1.backend.waiting import checkpoint_exists
 from visual_r1.config import RunConfig
 from visual_r1.data.problem import Problem
 from visual_r1.data.shards import KeptProblems
@@ -46,14 +45,9 @@ def validate(run: Run, checkpoint: LedgerRow | None) -> ValidationRow | None:
     backend = run.backend
     path = _weights(run, checkpoint) or run.config.model.name
     row = run.validations.of(step, path)
-    if row is None and checkpoint is not None:
-        there = backend.recoveries.run(
-            lambda: checkpoint_exists(backend.rest, path, backend.check),
-            "looking up the checkpoints",
-        )
-        if not there:
-            logger.warning("Step %d is not validated: %s has gone from the server.", step, path)
-            return None
+    if row is None and checkpoint is not None and not backend.has_checkpoint(path):
+        logger.warning("Step %d is not validated: %s has gone from the server.", step, path)
+        return None
     if row is None:
         row = backend.recoveries.run(
             lambda: _validated(run, checkpoint), f"the validation of step {step}"

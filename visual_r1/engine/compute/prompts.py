@@ -62,7 +62,7 @@ class Layout:
 
 
 @dataclass
-class _Kept:
+class _CachedImage:
     """An image that is prepared, or being so."""
 
     ahead: bool
@@ -80,7 +80,7 @@ class ImageReader:
         self._prepare = prepare
         self._max_pixels = max_pixels
         self._guard = threading.Lock()
-        self._cache: OrderedDict[bytes, _Kept] = OrderedDict()
+        self._cache: OrderedDict[bytes, _CachedImage] = OrderedDict()
         self._cached_bytes = self._ahead_bytes = 0
 
     def read(self, part: ImagePart) -> PreparedImage:
@@ -108,7 +108,7 @@ class ImageReader:
             kept = self._cache.get(digest)
             is_new = kept is None
             if kept is None:
-                kept = self._cache[digest] = _Kept(ahead)
+                kept = self._cache[digest] = _CachedImage(ahead)
             self._cache.move_to_end(digest)
             if kept.ahead and not ahead:
                 kept.ahead = False
@@ -118,7 +118,8 @@ class ImageReader:
                 image = self._prepare_pixels(digest, self._decode(data))
             except BaseException as error:
                 with self._guard:
-                    self._cache.pop(digest, None)
+                    if self._cache.get(digest) is kept:
+                        del self._cache[digest]
                 kept.made.set_exception(error)
                 raise
             self._count(digest, kept, image.patches.nbytes)
@@ -147,7 +148,7 @@ class ImageReader:
                 f"an image of {pixels.width} x {pixels.height} pixels cannot be prepared: {error}"
             ) from error
 
-    def _count(self, digest: bytes, kept: _Kept, size: int) -> None:
+    def _count(self, digest: bytes, kept: _CachedImage, size: int) -> None:
         """It takes room from now on; the oldest ones go."""
         with self._guard:
             if self._cache.get(digest) is not kept:

@@ -1,13 +1,17 @@
 """Images on their way to a model: each is prepared once, ahead of time where there is time."""
 
 import threading
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import MethodType
+from typing import Any, cast
 
 import pytest
 import torch
-from engine_material import FAMILIES, png, words
+from engine_material import FAMILIES, picture_prompt, png, request, words
 from PIL import Image
+from torch import Tensor, nn
 
 from visual_r1.engine.compute import prompts
 from visual_r1.engine.compute.compute import Compute
@@ -86,17 +90,13 @@ def test_as_many_as_half_the_room_holds_are_read_ahead(monkeypatch: pytest.Monke
     assert len(preparing.sizes) == 5, "those that somebody asked for wait no more"
 
 
-@FAMILIES
-def test_a_prompt_is_read_ahead_with_all_its_images(compute: Compute) -> None:
+def test_a_prompt_is_read_ahead_with_all_its_images(
+    compute: Compute, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[ImagePart] = []
-    reader = compute._images
+    monkeypatch.setattr(ImageReader, "read_ahead", lambda _, one: seen.append(one))
     first, second = ImagePart(png(901)), ImagePart(png(902))
-    read_ahead = reader.read_ahead
-    reader.read_ahead = seen.append  # type: ignore[method-assign]
-    try:
-        compute.read_ahead((words(1, 4), first, words(2, 4), second))
-    finally:
-        reader.read_ahead = read_ahead  # type: ignore[method-assign]
+    compute.read_ahead((words(1, 4), first, words(2, 4), second))
     assert seen == [first, second]
 
 
@@ -104,27 +104,27 @@ def test_a_prompt_is_read_ahead_with_all_its_images(compute: Compute) -> None:
 def test_the_tower_attends_as_its_own_modules_do(compute: Compute) -> None:
     """Which go image by image; equal sizes beside each other, and others between them."""
     base = compute._base
-    compute.sample(None, [])  # no adapter is bound
+    compute.sample(None, [request(picture_prompt(1), max_tokens=1)])  # no adapter is at work
     sides = ((96, 96), (96, 96), (144, 96), (96, 96), (48, 48))
-    images = [compute._images.read(ImagePart(png(seed, *side))) for seed, side in enumerate(sides)]
-    with torch.no_grad():
-        ours = run_tower(base, images)
-        equal = run_tower(base, images[:2])
-    attentions = [
-        module
-        for module in base.network.get_submodule(base.family.vision_tower).modules()
-        if type(module).__name__.endswith("VisionAttention")
-    ]
+    mixed = [compute._images.read(ImagePart(png(n, *side))) for n, side in enumerate(sides)]
+    modules = cast("Iterable[nn.Module]", cast(Any, base.vision_tower).modules())
+    attentions = [one for one in modules if type(one).__name__.endswith("VisionAttention")]
     assert attentions
-    held = [module.forward for module in attentions]
-    for module in attentions:
-        module.forward = MethodType(type(module).forward, module)
-    try:
-        with torch.no_grad():
-            theirs = run_tower(base, images)
-            theirs_equal = run_tower(base, images[:2])
-    finally:
-        for module, forward in zip(attentions, held, strict=True):
-            module.forward = forward
-    assert torch.equal(equal, theirs_equal)
-    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+    def features(images: Sequence[PreparedImage]) -> tuple[Tensor, Tensor]:
+        """And the gradient of their sum of squares by the patches."""
+        patches = [one.patches.clone().requires_grad_() for one in images]
+        shown = [replace(one, patches=p) for one, p in zip(images, patches, strict=True)]
+        found = run_tower(base, shown)
+        found.square().sum().backward()
+        return found.detach(), torch.cat([p.grad for p in patches if p.grad is not None])
+
+    ours = features(mixed), features(mixed[:2])
+    with pytest.MonkeyPatch.context() as patch:
+        for one in attentions:
+            patch.setattr(one, "forward", MethodType(type(one).forward, one))
+        theirs = features(mixed), features(mixed[:2])
+    for mine, other in zip(ours[1], theirs[1], strict=True):
+        assert torch.equal(mine, other)
+    for mine, other in zip(ours[0], theirs[0], strict=True):
+        torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-4)

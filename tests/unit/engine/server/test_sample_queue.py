@@ -206,6 +206,34 @@ def test_images_of_what_waits_are_prepared_while_others_compute(
     play(story)
 
 
+def test_an_engine_that_ends_prepares_no_more_images(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, go, read = threading.Event(), threading.Event(), list[Prompt]()
+
+    def wait(_: Compute, prompt: Prompt) -> None:
+        read.append(prompt)
+        began.set()
+        assert go.wait(60)
+
+    monkeypatch.setattr(Compute, "read_ahead", wait)
+
+    async def story(client: Client) -> None:
+        sampler = await base_sampler(client, await client.session())
+        async with busy_worker(client):
+            for number in range(3):
+                await client.post("asample", sample_body(sampler, number, png(number)))
+            assert await asyncio.to_thread(began.wait, 60)
+            client.engine.stop_reading_ahead()
+            go.set()
+            for thread in threading.enumerate():
+                if thread.name.startswith("images"):
+                    await asyncio.to_thread(thread.join, 60)
+            assert len(read) == 1
+
+    play(story)
+
+
 def test_too_much_at_one_time_is_for_later_and_nothing_is_remembered_of_it(play: Play) -> None:
     async def story(client: Client) -> None:
         sampler = await base_sampler(client, await client.session())

@@ -171,7 +171,7 @@ class LeanQwen3:
     def cache(self, rows: int, places: int, block: int, *, recorded: bool = False) -> SharedCache:
         """Room for what it keeps: of each prompt once; `recorded` steps look at no places."""
         device, dtype = self.stack.embedding.device, self.stack.embedding.dtype
-        block = BLOCK if self.joint else block
+        block = BLOCK if self.joint else block  # that needs no coarser one
         return SharedCache(rows, places, block, device, dtype, joint=self.joint, recorded=recorded)
 
     def reach(self, positions: int) -> None:
