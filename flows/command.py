@@ -17,6 +17,7 @@ from tasks.keys import TINKER, borrow_keys
 from visual_r1.config import RunConfig
 from visual_r1.config.command_line import load_config
 from visual_r1.errors import RunPaused, VisualR1Error
+from visual_r1.garbage import collect_nothing
 from visual_r1.printing import Terminal, show_warnings, terminal
 from visual_r1.storage import require_room
 
@@ -40,6 +41,7 @@ def first_look(
     Of a flow that trains a run, which `may_be_done`, end it with status 0 where nothing is left to
     do, see `finished`; return whether that is so where a server of the user's is to hear of it.
     """
+    collect_nothing()
     try:
         config = load(arguments)
         if needs_server:

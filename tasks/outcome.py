@@ -24,6 +24,7 @@ from tasks.interruption import repeat_dropped, was_interrupted
 from tasks.task_runs import close_task_runs
 from visual_r1.backend.endpoint import without_secrets
 from visual_r1.errors import ConfigError, VisualR1Error
+from visual_r1.garbage import collect_what_is_new
 from visual_r1.printing import open_logger
 
 P = ParamSpec("P")
@@ -56,6 +57,7 @@ def remembered(flow: Any) -> Any:
         if _within.get():
             return work(*args, **kwargs)
         repeat_dropped()
+        collect_what_is_new()
         entered = _within.set(True)
         try:
             with attended() as is_outermost:

@@ -7,6 +7,7 @@ one server follows another. A socket that the run itself holds open stays, and w
 there is no server waits for the next.
 """
 
+import importlib
 import os
 import socket
 import sys
@@ -14,11 +15,18 @@ import threading
 
 import uvicorn
 
+from visual_r1.garbage import collect_nothing, collect_what_is_new
+
+_APP = "prefect.server.api.server"
+
 
 def serve(listener: socket.socket) -> None:
     """Serve Prefect's API until the process is told to end."""
+    collect_nothing()
+    importlib.import_module(_APP)
+    collect_what_is_new()
     config = uvicorn.Config(
-        "prefect.server.api.server:create_app",
+        f"{_APP}:create_app",
         factory=True,
         log_level="error",
         lifespan="on",

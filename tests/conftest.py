@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import asyncio
+import gc
 import resource
 import shutil
 import sys
@@ -16,6 +17,13 @@ from prefect_home import Give, prefect_home
 # How long an example takes is a matter of the machine and of who else uses it.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
+
+def pytest_collection_finish() -> None:
+    """What the tests' modules have imported stays: looking through it took 6 % of their time."""
+    gc.collect()
+    gc.freeze()
+
 
 FullDisk = Callable[[int], AbstractContextManager[None]]
 

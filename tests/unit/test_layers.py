@@ -21,6 +21,7 @@ ROOMS = {
     "liveness": "",
     "cores": "",
     "freed_memory": "",
+    "garbage": "",
     "request_heads": "",
     "opening": "",
     "hashing": "opening",
@@ -60,7 +61,8 @@ ROOMS = {
     "engine/store": "engine/types errors hashing opening printing storage",
     "engine/server": "engine/compute engine/store engine/types errors hashing printing",
     "engine": """
-        engine/compute engine/server engine/store errors freed_memory models printing request_heads
+        engine/compute engine/server engine/store errors freed_memory garbage models printing
+        request_heads
     """,
     "backend": "config engine engine/store errors liveness models printing",
     "prices": "backend config models",
@@ -132,15 +134,14 @@ ROOMS = {
         tasks/outcome wording
     """,
     "tasks": """
-        backend config data data/sources doctor errors evaluation exports hashing liveness models
-        perception printing progress promotion report runs sft storage streams suites sweeps
-        tasks/records
-        wording
+        backend config data data/sources doctor errors evaluation exports garbage hashing liveness
+        models perception printing progress promotion report runs sft storage streams suites sweeps
+        tasks/records wording
     """,
     "flows": """
-        backend config conformance data doctor errors evaluation exports prices printing progress
-        promotion report runs serving sft stopwatch storage suites sweeps tasks tasks/records
-        wording
+        backend config conformance data doctor errors evaluation exports garbage prices printing
+        progress promotion report runs serving sft stopwatch storage suites sweeps tasks
+        tasks/records wording
     """,
     "flows/operating": """
         backend errors flows/command hashing liveness pages printing storage tasks

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import os
 import signal
 import socket
@@ -18,6 +17,7 @@ from rich.filesize import decimal as size_text
 from visual_r1.engine.loading import saying_progress
 from visual_r1.engine.store.store import Store
 from visual_r1.errors import EngineError
+from visual_r1.garbage import collect_nothing, collect_what_is_new
 from visual_r1.printing import open_logger, say
 
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ def serve(options: ServeOptions, listener: socket.socket, shutdown: Shutdown) ->
         max_disk=options.max_disk,
         of_run=options.has_parent,
     )
+    collect_nothing()
     try:
         with saying_progress() if options.has_parent else contextlib.nullcontext():
             # Imported here since they bring torch: what can be refused is refused before.
@@ -133,10 +134,9 @@ def serve(options: ServeOptions, listener: socket.socket, shutdown: Shutdown) ->
 
             transformers_logging.disable_progress_bar()
             compute = Compute(options.model, device=options.device, threads=options.threads)
-        # What was imported and loaded stays. Looked through for garbage, it held up everything for
-        # a fifth of a second every twenty steps or so.
-        gc.freeze()
-        asyncio.run(_serve(Engine(compute, store), options, listener, shutdown))
+        served = _serve(Engine(compute, store), options, listener, shutdown)
+        collect_what_is_new()
+        asyncio.run(served)
     finally:
         store.close()
 
