@@ -98,15 +98,14 @@ class RewardMetrics:
     def of(cls, rollouts: Sequence[Rollout]) -> "RewardMetrics":
         """A component counts 0 where a rollout does not have it."""
         rewards = [rollout.scored.reward for rollout in rollouts]
-        names = sorted({name for rollout in rollouts for name in rollout.scored.components})
-        values = {
-            name: [one.scored.components.get(name, 0.0) for one in rollouts] for name in names
-        }
+        found = [rollout.scored.components for rollout in rollouts]
+        names = sorted({name for components in found for name in components})
+        values = {name: [components.get(name, 0.0) for components in found] for name in names}
         return cls(
             reward_mean=_mean(rewards),
             reward_std=pstdev(rewards) if rewards else None,
-            components={name: fmean(found) for name, found in values.items()},
-            components_std={name: pstdev(found) for name, found in values.items()},
+            components={name: fmean(of_all) for name, of_all in values.items()},
+            components_std={name: pstdev(of_all) for name, of_all in values.items()},
         )
 
     def row(self) -> RowPart:

@@ -174,6 +174,17 @@ def test_repetition_by_hand(tokens: list[int], expected: float) -> None:
     assert repetition_penalty(tokens, 2) == pytest.approx(expected)
 
 
+@given(
+    st.lists(st.sampled_from([0, 1, 255, 256, 65_536, 2**24, 2**32, 2**40]), max_size=24),
+    st.integers(1, 6),
+)
+def test_repetition_counts_the_ngrams_of_tokens_of_any_size(tokens: list[int], ngram: int) -> None:
+    """Whose bytes may look alike where one ends and the next begins."""
+    grams = [tuple(tokens[at : at + ngram]) for at in range(len(tokens) - ngram + 1)]
+    expected = -(1.0 - len(set(grams)) / len(grams)) if grams else 0.0
+    assert repetition_penalty(tokens, ngram) == expected
+
+
 @given(st.lists(st.integers(0, 5), max_size=40), st.integers(2, 6))
 def test_saying_all_of_it_once_more_never_pays(tokens: list[int], ngram: int) -> None:
     once = repetition_penalty(tokens, ngram)
