@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from visual_r1.garbage import collect_nothing, collect_what_is_new
+from visual_r1.garbage import MADE_BETWEEN, collect_nothing, collect_what_is_new
 
 
 class Cycle:
@@ -21,7 +21,9 @@ class Cycle:
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
+    thresholds = gc.get_threshold()
     yield
+    gc.set_threshold(*thresholds)
     gc.enable()
 
 
@@ -66,7 +68,7 @@ from tasks.outcome import remembered
 
 
 def work():
-    print("flow", gc.isenabled(), gc.get_freeze_count() > 0)
+    print("flow", gc.isenabled(), gc.get_freeze_count() > 0, gc.get_threshold()[0])
 
 
 remembered(SimpleNamespace(fn=work)).fn()
@@ -78,4 +80,4 @@ def test_a_command_looks_for_no_garbage_until_its_flow_begins(tmp_path: Path) ->
         [sys.executable, "-c", PROGRAM, f"--output-dir={tmp_path}"],
         check=True, capture_output=True, text=True,
     ).stdout  # fmt: skip
-    assert said.splitlines() == ["imports False", "flow True True"]
+    assert said.splitlines() == ["imports False", f"flow True True {MADE_BETWEEN}"]
