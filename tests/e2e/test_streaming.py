@@ -3,6 +3,7 @@
 What a run comes to depends on its settings and samples, never on when an answer arrived.
 """
 
+import gc
 import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
@@ -19,6 +20,7 @@ from visual_r1.backend.backend import Backend
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
 from visual_r1.exports.record import adapter_folder
+from visual_r1.policy.policy import Rollout
 from visual_r1.progress import Silent
 from visual_r1.runs.chunk import train_chunk
 from visual_r1.runs.export import export
@@ -101,6 +103,24 @@ class Trained:
         (path,) = Journal(self.run_dir).chunks()
         weights = (adapter_folder(self.run_dir) / "adapter_model.safetensors").read_bytes()
         return weights, self.rows, read_rollouts(path).to_pylist()
+
+
+def test_a_chunk_keeps_no_samples_of_the_steps_that_are_done(
+    folder: Path, backend: Backend, dataset: Dataset
+) -> None:
+    """However many steps lie between two checkpoints; their rows are kept, as a table."""
+    mine, lie = settings(folder, "kept"), list[int]()
+
+    def told(_: object) -> None:
+        gc.collect()
+        lie.append(sum(isinstance(one, Rollout) for one in gc.get_objects()))
+
+    with open_run_folder(mine) as run_dir:
+        train_chunk(Run(mine, run_dir, dataset, backend, Silent()), None, told)
+    (path,) = Journal(run_dir).chunks()
+    a_step = mine.train.batch_size * mine.train.group_size
+    assert len(read_rollouts(path)) == STEPS * a_step
+    assert max(lie) - min(lie) <= a_step
 
 
 AHEAD: dict[str, dict[str, object]] = {

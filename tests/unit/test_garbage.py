@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from visual_r1.garbage import MADE_BETWEEN, collect_nothing, collect_what_is_new
+from visual_r1.garbage import (
+    GROWN,
+    MADE_BETWEEN,
+    collect_if_grown,
+    collect_nothing,
+    collect_what_is_new,
+)
 
 
 class Cycle:
@@ -17,6 +23,7 @@ class Cycle:
 
     def __init__(self) -> None:
         self.itself = self
+        self.holds = b""
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +58,22 @@ def test_a_second_time_in_the_same_process_keeps_no_garbage() -> None:
     del one
     gc.collect()
     assert gone() is None
+
+
+def test_garbage_of_few_objects_and_many_bytes_is_found() -> None:
+    """Of which the collector, which counts objects, would let any number lie."""
+    gc.collect()
+    gc.disable()
+    collect_if_grown()
+    gone: list[weakref.ref[Cycle]] = []
+    for _ in range(5):
+        large = Cycle()
+        large.holds = b"1" * (GROWN // 2)
+        gone.append(weakref.ref(large))
+        del large
+        collect_if_grown()
+    assert gone[0]() is None
+    assert gone[-1]() is not None  # and what is little is let lie
 
 
 PROGRAM = """

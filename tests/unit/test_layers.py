@@ -64,7 +64,7 @@ ROOMS = {
         engine/compute engine/server engine/store errors freed_memory garbage models printing
         request_heads
     """,
-    "backend": "config engine engine/store errors liveness models printing",
+    "backend": "config engine engine/store errors garbage liveness models printing",
     "prices": "backend config models",
     "exports": """
         backend config data data/procedural engine engine/compute engine/compute/families

@@ -20,6 +20,7 @@ from tinker.types import RequestErrorCategory
 
 from visual_r1.backend.sessions import note_pauses
 from visual_r1.errors import BackendError, CredentialError, RequestFailed, RequestRefused
+from visual_r1.garbage import collect_if_grown
 from visual_r1.printing import open_logger
 
 logger = open_logger(__name__)
@@ -199,6 +200,7 @@ class Arrivals(Generic[Key, T]):
             return None
         if future is None:
             return None
+        collect_if_grown()  # what arrived before and was used lies in cycles of the SDK's
         key, what = self._key_of.pop(future)
         return key, _result(future, what, self._watch)
 

@@ -263,6 +263,10 @@ class Asking(Generic[Key]):
         if isinstance(reply, RequestRefused) and asked.attempt < self._retries:
             self._send(replace(asked, attempt=asked.attempt + 1))
             return None
+        if not isinstance(reply, RequestRefused):
+            # Copies, which keep the lists that are made of their arrays and go with them: the SDK's
+            # own lie in a cycle with their future until the garbage collector finds them.
+            reply = replace(reply, sequences=[replace(one) for one in reply.sequences])
         return asked.key, asked.question, reply
 
     def _send(self, asked: _Asked[Key]) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import tinker
 
@@ -29,11 +30,12 @@ from visual_r1.printing import open_logger
 from visual_r1.rl.batches import Batches
 from visual_r1.rl.learning import parts_of
 from visual_r1.rl.losses import loss_of
+from visual_r1.rl.metrics import StepMetrics
 from visual_r1.rl.step import StepResult, train_steps
 from visual_r1.runs.chunk_length import chunk_in_words
 from visual_r1.runs.curriculum_state import open_order, save_order
 from visual_r1.runs.folder import copies, keep_files
-from visual_r1.runs.journal import MetricsRow
+from visual_r1.runs.journal import MetricsRow, rollout_table
 from visual_r1.runs.labels import LABELS_FILE, labels_of_run
 from visual_r1.runs.ledger import LedgerRow
 from visual_r1.runs.origin import START_FILE
@@ -42,7 +44,7 @@ from visual_r1.runs.retention import renew_and_prune
 from visual_r1.runs.run import Run
 from visual_r1.runs.training_rows import LEFT_OUT_FILE, carried, training_problems
 from visual_r1.runs.validate import validation_problems
-from visual_r1.sft.metrics import SupervisedResult
+from visual_r1.sft.metrics import SupervisedMetrics, SupervisedResult
 from visual_r1.sft.responses import Responses
 from visual_r1.sft.step import learn_responses
 
@@ -50,6 +52,7 @@ logger = open_logger(__name__)
 
 Result = StepResult | SupervisedResult
 """Of a step that sampled, or of one that learnt responses."""
+Metrics = StepMetrics | SupervisedMetrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +129,17 @@ def _train_once(
     order = open_order(config, problems, run.folder, start)
     column = config.sft.responses
     responses = Responses(policy, column) if column is not None else None
-    results: list[Result] = []
+    steps: list[Metrics] = []
+    sampled: list[Any] = []
 
     def record(result: Result) -> None:
         progress.waiting(reason_to_wait())
         run.journal.append(result.metrics)
-        results.append(result)
-        progress.advance(1, **_means([result]))
+        steps.append(result.metrics)
+        if isinstance(result, StepResult):
+            # A table has a twentieth of the size, and a chunk hundreds of thousands of samples.
+            sampled.append(rollout_table([result]))
+        progress.advance(1, **_means([result.metrics]))
         told(result.metrics.row())
 
     with backend.session() as service:
@@ -154,25 +161,25 @@ def _train_once(
                 held_out = held_out_problems(run, responses)
                 learn_responses(plan.steps, training, policy, batches, responses, held_out, record)
             training_s = time.monotonic() - began
-        means = _means(results)
+        means = _means(steps)
         progress.finish(", ".join(f"{n.replace('_', ' ')} {m:.3f}" for n, m in means.items()))
         began = time.monotonic()
         paths = save_checkpoint(training, policy, plan, _lifetime_s(run, plan))
         saving = time.monotonic() - began
 
     digests: dict[str, str] = {}
-    if sampled := [result for result in results if isinstance(result, StepResult)]:
+    if sampled:
         rollouts = run.journal.write_rollouts(plan.number, sampled, run.ledger.digests)
         digests = run.journal.rollouts_digest(rollouts)
     run.journal.add_to_last(seconds_checkpoint=round(saving, 3))
     run.journal.flush()
     carry = save_order(run.folder, plan.end, order)
     left_out = carried(problems, run.dataset)
-    row = replace(_row(run, plan, start, paths, results), carry=carry | left_out)
+    row = replace(_row(run, plan, start, paths, steps), carry=carry | left_out)
     row = replace(row, digests=digests | _digests(run, row, carry.values(), bool(left_out)))
     run.ledger.append(row)
     if start is None:
-        says, advice = chunk_in_words(len(results), training_s / len(results), saving)
+        says, advice = chunk_in_words(len(steps), training_s / len(steps), saving)
         logger.info("The first %s. %s", says.removeprefix("a "), advice)
     return row
 
@@ -182,7 +189,7 @@ def _row(
     plan: ChunkPlan,
     start: LedgerRow | None,
     paths: tuple[str, str],
-    results: Sequence[Result],
+    steps: Sequence[Metrics],
 ) -> LedgerRow:
     state_path, sampler_path = paths
     now = datetime.now(UTC)
@@ -197,8 +204,7 @@ def _row(
         dataset_digest=run.dataset.digest,
         backend=run.backend.kind,
         created_at=now.isoformat(timespec="seconds"),
-        updates=(start.updates if start else 0)
-        + sum(result.metrics.optimizer_steps for result in results),
+        updates=(start.updates if start else 0) + sum(step.optimizer_steps for step in steps),
         periodic=not plan.is_last and lifetime_s is None,
         lines={
             "validation.jsonl": len(run.validations.rows()),
@@ -290,11 +296,11 @@ def save_checkpoint(
     return saved_state.path, saved_sampler.path
 
 
-def _means(results: Sequence[Result]) -> dict[str, float]:
+def _means(steps: Sequence[Metrics]) -> dict[str, float]:
     """What the steps show of themselves, each over those that have it."""
     present: dict[str, list[float]] = {}
-    for result in results:
-        for name, value in result.metrics.shown().items():
+    for step in steps:
+        for name, value in step.shown().items():
             if value is not None:
                 present.setdefault(name, []).append(value)
     return {name: fmean(values) for name, values in present.items()}

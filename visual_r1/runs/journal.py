@@ -7,7 +7,7 @@ same figures; where a user goes back on purpose, a copy is kept first.
 """
 
 import shutil
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol
@@ -171,16 +171,17 @@ class Journal:
     def write_rollouts(
         self,
         chunk: int,
-        results: "Sequence[StepResult]",
+        tables: Sequence[Any],
         digests: Callable[[], Mapping[str, str]] = dict,
     ) -> Path:
         """Write the chunk's rollouts, a row a sample, after rows of it that are there already.
 
-        `digests` gives those of the ledger, see `rollouts_digest`: a file that is there and has
-        another is put aside, with a warning.
+        `tables` are its steps', see `rollout_table`, one at least. `digests` gives those of the
+        ledger, see `rollouts_digest`: a file that is there and has another is put aside, with a
+        warning.
         """
         path = self.rollouts_dir / f"chunk-{chunk:05d}.parquet"
-        table = rollout_table(results)
+        table = _joined(tables)
         if path.exists():
             expected = digests().get(self._place(path))
             with self._put_aside_where_damaged(path):
@@ -254,8 +255,13 @@ def rollout_table(results: "Sequence[StepResult]") -> Any:
         for result in results
         for scored in result.rollouts
     ]
-    components = sorted({name for row in rows for name in row if name.startswith("reward_")})
-    schema = pa.schema(
+    return pa.Table.from_pylist(rows, schema=_schema(name for row in rows for name in row))
+
+
+def _schema(names: Iterable[str]) -> Any:
+    """Of rollouts with these columns; what matters are those of components, in their order."""
+    components = sorted({name for name in names if name.startswith("reward_")})
+    return pa.schema(
         [
             ("step", pa.int32()),
             ("problem_id", pa.string()),
@@ -279,7 +285,12 @@ def rollout_table(results: "Sequence[StepResult]") -> Any:
             ("staleness", pa.int32()),
         ]
     )
-    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def _joined(tables: Sequence[Any]) -> Any:
+    """The rows of all, and the columns that any has; the same table as of all steps at once."""
+    names = _schema(name for table in tables for name in table.column_names).names
+    return pa.concat_tables(tables, promote_options="default").select(names).combine_chunks()
 
 
 def read_rollouts(path: Path, columns: Sequence[str] | None = None) -> Any:

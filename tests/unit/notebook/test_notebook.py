@@ -25,7 +25,7 @@ from visual_r1.rl.metrics import StepTimer, step_metrics
 from visual_r1.rl.step import ScoredRollout, StepResult
 from visual_r1.runs.alarms import AlarmLog
 from visual_r1.runs.folder import only_process, open_run_folder
-from visual_r1.runs.journal import Journal
+from visual_r1.runs.journal import Journal, rollout_table
 from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.tables import pa, write_table
 
@@ -62,7 +62,7 @@ def folder(tmp_path: Path) -> Path:
             results = [result(step) for step in (2 * chunk, 2 * chunk + 1)]
             for one in results:
                 journal.append(one.metrics)
-            journal.write_rollouts(chunk, results)
+            journal.write_rollouts(chunk, [rollout_table(results)])
         for step in (0, 2, 4):
             write_validation(run_dir, step, 0.5)
         row = LedgerRow(

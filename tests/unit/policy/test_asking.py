@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import tinker
 from tinker.lib.public_interfaces.api_future import AwaitableConcurrentFuture
@@ -30,23 +31,35 @@ class Sampler:
         return AwaitableConcurrentFuture(future)
 
 
+def answer(number: int) -> tinker.SampleResponse:
+    """Answers that are told apart by their length."""
+    tokens = np.arange(number, dtype=np.int32)
+    one = tinker.SampledSequence(stop_reason="stop", sequence_id=str(number), tokens_np=tokens)
+    return tinker.SampleResponse(sequences=[one])
+
+
 def never(sent: Sent) -> None:
     """Answer nothing."""
 
 
 def at_once(sent: Sent) -> None:
     """Answer each request as it is sent."""
-    sent[-1].set_result(f"answer {len(sent) - 1}")
+    sent[-1].set_result(answer(len(sent) - 1))
 
 
 def asked(
     sampler: Sampler, count: int, most: int | None = None, **how: Any
-) -> Iterator[tuple[int, Reply]]:
-    """`count` questions, and their replies by number."""
+) -> Iterator[tuple[int, int | RequestRefused]]:
+    """`count` questions, and which answers come, by the questions' numbers."""
     asking: Asking[int] = Asking("a test", sampler=cast("Any", sampler), **how)
     one = Question(Problem("1", (), "?", "1"), "full", PROMPT, 1, tinker.SamplingParams())
     replies = asking.replies(((number, one) for number in range(count)), most)
-    return ((key, reply) for key, _, reply in replies)
+    return ((key, number_of(reply)) for key, _, reply in replies)
+
+
+def number_of(reply: Reply) -> int | RequestRefused:
+    """Which answer it is."""
+    return reply if isinstance(reply, RequestRefused) else len(reply.sequences[0].tokens)
 
 
 def failure(text: str, category: RequestErrorCategory) -> tinker.RequestFailedError:
@@ -54,7 +67,14 @@ def failure(text: str, category: RequestErrorCategory) -> tinker.RequestFailedEr
 
 
 def test_each_question_gets_its_own_reply():
-    assert list(asked(Sampler(at_once), 300)) == [(i, f"answer {i}") for i in range(300)]
+    assert list(asked(Sampler(at_once), 300)) == [(i, i) for i in range(300)]
+
+
+def test_what_was_made_of_an_answer_goes_with_it():
+    """The SDK's future and what it came with hold the answer in a cycle, which may lie for long."""
+    sampler = Sampler(at_once)
+    assert list(asked(sampler, 3)) == [(0, 0), (1, 1), (2, 2)]
+    assert all("tokens" not in vars(one.result().sequences[0]) for one in sampler.sent)
 
 
 def test_replies_come_in_the_order_of_arrival_and_no_more_than_so_many_wait():
@@ -65,10 +85,10 @@ def test_replies_come_in_the_order_of_arrival_and_no_more_than_so_many_wait():
         pending = [future for future in sent if not future.done()]
         most = max(most, len(pending))
         if len(pending) == 3:
-            pending[-1].set_result("early")
+            pending[-1].set_result(answer(1))
         if len(sent) == 7:
             for future in pending[:-1]:
-                future.set_result("late")
+                future.set_result(answer(2))
 
     got = list(asked(Sampler(newest_first), 7, most=3))
     assert most == 3
@@ -102,7 +122,7 @@ def test_questions_that_follow_from_replies_count_among_those_under_way():
         pending = [future for future in sent if not future.done()]
         most = max(most, len(pending))
         if len(pending) > 3:
-            pending[0].set_result("answer")
+            pending[0].set_result(answer(1))
 
     sampler = Sampler(slowly)
     asking: Asking[tuple[int, str]] = Asking("a test", sampler=cast("Any", sampler))
@@ -116,7 +136,7 @@ def test_questions_that_follow_from_replies_count_among_those_under_way():
         if got > 70:  # the last ones have nobody who pushes them out
             for future in sampler.sent:
                 if not future.done():
-                    future.set_result("answer")
+                    future.set_result(answer(1))
     assert got == 80
     assert most <= 5
 
@@ -131,7 +151,7 @@ def test_a_refusal_is_data_and_the_others_go_on():
     got = dict(asked(Sampler(refuse_the_first), 3))
     assert isinstance(got[0], RequestRefused)
     assert "prompt too long" in str(got[0])
-    assert (got[1], got[2]) == ("answer 1", "answer 2")
+    assert (got[1], got[2]) == (1, 2)
 
 
 def test_what_failed_is_asked_again_as_often_as_wanted():
@@ -141,7 +161,7 @@ def test_what_failed_is_asked_again_as_often_as_wanted():
         else:
             at_once(sent)
 
-    assert list(asked(Sampler(fail_twice), 1, retries=2)) == [(0, "answer 2")]
+    assert list(asked(Sampler(fail_twice), 1, retries=2)) == [(0, 2)]
     [(_, reply)] = asked(Sampler(fail_twice), 1, retries=1)
     assert isinstance(reply, RequestFailed)
     assert "out of memory" in str(reply)
@@ -154,7 +174,7 @@ def test_what_is_pending_when_it_is_left_early_is_cancelled():
 
     sampler = Sampler(answer_the_second)
     replies = asked(sampler, 3)
-    assert next(replies) == (1, "answer 1")
+    assert next(replies) == (1, 1)
     cast("Any", replies).close()
     del replies
     assert [future.cancelled() for future in sampler.sent] == [True, False, True]

@@ -2,7 +2,9 @@ import json
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sampled import group_of, rollout
@@ -12,7 +14,7 @@ from visual_r1.errors import RunError, StorageError
 from visual_r1.grading import GRADER_VERSION
 from visual_r1.rl.metrics import StepTimer, step_metrics
 from visual_r1.rl.step import ScoredRollout, StepResult
-from visual_r1.runs.journal import Journal, read_rollouts
+from visual_r1.runs.journal import Journal, read_rollouts, rollout_table
 from visual_r1.tables import ROW_GROUP, open_table, pa, write_table
 
 
@@ -28,6 +30,11 @@ def result(step: int, reward: float = 0.5) -> StepResult:
     return StepResult(metrics, tuple(scored))
 
 
+def tables(*results: StepResult) -> list[Any]:
+    """As a chunk keeps them: a step each."""
+    return [rollout_table([one]) for one in results]
+
+
 def steps_of(journal: Journal) -> list[int]:
     lines = journal.metrics_path.read_text().splitlines()
     return [json.loads(line)["step"] for line in lines]
@@ -41,7 +48,7 @@ def journal(tmp_path: Path) -> Journal:
         results = [result(step) for step in range(3 * chunk, 3 * chunk + 3)]
         for one in results:
             made.append(one.metrics)
-        made.write_rollouts(chunk, results)
+        made.write_rollouts(chunk, tables(*results))
     return made
 
 
@@ -100,9 +107,23 @@ def test_going_back_takes_later_rollouts_away_and_keeps_a_copy(
 
 def test_a_chunk_that_was_cut_short_is_continued_in_its_file(journal: Journal) -> None:
     journal.rewind(4)
-    path = journal.write_rollouts(1, [result(4), result(5)])
+    path = journal.write_rollouts(1, tables(result(4), result(5)))
     assert path.name == "chunk-00001.parquet"
     assert read_rollouts(path)["step"].to_pylist() == [3, 3, 4, 4, 5, 5]
+
+
+def test_a_file_is_the_same_whether_its_steps_came_one_by_one_or_together(
+    journal: Journal,
+) -> None:
+    """Also where a component is not in all steps: the user's own that failed in each sample."""
+    own = rollout(0.5, "right", sample=0, components={"custom": 0.5}, weights={"custom": 1})
+    second = result(7)
+    later = replace(second, rollouts=(ScoredRollout(own, 0.0),))
+    path = journal.write_rollouts(7, tables(result(6), later, result(8)))
+    one_by_one = path.read_bytes()
+    path.unlink()
+    journal.write_rollouts(7, [rollout_table([result(6), later, result(8)])])
+    assert path.read_bytes() == one_by_one
 
 
 def test_a_row_a_sample_with_all_that_the_report_reads(journal: Journal) -> None:
@@ -186,7 +207,7 @@ def test_a_full_disk_is_one_sentence_and_what_was_there_stays(
         with pytest.raises(StorageError, match=r"could not write .*metrics"):
             journal.append(result(6).metrics)
         with pytest.raises(StorageError, match=r"could not write .*chunk-00001"):
-            journal.write_rollouts(1, [result(6)])
+            journal.write_rollouts(1, tables(result(6)))
         with pytest.raises(StorageError, match="could not keep a copy"):
             journal.copy_aside(2)
     assert {path: path.read_bytes() for path in journal.rollouts_dir.iterdir()} == before
@@ -215,12 +236,12 @@ def test_rollouts_that_are_not_those_of_the_ledger_are_not_continued(
 ) -> None:
     path = journal.rollouts_dir / "chunk-00001.parquet"
     digests = journal.rollouts_digest(path)
-    journal.write_rollouts(1, [result(6)], lambda: digests)
+    journal.write_rollouts(1, tables(result(6)), lambda: digests)
     assert not caplog.records
     journal.rewind(6)  # as after a kill: the same rows in another layout
     assert journal.rollouts_digest(path) == digests
-    journal.write_rollouts(1, [result(3, reward=0.25)])
-    journal.write_rollouts(1, [result(6)], lambda: digests)
+    journal.write_rollouts(1, tables(result(3, reward=0.25)))
+    journal.write_rollouts(1, tables(result(6)), lambda: digests)
     assert "chunk-00001.parquet is damaged: its rows have the digest" in caplog.text
     assert read_rollouts(path)["step"].to_pylist() == [6, 6]
 
@@ -235,7 +256,7 @@ def test_parquet_of_another_kind_is_a_damaged_file_of_rollouts(tmp_path: Path) -
 def test_who_wants_one_group_of_a_large_chunk_decodes_a_part_of_it(journal: Journal) -> None:
     """Rows lie by step, and each part says in the footer which steps it has."""
     samples = 2 * ROW_GROUP // 2  # of two each
-    path = journal.write_rollouts(9, [result(step) for step in range(45, 45 + samples)])
+    path = journal.write_rollouts(9, tables(*map(result, range(45, 45 + samples))))
     with open_table(path) as file:
         groups = [file.metadata.row_group(at) for at in range(file.metadata.num_row_groups)]
     assert [group.num_rows for group in groups] == [ROW_GROUP, ROW_GROUP]
