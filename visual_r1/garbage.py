@@ -25,7 +25,8 @@ GROWN = 128 * 2**20
 """Bytes by which a process grows until all that is new is looked at."""
 
 _held: dict[int, int] = {}
-"""Bytes of the process, by its number, at the last look at all; less where it has shrunk since."""
+"""Bytes of the process, by its number, after the last look at all. It shrinks and grows again with
+each step, which is no garbage, so the most that it held without any is what counts."""
 
 
 def collect_nothing() -> None:
@@ -46,17 +47,13 @@ def collect_what_is_new() -> None:
 
 
 def collect_if_grown() -> None:
-    """Look for garbage in all that is new, where the process has grown by `GROWN` since the last
-    time; some 10 µs where it has not."""
+    """Look for garbage in all that is new, where the process holds `GROWN` more than after the
+    last time; some 10 µs where it does not."""
     process = _process(os.getpid())
     holds = process.memory_info().rss
-    held = _held.setdefault(process.pid, holds)
-    if holds - held > GROWN:
+    if holds - _held.setdefault(process.pid, holds) > GROWN:
         gc.collect()
-        holds = process.memory_info().rss
-    elif holds >= held:
-        return
-    _held[process.pid] = holds
+        _held[process.pid] = process.memory_info().rss
 
 
 @cache
