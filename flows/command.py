@@ -17,7 +17,7 @@ from tasks.keys import TINKER, borrow_keys
 from visual_r1.config import RunConfig
 from visual_r1.config.command_line import load_config
 from visual_r1.errors import RunPaused, VisualR1Error
-from visual_r1.garbage import collect_nothing
+from visual_r1.garbage import collect_as_ever, collect_nothing
 from visual_r1.printing import Terminal, show_warnings, terminal
 from visual_r1.storage import require_room
 
@@ -63,9 +63,11 @@ def first_look(
         require_sound(config)
         summary = summary_where_done(config)
     except VisualR1Error as error:
+        collect_as_ever()
         show_error(terminal(), error)
         sys.exit(1)
     if summary is not None and settings.api.url is None:
+        collect_as_ever()
         _show(config, summary)
         sys.exit(0)
     if summary is None:
@@ -150,6 +152,7 @@ def run_as_command(
         return settle()
     finally:
         let_go()
+        collect_as_ever()
     return 0
 
 

@@ -14,6 +14,7 @@ from tasks.environment import settle_prefect
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import prepare
 from visual_r1.errors import ConfigError, VisualR1Error
+from visual_r1.garbage import collect_nothing
 from visual_r1.printing import CommandParser, Terminal, terminal
 from visual_r1.progress import open_progress
 from visual_r1.runs.folder import config_of_run, only_process
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except VisualR1Error as error:
         show_error(terminal(), error)
         return 1
+    collect_nothing()  # until the flow begins
     # Either imports Prefect, which reads its settings then.
     if config.sft.responses is not None:
         from flows.sft_flow import sft

@@ -22,7 +22,6 @@ from pydantic import ValidationError
 
 from tasks.own_server import forget_lost_server
 from visual_r1.errors import ConfigError
-from visual_r1.garbage import collect_nothing
 from visual_r1.printing import CommandParser
 from visual_r1.streams import open_streams
 
@@ -54,7 +53,6 @@ def settle_prefect(output_dir: Path | None = None) -> None:
     if "PREFECT__FLOW_RUN_ID" in os.environ:
         # A worker's process: the worker may die, and with it who reads what is printed.
         open_streams()
-        collect_nothing()
     state_dir = (output_dir or _output_dir()).absolute() / ".visual-r1"
     own_home = state_dir / "prefect"
     settings = users_settings(own_home)

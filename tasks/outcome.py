@@ -4,6 +4,7 @@ Prefect's records are for its user to look at; what was done is in the run's fol
 is finished is finished, and one that failed says why, also where Prefect's server is gone.
 """
 
+import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -24,7 +25,7 @@ from tasks.interruption import repeat_dropped, was_interrupted
 from tasks.task_runs import close_task_runs
 from visual_r1.backend.endpoint import without_secrets
 from visual_r1.errors import ConfigError, VisualR1Error
-from visual_r1.garbage import collect_what_is_new
+from visual_r1.garbage import collect_nothing, collect_what_is_new
 from visual_r1.printing import open_logger
 
 P = ParamSpec("P")
@@ -57,7 +58,9 @@ def remembered(flow: Any) -> Any:
         if _within.get():
             return work(*args, **kwargs)
         repeat_dropped()
-        collect_what_is_new()
+        if "PREFECT__FLOW_RUN_ID" in os.environ:
+            collect_nothing()  # a worker's process, which is this flow's alone
+        collect_what_is_new(seldom=True)
         entered = _within.set(True)
         try:
             with attended() as is_outermost:

@@ -25,24 +25,42 @@ GROWN = 128 * 2**20
 """Bytes by which a process grows until all that is new is looked at."""
 
 _held: dict[int, int] = {}
-"""Bytes of the process, by its number, after the last look at all. It shrinks and grows again with
-each step, which is no garbage, so the most that it held without any is what counts."""
+"""By a process's number the bytes that it held after its last look at all. It shrinks and grows
+again with each step, which is no garbage, so the most that it held without any is what counts."""
+
+
+_put_off: list[bool] = []
+"""Not empty from `collect_nothing` on, until it ends."""
 
 
 def collect_nothing() -> None:
-    """Until `collect_what_is_new` look for no garbage: what is imported now is none."""
-    gc.disable()
+    """Until `collect_what_is_new` look for no garbage: what is imported now is none.
 
-
-def collect_what_is_new() -> None:
-    """From here on look for garbage again, but never at what is there now, and seldom.
-
-    What is there now and becomes garbage in cycles later stays, so this does nothing but after
-    `collect_nothing`, where a program has imported and loaded what it needs.
+    For programs of ours: in one whose user has switched the collector off it does nothing.
     """
-    if not gc.isenabled():
+    if gc.isenabled():
+        gc.disable()
+        _put_off.append(True)
+
+
+def collect_what_is_new(*, seldom: bool = False) -> None:
+    """From here on look for garbage again, but never at what is there now; where `seldom`, with
+    `MADE_BETWEEN` new objects from one look to the next.
+
+    What is there now and becomes garbage in cycles later stays, so this does nothing but once
+    after `collect_nothing`, where a program has imported and loaded what it needs.
+    """
+    if _put_off:
         gc.freeze()
-        gc.set_threshold(MADE_BETWEEN)
+        if seldom:
+            gc.set_threshold(MADE_BETWEEN)
+        collect_as_ever()
+
+
+def collect_as_ever() -> None:
+    """What `collect_nothing` was for has ended, or failed."""
+    if _put_off:
+        _put_off.clear()
         gc.enable()
 
 

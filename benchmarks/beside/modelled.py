@@ -279,7 +279,7 @@ class Server:
         drawn = [self._answers.of(seed, number, most) for number in range(count)]
         await self._take(count)
         takes = [self.cluster.overhead_s + self.cluster.token_s * len(one) for one, _ in drawn]
-        # A row is free when its own answer is done; all of a request are given back at once.
+        # A row is free when its own answer is done, and the request is answered when all are.
         for one in takes:
             asyncio.get_running_loop().call_later(one, self._give, 1)
         await asyncio.sleep(max(takes, default=0.0))

@@ -109,18 +109,18 @@ def test_a_chunk_keeps_no_samples_of_the_steps_that_are_done(
     folder: Path, backend: Backend, dataset: Dataset
 ) -> None:
     """However many steps lie between two checkpoints; their rows are kept, as a table."""
-    mine, lie = settings(folder, "kept"), list[int]()
+    mine, kept = settings(folder, "kept"), list[int]()
 
     def told(_: object) -> None:
         gc.collect()
-        lie.append(sum(isinstance(one, Rollout) for one in gc.get_objects()))
+        kept.append(sum(isinstance(one, Rollout) for one in gc.get_objects()))
 
     with open_run_folder(mine) as run_dir:
         train_chunk(Run(mine, run_dir, dataset, backend, Silent()), None, told)
     (path,) = Journal(run_dir).chunks()
     a_step = mine.train.batch_size * mine.train.group_size
     assert len(read_rollouts(path)) == STEPS * a_step
-    assert max(lie) - min(lie) <= a_step
+    assert max(kept) - min(kept) <= a_step
 
 
 AHEAD: dict[str, dict[str, object]] = {

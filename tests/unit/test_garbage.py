@@ -1,6 +1,7 @@
 """The garbage collector while a program imports, and after."""
 
 import gc
+import os
 import subprocess
 import sys
 import weakref
@@ -12,6 +13,7 @@ import pytest
 from visual_r1.garbage import (
     GROWN,
     MADE_BETWEEN,
+    collect_as_ever,
     collect_if_grown,
     collect_nothing,
     collect_what_is_new,
@@ -51,7 +53,9 @@ def test_what_a_program_imports_is_never_looked_at_again_and_what_comes_later_is
 
 def test_a_second_time_in_the_same_process_keeps_no_garbage() -> None:
     """A process that runs several flows would else hold on to what each of them left."""
-    collect_what_is_new()
+    collect_nothing()
+    collect_what_is_new(seldom=True)
+    assert gc.get_threshold()[0] == MADE_BETWEEN
     one = Cycle()
     gone = weakref.ref(one)
     collect_what_is_new()
@@ -60,20 +64,48 @@ def test_a_second_time_in_the_same_process_keeps_no_garbage() -> None:
     assert gone() is None
 
 
-def test_garbage_of_few_objects_and_many_bytes_is_found() -> None:
+def test_who_has_switched_the_collector_off_is_left_alone() -> None:
+    gc.disable()
+    before = gc.get_freeze_count(), gc.get_threshold()
+    collect_nothing()
+    collect_what_is_new(seldom=True)
+    collect_as_ever()
+    assert not gc.isenabled()
+    assert (gc.get_freeze_count(), gc.get_threshold()) == before
+
+
+def test_a_program_that_ends_before_its_flow_leaves_it_as_it_was() -> None:
+    """In a notebook, say, whose kernel goes on."""
+    before = gc.get_freeze_count()
+    collect_nothing()
+    collect_as_ever()
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == before
+
+
+def test_garbage_of_few_objects_and_many_bytes_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of which the collector, which counts objects, would let any number lie."""
     gc.collect()
     gc.disable()
+    monkeypatch.setattr("visual_r1.garbage._held", {os.getpid(): 2**62})
+    first = large()
     collect_if_grown()
-    gone: list[weakref.ref[Cycle]] = []
-    for _ in range(5):
-        large = Cycle()
-        large.holds = b"1" * (GROWN // 2)
-        gone.append(weakref.ref(large))
-        del large
-        collect_if_grown()
-    assert gone[0]() is None
-    assert gone[-1]() is not None  # and what is little is let lie
+    assert first() is not None  # it holds no more than it did
+    monkeypatch.setattr("visual_r1.garbage._held", {})
+    collect_if_grown()
+    gone = [large(), large(), large()]
+    collect_if_grown()
+    assert [one() for one in (first, *gone)] == [None] * 4
+    last = large()
+    collect_if_grown()
+    assert last() is not None  # what is little is let lie
+
+
+def large() -> "weakref.ref[Cycle]":
+    """Garbage of half of what is let lie."""
+    made = Cycle()
+    made.holds = b"1" * (GROWN // 2)
+    return weakref.ref(made)
 
 
 PROGRAM = """

@@ -3,6 +3,8 @@
 The SDK retries lost connections for minutes to hours, and a killed server can leave a future
 pending for ever. So nothing here waits on a future without a limit, and a `watch` looks between
 short waits whether the server is still alive (the embedded engine's process, say).
+
+The SDK's futures hold what they came with in cycles, so before each the garbage is looked at.
 """
 
 import concurrent.futures
@@ -101,6 +103,7 @@ def _awaited(
     watch: Watch,
     meanwhile: Meanwhile = stand_by,
 ) -> T:
+    collect_if_grown()
     limit = Limit(what, limit_s)
     while True:
         meanwhile(pending, min(LOOK_EVERY_S, limit_s))
@@ -200,7 +203,7 @@ class Arrivals(Generic[Key, T]):
             return None
         if future is None:
             return None
-        collect_if_grown()  # what arrived before and was used lies in cycles of the SDK's
+        collect_if_grown()
         key, what = self._key_of.pop(future)
         return key, _result(future, what, self._watch)
 

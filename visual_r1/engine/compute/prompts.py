@@ -113,18 +113,23 @@ class ImageReader:
             if kept.ahead and not ahead:
                 kept.ahead = False
                 self._ahead_bytes -= kept.bytes
-        if is_new:
-            try:
-                image = self._prepare_pixels(digest, self._decode(data))
-            except BaseException as error:
-                with self._guard:
-                    if self._cache.get(digest) is kept:
-                        del self._cache[digest]
-                kept.made.set_exception(error)
-                raise
-            self._count(digest, kept, image.patches.nbytes)
-            kept.made.set_result(image)
-        return kept.made.result()
+        made = kept.made
+        try:
+            if is_new:
+                try:
+                    image = self._prepare_pixels(digest, self._decode(data))
+                except BaseException as error:
+                    with self._guard:
+                        if self._cache.get(digest) is kept:
+                            del self._cache[digest]
+                    made.set_exception(error)
+                    raise
+                self._count(digest, kept, image.patches.nbytes)
+                made.set_result(image)
+            return made.result()
+        finally:
+            # What was raised holds this frame, and would hold itself and its pixels through them.
+            del kept, made
 
     def _decode(self, data: bytes) -> Image.Image:
         """RGB pixels, transparency over white as in Qwen's own tools: black lines stay seen.

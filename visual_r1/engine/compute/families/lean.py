@@ -93,7 +93,7 @@ class LeanQwen3:
         wanted = (cache.generation, self._ranks)
         if buffers is None or buffers.made_for != wanted:
             buffers = cache.buffers = _Buffers(self.stack, cache, wanted, joint=self.joint)
-        buffers.take_layout()
+        buffers.take_layout(cache)
         return self._version, *wanted, buffers.layout.shape
 
     def __call__(
@@ -142,8 +142,7 @@ class LeanQwen3:
         else:
             layer.heads_norm.into(heads, buffers.rotation.straight)
         buffers.rotation.turn()
-        cache = buffers.cache.answers
-        cache.write(buffers.written[number], buffers.keys, buffers.values)
+        buffers.rows.write(buffers.written[number], buffers.keys, buffers.values)
         if self.joint:
             buffers.joint.attend(number, buffers.queries)
             return buffers.attended_flat
@@ -200,7 +199,8 @@ class _Buffers:
             return like.new_empty(rows, *shape)
 
         answers = cache.answers
-        self.cache, self.mask = cache, answers.mask
+        # Not the cache itself, which has these: in a cycle both would outlive their batch.
+        self.rows, self.mask = answers, answers.mask
         self.prompt_mask = cache.prompt_mask
         self.hidden = empty(like.shape[1])
         self.angles = empty(2 * width)
@@ -236,9 +236,9 @@ class _Buffers:
         if joint:
             self._joint = JointAttention(self.answers, self.prompts, self.mask, self.attended)
 
-    def take_layout(self) -> None:
+    def take_layout(self, cache: SharedCache) -> None:
         """The cache's layout of now: in the memory of the last one where its shape is the same."""
-        given = self.cache.layout(*self._vectors)
+        given = cache.layout(*self._vectors)
         if given is self._given:
             return
         self._given = given
