@@ -1,7 +1,8 @@
 """Random kills: training, engine or both, at random moments; does each run end the same?
 
-    python benchmarks/kills.py             # 95 through the chunk function, half of them with
-                                           # validation and dynamic sampling, and 12 the flow
+    python benchmarks/kills.py             # 95 through the chunk function, a third of them with
+                                           # staleness, a third with validation and dynamic
+                                           # sampling; and 12 the flow
     python benchmarks/kills.py --kills 0 --flow-kills 0 --supervised-kills 20    # cold starts
     python benchmarks/kills.py --kills 10 --flow-kills 0 --seed 3
 

@@ -15,8 +15,9 @@ _ABOUT = """# Settings
 
 Every setting of a run, by the name that it has everywhere: as a flag (`--train.steps 40`), in a
 TOML file (`train.steps = 40`), and in the `overrides` of a deployment (`{"train.steps": 40}`). The
-highest counts: flags or overrides, a file, the preset, the default. Where a setting may be empty,
-the words none and null say so.
+highest counts: flags or overrides, a file, the preset, the default. Where no preset is named,
+commands and deployments take `quickstart`. Where a setting may be empty, the words none and null
+say so.
 
 This page is written by `python -m visual_r1.config.page > docs/settings.md`."""
 

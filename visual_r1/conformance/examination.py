@@ -146,7 +146,7 @@ class _Examination(Conversation):
         self.attempt(
             findings.LIFETIME,
             lambda: self.ask(
-                lambda: self.rest().set_checkpoint_ttl_from_tinker_path(state, 2 * LIFETIME_S)
+                lambda: self.rest().set_checkpoint_ttl_from_tinker_path(state, LIFETIME_S // 2)
             ),
         )
         if weights is not None:

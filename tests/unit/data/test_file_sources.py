@@ -262,6 +262,23 @@ def test_splits_by_name(tmp_path: Path) -> None:
     assert (dataset.counts["train"], dataset.counts["test"]) == (5, 1)
 
 
+def test_a_name_that_says_no_split_beside_others_that_do_is_not_trained_on(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for n, name in enumerate(("train", "testset", "more/tests")):
+        write_parquet(root / f"{name}.parquet", [hub_row(n)])
+    with pytest.raises(DataError, match=r"more/tests\.parquet and 1 more in .* --data\.splits\.t"):
+        prepared(root, tmp_path)
+    dataset = prepared(root, tmp_path, splits={"train": "train", "test": "testset"})
+    assert (dataset.counts["train"], dataset.counts["test"]) == (1, 1)
+    layout = inter_gps(tmp_path / "geo", {"train": 2, "minival": 1, "test": 5})
+    with pytest.raises(DataError, match=r"minival in .* may belong to any split"):
+        prepared(layout, tmp_path)
+    silent = tmp_path / "silent"
+    for n, name in enumerate(("one", "two", "three")):  # all train, and then cut
+        write_parquet(silent / f"{name}.parquet", [hub_row(10 * n + i) for i in range(10)])
+    assert sum(prepared(silent, tmp_path).counts.values()) == 30
+
+
 @pytest.mark.parametrize(
     ("source", "settings", "sentence"),
     [

@@ -1,8 +1,8 @@
 """Local files of rows: Parquet, JSON lines, or images with a table of metadata beside them.
 
-A file belongs to the split that its name, or the nearest of the folders it is in, begins with; to
-train where none says. Images that a row names by a path are looked for from the row's file on, and
-must lie in the source's folder. Without ids a row is known by its split and number.
+A file belongs to the split that its name, or the nearest of the folders it is in, begins with; all
+to train where none says. Images that a row names by a path are looked for from the row's file on,
+and must lie in the source's folder. Without ids a row is known by its split and number.
 
 What was made of a source may lie in its folder as well, where that is the output folder: datasets
 and runs beneath it are not read as rows of it.
@@ -105,15 +105,16 @@ class FilesSource:
         self.slug = path.resolve().name if path.is_dir() else path.name.partition(".")[0]
         splits = SplitNames(data.splits)
         self._files: dict[Split, list[Path]] = {}
-        every: list[str] = []
-        for file in files:
-            folders = file.relative_to(self._root).parts[:-1]
-            names = [file.name.partition(".")[0], *reversed(folders)]
-            every += names
-            split = splits.split_of(*names, default="train")
+        parts = [(str(file.relative_to(self._root)), self._names(file)) for file in files]
+        splits.require_all((name for _, names in parts for name in names), str(path))
+        for file, split in zip(files, splits.splits_of(parts, str(path)), strict=True):
             if split is not None:
                 self._files.setdefault(split, []).append(file)
-        splits.require_all(every, str(path))
+
+    def _names(self, file: Path) -> Sequence[str]:
+        """What may say which split a file is of, the nearest first."""
+        folders = file.relative_to(self._root).parts[:-1]
+        return [file.name.partition(".")[0], *reversed(folders)]
 
     @property
     def former(self) -> str:

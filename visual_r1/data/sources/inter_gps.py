@@ -18,7 +18,7 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, cast
 
-from visual_r1.config import DataSection, SplitsSection
+from visual_r1.config import DataSection
 from visual_r1.data.problem import IMAGE_MARKER, Split
 from visual_r1.data.rows import SourceRow
 from visual_r1.data.sources.columns import choices_of, plain, text_of
@@ -53,8 +53,8 @@ class InterGPSSource:
     @staticmethod
     def recognises(folder: Path) -> bool:
         """Whether the folder has the layout: at least one problem with its data.json in it."""
-        problems = _problem_folders(folder, SplitNames(SplitsSection())).values()
-        return any((problem / DATA).exists() for folders in problems for problem in folders)
+        inside = _folders(folder).values()
+        return any((problem / DATA).exists() for problems in inside for problem in problems)
 
     @property
     def fingerprint(self) -> str:
@@ -89,22 +89,30 @@ class InterGPSSource:
         return (_row(folder, "", figure=False).id for folder in self._problems[split])
 
 
-def _problem_folders(root: Path, splits: SplitNames) -> dict[Split, list[Path]]:
-    """The problem folders by split, in the order of their numbers."""
-    found: dict[Split, list[Path]] = {}
-    names: list[str] = []
+def _folders(root: Path) -> dict[Path, list[Path]]:
+    """The folders in `root`, each with its problem folders; a problem folder has itself."""
     try:
-        for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-            one = _is_problem(folder)
-            inside = [folder] if one else [path for path in folder.iterdir() if path.is_dir()]
-            problems = [path for path in inside if _is_problem(path)]
-            names += [] if one else [folder.name]
-            split = splits.split_of(*([] if one else [folder.name]), default="train")
-            if problems and split is not None:
-                found.setdefault(split, []).extend(problems)
+        return {
+            folder: [folder]
+            if _is_problem(folder)
+            else [path for path in folder.iterdir() if path.is_dir() and _is_problem(path)]
+            for folder in sorted(path for path in root.iterdir() if path.is_dir())
+        }
     except OSError as error:
         raise DataError(f"the folder {root} cannot be read: {error.strerror}") from error
-    splits.require_all(names, str(root))
+
+
+def _problem_folders(root: Path, splits: SplitNames) -> dict[Split, list[Path]]:
+    """The problem folders by split, in the order of their numbers."""
+    inside = _folders(root)
+    names = {folder: [folder.name] for folder, problems in inside.items() if problems != [folder]}
+    splits.require_all((name for (name,) in names.values()), str(root))
+    parts = [(one.name, names.get(one, ())) for one, problems in inside.items() if problems]
+    of_each = splits.splits_of(parts, str(root))
+    found: dict[Split, list[Path]] = {}
+    for split, problems in zip(of_each, filter(None, inside.values()), strict=True):
+        if split is not None:
+            found.setdefault(split, []).extend(problems)
     return {split: sorted(folders, key=_order) for split, folders in found.items()}
 
 

@@ -93,8 +93,8 @@ class SplitNames:
                         f"for {split} (--data.splits): a problem may serve in one of them alone."
                     )
 
-    def split_of(self, *names: str, default: Split | None = None) -> Split | None:
-        """Which of our splits the first of `names` that tells it belongs to."""
+    def split_of(self, *names: str) -> Split | None:
+        """Which of our splits the first of `names` that tells it belongs to; None where none is."""
         for name in names:
             if self._chosen:
                 found = self._chosen.get(_SHARD.sub("", name))
@@ -103,7 +103,30 @@ class SplitNames:
                 found = _SPELLINGS.get(beginning)
             if found is not None:
                 return found
-        return None if self._chosen else default
+        return None
+
+    def splits_of(
+        self, parts: Sequence[tuple[str, Sequence[str]]], source: str
+    ) -> list[Split | None]:
+        """Which of our splits each of a source's parts belongs to: its files, say, each with the
+        names that may tell. Train where none of them does; None is used by none of ours.
+
+        Raises `DataError` where some tell and others do not: `testset` beside `train` would be
+        trained on.
+        """
+        found = [self.split_of(*names) for _, names in parts]
+        if self._chosen or None not in found:
+            return found
+        if not any(found):
+            return ["train"] * len(found)
+        silent = [part for (part, _), split in zip(parts, found, strict=True) if split is None]
+        more = f" and {len(silent) - 1} more" if len(silent) > 1 else ""
+        raise DataError(
+            f"{silent[0]}{more} in {source} may belong to any split, while others say theirs in "
+            f"their names: let its name begin with {', '.join(SPLITS[:-1])} or {SPLITS[-1]} and a "
+            "dash, move it elsewhere, or name what is to be used (--data.splits.train, "
+            "--data.splits.test)."
+        )
 
     def require_all(self, names: Iterable[str], source: str) -> None:
         """Raise `DataError` where `data.splits` names what is not among the source's `names`."""
