@@ -107,7 +107,7 @@ class SplitNames:
 
     def splits_of(
         self, parts: Sequence[tuple[str, Sequence[str]]], source: str
-    ) -> list[Split | None]:
+    ) -> Sequence[Split | None]:
         """Which of our splits each of a source's parts belongs to: its files, say, each with the
         names that may tell. Train where none of them does; None is used by none of ours.
 
@@ -118,7 +118,8 @@ class SplitNames:
         if self._chosen or None not in found:
             return found
         if not any(found):
-            return ["train"] * len(found)
+            train: Split = "train"
+            return [train] * len(found)
         silent = [part for (part, _), split in zip(parts, found, strict=True) if split is None]
         more = f" and {len(silent) - 1} more" if len(silent) > 1 else ""
         raise DataError(
