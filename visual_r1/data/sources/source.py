@@ -115,11 +115,10 @@ class SplitNames:
         trained on.
         """
         found = [self.split_of(*names) for _, names in parts]
-        if self._chosen or None not in found:
+        if self._chosen or all(found):
             return found
         if not any(found):
-            train: Split = "train"
-            return [train] * len(found)
+            return ["train" for _ in found]
         silent = [part for (part, _), split in zip(parts, found, strict=True) if split is None]
         more = f" and {len(silent) - 1} more" if len(silent) > 1 else ""
         raise DataError(
