@@ -114,11 +114,12 @@ class SplitNames:
         Raises `DataError` where some tell and others do not: `testset` beside `train` would be
         trained on.
         """
-        found = [self.split_of(*names) for _, names in parts]
+        found: list[Split | None] = [self.split_of(*names) for _, names in parts]
+        if not self._chosen and not any(found):
+            train: list[Split | None] = ["train" for _ in found]
+            return train
         if self._chosen or all(found):
             return found
-        if not any(found):
-            return ["train" for _ in found]
         silent = [part for (part, _), split in zip(parts, found, strict=True) if split is None]
         more = f" and {len(silent) - 1} more" if len(silent) > 1 else ""
         raise DataError(
