@@ -137,7 +137,7 @@ def _train_once(
         run.journal.append(result.metrics)
         steps.append(result.metrics)
         if isinstance(result, StepResult):
-            # A table has a twentieth of the size, and a chunk hundreds of thousands of samples.
+            # As a table: a chunk may have hundreds of thousands of samples, which take 12 kB each.
             sampled.append(rollout_table([result]))
         progress.advance(1, **_means([result.metrics]))
         told(result.metrics.row())
