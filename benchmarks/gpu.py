@@ -26,12 +26,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import tinker
@@ -58,16 +59,18 @@ from beside.sides import as_now, dumped
 from beside.work import Cache, Lora, Work, model_inputs, prompts_of
 
 EXPERTS = ("experts.gate_up_proj", "experts.down_proj")
-GENERATED: tuple[tuple[str, Lora | None, Cache, float], ...] = (
-    ("generate", None, "dynamic", 60),
-    ("generate with peft's modules", Lora(), "dynamic", 60),
-    ("generate, static cache, compiled", None, "static", 90),
-    ("generate_batch, images read as text", None, "continuous", 60),
-)
+Generated: TypeAlias = tuple[str, Lora | None, Cache, float]
 """Name, adapter, cache, and the seconds that must be left."""
 
-FAILURES = (tinker.TinkerError, TimeoutError, BenchmarkError, ValueError)
-"""Of a part: the others go on."""
+GENERATED: Sequence[Generated] = (
+    ("generate", None, "dynamic", 60),
+    ("generate with peft's modules", Lora(), "dynamic", 60),
+)
+GENERATED_LAST: Sequence[Generated] = (
+    ("generate_batch, images read as text", None, "continuous", 40),
+    ("generate, static cache, compiled", None, "static", 60),
+)
+"""What takes long to get ready."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ class Run:
             return
         try:
             work()
-        except FAILURES as error:
+        except Exception as error:  # noqa: BLE001 - a card is lent for minutes: the others go on
             self.tell(name, None, f"failed: {type(error).__name__}: {str(error)[:300]}", None)
 
 
@@ -163,15 +166,17 @@ def measure(run: Run, chosen: argparse.Namespace) -> None:
     dense = run.folder / run.sizes.dense
     answers: list[Any] = []
     run.part("2B", 90, lambda: answers.extend(our_model(run, dense, run.sizes.dense)))
+    with ExitStack() as open_now:
+        if not chosen.without_mixture:
+            # While the peers are measured, which it does not disturb: one core, and memory.
+            ready = open_now.enter_context(mixture_in_the_making(run))
+        if answers and not chosen.without_peers:
+            generated(run, dense, GENERATED)
+            run.part("peft", 40, lambda: peft(run, dense, answers))
+        if not chosen.without_mixture:
+            run.part("30B-A3B", 60, lambda: mixture(run, *ready()))
     if answers and not chosen.without_peers:
-        for name, lora, cache, needs in GENERATED:
-            run.part(name, needs, partial(generate, run, dense, name, lora, cache))
-        run.part("peft", 60, lambda: peft(run, dense, answers))
-    if not chosen.without_mixture:
-        shutil.rmtree(dense, ignore_errors=True)
-        layers = layers_that_fit(run)
-        folder = run.folder / run.sizes.mixture
-        run.part("30B-A3B", 200, lambda: mixture(run, folder, layers))
+        generated(run, dense, GENERATED_LAST)
     if not chosen.without_kernels:
         run.part("kernels", 30, lambda: kernels(run))
 
@@ -273,12 +278,27 @@ def learn(
     )  # fmt: skip
 
 
+@contextmanager
+def mixture_in_the_making(run: Run) -> Generator[Callable[[], tuple[Path, int]]]:
+    """A folder with as many of the mixture's layers as there is room for; the folder and their
+    number are given once it is there."""
+    shape = run.sizes.mixture
+    folder, layers = run.folder / shape, layers_that_fit(run)
+    with ThreadPoolExecutor(1) as beside:
+        made = beside.submit(make, run, folder, shape, layers)
+
+        def ready() -> tuple[Path, int]:
+            made.result()
+            return folder, layers
+
+        yield ready
+
+
 def mixture(run: Run, folder: Path, layers: int) -> None:
     """The 30B-A3B through the engine: loads, samples, trains."""
     shape, sizes = run.sizes.mixture, run.sizes
     if layers < SHAPES[shape].layers:
         run.tell(shape, None, f"with {layers} of {SHAPES[shape].layers} layers: the disk", None)
-    make(run, folder, shape, layers)
     prompts = prompts_of(str(folder), sizes.mixture_prompts, "geometry3k")
     lora = Lora(parameters=EXPERTS)
     work = Work(str(folder), prompts, sizes.group, sizes.tokens[0] // 2, lora, device=run.device)
@@ -333,6 +353,12 @@ def same_twice(
 
 
 # -- peers -----------------------------------------------------------------------------------------
+
+
+def generated(run: Run, folder: Path, all_of_them: Sequence[Generated]) -> None:
+    """transformers' sampling, in one way after the other."""
+    for name, lora, cache, needs in all_of_them:
+        run.part(name, needs, partial(generate, run, folder, name, lora, cache))
 
 
 def generate(run: Run, folder: Path, name: str, lora: Lora | None, cache: Cache) -> None:

@@ -8,14 +8,19 @@ with the shipped model's tokenizer beside it: which tokens a prompt holds change
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from visual_r1.models import TINY_GEOMETRY, model_path
+
+WRITERS = 4
 
 FINAL_NORM = 5.0
 """Weight of the last norm: logits about as peaked as those of a trained model, not near uniform."""
@@ -134,11 +139,53 @@ def save(shape: Shape, folder: Path, device: str, layers: int | None = None) -> 
     with torch.no_grad():
         network.model.language_model.norm.weight.fill_(FINAL_NORM)
     made = time.perf_counter() - began
-    network.save_pretrained(folder, max_shard_size="5GB")
+    with _writing_beside(device):
+        network.save_pretrained(folder, max_shard_size="5GB")
     _copy_tokenizer(folder, shape.patch)
     weights = sum(one.numel() for one in network.parameters())
     saved = time.perf_counter() - began - made
     return {"weights": weights, "layers": layers or shape.layers, "made_s": made, "saved_s": saved}
+
+
+@contextmanager
+def _writing_beside(device: str) -> Generator[None]:
+    """Of a model on a card the files are written by children, some at a time: safetensors holds the
+    interpreter's lock, and a card's minutes are few."""
+    if device != "cuda":
+        yield
+        return
+    from safetensors.torch import save_file
+    from transformers import modeling_utils
+
+    children: list[int] = []
+
+    def wait_for_one() -> None:
+        _, status = os.waitpid(children.pop(0), 0)
+        if status:
+            raise OSError("a file of the model could not be written")
+
+    def write(tensors: dict[str, Any], name: str, metadata: Any = None) -> None:
+        held = {one: values.cpu() for one, values in tensors.items()}
+        if len(children) == WRITERS:
+            wait_for_one()
+        if child := os.fork():
+            children.append(child)
+            return
+        status = 1
+        try:  # Nothing of the card is touched here, and nothing of it is put away.
+            save_file(held, name, metadata=metadata)
+            status = 0
+        finally:
+            os._exit(status)
+
+    own: Any = modeling_utils
+    kept, own.safe_save_file = own.safe_save_file, write
+    try:
+        yield
+        while children:
+            wait_for_one()
+    finally:
+        own.safe_save_file = kept
 
 
 def bytes_of(shape: Shape, layers: int, width: int) -> int:
