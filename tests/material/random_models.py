@@ -12,6 +12,8 @@ from transformers import (
     Qwen3_5ForConditionalGeneration,
     Qwen3_5MoeConfig,
     Qwen3_5MoeForConditionalGeneration,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
     Qwen3VLMoeConfig,
     Qwen3VLMoeForConditionalGeneration,
 )
@@ -34,6 +36,20 @@ def mixture_config() -> Qwen3VLMoeConfig:
     text = config["text_config"] | experts | {"model_type": "qwen3_vl_moe_text"}
     vision = config["vision_config"] | {"model_type": "qwen3_vl_moe_vision"}
     return Qwen3VLMoeConfig(text_config=text, vision_config=vision, image_token_id=518)
+
+
+def deep(folder: Path) -> Path:
+    """A Qwen3-VL of 28 narrow layers, its logits about as peaked as those of a trained one."""
+    config = shipped_config()
+    config["text_config"] |= {
+        "hidden_size": 64, "num_hidden_layers": 28, "intermediate_size": 96,
+    }  # fmt: skip
+    config["vision_config"]["out_hidden_size"] = 64
+    torch.manual_seed(0)
+    network = Qwen3VLForConditionalGeneration(Qwen3VLConfig(**config))
+    with torch.no_grad():
+        network.model.language_model.norm.weight.fill_(14.0)
+    return folder_of(folder, network)
 
 
 def delta_net_config() -> Any:

@@ -9,6 +9,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedConfig
 from transformers.utils import logging
 
+from visual_r1.engine.compute import low_rank
 from visual_r1.engine.compute.cache import CacheBytes
 from visual_r1.engine.compute.device_rules import DeviceRules, rules_of
 from visual_r1.engine.compute.families import FAMILIES, TITLES, find_family
@@ -68,13 +70,14 @@ class BaseModel:
 
     @property
     def embed(self) -> Callable[[Tensor], Tensor]:
-        """Token ids [...] to embeddings [..., width]."""
-        return cast(Any, self.network).get_input_embeddings()
+        """Token ids [...] to embeddings [..., width], float32 (see `residual`)."""
+        embedding: Callable[[Tensor], Tensor] = cast(Any, self.network).get_input_embeddings()
+        return lambda tokens: embedding(tokens).float()
 
     @property
     def unembed(self) -> Callable[[Tensor], Tensor]:
-        """Hidden states [..., width] to logits [..., vocabulary]."""
-        return cast(Any, self.network).get_output_embeddings()
+        """Hidden states [n, width] to logits [n, vocabulary], float32."""
+        return partial(low_rank.logits, cast(Any, self.network).get_output_embeddings())
 
 
 def load_base_model(name: str, device: str = "auto", rules: DeviceRules | None = None) -> BaseModel:

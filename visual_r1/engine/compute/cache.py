@@ -166,6 +166,7 @@ class RowCache:
         self._layers: list[Kept] = []
         self._mask = torch.full((rows, places), -torch.inf, dtype=dtype, device=device)
         self._place = torch.zeros(rows, dtype=torch.long, device=device)
+        self._begun = torch.zeros_like(self._place)
         self._order = torch.arange(rows, device=device)
         self._cleared = (0, 0)
         self.rows = self.seen = 0
@@ -200,6 +201,7 @@ class RowCache:
         seen = torch.zeros(len(rows), self.capacity[1]).to(self._mask)
         self._mask[into] = seen.masked_fill_(order >= lengths[of, None], -torch.inf)
         self._place[into] = places
+        self._begun[into] = lengths[of]
         return places
 
     def begin(self, rows: Sequence[int], prompts: PromptCache) -> None:
@@ -223,6 +225,7 @@ class RowCache:
                 used[into] = used[of]
         self._mask[into] = self._mask[of]
         self._place[into] = self._place[of]
+        self._begun[into] = self._begun[of]
 
     def show(self, rows: int, places: int) -> None:
         """From now on look at so many rows, and at `places` places at least."""
@@ -270,6 +273,11 @@ class RowCache:
     def here(self) -> tuple[Tensor, Tensor]:
         """int64 [rows] both: each row, and the place that it writes in this step."""
         return self._order[: self.rows], self._place[: self.rows]
+
+    @property
+    def begun(self) -> Tensor:
+        """int64 [rows]: how long the prompt is that each row began with."""
+        return self._begun[: self.rows]
 
     def places(self, layer: int) -> tuple[Tensor, Tensor]:
         """Keys and values to write at `here`: [rows, capacity of places, heads, width] each."""
@@ -354,9 +362,9 @@ class RowCache:
         self._layers = [wider(layer) for layer in self._layers]
         mask = torch.full((rows, places), -torch.inf).to(self._mask)
         mask[:held_rows, :held] = self._mask
-        place = self._place.new_zeros(rows)
-        place[:held_rows] = self._place
-        self._mask, self._place = mask, place
+        place, begun = self._place.new_zeros(2, rows)
+        place[:held_rows], begun[:held_rows] = self._place, self._begun
+        self._mask, self._place, self._begun = mask, place, begun
         self._order = torch.arange(rows, device=place.device)
         self.generation += 1
 

@@ -85,9 +85,15 @@ class Compute:
         self._base = load_base_model(model, device, rules)
         if self._base.device.type == "cpu":
             torch.use_deterministic_algorithms(True)
-            # Asked for along with determinism by default, and only a cost: nothing here reads
-            # memory that it has not written.
-            cast(Any, torch.utils).deterministic.fill_uninitialized_memory = False
+        else:
+            # It makes a plan for each shape that it meets, for a tenth of a second or more, and
+            # backward it sums without an order.
+            torch.backends.cuda.enable_cudnn_sdp(False)  # pyright: ignore[reportUnknownMemberType]
+            # Products whose parts are summed up in bfloat16 would set learner and sampler apart.
+            torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+        # Asked for along with determinism by default, and only a cost: nothing here reads memory
+        # that it has not written.
+        cast(Any, torch.utils).deterministic.fill_uninitialized_memory = False
         self._images = ImageReader(self._base.prepare_image, max_image_pixels)
         self._slots = Slots(self._base)
         self._lean: LeanQwen3 | GraphedStep | None
@@ -97,8 +103,9 @@ class Compute:
         self._prepared: tuple[Bound, ...] = ()
         if lean is not None and self._base.rules.independent:
             lean.compute_alone(self._base.rules.copied_bytes)
-        if lean is not None and lean.can_be_recorded and self._base.device.type == "cuda":
-            self._lean = GraphedStep(lean)
+        if lean is not None and self._base.device.type == "cuda":
+            lean.compute_on(self._base.device)
+            self._lean = GraphedStep(lean) if lean.can_be_recorded else lean
         self._module_step = ModuleStep(self._base)
         self.model_name = model
         self.tokenizer_id = self._base.path

@@ -31,6 +31,9 @@ class DeviceRules:
     """Whether no result may depend on what is computed together."""
     training_places: int
     """Places of a minibatch, at most; on the CPU small ones are the faster: they stay in cache."""
+    training_block: int
+    """Sequences that are trained are padded, where attention sees them, to multiples of so many
+    places: few on a CPU, more on a card, where each width is calls of its own."""
     group_places: int
     """A group up to so many places is not taken apart, so that its prompt is computed once."""
     tower_patches: int
@@ -64,6 +67,7 @@ CPU_RULES = DeviceRules(
     dtype=torch.float32,
     independent=True,
     training_places=2560,
+    training_block=1,
     group_places=6144,
     tower_patches=4096,
     logits_at_once=2**25,
@@ -80,13 +84,14 @@ CARD_RULES = DeviceRules(
     dtype=torch.bfloat16,
     independent=False,
     training_places=32768,
+    training_block=128,
     group_places=32768,
     tower_patches=65536,
     logits_at_once=2**31,
     scores_all=False,
     rows_at_once=2048,
     check_every=16,
-    prompt_block=32,
+    prompt_block=128,
     cache_block=256,
     sampling_share=0.85,
 )

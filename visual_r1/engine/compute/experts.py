@@ -1,4 +1,4 @@
-"""Experts with LoRAs of their own, computed as grouped products.
+"""Experts, with LoRAs of their own, computed as grouped products.
 
 Tokens are sorted by expert, and each expert's share of them goes through its own matrices in one
 kernel for all experts (`grouped_mm`). peft adds B A to every expert's matrix instead, whether a
@@ -18,114 +18,139 @@ from transformers.integrations.moe import (
     _grouped_mm as grouped_mm,  # pyright: ignore[reportPrivateUsage]
 )
 
-from visual_r1.engine.compute.batching import round_up
+from visual_r1.engine.compute.packing import moved
+
+PARAMETERS = ("gate_up_proj", "down_proj")
+"""Of a layer's experts, in the order that a token goes through them."""
 
 _ALIGNED = 8
 """The kernel wants rows of 16 bytes: ranks are filled up with zeros to a multiple of this."""
 
 
 def install(network: nn.Module) -> None:
-    """Let experts with LoRAs on them compute as this module does, where they are of its form."""
+    """Let experts compute as this module does, where they are of its form."""
     inner = {
         id(module.base_layer) for module in network.modules() if isinstance(module, ParamWrapper)
     }
     for module in network.modules():
-        if isinstance(module, ParamWrapper) and id(module) not in inner:
-            experts = cast(Any, module.get_base_layer())
-            plain = not (experts.is_transposed or experts.has_bias or experts.has_post_expert_norm)
-            if plain and experts.has_gate:
-                module.forward = MethodType(_forward, module)
+        if id(module) not in inner and are_plain(experts_of(module)):
+            module.forward = MethodType(_forward, module)
+
+
+def experts_of(module: nn.Module) -> nn.Module:
+    """The module itself, without the LoRAs around it."""
+    return cast(Any, module).get_base_layer() if isinstance(module, ParamWrapper) else module
+
+
+def are_plain(module: nn.Module) -> bool:
+    """Whether a module holds experts of the form that is computed here: gated, without biases."""
+    given = cast(Any, module)
+    if not all(hasattr(module, name) for name in (*PARAMETERS, "has_gate")):
+        return False
+    odd = given.is_transposed or given.has_bias or given.has_post_expert_norm
+    return bool(given.has_gate and not odd)
 
 
 @dataclass(frozen=True)
-class _Adapted:
-    """A parameter [experts, out, in], and perhaps a LoRA on it."""
+class Adapted:
+    """A parameter [experts, out, in], and perhaps a LoRA on it, of one type."""
 
     weight: Tensor
     down: Tensor | None = None
-    """[experts, r, in], float32."""
+    """[experts, r, in]."""
     up: Tensor | None = None
-    """[experts, out, r], float32."""
+    """[experts, out, r]."""
     scale: float = 1.0
+
+    @staticmethod
+    def of(weight: Tensor, a: Tensor, b: Tensor, scale: float) -> "Adapted":
+        """A and B as peft lays them out: A expert by expert [experts * r, in], B [out, r * experts]
+        with the expert as its last axis."""
+        count = len(weight)
+        down = a.view(count, -1, a.shape[1])
+        up = b.view(b.shape[0], -1, count).permute(2, 0, 1)
+        if missing := -down.shape[1] % _ALIGNED:
+            down, up = functional.pad(down, (0, 0, 0, missing)), functional.pad(up, (0, missing))
+        return Adapted(weight, down.to(weight.dtype), up.to(weight.dtype).contiguous(), scale)
 
     def product(self, rows: Tensor, ends: Tensor) -> Tensor:
         """Rows [n, in], sorted by expert, to [n, out]; expert e's rows end at ends[e]."""
         output = grouped_mm(rows, self.weight.transpose(1, 2), ends)
         if self.down is None or self.up is None:
             return output
-        missing = round_up(self.down.shape[1], _ALIGNED) - self.down.shape[1]
-        down = functional.pad(self.down, (0, 0, 0, missing)).to(rows.dtype)
-        up = functional.pad(self.up, (0, missing)).to(rows.dtype).contiguous()
-        inner = grouped_mm(rows, down.transpose(1, 2), ends)
-        return output.add(grouped_mm(inner, up.transpose(1, 2), ends), alpha=self.scale)
+        inner = grouped_mm(rows, self.down.transpose(1, 2), ends)
+        return output.add(grouped_mm(inner, self.up.transpose(1, 2), ends), alpha=self.scale)
+
+
+def mixed(
+    experts: nn.Module,
+    into: Adapted,
+    back: Adapted,
+    hidden: Tensor,
+    index: Tensor,
+    weights: Tensor,
+) -> Tensor:
+    """Hidden states [n, width], the k experts of each and their weights [n, k], to [n, width]."""
+    given = cast(Any, experts)
+    places, chosen = index.shape
+    order = index.flatten().argsort(stable=True)
+    inverse = torch.empty_like(order)
+    inverse[order] = torch.arange(len(order), device=order.device)
+    # By comparison and not by counting: that would wait for the card.
+    numbers = torch.arange(given.num_experts, device=order.device)
+    ends = (index.flatten()[:, None] <= numbers).sum(0, dtype=torch.int32)
+
+    gate_up = into.product(_Spread.of(hidden, order, inverse, chosen), ends)
+    rows = back.product(given._apply_gate(gate_up), ends)
+    rows = rows * moved(weights.flatten(), order, inverse)[:, None]
+    return moved(rows, inverse, order).view(places, chosen, -1).sum(1).to(hidden.dtype)
 
 
 def _forward(
-    outermost: ParamWrapper, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor
+    outermost: nn.Module, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor
 ) -> Tensor:
-    """Hidden states [n, width], the k experts of each and their weights [n, k], to [n, width]."""
-    experts = cast(Any, outermost.get_base_layer())
-    adapted = {wrapper.parameter_name: _adapted(wrapper) for wrapper in _wrappers(outermost)}
+    experts = experts_of(outermost)
+    adapted = {wrapper.parameter_name: _adapted(wrapper) for wrapper in wrappers(outermost)}
     into, back = (
-        adapted.get(name, _Adapted(getattr(experts, name)))
-        for name in ("gate_up_proj", "down_proj")
+        adapted.get(name, Adapted(cast(Tensor, getattr(experts, name)))) for name in PARAMETERS
     )
-    places, chosen = top_k_index.shape
-    order = top_k_index.flatten().argsort(stable=True)
-    # By comparison and not by counting: that would wait for the card.
-    numbers = torch.arange(experts.num_experts, device=order.device)
-    ends = (top_k_index.flatten()[:, None] <= numbers).sum(0, dtype=torch.int32)
-
-    gate_up = into.product(_Spread.of(hidden_states, order, chosen), ends)
-    rows = back.product(experts._apply_gate(gate_up), ends)
-    rows = rows * top_k_weights.flatten()[order][:, None]
-    inverse = torch.empty_like(order)
-    inverse[order] = torch.arange(len(order), device=order.device)
-    return rows[inverse].view(places, chosen, -1).sum(1).to(hidden_states.dtype)
+    return mixed(experts, into, back, hidden_states, top_k_index, top_k_weights)
 
 
 class _Spread(torch.autograd.Function):
     """Each token once for each of its k experts, sorted by expert; gradients are summed over k."""
 
     @staticmethod
-    def of(hidden: Tensor, order: Tensor, chosen: int) -> Tensor:
+    def of(hidden: Tensor, order: Tensor, inverse: Tensor, chosen: int) -> Tensor:
         """Row i is token order[i] // chosen."""
-        return cast(Any, _Spread).apply(hidden, order, chosen)
+        return cast(Any, _Spread).apply(hidden, order, inverse, chosen)
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, order: Tensor, chosen: int) -> Tensor:
-        ctx.save_for_backward(order)
+    def forward(ctx: Any, hidden: Tensor, order: Tensor, inverse: Tensor, chosen: int) -> Tensor:
+        ctx.save_for_backward(inverse)
         ctx.chosen = chosen
-        return hidden[order // chosen]
+        return hidden.index_select(0, order // chosen)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (order,) = cast("tuple[Tensor, ...]", ctx.saved_tensors)
-        by_token = torch.empty_like(gradients[0])
-        by_token[order] = gradients[0]
-        return by_token.view(-1, ctx.chosen, by_token.shape[1]).sum(1), None, None
+        (inverse,) = cast("tuple[Tensor, ...]", ctx.saved_tensors)
+        by_token = gradients[0].index_select(0, inverse)
+        return by_token.view(-1, ctx.chosen, by_token.shape[1]).sum(1), None, None, None
 
 
-def _wrappers(outermost: ParamWrapper) -> Iterator[ParamWrapper]:
-    """The wrappers around experts, one for each parameter with a LoRA."""
-    wrapper: nn.Module = outermost
+def wrappers(outermost: nn.Module) -> Iterator[ParamWrapper]:
+    """The wrappers around experts, from the outside, one for each parameter with a LoRA."""
+    wrapper = outermost
     while isinstance(wrapper, ParamWrapper):
         yield wrapper
         wrapper = wrapper.base_layer
 
 
-def _adapted(wrapper: ParamWrapper) -> _Adapted:
+def _adapted(wrapper: ParamWrapper) -> Adapted:
     weight = cast(Tensor, wrapper.get_param())
     active = [name for name in wrapper.active_adapters if name in wrapper.lora_A]
     if wrapper.disable_adapters or not active:
-        return _Adapted(weight)
+        return Adapted(weight)
     (name,) = active
-    down, up = (cast(nn.Linear, side[name]).weight for side in (wrapper.lora_A, wrapper.lora_B))
-    count = len(weight)
-    return _Adapted(
-        weight,
-        # As peft lays them out: A expert by expert, B with the expert as its last axis.
-        down.view(count, -1, down.shape[1]),
-        up.view(up.shape[0], -1, count).permute(2, 0, 1),
-        float(cast(Any, wrapper).scaling[name]),
-    )
+    a, b = (cast(nn.Linear, side[name]).weight for side in (wrapper.lora_A, wrapper.lora_B))
+    return Adapted.of(weight, a, b, float(cast(Any, wrapper).scaling[name]))

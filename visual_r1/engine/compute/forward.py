@@ -85,7 +85,8 @@ def _tower_batches(
     """
     at_once = base.rules.tower_patches
     if not base.rules.independent:
-        yield from _up_to(images, at_once)
+        # Equal sizes side by side: their attention is one call.
+        yield from _up_to(sorted(images, key=lambda image: image.grid), at_once)
         return
     by_grid: dict[tuple[int, int], list[PreparedImage]] = {}
     for image in images:
@@ -221,7 +222,7 @@ def target_logprobs(
 
     def piece(rows: Tensor, wanted: Tensor) -> Tensor:
         logits = base.unembed(rows)
-        if logits.dtype == torch.float32:
+        if base.dtype == torch.float32:
             return torch.log_softmax(logits, dim=-1).gather(-1, wanted)
         return logprobs_of(logits, wanted)
 

@@ -64,7 +64,7 @@ class Learner:
         """
         # The plan measures a run with the adapter in it; no gradient comes of that.
         self._slot.bind(adapter.weights, adapter.gradients if backward else None)
-        plan = plan_training(self._base, data, backward=backward)
+        plan = plan_training(self._base, data, self._slot.measured, backward=backward)
         while True:
             try:
                 return self._try(adapter, data, plan, backward)
@@ -94,15 +94,12 @@ class Learner:
         if backward:
             gradients = torch.zeros_like(adapter.weights) if adapter.pending else adapter.gradients
         self._slot.bind(adapter.weights, gradients)
-        text, tower = (
-            self._base.network.get_submodule(name)
-            for name in (self._base.family.text_stack, self._base.family.vision_tower)
-        )
-        # Training mode changes one thing, activation checkpointing.
-        text.train(plan.checkpoints)
-        tower.train(plan.checkpoints_tower)
         try:
-            with _repeatable(self._base.device), torch.set_grad_enabled(backward):
+            with (
+                _repeatable(self._base.device),
+                self._checkpointing(plan),
+                torch.set_grad_enabled(backward),
+            ):
                 work = _Pass(self._base, self._loss, self._config, data, plan, backward)
                 output = work.run(through_vision=backward and self._slot.trains_vision)
         except BaseException:
@@ -110,13 +107,28 @@ class Learner:
                 adapter.gradients.zero_()
             raise
         finally:
-            self._base.network.eval()
             self._slot.bind(adapter.weights)
         if gradients is not None:
             if adapter.pending:
                 adapter.gradients.add_(gradients)
             adapter.pending += 1
         return output
+
+    @contextmanager
+    def _checkpointing(self, plan: TrainingPlan) -> Generator[None]:
+        """The parts of the network in training mode, which changes one thing, that activations are
+        computed again. It takes a while: each of thousands of modules is told."""
+        family = self._base.family
+        parts = [family.text_stack] * plan.checkpoints
+        parts += [family.vision_tower] * plan.checkpoints_tower
+        modules = [self._base.network.get_submodule(name) for name in parts]
+        try:
+            for module in modules:
+                module.train()
+            yield
+        finally:
+            for module in modules:
+                module.eval()
 
 
 @contextmanager
@@ -128,8 +140,8 @@ def _repeatable(device: torch.device) -> Generator[None]:
     if device.type != "cuda":
         yield
         return
-    # Where there is only a kernel without an order it says so in a warning; none is known here.
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # With `warn_only` attention would warn, and sum without an order all the same.
+    torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:
@@ -197,6 +209,7 @@ class _Pass:
             [(root, datum.layout.length) for root, datum, _ in branches],
             self._base.device,
             self._base.dtype,
+            self._base.rules.training_block,
         )
         layouts += [datum.layout for _, datum, _ in branches]
         with self._collecting(layouts, features, through_vision) as leaves:

@@ -129,6 +129,9 @@ class Slot:
         low_rank.install(base.network)
         experts.install(base.network)
         self.name = name
+        self.measured: dict[str, int] = {}
+        """Bytes that a training pass keeps (see `training_memory`)."""
+        self._rank = rank
         self.pieces = tuple(_pieces(base.network, name))
         self.size = self.pieces[-1].stop
         # What peft drew for them is never used: they are bound before anything is computed.
@@ -149,12 +152,12 @@ class Slot:
                 parameter.grad = gradients[piece.start : piece.stop].view(piece.shape)
 
     def low_rank(self, weights: Tensor) -> LowRank:
-        """A and scaled B of each module, views of `weights` but for the scale; none of experts."""
+        """A and scaled B of each module and of experts, views of `weights` but for the scale."""
         sides: dict[str, Tensor] = {
             piece.name: weights[piece.start : piece.stop].view(piece.shape) for piece in self.pieces
         }
         return {
-            name: (a, sides[f"{name}.lora_B.weight"] * (LORA_ALPHA / len(a)))
+            name: (a, sides[f"{name}.lora_B.weight"] * (LORA_ALPHA / self._rank))
             for full, a in sides.items()
             if (name := full.removesuffix(".lora_A.weight")) != full
         }
@@ -221,6 +224,7 @@ class Slots:
     def __init__(self, base: BaseModel) -> None:
         """Start with the bare base model."""
         self._base = base
+        experts.install(base.network)
         self._slots: dict[SlotKey, Slot] = {}
         self._active: Slot | None = None
         self._is_known = True

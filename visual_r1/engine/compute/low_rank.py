@@ -32,6 +32,59 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     return a.float() @ b.float()
 
 
+def logits(head: nn.Module, hidden: Tensor) -> Tensor:
+    """Logits [n, vocabulary], float32, of hidden states [n, width] by the network's last layer.
+
+    Of hidden states in half precision they are not rounded to it: at a logit of 20 in bfloat16
+    that would be a sixteenth of a nat. A head that computed so set a learner apart from its sampler
+    until it was taken to float32 (MiniMax-M1, 2025, section 3.2).
+    """
+    if hidden.dtype == torch.float32:
+        return head(hidden)
+    layer = cast(Any, head)
+    base = cast(nn.Linear, layer.get_base_layer() if isinstance(head, Linear) else layer)
+    low = _active(head) if isinstance(head, Linear) else None
+    apply = cast(Callable[..., Tensor], _WideLinear.apply)
+    return apply(hidden, base.weight, *(low or (None, None, 0.0)))
+
+
+class _WideLinear(torch.autograd.Function):
+    """A product of half precision that comes out in float32, perhaps with a LoRA on it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rows: Tensor,
+        weight: Tensor,
+        down: Tensor | None,
+        up: Tensor | None,
+        scale: float,
+    ) -> Tensor:
+        output = product(rows, weight.T)
+        inner: Tensor | None = None
+        if down is not None and up is not None:
+            down, up = down.to(rows.dtype), up.to(rows.dtype)
+            inner = rows @ down.T
+            # In place and in float32: a product of its own would be as large as the logits.
+            output.addmm_(inner.float(), up.T.float(), alpha=scale)
+        ctx.save_for_backward(rows, inner, weight, down, up)
+        ctx.scale = scale
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Of the rows, A and B."""
+        rows, inner, weight, down, up = cast("tuple[Any, ...]", ctx.saved_tensors)
+        gradient = gradients[0].to(rows.dtype)
+        of_rows: Tensor = gradient @ weight
+        if down is None:
+            return of_rows, None, None, None, None
+        of_inner = (gradient @ up).mul_(ctx.scale)
+        of_down = product(of_inner.T, rows)
+        of_up = product(gradient.T, inner).mul_(ctx.scale)
+        return of_rows.addmm_(of_inner, down), None, of_down, of_up, None
+
+
 class _LowRankLinear(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -71,10 +124,18 @@ class _LowRankLinear(torch.autograd.Function):
 
 def _forward(layer: Linear, inputs: Tensor) -> Tensor:
     base = cast(nn.Linear, layer.get_base_layer())
+    low = _active(layer)
+    if low is None:
+        return base(inputs)
+    apply = cast(Callable[..., Tensor], _LowRankLinear.apply)
+    return apply(inputs, base.weight, base.bias, *low)
+
+
+def _active(layer: Linear) -> tuple[Tensor, Tensor, float] | None:
+    """A, B and the scale of the LoRA that is active on a layer, if one is."""
     active = [name for name in layer.active_adapters if name in layer.lora_A]
     if layer.disable_adapters or not active:
-        return base(inputs)
+        return None
     (name,) = active
     down, up = (cast(nn.Linear, side[name]).weight for side in (layer.lora_A, layer.lora_B))
-    apply = cast(Callable[..., Tensor], _LowRankLinear.apply)
-    return apply(inputs, base.weight, base.bias, down, up, cast(Any, layer).scaling[name])
+    return down, up, cast(Any, layer).scaling[name]

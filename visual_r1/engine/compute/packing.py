@@ -11,7 +11,7 @@ In the N places the last one at least is a dummy, and N is a multiple of 16.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
 
@@ -55,6 +55,8 @@ class Branches:
     """(root, how many rows), in the order of the rows."""
     mask: Tensor
     """[R, 1, width, width of roots + width], 0 where a place is seen, else −inf."""
+    _made: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    """What is made of these once."""
 
     @property
     def rows(self) -> int:
@@ -64,7 +66,22 @@ class Branches:
     def copies(self, of_roots: Tensor) -> Tensor:
         """What each branch takes from its root: [roots, …] to [R, …]."""
         apply = cast(Callable[..., Tensor], _Copies.apply)
-        return apply(of_roots, self.of, self.stretches)
+        chosen = None if of_roots.dtype == torch.float32 else self._chosen(of_roots)
+        return apply(of_roots, self.of, self.stretches, chosen)
+
+    def _chosen(self, of_roots: Tensor) -> Tensor:
+        """[roots, R]: 1 where a branch is of a root."""
+        if "chosen" not in self._made:
+            roots = torch.arange(len(of_roots), device=self.of.device)
+            self._made["chosen"] = (roots[:, None] == self.of).to(of_roots.dtype)
+        return self._made["chosen"]
+
+    def repeated_mask(self, times: int) -> Tensor:
+        """[R, 1, times * width, …]: for queries of so many heads, one behind the other."""
+        name = f"mask {times}"
+        if name not in self._made:
+            self._made[name] = self.mask.repeat(1, 1, times, 1)
+        return self._made[name]
 
 
 @dataclass(frozen=True)
@@ -91,12 +108,14 @@ class Packing:
         branches: Sequence[tuple[int, int]],
         device: torch.device,
         dtype: torch.dtype,
+        block: int = 1,
     ) -> "Packing":
         """Roots by their lengths, and branches as (index of their root, length).
 
-        The branches of a root are neighbours. `dtype` is that of the mask.
+        The branches of a root are neighbours. `dtype` is that of the mask; widths are multiples of
+        `block` too (see `DeviceRules.training_block`).
         """
-        return _Packer(roots, branches).packed(device, dtype)
+        return _Packer(roots, branches, block).packed(device, dtype)
 
     @cached_property
     def _shapes(self) -> list[tuple[int, int]]:
@@ -105,7 +124,7 @@ class Packing:
     def into_blocks(self, values: Tensor) -> list[Tensor]:
         """[N, …] to [rows, width, …] of each block, those of roots first."""
         sizes = [rows * width for rows, width in self._shapes]
-        slots = _moved(values, self._slots, self._slot_of)
+        slots = moved(values, self._slots, self._slot_of)
         parts = split(slots, [*sizes, 1])[:-1]
         return [
             part.view(*shape, *values.shape[1:])
@@ -116,13 +135,16 @@ class Packing:
         """The inverse: [rows, width, …] of each block to [N, …]; dummies get zeros."""
         flat = [block.flatten(0, 1) for block in blocks]
         empty = flat[0].new_zeros(1, *flat[0].shape[1:])
-        return _moved(torch.cat([*flat, empty]), self._slot_of, self._slots)
+        return moved(torch.cat([*flat, empty]), self._slot_of, self._slots)
 
 
 class _Packer:
     """Puts sequences into blocks."""
 
-    def __init__(self, roots: Sequence[int], branches: Sequence[tuple[int, int]]) -> None:
+    def __init__(
+        self, roots: Sequence[int], branches: Sequence[tuple[int, int]], block: int
+    ) -> None:
+        self._block = block
         self._lengths = [*roots, *(length for _, length in branches)]
         self._branches = branches
         self._starts: list[int] = []
@@ -132,7 +154,7 @@ class _Packer:
             start += length
         self._used = start
         self._places = round_up(start + 1, ROWS)
-        self._root_widths = [training_bucket(length) for length in roots]
+        self._root_widths = [round_up(training_bucket(length), block) for length in roots]
         self._slots: list[Tensor] = []
 
     def packed(self, device: torch.device, dtype: torch.dtype) -> Packing:
@@ -146,7 +168,10 @@ class _Packer:
         branches: list[Branches] = []
         count = len(self._root_widths)
         # Widths of roots come first in the order; they are below 2^31.
-        kinds = [(row_of[root][0] << 32) + branch_bucket(length) for root, length in self._branches]
+        kinds = [
+            (row_of[root][0] << 32) + round_up(branch_bucket(length), self._block)
+            for root, length in self._branches
+        ]
         for kind, members in by_bucket(kinds).items():
             block, width = kind >> 32, kind & (2**32 - 1)
             self._put([count + member for member in members], width)
@@ -216,7 +241,8 @@ class _Moved(torch.autograd.Function):
         return gradients[0].index_select(0, inverse), None, None
 
 
-def _moved(values: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
+def moved(values: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
+    """values[index]; its gradient is moved back by the inverse of that order, and never summed."""
     apply = cast(Callable[..., Tensor], _Moved.apply)
     return apply(values, index, inverse)
 
@@ -226,19 +252,27 @@ class _Copies(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, values: Tensor, of: Tensor, stretches: tuple[tuple[int, int], ...]
+        ctx: Any,
+        values: Tensor,
+        of: Tensor,
+        stretches: tuple[tuple[int, int], ...],
+        chosen: Tensor | None,
     ) -> Tensor:
-        ctx.stretches, ctx.roots = stretches, len(values)
+        ctx.stretches, ctx.roots, ctx.chosen = stretches, len(values), chosen
         return values.index_select(0, of)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
+        if ctx.chosen is not None:
+            # A product with ones and zeros, summed in float32: one kernel, however many roots.
+            summed = ctx.chosen @ gradient.flatten(1)
+            return summed.view(ctx.roots, *gradient.shape[1:]), None, None, None
         total = gradient.new_zeros(ctx.roots, *gradient.shape[1:])
         parts = split(gradient, [count for _, count in ctx.stretches])
         for (root, _), part in zip(ctx.stretches, parts, strict=True):
             total[root] += part.sum(0)
-        return total, None, None
+        return total, None, None, None
 
 
 def attend(
@@ -257,7 +291,7 @@ def attend(
         return cast(Any, sdpa_attention).sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **further
         )
-    by_place = (part[0].transpose(0, 1) for part in (query, key, value))
+    by_place = (part.squeeze(0).transpose(0, 1) for part in (query, key, value))
     queries, keys, values = (packing.into_blocks(part) for part in by_place)
     outputs: list[Tensor] = []
     for block, _ in enumerate(packing.roots):
@@ -267,7 +301,10 @@ def attend(
             torch.cat([branches.copies(part[branches.roots]), part[block]], dim=1)
             for part in (keys, values)
         )
-        outputs.append(_attention(queries[block], seen, read, branches.mask, scaling))
+        if queries[block].dtype == torch.float32:
+            outputs.append(_attention(queries[block], seen, read, branches.mask, scaling))
+        else:
+            outputs.append(_folded_attention(queries[block], seen, read, branches, scaling))
     return packing.from_blocks(outputs)[None], None
 
 
@@ -275,12 +312,6 @@ def _attention(
     queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scaling: float | None
 ) -> Tensor:
     """[rows, places, heads, width] each; without a mask every place looks back alone."""
-    # Keys and values that several heads share are copied: with a mask, torch's fast kernels on
-    # CUDA want it so.
-    shared = queries.shape[2] // keys.shape[2]
-    copied = queries.device.type == "cuda" and mask is not None and shared > 1
-    if copied:
-        keys, values = (part.repeat_interleave(shared, dim=2) for part in (keys, values))
     output = functional.scaled_dot_product_attention(
         queries.transpose(1, 2),
         keys.transpose(1, 2),
@@ -288,9 +319,29 @@ def _attention(
         attn_mask=mask,
         is_causal=mask is None,
         scale=scaling,
-        enable_gqa=shared > 1 and not copied,
+        enable_gqa=queries.shape[2] > keys.shape[2],
     )
     return output.transpose(1, 2)
+
+
+def _folded_attention(
+    queries: Tensor, keys: Tensor, values: Tensor, branches: Branches, scaling: float | None
+) -> Tensor:
+    """The same with the branches' mask, as torch's fast kernels on a card want it: they know of no
+    heads that share keys, so those heads' queries lie one behind the other."""
+    rows, places, heads, width = queries.shape
+    key_heads = keys.shape[2]
+    shared = heads // key_heads
+    by_key_head = queries.view(rows, places, key_heads, shared, width).permute(0, 2, 3, 1, 4)
+    output = functional.scaled_dot_product_attention(
+        by_key_head.reshape(rows, key_heads, shared * places, width),
+        keys.transpose(1, 2),
+        values.transpose(1, 2),
+        attn_mask=branches.repeated_mask(shared),
+        scale=scaling,
+    )
+    by_head = output.view(rows, key_heads, shared, places, width).permute(0, 3, 1, 2, 4)
+    return by_head.reshape(rows, places, heads, width)
 
 
 # transformers finds it by its name, and masks for it as for its own `sdpa`.

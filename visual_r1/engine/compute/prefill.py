@@ -72,7 +72,7 @@ def prefill(
     return Prefill(
         cache=PromptCache.joined(caches),
         lengths=torch.tensor([plan.layout.length for plan in plans], device=base.device),
-        logits=base.unembed(padded).float()[: len(rows)],
+        logits=base.unembed(padded)[: len(rows)],
         scores=scores,
     )
 
@@ -97,7 +97,7 @@ def score_prompt(base: BaseModel, plan: SamplePlan, hidden: Tensor) -> PromptSco
     start = 0
     for rows in split(hidden, logit_rows(base)):
         end = start + len(rows)
-        logits = base.unembed(rows).float()
+        logits = base.unembed(rows)
         logp = torch.log_softmax(logits, dim=-1)
         logprobs += floats(logp.gather(-1, own[start:end])[:, 0])
         if request.topk_prompt_logprobs > 0:

@@ -4,6 +4,9 @@ Forward it does what transformers' modules do, to the bit. Back, autograd would 
 through each of its steps and keep what each of them made; here x and 1 / rms(x) are kept:
 
     dx = r · (g w − n · mean(g w · n)),        r = 1 / rms(x), n = r · x.
+
+In half precision torch's own kernels do that. The result is rounded once there, where the modules
+round before the weight too, and is of the weight's type, whatever x is (see `residual`).
 """
 
 from collections.abc import Callable
@@ -12,6 +15,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class _RmsNorm(torch.autograd.Function):
@@ -44,5 +48,9 @@ def install(stack: nn.Module) -> None:
 
 def _forward(module: nn.Module, hidden_states: Tensor) -> Tensor:
     this = cast(Any, module)
+    if this.weight.dtype != torch.float32:
+        weight = this.weight.to(hidden_states.dtype)
+        even = functional.rms_norm(hidden_states, weight.shape, weight, this.variance_epsilon)
+        return even.to(this.weight.dtype)
     apply = cast(Callable[..., Tensor], _RmsNorm.apply)
     return apply(hidden_states, this.weight, this.variance_epsilon)

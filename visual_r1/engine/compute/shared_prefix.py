@@ -148,6 +148,11 @@ class SharedCache:
         return self._prompts.views(layer)
 
     @property
+    def prompt_lengths(self) -> Tensor:
+        """int64 [tiles], without the padding behind them."""
+        return self._prompts.begun
+
+    @property
     def prompt_mask(self) -> Tensor:
         """[tiles, 1, 1, places], 0 or −inf."""
         return self._prompts.mask

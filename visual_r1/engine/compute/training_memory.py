@@ -28,6 +28,9 @@ TOWER_SHARE = 0.3
 LOGITS_SHARE = 0.25
 """Of the memory, at most, for what the vision tower keeps, and for logits with their gradients."""
 
+LOGIT_BYTES = 12
+"""A logit in float32, its gradient, and that in the weights' type, or for a while once more."""
+
 WORTH = 4096
 """Places of a minibatch from which on more are no faster: checkpointing buys up to so many."""
 
@@ -61,8 +64,15 @@ class TrainingPlan:
         )
 
 
-def plan_training(base: BaseModel, data: Sequence[CheckedDatum], *, backward: bool) -> TrainingPlan:
-    """A plan for these data in the memory that the device's rules say is free."""
+def plan_training(
+    base: BaseModel, data: Sequence[CheckedDatum], measured: dict[str, int], *, backward: bool
+) -> TrainingPlan:
+    """A plan for these data in the memory that the device's rules say is free.
+
+    Sizes are powers of two: a little more or less of free memory leaves the plan, and with it each
+    bit of the result, as it is. `measured` is filled with what the network keeps under the adapter
+    that is active.
+    """
     rules = base.rules
     patches = sum(
         len(image.patches)
@@ -79,25 +89,32 @@ def plan_training(base: BaseModel, data: Sequence[CheckedDatum], *, backward: bo
     if rules.free_bytes is None:
         return plan
     free = int(rules.free_bytes() * TRAINING_SHARE)
-    # Forward, logits are held once; their gradients are as large.
-    logits = max(1, int(free * LOGITS_SHARE) // (2 * rules.dtype.itemsize))
-    plan = replace(plan, logits=min(plan.logits, logits))
+    logits = max(1, int(free * LOGITS_SHARE) // LOGIT_BYTES)
+    plan = replace(plan, logits=min(plan.logits, _power_of_two(logits)))
     if not backward:
         return plan
     left = int(free * (1 - LOGITS_SHARE))
-    plan, taken = _with_tower(base, data, plan, patches, int(free * TOWER_SHARE))
-    return _with_text(base, plan, left - taken)
+    plan, taken = _with_tower(base, data, measured, plan, patches, int(free * TOWER_SHARE))
+    return _with_text(base, measured, plan, left - taken)
 
 
 def _with_tower(
-    base: BaseModel, data: Sequence[CheckedDatum], plan: TrainingPlan, patches: int, room: int
+    base: BaseModel,
+    data: Sequence[CheckedDatum],
+    measured: dict[str, int],
+    plan: TrainingPlan,
+    patches: int,
+    room: int,
 ) -> tuple[TrainingPlan, int]:
     """The plan for the vision tower, and the bytes that it holds while the text is computed."""
     images = distinct(image for datum in data for image in datum.layout.images)
     if not images:
         return plan, 0
-    least = min(images, key=lambda image: len(image.patches))
-    kept = saved_bytes(base, lambda: run_tower(base, [least])) // len(least.patches)
+    if "a patch" not in measured:
+        least = min(images, key=lambda image: len(image.patches))
+        kept = saved_bytes(base, lambda: run_tower(base, [least]))
+        measured["a patch"] = kept // len(least.patches)
+    kept = measured["a patch"]
     if kept * patches <= room:
         return replace(plan, keeps_tower=True), kept * patches
     tower = base.network.get_submodule(base.family.vision_tower)
@@ -112,18 +129,27 @@ def _with_tower(
     return replace(plan, keeps_tower=False, checkpoints_tower=True), 0
 
 
-def _with_text(base: BaseModel, plan: TrainingPlan, room: int) -> TrainingPlan:
+def _with_text(
+    base: BaseModel, measured: dict[str, int], plan: TrainingPlan, room: int
+) -> TrainingPlan:
     """The plan for the text stack in so many bytes."""
     config = cast(Any, base.network).config.get_text_config()
     layers, width = int(config.num_hidden_layers), int(config.hidden_size)
-    kept = saved_bytes(base, lambda: _probe(base)) // (PROBE + 1)
+    if "a place" not in measured:
+        measured["a place"] = saved_bytes(base, lambda: _probe(base)) // (PROBE + 1)
+    kept = measured["a place"]
     if (fits := room // kept) >= min(WORTH, plan.places):
-        places = min(plan.places, fits)
+        places = min(plan.places, _power_of_two(fits))
         return replace(plan, places=places, group=min(plan.group, places))
     # A layer while it is computed again, with the gradients of what it holds, and all inputs.
     thin = 2 * kept // layers + layers * width * base.dtype.itemsize
-    places = max(1, min(plan.places, room // thin))
+    places = min(plan.places, _power_of_two(room // thin))
     return replace(plan, places=places, group=min(plan.group, places), checkpoints=True)
+
+
+def _power_of_two(most: int) -> int:
+    """The largest that is not above `most`, at least 1."""
+    return 1 << (max(1, most).bit_length() - 1)
 
 
 def _probe(base: BaseModel) -> Tensor:

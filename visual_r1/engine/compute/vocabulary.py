@@ -1,7 +1,7 @@
 """Log-probabilities over a large vocabulary without its softmax in float32.
 
-Logits stay in the type that they were computed in; what needs float32 is computed slice by slice,
-forward and back, so no more of it is ever held than a slice.
+What a softmax needs besides the logits is computed slice by slice, forward and back, so no more of
+it is ever held than a slice.
 """
 
 from collections.abc import Callable
@@ -38,7 +38,7 @@ class _TargetLogprobs(torch.autograd.Function):
         at_once = _rows_at_once(logits)
         parts = (split(part, at_once) for part in (logits, targets, norms, gradients[0], result))
         for rows, wanted, norm, given, into in zip(*parts, strict=True):
-            slope = rows.float().sub_(norm).exp_().mul_(-given.sum(-1, keepdim=True))
+            slope = (rows - norm).exp_().mul_(-given.sum(-1, keepdim=True))
             slope.scatter_add_(-1, wanted, given)
             into.copy_(slope)
         return result, None

@@ -12,6 +12,7 @@ kernels, on a CPU by products with one softmax over prompt and answer together.
 """
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any, cast
 
 import torch
@@ -24,6 +25,9 @@ from visual_r1.engine.compute.families.lean_prompts import PromptPass
 from visual_r1.engine.compute.families.lean_stack import Layer, LeanStack, Norm, Rotation
 from visual_r1.engine.compute.families.products import Bound, LowRank, Product, alike
 from visual_r1.engine.compute.shared_prefix import Layout, SharedCache, attention
+from visual_r1.printing import open_logger
+
+log = open_logger("visual_r1.engine")
 
 _TABLE = 1024
 """Rotary angles are computed for so many positions at a time."""
@@ -39,6 +43,8 @@ class LeanQwen3:
         self._ranks: tuple[int, ...] = ()
         self.joint = False
         """Whether attention has one softmax; queries come out scaled for it."""
+        self._attend: Callable[..., None] | None = None
+        """A card's own kernels for attention."""
         self._version = 0
         """Changes with the place of anything that all caches share."""
 
@@ -54,8 +60,9 @@ class LeanQwen3:
 
     @property
     def can_be_recorded(self) -> bool:
-        """Whether a step is the same work whatever the tokens: experts are chosen by them."""
-        return all(layer.mlp is None for layer in self.stack.layers)
+        """Whether a step is the same work whatever the tokens, by which experts are chosen."""
+        mixtures = [layer.mixture for layer in self.stack.layers]
+        return all(one is None or one.can_be_recorded for one in mixtures)
 
     def compute_alone(self, copied_bytes: int) -> None:
         """Compute as a CPU does in float32: attention with one softmax, and weights of up to so
@@ -63,9 +70,23 @@ class LeanQwen3:
         self.joint = True
         self.stack.compute_alone(copied_bytes)
 
+    def compute_on(self, device: torch.device) -> None:
+        """Compute as a card does, by kernels of our own where they can be compiled."""
+        try:
+            kernels = import_module("visual_r1.engine.compute.card_attention")
+            kernels.require(device)
+        except Exception as error:  # noqa: BLE001 - Triton, a C compiler, a folder may not be there
+            said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            log.warning(
+                f"sampling goes by slower kernels, since ours cannot be compiled here ({said}): "
+                "they want the Triton that comes with torch, and a C compiler such as gcc"
+            )
+        else:
+            self._attend = kernels.attend
+
     def prepared(self, adapter: LowRank) -> tuple[Bound, ...]:
         """An adapter as `use` takes it; of none at all, the base model alone."""
-        return tuple(product.prepared(adapter) for product in self.stack.products)
+        return tuple(one.prepared(adapter) for one in self.stack.adapted)
 
     def use(self, prepared: tuple[Bound, ...], *, in_place: bool = False) -> None:
         """Compute with this adapter from now on.
@@ -73,7 +94,7 @@ class LeanQwen3:
         With `in_place` it is copied to where the last one of its shape was.
         """
         moved = False
-        for product, bound in zip(self.stack.products, prepared, strict=True):
+        for product, bound in zip(self.stack.adapted, prepared, strict=True):
             held = product.bound
             if bound is held:
                 continue
@@ -106,7 +127,10 @@ class LeanQwen3:
         cache.answers.open_next()
         torch.index_select(self._angles, 0, positions, out=buffers.angles)
         hidden = buffers.hidden
-        torch.index_select(self.stack.embedding, 0, tokens, out=hidden)
+        if hidden.dtype == self.stack.embedding.dtype:
+            torch.index_select(self.stack.embedding, 0, tokens, out=hidden)
+        else:
+            hidden.copy_(self.stack.embedding.index_select(0, tokens))
         for number, layer in enumerate(self.stack.layers):
             attended = self._attended(layer, number, buffers)
             layer.output.onto(attended, hidden, buffers.between(layer.output))
@@ -116,15 +140,10 @@ class LeanQwen3:
                 cast(Any, torch.ops.aten.silu).out(buffers.gate, out=buffers.gated)
                 gated = buffers.gated.mul_(buffers.up)
                 layer.down.onto(gated, hidden, buffers.between(layer.down))
-            else:
-                mixed = cast("Callable[[Tensor], Tensor]", layer.mlp)(normed[:, None])
-                hidden.add_(mixed[:, 0])
+            elif layer.mixture is not None:
+                hidden.add_(layer.mixture(normed))
         normed = self._normed(self.stack.norm, buffers)
-        if logits.dtype == normed.dtype:
-            self.stack.unembed.into(normed, logits, buffers.between(self.stack.unembed))
-        else:
-            out = normed.new_empty(logits.shape)
-            logits.copy_(self.stack.unembed.into(normed, out, buffers.between(self.stack.unembed)))
+        self.stack.unembed.into(normed, logits, buffers.between(self.stack.unembed))
         cache.answers.close()
 
     def _normed(self, norm: Norm, buffers: "_Buffers") -> Tensor:
@@ -151,6 +170,12 @@ class LeanQwen3:
 
     def _in_two(self, number: int, queries: Tensor, vectors: Tensor, buffers: "_Buffers") -> Tensor:
         """By fused kernels over the answers and over the prompts, put together by their sums."""
+        if self._attend is not None:
+            self._attend(
+                vectors, queries, buffers.answers[number], buffers.rows.here[1],
+                buffers.prompts[number], buffers.prompt_lengths, buffers.layout, buffers.attended,
+            )  # fmt: skip
+            return buffers.attended_flat
         scale, width = self.stack.width**-0.5, self.stack.width
         own, own_sums = attention(queries, *buffers.answers[number], buffers.mask, scale)
         layout = buffers.layout
@@ -163,8 +188,10 @@ class LeanQwen3:
         )
         prompt = prompt.transpose(1, 2).reshape(-1, width).index_select(0, layout.outputs)
         share = prompt_sums.transpose(1, 2).reshape(-1).index_select(0, layout.outputs)
-        share = share.view(own_sums.shape).sub_(own_sums).sigmoid_().to(own.dtype)
-        torch.lerp(own, prompt.view(own.shape), share[..., None], out=buffers.attended)
+        share = share.view(own_sums.shape).sub_(own_sums).sigmoid_()
+        beyond = prompt.view(own.shape) - own
+        # In float32, and rounded once.
+        torch.addcmul(own, beyond, share[..., None], out=buffers.attended)
         return buffers.attended_flat
 
     def cache(self, rows: int, places: int, block: int, *, recorded: bool = False) -> SharedCache:
@@ -201,8 +228,8 @@ class _Buffers:
         answers = cache.answers
         # Not the cache itself, which has these: in a cycle both would outlive their batch.
         self.rows, self.mask = answers, answers.mask
-        self.prompt_mask = cache.prompt_mask
-        self.hidden = empty(like.shape[1])
+        self.prompt_mask, self.prompt_lengths = cache.prompt_mask, cache.prompt_lengths
+        self.hidden = empty(like.shape[1]).float()
         self.angles = empty(2 * width)
         cos, below, above = split(self.angles, [width, width // 2, width // 2], dim=1)
         self.rotation = Rotation(cos, below, above, heads + key_heads)

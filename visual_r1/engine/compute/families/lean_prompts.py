@@ -5,8 +5,8 @@ the modules up to rounding; on a CPU in float32 a prompt's are the same bits wha
 since its rows are a multiple of 16 (see `batching`) and its places are its own bucket's.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 from torch.nn import functional
@@ -57,9 +57,9 @@ class PromptPass:
         attended = self._attended(layer, layer.qkv.of(normed))
         layer.output.onto(attended, hidden, empty(rows, layer.output.rank))
         normed = layer.before_mlp.alone_into(hidden, self._normed, self._root)
+        if layer.mixture is not None:
+            hidden.add_(layer.mixture(normed))
         if layer.gate_up is None or layer.down is None:
-            mixed = cast("Callable[[Tensor], Tensor]", layer.mlp)(normed[:, None])
-            hidden.add_(mixed[:, 0])
             return
         both = layer.gate_up.of(normed)
         gate, up = split(both, both.shape[1] // 2, dim=1)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from visual_r1.engine.compute.batching import split
+from visual_r1.engine.compute.families.lean_experts import Mixture
 from visual_r1.engine.compute.families.products import Product
 
 
@@ -27,8 +28,8 @@ class Norm:
 
     def into(self, x: Tensor, out: Tensor) -> Tensor:
         """Of x, to `out` of its shape."""
-        # Rounded before the weight, as the modules do it.
-        even = functional.rms_norm(x, x.shape[-1:], eps=self._epsilon)
+        # Rounded once, at the end, as the learner does it.
+        even = functional.rms_norm(x.float(), x.shape[-1:], eps=self._epsilon)
         return torch.mul(even, self.weight, out=out)
 
     def alone_into(self, x: Tensor, out: Tensor, root: Tensor) -> Tensor:
@@ -75,8 +76,8 @@ class Layer:
     before_mlp: Norm
     gate_up: Product | None
     down: Product | None
-    mlp: Callable[[Tensor], Tensor] | None
-    """A mixture of experts is called as the module that it is."""
+    mixture: Mixture | None
+    """Of experts, in the place of `gate_up` and `down`."""
 
     @property
     def products(self) -> list[Product]:
@@ -105,6 +106,8 @@ class LeanStack:
         self.unembed = Product(network, [unembed])
         self.products = [one for layer in self.layers for one in layer.products]
         self.products.append(self.unembed)
+        self.adapted = [*self.products, *(one.mixture for one in self.layers if one.mixture)]
+        """All that an adapter may sit on."""
 
     def _layer(self, network: nn.Module, name: str, layer: Any) -> Layer:
         attention, mlp = layer.self_attn, layer.mlp
@@ -123,7 +126,7 @@ class LeanStack:
             if dense
             else None,
             down=Product(network, [f"{name}.mlp.down_proj"]) if dense else None,
-            mlp=None if dense else mlp,
+            mixture=None if dense else Mixture(network, f"{name}.mlp"),
         )
 
     def compute_alone(self, copied_bytes: int) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from visual_r1.engine.compute.batching import split
+from visual_r1.engine.compute.low_rank import product
 
 LowRank: TypeAlias = Mapping[str, tuple[Tensor, Tensor]]
 """Of an adapter, by the name of the module it sits on: A [rank, in], and B [out, rank] scaled."""
@@ -95,6 +96,8 @@ class Product:
         """[R, in] to `out` [R, out], by way of `between` [R, r]."""
         bound = self.bound
         matrix = bound[0] if len(bound) == 1 else self._matrix
+        if out.dtype != x.dtype:
+            return self._widened(x, out, between)
         if matrix.is_mkldnn:
             out.copy_(_of_packed(x, matrix))
         else:
@@ -104,13 +107,25 @@ class Product:
             out.addmm_(between, bound[1])
         return out
 
+    def _widened(self, x: Tensor, out: Tensor, between: Tensor) -> Tensor:
+        """To float32, of x in half precision: never rounded to it in between."""
+        out.copy_(product(x, self._matrix))
+        if self.bound:
+            torch.mm(x, self.bound[0], out=between)
+            out.addmm_(between.float(), self.bound[1].float())
+        return out
+
     def of(self, x: Tensor) -> Tensor:
         """[R, in] to a new tensor [R, out]."""
         return self.into(x, x.new_empty(len(x), self.out), x.new_empty(len(x), self.rank))
 
     def onto(self, x: Tensor, total: Tensor, between: Tensor) -> None:
-        """Add the product of x [R, in] to `total` [R, out]."""
+        """Add the product of x [R, in] to `total` [R, out], which may be wider than x."""
         bound = self.bound
+        if total.dtype != x.dtype:
+            # Rounded as the learner rounds it: what both round alike is no distance between them.
+            total.add_(self.into(x, x.new_empty(len(x), self.out), between))
+            return
         matrix = bound[0] if len(bound) == 1 else self._matrix
         if matrix.is_mkldnn:
             total.add_(_of_packed(x, matrix))

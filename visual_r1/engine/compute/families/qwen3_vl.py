@@ -18,10 +18,10 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from visual_r1.engine.compute import rms_norm
+from visual_r1.engine.compute import residual, rms_norm
 from visual_r1.engine.compute.batching import of_array
 from visual_r1.engine.compute.cache import CacheBytes
-from visual_r1.engine.compute.families import tower_attention
+from visual_r1.engine.compute.families import text_attention, tower_attention
 from visual_r1.engine.compute.families.family import (
     Family,
     ImagePreparer,
@@ -78,7 +78,8 @@ class Qwen3VL(Family):
 
     def prepare_network(self, name: str, network: nn.Module) -> None:
         """Put a matrix product in the place of the patch embedding's convolution, our attention in
-        the tower, and our norms in the text stack."""
+        the tower, and our norms in the text stack; over weights in half precision also our
+        attention there, and a stream in float32."""
         tower = network.get_submodule(self.vision_tower)
         convolution = tower.get_submodule("patch_embed.proj")
         if not isinstance(convolution, nn.Conv3d):
@@ -86,6 +87,9 @@ class Qwen3VL(Family):
         tower.register_module("patch_embed", PatchProjection(convolution))
         tower_attention.install(tower)
         rms_norm.install(network.get_submodule(self.text_stack))
+        if cast(Any, network).dtype != torch.float32:
+            text_attention.install(network.get_submodule(self.text_stack))
+            residual.install(network.get_submodule(self.text_stack))
 
     def lean_step(self, network: nn.Module) -> LeanQwen3 | None:
         """Of all that are built as the published ones are."""

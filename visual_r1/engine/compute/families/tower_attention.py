@@ -1,7 +1,9 @@
 """Attention of a vision tower over all images of a run at once.
 
 transformers' own goes image by image, a call and three cuts for each; here images of one size that
-follow each other are one call. An image comes out the same to the bit, and so do its gradients.
+follow each other are one call, and on a card in half precision all images are (by flash attention,
+Dao, 2023, as torch has it). On a CPU an image comes out the same to the bit, and so do its
+gradients.
 """
 
 from collections.abc import Callable
@@ -38,13 +40,27 @@ def _forward(
     queries, keys = cast(Callable[..., tuple[Tensor, Tensor]], rotate)(
         queries, keys, *position_embeddings
     )
+    if queries.is_cuda and queries.dtype != torch.float32:
+        attended = _by_flash(queries, keys, values, cu_seqlens, this.scaling)
+        return this.proj(attended.flatten(1))
     runs = [(size, len(list(equal))) for size, equal in groupby(integers(cu_seqlens.diff()))]
     stretches = [size * images for size, images in runs]
-    attended: list[Tensor] = []
+    found: list[Tensor] = []
     for (size, images), *vectors in zip(
         runs, *(split(one, stretches) for one in (queries, keys, values)), strict=True
     ):
         by_image = [one.view(images, size, *one.shape[1:]).transpose(1, 2) for one in vectors]
-        found = functional.scaled_dot_product_attention(*by_image, scale=this.scaling)
-        attended.append(found.transpose(1, 2).reshape(images * size, -1))
-    return this.proj(torch.cat(attended))
+        output = functional.scaled_dot_product_attention(*by_image, scale=this.scaling)
+        found.append(output.transpose(1, 2).reshape(images * size, -1))
+    return this.proj(torch.cat(found))
+
+
+def _by_flash(queries: Tensor, keys: Tensor, values: Tensor, ends: Tensor, scale: float) -> Tensor:
+    """[N, heads, width] each, images of all sizes in one call."""
+    ends = ends.to(torch.int32)
+    longest = int(ends.diff().max())
+    operators = cast(Any, torch.ops.aten)
+    attended, *_ = operators._flash_attention_forward(
+        queries, keys, values, ends, ends, longest, longest, 0.0, False, False, scale=scale
+    )
+    return attended
