@@ -62,10 +62,11 @@ def costs_of(folder: str, bytes_per_weight: int) -> Costs:
     hidden, layers, size = text["hidden_size"], text["num_hidden_layers"], text["head_dim"]
     heads, kv_heads = text["num_attention_heads"], text["num_key_value_heads"]
     attention = 2 * hidden * (heads + kv_heads) * size
-    if text.get("num_experts"):
+    # As published, and as transformers writes it.
+    if experts := text.get("num_experts") or text.get("num_local_experts"):
         expert = 3 * hidden * text["moe_intermediate_size"]
-        active = text["num_experts_per_tok"] * expert + hidden * text["num_experts"]
-        whole = text["num_experts"] * expert
+        active = text["num_experts_per_tok"] * expert + hidden * experts
+        whole = experts * expert
     else:
         active = whole = 3 * hidden * text["intermediate_size"]
     wide, deep = vision["hidden_size"], vision["depth"]
