@@ -78,7 +78,10 @@ gone, and where it lives."""
 
 _RUNS_FLOWS = {"prefect.engine", "prefect.flow_engine", "prefect.runner._workspace_supervisor"}
 _LOOKS_FOR_HOOKS = {"hook"}
-_OPEN = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
+_BEGUN = (StateType.RUNNING, StateType.CANCELLING)
+"""The open states of an attempt that left a file. Pending is the next one's, which somebody
+scheduled before this one's death was dealt with: it is not to end as this one did."""
+_OPEN = (StateType.PENDING, *_BEGUN)
 
 
 @dataclass
@@ -186,6 +189,9 @@ class Watch:
             return
         self._seen_dead.pop(attempt.flow_run_id, None)
         self._told_to_stop.discard(attempt.flow_run_id)
+        # It took time to look at the processes, and a person may have retried it meanwhile.
+        run = client.read_flow_run(run.id)
+        assert run.state is not None
         state, said = _true_state(run.state, attempt)
         if said:
             client.set_flow_run_state(run.id, state, force=True)
@@ -194,7 +200,8 @@ class Watch:
         if state.is_final() and not (state.is_crashed() and attempt.end is None):
             forget(attempt)
             return
-        settled = replace(attempt, settled=True)
+        # Of one that is scheduled anew, this end is of the past.
+        settled = replace(attempt, settled=True, end=attempt.end if state.is_final() else None)
         if state.is_crashed():
             settled = _counted(settled)
             yield from self._restart(client, run, settled)
@@ -258,11 +265,11 @@ def _true_state(state: State, attempt: Attempt) -> tuple[State, bool]:
         cancelled = state.is_cancelled() and told and state.message != end.message
         # Failed, too: Prefect takes its own lost server for a fault of the flow.
         wrong = not told and (state.is_crashed() or state.is_failed())
-        if state.type in _OPEN or wrong or cancelled:
+        if state.type in _BEGUN or wrong or cancelled:
             return State(type=StateType(end.type), name=end.name, message=end.message), True
     elif state.is_cancelling():
         return Cancelled(message=f"Stopped. {kept}"), True
-    elif state.type in _OPEN:
+    elif state.type in _BEGUN:
         return Crashed(message=f"Its process ({attempt.pid}) died. {kept}"), True
     return state, False
 

@@ -17,7 +17,14 @@ from prefect.settings import PREFECT_HOME, temporary_settings
 from prefect.states import Crashed, Pending, Running
 
 from tasks import watch
-from tasks.attempts import Attempt, attempts_folder, server_digest, write_attempt
+from tasks.attempts import (
+    Attempt,
+    End,
+    attempts_folder,
+    read_attempt,
+    server_digest,
+    write_attempt,
+)
 from tasks.environment import prefect_server
 from tasks.own_server import WORKER_NAME
 from tasks.watch import MOST_DEATHS, RESTART, Watch
@@ -130,6 +137,21 @@ def test_what_a_dead_worker_had_taken_does_not_wait_for_the_next_one(
     server.run.state = Pending(name="Submitting").model_copy(update={"timestamp": submitted})
     Watch().look()
     assert server.run.state.is_scheduled() is is_lost, taken
+
+
+@pytest.mark.parametrize("kind", ["CANCELLED", "FAILED", None])
+def test_a_retry_that_a_worker_has_taken_does_not_end_as_the_attempt_before_did(
+    kind: str | None, server: Server
+) -> None:
+    """Its file is there still: the watch looks every other second, or waited for the worker."""
+    end = End(kind, kind.capitalize(), "of the attempt before") if kind else None
+    write_attempt(replace(attempt_at(server), end=end))
+    server.run.state = Pending()
+    Watch().look()
+    assert not server.given
+    settled = read_attempt(str(server.run.id))
+    assert settled is not None
+    assert (settled.settled, settled.end) == (True, None)
 
 
 def test_a_server_that_refuses_to_be_looked_at_is_one_sentence(
