@@ -11,6 +11,7 @@ of its own, which touches no run of another machine.
     submitted, and there is no process   scheduled anew
     its function ended, untold           the state that it ended in
     Crashed, with the tag `restart`      scheduled anew, unless it died thrice without progress
+    retried, and cancelled unasked       scheduled anew (`tasks.retries`)
 """
 
 import os
@@ -21,7 +22,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import psutil
@@ -29,6 +30,7 @@ from filelock import FileLock
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
+    FlowRunFilterEndTime,
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
@@ -49,6 +51,7 @@ from tasks.attempts import (
 )
 from tasks.outcome import SERVER_FAILURES
 from tasks.own_server import WORKER_NAME
+from tasks.retries import begin_again_at
 from tasks.task_runs import close_task_runs
 from visual_r1.errors import StorageError
 from visual_r1.printing import open_logger
@@ -69,7 +72,8 @@ STOPS_WITHIN_S = 20.0
 
 WORKER_TELLS_WITHIN_S = 4.0
 LATE_WORDS_S = 180.0
-"""So long after a restart a crash that is told without a process is of the attempt before."""
+"""So long after a restart a crash that is told without a process is of the attempt before; and so
+long after a cancellation it is asked whether a retry was meant by it."""
 
 SUBMITTED_S = 30.0
 SUBMITTED_BUSY_S = 180.0
@@ -78,7 +82,10 @@ gone, and where it lives."""
 
 _RUNS_FLOWS = {"prefect.engine", "prefect.flow_engine", "prefect.runner._workspace_supervisor"}
 _LOOKS_FOR_HOOKS = {"hook"}
-_OPEN = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
+_BEGUN = (StateType.RUNNING, StateType.CANCELLING)
+"""The open states of an attempt that left a file. Pending is the next one's, which somebody
+scheduled before this one's death was dealt with: it is not to end as this one did."""
+_OPEN = (StateType.PENDING, *_BEGUN)
 
 
 @dataclass
@@ -104,6 +111,7 @@ class Watch:
                 restarted = attempt.flow_run_id in self._restarted
                 if at_work or restarted or not attempt.settled:
                     said += self._attempt(client, attempt, at_work=at_work)
+            said += self._lost_retries(client)
             said += self._submitted(client)
         return said
 
@@ -134,6 +142,9 @@ class Watch:
         if run.state is not None and run.state.is_crashed():
             client.set_flow_run_state(run.id, Running(), force=True)
             yield f"{run.name} was said to have crashed, and is at work."
+        elif run.state is not None and run.state.is_cancelled() and _begin_again_at(client, run):
+            client.set_flow_run_state(run.id, Running(), force=True)
+            yield f"{run.name} was said to be cancelled, for the attempt before, and is at work."
         elif run.state is not None and run.state.is_cancelling():
             age = (datetime.now(UTC) - run.state.timestamp).total_seconds()
             patience = STOPS_WITHIN_S if _is_worker(attempt.parent) else 0.0
@@ -143,6 +154,32 @@ class Watch:
                     os.kill(attempt.pid, signal.SIGTERM)
                 yield f"{run.name} was cancelled and nobody stopped it: process {attempt.pid} was."
 
+    def _lost_retries(self, client: SyncPrefectClient) -> Iterator[str]:
+        """Runs of this machine's worker that a person retried, and that it then cancelled."""
+        now = datetime.now(UTC)
+        since = now - timedelta(seconds=LATE_WORDS_S)
+        recent = FlowRunFilter(
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CANCELLED])),
+            end_time=FlowRunFilterEndTime.model_validate({"after_": since}),
+        )
+        for run in client.read_flow_runs(flow_run_filter=recent):
+            flow_run_id = str(run.id)
+            if run.state is None or not run.state.is_cancelled() or not _is_of_our_worker(run):
+                continue
+            # By then a process that the worker was just about to start is there, and is waited for:
+            # it goes on by itself, or ends.
+            if (now - run.state.timestamp).total_seconds() < WORKER_TELLS_WITHIN_S:
+                continue
+            again_at = _begin_again_at(client, run)
+            if again_at is None or _processes_of({flow_run_id}):
+                continue
+            if read_attempt(flow_run_id) is None and _others_run_flows():
+                continue  # this may be one of theirs, whose worker is called as ours is
+            reason = "Cancelled for the attempt before, not by a person; it is started again."
+            state = Scheduled(scheduled_time=again_at, message=reason)
+            client.set_flow_run_state(run.id, state, force=True)
+            yield f"{run.name}: {reason}"
+
     def _submitted(self, client: SyncPrefectClient) -> Iterator[str]:
         """Runs that this machine's worker took, and that no process of it works on."""
         types = FlowRunFilterStateType(any_=list(_OPEN))
@@ -150,7 +187,7 @@ class Watch:
         suspects = {
             str(run.id): run
             for run in client.read_flow_runs(flow_run_filter=wanted)
-            if (run.labels or {}).get("prefect.worker.name") == WORKER_NAME
+            if _is_of_our_worker(run)
             and (attempt := read_attempt(str(run.id)) or Attempt("", 0, "", settled=True)).settled
             and not (attempt.flow_run_id and is_at_work(attempt))
             and run.state is not None
@@ -186,6 +223,9 @@ class Watch:
             return
         self._seen_dead.pop(attempt.flow_run_id, None)
         self._told_to_stop.discard(attempt.flow_run_id)
+        # It took time to look at the processes, and a person may have retried it meanwhile.
+        run = client.read_flow_run(run.id)
+        assert run.state is not None
         state, said = _true_state(run.state, attempt)
         if said:
             client.set_flow_run_state(run.id, state, force=True)
@@ -194,7 +234,8 @@ class Watch:
         if state.is_final() and not (state.is_crashed() and attempt.end is None):
             forget(attempt)
             return
-        settled = replace(attempt, settled=True)
+        # Of one that is scheduled anew, this end is of the past.
+        settled = replace(attempt, settled=True, end=attempt.end if state.is_final() else None)
         if state.is_crashed():
             settled = _counted(settled)
             yield from self._restart(client, run, settled)
@@ -258,13 +299,21 @@ def _true_state(state: State, attempt: Attempt) -> tuple[State, bool]:
         cancelled = state.is_cancelled() and told and state.message != end.message
         # Failed, too: Prefect takes its own lost server for a fault of the flow.
         wrong = not told and (state.is_crashed() or state.is_failed())
-        if state.type in _OPEN or wrong or cancelled:
+        if state.type in _BEGUN or wrong or cancelled:
             return State(type=StateType(end.type), name=end.name, message=end.message), True
     elif state.is_cancelling():
         return Cancelled(message=f"Stopped. {kept}"), True
-    elif state.type in _OPEN:
+    elif state.type in _BEGUN:
         return Crashed(message=f"Its process ({attempt.pid}) died. {kept}"), True
     return state, False
+
+
+def _is_of_our_worker(run: FlowRun) -> bool:
+    return (run.labels or {}).get("prefect.worker.name") == WORKER_NAME
+
+
+def _begin_again_at(client: SyncPrefectClient, run: FlowRun) -> datetime | None:
+    return begin_again_at(client.read_flow_run_states(run.id))
 
 
 def _processes_of(

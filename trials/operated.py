@@ -9,8 +9,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -165,6 +165,15 @@ class Operated:
         state = {"type": kind, "name": kind.capitalize()}
         self._ask("POST", f"/flow_runs/{flow_run}/set_state", {"state": state, "force": True})
 
+    @contextmanager
+    def held_back(self) -> Generator[None]:
+        """For the block the worker takes no flow runs; what it has goes on."""
+        self._ask("PATCH", f"/work_pools/{POOL}", {"is_paused": True})
+        try:
+            yield
+        finally:
+            self._ask("PATCH", f"/work_pools/{POOL}", {"is_paused": False})
+
     def states(self, flow_run: str) -> list[tuple[str, str]]:
         """Type and message of all its states, oldest first."""
         found = self._ask("GET", f"/flow_run_states/?flow_run_id={flow_run}")
@@ -236,4 +245,4 @@ class Operated:
             time.sleep(0.5)  # SQLite was locked; Prefect's own client asks again as well
             answer = self._client.request(method, path, json=body)
         assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text[:500]}"
-        return answer.json()
+        return answer.json() if answer.content else None

@@ -26,6 +26,7 @@ from train_command import SMALL
 
 from tasks import watch
 from tasks.attempts import Attempt, End, read_attempt, server_digest, write_attempt
+from tasks.retries import WORKER_SAYS
 from tasks.slots import its_turn
 from tasks.watch import RESTART, Watch
 from trials.operated import Operated
@@ -129,10 +130,34 @@ def test_cancelled_it_says_what_is_kept_and_a_retry_goes_on(house: House) -> Non
     home = house.folder / ".visual-r1" / "engine"
     shutil.rmtree(home / "sessions" / session / f"train-{number}" / name)
 
+    # Where the server is busy, its worker takes this cancellation for one of the retry and kills
+    # that: it begins again by itself then, 75 s after the cancellation (tasks.retries).
     operated.set_state(run.id, "SCHEDULED")
     operated.until_state(run.id, "COMPLETED")
     assert not operated.open_runs()
     assert run.ledger() == 6
+
+
+def test_a_retry_that_comes_before_the_worker_is_done_with_the_cancellation_goes_on(
+    house: House,
+) -> None:
+    """The worker says Cancelled by force some seconds after the flow, whatever is the case then.
+
+    It takes no run meanwhile, as one does that asks every fifteen seconds, or has enough to do:
+    so what it says is said of the retry.
+    """
+    operated = house.operated
+    run = house.train("retried", train__steps=12)
+    operated.until_state(run.id, "RUNNING")
+    with operated.held_back():
+        operated.until(lambda: run.ledger() >= 1, "the first chunk is saved")
+        operated.set_state(run.id, "CANCELLING")
+        operated.until_state(run.id, "CANCELLED")
+        operated.set_state(run.id, "SCHEDULED")
+        operated.until(lambda: WORKER_SAYS in cancelled(operated, run), "the worker is done")
+    operated.until_state(run.id, "COMPLETED")
+    assert run.ledger() == 6
+    assert not operated.open_runs()
 
 
 def cancelled(operated: Operated, run: Run) -> list[str]:

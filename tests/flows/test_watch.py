@@ -14,12 +14,20 @@ import psutil
 import pytest
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.settings import PREFECT_HOME, temporary_settings
-from prefect.states import Crashed, Pending, Running
+from prefect.states import Cancelled, Cancelling, Crashed, Pending, Running, Scheduled
 
 from tasks import watch
-from tasks.attempts import Attempt, attempts_folder, server_digest, write_attempt
+from tasks.attempts import (
+    Attempt,
+    End,
+    attempts_folder,
+    read_attempt,
+    server_digest,
+    write_attempt,
+)
 from tasks.environment import prefect_server
 from tasks.own_server import WORKER_NAME
+from tasks.retries import REPLAYED_S, WORKER_SAYS
 from tasks.watch import MOST_DEATHS, RESTART, Watch
 
 
@@ -28,12 +36,25 @@ class Server:
 
     def __init__(self, run: FlowRun) -> None:
         self.run, self.given = run, list[State]()
+        self.told: list[State] = []
+
+    def tell(self, *told: State, ago_s: float = 10.0) -> None:
+        """Those were its states, one a second, and the last was told so long ago."""
+        began = datetime.now(UTC) - timedelta(seconds=ago_s + len(told) - 1)
+        self.told = [
+            state.model_copy(update={"timestamp": began + timedelta(seconds=number)})
+            for number, state in enumerate(told)
+        ]
+        self.run.state = self.told[-1]
 
     def read_flow_run(self, _: object) -> FlowRun:
         return self.run
 
     def read_flow_runs(self, **_: object) -> list[FlowRun]:
         return [self.run]
+
+    def read_flow_run_states(self, _: object) -> list[State]:
+        return self.told
 
     def read_task_runs(self, **_: object) -> list[object]:
         return []
@@ -130,6 +151,112 @@ def test_what_a_dead_worker_had_taken_does_not_wait_for_the_next_one(
     server.run.state = Pending(name="Submitting").model_copy(update={"timestamp": submitted})
     Watch().look()
     assert server.run.state.is_scheduled() is is_lost, taken
+
+
+def a_retry() -> list[State]:
+    """The states of a run that was cancelled, and then retried."""
+    kept = Cancelled(message="Stopped by a person. Kept: run up to step 4.")
+    return [Running(), Cancelling(), kept, Cancelled(message=WORKER_SAYS), kept, Scheduled()]
+
+
+UNASKED = {
+    "the worker was not done with the cancellation": [],
+    "the worker took the retry, and was not done with it": [Pending()],
+    "the worker took the cancellation before for a new one": [
+        Pending(),
+        Crashed(message="Process exited with status code: -15."),
+    ],
+    "the process had begun": [Pending(), Running()],
+}
+
+
+@pytest.mark.parametrize("since", UNASKED.values(), ids=UNASKED.keys())
+def test_a_retry_that_was_cancelled_for_the_attempt_before_is_scheduled_again(
+    since: list[State], server: Server
+) -> None:
+    server.tell(*a_retry(), *since, Cancelled(message=WORKER_SAYS))
+    asked = next(state.timestamp for state in server.told if state.is_cancelling())
+    Watch().look()
+    assert server.run.state.is_scheduled()
+    # A process that a worker starts within a minute of the cancellation may be killed as well.
+    wait = server.run.state.state_details.scheduled_time - asked
+    assert (wait >= timedelta(seconds=REPLAYED_S)) is bool(since)
+
+
+def test_also_where_its_message_was_mended_before_the_retry_was_missed(server: Server) -> None:
+    """The file of the attempt before is there still: its death was not dealt with."""
+    end = End("CANCELLED", "Cancelled", "Stopped by a person. Kept: run up to step 4.")
+    write_attempt(replace(attempt_at(server), end=end))
+    server.tell(*a_retry(), Cancelled(message=WORKER_SAYS))
+    looks = Watch()
+    looks.look()
+    assert [state.message for state in server.given[:1]] == [end.message]
+    server.tell(*server.told, *server.given[:1])
+    looks.look()
+    assert server.run.state.is_scheduled()
+
+
+ASKED = {
+    "no retry": a_retry()[:-1],
+    "asked for": [*a_retry(), Running(), Cancelling(), Cancelled(message=WORKER_SAYS)],
+    "by hand": [*a_retry(), Cancelled(message="I thought better of it.")],
+    "by the server": [*a_retry(), Cancelled()],
+}
+
+
+@pytest.mark.parametrize("told", ASKED.values(), ids=ASKED.keys())
+def test_a_retry_that_a_person_cancelled_is_left_so(told: list[State], server: Server) -> None:
+    server.tell(*told)
+    Watch().look()
+    assert not server.given
+
+
+def test_a_lost_retry_is_not_started_beside_a_process_of_it(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that the worker starts just now is there some seconds after the word at the latest."""
+    there: list[str] = []
+    process = SimpleNamespace(
+        cmdline=lambda: ["python", "-m", "prefect.engine"],
+        environ=lambda: dict.fromkeys(["PREFECT__FLOW_RUN_ID"], str(server.run.id)),
+    )
+    monkeypatch.setattr(psutil, "process_iter", lambda: [process for _ in there])
+    lost = [*a_retry(), Pending(), Cancelled(message=WORKER_SAYS)]
+    server.tell(*lost, ago_s=0.0)
+    Watch().look()
+    assert not server.given
+    server.tell(*lost)
+    there.append("a process")
+    Watch().look()
+    assert not server.given
+    there.clear()
+    Watch().look()
+    assert server.run.state.is_scheduled()
+
+
+def test_a_retry_at_work_that_is_said_to_be_cancelled_is_running(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "is_at_work", lambda _: True)
+    write_attempt(attempt_at(server))
+    server.tell(*a_retry(), Pending(), Running(), Cancelled(message=WORKER_SAYS))
+    Watch().look()
+    assert server.run.state.is_running()
+
+
+@pytest.mark.parametrize("kind", ["CANCELLED", "FAILED", None])
+def test_a_retry_that_a_worker_has_taken_does_not_end_as_the_attempt_before_did(
+    kind: str | None, server: Server
+) -> None:
+    """Its file is there still: the watch looks every other second, or waited for the worker."""
+    end = End(kind, kind.capitalize(), "of the attempt before") if kind else None
+    write_attempt(replace(attempt_at(server), end=end))
+    server.run.state = Pending()
+    Watch().look()
+    assert not server.given
+    settled = read_attempt(str(server.run.id))
+    assert settled is not None
+    assert (settled.settled, settled.end) == (True, None)
 
 
 def test_a_server_that_refuses_to_be_looked_at_is_one_sentence(
