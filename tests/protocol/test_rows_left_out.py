@@ -204,6 +204,6 @@ def test_an_engine_that_dies_over_a_question_is_asked_again(
         kill_at("get_weights_info_by_tinker_path")
         path = f"tinker://{model_id_of(new_session_id(), 0)}/weights/last"
         assert not run.backend.has_checkpoint(path)
-    assert "Recovering: the look at the rows goes on" in caplog.text
-    assert f"Recovering: looking up {path} goes on" in caplog.text
+    assert "Recovering: the look at the rows is begun again" in caplog.text
+    assert f"Recovering: looking up {path} is begun again" in caplog.text
     assert json.loads((config.run_dir / LEFT_OUT_FILE).read_text())["context"] == 4096

@@ -54,7 +54,8 @@ ROOMS = {
     "rewards/blindfold": "data grading rewards/grounding",
     "rewards": "config data errors grading hashing own_code",
     "engine/compute/families": """
-        engine/compute/batching engine/compute/cache engine/compute/packing engine/compute/rms_norm
+        engine/compute/batching engine/compute/cache engine/compute/experts engine/compute/low_rank
+        engine/compute/packing engine/compute/residual engine/compute/rms_norm
         engine/compute/shared_prefix errors
     """,
     "engine/compute": "data engine/compute/families engine/types errors models printing",

@@ -29,6 +29,9 @@ logger = open_logger(__name__)
 
 T = TypeVar("T")
 
+BEGUN_AGAIN = "is begun again"
+FROM_CHECKPOINT = "goes on from the last checkpoint"
+
 HOUR_S = 3600.0
 
 # Seconds before the first, second, ... attempt in a row; the last one counts for all that follow.
@@ -56,11 +59,12 @@ class Recoveries:
         self._clock, self._pause = clock, pause
         self._begun: deque[float] = deque()
 
-    def run(self, work: Callable[[], T], what: str) -> T:
+    def run(self, work: Callable[[], T], what: str, how: str = BEGUN_AGAIN) -> T:
         """The result of `work`, which is begun again where the server failed at it.
 
-        `what` names the work for messages ("training"). Raises what `work` raises where that would
-        be the same the second time, and `BackendError` where it was begun again too often.
+        `what` names the work for messages ("training"), `how` says with what it begins. Raises what
+        `work` raises where that would be the same the second time, and `BackendError` where it was
+        begun again too often.
         """
         in_a_row = 0
         while True:
@@ -73,9 +77,10 @@ class Recoveries:
                 pause_s = self._pauses_s[min(in_a_row, len(self._pauses_s) - 1)]
                 in_a_row += 1
                 logger.warning(
-                    "%s Recovering: %s goes on from the last checkpoint%s.",
+                    "%s Recovering: %s %s%s.",
                     without_advice(error),
                     what,
+                    how,
                     f" in {pause_s:.0f} s" if pause_s else "",
                 )
                 self._pause(pause_s)

@@ -20,6 +20,7 @@ from typing import Any
 import tinker
 
 from visual_r1.backend.endpoint import checkpoint_lifetime
+from visual_r1.backend.recovery import FROM_CHECKPOINT
 from visual_r1.backend.sessions import reason_to_wait
 from visual_r1.backend.waiting import CONTROL_LIMIT_S, SAVE_LIMIT_S, call, wait
 from visual_r1.config import RunConfig
@@ -106,7 +107,9 @@ def train_chunk(
     done = next((row for row in run.ledger.rows() if row.step > plan.first), None)
     if done is not None:
         return done
-    row = run.backend.recoveries.run(lambda: _train_once(run, start, plan, told), "training")
+    row = run.backend.recoveries.run(
+        lambda: _train_once(run, start, plan, told), "training", FROM_CHECKPOINT
+    )
     renew_and_prune(run)
     return row
 

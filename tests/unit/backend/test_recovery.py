@@ -5,7 +5,13 @@ from collections.abc import Callable
 
 import pytest
 
-from visual_r1.backend.recovery import HOUR_S, PATIENT_PAUSES_S, PAUSES_S, Recoveries
+from visual_r1.backend.recovery import (
+    FROM_CHECKPOINT,
+    HOUR_S,
+    PATIENT_PAUSES_S,
+    PAUSES_S,
+    Recoveries,
+)
 from visual_r1.errors import (
     BackendError,
     CredentialError,
@@ -53,11 +59,15 @@ def test_work_that_the_server_failed_at_is_begun_again(
 ) -> None:
     died = EngineError("The engine ended. The same command goes on from the last checkpoint.")
     with caplog.at_level(logging.WARNING):
-        assert clock.recoveries(3).run(failing(died, BackendError("It is lost")), "work") == "done"
-    assert clock.pauses == list(PAUSES_S[:2])
+        work = failing(died, BackendError("It is lost"))
+        assert clock.recoveries(3).run(work, "work", FROM_CHECKPOINT) == "done"
+        question = failing(BackendError("No answer"))
+        assert clock.recoveries(3).run(question, "the question") == "done"
+    assert clock.pauses == [*PAUSES_S[:2], PAUSES_S[0]]
     assert caplog.messages == [
         "The engine ended. Recovering: work goes on from the last checkpoint.",
         "It is lost. Recovering: work goes on from the last checkpoint in 1 s.",
+        "No answer. Recovering: the question is begun again.",
     ]
 
 

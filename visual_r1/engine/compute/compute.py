@@ -43,6 +43,9 @@ from visual_r1.engine.types import (
     SampleOutput,
     SampleRequest,
 )
+from visual_r1.printing import open_logger
+
+log = open_logger("visual_r1.engine")
 
 DEFAULT_MAX_IMAGE_PIXELS = 4096 * 4096
 
@@ -104,7 +107,12 @@ class Compute:
         if lean is not None and self._base.rules.independent:
             lean.compute_alone(self._base.rules.copied_bytes)
         if lean is not None and self._base.device.type == "cuda":
-            lean.compute_on(self._base.device)
+            if missing := lean.compute_on(self._base.device):
+                log.warning(
+                    f"sampling goes by slower kernels, since ours cannot be compiled here "
+                    f"({missing}): they want the Triton that comes with torch, and a C compiler "
+                    "such as gcc"
+                )
             self._lean = GraphedStep(lean) if lean.can_be_recorded else lean
         self._module_step = ModuleStep(self._base)
         self.model_name = model

@@ -227,14 +227,11 @@ def test_turning_is_what_transformers_turns_and_so_are_its_gradients() -> None:
 
 
 @pytest.mark.skipif(find_spec("triton") is not None, reason="Triton is there")
-def test_without_triton_the_slower_kernels_are_taken_and_it_is_said(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_without_triton_torch_s_own_kernels_are_taken() -> None:
     compute = Compute(TINY_GEOMETRY, device="cpu", threads=1, rules=on_a_card(PLENTY))
     before = compute.sample(None, [request(picture_prompt(0), 2)])
     assert isinstance(compute._lean, LeanQwen3)
-    compute._lean.compute_on(torch.device("cpu"))
-    assert "No module named 'triton'" in caplog.text and "gcc" in caplog.text
+    assert compute._lean.compute_on(torch.device("cpu")) == "No module named 'triton'"
     assert compute.sample(None, [request(picture_prompt(0), 2)]) == before
 
 

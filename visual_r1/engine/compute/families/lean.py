@@ -25,9 +25,6 @@ from visual_r1.engine.compute.families.lean_prompts import PromptPass
 from visual_r1.engine.compute.families.lean_stack import Layer, LeanStack, Norm, Rotation
 from visual_r1.engine.compute.families.products import Bound, LowRank, Product, alike
 from visual_r1.engine.compute.shared_prefix import Layout, SharedCache, attention
-from visual_r1.printing import open_logger
-
-log = open_logger("visual_r1.engine")
 
 _TABLE = 1024
 """Rotary angles are computed for so many positions at a time."""
@@ -70,19 +67,15 @@ class LeanQwen3:
         self.joint = True
         self.stack.compute_alone(copied_bytes)
 
-    def compute_on(self, device: torch.device) -> None:
-        """Compute as a card does, by kernels of our own where they can be compiled."""
+    def compute_on(self, device: torch.device) -> str | None:
+        """Compute as a card does, by kernels of our own; why not, where they cannot be compiled."""
         try:
             kernels = import_module("visual_r1.engine.compute.card_attention")
             kernels.require(device)
         except Exception as error:  # noqa: BLE001 - Triton, a C compiler, a folder may not be there
-            said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            log.warning(
-                f"sampling goes by slower kernels, since ours cannot be compiled here ({said}): "
-                "they want the Triton that comes with torch, and a C compiler such as gcc"
-            )
-        else:
-            self._attend = kernels.attend
+            return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        self._attend = kernels.attend
+        return None
 
     def prepared(self, adapter: LowRank) -> tuple[Bound, ...]:
         """An adapter as `use` takes it; of none at all, the base model alone."""
