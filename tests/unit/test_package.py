@@ -11,8 +11,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SHIPPED = ("visual_r1", "flows", "tasks")
-PARTS = {"pydantic-core"}
-"""Of a package that is asked for, which pins their version."""
+PARTS = {"pydantic-core", "triton"}
+"""Of a package that is asked for, which pins their version; triton is torch's, where that is for a
+card."""
 
 
 def canonical(name: str) -> str:
