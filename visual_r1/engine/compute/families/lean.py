@@ -71,14 +71,16 @@ class LeanQwen3:
         self.stack.compute_alone(copied_bytes)
 
     def compute_on(self, device: torch.device) -> None:
-        """Compute as a card does, by kernels of our own where they can be compiled."""
+        """Compute as a card does, by kernels of our own where those compile and are right."""
         try:
             kernels = import_module("visual_r1.engine.compute.card_attention")
-            kernels.require(device)
+            stack = self.stack
+            like = stack.embedding.new_empty(stack.width, device=device)
+            kernels.require(stack.heads, stack.key_heads, like)
         except Exception as error:  # noqa: BLE001 - Triton, a C compiler, a folder may not be there
             said = (str(error).strip().splitlines() or [type(error).__name__])[0]
             log.warning(
-                f"sampling goes by slower kernels, since ours cannot be compiled here ({said}): "
+                f"sampling goes by slower kernels, since ours cannot be used here ({said}): "
                 "they want the Triton that comes with torch, and a C compiler such as gcc"
             )
         else:
