@@ -17,7 +17,7 @@ from visual_r1.engine.compute import learner, training_memory, vocabulary
 from visual_r1.engine.compute.compute import Adapter, Compute
 from visual_r1.engine.compute.datums import check_data
 from visual_r1.engine.compute.device_rules import CARD_RULES, DeviceRules
-from visual_r1.engine.compute.families import text_attention
+from visual_r1.engine.compute.families import text_attention, tower_attention
 from visual_r1.engine.compute.families.lean import LeanQwen3
 from visual_r1.engine.compute.minibatches import minibatches
 from visual_r1.engine.compute.training_memory import plan_training
@@ -152,6 +152,23 @@ def test_images_of_all_sizes_go_through_the_tower_in_one_call(pair: Pair) -> Non
     counted.remove()
     assert calls == [1]
     assert all(isinstance(output, SampleOutput) for output in outputs)
+
+
+def test_a_tower_goes_without_flash_attention_where_it_has_no_kernel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    capability = [8, 0]
+
+    def capability_of(_: object) -> tuple[int, ...]:
+        return tuple(capability)
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", capability_of)
+    heads = torch.zeros(3, 2, 72, dtype=torch.bfloat16)
+    assert tower_attention._has_flash(heads)
+    assert not tower_attention._has_flash(heads.float())
+    assert not tower_attention._has_flash(heads[..., :71])
+    capability[:] = 7, 5
+    assert not tower_attention._has_flash(heads)
 
 
 def test_bfloat16_sampler_and_learner_agree() -> None:
