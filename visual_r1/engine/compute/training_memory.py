@@ -141,8 +141,9 @@ def _with_text(
     if (fits := room // kept) >= min(WORTH, plan.places):
         places = min(plan.places, _power_of_two(fits))
         return replace(plan, places=places, group=min(plan.group, places))
-    # A layer while it is computed again, with the gradients of what it holds, and all inputs.
-    thin = 2 * kept // layers + layers * width * base.dtype.itemsize
+    # A layer while it is computed again, with the gradients of what it holds, and all inputs, which
+    # are float32 whatever the weights are (see `residual`).
+    thin = 2 * kept // layers + layers * width * torch.float32.itemsize
     places = min(plan.places, _power_of_two(room // thin))
     return replace(plan, places=places, group=min(plan.group, places), checkpoints=True)
 
