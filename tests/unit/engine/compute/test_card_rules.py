@@ -13,7 +13,7 @@ import torch
 from engine_material import group_data, picture_prompt, png, request, rollout_datum, words
 from transformers.models.qwen3_vl import modeling_qwen3_vl
 
-from visual_r1.engine.compute import learner, training_memory, vocabulary
+from visual_r1.engine.compute import learner, packing, training_memory, vocabulary
 from visual_r1.engine.compute.compute import Adapter, Compute
 from visual_r1.engine.compute.datums import check_data
 from visual_r1.engine.compute.device_rules import CARD_RULES, DeviceRules
@@ -286,6 +286,30 @@ def test_gradients_in_bfloat16_are_those_in_float32_within_its_digits() -> None:
     exact = gradients[torch.float32]
     assert exact.dtype == gradients[torch.bfloat16].dtype == torch.float32
     assert 0 < (gradients[torch.bfloat16] - exact).norm() / exact.norm() < 0.05
+
+
+def test_where_the_mask_would_be_large_heads_that_share_keys_are_calls_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rules = on_a_card(PLENTY, torch.bfloat16)
+    compute = Compute(TINY_GEOMETRY, device="cpu", threads=1, rules=rules)
+    attention = torch.nn.functional.scaled_dot_product_attention
+    calls: list[int] = []
+
+    def counted(*given: Any, **named: Any) -> torch.Tensor:
+        calls[-1] += 1
+        return attention(*given, **named)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
+    gradients: list[torch.Tensor] = []
+    # The first pass is also run for its plan.
+    for most in (packing.FOLDED, packing.FOLDED, 0):
+        monkeypatch.setattr(packing, "FOLDED", most)
+        calls.append(0)
+        gradients.append(Pair.learnt(Pair.__new__(Pair), compute, DATA)[1])
+    assert calls[2] > calls[1]
+    # Gradients of the keys are rounded for each call.
+    assert (gradients[2] - gradients[1]).norm() / gradients[1].norm() < 0.02
 
 
 def test_out_of_memory_makes_the_minibatches_smaller_and_is_said(
