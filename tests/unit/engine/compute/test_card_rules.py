@@ -127,6 +127,27 @@ def test_a_little_more_or_less_of_free_memory_changes_no_plan(pair: Pair) -> Non
     assert plans[0].logits.bit_count() == plans[0].places.bit_count() == 1
 
 
+def test_what_an_adapter_takes_is_not_counted_with_each_place(pair: Pair) -> None:
+    """In bfloat16 its matrices are kept in that type, whatever the number of places."""
+    found: list[tuple[int, int, int]] = []
+    rules = on_a_card(2**30, torch.bfloat16)
+    compute = Compute(pair.card.model_name, device="cpu", threads=1, rules=rules)
+    data = check_data(compute._base, compute._images, DATA, "importance_sampling", backward=True)
+    for rank in (8, 64):
+        slot = compute._slots.of(replace(SPEC, rank=rank))
+        compute._slots.activate(slot)
+        adapter = compute.new_adapter(replace(SPEC, rank=rank))
+        slot.bind(adapter.weights, adapter.gradients)
+        plan_training(compute._base, data, slot.measured, backward=True)
+        measured = slot.measured
+        found.append((measured["a place"], measured["besides"], len(adapter.weights)))
+    (place, besides, weights), (wide_place, wide_besides, wide_weights) = found
+    assert wide_place < 1.5 * place
+    # Of the text stack's: the tower is measured by itself, and the last product is not run.
+    assert besides < wide_besides < 2 * wide_weights
+    assert wide_besides - besides > 0.5 * (wide_weights - weights)
+
+
 def test_with_less_the_tower_runs_twice_and_minibatches_are_small(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
