@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from visual_r1.engine.compute.shared_prefix import Layout
+from visual_r1.engine.compute.shared_prefix import SHARERS, Layout
 
 PLACES = 64
 """Places that are looked at at once."""
@@ -126,17 +126,19 @@ def attend(
     sizes = {"HEADS": heads, "WIDTH": width, "PLACES": PLACES}
     sizes["EXACT"] = queries.dtype == torch.float32
     scale = width**-0.5
-    keys, values = prompts
-    _over_prompts[(tiles * heads,)](
-        vectors, layout.queries, keys, values, lengths, found, sums, scale, seats,
-        *keys.stride()[:3], *values.stride()[:3], QUERIES=_room(seats), **sizes, **_HOW,
-    )  # fmt: skip
-    keys, values = answers
-    _over_answers[(rows * heads,)](
-        queries, keys, values, places, found, sums, layout.of_rows, output, scale, shared,
-        queries.stride(0), *keys.stride()[:3], *values.stride()[:3], QUERIES=_room(shared),
-        **sizes, **_HOW,
-    )  # fmt: skip
+    # Triton launches on the thread's current device, wherever the tensors are.
+    with torch.cuda.device_of(queries):
+        keys, values = prompts
+        _over_prompts[(tiles * heads,)](
+            vectors, layout.queries, keys, values, lengths, found, sums, scale, seats,
+            *keys.stride()[:3], *values.stride()[:3], QUERIES=_room(seats), **sizes, **_HOW,
+        )  # fmt: skip
+        keys, values = answers
+        _over_answers[(rows * heads,)](
+            queries, keys, values, places, found, sums, layout.of_rows, output, scale, shared,
+            queries.stride(0), *keys.stride()[:3], *values.stride()[:3], QUERIES=_room(shared),
+            **sizes, **_HOW,
+        )  # fmt: skip
 
 
 def _room(queries: int) -> int:
@@ -144,11 +146,42 @@ def _room(queries: int) -> int:
     return max(16, 1 << (queries - 1).bit_length())
 
 
-def require(device: torch.device) -> None:
-    """Raise whatever Triton raises where it cannot compile, as without a C compiler."""
-    one = torch.zeros(1, 1, 1, 16, device=device)
-    layout = Layout([[0]], 1, 4, 1, 5, device)
-    place = torch.zeros(1, dtype=torch.long, device=device)
-    queries = one.expand(1, 1, 4, 16).contiguous()
-    vectors = one.new_zeros(5, 16)
-    attend(vectors, queries, (one, one), place, (one, one), place + 1, layout, queries.clone())
+def require(heads: int, key_heads: int, like: Tensor) -> None:
+    """Raise whatever Triton raises where it cannot compile for vectors like this one [width], as
+    without a C compiler, and `ArithmeticError` where what comes of it is wrong.
+
+    Tried are the largest tile that a step may have, for which a card may have no room, and lengths
+    that end within a block.
+    """
+    width, all_heads, device = len(like), heads + key_heads, like.device
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).to(like)
+
+    vectors = drawn(SHARERS, all_heads, width)
+    queries = vectors[:, :heads].view(SHARERS, key_heads, -1, width)
+    of_prompts, of_answers = (
+        (1, key_heads, 3 * PLACES, width),
+        (SHARERS, key_heads, 2 * PLACES, width),
+    )
+    prompts = drawn(*of_prompts), drawn(*of_prompts)
+    answers = drawn(*of_answers), drawn(*of_answers)
+    lengths = torch.tensor([2 * PLACES + 5], device=device)
+    places = torch.arange(SHARERS, device=device) * (PLACES // 4)
+    layout = Layout([range(SHARERS)], SHARERS, heads, key_heads, all_heads, device)
+    output = torch.empty_like(queries, memory_format=torch.contiguous_format)
+    flat = vectors.view(-1, width)
+    attend(flat, queries, answers, places, prompts, lengths, layout, output)
+
+    keys, values = (
+        torch.cat([prompt.expand(SHARERS, -1, -1, -1), answer], dim=2).float()
+        for prompt, answer in zip(prompts, answers, strict=True)
+    )
+    before, own = (torch.arange(one[0].shape[2], device=device) for one in (prompts, answers))
+    seen = torch.cat([(before < lengths).expand(SHARERS, -1), own <= places[:, None]], dim=1)
+    scores = queries.float() @ keys.transpose(2, 3) * width**-0.5
+    expected = scores.masked_fill(~seen[:, None, None], -torch.inf).softmax(-1) @ values
+    # In bfloat16 it is below 0.01; NaN is never below.
+    if not (output.float() - expected).abs().max() < 0.05:
+        raise ArithmeticError("what they compute is wrong")

@@ -109,9 +109,8 @@ class Compute:
         if lean is not None and self._base.device.type == "cuda":
             if missing := lean.compute_on(self._base.device):
                 log.warning(
-                    f"sampling goes by slower kernels, since ours cannot be compiled here "
-                    f"({missing}): they want the Triton that comes with torch, and a C compiler "
-                    "such as gcc"
+                    f"sampling goes by slower kernels, since ours cannot be used here ({missing}): "
+                    "they want the Triton that comes with torch, and a C compiler such as gcc"
                 )
             self._lean = GraphedStep(lean) if lean.can_be_recorded else lean
         self._module_step = ModuleStep(self._base)

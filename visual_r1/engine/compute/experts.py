@@ -37,6 +37,21 @@ def install(network: nn.Module) -> None:
             module.forward = MethodType(_forward, module)
 
 
+def asks_host(weight: Tensor) -> bool:
+    """Whether a product with these weights [experts, …] asks the host how many rows each expert
+    has, which no CUDA graph can record.
+
+    torch (up to 2.13) has one kernel for all experts in bfloat16 on Hopper and on Blackwell's
+    servers (compute capability 9 and 10); elsewhere it goes expert by expert.
+    """
+    if weight.dtype != torch.bfloat16:
+        return True
+    if not weight.is_cuda:
+        return False
+    major, _ = torch.cuda.get_device_capability(weight.device)
+    return torch.version.hip is not None or major not in (9, 10)
+
+
 def experts_of(module: nn.Module) -> nn.Module:
     """The module itself, without the LoRAs around it."""
     return cast(Any, module).get_base_layer() if isinstance(module, ParamWrapper) else module

@@ -70,7 +70,9 @@ class GraphedStep:
             self._step(tokens, positions, cache, logits)
             return
         if recorded.repeat is None:
-            recorded.repeat = self._record(lambda: self._step(tokens, positions, cache, logits))
+            # What is recorded is the stream of the thread's current device.
+            with torch.cuda.device_of(tokens):
+                recorded.repeat = self._record(lambda: self._step(tokens, positions, cache, logits))
         recorded.repeat()
 
 

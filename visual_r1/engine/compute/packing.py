@@ -27,6 +27,10 @@ from visual_r1.engine.compute.batching import ROWS, by_bucket, round_up, split, 
 ATTENTION = "visual_r1"
 """The name that transformers knows `attend` by."""
 
+FOLDED = 2**28
+"""Scores of a head, at most, for which queries that share keys are one call: its mask is as large,
+and torch's kernel counts its places in 32 bits."""
+
 
 @dataclass(frozen=True)
 class Roots:
@@ -78,6 +82,8 @@ class Branches:
 
     def repeated_mask(self, times: int) -> Tensor:
         """[R, 1, times * width, …]: for queries of so many heads, one behind the other."""
+        if times == 1:
+            return self.mask
         name = f"mask {times}"
         if name not in self._made:
             self._made[name] = self.mask.repeat(1, 1, times, 1)
@@ -332,16 +338,20 @@ def _folded_attention(
     rows, places, heads, width = queries.shape
     key_heads = keys.shape[2]
     shared = heads // key_heads
+    together = shared if rows * shared * places * keys.shape[1] <= FOLDED else 1
     by_key_head = queries.view(rows, places, key_heads, shared, width).permute(0, 2, 3, 1, 4)
-    output = functional.scaled_dot_product_attention(
-        by_key_head.reshape(rows, key_heads, shared * places, width),
-        keys.transpose(1, 2),
-        values.transpose(1, 2),
-        attn_mask=branches.repeated_mask(shared),
-        scale=scaling,
-    )
-    by_head = output.view(rows, key_heads, shared, places, width).permute(0, 3, 1, 2, 4)
-    return by_head.reshape(rows, places, heads, width)
+    outputs = [
+        functional.scaled_dot_product_attention(
+            part.reshape(rows, key_heads, together * places, width),
+            keys.transpose(1, 2),
+            values.transpose(1, 2),
+            attn_mask=branches.repeated_mask(together),
+            scale=scaling,
+        ).view(rows, key_heads, together, places, width)
+        for part in split(by_key_head, together, dim=2)
+    ]
+    output = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
+    return output.permute(0, 3, 1, 2, 4).reshape(rows, places, heads, width)
 
 
 # transformers finds it by its name, and masks for it as for its own `sdpa`.

@@ -1,9 +1,9 @@
 """How much of a training pass is held at a time, decided by the memory that there is.
 
-What a place takes is measured and not guessed: the network is run once on a few places, and what
-autograd keeps of it is counted. With activation checkpointing it keeps the input of each layer,
-and all of one layer while that is computed again; that takes a third more time, so it is done only
-where a minibatch would not fit without.
+What a place takes is measured and not guessed: the network is run on a few places and on twice as
+many, and what autograd keeps of them is counted. With activation checkpointing it keeps the input
+of each layer, and all of one layer while that is computed again; that takes a third more time, so
+it is done only where a minibatch would not fit without.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,8 +21,8 @@ from visual_r1.engine.compute.forward import distinct, packed_states, run_tower
 from visual_r1.engine.compute.packing import Packing
 from visual_r1.engine.compute.prompts import Layout
 
-PROBE = 63
-"""Places that are run to see what one takes; the dummy is the 64th."""
+PROBE = 64
+"""So many places are run, and twice as many, to see what one takes and what is kept besides."""
 
 TOWER_SHARE = 0.3
 LOGITS_SHARE = 0.25
@@ -136,14 +136,19 @@ def _with_text(
     config = cast(Any, base.network).config.get_text_config()
     layers, width = int(config.num_hidden_layers), int(config.hidden_size)
     if "a place" not in measured:
-        measured["a place"] = saved_bytes(base, lambda: _probe(base)) // (PROBE + 1)
-    kept = measured["a place"]
-    if (fits := room // kept) >= min(WORTH, plan.places):
+        few = saved_bytes(base, lambda: _probe(base, PROBE))
+        more = saved_bytes(base, lambda: _probe(base, 2 * PROBE))
+        measured["a place"] = max(1, (more - few) // PROBE)
+        measured["besides"] = max(0, 2 * few - more)
+    # Besides places: the adapter in the weights' type, of a mixture's experts a gigabyte and more.
+    kept, besides = measured["a place"], measured["besides"]
+    if (fits := (room - besides) // kept) >= min(WORTH, plan.places):
         places = min(plan.places, _power_of_two(fits))
         return replace(plan, places=places, group=min(plan.group, places))
-    # A layer while it is computed again, with the gradients of what it holds, and all inputs.
-    thin = 2 * kept // layers + layers * width * base.dtype.itemsize
-    places = min(plan.places, _power_of_two(room // thin))
+    # A layer while it is computed again, with the gradients of what it holds, and all inputs, which
+    # are float32 whatever the weights are (see `residual`).
+    thin = 2 * kept // layers + layers * width * torch.float32.itemsize
+    places = min(plan.places, _power_of_two((room - 2 * besides // layers) // thin))
     return replace(plan, places=places, group=min(plan.group, places), checkpoints=True)
 
 
@@ -152,16 +157,17 @@ def _power_of_two(most: int) -> int:
     return 1 << (max(1, most).bit_length() - 1)
 
 
-def _probe(base: BaseModel) -> Tensor:
-    axes = len(base.family.text_positions(0, 1))
+def _probe(base: BaseModel, places: int) -> Tensor:
+    """A run over so many places, a multiple of 16, of which the last one is the dummy."""
+    axes, length = len(base.family.text_positions(0, 1)), places - 1
     layout = Layout(
-        tokens=np.zeros(PROBE, np.int64),
-        positions=np.zeros((axes, PROBE), np.int64),
-        is_image=np.zeros(PROBE, bool),
+        tokens=np.zeros(length, np.int64),
+        positions=np.zeros((axes, length), np.int64),
+        is_image=np.zeros(length, bool),
         images=(),
-        next_position=PROBE,
+        next_position=length,
     )
-    packing = Packing.of([PROBE], [], base.device, base.dtype)
+    packing = Packing.of([length], [], base.device, base.dtype)
     return packed_states(base, [layout], {}, packing)
 
 

@@ -13,11 +13,11 @@ import torch
 from engine_material import group_data, picture_prompt, png, request, rollout_datum, words
 from transformers.models.qwen3_vl import modeling_qwen3_vl
 
-from visual_r1.engine.compute import learner, training_memory, vocabulary
+from visual_r1.engine.compute import learner, packing, training_memory, vocabulary
 from visual_r1.engine.compute.compute import Adapter, Compute
 from visual_r1.engine.compute.datums import check_data
 from visual_r1.engine.compute.device_rules import CARD_RULES, DeviceRules
-from visual_r1.engine.compute.families import text_attention
+from visual_r1.engine.compute.families import text_attention, tower_attention
 from visual_r1.engine.compute.families.lean import LeanQwen3
 from visual_r1.engine.compute.minibatches import minibatches
 from visual_r1.engine.compute.training_memory import plan_training
@@ -127,6 +127,27 @@ def test_a_little_more_or_less_of_free_memory_changes_no_plan(pair: Pair) -> Non
     assert plans[0].logits.bit_count() == plans[0].places.bit_count() == 1
 
 
+def test_what_an_adapter_takes_is_not_counted_with_each_place(pair: Pair) -> None:
+    """In bfloat16 its matrices are kept in that type, whatever the number of places."""
+    found: list[tuple[int, int, int]] = []
+    rules = on_a_card(2**30, torch.bfloat16)
+    compute = Compute(pair.card.model_name, device="cpu", threads=1, rules=rules)
+    data = check_data(compute._base, compute._images, DATA, "importance_sampling", backward=True)
+    for rank in (8, 64):
+        slot = compute._slots.of(replace(SPEC, rank=rank))
+        compute._slots.activate(slot)
+        adapter = compute.new_adapter(replace(SPEC, rank=rank))
+        slot.bind(adapter.weights, adapter.gradients)
+        plan_training(compute._base, data, slot.measured, backward=True)
+        measured = slot.measured
+        found.append((measured["a place"], measured["besides"], len(adapter.weights)))
+    (place, besides, weights), (wide_place, wide_besides, wide_weights) = found
+    assert wide_place < 1.5 * place
+    # Of the text stack's: the tower is measured by itself, and the last product is not run.
+    assert besides < wide_besides < 2 * wide_weights
+    assert wide_besides - besides > 0.5 * (wide_weights - weights)
+
+
 def test_with_less_the_tower_runs_twice_and_minibatches_are_small(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +173,23 @@ def test_images_of_all_sizes_go_through_the_tower_in_one_call(pair: Pair) -> Non
     counted.remove()
     assert calls == [1]
     assert all(isinstance(output, SampleOutput) for output in outputs)
+
+
+def test_a_tower_goes_without_flash_attention_where_it_has_no_kernel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    capability = [8, 0]
+
+    def capability_of(_: object) -> tuple[int, ...]:
+        return tuple(capability)
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", capability_of)
+    heads = torch.zeros(3, 2, 72, dtype=torch.bfloat16)
+    assert tower_attention._has_flash(heads)
+    assert not tower_attention._has_flash(heads.float())
+    assert not tower_attention._has_flash(heads[..., :71])
+    capability[:] = 7, 5
+    assert not tower_attention._has_flash(heads)
 
 
 def test_bfloat16_sampler_and_learner_agree() -> None:
@@ -266,6 +304,30 @@ def test_gradients_in_bfloat16_are_those_in_float32_within_its_digits() -> None:
     exact = gradients[torch.float32]
     assert exact.dtype == gradients[torch.bfloat16].dtype == torch.float32
     assert 0 < (gradients[torch.bfloat16] - exact).norm() / exact.norm() < 0.05
+
+
+def test_where_the_mask_would_be_large_heads_that_share_keys_are_calls_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rules = on_a_card(PLENTY, torch.bfloat16)
+    compute = Compute(TINY_GEOMETRY, device="cpu", threads=1, rules=rules)
+    attention = torch.nn.functional.scaled_dot_product_attention
+    calls: list[int] = []
+
+    def counted(*given: Any, **named: Any) -> torch.Tensor:
+        calls[-1] += 1
+        return attention(*given, **named)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
+    gradients: list[torch.Tensor] = []
+    # The first pass is also run for its plan.
+    for most in (packing.FOLDED, packing.FOLDED, 0):
+        monkeypatch.setattr(packing, "FOLDED", most)
+        calls.append(0)
+        gradients.append(Pair.learnt(Pair.__new__(Pair), compute, DATA)[1])
+    assert calls[2] > calls[1]
+    # Gradients of the keys are rounded for each call.
+    assert (gradients[2] - gradients[1]).norm() / gradients[1].norm() < 0.02
 
 
 def test_out_of_memory_makes_the_minibatches_smaller_and_is_said(

@@ -4,7 +4,8 @@ import json
 from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
-from types import MethodType
+from types import MethodType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -243,3 +244,19 @@ def test_experts_that_are_not_in_one_parameter_are_refused_with_the_flag_that_wo
         with pytest.raises(InvalidRequest, match=r"--no-model\.train_mlp"):
             refused()
     assert moe.new_adapter(LoraSpec(rank=4, train_mlp=False))
+
+
+@pytest.mark.parametrize(
+    ("capability", "asks"),
+    [((8, 0), True), ((8, 9), True), ((9, 0), False), ((10, 0), False), ((12, 0), True)],
+)
+def test_only_where_one_kernel_serves_all_experts_is_a_step_recorded(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], asks: bool
+) -> None:
+    def capability_of(_: object) -> tuple[int, int]:
+        return capability
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", capability_of)
+    weight: Any = SimpleNamespace(dtype=torch.bfloat16, is_cuda=True, device="cuda")
+    assert experts.asks_host(weight) == asks
+    assert experts.asks_host(torch.zeros(1, 1, 1))

@@ -68,10 +68,12 @@ class LeanQwen3:
         self.stack.compute_alone(copied_bytes)
 
     def compute_on(self, device: torch.device) -> str | None:
-        """Compute as a card does, by kernels of our own; why not, where they cannot be compiled."""
+        """Compute as a card does, by kernels of our own; why not, where they do not compile or are
+        not right."""
         try:
             kernels = import_module("visual_r1.engine.compute.card_attention")
-            kernels.require(device)
+            like = self.stack.embedding.new_empty(self.stack.width, device=device)
+            kernels.require(self.stack.heads, self.stack.key_heads, like)
         except Exception as error:  # noqa: BLE001 - Triton, a C compiler, a folder may not be there
             return (str(error).strip().splitlines() or [type(error).__name__])[0]
         self._attend = kernels.attend

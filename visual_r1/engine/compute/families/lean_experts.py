@@ -2,13 +2,13 @@
 
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from visual_r1.engine.compute.experts import (
     PARAMETERS,
     Adapted,
     are_plain,
+    asks_host,
     experts_of,
     mixed,
     wrappers,
@@ -34,8 +34,8 @@ class Mixture:
 
     @property
     def can_be_recorded(self) -> bool:
-        """Whether there is a kernel that needs no word of the host's: in half precision."""
-        return self._weights()[0].dtype == torch.bfloat16
+        """Whether a step is the same work whichever experts are chosen."""
+        return not any(map(asks_host, self._weights()))
 
     def prepared(self, adapter: LowRank) -> Bound:
         """What `bound` is to be for this adapter."""

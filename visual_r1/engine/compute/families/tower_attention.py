@@ -40,7 +40,7 @@ def _forward(
     queries, keys = cast(Callable[..., tuple[Tensor, Tensor]], rotate)(
         queries, keys, *position_embeddings
     )
-    if queries.is_cuda and queries.dtype != torch.float32:
+    if queries.is_cuda and _has_flash(queries):
         attended = _by_flash(queries, keys, values, cu_seqlens, this.scaling)
         return this.proj(attended.flatten(1))
     runs = [(size, len(list(equal))) for size, equal in groupby(integers(cu_seqlens.diff()))]
@@ -53,6 +53,13 @@ def _forward(
         output = functional.scaled_dot_product_attention(*by_image, scale=this.scaling)
         found.append(output.transpose(1, 2).reshape(images * size, -1))
     return this.proj(torch.cat(found))
+
+
+def _has_flash(queries: Tensor) -> bool:
+    """Whether flash attention has a kernel: none in float32, on cards before Ampere, and for heads
+    whose width is no multiple of 8."""
+    fits = queries.dtype != torch.float32 and queries.shape[-1] % 8 == 0
+    return fits and torch.cuda.get_device_capability(queries.device) >= (8, 0)
 
 
 def _by_flash(queries: Tensor, keys: Tensor, values: Tensor, ends: Tensor, scale: float) -> Tensor:
