@@ -51,7 +51,7 @@ def _looked_at(
     return output / total[:, None], top + tl.log(total)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def _over_prompts(
     vectors, index, keys, values, lengths, output, sums, scale, count,
     key_row, key_head, key_step, value_row, value_head, value_step,
@@ -75,7 +75,7 @@ def _over_prompts(
     tl.store(sums + first + query, sum_of, mask=real)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def _over_answers(
     queries, keys, values, places, of_prompts, prompt_sums, index, output, scale, count, query_row,
     key_row, key_head, key_step, value_row, value_head, value_step,

@@ -37,6 +37,7 @@ class LeanQwen3:
         """Raises `KeyError` or `AttributeError` where the network is built in another way."""
         self.stack = LeanStack(network, text_stack, unembed)
         self._angles = self.stack.embedding.new_zeros(0, 2 * self.stack.width)
+        self._used: tuple[Bound, ...] | None = None
         self._ranks: tuple[int, ...] = ()
         self.joint = False
         """Whether attention has one softmax; queries come out scaled for it."""
@@ -88,6 +89,9 @@ class LeanQwen3:
 
         With `in_place` it is copied to where the last one of its shape was.
         """
+        if prepared is self._used:
+            return
+        self._used = prepared
         moved = False
         for product, bound in zip(self.stack.adapted, prepared, strict=True):
             held = product.bound
