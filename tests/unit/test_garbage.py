@@ -66,21 +66,27 @@ def test_a_second_time_in_the_same_process_keeps_no_garbage() -> None:
 
 def test_who_has_switched_the_collector_off_is_left_alone() -> None:
     gc.disable()
-    before = gc.get_freeze_count(), gc.get_threshold()
+    new = [Cycle() for _ in range(1000)]
+    before, thresholds = gc.get_freeze_count(), gc.get_threshold()
     collect_nothing()
     collect_what_is_new(seldom=True)
     collect_as_ever()
     assert not gc.isenabled()
-    assert (gc.get_freeze_count(), gc.get_threshold()) == before
+    assert gc.get_threshold() == thresholds
+    # Fewer, where another thread has let go of something that was passed over before.
+    assert gc.get_freeze_count() <= before
+    assert len(new) == 1000
 
 
 def test_a_program_that_ends_before_its_flow_leaves_it_as_it_was() -> None:
     """In a notebook, say, whose kernel goes on."""
+    new = [Cycle() for _ in range(1000)]
     before = gc.get_freeze_count()
     collect_nothing()
     collect_as_ever()
     assert gc.isenabled()
-    assert gc.get_freeze_count() == before
+    assert gc.get_freeze_count() <= before
+    assert len(new) == 1000
 
 
 def test_garbage_of_few_objects_and_many_bytes_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
