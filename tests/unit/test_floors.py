@@ -1,13 +1,11 @@
 """Floors that the benchmarks hold times against."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+from benchmark_modules import benchmark_module
 
 MIXTURE = {
     "hidden_size": 8, "num_hidden_layers": 2, "head_dim": 4, "num_attention_heads": 2,
@@ -22,12 +20,7 @@ TOWER = {
 
 @pytest.fixture(scope="module")
 def floors() -> Any:
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        from beside import floors as found
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-    return found
+    return benchmark_module("beside.floors")
 
 
 @pytest.mark.parametrize("name", ["num_experts", "num_local_experts"])

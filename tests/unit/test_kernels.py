@@ -1,28 +1,21 @@
 """What others keep for parts of our computation is compared on the same work as ours."""
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from benchmark_modules import benchmark_module
 from torch import Tensor
 
 # torch's own, where parts of it are imported.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
 def kernels() -> Any:
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        from beside import kernels as found
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-    return found
+    return benchmark_module("beside.kernels")
 
 
 def dense(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:

@@ -9,9 +9,12 @@ from PIL import Image
 
 from visual_r1.engine.types import (
     Datum,
+    ForwardOutput,
     ImagePart,
+    InvalidRequest,
     Prompt,
     SampledSequence,
+    SampleOutput,
     SampleRequest,
     SamplingSettings,
     TextPart,
@@ -79,6 +82,28 @@ def rollout_datum(prompt: Prompt, sampled: SampledSequence, advantage: float) ->
     return Datum(
         (*prompt, TextPart(sampled.tokens[:-1])),
         {"target_tokens": targets, "logprobs": logprobs, "advantages": advantages},
+    )
+
+
+def rollout_data(
+    prompts: Sequence[Prompt], outputs: Sequence[SampleOutput | InvalidRequest]
+) -> list[Datum]:
+    """The data of all sampled answers, each with an advantage of 1."""
+    return [
+        rollout_datum(prompt, sequence, 1.0)
+        for prompt, output in zip(prompts, outputs, strict=True)
+        if isinstance(output, SampleOutput)
+        for sequence in output.sequences
+    ]
+
+
+def distances(learnt: ForwardOutput, data: Sequence[Datum]) -> np.ndarray:
+    """Of each token of the answers, how far learner and sampler are apart."""
+    return np.concatenate(
+        [
+            np.abs(ours - datum.inputs["logprobs"])[datum.inputs["advantages"] != 0]
+            for ours, datum in zip(learnt.logprobs, data, strict=True)
+        ]
     )
 
 

@@ -89,8 +89,7 @@ class Compute:
         if self._base.device.type == "cpu":
             torch.use_deterministic_algorithms(True)
         else:
-            # It makes a plan for each shape that it meets, for a tenth of a second or more, and
-            # backward it sums without an order.
+            # It makes a plan for each shape that it meets, and sums without an order backward.
             torch.backends.cuda.enable_cudnn_sdp(False)  # pyright: ignore[reportUnknownMemberType]
             # Products whose parts are summed up in bfloat16 would set learner and sampler apart.
             torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False

@@ -28,7 +28,11 @@ _ALIGNED = 8
 
 
 def install(network: nn.Module) -> None:
-    """Let experts compute as this module does, where they are of its form."""
+    """Let experts compute as this module does, where they are of its form.
+
+    Those without a LoRA too: transformers' own count their tokens by a kernel (`histc`) that torch
+    refuses where sums must have an order.
+    """
     inner = {
         id(module.base_layer) for module in network.modules() if isinstance(module, ParamWrapper)
     }

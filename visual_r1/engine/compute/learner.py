@@ -64,7 +64,7 @@ class Learner:
         """
         # The plan measures a run with the adapter in it; no gradient comes of that.
         self._slot.bind(adapter.weights, adapter.gradients if backward else None)
-        plan = plan_training(self._base, data, self._slot.measured, backward=backward)
+        plan = plan_training(self._base, data, self._slot.kept, backward=backward)
         while True:
             try:
                 return self._try(adapter, data, plan, backward)

@@ -24,6 +24,7 @@ from visual_r1.engine.compute import experts, low_rank
 from visual_r1.engine.compute.base_model import BaseModel, family_and_shapes, is_finite
 from visual_r1.engine.compute.families.family import LoraModules
 from visual_r1.engine.compute.families.products import LowRank
+from visual_r1.engine.compute.training_memory import Kept
 from visual_r1.engine.types import SECOND_MOMENT, STEPS, InvalidRequest, LoraSpec, check_spec
 
 LORA_ALPHA = 32
@@ -129,8 +130,7 @@ class Slot:
         low_rank.install(base.network)
         experts.install(base.network)
         self.name = name
-        self.measured: dict[str, int] = {}
-        """Bytes that a training pass keeps (see `training_memory`)."""
+        self.kept = Kept()
         self._rank = rank
         self.pieces = tuple(_pieces(base.network, name))
         self.size = self.pieces[-1].stop

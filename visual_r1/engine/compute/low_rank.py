@@ -37,7 +37,7 @@ def logits(head: nn.Module, hidden: Tensor) -> Tensor:
 
     Of hidden states in half precision they are not rounded to it: at a logit of 20 in bfloat16
     that would be a sixteenth of a nat. A head that computed so set a learner apart from its sampler
-    until it was taken to float32 (MiniMax-M1, 2025, section 3.2).
+    until it was taken to float32 (MiniMax-M1, 2025).
     """
     if hidden.dtype == torch.float32:
         return head(hidden)

@@ -59,8 +59,9 @@ class Branches:
     """(root, how many rows), in the order of the rows."""
     mask: Tensor
     """[R, 1, width, width of roots + width], 0 where a place is seen, else −inf."""
-    _made: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
-    """What is made of these once."""
+    root_rows: int
+    """Rows of that block."""
+    _masks: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
 
     @property
     def rows(self) -> int:
@@ -70,24 +71,22 @@ class Branches:
     def copies(self, of_roots: Tensor) -> Tensor:
         """What each branch takes from its root: [roots, …] to [R, …]."""
         apply = cast(Callable[..., Tensor], _Copies.apply)
-        chosen = None if of_roots.dtype == torch.float32 else self._chosen(of_roots)
+        chosen = None if of_roots.dtype == torch.float32 else self._chosen
         return apply(of_roots, self.of, self.stretches, chosen)
 
-    def _chosen(self, of_roots: Tensor) -> Tensor:
-        """[roots, R]: 1 where a branch is of a root."""
-        if "chosen" not in self._made:
-            roots = torch.arange(len(of_roots), device=self.of.device)
-            self._made["chosen"] = (roots[:, None] == self.of).to(of_roots.dtype)
-        return self._made["chosen"]
+    @cached_property
+    def _chosen(self) -> Tensor:
+        """[roots, R], of the mask's type: 1 where a branch is of a root."""
+        roots = torch.arange(self.root_rows, device=self.of.device)
+        return (roots[:, None] == self.of).to(self.mask.dtype)
 
     def repeated_mask(self, times: int) -> Tensor:
         """[R, 1, times * width, …]: for queries of so many heads, one behind the other."""
         if times == 1:
             return self.mask
-        name = f"mask {times}"
-        if name not in self._made:
-            self._made[name] = self.mask.repeat(1, 1, times, 1)
-        return self._made[name]
+        if times not in self._masks:
+            self._masks[times] = self.mask.repeat(1, 1, times, 1)
+        return self._masks[times]
 
 
 @dataclass(frozen=True)
@@ -184,7 +183,7 @@ class _Packer:
             rows = [row_of[self._branches[member][0]][1] for member in members]
             of = torch.tensor(rows, device=device)
             mask = _mask(roots[block], of, width, dtype)
-            branches.append(Branches(width, block, of, _stretches(rows), mask))
+            branches.append(Branches(width, block, of, _stretches(rows), mask, roots[block].rows))
         slots = torch.cat([*self._slots, torch.tensor([self._places - 1])])
         slot_of = torch.full((self._places,), len(slots) - 1)
         real = slots < self._used

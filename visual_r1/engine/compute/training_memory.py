@@ -64,14 +64,26 @@ class TrainingPlan:
         )
 
 
+@dataclass
+class Kept:
+    """Bytes that autograd keeps of a run with one adapter, where they were measured."""
+
+    patch: int | None = None
+    """Of each patch in the vision tower."""
+    place: int | None = None
+    """Of each place in the text stack."""
+    besides: int = 0
+    """There, however many places: the adapter in the weights' type, of a mixture's experts a
+    gigabyte and more."""
+
+
 def plan_training(
-    base: BaseModel, data: Sequence[CheckedDatum], measured: dict[str, int], *, backward: bool
+    base: BaseModel, data: Sequence[CheckedDatum], kept: Kept, *, backward: bool
 ) -> TrainingPlan:
     """A plan for these data in the memory that the device's rules say is free.
 
     Sizes are powers of two: a little more or less of free memory leaves the plan, and with it each
-    bit of the result, as it is. `measured` is filled with what the network keeps under the adapter
-    that is active.
+    bit of the result, as it is. `kept` is of the adapter that is active, and filled in here.
     """
     rules = base.rules
     patches = sum(
@@ -94,14 +106,14 @@ def plan_training(
     if not backward:
         return plan
     left = int(free * (1 - LOGITS_SHARE))
-    plan, taken = _with_tower(base, data, measured, plan, patches, int(free * TOWER_SHARE))
-    return _with_text(base, measured, plan, left - taken)
+    plan, taken = _with_tower(base, data, kept, plan, patches, int(free * TOWER_SHARE))
+    return _with_text(base, kept, plan, left - taken)
 
 
 def _with_tower(
     base: BaseModel,
     data: Sequence[CheckedDatum],
-    measured: dict[str, int],
+    kept: Kept,
     plan: TrainingPlan,
     patches: int,
     room: int,
@@ -110,45 +122,38 @@ def _with_tower(
     images = distinct(image for datum in data for image in datum.layout.images)
     if not images:
         return plan, 0
-    if "a patch" not in measured:
+    if kept.patch is None:
         least = min(images, key=lambda image: len(image.patches))
-        kept = saved_bytes(base, lambda: run_tower(base, [least]))
-        measured["a patch"] = kept // len(least.patches)
-    kept = measured["a patch"]
-    if kept * patches <= room:
-        return replace(plan, keeps_tower=True), kept * patches
+        kept.patch = saved_bytes(base, lambda: run_tower(base, [least])) // len(least.patches)
+    if kept.patch * patches <= room:
+        return replace(plan, keeps_tower=True), kept.patch * patches
     tower = base.network.get_submodule(base.family.vision_tower)
     blocks = sum(
         1
         for module in tower.modules()
         if getattr(module, "gradient_checkpointing", None) is not None
     )
-    thin = 2 * kept // max(1, blocks)
+    thin = 2 * kept.patch // max(1, blocks)
     if thin * patches <= room:
         return replace(plan, keeps_tower=True, checkpoints_tower=True), thin * patches
     return replace(plan, keeps_tower=False, checkpoints_tower=True), 0
 
 
-def _with_text(
-    base: BaseModel, measured: dict[str, int], plan: TrainingPlan, room: int
-) -> TrainingPlan:
+def _with_text(base: BaseModel, kept: Kept, plan: TrainingPlan, room: int) -> TrainingPlan:
     """The plan for the text stack in so many bytes."""
     config = cast(Any, base.network).config.get_text_config()
     layers, width = int(config.num_hidden_layers), int(config.hidden_size)
-    if "a place" not in measured:
+    if kept.place is None:
         few = saved_bytes(base, lambda: _probe(base, PROBE))
         more = saved_bytes(base, lambda: _probe(base, 2 * PROBE))
-        measured["a place"] = max(1, (more - few) // PROBE)
-        measured["besides"] = max(0, 2 * few - more)
-    # Besides places: the adapter in the weights' type, of a mixture's experts a gigabyte and more.
-    kept, besides = measured["a place"], measured["besides"]
-    if (fits := (room - besides) // kept) >= min(WORTH, plan.places):
+        kept.place, kept.besides = max(1, (more - few) // PROBE), max(0, 2 * few - more)
+    if (fits := (room - kept.besides) // kept.place) >= min(WORTH, plan.places):
         places = min(plan.places, _power_of_two(fits))
         return replace(plan, places=places, group=min(plan.group, places))
     # A layer while it is computed again, with the gradients of what it holds, and all inputs, which
     # are float32 whatever the weights are (see `residual`).
-    thin = 2 * kept // layers + layers * width * torch.float32.itemsize
-    places = min(plan.places, _power_of_two((room - 2 * besides // layers) // thin))
+    thin = 2 * kept.place // layers + layers * width * torch.float32.itemsize
+    places = min(plan.places, _power_of_two((room - 2 * kept.besides // layers) // thin))
     return replace(plan, places=places, group=min(plan.group, places), checkpoints=True)
 
 

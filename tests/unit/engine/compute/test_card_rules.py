@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 import random_models
 import torch
-from engine_material import group_data, picture_prompt, png, request, rollout_datum, words
+from engine_material import (
+    distances,
+    group_data,
+    picture_prompt,
+    png,
+    request,
+    rollout_data,
+    words,
+)
 from transformers.models.qwen3_vl import modeling_qwen3_vl
 
 from visual_r1.engine.compute import learner, packing, training_memory, vocabulary
@@ -70,7 +78,7 @@ class Pair:
         slot, adapter = self.card._slots.of(SPEC), scattered(self.card)
         self.card._slots.activate(slot)
         slot.bind(adapter.weights, adapter.gradients)
-        return plan_training(base, checked, slot.measured, backward=True)
+        return plan_training(base, checked, slot.kept, backward=True)
 
     def assert_same_gradient(self) -> None:
         _, expected = self.learnt(self.cpu, DATA)
@@ -138,9 +146,9 @@ def test_what_an_adapter_takes_is_not_counted_with_each_place(pair: Pair) -> Non
         compute._slots.activate(slot)
         adapter = compute.new_adapter(replace(SPEC, rank=rank))
         slot.bind(adapter.weights, adapter.gradients)
-        plan_training(compute._base, data, slot.measured, backward=True)
-        measured = slot.measured
-        found.append((measured["a place"], measured["besides"], len(adapter.weights)))
+        plan_training(compute._base, data, slot.kept, backward=True)
+        assert slot.kept.place is not None
+        found.append((slot.kept.place, slot.kept.besides, len(adapter.weights)))
     (place, besides, weights), (wide_place, wide_besides, wide_weights) = found
     assert wide_place < 1.5 * place
     # Of the text stack's: the tower is measured by itself, and the last product is not run.
@@ -201,19 +209,9 @@ def test_bfloat16_sampler_and_learner_agree() -> None:
     assert adapter.weights.dtype == torch.float32
     prompts = [picture_prompt(seed) for seed in range(4)]
     outputs = compute.sample(compute.freeze(adapter), [request(prompt, 8) for prompt in prompts])
-    data = [
-        rollout_datum(prompt, sequence, 1.0)
-        for prompt, output in zip(prompts, outputs, strict=True)
-        if isinstance(output, SampleOutput)
-        for sequence in output.sequences
-    ]
+    data = rollout_data(prompts, outputs)
     learnt = compute.forward(adapter, data, "importance_sampling", {}, backward=True)
-    distance = np.concatenate(
-        [
-            np.abs(ours - datum.inputs["logprobs"])[datum.inputs["advantages"] != 0]
-            for ours, datum in zip(learnt.logprobs, data, strict=True)
-        ]
-    )
+    distance = distances(learnt, data)
     assert len(distance) > 500
     assert 0 < distance.mean() < 0.02
     assert distance.max() < 0.3
@@ -231,18 +229,9 @@ def test_a_deep_network_in_bfloat16_keeps_sampler_and_learner_together(tmp_path:
     adapter = scattered(compute)
     prompts = [picture_prompt(seed) for seed in range(2)]
     outputs = compute.sample(compute.freeze(adapter), [request(prompt, 8) for prompt in prompts])
-    data = [
-        rollout_datum(prompt, sequence, 1.0)
-        for prompt, output in zip(prompts, outputs, strict=True)
-        if isinstance(output, SampleOutput)
-        for sequence in output.sequences
-    ]
+    data = rollout_data(prompts, outputs)
     learnt = compute.forward(adapter, data, "importance_sampling", {}, backward=False)
-    apart = [
-        np.abs(ours - datum.inputs["logprobs"])[datum.inputs["advantages"] != 0]
-        for ours, datum in zip(learnt.logprobs, data, strict=True)
-    ]
-    assert 0 < np.concatenate(apart).mean() < 0.02
+    assert 0 < distances(learnt, data).mean() < 0.02
 
 
 def test_turning_is_what_transformers_turns_and_so_are_its_gradients() -> None:
@@ -262,6 +251,32 @@ def test_turning_is_what_transformers_turns_and_so_are_its_gradients() -> None:
     expected.backward(given)
     torch.testing.assert_close(turned, expected)
     torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_an_adapter_that_memory_ran_out_for_half_way_is_put_in_place_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else the samples that begin anew would come of two adapters."""
+    compute = Compute(TINY_GEOMETRY, device="cpu", threads=1, rules=on_a_card(PLENTY))
+    lean = compute._lean
+    assert isinstance(lean, LeanQwen3)
+    wanted = [request(picture_prompt(0), 2)]
+    weights = compute.freeze(scattered(compute))
+    expected = compute.sample(weights, wanted)
+    compute.sample(None, wanted)
+    products, seen = lean.stack.adapted, [0]
+    real = type(products[0]).__setattr__
+
+    def short(product: Any, name: str, value: Any) -> None:
+        if name == "bound":
+            seen[0] += 1
+            if seen[0] == len(products) // 2:
+                raise torch.OutOfMemoryError("as torch says it")
+        real(product, name, value)
+
+    monkeypatch.setattr(type(products[0]), "__setattr__", short, raising=False)
+    assert compute.sample(weights, wanted) == expected
+    assert seen[0] > len(products)
 
 
 @pytest.mark.skipif(find_spec("triton") is not None, reason="Triton is there")

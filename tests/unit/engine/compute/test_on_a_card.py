@@ -13,7 +13,14 @@ import numpy as np
 import pytest
 import random_models
 import torch
-from engine_material import group_data, picture_prompt, request, rollout_datum, words
+from engine_material import (
+    distances,
+    group_data,
+    picture_prompt,
+    request,
+    rollout_data,
+    words,
+)
 
 from visual_r1.engine.compute.compute import Adapter, Compute
 from visual_r1.engine.compute.device_rules import rules_of
@@ -90,17 +97,17 @@ def sequences(outputs: Sequence[SampleOutput]) -> list[tuple[tuple[int, ...], tu
     return [(one.tokens, one.logprobs) for output in outputs for one in output.sequences]
 
 
-def test_in_float32_it_samples_what_a_cpu_samples(float32: Compute, on_cpu: Compute) -> None:
-    ours, theirs = (sequences(answered(one, EARLY + LATE)) for one in (float32, on_cpu))
-    same = [a[0] == b[0] for a, b in zip(ours, theirs, strict=True)]
+def assert_nearly_the_same(ours: Sequence[SampleOutput], theirs: Sequence[SampleOutput]) -> None:
+    pairs = list(zip(sequences(ours), sequences(theirs), strict=True))
+    same = [(a, b) for (one, a), (other, b) in pairs if one == other]
     # A number may fall between two sums that differ by rounding: then another token is drawn.
-    assert sum(same) >= len(same) - 1
-    apart = [
-        np.abs(np.subtract(a[1], b[1])).max()
-        for a, b in zip(ours, theirs, strict=True)
-        if a[0] == b[0]
-    ]
-    assert max(apart) < 1e-3
+    assert len(same) >= len(pairs) - 1
+    assert max(np.abs(np.subtract(a, b)).max() for a, b in same) < 1e-3
+
+
+def test_in_float32_it_samples_what_a_cpu_samples(float32: Compute, on_cpu: Compute) -> None:
+    ours, theirs = (answered(one, EARLY + LATE) for one in (float32, on_cpu))
+    assert_nearly_the_same(ours, theirs)
 
 
 def test_in_float32_it_learns_what_a_cpu_learns(float32: Compute, on_cpu: Compute) -> None:
@@ -155,35 +162,17 @@ def test_our_attention_kernels_are_taken_and_agree_with_those_of_torch(
         pytest.skip("its steps go through the modules")
     lean = step._step if isinstance(step, GraphedStep) else step
     assert lean._attend is not None
-    ours = sequences(joined(float32))
+    ours = joined(float32)
     monkeypatch.setattr(lean, "_attend", None)
-    theirs = sequences(joined(float32))
-    same = [a[0] == b[0] for a, b in zip(ours, theirs, strict=True)]
-    # A number may fall between two sums that differ by rounding: then another token is drawn.
-    assert sum(same) >= len(same) - 1
-    apart = [
-        np.abs(np.subtract(a[1], b[1])).max()
-        for a, b in zip(ours, theirs, strict=True)
-        if a[0] == b[0]
-    ]
-    assert max(apart) < 1e-3
+    assert_nearly_the_same(ours, joined(float32))
 
 
 def test_sampler_and_learner_agree(bfloat16: Compute) -> None:
     prompts = [picture_prompt(seed) for seed in range(4)]
     outputs = answered(bfloat16, [request(prompt, 8) for prompt in prompts])
-    data = [
-        rollout_datum(prompt, sequence, 1.0)
-        for prompt, output in zip(prompts, outputs, strict=True)
-        for sequence in output.sequences
-    ]
-    apart = np.concatenate(
-        [
-            np.abs(ours - datum.inputs["logprobs"])[datum.inputs["advantages"] != 0]
-            for ours, datum in zip(learnt(bfloat16, data)[0], data, strict=True)
-        ]
-    )
-    assert 0 < apart.mean() < 0.02
+    data = rollout_data(prompts, outputs)
+    output = bfloat16.forward(scattered(bfloat16), data, "importance_sampling", {}, backward=True)
+    assert 0 < distances(output, data).mean() < 0.02
 
 
 def test_what_a_batch_took_is_free_when_it_is_done(bfloat16: Compute) -> None:

@@ -91,7 +91,7 @@ class LeanQwen3:
         """
         if prepared is self._used:
             return
-        self._used = prepared
+        self._used = None  # Where memory runs out half way, it is done again.
         moved = False
         for product, bound in zip(self.stack.adapted, prepared, strict=True):
             held = product.bound
@@ -104,6 +104,7 @@ class LeanQwen3:
                 moved = True
                 # What is written over must be nobody else's.
                 product.bound = tuple(one.clone() for one in bound) if in_place else bound
+        self._used = prepared
         self._version += moved
         self._ranks = tuple(product.rank for product in self.stack.products)
 
