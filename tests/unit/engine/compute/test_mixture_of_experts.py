@@ -134,9 +134,21 @@ def refuse(*_: object) -> None:
     raise AssertionError("peft's own way")
 
 
-def test_experts_without_loras_are_transformers_own_grouped_products(moe: Compute) -> None:
-    text = moe._base.network.get_submodule(moe._base.family.text_stack)
-    assert text.config._experts_implementation == "grouped_mm"
+def test_experts_without_loras_give_what_transformers_grouped_products_give(moe: Compute) -> None:
+    stack: Any = moe._base.network.get_submodule(moe._base.family.text_stack)
+    assert stack.config._experts_implementation == "grouped_mm"
+    own: Any = next(
+        experts.experts_of(module)
+        for module in stack.modules()
+        if experts.are_plain(experts.experts_of(module))
+    )
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(12, own.hidden_dim, generator=generator)
+    weights, index = torch.rand(12, EXPERTS, generator=generator).topk(2)
+    with torch.no_grad():
+        ours = own(hidden, index, weights)
+        theirs = type(own).forward(own, hidden, index, weights)
+    torch.testing.assert_close(ours, theirs)
 
 
 @pytest.fixture
