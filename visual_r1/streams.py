@@ -2,12 +2,16 @@
 
 Whatever is printed, by rich, by a log handler or by a library, is written to one of the two. They
 are wrapped once, when a command begins, and there is no other place where printing could fail.
+
+In a process of Prefect's worker this is not the first thing: its log handler is there already, and
+has the stream as it was. It prints with rich, which ends the program where a reader has gone.
 """
 
 import logging
 import os
 import sys
 from collections.abc import Iterable
+from logging import Logger
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -48,6 +52,10 @@ class UnfailingStream:
         for line in lines:
             self.write(line)
 
+    def is_of(self, stream: object) -> bool:
+        """Whether it writes to `stream`."""
+        return stream is self._stream
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
@@ -84,8 +92,26 @@ def open_streams() -> None:
     # Python has none where it was closed.
     sys.stdout = unfailing(sys.stdout or _nowhere())
     sys.stderr = unfailing(sys.stderr or _nowhere())
+    for handler in _log_handlers():
+        _open_stream_of(handler, "stream")
+        if (console := getattr(handler, "console", None)) is not None:  # rich's
+            _open_stream_of(console, "file")
     # A record that cannot be put together is left out; else `logging` prints a traceback.
     logging.raiseExceptions = False
+
+
+def _log_handlers() -> set[logging.Handler]:
+    """All that any logger has by now."""
+    root = logging.getLogger()
+    named = (logger for logger in root.manager.loggerDict.values() if isinstance(logger, Logger))
+    return {handler for logger in (root, *named) for handler in logger.handlers}
+
+
+def _open_stream_of(holder: object, attribute: str) -> None:
+    """Where `holder` has standard output or error, it gets the one that does not fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, UnfailingStream) and stream.is_of(getattr(holder, attribute, None)):
+            setattr(holder, attribute, stream)
 
 
 def _nowhere() -> TextIO:

@@ -170,8 +170,10 @@ def test_worker_and_server_die_and_the_run_ends_all_the_same(house: House) -> No
     run = house.train("alone")
     operated.until(lambda: run.ledger() == 1, "the first chunk is saved")
     operated.kill("worker", "server")
-    operated.until(lambda: (run.folder / "summary.json").exists(), "the run is finished")
-    operated.start("server", "worker")
+    try:
+        operated.until(lambda: (run.folder / "summary.json").exists(), "the run is finished")
+    finally:  # the tests behind this one need them
+        operated.start("server", "worker")
     operated.until_state(run.id, "COMPLETED")
     assert [kind for kind, _ in operated.states(run.id)].count("SCHEDULED") <= 1  # not done twice
     operated.until(lambda: not operated.open_runs(), "no task run is a ghost", 30)

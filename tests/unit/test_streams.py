@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from trials.programs import ROOT, clean_environment
 from visual_r1.streams import unfailing
 
-ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import sys
 from visual_r1.streams import open_streams
@@ -87,6 +87,49 @@ def test_a_reader_that_has_gone(tmp_path: Path) -> None:
     )  # fmt: skip
     assert ended.returncode == 0
     assert done.read_text() == "gone on"
+
+
+MADE_BEFORE = """
+import logging, os, sys
+import prefect.main
+from prefect.logging import get_logger
+prefects = get_logger("engine")
+plain = logging.getLogger("somebody.elses")
+for stream in (sys.stdout, sys.stderr):
+    plain.addHandler(logging.StreamHandler(stream))
+from visual_r1.streams import open_streams
+open_streams()
+for _ in range(3):
+    prefects.warning("é △")
+    plain.warning("é △")
+print("said " * 5000, flush=True)
+open(sys.argv[1], "w").write("gone on")
+"""
+
+
+@pytest.mark.parametrize("both", [True, False], ids=["both streams", "standard error alone"])
+@pytest.mark.parametrize("how", ["no reader", "full"])
+def test_a_log_handler_that_was_made_before_the_streams_were_opened(
+    tmp_path: Path, how: str, *, both: bool
+) -> None:
+    """As Prefect's is in a worker's process, where it would end the run when the worker dies."""
+    done = tmp_path / "done.txt"
+    number = os.open("/dev/full", os.O_WRONLY)
+    if how == "no reader":
+        reader, number = os.pipe()
+        os.close(reader)
+    ended = subprocess.run(
+        [sys.executable, "-c", MADE_BEFORE, str(done)],
+        env=clean_environment() | {"PYTHONPATH": str(ROOT), "PREFECT_HOME": str(tmp_path)},
+        stdout=number if both else subprocess.PIPE,
+        stderr=number,
+        check=False,
+    )
+    os.close(number)
+    assert done.exists()
+    assert done.read_text() == "gone on"
+    assert ended.returncode == 0
+    assert both or b"said said" in ended.stdout
 
 
 class Broken(io.StringIO):
