@@ -102,7 +102,7 @@ def open_streams() -> None:
 
 def _log_handlers() -> set[logging.Handler]:
     """All that any logger has by now."""
-    root = logging.getLogger()
+    root = logging.root
     named = (logger for logger in root.manager.loggerDict.values() if isinstance(logger, Logger))
     return {handler for logger in (root, *named) for handler in logger.handlers}
 

@@ -3,7 +3,8 @@
     python ours.py WORK.json            # a program of `told`: a round samples, or trains where the
                                         # work has answers
 
-CPU seconds are those of client and engine together.
+CPU seconds are those of client and engine together. The client looks for garbage as a run's process
+does.
 """
 
 import os
@@ -28,6 +29,7 @@ from beside.faults import BenchmarkError
 from beside.told import Run, answer_rounds
 from beside.work import Work, model_inputs, read
 from visual_r1.engine.loading import LOADING
+from visual_r1.garbage import collect_nothing, collect_what_is_new
 
 LIMIT_S = 3600.0
 RATE = 1e-4
@@ -186,6 +188,7 @@ def answers_logprob(work: Work, done: tinker.ForwardBackwardOutput) -> float:
 
 def prepare(raw: dict[str, Any]) -> tuple[dict[str, Any], Run]:
     """Start the engine; what it says of itself, and a round."""
+    collect_nothing()
     work = read(raw)
     home = tempfile.TemporaryDirectory()
     engine = Engine(work.model, work.device, work.threads, Path(home.name), sys.stderr.buffer)
@@ -203,6 +206,7 @@ def prepare(raw: dict[str, Any]) -> tuple[dict[str, Any], Run]:
         client = training_client(service, work)
         data = datums(work)
         first = client.forward(data, "importance_sampling").result(timeout=LIMIT_S)
+        collect_what_is_new(seldom=True)
         engine_cpu()
 
         def train(_: int) -> dict[str, Any]:
@@ -224,6 +228,7 @@ def prepare(raw: dict[str, Any]) -> tuple[dict[str, Any], Run]:
         client = training_client(service, work)
         sampler = client.save_weights_and_get_sampling_client().result(timeout=LIMIT_S)
         greedy = []
+    collect_what_is_new(seldom=True)
 
     def sample(number: int) -> dict[str, Any]:
         engine_cpu()
