@@ -22,6 +22,7 @@ from prefect.states import Cancelled, Crashed
 from tasks.attempts import End, attended, current_attempt, has_ended, kept_of
 from tasks.environment import PROBE_SECONDS, prefect_server
 from tasks.interruption import repeat_dropped, was_interrupted
+from tasks.leases import go_on_without_a_lease
 from tasks.task_runs import close_task_runs
 from visual_r1.backend.endpoint import without_secrets
 from visual_r1.errors import ConfigError, VisualR1Error
@@ -33,8 +34,9 @@ R = TypeVar("R")
 
 logger = open_logger("visual_r1.tasks")
 
-SERVER_FAILURES = (httpx.HTTPError, OSError, RuntimeError, PrefectException)
-"""What a call of Prefect raises whose server is gone, refuses, or is closed meanwhile."""
+SERVER_FAILURES = (httpx.HTTPError, OSError, RuntimeError, PrefectException, ValueError)
+"""What a call of Prefect raises whose server is gone, refuses, is closed meanwhile, or answers what
+makes no sense (a proxy's page in its place)."""
 
 _ends: list[BaseException | None] = []
 """How the flow's function ended last, where it did: None where it returned."""
@@ -51,6 +53,7 @@ _owed: list[Callable[[], None]] = []
 def remembered(flow: Any) -> Any:
     """A Prefect flow whose function's end is remembered; for `outcome_in_spite_of`."""
     work: Callable[..., Any] = flow.fn
+    go_on_without_a_lease()
 
     # Prefect has looked at the function itself: where its file is, what parameters it takes.
     @wraps(work)

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import httpx
 import psutil
 
+from flows.operating.environment import SERVER
 from trials.programs import ROOT, clean_environment
 
 Part = Literal["server", "worker", "watch"]
@@ -44,16 +45,20 @@ class Operated:
             self.port = listener.getsockname()[1]
         self.api = f"http://127.0.0.1:{self.port}/api"
         self.mark = secrets.token_hex(8)
-        self.env = clean_environment() | {
-            "PYTHONPATH": str(ROOT),
-            "PREFECT_HOME": str(self.home),
-            "PREFECT_API_URL": self.api,
-            "PREFECT_LOCAL_STORAGE_PATH": str(self.folder / "results"),
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "PREFECT_WORKER_QUERY_SECONDS": "1",
-            "DO_NOT_TRACK": "1",
-            _MARK: self.mark,
-        }
+        self.env = (
+            clean_environment()
+            | SERVER
+            | {
+                "PYTHONPATH": str(ROOT),
+                "PREFECT_HOME": str(self.home),
+                "PREFECT_API_URL": self.api,
+                "PREFECT_LOCAL_STORAGE_PATH": str(self.folder / "results"),
+                "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+                "PREFECT_WORKER_QUERY_SECONDS": "1",
+                "DO_NOT_TRACK": "1",
+                _MARK: self.mark,
+            }
+        )
         self._client = httpx.Client(base_url=self.api, timeout=60)
 
     def __enter__(self) -> "Operated":

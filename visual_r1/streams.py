@@ -74,11 +74,12 @@ class UnfailingStream:
             return  # closed, or no file at all
 
 
-def unfailing(stream: TextIO) -> TextIO:
-    """`stream`, which does not raise any more when it is written to."""
-    return (
-        stream if isinstance(stream, UnfailingStream) else cast("TextIO", UnfailingStream(stream))
-    )
+def unfailing(stream: TextIO | None) -> TextIO:
+    """`stream`, which does not raise any more when it is written to; where Python has none, since
+    it was closed, what is written goes nowhere."""
+    if isinstance(stream, UnfailingStream):
+        return stream
+    return cast("TextIO", UnfailingStream(_nowhere() if stream is None else stream))
 
 
 def open_streams() -> None:
@@ -89,9 +90,7 @@ def open_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
-    # Python has none where it was closed.
-    sys.stdout = unfailing(sys.stdout or _nowhere())
-    sys.stderr = unfailing(sys.stderr or _nowhere())
+    sys.stdout, sys.stderr = unfailing(sys.stdout), unfailing(sys.stderr)
     for handler in _log_handlers():
         _open_stream_of(handler, "stream")
         if (console := getattr(handler, "console", None)) is not None:  # rich's

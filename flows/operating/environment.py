@@ -25,6 +25,11 @@ SERVER = QUIET | {
     # So that `prefect deployment run --watch` shows a run's log, and not its events alone.
     "PREFECT_SERVER_LOGS_STREAM_OUT_ENABLED": "true",
     "PREFECT_SERVER_LOGS_STREAM_PUBLISHING_ENABLED": "true",
+    # In memory, as by default, they are gone when the server is started anew: the slots that they
+    # stood for would be taken for good, and runs wait for them for ever.
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
+        "prefect.server.concurrency.lease_storage.filesystem"
+    ),
 }
 """The server's own settings."""
 

@@ -32,9 +32,6 @@ WAIT_AT_THE_END_S = 10.0
 
 Call = Callable[[SyncPrefectClient], object]
 
-FAILURES = (*SERVER_FAILURES, ValueError)
-"""As `SERVER_FAILURES`; and an answer that makes no sense."""
-
 
 _NUMBER = re.compile(r" #\d+$")
 
@@ -92,7 +89,7 @@ class Sender:
                             httpx_settings={"timeout": settings}, sync_client=True
                         ).__enter__()
                     call(client)
-                except FAILURES as error:
+                except SERVER_FAILURES as error:
                     self._failed(what, call, error)
                 else:
                     self.is_away = False
@@ -142,7 +139,7 @@ def emit(what: str, event: Callable[[], object]) -> None:
     """Call `event`, which emits one: now, or when the server is back."""
     sender = current.get()
     if sender is None or not sender.is_away:
-        with suppress(*FAILURES):
+        with suppress(*SERVER_FAILURES):
             event()
         return
 

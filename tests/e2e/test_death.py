@@ -353,3 +353,20 @@ def test_one_run_at_a_time_uses_a_key(
     asked.release_concurrency_slots_with_lease(taken.json()["lease_id"])
     assert has_it.wait(60)
     second.join()
+
+
+def test_a_slot_is_given_back_to_a_server_that_was_started_anew(
+    house: House, asked: SyncPrefectClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it is taken for good, and all who have this key wait for ever."""
+    monkeypatch.setenv("TINKER_API_KEY", "tml-another-one")
+    config = RunConfig.model_validate({"preset": "geometry3k", "output_dir": tmp_path})
+    before = {one.name for one in asked.read_global_concurrency_limits()}
+    with its_turn(config):
+        (limit,) = (one for one in asked.read_global_concurrency_limits() if one.name not in before)
+        assert limit.active_slots == 1
+        house.operated.kill("server")
+        house.operated.start("server")
+    assert asked.read_global_concurrency_limit_by_name(limit.name).active_slots == 0
+    with its_turn(config):
+        pass

@@ -175,6 +175,19 @@ def test_an_address_with_a_password_is_in_no_sentence(caplog: pytest.LogCaptureF
     assert "secret" not in str(refused.value) + caplog.text
 
 
+def test_a_run_that_is_done_is_done_whatever_stands_in_the_servers_place() -> None:
+    """A proxy's page, say, where Prefect's client expects its JSON."""
+    from tasks import outcome
+
+    with outcome.outcome_in_spite_of("http://127.0.0.1:9/api"):
+        outcome._ends[:] = [None]
+        httpx.Response(200, text="<html>maintenance</html>").json()
+    mistake = ValueError("the run's own")
+    with pytest.raises(ValueError, match="own"), outcome.outcome_in_spite_of(None):
+        outcome._ends[:] = [mistake]
+        raise mistake
+
+
 def test_an_address_with_a_password_is_on_no_command_line(tmp_path: Path) -> None:
     from flows.operating.keeper import Plan
 

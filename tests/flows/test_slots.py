@@ -140,6 +140,30 @@ def test_a_server_that_goes_while_it_is_waited_for_ends_the_waiting(
     assert said[-1] == "Nobody counts the runs of this key (ConnectError)."
 
 
+@pytest.mark.parametrize("used", [0, 1])
+def test_whatever_prefect_raises_of_a_slot_ends_no_run(
+    used: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks.slots import its_turn
+
+    class NotAcquired(Exception):  # Prefect's own is no more than that
+        pass
+
+    @contextmanager
+    def slot(*_: object, **__: object) -> Generator[None]:
+        raise NotAcquired("500")
+        yield
+
+    said, waiting = with_limit(monkeypatch, used, slot)
+    config = RunConfig.model_validate({"preset": "geometry3k", "output_dir": tmp_path})
+    with its_turn(config):
+        assert waiting == [True, False] * used
+    assert said[-1] == "Nobody counts the runs of this key (NotAcquired)."
+    if used:
+        assert "`prefect gcl update tinker-key-" in said[0]
+        assert "--active-slots 0`" in said[0]
+
+
 def test_who_waits_for_one_home_keeps_nobody_from_another(tmp_path: Path) -> None:
     from tasks.slots import its_turn
 

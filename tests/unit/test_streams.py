@@ -151,6 +151,10 @@ def test_whatever_a_stream_raises() -> None:
     assert unfailing(stream) is stream
 
 
+def test_where_python_has_no_stream_what_is_printed_goes_nowhere() -> None:
+    print("text", file=unfailing(None), flush=True)
+
+
 def test_ctrl_c_while_printing_is_heard() -> None:
     class Interrupted(io.StringIO):
         def write(self, text: str) -> int:

@@ -8,6 +8,7 @@ by an error, or because a person stopped it:
 A process that was killed writes nothing, and one that came to its end has left the summary.
 """
 
+from asyncio import CancelledError
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -35,6 +36,9 @@ class Ending:
 
 _STORED = TypeAdapter(Ending)
 
+_NOBODYS_WISH = (Exception, CancelledError, SystemExit, GeneratorExit)
+"""All but Ctrl-C, and the signals that others make exceptions of."""
+
 
 def owner_in(path: Path) -> str:
     """The process that a file names as an owner, for a sentence."""
@@ -49,11 +53,12 @@ def note_ending(run_dir: Path, error: BaseException) -> None:
 
     Where the folder has gone, or the disk refuses it, the run is later taken for killed.
     """
+    failed = isinstance(error, _NOBODYS_WISH)
     said = ""
-    if isinstance(error, Exception):
+    if failed:
         known = isinstance(error, VisualR1Error)
         said = str(error) if known else f"{type(error).__name__}: {error}"
-    kind = "failed" if isinstance(error, Exception) else "stopped"
+    kind = "failed" if failed else "stopped"
     with suppress(StorageError):
         if run_dir.is_dir():
             now = datetime.now(UTC).isoformat(timespec="seconds")

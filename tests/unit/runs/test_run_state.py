@@ -1,5 +1,6 @@
 """What a run is doing, by its folder: at work, ended, paused, failed, stopped, killed."""
 
+import asyncio
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from prefect.exceptions import TerminationSignal
 
 from visual_r1.alarms import Finding
 from visual_r1.config import RunConfig
@@ -152,6 +154,25 @@ def test_how_a_start_ended_is_kept_until_the_next_one(config: RunConfig):
     with pytest.raises(RunError), open_run_folder(config):
         raise RunError("fewer steps than it has")
     assert state_of(run_dir).name == "ended"
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        (KeyboardInterrupt(), "stopped"),
+        (TerminationSignal(signal.SIGTERM), "stopped"),
+        (asyncio.CancelledError("a lease"), "failed"),
+        (SystemExit(1), "failed"),
+    ],
+    ids=repr,
+)
+def test_a_run_is_stopped_by_a_person_alone(config: RunConfig, error: BaseException, name: str):
+    with pytest.raises(type(error)), open_run_folder(config) as run_dir:
+        trained(run_dir, 4)
+        raise error
+    found = state_of(config.run_dir)
+    assert found.name == name
+    assert (type(error).__name__ in found.sentence) == (name == "failed")
 
 
 def test_a_run_is_paused_at_the_checkpoint_of_its_alarm_alone(config: RunConfig):
