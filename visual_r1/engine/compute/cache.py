@@ -134,10 +134,19 @@ class RecordingCache(DynamicCache):
 class RowCache:
     """Static room for sequences that decode together, a row each, which others take once it ends.
 
-    Row r holds its prompt at places 0 to P_r − 1, padded on the right to its bucket P_r, and behind
-    them one new token a step: rows need be neither of one length nor of one age. What a step looks
-    at are the first `rows` rows and the first `seen` places, a multiple of `block` that holds the
-    furthest place of any row; what a row must not see is masked, and finite.
+    Rows need be neither of one length nor of one age. What a step looks at are the first `rows`
+    rows and the first `seen` places, a multiple of `block` that holds the furthest place of any
+    row. Of row r, whose prompt was padded on the right to its bucket P_r:
+
+        0 to begun − 1            its prompt
+        begun to P_r − 1          padding: masked, and finite
+        P_r to place − 1          its answer, a new place each step
+        place to seen − 1         nothing yet: zeros or an earlier row, masked, and finite
+        seen to cleared − 1       the same
+        cleared to capacity − 1   what the memory held, which nobody looks at
+
+    What is masked must be finite, since 0 · inf is nan. A row whose sequence is complete goes on
+    writing at its place until another takes it: nobody reads that.
     """
 
     lengths: Tensor | None = None
@@ -328,7 +337,7 @@ class RowCache:
         return Kept((room, values.new_empty(rows, heads, places, values.shape[3])), grows=True)
 
     def _require(self, rows: int, places: int) -> None:
-        """Have so many rows of so many places: what is masked must be finite, or 0 · inf is nan."""
+        """Have so many rows of so many places, and finite numbers in them."""
         if rows > self.capacity[0] or places > self.capacity[1]:
             self._widen(*map(_grown, self.capacity, (rows, places)))
         held_rows, held = self._cleared
