@@ -91,6 +91,15 @@ def test_a_burst_is_over_when_as_many_have_come_as_the_time_before() -> None:
     assert came(900, 70) == SETTLE_AT_MOST_S
 
 
+def test_a_client_that_was_forgotten_within_a_burst_is_as_one_that_came_first() -> None:
+    bursts = Bursts()
+    settling = Settling(bursts)
+    bursts.note("gone", 10)
+    settling.add("gone", 10)
+    bursts.forget(["live"])
+    assert settling.over_at_s == 10 + SETTLE_S
+
+
 # -- what is held ------------------------------------------------------------------------------
 
 
@@ -278,6 +287,28 @@ def test_a_request_that_breaks_a_turn_fails_and_those_beside_it_are_answered(
         results = [await client.result(one) for one in sent]
         assert [tokens_of(results[n]) for n in (0, 1, 2, 4)] == before
         assert results[3]["category"] == "server" and "it broke" in results[3]["error"]
+
+    play(story)
+
+
+def test_a_sweep_within_a_burst_leaves_no_request_without_its_answer(play: Play) -> None:
+    """Neither one of no session nor one that waits with those of a session that ended."""
+
+    async def story(client: Client) -> None:
+        body = sample_body("", 0) | {"base_model": client.engine.compute.model_name}
+        del body["sampling_session_id"], body["seq_id"]
+        ends, stays = [await client.session() for _ in range(2)]
+        samplers = [await base_sampler(client, session) for session in (ends, stays)]
+        async with asyncio.timeout(20):
+            sent = await client.post("asample", body)
+            await client.engine.sweep()
+            assert len(tokens_of(await client.result(sent))) == 2
+            _, sent = [await client.post("asample", sample_body(one, 1)) for one in samplers]
+            await client.finish(ends)
+            await client.engine.sweep()
+            after = await client.post("asample", sample_body(samplers[1], 2))
+            for one in (sent, after):
+                assert len(tokens_of(await client.result(one))) == 2
 
     play(story)
 
