@@ -121,7 +121,8 @@ class SampleQueue:
         """The clients that have samples at work, or may start some."""
         with self._guard:
             rows = self._at_work.rows.copy()
-            if not self._full:
+            # Where nothing is at work there is room, whatever there was in the last turn.
+            if not (rows and self._full):
                 rows.update(one for one in self._waiting.clients if one not in rows)
             rows.update(self._suspects.clients)
         return {client: count / rows.total() for client, count in rows.items()}

@@ -8,6 +8,7 @@ import threading
 import tracemalloc
 from array import array
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -22,11 +23,13 @@ from visual_r1.engine.compute.running import Progress, RunningBatch
 from visual_r1.engine.server.bursts import EXPECTED_S, SETTLE_AT_MOST_S, SETTLE_S, Bursts, Settling
 from visual_r1.engine.server.futures import Pending
 from visual_r1.engine.server.held import HeldRequests, TooMuchHeld
-from visual_r1.engine.server.places import MOST_AT_WORK
-from visual_r1.engine.server.sessions import EphemeralWeights, SamplerSession
+from visual_r1.engine.server.places import MOST_AT_WORK, STAY_S, Places
+from visual_r1.engine.server.queue import SampleQueue, SamplingParts
+from visual_r1.engine.server.sessions import BaseModelWeights, EphemeralWeights, SamplerSession
 from visual_r1.engine.server.waiting import SampleJob, WaitingJobs
 from visual_r1.engine.server.weights import KEPT_IN_MEMORY
 from visual_r1.engine.server.wire import ReplyForm
+from visual_r1.engine.server.worker import Worker
 from visual_r1.engine.types import (
     ImagePart,
     LoraSpec,
@@ -346,6 +349,42 @@ def test_more_adapters_than_are_at_work_at_one_time_do_not_mix(
         drawn = [tokens_of(result) for result in results]
         assert drawn == [expected(number) for number in range(count)]
         assert len({str(tokens) for tokens in drawn}) > count / 2
+
+    play(story)
+
+
+def test_a_queue_that_left_its_place_is_next_in_the_name_of_who_waits_in_it(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not in nobody's, who is never charged."""
+    advance, begun, go = RunningBatch.advance, threading.Event(), threading.Event()
+
+    def wait(batch: RunningBatch, steps: int = 1) -> Progress:
+        begun.set()
+        assert go.wait(60)
+        return advance(batch, steps)
+
+    monkeypatch.setattr(RunningBatch, "advance", wait)
+
+    async def story(client: Client) -> None:
+        engine, worker, images = client.engine, Worker(), ThreadPoolExecutor(1)
+        own = (engine.compute, engine.weights, worker, engine.provenance, engine.held)
+        parts = SamplingParts(*own, Places(worker, most=1), Bursts(), images)
+        other, queue = [SampleQueue(BaseModelWeights(), parts) for _ in range(2)]
+        other.add(job("b1", "b"))
+        queue.add(job("a1", "a"))
+        while (work := queue.take()) is None:
+            await asyncio.sleep(0)
+        assert other.take() is None
+        turn = worker.call(work.run)
+        assert await asyncio.to_thread(begun.wait, 60)
+        queue.add(job("a2", "a"))
+        client.forward(2 * STAY_S)
+        go.set()
+        await asyncio.wrap_future(turn)
+        work.done(turn)
+        assert queue.shares == {"a": 1.0}
+        images.shutdown()
 
     play(story)
 
