@@ -48,8 +48,8 @@ ANSWERS_EVERY_S = 0.04
 MOST_STEPS = 32
 
 SECOND_ROWS = 64
-"""Samples in a second batch. It is for clients that have none at work while the first is full with
-the long answers of others."""
+"""Samples that decode in a second batch. It is for clients that have none at work while the first
+is full with the long answers of others; once that has ended, the second has all of the rows."""
 
 _CANCELLED = "the request was cancelled by its client."
 
@@ -74,7 +74,8 @@ class _Batch:
 
     weights: FrozenWeights | None
     running: RunningBatch
-    is_second: bool = False
+    beside: RunningBatch | None = None
+    """The first batch of these weights, where this is a second one."""
     jobs: dict[int, SampleJob] = field(default_factory=dict[int, SampleJob])
     room: int = 0
     """How many samples more may start here, when it was asked last: that is not for nothing."""
@@ -82,8 +83,6 @@ class _Batch:
     def look(self) -> None:
         """Ask how much room there is."""
         self.room = self.running.free_rows
-        if self.is_second:
-            self.room = min(self.room, SECOND_ROWS - self.running.rows)
 
 
 class SampleQueue:
@@ -250,6 +249,10 @@ class SampleQueue:
             self._join()
             self._batches = [batch for batch in self._batches if not batch.running.idle]
             for batch in self._batches:
+                if batch.beside is not None and batch.beside.idle:
+                    batch.running.rows_at_most = batch.beside.rows_at_most
+                    batch.beside = None
+            for batch in self._batches:
                 self._advance(batch)
             turn_s = TURN_S if self._parts.worker.others_wait else ALONE_S
             if not self._batches or time.monotonic() - began_s > turn_s:
@@ -298,9 +301,12 @@ class SampleQueue:
         for batch in newest:
             if batch.room > 0:
                 return batch
-        running = self._parts.compute.open_batch(weights)
-        self._batches.append(_Batch(weights, running, is_second=bool(newest)))
-        return self._batches[-1]
+        opened = _Batch(weights, self._parts.compute.open_batch(weights))
+        if newest:
+            opened.beside = newest[0].running
+            opened.running.rows_at_most = SECOND_ROWS
+        self._batches.append(opened)
+        return opened
 
     def _advance(self, batch: _Batch) -> None:
         """Some steps, and what is complete after them."""
