@@ -162,7 +162,10 @@ class SampleQueue:
         self._parts.worker.poke(self)
 
     def cancel(self, request_id: str) -> None:
-        """Drop a request, since its client gave up on it; one at work ends with its next token."""
+        """Drop a request, since its client gave up on it.
+
+        One at work ends with the next look at what was sampled, see `DeviceRules.check_every`.
+        """
         with self._guard:
             job = (
                 self._waiting.remove(request_id)
