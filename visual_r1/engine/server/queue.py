@@ -97,14 +97,17 @@ class SampleQueue:
         self._making = making
         self._loop = asyncio.get_running_loop()
         self._settling: Settling | None = None
+        """A burst that is not over: until then nothing begins, unless something is at work."""
         # Both the event loop and the worker thread use what follows, up to the batches.
         self._guard = threading.Lock()
         self._waiting = WaitingJobs()
         self._at_work = JobsAtWork()
         self._suspects = WaitingJobs()
+        """At work when a turn broke: each starts once nothing else is at work."""
         self._full = False
-        # Of the worker thread. There are two while answers that a model's former weights began are
-        # not complete, and it has published new ones.
+        """Whether nobody could start beside what is at work, when that was looked at last."""
+        # Of the worker thread, and cleared between turns. There are two of the same weights while
+        # the first is full, and those of a model's former weights, whose answers are not complete.
         self._batches: list[_Batch] = []
         self._steps = STEPS_AT_ONCE
 
