@@ -130,6 +130,8 @@ class RunningBatch:
         self._check_every = check_every
         self._plannable = plannable
         self._at_most = base.rules.rows_at_once
+        self.rows_at_most = base.rules.rows_at_once
+        """Samples that may decode together from now on, whatever memory has room for."""
         self._tickets = count()
         self._open: dict[int, _Open] = {}
         self._unread: deque[_Open] = deque()
@@ -215,7 +217,7 @@ class RunningBatch:
     def _with_less(self, answered: list[Answered]) -> Progress:
         """Memory ran out: let all of it go, and begin what is not complete with half the rows."""
         had = self._decoding.alive if self._decoding is not None else 0
-        had = max(had, min(self._at_most, self.rows))
+        had = max(had, min(self._at_most, self.rows_at_most, self.rows))
         self._decoding = None
         self._waiting.clear()
         hand_back(self._base.device)
@@ -251,7 +253,7 @@ class RunningBatch:
         places = max((one.places for one in self._open.values()), default=1)
         a_row = self._base.cache_bytes.of(places) + LOGITS_BYTES * self._base.vocabulary_size
         held = self._decoding.held(places) if self._decoding is not None else 0
-        return min(self._at_most, max(1, held + self._plannable() // a_row))
+        return min(self._at_most, self.rows_at_most, max(1, held + self._plannable() // a_row))
 
     def _fill(self, step: Step) -> bool:
         """Let in what waits, as far as there are rows, and read prompts for those that are left.

@@ -47,8 +47,9 @@ class Bursts:
         sizes.last_s = now_s
 
     def largest(self, client: str) -> int:
-        """The size of its largest burst before the present one; 0 where that is its first."""
-        return max(self._sizes[client].before, default=0)
+        """The size of its largest burst before the present one; 0 where none is known."""
+        sizes = self._sizes.get(client)
+        return max(sizes.before, default=0) if sizes is not None else 0
 
     def forget(self, live: Collection[str]) -> None:
         """Forget all clients but these."""

@@ -48,8 +48,8 @@ ANSWERS_EVERY_S = 0.04
 MOST_STEPS = 32
 
 SECOND_ROWS = 64
-"""Samples in a second batch. It is for clients that have none at work while the first is full with
-the long answers of others."""
+"""Samples that decode in a second batch. It is for clients that have none at work while the first
+is full with the long answers of others; once that has ended, the second has all of the rows."""
 
 _CANCELLED = "the request was cancelled by its client."
 
@@ -74,7 +74,8 @@ class _Batch:
 
     weights: FrozenWeights | None
     running: RunningBatch
-    is_second: bool = False
+    beside: RunningBatch | None = None
+    """The first batch of these weights, where this is a second one."""
     jobs: dict[int, SampleJob] = field(default_factory=dict[int, SampleJob])
     room: int = 0
     """How many samples more may start here, when it was asked last: that is not for nothing."""
@@ -82,8 +83,6 @@ class _Batch:
     def look(self) -> None:
         """Ask how much room there is."""
         self.room = self.running.free_rows
-        if self.is_second:
-            self.room = min(self.room, SECOND_ROWS - self.running.rows)
 
 
 class SampleQueue:
@@ -98,14 +97,17 @@ class SampleQueue:
         self._making = making
         self._loop = asyncio.get_running_loop()
         self._settling: Settling | None = None
+        """A burst that is not over: until then nothing begins, unless something is at work."""
         # Both the event loop and the worker thread use what follows, up to the batches.
         self._guard = threading.Lock()
         self._waiting = WaitingJobs()
         self._at_work = JobsAtWork()
         self._suspects = WaitingJobs()
+        """At work when a turn broke: each starts once nothing else is at work."""
         self._full = False
-        # Of the worker thread. There are two while answers that a model's former weights began are
-        # not complete, and it has published new ones.
+        """Whether nobody could start beside what is at work, when that was looked at last."""
+        # Of the worker thread, and cleared between turns. There are two of the same weights while
+        # the first is full, and those of a model's former weights, whose answers are not complete.
         self._batches: list[_Batch] = []
         self._steps = STEPS_AT_ONCE
 
@@ -121,7 +123,8 @@ class SampleQueue:
         """The clients that have samples at work, or may start some."""
         with self._guard:
             rows = self._at_work.rows.copy()
-            if not self._full:
+            # Where nothing is at work there is room, whatever there was in the last turn.
+            if not (rows and self._full):
                 rows.update(one for one in self._waiting.clients if one not in rows)
             rows.update(self._suspects.clients)
         return {client: count / rows.total() for client, count in rows.items()}
@@ -162,7 +165,10 @@ class SampleQueue:
         self._parts.worker.poke(self)
 
     def cancel(self, request_id: str) -> None:
-        """Drop a request, since its client gave up on it; one at work ends with its next token."""
+        """Drop a request, since its client gave up on it.
+
+        One at work ends with the next look at what was sampled, see `DeviceRules.check_every`.
+        """
         with self._guard:
             job = (
                 self._waiting.remove(request_id)
@@ -249,6 +255,10 @@ class SampleQueue:
             self._join()
             self._batches = [batch for batch in self._batches if not batch.running.idle]
             for batch in self._batches:
+                if batch.beside is not None and batch.beside.idle:
+                    batch.running.rows_at_most = batch.beside.rows_at_most
+                    batch.beside = None
+            for batch in self._batches:
                 self._advance(batch)
             turn_s = TURN_S if self._parts.worker.others_wait else ALONE_S
             if not self._batches or time.monotonic() - began_s > turn_s:
@@ -297,9 +307,12 @@ class SampleQueue:
         for batch in newest:
             if batch.room > 0:
                 return batch
-        running = self._parts.compute.open_batch(weights)
-        self._batches.append(_Batch(weights, running, is_second=bool(newest)))
-        return self._batches[-1]
+        opened = _Batch(weights, self._parts.compute.open_batch(weights))
+        if newest:
+            opened.beside = newest[0].running
+            opened.running.rows_at_most = SECOND_ROWS
+        self._batches.append(opened)
+        return opened
 
     def _advance(self, batch: _Batch) -> None:
         """Some steps, and what is complete after them."""

@@ -8,6 +8,7 @@ import threading
 import tracemalloc
 from array import array
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -22,11 +23,13 @@ from visual_r1.engine.compute.running import Progress, RunningBatch
 from visual_r1.engine.server.bursts import EXPECTED_S, SETTLE_AT_MOST_S, SETTLE_S, Bursts, Settling
 from visual_r1.engine.server.futures import Pending
 from visual_r1.engine.server.held import HeldRequests, TooMuchHeld
-from visual_r1.engine.server.places import MOST_AT_WORK
-from visual_r1.engine.server.sessions import EphemeralWeights, SamplerSession
+from visual_r1.engine.server.places import MOST_AT_WORK, STAY_S, Places
+from visual_r1.engine.server.queue import SampleQueue, SamplingParts
+from visual_r1.engine.server.sessions import BaseModelWeights, EphemeralWeights, SamplerSession
 from visual_r1.engine.server.waiting import SampleJob, WaitingJobs
 from visual_r1.engine.server.weights import KEPT_IN_MEMORY
 from visual_r1.engine.server.wire import ReplyForm
+from visual_r1.engine.server.worker import Worker
 from visual_r1.engine.types import (
     ImagePart,
     LoraSpec,
@@ -89,6 +92,15 @@ def test_a_burst_is_over_when_as_many_have_come_as_the_time_before() -> None:
     assert came(7, 50) == pytest.approx(0.006 + EXPECTED_S)
     assert came(1000, 60) == SETTLE_AT_MOST_S
     assert came(900, 70) == SETTLE_AT_MOST_S
+
+
+def test_a_client_that_was_forgotten_within_a_burst_is_as_one_that_came_first() -> None:
+    bursts = Bursts()
+    settling = Settling(bursts)
+    bursts.note("gone", 10)
+    settling.add("gone", 10)
+    bursts.forget(["live"])
+    assert settling.over_at_s == 10 + SETTLE_S
 
 
 # -- what is held ------------------------------------------------------------------------------
@@ -282,6 +294,28 @@ def test_a_request_that_breaks_a_turn_fails_and_those_beside_it_are_answered(
     play(story)
 
 
+def test_a_sweep_within_a_burst_leaves_no_request_without_its_answer(play: Play) -> None:
+    """Neither one of no session nor one that waits with those of a session that ended."""
+
+    async def story(client: Client) -> None:
+        body = sample_body("", 0) | {"base_model": client.engine.compute.model_name}
+        del body["sampling_session_id"], body["seq_id"]
+        ends, stays = [await client.session() for _ in range(2)]
+        samplers = [await base_sampler(client, session) for session in (ends, stays)]
+        async with asyncio.timeout(20):
+            sent = await client.post("asample", body)
+            await client.engine.sweep()
+            assert len(tokens_of(await client.result(sent))) == 2
+            _, sent = [await client.post("asample", sample_body(one, 1)) for one in samplers]
+            await client.finish(ends)
+            await client.engine.sweep()
+            after = await client.post("asample", sample_body(samplers[1], 2))
+            for one in (sent, after):
+                assert len(tokens_of(await client.result(one))) == 2
+
+    play(story)
+
+
 def test_more_adapters_than_are_at_work_at_one_time_do_not_mix(
     play: Play, compute: Compute
 ) -> None:
@@ -315,6 +349,42 @@ def test_more_adapters_than_are_at_work_at_one_time_do_not_mix(
         drawn = [tokens_of(result) for result in results]
         assert drawn == [expected(number) for number in range(count)]
         assert len({str(tokens) for tokens in drawn}) > count / 2
+
+    play(story)
+
+
+def test_a_queue_that_left_its_place_is_next_in_the_name_of_who_waits_in_it(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not in nobody's, who is never charged."""
+    advance, begun, go = RunningBatch.advance, threading.Event(), threading.Event()
+
+    def wait(batch: RunningBatch, steps: int = 1) -> Progress:
+        begun.set()
+        assert go.wait(60)
+        return advance(batch, steps)
+
+    monkeypatch.setattr(RunningBatch, "advance", wait)
+
+    async def story(client: Client) -> None:
+        engine, worker, images = client.engine, Worker(), ThreadPoolExecutor(1)
+        own = (engine.compute, engine.weights, worker, engine.provenance, engine.held)
+        parts = SamplingParts(*own, Places(worker, most=1), Bursts(), images)
+        other, queue = [SampleQueue(BaseModelWeights(), parts) for _ in range(2)]
+        other.add(job("b1", "b"))
+        queue.add(job("a1", "a"))
+        while (work := queue.take()) is None:
+            await asyncio.sleep(0)
+        assert other.take() is None
+        turn = worker.call(work.run)
+        assert await asyncio.to_thread(begun.wait, 60)
+        queue.add(job("a2", "a"))
+        client.forward(2 * STAY_S)
+        go.set()
+        await asyncio.wrap_future(turn)
+        work.done(turn)
+        assert queue.shares == {"a": 1.0}
+        images.shutdown()
 
     play(story)
 
