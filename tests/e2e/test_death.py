@@ -180,6 +180,23 @@ def test_worker_and_server_die_and_the_run_ends_all_the_same(house: House) -> No
     operated.until(lambda: not operated.open_runs(), "no task run is a ghost", 30)
 
 
+def test_a_server_that_is_started_anew_before_the_flow_begins_keeps_no_run_from_it(
+    house: House,
+) -> None:
+    """Prefect's engine asks it for the flow run first, and dies where it does not answer."""
+    operated = house.operated
+    run = house.train("unbegun")
+    operated.until(lambda: operated.flow_process(run.id), "the worker has started a process")
+    operated.kill("server")
+    try:
+        operated.until(lambda: not operated.flow_process(run.id), "it has died")
+    finally:  # the tests behind this one need it
+        operated.start("server")
+    operated.until_state(run.id, "COMPLETED")
+    again = "Started again after a crash. Nothing had been begun."
+    assert ("SCHEDULED", again) in operated.states(run.id)
+
+
 # What the watch says of each kind of death, without the runs: their files are written here.
 
 
