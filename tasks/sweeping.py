@@ -5,18 +5,25 @@ them alike ends the sweep.
 """
 
 import contextvars
+import copy
 import os
+import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from functools import wraps
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
-from prefect import State, task
+import httpx
+from prefect import Flow, State, task
 from prefect.artifacts import create_markdown_artifact
+from prefect.exceptions import PrefectException
 from prefect.states import Failed
 
+from tasks.environment import PROBE_SECONDS, prefect_server
 from tasks.interruption import stop_if_interrupted, was_interrupted
 from tasks.outcome import SERVER_FAILURES
 from tasks.records.ending import conclude
@@ -59,6 +66,9 @@ FOR_ALL = (CredentialError, EngineRefused, IncompatibleServer, StorageError)
 ON_A_REMOTE_SERVER = 4
 
 LOOK_EVERY_S = 1.0
+
+SERVER_AWAY_S = 300.0
+"""So long Prefect's server may be away before a run is begun, or answer with errors of its own."""
 
 SOME_FAILED = "SomeRunsFailed"
 
@@ -145,8 +155,79 @@ def _wait_for(member: Member) -> None:
 )
 def _member(member: Member, train: Callable[..., object]) -> Result:
     if not is_done(member):
-        train(config=member.config)
+        _begin(member, train)
     return {"run": member.run, "steps": member.config.train.steps}
+
+
+def _begin(member: Member, train: Callable[..., object]) -> None:
+    """Let `train` do the member; where Prefect's server is away as it begins, wait for it.
+
+    The server is asked for a flow run first, by a client that does not wait. Raises its failure
+    where that lasts, and whatever comes after `train` was entered: that is not done twice.
+    """
+    entered = threading.Event()
+    noted = _noting(train, entered)
+    gives_up_at: float | None = None
+    while True:
+        try:
+            noted(config=member.config)
+        except SERVER_FAILURES as error:
+            if entered.is_set() or was_interrupted(error) or not _may_pass(error):
+                raise
+            if gives_up_at is None:
+                gives_up_at = time.monotonic() + SERVER_AWAY_S
+                logger.warning(
+                    "Prefect's server does not answer (%s): %s begins when it does.",
+                    type(error).__name__,
+                    member.title,
+                )
+            if not _server_is_back(gives_up_at):
+                raise
+        else:
+            return
+
+
+def _noting(train: Callable[..., object], entered: threading.Event) -> Callable[..., object]:
+    """`train`, which sets `entered` when its function is called.
+
+    The flow itself stays as it is: other threads call it as well.
+    """
+    work: Callable[..., object] = train.fn if isinstance(train, Flow) else train
+
+    @wraps(work)
+    def noting(*args: Any, **kwargs: Any) -> object:
+        entered.set()
+        return work(*args, **kwargs)
+
+    if not isinstance(train, Flow):
+        return noting
+    flow: Any = copy.copy(train)
+    flow.fn = noting
+    return flow
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether it is the server's state: not where it refuses, nor where it was not asked."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.is_server_error
+    return not isinstance(error, PrefectException)
+
+
+def _server_is_back(gives_up_at: float) -> bool:
+    """Wait until Prefect's server answers; false where it does not until then, by `monotonic`."""
+    server = prefect_server()
+    while time.monotonic() < gives_up_at:
+        stop_if_interrupted()
+        time.sleep(LOOK_EVERY_S)
+        if server is None:
+            return True  # a temporary one, of which another takes the place
+        try:
+            # Any answer will do but an error of its own: Prefect Cloud asks for a key here.
+            if not httpx.get(f"{server.rstrip('/')}/health", timeout=PROBE_SECONDS).is_server_error:
+                return True
+        except httpx.HTTPError:
+            continue
+    return False
 
 
 def _engine_of(member: Member) -> tuple[str, Path | None, str, int]:

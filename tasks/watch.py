@@ -11,6 +11,7 @@ of its own, which touches no run of another machine.
     submitted, and there is no process   scheduled anew
     its function ended, untold           the state that it ended in
     Crashed, with the tag `restart`      scheduled anew, unless it died thrice without progress
+    Crashed before it began, so tagged   the same (`tasks.unbegun`)
     retried, and cancelled unasked       scheduled anew (`tasks.retries`)
 """
 
@@ -33,6 +34,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterEndTime,
     FlowRunFilterState,
     FlowRunFilterStateType,
+    FlowRunFilterTags,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound
@@ -53,6 +55,7 @@ from tasks.outcome import SERVER_FAILURES
 from tasks.own_server import WORKER_NAME
 from tasks.retries import begin_again_at
 from tasks.task_runs import close_task_runs
+from tasks.unbegun import LEFT_TO_A_PERSON, crashed_unbegun_s
 from visual_r1.errors import StorageError
 from visual_r1.printing import open_logger
 
@@ -79,6 +82,9 @@ SUBMITTED_S = 30.0
 SUBMITTED_BUSY_S = 180.0
 """So old a submitted run without a process is taken for lost: where the worker that took it is
 gone, and where it lives."""
+
+UNBEGUN_S = 3600.0
+"""So old a crash before a run had begun is left as it is: nobody expects that run any more."""
 
 _RUNS_FLOWS = {"prefect.engine", "prefect.flow_engine", "prefect.runner._workspace_supervisor"}
 _LOOKS_FOR_HOOKS = {"hook"}
@@ -113,6 +119,7 @@ class Watch:
                     said += self._attempt(client, attempt, at_work=at_work)
             said += self._lost_retries(client)
             said += self._submitted(client)
+            said += self._unbegun_crashes(client)
         return said
 
     def _attempt(
@@ -173,7 +180,7 @@ class Watch:
             again_at = _begin_again_at(client, run)
             if again_at is None or _processes_of({flow_run_id}):
                 continue
-            if read_attempt(flow_run_id) is None and _others_run_flows():
+            if read_attempt(flow_run_id) is None and _others_run():
                 continue  # this may be one of theirs, whose worker is called as ours is
             reason = "Cancelled for the attempt before, not by a person; it is started again."
             state = Scheduled(scheduled_time=again_at, message=reason)
@@ -204,7 +211,7 @@ class Watch:
             if (datetime.now(UTC) - run.state.timestamp).total_seconds() < patience:
                 continue
             attempt = read_attempt(flow_run_id)
-            if attempt is None and _others_run_flows():
+            if attempt is None and _others_run():
                 continue  # this may be one of theirs, whose worker is called as ours is
             attempt = attempt or Attempt(flow_run_id, 0, socket.gethostname())
             if run.state.is_pending():
@@ -213,6 +220,40 @@ class Watch:
                 yield f"{run.name}: {reason}"
             else:
                 yield from self._settle(client, run, attempt)
+
+    def _unbegun_crashes(self, client: SyncPrefectClient) -> Iterator[str]:
+        """Runs of this machine's worker whose process died before their function was called."""
+        since = datetime.now(UTC) - timedelta(seconds=UNBEGUN_S)
+        recent = FlowRunFilter(
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CRASHED])),
+            end_time=FlowRunFilterEndTime.model_validate({"after_": since}),
+            tags=FlowRunFilterTags(all_=[RESTART]),
+        )
+        for run in client.read_flow_runs(flow_run_filter=recent):
+            flow_run_id = str(run.id)
+            if not _is_of_our_worker(run) or not _is_restarted(run):
+                continue
+            attempt = read_attempt(flow_run_id)
+            # What was restarted with a file of an earlier attempt is looked at by that at first.
+            if attempt is not None and (not attempt.settled or flow_run_id in self._restarted):
+                continue
+            since_s = crashed_unbegun_s(run, client.read_flow_run_states(run.id))
+            # By then a process that the worker was just about to start is there, and is waited for.
+            if since_s is None or since_s < WORKER_TELLS_WITHIN_S:
+                continue
+            if _processes_of({flow_run_id}, _RUNS_FLOWS | _LOOKS_FOR_HOOKS):
+                continue
+            if attempt is None and _others_run(_RUNS_FLOWS | {WORKER_NAME}):
+                continue  # this may be one of theirs, whose worker is called as ours is
+            # It took time to look at the processes, and a person may have retried it meanwhile.
+            run = client.read_flow_run(run.id)
+            if run.state is None or not run.state.is_crashed():
+                continue
+            if read_attempt(flow_run_id) != attempt or (attempt and is_at_work(attempt)):
+                continue
+            self._unbegun[flow_run_id] += 1
+            unbegun = Attempt(flow_run_id, 0, socket.gethostname())
+            yield from self._restart(client, run, attempt or unbegun)
 
     def _settle(self, client: SyncPrefectClient, run: FlowRun, attempt: Attempt) -> Iterator[str]:
         """Give a flow run whose process is dead the state that is true."""
@@ -259,15 +300,16 @@ class Watch:
 
     def _restart(self, client: SyncPrefectClient, run: FlowRun, attempt: Attempt) -> Iterator[str]:
         """Schedule a crashed run anew where that is wished: its finished tasks are found done."""
-        if RESTART not in run.tags or run.deployment_id is None:
+        if not _is_restarted(run):
             return
         kept, unbegun = kept_of(attempt), self._unbegun[attempt.flow_run_id]
         if max(attempt.deaths, unbegun) >= MOST_DEATHS or attempt.cuts >= MOST_CUTS:
             self._restarted.pop(attempt.flow_run_id, None)
+            self._unbegun.pop(attempt.flow_run_id, None)  # a person's retry counts anew
             times = max(attempt.deaths + attempt.cuts, unbegun)
             message = (
                 f"It died {times} times in a row without a new checkpoint, "
-                f"and is not started again. {kept} When the reason is gone: "
+                f"and {LEFT_TO_A_PERSON}. {kept} When the reason is gone: "
                 f"`prefect flow-run retry {run.id}`."
             )
             client.set_flow_run_state(run.id, Crashed(message=message), force=True)
@@ -312,6 +354,11 @@ def _is_of_our_worker(run: FlowRun) -> bool:
     return (run.labels or {}).get("prefect.worker.name") == WORKER_NAME
 
 
+def _is_restarted(run: FlowRun) -> bool:
+    """Whether it is to go on by itself after a crash, and a worker can take it."""
+    return RESTART in run.tags and run.deployment_id is not None
+
+
 def _begin_again_at(client: SyncPrefectClient, run: FlowRun) -> datetime | None:
     return begin_again_at(client.read_flow_run_states(run.id))
 
@@ -332,11 +379,14 @@ def _processes_of(
     return found
 
 
-def _others_run_flows() -> bool:
-    """Whether flows run here of which nobody may know which they are: another user's."""
+def _others_run(programs: Collection[str] = _RUNS_FLOWS) -> bool:
+    """Whether such programs run here of which nobody may know what they do: another user's.
+
+    By default those that run flows.
+    """
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
-            if not _RUNS_FLOWS.isdisjoint(process.cmdline()):
+            if not set(programs).isdisjoint(process.cmdline()):
                 try:
                     process.environ()
                 except psutil.AccessDenied:

@@ -19,13 +19,14 @@ from prefect import task
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
-from prefect.states import Cancelling, Crashed, Failed, State
+from prefect.states import Cancelling, Crashed, Failed, Pending, State
 from prefect.states import Running as RunningState
 from prefect_home import Give
 from train_command import SMALL
 
 from tasks import watch
 from tasks.attempts import Attempt, End, read_attempt, server_digest, write_attempt
+from tasks.own_server import WORKER_NAME
 from tasks.retries import WORKER_SAYS
 from tasks.slots import its_turn
 from tasks.watch import RESTART, Watch
@@ -179,6 +180,23 @@ def test_worker_and_server_die_and_the_run_ends_all_the_same(house: House) -> No
     operated.until(lambda: not operated.open_runs(), "no task run is a ghost", 30)
 
 
+def test_a_server_that_is_started_anew_before_the_flow_begins_keeps_no_run_from_it(
+    house: House,
+) -> None:
+    """Prefect's engine asks it for the flow run first, and dies where it does not answer."""
+    operated = house.operated
+    run = house.train("unbegun")
+    operated.until(lambda: operated.flow_process(run.id), "the worker has started a process")
+    operated.kill("server")
+    try:
+        operated.until(lambda: not operated.flow_process(run.id), "it has died")
+    finally:  # the tests behind this one need it
+        operated.start("server")
+    operated.until_state(run.id, "COMPLETED")
+    again = "Started again after a crash. Nothing had been begun."
+    assert ("SCHEDULED", again) in operated.states(run.id)
+
+
 # What the watch says of each kind of death, without the runs: their files are written here.
 
 
@@ -253,6 +271,29 @@ def test_the_watch_gives_each_dead_run_the_state_that_is_true(
         assert one.state is not None
         assert one.state.is_final()
         assert one.state.type == state_of(asked, run).type
+
+
+def test_a_run_whose_process_died_before_it_began_is_scheduled_anew(
+    house: House, asked: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what the server has of it alone: there is no file."""
+    monkeypatch.setattr(watch, "WORKER_TELLS_WITHIN_S", 0.0)  # there is none to wait for
+
+    def submitted(tags: Sequence[str], *states: State) -> UUID:
+        run = asked.create_flow_run_from_deployment(UUID(house.unworked))
+        asked.update_flow_run(run.id, tags=list(tags))
+        asked.update_flow_run_labels(run.id, {"prefect.worker.name": WORKER_NAME})
+        for state in (Pending(), *states, Crashed(message="Process exited with status code: 1.")):
+            asked.set_flow_run_state(run.id, state, force=True)
+        return run.id
+
+    died = submitted([RESTART])
+    untagged, begun = submitted([]), submitted([RESTART], RunningState())
+    Watch().look()  # or the one of the house, should this machine be that busy
+    assert state_of(asked, died).is_scheduled()
+    assert state_of(asked, died).message == "Started again after a crash. Nothing had been begun."
+    for run in (untagged, begun):
+        assert state_of(asked, run).is_crashed()
 
 
 HOLDS = """

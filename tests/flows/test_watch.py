@@ -12,9 +12,10 @@ from uuid import uuid4
 import httpx
 import psutil
 import pytest
+from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.settings import PREFECT_HOME, temporary_settings
-from prefect.states import Cancelled, Cancelling, Crashed, Pending, Running, Scheduled
+from prefect.states import Cancelled, Cancelling, Crashed, Failed, Pending, Running, Scheduled
 
 from tasks import watch
 from tasks.attempts import (
@@ -50,8 +51,12 @@ class Server:
     def read_flow_run(self, _: object) -> FlowRun:
         return self.run
 
-    def read_flow_runs(self, **_: object) -> list[FlowRun]:
-        return [self.run]
+    def read_flow_runs(self, *, flow_run_filter: FlowRunFilter) -> list[FlowRun]:
+        state, wanted = self.run.state, flow_run_filter.state
+        assert state is not None
+        assert wanted is not None
+        assert wanted.type is not None
+        return [self.run] if state.type in (wanted.type.any_ or ()) else []
 
     def read_flow_run_states(self, _: object) -> list[State]:
         return self.told
@@ -96,6 +101,107 @@ def test_a_run_whose_flow_can_not_be_loaded_is_not_started_for_ever(server: Serv
             server.run.state = Crashed(message="exited with non-zero code 1")
     assert sum(state.is_scheduled() for state in server.given) == MOST_DEATHS
     assert "is not started again" in (server.run.state.message or "")
+
+
+def crashed_unbegun(server: Server, *since: State, ago_s: float = 10.0) -> None:
+    """A worker took it, the server was started anew, and `prefect.engine` could not ask for it."""
+    told = [Scheduled(), Pending(), Pending(name="Submitting"), *since]
+    server.tell(*told, Crashed(message="Process exited with status code: 1."), ago_s=ago_s)
+
+
+def test_a_run_whose_process_died_before_it_began_is_started_again(server: Server) -> None:
+    """Each time it does, until it is left for a person: who retries it has it counted anew."""
+    looks = Watch()
+    for _ in range(2):
+        for death in range(1, MOST_DEATHS):
+            crashed_unbegun(server)
+            looks.look()
+            assert server.run.state.is_scheduled(), death
+            assert not looks.look()
+        crashed_unbegun(server)
+        (said,) = looks.look()
+        assert "is not started again" in said
+        assert server.run.state.is_crashed()
+        assert not looks.look()
+        assert not Watch().look()  # as the next watch sees it
+    assert not list(attempts_folder().glob("*.json"))
+
+
+def test_also_where_an_earlier_attempt_had_begun(server: Server) -> None:
+    """Its file is there still, and a word that comes minutes later is of no attempt before."""
+    write_attempt(replace(attempt_at(server), settled=True, deaths=1))
+    server.tell(Running(), Crashed(), Scheduled(), Pending(), Crashed())
+    Watch().look()
+    assert server.run.state.is_scheduled()
+
+
+NOT_UNBEGUN = {
+    "it had begun": [Running()],
+    "a person cancelled it": [Cancelling()],
+    "it had failed": [Running(), Failed(message="It cannot be done.")],
+    "it is left for a person": [Crashed(message="It died, and is not started again. Kept: run.")],
+}
+
+
+@pytest.mark.parametrize("since", NOT_UNBEGUN.values(), ids=NOT_UNBEGUN.keys())
+def test_a_crash_without_an_attempt_that_is_none_before_it_began_is_left_so(
+    since: list[State], server: Server
+) -> None:
+    crashed_unbegun(server, *since)
+    Watch().look()
+    assert not server.given
+
+
+@pytest.mark.parametrize("without", ["the tag", "a deployment", "a worker of ours"])
+def test_a_run_that_died_before_it_began_is_left_so_without(without: str, server: Server) -> None:
+    crashed_unbegun(server)
+    changed: dict[str, dict[str, Any]] = {
+        "the tag": {"tags": []},
+        "a deployment": {"deployment_id": None},
+        "a worker of ours": {"labels": {"prefect.worker.name": "another machine's"}},
+    }
+    server.run = server.run.model_copy(update=changed[without])
+    Watch().look()
+    assert not server.given
+
+
+def test_a_run_that_is_said_to_have_crashed_is_not_started_beside_a_process_of_it(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The word is late, and was dated when the worker first tried to say it."""
+    there: list[str] = []
+    process = SimpleNamespace(
+        cmdline=lambda: ["python", "-m", there[0]],
+        environ=lambda: dict.fromkeys(["PREFECT__FLOW_RUN_ID"], str(server.run.id)),
+    )
+    monkeypatch.setattr(psutil, "process_iter", lambda: [process for _ in there])
+    crashed_unbegun(server, ago_s=0.0)
+    server.told[-1].timestamp -= timedelta(minutes=5)
+    looks = Watch()
+    looks.look()
+    assert not server.given
+    crashed_unbegun(server)
+    for program in ("prefect.engine", "hook"):
+        there[:] = [program]
+        looks.look()
+        assert not server.given
+    there.clear()
+    looks.look()
+    assert server.run.state.is_scheduled()
+
+
+@pytest.mark.parametrize("program", ["prefect.engine", WORKER_NAME])
+def test_a_run_that_may_have_died_in_another_users_hands_is_left_to_them(
+    program: str, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def environ() -> dict[str, str]:
+        raise psutil.AccessDenied
+
+    process = SimpleNamespace(cmdline=lambda: ["prefect", program], environ=environ)
+    monkeypatch.setattr(psutil, "process_iter", lambda: [process])
+    crashed_unbegun(server)
+    Watch().look()
+    assert not server.given
 
 
 def test_a_second_death_waits_for_the_worker_as_the_first_did(
