@@ -11,7 +11,7 @@ cache.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, cast
 
 import torch
@@ -81,6 +81,8 @@ class PromptCache:
     layers: Sequence[Kept]
     places: int
     """P."""
+    identity: object = field(default_factory=object)
+    """Tells these prompts from others, for whoever does not keep what the layers hold of them."""
 
     @staticmethod
     def joined(parts: Sequence["PromptCache"]) -> "PromptCache":

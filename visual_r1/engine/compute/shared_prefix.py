@@ -34,8 +34,10 @@ _QUERIES = 4
 class _Tile:
     """Rows that share one copy of a prompt."""
 
-    prompts: PromptCache
+    prompts: object
+    """The `PromptCache.identity`; its keys and values would be held a second time."""
     source: int
+    places: int
     rows: list[int] = field(default_factory=list[int])
 
 
@@ -93,9 +95,9 @@ class SharedCache:
         self.answers.begin(rows, prompts)
         fresh: list[int] = []
         for row, of in zip(rows, source, strict=True):
-            number = self._open_tile(prompts, of)
+            number = self._open_tile(prompts.identity, of)
             if number is None:
-                number = self._new_tile(_Tile(prompts, of))
+                number = self._new_tile(_Tile(prompts.identity, of, prompts.places))
                 fresh.append(number)
             tile = self._tiles[number]
             assert tile is not None
@@ -159,7 +161,7 @@ class SharedCache:
 
     # -- tiles ------------------------------------------------------------------------------------
 
-    def _open_tile(self, prompts: PromptCache, source: int) -> int | None:
+    def _open_tile(self, prompts: object, source: int) -> int | None:
         """A tile of this prompt that has room."""
         for number, tile in enumerate(self._tiles):
             same = tile is not None and tile.prompts is prompts and tile.source == source
@@ -189,7 +191,7 @@ class SharedCache:
         del self._tiles[count:]
 
     def _longest(self) -> int:
-        return max((tile.prompts.places for tile in self._tiles if tile is not None), default=0)
+        return max((tile.places for tile in self._tiles if tile is not None), default=0)
 
 
 class Layout:

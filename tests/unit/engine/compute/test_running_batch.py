@@ -1,13 +1,18 @@
 """A running batch in little memory: what fits, what waits, and what happens when there is none."""
 
 from collections.abc import Callable
+from typing import Any
+from weakref import ReferenceType, ref
 
 import pytest
 import torch
 from engine_material import FAMILIES, picture_prompt, request, words
 
+from visual_r1.engine.compute import running
+from visual_r1.engine.compute.cache import PromptCache
 from visual_r1.engine.compute.compute import Adapter, Compute
 from visual_r1.engine.compute.decode import Decoding
+from visual_r1.engine.compute.prefill import Prefill, prefill
 from visual_r1.engine.compute.running import Progress, RunningBatch
 from visual_r1.engine.types import InvalidRequest, LoraSpec, SampleRequest
 
@@ -105,6 +110,23 @@ def test_an_error_that_is_not_of_memory_is_no_reason_to_go_on(
     batch.admit(ASKED[0])
     with pytest.raises(RuntimeError, match="shape mismatch"):
         batch.advance()
+
+
+def test_prompts_are_kept_once(compute: Compute, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As soon as all samples have a row, what the prompts' own pass left is gone."""
+    passes: list[ReferenceType[PromptCache]] = []
+
+    def watched(*given: Any) -> Prefill:
+        read = prefill(*given)
+        passes.append(ref(read.cache))
+        return read
+
+    monkeypatch.setattr(running, "prefill", watched)
+    batch = compute.open_batch(None)
+    batch.admit(request(picture_prompt(1), samples=3, max_tokens=40, stop_at_eos=False))
+    batch.advance(steps=2)
+    assert not batch.idle
+    assert [one() for one in passes] == [None]
 
 
 def test_a_dropped_request_ends_and_is_not_answered(compute: Compute) -> None:
