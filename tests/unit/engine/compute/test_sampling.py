@@ -146,6 +146,31 @@ def test_greedy_takes_the_likeliest_each_time(compute: Compute) -> None:
         prompt = (*prompt, TextPart((token,)))
 
 
+@pytest.mark.parametrize(
+    "tiny", [{"temperature": 2e-38}, {"temperature": 1e-46}, {"top_p": 1e-46}], ids=str
+)
+def test_numbers_too_small_for_float32_take_the_likeliest(
+    compute: Compute, tiny: dict[str, float]
+) -> None:
+    """Alone, and beside a request whose numbers are ordinary."""
+    greedy = sample_one(compute, request(PROMPT, samples=1, temperature=0.0))
+    wanted = request(PROMPT, samples=1, **tiny)
+    assert sample_one(compute, wanted) == greedy
+    assert compute.sample(None, [wanted, request(PROMPT, top_p=0.5)])[0] == greedy
+
+
+def test_alternatives_at_a_temperature_too_small_for_float32_are_the_likeliest(
+    compute: Compute,
+) -> None:
+    rows = [
+        SampleRequest(PROMPT, SamplingSettings(1, temperature=t, seed=1), 0, prompt_alt_tokens=2)
+        for t in (0.0, 1e-46)
+    ]
+    greedy, tiny = (sample_one(compute, wanted).prompt_alt_tokens for wanted in rows)
+    assert greedy is not None and tiny is not None
+    assert np.array_equal(greedy.tokens, tiny.tokens)
+
+
 @FAMILIES
 def test_prompt_logprobs_are_those_of_the_same_tokens_sampled(compute: Compute) -> None:
     """Scoring prompt + answer gives the answer's log-probabilities again."""
