@@ -84,7 +84,9 @@ class _Open:
     @property
     def places(self) -> int:
         """Places of the cache that a row of it may come to; of a prompt it has its share."""
-        return -(-self.bucket // max(1, min(len(self.sequences), SHARERS))) + self.plan.max_tokens
+        if not self.sequences:
+            return self.bucket
+        return -(-self.bucket // min(len(self.sequences), SHARERS)) + self.plan.max_tokens
 
     def begin_anew(self) -> None:
         """Forget what is not complete: it comes out the same from its seed."""
@@ -300,7 +302,7 @@ class RunningBatch:
             one = self._unread.popleft()
             if one.ticket in self._open:
                 joined.append(one)
-                free -= sum(sample.stop_reason is None for sample in one.sequences)
+                free -= max(1, sum(sample.stop_reason is None for sample in one.sequences))
         base = self._base
         shown = distinct(image for one in joined for image in one.plan.layout.images)
         features = image_features(base, shown)

@@ -1,6 +1,6 @@
 """A running batch in little memory: what fits, what waits, and what happens when there is none."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import ReferenceType, ref
 
@@ -9,12 +9,14 @@ import torch
 from engine_material import FAMILIES, picture_prompt, request, words
 
 from visual_r1.engine.compute import running
+from visual_r1.engine.compute.base_model import BaseModel
 from visual_r1.engine.compute.cache import PromptCache
 from visual_r1.engine.compute.compute import Adapter, Compute
 from visual_r1.engine.compute.decode import Decoding
 from visual_r1.engine.compute.prefill import Prefill, prefill
 from visual_r1.engine.compute.running import Progress, RunningBatch
-from visual_r1.engine.types import InvalidRequest, LoraSpec, SampleRequest
+from visual_r1.engine.compute.sample_plan import SamplePlan
+from visual_r1.engine.types import InvalidRequest, LoraSpec, SampleRequest, SamplingSettings
 
 ASKED = [request(picture_prompt(n, 5 + 9 * n), samples=5, seed=n) for n in range(4)]
 
@@ -97,6 +99,33 @@ def test_what_fits_nowhere_is_told_to_its_client_alone(
     assert isinstance(outputs[0], InvalidRequest)
     assert "no memory on cpu for one answer of up to 24 tokens" in str(outputs[0])
     assert outputs[1:] == plenty
+
+
+@pytest.mark.parametrize("samples", [0, 1])
+def test_prompts_that_do_not_fit_together_are_read_one_after_another(
+    compute: Compute, monkeypatch: pytest.MonkeyPatch, samples: int
+) -> None:
+    """Also those that nothing but scores is asked of."""
+    settings = SamplingSettings(max_tokens=1, seed=1)
+    asked = [SampleRequest((words(n, 20),), settings, samples, True) for n in range(16)]
+    plenty = compute.sample(None, asked)
+
+    def short_of_memory(base: BaseModel, plans: Sequence[SamplePlan], *others: Any) -> Prefill:
+        if len(plans) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return prefill(base, plans, *others)
+
+    monkeypatch.setattr(running, "prefill", short_of_memory)
+    assert compute.sample(None, asked) == plenty
+
+
+def test_the_length_of_answers_that_nobody_asks_for_takes_no_room(compute: Compute) -> None:
+    free: set[int] = set()
+    for most in (1, 3000):
+        batch = compute.open_batch(None, plannable=lambda: 2**22)
+        batch.admit(SampleRequest((words(1, 20),), SamplingSettings(most), 0, True))
+        free.add(batch.free_rows)
+    assert len(free) == 1
 
 
 def test_an_error_that_is_not_of_memory_is_no_reason_to_go_on(
