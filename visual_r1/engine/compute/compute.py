@@ -100,7 +100,7 @@ class Compute:
         self._slots = Slots(self._base)
         self._lean: LeanQwen3 | GraphedStep | None
         self._lean = lean = self._base.family.lean_step(self._base.network)
-        # Of the batch opened last. Weights that nobody samples with any more are not held by it.
+        # Of who began last. Weights that nobody samples with any more are not held by it.
         self._prepared_of: weakref.ref[FrozenWeights] | None = None
         self._prepared: tuple[Bound, ...] = ()
         if lean is not None and self._base.rules.independent:
@@ -215,22 +215,18 @@ class Compute:
         rules = self._base.rules
         slot = None if weights is None else self._slots.of(weights.spec)
         lean = self._lean
-        held = self._prepared_of
-        is_held = held is None if weights is None else held is not None and held() is weights
-        if lean is not None and not (self._prepared and is_held):
-            # Kept for the next batch: a client's requests come and go, its weights stay.
-            low: LowRank = slot.low_rank(weights.weights) if weights is not None and slot else {}
-            self._prepared = lean.prepared(low)
-            self._prepared_of = None if weights is None else weakref.ref(weights)
-        prepared = self._prepared
+        prepared: tuple[Bound, ...] = ()
 
         def bind() -> Step:
+            nonlocal prepared
             # Other adapters may have been computed since: what is bound is bound anew each time.
             self._slots.activate(slot)
             if weights is not None and slot is not None:
                 slot.bind(weights.weights)
             if lean is None:
                 return self._module_step
+            # Only here, where a batch meets that memory runs out.
+            prepared = prepared or self._prepare(lean, weights)
             lean.use(prepared)
             return lean
 
@@ -241,6 +237,21 @@ class Compute:
             check_every=check_every or rules.check_every,
             plannable=plannable or (lambda: int(free_bytes(self.device) * rules.sampling_share)),
         )
+
+    def _prepare(
+        self, lean: LeanQwen3 | GraphedStep, weights: FrozenWeights | None
+    ) -> tuple[Bound, ...]:
+        """What a step computes with; kept for the next batch: a client's requests come and go, its
+        weights stay."""
+        held = self._prepared_of
+        is_held = held is None if weights is None else held is not None and held() is weights
+        if not (self._prepared and is_held):
+            low: LowRank = {}
+            if weights is not None:
+                low = self._slots.of(weights.spec).low_rank(weights.weights)
+            self._prepared = lean.prepared(low)
+            self._prepared_of = None if weights is None else weakref.ref(weights)
+        return self._prepared
 
     def freeze(self, adapter: Adapter) -> FrozenWeights:
         """Return a copy of the adapter's weights that later training does not change.

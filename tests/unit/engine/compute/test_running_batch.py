@@ -13,6 +13,7 @@ from visual_r1.engine.compute.base_model import BaseModel
 from visual_r1.engine.compute.cache import PromptCache
 from visual_r1.engine.compute.compute import Adapter, Compute
 from visual_r1.engine.compute.decode import Decoding
+from visual_r1.engine.compute.families.lean import LeanQwen3
 from visual_r1.engine.compute.prefill import Prefill, prefill
 from visual_r1.engine.compute.running import Progress, RunningBatch
 from visual_r1.engine.compute.sample_plan import SamplePlan
@@ -99,6 +100,29 @@ def test_what_fits_nowhere_is_told_to_its_client_alone(
     assert isinstance(outputs[0], InvalidRequest)
     assert "no memory on cpu for one answer of up to 24 tokens" in str(outputs[0])
     assert outputs[1:] == plenty
+
+
+def test_a_shortage_while_an_adapter_is_prepared_is_one_as_any_other(
+    compute: Compute, trained: Callable[[LoraSpec], Adapter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = compute.freeze(trained(LoraSpec(rank=8, seed=1)))
+    plenty = compute.sample(weights, ASKED)
+    short = [True]
+    real = LeanQwen3.prepared
+
+    def prepared(self: LeanQwen3, adapter: Any) -> Any:
+        if short:
+            short.clear()
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return real(self, adapter)
+
+    monkeypatch.setattr(LeanQwen3, "prepared", prepared)
+    batch = compute.open_batch(compute.freeze(trained(LoraSpec(rank=8, seed=1))))
+    tickets = [batch.admit(wanted) for wanted in ASKED]
+    passed = drained(batch)
+    answers = {one.ticket: one.output for progress in passed for one in progress.answered}
+    assert [answers[ticket] for ticket in tickets] == plenty
+    assert "Memory ran out with 20 samples at work" in passed[0].said[0]
 
 
 @pytest.mark.parametrize("samples", [0, 1])
