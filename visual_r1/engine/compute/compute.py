@@ -103,6 +103,7 @@ class Compute:
         # Of who began last. Weights that nobody samples with any more are not held by it.
         self._prepared_of: weakref.ref[FrozenWeights] | None = None
         self._prepared: tuple[Bound, ...] = ()
+        self._batches: weakref.WeakSet[RunningBatch] = weakref.WeakSet()
         if lean is not None and self._base.rules.independent:
             lean.compute_alone(self._base.rules.copied_bytes)
         if lean is not None and self._base.device.type == "cuda":
@@ -185,7 +186,8 @@ class Compute:
 
         A wrong request gets its `InvalidRequest` in its place; the others are answered.
         """
-        batch = self.open_batch(weights)
+        # Whoever opened other batches cannot advance them meanwhile: nothing is to be waited for.
+        batch = self.open_batch(weights, waits=False)
         outputs: dict[int, SampleOutput | InvalidRequest] = {}
         places: dict[int, int] = {}
         for index, request in enumerate(requests):
@@ -204,13 +206,15 @@ class Compute:
         *,
         check_every: int | None = None,
         plannable: Callable[[], int] | None = None,
+        waits: bool = True,
     ) -> RunningBatch:
         """A batch, empty yet, that samples with these weights (None: the base model itself).
 
         Any number of them may be open; each is advanced by itself. `check_every` is the number of
         tokens between two looks at what was sampled, by default the device's; `plannable` says how
         many bytes the batch may take, by default the device's share of what is free (see
-        `DeviceRules`). Neither changes what is sampled.
+        `DeviceRules`). Neither changes what is sampled. Where there is no memory for a request it
+        `waits` as long as other batches hold some.
         """
         rules = self._base.rules
         slot = None if weights is None else self._slots.of(weights.spec)
@@ -230,13 +234,19 @@ class Compute:
             lean.use(prepared)
             return lean
 
-        return RunningBatch(
+        batch = RunningBatch(
             self._base,
             self._images,
             bind,
             check_every=check_every or rules.check_every,
             plannable=plannable or (lambda: int(free_bytes(self.device) * rules.sampling_share)),
+            others_hold=self._others_hold if waits else None,
         )
+        self._batches.add(batch)
+        return batch
+
+    def _others_hold(self, batch: RunningBatch) -> bool:
+        return any(one.holds_memory for one in self._batches if one is not batch)
 
     def _prepare(
         self, lean: LeanQwen3 | GraphedStep, weights: FrozenWeights | None

@@ -10,6 +10,7 @@
 `advance` takes some steps for all rows and gives back, by ticket, each request that is complete.
 The memory that is free decides how many rows there are. Where it runs out all the same, the batch
 goes on with half of its rows, and says so: samples begin anew from their seeds, with the same end.
+Where there is none for one row it waits as long as other batches hold some, and then refuses it.
 Of several batches, over other adapters of the same base, each is advanced in its turn: whatever
 else was computed since does not matter, and neither does when `advance` is called. On the CPU what
 a request gets is bit for bit the same whatever runs beside it, and whenever it joined.
@@ -43,6 +44,11 @@ FIRST_ROOM = 256
 
 STEPS_AT_ONCE = 16
 """Tokens a row in one `advance`: short enough for whoever waits, long enough to be no cost."""
+
+_WAITS = (
+    "Memory ran out with one sample at work, and samples with other weights hold some: it waits "
+    "until they give it back."
+)
 
 
 @dataclass(frozen=True)
@@ -121,16 +127,19 @@ class RunningBatch:
         *,
         check_every: int,
         plannable: Callable[[], int],
+        others_hold: Callable[["RunningBatch"], bool] | None = None,
     ) -> None:
         """`bind` puts the batch's weights into place, and gives the step that computes with them.
 
-        `check_every`: see `DeviceRules`. `plannable` says how many bytes may be taken now.
+        `check_every`: see `DeviceRules`. `plannable` says how many bytes may be taken now, and
+        `others_hold` of a batch whether memory will come back from others; None waits for none.
         """
         self._base = base
         self._images = images
         self._bind = bind
         self._check_every = check_every
         self._plannable = plannable
+        self._others_hold = others_hold
         self._at_most = base.rules.rows_at_once
         self._tickets = count()
         self._open: dict[int, _Open] = {}
@@ -138,6 +147,15 @@ class RunningBatch:
         self._waiting: deque[tuple[Prefill, int, OpenSequence]] = deque()
         """Samples of prompts that were read, which have no row yet."""
         self._decoding: Decoding | None = None
+        self._too_little: int | None = None
+        """While it waits for others' memory: the plannable bytes that were not enough."""
+        self._said_so = False
+        """Whether it said that it waits, since it last had memory."""
+
+    @property
+    def holds_memory(self) -> bool:
+        """Whether it keeps memory that comes back when its samples are complete."""
+        return not self.idle and (self._decoding is not None or bool(self._waiting))
 
     @property
     def rows(self) -> int:
@@ -165,7 +183,7 @@ class RunningBatch:
         plan = plan_request(self._base, self._images, request)
         if self.idle:
             # What there was no memory for may be long gone.
-            self._at_most = self._base.rules.rows_at_once
+            self._at_most, self._too_little = self._base.rules.rows_at_once, None
         ticket = next(self._tickets)
         sequences = [
             OpenSequence(plan, stream(plan.seed, sample)) for sample in range(request.num_samples)
@@ -188,6 +206,8 @@ class RunningBatch:
         that end make room for what waits at once, not only with the next call.
         """
         answered: list[Answered] = []
+        if self._waits():
+            return Progress()
         try:
             with torch.no_grad():
                 step = self._bind()
@@ -198,6 +218,10 @@ class RunningBatch:
             if not is_out_of_memory(error):
                 raise
         else:
+            self._said_so = False
+            if self.idle:
+                # Others may wait for its memory.
+                self._decoding = None
             return Progress(tuple(answered))
         # Outside of the handler, where the error holds on to the tensors of its frames.
         return self._with_less(answered)
@@ -233,6 +257,11 @@ class RunningBatch:
                     f"{self._at_most} at a time, and gives what it would have given.",
                 ),
             )
+        if self._others_hold is not None and self._others_hold(self):
+            self._too_little = self._plannable()
+            said = () if self._said_so else (_WAITS,)
+            self._said_so = True
+            return Progress(tuple(answered), said)
         one = self._unread.popleft()
         del self._open[one.ticket]
         error = InvalidRequest(
@@ -241,6 +270,17 @@ class RunningBatch:
             "tokens, or send a smaller image."
         )
         return Progress((*answered, Answered(one.ticket, error)))
+
+    def _waits(self) -> bool:
+        """Whether others still hold memory, and there is no more of it than was too little."""
+        if self._too_little is None:
+            return False
+        if self._others_hold is None or not self._others_hold(self):
+            self._at_most = self._base.rules.rows_at_once
+        elif self._plannable() <= self._too_little:
+            return True
+        self._too_little = None
+        return False
 
     def _complete(self) -> list[Answered]:
         done = [one for one in self._open.values() if one.complete]

@@ -90,6 +90,66 @@ def test_without_memory_the_batch_is_smaller_and_says_so(
     assert "Memory ran out with 20 samples at work" in said[0]
 
 
+def test_who_has_no_memory_waits_for_what_others_hold(
+    compute: Compute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And says so once, however often it is asked to go on."""
+    plenty = compute.sample(None, ASKED)
+    first, second = compute.open_batch(None), compute.open_batch(None)
+    only_one_at_a_time(monkeypatch, first)
+    first.admit(request((words(1, 9),), max_tokens=60, stop_at_eos=False))
+    first.advance(1)
+    tickets = [second.admit(wanted) for wanted in ASKED]
+    passed = [second.advance() for _ in range(12)]
+    assert not any(progress.answered for progress in passed)
+    said = [sentence for progress in passed for sentence in progress.said]
+    assert sum("it waits until they give it back" in sentence for sentence in said) == 1
+    drained(first)
+    answers = {one.ticket: one.output for p in drained(second) for one in p.answered}
+    assert [answers[ticket] for ticket in tickets] == plenty
+
+
+def test_who_waits_begins_when_there_is_more_memory(
+    compute: Compute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while the others go on."""
+    free = [0]
+    first, second = compute.open_batch(None), compute.open_batch(None, plannable=lambda: free[0])
+    only_one_at_a_time(monkeypatch, first)
+    first.admit(request((words(1, 9),), max_tokens=60, stop_at_eos=False))
+    first.advance(1)
+    second.admit(request((words(2, 9),), samples=1))
+    assert "it waits" in second.advance().said[0]
+    monkeypatch.undo()
+    assert second.advance() == Progress()
+    free[0] = 2**30
+    assert drained(second)[-1].answered
+    assert not first.idle
+
+
+def test_a_call_that_answers_all_at_once_does_not_wait(
+    compute: Compute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody could advance the batch that holds the memory."""
+    first = compute.open_batch(None)
+    only_one_at_a_time(monkeypatch, first)
+    first.admit(request((words(1, 9),), max_tokens=60, stop_at_eos=False))
+    first.advance(1)
+    assert isinstance(compute.sample(None, [request((words(2, 9),))])[0], InvalidRequest)
+
+
+def only_one_at_a_time(monkeypatch: pytest.MonkeyPatch, first: RunningBatch) -> None:
+    """No other batch finds memory while the first one holds some."""
+    begin = Decoding.__init__
+
+    def short_of_memory(self: Decoding, *given: Any, **named: Any) -> None:
+        if first._decoding is not None:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        begin(self, *given, **named)
+
+    monkeypatch.setattr(Decoding, "__init__", short_of_memory)
+
+
 def test_what_fits_nowhere_is_told_to_its_client_alone(
     compute: Compute, monkeypatch: pytest.MonkeyPatch
 ) -> None:
