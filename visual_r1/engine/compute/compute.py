@@ -31,6 +31,7 @@ from visual_r1.engine.compute.memory import free_bytes
 from visual_r1.engine.compute.optimizer import adam_step
 from visual_r1.engine.compute.prompts import ImageReader, Layout, lay_out
 from visual_r1.engine.compute.running import RunningBatch
+from visual_r1.engine.compute.shared_prefix import SHARERS
 from visual_r1.engine.compute.step import ModuleStep, Step
 from visual_r1.engine.types import (
     AdamSettings,
@@ -240,6 +241,7 @@ class Compute:
             bind,
             check_every=check_every or rules.check_every,
             plannable=plannable or (lambda: int(free_bytes(self.device) * rules.sampling_share)),
+            sharers=1 if lean is None else SHARERS,
             others_hold=self._others_hold if waits else None,
         )
         self._batches.add(batch)

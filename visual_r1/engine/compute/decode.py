@@ -182,10 +182,12 @@ class Decoding:
         """Sequences that are not complete."""
         return len(self._members.open)
 
-    def held(self, places: int) -> int:
-        """Rows of so many places that there is room for without taking more memory."""
-        rows, room = self._cache.capacity
-        return rows if places <= room else self.alive
+    @property
+    def held_bytes(self) -> int:
+        """The memory that its rows have taken: what layers keep of them, and their logits."""
+        kept = self._base.cache_bytes
+        states = kept.per_sequence * len(self._sequences)
+        return kept.per_place * self._cache.held_places + states + self._room.nbytes
 
     def join(self, sequences: Sequence[tuple[int, OpenSequence]], prompts: Prefill) -> None:
         """Let sequences in; each continues its prompt, whose place among the prompts is named."""
@@ -224,7 +226,7 @@ class Decoding:
         """Sample `check_every` tokens a row; returns the sequences that are complete."""
         k, written = self._check_every, self._written
         rows, topk_wanted = self._members.rows, self._members.topk_wanted
-        self._cache.show(self._rows, int(written.place[rows].max()) + k)
+        self._look(k)
         empty: list[int] = rows[written.count[rows] % NUMBERS_AT_ONCE == 0].tolist()
         for row in empty:
             one = self._sequences[row]
@@ -323,7 +325,18 @@ class Decoding:
         self.logits = self._room[:rows]
         self._rules = None
         self._members = _Members(self._sequences)
-        self._cache.show(rows, 1 + int(self._written.place[self._members.rows].max(initial=0)))
+        self._look(1)
+
+    def _look(self, further: int) -> None:
+        """Let the cache show what the rows have written, and so many places more."""
+        written, alive = self._written, self._members.rows
+        left = written.limit[alive] - written.count[alive]
+        places = written.place[alive]
+        self._cache.show(
+            self._rows,
+            further + int(places.max(initial=0)),
+            self._check_every + int((places + left).max(initial=0)),
+        )
 
     def _grow(self, rows: int) -> None:
         more = rows - len(self._sequences)

@@ -24,7 +24,7 @@ from itertools import count
 import torch
 
 from visual_r1.engine.compute.base_model import BaseModel
-from visual_r1.engine.compute.batching import by_bucket, prompt_bucket
+from visual_r1.engine.compute.batching import ROWS, by_bucket, prompt_bucket, round_up
 from visual_r1.engine.compute.decode import Decoding, OpenSequence
 from visual_r1.engine.compute.forward import distinct, image_features
 from visual_r1.engine.compute.memory import hand_back, is_out_of_memory
@@ -32,7 +32,6 @@ from visual_r1.engine.compute.prefill import Prefill, PromptScores, prefill
 from visual_r1.engine.compute.prompts import ImageReader
 from visual_r1.engine.compute.sample_plan import SamplePlan, plan_request
 from visual_r1.engine.compute.sampling import stream
-from visual_r1.engine.compute.shared_prefix import SHARERS
 from visual_r1.engine.compute.step import Step
 from visual_r1.engine.types import InvalidRequest, SampleOutput, SampleRequest
 
@@ -87,13 +86,6 @@ class _Open:
         """Whether there is nothing left to do."""
         return self.read and all(one.stop_reason is not None for one in self.sequences)
 
-    @property
-    def places(self) -> int:
-        """Places of the cache that a row of it may come to; of a prompt it has its share."""
-        if not self.sequences:
-            return self.bucket
-        return -(-self.bucket // min(len(self.sequences), SHARERS)) + self.plan.max_tokens
-
     def begin_anew(self) -> None:
         """Forget what is not complete: it comes out the same from its seed."""
         self.read = False
@@ -127,12 +119,14 @@ class RunningBatch:
         *,
         check_every: int,
         plannable: Callable[[], int],
+        sharers: int = 1,
         others_hold: Callable[["RunningBatch"], bool] | None = None,
     ) -> None:
         """`bind` puts the batch's weights into place, and gives the step that computes with them.
 
         `check_every`: see `DeviceRules`. `plannable` says how many bytes may be taken now, and
         `others_hold` of a batch whether memory will come back from others; None waits for none.
+        `sharers` rows of a prompt hold it once.
         """
         self._base = base
         self._images = images
@@ -140,6 +134,7 @@ class RunningBatch:
         self._check_every = check_every
         self._plannable = plannable
         self._others_hold = others_hold
+        self._sharers = sharers
         self._at_most = base.rules.rows_at_once
         self._tickets = count()
         self._open: dict[int, _Open] = {}
@@ -289,11 +284,24 @@ class RunningBatch:
         return [Answered(one.ticket, one.output()) for one in done]
 
     def _limit(self) -> int:
-        """How many rows there may be: those that have room, and those that memory has room for."""
-        places = max((one.places for one in self._open.values()), default=1)
+        """How many rows there may be, all as long as the longest may become, in the memory that is
+        free and in what they hold already."""
+        places = max(map(self._places, self._open.values()), default=1)
         a_row = self._base.cache_bytes.of(places) + LOGITS_BYTES * self._base.vocabulary_size
-        held = self._decoding.held(places) if self._decoding is not None else 0
-        return min(self._at_most, max(1, held + self._plannable() // a_row))
+        held = self._decoding.held_bytes if self._decoding is not None else 0
+        rows = (held + self._plannable()) // a_row
+        # Those beyond the first sixteen take memory by sixteens.
+        rows -= rows % ROWS if rows > ROWS else 0
+        return min(self._at_most, max(1, rows))
+
+    def _places(self, one: _Open) -> int:
+        """Places that a row of it may come to; of a prompt that is shared it has its share."""
+        block = self._base.rules.cache_block
+        samples = len(one.sequences)
+        prompt = -(-round_up(one.bucket, block) // max(1, min(samples, self._sharers)))
+        if not samples:
+            return prompt
+        return prompt + round_up(one.plan.max_tokens + self._check_every, block)
 
     def _fill(self, step: Step) -> bool:
         """Let in what waits, as far as there are rows, and read prompts for those that are left.

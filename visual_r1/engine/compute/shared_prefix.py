@@ -78,9 +78,9 @@ class SharedCache:
         self.rows = 0
 
     @property
-    def capacity(self) -> tuple[int, int]:
-        """Rows and new tokens of each that there is room for."""
-        return self.answers.capacity
+    def held_places(self) -> int:
+        """Places of answers and of prompts that it takes memory for."""
+        return self.answers.held_places + self._prompts.held_places
 
     @property
     def generation(self) -> int:
@@ -92,6 +92,7 @@ class SharedCache:
     ) -> int:
         """See `RowCache.join`; rows go on at place 0 of their own."""
         self._changed = True
+        self._make_way(self.answers, max(rows) + 1, 0)
         self.answers.begin(rows, prompts)
         fresh: list[int] = []
         for row, of in zip(rows, source, strict=True):
@@ -104,6 +105,7 @@ class SharedCache:
             tile.rows.append(row)
             self._tile_of[row] = number
         if fresh:
+            self._make_way(self._prompts, max(fresh) + 1, prompts.places)
             of_tiles = [cast(_Tile, self._tiles[number]).source for number in fresh]
             self._prompts.join(fresh, prompts, of_tiles, lengths)
         return 0
@@ -128,13 +130,15 @@ class SharedCache:
             tile.rows[tile.rows.index(old)] = new
             self._tile_of[new] = number
 
-    def show(self, rows: int, places: int) -> None:
+    def show(self, rows: int, places: int, most: int = 0) -> None:
         """From now on look at so many rows and new tokens, and at the prompts that they answer."""
-        self.answers.show(rows, places)
+        self._make_way(self.answers, rows, places)
+        self.answers.show(rows, places, most)
         if rows == self.rows and not self._changed:
             return
         self.rows, self._changed = rows, False
         self._pack_tiles()
+        self._make_way(self._prompts, len(self._tiles), self._longest())
         self._prompts.show(len(self._tiles), self._longest())
         self._layout = None
 
@@ -158,6 +162,11 @@ class SharedCache:
     def prompt_mask(self) -> Tensor:
         """[tiles, 1, 1, places], 0 or −inf."""
         return self._prompts.mask
+
+    def _make_way(self, cache: RowCache, rows: int, places: int) -> None:
+        """Where a cache will grow, let go of what would keep its old memory beside the new."""
+        if not cache.fits(rows, places):
+            self.buffers = self.recorded = None
 
     # -- tiles ------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from typing import Any
-from weakref import ReferenceType, ref
+from weakref import ReferenceType, WeakSet, ref
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from engine_material import FAMILIES, picture_prompt, request, words
 
 from visual_r1.engine.compute import running
 from visual_r1.engine.compute.base_model import BaseModel
-from visual_r1.engine.compute.cache import PromptCache
+from visual_r1.engine.compute.cache import Kept, PromptCache, RowCache
 from visual_r1.engine.compute.compute import Adapter, Compute
 from visual_r1.engine.compute.decode import Decoding
 from visual_r1.engine.compute.families.lean import LeanQwen3
@@ -55,6 +55,68 @@ def test_free_memory_decides_how_many_rows_there_are(
     assert [answers[ticket] for ticket in tickets] == plenty
     # A batch has its rows by sixteens.
     assert max(seen) <= 16 < sum(wanted.num_samples for wanted in ASKED)
+
+
+@pytest.mark.parametrize(
+    ("compute", "prompt"), [("qwen3_vl", 20), ("qwen3_5", 200)], indirect=["compute"]
+)
+def test_free_memory_is_planned_with_once(
+    compute: Compute, monkeypatch: pytest.MonkeyPatch, prompt: int
+) -> None:
+    """Rows come to their full length in the memory that there is, and none begins anew."""
+    tokens, row = 400, compute._base.cache_bytes
+    memory = 40 * (row.of(prompt + tokens) + running.LOGITS_BYTES * compute.vocabulary_size)
+    caches: WeakSet[RowCache] = WeakSet()
+    taken = [0]
+    begin, widen = RowCache.__init__, RowCache._widen
+
+    def held() -> int:
+        return sum(row.of(places) * rows for rows, places in (one.capacity for one in caches))
+
+    def begun(self: RowCache, *given: Any, **named: Any) -> None:
+        begin(self, *given, **named)
+        caches.add(self)
+
+    def widened(self: RowCache, rows: int, places: int) -> None:
+        widen(self, rows, places)
+        taken.append(held())
+
+    monkeypatch.setattr(RowCache, "__init__", begun)
+    monkeypatch.setattr(RowCache, "_widen", widened)
+    seen = most_rows(monkeypatch)
+    batch = compute.open_batch(None, plannable=lambda: int(0.9 * max(0, memory - held())))
+    asked = [
+        request((words(n, prompt),), 1, max_tokens=tokens, stop_at_eos=False) for n in range(48)
+    ]
+    for wanted in asked:
+        batch.admit(wanted)
+    drained(batch)
+    assert max(seen) == 32
+    assert max(taken) <= memory
+
+
+def test_a_cache_that_grows_keeps_no_old_memory_beside_the_new(
+    compute: Compute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But of one layer at a time."""
+    made: list[ReferenceType[torch.Tensor]] = []
+    most: list[int] = []
+    room = RowCache._room
+
+    def watched(self: RowCache, *given: Any) -> Kept:
+        kept = room(self, *given)
+        made.extend(map(ref, kept.tensors))
+        most.append(sum(one() is not None for one in made))
+        return kept
+
+    batch = compute.open_batch(None)
+    batch.admit(request((words(1, 20),), samples=1, max_tokens=600, stop_at_eos=False))
+    monkeypatch.setattr(RowCache, "_room", watched)
+    batch.advance(1)
+    at_first, held = len(made), sum(one() is not None for one in made)
+    drained(batch)
+    assert len(made) > at_first, "it has grown"
+    assert max(most) == held + 2
 
 
 def test_what_is_admitted_beyond_the_rows_waits(compute: Compute) -> None:
