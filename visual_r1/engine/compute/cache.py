@@ -11,14 +11,14 @@ cache.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, cast
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from visual_r1.engine.compute.batching import round_up
+from visual_r1.engine.compute.batching import ROWS, round_up
 
 State: TypeAlias = tuple[Tensor, ...]
 """Of one recurrent layer: tensors of one size, each with a row [B, …] a sequence."""
@@ -81,6 +81,8 @@ class PromptCache:
     layers: Sequence[Kept]
     places: int
     """P."""
+    identity: object = field(default_factory=object)
+    """Tells these prompts from others, for whoever does not keep what the layers hold of them."""
 
     @staticmethod
     def joined(parts: Sequence["PromptCache"]) -> "PromptCache":
@@ -216,7 +218,7 @@ class RowCache:
     def begin(self, rows: Sequence[int], prompts: PromptCache) -> None:
         """These rows hold nothing yet; their layers are as those of the prompts."""
         self._make_layers(prompts)
-        self._require(max(rows) + 1, 0)
+        self._require(round_up(max(rows) + 1, ROWS), 0)
         into = self._index(rows)
         self._mask[into] = -torch.inf
         self._place[into] = 0
@@ -236,10 +238,13 @@ class RowCache:
         self._place[into] = self._place[of]
         self._begun[into] = self._begun[of]
 
-    def show(self, rows: int, places: int) -> None:
-        """From now on look at so many rows, and at `places` places at least."""
+    def show(self, rows: int, places: int, most: int = 0) -> None:
+        """From now on look at so many rows, and at `places` places at least.
+
+        No row will come to more than `most` places: there is no need for room beyond them.
+        """
         seen = round_up(places, self._block)
-        self._require(rows, seen)
+        self._require(rows, seen, round_up(most, self._block))
         if (rows, seen) != (self.rows, self.seen):
             self.rows, self.seen = rows, seen
             self.generation += 1
@@ -336,10 +341,26 @@ class RowCache:
             room = keys.new_empty(rows, heads, places, width)
         return Kept((room, values.new_empty(rows, heads, places, values.shape[3])), grows=True)
 
-    def _require(self, rows: int, places: int) -> None:
-        """Have so many rows of so many places, and finite numbers in them."""
-        if rows > self.capacity[0] or places > self.capacity[1]:
-            self._widen(*map(_grown, self.capacity, (rows, places)))
+    @property
+    def held_places(self) -> int:
+        """Places of all rows that it takes memory for; of a CPU's only what a step has seen."""
+        rows, places = self._cleared if self._mask.device.type == "cpu" else self.capacity
+        return rows * places
+
+    def fits(self, rows: int, places: int) -> bool:
+        """Whether there is room for so many without new memory."""
+        return rows <= self.capacity[0] and round_up(places, self._block) <= self.capacity[1]
+
+    def _require(self, rows: int, places: int, most: int = 0) -> None:
+        """Have so many rows of so many places, and finite numbers in them; see `show`."""
+        held_rows, held = self.capacity
+        if rows > held_rows or places > held:
+            # Growing copies all there is: there is a little more room than is asked for.
+            spare_rows, spare = held_rows + held_rows // 8, min(2 * held, most)
+            self._widen(
+                max(rows, spare_rows) if rows > held_rows else held_rows,
+                max(places, spare) if places > held else held,
+            )
         held_rows, held = self._cleared
         if rows <= held_rows and places <= held:
             return
@@ -368,7 +389,9 @@ class RowCache:
                 wide[:used_rows, :, :used] = pool[:used_rows, :, :used]
             return room
 
-        self._layers = [wider(layer) for layer in self._layers]
+        # One by one: a layer's old memory is free before the next one takes its new.
+        for number in range(len(self._layers)):
+            self._layers[number] = wider(self._layers[number])
         mask = torch.full((rows, places), -torch.inf).to(self._mask)
         mask[:held_rows, :held] = self._mask
         place, begun = self._place.new_zeros(2, rows)
@@ -376,8 +399,3 @@ class RowCache:
         self._mask, self._place, self._begun = mask, place, begun
         self._order = torch.arange(rows, device=place.device)
         self.generation += 1
-
-
-def _grown(held: int, wanted: int) -> int:
-    """Room for what is wanted, and for as much again as there was: growing copies all there is."""
-    return held if wanted <= held else max(wanted, min(2 * held, wanted + 1024))

@@ -31,6 +31,7 @@ from visual_r1.engine.compute.memory import free_bytes
 from visual_r1.engine.compute.optimizer import adam_step
 from visual_r1.engine.compute.prompts import ImageReader, Layout, lay_out
 from visual_r1.engine.compute.running import RunningBatch
+from visual_r1.engine.compute.shared_prefix import SHARERS
 from visual_r1.engine.compute.step import ModuleStep, Step
 from visual_r1.engine.types import (
     AdamSettings,
@@ -100,9 +101,10 @@ class Compute:
         self._slots = Slots(self._base)
         self._lean: LeanQwen3 | GraphedStep | None
         self._lean = lean = self._base.family.lean_step(self._base.network)
-        # Of the batch opened last. Weights that nobody samples with any more are not held by it.
+        # Of who began last. Weights that nobody samples with any more are not held by it.
         self._prepared_of: weakref.ref[FrozenWeights] | None = None
         self._prepared: tuple[Bound, ...] = ()
+        self._batches: weakref.WeakSet[RunningBatch] = weakref.WeakSet()
         if lean is not None and self._base.rules.independent:
             lean.compute_alone(self._base.rules.copied_bytes)
         if lean is not None and self._base.device.type == "cuda":
@@ -185,7 +187,8 @@ class Compute:
 
         A wrong request gets its `InvalidRequest` in its place; the others are answered.
         """
-        batch = self.open_batch(weights)
+        # Whoever opened other batches cannot advance them meanwhile: nothing is to be waited for.
+        batch = self.open_batch(weights, waits=False)
         outputs: dict[int, SampleOutput | InvalidRequest] = {}
         places: dict[int, int] = {}
         for index, request in enumerate(requests):
@@ -204,43 +207,63 @@ class Compute:
         *,
         check_every: int | None = None,
         plannable: Callable[[], int] | None = None,
+        waits: bool = True,
     ) -> RunningBatch:
         """A batch, empty yet, that samples with these weights (None: the base model itself).
 
         Any number of them may be open; each is advanced by itself. `check_every` is the number of
         tokens between two looks at what was sampled, by default the device's; `plannable` says how
         many bytes the batch may take, by default the device's share of what is free (see
-        `DeviceRules`). Neither changes what is sampled.
+        `DeviceRules`). Neither changes what is sampled. Where there is no memory for a request it
+        `waits` as long as other batches hold some.
         """
         rules = self._base.rules
         slot = None if weights is None else self._slots.of(weights.spec)
         lean = self._lean
-        held = self._prepared_of
-        is_held = held is None if weights is None else held is not None and held() is weights
-        if lean is not None and not (self._prepared and is_held):
-            # Kept for the next batch: a client's requests come and go, its weights stay.
-            low: LowRank = slot.low_rank(weights.weights) if weights is not None and slot else {}
-            self._prepared = lean.prepared(low)
-            self._prepared_of = None if weights is None else weakref.ref(weights)
-        prepared = self._prepared
+        prepared: tuple[Bound, ...] = ()
 
         def bind() -> Step:
+            nonlocal prepared
             # Other adapters may have been computed since: what is bound is bound anew each time.
             self._slots.activate(slot)
             if weights is not None and slot is not None:
                 slot.bind(weights.weights)
             if lean is None:
                 return self._module_step
+            # Only here, where a batch meets that memory runs out.
+            prepared = prepared or self._prepare(lean, weights)
             lean.use(prepared)
             return lean
 
-        return RunningBatch(
+        batch = RunningBatch(
             self._base,
             self._images,
             bind,
             check_every=check_every or rules.check_every,
             plannable=plannable or (lambda: int(free_bytes(self.device) * rules.sampling_share)),
+            sharers=1 if lean is None else SHARERS,
+            others_hold=self._others_hold if waits else None,
         )
+        self._batches.add(batch)
+        return batch
+
+    def _others_hold(self, batch: RunningBatch) -> bool:
+        return any(one.holds_memory for one in self._batches if one is not batch)
+
+    def _prepare(
+        self, lean: LeanQwen3 | GraphedStep, weights: FrozenWeights | None
+    ) -> tuple[Bound, ...]:
+        """What a step computes with; kept for the next batch: a client's requests come and go, its
+        weights stay."""
+        held = self._prepared_of
+        is_held = held is None if weights is None else held is not None and held() is weights
+        if not (self._prepared and is_held):
+            low: LowRank = {}
+            if weights is not None:
+                low = self._slots.of(weights.spec).low_rank(weights.weights)
+            self._prepared = lean.prepared(low)
+            self._prepared_of = None if weights is None else weakref.ref(weights)
+        return self._prepared
 
     def freeze(self, adapter: Adapter) -> FrozenWeights:
         """Return a copy of the adapter's weights that later training does not change.

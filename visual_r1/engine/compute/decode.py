@@ -5,7 +5,7 @@ Every `check_every` tokens the host looks at what was sampled: which sequences a
 whose turn it is. Rows are sequences, then dummies up to a multiple of 16 (see `batching`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -141,7 +141,7 @@ class _Members:
     def __init__(self, sequences: Sequence[OpenSequence | None]) -> None:
         self.open = [(row, one) for row, one in enumerate(sequences) if one is not None]
         self.rows = np.array([row for row, _ in self.open], np.int64)
-        self.widest = max((one.topk_wanted for _, one in self.open), default=0)
+        self.topk_wanted = {one.topk_wanted for _, one in self.open if one.topk_wanted}
         self.looked_into = [
             (at, row, one)
             for at, (row, one) in enumerate(self.open)
@@ -182,10 +182,12 @@ class Decoding:
         """Sequences that are not complete."""
         return len(self._members.open)
 
-    def held(self, places: int) -> int:
-        """Rows of so many places that there is room for without taking more memory."""
-        rows, room = self._cache.capacity
-        return rows if places <= room else self.alive
+    @property
+    def held_bytes(self) -> int:
+        """The memory that its rows have taken: what layers keep of them, and their logits."""
+        kept = self._base.cache_bytes
+        states = kept.per_sequence * len(self._sequences)
+        return kept.per_place * self._cache.held_places + states + self._room.nbytes
 
     def join(self, sequences: Sequence[tuple[int, OpenSequence]], prompts: Prefill) -> None:
         """Let sequences in; each continues its prompt, whose place among the prompts is named."""
@@ -223,8 +225,8 @@ class Decoding:
     def run(self) -> list[OpenSequence]:
         """Sample `check_every` tokens a row; returns the sequences that are complete."""
         k, written = self._check_every, self._written
-        rows, widest = self._members.rows, self._members.widest
-        self._cache.show(self._rows, int(written.place[rows].max()) + k)
+        rows, topk_wanted = self._members.rows, self._members.topk_wanted
+        self._look(k)
         empty: list[int] = rows[written.count[rows] % NUMBERS_AT_ONCE == 0].tolist()
         for row in empty:
             one = self._sequences[row]
@@ -233,7 +235,7 @@ class Decoding:
         uniforms = of_array(written.uniforms(self._rows, k)).to(self._base.device)
         tokens: list[Tensor] = []
         logps: list[Tensor] = []
-        topk: list[list[TopkRow]] = []
+        topk: list[dict[int, list[TopkRow]]] = []
         for column in range(k):
             if column:
                 self._forward()
@@ -241,8 +243,10 @@ class Decoding:
             self._tokens[: self._rows] = chosen
             tokens.append(chosen)
             logps.append(logp)
-            if widest:
-                topk.append(likeliest(all_logprobs(self.logits), widest))
+            if topk_wanted:
+                # Each k by itself: with another k equally likely tokens may be others.
+                of_all = all_logprobs(self.logits)
+                topk.append({wanted: likeliest(of_all, wanted) for wanted in topk_wanted})
         self._waits = True
         taken = written.add(rows, _columns(tokens)[rows], _columns(logps)[rows])
         return self._settle(taken, topk)
@@ -260,13 +264,16 @@ class Decoding:
         # A row past its end stays within what the step is ready for.
         positions.add_(1).clamp_(max=self._reach)
 
-    def _settle(self, taken: _Taken, topk: Sequence[Sequence[TopkRow]]) -> list[OpenSequence]:
+    def _settle(
+        self, taken: _Taken, topk: Sequence[Mapping[int, Sequence[TopkRow]]]
+    ) -> list[OpenSequence]:
         """Give the sequences what was sampled for them; those that are complete leave."""
         written, members = self._written, self._members
         for at, row, one in members.looked_into:
             if one.plan.stop.strings:
                 self._look_for_strings(row, one, taken, at)
-            one.topk += (column[row][: one.topk_wanted] for column in topk[: taken.count[at]])
+            if k := one.topk_wanted:
+                one.topk += (column[k][row] for column in topk[: taken.count[at]])
         written.count[members.rows] += taken.count
         ended = taken.stopped | (written.count[members.rows] == written.limit[members.rows])
         if any(request.abandoned.is_set() for request in members.requests):
@@ -287,10 +294,12 @@ class Decoding:
 
     def _look_for_strings(self, row: int, one: OpenSequence, taken: _Taken, at: int) -> None:
         """Cut what was taken behind the first token that completes one of the stop strings."""
-        before = int(self._written.count[row])
-        answer: list[int] = self._written.tokens[row, : before + taken.count[at]].tolist()
-        for count in range(1, int(taken.count[at]) + 1):
-            if one.plan.stop.completes(answer[: before + count]):
+        before, new = int(self._written.count[row]), int(taken.count[at])
+        # No stop string begins earlier.
+        start = max(0, before + 1 - one.plan.stop.longest)
+        answer: list[int] = self._written.tokens[row, start : before + new].tolist()
+        for count in range(1, new + 1):
+            if one.plan.stop.completes(answer[: before - start + count]):
                 taken.count[at], taken.stopped[at] = count, True
                 return
 
@@ -316,7 +325,18 @@ class Decoding:
         self.logits = self._room[:rows]
         self._rules = None
         self._members = _Members(self._sequences)
-        self._cache.show(rows, 1 + int(self._written.place[self._members.rows].max(initial=0)))
+        self._look(1)
+
+    def _look(self, further: int) -> None:
+        """Let the cache show what the rows have written, and so many places more."""
+        written, alive = self._written, self._members.rows
+        left = written.limit[alive] - written.count[alive]
+        places = written.place[alive]
+        self._cache.show(
+            self._rows,
+            further + int(places.max(initial=0)),
+            self._check_every + int((places + left).max(initial=0)),
+        )
 
     def _grow(self, rows: int) -> None:
         more = rows - len(self._sequences)

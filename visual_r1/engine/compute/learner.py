@@ -62,28 +62,40 @@ class Learner:
         Where the device has not the memory, minibatches become smaller and the log says so. Raises
         `InvalidRequest` where even small ones do not fit.
         """
-        # The plan measures a run with the adapter in it; no gradient comes of that.
-        self._slot.bind(adapter.weights, adapter.gradients if backward else None)
-        plan = plan_training(self._base, data, self._slot.kept, backward=backward)
+        plan: TrainingPlan | None = None
         while True:
             try:
+                if plan is None:
+                    plan = self._plan(adapter, data, backward)
                 return self._try(adapter, data, plan, backward)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
                 shortage = error
-            if plan.places <= LEAST_PLACES:
+            if plan is None:
+                # There was not the memory to measure what a place takes.
+                plan = TrainingPlan.smallest(LEAST_PLACES)
+            elif plan.places > LEAST_PLACES:
+                plan = plan.smaller()
+            else:
                 raise InvalidRequest(
                     f"the device has not the memory for {plan.places} places of training data at a "
                     "time: train a smaller model, at a lower LoRA rank, or on a larger device."
                 ) from shortage
-            plan = plan.smaller()
             log.warning(
                 f"a training pass found no memory left; it goes on with {plan.places} places at a "
                 "time"
             )
             del shortage
             hand_back(self._base.device)
+
+    def _plan(self, adapter: Adapter, data: Sequence[CheckedDatum], backward: bool) -> TrainingPlan:
+        # What is measured is a run with the adapter in it; no gradient comes of that.
+        self._slot.bind(adapter.weights, adapter.gradients if backward else None)
+        try:
+            return plan_training(self._base, data, self._slot.kept, backward=backward)
+        finally:
+            self._slot.bind(adapter.weights)
 
     def _try(
         self, adapter: Adapter, data: Sequence[CheckedDatum], plan: TrainingPlan, backward: bool

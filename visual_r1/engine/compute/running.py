@@ -10,6 +10,7 @@
 `advance` takes some steps for all rows and gives back, by ticket, each request that is complete.
 The memory that is free decides how many rows there are. Where it runs out all the same, the batch
 goes on with half of its rows, and says so: samples begin anew from their seeds, with the same end.
+Where there is none for one row it waits as long as other batches hold some, and then refuses it.
 Of several batches, over other adapters of the same base, each is advanced in its turn: whatever
 else was computed since does not matter, and neither does when `advance` is called. On the CPU what
 a request gets is bit for bit the same whatever runs beside it, and whenever it joined.
@@ -23,7 +24,7 @@ from itertools import count
 import torch
 
 from visual_r1.engine.compute.base_model import BaseModel
-from visual_r1.engine.compute.batching import by_bucket, prompt_bucket
+from visual_r1.engine.compute.batching import ROWS, by_bucket, prompt_bucket, round_up
 from visual_r1.engine.compute.decode import Decoding, OpenSequence
 from visual_r1.engine.compute.forward import distinct, image_features
 from visual_r1.engine.compute.memory import hand_back, is_out_of_memory
@@ -31,7 +32,6 @@ from visual_r1.engine.compute.prefill import Prefill, PromptScores, prefill
 from visual_r1.engine.compute.prompts import ImageReader
 from visual_r1.engine.compute.sample_plan import SamplePlan, plan_request
 from visual_r1.engine.compute.sampling import stream
-from visual_r1.engine.compute.shared_prefix import SHARERS
 from visual_r1.engine.compute.step import Step
 from visual_r1.engine.types import InvalidRequest, SampleOutput, SampleRequest
 
@@ -43,6 +43,11 @@ FIRST_ROOM = 256
 
 STEPS_AT_ONCE = 16
 """Tokens a row in one `advance`: short enough for whoever waits, long enough to be no cost."""
+
+_WAITS = (
+    "Memory ran out with one sample at work, and samples with other weights hold some: it waits "
+    "until they give it back."
+)
 
 
 @dataclass(frozen=True)
@@ -81,11 +86,6 @@ class _Open:
         """Whether there is nothing left to do."""
         return self.read and all(one.stop_reason is not None for one in self.sequences)
 
-    @property
-    def places(self) -> int:
-        """Places of the cache that a row of it may come to; of a prompt it has its share."""
-        return -(-self.bucket // max(1, min(len(self.sequences), SHARERS))) + self.plan.max_tokens
-
     def begin_anew(self) -> None:
         """Forget what is not complete: it comes out the same from its seed."""
         self.read = False
@@ -119,16 +119,22 @@ class RunningBatch:
         *,
         check_every: int,
         plannable: Callable[[], int],
+        sharers: int = 1,
+        others_hold: Callable[["RunningBatch"], bool] | None = None,
     ) -> None:
         """`bind` puts the batch's weights into place, and gives the step that computes with them.
 
-        `check_every`: see `DeviceRules`. `plannable` says how many bytes may be taken now.
+        `check_every`: see `DeviceRules`. `plannable` says how many bytes may be taken now, and
+        `others_hold` of a batch whether memory will come back from others; None waits for none.
+        `sharers` rows of a prompt hold it once.
         """
         self._base = base
         self._images = images
         self._bind = bind
         self._check_every = check_every
         self._plannable = plannable
+        self._others_hold = others_hold
+        self._sharers = sharers
         self._at_most = base.rules.rows_at_once
         self.rows_at_most = base.rules.rows_at_once
         """Samples that may decode together from now on, whatever memory has room for."""
@@ -138,6 +144,15 @@ class RunningBatch:
         self._waiting: deque[tuple[Prefill, int, OpenSequence]] = deque()
         """Samples of prompts that were read, which have no row yet."""
         self._decoding: Decoding | None = None
+        self._too_little: int | None = None
+        """While it waits for others' memory: the plannable bytes that were not enough."""
+        self._said_so = False
+        """Whether it said that it waits, since it last had memory."""
+
+    @property
+    def holds_memory(self) -> bool:
+        """Whether it keeps memory that comes back when its samples are complete."""
+        return not self.idle and (self._decoding is not None or bool(self._waiting))
 
     @property
     def rows(self) -> int:
@@ -165,7 +180,7 @@ class RunningBatch:
         plan = plan_request(self._base, self._images, request)
         if self.idle:
             # What there was no memory for may be long gone.
-            self._at_most = self._base.rules.rows_at_once
+            self._at_most, self._too_little = self._base.rules.rows_at_once, None
         ticket = next(self._tickets)
         sequences = [
             OpenSequence(plan, stream(plan.seed, sample)) for sample in range(request.num_samples)
@@ -188,6 +203,8 @@ class RunningBatch:
         that end make room for what waits at once, not only with the next call.
         """
         answered: list[Answered] = []
+        if self._waits():
+            return Progress()
         try:
             with torch.no_grad():
                 step = self._bind()
@@ -198,6 +215,10 @@ class RunningBatch:
             if not is_out_of_memory(error):
                 raise
         else:
+            self._said_so = False
+            if self.idle:
+                # Others may wait for its memory.
+                self._decoding = None
             return Progress(tuple(answered))
         # Outside of the handler, where the error holds on to the tensors of its frames.
         return self._with_less(answered)
@@ -233,6 +254,11 @@ class RunningBatch:
                     f"{self._at_most} at a time, and gives what it would have given.",
                 ),
             )
+        if self._others_hold is not None and self._others_hold(self):
+            self._too_little = self._plannable()
+            said = () if self._said_so else (_WAITS,)
+            self._said_so = True
+            return Progress(tuple(answered), said)
         one = self._unread.popleft()
         del self._open[one.ticket]
         error = InvalidRequest(
@@ -242,6 +268,17 @@ class RunningBatch:
         )
         return Progress((*answered, Answered(one.ticket, error)))
 
+    def _waits(self) -> bool:
+        """Whether others still hold memory, and there is no more of it than was too little."""
+        if self._too_little is None:
+            return False
+        if self._others_hold is None or not self._others_hold(self):
+            self._at_most = self._base.rules.rows_at_once
+        elif self._plannable() <= self._too_little:
+            return True
+        self._too_little = None
+        return False
+
     def _complete(self) -> list[Answered]:
         done = [one for one in self._open.values() if one.complete]
         for one in done:
@@ -249,11 +286,24 @@ class RunningBatch:
         return [Answered(one.ticket, one.output()) for one in done]
 
     def _limit(self) -> int:
-        """How many rows there may be: those that have room, and those that memory has room for."""
-        places = max((one.places for one in self._open.values()), default=1)
+        """How many rows there may be, all as long as the longest may become, in the memory that is
+        free and in what they hold already."""
+        places = max(map(self._places, self._open.values()), default=1)
         a_row = self._base.cache_bytes.of(places) + LOGITS_BYTES * self._base.vocabulary_size
-        held = self._decoding.held(places) if self._decoding is not None else 0
-        return min(self._at_most, self.rows_at_most, max(1, held + self._plannable() // a_row))
+        held = self._decoding.held_bytes if self._decoding is not None else 0
+        rows = (held + self._plannable()) // a_row
+        # Those beyond the first sixteen take memory by sixteens.
+        rows -= rows % ROWS if rows > ROWS else 0
+        return min(self._at_most, self.rows_at_most, max(1, rows))
+
+    def _places(self, one: _Open) -> int:
+        """Places that a row of it may come to; of a prompt that is shared it has its share."""
+        block = self._base.rules.cache_block
+        samples = len(one.sequences)
+        prompt = -(-round_up(one.bucket, block) // max(1, min(samples, self._sharers)))
+        if not samples:
+            return prompt
+        return prompt + round_up(one.plan.max_tokens + self._check_every, block)
 
     def _fill(self, step: Step) -> bool:
         """Let in what waits, as far as there are rows, and read prompts for those that are left.
@@ -302,7 +352,7 @@ class RunningBatch:
             one = self._unread.popleft()
             if one.ticket in self._open:
                 joined.append(one)
-                free -= sum(sample.stop_reason is None for sample in one.sequences)
+                free -= max(1, sum(sample.stop_reason is None for sample in one.sequences))
         base = self._base
         shown = distinct(image for one in joined for image in one.plan.layout.images)
         features = image_features(base, shown)

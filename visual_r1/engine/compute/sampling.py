@@ -27,6 +27,9 @@ _BLOCK = 32
 _ALL_BUT_NOTHING = 1 - 2**-50
 """Of a sum: below it by no more than rounding."""
 
+_COLDEST = torch.finfo(torch.float32).tiny / torch.finfo(torch.float32).eps
+"""A logit divided by a lower temperature than this, about 1e-31, may be no number of float32."""
+
 
 def stream(seed: int, sample: int) -> np.random.Generator:
     """The random numbers of one sample: Philox keyed by (seed, sample)."""
@@ -51,7 +54,7 @@ class SamplingRules:
     all_plain: bool
     """Whether all are at temperature 1."""
     greedy: Tensor
-    """bool [R]: those at temperature 0."""
+    """bool [R]: those that take the likeliest token, see `_is_greedy`."""
 
     @staticmethod
     def of(
@@ -59,30 +62,36 @@ class SamplingRules:
     ) -> "SamplingRules":
         """The rules of R sequences; `top_k` off is the whole vocabulary."""
         top_k = [min(s.top_k, vocabulary) if s.top_k > 0 else vocabulary for s in settings]
+        greedy = [_is_greedy(s.temperature) for s in settings]
         return SamplingRules(
             temperature=torch.tensor([s.temperature for s in settings], device=device),
             top_p=torch.tensor([s.top_p for s in settings], device=device),
             top_k=torch.tensor(top_k, device=device),
-            any_greedy=any(s.temperature == 0 for s in settings),
-            any_random=any(s.temperature > 0 for s in settings),
+            any_greedy=any(greedy),
+            any_random=not all(greedy),
             any_filtered=any(
-                s.temperature > 0 and (s.top_p < 1 or k < vocabulary)
-                for s, k in zip(settings, top_k, strict=True)
+                not cold and (s.top_p < 1 or k < vocabulary)
+                for s, k, cold in zip(settings, top_k, greedy, strict=True)
             ),
             all_plain=all(s.temperature == 1 for s in settings),
-            greedy=torch.tensor([s.temperature == 0 for s in settings], device=device),
+            greedy=torch.tensor(greedy, device=device),
         )
+
+
+def _is_greedy(temperature: float) -> bool:
+    """Whether it is 0, or so low that the likeliest token is all that is left."""
+    return temperature < _COLDEST
 
 
 def next_tokens(logits: Tensor, rules: SamplingRules, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     """Token ids [R] and their log-probabilities, float32 [R], from logits [R, V] and one uniform
     number in [0, 1) a row, float64 [R].
 
-    Temperature 0 takes the likeliest token. Otherwise the distribution at that temperature is cut
-    to the `top_k` likeliest tokens, then to the fewest of them that together hold `top_p` of what
-    is left (nucleus sampling, Holtzman et al., 2020), and sampled by the inverse of its cumulative
-    distribution. The log-probability is that at temperature 1, uncut. Each row is computed by
-    itself.
+    Temperature 0 takes the likeliest token, and so does one that is too low for float32. Otherwise
+    the distribution at that temperature is cut to the `top_k` likeliest tokens, then to the fewest
+    of them that together hold `top_p` of what is left (nucleus sampling, Holtzman et al., 2020),
+    and sampled by the inverse of its cumulative distribution. The log-probability is that at
+    temperature 1, uncut. Each row is computed by itself.
     """
     probabilities = torch.softmax(logits, dim=-1)
     tokens = _chosen(logits, probabilities, rules, uniforms)
@@ -119,13 +128,16 @@ def _chosen(
 
 def alternative_tokens(logits: Tensor, temperature: float, uniforms: Tensor) -> Tensor:
     """k independent tokens a row, int64 [R, k], from logits [R, V], uniforms float64 [R, k]."""
-    if temperature == 0:
+    if _is_greedy(temperature):
         return logits.argmax(dim=-1, keepdim=True).expand(-1, uniforms.shape[1])
     return _invert(torch.softmax(logits / temperature, dim=-1), uniforms)
 
 
 def likeliest(logp: Tensor, k: int) -> list[TopkRow]:
-    """The k likeliest tokens of each row of log-probabilities [R, V]."""
+    """The k likeliest tokens of each row of log-probabilities [R, V].
+
+    Which of equally likely ones come first may be another with another k.
+    """
     values, ids = logp.topk(k, dim=-1)
     return [
         tuple(zip(integers(row_ids), floats(row_values), strict=True))
@@ -140,8 +152,8 @@ def _filtered_tokens(scaled: Tensor, rules: SamplingRules, uniforms: Tensor) -> 
     ordered = ordered.masked_fill(rank >= rules.top_k[:, None], -torch.inf)
     probabilities = torch.softmax(ordered, dim=-1)
     before = probabilities.cumsum(dim=-1) - probabilities
-    # Nothing is before the likeliest token: it stays, however small top_p is.
-    beyond = before >= rules.top_p[:, None]
+    # The likeliest token stays, also where top_p is too small for float32 and is 0 there.
+    beyond = (before >= rules.top_p[:, None]) & (rank > 0)
     chosen = _invert(probabilities.masked_fill(beyond, 0.0), uniforms[:, None])
     return ids.gather(-1, chosen)[:, 0]
 

@@ -34,8 +34,10 @@ _QUERIES = 4
 class _Tile:
     """Rows that share one copy of a prompt."""
 
-    prompts: PromptCache
+    prompts: object
+    """The `PromptCache.identity`; its keys and values would be held a second time."""
     source: int
+    places: int
     rows: list[int] = field(default_factory=list[int])
 
 
@@ -76,9 +78,9 @@ class SharedCache:
         self.rows = 0
 
     @property
-    def capacity(self) -> tuple[int, int]:
-        """Rows and new tokens of each that there is room for."""
-        return self.answers.capacity
+    def held_places(self) -> int:
+        """Places of answers and of prompts that it takes memory for."""
+        return self.answers.held_places + self._prompts.held_places
 
     @property
     def generation(self) -> int:
@@ -90,18 +92,20 @@ class SharedCache:
     ) -> int:
         """See `RowCache.join`; rows go on at place 0 of their own."""
         self._changed = True
+        self._make_way(self.answers, max(rows) + 1, 0)
         self.answers.begin(rows, prompts)
         fresh: list[int] = []
         for row, of in zip(rows, source, strict=True):
-            number = self._open_tile(prompts, of)
+            number = self._open_tile(prompts.identity, of)
             if number is None:
-                number = self._new_tile(_Tile(prompts, of))
+                number = self._new_tile(_Tile(prompts.identity, of, prompts.places))
                 fresh.append(number)
             tile = self._tiles[number]
             assert tile is not None
             tile.rows.append(row)
             self._tile_of[row] = number
         if fresh:
+            self._make_way(self._prompts, max(fresh) + 1, prompts.places)
             of_tiles = [cast(_Tile, self._tiles[number]).source for number in fresh]
             self._prompts.join(fresh, prompts, of_tiles, lengths)
         return 0
@@ -126,13 +130,15 @@ class SharedCache:
             tile.rows[tile.rows.index(old)] = new
             self._tile_of[new] = number
 
-    def show(self, rows: int, places: int) -> None:
+    def show(self, rows: int, places: int, most: int = 0) -> None:
         """From now on look at so many rows and new tokens, and at the prompts that they answer."""
-        self.answers.show(rows, places)
+        self._make_way(self.answers, rows, places)
+        self.answers.show(rows, places, most)
         if rows == self.rows and not self._changed:
             return
         self.rows, self._changed = rows, False
         self._pack_tiles()
+        self._make_way(self._prompts, len(self._tiles), self._longest())
         self._prompts.show(len(self._tiles), self._longest())
         self._layout = None
 
@@ -157,9 +163,14 @@ class SharedCache:
         """[tiles, 1, 1, places], 0 or −inf."""
         return self._prompts.mask
 
+    def _make_way(self, cache: RowCache, rows: int, places: int) -> None:
+        """Where a cache will grow, let go of what would keep its old memory beside the new."""
+        if not cache.fits(rows, places):
+            self.buffers = self.recorded = None
+
     # -- tiles ------------------------------------------------------------------------------------
 
-    def _open_tile(self, prompts: PromptCache, source: int) -> int | None:
+    def _open_tile(self, prompts: object, source: int) -> int | None:
         """A tile of this prompt that has room."""
         for number, tile in enumerate(self._tiles):
             same = tile is not None and tile.prompts is prompts and tile.source == source
@@ -189,7 +200,7 @@ class SharedCache:
         del self._tiles[count:]
 
     def _longest(self) -> int:
-        return max((tile.prompts.places for tile in self._tiles if tile is not None), default=0)
+        return max((tile.places for tile in self._tiles if tile is not None), default=0)
 
 
 class Layout:

@@ -13,8 +13,8 @@ class Cache(Protocol):
     """What a step keeps of its rows, as those see it that fill them (`cache.RowCache`)."""
 
     @property
-    def capacity(self) -> tuple[int, int]:
-        """Rows and places that there is room for."""
+    def held_places(self) -> int:
+        """Places of all rows together that it takes memory for."""
         ...
 
     def join(
@@ -31,8 +31,8 @@ class Cache(Protocol):
         """Rows `target` become what rows `source` are."""
         ...
 
-    def show(self, rows: int, places: int) -> None:
-        """Look at the first so many rows and places."""
+    def show(self, rows: int, places: int, most: int = 0) -> None:
+        """Look at the first so many rows and places; they will come to `most` places at most."""
         ...
 
 

@@ -49,7 +49,19 @@ class TrainingPlan:
     """Whether the vision tower's run is kept for the backward pass, or done again there."""
     checkpoints_tower: bool
     logits: int
-    """Held at a time, at most."""
+    """Held at a time, at most, but for those of the fewest rows (see `forward.logit_rows`)."""
+
+    @staticmethod
+    def smallest(places: int) -> "TrainingPlan":
+        """The plan that takes the least memory with so many places."""
+        return TrainingPlan(
+            places=places,
+            group=places,
+            checkpoints=True,
+            keeps_tower=False,
+            checkpoints_tower=True,
+            logits=0,
+        )
 
     def smaller(self) -> "TrainingPlan":
         """What to try where this plan found no memory."""

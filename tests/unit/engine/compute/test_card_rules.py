@@ -27,6 +27,7 @@ from visual_r1.engine.compute.datums import check_data
 from visual_r1.engine.compute.device_rules import CARD_RULES, DeviceRules
 from visual_r1.engine.compute.families import text_attention, tower_attention
 from visual_r1.engine.compute.families.lean import LeanQwen3
+from visual_r1.engine.compute.lora import Slot
 from visual_r1.engine.compute.minibatches import minibatches
 from visual_r1.engine.compute.training_memory import plan_training
 from visual_r1.engine.types import (
@@ -356,6 +357,38 @@ def test_out_of_memory_makes_the_minibatches_smaller_and_is_said(
     assert (gradient - expected).norm() / expected.norm() < 1e-5
     assert max(sizes) > 200 >= min(sizes)
     assert "found no memory left" in caplog.text
+
+
+def test_without_the_memory_to_measure_a_pass_is_done_with_the_smallest_plan(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pair.free = PLENTY
+    _, expected = pair.learnt(pair.card, DATA)
+    fail_to_measure(pair, monkeypatch, torch.OutOfMemoryError("as torch says it"))
+    _, gradient = pair.learnt(pair.card, DATA)
+    assert (gradient - expected).norm() / expected.norm() < 1e-5
+    assert f"goes on with {learner.LEAST_PLACES} places" in caplog.text
+
+
+def test_measuring_that_fails_leaves_no_parameter_that_wants_a_gradient(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slot = fail_to_measure(pair, monkeypatch, RuntimeError("shape mismatch"))
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        pair.learnt(pair.card, DATA)
+    assert not any(piece.parameter.requires_grad for piece in slot.pieces)
+
+
+def fail_to_measure(pair: Pair, monkeypatch: pytest.MonkeyPatch, error: RuntimeError) -> Slot:
+    """Whenever a plan looks at what a place takes; nothing has been measured so far."""
+
+    def failing(*_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(training_memory, "saved_bytes", failing)
+    slot = pair.card._slots.of(SPEC)
+    monkeypatch.setattr(slot, "kept", training_memory.Kept())
+    return slot
 
 
 def test_where_nothing_fits_a_request_is_refused_and_no_gradient_changes(

@@ -1,7 +1,7 @@
 """What is sampled: against the learner, against the distribution, and where it ends."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -146,6 +146,42 @@ def test_greedy_takes_the_likeliest_each_time(compute: Compute) -> None:
         prompt = (*prompt, TextPart((token,)))
 
 
+@pytest.mark.parametrize(
+    "tiny", [{"temperature": 2e-38}, {"temperature": 1e-46}, {"top_p": 1e-46}], ids=str
+)
+def test_numbers_too_small_for_float32_take_the_likeliest(
+    compute: Compute, tiny: dict[str, float]
+) -> None:
+    """Alone, and beside a request whose numbers are ordinary."""
+    greedy = sample_one(compute, request(PROMPT, samples=1, temperature=0.0))
+    wanted = request(PROMPT, samples=1, **tiny)
+    assert sample_one(compute, wanted) == greedy
+    assert compute.sample(None, [wanted, request(PROMPT, top_p=0.5)])[0] == greedy
+
+
+def test_alternatives_at_a_temperature_too_small_for_float32_are_the_likeliest(
+    compute: Compute,
+) -> None:
+    rows = [
+        SampleRequest(PROMPT, SamplingSettings(1, temperature=t, seed=1), 0, prompt_alt_tokens=2)
+        for t in (0.0, 1e-46)
+    ]
+    greedy, tiny = (sample_one(compute, wanted).prompt_alt_tokens for wanted in rows)
+    assert greedy is not None and tiny is not None
+    assert np.array_equal(greedy.tokens, tiny.tokens)
+
+
+def test_equally_likely_tokens_come_in_the_order_that_they_come_in_alone(compute: Compute) -> None:
+    """Whatever others ask for at the same time."""
+    for seed in range(4):
+        prompt = (words(seed, 10),)
+        settings = SamplingSettings(12, seed=seed, stop_at_eos=False)
+        many, more = (
+            SampleRequest(prompt, settings, 1, topk_sample_logprobs=k) for k in (400, 700)
+        )
+        assert compute.sample(None, [many, more])[0] == sample_one(compute, many)
+
+
 @FAMILIES
 def test_prompt_logprobs_are_those_of_the_same_tokens_sampled(compute: Compute) -> None:
     """Scoring prompt + answer gives the answer's log-probabilities again."""
@@ -202,6 +238,20 @@ class TestStopping:
         assert cut.tokens == free.tokens[: len(cut.tokens)]
         assert stop in decode(cut.tokens)
         assert stop not in decode(cut.tokens[:-1])
+
+    def test_of_a_long_answer_the_end_alone_is_looked_at(
+        self, compute: Compute, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        looked_at: list[int] = []
+        completes = StopRule.completes
+
+        def watched(self: StopRule, answer: Sequence[int]) -> bool:
+            looked_at.append(len(answer))
+            return completes(self, answer)
+
+        monkeypatch.setattr(StopRule, "completes", watched)
+        assert len(self.long(compute, stop_strings=("never that",)).tokens) == 80
+        assert max(looked_at) == len("never that")
 
     def test_at_a_character_of_several_tokens(self, compute: Compute) -> None:
         """Each byte of it may be a token: the answer goes on until the last one."""
