@@ -155,6 +155,11 @@ class RunningBatch:
         return not self.idle and (self._decoding is not None or bool(self._waiting))
 
     @property
+    def stalled(self) -> bool:
+        """Whether it waits for memory that others hold; until some is back nothing advances."""
+        return self._too_little is not None
+
+    @property
     def rows(self) -> int:
         """Samples at work or admitted; a request without samples counts as one."""
         return sum(

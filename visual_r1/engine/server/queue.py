@@ -261,7 +261,9 @@ class SampleQueue:
             for batch in self._batches:
                 self._advance(batch)
             turn_s = TURN_S if self._parts.worker.others_wait else ALONE_S
-            if not self._batches or time.monotonic() - began_s > turn_s:
+            # Where all wait for memory that others hold, those are to have the thread.
+            idle = all(batch.running.stalled for batch in self._batches)
+            if idle or time.monotonic() - began_s > turn_s:
                 return
 
     def _join(self) -> None:

@@ -389,6 +389,33 @@ def test_a_queue_that_left_its_place_is_next_in_the_name_of_who_waits_in_it(
     play(story)
 
 
+def test_who_waits_for_memory_that_others_hold_lets_them_have_the_thread(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[RunningBatch] = []
+
+    def nothing(batch: RunningBatch, _: int = 1) -> Progress:
+        calls.append(batch)
+        return Progress()
+
+    monkeypatch.setattr(RunningBatch, "advance", nothing)
+    monkeypatch.setattr(RunningBatch, "stalled", property(lambda _: True))
+
+    async def story(client: Client) -> None:
+        engine, worker, images = client.engine, Worker(), ThreadPoolExecutor(1)
+        own = (engine.compute, engine.weights, worker, engine.provenance, engine.held)
+        parts = SamplingParts(*own, Places(worker, most=1), Bursts(), images)
+        queue = SampleQueue(BaseModelWeights(), parts)
+        queue.add(job("a1", "a"))
+        while (work := queue.take()) is None:
+            await asyncio.sleep(0)
+        await asyncio.wrap_future(worker.call(work.run))
+        assert len(calls) == 1
+        images.shutdown()
+
+    play(story)
+
+
 def test_requests_of_a_client_that_was_killed_are_dropped_and_can_be_sent_again(
     play: Play,
 ) -> None:
