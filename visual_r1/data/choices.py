@@ -5,6 +5,8 @@
 - Where they are shown, the gold answer may be a letter or the text of a choice. A text that does
   not grade as itself ("purple > blue") becomes its letter, which does.
 - Where they are not shown, nobody can answer with a letter: it becomes the text of its choice.
+- Choices may be letters themselves (`A. B`, `B. A`). Then a source says which choice is the answer,
+  or the row is rejected: one letter may be meant in two ways.
 - A problem that lists lettered choices itself, and whose source has no column for them, gets them
   from its own text, so that an answer by value is graded too.
 - A gold answer in a response's own wrapper, `<answer> 145° </answer>`, is what stands in it.
@@ -29,12 +31,13 @@ class BadChoice(Exception):
 
 
 def with_choices(
-    text: str, answer: str, choices: Sequence[str], show: bool
+    text: str, answer: str, choices: Sequence[str], show: bool, named: int | None = None
 ) -> tuple[str, str, tuple[str, ...]]:
     """Problem, gold answer and choices as they are stored; see the rules above.
 
-    Raises `BadChoice` where the answer is a letter that none of the choices has, or where a choice
-    that is to be shown is empty.
+    `named` is the place of the choice that is the answer, where the source says that. Raises
+    `BadChoice` where the answer is a letter that none of the choices has or that may mean two of
+    them, or where a choice that is to be shown is empty.
     """
     answer = gold_text(answer).strip()
     place = _place(answer)
@@ -51,7 +54,16 @@ def with_choices(
     shown = lists_choices(text, kept)
     if show and not shown:
         text, shown = f"{text.rstrip()}\n{_block(kept)}", True
-    if answer in kept and not _only_letters(kept):
+    letters = _only_letters(kept)
+    if place is not None and place < len(kept) and not letters and named is not None:
+        answer = ascii_uppercase[named] if shown else kept[named]
+    elif answer in kept and not letters:
+        if place is not None and place < len(kept) and kept[place] != answer:
+            raise BadChoice(
+                f"the answer {answer!r} may be choice {ascii_uppercase[place]}, which is "
+                f"{kept[place]!r}, or the choice {answer!r}: say which by its number "
+                "(data.columns.answer_index)"
+            )
         if shown and kept.count(answer) == 1 and fault_of_gold(answer) is not None:
             answer = ascii_uppercase[kept.index(answer)]
     elif place is not None:

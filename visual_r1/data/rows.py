@@ -45,7 +45,8 @@ class SourceRow:
 
     `place` says where it stands ("train/17", "train.parquet row 5"). `defect` is set by the
     source where the row could not even be read; the other fields may then be empty. With
-    `show_choices` the model is to see the choices.
+    `show_choices` the model is to see the choices. `answer_place` is that of the choice that is the
+    answer, from 0, where the source names one by letter or number.
     """
 
     place: str
@@ -57,6 +58,7 @@ class SourceRow:
     source: str = ""
     meta: Mapping[str, Any] = field(default_factory=dict[str, Any])
     show_choices: bool = False
+    answer_place: int | None = None
     defect: str | None = None
 
     def read(self) -> "SourceRow":
@@ -122,7 +124,9 @@ def check_row(row: SourceRow, check: CheckImage = check_image) -> CheckedRow:
     if len(row.images) > MAX_IMAGES:
         raise BadRow(f"there are {len(row.images)} images, over {MAX_IMAGES}")
     try:
-        text, answer, choices = with_choices(text, answer, choices, row.show_choices)
+        text, answer, choices = with_choices(
+            text, answer, choices, row.show_choices, row.answer_place
+        )
     except BadChoice as error:
         raise BadRow(str(error)) from error
     text, sources = _with_markers(text, row.images)

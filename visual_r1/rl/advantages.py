@@ -85,7 +85,8 @@ def gdpo(parts_G: Sequence[Mapping[str, Part]]) -> list[float]:
         weight = abs(parts_G[0][name].weight)
         for index, advantage in enumerate(grpo([parts[name].worth for parts in parts_G])):
             totals[index] += weight * advantage
-    return totals
+    # Components that cancel each other leave rounding alone, which the batch's std would blow up.
+    return totals if any(abs(total) >= MIN_STD for total in totals) else [0.0] * len(totals)
 
 
 ADVANTAGES: Mapping[str, Callable[[Sequence[float]], list[float]]] = {

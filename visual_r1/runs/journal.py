@@ -149,16 +149,22 @@ class Journal:
 
         Under set-aside/; raises `StorageError` where there is no room for it.
         """
-        taken = len(list(self._set_aside_dir.glob("*")))
-        target = self._set_aside_dir / f"{taken:03d}-before-going-back-to-step-{step:06d}"
+        # People delete copies that they do not need: the numbers go on from the highest.
+        names = (path.name.partition("-")[0] for path in self._set_aside_dir.glob("*-before-*"))
+        number = 1 + max((int(name) for name in names if name.isdecimal()), default=-1)
+        target = self._set_aside_dir / f"{number:03d}-before-going-back-to-step-{step:06d}"
+        partial = self._set_aside_dir / f".{target.name}.partial"
         try:
-            target.mkdir(parents=True)
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
             for path in (self.metrics_path, *others):
                 if path.exists():
-                    shutil.copy2(path, target)
+                    shutil.copy2(path, partial)
             if self.rollouts_dir.exists():
-                shutil.copytree(self.rollouts_dir, target / "rollouts")
+                shutil.copytree(self.rollouts_dir, partial / "rollouts")
+            partial.rename(target)
         except (OSError, shutil.Error) as error:
+            shutil.rmtree(partial, ignore_errors=True)
             raise StorageError(
                 f"could not keep a copy of the later steps in {target}: {error}. "
                 "Free some space; nothing was changed."

@@ -11,7 +11,7 @@ from typing import Any
 
 import datasets
 import pytest
-from drawn import figure, hub_row, inter_gps, write_parquet
+from drawn import figure, hub_row, inter_gps, write_parquet, write_problem
 from made_up import predictions, problems, write_evaluation
 
 from visual_r1.config import DataSection, RunConfig
@@ -228,6 +228,47 @@ def test_the_number_of_the_right_choice(tmp_path: Path) -> None:
     assert (hidden.answer, hidden.problem) == ("3 cm", "<image>How many, 1?")
     shown = only(prepared(tmp_path / "a.parquet", tmp_path, columns=columns, show_choices=True))
     assert (shown.answer, shown.choices) == ("B", ("2 cm", "3 cm"))
+
+
+@pytest.mark.parametrize(("shown", "gold"), [(False, "B"), (True, "A")])
+def test_choices_that_are_letters_themselves(tmp_path: Path, shown: bool, gold: str) -> None:
+    """The first choice is the letter B: not shown it is the text, shown the letter before it."""
+    options = ["B", "A", "C", "D"]
+    row = vqa(1, options=options, label=0) | {"a": "B"}
+    put(tmp_path / "a.jsonl", lines([row | {"fig": text(figure(1))}]))
+    columns = {"images": "fig", "problem": "q", "choices": "options"}
+    by_number = columns | {"answer_index": "label"}
+    dataset = prepared(tmp_path / "a.jsonl", tmp_path, columns=by_number, show_choices=shown)
+    problem = only(dataset)
+    assert (problem.answer, problem.choices) == (gold, tuple(options))
+    layout = tmp_path / "geo" / "train"
+    write_problem(layout / "0", 0, choices=options, answer="A")
+    found = only(prepared(tmp_path / "geo", tmp_path))
+    assert found.answer == "B"  # not shown there
+    # By its text alone nobody knows which of the two is meant.
+    with pytest.raises(
+        DataError, match="may be choice B, which is …, or the choice …: say"
+    ):
+        prepared(tmp_path / "a.jsonl", tmp_path, columns=columns | {"answer": "a"})
+
+
+def test_a_column_that_is_there_twice(tmp_path: Path) -> None:
+    put(tmp_path / "1.png", figure(1))
+    put(tmp_path / "train.csv", b"image,problem,answer,answer\n1.png,What is x?,5,7\n")
+    with pytest.raises(DataError, match="more than one column 'answer'"):
+        prepared(tmp_path / "train.csv", tmp_path)
+    put(tmp_path / "train.csv", b"image,problem,answer,note,note\n1.png,What is x?,5,7,8\n")
+    assert only(prepared(tmp_path / "train.csv", tmp_path)).answer == "5"
+
+
+def test_a_quote_that_is_never_closed(tmp_path: Path) -> None:
+    """What follows it would be gone, and counted as one row."""
+    rows = [f"{n}.png,{chr(34) * (n == 3)}What is x?,{n}" for n in range(1, 6)]
+    for n in range(1, 6):
+        put(tmp_path / f"{n}.png", figure(n))
+    put(tmp_path / "train.csv", "\n".join(["image,problem,answer", *rows, ""]).encode())
+    with pytest.raises(DataError, match="cannot be read beyond line 4: a quote"):
+        prepared(tmp_path / "train.csv", tmp_path)
 
 
 CHOICES: dict[str, object] = {

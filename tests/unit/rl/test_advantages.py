@@ -17,6 +17,7 @@ from visual_r1.rl.advantages import (
     ADVANTAGES,
     advantages_of,
     dr_grpo,
+    gdpo,
     grpo,
     has_contrast,
     rloo,
@@ -122,6 +123,13 @@ def test_gdpo_by_hand() -> None:
     group = group_of(scored(1, 1), scored(0, 1), scored(1, 0), scored(0, 0))
     [found] = advantages_of([group], config("gdpo"))
     assert found == pytest.approx([v / math.sqrt(1.25) for v in (1.5, 0.5, -0.5, -1.5)])
+
+
+@pytest.mark.parametrize("right", [[1, 0, 0], [1, 1, 0, 0, 0], [1, 0, 0, 0, 0, 0, 0]])
+def test_gdpo_takes_what_cancels_for_nothing(right: list[int]) -> None:
+    """Two components speak against each other with equal weight: what is left is rounding."""
+    parts = [{"accuracy": Part.of(1.0, one), "format": Part.of(1.0, 1 - one)} for one in right]
+    assert gdpo(parts) == [0.0] * len(right)
 
 
 def test_gdpo_keeps_apart_what_the_sum_makes_the_same() -> None:

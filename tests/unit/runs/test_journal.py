@@ -1,5 +1,6 @@
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -103,6 +104,18 @@ def test_going_back_takes_later_rollouts_away_and_keeps_a_copy(
     [aside] = (tmp_path / "set-aside").iterdir()
     assert len((aside / "metrics.jsonl").read_text().splitlines()) == 6
     assert len(list((aside / "rollouts").glob("*.parquet"))) == 2
+
+
+def test_copies_that_somebody_deleted_keep_no_run_from_going_back(
+    journal: Journal, tmp_path: Path
+) -> None:
+    for step in (4, 3):
+        journal.copy_aside(step)
+    first, _ = sorted((tmp_path / "set-aside").iterdir())
+    shutil.rmtree(first)
+    journal.copy_aside(3)
+    names = sorted(path.name[:4] for path in (tmp_path / "set-aside").iterdir())
+    assert names == ["001-", "002-"]
 
 
 def test_a_chunk_that_was_cut_short_is_continued_in_its_file(journal: Journal) -> None:
@@ -211,6 +224,7 @@ def test_a_full_disk_is_one_sentence_and_what_was_there_stays(
         with pytest.raises(StorageError, match="could not keep a copy"):
             journal.copy_aside(2)
     assert {path: path.read_bytes() for path in journal.rollouts_dir.iterdir()} == before
+    assert not list((journal.rollouts_dir.parent / "set-aside").iterdir())  # no part of a copy
     assert [row["step"] for row in journal.rows()] == list(range(6))
 
 

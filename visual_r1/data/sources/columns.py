@@ -52,16 +52,19 @@ class ColumnMap:
 def map_columns(data: DataSection, there: Sequence[str], where: str) -> ColumnMap:
     """The columns of `where` that `data.columns`, or the usual names, mean.
 
-    Raises `DataError`, naming those that are `there`, where one is missing.
+    Raises `DataError`, naming those that are `there`, where one is missing or there twice.
     """
     asked = data.columns
     missing: list[str] = []
+    twice: list[str] = []
     read: dict[str, None] = {}
 
     def need(name: str) -> str:
         whole = name if name in there else name.partition(".")[0]
         if whole in there:
             read[whole] = None
+            if there.count(whole) > 1:
+                twice.append(whole)
         else:
             missing.append(name)
         return name
@@ -92,6 +95,11 @@ def map_columns(data: DataSection, there: Sequence[str], where: str) -> ColumnMa
             f"{where} has no column {' and no '.join(map(repr, missing))} (it has "
             f"{', '.join(there) or 'none'}); say which columns hold the problem, the answer and "
             "the images, as in --data.columns.problem question."
+        )
+    if twice:
+        raise DataError(
+            f"{where} has more than one column {' and '.join(map(repr, dict.fromkeys(twice)))}: "
+            "which of them is meant? Give each a name of its own."
         )
     return columns
 
@@ -131,6 +139,7 @@ def row_from_columns(
     try:
         given_id = text_of(_value(columns, names.id), "id")
         choices = _choices(columns, names.choices)
+        answer, named = _answer(columns, names, choices)
         return SourceRow(
             place=place,
             id=own_id if given_id is None else given_id,
@@ -138,7 +147,8 @@ def row_from_columns(
                 image_bytes(image, files) for image in _image_values(columns, names.images)
             ),
             problem=text_of(_value(columns, names.problem), "problem"),
-            answer=_answer(columns, names, choices),
+            answer=answer if named is None else ascii_uppercase[named],
+            answer_place=named,
             choices=choices,
             source=text_of(_value(columns, names.source), "source") or source,
             meta=_meta(columns, names),
@@ -209,16 +219,19 @@ def _choices(columns: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...
     return choices_of(texts)
 
 
-def _answer(columns: Mapping[str, Any], names: ColumnMap, choices: Sequence[str]) -> str | None:
+def _answer(
+    columns: Mapping[str, Any], names: ColumnMap, choices: Sequence[str]
+) -> tuple[str | None, int | None]:
+    """The answer's text, or which of the choices it is."""
     if names.answer_index is None:
-        return text_of(_value(columns, names.answer), "answer")
+        return text_of(_value(columns, names.answer), "answer"), None
     number = text_of(_value(columns, names.answer_index), "answer")
     if number is None:
-        return None
+        return None, None
     known = min(len(choices), len(ascii_uppercase))
     if not (number.isascii() and number.isdecimal() and len(number) < 4 and int(number) < known):
         raise BadColumn(f"the number {number[:20]!r} names none of the {len(choices)} choices")
-    return ascii_uppercase[int(number)]
+    return None, int(number)
 
 
 def _meta(columns: Mapping[str, Any], names: ColumnMap) -> Mapping[str, Any]:

@@ -128,6 +128,7 @@ def _row(folder: Path, place: str, *, figure: bool = True) -> SourceRow:
     try:
         data = _read_json(folder, DATA)
         choices = choices_of(data.get("choices"))
+        named = _named(text_of(data.get("answer"), "answer"), choices)
         problem = text_of(data.get("annotat_text") or data.get("problem_text"), "problem")
         kinds = cast("list[object] | None", data.get("problem_type_graph"))
         facts = _facts(folder)
@@ -137,7 +138,8 @@ def _row(folder: Path, place: str, *, figure: bool = True) -> SourceRow:
             id=text_of(data.get("id"), "id") or printable(folder.name),
             images=(_figure(folder),) if figure else (),
             problem=f"{IMAGE_MARKER}{problem}" if problem else None,
-            answer=_answer(text_of(data.get("answer"), "answer"), choices),
+            answer=None if named is None else choices[named],
+            answer_place=named,
             choices=choices,
             source="geometry3k",
             meta={
@@ -185,11 +187,11 @@ def _figure(folder: Path) -> bytes | None:
         raise BadColumn(f"{FIGURE} cannot be read: {error.strerror}") from error
 
 
-def _answer(letter: str | None, choices: Sequence[str]) -> str | None:
-    """The text of the choice that the letter names."""
+def _named(letter: str | None, choices: Sequence[str]) -> int | None:
+    """The place of the choice that the letter names."""
     if letter is None:
         return None
     place = ascii_uppercase.find(letter.strip().upper()) if len(letter.strip()) == 1 else -1
     if not 0 <= place < len(choices):
         raise BadColumn(f"the answer {letter[:80]!r} names none of the {len(choices)} choices")
-    return choices[place]
+    return place

@@ -259,6 +259,11 @@ class CSVRecords:
             except StopIteration:
                 return
             except csv.Error as error:
+                if "end of data" in str(error):
+                    raise DataError(
+                        f"{self._path} cannot be read beyond {place}: a quote that is opened there "
+                        "is never closed, and all that follows would be one value."
+                    ) from error
                 yield Record(place, {}, f"the line is not CSV: {error}")
                 continue
             if not values:
