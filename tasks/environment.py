@@ -156,6 +156,17 @@ def prefect_server() -> str | None:
     return Settings().api.url
 
 
+def require_answer(server: str) -> None:
+    """Raise `httpx.HTTPError` where Prefect's server is away, or answers with an error of its own.
+
+    Prefect's own client would ask for a minute. Any other answer will do: Prefect Cloud asks for a
+    key here, which that client has.
+    """
+    answer = httpx.get(f"{server.rstrip('/')}/health", timeout=PROBE_SECONDS)
+    if answer.is_server_error:
+        answer.raise_for_status()
+
+
 def require_prefect_server() -> None:
     """Raise `ConfigError` where Prefect's settings name a server that nobody answers for.
 

@@ -20,7 +20,7 @@ from prefect.exceptions import PrefectException
 from prefect.states import Cancelled, Crashed
 
 from tasks.attempts import End, attended, current_attempt, has_ended, kept_of
-from tasks.environment import PROBE_SECONDS, prefect_server
+from tasks.environment import prefect_server, require_answer
 from tasks.interruption import repeat_dropped, was_interrupted
 from tasks.leases import go_on_without_a_lease
 from tasks.task_runs import close_task_runs
@@ -53,7 +53,7 @@ _owed: list[Callable[[], None]] = []
 def remembered(flow: Any) -> Any:
     """A Prefect flow whose function's end is remembered; for `outcome_in_spite_of`."""
     work: Callable[..., Any] = flow.fn
-    go_on_without_a_lease()
+    go_on_without_a_lease()  # before Prefect begins the flow, which takes its lease first
 
     # Prefect has looked at the function itself: where its file is, what parameters it takes.
     @wraps(work)
@@ -138,11 +138,7 @@ def _say_what_is_kept() -> None:
         return  # nobody else can reach a temporary server: it was Ctrl-C
     flow_run_id = UUID(attempt.flow_run_id)
     try:
-        # Prefect's own client would ask a server that is away for a minute. Any answer will do:
-        # Prefect Cloud asks for a key here, which that client has.
-        answer = httpx.get(f"{server.rstrip('/')}/health", timeout=PROBE_SECONDS)
-        if answer.is_server_error:
-            answer.raise_for_status()
+        require_answer(server)
         with get_client(sync_client=True) as client:
             state = client.read_flow_run(flow_run_id).state
             if state is None or not (state.is_cancelling() or state.is_cancelled()):

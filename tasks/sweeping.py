@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
 from itertools import groupby
 from pathlib import Path
@@ -23,7 +23,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.exceptions import PrefectException
 from prefect.states import Failed
 
-from tasks.environment import PROBE_SECONDS, prefect_server
+from tasks.environment import prefect_server, require_answer
 from tasks.interruption import stop_if_interrupted, was_interrupted
 from tasks.outcome import SERVER_FAILURES
 from tasks.records.ending import conclude
@@ -221,12 +221,9 @@ def _server_is_back(gives_up_at: float) -> bool:
         time.sleep(LOOK_EVERY_S)
         if server is None:
             return True  # a temporary one, of which another takes the place
-        try:
-            # Any answer will do but an error of its own: Prefect Cloud asks for a key here.
-            if not httpx.get(f"{server.rstrip('/')}/health", timeout=PROBE_SECONDS).is_server_error:
-                return True
-        except httpx.HTTPError:
-            continue
+        with suppress(httpx.HTTPError):
+            require_answer(server)
+            return True
     return False
 
 

@@ -53,9 +53,7 @@ class Operated:
                 "PREFECT_HOME": str(self.home),
                 "PREFECT_API_URL": self.api,
                 "PREFECT_LOCAL_STORAGE_PATH": str(self.folder / "results"),
-                "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
                 "PREFECT_WORKER_QUERY_SECONDS": "1",
-                "DO_NOT_TRACK": "1",
                 _MARK: self.mark,
             }
         )

@@ -54,15 +54,16 @@ def with_choices(
     shown = lists_choices(text, kept)
     if show and not shown:
         text, shown = f"{text.rstrip()}\n{_block(kept)}", True
-    letters = _only_letters(kept)
-    if place is not None and place < len(kept) and not letters and named is not None:
+    only_letters = _only_letters(kept)
+    # The choice that the answer names where it is taken for a letter.
+    called = None if place is None or place >= len(kept) or only_letters else kept[place]
+    if named is not None and called is not None:
         answer = ascii_uppercase[named] if shown else kept[named]
-    elif answer in kept and not letters:
-        if place is not None and place < len(kept) and kept[place] != answer:
+    elif answer in kept and not only_letters:
+        if called not in (None, answer):
             raise BadChoice(
-                f"the answer {answer!r} may be choice {ascii_uppercase[place]}, which is "
-                f"{kept[place]!r}, or the choice {answer!r}: say which by its number "
-                "(data.columns.answer_index)"
+                f"the answer {answer!r} may be the letter of {called!r}, or the choice {answer!r}: "
+                "say which by its number (data.columns.answer_index)"
             )
         if shown and kept.count(answer) == 1 and fault_of_gold(answer) is not None:
             answer = ascii_uppercase[kept.index(answer)]

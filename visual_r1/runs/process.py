@@ -36,8 +36,8 @@ class Ending:
 
 _STORED = TypeAdapter(Ending)
 
-_NOBODYS_WISH = (Exception, CancelledError, SystemExit, GeneratorExit)
-"""All but Ctrl-C, and the signals that others make exceptions of."""
+_FAILURES = (Exception, CancelledError, SystemExit, GeneratorExit)
+"""What no person asked for: all but Ctrl-C, and the signals that others make exceptions of."""
 
 
 def owner_in(path: Path) -> str:
@@ -53,7 +53,7 @@ def note_ending(run_dir: Path, error: BaseException) -> None:
 
     Where the folder has gone, or the disk refuses it, the run is later taken for killed.
     """
-    failed = isinstance(error, _NOBODYS_WISH)
+    failed = isinstance(error, _FAILURES)
     said = ""
     if failed:
         known = isinstance(error, VisualR1Error)

@@ -246,7 +246,7 @@ def test_choices_that_are_letters_themselves(tmp_path: Path, shown: bool, gold: 
     found = only(prepared(tmp_path / "geo", tmp_path))
     assert found.answer == "B"  # not shown there
     # By its text alone nobody knows which of the two is meant.
-    with pytest.raises(DataError, match="may be choice B, which is …, or the choice …: say"):
+    with pytest.raises(DataError, match="may be the letter of …, or the choice …: say"):
         prepared(tmp_path / "a.jsonl", tmp_path, columns=columns | {"answer": "a"})
 
 

@@ -90,7 +90,8 @@ class Learner:
             hand_back(self._base.device)
 
     def _plan(self, adapter: Adapter, data: Sequence[CheckedDatum], backward: bool) -> TrainingPlan:
-        # What is measured is a run with the adapter in it; no gradient comes of that.
+        # What is measured is a run with the adapter in it; no gradient comes of that, and none is
+        # wanted of its parameters behind it, also where memory ran out.
         self._slot.bind(adapter.weights, adapter.gradients if backward else None)
         try:
             return plan_training(self._base, data, self._slot.kept, backward=backward)

@@ -262,8 +262,8 @@ class SampleQueue:
                 self._advance(batch)
             turn_s = TURN_S if self._parts.worker.others_wait else ALONE_S
             # Where all wait for memory that others hold, those are to have the thread.
-            idle = all(batch.running.stalled for batch in self._batches)
-            if idle or time.monotonic() - began_s > turn_s:
+            nothing_advances = all(batch.running.stalled for batch in self._batches)
+            if nothing_advances or time.monotonic() - began_s > turn_s:
                 return
 
     def _join(self) -> None:
