@@ -2,9 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+import gc
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, Protocol
 
 import httpx
@@ -126,6 +130,20 @@ class Client:
         for one in sent:
             await self.result(one)
         return model, saved["sampling_session_id"]
+
+
+def held(engine: Engine) -> Iterator[Any]:
+    """Each object that the engine holds once, but for the model and what stands on the disk."""
+    shared = (type, ModuleType, FunctionType, BuiltinFunctionType, ThreadPoolExecutor)
+    shared += (asyncio.AbstractEventLoop, type(threading.Lock()))
+    seen = {id(engine.compute), id(engine.store)}
+    left: list[Any] = [engine]
+    while left:
+        one = left.pop()
+        if id(one) not in seen and not isinstance(one, shared):
+            seen.add(id(one))
+            yield one
+            left += gc.get_referents(one)
 
 
 Story = Callable[[Client], Coroutine[Any, Any, None]]
