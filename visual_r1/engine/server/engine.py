@@ -36,7 +36,7 @@ from visual_r1.engine.server.futures import Announced, FutureTable, Pending
 from visual_r1.engine.server.held import HELD_BYTES, HeldRequests
 from visual_r1.engine.server.models import TrainingModel
 from visual_r1.engine.server.places import Places
-from visual_r1.engine.server.queue import SampleQueue, SamplingParts
+from visual_r1.engine.server.queue import SampleQueue
 from visual_r1.engine.server.sessions import (
     SILENT_FOR_GOOD_S,
     BaseModelWeights,
@@ -50,6 +50,7 @@ from visual_r1.engine.server.sessions import (
     new_session_id,
     sampler_id_of,
 )
+from visual_r1.engine.server.turns import SamplingParts
 from visual_r1.engine.server.weights import WeightsCache
 from visual_r1.engine.server.worker import Worker
 from visual_r1.engine.store.lifetimes import expiry

@@ -1,9 +1,10 @@
-"""Sample requests that wait, in an order that is fair to the clients who sent them; those at work.
+"""The open sample requests of one set of weights, in an order that is fair to who sent them.
 
 Next is the request of the client that has the fewest samples at work; a client's own requests keep
 their order. So who sends ten thousand does not hold up who sends one.
 """
 
+import threading
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -126,3 +127,107 @@ class JobsAtWork:
         for job in jobs:
             self.remove(job.request_id)
         return jobs
+
+
+class OpenJobs:
+    """The requests that have no answer yet, on any thread: each call is one step for all of them.
+
+    A request waits, is at work, and leaves. Those that were at work when a turn broke are suspects:
+    each starts once nothing else is at work, so that the one that breaks a turn fails alone.
+    """
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._waiting = WaitingJobs()
+        self._at_work = JobsAtWork()
+        self._suspects = WaitingJobs()
+        self._full = False
+        """Whether some waited and nobody could start, when that was looked at last."""
+
+    def __bool__(self) -> bool:
+        return self.any_at_work or self.any_to_start
+
+    @property
+    def any_at_work(self) -> bool:
+        """Whether samples of a request decode."""
+        return bool(self._at_work)
+
+    @property
+    def any_to_start(self) -> bool:
+        """Whether a request waits, or is a suspect."""
+        return bool(self._waiting or self._suspects)
+
+    @property
+    def rows(self) -> Counter[str]:
+        """The samples at work, by client; one for each other that may start some."""
+        with self._guard:
+            rows = self._at_work.rows.copy()
+            # Where nothing is at work there is room, whatever there was in the last turn.
+            if not (rows and self._full):
+                rows.update(one for one in self._waiting.clients if one not in rows)
+            rows.update(self._suspects.clients)
+        return rows
+
+    def waits(self, job: SampleJob) -> bool:
+        """Whether it is neither at work nor gone."""
+        with self._guard:
+            return job in self._waiting
+
+    def add(self, job: SampleJob) -> None:
+        """A request waits from here on."""
+        with self._guard:
+            self._waiting.add(job)
+
+    def start(self, *, room: bool, room_for_new: bool) -> SampleJob | None:
+        """The request that is at work from here on.
+
+        Args:
+            room: Whether there is room for samples of anyone.
+            room_for_new: Whether there is some at least for a client that has none at work.
+        """
+        job: SampleJob | None = None
+        with self._guard:
+            if self._suspects and not self._at_work:
+                job = self._suspects.take({})
+            elif room_for_new and not self._suspects:
+                job = self._waiting.take(self._at_work.rows, only_new=not room)
+            self._full = not room_for_new and self.any_to_start
+            if job is not None:
+                self._at_work.add(job)
+        return job
+
+    def end(self, job: SampleJob) -> bool:
+        """It has been at work; False where it was dropped meanwhile."""
+        with self._guard:
+            return self._at_work.remove(job.request_id) is not None
+
+    def remove(self, request_id: str) -> SampleJob | None:
+        """Take a request out, wherever it is; None where it is nowhere."""
+        with self._guard:
+            return (
+                self._waiting.remove(request_id)
+                or self._at_work.remove(request_id)
+                or self._suspects.remove(request_id)
+            )
+
+    def remove_client(self, client: str) -> list[SampleJob]:
+        """Take all requests of a client out."""
+        with self._guard:
+            gone = self._waiting.remove_client(client)
+            gone += self._at_work.remove_all(client)
+            return gone + self._suspects.remove_client(client)
+
+    def remove_waiting(self) -> list[SampleJob]:
+        """Take out all that wait."""
+        with self._guard:
+            return self._waiting.remove_all()
+
+    def broken(self) -> SampleJob | None:
+        """A turn broke: all that were at work are suspects. One alone is it, and is taken out."""
+        with self._guard:
+            jobs = self._at_work.remove_all()
+            if len(jobs) == 1:
+                return jobs[0]
+            for job in jobs:
+                self._suspects.add(job)
+        return None

@@ -23,8 +23,9 @@ from visual_r1.engine.server.bursts import EXPECTED_S, SETTLE_AT_MOST_S, SETTLE_
 from visual_r1.engine.server.futures import Pending
 from visual_r1.engine.server.held import HeldRequests, TooMuchHeld
 from visual_r1.engine.server.places import MOST_AT_WORK, STAY_S, Places
-from visual_r1.engine.server.queue import SampleQueue, SamplingParts
+from visual_r1.engine.server.queue import SampleQueue
 from visual_r1.engine.server.sessions import BaseModelWeights, EphemeralWeights, SamplerSession
+from visual_r1.engine.server.turns import SamplingParts
 from visual_r1.engine.server.waiting import SampleJob, WaitingJobs
 from visual_r1.engine.server.weights import KEPT_IN_MEMORY
 from visual_r1.engine.server.wire import ReplyForm

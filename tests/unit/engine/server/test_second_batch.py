@@ -9,7 +9,7 @@ from served_engine import Client, Play
 from visual_r1.engine.compute.decode import Decoding
 from visual_r1.engine.compute.device_rules import CPU_RULES
 from visual_r1.engine.compute.running import Progress, RunningBatch
-from visual_r1.engine.server.queue import SECOND_ROWS
+from visual_r1.engine.server.turns import SECOND_ROWS
 
 
 def test_a_second_batch_is_small_for_as_long_as_there_is_a_first(
