@@ -103,7 +103,7 @@ class SampleTurns:
 
     @property
     def idle(self) -> bool:
-        """Whether no batch is there, of complete answers either."""
+        """Whether nothing is left of any batch."""
         return not self._batches
 
     def clear(self) -> None:
