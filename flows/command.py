@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from tasks.ahead import begin_ahead, begin_engine_ahead, let_go
 from tasks.environment import prefect_server, require_prefect_server, users_settings
-from tasks.interruption import Interruptible, settle
+from tasks.interruption import INTERRUPTED, Interruptible, settle
 from tasks.keys import TINKER, borrow_keys
 from visual_r1.config import RunConfig
 from visual_r1.config.command_line import load_config
-from visual_r1.errors import RunPaused, VisualR1Error
+from visual_r1.errors import RunPaused, RunStopped, VisualR1Error
 from visual_r1.garbage import collect_as_ever, collect_nothing
 from visual_r1.printing import Terminal, show_warnings, terminal
 from visual_r1.storage import require_room
@@ -145,6 +145,9 @@ def run_as_command(
     except RunPaused as error:
         console.sentence(str(error), "paused", "bold yellow")
         return PAUSED
+    except RunStopped as error:
+        console.sentence(str(error), "stopped", "bold yellow")
+        return INTERRUPTED
     except VisualR1Error as error:
         show_error(console, error)
         return 1

@@ -69,6 +69,7 @@ from tasks.outcome import remembered
 from tasks.parameters import chosen_config
 from tasks.records.ending import concluded
 from tasks.slots import its_turn
+from tasks.stop_button import heed_stop
 from tasks.sweeping import compare, foresee, heed_rung, train_members
 from tasks.tasks import (
     prepare,
@@ -144,6 +145,7 @@ def train_to_rung(config: RunConfig) -> State | None:
             validate(config, dataset, checkpoint)
             if (paused := heed_alarms(config, checkpoint)) is not None:
                 return paused
+            heed_stop(config, checkpoint)
             require_budget(config, dataset, checkpoint)
     return None
 

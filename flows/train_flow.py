@@ -37,6 +37,7 @@ from tasks.promotion import promote_checkpoint
 from tasks.records.ending import concluded
 from tasks.records.record import open_record
 from tasks.slots import its_turn
+from tasks.stop_button import heed_stop
 from tasks.tasks import (
     evaluate,
     export,
@@ -104,6 +105,7 @@ def from_data_to_report(config: RunConfig) -> dict[str, object] | State:
             stopwatch.lap()
             if (paused := heed_alarms(config, checkpoint)) is not None:
                 return paused
+            heed_stop(config, checkpoint)
             if heed_budget(config, dataset, checkpoint):
                 break
 

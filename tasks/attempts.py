@@ -34,6 +34,10 @@ logger = open_logger("visual_r1.tasks")
 
 FORGOTTEN_AFTER_S = 30 * 86400.0
 
+WITHIN = "VISUAL_R1_WITHIN_FLOW_RUN"
+"""The variable by which processes that a flow starts are known from the one that was started for
+its flow run: both carry Prefect's PREFECT__FLOW_RUN_ID."""
+
 
 @dataclass(frozen=True, slots=True)
 class End:
@@ -120,9 +124,11 @@ def attended() -> Generator[bool]:
             waits=False,
         )
     )
+    os.environ[WITHIN] = flow_run_id
     try:
         yield True
     finally:
+        os.environ.pop(WITHIN, None)
         _current.clear()
 
 

@@ -156,13 +156,14 @@ def prefect_server() -> str | None:
     return Settings().api.url
 
 
-def require_answer(server: str) -> None:
-    """Raise `httpx.HTTPError` where Prefect's server is away, or answers with an error of its own.
+def require_answer(server: str, within_s: float = PROBE_SECONDS) -> None:
+    """Raise `httpx.HTTPError` where Prefect's server is away, or answers with an error of its own;
+    `httpx.TimeoutException` where it does not answer within so long.
 
     Prefect's own client would ask for a minute. Any other answer will do: Prefect Cloud asks for a
     key here, which that client has.
     """
-    answer = httpx.get(f"{server.rstrip('/')}/health", timeout=PROBE_SECONDS)
+    answer = httpx.get(f"{server.rstrip('/')}/health", timeout=within_s)
     if answer.is_server_error:
         answer.raise_for_status()
 

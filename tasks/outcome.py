@@ -23,6 +23,7 @@ from tasks.attempts import End, attended, current_attempt, has_ended, kept_of
 from tasks.environment import prefect_server, require_answer
 from tasks.interruption import repeat_dropped, was_interrupted
 from tasks.leases import go_on_without_a_lease
+from tasks.silence import give_up_if_silent, leave_silent_servers, was_left
 from tasks.task_runs import close_task_runs
 from visual_r1.backend.endpoint import without_secrets
 from visual_r1.errors import ConfigError, VisualR1Error
@@ -54,6 +55,7 @@ def remembered(flow: Any) -> Any:
     """A Prefect flow whose function's end is remembered; for `outcome_in_spite_of`."""
     work: Callable[..., Any] = flow.fn
     go_on_without_a_lease()  # before Prefect begins the flow, which takes its lease first
+    leave_silent_servers()
 
     # Prefect has looked at the function itself: where its file is, what parameters it takes.
     @wraps(work)
@@ -72,6 +74,7 @@ def remembered(flow: Any) -> Any:
                 return _remember(lambda: work(*args, **kwargs), is_noted=is_outermost)
         finally:
             _within.reset(entered)
+            give_up_if_silent()
             for tell in (*_told, *_owed):
                 tell()
             _owed.clear()
@@ -188,7 +191,7 @@ def outcome_in_spite_of(
             raise
         if end is not None:
             raise end from error
-        if server is not None:
+        if server is not None and not was_left(server):
             logger.warning(
                 "The Prefect server at %s could not be told that the run ended (%s).",
                 without_secrets(server),

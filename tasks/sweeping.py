@@ -31,10 +31,11 @@ from tasks.records.events import happened
 from tasks.records.names import artifact_key
 from tasks.verified import Result, verified
 from visual_r1.backend.backend import open_backend, while_waiting
-from visual_r1.backend.endpoint import choose_kind
+from visual_r1.backend.endpoint import choose_kind, without_secrets
 from visual_r1.config import RunConfig
 from visual_r1.errors import (
     BudgetReached,
+    ConfigError,
     CredentialError,
     EngineRefused,
     IncompatibleServer,
@@ -60,15 +61,22 @@ from visual_r1.wording import as_markdown
 
 logger = open_logger("visual_r1.tasks")
 
-FOR_ALL = (CredentialError, EngineRefused, IncompatibleServer, StorageError)
+
+class ServerAway(ConfigError):
+    """Prefect's server did not come back, and no run of a sweep can begin without it."""
+
+
+FOR_ALL = (CredentialError, EngineRefused, IncompatibleServer, StorageError, ServerAway)
 """What one run meets and every other would: there is no use in going on."""
 
 ON_A_REMOTE_SERVER = 4
 
 LOOK_EVERY_S = 1.0
 
-SERVER_AWAY_S = 300.0
-"""So long Prefect's server may be away before a run is begun, or answer with errors of its own."""
+SERVER_AWAY_S = 12 * 3600.0
+TEMPORARY_AWAY_S = 300.0
+"""So long Prefect's server may be away before a run is begun, or answer with errors of its own: one
+of the user's, which people bring back, and a temporary one, in whose place another is put soon."""
 
 SOME_FAILED = "SomeRunsFailed"
 
@@ -162,7 +170,7 @@ def _member(member: Member, train: Callable[..., object]) -> Result:
 def _begin(member: Member, train: Callable[..., object]) -> None:
     """Let `train` do the member; where Prefect's server is away as it begins, wait for it.
 
-    The server is asked for a flow run first, by a client that does not wait. Raises its failure
+    The server is asked for a flow run first, by a client that does not wait. Raises `ServerAway`
     where that lasts, and whatever comes after `train` was entered: that is not done twice.
     """
     entered = threading.Event()
@@ -175,14 +183,21 @@ def _begin(member: Member, train: Callable[..., object]) -> None:
             if entered.is_set() or was_interrupted(error) or not _may_pass(error):
                 raise
             if gives_up_at is None:
-                gives_up_at = time.monotonic() + SERVER_AWAY_S
+                away_s = SERVER_AWAY_S if prefect_server() else TEMPORARY_AWAY_S
+                gives_up_at = time.monotonic() + away_s
                 logger.warning(
                     "Prefect's server does not answer (%s): %s begins when it does.",
                     type(error).__name__,
                     member.title,
                 )
             if not _server_is_back(gives_up_at):
-                raise
+                server = prefect_server()
+                name = f"server at {without_secrets(server)}" if server else "temporary server"
+                raise ServerAway(
+                    f"Prefect's {name} is away ({type(error).__name__}), and {member.title} cannot "
+                    "begin without it. What is done stays done: when it is back, the same command "
+                    "(of a deployment, `prefect flow-run retry`) goes on from there."
+                ) from error
         else:
             return
 

@@ -20,13 +20,12 @@ import signal
 import socket
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-import psutil
 from filelock import FileLock
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
@@ -51,6 +50,7 @@ from tasks.attempts import (
     read_attempt,
     write_attempt,
 )
+from tasks.flow_processes import hooks_of, is_worker, others_run, processes_of, worker_since
 from tasks.outcome import SERVER_FAILURES
 from tasks.own_server import WORKER_NAME
 from tasks.retries import begin_again_at
@@ -86,8 +86,6 @@ gone, and where it lives."""
 UNBEGUN_S = 3600.0
 """So old a crash before a run had begun is left as it is: nobody expects that run any more."""
 
-_RUNS_FLOWS = {"prefect.engine", "prefect.flow_engine", "prefect.runner._workspace_supervisor"}
-_LOOKS_FOR_HOOKS = {"hook"}
 _BEGUN = (StateType.RUNNING, StateType.CANCELLING)
 """The open states of an attempt that left a file. Pending is the next one's, which somebody
 scheduled before this one's death was dealt with: it is not to end as this one did."""
@@ -133,7 +131,7 @@ class Watch:
             return
         if not at_work:
             # The lock is free and the file unsettled: once more, in case it was taken up just now.
-            if _processes_of({attempt.flow_run_id}) or is_at_work(attempt):
+            if processes_of({attempt.flow_run_id}) or is_at_work(attempt):
                 return
             if not attempt.settled:
                 yield from self._settle(client, run, attempt)
@@ -154,7 +152,7 @@ class Watch:
             yield f"{run.name} was said to be cancelled, for the attempt before, and is at work."
         elif run.state is not None and run.state.is_cancelling():
             age = (datetime.now(UTC) - run.state.timestamp).total_seconds()
-            patience = STOPS_WITHIN_S if _is_worker(attempt.parent) else 0.0
+            patience = STOPS_WITHIN_S if is_worker(attempt.parent) else 0.0
             if age > patience and attempt.flow_run_id not in self._told_to_stop:
                 self._told_to_stop.add(attempt.flow_run_id)
                 with suppress(ProcessLookupError, PermissionError):
@@ -178,9 +176,9 @@ class Watch:
             if (now - run.state.timestamp).total_seconds() < WORKER_TELLS_WITHIN_S:
                 continue
             again_at = _begin_again_at(client, run)
-            if again_at is None or _processes_of({flow_run_id}):
+            if again_at is None or processes_of({flow_run_id}):
                 continue
-            if read_attempt(flow_run_id) is None and _others_run():
+            if read_attempt(flow_run_id) is None and others_run():
                 continue  # this may be one of theirs, whose worker is called as ours is
             reason = "Cancelled for the attempt before, not by a person; it is started again."
             state = Scheduled(scheduled_time=again_at, message=reason)
@@ -201,8 +199,8 @@ class Watch:
         }
         if not suspects:
             return
-        since = _worker_since(WORKER_NAME)
-        for flow_run_id in suspects.keys() - _processes_of(suspects.keys()):
+        since = worker_since(WORKER_NAME)
+        for flow_run_id in suspects.keys() - processes_of(suspects.keys()):
             run = suspects[flow_run_id]
             assert run.state is not None
             # A worker that began later has not taken it, and will not start it.
@@ -211,7 +209,7 @@ class Watch:
             if (datetime.now(UTC) - run.state.timestamp).total_seconds() < patience:
                 continue
             attempt = read_attempt(flow_run_id)
-            if attempt is None and _others_run():
+            if attempt is None and others_run():
                 continue  # this may be one of theirs, whose worker is called as ours is
             attempt = attempt or Attempt(flow_run_id, 0, socket.gethostname())
             if run.state.is_pending():
@@ -241,9 +239,9 @@ class Watch:
             # By then a process that the worker was just about to start is there, and is waited for.
             if since_s is None or since_s < WORKER_TELLS_WITHIN_S:
                 continue
-            if _processes_of({flow_run_id}, _RUNS_FLOWS | _LOOKS_FOR_HOOKS):
+            if processes_of({flow_run_id}) or hooks_of(flow_run_id):
                 continue
-            if attempt is None and _others_run(_RUNS_FLOWS | {WORKER_NAME}):
+            if attempt is None and others_run(with_worker=True):
                 continue  # this may be one of theirs, whose worker is called as ours is
             # It took time to look at the processes, and a person may have retried it meanwhile.
             run = client.read_flow_run(run.id)
@@ -260,7 +258,7 @@ class Watch:
         assert run.state is not None
         if run.state.is_paused():
             return  # a suspended flow run has no process, and a person lets it go on
-        if _is_worker(attempt.parent) and self._worker_may_speak(run.state, attempt):
+        if is_worker(attempt.parent) and self._worker_may_speak(run.state, attempt):
             return
         self._seen_dead.pop(attempt.flow_run_id, None)
         self._told_to_stop.discard(attempt.flow_run_id)
@@ -293,7 +291,7 @@ class Watch:
         since = time.monotonic() - seen
         if state.is_completed() or state.is_failed():
             return False
-        if _processes_of({attempt.flow_run_id}, _LOOKS_FOR_HOOKS):
+        if hooks_of(attempt.flow_run_id):
             self._seen_dead[attempt.flow_run_id] = time.monotonic()
             return True
         return since < WORKER_TELLS_WITHIN_S
@@ -328,7 +326,7 @@ def _counted(attempt: Attempt) -> Attempt:
         attempt = replace(attempt, deaths=0, cuts=0, progress=done)
     if attempt.waits:
         return attempt
-    if _is_worker(attempt.parent):
+    if is_worker(attempt.parent):
         return replace(attempt, deaths=attempt.deaths + 1)
     return replace(attempt, cuts=attempt.cuts + 1)
 
@@ -361,53 +359,6 @@ def _is_restarted(run: FlowRun) -> bool:
 
 def _begin_again_at(client: SyncPrefectClient, run: FlowRun) -> datetime | None:
     return begin_again_at(client.read_flow_run_states(run.id))
-
-
-def _processes_of(
-    flow_run_ids: Collection[str], programs: Collection[str] = _RUNS_FLOWS
-) -> set[str]:
-    """Those of the flow runs for which a process with such a word in its command lives here.
-
-    By default one that runs flows: an engine and W&B's service outlive it by some seconds.
-    """
-    found: set[str] = set()
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):
-            flow_run_id = process.environ().get("PREFECT__FLOW_RUN_ID", "")
-            if flow_run_id in flow_run_ids and not set(programs).isdisjoint(process.cmdline()):
-                found.add(flow_run_id)
-    return found
-
-
-def _others_run(programs: Collection[str] = _RUNS_FLOWS) -> bool:
-    """Whether such programs run here of which nobody may know what they do: another user's.
-
-    By default those that run flows.
-    """
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):
-            if not set(programs).isdisjoint(process.cmdline()):
-                try:
-                    process.environ()
-                except psutil.AccessDenied:
-                    return True
-    return False
-
-
-def _worker_since(name: str) -> float | None:
-    """When the worker of that name that lives here began, by the clock; None where none does."""
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):
-            if {name, "worker"} <= set(process.cmdline()):
-                return process.create_time()
-    return None
-
-
-def _is_worker(pid: int) -> bool:
-    try:
-        return "worker" in psutil.Process(pid).cmdline()
-    except (psutil.Error, OSError, ValueError):
-        return False
 
 
 def mend_once() -> None:

@@ -14,13 +14,14 @@ VisualR1Error
 ├── RunError             a run folder: in use, of another configuration, damaged
 │   └── BudgetReached    the money that was allowed is spent
 ├── RunPaused            an alarm paused the run; starting it again is the answer
+├── RunStopped           a person stopped the run from elsewhere; it goes on when started again
 ├── RewardError          a user's own reward function failed
 ├── LossError            a user's own loss failed, or cannot be learnt from
 └── StorageError         a file could not be written (disk full, no permission)
 
 Each message is one sentence that names the value, the place and the way out: it is what a user
-reads. Programs exit without a traceback: with status 3 where an alarm paused the run, with status 1
-on any other.
+reads. Programs exit without a traceback: with status 3 where an alarm paused the run, with 130 as
+after Ctrl-C where a person stopped it, with status 1 on any other.
 """
 
 from visual_r1.wording import printable
@@ -87,6 +88,10 @@ class BudgetReached(RunError):
 
 class RunPaused(VisualR1Error):
     """An alarm paused the run at a checkpoint; started again, it goes on from there."""
+
+
+class RunStopped(VisualR1Error):
+    """A person stopped the run by a tracker's button; it ended at a checkpoint and can go on."""
 
 
 class RewardError(VisualR1Error):

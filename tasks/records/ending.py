@@ -14,12 +14,12 @@ from prefect import State
 from prefect.context import FlowRunContext
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 
 from tasks.records.events import failed
 from tasks.records.logs import logs_of, say_mistakes_in_a_sentence
 from tasks.records.names import first_name
-from visual_r1.errors import VisualR1Error
+from visual_r1.errors import RunStopped, VisualR1Error
 from visual_r1.wording import printable
 
 LONGEST_MESSAGE = 1000
@@ -67,6 +67,10 @@ def concluded(flow: Any) -> Any:
             # From here on, and not from `open_record`: before it a run waits for its turn.
             with _its_log():
                 result = work(*args, **kwargs)
+        except RunStopped as error:
+            if FlowRunContext.get() is None:
+                raise
+            return Cancelled(message=str(error), data=error)
         except VisualR1Error as error:
             failed(flow.name, error)
             if _is_tried_again() or (logged := _logged(error)) is None:

@@ -1,6 +1,7 @@
 """What Prefect's server has of a run: asked of a real one, of flows that train nothing."""
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,13 +29,15 @@ from sampled import group_of, rollout
 from validated import checkpoint
 from validated import row as validation
 
+from tasks.attempts import WITHIN, End, read_attempt
+from tasks.outcome import remembered
 from tasks.records import record
 from tasks.records.ending import conclude, concluded
 from tasks.records.names import artifact_key
 from visual_r1.alarms import Finding
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
-from visual_r1.errors import DataError
+from visual_r1.errors import DataError, RunStopped
 from visual_r1.printing import open_logger
 from visual_r1.report.summary import summarize
 from visual_r1.rl.metrics import step_metrics
@@ -249,3 +252,42 @@ def test_a_flow_that_says_nothing_ends_as_prefect_has_it() -> None:
         state = run_of(ran[-1]).state
         assert state is not None
         assert (state.name, state.message) == ("Completed", message)
+
+
+def test_what_is_started_in_a_flow_has_its_mark() -> None:
+    @remembered
+    @flow
+    def marked() -> tuple[str | None, str]:
+        from prefect.runtime import flow_run
+
+        return os.environ.get(WITHIN), str(flow_run.id)
+
+    mark, ident = marked()
+    assert mark == ident
+    assert WITHIN not in os.environ
+
+
+def test_a_run_that_is_stopped_by_a_button_is_cancelled() -> None:
+    """Failed or Crashed it would be started again where it has the tag `restart`."""
+    runs: list[FlowRun] = []
+
+    @remembered
+    @concluded
+    @flow
+    def stopped() -> None:
+        context = FlowRunContext.get()
+        assert context is not None
+        assert context.flow_run is not None
+        runs.append(context.flow_run)
+        raise RunStopped("Stopped by a person at W&B.")
+
+    with pytest.raises(RunStopped, match="by a person"):
+        stopped()
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(runs[0].id).state
+    assert state is not None
+    assert state.is_cancelled()
+    assert state.message == "Stopped by a person at W&B."
+    attempt = read_attempt(str(runs[0].id))
+    assert attempt is not None
+    assert attempt.end == End("CANCELLED", "Cancelled", "Stopped by a person at W&B.")

@@ -182,7 +182,7 @@ def test_a_server_that_is_away_before_a_member_begins_is_waited_for(
     @flow
     def gives_up() -> None:
         try:
-            with pytest.raises(httpx.ConnectError):
+            with pytest.raises(sweeping.ServerAway, match=r"the same command .* goes on"):
                 sweeping.train_members(plan, members, train, None)
         finally:
             road.come()  # Prefect would wait for it as well

@@ -190,7 +190,10 @@ def test_a_run_that_is_said_to_have_crashed_is_not_started_beside_a_process_of_i
     assert server.run.state.is_scheduled()
 
 
-@pytest.mark.parametrize("program", ["prefect.engine", WORKER_NAME])
+LAUNCHER = "/home/another/site-packages/prefect/runner/_workspace_runtime_bootstrap.py"
+
+
+@pytest.mark.parametrize("program", ["prefect.engine", LAUNCHER, WORKER_NAME])
 def test_a_run_that_may_have_died_in_another_users_hands_is_left_to_them(
     program: str, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,7 +210,7 @@ def test_a_run_that_may_have_died_in_another_users_hands_is_left_to_them(
 def test_a_second_death_waits_for_the_worker_as_the_first_did(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "_is_worker", lambda _: True)
+    monkeypatch.setattr(watch, "is_worker", lambda _: True)
     now = [0.0]
     monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=lambda: now[0]))
     looks = Watch()

@@ -40,6 +40,18 @@ def track_run(config: RunConfig) -> None:
             pass
 
 
+def stop_asked(config: RunConfig) -> bool:
+    """Whether a person has asked the tracker to stop the run, and this is the first to hear of it.
+
+    The tracker is asked when it is told something, and not here.
+    """
+    if config.logging.told != "wandb":
+        return False
+    from visual_r1.report import wandb
+
+    return wandb.stop_asked(config.run_dir)
+
+
 def require_tracker(config: RunConfig) -> None:
     """Raise `ConfigError` where the tracker that is asked for is not installed."""
     if config.logging.told == "trackio" and find_spec("trackio") is None:

@@ -19,7 +19,13 @@ from visual_r1.config import RunConfig
 from visual_r1.errors import ConfigError
 from visual_r1.printing import open_logger
 from visual_r1.report import wandb_copy
-from visual_r1.report.wandb_service import chosen_mode, let_go_of_dead_service, open_wandb_run
+from visual_r1.report.wandb_service import (
+    chosen_mode,
+    is_stopped,
+    let_go_of_dead_service,
+    open_wandb_run,
+    while_told,
+)
 from visual_r1.report.wandb_telling import ALARMED, Told, contents_of, tell
 from visual_r1.runs.journal import Journal
 from visual_r1.storage import read_json, write_json
@@ -130,4 +136,24 @@ def _add_online(config: RunConfig, told: Told) -> None:
         )
         tell(run, there.since(heard), there.next_step, tables=True)
         url = str(run.url or "")
-    _write_told(there.folder, replace(there.all_of(told), url=url))
+        place = (run.project, run.entity, run.id)
+    now = replace(there.all_of(told), url=url)
+    _write_told(there.folder, now)
+    with while_told(config):
+        stopped = is_stopped(*place)
+    if stopped != told.stopped:
+        _write_told(there.folder, replace(now, stopped=stopped))
+    # W&B may go on saying so when the run has been started again.
+    if stopped and not told.stopped:
+        _asked.add(config.run_dir)
+
+
+_asked: set[Path] = set()
+"""The runs that a person has asked W&B to stop, until somebody heeds it."""
+
+
+def stop_asked(run_dir: Path) -> bool:
+    """Whether "Stop run" was pressed on the run's page at W&B; once for each time that it was."""
+    asked = run_dir in _asked
+    _asked.discard(run_dir)
+    return asked

@@ -30,6 +30,7 @@ INIT_LIMIT_S = 30.0
 # And so long its process may do nothing while it is waited for: it tries again and again.
 STANDS_STILL_S = 45.0
 EXIT_STANDS_STILL_S = 10.0
+STOP_ASKED_S = 10
 _LOOK_EVERY_S = 1.0
 _SERVICE = "wandb-core"
 
@@ -160,6 +161,7 @@ def begin_wandb_run(config: RunConfig, mode: Mode, ident: str) -> Any:
         x_disable_meta=True,
         x_disable_stats=True,
         x_save_requirements=False,
+        stop_fn=_not_now,
     )
     (config.run_dir / "wandb").mkdir(parents=True, exist_ok=True)
     with while_told(config):
@@ -174,6 +176,21 @@ def begin_wandb_run(config: RunConfig, mode: Mode, ident: str) -> Any:
             reinit="create_new",
             settings=settings,
         )
+
+
+def _not_now() -> None:
+    """In place of W&B's own answer to its "Stop run" button: it would interrupt the main thread, in
+    the middle of whatever that does. A run is asked after at its checkpoints, see `is_stopped`."""
+
+
+def is_stopped(project: str, entity: str, ident: str) -> bool:
+    """Whether a person has pressed "Stop run" on the page of that W&B run, and it still says so.
+
+    Raises what W&B's library does.
+    """
+    from wandb.sdk.launch.api import LaunchApi  # pyright: ignore[reportMissingTypeStubs]
+
+    return bool(LaunchApi(timeout=STOP_ASKED_S).check_stop_requested(project, entity, ident))
 
 
 def end_wandb_run(config: RunConfig, run: Any, *, failed: bool = False) -> None:

@@ -39,7 +39,7 @@ class Told:
     checkpoint with a finding) are what a run online has; `row` is the digest of its last step's
     row: where it does not match the file any more, the run went back behind it and goes on as a new
     W&B run. `offline_copy` is the signature of what the offline copy holds,
-    `url` the page of the run online.
+    `url` the page of the run online, `stopped` whether W&B had it as stopped when it was told last.
     """
 
     ident: str
@@ -50,6 +50,7 @@ class Told:
     validated: int = -1
     alarmed: int = -1
     url: str = ""
+    stopped: bool = False
 
     def knows(self, journal: Journal) -> bool:
         """Whether the last row that was told is still that of its step."""

@@ -1,7 +1,7 @@
 """Which process has a run's folder, and how the last one ended where no other file could say it.
 
 `.owner` names the process, `.lock` is held by it. `.ending.json` is there after a start that ended
-by an error, or because a person stopped it:
+by an error, or because a person stopped it, by a signal or a tracker's button:
 
     {"kind": "failed", "sentence": "…", "at": "2026-05-01T10:00:00+00:00"}
 
@@ -17,7 +17,7 @@ from typing import Literal
 
 from pydantic import TypeAdapter
 
-from visual_r1.errors import StorageError, VisualR1Error
+from visual_r1.errors import RunStopped, StorageError, VisualR1Error
 from visual_r1.opening import read_file
 from visual_r1.storage import read_if_sound, write_json
 
@@ -37,7 +37,8 @@ class Ending:
 _STORED = TypeAdapter(Ending)
 
 _FAILURES = (Exception, CancelledError, SystemExit, GeneratorExit)
-"""What no person asked for: all but Ctrl-C, and the signals that others make exceptions of."""
+"""What no person asked for, but for `RunStopped`: all but Ctrl-C, and the signals that others make
+exceptions of."""
 
 
 def owner_in(path: Path) -> str:
@@ -53,7 +54,7 @@ def note_ending(run_dir: Path, error: BaseException) -> None:
 
     Where the folder has gone, or the disk refuses it, the run is later taken for killed.
     """
-    failed = isinstance(error, _FAILURES)
+    failed = isinstance(error, _FAILURES) and not isinstance(error, RunStopped)
     said = ""
     if failed:
         known = isinstance(error, VisualR1Error)

@@ -22,6 +22,7 @@ from visual_r1.errors import ConfigError
 from visual_r1.report import wandb as tracking
 from visual_r1.report import wandb_copy, wandb_service, wandb_telling
 from visual_r1.report.summary import summarize
+from visual_r1.report.tracking import stop_asked
 from visual_r1.report.wandb import track_run, track_steps
 from visual_r1.runs.alarms import AlarmLog
 from visual_r1.runs.journal import Journal
@@ -275,6 +276,11 @@ class FakeServer:
         self.alerts: list[str] = []
         self.killed_at_the_end = False
         self.url = ""
+        self.project, self.entity, self.id = "visual-r1", "somebody", "a-run"
+        self.stopped = False
+
+    def is_stopped(self, *_: str) -> bool:
+        return self.stopped
 
     @contextmanager
     def open_wandb_run(self, _config: RunConfig, _mode: str, ident: str) -> Iterator[Any]:
@@ -302,6 +308,7 @@ def test_online_a_kill_before_it_was_noted_repeats_nothing_and_loses_nothing(
 ):
     server = FakeServer()
     monkeypatch.setattr(tracking, "open_wandb_run", server.open_wandb_run)
+    monkeypatch.setattr(tracking, "is_stopped", server.is_stopped)
     monkeypatch.setenv("WANDB_API_KEY", "k")
     evaluate(config, "baseline", 0.5)
     write_metrics(config.run_dir, steps=3)
@@ -329,6 +336,7 @@ def test_online_the_final_evaluation_stands_after_the_steps_that_were_told_befor
 ):
     server = FakeServer()
     monkeypatch.setattr(tracking, "open_wandb_run", server.open_wandb_run)
+    monkeypatch.setattr(tracking, "is_stopped", server.is_stopped)
     monkeypatch.setenv("WANDB_API_KEY", "k")
     evaluate(config, "baseline", 0.5)
     write_metrics(config.run_dir, steps=3)
@@ -337,6 +345,66 @@ def test_online_the_final_evaluation_stands_after_the_steps_that_were_told_befor
     track_run(config)
     told = server.history[server.ident]
     assert [row["step"] for row in told if "evaluation/accuracy" in row] == [0, 3]
+
+
+def test_each_press_of_the_stop_button_counts_once(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+):
+    """W&B may go on calling a run stopped that was started again."""
+    server = FakeServer()
+    monkeypatch.setattr(tracking, "open_wandb_run", server.open_wandb_run)
+    monkeypatch.setattr(tracking, "is_stopped", server.is_stopped)
+    monkeypatch.setenv("WANDB_API_KEY", "k")
+    heard: list[bool] = []
+    write_metrics(config.run_dir, steps=5)
+    metrics = config.run_dir / "metrics.jsonl"
+    rows = metrics.read_text().splitlines(keepends=True)
+    for step, server.stopped in enumerate([False, True, True, False, True], 1):
+        metrics.write_text("".join(rows[:step]))
+        track_steps(config)
+        heard += [stop_asked(config), stop_asked(config)]
+    assert heard == [False, False, True, False, False, False, False, False, True, False]
+    assert server.steps() == list(range(5))
+
+
+PRESSED = """
+import os, sys, threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+asked = []
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers.get("content-length") or 0))
+        asked.append(body)
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        answer = b'{"data": {"viewer": {"id": "i", "entity": "e", "username": "u"}, "project": '
+        answer += b'{"run": {"stopped": true}}}}'
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+    def log_message(self, *_): ...
+server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+os.environ["WANDB_BASE_URL"] = f"http://127.0.0.1:{server.server_port}"
+os.environ["WANDB_API_KEY"] = "a" * 40
+from visual_r1.report.wandb_service import is_stopped
+print(is_stopped("visual-r1", "somebody", "a-run-of-mine"))
+print(any(b"stopped" in body and b"a-run-of-mine" in body for body in asked))
+"""
+
+
+def test_wandbs_library_asks_whether_the_run_was_stopped(tmp_path: Path):
+    done = subprocess.run(
+        [sys.executable, "-c", PRESSED], cwd=tmp_path, env=without_service(),
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.stdout.split() == ["True", "True"], done.stderr
+
+
+def test_wandb_interrupts_nobody_when_its_button_is_pressed(config: RunConfig):
+    """By default its library sends the main thread SIGINT, whatever that is doing."""
+    with wandb_service.open_wandb_run(config, "offline", "a-run") as run:
+        run._settings.stop_fn()
 
 
 def test_where_it_cannot_be_read_what_was_told_another_run_is_told_everything(config: RunConfig):

@@ -16,7 +16,7 @@ from prefect.exceptions import TerminationSignal
 from visual_r1.alarms import Finding
 from visual_r1.config import RunConfig
 from visual_r1.config.overrides import with_overrides
-from visual_r1.errors import BackendError, RunError
+from visual_r1.errors import BackendError, RunError, RunStopped
 from visual_r1.runs.alarms import AlarmLog
 from visual_r1.runs.budget import BudgetEnd, note_budget_end
 from visual_r1.runs.folder import open_run_folder
@@ -160,6 +160,7 @@ def test_how_a_start_ended_is_kept_until_the_next_one(config: RunConfig):
     ("error", "name"),
     [
         (KeyboardInterrupt(), "stopped"),
+        (RunStopped("by a button"), "stopped"),
         (TerminationSignal(signal.SIGTERM), "stopped"),
         (asyncio.CancelledError("a lease"), "failed"),
         (SystemExit(1), "failed"),
