@@ -11,10 +11,11 @@ state for a minute, and the queues are given as long as with one that is silent.
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from contextlib import suppress
+from importlib import import_module
 from typing import Any, Literal
 
 import httpx
-from prefect._internal.concurrency import services
 from prefect.context import SyncClientContext
 
 from tasks.environment import prefect_server, require_answer
@@ -40,9 +41,11 @@ _left: list[str] = []
 
 def leave_silent_servers() -> None:
     """From here on this process does not wait at its exit for a server that does not answer."""
-    queues: Any = services._QueueServiceBase  # pyright: ignore[reportPrivateUsage]
-    if not hasattr(queues.drain, "is_bounded"):
-        queues.drain = _bounded(queues.drain)
+    # Prefect's own affair: where a version has it otherwise, the exit takes as long as there.
+    with suppress(ImportError, AttributeError):
+        queues: Any = import_module("prefect._internal.concurrency.services")._QueueServiceBase
+        if not hasattr(queues.drain, "is_bounded"):
+            queues.drain = _bounded(queues.drain)
 
 
 def give_up_if_silent() -> None:
@@ -55,7 +58,8 @@ def give_up_if_silent() -> None:
     if server is None or context is None or _answer_of(server) != "silent":
         return
     _leave(server, SILENT)
-    context.client._client.close()  # pyright: ignore[reportPrivateUsage]
+    with suppress(AttributeError):
+        context.client._client.close()  # pyright: ignore[reportPrivateUsage]
 
 
 def was_left(server: str | None) -> bool:
