@@ -105,6 +105,14 @@ def prepare(
     named = _there(data, source, output_dir) or _new(data, source, output_dir)
     folder = named.folder
     present = _present(folder)
+    if _is_old(named, source):
+        logger.warning(
+            "%s was prepared when all rows of %s counted as train, %s among them, and goes on so; "
+            "move it away to have it prepared by what their names say.",
+            folder,
+            data.source,
+            ", ".join(source.resorted[:_FEW]),
+        )
     if present is not None:
         # Killed after the last rename: nothing but the state of a finished preparation.
         shutil.rmtree(_partial(folder), ignore_errors=True)
@@ -159,7 +167,8 @@ def _there(data: DataSection, source: Source, output_dir: Path) -> _Named | None
     fingerprint = source.fingerprint
     for version in (CUT_VERSION, FORMAT_VERSION):
         found = _name(data, source, output_dir, version=version, of=fingerprint)
-        if found.folder.exists():
+        # One whose rows were sorted otherwise cannot be made again as it was.
+        if _present(found.folder) if _is_old(found, source) else found.folder.exists():
             return found
     before = _name(
         data, source, output_dir, version=FORMER_VERSION, of=source.former or fingerprint
@@ -167,12 +176,17 @@ def _there(data: DataSection, source: Source, output_dir: Path) -> _Named | None
     return before if (before.folder / MANIFEST_FILE).exists() else None
 
 
+def _is_old(named: _Named, source: Source) -> bool:
+    """Whether it is from before names were read to their ends, and the source has such."""
+    return bool(source.resorted) and named.version != CUT_VERSION
+
+
 def _new(data: DataSection, source: Source, output_dir: Path) -> _Named:
     """The name of a dataset that is to be prepared; a new version only where rows are others."""
     version = FORMER_VERSION
     if source.former is not None:
         has = {split for split, size in source.sizes().items() if size}
-        version = CUT_VERSION if has == {"train"} else FORMAT_VERSION
+        version = CUT_VERSION if has == {"train"} or source.resorted else FORMAT_VERSION
     return _name(data, source, output_dir, version=version, of=source.fingerprint)
 
 

@@ -1,8 +1,9 @@
 """Local files of rows: Parquet, JSON lines, or images with a table of metadata beside them.
 
-A file belongs to the split that its name, or the nearest of the folders it is in, begins with; all
-to train where none says. Images that a row names by a path are looked for from the row's file on,
-and must lie in the source's folder. Without ids a row is known by its split and number.
+A file belongs to the split that its name, or the nearest of the folders it is in, begins with, or
+else holds as a word; all to train where none says. Images that a row names by a path are looked for
+from the row's file on, and must lie in the source's folder. Without ids a row is known by its split
+and number.
 
 What was made of a source may lie in its folder as well, where that is the output folder: datasets
 and runs beneath it are not read as rows of it.
@@ -46,6 +47,7 @@ _PATTERNS = (
     ("*.jsonl", "*.jsonl.gz", "*.ndjson", "*.ndjson.gz"),
     ("*.csv",),
 )
+_ENDINGS = re.compile(r"\.(parquet|csv|(jsonl|ndjson)(\.gz)?)$", re.IGNORECASE)
 _NOT_DATA = re.compile(r"(.*-[0-9a-f]{8}-)?rejected\.parquet|sizes\.parquet")
 # By what a dataset and a run are known, whatever became of the rest of the file.
 _MADE_HERE = {
@@ -110,11 +112,13 @@ class FilesSource:
         for file, split in zip(files, splits.splits_of(parts, str(path)), strict=True):
             if split is not None:
                 self._files.setdefault(split, []).append(file)
+        self.resorted = splits.within
 
     def _names(self, file: Path) -> Sequence[str]:
         """What may say which split a file is of, the nearest first."""
         folders = file.relative_to(self._root).parts[:-1]
-        return [file.name.partition(".")[0], *reversed(folders)]
+        whole = _ENDINGS.sub("", file.name)
+        return [*dict.fromkeys((file.name.partition(".")[0], whole)), *reversed(folders)]
 
     @property
     def former(self) -> str:
