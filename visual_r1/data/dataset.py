@@ -154,15 +154,18 @@ def _name(data: DataSection, source: Source, output_dir: Path, *, version: int, 
     """The name by a version, of a source with the fingerprint `of`."""
     written_out = data.model_dump(mode="json", exclude={"source", "max_rejected_share"})
     settings = without_later_defaults(data, written_out)
-    slug = re.sub(r"[^a-z0-9]+", "-", source.slug.lower()).strip("-")[:60] or "dataset"
     digest = digest_of([version, source.slug, of, settings])
-    return _Named(output_dir / "data" / f"{slug}-{digest}", digest, version)
+    return _Named(output_dir / "data" / f"{_slug(source)}-{digest}", digest, version)
+
+
+def _slug(source: Source) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", source.slug.lower()).strip("-")[:60] or "dataset"
 
 
 def _there(data: DataSection, source: Source, output_dir: Path) -> _Named | None:
     """The newest dataset of the source that is there, be it damaged; one of an older version is
     prepared anew as it was, so that a run that began with it has the same problems."""
-    if not (output_dir / "data").is_dir():
+    if not any((output_dir / "data").glob(f"{_slug(source)}-*")):
         return None
     fingerprint = source.fingerprint
     for version in (CUT_VERSION, FORMAT_VERSION):
@@ -170,10 +173,19 @@ def _there(data: DataSection, source: Source, output_dir: Path) -> _Named | None
         # One whose rows were sorted otherwise cannot be made again as it was.
         if _present(found.folder) if _is_old(found, source) else found.folder.exists():
             return found
-    before = _name(
-        data, source, output_dir, version=FORMER_VERSION, of=source.former or fingerprint
-    )
-    return before if (before.folder / MANIFEST_FILE).exists() else None
+    former = source.former or fingerprint
+    for version in (FORMAT_VERSION, FORMER_VERSION):
+        before = _name(data, source, output_dir, version=version, of=former)
+        if (before.folder / MANIFEST_FILE).exists():
+            if former != fingerprint and version == FORMAT_VERSION:
+                logger.warning(
+                    "%s was prepared when nobody looked whether the images behind paths in %s had "
+                    "changed, and goes on; move it away to have it prepared of what they are now.",
+                    before.folder,
+                    data.source,
+                )
+            return before
+    return None
 
 
 def _is_old(named: _Named, source: Source) -> bool:

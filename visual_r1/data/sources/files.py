@@ -122,14 +122,18 @@ class FilesSource:
 
     @property
     def former(self) -> str:
-        return self.fingerprint
+        """A digest without the images that stand in other columns of Parquet than of plain text."""
+        return self._digest(plainly=True)
 
     @property
     def fingerprint(self) -> str:
         """A digest of the files and of the images that their rows name."""
+        return self._digest(plainly=False)
+
+    def _digest(self, *, plainly: bool) -> str:
         files = [file for files in self._files.values() for file in files]
         small = sum(file.stat().st_size for file in files) <= HASHED_BYTES
-        return contents_digest(self._root, files, self._referenced() if small else ())
+        return contents_digest(self._root, files, self._referenced(plainly) if small else ())
 
     def sizes(self) -> Mapping[Split, int]:
         found: dict[Split, int] = {}
@@ -212,7 +216,7 @@ class FilesSource:
     def _counts(self) -> Mapping[Path, int]:
         return {file: _reader(file).count() for files in self._files.values() for file in files}
 
-    def _referenced(self) -> Iterator[Path]:
+    def _referenced(self, plainly: bool) -> Iterator[Path]:
         """The image files that rows name, in the rows' order."""
         for files in self._files.values():
             for file in files:
@@ -220,11 +224,17 @@ class FilesSource:
                     continue
                 names, images = self._columns(file).images, ImageFiles(file.parent, [self._root])
                 reader = _reader(file)
-                if reader.names_files(names):
-                    for record in reader.records(names):
+                heads = [name for name in self._columns(file).read if _is_head(name, names)]
+                if reader.names_files(heads, plainly=plainly):
+                    for record in reader.records(heads):
                         for name in image_paths(record.columns, names):
                             with suppress(BadColumn):
                                 yield images.locate(name)
+
+
+def _is_head(column: str, names: Sequence[str]) -> bool:
+    """Whether any of `names` is the column, or a field in it (`figure.path`)."""
+    return any(column in (name, name.partition(".")[0]) for name in names)
 
 
 def _reader(file: Path) -> RecordFile:
