@@ -94,6 +94,7 @@ def _body(manifest: Manifest, numbers: CardNumbers) -> Iterator[str]:
     yield "\n```python\nimport datasets\n"
     yield 'datasets.load_dataset("path/to/this/folder")\n```\n'
     yield from _table("split", "problems", {split: manifest.counts[split] for split in SPLITS})
+    yield from _cut(manifest)
     yield f"\n![Problems of the training split]({SHEET_FILE})\n"
     yield "## Answers\n\nAs the grader reads them.\n"
     yield from _table("kind", "problems", numbers.answer_kinds())
@@ -108,6 +109,25 @@ def _body(manifest: Manifest, numbers: CardNumbers) -> Iterator[str]:
     yield "\n```json"
     yield printable(json.dumps(dict(manifest.settings), indent=2, ensure_ascii=False), lines=True)
     yield "```"
+
+
+def _cut(manifest: Manifest) -> Iterator[str]:
+    """How a set that was cut here was cut; nothing of others, and of one cut by its ids alone."""
+    if not manifest.cut:
+        return
+    problems, figures, shared = (manifest.cut[name] for name in ("problems", "figures", "shared"))
+    if shared:
+        yield (
+            f"\n**{shared:,} problems of validation and test show a figure that training shows as "
+            f"well**: the source has one split, and all of its {problems:,} problems hang together "
+            "by figures that they share, so it was cut by their ids."
+        )
+    else:
+        yield (
+            f"\nThe source has one split, which was cut by figures: its {problems:,} problems are "
+            f"{figures:,} groups of those that share one, directly or through others, and each "
+            "group is in one split."
+        )
 
 
 def _images(numbers: CardNumbers) -> Iterator[str]:

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from visual_r1.config import DataSection, apart, differing_keys, without_later_defaults
 from visual_r1.data.manifest import (
+    CUT_VERSION,
     FORMAT_VERSION,
     FORMER_VERSION,
     MANIFEST_FILE,
@@ -101,8 +102,17 @@ def prepare(
         StorageError: the folder cannot be written.
     """
     source = open_source(data)
-    folder, digest = _named(data, source, output_dir)
+    named = _there(data, source, output_dir) or _new(data, source, output_dir)
+    folder = named.folder
     present = _present(folder)
+    if _is_old(named, source):
+        logger.warning(
+            "%s was prepared when all rows of %s counted as train, %s among them, and goes on so; "
+            "move it away to have it prepared by what their names say.",
+            folder,
+            data.source,
+            ", ".join(source.resorted[:_FEW]),
+        )
     if present is not None:
         # Killed after the last rename: nothing but the state of a finished preparation.
         shutil.rmtree(_partial(folder), ignore_errors=True)
@@ -114,7 +124,7 @@ def prepare(
             if present is None:
                 _say_what_is_wrong(folder)
                 _say_why_anew(folder, data)
-                _build_beside(source, data, folder, digest, needs, progress or Silent())
+                _build_beside(source, data, named, needs, progress or Silent())
     except (OSError, sqlite3.Error) as error:
         reason = getattr(error, "strerror", None) or error
         raise StorageError(
@@ -127,29 +137,69 @@ def prepare(
 
 def find_prepared(data: DataSection, output_dir: Path) -> Dataset | None:
     """The dataset where `prepare` would find it there in full. Raises `DataError`."""
-    folder, _ = _named(data, open_source(data), output_dir)
-    return _present(folder)
+    named = _there(data, open_source(data), output_dir)
+    return None if named is None else _present(named.folder)
 
 
-def _named(data: DataSection, source: Source, output_dir: Path) -> tuple[Path, str]:
-    """The folder of the dataset, and the digest that its name ends in."""
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """The folder of a dataset, the digest that its name ends in, and the version in that."""
+
+    folder: Path
+    digest: str
+    version: int
+
+
+def _name(data: DataSection, source: Source, output_dir: Path, *, version: int, of: str) -> _Named:
+    """The name by a version, of a source with the fingerprint `of`."""
     written_out = data.model_dump(mode="json", exclude={"source", "max_rejected_share"})
     settings = without_later_defaults(data, written_out)
-    slug = re.sub(r"[^a-z0-9]+", "-", source.slug.lower()).strip("-")[:60] or "dataset"
-    folder = output_dir / "data"
+    digest = digest_of([version, source.slug, of, settings])
+    return _Named(output_dir / "data" / f"{_slug(source)}-{digest}", digest, version)
 
-    def named(version: int, fingerprint: str) -> tuple[Path, str]:
-        digest = digest_of([version, source.slug, fingerprint, settings])
-        return folder / f"{slug}-{digest}", digest
 
-    found = named(FORMAT_VERSION, source.fingerprint)
-    if source.former is None:
-        return named(FORMER_VERSION, source.fingerprint)
-    if not found[0].exists() and any(folder.glob(f"{slug}-*")):
-        before = named(FORMER_VERSION, source.former)
-        if (before[0] / MANIFEST_FILE).exists():
+def _slug(source: Source) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", source.slug.lower()).strip("-")[:60] or "dataset"
+
+
+def _there(data: DataSection, source: Source, output_dir: Path) -> _Named | None:
+    """The newest dataset of the source that is there, be it damaged; one of an older version is
+    prepared anew as it was, so that a run that began with it has the same problems."""
+    if not any((output_dir / "data").glob(f"{_slug(source)}-*")):
+        return None
+    fingerprint = source.fingerprint
+    for version in (CUT_VERSION, FORMAT_VERSION):
+        found = _name(data, source, output_dir, version=version, of=fingerprint)
+        # One whose rows were sorted otherwise cannot be made again as it was.
+        if _present(found.folder) if _is_old(found, source) else found.folder.exists():
+            return found
+    former = source.former or fingerprint
+    for version in (FORMAT_VERSION, FORMER_VERSION):
+        before = _name(data, source, output_dir, version=version, of=former)
+        if (before.folder / MANIFEST_FILE).exists():
+            if former != fingerprint and version == FORMAT_VERSION:
+                logger.warning(
+                    "%s was prepared when nobody looked whether the images behind paths in %s had "
+                    "changed, and goes on; move it away to have it prepared of what they are now.",
+                    before.folder,
+                    data.source,
+                )
             return before
-    return found
+    return None
+
+
+def _is_old(named: _Named, source: Source) -> bool:
+    """Whether it is from before names were read to their ends, and the source has such."""
+    return bool(source.resorted) and named.version != CUT_VERSION
+
+
+def _new(data: DataSection, source: Source, output_dir: Path) -> _Named:
+    """The name of a dataset that is to be prepared; a new version only where rows are others."""
+    version = FORMER_VERSION
+    if source.former is not None:
+        has = {split for split, size in source.sizes().items() if size}
+        version = CUT_VERSION if has == {"train"} or source.resorted else FORMAT_VERSION
+    return _name(data, source, output_dir, version=version, of=source.fingerprint)
 
 
 def _present(folder: Path) -> Dataset | None:
@@ -205,12 +255,12 @@ def _sole_preparation(folder: Path) -> Generator[None]:
 def _build_beside(
     source: Source,
     data: DataSection,
-    folder: Path,
-    digest: str,
+    named: _Named,
     needs: Sequence[Split],
     progress: Progress,
 ) -> None:
-    """Build in a sibling of `folder`, or go on building, then put it in its place."""
+    """Build in a sibling of its folder, or go on building, then put it in its place."""
+    folder = named.folder
     partial = _partial(folder)
     rejected = folder.with_name(f"{folder.name}-{REJECTED_FILE}")
     rejected.unlink(missing_ok=True)
@@ -221,7 +271,10 @@ def _build_beside(
             shutil.rmtree(partial)
         inside.mkdir(parents=True)
     try:
-        Preparation(source, data, digest, inside, partial, rejected, needs).run(progress)
+        whole = named.version == CUT_VERSION
+        Preparation(
+            source, data, named.digest, inside, partial, rejected, needs, whole_figures=whole
+        ).run(progress)
     except DataError as error:
         # A source that could not be read to its end may be readable again: what is done stays.
         if isinstance(error, GivenUp) or not (partial / STATE_FILE).exists():

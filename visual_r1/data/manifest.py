@@ -16,6 +16,8 @@ MANIFEST_FILE = "manifest.json"
 FORMAT_VERSION = 3
 # A dataset of this version that is there goes on.
 FORMER_VERSION = 2
+# In place of `FORMAT_VERSION` in the digest of a set that is cut here: the cut keeps figures whole.
+CUT_VERSION = 4
 AGAIN = "prepare it again (the same command does)"
 
 
@@ -37,8 +39,9 @@ class Manifest(BaseModel):
 
     `counts` has train, validation, test and rejected. `duplicates` says how many of the rejected
     rows repeat a problem, how many do so with another answer, and how many repeats stayed in test
-    and validation. `files` are those that are held against what stands here: the Parquet files. The
-    card and its picture are not among them, and may be edited.
+    and validation. `cut` is what `splits.Cut` tells, of a set that was cut here by its figures.
+    `files` are those that are held against what stands here: the Parquet files. The card and its
+    picture are not among them, and may be edited.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -51,6 +54,7 @@ class Manifest(BaseModel):
     created_at: str
     counts: Mapping[str, int]
     duplicates: Mapping[str, int] = Field(default_factory=dict[str, int])
+    cut: Mapping[str, int] = Field(default_factory=dict[str, int])
     reasons: Mapping[str, int]
     files: Mapping[str, StoredFile]
 

@@ -308,12 +308,65 @@ def column_arrays(path: Path, columns: Sequence[str]) -> Mapping[str, Any]:
     return found
 
 
-def names_files(path: Path, columns: Sequence[str]) -> bool:
-    """Whether any of `columns` holds text: a path, or base64."""
+def holds_text(path: Path, columns: Sequence[str]) -> bool:
+    """Whether any of `columns` is of text, or of lists of text, in plain types."""
     schema = pq.read_schema(path)
-    kinds = [schema.field(name).type for name in columns]
+    kinds = [schema.field(name).type for name in columns if name in schema.names]
     kinds += [kind.value_type for kind in kinds if pa.types.is_list(kind)]
     return any(pa.types.is_string(kind) or pa.types.is_large_string(kind) for kind in kinds)
+
+
+def names_files(path: Path, columns: Sequence[str]) -> bool:
+    """Whether any of `columns` may hold a path, or base64: text of any type, however nested; but
+    not where it stands beside `bytes` that are all there."""
+    footer, schema = pq.read_metadata(path), pq.read_schema(path)
+    for name in columns:
+        if name not in schema.names:
+            continue
+        kind = schema.field(name).type
+        if _has_text(kind) and not (_has_bytes(kind) and _all_bytes_are_there(footer, name)):
+            return True
+    return False
+
+
+def _has_text(kind: Any) -> bool:
+    types = pa.types
+    if types.is_struct(kind):
+        return any(_has_text(kind.field(place).type) for place in range(kind.num_fields))
+    inside = _inside(kind)
+    if inside is not None:
+        return _has_text(inside)
+    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+
+
+def _has_bytes(kind: Any) -> bool:
+    """Whether it is an object with `bytes`, as `datasets` has images, or a list of such."""
+    inside = _inside(kind)
+    if inside is not None:
+        return _has_bytes(inside)
+    return pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+
+
+def _inside(kind: Any) -> Any:
+    """The type of what a list or a dictionary holds; None for other types."""
+    types = pa.types
+    lists = (types.is_list, types.is_large_list, types.is_fixed_size_list, types.is_list_view)
+    lists = (*lists, types.is_large_list_view, types.is_dictionary)
+    return kind.value_type if any(is_one(kind) for is_one in lists) else None
+
+
+def _all_bytes_are_there(footer: Any, name: str) -> bool:
+    """Whether the footer says that no `bytes` of the column is null, as one of an empty list is."""
+    for group in range(footer.num_row_groups):
+        chunks = footer.row_group(group)
+        for place in range(chunks.num_columns):
+            chunk = chunks.column(place)
+            where = chunk.path_in_schema.split(".")
+            if where[0] == name and where[-1] == "bytes":
+                counted = chunk.statistics
+                if counted is None or not counted.has_null_count or counted.null_count:
+                    return False
+    return True
 
 
 def _damaged(path: Path, error: Exception) -> DataError:

@@ -45,11 +45,14 @@ from visual_r1.data.shards import (
 )
 from visual_r1.data.sizes import grouped, size_row, write_sizes
 from visual_r1.data.sources.source import Source, require_splits
-from visual_r1.data.splits import expected_rows, split_outcomes
+from visual_r1.data.splits import cut_told, expected_rows, split_outcomes
 from visual_r1.errors import DataError
 from visual_r1.hashing import file_digest
+from visual_r1.printing import open_logger
 from visual_r1.progress import Progress
 from visual_r1.storage import sync_folder
+
+logger = open_logger("visual_r1.data")
 
 REJECTED_FILE = "rejected.parquet"
 # Up to here all rows are looked at, so that the reasons are counted in full.
@@ -77,7 +80,8 @@ class Preparation:
 
     `folder` holds the files of the dataset and becomes it; the state is kept in `state_folder`.
     Where the preparation is given up, the rejected rows are written to `rejected_file`. `needs`
-    are the splits without which it is not begun.
+    are the splits without which it is not begun. A set that is cut here is cut by its figures, or
+    by its ids alone without `whole_figures`.
     """
 
     source: Source
@@ -87,6 +91,7 @@ class Preparation:
     state_folder: Path
     rejected_file: Path
     needs: Sequence[Split] = ("train",)
+    whole_figures: bool = True
 
     def run(self, progress: Progress) -> None:
         """Write shards, `rejected.parquet`, the card and, last, the manifest.
@@ -116,7 +121,18 @@ class Preparation:
                 raise
             self._finish(state, counts)
             repeats = state.rejected_count("repeat", "conflict")
+            shared = cut_told(state).get("shared", 0)
         shown = {**counts, "repeats among them": repeats}
+        if shared:
+            shown["of validation and test with a figure of train"] = shared
+            logger.warning(
+                "%s was cut into training and test by its ids: all of its problems hang "
+                "together by figures that they share, and %d of validation and test show one that "
+                "is trained on, so accuracies over them tell little about new figures. Put a test "
+                "set of your own beside it (test.jsonl, say), or name one (--data.splits.test).",
+                self.data.source,
+                shared,
+            )
         progress.finish(", ".join(f"{count} {name}" for name, count in shown.items()))
 
     def _write_splits(
@@ -132,7 +148,15 @@ class Preparation:
         done = sum(state.standing(split).looked_at for split in SPLITS)
         all_rows = sum(sizes.values())
         with Checking(expected - done) as checking:
-            splits = split_outcomes(self.source, self.data.seed, sizes, state, checking, progress)
+            splits = split_outcomes(
+                self.source,
+                self.data.seed,
+                sizes,
+                state,
+                checking,
+                progress,
+                whole_figures=self.whole_figures,
+            )
             progress.start("prepare", expected, "problems", done)
             sorting = _Sorting(
                 state, self.folder, progress, lambda: self._require_few_bad(state, all_rows)
@@ -197,6 +221,7 @@ class Preparation:
                 "conflicts": state.rejected_count("conflict"),
                 **{f"kept in {split}": n for split, n in state.repeats_kept().items()},
             },
+            cut=cut_told(state),
             reasons=state.reasons(_LISTED),
             files={path.name: _stored(path) for path in sorted(self.folder.glob("*.parquet"))},
         )

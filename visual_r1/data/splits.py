@@ -2,11 +2,17 @@
 
 Where the source has a train split alone, it is cut by a hash of the ids: the `TEST_SHARE` with the
 smallest hashes become test, the next `VALIDATION_SHARE` validation. Which side a problem falls on
-depends on its id and the seed, never on its place in the source.
+depends on its id and the seed, never on its place in the source. Problems that share a figure stay
+on one side (`figures`): a group of them is cut by one of its ids, and whole.
+
+Figures are shared where their bytes are the same. Of a small set, which is checked before it is
+cut, also where their pixels are, or one was encoded again or resized.
 """
 
+import base64
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,12 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visual_r1.data.checking import Checking
+from visual_r1.data.figures import AlikePictures, FigureGroups, ImagesOf, group_keys
 from visual_r1.data.preparation_state import PreparationState
 from visual_r1.data.problem import SPLITS, Split
 from visual_r1.data.rows import Outcome
 from visual_r1.data.sources.source import Source
 from visual_r1.hashing import stable_seed
-from visual_r1.progress import Progress
+from visual_r1.progress import Progress, Silent
 
 TEST_SHARE = 0.2
 VALIDATION_SHARE = 0.1
@@ -30,6 +37,9 @@ _SHOWN_EACH = 1000
 
 # What is remembered of a small set that was checked: pictures and their tiles.
 REMEMBERED_BYTES = 32 * 2**20
+
+# What the state notes of a cut: the sides, and what is told of them.
+_SIDES, _TOLD = "sides", "cut told"
 
 # From row number `start` of the split's source on: how many rows are used up, and what became of
 # the last of them.
@@ -52,11 +62,77 @@ class HashCut:
         bounds = (int(keys[count]) if count else 0 for count in (test, test + validation))
         return cls(*bounds)
 
-    def members(self, hashes: NDArray[np.uint32], split: Split) -> NDArray[np.bool_]:
-        """Which of the ids with these hashes are in the split."""
-        below = hashes < self.validation_below
-        test = hashes < self.test_below
-        return {"test": test, "validation": below & ~test, "train": ~(below | test)}[split]
+    def sides(self, hashes: NDArray[np.uint32]) -> NDArray[np.uint8]:
+        """The side [n] of each id, as its place in `SPLITS`, of their hashes [n]."""
+        sides = np.full(len(hashes), SPLITS.index("train"), np.uint8)
+        sides[hashes < self.validation_below] = SPLITS.index("validation")
+        sides[hashes < self.test_below] = SPLITS.index("test")
+        return sides
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """On which side each row is, as its place in `SPLITS`; and what is told of it.
+
+    `told` counts the good rows (all rows of a set that is not small) as `problems`, their groups
+    as `figures`, and as `shared` the problems of test and validation whose figure is trained on.
+    """
+
+    sides: NDArray[np.uint8]
+    told: Mapping[str, int]
+
+
+def cut_whole_figures(
+    groups: NDArray[np.int64],
+    keys: NDArray[np.uint32],
+    hashes: NDArray[np.uint32],
+    good: NDArray[np.bool_],
+) -> Cut:
+    """The cut whose sizes are nearest to those of `cut_sizes`, of whole groups.
+
+    A group that holds more than all of test should goes to train, but for the smallest where all
+    do. Where there is but one group, it is cut by its ids, and all of test is shared.
+
+    Args:
+        groups: the group [rows] of each row.
+        keys: the hash [rows] of each row's group.
+        hashes: the hash [rows] of each row's own id.
+        good: which rows [rows] count.
+    """
+    found, firsts, sizes = np.unique(groups[good], return_index=True, return_counts=True)
+    problems = int(good.sum())
+    if len(found) < 2:
+        sides = HashCut.of(hashes[good]).sides(hashes)
+        shared = int((sides[good] != SPLITS.index("train")).sum())
+        return Cut(sides, {"problems": problems, "figures": len(found), "shared": shared})
+    test, validation = cut_sizes(problems)
+    own = keys[good][firsts].astype(np.int64)
+    large = sizes > max(test, 1)
+    # Behind all hashes; where all are large, the smallest come first.
+    own += (large * 2**32) if not large.all() else sizes * 2**32
+    order = np.argsort(own, kind="stable")
+    ends = np.cumsum(sizes[order])
+    in_test = _nearest(ends, test, 1, len(found) - 1)
+    least = in_test
+    in_both = _nearest(ends, test + validation, least, len(found) - 1) if validation else least
+    cut = np.full(len(found), SPLITS.index("train"), np.uint8)
+    cut[order[in_test:in_both]] = SPLITS.index("validation")
+    cut[order[:in_test]] = SPLITS.index("test")
+    # Rows that are bad, and in no group of good ones, only have to be on some side.
+    bounds = [int(min(own[order[place]], 2**32 - 1)) for place in (in_test, in_both)]
+    sides = HashCut(*bounds).sides(keys)
+    places = np.searchsorted(found, groups).clip(0, len(found) - 1)
+    known = found[places] == groups
+    sides[known] = cut[places[known]]
+    return Cut(sides, {"problems": problems, "figures": len(found), "shared": 0})
+
+
+def _nearest(ends: NDArray[np.int64], wanted: int, least: int, most: int) -> int:
+    """How many groups, `least` to `most`, hold nearest to `wanted` problems; the fewer of two.
+
+    `ends` [groups] is how many problems the first ones hold, up to each.
+    """
+    return least + int(np.argmin(np.abs(ends[least - 1 : most] - wanted)))
 
 
 def cut_sizes(count: int) -> tuple[int, int]:
@@ -85,32 +161,29 @@ def split_outcomes(
     state: PreparationState,
     checking: Checking,
     progress: Progress,
+    *,
+    whole_figures: bool = True,
 ) -> Mapping[Split, OutcomesFrom]:
-    """What becomes of the rows of each split; a cut is noted in `state`, and stays as it is."""
+    """What becomes of the rows of each split; a cut is noted in `state`, and stays as it is.
+
+    Without `whole_figures` a set is cut by its ids alone, as it was up to version 3.
+    """
 
     def own(split: Split, start: int) -> Iterator[tuple[int, Outcome]]:
         return checking.outcomes(enumerate(source.rows(split, start), start + 1))
 
     if set(sizes) != {"train"}:
         return {split: partial(own, split) for split in sizes}
-    bounds, size = state.setting("cut"), sizes["train"]
-    checked: Sequence[Outcome] | None = None
-    if size > SMALL:
-        progress.start("read the ids", size, "rows")
-    hashes = _hashes(seed, _shown(source.ids("train"), progress))
-    if bounds is None:
-        if size <= SMALL:
-            good, checked = _checked(source, checking)
-            cut = HashCut.of(hashes[good])
-        else:
-            cut = HashCut.of(hashes)
-        state.set_setting("cut", [cut.test_below, cut.validation_below])
+    sides, checked = _noted(state), None
+    if sides is None:
+        cut, checked = _cut(source, seed, sizes["train"], state, checking, progress, whole_figures)
+        sides = cut.sides
+        state.set_setting(_SIDES, base64.b64encode(zlib.compress(sides.tobytes(), 1)).decode())
+        state.set_setting(_TOLD, dict(cut.told))
         state.commit()
-    else:
-        cut = HashCut(*bounds)
 
     def cut_off(split: Split, start: int) -> Iterator[tuple[int, Outcome]]:
-        mine = cut.members(hashes, split)
+        mine = sides == SPLITS.index(split)
         numbers: list[int] = (start + np.flatnonzero(mine[start:]) + 1).tolist()
         if checked is not None:
             return ((number, checked[number - 1]) for number in numbers)
@@ -118,6 +191,60 @@ def split_outcomes(
         return checking.outcomes(zip(numbers, rows, strict=False))
 
     return {split: partial(cut_off, split) for split in SPLITS}
+
+
+def cut_told(state: PreparationState) -> Mapping[str, int]:
+    """`Cut.told` of what was cut; empty where nothing was, and of a cut by the ids alone."""
+    return state.setting(_TOLD) or {}
+
+
+def _noted(state: PreparationState) -> NDArray[np.uint8] | None:
+    """The sides that the state holds."""
+    text = state.setting(_SIDES)
+    return (
+        None if text is None else np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8)
+    )
+
+
+def _cut(
+    source: Source,
+    seed: int,
+    size: int,
+    state: PreparationState,
+    checking: Checking,
+    progress: Progress,
+    whole_figures: bool,
+) -> tuple[Cut, Sequence[Outcome] | None]:
+    """The cut of the source's train, and what became of its rows where that is remembered."""
+    bounds = state.setting("cut")
+    if bounds is not None:  # an older version began it, and noted the bounds
+        return Cut(HashCut(*bounds).sides(_hashes(seed, source.ids("train"))), {}), None
+    groups, pairs, checked = FigureGroups(), tuple[tuple[int, int], ...](), None
+    if size <= SMALL:
+        alike = AlikePictures() if whole_figures else None
+        good, checked = _checked(source, checking, groups, alike)
+        pairs = tuple(alike.rows(_images_of(source, checking, checked))) if alike else ()
+    else:
+        good = np.ones(size, np.bool_)
+        if whole_figures:
+            progress.start("read the figures", size, "rows")
+            _read_figures(source, groups, progress)
+        progress.start("read the ids", size, "rows")
+    hashes = _hashes(seed, _shown(source.ids("train"), progress if size > SMALL else Silent()))
+    if not whole_figures:
+        return Cut(HashCut.of(hashes[good]).sides(hashes), {}), checked
+    of_rows = groups.of_rows(size, pairs)
+    keys = group_keys(of_rows, hashes, source.ids("train"))
+    return cut_whole_figures(of_rows, keys, hashes, good), checked
+
+
+def _read_figures(source: Source, groups: FigureGroups, progress: Progress) -> None:
+    """Add all rows of train: their pictures are read, and none is decoded."""
+    for number, row in enumerate(source.rows("train")):
+        read = row.read()
+        groups.add(number, read.id, (image for image in read.images if image is not None))
+        if (number + 1) % _SHOWN_EACH == 0:
+            progress.advance(_SHOWN_EACH)
 
 
 def _hashes(seed: int, ids: Iterable[str]) -> NDArray[np.uint32]:
@@ -133,20 +260,38 @@ def _shown(ids: Iterable[str], progress: Progress) -> Iterator[str]:
 
 
 def _checked(
-    source: Source, checking: Checking
+    source: Source, checking: Checking, groups: FigureGroups, alike: AlikePictures | None
 ) -> tuple[NDArray[np.bool_], Sequence[Outcome] | None]:
     """Which rows are good, and what became of all of them where that is little to remember.
 
     Where it is not, `checking` remembers the pictures that it can, and decodes those no more.
     """
     good, kept, size = list[bool](), list[Outcome](), 0
-    for _, outcome in checking.outcomes(enumerate(source.rows("train"))):
+    for number, (_, outcome) in enumerate(checking.outcomes(enumerate(source.rows("train")))):
         checked = outcome.checked
         good.append(checked is not None)
+        groups.add(number, outcome.id, () if checked is None else checked.pixels)
         if checked is not None:
             size += sum(map(len, (*checked.problem.images, *checked.tiles)))
+            if alike is not None:
+                alike.add(number, checked)
         if size <= REMEMBERED_BYTES:
             kept.append(outcome)
         else:
             kept.clear()
     return np.array(good, np.bool_), kept if size <= REMEMBERED_BYTES else None
+
+
+def _images_of(source: Source, checking: Checking, checked: Sequence[Outcome] | None) -> ImagesOf:
+    """The images of good rows, as they were checked; read again where that is not remembered."""
+
+    def images_of(rows: Collection[int]) -> Mapping[int, Sequence[bytes]]:
+        if checked is not None:
+            outcomes = ((row, checked[row]) for row in rows)
+        else:
+            again = source.rows("train", 0, rows.__contains__)
+            outcomes = checking.outcomes(zip(sorted(rows), again, strict=True))
+        found = ((row, outcome.checked) for row, outcome in outcomes)
+        return {row: one.problem.images for row, one in found if one is not None}
+
+    return images_of

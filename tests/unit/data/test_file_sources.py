@@ -285,39 +285,6 @@ def test_choices_in_any_of_these_ways(tmp_path: Path, given: object) -> None:
     assert (problem.choices, problem.answer) == (("x", "y"), "y")
 
 
-def test_splits_by_name(tmp_path: Path) -> None:
-    root = tmp_path / "set"
-    for name, n in (("mini-00000-of-00001-ab12", 0), ("full", 1), ("testmini", 2), ("train", 3)):
-        write_parquet(root / "data" / f"{name}.parquet", [hub_row(n)])
-    dataset = prepared(root, tmp_path, splits={"train": "mini, full", "test": ["testmini"]})
-    assert [p.answer for p in dataset.problems("train")] == ["1", "0"]
-    assert [p.answer for p in dataset.problems("test")] == ["2"]
-    with pytest.raises(DataError, match=r"splits\.train names 'most'.*it has data, full, mini,"):
-        prepared(root, tmp_path, splits={"train": "most"})
-    with pytest.raises(DataError, match=r"'full' of the source is named for train and for test"):
-        prepared(root, tmp_path, splits={"train": "full", "test": "full"})
-    layout = inter_gps(tmp_path / "geo", {"train": 2, "minival": 1, "test": 5})
-    dataset = prepared(layout, tmp_path, splits={"train": "test", "test": "minival"})
-    assert (dataset.counts["train"], dataset.counts["test"]) == (5, 1)
-
-
-def test_a_name_that_says_no_split_beside_others_that_do_is_not_trained_on(tmp_path: Path) -> None:
-    root = tmp_path / "set"
-    for n, name in enumerate(("train", "testset", "more/tests")):
-        write_parquet(root / f"{name}.parquet", [hub_row(n)])
-    with pytest.raises(DataError, match=r"more/tests\.parquet and 1 more in .* --data\.splits\.t"):
-        prepared(root, tmp_path)
-    dataset = prepared(root, tmp_path, splits={"train": "train", "test": "testset"})
-    assert (dataset.counts["train"], dataset.counts["test"]) == (1, 1)
-    layout = inter_gps(tmp_path / "geo", {"train": 2, "minival": 1, "test": 5})
-    with pytest.raises(DataError, match=r"minival in .* may belong to any split"):
-        prepared(layout, tmp_path)
-    silent = tmp_path / "silent"
-    for n, name in enumerate(("one", "two", "three")):  # all train, and then cut
-        write_parquet(silent / f"{name}.parquet", [hub_row(10 * n + i) for i in range(10)])
-    assert sum(prepared(silent, tmp_path).counts.values()) == 30
-
-
 @pytest.mark.parametrize(
     ("source", "settings", "sentence"),
     [

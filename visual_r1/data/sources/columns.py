@@ -7,9 +7,11 @@ of whatever type a column has.
 import ast
 import json
 import math
+import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from string import ascii_uppercase
 from typing import Any, cast
 
@@ -24,6 +26,7 @@ MAX_LIST_CHARACTERS = 50_000
 # How the Hugging Face image folders call the columns that name files.
 FILE_NAMES = ("file_names", "file_name")
 _FILE_SUFFIXES = tuple(f"_{name}" for name in FILE_NAMES)
+_LIST = re.compile(r"\s*\[.*\]\s*", re.DOTALL)
 # What a float keeps of a number that was written with 32 bits.
 _SINGLE_DIGITS = 9
 
@@ -187,7 +190,7 @@ def _image_values(columns: Mapping[str, Any], names: Sequence[str]) -> Sequence[
     found: list[object] = []
     for name in names:
         value = _value(columns, name)
-        if isinstance(value, str) and value.lstrip().startswith("["):
+        if isinstance(value, str) and _LIST.fullmatch(value):  # `[1].png` is a file
             value = _list_in_text(value, "images")
         if isinstance(value, BadValue):
             raise BadColumn(f"the image is {value.why}")
@@ -241,7 +244,7 @@ def _meta(columns: Mapping[str, Any], names: ColumnMap) -> Mapping[str, Any]:
         read = plain(cast("object", given))
     else:
         try:
-            read = cast("object", json.loads(text_of(given, "meta") or "{}"))
+            read = plain(cast("object", json.loads(text_of(given, "meta") or "{}")))
         except (ValueError, RecursionError) as error:
             raise BadColumn(f"meta is not JSON: {error}") from error
     if not isinstance(read, dict):
@@ -269,6 +272,8 @@ def text_of(value: object, name: str) -> str | None:
             raise BadColumn(f"the {name} is not UTF-8") from error
     if isinstance(value, float):
         return _number(value, name)
+    if isinstance(value, Decimal):
+        return _decimal(value, name)
     if isinstance(value, int):
         return str(value)
     if isinstance(value, list):
@@ -292,6 +297,14 @@ def _number(value: float, name: str) -> str | None:
         if value in (candidate, _single(candidate)):
             return repr(candidate)
     return repr(value)
+
+
+def _decimal(value: Decimal, name: str) -> str:
+    """A decimal without the zeros that its column adds, and without an exponent."""
+    if not value.is_finite():
+        raise BadColumn(f"the {name} is {value}, no finite number")
+    text = f"{value:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _single(value: float) -> float | None:

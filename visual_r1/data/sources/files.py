@@ -1,8 +1,9 @@
 """Local files of rows: Parquet, JSON lines, or images with a table of metadata beside them.
 
-A file belongs to the split that its name, or the nearest of the folders it is in, begins with; all
-to train where none says. Images that a row names by a path are looked for from the row's file on,
-and must lie in the source's folder. Without ids a row is known by its split and number.
+A file belongs to the split that its name, or the nearest of the folders it is in, begins with, or
+else holds as a word; all to train where none says. Images that a row names by a path are looked for
+from the row's file on, and must lie in the source's folder. Without ids a row is known by its split
+and number.
 
 What was made of a source may lie in its folder as well, where that is the output folder: datasets
 and runs beneath it are not read as rows of it.
@@ -46,6 +47,7 @@ _PATTERNS = (
     ("*.jsonl", "*.jsonl.gz", "*.ndjson", "*.ndjson.gz"),
     ("*.csv",),
 )
+_ENDINGS = re.compile(r"\.(parquet|csv|(jsonl|ndjson)(\.gz)?)$", re.IGNORECASE)
 _NOT_DATA = re.compile(r"(.*-[0-9a-f]{8}-)?rejected\.parquet|sizes\.parquet")
 # By what a dataset and a run are known, whatever became of the rest of the file.
 _MADE_HERE = {
@@ -110,22 +112,28 @@ class FilesSource:
         for file, split in zip(files, splits.splits_of(parts, str(path)), strict=True):
             if split is not None:
                 self._files.setdefault(split, []).append(file)
+        self.resorted = splits.within
 
     def _names(self, file: Path) -> Sequence[str]:
         """What may say which split a file is of, the nearest first."""
         folders = file.relative_to(self._root).parts[:-1]
-        return [file.name.partition(".")[0], *reversed(folders)]
+        whole = _ENDINGS.sub("", file.name)
+        return [*dict.fromkeys((file.name.partition(".")[0], whole)), *reversed(folders)]
 
     @property
     def former(self) -> str:
-        return self.fingerprint
+        """A digest without the images that stand in other columns of Parquet than of plain text."""
+        return self._digest(plainly=True)
 
     @property
     def fingerprint(self) -> str:
         """A digest of the files and of the images that their rows name."""
+        return self._digest(plainly=False)
+
+    def _digest(self, *, plainly: bool) -> str:
         files = [file for files in self._files.values() for file in files]
         small = sum(file.stat().st_size for file in files) <= HASHED_BYTES
-        return contents_digest(self._root, files, self._referenced() if small else ())
+        return contents_digest(self._root, files, self._referenced(plainly) if small else ())
 
     def sizes(self) -> Mapping[Split, int]:
         found: dict[Split, int] = {}
@@ -208,7 +216,7 @@ class FilesSource:
     def _counts(self) -> Mapping[Path, int]:
         return {file: _reader(file).count() for files in self._files.values() for file in files}
 
-    def _referenced(self) -> Iterator[Path]:
+    def _referenced(self, plainly: bool) -> Iterator[Path]:
         """The image files that rows name, in the rows' order."""
         for files in self._files.values():
             for file in files:
@@ -216,11 +224,17 @@ class FilesSource:
                     continue
                 names, images = self._columns(file).images, ImageFiles(file.parent, [self._root])
                 reader = _reader(file)
-                if reader.names_files(names):
-                    for record in reader.records(names):
+                heads = [name for name in self._columns(file).read if _is_head(name, names)]
+                if reader.names_files(heads, plainly=plainly):
+                    for record in reader.records(heads):
                         for name in image_paths(record.columns, names):
                             with suppress(BadColumn):
                                 yield images.locate(name)
+
+
+def _is_head(column: str, names: Sequence[str]) -> bool:
+    """Whether any of `names` is the column, or a field in it (`figure.path`)."""
+    return any(column in (name, name.partition(".")[0]) for name in names)
 
 
 def _reader(file: Path) -> RecordFile:

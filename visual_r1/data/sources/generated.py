@@ -18,6 +18,7 @@ class GeneratedSource:
 
     slug = "procedural"
     former = None
+    resorted = ()
 
     def __init__(self, data: DataSection) -> None:
         require_unused(data, "generated problems", "subset", "splits", "columns", "show_choices")

@@ -45,6 +45,7 @@ class HubSource:
 
     def __init__(self, data: DataSection) -> None:
         self._data = data
+        self.resorted = ()
         self._names = SplitNames(data.splits)
         self._name, _, self._revision = data.source.partition("@")
         self.slug = "-".join((*self._name.split("/"), *([data.subset] if data.subset else [])))

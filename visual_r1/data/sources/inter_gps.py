@@ -47,7 +47,9 @@ class InterGPSSource:
         require_unused(data, "the Inter-GPS layout", "subset", "columns")
         self._folder = folder
         self._show_choices = data.show_choices
-        self._problems = _problem_folders(folder, SplitNames(data.splits))
+        splits = SplitNames(data.splits)
+        self._problems = _problem_folders(folder, splits)
+        self.resorted = splits.within
         self.slug = folder.resolve().name
 
     @staticmethod

@@ -4,14 +4,15 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
-from visual_r1.data.parquet import column_names, group_sizes, names_files, read_rows
+from visual_r1.data.parquet import column_names, group_sizes, holds_text, names_files, read_rows
 from visual_r1.data.sources.source import Wanted, every
 from visual_r1.errors import DataError
 from visual_r1.opening import open_file
@@ -20,7 +21,9 @@ from visual_r1.opening import open_file
 MAX_LINE_BYTES = 96 * 2**20
 # The names of columns are gathered from so many rows, where no schema gives them.
 _PROBED = 64
+_WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_FILE_NAME = re.compile(r"\S(?:.*\S)?\.([A-Za-z][A-Za-z0-9]{1,4})")
 _JSONL = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 
 
@@ -51,8 +54,9 @@ class RecordFile(Protocol):
         those of their values."""
         ...
 
-    def names_files(self, columns: Sequence[str]) -> bool:
-        """Whether any of `columns` may name files."""
+    def names_files(self, columns: Sequence[str], *, plainly: bool = False) -> bool:
+        """Whether any of `columns` may name files; `plainly`, in the types of Parquet whose files
+        were looked at up to `manifest.FORMAT_VERSION`."""
         ...
 
 
@@ -85,8 +89,8 @@ class ParquetRecords:
         for index, row in zip(filter(wanted, count(start)), rows, strict=False):
             yield Record(f"row {index}", row)
 
-    def names_files(self, columns: Sequence[str]) -> bool:
-        return names_files(self._path, columns)
+    def names_files(self, columns: Sequence[str], *, plainly: bool = False) -> bool:
+        return (holds_text if plainly else names_files)(self._path, columns)
 
 
 class JSONLines:
@@ -118,8 +122,8 @@ class JSONLines:
             if index >= start and wanted(index):
                 yield _parsed(f"line {number}", line)
 
-    def names_files(self, columns: Sequence[str]) -> bool:
-        del columns
+    def names_files(self, columns: Sequence[str], *, plainly: bool = False) -> bool:
+        del columns, plainly
         return True
 
 
@@ -196,7 +200,46 @@ def _parsed(place: str, line: bytes | None) -> Record:
     return Record(place, cast("dict[str, Any]", read))
 
 
-class _Lines(Protocol):
+class _Lines:
+    """The lines of a file, of which the first and the last of a row are remembered."""
+
+    def __init__(self, file: Iterable[str]) -> None:
+        self._file = iter(file)
+        self.begin()
+
+    def begin(self) -> None:
+        """A row begins with the next line."""
+        self._first = self._last = ""
+        self._count = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        self._last = next(self._file)
+        self._first = self._first or self._last
+        self._count += 1
+        return self._last
+
+    def are_rows(self, columns: int) -> bool:
+        """Whether first and last line of a row look like a row each: quotes aside, both have as
+        many values as there are `columns`, and files of one kind where either has a file."""
+        if self._count < 2:
+            return False
+        first, last = (line.strip().split(",") for line in (self._first, self._last))
+        if not len(first) == len(last) == columns:
+            return False
+        kinds = [tuple(map(_file_kind, pair)) for pair in zip(first, last, strict=True)]
+        return any(one for one, _ in kinds) and all(one == other for one, other in kinds)
+
+
+def _file_kind(value: str) -> str:
+    """The ending of a file's name; empty of what is none."""
+    found = _FILE_NAME.fullmatch(value.strip(' "'))
+    return found[1].lower() if found else ""
+
+
+class _Reader(Protocol):
     """What is used of a `csv.reader`."""
 
     @property
@@ -226,33 +269,44 @@ class CSVRecords:
         del columns  # a line is read whole
         csv.field_size_limit(MAX_LINE_BYTES)
         with self._open() as file:
-            reader = csv.reader(file, strict=True)
+            lines = _Lines(file)
+            reader = csv.reader(lines, strict=True)
             header = self._header(reader)
-            for index, record in enumerate(self._rows(reader, header)):
+            for index, record in enumerate(self._rows(reader, lines, header)):
                 if index >= start and wanted(index):
                     yield record
 
-    def names_files(self, columns: Sequence[str]) -> bool:
-        del columns
+    def names_files(self, columns: Sequence[str], *, plainly: bool = False) -> bool:
+        del columns, plainly
         return True
 
     def _open(self) -> IO[str]:
         try:
-            # Bytes that are no UTF-8 are carried along, so that they spoil their own row alone.
-            return io.TextIOWrapper(
-                open_file(self._path), encoding="utf-8-sig", errors="surrogateescape", newline=""
+            file = open_file(self._path)
+            head = file.read(4)
+            file.seek(0)
+            if head[:2] not in _WIDE_MARKS and b"\0" not in head:
+                # Bytes that are no UTF-8 are carried along, so that they spoil their own row alone.
+                return io.TextIOWrapper(
+                    file, encoding="utf-8-sig", errors="surrogateescape", newline=""
+                )
+            file.close()
+            raise DataError(
+                f"{self._path} is no UTF-8 but UTF-16 or UTF-32, as spreadsheets write it: save it "
+                "as UTF-8 (CSV UTF-8), or make it so with iconv -f UTF-16 -t UTF-8."
             )
         except OSError as error:
             raise DataError(f"{self._path} cannot be read: {error.strerror}.") from error
 
-    def _header(self, reader: _Lines) -> list[str]:
+    def _header(self, reader: _Reader) -> list[str]:
         try:
             return next(reader, list[str]())
         except csv.Error as error:
             raise DataError(f"{self._path} has no header that can be read: {error}.") from error
 
-    def _rows(self, reader: _Lines, header: Sequence[str]) -> Iterator[Record]:
+    def _rows(self, reader: _Reader, lines: _Lines, header: Sequence[str]) -> Iterator[Record]:
         while True:
+            lines.begin()
             place = f"line {reader.line_num + 1}"
             try:
                 values = next(reader)
@@ -271,6 +325,13 @@ class CSVRecords:
             row = dict(zip(header, (value or None for value in values), strict=False))
             if len(values) != len(header):
                 fault = f"the line has {len(values)} values for {len(header)} columns"
+                yield Record(place, {}, fault)
+            elif lines.are_rows(len(header)):
+                fault = (
+                    f"the row ends in line {reader.line_num}, where a quote closes that its first "
+                    "line opens, and each of the two lines would be a row by itself: a quote is "
+                    "too many there, or is to be doubled"
+                )
                 yield Record(place, {}, fault)
             else:
                 yield Record(place, row)

@@ -23,6 +23,9 @@ _SPELLINGS: Mapping[str, Split] = {
     "testing": "test",
     "testmini": "test",
 }
+# They name a split, and people differ in which.
+_UNDECIDED = frozenset(("eval", "evaluation"))
+_BETWEEN_WORDS = re.compile(r"[-_.\s]+")
 # `train-00000-of-00002-0123abcd` is a shard of `train`.
 _SHARD = re.compile(r"-\d{5}-of-\d{5}.*$")
 
@@ -43,6 +46,8 @@ class Source(Protocol):
 
     `slug` names the dataset folder. `fingerprint` changes whenever the rows may have changed;
     `former` is what it was in `manifest.FORMER_VERSION`, None where that had the same rows.
+    `resorted` are names of parts of test or validation, told by a word that counted for nothing up
+    to `manifest.FORMAT_VERSION`: their rows were of train then.
     """
 
     @property
@@ -53,6 +58,9 @@ class Source(Protocol):
 
     @property
     def former(self) -> str | None: ...
+
+    @property
+    def resorted(self) -> Sequence[str]: ...
 
     def sizes(self) -> Mapping[Split, int]:
         """How many rows each split that is there has."""
@@ -76,14 +84,18 @@ class Source(Protocol):
 class SplitNames:
     """Which of a source's own splits serve as ours.
 
-    By default a name's beginning says it: `val`, `train-00000-of-00002`, `testmini`. Where
-    `data.splits` names any, those names alone count, whole.
+    By default a name's beginning says it: `val`, `train-00000-of-00002`, `testmini`; of files and
+    folders, where it says nothing, another whole word of it: `geo_train`. Where `data.splits` names
+    any, those names alone count, whole.
+
+    `within` are the parts of test or validation that another word said.
 
     Raises `DataError` where one is named for two of ours.
     """
 
     def __init__(self, section: SplitsSection) -> None:
         self._chosen: dict[str, Split] = {}
+        self.within: list[str] = []
         for split in SPLITS:
             names: str | None = getattr(section, split)
             for name in listed(names):
@@ -94,16 +106,41 @@ class SplitNames:
                     )
 
     def split_of(self, *names: str) -> Split | None:
-        """Which of our splits the first of `names` that tells it belongs to; None where none is."""
+        """Which of our splits the first of `names` that tells it, by its beginning, belongs to;
+        None where none is."""
         for name in names:
             if self._chosen:
                 found = self._chosen.get(_SHARD.sub("", name))
             else:
-                beginning = name.lower().replace("_", "-").replace(".", "-").partition("-")[0]
-                found = _SPELLINGS.get(beginning)
+                found = _SPELLINGS.get(_words(name)[0])
             if found is not None:
                 return found
         return None
+
+    def _split_of_part(self, part: str, names: Sequence[str], source: str) -> Split | None:
+        """The split that the names of a file or folder tell, the nearest first.
+
+        Raises `DataError` where words within names tell one, and others another.
+        """
+        said: dict[str, Split | None] = {}
+        beginning: Split | None = None
+        for name in () if self._chosen else names:
+            if beginning := self.split_of(name):
+                said[_words(name)[0]] = beginning
+                break
+            for word in _words(name):
+                if word in _SPELLINGS or word in _UNDECIDED:
+                    said[word] = _SPELLINGS.get(word)
+        if self._chosen or (beginning is not None and len(said) == 1):
+            return self.split_of(*names)
+        splits: set[Split] = {split for split in said.values() if split is not None}
+        if len(splits) > 1 or (said and not splits):
+            told = " and ".join(map(repr, said))
+            why = "which name different splits" if splits else "which may mean validation or test"
+            raise DataError(f"{part} in {source} says {told} in its name, {why}: {_WAY_OUT}")
+        if beginning is None and splits - {"train"}:
+            self.within.append(part)
+        return splits.pop() if splits else None
 
     def splits_of(
         self, parts: Sequence[tuple[str, Sequence[str]]], source: str
@@ -112,9 +149,11 @@ class SplitNames:
         names that may tell. Train where none of them does; None is used by none of ours.
 
         Raises `DataError` where some tell and others do not: `testset` beside `train` would be
-        trained on.
+        trained on. So it does where the words of one tell different splits.
         """
-        found: list[Split | None] = [self.split_of(*names) for _, names in parts]
+        found: list[Split | None] = [
+            self._split_of_part(part, names, source) for part, names in parts
+        ]
         if not self._chosen and not any(found):
             train: list[Split | None] = ["train" for _ in found]
             return train
@@ -124,9 +163,7 @@ class SplitNames:
         more = f" and {len(silent) - 1} more" if len(silent) > 1 else ""
         raise DataError(
             f"{silent[0]}{more} in {source} may belong to any split, while others say theirs in "
-            f"their names: let its name begin with {', '.join(SPLITS[:-1])} or {SPLITS[-1]} and a "
-            "dash, move it elsewhere, or name what is to be used (--data.splits.train, "
-            "--data.splits.test)."
+            f"their names: {_WAY_OUT}"
         )
 
     def require_all(self, names: Iterable[str], source: str) -> None:
@@ -138,6 +175,17 @@ class SplitNames:
                     f"--data.splits.{split} names {name!r}, and {source} has no split of that "
                     f"name; it has {', '.join(there) or 'none'}."
                 )
+
+
+_WAY_OUT = (
+    f"let its name begin with {', '.join(SPLITS[:-1])} or {SPLITS[-1]} and a dash, move it "
+    "elsewhere, or name what is to be used (--data.splits.train, --data.splits.test)."
+)
+
+
+def _words(name: str) -> Sequence[str]:
+    """The words of a name, a shard's number apart; one at least."""
+    return _BETWEEN_WORDS.split(_SHARD.sub("", name).lower())
 
 
 def require_unused(data: DataSection, kind: str, *fields: str) -> None:
