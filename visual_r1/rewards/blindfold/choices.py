@@ -196,8 +196,8 @@ def _alone(scan: str, wanted: set[int], count: int) -> Iterator[Span]:
     for clause in _CLAUSES.finditer(level):
         words = _WORDS.findall(clause[0])
         said = [word for word in words if word.lower() not in _SAYS_NOTHING | _BESIDE]
-        if not said and words and words[-1].lower() == "a":
-            said = words[-1:]  # no article, with nothing behind it
+        if not said and words and words[-1].lower() in ("a", "i"):
+            said = words[-1:]  # no article and no pronoun, with nothing behind it
         meant = [_places_meant(word, count) for word in said]
         is_heading = clause[0].rstrip().endswith(":") and level[clause.end() :].strip() != ""
         if not meant or is_heading or not all(meant):
