@@ -66,6 +66,7 @@ def rollout_row(step: int, group: int, sample: int, **changes: Any) -> dict[str,
         "second_verdict": None,
         "scan_read": None,
         "second_response": None,
+        "second_order": None,
         "failure": None,
     }
     return {**values, **changes}

@@ -96,8 +96,8 @@ ROOMS = {
         tables wording
     """,
     "regrade": """
-        config cores data errors evaluation grading hashing policy printing progress rewards runs
-        storage tables wording
+        config cores data errors evaluation grading hashing policy printing progress rewards
+        rewards/blindfold runs storage tables wording
     """,
     "disputes": """
         data errors evaluation grading printing progress regrade rewards runs tables

@@ -13,10 +13,11 @@
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from string import ascii_uppercase
 
-from visual_r1.grading import fault_of_gold, gold_text
+from visual_r1.data.problem import Problem
+from visual_r1.grading import choice_named, fault_of_gold, gold_text
 
 _LETTER = re.compile(r"\(?([A-Za-z])\)?[.)]?")
 # "A:65°", "(B) 30", "C. 4": a line, or what follows another choice on the same line.
@@ -24,6 +25,13 @@ _LISTED = re.compile(
     r"(?:^|\s)\(?([A-Z])[^\S\n]*[.:)][^\S\n]*(.*?)[^\S\n]*(?=\s\(?[A-Z][^\S\n]*[.:)]|$)",
     re.MULTILINE,
 )
+# The same with small letters, and with the marks that Chinese and Japanese have.
+_LISTED_SOMEHOW = re.compile(
+    r"(?:^|\s)[(（]?([A-Za-z])[^\S\n]*[.:)．：）、][^\S\n]*(.*?)[^\S\n]*"
+    r"(?=\s[(（]?[A-Za-z][^\S\n]*[.:)．：）、]|$)",
+    re.MULTILINE,
+)
+_HEADING = re.compile(r"(?i)\b(?:choices|options)\s*:?\s*\Z")
 
 
 class BadChoice(Exception):
@@ -54,12 +62,12 @@ def with_choices(
     shown = lists_choices(text, kept)
     if show and not shown:
         text, shown = f"{text.rstrip()}\n{_block(kept)}", True
-    only_letters = _only_letters(kept)
+    in_picture = only_letters(kept)
     # The choice that the answer names where it is taken for a letter.
-    called = None if place is None or place >= len(kept) or only_letters else kept[place]
+    called = None if place is None or place >= len(kept) or in_picture else kept[place]
     if named is not None and called is not None:
         answer = ascii_uppercase[named] if shown else kept[named]
-    elif answer in kept and not only_letters:
+    elif answer in kept and not in_picture:
         if called not in (None, answer):
             raise BadChoice(
                 f"the answer {answer!r} may be the letter of {called!r}, or the choice {answer!r}: "
@@ -76,7 +84,7 @@ def with_choices(
 
 def lists_choices(text: str, choices: Sequence[str]) -> bool:
     """Whether `text` shows the choices, each behind its letter."""
-    if _only_letters(choices):
+    if only_letters(choices):
         return _block(choices) in text
     return all(
         re.search(_shown_as(letter, choice), text)
@@ -89,24 +97,108 @@ def without_choices(text: str, choices: Sequence[str]) -> str:
 
     For whoever must not be told them: one reads a number off them without having seen the figure.
     """
-    if not choices or _only_letters(choices) or not lists_choices(text, choices):
+    if not choices or only_letters(choices):
         return text
-    for letter, choice in zip(ascii_uppercase, choices, strict=False):
-        text = re.sub(rf"\(?{_shown_as(letter, choice)}[ \t]*[,;]?", "", text)
-    return re.sub(r"(?i)\b(?:choices|options)\s*:?\s*\Z", "", text.rstrip()).rstrip()
+    if lists_choices(text, choices):
+        for letter, choice in zip(ascii_uppercase, choices, strict=False):
+            text = re.sub(rf"\(?{_shown_as(letter, choice)}[ \t]*[,;]?", "", text)
+    elif places := _places_of(text, choices):
+        for label, _, end in reversed(places):
+            text = text[:label] + text[end:].lstrip(" \t,;")
+    else:
+        return text
+    return _HEADING.sub("", text.rstrip()).rstrip()
+
+
+def in_another_order(text: str, choices: Sequence[str], order: Sequence[int]) -> str | None:
+    """`text` with its letters in their places and the choices behind them in another order:
+    `order` has for each place which choice comes to stand there.
+
+    None where it does not list them, each behind its letter and once.
+    """
+    places = _places_of(text, choices)
+    if not places:
+        return None
+    pieces: list[str] = []
+    rest: list[str] = []
+    at = 0
+    for (_, start, end), choice in zip(places, order, strict=True):
+        rest.append(text[at:start])
+        pieces += [text[at:start], choices[choice]]
+        at = end
+    listed_again = lists_choices("".join([*rest, text[at:]]), choices)
+    return None if listed_again else "".join([*pieces, text[at:]])
+
+
+def shown_choices(problem: Problem) -> Sequence[str]:
+    """The choices, where the problem shows them or its answer is a letter; else none.
+
+    A letter guessed for choices that the model never saw must not be right one time in four.
+    """
+    if not problem.choices:
+        return ()
+    if choice_named(problem.answer, problem.choices) is not None:
+        return problem.choices
+    shown = all(
+        re.search(rf"(?<!\w){re.escape(text)}(?!\w)", problem.problem) for text in problem.choices
+    )
+    return problem.choices if shown else ()
 
 
 def listed_choices(text: str) -> tuple[str, ...]:
     """The choices that a problem lists itself as A, B, ... in order; none where it does not."""
+    return _listed(_LISTED.finditer(text))
+
+
+def choices_of(problem: Problem) -> tuple[str, ...]:
+    """The choices of a problem: those that it is stored with, or else those that its text lists
+    and its answer names, by letter or as the last thing in the text.
+
+    Here small letters count too (`(a) 30 (b) 45`): nothing is stored of it.
+    """
+    if problem.choices:
+        return problem.choices
+    text = problem.problem.rstrip()
+    found = tuple(one.rstrip(" ,;") for one in _listed(_LISTED_SOMEHOW.finditer(text)))
+    if not all(found):
+        return ()
+    answer = gold_text(problem.answer).strip()
+    place = _place(answer)
+    named = place is not None and place < len(found)
+    told = answer in found and text.rstrip(" .,;?").endswith(found[-1].rstrip(" .,;?"))
+    return found if named or told else ()
+
+
+def _listed(matches: Iterable[re.Match[str]]) -> tuple[str, ...]:
     best: list[str] = []
     run: list[str] = []
-    for found in _LISTED.finditer(text):
-        if found[1] == "A":
+    for found in matches:
+        if found[1] in "Aa":
             run = []
-        if found[1] == ascii_uppercase[len(run) % len(ascii_uppercase)] and found[2]:
+        if found[1].upper() == ascii_uppercase[len(run) % len(ascii_uppercase)] and found[2]:
             run.append(found[2])
             best = run
     return tuple(best) if len(best) > 1 else ()
+
+
+def _places_of(text: str, choices: Sequence[str]) -> list[tuple[int, int, int]]:
+    """Where `text` lists the choices, from the last back: of each where its letter begins, where it
+    begins itself, and where it ends. Empty where it does not."""
+    places: list[tuple[int, int, int]] = []
+    limit = len(text)
+    for letter, choice in reversed(list(zip(ascii_uppercase, choices, strict=False))):
+        # A small letter has a mark behind it: `a square` is none.
+        listed = re.compile(
+            rf"(?<!\w)[(（]?(?:{letter}\s*[.:)．：）、]?|{letter.lower()}\s*[.:)．：）、])\)?\s*"
+            rf"({re.escape(choice)})(?!\w)"
+        )
+        matches = list(listed.finditer(text, 0, limit))
+        if not matches or not choice:
+            return []
+        found = matches[-1]
+        places.append((found.start(), *found.span(1)))
+        limit = found.start()
+    return places[::-1]
 
 
 def _shown_as(letter: str, choice: str) -> str:
@@ -118,13 +210,13 @@ def _place(answer: str) -> int | None:
     return None if found is None else ascii_uppercase.index(found[1].upper())
 
 
-def _only_letters(choices: Sequence[str]) -> bool:
+def only_letters(choices: Sequence[str]) -> bool:
     """Whether the choices are in the picture, and the source only counts them: A, B, C."""
     return list(choices) == list(ascii_uppercase[: len(choices)])
 
 
 def _block(choices: Sequence[str]) -> str:
-    if _only_letters(choices):
+    if only_letters(choices):
         return f"Choices: {', '.join(choices)}"
     lines = (f"{letter}. {text}" for letter, text in zip(ascii_uppercase, choices, strict=False))
     return "\n".join(("Choices:", *lines))

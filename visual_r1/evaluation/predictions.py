@@ -252,6 +252,7 @@ _COLUMNS: Mapping[str, _Column] = {
     **_of_answer("other_image"),
     **_of_answer("masked_image"),
     **_of_answer("described"),
+    "second_order": ("string", lambda _, made: made.second and made.second.order),
 }
 _ARROW_TYPES: Mapping[str, Any] = {
     "string": pa.string(),
@@ -351,7 +352,8 @@ def _second_of(row: Mapping[str, Any]) -> SecondPass | None:
     scan = None
     if row["scan_read"] is not None:
         scan = MaskedScan(row["scan_read"], row["scan_masked"], row["scan_held_answer"])
-    return SecondPass(row["second_verdict"], "", scan, row["scan_only_response"])
+    order = row.get("second_order")
+    return SecondPass(row["second_verdict"], "", scan, row["scan_only_response"], order=order)
 
 
 def sampled_answers(row: Mapping[str, Any]) -> list[str | None]:

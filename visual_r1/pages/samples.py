@@ -34,6 +34,7 @@ class Sample:
     second_verdict: str | None
     scan_read: str | None
     second_response: str | None
+    second_order: str | None
     failure: str | None
     components: Mapping[str, float | None]
 

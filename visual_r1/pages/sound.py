@@ -31,7 +31,8 @@ COLUMNS: Mapping[str, str] = {
     "step": _WHOLE, "problem_id": _TEXT, "group": _WHOLE, "sample": _WHOLE, "response": _TEXT,
     "reward": _NUMBER, "advantage": _NUMBER, "response_tokens": _WHOLE, "stop_reason": _TEXT,
     "verdict": _TEXT, "reason": _TEXT, "grader_version": _TEXT, "outcome": _TEXT,
-    "second_verdict": _TEXT, "scan_read": _TEXT, "second_response": _TEXT, "failure": _TEXT,
+    "second_verdict": _TEXT, "scan_read": _TEXT, "second_response": _TEXT, "second_order": _TEXT,
+    "failure": _TEXT,
 }  # fmt: skip
 """The columns of rollouts that pages read, by what is in them; an older file has fewer."""
 

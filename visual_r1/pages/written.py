@@ -39,6 +39,7 @@ from visual_r1.pages.samples import (
 from visual_r1.pages.showing import show
 from visual_r1.pages.sound import Files, sound_files
 from visual_r1.report.charts import Curve, Point, curve_chart
+from visual_r1.rewards.blindfold.choices import in_order, unaided
 from visual_r1.rewards.blindfold.masking import (
     Mask,
     extract_scan,
@@ -104,7 +105,8 @@ class ShownSample:
     """A sample with what a page makes of it.
 
     `answer` is None where none is found. `scan` shows what was masked of the scan and why, and
-    `scan_note` what there is to be said of that.
+    `scan_note` what there is to be said of that; `choices` are those that the second pass was
+    shown, where their order was its own.
     """
 
     stored: Sample
@@ -113,6 +115,7 @@ class ShownSample:
     parts: tuple[Part, ...]
     scan: Markup | None = None
     scan_note: str = ""
+    choices: tuple[str, ...] = ()
 
 
 @router.get("/runs/{name}/group")
@@ -198,7 +201,11 @@ def shown_samples(
         scan, note = _scan(sample, problem, settings, others)
         answer = extract_answer(opened(sample.response, _begins_inside(sample.response)))
         parts = _parts(sample, settings)
-        shown.append(ShownSample(sample, marked(sample.response), answer, parts, scan, note))
+        choices: tuple[str, ...] = ()
+        if problem is not None and sample.second_order:
+            choices = in_order(unaided(problem), sample.second_order).choices
+        text = marked(sample.response)
+        shown.append(ShownSample(sample, text, answer, parts, scan, note, choices))
     return shown
 
 

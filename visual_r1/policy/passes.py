@@ -24,10 +24,11 @@ from visual_r1.backend.waiting import SAMPLE_LIMIT_S, Arrivals, Watch, nothing_t
 from visual_r1.data.problem import Problem
 from visual_r1.errors import RequestRefused
 from visual_r1.policy.policy import Policy
-from visual_r1.policy.second_pass import SecondPass, unaided
+from visual_r1.policy.second_pass import SecondPass
 from visual_r1.prices import Tokens
 from visual_r1.prompts.prompts import Prompter
 from visual_r1.rewards import RewardInput
+from visual_r1.rewards.blindfold.choices import in_order, order_of, unaided
 from visual_r1.rewards.blindfold.masking import MaskedScan
 from visual_r1.rewards.scoring import grade_of
 
@@ -43,7 +44,8 @@ MOST_AT_ONCE = 256
 class Question:
     """One request: `samples` answers to `prompt`, which shows `problem` in one of the views.
 
-    `scan` is what stands in place of the image in a second pass, else None.
+    `scan` is what stands in place of the image in a second pass, else None, and `order` that of the
+    choices there, see `rewards.blindfold.choices.order_of`.
     """
 
     problem: Problem
@@ -52,6 +54,12 @@ class Question:
     samples: int
     params: tinker.SamplingParams
     scan: MaskedScan | None = None
+    order: str = ""
+
+    @property
+    def shown(self) -> Problem:
+        """The problem as its view shows it, and as the answer is graded."""
+        return _shown(self.problem, self.view, self.order)
 
     def spent(self, reply: tinker.SampleResponse) -> Tokens:
         """What the reply is paid for: the prompt once in full and for each further sample as out of
@@ -76,9 +84,11 @@ def question(
     """The request for `samples` answers, drawn from `seed`; the server derives a stream a sample.
 
     `prompt` is the one of this view where it was built before; `scan` goes with scan_only, and it,
-    described and question_only need a policy with a reader. `images` are what other shows. Raises
-    `DataError` where no prompt can be made.
+    described and question_only need a policy with a reader. `images` are what other shows. The
+    order of choices in a second pass comes of `seed` too. Raises `DataError` where no prompt can be
+    made.
     """
+    order = order_of(unaided(problem), seed) if view == "scan_only" else ""
     if prompt is None:
         prompter = prompter_of(policy, view)
         match view:
@@ -90,7 +100,7 @@ def question(
                 prompt = prompter.model_input(replace(problem, images=tuple(images)))
             case "question_only" | "scan_only":
                 prompt = prompter.model_input(
-                    unaided(problem), image="none", scan=scan.text if scan else None
+                    _shown(problem, view, order), image="none", scan=scan.text if scan else None
                 )
     params = tinker.SamplingParams(
         max_tokens=policy.config.sampling.max_new_tokens,
@@ -98,7 +108,13 @@ def question(
         seed=seed,
         stop=policy.processor.stop_token_ids,
     )
-    return Question(problem, view, prompt, samples, params, scan)
+    return Question(problem, view, prompt, samples, params, scan, order)
+
+
+def _shown(problem: Problem, view: View, order: str) -> Problem:
+    if view not in ("question_only", "scan_only"):
+        return problem
+    return in_order(unaided(problem), order)
 
 
 def prompter_of(policy: Policy, view: View) -> Prompter:
@@ -117,9 +133,8 @@ def reward_input(
 ) -> RewardInput:
     """An answer as the reward looks at it; `seed` is for components that need chance."""
     prompter = prompter_of(policy, asked.view)
-    without_image = asked.view in ("question_only", "scan_only")
     return RewardInput(
-        problem=unaided(asked.problem) if without_image else asked.problem,
+        problem=asked.shown,
         response=policy.text_of(sequence.tokens),
         truncated=sequence.stop_reason == "length",
         seed=seed,
@@ -163,6 +178,7 @@ def second_pass(policy: Policy, asked: Question, sequence: tinker.SampledSequenc
         sample.response,
         prompt_tokens=asked.prompt.length,
         tokens=len(sequence.tokens),
+        order=asked.order,
     )
 
 

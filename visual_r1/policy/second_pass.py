@@ -9,7 +9,8 @@ description is a perfect description, and a response without one was handed over
     a leak that survives masking     is wrong, without asking
     everything else                  is asked once more: template `second_pass.template`, the
                                      question without its image, the masked scan; no choices where
-                                     the answer is a value (`unaided`)
+                                     the answer is a value, and those in words in another order
+                                     (`rewards.blindfold.choices`)
     an answer that stays when the    is a leak, whatever it was written in: with
     scan's numbers are moved         `second_pass.moved_numbers`, which asks once more for it, and
                                      where it stays once again, with other numbers
@@ -29,12 +30,12 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
 from visual_r1.config import RunConfig, SecondPassSection
-from visual_r1.data.choices import without_choices
 from visual_r1.data.problem import Problem
 from visual_r1.errors import ConfigError
-from visual_r1.grading import Rounding, choice_named, extract_answer
+from visual_r1.grading import Rounding, extract_answer
 from visual_r1.prompts.templates import load_template
 from visual_r1.rewards import Part, Scored
+from visual_r1.rewards.blindfold.choices import unaided
 from visual_r1.rewards.blindfold.masking import (
     MaskedScan,
     Masks,
@@ -67,7 +68,8 @@ class SecondPass:
 
     `scan` is the masked scan; None where there was none. `response` is None, and `prompt_tokens`
     and `tokens` are 0, where nothing was asked. `reason` is the grader's, or says what was wrong
-    with the scan.
+    with the scan. `order` is that of the choices as they were asked for (`CAB`), empty where they
+    stayed as they are or were not shown, None where nothing was asked.
     """
 
     verdict: SecondVerdict
@@ -76,6 +78,7 @@ class SecondPass:
     response: str | None = None
     prompt_tokens: int = 0
     tokens: int = 0
+    order: str | None = None
 
     @property
     def right(self) -> bool:
@@ -88,23 +91,6 @@ def outcome_of(image: bool, scan: bool) -> Outcome:
     if image:
         return "both" if scan else "image_only"
     return "scan_only" if scan else "neither"
-
-
-def unaided(problem: Problem) -> Problem:
-    """The problem as a pass without the image may read it: without choices to choose from.
-
-    A number among four is guessed one time in four, and a scan would have to tell no more than
-    which of them. Choices in words stay, for nobody would hit on the same words, and so do letters
-    whose choices are in the picture.
-    """
-    answer = problem.answer
-    place = choice_named(answer, problem.choices)
-    if place is not None and place < len(problem.choices):
-        answer = problem.choices[place]
-    question = without_choices(problem.problem, problem.choices)
-    if question == problem.problem or not is_value(answer):
-        return problem
-    return replace(problem, problem=question, answer=answer, choices=())
 
 
 def with_bonus(

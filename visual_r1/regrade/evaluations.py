@@ -46,7 +46,8 @@ Row = dict[str, Any]
 @dataclass(frozen=True, slots=True)
 class _Answer:
     """One stored response of a row, and what was said of it: its verdict, or only whether it is
-    right. `sample` is its number among the samples, None in passes with one answer."""
+    right. `sample` is its number among the samples, None in passes with one answer; `order` that of
+    the choices which it was shown, None where nobody wrote it down."""
 
     name: str
     response: str
@@ -54,6 +55,7 @@ class _Answer:
     reason: str
     knows_verdict: bool
     sample: int | None = None
+    order: str | None = None
 
     @property
     def right(self) -> bool:
@@ -158,7 +160,7 @@ class _Work:
             said.setdefault(one.name, []).append(one.response)
         opens = {name: self._thoughts.opens(name, texts) for name, texts in said.items()}
         stored: list[Stored] = [
-            gold.of(one.name, one.response, opens_think=opens[one.name])
+            gold.of(one.name, one.response, opens_think=opens[one.name], order=one.order)
             for gold, of_row in zip(golds, answers, strict=True)
             if gold is not None and not gold.dropped
             for one in of_row
@@ -236,7 +238,10 @@ def _answers(row: Row, names: Sequence[str]) -> list[_Answer]:
         verdict = "right" if row[f"{name}_correct"] else "wrong"
         if is_second:
             verdict = row["second_verdict"]
-        found.append(_Answer(name, response, verdict, "", is_second))
+        # Without a scan choices stay in their order; a file that has none for the second pass is
+        # of an older version, and so is its way of showing them.
+        order = row.get("second_order") if is_second or "second_order" not in row else ""
+        found.append(_Answer(name, response, verdict, "", is_second, order=order))
     texts, verdicts = row["sampled_responses"] or (), row["sampled_verdicts"] or ()
     found += [
         _Answer("sampled", text, verdict, "", True, number)

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from visual_r1.config import RunConfig
+from visual_r1.data.choices import shown_choices
 from visual_r1.data.dataset import Dataset, folders_with, open_dataset
 from visual_r1.data.problem import Problem, Split
 from visual_r1.errors import ConfigError, DataError, ModelError
 from visual_r1.grading import choice_named
 from visual_r1.policy.policy import Policy, open_policy
-from visual_r1.policy.second_pass import unaided
 from visual_r1.regrade.graders import Stored
+from visual_r1.rewards.blindfold.choices import in_order, unaided
 from visual_r1.rewards.grounding import opened
-from visual_r1.rewards.scoring import shown_choices
 from visual_r1.runs.decisions import Decisions, content_of
 from visual_r1.runs.labels import Labels
 
@@ -30,7 +30,9 @@ class Gold:
     """What the answers to one problem are graded by.
 
     `stored` is the dataset's gold answer, `answer` the one that holds: another where a person said
-    so. `alone` and `alone_choices` are the same where the image is not shown.
+    so. `unseen` is the problem as passes without the image read it; `alone` and `alone_choices` are
+    the same for answers that are so old that nobody wrote down the order of their choices: those
+    that only the text lists had stayed in it.
     """
 
     question: str
@@ -40,14 +42,22 @@ class Gold:
     alone: str
     alone_choices: tuple[str, ...]
     dropped: bool = False
+    unseen: Problem | None = None
 
     @property
     def decided(self) -> bool:
         """Whether a person's decision is why it is graded otherwise."""
         return self.dropped or self.answer != self.stored
 
-    def of(self, name: str, response: str, *, opens_think: bool) -> Stored:
-        """A response of the pass `name`, to be graded."""
+    def of(
+        self, name: str, response: str, *, opens_think: bool, order: str | None = None
+    ) -> Stored:
+        """A response of the pass `name`, to be graded; `order` is that of the choices which it was
+        shown, where it was written down (`second_order`)."""
+        if name in WITHOUT_IMAGE and order is not None and self.unseen is not None:
+            shown = in_order(self.unseen, order)
+            choices = tuple(shown_choices(shown))
+            return Stored(opened(response, opens_think), shown.answer, choices)
         if name in WITHOUT_IMAGE:
             return Stored(opened(response, opens_think), self.alone, self.alone_choices)
         return Stored(opened(response, opens_think), self.answer, self.choices)
@@ -56,7 +66,8 @@ class Gold:
 def gold_of(problem: Problem, answer: str | None = None, *, dropped: bool = False) -> Gold:
     """The gold of a problem, its own or the `answer` in its place; no figure is looked at."""
     held = problem if answer is None else replace(problem, answer=answer)
-    alone = unaided(held)
+    unseen = replace(unaided(held), images=())
+    alone = unseen if held.choices else held
     return Gold(
         question=problem.question,
         stored=problem.answer,
@@ -65,6 +76,7 @@ def gold_of(problem: Problem, answer: str | None = None, *, dropped: bool = Fals
         alone=alone.answer,
         alone_choices=tuple(shown_choices(alone)),
         dropped=dropped,
+        unseen=unseen,
     )
 
 

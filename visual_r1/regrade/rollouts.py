@@ -38,7 +38,7 @@ _BATCH = 1024
 _NEEDED = (
     "step", "problem_id", "group", "sample", "response", "verdict", "reason",
 )  # fmt: skip
-_SECOND = ("second_verdict", "second_response")
+_SECOND = ("second_verdict", "second_response", "second_order")
 _WAY_OUT = "move it away to do without the rollouts of its steps"
 _SCHEMA = pa.schema(
     [
@@ -172,7 +172,8 @@ class _Work:
         for row, gold in held:
             stored.append(gold.of(ROLLOUTS, row["response"], opens_think=first))
             if _was_read(row):
-                stored.append(gold.of("scan_only", row["second_response"], opens_think=second))
+                text, order = row["second_response"], row.get("second_order")
+                stored.append(gold.of("scan_only", text, opens_think=second, order=order))
         again = iter(self._graders.grade(stored))
         self.count += len(stored)
         return [self._row(row, gold, again) for row, gold in held]

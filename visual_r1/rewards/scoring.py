@@ -8,15 +8,14 @@ in [-1, 0], so that a positive weight punishes, and count tokens as the sampler 
 text without spaces hides nothing.
 """
 
-import re
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from visual_r1.config import CUSTOM, PenaltySection, RewardSection
-from visual_r1.data.problem import Problem
+from visual_r1.data.choices import shown_choices
 from visual_r1.errors import RewardError
-from visual_r1.grading import Grade, choice_named, grade
+from visual_r1.grading import Grade, grade
 from visual_r1.hashing import stable_seed
 from visual_r1.rewards.custom import load_custom
 from visual_r1.rewards.grounding import format_ok, opened, visual_grounding
@@ -122,18 +121,3 @@ def grade_of(reward: RewardSection, sample: RewardInput) -> Grade:
         reward.rounding,
         choices=shown_choices(sample.problem),
     )
-
-
-def shown_choices(problem: Problem) -> Sequence[str]:
-    """The choices, where the problem shows them or its answer is a letter; else none.
-
-    A letter guessed for choices that the model never saw must not be right one time in four.
-    """
-    if not problem.choices:
-        return ()
-    if choice_named(problem.answer, problem.choices) is not None:
-        return problem.choices
-    shown = all(
-        re.search(rf"(?<!\w){re.escape(text)}(?!\w)", problem.problem) for text in problem.choices
-    )
-    return problem.choices if shown else ()

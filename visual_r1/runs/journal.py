@@ -249,8 +249,10 @@ def rollout_table(results: "Sequence[StepResult]") -> Any:
 
     `outcome` says with and without which view the answer came (both, image_only, scan_only,
     neither), `second_verdict` what the second pass was (right, wrong, gave_up, no_scan, leak),
-    `scan_read` the masked scan, `second_response` the answer to it. They are null where there was
-    no second pass, or no scan, or nothing was asked.
+    `scan_read` the masked scan, `second_response` the answer to it, `second_order` the order in
+    which that was shown the choices (`CAB`; empty where they were not shown, or stayed as they
+    are). They are null where there was no second pass, or no scan, or nothing was asked; files of
+    before have no `second_order`, and choices stayed as they are.
     `staleness` says how many steps before its own the weights were made that sampled it; files of
     before have no such column, and it was 0.
     `failure` says why a sample has no reward: what the user's own reward function did.
@@ -286,6 +288,7 @@ def _schema(names: Iterable[str]) -> Any:
             ("second_verdict", pa.string()),
             ("scan_read", pa.string()),
             ("second_response", pa.string()),
+            ("second_order", pa.string()),
             ("failure", pa.string()),
             ("sequence_id", pa.string()),
             ("staleness", pa.int32()),
@@ -329,6 +332,7 @@ def _rollout_row(step: int, staleness: int, scored: "ScoredRollout") -> dict[str
         "second_verdict": second.verdict if second else None,
         "scan_read": second.scan.text if second and second.scan else None,
         "second_response": second.response if second else None,
+        "second_order": second.order if second else None,
         "failure": rollout.scored.failure or None,
         "sequence_id": rollout.sequence_id,
         "staleness": staleness,

@@ -319,3 +319,25 @@ def test_a_run_without_rollouts_says_so(tmp_path: Path):
         assert "No rollouts yet" in client.get(f"/runs/{RUN}/rollouts").text
         assert "No evaluation yet" in client.get(f"/runs/{RUN}/evaluations").text
         assert json.loads((tmp_path / "runs" / RUN / "config.json").read_text())
+
+
+def test_a_group_says_in_which_order_the_second_pass_saw_the_choices(tmp_path: Path) -> None:
+    words = ("acute", "<b>right</b>", "obtuse")
+    listed = "\n".join(f"{letter}. {text}" for letter, text in zip("ABC", words, strict=True))
+    asking = stored_problem(0, problem=f"<image>Which?\n{listed}", answer="B", choices=words)
+    run_dir = write_home(tmp_path / "choices", [asking])
+    second = {
+        "response": "<scan>An angle.</scan><think>t</think><answer>B</answer>",
+        "scan_read": "An angle.", "second_response": "<think>t</think><answer>C</answer>",
+        "second_verdict": "right",
+    }  # fmt: skip
+    orders = ("CAB", "", None)
+    rows = [rollout_row(1, 0, n, **second, second_order=order) for n, order in enumerate(orders)]
+    write_rollouts(run_dir, 0, rows)
+    with TestClient(pages(tmp_path / "choices", TOKEN), base_url="http://127.0.0.1:4280") as client:
+        client.get(f"/?token={TOKEN}")
+        page = client.get(f"/runs/{RUN}/group?step=1&group=0").text
+    assert page.count("It was shown the choices in another order") == 1
+    said = page.partition("in another order:")[2][:400]
+    assert said.index("A. ") < said.index("obtuse") < said.index("B. ") < said.index("acute")
+    assert said.index("C. ") < said.index("&lt;b&gt;right&lt;/b&gt;")

@@ -22,9 +22,9 @@ from visual_r1.policy.second_pass import (
     open_reader,
     outcome_of,
     require_scan,
-    unaided,
     with_bonus,
 )
+from visual_r1.rewards.blindfold.choices import unaided
 from visual_r1.rewards.blindfold.masking import MASK, MaskedScan, named_by_others
 from visual_r1.rl.advantages import has_contrast
 from visual_r1.rl.metrics import StepTimer, step_metrics
@@ -90,6 +90,53 @@ def test_no_number_is_chosen_among_choices_without_the_image() -> None:
     for choices, text in ((("red", "blue"), "A. red\nB. blue"), (("A", "B"), "Choices: A, B")):
         problem = Problem("1", (b"",), f"<image>Which?\n{text}", "B", choices=choices)
         assert unaided(problem) == problem
+
+
+def test_choices_in_words_are_asked_for_in_an_order_of_each_samples_own() -> None:
+    words = ("acute", "right", "obtuse")
+    text = "<image>Which?\nChoices:\nA. acute\nB. right\nC. obtuse"
+    problem = Problem("1", (b"",), text, "B", choices=words)
+    policy = open_policy(VISION_SR1)
+    letters: set[str] = set()
+    for seed in range(12):
+        asked = question(policy, problem, "scan_only", seed, temperature=0.0, scan=SCAN)
+        again = question(policy, problem, "scan_only", seed, temperature=0.0, scan=SCAN)
+        assert (asked.prompt.to_ints(), asked.order) == (again.prompt.to_ints(), again.order)
+        shown = policy.processor.tokenizer.decode(asked.prompt.to_ints())
+        right = next(letter for letter in "ABC" if f"{letter}. right" in shown)
+        letters.add(right)
+        assert asked.order.index("B") == "ABC".index(right)
+        for answer in ("A", "B", "C", *words):
+            tokens = policy.processor.encode(f"<think>a</think><answer>{answer}</answer>")
+            sequence = tinker.SampledSequence("stop", "1", _tokens_list=tokens)
+            found = second_pass(policy, asked, sequence)
+            assert found.right is (answer in (right, "right"))
+            assert found.order == asked.order
+    assert letters == set("ABC")
+    # Without a scan, and with the picture, they stand as the dataset has them.
+    for view in ("question_only", "full"):
+        unmoved = question(policy, problem, view, 0, temperature=0.0, prompt=asked.prompt)
+        assert (unmoved.order, unmoved.shown) == ("", problem)
+
+
+@pytest.mark.parametrize(
+    "scan", ["A ray and an arc.", "angle B is 40, angle C is 62", "Point B lies on AC."]
+)
+@pytest.mark.parametrize(
+    "problem",
+    [
+        Problem("1", (b"",), "<image>Which?\nA. acute\nB. right", "B", choices=("acute", "right")),
+        Problem("1", (b"",), "<image>Which?\nA. acute\nB. right", "B"),
+        Problem("1", (b"",), "<image>Which?\nChoices: A, B", "B", choices=("A", "B")),
+        Problem("1", (b"",), "<image>Which point is the midpoint of AC?", "B"),
+    ],
+)
+def test_a_letter_is_not_asked_about_with_moved_numbers(problem: Problem, scan: str) -> None:
+    """It stays when the numbers move, which made each honest description a leak."""
+    known = replace(problem, meta={"facts": ["angle B reads 40"]})
+    for asked in (problem, known):
+        assert moved(asked, second(scan), 1) is None
+        assert moved(asked, second(scan), 1, [f"<scan>{scan}</scan>"] * 3) is None
 
 
 @pytest.mark.parametrize("letter", ["B", "(B)", "B.", "(B).", "$B$", "\\text{B}"])

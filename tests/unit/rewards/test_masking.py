@@ -183,9 +183,11 @@ def test_a_choice_is_masked_by_its_letter_and_by_its_value() -> None:
     assert masked("angle B is drawn; (B), option B, 62", lettered) == (
         f"angle B is drawn; {MASK}, {MASK}, {MASK}"
     )
+    # Where nobody sees choices, or none by letter, B is a point.
     valued = without_facts("62", choices=("30", "62", "80"))
-    assert masked("choice B and 30", valued) == f"{MASK} and 30"
-    # Without choices B is a point.
+    assert masked("choice B, point B at (B), 30. B", valued) == "choice B, point B at (B), 30. B"
+    shown = without_facts("B", f"<image>Find C.{CHOICES}", choices=("30", "62", "80"))
+    assert masked("point B at (B), 62. B", shown) == f"point B at (B), {MASK}. B"
     assert masked("point B at (B)", without_facts("62")) == "point B at (B)"
 
 
@@ -211,10 +213,12 @@ def test_a_value_among_the_choices_shown_is_not_stated_by_the_problem(gold: str)
 @pytest.mark.parametrize(
     "called",
     ["(b)", "option b", "Option 2", "the second choice", "2nd option", "letter B", "choose B",
-     "B is correct", "b)", "A sketch. B", "A sketch.\n**B**."],
+     "B is correct", "b)", "A sketch. B", "A sketch.\n**B**.", "Label: B.", "Figure B", "figure b",
+     "The second of these.", "the 2nd", "It is II", "②", "Ⓑ", "number two", "The one after A.",
+     "Key: b", "the one between A and C", "B.\nA sketch."],
 )  # fmt: skip
 def test_a_choice_is_masked_whatever_it_is_called_by(called: str) -> None:
-    problem = without_facts("B", f"<image>Find C.{CHOICES}", choices=("30", "62", "80"))
+    problem = without_facts("B", "<image>Which?\nChoices: A, B, C", choices=("A", "B", "C"))
     found = mask_scan(f"A drawing of lines. {called}", problem, ["B"])
     assert (found.held_answer, MASK in found.text) == (True, True)
     point = "B lies on AC; B is right of A, the second side is AB"

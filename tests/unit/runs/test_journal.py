@@ -160,6 +160,7 @@ def test_a_row_a_sample_with_all_that_the_report_reads(journal: Journal) -> None
         "second_verdict": None,
         "scan_read": None,
         "second_response": None,
+        "second_order": None,
         "failure": None,
         "sequence_id": None,
         "staleness": 0,

@@ -3,7 +3,8 @@
 Masked as `[masked]` is
 
     an answer         the gold one or the response's own, however it is written or calculated
-                      (`answers`, `arithmetic`), and a choice by its letter where it is called one
+                      (`answers`, `arithmetic`), and a choice by its letter, where its
+                      reader would know it by that (`choices`)
     results           of calculations: the 118 of `74 + 44 = 118`
     what is unstated  where the figure's facts are known: numbers that neither they nor the
                       question hold (`stated`)
@@ -18,7 +19,6 @@ A scan that is addressed to its reader (`leaks`), says a number in code, or hold
 than can be looked through is no description: its second pass counts as wrong.
 """
 
-import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,11 +26,16 @@ from fractions import Fraction
 from string import ascii_uppercase
 from typing import Any, Literal, cast
 
-from visual_r1.data.choices import without_choices
+from visual_r1.data.choices import choices_of, only_letters, without_choices
 from visual_r1.data.problem import Problem
-from visual_r1.grading import choice_named
 from visual_r1.grading.equivalence import Rounding
 from visual_r1.rewards.blindfold.answers import answers_in
+from visual_r1.rewards.blindfold.choices import (
+    called_choices,
+    choices_asked,
+    letters_tell,
+    place_named,
+)
 from visual_r1.rewards.blindfold.language import strange
 from visual_r1.rewards.blindfold.leaks import leak_in
 from visual_r1.rewards.blindfold.scan_text import (
@@ -55,11 +60,6 @@ Reason = Literal["an answer", "a result", "no language", "unstated"]
 
 # Longer than any description; what is longer is not looked through.
 MAX_SCAN_CHARACTERS = 10_000
-
-_ORDINALS = (
-    "first|1st", "second|2nd", "third|3rd", "fourth|4th", "fifth|5th", "sixth|6th", "seventh|7th",
-    "eighth|8th", "ninth|9th", "tenth|10th",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +197,7 @@ class _Forbidden:
         named: Collection[Fraction],
     ) -> None:
         self.targets, self._letters = _forbidden(problem, answers, stated, rounding)
+        self._choices = len(choices_of(problem))
         self._rounding: Rounding = rounding
         self._counts = counted_in(problem.meta.get("facts"))
         # `CD` is 400 in Roman digits; where the problem names a segment CD it is that segment.
@@ -209,11 +210,13 @@ class _Forbidden:
     def said_in(self, text: str, tokens: Sequence[Lexeme]) -> list[Span]:
         """Where `text` says what it must not."""
         said = answers_in(tokens, self.targets, self._rounding, self._known)
-        said += _called_choices(text, self._letters)
         counted = self.counted_in(tokens)
-        return [
+        said = [
             span for span in said if text[slice(*span)] not in self._names and span not in counted
         ]
+        if self._letters:
+            said += called_choices(text, sorted(self._letters), self._choices)
+        return said
 
     def counted_in(self, tokens: Sequence[Lexeme]) -> set[Span]:
         """The numbers that say how many there are of what the facts name."""
@@ -233,7 +236,7 @@ def stated_text(problem: Problem) -> str:
 
     Choices that it shows are no part of that: the gold answer is among them.
     """
-    question = without_choices(problem.question, problem.choices)
+    question = without_choices(problem.question, choices_of(problem))
     return f"{question} ; {figure_facts(problem)}"
 
 
@@ -257,18 +260,23 @@ def _texts(found: Any) -> Iterator[str]:
 def _forbidden(
     problem: Problem, answers: Sequence[str], stated: Sequence[Lexeme], rounding: Rounding
 ) -> tuple[list[Target], set[str]]:
-    """What must not be said: answers that are not stated, and the letters of choices."""
+    """What must not be said: answers that are not stated, and the letters of choices where they
+    would tell the reader."""
     texts = [text.strip() for text in answers if text.strip()]
+    choices = choices_asked(problem)
     letters: set[str] = set()
     for text in list(texts):
-        place = choice_named(text.rstrip("."), problem.choices)
-        if place is not None and problem.choices:
+        place = place_named(text.rstrip("."), choices)
+        if place is not None:
             texts.remove(text)
             letters.add(ascii_uppercase[place])
-            texts += [choice for choice in problem.choices[place : place + 1] if choice.strip()]
-    for place, choice in enumerate(problem.choices):
+            if not only_letters(choices):  # such a choice is what the picture has at its letter
+                texts += [choice for choice in choices[place : place + 1] if choice.strip()]
+    for place, choice in enumerate(choices):
         if choice.strip() and choice.strip() in texts:
             letters.add(ascii_uppercase[place])
+    if letters and not letters_tell(problem):
+        letters = set()
     targets = [target(text) for text in dict.fromkeys(texts)]
     return [one for one in targets if not _is_stated(one, stated, rounding)], letters
 
@@ -286,28 +294,6 @@ def _is_stated(one: Target, stated: Sequence[Lexeme], rounding: Rounding) -> boo
     }
     wholes |= {(token.start, token.end) for token in stated if token.number is not None}
     return any(span in wholes for span in said)
-
-
-def _called_choices(scan: str, letters: set[str]) -> Iterator[Span]:
-    """The letter of a choice, where it is called one: `(B)`, `option B`, `B)`, `the second choice`,
-    `B is correct`, or a sentence of its own at the end."""
-    for letter in sorted(letters):
-        place = ascii_uppercase.index(letter)
-        ordinal = _ORDINALS[place] if place < len(_ORDINALS) else f"{place + 1}th"
-        called = (
-            rf"(?i:\(\s*{letter}\s*\))"
-            rf"|(?i:\b(?:option|choice|answer|letter|pick|choose|select)\s*(?:is\s*)?[:=]?\s*"
-            rf"(?:number\s*)?)\(?(?:{letter}|{letter.lower()}|{place + 1})\b"
-            rf"|(?i:\b(?:{ordinal})\s+(?:option|choice|answer)\b)"
-            rf"|(?i:(?<![\w(]){letter}\))"
-            rf"|\b{letter}(?=\s+is\s+(?:the\s+)?(?:correct|right)\b(?!\s+(?:of|angle|triangle)))"
-        )
-        for found in re.finditer(called, scan):
-            yield found.span()
-        sentences = scan.rstrip(" \t\n*.")
-        before = sentences.removesuffix(letter).rstrip(" \t*")
-        if sentences.endswith(letter) and (not before or before[-1] in ".!?\n"):
-            yield len(sentences) - 1, len(sentences)
 
 
 def _results(tokens: Sequence[Lexeme], stated: frozenset[Fraction]) -> Iterator[Span]:

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from visual_r1.grading import is_equivalent
 from visual_r1.grading.equivalence import Rounding, same_answer
-from visual_r1.grading.expressions import Number, Undefined, evaluate, variables
+from visual_r1.grading.expressions import Number, Undefined, Variable, evaluate, variables
 from visual_r1.grading.forms import Contradiction, Quantity, Reading
 from visual_r1.grading.reading import read
 from visual_r1.grading.spelling import Unreadable
@@ -51,6 +51,12 @@ class Target:
         return self.text.isalpha() and len(self.text) > 1
 
     @property
+    def is_a_name(self) -> bool:
+        """Whether it is one letter: a point, an unknown, or a choice, and nothing calculated."""
+        quantities = [f for one in self.readings for f in one.chain if isinstance(f, Quantity)]
+        return bool(quantities) and isinstance(quantities[0].expression, Variable)
+
+    @property
     def is_percent(self) -> bool:
         """Whether it is so many hundredths."""
         return any(f.percent for r in self.readings for f in r.chain if isinstance(f, Quantity))
@@ -74,9 +80,14 @@ def target(text: str) -> Target:
 
 
 def is_value(text: str) -> bool:
-    """Whether the answer `text` is a number or an expression that grades as itself."""
+    """Whether the answer `text` is a number or an expression that grades as itself.
+
+    A letter alone is none, for it stays what it is whatever the figure's numbers are: the name of a
+    point, or a choice.
+    """
     one = target(text)
-    return one.is_quantity and not one.is_a_word and is_equivalent(text, text)
+    named = one.is_a_word or one.is_a_name
+    return one.is_quantity and not named and is_equivalent(text, text)
 
 
 class Checks:
