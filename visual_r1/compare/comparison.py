@@ -21,6 +21,7 @@ from visual_r1.evaluation.samples import pass_at_k
 from visual_r1.evaluation.seeds import gains
 from visual_r1.evaluation.slices import in_order, known_in
 from visual_r1.evaluation.statistics import (
+    FEWEST_PROBLEMS,
     Comparison,
     Gain,
     Interval,
@@ -222,7 +223,12 @@ def compare_seeds(
     for setting, gain, p in zip(others, found, adjusted, strict=True):
         before, after = fmean(means[reference.label]), fmean(means[setting.label])
         is_seen = distinguishable(p)
-        rest = "" if is_seen else " More seeds narrow it where seeds scatter, else more problems."
+        if gain.n < FEWEST_PROBLEMS:
+            rest = f" {_so_many(gain.n)} too few to show any difference: evaluate on more."
+        elif is_seen:
+            rest = ""
+        else:
+            rest = " More seeds narrow it where seeds scatter, else more problems."
         results.append(
             SeedsAgainst(
                 label=setting.label,
@@ -249,6 +255,10 @@ def compare_seeds(
         tuple(unlike),
         tuple(notes),
     )
+
+
+def _so_many(n: int) -> str:
+    return f"{n} problem is" if n == 1 else f"{n} problems are"
 
 
 def _rounding(sides: Sequence[Side], wanted: Rounding | None) -> tuple[Rounding, list[str]]:
@@ -403,7 +413,7 @@ def _concluded(one: Against, reference: str, compared: int) -> Against:
     if distinguishable(one.p_holm):
         difference = found.delta
     elif found.smallest_detectable >= 1:
-        evidence += f" {found.n} problems are too few to show any difference: evaluate on more."
+        evidence += f" {_so_many(found.n)} too few to show any difference: evaluate on more."
     else:
         evidence += (
             f" With {found.n} problems, a true difference of about "
