@@ -106,7 +106,7 @@ def test_a_report_of_an_earlier_version_is_read_and_its_run_vouches_for_it(tmp_p
     (tmp_path / REPORT_NAME).write_text(json.dumps(stored))
     assert read_report(tmp_path).conditions.max_pixels == 0
     wanted, ids = conditions(**KNOWN), [one.id for one in ASKED]
-    assert is_complete(tmp_path, RunConfig(preset="quickstart"), wanted, 8)
+    assert is_complete(tmp_path, RunConfig.model_validate({"preset": "quickstart"}), wanted, 8)
     assert find_kept(tmp_path, (), wanted, ids).count(["greedy"]) == {"greedy": 8}
 
 
@@ -114,7 +114,7 @@ def test_a_report_of_an_earlier_version_is_read_and_its_run_vouches_for_it(tmp_p
 def test_answers_under_another_template_or_size_are_not_used(tmp_path: Path, changed: Any):
     write_evaluation(tmp_path, ASKED, predictions(ASKED, 0.5, seed=0), **KNOWN)
     wanted, ids = conditions(**{**KNOWN, **changed}), [one.id for one in ASKED]
-    assert not is_complete(tmp_path, RunConfig(preset="quickstart"), wanted, 8)
+    assert not is_complete(tmp_path, RunConfig.model_validate({"preset": "quickstart"}), wanted, 8)
     kept = find_kept(tmp_path, (), wanted, ids)
     assert kept.count(["greedy", "sampled"]) == {"greedy": 0, "sampled": 0}
     assert DECIDES[next(iter(changed))].setting in kept.changed
