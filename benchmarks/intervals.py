@@ -30,6 +30,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 from visual_r1.evaluation.clustered import mean_difference, mean_share
 from visual_r1.evaluation.seeds import gains
 from visual_r1.evaluation.statistics import (
+    Gain,
     Interval,
     Pairs,
     exact_mcnemar,
@@ -202,6 +203,73 @@ def seeds(simulations: int) -> None:
     table(headings, rows())
 
 
+def few(simulations: int) -> None:
+    """Few problems, some of which become certain, either way: coverage, and where as many are
+    gained as lost how often p < 0.05."""
+
+    def drawn(draw: Draw, n: int, gained: float, lost: float) -> tuple[Any, Any]:
+        chance, fate = draw.beta(0.7, 0.7, n), draw.random(n)
+        becomes, was = fate < gained, (fate >= gained) & (fate < gained + lost)
+        return np.where(becomes, 0, np.where(was, 1, chance)), np.where(
+            becomes, 1, np.where(was, 0, chance)
+        )
+
+    def of_seeds(draw: Draw, before: Any, after: Any, counts: tuple[int, int]) -> Gain:
+        def answers(chance: Any, count: int) -> Any:
+            luck = draw.normal(0, 0.05 if count > 1 else 0, (count, 1))
+            return draw.random((count, len(chance))) < np.clip(chance + luck, 0, 1)
+
+        (gain,) = gains([answers(before, counts[0])], [answers(after, counts[1])])
+        return gain
+
+    def of_samples(draw: Draw, before: Any, after: Any, _: tuple[int, int]) -> Gain:
+        return mean_difference(((draw.binomial(K, after) - draw.binomial(K, before)) / K).tolist())
+
+    def rows() -> Iterator[Sequence[object]]:
+        draw = np.random.default_rng(9)
+        for name, made, counts in (
+            ("greedy", of_seeds, (1, 1)), ("seeds 1 / 3", of_seeds, (1, 3)),
+            ("seeds 3 / 3", of_seeds, (3, 3)), (f"avg@{K}", of_samples, (1, 1)),
+        ):  # fmt: skip
+            for n in (1, 2, 3, 5, 10, 30):
+                cells: list[str] = []
+                for gained, lost in ((0, 0), (0.25, 0.25), (0.5, 0.5), (0.5, 0.2), (0.8, 0.05)):
+                    found = [
+                        made(draw, *drawn(draw, n, gained, lost), counts)
+                        for _ in range(simulations)
+                    ]
+                    inside = np.mean([holds(gain.ci95, gained - lost) for gain in found])
+                    seen = np.mean([gain.p_value < 0.05 for gain in found])
+                    rate = f", {100 * seen:.1f}" if gained == lost else ""
+                    cells.append(f"{100 * inside:.1f}{rate}")
+                yield name, n, *cells
+
+    print(
+        "\n### Few problems: coverage, and how often p < 0.05 where nothing has changed on average"
+    )
+    changes = ("0 / 0", "25% / 25%", "50% / 50%", "50% / 20%", "80% / 5%")
+    table(("", "n", *changes), rows())
+
+    def shares_of_few() -> Iterator[Sequence[object]]:
+        draw = np.random.default_rng(10)
+        for n in (1, 2, 3, 5, 10):
+            cells: list[str] = []
+            for mean, weight in ((0.0, 1), (0.05, 1), (0.5, 1), (0.5, 20), (0.9, 1), (1.0, 1)):
+                size = (simulations, n)
+                chance: Any = np.full(size, mean)
+                if 0 < mean < 1:
+                    chance = draw.beta(mean * weight, (1 - mean) * weight, size=size)
+                rows = (draw.binomial(K, chance) / K).tolist()
+                cells.append(
+                    shown(float(np.mean([holds(mean_share(row).ci95, mean) for row in rows])))
+                )
+            yield n, *cells
+
+    print(f"\n### Few problems: avg@{K} (`mean_share`)")
+    headings = ("n", "none right", "5%", "50%", "50%, alike", "90%", "all right")
+    table(headings, shares_of_few())
+
+
 def power(simulations: int) -> None:
     """How often McNemar sees a difference of the size that `smallest_detectable` names."""
 
@@ -232,6 +300,7 @@ PARTS: dict[str, Callable[[int], None]] = {
     "shares": shares,
     "differences": differences,
     "seeds": seeds,
+    "few": few,
     "power": power,
 }
 

@@ -13,7 +13,8 @@ from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
 from visual_r1.errors import DataError, RunError
 from visual_r1.evaluation.conditions import conditions_of
-from visual_r1.evaluation.metrics import Conditions, evaluation_folder, read_reports
+from visual_r1.evaluation.deciding import Conditions
+from visual_r1.evaluation.metrics import evaluation_folder, read_reports
 from visual_r1.exports.record import read_export
 from visual_r1.printing import open_logger, say
 from visual_r1.promotion.judgement import Evidence, free_name, of_weights, weigh

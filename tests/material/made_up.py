@@ -10,7 +10,8 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from visual_r1.data.problem import Problem
-from visual_r1.evaluation.metrics import Conditions, measure, write_report
+from visual_r1.evaluation.deciding import Conditions
+from visual_r1.evaluation.metrics import measure, write_report
 from visual_r1.evaluation.predictions import (
     PREDICTIONS_NAME,
     GradedResponse,
@@ -121,6 +122,8 @@ def conditions(**changes: object) -> Conditions:
         "rounding": "exact",
         "grader_version": "1",
         "blind": True,
+        "template_digest": "0123456789abcdef",
+        "max_pixels": 1_003_520,
     }
     return Conditions(**{**values, **changes})  # type: ignore[arg-type]
 

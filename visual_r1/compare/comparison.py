@@ -8,7 +8,7 @@ among themselves.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any, cast
 
@@ -16,11 +16,12 @@ from visual_r1.compare.pairing import Paired, Row, pair, read_rows
 from visual_r1.compare.sides import Seeds, Side, named_twice
 from visual_r1.errors import DataError
 from visual_r1.evaluation.clustered import mean_difference
-from visual_r1.evaluation.metrics import Conditions
+from visual_r1.evaluation.deciding import DECIDES, differing, is_unknown
 from visual_r1.evaluation.samples import pass_at_k
 from visual_r1.evaluation.seeds import gains
 from visual_r1.evaluation.slices import in_order, known_in
 from visual_r1.evaluation.statistics import (
+    FEWEST_PROBLEMS,
     Comparison,
     Gain,
     Interval,
@@ -60,7 +61,7 @@ class Against:
 
     `accuracy` has the reference's as `baseline` and this one's as `final`. `gained` and `lost` are
     ids; `left_out` counts by its reason what is in no pair. `differing` names the conditions that
-    are not the same.
+    are not the same, or of which it is not known.
     """
 
     label: str
@@ -222,7 +223,12 @@ def compare_seeds(
     for setting, gain, p in zip(others, found, adjusted, strict=True):
         before, after = fmean(means[reference.label]), fmean(means[setting.label])
         is_seen = distinguishable(p)
-        rest = "" if is_seen else " More seeds narrow it where seeds scatter, else more problems."
+        if gain.n < FEWEST_PROBLEMS:
+            rest = f" {_so_many(gain.n)} too few to show any difference: evaluate on more."
+        elif is_seen:
+            rest = ""
+        else:
+            rest = " More seeds narrow it where seeds scatter, else more problems."
         results.append(
             SeedsAgainst(
                 label=setting.label,
@@ -240,15 +246,19 @@ def compare_seeds(
                 f"{len(reference.sides)} evaluations of {gain.n} problems.{rest}",
             )
         )
-    differing = dict.fromkeys(one for side in sides[1:] for one in _differing(first, side))
+    unlike = dict.fromkeys(one for side in sides[1:] for one in _differing(first, side))
     return SeedsCompared(
         reference.label,
         tuple(means[reference.label]),
         used,
         tuple(results),
-        tuple(differing),
+        tuple(unlike),
         tuple(notes),
     )
+
+
+def _so_many(n: int) -> str:
+    return f"{n} problem is" if n == 1 else f"{n} problems are"
 
 
 def _rounding(sides: Sequence[Side], wanted: Rounding | None) -> tuple[Rounding, list[str]]:
@@ -367,18 +377,24 @@ def _measure(name: str, value: Callable[[Row], float], pairs: Sequence[tuple[Row
 
 
 def _differing(reference: Side, side: Side) -> list[str]:
-    """The conditions in which two evaluations differ, but for the weights."""
+    """The conditions in which two evaluations differ, or may, but for the weights.
+
+    What neither report holds is no line of one run, which began with one template and one size.
+    """
     then, now = reference.report.conditions, side.report.conditions
+    of_one_run = reference.run_dir is not None and reference.run_dir == side.run_dir
+    names = [name for name in DECIDES if name not in _COMPARED]
     return [
-        f"{one.name.replace('_', ' ')}: {_said(getattr(then, one.name))} in {reference.label}, "
-        f"{_said(getattr(now, one.name))} in {side.label}"
-        for one in fields(Conditions)
-        if one.name not in _COMPARED and getattr(then, one.name) != getattr(now, one.name)
+        f"{name.replace('_', ' ')}: {_said(name, getattr(then, name))} in {reference.label}, "
+        f"{_said(name, getattr(now, name))} in {side.label}"
+        for name in differing(then, now, names, unknown=not of_one_run)
     ]
 
 
-def _said(condition: object) -> str:
+def _said(name: str, condition: object) -> str:
     """An empty condition has a word as well."""
+    if is_unknown(name, condition):
+        return "not known"
     if isinstance(condition, tuple):
         return ", ".join(map(str, cast("tuple[object, ...]", condition))) or "none"
     return str(condition) or "none"
@@ -397,7 +413,7 @@ def _concluded(one: Against, reference: str, compared: int) -> Against:
     if distinguishable(one.p_holm):
         difference = found.delta
     elif found.smallest_detectable >= 1:
-        evidence += f" {found.n} problems are too few to show any difference: evaluate on more."
+        evidence += f" {_so_many(found.n)} too few to show any difference: evaluate on more."
     else:
         evidence += (
             f" With {found.n} problems, a true difference of about "

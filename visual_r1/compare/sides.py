@@ -150,12 +150,14 @@ def named_twice(sides: Sequence[Side]) -> list[Side]:
 
 
 def _setting(side: Side) -> str:
-    """The same for evaluations of runs that differ in nothing but train.seed."""
+    """The same for evaluations of runs that differ in nothing but train.seed: two templates of one
+    name are two settings."""
     config = read_config(side.run_dir) if side.run_dir else None
     if config is None:
         return str(side.folder.absolute())
     train = {name: value for name, value in config.identity()["train"].items() if name != "seed"}
-    return digest([config.identity() | {"train": train}, side.folder.name], 32)
+    said = side.report.conditions.template_digest
+    return digest([config.identity() | {"train": train}, side.folder.name, said], 32)
 
 
 def _label_of(group: Sequence[Side]) -> str:

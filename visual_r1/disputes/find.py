@@ -23,12 +23,8 @@ from visual_r1.disputes.answers import (
 )
 from visual_r1.disputes.dispute import Dispute
 from visual_r1.errors import DataError, RunError
-from visual_r1.evaluation.metrics import (
-    Conditions,
-    evaluation_folder,
-    evaluation_names,
-    read_report,
-)
+from visual_r1.evaluation.deciding import Conditions
+from visual_r1.evaluation.metrics import evaluation_folder, evaluation_names, read_report
 from visual_r1.progress import Progress, Silent
 from visual_r1.regrade.golds import Gold, Thoughts, dataset_with, golds_of
 from visual_r1.runs.decisions import Decisions, content_of_problem, read_decisions

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from visual_r1.evaluation.metrics import Conditions
+from visual_r1.evaluation.deciding import DECIDES, Conditions
 from visual_r1.evaluation.predictions import (
     PASSES,
     REPORT_NAME,
@@ -44,13 +44,6 @@ ANSWERS_NAME = "answers.jsonl"
 COUNTED_NAME = "answers.counted.jsonl"
 FLUSHED_S = 5.0
 
-# What of the conditions an answer does not depend on: greedy ones not on how samples are drawn,
-# and no answer on which others are asked for. `reader` is what passes without the image are made
-# with, where the run itself has none.
-_OF_SAMPLES = {"seed", "k", "temperature"}
-# What was decided about labels shows in the gold answer by which an answer was graded.
-_OF_NO_ANSWER = {"blind", "control_passes", "decisions"}
-_OF_READER = {"reader"}
 _READING: Collection[Pass] = ("question_only", "described", "scan_only")
 
 
@@ -78,10 +71,10 @@ _ROW = TypeAdapter(Answer)
 
 def depends_on(name: Pass, conditions: Conditions) -> Mapping[str, object]:
     """The conditions that an answer of this pass depends on."""
-    spared = _OF_NO_ANSWER if name == "sampled" else _OF_NO_ANSWER | _OF_SAMPLES
-    if name not in _READING:
-        spared = spared | _OF_READER
-    return {part: value for part, value in asdict(conditions).items() if part not in spared}
+    of = {"all"} | ({"sampled"} if name == "sampled" else set[str]())
+    if name in _READING:
+        of.add("reading")
+    return {part: value for part, value in asdict(conditions).items() if DECIDES[part].of in of}
 
 
 def digest_of(response: str) -> str:

@@ -12,6 +12,9 @@ nor a t interval sees how much the few others weigh (docs/statistics.md has thei
 In s^2, and there alone, a quarter of a problem stands at each end of the range beside those that
 were asked: what Agresti and Coull's added successes and failures do for a proportion.
 
+Of few problems (`FEW_PROBLEMS`) a difference must also stand the test of signs turned around, which
+is exact: of five it never does. The interval then holds 0 where the test does not tell.
+
 References
     Korn and Graubard (1998), Confidence intervals for proportions with small expected number of
         positive counts estimated from survey data. Survey Methodology 24 (n_e and its t).
@@ -21,6 +24,7 @@ References
     Miller (2024), Adding error bars to evals. arXiv:2411.00640.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -28,7 +32,17 @@ from typing import Any, cast
 import numpy as np
 from scipy import special  # pyright: ignore[reportMissingTypeStubs]
 
-from visual_r1.evaluation.statistics import CONFIDENCE, Gain, Interval, Z, wilson, wilson_of
+from visual_r1.evaluation.statistics import (
+    CONFIDENCE,
+    FEW_PROBLEMS,
+    Gain,
+    Interval,
+    Z,
+    exact_sign_flip,
+    holding_0,
+    wilson,
+    wilson_of,
+)
 
 _AT_EACH_END = 0.25  # problems
 
@@ -69,12 +83,22 @@ def mean_difference(values_N: Sequence[float]) -> Gain:
     mean = float(values.mean()) if n else 0.0
     if n < 2:
         return Gain(mean, (-1.0, 1.0), 1.0, 1, n)
-    asked = n + 2 * _AT_EACH_END
-    variance = ((values**2).sum() + 2 * _AT_EACH_END - values.sum() ** 2 / asked) / (asked - 1)
-    error = float(np.sqrt(variance / n))
+    error = math.sqrt(variance_of_differences(values_N) / n)
     half = _t(n - 1) * error
     p_value = 2 * float(cast(Any, special).stdtr(n - 1, -abs(mean) / error))
-    return Gain(mean, (max(mean - half, -1.0), min(mean + half, 1.0)), p_value, 1, n)
+    if n <= FEW_PROBLEMS:
+        p_value = max(p_value, exact_sign_flip(values_N))
+    interval = max(mean - half, -1.0), min(mean + half, 1.0)
+    return Gain(mean, holding_0(interval, p_value), p_value, 1, n)
+
+
+def variance_of_differences(values_N: Sequence[float]) -> float:
+    """The variance over problems of differences in [-1, 1], with a quarter of a problem at each end
+    beside them: never 0, however alike they are. For at least one problem."""
+    values = np.asarray(values_N, dtype=np.float64)
+    asked = len(values) + 2 * _AT_EACH_END
+    square = float((values**2).sum()) + 2 * _AT_EACH_END
+    return (square - float(values.sum()) ** 2 / asked) / (asked - 1)
 
 
 def _t(freedom: int) -> float:

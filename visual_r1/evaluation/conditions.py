@@ -10,7 +10,8 @@ from visual_r1.config import RunConfig
 from visual_r1.config.judging import CONTROLS
 from visual_r1.data.problem import Split
 from visual_r1.errors import DataError
-from visual_r1.evaluation.metrics import Conditions, Report, read_report
+from visual_r1.evaluation.deciding import Conditions, vouched
+from visual_r1.evaluation.metrics import Report, read_report
 from visual_r1.evaluation.predictions import PASSES, Pass, read_predictions
 from visual_r1.grading import GRADER_VERSION
 from visual_r1.hashing import digest, file_digest
@@ -62,17 +63,22 @@ def conditions_of(
         control_passes=tuple(name for name in CONTROLS if name in asks.controls),
         reader=_reader(config),
         decisions=decisions,
+        template_digest=_template_digest(config.prompt.template),
+        max_pixels=config.model.max_pixels,
     )
 
 
 def _reader(config: RunConfig) -> str:
-    """A digest of what passes without the image are made with; empty where they are the run's own,
-    or none is asked for."""
+    """A digest of what passes without the image are made with; empty where none is asked for."""
     second = config.second_pass
-    if second.enabled or not {"question_only", "scan_only"} & set(config.evaluation.controls):
+    if not second.enabled and not {"question_only", "scan_only"} & set(config.evaluation.controls):
         return ""
     names = (second.template, second.question_only_template, DESCRIBES)
     return digest([second.masks, *(file_digest(load_template(name).path) for name in names)], 16)
+
+
+def _template_digest(name: str) -> str:
+    return file_digest(load_template(name).path)[:16]
 
 
 def is_complete(folder: Path, config: RunConfig, conditions: Conditions, problems: int) -> bool:
@@ -80,10 +86,10 @@ def is_complete(folder: Path, config: RunConfig, conditions: Conditions, problem
     problems.
 
     What a newer grader says of the same answers is no reason to ask for them again, and neither are
-    controls that it has more.
+    controls that it has more. For what an earlier version did not write down the run vouches.
     """
     try:
-        there = read_report(folder).conditions
+        there = vouched(read_report(folder).conditions, conditions)
         predictions = read_predictions(folder, ["id"])
     except DataError:
         return False

@@ -16,10 +16,10 @@ from visual_r1.data.shards import KeptProblems, StoredProblems
 from visual_r1.errors import DataError
 from visual_r1.evaluation.answers import Answers
 from visual_r1.evaluation.conditions import in_a_line, passes_of
+from visual_r1.evaluation.deciding import Conditions
 from visual_r1.evaluation.kept import Kept, find_kept
 from visual_r1.evaluation.metrics import (
     REPORT_NAME,
-    Conditions,
     Report,
     Spending,
     measure,

@@ -12,33 +12,14 @@ from pathlib import Path
 
 from visual_r1.errors import DataError
 from visual_r1.evaluation.answers import NOTHING_FOUND, Found, depends_on
-from visual_r1.evaluation.metrics import Conditions, Report, Spending, read_report
+from visual_r1.evaluation.deciding import DECIDES, Conditions, vouched
+from visual_r1.evaluation.metrics import Report, Spending, read_report
 from visual_r1.evaluation.predictions import PASSES, Pass, Prediction, kept_predictions
 from visual_r1.printing import open_logger
 
 logger = open_logger(__name__)
 
 NOTHING_SPENT = Spending(0, 0, 0, 0)
-
-# What a condition is called where a user sets it, and where it is not set.
-_SETTINGS = {
-    "sampler_path": "the weights",
-    "model": "model.name",
-    "dataset_digest": "the dataset",
-    "seed": "evaluation.seed",
-    "k": "evaluation.samples",
-    "temperature": "the samples' temperature",
-    "max_new_tokens": "sampling.max_new_tokens",
-    "template": "prompt.template",
-    "rounding": "reward.rounding",
-    "grader_version": "the grader's version",
-    "blind": "evaluation.blind",
-    "thinking": "model.thinking",
-    "split": "the split",
-    "control_passes": "evaluation.controls",
-    "reader": "the template of a pass without the image",
-    "decisions": "what is decided about labels (disputes.jsonl)",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +87,7 @@ def find_kept(
                 changed = _changes(report, wanted, len(there), len(ids))
                 kept = replace(kept, spent=report.spending, changed=changed)
             holding: list[Pass] = [
-                name for name in PASSES if _holds(name, report.conditions, wanted)
+                name for name in PASSES if _holds(name, vouched(report.conditions, wanted), wanted)
             ]
             if use(there, holding):
                 origin = report.taken_from or ("" if folder == own else folder.name)
@@ -122,9 +103,9 @@ def _holds(name: Pass, there: Conditions, wanted: Conditions) -> bool:
 
 
 def _changes(there: Report, wanted: Conditions, count: int, wanted_count: int) -> str:
-    then, now = asdict(there.conditions), asdict(wanted)
+    then, now = asdict(vouched(there.conditions, wanted)), asdict(wanted)
     changes = [
-        f"{_SETTINGS[name]} is {now[name]} and was {then[name]}"
+        f"{DECIDES[name].setting} is {now[name]} and was {then[name]}"
         for name in now
         if now[name] != then[name]
     ]

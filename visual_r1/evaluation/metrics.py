@@ -21,11 +21,11 @@ from pydantic import TypeAdapter
 from visual_r1.errors import DataError
 from visual_r1.evaluation.clustered import Estimate, mean_share
 from visual_r1.evaluation.controls import Controls, count_controls
+from visual_r1.evaluation.deciding import Conditions
 from visual_r1.evaluation.predictions import DIGEST, PREDICTIONS_NAME, REPORT_NAME, Prediction
 from visual_r1.evaluation.samples import majority, mean_pass_at_k
 from visual_r1.evaluation.slices import BY, NOTHING_KNOWN, Known, in_order
 from visual_r1.evaluation.statistics import Interval, wilson
-from visual_r1.grading import Rounding
 from visual_r1.hashing import file_digest
 from visual_r1.policy.second_pass import OUTCOMES
 from visual_r1.prices import NO_PRICES, Prices, total
@@ -33,35 +33,6 @@ from visual_r1.printing import open_logger
 from visual_r1.storage import flat_in_the_file, read_json, write_json
 
 logger = open_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Conditions:
-    """Under which an evaluation was made: what two reports must share to be compared."""
-
-    sampler_path: str
-    model: str
-    dataset_digest: str
-    seed: int
-    k: int
-    temperature: float
-    max_new_tokens: int
-    template: str
-    rounding: str
-    grader_version: str
-    blind: bool
-    thinking: str = "default"
-    split: str = "test"
-    control_passes: tuple[str, ...] = ()
-    reader: str = ""
-    """A digest of what passes without the image are made with, where the run itself has none."""
-    decisions: str = ""
-    """The digest of the decisions about labels that held, see `runs.labels`; empty for none."""
-
-    @property
-    def compared(self) -> Rounding:
-        """`rounding` as the grader knows it."""
-        return "rounded" if self.rounding == "rounded" else "exact"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,13 @@ is the variance over problems of d_i = after_.i - before_.i, over n. The interva
     d ± sqrt(t_n^2 var(d_i) / n + t_K^2 sum over sides of max(MS_s - MS_e, 0) / (n K)),
 
 each part at its own confidence, with the t quantiles of n - 1 and of sum (K - 1) degrees of
-freedom, so that two seeds do not pass for many. The p-value is the confidence at which it begins to
-hold 0. Sides need not have as many seeds: the base model has one, a side whose seeds all answered
-alike counts as one, and adds nothing.
+freedom, so that neither two seeds nor two problems pass for many. var(d_i) is that of `clustered`,
+never 0: two problems whose differences happen to be alike say next to nothing of a third. The
+p-value is the confidence at which the interval begins to hold 0; of at most `FEW_PROBLEMS` it is
+also no less than that of the exact test of signs turned around, one sign a problem, and where that
+does not tell, the interval holds 0. Of fewer than six problems no outcome is beyond chance. Sides
+need not have as many seeds: the base model has one, a side whose seeds all answered alike counts as
+one, and adds nothing.
 
 MS_s has K - 1 degrees of freedom, next to nothing with two or three seeds. So it is pooled over all
 sides that are compared, as an analysis of variance does, which assumes that they scatter alike; a
@@ -40,11 +44,15 @@ from typing import Any, cast
 import numpy as np
 from scipy import optimize, special  # pyright: ignore[reportMissingTypeStubs]
 
+from visual_r1.evaluation.clustered import variance_of_differences
 from visual_r1.evaluation.statistics import (
     CONFIDENCE,
+    FEW_PROBLEMS,
     Gain,
     Pairs,
     exact_mcnemar,
+    exact_sign_flip,
+    holding_0,
     paired_difference_ci,
 )
 
@@ -120,7 +128,9 @@ def _of_one_run(before_N: Sequence[float], after_N: Sequence[float], seeds: int)
 def _of_seeds(before: _Side, after: _Side, pooled: float, freedom: int, seeds: int) -> Gain:
     d = after.by_problem - before.by_problem
     n, mean = after.n, float(d.mean())
-    of_problems = float(((d - mean) ** 2).sum()) / max(n - 1, 1) / n
+    if n < 2:
+        return Gain(mean, (-1.0, 1.0), 1.0, seeds, n)
+    of_problems = variance_of_differences(d.tolist()) / n
     of_seeds = sum(
         max(max(side.seeds, pooled) - side.rest, 0.0) / (n * side.k)
         for side in (before, after)
@@ -130,14 +140,18 @@ def _of_seeds(before: _Side, after: _Side, pooled: float, freedom: int, seeds: i
     def half_width(p_value: float) -> float:
         # Quantiles that half the p-value lies below: exact also where it is tiny.
         t_n, t_k = (
-            float(cast(Any, special).stdtrit(degrees, p_value / 2))
-            for degrees in (max(n - 1, 1), freedom)
+            float(cast(Any, special).stdtrit(degrees, p_value / 2)) for degrees in (n - 1, freedom)
         )
         return math.sqrt(t_n * t_n * of_problems + t_k * t_k * of_seeds)
 
     half = half_width(1 - CONFIDENCE)
     low, high = max(mean - half, -1.0), min(mean + half, 1.0)
-    return Gain(mean, (low, high), _p_value(mean, half_width), seeds, n)
+    p_value = _p_value(mean, half_width)
+    if n <= FEW_PROBLEMS:
+        p_value = max(p_value, exact_sign_flip(d.tolist()))
+    if n < 3:
+        low, high = -1.0, 1.0
+    return Gain(mean, holding_0((low, high), p_value), p_value, seeds, n)
 
 
 def _p_value(mean: float, half_width: Callable[[float], float]) -> float:

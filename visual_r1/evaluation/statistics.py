@@ -12,6 +12,9 @@ References
         or percentages. Psychometrika 12; here with the exact binomial p-value.
     Duffy (1984), Asymptotic and exact power for the McNemar test and its analogue with R controls
         per case. Biometrics 40, 1005-1015.
+    Fisher (1935), The design of experiments, chapter III (signs turned around), by problems as in
+        Canay, Romano and Shaikh (2017), Randomization tests under an approximate symmetry
+        assumption. Econometrica 85, 1013-1030.
     Holm (1979), A simple sequentially rejective multiple test procedure. Scand. J. Stat. 6.
 
 Means of several samples are in `clustered` and `samples`, several seeds in `seeds`.
@@ -30,6 +33,11 @@ CONFIDENCE = 0.95
 SIGNIFICANCE = 0.05
 Z = 1.959963984540054  # the normal quantile of CONFIDENCE, two-sided
 POWER = 0.8
+FEW_PROBLEMS = 30
+"""Up to so many, a difference of means is tested by turning its signs around as well."""
+FEWEST_PROBLEMS = 6
+"""Of fewer no outcome is beyond chance: five of five gains have p = 2 / 2^5 = 0.0625."""
+_GRID = 20_160  # the quotients of most numbers of samples are whole on it
 
 Interval = tuple[float, float]
 
@@ -133,6 +141,35 @@ def exact_mcnemar(gained: int, lost: int) -> float:
     return float(_binomial_test(gained, gained + lost).pvalue)
 
 
+def exact_sign_flip(values_N: Sequence[float]) -> float:
+    """The exact two-sided p-value of a sum of differences: had each problem's difference in [-1, 1]
+    come with the other sign as easily, how often would the sum be as far from 0?
+
+    All 2^n signs count, as a convolution; for at most `FEW_PROBLEMS` values. 1 where none differs.
+    """
+    whole = [round(value * _GRID) for value in values_N]
+    step = math.gcd(*whole) or 1  # of seeds and samples it is large, and the table small
+    sizes = [abs(one) // step for one in whole if one]
+    most = sum(sizes)
+    chances = np.zeros(2 * most + 1)
+    chances[most] = 1.0
+    for size in sizes:
+        turned = np.zeros_like(chances)
+        turned[size:] += chances[: chances.size - size] / 2
+        turned[: chances.size - size] += chances[size:] / 2
+        chances = turned
+    # Each was rounded by half a part: sums as near as that count as equal.
+    as_far = abs(sum(whole)) - len(sizes)
+    sums = np.abs(np.arange(-most, most + 1)) * step
+    return min(1.0, float(chances[sums >= as_far].sum()))
+
+
+def holding_0(interval: Interval, p_value: float) -> Interval:
+    """The interval of a difference, as far as 0 where the test does not tell it from none."""
+    low, high = interval
+    return interval if distinguishable(p_value) else (min(low, 0.0), max(high, 0.0))
+
+
 def paired_difference_ci(pairs: Pairs) -> Interval:
     """The 95 % interval of after - before, Newcombe's method 10 (square-and-add).
 
@@ -140,9 +177,10 @@ def paired_difference_ci(pairs: Pairs) -> Interval:
         delta - sqrt((p2 - l2)^2 - 2 phi (p2 - l2)(u1 - p1) + (u1 - p1)^2)  up to
         delta + sqrt((u2 - p2)^2 - 2 phi (u2 - p2)(p1 - l1) + (p1 - l1)^2),
     1 before and 2 after. phi is corrected for continuity towards 0 where positive, and 0 where a
-    margin of the table is empty. (-1, 1) where nothing was paired.
+    margin of the table is empty. (-1, 1) of fewer than three pairs, and of fewer than
+    `FEWEST_PROBLEMS` it holds 0: Wilson's limits hold far less than 95 % there.
     """
-    if pairs.n == 0:
+    if pairs.n < 3:
         return -1.0, 1.0
     p1, p2, n = pairs.before, pairs.after, pairs.n
     low1, high1 = wilson(pairs.both + pairs.lost, n)
@@ -153,7 +191,8 @@ def paired_difference_ci(pairs: Pairs) -> Interval:
     above = up2 * up2 - 2 * phi * up2 * down1 + down1 * down1
     low = pairs.delta - math.sqrt(max(below, 0.0))
     high = pairs.delta + math.sqrt(max(above, 0.0))
-    return max(low, -1.0), min(high, 1.0)
+    found = max(low, -1.0), min(high, 1.0)
+    return found if n >= FEWEST_PROBLEMS else holding_0(found, 1.0)
 
 
 def _newcombe_phi(pairs: Pairs) -> float:

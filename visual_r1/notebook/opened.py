@@ -14,8 +14,8 @@ from PIL import Image
 from visual_r1.alarms import Finding
 from visual_r1.data.dataset import find_prepared
 from visual_r1.errors import RunError
+from visual_r1.evaluation.deciding import Conditions
 from visual_r1.evaluation.metrics import (
-    Conditions,
     Report,
     Spending,
     evaluation_folder,

@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from visual_r1.evaluation.deciding import DECIDES, GREEDY, is_unknown
 from visual_r1.evaluation.same import same_problems
 from visual_r1.evaluation.statistics import Comparison, Pairs, distinguishable
 from visual_r1.hashing import in_hash_order
@@ -32,12 +33,6 @@ from visual_r1.pages.queries import queries
 from visual_r1.pages.showing import address, show
 
 router = APIRouter()
-
-_GIVEN = (
-    "model", "dataset_digest", "rounding", "split", "template", "max_new_tokens", "thinking",
-    "grader_version", "decisions",
-)  # fmt: skip
-"""Two evaluations that differ in one of these are compared with a word of warning."""
 
 
 @router.get("/runs/{name}/evaluations")
@@ -139,12 +134,7 @@ def compared(
         name: _paired([pair for pair in both if pair[0].family == name])
         for name in sorted({x.family or "" for x, _ in both})
     }
-    given = [(name, getattr(first.report, name), getattr(second.report, name)) for name in _GIVEN]
-    differs = [
-        f"{name.replace('_', ' ')} ({x or 'none'} and {y or 'none'})"
-        for name, x, y in given
-        if x != y
-    ]
+    differs, unknown = _conditions(first, second)
     whole = _paired(chosen)
     return show(
         request, "compare.html.j2",
@@ -153,6 +143,7 @@ def compared(
         family=family, by_family=by_family, text=text, page=page, pages=_pages(ids), n=len(ids),
         pairs=[Pair(left[id], right[id]) for id in some if id in left and id in right],
         whole=whole, is_seen=distinguishable(whole.p_value), differs=differs,
+        unknown=unknown,
         only_one=len(old.keys() ^ new.keys()),
         others=sum(old[id].content != new[id].content for id in old.keys() & new.keys()),
     )  # fmt: skip
@@ -164,6 +155,21 @@ def picture(request: Request, name: str, evaluation: str, index: int, problem: s
     found = _named(place_of(request), name, evaluation)
     with queries().session() as session:
         return picture_answer(prediction_picture(session, found, problem, index))
+
+
+def _conditions(first: Evaluation, second: Evaluation) -> tuple[list[str], list[str]]:
+    """What two evaluations differ in of what greedy answers depend on; and, of several runs, what
+    one of their reports does not hold."""
+    differs: list[str] = []
+    unknown: list[str] = []
+    for name in GREEDY:
+        x, y = getattr(first.report, name), getattr(second.report, name)
+        if is_unknown(name, x) or is_unknown(name, y):
+            if first.run != second.run:
+                unknown.append(DECIDES[name].setting)
+        elif x != y:
+            differs.append(f"{name.replace('_', ' ')} ({x or 'none'} and {y or 'none'})")
+    return differs, unknown
 
 
 def _address(parts: Sequence[str], **query: object) -> Callable[..., str]:

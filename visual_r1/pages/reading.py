@@ -70,6 +70,8 @@ class ReportFigures:
     thinking: str = "default"
     grader_version: str = ""
     decisions: str = ""
+    template_digest: str = ""
+    max_pixels: int = 0
     predictions_digest: str | None = None
     cost_usd: float | None = None
     tokens_prefill: float | None = None

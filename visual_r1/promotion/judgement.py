@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from visual_r1.errors import DataError
-from visual_r1.evaluation.metrics import Conditions, Report, read_report
+from visual_r1.evaluation.deciding import GREEDY, Conditions, differing
+from visual_r1.evaluation.metrics import Report, read_report
 from visual_r1.evaluation.predictions import PREDICTIONS_NAME, REPORT_NAME, read_predictions
 from visual_r1.evaluation.statistics import (
     Interval,
@@ -26,12 +27,6 @@ from visual_r1.evaluation.statistics import (
 )
 from visual_r1.hashing import file_digest
 from visual_r1.wording import p_value_in_words, percent, points, points_range
-
-# What a greedy answer and its grade depend on; the weights are what is compared.
-_SHARED = (
-    "model", "dataset_digest", "max_new_tokens", "template", "rounding", "grader_version",
-    "thinking", "split", "decisions",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +99,12 @@ class Evidence:
 
 
 def comparable(there: Conditions, wanted: Conditions) -> bool:
-    """Whether greedy answers under both conditions can be paired."""
-    return all(getattr(there, name) == getattr(wanted, name) for name in _SHARED)
+    """Whether greedy answers under both conditions can be paired.
+
+    What an earlier version did not write down was held against each other in the two runs, see
+    `runs.folder.asks_alike`.
+    """
+    return not differing(there, wanted, GREEDY, unknown=False)
 
 
 def weigh(before: Path, after: Path, against: str) -> Evidence:
@@ -137,7 +136,7 @@ def weigh(before: Path, after: Path, against: str) -> Evidence:
         blind=Paired.of(blind) if blind.n else None,
         dataset_digest=new.conditions.dataset_digest,
         grader_version=new.conditions.grader_version,
-        conditions={name: getattr(new.conditions, name) for name in _SHARED},
+        conditions={name: getattr(new.conditions, name) for name in GREEDY},
         digests={
             f"{when}/{name}": file_digest(folder / name)
             for when, folder in (("before", before), ("after", after))

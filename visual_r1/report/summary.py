@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import TypeAdapter
 
 from visual_r1.errors import DataError
+from visual_r1.evaluation.deciding import SAMPLED, differing
 from visual_r1.evaluation.metrics import Report, evaluation_folder, read_report
 from visual_r1.evaluation.predictions import read_predictions
 from visual_r1.evaluation.statistics import Comparison, Pairs, distinguishable
@@ -27,11 +28,8 @@ SUMMARY_NAME = "summary.json"
 PAGE_NAME = "report.html"
 BASELINE, FINAL = "baseline", "final"
 
-# Two evaluations are comparable when these agree.
-_SHARED = (
-    "model", "dataset_digest", "seed", "k", "temperature", "max_new_tokens", "template", "rounding",
-    "thinking", "decisions",
-)  # fmt: skip
+# Two evaluations are comparable when these agree. Of two graders the summary says so.
+_SHARED = tuple(name for name in SAMPLED if name != "grader_version")
 
 RATES = ("sampled_accuracy", "format_rate", "visual_grounding_rate", "mean_response_tokens")
 
@@ -202,15 +200,14 @@ def summary_of(run_dir: Path, *, steps: int, wall_seconds: float) -> Summary:
 
 
 def _require_comparable(before: Report, after: Report) -> None:
-    differing = [
+    unlike = [
         f"{name} ({getattr(before.conditions, name)!r} and {getattr(after.conditions, name)!r})"
-        for name in _SHARED
-        if getattr(before.conditions, name) != getattr(after.conditions, name)
+        for name in differing(before.conditions, after.conditions, _SHARED, unknown=False)
     ]
-    if differing:
+    if unlike:
         raise DataError(
             f"The evaluations {BASELINE} and {FINAL} cannot be compared, they differ in "
-            f"{', '.join(differing)}: remove the older of the two folders and evaluate again."
+            f"{', '.join(unlike)}: remove the older of the two folders and evaluate again."
         )
 
 

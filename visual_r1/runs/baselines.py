@@ -28,7 +28,8 @@ from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
 from visual_r1.errors import DataError, StorageError
 from visual_r1.evaluation.conditions import conditions_of
-from visual_r1.evaluation.metrics import REPORT_NAME, Conditions, Report, read_report, write_report
+from visual_r1.evaluation.deciding import Conditions, vouched
+from visual_r1.evaluation.metrics import REPORT_NAME, Report, read_report, write_report
 from visual_r1.evaluation.predictions import PREDICTIONS_NAME, require_predictions
 from visual_r1.grading import GRADER_VERSION
 from visual_r1.hashing import digest, file_digest
@@ -105,7 +106,8 @@ class Baselines:
         """Whether one under these conditions is there, whole and as it was written."""
         place = self._place(report)
         try:
-            return read_report(place).conditions == report.conditions and require_predictions(place)
+            there = vouched(read_report(place).conditions, report.conditions)
+            return there == report.conditions and require_predictions(place)
         except DataError:
             return False
 
@@ -143,9 +145,11 @@ class Baselines:
 
 
 def _name(conditions: Conditions, problems: int) -> str:
-    # The grader's version is a part of the digest that names the folder around it. What came later
-    # leaves no trace at its default: those that are there keep their names.
+    # The grader's version, what the template says and how large a picture may be are a part of the
+    # digest that names the folder around it. What came later leaves no trace at its default: those
+    # that are there keep their names.
     kept = asdict(replace(conditions, grader_version=""))
+    del kept["template_digest"], kept["max_pixels"]
     for part, default in (
         ("split", "test"),
         ("control_passes", ()),
@@ -211,7 +215,8 @@ def keep_baseline(config: RunConfig, dataset: Dataset, evaluation: Path) -> None
     wanted = conditions_of(config, there.sampler_path, dataset.digest, decisions=there.decisions)
     if report.shared_as != shared.folder.name:
         return
-    if there != wanted or shared.has(report):  # of an older grader; or done
+    # Of an older grader; or done.
+    if vouched(there, wanted) != wanted or shared.has(report):
         return
     with suppress(Timeout), shared.alone(wait=False):
         shared.keep(evaluation, config.run_name)

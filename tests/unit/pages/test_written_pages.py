@@ -17,12 +17,13 @@ from written import DIGEST, HOSTILE, RUN, rollout_row, stored_problem, write_hom
 from visual_r1.compare.comparison import compare
 from visual_r1.compare.sides import find_sides
 from visual_r1.errors import DataError
-from visual_r1.evaluation.metrics import Conditions, evaluation_folder
+from visual_r1.evaluation.deciding import GREEDY, Conditions
+from visual_r1.evaluation.metrics import evaluation_folder
 from visual_r1.hashing import file_digest
 from visual_r1.pages.app import pages
-from visual_r1.pages.evaluations import _GIVEN  # pyright: ignore[reportPrivateUsage]
 from visual_r1.pages.marked import excerpt, marked, pieces_of
 from visual_r1.pages.pictures import picture_answer
+from visual_r1.pages.reading import ReportFigures
 from visual_r1.pages.samples import Sample
 from visual_r1.pages.written import answers_of, shown_samples
 from visual_r1.regrade.changes import Change, Figures, Kind, Share
@@ -260,7 +261,8 @@ def test_the_page_compares_what_the_command_compares(asked: TestClient, home: Pa
 def test_the_page_names_each_condition_of_the_greedy_answers():
     of_other_passes = {"seed", "k", "temperature", "blind", "control_passes", "reader"}
     others = {"sampler_path"} | of_other_passes  # which weights answered is what is compared
-    assert {*_GIVEN} == {one.name for one in fields(Conditions)} - others
+    assert {*GREEDY} == {one.name for one in fields(Conditions)} - others
+    assert {*GREEDY} <= {one.name for one in fields(ReportFigures)}
 
 
 def test_of_no_problem_nothing_is_concluded(asked: TestClient):

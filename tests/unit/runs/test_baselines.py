@@ -15,7 +15,8 @@ from made_up import predictions, problems, write_evaluation
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
 from visual_r1.evaluation.conditions import conditions_of
-from visual_r1.evaluation.metrics import REPORT_NAME, Conditions, evaluation_folder, read_report
+from visual_r1.evaluation.deciding import Conditions
+from visual_r1.evaluation.metrics import REPORT_NAME, evaluation_folder, read_report
 from visual_r1.evaluation.predictions import PREDICTIONS_NAME, read_predictions
 from visual_r1.runs.baselines import Baselines, keep_baseline
 from visual_r1.verify.examination import examine
