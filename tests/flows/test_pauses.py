@@ -72,7 +72,7 @@ def configured(folder: Path) -> Any:
 
 
 def train_chunk(run: Any, step: int) -> Any:
-    """The checkpoint of `step`, trained where it is not there; from 10 on another policy samples."""
+    """The checkpoint of `step`, trained if need be; from step 10 on another policy samples."""
     from visual_r1.runs.ledger import Ledger, LedgerRow
 
     ledger = Ledger(run.run_dir)

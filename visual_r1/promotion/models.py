@@ -97,13 +97,13 @@ class Models:
         Raises `DataError` where its file is damaged.
         """
         try:
-            return _read(self.path)
+            return read_promoted(self.path)
         except FileNotFoundError:
             return None
 
     def before(self) -> list[Promoted]:
         """What was current once, the newest last."""
-        return [_read(path) for path in sorted(self.history.glob("[0-9]*.json"))]
+        return [read_promoted(path) for path in sorted(self.history.glob("[0-9]*.json"))]
 
     def promote(
         self,
@@ -213,7 +213,11 @@ class Models:
         return path.absolute().relative_to(self.output_dir.absolute()).as_posix()
 
 
-def _read(path: Path) -> Promoted:
+def read_promoted(path: Path) -> Promoted:
+    """The record of a model in the file `path`.
+
+    Raises `FileNotFoundError` where it is not there, and `DataError` where it is damaged.
+    """
     try:
         return read_json(path, _STORED)
     except FileNotFoundError:
