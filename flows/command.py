@@ -144,19 +144,29 @@ def run_as_command(
             )
     except RunPaused as error:
         console.sentence(str(error), "paused", "bold yellow")
-        return PAUSED
+        status = PAUSED
     except RunStopped as error:
         console.sentence(str(error), "stopped", "bold yellow")
-        return INTERRUPTED
+        status = INTERRUPTED
     except VisualR1Error as error:
         show_error(console, error)
-        return 1
+        status = 1
     except KeyboardInterrupt:
         return settle()
+    else:
+        status = 0
     finally:
         let_go()
         collect_as_ever()
-    return 0
+    _was_told()
+    return status
+
+
+def _was_told() -> None:
+    # Here and not above: Prefect reads its settings when it is imported.
+    from tasks.outcome import was_told
+
+    was_told()
 
 
 def begin_server_ahead() -> None:

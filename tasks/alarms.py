@@ -1,10 +1,12 @@
 """What the alarms say at a checkpoint: in the log, as an artifact, and as the flow's state."""
 
+from functools import partial
+
 from prefect import State, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.states import Failed
 
-from tasks.outcome import SERVER_FAILURES
+from tasks.outcome import SERVER_FAILURES, once_told
 from tasks.records import record
 from tasks.records.names import artifact_key
 from tasks.verified import Result
@@ -13,6 +15,7 @@ from visual_r1.printing import open_logger
 from visual_r1.report.tracking import track_run, track_steps
 from visual_r1.runs.alarms import check_alarms, pause
 from visual_r1.runs.ledger import LedgerRow
+from visual_r1.runs.process import note_told
 from visual_r1.wording import as_markdown
 
 logger = open_logger("visual_r1.tasks")
@@ -26,6 +29,9 @@ def heed_alarms(config: RunConfig, checkpoint: LedgerRow) -> State | None:
     It is called `PausedByAlarm` and of the type Failed: Prefect's own pause keeps the process, and
     a Tinker session with it, waiting for a click that may come days later. Called as a function, a
     flow that returns it raises `RunPaused`.
+
+    Killed before somebody was told of it, the run pauses here again when it is started again: by
+    Prefect, by the watch or by a person. Told of it, whoever starts it again wants it to go on.
     """
     findings = check_alarms(config, checkpoint.step)
     if findings:
@@ -35,9 +41,12 @@ def heed_alarms(config: RunConfig, checkpoint: LedgerRow) -> State | None:
     paused = pause(config, findings)
     if paused is not None:
         track_run(config)  # nothing comes after it that would bring the offline copy up to date
-    elif findings:
+        once_told(partial(note_told, config.run_dir, checkpoint.step))
+        return Failed(name=PAUSED, message=str(paused), data=paused)
+    if findings:
         track_steps(config)
-    return None if paused is None else Failed(name=PAUSED, message=str(paused), data=paused)
+        note_told(config.run_dir, checkpoint.step)
+    return None
 
 
 @task(name="alarms", task_run_name="alarms at step {step}")

@@ -50,6 +50,12 @@ _within: ContextVar[bool] = ContextVar("within a remembered flow", default=False
 _owed: list[Callable[[], None]] = []
 """What is done once, when the next flow's function has ended."""
 
+_once_told: list[Callable[[], None]] = []
+"""What is done when somebody was told what the flow at work came to."""
+
+_by_command: ContextVar[bool] = ContextVar("run by a command", default=False)
+"""Set where a command runs the flow: that tells a person how it ended, and says when it has."""
+
 
 def remembered(flow: Any) -> Any:
     """A Prefect flow whose function's end is remembered; for `outcome_in_spite_of`."""
@@ -67,6 +73,7 @@ def remembered(flow: Any) -> Any:
             collect_nothing()  # a worker's process, which is this flow's alone
         collect_what_is_new(seldom=True)
         entered = _within.set(True)
+        _once_told.clear()  # of a flow before it, which was interrupted
         try:
             with attended() as is_outermost:
                 if is_outermost:
@@ -88,6 +95,7 @@ def _remember(work: Callable[[], R], *, is_noted: bool) -> R:
     try:
         result = work()
     except BaseException as error:
+        _once_told.clear()  # the error alone is told
         _ends[:] = [error]
         if is_noted:
             _note_error(error)
@@ -97,6 +105,8 @@ def _remember(work: Callable[[], R], *, is_noted: bool) -> R:
     _ends[:] = [data if isinstance(data, VisualR1Error) else None]
     if is_noted:
         _note_result(result)
+    if not _by_command.get():
+        was_told()  # by what was noted just now, or by what is returned
     return result
 
 
@@ -159,6 +169,23 @@ def when_it_ends(do: Callable[[], None]) -> None:
     _owed.append(do)
 
 
+def once_told(do: Callable[[], None]) -> None:
+    """Have `do` called when somebody was told what the flow at work came to: not where it is killed
+    before, nor where an error ends it."""
+    _once_told.append(do)
+
+
+def was_told() -> None:
+    """Somebody was told what the flow came to.
+
+    A command says so when it has shown that to its user. Without one the flow says so itself: how
+    it ended is noted then, and Prefect is told of it also where this process dies.
+    """
+    for do in _once_told:
+        do()
+    _once_told.clear()
+
+
 @contextmanager
 def outcome_in_spite_of(
     server: str | None, when_done: Callable[[], None] = lambda: None
@@ -166,11 +193,12 @@ def outcome_in_spite_of(
     """Run a flow within; where Prefect's server fails it, it ends as its function ended.
 
     `server` is its address; None is the temporary one. `when_done` is called when the function has
-    ended, and Prefect's last records are all that is left. Raises `ConfigError` where the function
-    was never begun.
+    ended, and Prefect's last records are all that is left. Who has shown its end to a user says so
+    by `was_told`. Raises `ConfigError` where the function was never begun.
     """
     _ends.clear()
     _told[:] = [when_done]
+    by_command = _by_command.set(True)
     try:
         yield
     except VisualR1Error:
@@ -197,3 +225,5 @@ def outcome_in_spite_of(
                 without_secrets(server),
                 type(error).__name__,
             )
+    finally:
+        _by_command.reset(by_command)

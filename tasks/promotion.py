@@ -1,12 +1,14 @@
 """A checkpoint to the current model of a name, where the evidence, or a person, says so."""
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from prefect import State
 from prefect.states import Completed
 
+from tasks.outcome import once_told
 from tasks.records import record
 from tasks.tasks import evaluate, export
 from visual_r1.config import RunConfig
@@ -49,9 +51,14 @@ def promote_checkpoint(
     models = Models(config.output_dir, name or config.preset)
     with models.alone(wait=True):
         current = models.current()
-        if current is not None and current.sampler_path == row.sampler_path and not force:
-            why = f"step {row.step} of {config.run_name} is the model {models.name} already"
-            return _outcome(models, row, promoted=True, why=why)
+        if current is not None and current.sampler_path == row.sampler_path:
+            if models.is_untold(current) and because in ("", current.because):
+                # The process was killed that had promoted it.
+                _tell(config, models, current)
+                return _outcome(models, row, promoted=True, why=current.because)
+            if not force:
+                why = f"step {row.step} of {config.run_name} is the model {models.name} already"
+                return _outcome(models, row, promoted=True, why=why)
         evidence = _evidence(config, dataset, row, current, force=force)
         objections = [] if force or evidence is None else evidence.objections
         if objections:
@@ -67,7 +74,7 @@ def promote_checkpoint(
         why = because or f"accuracy went from {evidence.accuracy}" if evidence else because
         by = "person" if force else "evidence"
         made = models.promote(config.run_dir, exported, into, evidence, by, why)
-    _tell(config, models, made)
+        _tell(config, models, made)
     return _outcome(models, row, promoted=True, why=why)
 
 
@@ -94,6 +101,7 @@ def _tell(config: RunConfig, models: Models, made: Promoted) -> None:
     say(sentence)
     adapter = config.output_dir / made.adapter
     record.promoted(config, models.path, adapter, f"{sentence}. {made.because}", asdict(made))
+    once_told(partial(models.note_told, made))  # until then it may be on its way to the server
 
 
 def _evidence(

@@ -111,10 +111,19 @@ def _majority(row: Mapping[str, Any], own: Rounding) -> float | None:
 
 
 def pair(first: Mapping[str, Row], second: Mapping[str, Row], names: tuple[str, str]) -> Paired:
-    """Pair two evaluations, labelled `names`; raises `DataError` where their data differ."""
+    """Pair two evaluations, labelled `names`.
+
+    Raises `DataError` where their data differ, or no problem was answered in both.
+    """
     contents = {id: row.content for id, row in first.items()}
     same = same_problems(contents, {id: row.content for id, row in second.items()}, names)
     unanswered = [id for id in same if None in (first[id].right, second[id].right)]
+    if len(unanswered) == len(same):
+        a, b = names
+        raise DataError(
+            f"No problem was answered in both {a} and {b}: both were asked the same {len(same)}, "
+            "and of each the request failed in one of the two. Evaluate again where they failed."
+        )
     left = set(unanswered)
     return Paired(
         pairs=tuple((first[id], second[id]) for id in same if id not in left),

@@ -10,6 +10,7 @@ import io
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
@@ -30,7 +31,9 @@ _SIZES = (
     *(f"{low}² to {high}² px" for low, high in pairwise(_SIDES)),
     f"{_SIDES[-1]}² px and more",
 )
-_RATES = ("never solved", "1 to 33%", "34 to 66%", "67 to 99%", "always solved")
+# Shares of samples, with the bounds as those of the sizes: a third itself is in the second of them.
+_RATES = ("never solved", "under 1/3", "1/3 to 2/3", "2/3 and more", "always solved")
+_BOUNDS = (Fraction(1, 3), Fraction(2, 3))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ def known_in(folder: Path) -> Known:
     Raises `DataError` as `read_predictions`.
     """
     stated: dict[str, Facts] = {}
-    rates: dict[str, float] = {}
+    rates: dict[str, Fraction] = {}
     for row in iterate_predictions(folder, _READ):
         stated[row["id"]] = Facts(
             family=row["family"],
@@ -74,7 +77,7 @@ def known_in(folder: Path) -> Known:
             difficulty=row.get("difficulty") or "",
         )
         if row["k"]:
-            rates[row["id"]] = row["sampled_correct"] / row["k"]
+            rates[row["id"]] = Fraction(row["sampled_correct"], row["k"])
     if any(one.difficulty for one in stated.values()):
         return Known(stated, STATED)
     of_baseline = _rates_of_baseline(folder)
@@ -106,13 +109,13 @@ def _size(pictures: Iterable[bytes]) -> str:
     return _SIZES[bisect_right([side * side for side in _SIDES], area)] if area else ""
 
 
-def _rate(share: float) -> str:
-    if share in (0.0, 1.0):
+def _rate(share: Fraction) -> str:
+    if share in (0, 1):
         return _RATES[-1 if share else 0]
-    return _RATES[1 + min(int(share * 3), 2)]
+    return _RATES[1 + bisect_right(_BOUNDS, share)]
 
 
-def _rates_of_baseline(folder: Path) -> dict[str, float]:
+def _rates_of_baseline(folder: Path) -> dict[str, Fraction]:
     """The pass rates of the baseline beside the evaluation in `folder`; none where it is that."""
     baseline = folder.parent / "baseline"
     if baseline == folder or not (baseline / REPORT_NAME).exists():
@@ -121,4 +124,4 @@ def _rates_of_baseline(folder: Path) -> dict[str, float]:
         rows = list(iterate_predictions(baseline, ["id", "k", "sampled_correct"]))
     except DataError:  # who reads it for its own sake says so
         return {}
-    return {row["id"]: row["sampled_correct"] / row["k"] for row in rows if row["k"]}
+    return {row["id"]: Fraction(row["sampled_correct"], row["k"]) for row in rows if row["k"]}

@@ -5,13 +5,16 @@
 
 An entry is copied to the history before another takes its place, so nothing that was promoted is
 ever lost; going back to an earlier one is a new entry that says so. All of them are sealed.
+
+`models/.<name>.untold.json` is there from before a run's checkpoint is promoted until that was made
+known: a process that is killed between the two leaves that to the next start.
 """
 
 import getpass
 import re
 import socket
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,7 +66,14 @@ class Promoted:
         return self.again or self.number
 
 
-_STORED = TypeAdapter(Promoted)
+@dataclass(frozen=True, slots=True)
+class _Untold:
+    """The weights that are promoted, before anybody is told of it."""
+
+    sampler_path: str
+
+
+_STORED, _UNTOLD = TypeAdapter(Promoted), TypeAdapter(_Untold)
 
 
 def require_reason(force: bool, because: str) -> None:
@@ -90,6 +100,7 @@ class Models:
         self.output_dir = output_dir
         self.path = output_dir / FOLDER / f"{name}.json"
         self.history = output_dir / FOLDER / name
+        self._untold = output_dir / FOLDER / f".{name}.untold.json"
 
     def current(self) -> Promoted | None:
         """The current model; None where none was promoted, or it was taken back.
@@ -97,13 +108,13 @@ class Models:
         Raises `DataError` where its file is damaged.
         """
         try:
-            return _read(self.path)
+            return read_promoted(self.path)
         except FileNotFoundError:
             return None
 
     def before(self) -> list[Promoted]:
         """What was current once, the newest last."""
-        return [_read(path) for path in sorted(self.history.glob("[0-9]*.json"))]
+        return [read_promoted(path) for path in sorted(self.history.glob("[0-9]*.json"))]
 
     def promote(
         self,
@@ -114,7 +125,10 @@ class Models:
         by: By,
         because: str,
     ) -> Promoted:
-        """Let an exported checkpoint of a run be the current model; raises `StorageError`."""
+        """Let an exported checkpoint of a run be the current model; raises `StorageError`.
+
+        Who has made that known says so by `note_told`.
+        """
         adapter = adapter_folder(run_dir, into)
         made = Promoted(
             name=self.name,
@@ -131,7 +145,27 @@ class Models:
             who=_who(),
             promoted_at="",
         )
+        write_json(self._untold, asdict(_Untold(made.sampler_path)))
         return self._put(made)
+
+    def is_untold(self, promoted: Promoted) -> bool:
+        """Whether nobody was told yet that this one was promoted; where that cannot be read it is
+        told again."""
+        try:
+            return read_json(self._untold, _UNTOLD).sampler_path == promoted.sampler_path
+        except FileNotFoundError:
+            return False
+        except (OSError, ValueError):
+            return True
+
+    def note_told(self, promoted: Promoted) -> None:
+        """It was made known that this one was promoted; where the disk refuses it, it is so again.
+
+        Another process may have promoted another one meanwhile.
+        """
+        if self.is_untold(promoted):
+            with suppress(OSError):
+                self._untold.unlink(missing_ok=True)
 
     def roll_back(self, because: str) -> Promoted:
         """Let the model be current that was so before this one, as a new entry that says so.
@@ -213,7 +247,11 @@ class Models:
         return path.absolute().relative_to(self.output_dir.absolute()).as_posix()
 
 
-def _read(path: Path) -> Promoted:
+def read_promoted(path: Path) -> Promoted:
+    """The record of a model in the file `path`.
+
+    Raises `FileNotFoundError` where it is not there, and `DataError` where it is damaged.
+    """
     try:
         return read_json(path, _STORED)
     except FileNotFoundError:

@@ -1,6 +1,9 @@
-"""The alarms at a checkpoint: what the run's files say, written down once, and said once.
+"""The alarms at a checkpoint: what the run's files say, written down once, and told at least once.
 
-`alarms.jsonl` holds each finding once, in the order of the checkpoints.
+`alarms.jsonl` holds each finding once, in the order of the checkpoints. A process that is killed
+after it has written one down may not have told it to anybody, and a pause that nobody was told of
+has paused nothing. So what is to be told is on record before it is written down, see `process`, and
+whoever starts the run again finds it once more, until it was told.
 
 A pause comes after the checkpoint is saved and on record, not before: the steps that led to it cost
 as much as any others, the checkpoint shows what went wrong, and the run goes on from exactly where
@@ -21,6 +24,7 @@ from visual_r1.jsonl import JsonLines, Reading
 from visual_r1.printing import open_logger
 from visual_r1.runs.journal import Journal
 from visual_r1.runs.ledger import Ledger
+from visual_r1.runs.process import is_untold, note_untold
 from visual_r1.runs.validations import ValidationRow, Validations
 
 logger = open_logger(__name__)
@@ -65,30 +69,46 @@ class AlarmLog:
 
 
 def check_alarms(config: RunConfig, checkpoint: int) -> list[Finding]:
-    """The new findings at the checkpoint of step `checkpoint`; they are in alarms.jsonl then.
+    """The findings at the checkpoint of step `checkpoint` that are new or have yet to be told.
 
-    Each is logged as a warning as well. Looks at the newest checkpoint alone: those before it were
-    looked at when they were new, so a run that goes through them again finds nothing twice. Where
-    no step is left to train there is nothing to pause, and what would have done so warns.
+    They are in alarms.jsonl then, and each is logged as a warning as well. Who has told them says
+    so by `process.note_told`; until then they are found again. Looks at the newest checkpoint
+    alone: those before it were looked at when they were new, so a run that goes through them again
+    finds nothing twice. Where no step is left to train there is nothing to pause, and what would
+    have done so warns. Raises `StorageError` where they cannot be written down.
     """
     rows = Ledger(config.run_dir).rows()
     if not rows or rows[-1].step != checkpoint:
         return []
     log = AlarmLog(config.run_dir)
-    found = look(
+    known = log.findings()
+    new = look(
         config,
         _curves(config.run_dir),
         [_as_row(row) for row in Validations(config.run_dir).rows()],
-        log.findings(),
+        known,
         first=rows[-2].step if len(rows) > 1 else 0,
         checkpoint=checkpoint,
     )
-    if checkpoint >= config.train.steps:
-        found = [replace(finding, action="warn") for finding in found]
-    log.add(found)
+    of_here = [finding for finding in known if finding.checkpoint == checkpoint]
+    untold = of_here if of_here and is_untold(config.run_dir, checkpoint) else []
+    new = [_as_wanted_now(finding, config) for finding in new]
+    if new:
+        note_untold(config.run_dir, checkpoint)
+        log.add(new)
+    found = [_as_wanted_now(finding, config) for finding in untold] + new
     for finding in found:
         logger.warning("%s", finding.sentence)
     return found
+
+
+def _as_wanted_now(finding: Finding, config: RunConfig) -> Finding:
+    """One that pauses only warns where there is nothing to pause, or who started the run wants no
+    pause of it (any more)."""
+    at_the_end = finding.checkpoint >= config.train.steps
+    if at_the_end or getattr(config.alarms, finding.alarm) != "pause":
+        return replace(finding, action="warn")
+    return finding
 
 
 @dataclass(frozen=True, slots=True)

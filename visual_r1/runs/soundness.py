@@ -100,9 +100,13 @@ def examine_run(run_dir: Path, problems: int | None) -> Iterator[Finding]:
 
 
 def sealed(file: Path, way_out: str) -> Finding:
-    """A JSON file, by its seal alone."""
+    """A JSON file, by its seal alone; one without a seal must be an object, as all of them are."""
     try:
-        return vouched_for(file, read_sealed(file).is_sealed)
+        content, is_sealed = read_sealed(file)
+        if not isinstance(content, dict) or not content:
+            found = f"holds {content!r:.40}, which is no record"
+            return damaged(file, "an object with its fields", found, way_out)
+        return vouched_for(file, is_sealed)
     except (OSError, ValueError) as error:
         return damaged(file, "what its checksum says", str(error), way_out)
 

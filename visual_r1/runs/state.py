@@ -23,7 +23,7 @@ from visual_r1.jsonl import JsonLines
 from visual_r1.liveness import is_locked, lives_since
 from visual_r1.runs.config_file import CONFIG_FILE, read_config
 from visual_r1.runs.ledger import Ledger
-from visual_r1.runs.process import LOCK, OWNER, owner_in, read_ending
+from visual_r1.runs.process import LOCK, OWNER, is_untold, owner_in, read_ending
 from visual_r1.storage import read_if_sound, read_json
 from visual_r1.wording import duration
 
@@ -124,6 +124,11 @@ def state_of(run_dir: Path) -> RunState:
         return found("training", f"{who} is at work on it.", pid)
     again = f"It goes on with: visual-r1 resume {run_dir}"
     if (pausing := _pausing(run_dir, step)) and step < steps:
+        if is_untold(run_dir, step):
+            again = (
+                f"Its process was gone before it had said so: visual-r1 resume {run_dir} says it, "
+                "and goes on when it is given once more"
+            )
         return found("paused", f"{pausing} {again}.")
     if (done := _is_done(run_dir, step, steps)) is not None:
         return found("ended", done)

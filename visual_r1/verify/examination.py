@@ -19,6 +19,7 @@ from visual_r1.errors import DataError, RunError, VisualR1Error
 from visual_r1.evaluation.predictions import PREDICTIONS_NAME, REPORT_NAME
 from visual_r1.exports.record import EXPORT, RECORD_NAME
 from visual_r1.promotion.models import FOLDER as MODELS
+from visual_r1.promotion.models import read_promoted
 from visual_r1.regrade.files import read_record
 from visual_r1.report.page import PAGE_NAME
 from visual_r1.report.summary import BASELINE, FINAL, SUMMARY_NAME, read_summary, summary_of
@@ -71,7 +72,7 @@ def examine(folder: Path) -> Iterator[Finding]:
                 yield from examine_evaluation(report.parent)
     elif folder.name == MODELS:
         for file in sorted({*folder.glob("[!.]*.json"), *folder.glob("[!.]*/*.json")}):
-            yield sealed(file, "put it back as it was, or promote the model again")
+            yield _model(file)
     else:
         raise RunError(
             f"{folder} is no run's folder, no dataset and no engine's home: name one of those "
@@ -102,6 +103,19 @@ def examine_dataset(folder: Path) -> Iterator[Finding]:
             yield vouched_for(path, stored.digest is not None)
         except DataError as error:
             yield damaged(path, "Parquet", str(error), AGAIN)
+
+
+def _model(file: Path) -> Finding:
+    """The record of a model: by its seal, and one of an older version by its fields."""
+    way_out = "put it back as it was, or promote the model again"
+    found = sealed(file, way_out)
+    if found.verdict == "damaged":
+        return found
+    try:
+        read_promoted(file)
+    except DataError as error:
+        return damaged(file, "the record of a model", str(error.__cause__), way_out)
+    return found
 
 
 def _run(run_dir: Path) -> Iterator[Finding]:

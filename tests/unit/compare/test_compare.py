@@ -13,7 +13,7 @@ from scipy import stats
 from visual_r1.compare.command import main
 from visual_r1.compare.comparison import compare, compare_seeds
 from visual_r1.compare.page import write_page
-from visual_r1.compare.sides import Side, by_setting, find_sides
+from visual_r1.compare.sides import Seeds, Side, by_setting, find_sides
 from visual_r1.compare.terminal import show
 from visual_r1.config import RunConfig
 from visual_r1.data.problem import Problem
@@ -183,6 +183,25 @@ def test_conditions_that_differ_are_named_and_what_they_spoil_is_left_out(
     assert "rounding 'exact'" in found.notes[0]
     assert ASKED[0].id not in against.gained
     assert ASKED[0].id in compare([two[0], side(folder)], rounding="rounded").against[0].gained
+
+
+def test_without_a_problem_that_both_answered_there_is_nothing_to_compare(
+    tmp_path: Path, two: list[Side], capsys: pytest.CaptureFixture[str]
+) -> None:
+    unanswered = [
+        replace(one, greedy=None, failures={"greedy": "refused"})
+        for one in predictions(ASKED, 0.8, seed=2)
+    ]
+    failed = side(evaluation(tmp_path, "x", unanswered))
+    says = "No problem was answered in both baseline and x: both were asked the same 60, and"
+    with pytest.raises(DataError, match=says):
+        compare([two[0], failed])
+    with pytest.raises(DataError, match=says):
+        compare_seeds([Seeds("a", (two[0],)), Seeds("b", (failed,))])
+    assert main([str(two[0].folder), str(failed.folder)]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("error: No problem was answered in both")
 
 
 def test_groups_are_adjusted_among_themselves_and_add_up(two: list[Side]):

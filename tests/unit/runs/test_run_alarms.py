@@ -10,6 +10,7 @@ from visual_r1.config import RunConfig
 from visual_r1.runs.alarms import AlarmLog, check_alarms, pause
 from visual_r1.runs.journal import Journal
 from visual_r1.runs.ledger import Ledger, LedgerRow
+from visual_r1.runs.process import UNTOLD, is_untold, note_told, note_untold
 
 STEPS, CHUNK = 30, 5
 
@@ -56,6 +57,10 @@ def test_a_pause_comes_once_and_says_how_it_goes_on(
     assert f"visual-r1 resume {run.run_dir}" in str(paused)
     assert (run.run_dir / "alarms.jsonl").read_text().count("\n") == 1
 
+    # Killed before anybody was told, it finds it again, and writes it down once.
+    assert [check_alarms(run, step) for step in (5, 10, 15)] == [[], [], found]
+    assert (run.run_dir / "alarms.jsonl").read_text().count("\n") == 1
+    note_told(run.run_dir, 15)
     # Started again it goes through the same checkpoints, and on from there.
     assert [check_alarms(run, step) for step in (5, 10, 15)] == [[], [], []]
     for step in (20, 25, 30):
@@ -71,6 +76,52 @@ def test_a_warning_does_not_pause(tmp_path: Path) -> None:
     found = check_alarms(run, 15)
     assert [finding.action for finding in found] == ["warn"]
     assert pause(run, found) is None
+
+
+@pytest.mark.parametrize("changed", ["warn", "off"])
+def test_who_wants_no_pause_any_more_is_not_paused_by_one_that_was_not_told(
+    tmp_path: Path, changed: str
+) -> None:
+    run = config(tmp_path)
+    for step in (5, 10, 15):
+        checkpoint(run, step)
+    assert pause(run, check_alarms(run, 15)) is not None
+    [again] = check_alarms(config(tmp_path, changed), 15)
+    assert again.action == "warn"
+    [kept] = AlarmLog(run.run_dir).findings()
+    assert kept.action == "pause"
+
+
+def test_a_pause_of_an_older_version_was_told(tmp_path: Path) -> None:
+    run = config(tmp_path)
+    for step in (5, 10, 15):
+        checkpoint(run, step)
+    assert check_alarms(run, 15)
+    (run.run_dir / UNTOLD).unlink()
+    assert check_alarms(run, 15) == []
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"checkpoint": "x"}', "\x00"])
+def test_a_damaged_note_of_what_is_untold_tells_it_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str
+) -> None:
+    run = config(tmp_path)
+    for step in (5, 10, 15):
+        checkpoint(run, step)
+    found = check_alarms(run, 15)
+    (run.run_dir / UNTOLD).write_text(content)
+    assert check_alarms(run, 15) == found
+    assert "is damaged" in caplog.text
+    note_told(run.run_dir, 15)
+    assert not (run.run_dir / UNTOLD).exists()
+    assert check_alarms(run, 15) == []
+
+
+def test_who_has_told_a_pause_does_not_forget_one_that_came_after_it(tmp_path: Path) -> None:
+    note_untold(tmp_path, 20)
+    note_told(tmp_path, 15)
+    assert is_untold(tmp_path, 20)
+    assert not is_untold(tmp_path, 15)
 
 
 def test_at_the_end_there_is_nothing_to_pause(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from visual_r1.errors import BackendError, RunError, RunStopped
 from visual_r1.runs.alarms import AlarmLog
 from visual_r1.runs.budget import BudgetEnd, note_budget_end
 from visual_r1.runs.folder import open_run_folder
+from visual_r1.runs.process import note_untold
 from visual_r1.runs.state import SILENT_S, state_of
 from visual_r1.storage import write_json
 
@@ -183,7 +184,11 @@ def test_a_run_is_paused_at_the_checkpoint_of_its_alarm_alone(config: RunConfig)
     forget_owner(run_dir)
     found = state_of(run_dir)
     assert found.name == "paused"
-    assert "Seen." in found.sentence
+    assert found.sentence == f"Seen. It goes on with: visual-r1 resume {run_dir}."
+    note_untold(run_dir, 4)  # it was killed before it had said so
+    found = state_of(run_dir)
+    assert found.name == "paused"
+    assert "goes on when it is given once more" in found.sentence
     trained(run_dir, 8)
     assert state_of(run_dir).name == "killed"
 
