@@ -158,15 +158,13 @@ def run_as_command(
     finally:
         let_go()
         collect_as_ever()
-    _was_told()
+    if status in (0, PAUSED):
+        # Here and not above: Prefect reads its settings when it is imported, and a mistake in the
+        # configuration is said without it.
+        from tasks.outcome import was_told
+
+        was_told()
     return status
-
-
-def _was_told() -> None:
-    # Here and not above: Prefect reads its settings when it is imported.
-    from tasks.outcome import was_told
-
-    was_told()
 
 
 def begin_server_ahead() -> None:
