@@ -17,7 +17,7 @@ from visual_r1.grading.texts import is_words, same_text
 # Raised whenever a verdict may change: stored rollouts can then be graded again and compared. Not
 # for what trigonometry finds to be exactly 0 (sin 180° against tan 180°) since mpmath computes it:
 # no labelled case has one.
-GRADER_VERSION = "5"
+GRADER_VERSION = "6"
 
 # Marks that say nothing by themselves.
 _NOTHING = " \t\r\n\u200b.,;:?!=*_#~`'\"$"
