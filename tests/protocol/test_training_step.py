@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,8 +20,10 @@ from visual_r1.data.problem import Problem
 from visual_r1.data.procedural import generate
 from visual_r1.engine.launch import RunningEngine, start_engine
 from visual_r1.errors import BackendError, EngineError, LossError, RewardError, RunError
+from visual_r1.grading import Grade, grade
 from visual_r1.policy.policy import Policy, RolloutGroup, open_policy
 from visual_r1.prices import Prices
+from visual_r1.rewards import scoring
 from visual_r1.rl.learning import StepLearner
 from visual_r1.rl.metrics import SAMPLING_PHASES
 from visual_r1.rl.step import StepResult
@@ -194,6 +197,30 @@ def test_samples_that_a_users_reward_fails_on_leave_their_groups(
     settings["reward"]["custom"] = "moody:never"
     with pytest.raises(RewardError, match="any of the 12 samples of step 1: moody:never returned"):
         train_step(training, policy(RunConfig.model_validate(settings)), PROBLEMS, 1)
+
+
+def test_samples_that_the_grader_fails_on_leave_their_groups(
+    training: tinker.TrainingClient,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    calls = count()
+
+    def every_third_fails(*args: Any, **kwargs: Any) -> Grade:
+        if next(calls) % 3 == 0:
+            raise ValueError("Exceeds the limit (4300 digits)")
+        return grade(*args, **kwargs)
+
+    monkeypatch.setattr(scoring, "grade", every_third_fails)
+    result = train_step(training, policy(config()), PROBLEMS, 0)
+    failed = [scored for scored in result.rollouts if scored.rollout.scored.failure]
+    assert len(failed) == result.metrics.samples.unscored == 4
+    assert {scored.advantage for scored in failed} == {0.0}
+    assert all(
+        one.rollout.response and "4300 digits" in one.rollout.scored.failure for one in failed
+    )
+    (said,) = [one.getMessage() for one in caplog.records if "score 4 of 12" in one.getMessage()]
+    assert "the grader failed with ValueError" in said
 
 
 def test_the_losses_agree_at_the_sampling_weights(service: tinker.ServiceClient) -> None:

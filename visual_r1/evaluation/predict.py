@@ -41,10 +41,13 @@ from visual_r1.policy.passes import (
 from visual_r1.policy.policy import Policy
 from visual_r1.policy.second_pass import SecondPass
 from visual_r1.prices import NO_TOKENS, Tokens
+from visual_r1.printing import open_logger
 from visual_r1.progress import Progress
 from visual_r1.rewards import RewardInput, score
 from visual_r1.rewards.grounding import opened
 from visual_r1.rewards.scoring import grade_of
+
+logger = open_logger(__name__)
 
 _ONE_ANSWER: Collection[Pass] = ("greedy", "blind", "other_image", "masked_image", "described")
 
@@ -315,12 +318,18 @@ def grade_answer(
     reward = policy.config.reward.model_copy(update={"custom": None})
     sample = reward_input(policy, asked, sequence)
     scored = score(reward, sample)
+    if scored.failure:  # a fault of ours, which must not end an evaluation either
+        logger.warning(
+            "A response to problem %r could not be scored: %s. It is kept with the predictions.",
+            sample.problem.id,
+            scored.failure,
+        )
     exact, rounded = _roundings(reward, sample, scored.grade.verdict == "right")
     return GradedResponse(
         response=sample.response,
         extracted=extract_answer(opened(sample.response, sample.opens_think)),
         verdict=scored.grade.verdict,
-        reason=scored.grade.reason,
+        reason=scored.failure or scored.grade.reason,
         right_exact=exact,
         right_rounded=rounded,
         format_ok=scored.components["format"] > 0,

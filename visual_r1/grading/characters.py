@@ -107,6 +107,12 @@ _REPEATED = re.compile(r"(?<=[\d.])((?:\d[\u0305\u0304\u0307]){1,9})")
 _BAR_BEFORE = re.compile(r"[‾¯]\s?([A-Z]{2,4})[‾¯]?")
 _MACRON = re.compile("[ĀĒĪŌŪȲḠ]")
 
+# As HTML reads them, with the semicolon or without; of a number without the zeros in front.
+_REFERENCE = re.compile(
+    r"&(?:#(?:(?P<base>[xX])0*(?P<hex>[0-9a-fA-F]+)|0*(?P<digits>[0-9]+));?"
+    r"|[^\t\n\f <&#;]{1,32};?)"
+)
+_MOST_DIGITS = 7
 _ENTITY = re.compile(r"&(?:#\d{1,6}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});")
 _RAISED = re.compile(r"<(su[pb])>([^<>]{1,40})</\1>", re.IGNORECASE)
 _LINE = re.compile(r"<br\s*/?>", re.IGNORECASE)
@@ -130,6 +136,24 @@ def plain_characters(text: str) -> str:
     return "".join(one if one.isascii() else _plain(one) for one in text)
 
 
+def unescaped(text: str) -> str:
+    """`text` with the references of HTML (`&deg;`, `&#176;`, `&#xb0;`) as their characters.
+
+    What `html.unescape` gives, for numbers of any length: Python refuses to read one beyond 4,300
+    digits. No character has a number of eight digits; HTML shows U+FFFD for it.
+    """
+    return _REFERENCE.sub(_referred, text) if "&" in text else text
+
+
+def _referred(found: re.Match[str]) -> str:
+    digits = found["hex"] or found["digits"]
+    if digits is None:
+        return html.unescape(found[0])
+    if len(digits) > _MOST_DIGITS:
+        return "\ufffd"
+    return html.unescape(f"&#{found['base'] or ''}{digits};")
+
+
 def _without_html(text: str) -> str:
     """Signs that HTML names, raised and lowered text. A number spelled as entities stays one."""
     text = _ENTITY.sub(_named_sign, text)
@@ -138,7 +162,7 @@ def _without_html(text: str) -> str:
 
 
 def _named_sign(entity: re.Match[str]) -> str:
-    sign = html.unescape(entity[0])
+    sign = unescaped(entity[0])
     return entity[0] if sign.isascii() and sign.isalnum() else sign
 
 

@@ -20,13 +20,16 @@ from visual_r1.grading.texts import same_text
 _USUAL_LETTERS = 8
 
 _CALLED = (
-    r"(?:it is\s+|(?:(?:i|we) )?(?:choose|pick|select)\s+)?"
+    r"(?:it is\s+|(?:(?:i|we) )?(?:choose|pick|select)(?:\s*[:=]\s*|\s+))?"
     r"(?:(?:the\s+)?(?:correct\s+|final\s+|right\s+|best\s+)?"
     r"(?:answer|option|choice|letter)(?:\s+(?:is|would be))?\s*[:=]?\s*){0,2}"
 )
 _SAYS_RIGHT = re.compile(
-    r"^is\s+(?:the\s+)?(?:correct|right)(?:\s+(?:answer|option|choice|one))?$", re.IGNORECASE
+    r"^is\s+(?:the\s+)?(?:correct|right)(?:\s+(?:answer|option|choice|one))?$"
+    r"|^(?:option|choice)$",
+    re.IGNORECASE,
 )
+_BEHIND_ITS_TEXT = re.compile(r"(?P<text>.*\S)\s+[(\[](?P<letter>[^()\[\]]{1,30})[)\]]", re.DOTALL)
 
 
 def choice_named(text: str, choices: Sequence[str] = ()) -> int | None:
@@ -42,13 +45,17 @@ def choice_named(text: str, choices: Sequence[str] = ()) -> int | None:
 
 
 def choice_picked(answer: str, choices: Sequence[str]) -> int | None:
-    """Which choice the answer picks by letter (`B`, `(b)`, `option B`, `B. 12`), if any.
+    """Which choice the answer picks by letter (`B`, `(b)`, `option B`, `B. 12`, `12 (B)`), if any.
 
     Raises:
         Unreadable: the answer is beyond the limits.
     """
     letters = _letters(choices)
-    found = _answer_by_letter(letters).fullmatch(canonical(answer))
+    by_letter, text = _answer_by_letter(letters), canonical(answer)
+    found = by_letter.fullmatch(text)
+    behind = _BEHIND_ITS_TEXT.fullmatch(text) if choices and found is None else None
+    if behind is not None and by_letter.fullmatch(behind["letter"]):  # `40° (option B)`
+        found = by_letter.fullmatch(f"{behind['letter']}: {behind['text']}")
     if found is None:
         return None
     place = ascii_uppercase.index((found[1] or found[2]).upper())
@@ -104,7 +111,7 @@ def _letters(choices: Sequence[str]) -> str:
 def _answer_by_letter(letters: str) -> re.Pattern[str]:
     return re.compile(
         rf"{_CALLED}(?:[(\[]\s*([{letters}])\s*[)\]]|([{letters}])(?=[\s.):,]|$))"
-        r"\s*(-(?=\s)|[.):,]*)\s*(.*)",
+        r"[^\S\n]*(\n|-(?=\s)|[.):,]*)\s*(.*)",
         re.IGNORECASE | re.DOTALL,
     )
 

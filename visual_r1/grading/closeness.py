@@ -7,17 +7,22 @@ Expressions are compared at points drawn from a hash of their variables' names.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from fractions import Fraction
 from math import trunc
 from typing import Literal as OneOf
 
 from visual_r1.grading.expressions import (
+    MAX_BITS,
     NOISE,
     Binary,
     Expression,
+    Literal,
     Number,
+    Root,
     Undefined,
+    children,
     difference,
     evaluate,
     magnitude,
@@ -36,6 +41,9 @@ RELATIVE = Decimal("1e-9")
 # A decimal this long is taken to stand for the value it was cut from: 0.333333 for 1/3.
 LONG_DECIMAL = 6
 POINTS = 4
+# Farther points, by how far and to which side: `x` is not `|x|`, nor is `20 - x` `|x - 20|`.
+_MOST_DIGITS = 2000  # before the point, or zeros behind it
+_FARTHER = (-1, 37, -37, 1009, -1009)
 
 
 def same_value(left: Number, right: Number) -> bool:
@@ -52,14 +60,16 @@ def same_number(
 ) -> bool:
     """Values, each with the decimals of its literal.
 
-    Under "rounded", a literal with k >= 1 decimals also stands for whatever rounds to it.
+    Under "rounded", a literal with k >= 1 decimals also stands for whatever rounds to it, save 0:
+    in 0.00 no digit says how much it was.
     """
     if same_value(left[0], right[0]):
         return True
     for (literal, decimals), (other, other_decimals) in ((left, right), (right, left)):
         if decimals is None or not isinstance(literal, Fraction):
             continue
-        if rounding == "rounded" and decimals >= 1 and rounded(other, decimals) == literal:
+        of_its_own = rounding == "rounded" and decimals >= 1 and literal != 0
+        if of_its_own and rounded(other, decimals) == literal:
             return True
         if decimals >= LONG_DECIMAL and other_decimals is None:
             long = abs(literal) * 10**decimals >= 10 ** (LONG_DECIMAL - 1)
@@ -83,19 +93,62 @@ def _values_everywhere(left: Expression, right: Expression) -> Iterator[tuple[Nu
     names = sorted(variables(left) | variables(right))
     found = 0
     for index in range(4 * POINTS):
-        # Positive, of a few bits, the same for the same names.
-        at = {
-            name: Fraction(stable_seed("grading", name, index) % 9973 + 11, 1009) for name in names
-        }
         try:
+            at = _point(names, index)
             pair = evaluate(left, at), evaluate(right, at)
         except Undefined:
             continue
         yield pair
         found += 1
         if found == POINTS:
-            return
-    raise Unreadable("the expressions are not both defined at enough points")
+            break
+    # Under a root a textbook's letters are lengths: √(2a²) is a√2 there.
+    below_0 = not (_has_root(left) or _has_root(right))
+    for point in _farther_points(names, below_0=below_0):
+        # Out there a power is soon beyond the limits; then this point says nothing.
+        with suppress(Undefined, Unreadable):
+            pair = evaluate(left, point), evaluate(right, point)
+            if all(map(_can_be_compared, pair)):
+                yield pair
+                found += 1
+    if found < POINTS:
+        raise Unreadable("the expressions are not both defined at enough points")
+
+
+def _point(names: Sequence[str], index: int) -> dict[str, Fraction]:
+    """Positive values of a few bits, the same for the same names."""
+    return {name: Fraction(stable_seed("grading", name, index) % 9973 + 11, 1009) for name in names}
+
+
+def _has_root(expression: Expression) -> bool:
+    """Whether a variable stands under a root, or has a power that may be one."""
+    match expression:
+        case Root(inside):
+            return bool(variables(inside))
+        case Binary("^", base, exponent) if variables(base):
+            return not isinstance(exponent, Literal) or exponent.value.denominator > 1
+        case _:
+            return any(map(_has_root, children(expression)))
+
+
+def _farther_points(names: Sequence[str], *, below_0: bool) -> Iterator[dict[str, Fraction]]:
+    """Points far out and below 0, for all of `names` together and for each of them alone."""
+    for index, factor in enumerate(_FARTHER):
+        if factor < 0 and not below_0:
+            continue
+        near = _point(names, 4 * POINTS + index)
+        yield {name: factor * value for name, value in near.items()}
+        if len(names) > 1:
+            for one in names:
+                yield near | {one: factor * near[one]}
+
+
+def _can_be_compared(value: Number) -> bool:
+    """Whether differences and quotients of two such values, and of these, are within the limits."""
+    if isinstance(value, Decimal):
+        return abs(value.adjusted()) < _MOST_DIGITS
+    bits = max(value.numerator.bit_length(), value.denominator.bit_length())
+    return bits <= MAX_BITS // 5
 
 
 def same_everywhere(left: Expression, right: Expression) -> bool:

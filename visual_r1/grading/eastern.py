@@ -17,6 +17,29 @@ _WORDS = {
 }  # fmt: skip
 _WORD = re.compile("|".join(sorted(map(re.escape, _WORDS), key=len, reverse=True)))
 
+# Chinese letters in front of what says that something is, are its name, as an English noun phrase
+# is: `AB的长为12`, `正确答案：B`. In front of "choose" they lead up to it: `故选：B`.
+_HAN = r"[\u4e00-\u9fff]"
+# But those are none that deny, hedge, or make another value of it.
+_DENIED = re.compile(
+    "[不非否没沒未无無勿莫别別误誤错錯假伪偽除或和与與及且而但却如若倍余餘补補差多少超反另猜估约似旧舊谁誰加减減乘去]"
+    "|半(?!径|徑)|之|大于|小于|可能|难道|本来|原来|也许|大概|其他|其它|根号|平方|立方|倒数|倒數|第"
+)
+_LABEL = re.compile(
+    rf"\s*(?P<before>(?:{_HAN}|[,，])*)"
+    rf"(?:(?P<name>[^\u4e00-\u9fff\s，。：；,:;=＝][^\u4e00-\u9fff，。：；,:;=＝]{{0,20}}?)"
+    rf"\s*(?:的(?={_HAN}))?)?"
+    rf"(?P<what>{_HAN}*?)\s*(?:等于|[是为為：:=＝])(?:[：:]\s*)?(?=[^\u4e00-\u9fff]|约|根号)"
+)
+_CHOICE = re.compile(rf"(?P<before>{_HAN}*?(?:[,，]{_HAN}*?)?)(?=选|選)")
+_HEADING = re.compile(rf"\s*【(?P<words>{_HAN}{{1,8}})】\s*[:：]?\s*(?=\S)")
+# What is named so in English too, so that a perimeter is no area.
+_NOUNS = {
+    "面积": "area", "面積": "area", "周长": "perimeter", "周長": "perimeter", "体积": "volume",
+    "體積": "volume", "半径": "radius", "半徑": "radius", "直径": "diameter", "直徑": "diameter",
+    "周率": "circumference", "概率": "probability", "斜率": "slope",
+}  # fmt: skip
+
 # As pint spells them.
 _EASTERN = {
     "平方": " square ", "立方": " cubic ", "每": " per ", "毫米": " millimeter ",
@@ -49,8 +72,30 @@ def in_english(text: str) -> str:
     """`24平方厘米` as `24 square centimeter`, `5个苹果` as `5 units`, `x=2或x=3` with an `or`."""
     if text.isascii():
         return text
+    text = _without_label(text)
+    text = re.sub(r"^([A-Z])、(?=\s*[^\sA-Za-z])", r"\1. ", text)
     text = _MEASURE_WORD.sub(" units", text)
     text = _EASTERN_UNIT.sub(
         lambda m: re.sub(_EASTERN_NAME, lambda name: _EASTERN[name[0]], m[1]), text
     )
     return _WORD.sub(lambda m: _WORDS[m[0]], text)
+
+
+def _without_label(text: str) -> str:
+    """The heading and the name in front in English, where nothing in them denies what follows."""
+    heading = _HEADING.match(text)
+    if heading is not None and not _DENIED.search(heading["words"]):
+        text = text[heading.end() :]
+    choice = _CHOICE.match(text)
+    if choice is not None and not _DENIED.search(choice["before"]):
+        return text[choice.end() :]
+    label = _LABEL.match(text)
+    if label is None or _DENIED.search(label["before"] + label["what"]):
+        return text
+    before, name, what = label["before"] or "", label["name"] or "", label["what"] or ""
+    if not re.search(_HAN, before + what):
+        return text
+    noun = next((_NOUNS[end] for end in (what[-2:], before[-2:]) if end in _NOUNS), None)
+    if noun is None and name:
+        return f"{name} = {text[label.end() :]}"
+    return f"the {noun or 'answer'} is {text[label.end() :]}"

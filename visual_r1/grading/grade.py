@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from traceback import extract_tb
 from typing import Literal
 
 from visual_r1.grading.choices import choice_named, choice_picked, choices_said
@@ -15,10 +17,12 @@ from visual_r1.grading.texts import is_words, same_text
 # Raised whenever a verdict may change: stored rollouts can then be graded again and compared. Not
 # for what trigonometry finds to be exactly 0 (sin 180° against tan 180°) since mpmath computes it:
 # no labelled case has one.
-GRADER_VERSION = "5"
+GRADER_VERSION = "6"
 
 # Marks that say nothing by themselves.
 _NOTHING = " \t\r\n\u200b.,;:?!=*_#~`'\"$"
+
+_MOST_SAID = 200
 
 Verdict = Literal["right", "wrong", "gave_up"]
 
@@ -110,6 +114,18 @@ def grade_answer(
         return Grade("gave_up", f"the answer cannot be read: {error}")
     except RecursionError:  # the caller has used up the stack: depth here is bounded
         return Grade("gave_up", "the answer cannot be read: no room left on the stack")
+
+
+def failed_grade(error: Exception) -> Grade:
+    """What stands for a grade where the grader itself failed: it gave up, and with what.
+
+    That is a fault of ours which a text brings out. Whoever grades what a model wrote catches it,
+    for seeded draws bring out the text again, and would stop every restart at the same response.
+    """
+    last = extract_tb(error.__traceback__)[-1:]
+    place = "".join(f" ({Path(one.filename).name}, line {one.lineno})" for one in last)
+    said = ascii(str(error))[:_MOST_SAID]
+    return Grade("gave_up", f"the grader failed with {type(error).__name__}: {said}{place}")
 
 
 def is_equivalent(answer: str, reference: str, rounding: Rounding = "exact") -> bool:

@@ -1,5 +1,6 @@
 """Labels in front of a value: `x =`, `m∠ABC =`, `the area of triangle ABC is`."""
 
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -38,6 +39,7 @@ _TURNS = frozenset(
      "is", "are", "was", "error", "guess", "estimate")
 )  # fmt: skip
 _TURNS_OF = frozenset(("square", "cube", "power", "multiple", "part", "fraction", "rest", "out"))
+_MEASURE_OF = re.compile(r"m[A-Z]{2,4}")
 APPROXIMATORS = frozenset(("approximately", "about", "roughly", "around", "approx", "nearly"))
 OPENERS = frozenset(("so", "thus", "therefore", "hence", "then", "it", "answer"))
 
@@ -50,6 +52,8 @@ def read_label(tokens: Sequence[Token]) -> Label | None:
     parts = [token for token in tokens if token.text not in ("{", "}", "(", ")", "[", "]", "|")]
     if called is not None or not parts or len(parts) > 12:
         return called
+    if len(parts) == 1 and _MEASURE_OF.fullmatch(parts[0].text):  # mAB
+        parts = [parts[0]._replace(text=parts[0].text[1:])]
     variable = _variable(parts)
     if variable is not None:
         return variable

@@ -56,6 +56,12 @@ _REASON = re.compile(
     r"(?P<why>.*)$",
     re.IGNORECASE | re.DOTALL,
 )
+# What the answer is said to be, behind it: "12, which is the length".
+_CALLED_BEHIND = re.compile(
+    r"(?:,\s*|\s*(?P<opened>\())which (?:is|are) (?P<words>(?:the|our|its|what) [a-z ]{1,80}"
+    r"|\\(?:angle|overline|widehat) ?[A-Z{} ]{1,12})(?(opened)\))$",
+    re.IGNORECASE,
+)
 _REASON_FIRST = re.compile(
     r"(?:because|since|given that|as)\b"
     r"(?P<why>[^,;]{0,200}(?:=|\b(?:is|are|has|have)\b)[^,;]{1,200})[,;]\s*(?=\S)"
@@ -87,6 +93,9 @@ def unwrapped(text: str) -> str:
     sentence = _SENTENCE.match(text)
     if sentence is not None and not takes_back(sentence[0]):
         text = text[sentence.end() :]
+    called = _CALLED_BEHIND.search(text.rstrip(" ."))
+    if called is not None and called.start() and not takes_back(called["words"]):
+        text = text[: called.start()]
     reason = _REASON_FIRST.match(text)
     if reason is not None and not takes_back(reason["why"] or reason["how"]):
         text = text[reason.end() :]
@@ -176,7 +185,7 @@ _REWRITTEN = [
         (r"(?<=\S )has (?:a |the )?(?:length|measure)(?: of)? (?=[\d\\])", "= "),
         # 12 feet of rope.
         (r"^([^a-z]*\d *(?:[a-z]+ ){0,2}[a-z]{2,}) of [a-z]{3,}(?: [a-z]+)?$", r"\1"),
-        (r"(?<=[\da-z]) (?:in total|altogether|in all|overall)$", ""),
+        (r"(?<=[\da-z°)}]) (?:in total|altogether|in all|overall|each|apiece)$", ""),
         (r"\bdegrees? (?:celsius|centigrade)\b", "°C"),
         (r"\bdegrees? fahrenheit\b", "°F"),
     )

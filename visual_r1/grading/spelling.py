@@ -8,6 +8,7 @@ up. LaTeX, Unicode and plain spelling of the same thing end as the same tokens: 
 
 import re
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 from visual_r1.grading.characters import plain_characters
@@ -37,9 +38,9 @@ _LAYOUT = re.compile(
     r"|underline|ensuremath|hbox|nobreak|mathstrut)(?![A-Za-z])"
     r"|\\hspace\s*\{[^{}]*\}|\\(?:text)?color\s*\{[A-Za-z0-9!]*\}|\\[,;:> ]|\\\\"
 )
-_TEXT = re.compile(
+_FONT = re.compile(
     r"\\(?:text|textbf|textit|textrm|textsf|texttt|textnormal|textup|mathrm|mathbf|mathit|mathsf"
-    r"|mathtt|mathnormal|operatorname|mbox|bm|boldsymbol|emph)\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
+    r"|mathtt|mathnormal|operatorname|mbox|bm|boldsymbol|emph)\s*\{"
 )
 _ARC = re.compile(r"\\(?:overset|stackrel)\s*\{\s*\\(?:frown|smile|smallfrown)\s*\}")
 _DEGREE = re.compile(
@@ -86,11 +87,11 @@ def canonical(text: str) -> str:
     text = re.sub(r"(?<=[\[{, ])'([^'\[\]]{1,40})'(?=\s*[,\]}])", r"\1", text)
     text = re.sub(r"\\Delta\s*(?=[A-Z]\s?[A-Z]\s?[A-Z])", r"\\triangle ", text)
     text = re.sub(r"\\ang\s*\{(\d[\d.]*)\}", r"\1°", text)
+    text = _with_lines_listed(text)
     # Twice: `$12,345$, ...` and a thousand inside \text{} both become visible only afterwards.
     text = _THOUSANDS.sub(_joined, text)
     text = _LAYOUT.sub(" ", _ARC.sub("\\\\widehat ", text))
-    for _ in range(3):
-        text = _TEXT.sub(r" \1 ", text)
+    text = _without_fonts(text)
     text = _SPACED_THOUSANDS.sub(_joined, _THOUSANDS.sub(_joined, text))
     # 40°30' is (40+30/60+0/3600)°.
     text = _MINUTES.sub(lambda m: f"({m[1]}+{m[2]}/60+{m[3] or 0}/3600)°", _DEGREE.sub("°", text))
@@ -122,6 +123,50 @@ def _without_dollars(text: str) -> str:
     return _MONEY.sub(r" \\dollar ", text).replace("$", " ")
 
 
+# A line ends. Two backslashes in front of a command are one that was escaped, and end none.
+_BREAK = re.compile(r"(?P<end>\n|\\\\(?![A-Za-z]{2}))|(?P<opens>[(\[{])|[)\]}]")
+# What stands by itself: a value, or a name and what it is equal to.
+_STATEMENT = re.compile(
+    r"(?!(?:or|and|so|thus|hence|then|therefore|because|since|which|where|with|is|are|equals?|to"
+    r"|of)\b"
+    r"|\\(?:approx|sim|cdot|times|div|pm|le|ge|ne|to|cup|in|because"
+    r"|therefore|implies|iff|(?:Long|long)?[Rr]ightarrow|text)(?![A-Za-z]))"
+    r"(?=[A-Za-z\d\\(\[.]).*?[\d=]",
+    re.IGNORECASE | re.DOTALL,
+)
+_GOES_ON = re.compile(r"(?:[-+*/=<>,;:^_|]|\b(?:or|and|is|are)|\\[A-Za-z]+)\s*$", re.IGNORECASE)
+
+
+def _with_lines_listed(text: str) -> str:
+    """`x = 10⏎y = 20` with a comma for the end of the line; what goes on in the next line does."""
+    if "\n" not in text and "\\\\" not in text:
+        return text
+    lines = _lines(text)
+    # A star in front of all of the text is gone by now.
+    for bullet, first in (("- ", 0), ("* ", 1)):
+        if all(line.startswith(bullet) and "=" in line for line, _ in lines[first:]):
+            lines = [(line.removeprefix(bullet).strip(), end) for line, end in lines]
+    out = lines[0][0]
+    for (before, end), (line, _) in pairwise(lines):
+        apart = _STATEMENT.match(before) and _STATEMENT.match(line) and not _GOES_ON.search(before)
+        out += f", {line}" if apart else f"{end}{line}"
+    return out
+
+
+def _lines(text: str) -> list[tuple[str, str]]:
+    """The lines that are not empty, with what ended each; in brackets none ends."""
+    lines: list[tuple[str, str]] = []
+    start = depth = 0
+    for found in _BREAK.finditer(text):
+        if not found["end"]:
+            depth += 1 if found["opens"] else -1
+        elif depth <= 0:
+            lines.append((text[start : found.start()], found["end"]))
+            start = found.end()
+    lines = [(_without_markdown(line.strip()), end) for line, end in (*lines, (text[start:], ""))]
+    return [line for line in lines if line[0]] or [("", "")]
+
+
 # `~` is similarity between two figures, "about" in front of a number, and else TeX's blank.
 _SIMILAR = re.compile(
     r"(?<=[A-Z'}])\s*~\s*(?=[A-Z]|\\(?:triangle|overline|text|mathrm|square))|^~(?=\s*[\d.])|(?<=\s)~(?=\s)"
@@ -139,6 +184,18 @@ def _in_brackets(found: re.Match[str]) -> str:
         cells = ("(" + ", ".join(cell.strip() for cell in row.split("&")) + ")" for row in rows)
         return f" \\matrix({', '.join(cells)}) "
     return ", ".join(row.replace("&", "") for row in rows)
+
+
+def _without_fonts(text: str) -> str:
+    """What stands in `\\text{}`, `\\mathbf{}` and the like, however deep the braces inside."""
+    at = 0
+    while (found := _FONT.search(text, at)) is not None:
+        at, end = found.start(), matching_brace(text, found.end())
+        if end is None:
+            at = found.end()
+        else:
+            text = f"{text[:at]} {text[found.end() : end]} {text[end + 1 :]}"
+    return text
 
 
 def _joined(found: re.Match[str]) -> str:
@@ -160,10 +217,12 @@ def _without_markdown(text: str) -> str:
         if len(text) > 2 * len(mark) and text.startswith(mark) and text.endswith(mark):
             inside = text[len(mark) : -len(mark)]
             if mark not in inside:
-                text = inside.strip()
+                # A fence may name its language.
+                text = (_LANGUAGE.sub("", inside) if mark == "```" else inside).strip()
     return text
 
 
+_LANGUAGE = re.compile(r"^[A-Za-z]{2,10}[ \t]*\n")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _MOST_BOXES = 3
 

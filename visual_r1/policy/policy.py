@@ -107,9 +107,9 @@ class RolloutGroup:
     `rollouts`, and `failure` then holds the server's sentence. `refused` of them were refused as
     the row's own fault, too long or unreadable. `question_only` holds whether each
     answer without image and scan was right, where the run asks for them.
-    The `unscored` are no part of `rollouts` either: the user's own reward function failed on them,
-    and a reward of 0 would be a reward for making it fail. `spent` are the tokens of all requests
-    for this group that were answered, those of lost samples included.
+    The `unscored` are no part of `rollouts` either: their reward failed (the user's own function,
+    or the grader), and a reward of 0 would be a reward for making it fail. `spent` are the tokens
+    of all requests for this group that were answered, those of lost samples included.
     """
 
     problem: Problem

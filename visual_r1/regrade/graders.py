@@ -16,7 +16,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from visual_r1.errors import VisualR1Error
-from visual_r1.grading import Grade, Rounding, Verdict, extract_answer, grade, grade_answer
+from visual_r1.grading import (
+    Grade,
+    Rounding,
+    Verdict,
+    extract_answer,
+    failed_grade,
+    grade,
+    grade_answer,
+)
 
 # Fewer are graded in about the time that it takes to start processes.
 WORTH_A_PROCESS = 10_000
@@ -48,7 +56,12 @@ class Again:
 
 @lru_cache(maxsize=2**16)
 def _graded(answer: str, gold: str, rounding: Rounding, choices: tuple[str, ...]) -> Grade:
-    return grade_answer(answer, gold, rounding, choices=choices)
+    try:
+        return grade_answer(answer, gold, rounding, choices=choices)
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a fault of ours at one text; all others are graded
+        return failed_grade(error)
 
 
 def grade_again(one: Stored) -> Again:

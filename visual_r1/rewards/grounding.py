@@ -20,10 +20,12 @@ which the question names things, or all, in whatever order and with whatever bet
 counts that the question names.
 """
 
-import html
 import re
 import unicodedata
 from collections.abc import Sequence
+from itertools import accumulate
+
+from visual_r1.grading.characters import unescaped
 
 GROUNDED_THINGS = 2
 # A span of this many words that the question has too was copied; of a shorter question, all of it.
@@ -156,7 +158,7 @@ def format_ok(
 
 def _says_something(text: str) -> bool:
     """Whether a letter, a digit or a sign that is an answer is left of `text` without markup."""
-    return any(map(_is_content, html.unescape(_MARKUP.sub(" ", text))))
+    return any(map(_is_content, unescaped(_MARKUP.sub(" ", text))))
 
 
 def _is_content(character: str) -> bool:
@@ -258,23 +260,34 @@ def named_things(words: Sequence[str | None]) -> set[str]:
 
 def not_copied(words: Sequence[str], question: Sequence[str]) -> list[bool]:
     """For each of `words` whether it is the response's own; both sides with one spelling a word."""
-    own = [True] * len(words)
     least = max(min(COPIED_WORDS, len(question)), SHORTEST_QUESTION)
     pieces = _common_pieces(words, question)
-    for first, piece in enumerate(pieces):
-        # The pieces that go on from this one, at most one word apart on either side.
-        copy = [piece]
-        for following in pieces[first + 1 :]:
-            start, place, size = copy[-1]
-            apart = following[0] - start - size
-            if apart > 1:
-                break
-            if apart >= 0 and 0 <= following[1] - place - size <= 1:
-                copy.append(following)
-        if sum(size for _, _, size in copy) >= least:
-            for start, _, size in copy:
-                own[start : start + size] = [False] * size
-    return own
+    followers = _followers(pieces)
+    # How many words a copy has that begins with a piece; a piece that follows stands behind.
+    sizes = [size for _, _, size in pieces]
+    for index in range(len(pieces) - 1, -1, -1):
+        following = followers[index]
+        sizes[index] += 0 if following is None else sizes[following]
+    copied = [size >= least for size in sizes]
+    edges = [0] * (len(words) + 1)  # where copies begin (+1) and end (-1)
+    for index, (start, _, size) in enumerate(pieces):
+        if not copied[index]:
+            continue
+        edges[start] += 1
+        edges[start + size] -= 1
+        if (following := followers[index]) is not None:
+            copied[following] = True
+    return [depth == 0 for depth in accumulate(edges[:-1])]
+
+
+def _followers(pieces: Sequence[_Piece]) -> list[int | None]:
+    """For each piece which one goes on from it, at most one word apart on either side."""
+    at = {(start, place): index for index, (start, place, _) in enumerate(pieces)}
+    followers: list[int | None] = []
+    for start, place, size in pieces:
+        ends = ((start + size + n, place + size + m) for n in (0, 1) for m in (0, 1))
+        followers.append(next((at[end] for end in ends if end in at), None))
+    return followers
 
 
 def _common_pieces(words: Sequence[str], question: Sequence[str]) -> list[_Piece]:

@@ -56,8 +56,8 @@ class Scored:
     """A sample's reward and the parts that it is the sum of, by the name of the component.
 
     A component without a weight is a part as well, worth nothing. Where the user's own function
-    failed, `failure` says how and `reward` is the sum without it: nothing to learn from, the sample
-    leaves its group.
+    failed, the grader or a component of ours, `failure` says how and `reward` is the sum without
+    it: nothing to learn from, the sample leaves its group.
     """
 
     reward: float

@@ -15,8 +15,9 @@ from dataclasses import replace
 from visual_r1.config import CUSTOM, PenaltySection, RewardSection
 from visual_r1.data.choices import shown_choices
 from visual_r1.errors import RewardError
-from visual_r1.grading import Grade, grade
+from visual_r1.grading import Grade, failed_grade, grade
 from visual_r1.hashing import stable_seed
+from visual_r1.own_code import failure
 from visual_r1.rewards.custom import load_custom
 from visual_r1.rewards.grounding import format_ok, opened, visual_grounding
 from visual_r1.rewards.sample import Part, RewardInput, Scored
@@ -95,16 +96,23 @@ _PENALTY = PenaltySection()
 def score(reward: RewardSection, sample: RewardInput, penalty: PenaltySection = _PENALTY) -> Scored:
     """Grade the sample and add up its components; every one is computed, also at weight 0.
 
-    Raises `ConfigError` where `reward.custom` names no function.
+    Where the grader or a component fails, `failure` says with what: nothing that a model writes
+    ends a run. Raises `ConfigError` where `reward.custom` names no function.
     """
-    graded = grade_of(reward, sample)
+    graded, failed = _graded(reward, sample)
     weights = reward.weights
-    parts = {
-        name: Part.of(weights[name], component(sample, graded, penalty))
-        for name, component in COMPONENTS.items()
-    }
-    scored = Scored(sum(part.worth for part in parts.values()), parts, graded)
-    if reward.custom is None:
+    parts: dict[str, Part] = {}
+    for name, component in COMPONENTS.items():
+        try:
+            value = component(sample, graded, penalty)
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - as in `_graded`
+            failed = failed or f"the component {name} failed with {failure(error)}"
+            value = 0.0
+        parts[name] = Part.of(weights[name], value)
+    scored = Scored(sum(part.worth for part in parts.values()), parts, graded, failed)
+    if reward.custom is None or failed:
         return scored
     try:
         own = load_custom(reward.custom)(sample, graded)
@@ -114,10 +122,26 @@ def score(reward: RewardSection, sample: RewardInput, penalty: PenaltySection = 
 
 
 def grade_of(reward: RewardSection, sample: RewardInput) -> Grade:
-    """The grade of the sample's answer, under the configured rounding."""
-    return grade(
-        opened(sample.response, sample.opens_think),
-        sample.problem.answer,
-        reward.rounding,
-        choices=shown_choices(sample.problem),
-    )
+    """The grade of the sample's answer, under the configured rounding.
+
+    Where the grader itself fails it gave up, and the reason says with what.
+    """
+    return _graded(reward, sample)[0]
+
+
+def _graded(reward: RewardSection, sample: RewardInput) -> tuple[Grade, str]:
+    """The grade, and how the grader failed; empty where it did not."""
+    try:
+        found = grade(
+            opened(sample.response, sample.opens_think),
+            sample.problem.answer,
+            reward.rounding,
+            choices=shown_choices(sample.problem),
+        )
+    except MemoryError:
+        raise
+    # Named, counted, kept with its response: a fault of ours costs its sample, and not the run.
+    except Exception as error:  # noqa: BLE001
+        failed = failed_grade(error)
+        return failed, failed.reason
+    return found, ""

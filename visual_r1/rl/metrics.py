@@ -124,7 +124,7 @@ class SampleMetrics:
     """`accuracy` counts a grade that gave up as not right; `gave_up` says how many there were,
     `failed` how many samples never came back, `refused` how many of these the server refused as
     too long or unreadable, so that they were left out; `unscored` how many the user's own reward
-    function could not score.
+    function, or the grader, failed on.
 
     `entropy` is minus the mean log-probability of the sampled tokens, in nats a token, pooled over
     the tokens of all samples. The log-probabilities are the policy's own, at temperature 1 over the

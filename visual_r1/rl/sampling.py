@@ -269,19 +269,20 @@ class _BatchUnderWay:
 
 
 def _require_scores(groups: Sequence[RolloutGroup], step: int) -> None:
-    """Say how many samples the user's reward function failed on; raise where that is all."""
+    """Say how many samples have no reward, since the user's own function or the grader failed on
+    them; raise where that is all."""
     failures = [rollout.scored.failure for group in groups for rollout in group.unscored]
     if not failures:
         return
     count = len(failures) + sum(len(group.rollouts) for group in groups)
     if len(failures) == count:
         raise RewardError(
-            f"reward.custom could not score any of the {count} samples of step {step}: "
+            f"The reward could not score any of the {count} samples of step {step}: "
             f"{failures[0]}. Mend it and start again: the run goes on from its last checkpoint."
         )
     logger.warning(
-        "reward.custom could not score %d of %d samples of step %d, and they leave their groups; "
-        "the first: %s",
+        "The reward could not score %d of %d samples of step %d, and they leave their groups; "
+        "the first: %s. They are in the run's rollouts, with the reason in the column failure",
         len(failures),
         count,
         step,

@@ -16,8 +16,10 @@ from visual_r1.data.procedural import generate
 from visual_r1.errors import BackendError
 from visual_r1.evaluation.predict import predict
 from visual_r1.evaluation.predictions import Pass
+from visual_r1.grading import Grade
 from visual_r1.policy.policy import Policy, open_policy
 from visual_r1.progress import Silent
+from visual_r1.rewards import scoring
 
 ALL: tuple[Pass, ...] = ("greedy", "blind", "question_only", "sampled", "scan_only")
 MOST = 4
@@ -85,3 +87,18 @@ def test_a_single_failure_of_the_server_ends_it(policy: Policy):
     sampler = cast("Any", Sampler(policy, failing=20))
     with pytest.raises(BackendError, match="failed at a test: out of memory"):
         predict(sampler, policy, Drawn(40), range(40), ("greedy",), "a test", Silent())
+
+
+def test_a_response_that_the_grader_fails_on_ends_no_evaluation(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object, **__: object) -> Grade:
+        raise ValueError("Exceeds the limit (4300 digits)")
+
+    monkeypatch.setattr(scoring, "grade", broken)
+    sampler = cast("Any", Sampler(policy))
+    [found] = predict(sampler, policy, [ONE], range(1), ("greedy",), "a test", Silent())
+    assert found.greedy is not None and found.greedy.verdict == "gave_up"
+    assert "the grader failed with ValueError" in found.greedy.reason
+    assert "<answer>5</answer>" in found.greedy.response
+    assert any(repr(ONE.id) in one.getMessage() for one in caplog.records)

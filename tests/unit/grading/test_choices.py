@@ -12,6 +12,7 @@ VALUES = ["30", "45", "3\\sqrt{5}", "120"]
 FIGURES = ["菱形", "正方形"]
 ORDERS = ["blue > purple", "purple > blue"]
 ORDERED = ["1,2,3,4,5", "$2,1,3,5,4$", "2,1,5,3,4"]
+DEGREES = ["30°", "40°", "50°", "60°"]
 PICTURES = ["A", "B", "C", "D", "E"]
 OTHERWISE = ["1", "2", "3", "None of these"]
 
@@ -23,7 +24,10 @@ RIGHT = [
     ("菱形", "A", FIGURES), ("purple > blue", "B", ORDERS), ("B. purple > blue", "B", ORDERS),
     ("None of these", "D", OTHERWISE), ("D. None of these", "D", OTHERWISE),
     ("The rhombus.", "A", ["Rhombus", "Square"]), ("**A. 5 cm**", "A", ["5 cm", "6 cm"]),
-    ("2, 1, 3, 5, 4", "B", ORDERED), ("1.06", "B", ["\\textdollar 0.40", "\\textdollar 1.06"]),
+    ("2, 1, 3, 5, 4", "B", ORDERED), ("40° (B)", "B", DEGREES), ("40° (option B)", "B", DEGREES),
+    ("B、40°", "B", DEGREES), ("B\n40°", "B", DEGREES), ("B选项", "B", DEGREES),
+    ("The answer is option (B).", "B", DEGREES),
+    ("1.06", "B", ["\\textdollar 0.40", "\\textdollar 1.06"]),
     ("B, because the slope is 2", "B", ["1", "2", "3"]), ("5", "A", ["5 cm", "6 cm"]),
 ]  # fmt: skip
 WRONG = [
@@ -35,6 +39,9 @@ WRONG = [
     ("E", "A", ["1", "2"]), ("5 cm", "A", ["5", "5 cm", "6"]), ("A or B", "A", VALUES),
     ("2, 1, 3, 5, 4", "C", ORDERED), ("5, 4, 3, 2, 1", "A", ORDERED),
     ("A cycloid with cusps", "A", PICTURES), ("A circle", "A", PICTURES),
+    ("40° (C)", "B", DEGREES), ("40° (C)", "C", DEGREES), ("40° (not B)", "B", DEGREES),
+    ("B、50°", "B", DEGREES), ("B\n50°", "B", DEGREES), ("B\n40°\n50°", "B", DEGREES),
+    ("B\nC", "B", DEGREES), ("排除B", "B", DEGREES), ("B选项错误", "B", DEGREES),
     ("blue > purple", "B", ORDERS), ("6:00", "A", ["3:00", "6:00"]),
 ]  # fmt: skip
 

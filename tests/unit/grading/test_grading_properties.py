@@ -85,8 +85,9 @@ def test_rounding_is_that_of_schools(value: decimal.Decimal, places: int) -> Non
     unit = decimal.Decimal(1).scaleb(-places)
     rounded = value.quantize(unit, decimal.ROUND_HALF_UP)
     precise = f"{value:f}"
-    assert is_equivalent(precise, f"{rounded:f}", "rounded")
-    assert is_equivalent(f"{rounded:f}", precise, "rounded")
+    kept = bool(rounded) or not value  # 0.0 says of no value how much it was
+    assert is_equivalent(precise, f"{rounded:f}", "rounded") == kept
+    assert is_equivalent(f"{rounded:f}", precise, "rounded") == kept
     assert not is_equivalent(precise, f"{rounded + 2 * unit:f}", "rounded")
     assert is_equivalent(precise, f"{rounded:f}") == (value == rounded)
 

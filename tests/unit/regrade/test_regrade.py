@@ -15,8 +15,9 @@ from visual_r1.data.dataset import Dataset, prepare
 from visual_r1.data.problem import Problem
 from visual_r1.evaluation.metrics import evaluation_folder
 from visual_r1.evaluation.predictions import Prediction
-from visual_r1.grading import GRADER_VERSION
+from visual_r1.grading import GRADER_VERSION, Grade
 from visual_r1.hashing import file_digest
+from visual_r1.regrade import graders
 from visual_r1.regrade.command import main
 from visual_r1.regrade.graders import Stored, open_graders
 from visual_r1.regrade.regrade import regrade
@@ -360,3 +361,18 @@ def test_answers_under_another_dataset_of_the_same_ids_are_not_taken(place: Path
     found = regrade(run).evaluations[f"evaluations/elsewhere/regraded-{GRADER_VERSION}.parquet"]
     assert found.after["exact"].passes["greedy"].correct == 8
     assert conditions().decisions == ""
+
+
+def test_a_text_that_the_grader_fails_on_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(answer: str, *_: object, **__: object) -> Grade:
+        if "13" in answer:
+            raise ValueError("Exceeds the limit (4300 digits)")
+        return Grade("right", "the same answer")
+
+    monkeypatch.setattr(graders, "grade_answer", broken)
+    with open_graders(1, 2) as opened:
+        one, other = opened.grade(
+            [Stored(said("13 of them"), "12"), Stored(said("12 of them"), "12")]
+        )
+    assert one.exact.verdict == "gave_up" and "ValueError" in one.exact.reason
+    assert other.exact.right

@@ -1,7 +1,16 @@
+import time
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from visual_r1.rewards import format_ok, visual_grounding
-from visual_r1.rewards.grounding import FIGURE_WORDS
+from visual_r1.rewards.grounding import (
+    COPIED_WORDS,
+    FIGURE_WORDS,
+    _common_pieces,  # pyright: ignore[reportPrivateUsage]
+    not_copied,
+)
 
 WELL_FORMED = [
     "<think>t</think><answer>5</answer>",
@@ -102,6 +111,37 @@ def test_what_was_copied_from_the_question_does_not_count() -> None:
     assert visual_grounding(thought("FIND ANGLE ABC OF the Triangle, so 62"), question) == 0.0
     assert visual_grounding(thought("with parallel sides. I get 62"), question) == 1.0  # 3 words
     assert visual_grounding(thought(f"{question} The left arc is 40."), question) == 1.0
+
+
+def test_what_was_copied_is_found_in_time_that_grows_with_the_text() -> None:
+    question = ["find", "the", "measure", "of", "angle", "abc", "in", "triangle", *"abcdabcd"]
+    assert not_copied(["angle", "abc"] * 3, question) == [True] * 6
+    began = time.process_time()
+    own = not_copied(["angle", "abc", "a", "b", "c", "d", "a", "b"] * 20_000, question)
+    assert time.process_time() - began < 10  # 1 s; quadratic it would be hours
+    assert own[:8] == [True, True, *[False] * 6]
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=30), st.lists(st.sampled_from("abc"), max_size=12))
+def test_a_copy_goes_on_from_its_first_piece(words: list[str], question: list[str]) -> None:
+    assert not_copied(words, question) == copied_piece_by_piece(words, question)
+
+
+def copied_piece_by_piece(words: list[str], question: list[str]) -> list[bool]:
+    """As it is defined: from every piece on, those that go on from it."""
+    own = [True] * len(words)
+    pieces = _common_pieces(words, question)
+    for first, piece in enumerate(pieces):
+        copy = [piece]
+        for following in pieces[first + 1 :]:
+            start, place, size = copy[-1]
+            apart = (following[0] - start - size, following[1] - place - size)
+            if set(apart) <= {0, 1}:
+                copy.append(following)
+        if sum(size for _, _, size in copy) >= max(min(COPIED_WORDS, len(question)), 3):
+            for start, _, size in copy:
+                own[start : start + size] = [False] * size
+    return own
 
 
 def test_shipped_solutions_are_grounded() -> None:

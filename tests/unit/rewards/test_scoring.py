@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from visual_r1.config import PenaltySection, RewardSection
 from visual_r1.data.problem import Problem
-from visual_r1.rewards import COMPONENTS, Part, RewardInput, score
+from visual_r1.grading import Grade
+from visual_r1.rewards import COMPONENTS, Part, RewardInput, score, scoring
 from visual_r1.rewards.scoring import length_penalty, repetition_penalty, truncation_penalty
 
 PROBLEM = Problem("1", (b"",), "<image>Find angle C.", "62")
@@ -218,3 +219,43 @@ def test_the_tenth_letter_counts_where_there_are_ten_choices() -> None:
     assert score(STANDARD, RewardInput(ten, "<think>t</think><answer>100</answer>")).grade.right
     assert score(STANDARD, RewardInput(ten, "<think>t</think><answer>J</answer>")).grade.right
     assert not score(STANDARD, RewardInput(ten, "<think>t</think><answer>I</answer>")).grade.right
+
+
+@pytest.mark.parametrize("digits", [8, 4300, 4301, 100_000])
+@pytest.mark.parametrize("opening", ["&#", "&#x", "&#000"])
+def test_numbers_of_any_length_end_no_run(opening: str, digits: int) -> None:
+    said = sample(f"<think>{opening}{'1' * digits}</think><answer>62</answer>")
+    scored = score(STANDARD, said)
+    assert (scored.failure, scored.grade.verdict) == ("", "right")
+    assert scored.components["format"] == 0.0  # no character has such a number
+
+
+def test_where_the_grader_fails_the_sample_has_no_reward(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> Grade:
+        raise ValueError("too many\ndigits")
+
+    monkeypatch.setattr(scoring, "grade", broken)
+    scored = score(STANDARD, sample(RIGHT))
+    assert "the grader failed with ValueError: 'too many\\ndigits' (test_scoring" in scored.failure
+    assert (scored.grade.verdict, scored.grade.reason) == ("gave_up", scored.failure)
+    assert scoring.grade_of(STANDARD, sample(RIGHT)) == scored.grade
+    assert set(scored.components) == set(COMPONENTS)
+
+
+def test_where_a_component_fails_the_sample_has_no_reward(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> float:
+        raise IndexError("nowhere")
+
+    monkeypatch.setattr(scoring, "visual_grounding", broken)
+    scored = score(STANDARD, sample(RIGHT))
+    assert "the component visual_grounding failed with IndexError: nowhere" in scored.failure
+    assert scored.grade.right and set(scored.components) == set(COMPONENTS)
+
+
+def test_a_full_memory_is_no_fault_of_a_response(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> Grade:
+        raise MemoryError
+
+    monkeypatch.setattr(scoring, "grade", full)
+    with pytest.raises(MemoryError):
+        score(STANDARD, sample(RIGHT))
