@@ -22,6 +22,7 @@ from visual_r1.grading.expressions import (
     product,
     quotient,
     variables,
+    with_eulers_number,
 )
 from visual_r1.grading.figures import correspondence, equal_figures, same_figure
 from visual_r1.grading.forms import (
@@ -231,6 +232,19 @@ def _is_one(group: Group, other: Reading, rounding: Rounding) -> bool:
 def _same_quantity(mine: Quantity, gold: Quantity, rounding: Rounding) -> bool:
     if in_conflict(mine.unit, gold.unit) or _is_percent_of_unit(mine, gold):
         return False
+    if _same_value(mine, gold, rounding):
+        return True
+    # An e may be a letter as any other, an eccentricity say, or Euler's number.
+    if "e" not in variables(mine.expression) | variables(gold.expression):
+        return False
+    return _same_value(
+        replace(mine, expression=with_eulers_number(mine.expression)),
+        replace(gold, expression=with_eulers_number(gold.expression)),
+        rounding,
+    )
+
+
+def _same_value(mine: Quantity, gold: Quantity, rounding: Rounding) -> bool:
     if variables(mine.expression) != variables(gold.expression):
         return False
     if variables(mine.expression):

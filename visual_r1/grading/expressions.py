@@ -36,6 +36,7 @@ _MPMATH.dps = _DIGITS + 10
 # Its functions raise the precision of the whole context while they run.
 _MPMATH_LOCK = threading.Lock()
 PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459")
+E = Decimal("2.71828182845904523536028747135266249775724709369995957496696763")
 # What is left at 50 digits of a value that should be 0, and how large what should be infinite is:
 # the digits of π end, so sin π is not quite 0 and tan π/2 is a number.
 NOISE = Decimal("1e-40")
@@ -57,7 +58,9 @@ class Variable:
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """π."""
+    """π, or Euler's number."""
+
+    value: Decimal = PI
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,25 @@ def variables(expression: Expression) -> frozenset[str]:
     if isinstance(expression, Variable):
         return frozenset((expression.name,))
     return frozenset[str]().union(*(variables(child) for child in children(expression)))
+
+
+def with_eulers_number(expression: Expression) -> Expression:
+    """The same with Euler's number for the letter e."""
+    match expression:
+        case Variable("e"):
+            return Constant(E)
+        case Binary(operator, left, right):
+            return Binary(operator, with_eulers_number(left), with_eulers_number(right))
+        case Negative(inside):
+            return Negative(with_eulers_number(inside))
+        case Root(inside, index):
+            return Root(with_eulers_number(inside), index)
+        case Call(name, inside):
+            return Call(name, with_eulers_number(inside))
+        case Degree(inside):
+            return Degree(with_eulers_number(inside))
+        case _:
+            return expression
 
 
 def evaluate(expression: Expression, at: Mapping[str, Fraction] | None = None) -> Number:
@@ -204,8 +226,8 @@ def _evaluate(expression: Expression, at: Mapping[str, Fraction]) -> Number:
             return value
         case Variable(name):
             return at[name]
-        case Constant():
-            return PI
+        case Constant(value):
+            return value
         case Negative(inside):
             return negated(_evaluate(inside, at))
         case Degree(inside):

@@ -20,6 +20,7 @@ from visual_r1.grading.expressions import (
     Call,
     Constant,
     Degree,
+    E,
     Expression,
     Literal,
     Negative,
@@ -35,7 +36,7 @@ _CLOSING = {"(": ")", "{": "}", "[": "]"}
 FUNCTIONS = {
     "sin": "sin", "cos": "cos", "tan": "tan", "cot": "cot", "sec": "sec", "csc": "csc",
     "ln": "ln", "log": "log", "arcsin": "asin", "arccos": "acos", "arctan": "atan",
-    "asin": "asin", "acos": "acos", "atan": "atan", "abs": "abs",
+    "asin": "asin", "acos": "acos", "atan": "atan", "abs": "abs", "exp": "exp",
 }  # fmt: skip
 _INVERSE_OF = {"sin": "asin", "cos": "acos", "tan": "atan"}
 _ROOTS = {"sqrt": 2, "surd": 2, "cbrt": 3, "fourthroot": 4}
@@ -330,7 +331,7 @@ class _Parser:
             if exponent == Negative(Literal(Fraction(1))) and name in _INVERSE_OF:
                 name, exponent = _INVERSE_OF[name], None
         inside = self.function_argument()
-        call: Expression = Call(name, inside)
+        call = Binary("^", Constant(E), inside) if name == "exp" else Call(name, inside)
         if base is not None:
             call = Binary("/", Call("ln", inside), Call("ln", base))
         return call if exponent is None else Binary("^", call, exponent)
