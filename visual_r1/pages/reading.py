@@ -24,6 +24,7 @@ from visual_r1.report.repeat import flattened
 from visual_r1.runs.alarms import AlarmLog
 from visual_r1.runs.journal import MetricsRow, read_metrics
 from visual_r1.runs.ledger import Ledger, LedgerRow
+from visual_r1.runs.result import step_of_weights
 from visual_r1.runs.state import RunState, state_of
 from visual_r1.runs.validations import ValidationRow, Validations
 from visual_r1.storage import read_json, read_sealed
@@ -152,8 +153,30 @@ class RunFacts:
 
     @property
     def after(self) -> ReportFigures | None:
-        """That of its last checkpoint; None while there is none."""
+        """That of the checkpoint at which it came to its end, see `after_of`; None before that."""
         return self.evaluations.get("final")
+
+    @property
+    def result(self) -> Verdict | None:
+        """The verdict, where the run is done and it is of its newest checkpoint, see `RunState`."""
+        return self.verdict if self.state is None or self.state.is_done else None
+
+    @property
+    def after_of(self) -> str:
+        """Of what `after` is, where that is not how the run came out: `step 60`."""
+        if self.after is None or self.result is not None or not self.after.sampler_path:
+            return ""
+        step = self.after_step
+        return "a checkpoint that was set aside" if step is None else f"step {step}"
+
+    @property
+    def after_step(self) -> int | None:
+        """The step whose checkpoint `after` is of; None where the ledger has none such."""
+        if self.after is None:
+            return None
+        if not self.after.sampler_path:  # of an older version
+            return self.verdict.steps if self.verdict else None
+        return step_of_weights(self.checkpoints, self.after.sampler_path)
 
     @property
     def changed(self) -> datetime | None:

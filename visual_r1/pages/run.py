@@ -78,7 +78,7 @@ def shown(request: Request, name: str, metric: str | None = None) -> Response:
         checkpoints=_checkpoints(run),
         timeline=_timeline(run),
         times=time_rows(
-            run.metrics, run.validations, run.verdict.wall_seconds if run.verdict else None
+            run.metrics, run.validations, run.result.wall_seconds if run.result else None
         ),
         colours={says: at for at, says in enumerate(_LAYERS, 1)},
         spent=spending_rows(run.metrics, run.evaluations, run.validations),
@@ -134,7 +134,7 @@ def log(request: Request, name: str) -> Response:
 
 def headline(run: RunFacts) -> str:
     """What the run came to, or what it is doing, in a sentence."""
-    found = run.verdict
+    found = run.result
     if found is not None and found.updated_steps == 0:
         return "Nothing was trained."
     if found is not None and not found.distinguishable:
@@ -167,7 +167,7 @@ def mark_of(run: RunFacts) -> str:
             [[row.step, row.sampler_path] for row in run.validations],
             sorted(run.evaluations),
             [[found.alarm, found.step] for found in run.findings],
-            run.verdict is not None,
+            [run.result is not None, run.after_of],
             list(run.faults),
         ],
         16,
@@ -194,7 +194,7 @@ def run_curves(run: RunFacts, extra: Sequence[str] = ()) -> list[Chart]:
             shown_as.title,
             [Line("", points)],
             show=shown_as.show,
-            marks=_evaluated(run) if key == "accuracy" else (),
+            marks=evaluation_marks(run) if key == "accuracy" else (),
             flags=flags,
             y_range=shown_as.range_of([y for _, y in points]),
             x_high=run.steps_wanted,
@@ -204,13 +204,17 @@ def run_curves(run: RunFacts, extra: Sequence[str] = ()) -> list[Chart]:
     return charts
 
 
-def _evaluated(run: RunFacts) -> list[Mark]:
-    end = float(run.metrics[-1]["step"] + 1) if run.metrics else 0.0
-    places = (("before", 0.0, run.before), ("after", end, run.after))
+def evaluation_marks(run: RunFacts) -> list[Mark]:
+    """Each evaluation at the step of the checkpoint that it is of, however far the run is."""
+    after = run.after_step
+    places = (
+        ("before", 0, run.before),
+        (f"after{f', step {after}' if run.after_of else ''}", after, run.after),
+    )
     return [
-        Mark(x, found.accuracy, *found.accuracy_ci95, f"evaluation {says}, greedy")
-        for says, x, found in places
-        if found is not None
+        Mark(float(step), found.accuracy, *found.accuracy_ci95, f"evaluation {says}, greedy")
+        for says, step, found in places
+        if found is not None and step is not None
     ]
 
 

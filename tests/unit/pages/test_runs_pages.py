@@ -1,14 +1,18 @@
 """Runs and a run, as the server writes their pages."""
 
 import os
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from looked_at import TOKEN, Row, evaluated, trained
+from looked_at import TOKEN, Row, ended, evaluated, run_config, trained, wanting
+from made_up import checkpoint
 from starlette.testclient import TestClient
 
+from visual_r1.pages import run as run_module
 from visual_r1.pages.app import pages
 from visual_r1.pages.reading import facts_of
 from visual_r1.pages.runs import differences
@@ -16,6 +20,7 @@ from visual_r1.report.phases import seconds_of_step
 from visual_r1.report.spending import spending_rows
 from visual_r1.runs.costs import cost_of_run
 from visual_r1.runs.journal import Journal
+from visual_r1.runs.ledger import Ledger
 from visual_r1.runs.listing import runs_in
 
 
@@ -113,6 +118,65 @@ def test_only_new_rows_are_sent_and_a_mark_of_all_else(tmp_path: Path):
     again = browser.get("/runs/a/live?after=9").json()
     assert again["rows"] == []
     assert again["mark"] != found["mark"]
+
+
+def said(browser: TestClient, address: str) -> str:
+    """What a reader sees of a page, with the titles of marks."""
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", browser.get(address).text))
+
+
+def of_result(page: str) -> tuple[bool, bool]:
+    return "Accuracy rose by 21.0 points" in page, "the evidence" in page
+
+
+def test_a_run_that_was_made_longer_has_no_result_until_it_is_evaluated_again(tmp_path: Path):
+    run_dir = trained(tmp_path, "a", 20)
+    ended(run_dir, 20)
+    browser = client(tmp_path)
+    page = said(browser, "/runs/a")
+    assert of_result(page) == (True, True)
+    assert "evaluation after, greedy" in page
+    assert "+21.0" in said(browser, "/")
+    mark = run_module.evaluation_marks(facts_of("a", run_dir))
+    assert [one.x for one in mark] == [0.0, 20.0]
+    wanting(run_dir, 40)
+    for step in range(20, 33):  # beyond the next checkpoint too
+        Journal(run_dir).append(Row(step))
+        if step == 25:
+            Ledger(run_dir).append(checkpoint(25, run_config(tmp_path, "a").digest()))
+        page = said(browser, "/runs/a")
+        assert of_result(page) == (False, False)
+        assert "after, step 20" in page and "evaluation after, step 20, greedy" in page
+        mark = run_module.evaluation_marks(facts_of("a", run_dir))
+        assert [one.x for one in mark] == [0.0, 20.0]
+    assert "Killed, after 33 of 40 steps." in page
+    (run_dir / ".ending.json").write_text('{"kind": "stopped", "sentence": "", "at": ""}')
+    assert "Stopped, after 33 of 40 steps." in said(browser, "/runs/a")
+    table = said(browser, "/")
+    assert "of step 20" in table and "+21.0" not in table
+    assert "of step 20" in said(browser, "/beside?run=a")
+    [row] = runs_in(tmp_path)
+    assert (row.after, row.after_step) == (0.86, 20)
+
+
+def test_a_run_that_went_back_has_no_result_though_it_has_as_many_steps_again(tmp_path: Path):
+    run_dir = trained(tmp_path, "a", 20)
+    ended(run_dir, 20)
+    ledger = Ledger(run_dir)
+    ledger.go_back_to(10)
+    browser = client(tmp_path)
+    assert of_result(said(browser, "/runs/a")) == (False, False)
+    again = checkpoint(20, run_config(tmp_path, "a").digest())
+    ledger.append(replace(again, sampler_path="tinker://b:train:0/sampler_weights/20"))
+    page = said(browser, "/runs/a")
+    assert of_result(page) == (False, False)
+    assert "after, a checkpoint that was set aside" in page
+    assert "evaluation after" not in page, "there is no step where it stands"
+    [row] = runs_in(tmp_path)
+    assert row.state is not None and row.state.name == "killed"
+    assert row.after_step == 0
+    evaluated(run_dir, "final", 0.8, "tinker://b:train:0/sampler_weights/20")
+    assert of_result(said(browser, "/runs/a")) == (True, True)
 
 
 def test_settings_that_differ_are_those_and_no_others(tmp_path: Path):
