@@ -5,12 +5,13 @@ metrics.md, design of `report.json` and `summary.json`); what is damaged is said
 the rest of the page is there all the same.
 """
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter
 
@@ -259,7 +260,9 @@ def read_figures(folder: Path) -> ReportFigures:
 def flat_settings(path: Path) -> dict[str, object]:
     """The settings of a `config.json` by their dotted names, also of a version with others."""
     content: Any = read_sealed(path).content
-    return flattened(content)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} is damaged: it holds no settings by their names")
+    return flattened(cast("dict[str, Any]", content))
 
 
 def _read(path: Path, shape: TypeAdapter[T]) -> T:
@@ -274,10 +277,45 @@ def _metrics(folder: Path) -> list[MetricsRow]:
     if not path.exists():
         return []
     status = path.stat()
-    return _metrics_of(folder, status.st_size, status.st_mtime_ns)
+    return _kept_metrics().of(folder, (status.st_size, status.st_mtime_ns))
 
 
-@lru_cache(maxsize=64)
-def _metrics_of(folder: Path, _size: int, _changed: int) -> list[MetricsRow]:
-    """Checked line by line, which takes a while for thousands of steps: once a change."""
-    return read_metrics(folder)
+@dataclass
+class KeptMetrics:
+    """The metrics of runs, checked line by line, which takes a while for thousands of steps: once
+    for each state of their files. Threads may share it.
+
+    Where there are more than `most` rows, what came last gives way: a list asks for all runs in the
+    same order, and would find none of them where the oldest did.
+    """
+
+    most: int = 50_000
+    _kept: dict[Path, tuple[tuple[int, int], list[MetricsRow]]] = field(
+        default_factory=dict[Path, tuple[tuple[int, int], list[MetricsRow]]]
+    )
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def of(self, folder: Path, state: tuple[int, int]) -> list[MetricsRow]:
+        """The rows of the run in `folder`, whose file is in that state. Raises as `read_metrics`
+        does."""
+        with self._lock:
+            there = self._kept.get(folder)
+            if there is not None and there[0] == state:
+                return there[1]
+        rows = read_metrics(folder)
+        with self._lock:
+            self._kept.pop(folder, None)
+            while self._kept and self._rows + len(rows) > self.most:
+                self._kept.popitem()
+            if len(rows) <= self.most:
+                self._kept[folder] = state, rows
+        return rows
+
+    @property
+    def _rows(self) -> int:
+        return sum(len(rows) for _, rows in self._kept.values())
+
+
+@cache
+def _kept_metrics() -> KeptMetrics:
+    return KeptMetrics()

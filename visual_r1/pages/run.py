@@ -1,6 +1,7 @@
 """One run: what it came to, its curves while it trains, its checkpoints, where its time went."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +28,14 @@ from visual_r1.wording import accuracy_moved, duration
 router = APIRouter()
 
 REPORT = "report.html"
-# It is one file that needs nothing else, and forbids itself all scripts, see `report.page`.
-_OF_THE_REPORT = {
-    "Content-Security-Policy": (
-        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'"
-    )
-}
+# It is one file that needs nothing else; of scripts it allows its own alone, by the digest in its
+# own policy, see `report.page`. Both policies hold, so the script that is named here is one that
+# the report lets run, and no script of another file can be.
+_OF_THE_REPORT = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'"
+)
+_OWN_SCRIPT = re.compile(rb"script-src '(sha256-[A-Za-z0-9+/]{43}=)'")
+_HEAD = 4096
 _LOG_TAIL = 2**16
 _LOOK_BACK = 10
 """Steps whose mean says how long the rest takes."""
@@ -113,7 +116,11 @@ def report(request: Request, name: str) -> Response:
     path = place_of(request).run(name) / REPORT
     if not path.is_file() or path.is_symlink():
         raise NotThere(f"The run {name!r} has no report yet: it is written when a run ends.")
-    return FileResponse(path, media_type="text/html", headers=_OF_THE_REPORT)
+    with open_file(path) as file:
+        own = _OWN_SCRIPT.search(file.read(_HEAD))
+    scripts = f"; script-src '{own[1].decode('ascii')}'" if own else ""
+    policy = {"Content-Security-Policy": _OF_THE_REPORT + scripts}
+    return FileResponse(path, media_type="text/html", headers=policy)
 
 
 @router.get("/runs/{name}/log")

@@ -198,7 +198,7 @@ def _facts(
     if origin := origin_of(run_dir):
         facts.append(("starts from", str(origin)))
     facts.append(("steps", str(len(metrics))))
-    source = settings.get("data", {}).get("source")
+    source = flattened(settings).get("data.source")
     if source:
         facts.append(("data", str(source)))
     if summary:

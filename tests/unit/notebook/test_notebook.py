@@ -221,6 +221,8 @@ def test_what_is_damaged_or_not_there_is_one_sentence(folder: Path, tmp_path: Pa
         run.predictions("finl")
     with pytest.raises(RunError, match=r"no column rewards.*reward"):
         run.rollouts(["rewards"])
+    with pytest.raises(RunError, match=r"give \['reward'\] in place of 'reward'"):
+        run.rollouts("reward")
     for name in ("ledger", "validation", "alarms", "metrics"):
         path = folder / f"{name}.jsonl"
         path.write_text(path.read_text().replace('": ', '":  ', 1))

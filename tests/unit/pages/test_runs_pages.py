@@ -1,9 +1,11 @@
 """Runs and a run, as the server writes their pages."""
 
+import base64
 import os
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +14,13 @@ from looked_at import TOKEN, Row, ended, evaluated, run_config, trained, wanting
 from made_up import checkpoint
 from starlette.testclient import TestClient
 
+from visual_r1.errors import DataError
+from visual_r1.pages import reading
 from visual_r1.pages import run as run_module
 from visual_r1.pages.app import pages
 from visual_r1.pages.reading import facts_of
 from visual_r1.pages.runs import differences
+from visual_r1.report.page import write_html
 from visual_r1.report.phases import seconds_of_step
 from visual_r1.report.spending import spending_rows
 from visual_r1.runs.costs import cost_of_run
@@ -101,6 +106,16 @@ def test_a_report_is_shown_under_its_own_policy_and_a_link_in_its_place_is_not(t
     assert answer.text.endswith("the report")
     assert "script-src" not in answer.headers["content-security-policy"]
     assert "default-src 'none'" in answer.headers["content-security-policy"]
+    digest = base64.b64encode(bytes(32)).decode("ascii")
+    (run_dir / "report.html").write_text(
+        f"<meta content=\"default-src 'none'; script-src 'sha256-{digest}'\">the report"
+    )
+    policy = browser.get("/runs/a/report.html").headers["content-security-policy"]
+    assert policy.endswith(f"; script-src 'sha256-{digest}'")
+    # Nothing else of a file gets into the header.
+    (run_dir / "report.html").write_text("<meta content=\"script-src 'unsafe-inline' *\">")
+    policy = browser.get("/runs/a/report.html").headers["content-security-policy"]
+    assert "script-src" not in policy
     secret = tmp_path / "secret.html"
     secret.write_text("secret")
     (run_dir / "report.html").unlink()
@@ -118,6 +133,47 @@ def test_only_new_rows_are_sent_and_a_mark_of_all_else(tmp_path: Path):
     again = browser.get("/runs/a/live?after=9").json()
     assert again["rows"] == []
     assert again["mark"] != found["mark"]
+
+
+@pytest.mark.parametrize("content", ["[]", '"x"', "5", "null", "[{}]", '{"data": [], "train": 5}'])
+def test_a_configuration_of_another_type_is_damaged_and_the_other_runs_are_listed(
+    tmp_path: Path, content: str
+):
+    for name in ("sound", "odd"):
+        trained(tmp_path, name)
+    (tmp_path / "runs/odd/config.json").write_text(content)
+    browser = client(tmp_path)
+    listed = said(browser, "/")
+    assert "sound" in listed and "damaged: " in listed
+    for page in ("/runs/odd", "/runs/odd/live", "/beside?run=odd&run=sound"):
+        assert browser.get(page).status_code == 200
+    with suppress(DataError):
+        write_html(tmp_path / "runs/odd")
+
+
+def test_metrics_are_read_once_whatever_the_number_of_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    read: list[Path] = []
+    monkeypatch.setattr(reading, "read_metrics", lambda folder: read.append(folder) or [{}] * 10)
+    folders = [tmp_path / str(number) for number in range(100)]
+    kept = reading.KeptMetrics(most=1000)
+    for _ in range(3):
+        assert all(len(kept.of(folder, (1, 1))) == 10 for folder in folders)
+    assert read == folders
+    kept.of(folders[3], (2, 2))
+    assert read[100:] == [folders[3]], "another state of its file"
+    # With more than there is room for, those that have some keep it.
+    read.clear()
+    kept = reading.KeptMetrics(most=500)
+    for _ in range(4):
+        for folder in folders:
+            kept.of(folder, (1, 1))
+    assert len(read) <= 100 + 3 * 51
+    kept.of(tmp_path, (1, 1))
+    assert read[-1] == tmp_path
+    kept.of(tmp_path, (1, 1))
+    assert read.count(tmp_path) == 1
 
 
 def said(browser: TestClient, address: str) -> str:
