@@ -29,10 +29,11 @@ router = APIRouter()
 
 REPORT = "report.html"
 # It is one file that needs nothing else; of scripts it allows its own alone, by the digest in its
-# own policy, see `report.page`. Both policies hold, so the script that is named here is one that
-# the report lets run, and no script of another file can be.
+# own policy, see `report.page`, and so does this one. A folder may be somebody else's: in a sandbox
+# whatever runs there is of no origin, and reaches neither these pages nor their cookie.
 _OF_THE_REPORT = (
-    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'"
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'; "
+    "sandbox allow-scripts allow-popups"
 )
 _OWN_SCRIPT = re.compile(rb"script-src '(sha256-[A-Za-z0-9+/]{43}=)'")
 _HEAD = 4096
