@@ -112,6 +112,7 @@ def _text(text: str) -> Text:
 
 def _accuracy(row: RunRow) -> str:
     if row.before is not None and row.after is not None:
-        return f"{100 * row.before:.1f} → {percent(row.after)}"
+        of = {None: "", 0: ", set aside"}.get(row.after_step, f", step {row.after_step}")
+        return f"{100 * row.before:.1f} → {percent(row.after)}{of}"
     told = row.after if row.after is not None else row.before
     return "" if told is None else percent(told)

@@ -110,9 +110,9 @@ ROOMS = {
         errors evaluation grading hashing printing report runs storage tables wording
     """,
     "pages": """
-        alarms backend config data disputes errors evaluation grading hashing models opening policy
-        prices printing prompts regrade report request_heads rewards rewards/blindfold rl runs
-        storage tables wording
+        alarms backend config data disputes errors evaluation grading hashing liveness models
+        opening policy prices printing prompts regrade report request_heads rewards
+        rewards/blindfold rl runs storage tables wording
     """,
     "notebook": """
         alarms config data errors evaluation jsonl opening report runs storage tables wording

@@ -20,7 +20,7 @@ from visual_r1.doctor.settings import tool_settings
 from visual_r1.errors import VisualR1Error
 from visual_r1.prices import prices_of
 from visual_r1.report.page import PAGE_NAME
-from visual_r1.report.summary import read_summary
+from visual_r1.report.summary import has_gone_on, read_summary
 from visual_r1.runs.costs import cost_of_run
 from visual_r1.runs.folder import require_same_config
 from visual_r1.runs.goal import require_goal
@@ -136,7 +136,12 @@ def _sound(config: RunConfig) -> Diagnosis:
 def _ended(config: RunConfig) -> Sequence[Diagnosis]:
     """What a finished run came to: nothing of it is left to be foretold. Empty where it goes on."""
     summary = read_summary(config.run_dir)
-    if summary is None or summary.steps < config.train.steps or require_goal(config):
+    if (
+        summary is None
+        or summary.steps < config.train.steps
+        or has_gone_on(config.run_dir, summary)
+        or require_goal(config)
+    ):
         return []
     took = f"{summary.steps} steps, {summary.updated_steps} of them with an update"
     cost = cost_of_run(config.run_dir)

@@ -83,8 +83,11 @@ def frame_of_table(table: Any) -> "DataFrame":
 def frame_of_rollouts(chunks: Sequence[Path], columns: Sequence[str] | None) -> "DataFrame":
     """The rollouts of all chunks; a column that a chunk of an older version lacks is missing there.
 
-    Raises `RunError` where a chunk is damaged, or none has one of `columns`.
+    Raises `RunError` where a chunk is damaged, or none has one of `columns`, and where those are
+    the name of one.
     """
+    if isinstance(columns, str):
+        raise RunError(f"columns is a list of names: give [{columns!r}] in place of {columns!r}.")
     tables: list[Any] = []
     for path in chunks:
         table = read_rollouts(path)

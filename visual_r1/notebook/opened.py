@@ -41,7 +41,7 @@ from visual_r1.report.figures import (
     training_figures,
     validation_figure,
 )
-from visual_r1.report.summary import Summary, read_summary
+from visual_r1.report.summary import Summary, as_of, read_summary
 from visual_r1.report.timeline import timeline_figure
 from visual_r1.runs.alarms import AlarmLog
 from visual_r1.runs.config_file import read_config
@@ -49,6 +49,7 @@ from visual_r1.runs.costs import cost_of_run
 from visual_r1.runs.journal import Journal
 from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.runs.named import find_run
+from visual_r1.runs.result import step_of_final
 from visual_r1.runs.state import RunState, state_of
 from visual_r1.runs.validations import ValidationRow, Validations
 from visual_r1.tables import pq, said_of
@@ -89,7 +90,7 @@ class OpenedRun:
 
     @property
     def summary(self) -> Summary | None:
-        """Before against after; None where the run has not come to its end."""
+        """Before against after at the end of the run, of its `steps`; None before that."""
         return read_summary(self.folder)
 
     def metrics(self) -> "DataFrame":
@@ -162,7 +163,7 @@ class OpenedRun:
         metrics = Journal(self.folder).rows()
         names = evaluation_names(self.folder)
         reports = {name: read_report(evaluation_folder(self.folder, name)) for name in names}
-        found = training_figures(metrics, reports)
+        found = training_figures(metrics, reports, step_of_final(self.folder))
         if validation := validation_figure(Validations(self.folder).rows()):
             found.append(Figure("validation", "Accuracy on validation problems", validation.chart))
         if shares := outcome_shares(metrics):
@@ -222,7 +223,9 @@ class OpenedRun:
             )
         ]
         if summary is not None:
-            parts.append(Markup("<p><b>{}</b></p>").format(summary.conclusion))
+            parts.append(
+                Markup("<p><b>{}</b></p>").format(as_of(self.folder, summary) + summary.conclusion)
+            )
             parts.append(table(["", "before", "after", "difference in points"], _lines(summary)))
         elif names := evaluation_names(self.folder):
             reports = [(one, read_report(evaluation_folder(self.folder, one))) for one in names]

@@ -72,9 +72,9 @@ def _parser() -> CommandParser:
 
 
 def _port(text: str) -> int:
-    port = int(text)
+    port = int(text) if text.isascii() and text.isdecimal() else -1
     if not 0 <= port < 65536:
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: give a number from 0 to 65535")
     return port
 
 

@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -31,6 +32,7 @@ from visual_r1.pages.place import NotThere, Place, place_of
 from visual_r1.pages.problems import StoredProblem, problem_or_why_not
 from visual_r1.pages.queries import queries
 from visual_r1.pages.showing import address, show
+from visual_r1.pages.sound import file_states
 from visual_r1.runs.decisions import Decision, Kind, read_decisions, record
 from visual_r1.storage import write_text
 
@@ -42,7 +44,13 @@ _COMMAND = [
     *(sys.executable, "-P", "-c"),
     "import sys; from visual_r1.disputes.command import main; sys.exit(main(sys.argv[1:]))",
 ]
-_ANSWERS = ("rollouts/chunk-*.parquet", "evaluations/[!.]*/report.json")
+_ANSWERS = (
+    "rollouts/chunk-*.parquet",
+    "evaluations/[!.]*/report.json",
+    "evaluations/[!.]*/predictions.parquet",
+)
+_AGAIN_AFTER_S = 30.0
+"""So long what was found with trouble is shown before it is looked for anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +77,18 @@ _FOUND = TypeAdapter(list[Disputes])
 
 @dataclass
 class Search:
-    """The searches that are under way, and why the last ones failed, by what they look through."""
+    """The searches that are under way, and why the last ones failed, by what they look through.
+
+    What was found with trouble (a damaged file, a dataset that is away) is shown, and not kept: who
+    mends that changes none of the answers.
+    """
 
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _under_way: set[str] = field(default_factory=set[str])
     _failed: dict[str, str] = field(default_factory=dict[str, str])
+    _troubled: dict[str, tuple[Disputes, float]] = field(
+        default_factory=dict[str, tuple[Disputes, float]]
+    )
 
     def found(self, place: Place, run_dir: Path) -> Disputes | str | None:
         """What was found; a sentence where that failed; None while it is under way."""
@@ -82,17 +97,21 @@ class Search:
         if kept.exists():
             try:
                 [found] = _FOUND.validate_json(read_file(kept, _MOST_BYTES))
-                return found
+                if not found.trouble:
+                    return found
             except (OSError, ValueError, ValidationError):  # damaged: it is made again
                 kept.unlink(missing_ok=True)
         with self._lock:
             if key in self._failed:
                 return self._failed.pop(key)
+            troubled, since = self._troubled.get(key, (None, 0.0))
+            if troubled is not None and time.monotonic() - since < _AGAIN_AFTER_S:
+                return troubled
             if key not in self._under_way:
                 self._under_way.add(key)
                 work = (key, run_dir.absolute(), kept)
                 threading.Thread(target=self._search, args=work, daemon=True).start()
-        return None
+            return troubled
 
     def _search(self, key: str, run_dir: Path, kept: Path) -> None:
         failed, said = "", ""
@@ -104,9 +123,14 @@ class Search:
             )  # fmt: skip
             said = done.stderr.strip()
             # With trouble it has another status, and says what it found all the same.
-            _FOUND.validate_json(done.stdout or "none")
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            write_text(kept, done.stdout)
+            [found] = _FOUND.validate_json(done.stdout or "none")
+            with self._lock:
+                self._troubled.pop(key, None)
+                if found.trouble:
+                    self._troubled[key] = found, time.monotonic()
+            if not found.trouble:
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                write_text(kept, done.stdout)
         except ValidationError:
             failed = (said.splitlines() or ["it said nothing"])[-1]
         except OSError as error:
@@ -126,9 +150,9 @@ def search() -> Search:
 def _key(run_dir: Path) -> str:
     """Of all answers as they are now, and of the grader."""
     stats: list[Any] = [str(GRADER_VERSION), str(run_dir.absolute())]
-    for path in sorted(path for pattern in _ANSWERS for path in run_dir.glob(pattern)):
-        status = path.stat()
-        stats.append([str(path.relative_to(run_dir)), status.st_size, status.st_mtime_ns])
+    paths = sorted(path for pattern in _ANSWERS for path in run_dir.glob(pattern))
+    for path, state in zip(paths, file_states(paths), strict=True):
+        stats.append([str(path.relative_to(run_dir)), state])
     return digest(stats, 16)
 
 

@@ -77,7 +77,9 @@ def one(
         at=_address(("runs", name, "evaluations", evaluation), kind=kind, family=family, text=text),
         name=name, evaluation=found, kind=kind, kinds=kinds, family=family, families=families,
         text=text, page=page, pages=_pages(ids), n=len(ids), shown=shown.values(),
-        regraded=graded_again(found.folder, found.report.predictions_digest),
+        regraded=graded_again(
+            found.folder, found.report.predictions_digest, found.report.dataset_digest
+        ),
         ways=CONTROLS, outcomes=OUTCOMES,
         elsewhere=_elsewhere(place, name), here=evaluations_of(name, place.run(name))[0],
     )  # fmt: skip

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from visual_r1.config.judging import Control
-from visual_r1.errors import DataError
+from visual_r1.errors import DataError, VisualR1Error
 from visual_r1.evaluation.statistics import Interval
+from visual_r1.runs.decisions import read_decisions
 
 if TYPE_CHECKING:
     from visual_r1.regrade.changes import Figures
@@ -36,6 +37,8 @@ class GradedAgain:
     """The record of a grader's work on answers that were stored."""
 
     record: "RegradedFile"
+    has_others: bool = False
+    """Whether the decisions about labels are others by now than those it was graded by."""
 
     @property
     def changed(self) -> int:
@@ -50,6 +53,21 @@ class GradedAgain:
         return [(name, *was, *now[name][1:]) for name, was in _shares(self.record.before).items()]
 
 
+def _has_others(folder: Path, dataset_digest: str, record: "RegradedFile") -> bool:
+    """See `GradedAgain`; False where nobody can say, for the dataset went or came since."""
+    from visual_r1.regrade.truths import Truths
+
+    output_dir = folder.absolute().parents[3]
+    try:
+        decisions = read_decisions(output_dir)
+        if not any(one.changes_label for one in decisions.in_force.values()):
+            return record.basis.decisions != ""
+        held = Truths(output_dir, decisions).of(dataset_digest)
+    except VisualR1Error:
+        return False
+    return held.digest == record.basis.dataset and held.decisions_digest != record.basis.decisions
+
+
 def _shares(figures: "Figures") -> dict[str, tuple[int, float, Interval]]:
     """All shares by what they are of: of how many, the share, its interval."""
     found = {name: (one.n, one.value, one.ci95) for name, one in figures.passes.items()}
@@ -62,10 +80,13 @@ def _shares(figures: "Figures") -> dict[str, tuple[int, float, Interval]]:
     return found
 
 
-def graded_again(folder: Path, predictions_digest: str | None) -> list[GradedAgain]:
+def graded_again(
+    folder: Path, predictions_digest: str | None, dataset_digest: str
+) -> list[GradedAgain]:
     """What grading again left in the folder of an evaluation, the newest grader last.
 
-    Records that are damaged, or of answers that have been asked anew since, are left out.
+    `dataset_digest` is of the problems that were asked. Records that are damaged, or of answers
+    that have been asked anew since, are left out.
     """
     results = list(folder.glob("regraded-*.parquet"))
     if not results:
@@ -80,7 +101,7 @@ def graded_again(folder: Path, predictions_digest: str | None) -> list[GradedAga
         except DataError:
             continue
         if predictions_digest in (None, record.basis.source_digest):
-            found.append(GradedAgain(record))
+            found.append(GradedAgain(record, _has_others(folder, dataset_digest, record)))
 
     def age(one: GradedAgain) -> tuple[int, str]:
         version = one.record.basis.grader_version

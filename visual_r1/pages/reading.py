@@ -5,12 +5,13 @@ metrics.md, design of `report.json` and `summary.json`); what is damaged is said
 the rest of the page is there all the same.
 """
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter
 
@@ -24,6 +25,7 @@ from visual_r1.report.repeat import flattened
 from visual_r1.runs.alarms import AlarmLog
 from visual_r1.runs.journal import MetricsRow, read_metrics
 from visual_r1.runs.ledger import Ledger, LedgerRow
+from visual_r1.runs.result import step_of_weights
 from visual_r1.runs.state import RunState, state_of
 from visual_r1.runs.validations import ValidationRow, Validations
 from visual_r1.storage import read_json, read_sealed
@@ -154,8 +156,30 @@ class RunFacts:
 
     @property
     def after(self) -> ReportFigures | None:
-        """That of its last checkpoint; None while there is none."""
+        """That of the checkpoint at which it came to its end, see `after_of`; None before that."""
         return self.evaluations.get("final")
+
+    @property
+    def result(self) -> Verdict | None:
+        """The verdict, where the run is done and it is of its newest checkpoint, see `RunState`."""
+        return self.verdict if self.state is None or self.state.is_done else None
+
+    @property
+    def after_of(self) -> str:
+        """Of what `after` is, where that is not how the run came out: `step 60`."""
+        if self.after is None or self.result is not None or not self.after.sampler_path:
+            return ""
+        step = self.after_step
+        return "a checkpoint that was set aside" if step is None else f"step {step}"
+
+    @property
+    def after_step(self) -> int | None:
+        """The step whose checkpoint `after` is of; None where the ledger has none such."""
+        if self.after is None:
+            return None
+        if not self.after.sampler_path:  # of an older version
+            return self.verdict.steps if self.verdict else None
+        return step_of_weights(self.checkpoints, self.after.sampler_path)
 
     @property
     def changed(self) -> datetime | None:
@@ -238,7 +262,9 @@ def read_figures(folder: Path) -> ReportFigures:
 def flat_settings(path: Path) -> dict[str, object]:
     """The settings of a `config.json` by their dotted names, also of a version with others."""
     content: Any = read_sealed(path).content
-    return flattened(content)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} is damaged: it holds no settings by their names")
+    return flattened(cast("dict[str, Any]", content))
 
 
 def _read(path: Path, shape: TypeAdapter[T]) -> T:
@@ -253,10 +279,45 @@ def _metrics(folder: Path) -> list[MetricsRow]:
     if not path.exists():
         return []
     status = path.stat()
-    return _metrics_of(folder, status.st_size, status.st_mtime_ns)
+    return _kept_metrics().of(folder, (status.st_size, status.st_mtime_ns))
 
 
-@lru_cache(maxsize=64)
-def _metrics_of(folder: Path, _size: int, _changed: int) -> list[MetricsRow]:
-    """Checked line by line, which takes a while for thousands of steps: once a change."""
-    return read_metrics(folder)
+@dataclass
+class KeptMetrics:
+    """The metrics of runs, checked line by line, which takes a while for thousands of steps: once
+    for each state of their files. Threads may share it.
+
+    Where there are more than `most` rows, what came last gives way: a list asks for all runs in the
+    same order, and would find none of them where the oldest did.
+    """
+
+    most: int = 50_000
+    _kept: dict[Path, tuple[tuple[int, int], list[MetricsRow]]] = field(
+        default_factory=dict[Path, tuple[tuple[int, int], list[MetricsRow]]]
+    )
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def of(self, folder: Path, state: tuple[int, int]) -> list[MetricsRow]:
+        """The rows of the run in `folder`, whose file is in that state. Raises as `read_metrics`
+        does."""
+        with self._lock:
+            there = self._kept.get(folder)
+            if there is not None and there[0] == state:
+                return there[1]
+        rows = read_metrics(folder)
+        with self._lock:
+            self._kept.pop(folder, None)
+            while self._kept and self._rows + len(rows) > self.most:
+                self._kept.popitem()
+            if len(rows) <= self.most:
+                self._kept[folder] = state, rows
+        return rows
+
+    @property
+    def _rows(self) -> int:
+        return sum(len(rows) for _, rows in self._kept.values())
+
+
+@cache
+def _kept_metrics() -> KeptMetrics:
+    return KeptMetrics()

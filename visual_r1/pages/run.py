@@ -1,6 +1,7 @@
 """One run: what it came to, its curves while it trains, its checkpoints, where its time went."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +28,15 @@ from visual_r1.wording import accuracy_moved, duration
 router = APIRouter()
 
 REPORT = "report.html"
-# It is one file that needs nothing else, and forbids itself all scripts, see `report.page`.
-_OF_THE_REPORT = {
-    "Content-Security-Policy": (
-        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'"
-    )
-}
+# It is one file that needs nothing else; of scripts it allows its own alone, by the digest in its
+# own policy, see `report.page`, and so does this one. A folder may be somebody else's: in a sandbox
+# whatever runs there is of no origin, and reaches neither these pages nor their cookie.
+_OF_THE_REPORT = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'; "
+    "sandbox allow-scripts allow-popups"
+)
+_OWN_SCRIPT = re.compile(rb"script-src '(sha256-[A-Za-z0-9+/]{43}=)'")
+_HEAD = 4096
 _LOG_TAIL = 2**16
 _LOOK_BACK = 10
 """Steps whose mean says how long the rest takes."""
@@ -78,7 +82,7 @@ def shown(request: Request, name: str, metric: str | None = None) -> Response:
         checkpoints=_checkpoints(run),
         timeline=_timeline(run),
         times=time_rows(
-            run.metrics, run.validations, run.verdict.wall_seconds if run.verdict else None
+            run.metrics, run.validations, run.result.wall_seconds if run.result else None
         ),
         colours={says: at for at, says in enumerate(_LAYERS, 1)},
         spent=spending_rows(run.metrics, run.evaluations, run.validations),
@@ -113,7 +117,11 @@ def report(request: Request, name: str) -> Response:
     path = place_of(request).run(name) / REPORT
     if not path.is_file() or path.is_symlink():
         raise NotThere(f"The run {name!r} has no report yet: it is written when a run ends.")
-    return FileResponse(path, media_type="text/html", headers=_OF_THE_REPORT)
+    with open_file(path) as file:
+        own = _OWN_SCRIPT.search(file.read(_HEAD))
+    scripts = f"; script-src '{own[1].decode('ascii')}'" if own else ""
+    policy = {"Content-Security-Policy": _OF_THE_REPORT + scripts}
+    return FileResponse(path, media_type="text/html", headers=policy)
 
 
 @router.get("/runs/{name}/log")
@@ -134,7 +142,7 @@ def log(request: Request, name: str) -> Response:
 
 def headline(run: RunFacts) -> str:
     """What the run came to, or what it is doing, in a sentence."""
-    found = run.verdict
+    found = run.result
     if found is not None and found.updated_steps == 0:
         return "Nothing was trained."
     if found is not None and not found.distinguishable:
@@ -167,7 +175,7 @@ def mark_of(run: RunFacts) -> str:
             [[row.step, row.sampler_path] for row in run.validations],
             sorted(run.evaluations),
             [[found.alarm, found.step] for found in run.findings],
-            run.verdict is not None,
+            [run.result is not None, run.after_of],
             list(run.faults),
         ],
         16,
@@ -194,7 +202,7 @@ def run_curves(run: RunFacts, extra: Sequence[str] = ()) -> list[Chart]:
             shown_as.title,
             [Line("", points)],
             show=shown_as.show,
-            marks=_evaluated(run) if key == "accuracy" else (),
+            marks=evaluation_marks(run) if key == "accuracy" else (),
             flags=flags,
             y_range=shown_as.range_of([y for _, y in points]),
             x_high=run.steps_wanted,
@@ -204,13 +212,17 @@ def run_curves(run: RunFacts, extra: Sequence[str] = ()) -> list[Chart]:
     return charts
 
 
-def _evaluated(run: RunFacts) -> list[Mark]:
-    end = float(run.metrics[-1]["step"] + 1) if run.metrics else 0.0
-    places = (("before", 0.0, run.before), ("after", end, run.after))
+def evaluation_marks(run: RunFacts) -> list[Mark]:
+    """Each evaluation at the step of the checkpoint that it is of, however far the run is."""
+    after = run.after_step
+    places = (
+        ("before", 0, run.before),
+        (f"after{f', step {after}' if run.after_of else ''}", after, run.after),
+    )
     return [
-        Mark(x, found.accuracy, *found.accuracy_ci95, f"evaluation {says}, greedy")
-        for says, x, found in places
-        if found is not None
+        Mark(float(step), found.accuracy, *found.accuracy_ci95, f"evaluation {says}, greedy")
+        for says, step, found in places
+        if found is not None and step is not None
     ]
 
 

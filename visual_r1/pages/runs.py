@@ -30,7 +30,7 @@ SORTS: Mapping[str, Callable[[RunFacts], Any]] = {
     "steps": lambda run: run.state.step if run.state else -1,
     "before": lambda run: run.before.accuracy if run.before else -1.0,
     "after": lambda run: run.after.accuracy if run.after else -1.0,
-    "change": lambda run: run.verdict.delta if run.verdict else -2.0,
+    "change": lambda run: run.result.delta if run.result else -2.0,
     "cost": lambda run: -1.0 if run.cost is None else run.cost,
     "changed": lambda run: run.state.changed_at if run.state else 0.0,
 }

@@ -3,7 +3,7 @@
 A file is looked at once, as long as nobody writes to it: held against the digest that the ledger
 has of it, and where nothing vouches for it, read through with the checksums of its pages. So each
 page shows what was written, and a file that appears while a run trains is seen by the next
-question.
+question. What a run at work has written since its ledger's newest row is held against the next one.
 """
 
 import math
@@ -17,8 +17,18 @@ from typing import Any
 
 from visual_r1.errors import DataError, RunError, VisualR1Error
 from visual_r1.hashing import known_digest
+from visual_r1.liveness import is_locked
 from visual_r1.runs.ledger import Ledger
-from visual_r1.tables import open_table, pa, read_table, require_digest, said_of, table_digest
+from visual_r1.runs.process import LOCK
+from visual_r1.tables import (
+    compute,
+    open_table,
+    pa,
+    read_table,
+    require_digest,
+    said_of,
+    table_digest,
+)
 
 _ROLLOUTS = "rollouts"
 _LEDGER = "ledger.jsonl"
@@ -87,6 +97,8 @@ class _Looked:
     columns: frozenset[str] = frozenset()
     steps: range = range(0)
     rows: int = 0
+    awaits: tuple[int, ...] | None = None
+    """What the ledger was, where another one may vouch for the file."""
     fault: str = ""
 
 
@@ -116,7 +128,7 @@ class SoundFiles:
 
     def _is_new(self, path: Path) -> bool:
         known = self._known.get(path)
-        return known is None or known.key != _key(path)
+        return known is None or known.key != _key(path) or _has_come(path, known)
 
     def _look(self, path: Path, digests: Mapping[str, str]) -> _Looked | None:
         """What is known of a file; None where it went while it was looked at."""
@@ -124,14 +136,14 @@ class SoundFiles:
         if key is None:
             return None
         known = self._known.get(path)
-        if known is None or known.key != key:
+        if known is None or known.key != key or _has_come(path, known):
             try:
                 expected = digests.get(f"{_ROLLOUTS}/{path.name}")
                 known = _Looked(key, *_looked_through(path, expected))
             except VisualR1Error as error:
                 if not path.exists():
                     return None
-                known = _Looked(key, fault=str(error))
+                known = _Looked(key, awaits=_ledger_key(path), fault=str(error))
             self._known[path] = known
         return known
 
@@ -183,28 +195,48 @@ def _digests(run_dir: Path) -> Mapping[str, str]:
         return {}
 
 
-def _looked_through(path: Path, expected: str | None) -> tuple[frozenset[str], range, int]:
-    """The columns, steps and number of rows of a file that is as it was written; raises `RunError`
-    otherwise."""
+def _has_come(path: Path, known: _Looked) -> bool:
+    """Whether there is another ledger than the one that did not vouch for the file yet."""
+    return known.awaits is not None and known.awaits != _ledger_key(path)
+
+
+def _ledger_key(path: Path) -> tuple[int, ...]:
+    """What the ledger is now, beside a file with rollouts, and whether a process has the run."""
+    run_dir = path.parents[1]
+    return int(is_locked(run_dir / LOCK)), *(_key(run_dir / _LEDGER) or ())
+
+
+def _looked_through(
+    path: Path, expected: str | None
+) -> tuple[frozenset[str], range, int, tuple[int, ...] | None]:
+    """The columns, steps and number of rows of a file that is as it was written, and `awaits`, see
+    `_Looked`; raises `RunError` otherwise."""
     with said_of(path, _WAY_OUT, RunError), open_table(path) as file:
         found = _checked(path, file.schema_arrow), _steps(file), file.metadata.num_rows
         # Its rows' digest, and that of its bytes, which a run that went back has changed.
         if expected and len(expected) > _DIGITS and known_digest(path) == expected[_DIGITS:]:
-            return found
+            return *found, None
         for group in range(file.num_row_groups):
             file.read_row_group(group).validate(full=True)
-        # A file that is newer than the ledger is of a chunk whose row is still to come.
-        is_settled = _written(path) <= _written(path.parents[1] / _LEDGER)
-        if (
-            expected
-            and is_settled
-            and (rows := table_digest(read_table(path))) != expected[:_DIGITS]
-        ):
+        ledger = _ledger_key(path)
+        # While a run is at work, a file that is newer than its ledger is of a chunk whose row is
+        # still to come.
+        is_newer = _written(path) > _written(path.parents[1] / _LEDGER)
+        if ledger[0] and (is_newer or not expected):
+            return *found, ledger
+        if expected and (rows := _rows_digest(path)) != expected[:_DIGITS]:
             raise RunError(
                 f"{path} is damaged: its rows have the digest {rows}, and those that were written "
                 f"had {expected[:_DIGITS]}; {_WAY_OUT}."
             )
-        return found
+        return *found, None
+
+
+def _rows_digest(path: Path) -> str:
+    """That of the rows before the newest checkpoint: a chunk that was broken off has more."""
+    rows = [line.row for line in Ledger(path.parents[1]).read().sound]
+    table = read_table(path)
+    return table_digest(table.filter(compute.less(table["step"], rows[-1].step)) if rows else table)
 
 
 def _steps(file: Any) -> range:

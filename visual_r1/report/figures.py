@@ -82,14 +82,17 @@ _WATCHED = (
 )  # fmt: skip
 
 
-def training_figures(metrics: Sequence[MetricsRow], reports: Mapping[str, Report]) -> list[Figure]:
+def training_figures(
+    metrics: Sequence[MetricsRow], reports: Mapping[str, Report], final_step: int | None = None
+) -> list[Figure]:
     """Accuracy and reward by step, then what is watched, as far as the steps have it.
 
-    The first and the last evaluation are markers beside the accuracy.
+    The first and the last evaluation are markers beside the accuracy; `final_step` is that of the
+    checkpoint which the last one is of, by default that of the end.
     """
     if not metrics:
         return []
-    end = float(max(row["step"] for row in metrics) + 1)
+    end = float(final_step or max(row["step"] for row in metrics) + 1)
     # `inward` keeps the sampled accuracy off the greedy one at the same step.
     markers = [
         marker

@@ -36,6 +36,7 @@ from visual_r1.report.summary import (
     BASELINE,
     FINAL,
     Summary,
+    as_of,
     read_summary,
 )
 from visual_r1.report.wandb import page_at_wandb
@@ -43,6 +44,7 @@ from visual_r1.runs.costs import Cost, cost_of_run
 from visual_r1.runs.journal import read_metrics
 from visual_r1.runs.ledger import Ledger
 from visual_r1.runs.origin import origin_of
+from visual_r1.runs.result import step_of_final
 from visual_r1.runs.stored import read_stored
 from visual_r1.runs.validations import Validations
 from visual_r1.wording import (
@@ -95,7 +97,7 @@ def markdown_report(config: RunConfig) -> str:
     cost = cost_of_run(run_dir)
     parts = [f"# {as_markdown(config.run_name)}"]
     if summary is not None:
-        parts += [f"**{_text(summary.conclusion)}**", _measures(summary)]
+        parts += [f"**{_text(as_of(run_dir, summary) + summary.conclusion)}**", _measures(summary)]
     elif reports:
         parts.append(_evaluations(reports))
     if (origin := origin_of(run_dir)) is not None:
@@ -180,7 +182,7 @@ def _evaluations(reports: Mapping[str, Report]) -> str:
 
 
 def _curves(run_dir: Path, reports: Mapping[str, Report]) -> str:
-    figures = training_figures(read_metrics(run_dir), reports)[:CURVES]
+    figures = training_figures(read_metrics(run_dir), reports, step_of_final(run_dir))[:CURVES]
     charts = [(figure.title, figure.chart) for figure in figures]
     if validation := validation_figure(Validations(run_dir).rows()):
         charts.append(("Accuracy on validation problems", validation.chart))

@@ -39,6 +39,7 @@ from visual_r1.report.summary import (
     FINAL,
     PAGE_NAME,
     Summary,
+    as_of,
     read_if_there,
     read_summary,
 )
@@ -49,6 +50,7 @@ from visual_r1.runs.config_file import CONFIG_FILE
 from visual_r1.runs.costs import cost_of_run
 from visual_r1.runs.journal import MetricsRow, read_metrics
 from visual_r1.runs.origin import origin_of
+from visual_r1.runs.result import step_of_final
 from visual_r1.runs.stored import read_stored
 from visual_r1.runs.validations import Validations
 from visual_r1.storage import write_text
@@ -104,6 +106,7 @@ def write_html(run_dir: Path) -> Path:
     fates = gallery.within(_fates(run_dir, reports), GALLERY_BYTES)
     script = (_TEMPLATES / "report.js").read_text(encoding="utf-8").strip()
     headline, explanation = _headline(summary, reports)
+    headline = (as_of(run_dir, summary) if summary else "") + headline
     shares = outcome_shares(metrics)
     wide = bin_steps(len(metrics))
     failures = failure_section(failures_of_run(run_dir))
@@ -124,7 +127,7 @@ def write_html(run_dir: Path) -> Path:
         more_families=max(0, len(families) - MOST_FAMILIES),
         rates=_rates(summary),
         before_and_after=_before_and_after(reports),
-        curves=training_figures(metrics, reports),
+        curves=training_figures(metrics, reports, step_of_final(run_dir)),
         validation=validation_figure(validations),
         timeline=timeline_figure(metrics),
         times=time_of_run(run_dir, metrics, summary),
@@ -195,7 +198,7 @@ def _facts(
     if origin := origin_of(run_dir):
         facts.append(("starts from", str(origin)))
     facts.append(("steps", str(len(metrics))))
-    source = settings.get("data", {}).get("source")
+    source = flattened(settings).get("data.source")
     if source:
         facts.append(("data", str(source)))
     if summary:

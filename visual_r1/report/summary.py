@@ -19,6 +19,8 @@ from visual_r1.printing import open_logger
 from visual_r1.runs.budget import BudgetEnd, read_budget_end
 from visual_r1.runs.costs import cost_of_run
 from visual_r1.runs.journal import read_metrics
+from visual_r1.runs.ledger import Ledger
+from visual_r1.runs.result import is_of_newest
 from visual_r1.storage import flat_in_the_file, put_aside, read_json, write_json
 from visual_r1.wording import accuracy_moved, p_value_in_words, percent, points_range
 
@@ -73,9 +75,11 @@ class Summary:
     rates: Mapping[str, BeforeAfter]
     by_family: Mapping[str, Comparison]
 
-    def counted(self) -> tuple[object, ...]:
-        """What was counted in the run's files. The rest follows from that, in words and by
-        statistics which another version may have chosen otherwise."""
+    def counted(self, *, has_gone_on: bool = False) -> tuple[object, ...]:
+        """What was counted in the run's files; where it has gone on, those of its evaluations.
+
+        The rest follows from that, in words and by statistics which another version may have chosen
+        otherwise. The run's name is for who has its folder to choose."""
         compared = {
             "accuracy": self.accuracy,
             "pass@k": self.pass_at_k,
@@ -87,10 +91,9 @@ class Summary:
             name: found and Pairs(found.both, found.gained, found.lost, found.neither)
             for name, found in compared.items()
         }
-        return (
-            self.run, self.model, self.steps, self.updated_steps, self.cost_usd, self.budget,
-            self.k, dict(self.rates), pairs,
-        )  # fmt: skip
+        of_steps = self.steps, self.updated_steps, self.cost_usd, self.budget
+        evaluated = self.model, self.k, dict(self.rates), pairs
+        return evaluated if has_gone_on else (*of_steps, *evaluated)
 
     def to_json(self) -> dict[str, Any]:
         """The content of `summary.json`."""
@@ -120,6 +123,19 @@ def is_current(run_dir: Path, steps: int, wall_seconds: float) -> bool:
         )
     except DataError:
         return False
+
+
+def has_gone_on(run_dir: Path, summary: Summary) -> bool:
+    """Whether the run has another newest checkpoint by now than the one that `summary` is of."""
+    rows = [line.row for line in Ledger(run_dir).read().sound]
+    return not is_of_newest(run_dir, rows, summary.steps)
+
+
+def as_of(run_dir: Path, summary: Summary) -> str:
+    """What stands before the words of a summary; nothing where it is of the run as it is now."""
+    if not has_gone_on(run_dir, summary):
+        return ""
+    return f"As of step {summary.steps}, from where the run has gone on or back: "
 
 
 def read_if_there(path: Path, shape: TypeAdapter[T]) -> T | None:

@@ -17,6 +17,8 @@ from visual_r1.jsonl import JsonLines
 from visual_r1.opening import read_file
 from visual_r1.prices import usd_in_all
 from visual_r1.runs.config_file import CONFIG_FILE, read_config
+from visual_r1.runs.ledger import Ledger
+from visual_r1.runs.result import step_of_weights
 from visual_r1.runs.state import RunState, last_change, state_of
 from visual_r1.storage import read_json
 
@@ -31,6 +33,7 @@ class _Evaluation:
     n: int
     accuracy: float
     cost_usd: float | None = None
+    sampler_path: str = ""
 
 
 _EVALUATIONS = TypeAdapter(_Evaluation)
@@ -40,7 +43,9 @@ _EVALUATIONS = TypeAdapter(_Evaluation)
 class RunRow:
     """A run in a list. `before` and `after` are greedy accuracies of the evaluations `baseline` and
     `final`; of a run with neither `after` is that of its newest one. `cost_usd` is the sum of what
-    was priced. `fault` says what is damaged, where something is: the rest is then as far as known.
+    was priced. `after_step` is the step whose checkpoint `after` is of, where the run has further
+    to go by now; 0 of one that was set aside, and None where `after` is how it came out. `fault`
+    says what is damaged, where something is: the rest is then as far as known.
     """
 
     name: str
@@ -51,6 +56,7 @@ class RunRow:
     preset: str = ""
     before: float | None = None
     after: float | None = None
+    after_step: int | None = None
     problems: int = 0
     cost_usd: float | None = None
     changed_at: float = 0.0
@@ -72,6 +78,7 @@ class RunRow:
             "preset": self.preset,
             "before": self.before,
             "after": self.after,
+            "after_step": self.after_step,
             "problems": self.problems,
             "cost_usd": self.cost_usd,
             "changed_at": self.changed_at,
@@ -115,11 +122,20 @@ def row_of(run_dir: Path) -> RunRow:
         preset=config.preset,
         before=before.accuracy if before else None,
         after=after.accuracy if after else None,
+        after_step=_step_of(run_dir, state, reports.get("final")),
         problems=told.n if told else 0,
         cost_usd=_cost(run_dir, reports.values()),
         changed_at=changed,
         fault=fault,
     )
+
+
+def _step_of(run_dir: Path, state: RunState, final: _Evaluation | None) -> int | None:
+    """See `RunRow.after_step`."""
+    if final is None or state.is_done or not final.sampler_path:
+        return None
+    rows = [line.row for line in Ledger(run_dir).read().sound]
+    return step_of_weights(rows, final.sampler_path) or 0
 
 
 def _cost(run_dir: Path, reports: Iterable[_Evaluation]) -> float | None:

@@ -10,6 +10,7 @@ rows it knows what it asks for, and no more.
 
 import os
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,9 @@ from visual_r1.errors import RunError
 from visual_r1.jsonl import JsonLines
 from visual_r1.liveness import is_locked, lives_since
 from visual_r1.runs.config_file import CONFIG_FILE, read_config
-from visual_r1.runs.ledger import Ledger
+from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.runs.process import LOCK, OWNER, is_untold, owner_in, read_ending
+from visual_r1.runs.result import is_of_newest
 from visual_r1.storage import read_if_sound, read_json
 from visual_r1.wording import duration
 
@@ -53,7 +55,9 @@ class RunState:
         killed     its process has gone without a word
 
     `step` of `steps` are trained and saved. `changed_at` is when a file of it changed last (seconds
-    since the epoch), `pid` the process at work, where there is one and it is known.
+    since the epoch), `pid` the process at work, where there is one and it is known. `is_done` says
+    that nothing is left to train and the summary is of the newest checkpoint: that of a run that
+    went on, or back, tells of a checkpoint of before.
     """
 
     name: State
@@ -62,6 +66,7 @@ class RunState:
     steps: int
     changed_at: float
     pid: int | None = None
+    is_done: bool = False
 
     @property
     def is_at_work(self) -> bool:
@@ -99,9 +104,10 @@ def state_of(run_dir: Path) -> RunState:
     rows = [line.row for line in Ledger(run_dir).read().sound]
     step, steps = rows[-1].step if rows else 0, config.train.steps
     changed = last_change(run_dir)
+    done = _is_done(run_dir, rows, steps)
 
     def found(name: State, sentence: str, pid: int | None = None) -> RunState:
-        return RunState(name, sentence, step, steps, changed, pid)
+        return RunState(name, sentence, step, steps, changed, pid, is_done=done is not None)
 
     owner = run_dir / OWNER
     pid = int(said) if (said := owner_in(owner)).isdecimal() else None
@@ -130,7 +136,7 @@ def state_of(run_dir: Path) -> RunState:
                 "and goes on when it is given once more"
             )
         return found("paused", f"{pausing} {again}.")
-    if (done := _is_done(run_dir, step, steps)) is not None:
+    if done is not None:
         return found("ended", done)
     if (ending := read_ending(run_dir)) is not None:
         return found(ending.kind, ending.sentence if ending.kind == "failed" else f"{again}.")
@@ -158,9 +164,10 @@ def last_change(run_dir: Path) -> float:
     return newest
 
 
-def _is_done(run_dir: Path, step: int, steps: int) -> str | None:
+def _is_done(run_dir: Path, rows: Sequence[LedgerRow], steps: int) -> str | None:
     """How a run ended whose report is about its newest checkpoint; None where it has further to
     go."""
+    step = rows[-1].step if rows else 0
     try:
         summary = read_json(run_dir / "summary.json", _SUMMARIES)
     except FileNotFoundError:
@@ -168,7 +175,7 @@ def _is_done(run_dir: Path, step: int, steps: int) -> str | None:
     except (OSError, ValueError):
         # Damaged: verify says so. It is written last, and made again from the other files.
         return f"All {steps} steps are trained." if step >= steps else None
-    if summary.steps < step:
+    if not is_of_newest(run_dir, rows, summary.steps):
         return None
     if step < steps:
         budget = read_if_sound(run_dir / "budget.json", _BUDGETS, "it is not looked at")

@@ -9,7 +9,7 @@ from visual_r1.errors import DataError, RunError
 from visual_r1.evaluation.metrics import evaluation_folder
 from visual_r1.evaluation.predictions import require_predictions
 from visual_r1.hashing import digest
-from visual_r1.report.summary import BASELINE, FINAL, read_summary
+from visual_r1.report.summary import BASELINE, FINAL, has_gone_on, read_summary
 from visual_r1.runs.costs import usd_of_run
 from visual_r1.runs.folder import require_same_config
 from visual_r1.runs.ledger import Ledger
@@ -26,9 +26,10 @@ def is_trained(config: RunConfig) -> bool:
             require_predictions(evaluation_folder(config.run_dir, name))
     except DataError:
         return False
-    return summary is not None and (
-        summary.steps == config.train.steps
-        or (summary.budget is not None and summary.budget.is_of(config))
+    if summary is None or has_gone_on(config.run_dir, summary):
+        return False
+    return summary.steps == config.train.steps or (
+        summary.budget is not None and summary.budget.is_of(config)
     )
 
 

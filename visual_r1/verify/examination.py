@@ -22,10 +22,18 @@ from visual_r1.promotion.models import FOLDER as MODELS
 from visual_r1.promotion.models import read_promoted
 from visual_r1.regrade.files import read_record
 from visual_r1.report.page import PAGE_NAME
-from visual_r1.report.summary import BASELINE, FINAL, SUMMARY_NAME, read_summary, summary_of
+from visual_r1.report.summary import (
+    BASELINE,
+    FINAL,
+    SUMMARY_NAME,
+    has_gone_on,
+    read_summary,
+    summary_of,
+)
 from visual_r1.runs.baselines import RECORD_NAME as RECORD
 from visual_r1.runs.config_file import CONFIG_FILE, read_config
 from visual_r1.runs.folder import config_of_run
+from visual_r1.runs.journal import read_metrics
 from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.runs.soundness import (
     Finding,
@@ -167,10 +175,13 @@ def _summary(run_dir: Path) -> Iterator[Finding]:
         if not (run_dir / place).exists():
             yield damaged(run_dir / place, "what the summary was made with", "is missing", again)
     try:
+        # Then steps and cost are those of a longer run by now.
+        longer = any(row["step"] >= there.steps for row in read_metrics(run_dir))
+        gone_on = longer or has_gone_on(run_dir, there)
         now = summary_of(run_dir, steps=there.steps, wall_seconds=there.wall_seconds)
     except VisualR1Error:
         return  # what it is made of is damaged, and named for itself
-    if now.counted() != there.counted():
+    if now.counted(has_gone_on=gone_on) != there.counted(has_gone_on=gone_on):
         found = "says something else"
         yield damaged(file, "what metrics, validation and evaluations come to", found, again)
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from made_up import predictions, problems, write_evaluation, write_metrics
+from made_up import conditions, predictions, problems, write_evaluation, write_metrics
 
 from visual_r1.config import RunConfig
 from visual_r1.data.problem import Split
@@ -269,7 +269,8 @@ def test_of_a_finished_run_it_says_what_came_of_it(
         write_evaluation(mine.run_dir / "evaluations" / name, asked, made)
     write_metrics(mine.run_dir, steps=4)
     row = LedgerRow(
-        step=4, state_path="tinker://a:train:0/weights/s", sampler_path="", expires_at=None,
+        step=4, state_path="tinker://a:train:0/weights/s",
+        sampler_path=conditions().sampler_path, expires_at=None,
         config_digest=mine.digest(), dataset_digest="d", backend="embedded",
         created_at="2026-01-01T00:00:00+00:00", updates=4,
     )  # fmt: skip

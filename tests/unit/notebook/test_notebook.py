@@ -10,7 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made_up import predictions, problems, with_scans, write_evaluation, write_validation
+from made_up import (
+    conditions,
+    predictions,
+    problems,
+    with_scans,
+    write_evaluation,
+    write_validation,
+)
 from PIL import Image
 from sampled import group_of, rollout
 
@@ -66,7 +73,7 @@ def folder(tmp_path: Path) -> Path:
         for step in (0, 2, 4):
             write_validation(run_dir, step, 0.5)
         row = LedgerRow(
-            4, "tinker://a", "tinker://b", None, config.digest(), "d", "embedded",
+            4, "tinker://a", conditions().sampler_path, None, config.digest(), "d", "embedded",
             "2026-03-01T12:00:00+00:00", 4,
         )  # fmt: skip
         Ledger(run_dir).append(row)
@@ -170,6 +177,10 @@ def test_the_run_shows_what_it_came_to_and_text_stays_text(folder: Path) -> None
     assert run.summary.conclusion in shown
     assert "image blanked" in shown
     assert repr(run) == "<run one: ended, step 4 of 4>"
+    assert "As of step" not in shown
+    row = Ledger(folder).rows()[-1]
+    Ledger(folder).append(replace(row, step=6, sampler_path="tinker://6"))
+    assert "As of step 4, from where the run has gone on or back: " in run._repr_html_()
     content = json.loads((folder / "summary.json").read_text())
     content.pop("checksum")
     (folder / "summary.json").write_text(json.dumps(content | {"conclusion": HOSTILE}))
@@ -210,6 +221,8 @@ def test_what_is_damaged_or_not_there_is_one_sentence(folder: Path, tmp_path: Pa
         run.predictions("finl")
     with pytest.raises(RunError, match=r"no column rewards.*reward"):
         run.rollouts(["rewards"])
+    with pytest.raises(RunError, match=r"give \['reward'\] in place of 'reward'"):
+        run.rollouts("reward")
     for name in ("ledger", "validation", "alarms", "metrics"):
         path = folder / f"{name}.jsonl"
         path.write_text(path.read_text().replace('": ', '":  ', 1))

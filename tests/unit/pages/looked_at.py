@@ -60,14 +60,38 @@ def trained(folder: Path, name: str, steps: int = 20, *, model: str = MODEL, **t
     return run_dir
 
 
-def evaluated(run_dir: Path, name: str, accuracy: float) -> None:
-    """A report of an evaluation, as far as the pages read it."""
+def evaluated(run_dir: Path, name: str, accuracy: float, weights: str = "") -> None:
+    """A report of an evaluation, as far as the pages read it; of some `weights`."""
     folder = run_dir / "evaluations" / name
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     low, high = accuracy - 0.04, accuracy + 0.04
     report = {"n": 512, "accuracy": accuracy, "accuracy_ci95": [low, high]}
-    report |= {"sampler_path": f"tinker://a:train:0/sampler_weights/{name}", "model": "tiny"}
+    report |= {
+        "sampler_path": weights or f"tinker://a:train:0/sampler_weights/{name}",
+        "model": "tiny",
+    }
     (folder / "report.json").write_text(json.dumps(report))
+
+
+def ended(run_dir: Path, step: int) -> None:
+    """Make it a run that came to its end at a checkpoint: evaluated before and after, reported."""
+    wanting(run_dir, step)
+    evaluated(run_dir, "baseline", 0.65, MODEL)
+    evaluated(run_dir, "final", 0.86, f"tinker://a:train:0/sampler_weights/{step}")
+    summary: dict[str, Any] = {
+        "conclusion": "Accuracy rose.", "evidence": "the evidence", "distinguishable": True,
+        "baseline": 0.65, "final": 0.86, "delta": 0.21, "delta_ci95": [0.17, 0.25],
+        "p_value": 1e-9, "n": 512, "gained": 120, "lost": 12, "steps": step,
+        "updated_steps": step, "wall_seconds": 60.0,
+    }  # fmt: skip
+    write_json(run_dir / "summary.json", summary)
+
+
+def wanting(run_dir: Path, steps: int) -> None:
+    """As if `--train.steps` had made the run so long."""
+    content = json.loads((run_dir / "config.json").read_text())
+    content["train"]["steps"] = steps
+    write_json(run_dir / "config.json", content)
 
 
 @contextmanager

@@ -10,10 +10,11 @@ from urllib.parse import quote
 
 import pytest
 from looked_at import Row, evaluated, looking, run_config, trained
-from made_up import checkpoint
+from made_up import checkpoint, predictions, problems, write_evaluation
 
 from trials.browser import Page, program
 from visual_r1.alarms import Finding
+from visual_r1.report.page import write_html
 from visual_r1.runs.alarms import AlarmLog
 from visual_r1.runs.journal import Journal
 from visual_r1.runs.ledger import Ledger
@@ -184,6 +185,62 @@ def test_curves_grow_while_a_run_trains_and_say_when_it_was_killed(
                 )
         page.wait("document.querySelector('.state.killed')")
         assert "Killed, after 13 of 40 steps." in page.text("h1")
+    finally:
+        shutil.rmtree(run_dir)
+
+
+def test_a_step_is_drawn_once_whenever_it_came_and_a_page_that_failed_is_asked_for_again(
+    looked: tuple[Page, str, Path],
+) -> None:
+    page, address, folder = looked
+    run_dir = trained(folder, "busy", steps=10)
+    journal, ledger = Journal(run_dir), Ledger(run_dir)
+    digest = run_config(folder, "busy").digest()
+    points = "JSON.parse(document.querySelector('[data-grows=accuracy]').dataset.points)"
+    try:
+        page.open(f"{address}/runs/busy")
+        # A busy machine: the page comes when it is let go, and the first time not at all.
+        page.value(
+            "(() => { const real = window.fetch; window.held = 0; window.fetch = async (to, how) =>"
+            " { if (how?.headers) { window.held += 1; await new Promise((go) => { window.go = go; "
+            "}); if (window.held === 1) throw new Error('away'); } return real(to, how); } })()"
+        )
+        journal.append(Row(10))
+        ledger.append(checkpoint(11, digest))
+        page.wait("window.held === 1")
+        page.value("window.go()")
+        page.wait("window.held === 2")
+        journal.append(Row(11))
+        page.value("window.go()")
+        page.wait("document.querySelector('[data-row=\"checkpoint 11\"]')")
+        page.wait(f"{points}.some(([step]) => step === 11)")
+        journal.append(Row(12))
+        page.wait(f"{points}.some(([step]) => step === 12)")
+        assert page.value(f"{points}.map(([step]) => step)") == list(range(13))
+        assert page.value("window.held") == 2, "nothing else has changed since"
+    finally:
+        shutil.rmtree(run_dir)
+
+
+def test_the_report_filters_its_gallery_in_these_pages_too_and_is_of_no_origin(
+    looked: tuple[Page, str, Path],
+) -> None:
+    page, address, folder = looked
+    run_dir = trained(folder, "reported")
+    asked = problems(20)
+    for name, accuracy in (("baseline", 0.3), ("final", 0.7)):
+        write_evaluation(run_dir / "evaluations" / name, asked, predictions(asked, accuracy, 1))
+    write_html(run_dir)
+    try:
+        page.said.clear()
+        page.open(f"{address}/runs/reported/report.html")
+        shown = "document.querySelectorAll('.exhibit:not([hidden])').length"
+        everything = page.value(shown)
+        page.click("#filters button[data-show]:not([data-show=all])")
+        page.wait(f"{shown} < {everything}")
+        assert page.value("location.hash").startswith("#show=")
+        assert page.value("self.origin") == "null"
+        assert not [one for one in page.said if "policy" in one.lower()]
     finally:
         shutil.rmtree(run_dir)
 

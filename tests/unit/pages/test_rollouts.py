@@ -17,6 +17,7 @@ from visual_r1.pages.queries import Session, queries
 from visual_r1.pages.rollouts import PAGE, Asked, Rollouts
 from visual_r1.pages.samples import GroupPlace, group_samples, neighbours, problem_samples
 from visual_r1.pages.sound import SoundFiles
+from visual_r1.runs.folder import only_process
 from visual_r1.runs.journal import Journal
 from visual_r1.runs.ledger import Ledger
 from visual_r1.tables import pa, pq
@@ -214,6 +215,23 @@ def test_a_file_that_the_ledger_vouches_for_is_held_against_it(run_dir: Path):
     os.utime(path, ns=(after - 10**9, after - 10**9))
     [fault] = SoundFiles().rollouts(run_dir).faults
     assert "its rows have the digest" in fault
+    # As somebody who wrote it since; while the run is at work it may be a chunk whose row is still
+    # to come, and that row says.
+    os.utime(path, ns=(after + 10**9, after + 10**9))
+    sound = SoundFiles()
+    with only_process(run_dir):
+        assert not sound.rollouts(run_dir).faults
+    assert "its rows have the digest" in sound.rollouts(run_dir).faults[0]
+    with only_process(run_dir):
+        assert not sound.rollouts(run_dir).faults
+        digests = Journal(run_dir).rollouts_digest(path)
+        ledger.append(type(row)(**{**_fields(row), "step": 5, "digests": digests}))
+        os.utime(path, ns=(after, after))
+    assert not sound.rollouts(run_dir).faults
+    # A chunk that was broken off has rows behind the newest checkpoint.
+    more = pa.Table.from_pylist([{**others.to_pylist()[0], "step": 6}], schema=others.schema)
+    pq.write_table(pa.concat_tables([others, more]), path)
+    assert not sound.rollouts(run_dir).faults
 
 
 def _fields(row: Any) -> dict[str, Any]:

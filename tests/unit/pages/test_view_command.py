@@ -66,3 +66,10 @@ def test_a_port_that_somebody_has_is_one_sentence(
     said = " ".join(capsys.readouterr().err.split())
     assert f"cannot be served on port {port}" in said
     assert "choose another --port" in said
+
+
+@pytest.mark.parametrize("port", ["99999", "-1", "http", "1.5", "²"])
+def test_what_is_no_port_is_a_sentence(port: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        view([f"--port={port}"])
+    assert "is no port: give a number from 0 to 65535" in " ".join(capsys.readouterr().err.split())

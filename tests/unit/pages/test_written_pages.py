@@ -28,6 +28,8 @@ from visual_r1.pages.samples import Sample
 from visual_r1.pages.written import answers_of, shown_samples
 from visual_r1.regrade.changes import Change, Figures, Kind, Share
 from visual_r1.regrade.files import Basis, RegradedFile, write_record
+from visual_r1.regrade.truths import Truths
+from visual_r1.runs.decisions import read_decisions, record
 
 SVG = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
 
@@ -100,6 +102,50 @@ def test_an_evaluation_says_what_its_controls_and_another_grader_say(asked: Test
     assert "Graded again" in asked.get(at).text
     result.write_bytes(b"other answers")
     assert "Graded again" not in asked.get(at).text
+
+
+def test_decisions_of_people_are_told_from_the_grader_and_others_of_today_are_said(
+    asked: TestClient, home: Path
+):
+    folder = evaluation_folder(home / "runs" / RUN, "final")
+    report = json.loads((folder / "report.json").read_text())
+    result = folder / "regraded-7.parquet"
+    result.write_bytes(b"the answers")
+    share = Share(40, 28, 0.7, (0.55, 0.82))
+    kinds = [
+        Kind("greedy", "wrong", "", "right", "units", "grader"),
+        Kind("greedy", "right", "", "wrong", "another value", "decision"),
+    ]
+
+    def page(decisions: str, *decided: str) -> str:
+        again = RegradedFile(
+            Basis("predictions.parquet", report["predictions_digest"], "exact", "", decisions, "7"),
+            graded=40,
+            before=Figures({"greedy": share}),
+            after={"exact": Figures({"greedy": share}), "rounded": Figures({})},
+            changes=tuple(Change(kind, 1, ()) for kind in kinds),
+            decided=decided,
+            result_digest=file_digest(result),
+        )
+        write_record(result, again)
+        return asked.get(f"/runs/{RUN}/evaluations/final").text
+
+    warning = "The decisions about labels are others by now"
+    shown = page("")
+    assert "Graded again, by version 7</h2>" in shown and warning not in shown
+    assert "units" in shown and "(by the grader)" in shown
+    assert "(by a decision about the label)" in shown
+    made = record(home, "test-0003", "c" * 32, "other", gold="1", answer="2")
+    assert warning in page(""), "one more is decided than it was graded by"
+    now = Truths(home, read_decisions(home)).of(report["dataset_digest"]).decisions_digest
+    shown = page(now, "test-0003")
+    assert warning not in shown
+    assert "by version 7 and by decisions about labels</h2>" in shown
+    assert "1 problem was graded by what a person decided" in shown
+    assert f'<a href="/runs/{RUN}/problem?id=test-0003">' in shown
+    record(home, made.problem_id, made.content, "withdrawn", gold="1")
+    assert warning in page(now, "test-0003")
+    assert f"visual-r1 regrade {RUN}" in page(now, "test-0003")
 
 
 def test_each_response_of_a_gallery_leads_to_its_tokens(asked: TestClient):
@@ -227,6 +273,20 @@ def test_two_evaluations_are_paired_as_the_summary_pairs_them(asked: TestClient,
     assert paired == whole
     text = asked.get("/compare", params={"a": f"{RUN}/baseline", "b": f"{RUN}/final"}).text
     assert f"{paired.gained} won, {paired.lost} lost" in text
+
+
+def test_pairs_that_a_text_chose_have_no_verdict_and_the_text_is_named(asked: TestClient):
+    pair = {"a": f"{RUN}/baseline", "b": f"{RUN}/final"}
+    plain = asked.get("/compare", params=pair).text
+    assert "points better" in plain and "exact McNemar" in plain
+    text = asked.get("/compare", params=pair | {"text": "<answer>1"}).text
+    assert "&lt;answer&gt;1</bdi></q> alone" in text
+    assert "won," in text.partition("<h1>")[2].partition("</h1>")[0]
+    for verdict in ("points better", "Not distinguishable", "McNemar", "p &lt;", "at 95%"):
+        assert verdict not in text
+    assert "<strong>A's response</strong>" in text and "No test says whether B is better" in text
+    assert 'class="good"' not in text
+    asked.get("/compare", params=pair | {"text": "no such"}).text.index("Nothing to compare")
 
 
 @pytest.mark.parametrize("what", ["answer", "picture"])

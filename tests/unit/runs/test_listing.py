@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from made_up import predictions, problems, spend, write_evaluation, write_metrics
+from made_up import conditions, predictions, problems, spend, write_evaluation, write_metrics
 
 from flows.runs import age, main, print_runs
 from visual_r1.config.overrides import with_overrides
@@ -19,6 +19,7 @@ from visual_r1.runs.folder import open_run_folder
 from visual_r1.runs.listing import runs_in
 
 ASKED = problems(6)
+WEIGHTS = conditions().sampler_path
 
 
 def make(output_dir: Path, name: str, *, ended: bool = True) -> Path:
@@ -29,7 +30,7 @@ def make(output_dir: Path, name: str, *, ended: bool = True) -> Path:
             made = predictions(ASKED, accuracy, seed=1)
             write_evaluation(run_dir / "evaluations" / which, ASKED, made)
         row = {
-            "step": 4, "state_path": "tinker://a", "sampler_path": "tinker://b", "updates": 4,
+            "step": 4, "state_path": "tinker://a", "sampler_path": WEIGHTS, "updates": 4,
             "expires_at": None, "config_digest": "c", "dataset_digest": "d", "backend": "embedded",
             "created_at": "2026-03-01T12:00:00+00:00",
         }  # fmt: skip

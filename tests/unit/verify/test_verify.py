@@ -92,9 +92,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_validation(run_dir, step, 0.5)
     asked = problems(12)
     for name, accuracy in (("baseline", 0.5), ("final", 0.9)):
-        write_evaluation(
-            run_dir / "evaluations" / name, asked, predictions(asked, accuracy, seed=0)
-        )
+        of = f"tinker://session:train:0/sampler_weights/step-{step:06d}"
+        folder = run_dir / "evaluations" / name
+        write_evaluation(folder, asked, predictions(asked, accuracy, seed=0), sampler_path=of)
     write_export(run_dir, step)
     left_out = {"dataset_digest": dataset.digest, "context": 1024, "rows": 8, "left_out": []}
     write_json(run_dir / LEFT_OUT_FILE, left_out)
@@ -371,6 +371,22 @@ def test_a_summary_by_other_statistics_is_sound_and_one_of_other_counts_is_not(r
     accuracy = replace(there.accuracy, gained=there.accuracy.gained + 1)
     write_json(run / SUMMARY_NAME, replace(there, accuracy=accuracy).to_json())
     assert [one.file.name for one in examine(run) if one.verdict == "damaged"] == [SUMMARY_NAME]
+
+
+def test_a_run_of_another_name_is_sound_and_so_is_one_that_went_on_or_back(run: Path) -> None:
+    moved = run.rename(run.with_name("renamed"))
+    assert not [one for one in examine(moved) if one.verdict == "damaged"]
+    journal = Journal(moved)
+    journal._metrics.append({**journal.rows()[-1], "step": STEPS})  # pyright: ignore[reportPrivateUsage]
+    assert not [one for one in examine(moved) if one.verdict == "damaged"]
+    Ledger(moved).go_back_to(2)
+    wrong = [one.file.name for one in examine(moved) if one.verdict == "damaged"]
+    assert SUMMARY_NAME not in wrong
+    there = read_summary(moved)
+    assert there is not None
+    accuracy = replace(there.accuracy, gained=there.accuracy.gained + 1)
+    write_json(moved / SUMMARY_NAME, replace(there, accuracy=accuracy).to_json())
+    assert SUMMARY_NAME in [one.file.name for one in examine(moved) if one.verdict == "damaged"]
 
 
 def test_what_is_none_of_them_is_a_sentence(

@@ -39,7 +39,9 @@
     const answer = await fetch(address, { headers: { Accept: "text/html" } });
     if (!answer.ok) throw new Error(String(answer.status));
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-    if (mine === asked) replace(page, names);  // else a newer question is under way
+    if (mine !== asked) return null;  // a newer question is under way
+    replace(page, names);
+    return page;
   };
 
   // A button that needs something ticked says so by being grey.
@@ -113,26 +115,33 @@
   const follow = () => {
     const run = document.querySelector("[data-live]");
     if (!run) return;
+    let stale = false;  // what is shown lacks something, until the page was fetched
     const look = async () => {
       try {
         if (!document.hidden) {
           const answer = await fetch(`${run.dataset.live}?after=${run.dataset.last}`);
           if (!answer.ok) throw new Error(String(answer.status));
           const found = await answer.json();
-          let fits = true;
           if (found.rows.length) {
             run.dataset.last = String(found.last);
             for (const chart of all("[data-grows]")) {
+              const there = new Set(JSON.parse(chart.dataset.points).map(([step]) => step));
               const added = found.rows
-                .filter((row) => typeof row[chart.dataset.grows] === "number")
+                .filter((row) => typeof row[chart.dataset.grows] === "number" && !there.has(row.step))
                 .map((row) => [row.step, row[chart.dataset.grows]]);
-              if (added.length) fits = grow(chart, added) && fits;
+              if (added.length && !grow(chart, added)) stale = true;
             }
             for (const name of all("[data-steps]")) name.textContent = String(found.steps);
           }
-          if (!fits || found.mark !== run.dataset.mark) {
-            run.dataset.mark = found.mark;
-            await fetchParts(location.href);
+          if (stale || found.mark !== run.dataset.mark) {
+            const page = await fetchParts(location.href);
+            // Rows may have come since the question before: what is shown now is that page's.
+            const theirs = page?.querySelector("[data-live]");
+            if (theirs) {
+              run.dataset.last = theirs.dataset.last;
+              run.dataset.mark = theirs.dataset.mark;
+              stale = false;
+            }
           }
           for (const one of all("[data-offline]")) one.hidden = true;
         }
