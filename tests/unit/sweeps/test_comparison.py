@@ -1,6 +1,7 @@
 """What a sweep says of its runs: made-up run folders, real files."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from made_up import (
 from visual_r1.config import RunConfig
 from visual_r1.errors import ConfigError
 from visual_r1.report.summary import read_summary, summarize
-from visual_r1.runs.budget import BudgetEnd
+from visual_r1.runs.budget import BudgetEnd, note_budget_end
 from visual_r1.storage import read_sealed, write_json
 from visual_r1.sweeps.comparison import Comparison, compare_settings
 from visual_r1.sweeps.halving import count_after, go_on, rungs, steps_of, work_left
@@ -33,15 +34,18 @@ STEPS = 8
 WHOLE = [1e-3, 1e-4, 1e-2]
 
 
-def plan_of(folder: Path, rates: list[float], **more: Any) -> Plan:
-    base = {
+def plan_of(
+    folder: Path, rates: list[float], base: Mapping[str, Any] | None = None, **more: Any
+) -> Plan:
+    settings = {
         "preset": "quickstart",
         "output_dir": str(folder),
         "train": {"steps": STEPS, "chunk_steps": 2},
         "validation": {"every": 1},
+        **(base or {}),
     }
     sweep = {"name": "tried", "grid": {RATE: rates}, "seeds": [0, 1]} | more
-    return make_plan(Sweep.model_validate(sweep), RunConfig.model_validate(base))
+    return make_plan(Sweep.model_validate(sweep), RunConfig.model_validate(settings))
 
 
 def finish(member: Member, accuracy: float, validation: float | None = None) -> None:
@@ -143,6 +147,47 @@ def test_a_run_that_its_own_budget_ended_is_whole(whole: Plan):
     write_json(config.run_dir / "summary.json", replace(summary, budget=end).to_json())
     assert is_trained(limited)
     assert not is_trained(longer)  # without a budget it goes on
+
+
+def end_by_budget(member: Member, step: int) -> None:
+    """The member's run ended at `step` by its budget of $5; `finish` wrote the rest."""
+    folder = member.config.run_dir
+    end = BudgetEnd("limits.budget_usd", 5.0, step, STEPS, 4.0, 0.9, 0.4)
+    note_budget_end(folder, end)
+    write_metrics(folder, steps=step)
+    summarize(folder, steps=step, wall_seconds=1.0)
+
+
+def test_a_run_that_its_budget_ended_is_chosen_by_its_last_validation(whole: Plan):
+    plan = plan_of(whole.base.output_dir, WHOLE, base={"limits": {"budget_usd": 5.0}})
+    for member in plan.members[:2]:  # the best by validation
+        (member.config.run_dir / "validation.jsonl").unlink()
+        write_validation(member.config.run_dir, 4, 0.875)
+        end_by_budget(member, 4)
+    found = compare_settings(plan, {})
+    assert (found.chosen, found.chosen_by) == ("learning_rate=0.001", "validation")
+    assert [(one.steps, one.planned) for one in found.settings[0].members] == [(4, STEPS)] * 2
+    assert found.settings[1].members[0].planned is None
+    [note] = [note for note in found.notes if "budget" in note]
+    assert "learning_rate=0.001 seed=0 at 4 of 8 steps; learning_rate=0.001 seed=1 at 4" in note
+    table = markdown(found).replace("\\", "")
+    assert "(ended at 4 of 8 steps by its budget)" in table
+    write_report(found, whole.base.output_dir / "out")
+    assert "4 of 8, by its budget" in (whole.base.output_dir / "out/report.html").read_text()
+
+
+def test_why_it_was_not_chosen_by_validation_is_true(whole: Plan):
+    """A budget may end a run at a checkpoint that is not due to be validated."""
+    plan = plan_of(whole.base.output_dir, WHOLE, base={"limits": {"budget_usd": 5.0}})
+    end_by_budget(plan.members[2], 6)
+    found = compare_settings(plan, {})
+    assert (found.chosen, found.chosen_by) == ("learning_rate=0.01", "test")
+    assert "Nothing was validated" not in found.conclusion
+    assert (
+        "1 of 6 runs was not validated at its end (learning_rate=0.0001 seed=0 at step 6 of 8, "
+        "where its budget ended it), so this one was picked" in found.conclusion
+    )
+    assert compare_settings(whole, {}).settings[1].members[0].trouble  # no budget: it goes on
 
 
 def test_nothing_is_whole_yet(tmp_path: Path):
