@@ -45,12 +45,13 @@ from visual_r1.errors import (
 from visual_r1.printing import Terminal, open_logger, say
 from visual_r1.progress import one_of_several
 from visual_r1.sweeps.comparison import Comparison, compare_settings
+from visual_r1.sweeps.folder import PAGE_NAME
 from visual_r1.sweeps.forecast import forecast, require_within_limits
 from visual_r1.sweeps.halving import go_on, work_left
 from visual_r1.sweeps.members import is_done, is_used_by_another
 from visual_r1.sweeps.money import Money
 from visual_r1.sweeps.plan import Member, Plan, Setting
-from visual_r1.sweeps.report import PAGE_NAME, write_report
+from visual_r1.sweeps.report import write_report
 from visual_r1.sweeps.table import markdown, terminal_table
 from visual_r1.wording import as_markdown
 

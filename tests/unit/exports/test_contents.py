@@ -26,6 +26,7 @@ from visual_r1.exports.record import (
 from visual_r1.progress import Silent
 from visual_r1.runs import export as exporting
 from visual_r1.runs.export import copy_adapter
+from visual_r1.verify.examination import examine
 
 FIRST, SECOND = "exports/step-1", "exports/step-2"
 
@@ -100,6 +101,7 @@ _KILLED = """
 import os, sys
 from pathlib import Path
 from visual_r1.runs.export import copy_adapter
+from visual_r1.verify.examination import examine
 
 run, into, folder, last = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
 seen = 0
@@ -244,3 +246,23 @@ def test_an_export_in_a_run_takes_the_place_of_a_damaged_one(run: Path) -> None:
     assert {one.name for one in place.iterdir()} == names
     with pytest.raises(StorageError, match=r"holds \.adapter\.damaged-1, which is no part"):
         require_room_for("tiny", place)
+
+
+def test_a_copy_is_verified_as_an_export_in_its_run_is(run: Path, tmp_path: Path) -> None:
+    folder = copy_adapter(run, FIRST, tmp_path / "copy")
+
+    def found(place: Path) -> dict[str, str]:
+        return {one.file.name: one.verdict for one in examine(place)}
+
+    names = ["export.json", "adapter_config.json", "adapter_model.safetensors", REFERENCE_NAME]
+    sound = dict.fromkeys([*names, "merged"], "sound")
+    assert found(folder) == found(run / FIRST) == found(run / FIRST / "adapter") == sound
+    for file in (one for one in folder.rglob("*") if one.is_file()):
+        if file.name in (LOCK, CARD_NAME):
+            continue
+        whole = file.read_bytes()
+        file.write_bytes(whole[:8] + bytes([whole[8] ^ 1]) + whole[9:])
+        assert "damaged" in found(folder).values(), file
+        file.write_bytes(whole)
+    (folder / "export.json").unlink()
+    assert set(found(folder).values()) == {"unverified"}

@@ -21,12 +21,14 @@ from visual_r1.report.summary import read_summary, summarize
 from visual_r1.runs.budget import BudgetEnd, note_budget_end
 from visual_r1.storage import read_sealed, write_json
 from visual_r1.sweeps.comparison import Comparison, compare_settings
+from visual_r1.sweeps.folder import open_sweep_folder
 from visual_r1.sweeps.halving import count_after, go_on, rungs, steps_of, work_left
 from visual_r1.sweeps.members import baseline_key, is_trained
 from visual_r1.sweeps.plan import Member, Plan, make_plan
 from visual_r1.sweeps.report import write_report
 from visual_r1.sweeps.sweep import Sweep
 from visual_r1.sweeps.table import markdown
+from visual_r1.verify.examination import examine
 
 ASKED = problems(120)
 RATE = "train.learning_rate"
@@ -210,6 +212,21 @@ def test_the_same_runs_give_the_same_bytes(whole: Plan, tmp_path: Path):
     assert summary.is_sealed
     assert summary.content["chosen"] == "learning_rate=0.001"
     assert set(summary.content["digests"]) == made[0].keys() - {"summary.json"}
+
+
+def test_what_a_sweep_has_left_is_verified(whole: Plan):
+    with open_sweep_folder(whole) as folder:
+        assert [one.verdict for one in examine(folder)] == ["sound"]  # the plan
+        write_report(compare_settings(whole, {}), folder)
+    made = {"plan.json", "summary.json", "report.html", "comparison.svg", "table.md"}
+    assert {one.file.name for one in examine(folder) if one.verdict == "sound"} == made
+    for name in made:
+        data = (folder / name).read_bytes()
+        middle = len(data) // 2
+        for changed in (data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :], None):
+            (folder / name).unlink() if changed is None else (folder / name).write_bytes(changed)
+            assert [o.file.name for o in examine(folder) if o.verdict == "damaged"] == [name]
+        (folder / name).write_bytes(data)
 
 
 def test_what_a_name_holds_shows_as_it_is(tmp_path: Path):
