@@ -29,7 +29,7 @@ from tasks.tasks import export as export_checkpoint
 from tasks.tasks import prepare
 from visual_r1.backend.backend import open_backend
 from visual_r1.config import RunConfig
-from visual_r1.exports.contents import require_room_for
+from visual_r1.exports.contents import alone_in, require_room_for
 from visual_r1.exports.record import read_export
 from visual_r1.printing import say
 from visual_r1.runs.export import copy_adapter, place_of_export, with_reference_of
@@ -98,9 +98,10 @@ def export(
         if check:
             with open_run(config, dataset) as opened:
                 with_reference_of(opened, row, name)
-        made = read_export(config.run_dir, name)
-        assert made is not None, "the task wrote it, or found it there"
-        url = complete(config.run_dir / name, made, wishes, config)
+        with alone_in(config.run_dir / name, wait=True):
+            made = read_export(config.run_dir, name)
+            assert made is not None, "the task wrote it, or found it there"
+            url = complete(config.run_dir / name, made, wishes, config)
         adapter = Path(str(exported["adapter"]))
         if copy is not None:
             adapter = copy_adapter(config.run_dir, name, copy)

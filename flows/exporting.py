@@ -11,7 +11,8 @@ from tasks.exporting import Wishes, complete
 from tasks.keys import borrow_keys
 from visual_r1.config.command_line import load_config
 from visual_r1.errors import ConfigError, RunError
-from visual_r1.exports.record import RECORD_NAME, inspect_export
+from visual_r1.exports.contents import alone_in
+from visual_r1.exports.record import RECORD_NAME, inspect_export, read_export
 from visual_r1.printing import say
 from visual_r1.progress import open_progress
 from visual_r1.runs.config_file import CONFIG_FILE
@@ -48,7 +49,8 @@ def export_path(path: str, into: str | None, wishes: Wishes, flags: Sequence[str
         config = config.model_copy(update={"model": model})
     with open_backend(config) as backend, open_progress() as progress:
         made = take(backend, path, folder, progress, check=wishes.check)
-    complete(folder, made, wishes, None)
+    with alone_in(folder):
+        complete(folder, read_export(folder.parent, folder.name) or made, wishes, None)
     say(f"{path}: {folder}")
     return 0
 
@@ -65,14 +67,15 @@ def complete_folder(folder: Path, into: str | None, wishes: Wishes, flags: Seque
             f"{folder} was exported before: it takes --check, --merge and --push, and not "
             f"{' '.join(flags) or '--into'}."
         )
-    made, wrong = inspect_export(folder.parent, folder.name)
-    if made is None or wrong:
-        raise RunError(f"{wrong or 'There is no export.'} Export its checkpoint again.")
-    if wishes.check and made.reference is None:
-        raise RunError(
-            f"{folder} holds nothing to compare with: export its checkpoint with --check where the "
-            "server can be asked."
-        )
-    complete(folder, made, wishes, None)
+    with alone_in(folder):
+        made, wrong = inspect_export(folder.parent, folder.name)
+        if made is None or wrong:
+            raise RunError(f"{wrong or 'There is no export.'} Export its checkpoint again.")
+        if wishes.check and made.reference is None:
+            raise RunError(
+                f"{folder} holds nothing to compare with: export its checkpoint with --check where "
+                "the server can be asked."
+            )
+        complete(folder, made, wishes, None)
     say(str(folder))
     return 0

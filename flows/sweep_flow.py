@@ -118,14 +118,14 @@ def sweep(
     plan = make_plan(tried, chosen_config(preset, overrides, config))
     with its_turn(plan.base), open_sweep_folder(plan) as folder:
         require_startable(plan)
-        foretold = foresee(plan)
+        foresee(plan)
         left, stopped, failed = plan.settings, dict[str, int](), dict[str, VisualR1Error]()
         for rung in rungs(plan):
             members = [member.to_rung(rung) for setting in left for member in setting.members]
-            failed |= train_members(plan, members, train_to_rung, foretold)
+            failed |= train_members(plan, members, train_to_rung)
             left = heed_rung(plan, left, rung, failed, stopped)
         members = [member for setting in left for member in setting.members]
-        failed |= train_members(plan, members, train, foretold)
+        failed |= train_members(plan, members, train)
         return compare(plan, folder, failed, stopped)
 
 

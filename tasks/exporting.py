@@ -28,6 +28,7 @@ class Wishes:
 def complete(place: Path, made: Export, wishes: Wishes, config: RunConfig | None) -> str | None:
     """Give the export in `place` what is wished, and its card; the URL where it was pushed.
 
+    For who is `alone_in` the folder, and read what was `made` since.
     Nothing is pushed that was compared and does not agree: raises `RunError` then, and as
     `visual_r1.exports` for what cannot be done.
     """

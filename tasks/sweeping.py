@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from functools import wraps
 from itertools import groupby
@@ -46,16 +46,13 @@ from visual_r1.errors import (
 from visual_r1.printing import Terminal, open_logger, say
 from visual_r1.progress import one_of_several
 from visual_r1.sweeps.comparison import Comparison, compare_settings
-from visual_r1.sweeps.forecast import (
-    Forecast,
-    forecast,
-    require_money_left,
-    require_within_limits,
-)
+from visual_r1.sweeps.folder import PAGE_NAME
+from visual_r1.sweeps.forecast import forecast, require_within_limits
 from visual_r1.sweeps.halving import go_on, work_left
 from visual_r1.sweeps.members import is_done, is_used_by_another
+from visual_r1.sweeps.money import Money
 from visual_r1.sweeps.plan import Member, Plan, Setting
-from visual_r1.sweeps.report import PAGE_NAME, write_report
+from visual_r1.sweeps.report import write_report
 from visual_r1.sweeps.table import markdown, terminal_table
 from visual_r1.wording import as_markdown
 
@@ -81,8 +78,8 @@ of the user's, which people bring back, and a temporary one, in whose place anot
 SOME_FAILED = "SomeRunsFailed"
 
 
-def foresee(plan: Plan) -> Forecast | None:
-    """Say what is left of the sweep will take; None where nothing is.
+def foresee(plan: Plan) -> None:
+    """Say what is left of the sweep will take.
 
     Raises `VisualR1Error` where it would pass its limits, or cannot be done at all.
     """
@@ -92,11 +89,10 @@ def foresee(plan: Plan) -> Forecast | None:
     require_within_limits(plan, foretold)
     if foretold is not None:
         say(f"Sweep {plan.sweep.name}: {foretold.sentence}")
-    return foretold
 
 
 def train_members(
-    plan: Plan, members: Sequence[Member], train: Callable[..., object], foretold: Forecast | None
+    plan: Plan, members: Sequence[Member], train: Callable[..., object]
 ) -> Mapping[str, VisualR1Error]:
     """Let the flow `train` do every member, as many at a time as the server allows.
 
@@ -106,6 +102,12 @@ def train_members(
     failed: dict[str, VisualR1Error] = {}
     told = {member.run: f"[{n}/{len(members)}]" for n, member in enumerate(members, 1)}
     put_off: list[Member] = []
+    money, over = Money(plan), threading.Event()
+
+    def watch() -> None:
+        stop_if_interrupted()
+        if over.is_set():
+            raise CancelledError  # nobody hears it: the sweep ends by what another one raised
 
     def work(member: Member) -> None:
         say(f"{told[member.run]} {member.title}: {member.config.run_dir}")
@@ -114,8 +116,10 @@ def train_members(
                 if is_used_by_another(member):
                     put_off.append(member)
                     return
-                require_money_left(plan, member, foretold)
-            _member(member, train)
+                with money.kept_for(member, watch):
+                    _member(member, train)
+            else:
+                _member(member, train)
         except FOR_ALL:
             raise
         except VisualR1Error as error:
@@ -132,7 +136,7 @@ def train_members(
     for _, group in groupby(members, key=_engine_of):
         alike = list(group)
         with _engine_for(alike):
-            _run_all(work, alike, _at_once(plan, alike[0].config))
+            _run_all(work, alike, _at_once(plan, alike[0].config), over)
             while put_off:
                 _wait_for(member := put_off.pop(0))
                 work(member)
@@ -265,7 +269,10 @@ def _at_once(plan: Plan, config: RunConfig) -> int:
     return plan.sweep.at_once or (1 if embedded else ON_A_REMOTE_SERVER)
 
 
-def _run_all(work: Callable[[Member], None], members: Sequence[Member], at_once: int) -> None:
+def _run_all(
+    work: Callable[[Member], None], members: Sequence[Member], at_once: int, over: threading.Event
+) -> None:
+    """All of them, `at_once` at a time; where one raises, `over` tells those that wait to end."""
     if at_once == 1:
         for member in members:
             work(member)
@@ -291,6 +298,7 @@ def _run_all(work: Callable[[Member], None], members: Sequence[Member], at_once:
         except BaseException as error:
             # The signal reached this thread alone: remembered, it is heard by the others as well.
             was_interrupted(error)
+            over.set()
             for other in running:
                 other.cancel()
             raise

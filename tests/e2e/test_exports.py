@@ -22,6 +22,7 @@ from visual_r1.errors import BackendError, ConfigError, RunError, StorageError
 from visual_r1.exports.adapter import fit
 from visual_r1.exports.base import load_base_index
 from visual_r1.exports.certificate import certify
+from visual_r1.exports.contents import alone_in
 from visual_r1.exports.record import (
     ADAPTER_FILES,
     CARD_NAME,
@@ -243,6 +244,9 @@ def test_a_folder_that_was_exported_needs_no_run_and_no_server(
     (folder / CARD_NAME).unlink()
     assert export_command([str(folder)]) == 0
     assert "it holds" in (folder / CARD_NAME).read_text()
+    with alone_in(folder):  # as another process that merges
+        assert export_command([str(folder), "--merge"]) == 1
+        assert "is being written by another process" in " ".join(capsys.readouterr().err.split())
     (folder / REFERENCE_NAME).write_bytes(b"")
     for arguments, says in (
         ([str(folder), "--check"], "is damaged"),
@@ -289,6 +293,11 @@ def test_any_checkpoint_by_its_path(run: Run, exported: Export, tmp_path: Path) 
     ):
         with pytest.raises(ConfigError, match=says):
             take(run.backend, wrong, tmp_path / "no", Silent(), check=True)
+    with (
+        alone_in(tmp_path / "no", beside=True),
+        pytest.raises(RunError, match="is being written by another process"),
+    ):
+        take(run.backend, path, tmp_path / "no", Silent(), check=False)
     with pytest.raises(StorageError, match="another export"):
         take(run.backend, path, folder, Silent(), check=False)
 

@@ -3,7 +3,7 @@
 import socket
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,16 +31,16 @@ def test_money_that_is_spent_is_an_event_for_automations(
     plan = make_plan(sweep, RunConfig(preset="quickstart", output_dir=tmp_path))
     told: list[tuple[str, str, Mapping[str, Any]]] = []
 
-    def spent(*_: object) -> None:
+    def spent(*_: object) -> AbstractContextManager[None]:
         raise BudgetReached("It was not begun.")
 
-    monkeypatch.setattr(sweeping, "require_money_left", spent)
+    monkeypatch.setattr(sweeping.Money, "kept_for", spent)
     monkeypatch.setattr(sweeping, "_engine_for", lambda _: nullcontext())
     monkeypatch.setattr(
         sweeping, "happened", lambda _, event, said, payload: told.append((event, said, payload))
     )
     members = [member for setting in plan.settings for member in setting.members]
-    failed = sweeping.train_members(plan, members, pytest.fail, None)
+    failed = sweeping.train_members(plan, members, pytest.fail)
     assert len(failed) == 2
     limit = {"sweep": "rates", "max_usd": 2.0}
     assert told == [("budget.reached", "It was not begun.", limit)] * 2
@@ -160,7 +160,7 @@ def test_a_server_that_is_away_before_a_member_begins_is_waited_for(
 
     @flow
     def sweep() -> None:
-        sweeping.train_members(plan, members, train, None)
+        sweeping.train_members(plan, members, train)
 
     def heard(record: Any) -> None:
         said.append(record.getMessage())
@@ -183,7 +183,7 @@ def test_a_server_that_is_away_before_a_member_begins_is_waited_for(
     def gives_up() -> None:
         try:
             with pytest.raises(sweeping.ServerAway, match=r"the same command .* goes on"):
-                sweeping.train_members(plan, members, train, None)
+                sweeping.train_members(plan, members, train)
         finally:
             road.come()  # Prefect would wait for it as well
 
@@ -235,7 +235,7 @@ def test_only_what_may_pass_is_waited_for(
 
     @flow
     def sweep() -> None:
-        sweeping.train_members(plan, one, train, None)
+        sweeping.train_members(plan, one, train)
 
     with nullcontext() if again else pytest.raises(type(error)):
         sweep()

@@ -127,8 +127,8 @@ ROOMS = {
         wording
     """,
     "verify": """
-        config data engine engine/store errors evaluation exports printing promotion regrade report
-        runs
+        config data engine engine/store errors evaluation exports hashing printing promotion regrade
+        report runs storage sweeps
     """,
     "tasks/records": """
         alarms config data errors evaluation exports hashing prices printing report runs

@@ -35,8 +35,11 @@ def with_reference(place: Path, made: Export, scored: Sequence[Scored]) -> Expor
 def with_merged(place: Path, made: Export, progress: Progress) -> Export:
     """Write the full model, see `merging`; a certificate of an earlier one no longer counts."""
     index = load_base_index(made.base_model)
-    merged = merge(scaled_loras(place / made.adapter, index), index, place, progress)
     kept = tuple(one for one in made.certificates if one.of != "merged")
+    if made.merged is not None:
+        # Before another takes its place: the record says nothing of what is not there.
+        write_record(place, replace(made, merged=None, certificates=kept))
+    merged = merge(scaled_loras(place / made.adapter, index), index, place, progress)
     made = replace(made, merged=merged, certificates=kept)
     write_record(place, made)
     return made

@@ -1,8 +1,19 @@
-"""What a folder that is to take an export may hold: one of the same base model, or nothing."""
+"""What a folder that takes an export may hold, who writes to it, and how a new one takes the place
+of an old one.
+
+One process writes to a folder at a time. What is new is written beside the old, in `.export.tmp`,
+and moved when it is whole; the record goes first and comes last. So a process that is killed leaves
+the old export, the new one, or a folder without a record, and who comes next clears what it left.
+"""
 
 import json
-from collections.abc import Sequence
+import re
+import shutil
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from visual_r1.errors import RunError, StorageError
 from visual_r1.exports.record import (
@@ -12,8 +23,21 @@ from visual_r1.exports.record import (
     RECORD_NAME,
     REFERENCE_NAME,
     Export,
+    read_record,
+    write_record,
 )
 from visual_r1.models import hub_id
+from visual_r1.printing import open_logger
+from visual_r1.storage import put_aside, sync_folder
+
+logger = open_logger(__name__)
+
+FRESH = ".export.tmp"
+LOCK = ".lock"
+# Of a merge, and of an older version's export.
+_LEFT = (FRESH, f".{MERGED}.tmp", ".adapter.tmp")
+# What `storage.replaced_whole` writes to: .adapter_config.json.2993.tmp
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.[1-9]\d*\.tmp")
 
 
 def require_same_base(there: Export, base_model: str, place: Path) -> None:
@@ -26,11 +50,14 @@ def require_same_base(there: Export, base_model: str, place: Path) -> None:
 
 
 def require_room_for(base_model: str, folder: Path, names: Sequence[str] = ADAPTER_FILES) -> None:
-    """Raise where `folder` holds what is no part of an export of the files `names`, or an adapter
-    of another base model: `StorageError` and `RunError`."""
-    expected = {*names, *ADAPTER_FILES, CARD_NAME, MERGED, RECORD_NAME, REFERENCE_NAME}
+    """Raise where `folder` holds what is no part of an export of the files `names`, nor of the one
+    that is there, or an adapter of another base model: `StorageError` and `RunError`.
+
+    What a process that was killed has left of an export is a part of it.
+    """
+    expected = _parts(folder, names)
     there = sorted(path.name for path in (folder.iterdir() if folder.is_dir() else ()))
-    if foreign := [name for name in there if name not in expected]:
+    if foreign := [name for name in there if not _is_part(name, expected)]:
         raise StorageError(
             f"{folder} holds {foreign[0]}, which is no part of an adapter: choose an empty folder."
         )
@@ -44,3 +71,78 @@ def require_room_for(base_model: str, folder: Path, names: Sequence[str] = ADAPT
             f"{folder} holds an adapter of the base model {other}, and what is exported is of "
             f"{base_model}: choose another folder."
         )
+
+
+@contextmanager
+def alone_in(place: Path, *, wait: bool = False, beside: bool = False) -> Generator[None]:
+    """For the block no other process writes to the export in `place`, a folder made if need be.
+
+    With `beside` it is not made, and the lock lies beside it: for who puts a whole folder there.
+    Raises `RunError` where another does; with `wait` it is waited for. `StorageError` where the
+    folder cannot be written.
+    """
+    lock = FileLock(place.with_name(f".{place.name}{LOCK}") if beside else place / LOCK)
+    try:
+        (place.parent if beside else place).mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        says = f"The export in {place} is being written by another process"
+        if not wait:
+            raise RunError(f"{says}: wait until that is done.") from error
+        logger.warning("%s: it is waited for.", says)
+        lock.acquire()
+    except OSError as error:
+        raise StorageError(
+            f"could not write to {place}: {error.strerror or error}. Allow it, or choose another "
+            "folder."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def put_in_place(fresh: Path, place: Path, made: Export, *, damaged: bool = False) -> None:
+    """Move all that is in `fresh` into the folder `place`, in the stead of the export there.
+
+    For who is `alone_in` it. Of the old one nothing stays, whatever the new one has; the record
+    comes last and vouches for what is there. With `damaged` the old adapter is put aside. Raises
+    `StorageError`.
+    """
+    record = place / RECORD_NAME
+    try:
+        parts = _parts(place, [one.name for one in made.files]) | {made.adapter}
+        if damaged:
+            for path in filter(Path.exists, (record, place / made.adapter)):
+                put_aside(path)
+        record.unlink(missing_ok=True)
+        sync_folder(place)  # before anything that it speaks of changes
+        old = [path for path in place.iterdir() if _is_part(path.name, parts)]
+        for path in old:
+            if path.name not in (fresh.name, LOCK):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for path in sorted(fresh.iterdir()):
+            path.rename(place / path.name)
+        sync_folder(place)
+    except OSError as error:
+        raise StorageError(
+            f"could not put the export into {place}: {error.strerror or error}. Give the same "
+            "command again."
+        ) from error
+    write_record(place, made)
+    with suppress(OSError):
+        fresh.rmdir()
+
+
+def _parts(folder: Path, names: Iterable[str]) -> set[str]:
+    """What lies in a folder that holds an export of the files `names`, or the one that is there."""
+    there, _ = read_record(folder.parent, folder.name)
+    files = [*names, *ADAPTER_FILES, *(one.name for one in (there.files if there else ()))]
+    parts = {Path(name).parts[0] for name in files}
+    parts |= {CARD_NAME, MERGED, RECORD_NAME, REFERENCE_NAME, LOCK, *_LEFT}
+    return parts
+
+
+def _is_part(name: str, parts: set[str]) -> bool:
+    left = _TEMPORARY.fullmatch(name)
+    return name in parts or (left is not None and left["name"] in parts)

@@ -16,7 +16,7 @@ from visual_r1.errors import ConfigError, StorageError
 from visual_r1.exports.adapter import fit
 from visual_r1.exports.base import load_base_index
 from visual_r1.exports.complete import with_reference
-from visual_r1.exports.contents import require_room_for
+from visual_r1.exports.contents import alone_in, require_room_for
 from visual_r1.exports.download import (
     download_all,
     external_urls,
@@ -93,34 +93,37 @@ def take(backend: Backend, path: str, folder: Path, progress: Progress, *, check
         raise StorageError(
             f"{folder} holds another export: choose an empty folder with --into, or move it away."
         )
-    fresh = folder.with_name(f".{folder.name}.tmp")
-    try:
-        shutil.rmtree(fresh, ignore_errors=True)
-        scored = _reference(backend, path, base_model) if check else None
-        if "/external_weights/" in path:
-            download_all(urls_of(backend, path), fresh, progress)
-        else:
-            with external_urls(backend, path) as urls:
-                download_all(urls, fresh, progress)
-        require_adapter(fresh)
-        changed = fit(fresh, load_base_index(base_model)).changed
-        if changed:
-            logger.warning("%s", changed)
-        names = sorted(
-            one.relative_to(fresh).as_posix() for one in fresh.rglob("*") if one.is_file()
-        )
-        files = tuple(filter(None, (described(fresh, name) for name in names)))
-        made = replace(made, files=files, changed=changed)
-        write_record(fresh, made)
-        if scored is not None:
-            made = with_reference(fresh, made, scored)
+    with alone_in(folder, beside=True):
+        fresh = folder.with_name(f".{folder.name}.tmp")
         try:
-            fresh.replace(folder)  # over an empty one as well
-            sync_folder(folder.absolute().parent)
-        except OSError as error:
-            raise StorageError(f"could not write {folder}: {error.strerror or error}.") from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+            shutil.rmtree(fresh, ignore_errors=True)
+            scored = _reference(backend, path, base_model) if check else None
+            if "/external_weights/" in path:
+                download_all(urls_of(backend, path), fresh, progress)
+            else:
+                with external_urls(backend, path) as urls:
+                    download_all(urls, fresh, progress)
+            require_adapter(fresh)
+            changed = fit(fresh, load_base_index(base_model)).changed
+            if changed:
+                logger.warning("%s", changed)
+            names = sorted(
+                one.relative_to(fresh).as_posix() for one in fresh.rglob("*") if one.is_file()
+            )
+            files = tuple(filter(None, (described(fresh, name) for name in names)))
+            made = replace(made, files=files, changed=changed)
+            write_record(fresh, made)
+            if scored is not None:
+                made = with_reference(fresh, made, scored)
+            try:
+                fresh.replace(folder)  # over an empty one as well
+                sync_folder(folder.absolute().parent)
+            except OSError as error:
+                raise StorageError(
+                    f"could not write {folder}: {error.strerror or error}."
+                ) from error
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
     progress.finish(str(folder))
     return made
 

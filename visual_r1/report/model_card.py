@@ -158,7 +158,11 @@ def _learnt(config: RunConfig) -> Iterator[str]:
     weights = {
         name: value
         for name, value in reward.model_dump(mode="json").items()
-        if isinstance(value, float | int) and not isinstance(value, bool) and value
+        if isinstance(value, float | int)
+        and not isinstance(value, bool)
+        and value
+        # It is 1 where nobody gives a function as well.
+        and (name != "custom_weight" or reward.custom)
     }
     told = ", ".join(f"{name} {value:g}" for name, value in weights.items())
     yield f"- Reward: {as_markdown(told)}"

@@ -10,25 +10,29 @@ from pathlib import Path
 
 from visual_r1.backend.waiting import keep_for_ever
 from visual_r1.errors import ConfigError, StorageError
-from visual_r1.exports.contents import require_room_for, require_same_base
+from visual_r1.exports.contents import (
+    FRESH,
+    alone_in,
+    put_in_place,
+    require_room_for,
+    require_same_base,
+)
 from visual_r1.exports.download import download_all, external_urls, require_adapter
 from visual_r1.exports.record import (
     CARD_NAME,
     EXPORT,
     MERGED,
-    RECORD_NAME,
-    REFERENCE_NAME,
     Export,
+    ExportedFile,
     adapter_folder,
     described,
     inspect_export,
     read_export,
-    write_record,
 )
 from visual_r1.printing import open_logger
 from visual_r1.runs.ledger import LedgerRow
 from visual_r1.runs.run import Run
-from visual_r1.storage import put_aside, replaced_whole, sync_folder
+from visual_r1.storage import sync_file
 
 logger = open_logger(__name__)
 
@@ -52,14 +56,19 @@ def export(run: Run, row: LedgerRow, into: str = EXPORT) -> Export:
         logger.warning("%s It is exported again; what was there is put aside.", wrong)
 
     def once() -> Export:
+        with alone_in(run.folder / into, wait=True):
+            return written()
+
+    def written() -> Export:
         if row.expires_at is not None:
             keep_for_ever(backend.rest, (row.state_path, row.sampler_path), backend.check)
         if row.may_be_pruned:  # from now on neither renewed nor pruned
             run.ledger.renew(row.step, None)
         adapter = adapter_folder(run.folder, into)
-        fresh = adapter.with_name(".adapter.tmp")
+        whole = adapter.with_name(FRESH)
+        fresh = whole / adapter.name
         try:
-            shutil.rmtree(fresh, ignore_errors=True)
+            shutil.rmtree(whole, ignore_errors=True)
             with external_urls(backend, row.state_path) as urls:
                 download_all(urls, fresh, progress)
             changed = _fitted(run, fresh)
@@ -75,9 +84,9 @@ def export(run: Run, row: LedgerRow, into: str = EXPORT) -> Export:
                 created_at=datetime.now(UTC).isoformat(timespec="seconds"),
                 changed=changed,
             )
-            put_in_place(fresh, adapter, made, damaged=bool(wrong))
+            put_in_place(whole, adapter.parent, made, damaged=bool(wrong))
         finally:
-            shutil.rmtree(fresh, ignore_errors=True)
+            shutil.rmtree(whole, ignore_errors=True)
         progress.finish(str(adapter))
         return made
 
@@ -120,50 +129,50 @@ def place_of_export(into: str | None, row: LedgerRow) -> tuple[str, Path | None]
 def copy_adapter(run_dir: Path, into: str, folder: Path) -> Path:
     """A copy of an export in `folder`, whole or not at all, each file by its digest.
 
-    The adapter's files lie in the folder itself, for PEFT to load. Raises `StorageError` where the
-    folder holds something else, or cannot be written, `RunError` where it holds an adapter of
-    another base model.
+    The adapter's files lie in the folder itself, for PEFT to load. An export that was there stays
+    until the copy is complete. Raises `StorageError` where the folder holds something else, or
+    cannot be written, `RunError` where it holds an adapter of another base model, or another
+    process writes to it.
     """
     place, made = run_dir / into, read_export(run_dir, into)
     assert made is not None, "it was exported before this"
-    require_room_for(made.base_model, folder, [one.name for one in made.files])
+    names = [one.name for one in made.files]
+    require_room_for(made.base_model, folder, names)  # before a lock is left in what is not ours
     copies = [(place / made.adapter, one) for one in made.files]
     copies += [(place, made.reference)] if made.reference else []
     copies += [(place, described(place, CARD_NAME))] if (place / CARD_NAME).is_file() else []
     if made.merged:
         copies += [(place, replace(one, name=f"{MERGED}/{one.name}")) for one in made.merged.files]
-    for source, one in copies:
-        assert one is not None, "it is there"
-        with replaced_whole(folder / one.name) as temporary:
-            temporary.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source / one.name, temporary)
-            if described(temporary.parent, temporary.name) != replace(one, name=temporary.name):
-                raise OSError(f"what was written is not what is in {source}")
-    write_record(folder, replace(made, adapter="."))
+    with alone_in(folder):
+        require_room_for(made.base_model, folder, names)
+        fresh = folder / FRESH
+        try:
+            shutil.rmtree(fresh, ignore_errors=True)
+            for source, one in copies:
+                assert one is not None, "it is there"
+                _copy(source, fresh, one)
+            put_in_place(fresh, folder, replace(made, adapter="."))
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
     return folder
 
 
-def put_in_place(fresh: Path, adapter: Path, made: Export, *, damaged: bool) -> None:
-    """Move the downloaded files to where they belong; the record comes last and vouches for it."""
-    place = adapter.parent
-    record = place / RECORD_NAME
-    if damaged:
-        for path in filter(Path.exists, (record, adapter)):
-            put_aside(path)
+def _copy(source: Path, fresh: Path, one: ExportedFile) -> None:
+    copy = fresh / one.name
     try:
-        record.unlink(missing_ok=True)
-        for of_before in (adapter, place / MERGED):
-            if of_before.exists():
-                shutil.rmtree(of_before)
-        for of_before in (place / REFERENCE_NAME, place / CARD_NAME):
-            of_before.unlink(missing_ok=True)
-        fresh.rename(adapter)
-        sync_folder(place)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / one.name, copy)
+        sync_file(copy)
     except OSError as error:
         raise StorageError(
-            f"could not put the adapter into {adapter}: {error.strerror or error}."
+            f"could not write {copy}: {error.strerror or error}. Free some space, or choose "
+            f"another folder with --into; what was in {fresh.parent} is there still."
         ) from error
-    write_record(place, made)
+    if described(fresh, one.name) != one:
+        raise StorageError(
+            f"{source / one.name} is not what was exported, or changed while it was copied: give "
+            "the same command again, with --merge for a merged model."
+        )
 
 
 def with_reference_of(run: Run, row: LedgerRow, into: str) -> Export:
@@ -190,6 +199,8 @@ def with_reference_of(run: Run, row: LedgerRow, into: str) -> Export:
                 policy.processor.stop_token_ids,
                 policy.watch,
             )
-        return with_reference(run.folder / into, made, scored)
+        with alone_in(run.folder / into, wait=True):
+            newest = read_export(run.folder, into) or made  # it may have been merged meanwhile
+            return with_reference(run.folder / into, newest, scored)
 
     return run.backend.recoveries.run(once, "the reference of the check")

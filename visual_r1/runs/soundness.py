@@ -20,6 +20,7 @@ from visual_r1.evaluation.predictions import (
 from visual_r1.exports.record import (
     MERGED,
     RECORD_NAME,
+    Export,
     Merged,
     adapter_folder,
     damage_of_merged,
@@ -39,6 +40,7 @@ from visual_r1.runs.journal import ROLLOUTS, Journal, read_rollouts
 from visual_r1.runs.labels import LABELS_FILE
 from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.runs.lost import WAYS_OUT, behind, lost_rows, set_aside_rows
+from visual_r1.runs.made_with import MADE_WITH
 from visual_r1.runs.origin import START_FILE
 from visual_r1.runs.stored import STORED_NAME
 from visual_r1.runs.training_rows import LEFT_OUT_FILE
@@ -94,7 +96,8 @@ def examine_run(run_dir: Path, problems: int | None) -> Iterator[Finding]:
         yield from examine_evaluation(predictions.parent)
     for into in export_names(run_dir):
         yield from _export(run_dir, rows, into)
-    for name in ("wall.json", BUDGET_NAME, BILL_NAME, STORED_NAME, "wandb/tracked.json"):
+    made_anew = ("wall.json", BUDGET_NAME, BILL_NAME, STORED_NAME, MADE_WITH, "wandb/tracked.json")
+    for name in made_anew:
         if (run_dir / name).exists():
             yield sealed(run_dir / name, "it is made anew by the next start")
 
@@ -296,13 +299,31 @@ def _export(run_dir: Path, rows: list[LedgerRow], into: str) -> Iterator[Finding
         way_out = "the next start, or the command that exported it, exports it again"
         yield damaged(record, "the files that were exported", wrong, way_out)
     elif there is not None:
-        yield vouched_for(record, read_sealed(record).is_sealed)
-        for one in there.files:
-            yield Finding(record.parent / there.adapter / one.name)
-        if there.reference is not None:
-            yield Finding(record.parent / there.reference.name)
-        if there.merged is not None:
-            yield _merged(record.parent, there.merged)
+        yield from _exported(record.parent, there)
+
+
+def examine_export(place: Path) -> Iterator[Finding]:
+    """The record of an export, wherever it lies, and the files that it names."""
+    record = place / RECORD_NAME
+    there, wrong = inspect_export(place.parent, place.name)
+    if wrong:
+        way_out = "export its checkpoint again: visual-r1 export RUN --into FOLDER"
+        yield damaged(record, "the files that were exported", wrong, way_out)
+    elif there is None:
+        yield Finding(place, "unverified", f"no {RECORD_NAME} says what was exported")
+    else:
+        yield from _exported(place, there)
+
+
+def _exported(place: Path, there: Export) -> Iterator[Finding]:
+    """The files of an export whose adapter and reference are as they were written."""
+    yield vouched_for(place / RECORD_NAME, read_sealed(place / RECORD_NAME).is_sealed)
+    for one in there.files:
+        yield Finding(place / there.adapter / one.name)
+    if there.reference is not None:
+        yield Finding(place / there.reference.name)
+    if there.merged is not None:
+        yield _merged(place, there.merged)
 
 
 def _merged(place: Path, merged: Merged) -> Finding:

@@ -20,7 +20,7 @@ from visual_r1.evaluation.metrics import evaluation_folder, read_report
 from visual_r1.evaluation.predictions import read_predictions
 from visual_r1.evaluation.seeds import Right, gains
 from visual_r1.evaluation.statistics import Gain, distinguishable, holm
-from visual_r1.report.summary import BASELINE, FINAL
+from visual_r1.report.summary import BASELINE, FINAL, read_summary
 from visual_r1.runs.costs import cost_of_run
 from visual_r1.sweeps.members import is_trained, steps_done, validation_at
 from visual_r1.sweeps.plan import Plan, Setting
@@ -29,7 +29,10 @@ from visual_r1.wording import p_value_in_words, percent, points, points_range
 
 @dataclass(frozen=True, slots=True)
 class MemberResult:
-    """One run: how far it came, and what it scored. Accuracies are shares, None where not known."""
+    """One run: how far it came, and what it scored. Accuracies are shares, None where not known.
+
+    `planned` is how many steps it was to make where its budget ended it before, else None.
+    """
 
     run: str
     seed: int
@@ -40,6 +43,7 @@ class MemberResult:
     blind: float | None = None
     validation: float | None = None
     cost_usd: float | None = None
+    planned: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,19 @@ class SettingResult:
     def whole(self) -> bool:
         """Whether each of its runs is."""
         return all(member.final is not None for member in self.members)
+
+    @property
+    def ended_by_budget(self) -> str:
+        """At how many of how many steps runs of it were ended by their budget; "" where none was.
+
+        As "4 of 8 steps", or "4 to 6 of 8 steps" where its runs ended at several.
+        """
+        ended = [one for one in self.members if one.planned is not None]
+        if not ended:
+            return ""
+        steps, planned = {one.steps for one in ended}, {one.planned for one in ended}
+        ends = f"{min(steps)}" + (f" to {max(steps)}" if len(steps) > 1 else "")
+        return f"{ends} of {', '.join(map(str, sorted(filter(None, planned))))} steps"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,18 +183,22 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def _member(config: RunConfig, seed: int, trouble: str, stopped_at: int | None) -> MemberResult:
     steps = steps_done(config)
-    last = config.train.steps if stopped_at is None else stopped_at
-    validation, cost = validation_at(config, last), cost_of_run(config.run_dir)
+    is_whole = stopped_at is None and is_trained(config)
+    summary = read_summary(config.run_dir) if is_whole else None
+    # A run that its budget ended has its last checkpoint before train.steps.
+    last = summary.steps if summary else config.train.steps if stopped_at is None else stopped_at
+    cost = cost_of_run(config.run_dir)
     base = MemberResult(
         config.run_name,
         seed,
-        steps,
-        validation=validation,
+        summary.steps if summary else steps,
+        validation=validation_at(config, last),
         cost_usd=round(cost.usd, 6) if cost else None,
+        planned=config.train.steps if summary and summary.steps < config.train.steps else None,
     )
     if stopped_at is not None:
         return base
-    if not is_trained(config):
+    if not is_whole:
         return replace(base, trouble=trouble or "It is not whole.")
     before, after = (
         read_report(evaluation_folder(config.run_dir, name)) for name in (BASELINE, FINAL)
@@ -290,10 +311,33 @@ def _conclusion(found: Comparison) -> str:
             f"{evidence}{seen}.{rest}"
         )
     return (
-        f"Highest on the test problems: {chosen.label}, with {evidence}{seen}.{rest} Nothing was "
-        "validated, so this one was picked by the same problems that it is reported on, and the "
-        "highest of several is high in part by luck: use --validation.every to choose by "
-        "validation, or confirm it on problems that no run of this sweep was measured on."
+        f"Highest on the test problems: {chosen.label}, with {evidence}{seen}.{rest} "
+        f"{_why_not_by_validation(found)}, so this one was picked by the same problems that it is "
+        "reported on, and the highest of several is high in part by luck: use --validation.every "
+        "to choose by validation, or confirm it on problems that no run of this sweep was measured "
+        "on."
+    )
+
+
+def _why_not_by_validation(found: Comparison) -> str:
+    """Why the setting was not chosen by validation, as the beginning of a sentence."""
+    compared = [one for one in found.settings if one.gain is not None]
+    tried = [one for one in compared if one.whole] or compared
+    members = [(one, run) for one in tried for run in one.members if run.final is not None]
+    missing = [(one, run) for one, run in members if run.validation is None]
+    if not missing:
+        return "No setting has all its runs whole"
+    if len(missing) == len(members):
+        return "Nothing was validated"
+    one, run = missing[0]
+    many = len(missing) > 1
+    end = f"step {run.steps}"
+    if run.planned is not None:
+        end += f" of {run.planned}, where its budget ended it"
+    return (
+        f"{len(missing)} of {len(members)} runs {'were' if many else 'was'} not validated at "
+        f"{'their' if many else 'its'} end ({'the first ' if many else ''}{one.label} "
+        f"seed={run.seed} at {end})"
     )
 
 
@@ -322,6 +366,18 @@ def _notes(plan: Plan, found: Comparison) -> list[str]:
             f"The answers were graded by versions {' and '.join(graders)} of the grader, so a part "
             "of a difference may be the graders'. To have one grader, remove the folder "
             "evaluations/ of the runs that are older and start the sweep again."
+        )
+    ended = [
+        f"{setting.label} seed={run.seed} at {run.steps} of {run.planned} steps"
+        for setting in found.settings
+        for run in setting.members
+        if run.planned is not None
+    ]
+    if ended:
+        notes.append(
+            f"Ended by its budget: {'; '.join(ended)}. Such a run is compared by its last "
+            "checkpoint with runs that trained longer; with a higher budget the same command goes "
+            "on with it."
         )
     troubled = [one for setting in found.settings for one in setting.members if one.trouble]
     if troubled:

@@ -24,6 +24,9 @@ from visual_r1.sweeps.plan import Plan
 logger = open_logger(__name__)
 
 PLAN_NAME = "plan.json"
+SUMMARY_NAME, PAGE_NAME, PICTURE_NAME, TABLE_NAME = (
+    "summary.json", "report.html", "comparison.svg", "table.md",
+)  # fmt: skip
 
 _STORED = TypeAdapter(dict[str, Any])
 

@@ -12,12 +12,13 @@ from visual_r1.data.dataset import find_prepared
 from visual_r1.doctor.estimates import PREPARE_SECONDS, START_SECONDS, Workload, workload
 from visual_r1.doctor.evidence import Evidence, earlier_evidence, measured_step
 from visual_r1.doctor.prompts import FirstRows, PromptSizes, first_rows, measure_prompts
-from visual_r1.errors import BudgetReached, ConfigError
+from visual_r1.errors import ConfigError
 from visual_r1.prices import Tokens, prices_of, total
 from visual_r1.runs.costs import usd_of_run
+from visual_r1.runs.validations import validated_steps
 from visual_r1.sweeps.halving import work_left
-from visual_r1.sweeps.members import baseline_key, is_trained, spent_usd, steps_done
-from visual_r1.sweeps.plan import Member, Plan
+from visual_r1.sweeps.members import baseline_key, is_trained, spent_usd, steps_left
+from visual_r1.sweeps.plan import Plan
 from visual_r1.wording import duration
 
 MEMBER_SECONDS = 3.0
@@ -57,21 +58,20 @@ def forecast(plan: Plan, at_once: int) -> Forecast | None:
     left = work_left(plan)
     if not left:
         return None
-    known = dict[str, _Known]()
+    known = dict[str, Known]()
     asked = {baseline_key(one.config) for one in plan.members if is_trained(one.config)}
     work, usd, seconds = list[Tokens](), dict[str, float](), list[float | None]()
     for member in left:
-        config, key = member.config, _alike(member.config)
+        config, key = member.config, alike(member.config)
         if key not in known:
             known[key] = _look(config)
         evaluations = 0
         if member.rung is None:
             evaluations = 1 if baseline_key(config) in asked else 2
             asked.add(baseline_key(config))
-        ahead = max(config.train.steps - steps_done(config), 0)
-        tokens, took = _ahead(config, known[key], ahead, evaluations)
+        tokens, took = ahead(config, known[key], *steps_left(config), evaluations)
         cost = prices_of(config, choose_kind(config, os.environ)).cost(tokens)
-        usd |= {} if cost is None else {member.run: _within_its_budget(config, cost)}
+        usd |= {} if cost is None else {member.run: within_its_budget(config, cost)}
         work.append(tokens)
         seconds.append(took)
     hours = None
@@ -85,14 +85,14 @@ def forecast(plan: Plan, at_once: int) -> Forecast | None:
     return Forecast(len(left), total(work), usd, hours, at_most)
 
 
-def _within_its_budget(config: RunConfig, cost: float) -> float:
+def within_its_budget(config: RunConfig, cost: float) -> float:
     """What a run will cost that ends by its own budget before."""
     limit = config.limits.budget_usd
     return cost if limit is None else min(cost, max(limit - usd_of_run(config.run_dir), 0.0))
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class Known:
     """What runs of one model, data, prompt and sampling have in common."""
 
     first: FirstRows
@@ -101,12 +101,13 @@ class _Known:
     rows_to_prepare: int
 
 
-def _alike(config: RunConfig) -> str:
+def alike(config: RunConfig) -> str:
+    """Runs of which this is the same have `Known` in common."""
     parts = {"model", "data", "prompt", "sampling", "second_pass", "output_dir"}
     return json.dumps(config.model_dump(mode="json", include=parts), sort_keys=True)
 
 
-def _look(config: RunConfig) -> _Known:
+def _look(config: RunConfig) -> Known:
     first = first_rows(config)
     prompts = measure_prompts(config, first.problems)
     evidence = earlier_evidence(config)
@@ -114,35 +115,33 @@ def _look(config: RunConfig) -> _Known:
         with open_backend(config) as backend:
             evidence = measured_step(config, backend, first.problems)
     is_prepared = find_prepared(config.data, config.output_dir) is not None
-    return _Known(first, prompts, evidence, 0 if is_prepared else first.rows)
+    return Known(first, prompts, evidence, 0 if is_prepared else first.rows)
 
 
-def _ahead(
-    config: RunConfig, known: _Known, ahead: int, evaluations: int
+def ahead(
+    config: RunConfig, known: Known, steps: int, validations: int, evaluations: int
 ) -> tuple[Tokens, float | None]:
-    """Tokens and seconds of `ahead` steps, their share of the validations, and the evaluations."""
-
-    def asked(config: RunConfig, test_rows: int, validation_rows: int) -> Workload:
-        return workload(config, known.prompts, known.evidence, test_rows, validation_rows)
-
+    """Tokens and seconds of so many steps, validations and evaluations on the test problems."""
     one = config.model_copy(update={"train": config.train.model_copy(update={"steps": 1})})
-    step = asked(one, 0, 0)
-    both = asked(one, known.first.test_rows, 0)
-    whole, bare = asked(config, 0, known.first.validation_rows), asked(config, 0, 0)
+
+    def asked(test_rows: int, validation_rows: int) -> Workload:
+        return workload(one, known.prompts, known.evidence, test_rows, validation_rows)
+
+    step = asked(0, 0)
+    evaluated, validated = asked(known.first.test_rows, 0), asked(0, known.first.validation_rows)
+    often = len(validated_steps(one)) or 1
     tokens = total(
         [
-            step.tokens * ahead,
-            both.tokens * (evaluations / 2),
-            step.tokens * (-evaluations / 2),
-            whole.tokens * (ahead / config.train.steps),
-            bare.tokens * (-ahead / config.train.steps),
+            step.tokens * (steps - evaluations / 2 - validations / often),
+            evaluated.tokens * (evaluations / 2),
+            validated.tokens * (validations / often),
         ]
     )
     rate = known.evidence.sample_rate if known.evidence else None
     if not rate or step.step_seconds is None:
         return tokens, None
-    beside = tokens.sample - ahead * step.tokens.sample
-    return tokens, ahead * step.step_seconds + beside / rate
+    beside = tokens.sample - steps * step.tokens.sample
+    return tokens, steps * step.step_seconds + beside / rate
 
 
 def require_within_limits(plan: Plan, foretold: Forecast | None) -> None:
@@ -158,7 +157,7 @@ def require_within_limits(plan: Plan, foretold: Forecast | None) -> None:
             )
     if foretold is None:
         return
-    # What is foretold at most may well be far less; the limit is then kept on the way.
+    # What is foretold at most may well be far less; `Money` then keeps the limit on the way.
     usd = sum(foretold.usd.values()) + spent_usd(plan)
     if sweep.max_usd is not None and usd > sweep.max_usd and not foretold.at_most:
         raise ConfigError(
@@ -174,19 +173,4 @@ def require_within_limits(plan: Plan, foretold: Forecast | None) -> None:
             f"The sweep {sweep.name!r} would take about {duration(3600 * foretold.hours)}, more "
             f"than its max_hours of {sweep.max_hours:g}: raise that, or ask for less. "
             f"{foretold.sentence}"
-        )
-
-
-def require_money_left(plan: Plan, member: Member, foretold: Forecast | None) -> None:
-    """Raise `BudgetReached` where the member would be begun with the sweep's money spent."""
-    limit = plan.sweep.max_usd
-    if limit is None:
-        return
-    spent = spent_usd(plan)
-    needs = 0.0 if foretold is None or foretold.at_most else foretold.usd.get(member.run, 0.0)
-    if spent >= limit > 0 or spent + needs > limit:
-        raise BudgetReached(
-            f"It was not begun: the sweep has spent ${spent:,.2f} of its max_usd of ${limit:,.2f}"
-            f"{f', and it would take about ${needs:,.2f}' if needs else ''}. With a higher limit "
-            "the same command goes on."
         )

@@ -13,7 +13,7 @@ from visual_r1.report.summary import BASELINE, FINAL, has_gone_on, read_summary
 from visual_r1.runs.costs import usd_of_run
 from visual_r1.runs.folder import require_same_config
 from visual_r1.runs.ledger import Ledger
-from visual_r1.runs.validations import Validations
+from visual_r1.runs.validations import Validations, validated_steps
 from visual_r1.sweeps.plan import Member, Plan
 
 
@@ -48,6 +48,17 @@ def steps_done(config: RunConfig) -> int:
     """The step of the run's newest checkpoint. Raises `RunError` where its ledger is damaged."""
     rows = Ledger(config.run_dir).rows()
     return rows[-1].step if rows else 0
+
+
+def steps_left(config: RunConfig) -> tuple[int, int]:
+    """How many steps the run has to make from its newest checkpoint on, and how many validations.
+
+    Raises `RunError` where its ledger is damaged.
+    """
+    done = steps_done(config)
+    there = {row.step for row in Validations(config.run_dir).rows()}
+    due = [step for step in validated_steps(config) if step >= done and step not in there]
+    return max(config.train.steps - done, 0), len(due)
 
 
 def validation_at(config: RunConfig, step: int) -> float | None:

@@ -11,13 +11,10 @@ from visual_r1.hashing import file_digest
 from visual_r1.report.templating import environment_of, report_css
 from visual_r1.storage import write_json, write_text
 from visual_r1.sweeps.comparison import Comparison
+from visual_r1.sweeps.folder import PAGE_NAME, PICTURE_NAME, SUMMARY_NAME, TABLE_NAME
 from visual_r1.sweeps.picture import forest
 from visual_r1.sweeps.table import HEADINGS, markdown, ranked, row_of
 from visual_r1.wording import percent
-
-SUMMARY_NAME, PAGE_NAME, PICTURE_NAME, TABLE_NAME = (
-    "summary.json", "report.html", "comparison.svg", "table.md",
-)  # fmt: skip
 
 
 def write_report(found: Comparison, folder: Path) -> None:

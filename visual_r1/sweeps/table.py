@@ -42,11 +42,14 @@ def row_of(one: SettingResult, chosen: str | None) -> tuple[str, ...]:
         against = ""
     else:
         against = f"{points(one.to_chosen.value)}, {p_value_in_words(one.to_chosen_p_holm)}"
+    test = "" if one.final is None else percent(one.final)
+    if one.ended_by_budget:
+        test = f"{test} (ended at {one.ended_by_budget} by its budget)".strip()
     return (
         one.label,
         seeds,
         validation,
-        "" if one.final is None else percent(one.final),
+        test,
         points(one.gain.value),
         points_range(one.gain.ci95),
         p_value_in_words(one.gain_p_holm),

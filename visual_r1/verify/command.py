@@ -4,6 +4,7 @@
     visual-r1 verify data/geo-1f0c2a33            # a dataset
     visual-r1 verify .visual-r1/engine            # all checkpoints of the embedded engine
     visual-r1 verify .visual-r1/baselines         # what runs share; models/ as well
+    visual-r1 verify adapters/geometry            # what was exported; sweeps/NAME as well
 
 Exit status: 0 where all is sound, 1 where something is not.
 """
@@ -97,6 +98,7 @@ def _parser() -> CommandParser:
     parser.add_argument(
         "folder",
         type=Path,
-        help="a run, by its folder or name, a dataset's folder, or .visual-r1/engine",
+        help="a run, by its folder or name, a dataset's folder, .visual-r1/engine, an export, or "
+        "sweeps/NAME",
     )
     return parser

@@ -4,8 +4,9 @@ Offline and read-only: no server is asked, nothing is mended, and a run that goe
 not disturbed. A run is looked at with its dataset and, on the embedded engine, its checkpoints.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, cast
 
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import folders_with
@@ -17,7 +18,9 @@ from visual_r1.engine.store.records import CheckpointRecord, parse_path, session
 from visual_r1.engine.types import InvalidRequest
 from visual_r1.errors import DataError, RunError, VisualR1Error
 from visual_r1.evaluation.predictions import PREDICTIONS_NAME, REPORT_NAME
-from visual_r1.exports.record import EXPORT, RECORD_NAME
+from visual_r1.exports.record import ADAPTER_FILES, EXPORT, RECORD_NAME
+from visual_r1.exports.record import read_record as read_export_record
+from visual_r1.hashing import file_digest
 from visual_r1.promotion.models import FOLDER as MODELS
 from visual_r1.promotion.models import read_promoted
 from visual_r1.regrade.files import read_record
@@ -39,10 +42,14 @@ from visual_r1.runs.soundness import (
     Finding,
     damaged,
     examine_evaluation,
+    examine_export,
     examine_run,
     sealed,
     vouched_for,
 )
+from visual_r1.storage import read_sealed
+from visual_r1.sweeps.folder import PLAN_NAME, TABLE_NAME
+from visual_r1.sweeps.folder import SUMMARY_NAME as SWEEP_SUMMARY
 
 _ANOTHER_CHECKPOINT = (
     "the run goes on from another checkpoint, and says so; --train.resume_from_step chooses one"
@@ -63,7 +70,7 @@ _NO_CHECKPOINT = "start the engine without it: load another checkpoint, and dele
 
 def examine(folder: Path) -> Iterator[Finding]:
     """All that is read again of a run's folder, a dataset's, an engine's home, of the baselines
-    that runs share, or of the records of models.
+    that runs share, of the records of models, of an export, or what a sweep has left.
 
     Raises `RunError` where the folder is none of them.
     """
@@ -81,11 +88,50 @@ def examine(folder: Path) -> Iterator[Finding]:
     elif folder.name == MODELS:
         for file in sorted({*folder.glob("[!.]*.json"), *folder.glob("[!.]*/*.json")}):
             yield _model(file)
+    elif (place := _export_around(folder)) is not None:
+        yield from examine_export(place)
+    elif (folder / PLAN_NAME).is_file() or (folder / TABLE_NAME).is_file():
+        yield from _sweep(folder)
     else:
         raise RunError(
             f"{folder} is no run's folder, no dataset and no engine's home: name one of those "
-            "under runs/ or data/, .visual-r1/engine, .visual-r1/baselines, or models/."
+            "under runs/, data/ or sweeps/, .visual-r1/engine, .visual-r1/baselines, models/, or "
+            "what was exported."
         )
+
+
+def _export_around(folder: Path) -> Path | None:
+    """The folder of the export that is meant: it, or what is around the adapter that PEFT loads."""
+    for place in (folder, folder.absolute().parent):
+        if not (place / RECORD_NAME).is_file():
+            continue
+        there, _ = read_export_record(place.parent, place.name)
+        if place == folder or (there is not None and place / there.adapter == folder.absolute()):
+            return place
+    is_adapter = any((one / ADAPTER_FILES[0]).is_file() for one in (folder, folder / "adapter"))
+    return folder if is_adapter else None
+
+
+def _sweep(folder: Path) -> Iterator[Finding]:
+    """The plan of a sweep, and its summary with the files that it names; not its runs."""
+    again = "the command that began the sweep makes it again"
+    for name in (PLAN_NAME, SWEEP_SUMMARY):
+        if (folder / name).exists():
+            yield sealed(folder / name, again)
+        elif name == PLAN_NAME or (folder / TABLE_NAME).exists():
+            yield damaged(folder / name, "what the sweep has left", "is missing", again)
+    try:
+        summary: Any = read_sealed(folder / SWEEP_SUMMARY).content
+        digests = cast("Mapping[str, str]", dict(summary["digests"]))
+    except (OSError, ValueError, LookupError, TypeError):
+        return  # not there, or named for itself
+    for name, digest in digests.items():
+        file = folder / name
+        found = f"its digest is {file_digest(file)}" if file.is_file() else "is missing"
+        if found.endswith(f" {digest}"):
+            yield Finding(file)
+        else:
+            yield damaged(file, f"the digest {digest}", found, again)
 
 
 def examine_dataset(folder: Path) -> Iterator[Finding]:

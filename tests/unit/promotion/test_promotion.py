@@ -176,6 +176,13 @@ def test_one_that_is_taken_back_leaves_none_and_can_be_put_back(here: Made) -> N
     assert here.models.roll_back("").run == "runs/first"
 
 
+def test_going_back_undoes_a_demotion_first_and_then_goes_further_back(here: Made) -> None:
+    here.promote("first")
+    here.promote("second")
+    here.models.demote()
+    assert [here.models.roll_back("").run for _ in range(2)] == ["runs/second", "runs/first"]
+
+
 @pytest.mark.parametrize("other", [None, b"FIRST"], ids=["gone", "of the same size"])
 def test_an_adapter_that_is_not_there_any_more_is_not_gone_back_to(
     here: Made, tmp_path: Path, other: bytes | None

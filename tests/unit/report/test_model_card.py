@@ -45,3 +45,12 @@ def test_the_card_of_a_cold_start_names_its_responses_and_no_reward(tmp_path: Pa
     assert "reinforcement-learning" not in said
     assert "- Reward: " not in said
     assert "- Algorithm: " not in said
+
+
+def test_the_weight_of_a_custom_reward_is_named_where_there_is_one(tmp_path: Path) -> None:
+    assert "custom_weight" not in card(tmp_path).replace("\\", "").partition("<details>")[0]
+    own = tmp_path / "own.py"
+    own.write_text("def reward(sample):\n    return 0.0\n")
+    said = card(tmp_path, reward={"custom": f"{own}:reward"}).replace("\\", "")
+    assert "custom_weight 1" in said
+    assert "a reward function of the user's: own.py" in said

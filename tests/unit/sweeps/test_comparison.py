@@ -1,6 +1,7 @@
 """What a sweep says of its runs: made-up run folders, real files."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,17 @@ from made_up import (
 from visual_r1.config import RunConfig
 from visual_r1.errors import ConfigError
 from visual_r1.report.summary import read_summary, summarize
-from visual_r1.runs.budget import BudgetEnd
+from visual_r1.runs.budget import BudgetEnd, note_budget_end
 from visual_r1.storage import read_sealed, write_json
 from visual_r1.sweeps.comparison import Comparison, compare_settings
+from visual_r1.sweeps.folder import open_sweep_folder
 from visual_r1.sweeps.halving import count_after, go_on, rungs, steps_of, work_left
 from visual_r1.sweeps.members import baseline_key, is_trained
 from visual_r1.sweeps.plan import Member, Plan, make_plan
 from visual_r1.sweeps.report import write_report
 from visual_r1.sweeps.sweep import Sweep
 from visual_r1.sweeps.table import markdown
+from visual_r1.verify.examination import examine
 
 ASKED = problems(120)
 RATE = "train.learning_rate"
@@ -33,15 +36,18 @@ STEPS = 8
 WHOLE = [1e-3, 1e-4, 1e-2]
 
 
-def plan_of(folder: Path, rates: list[float], **more: Any) -> Plan:
-    base = {
+def plan_of(
+    folder: Path, rates: list[float], base: Mapping[str, Any] | None = None, **more: Any
+) -> Plan:
+    settings = {
         "preset": "quickstart",
         "output_dir": str(folder),
         "train": {"steps": STEPS, "chunk_steps": 2},
         "validation": {"every": 1},
+        **(base or {}),
     }
     sweep = {"name": "tried", "grid": {RATE: rates}, "seeds": [0, 1]} | more
-    return make_plan(Sweep.model_validate(sweep), RunConfig.model_validate(base))
+    return make_plan(Sweep.model_validate(sweep), RunConfig.model_validate(settings))
 
 
 def finish(member: Member, accuracy: float, validation: float | None = None) -> None:
@@ -145,6 +151,47 @@ def test_a_run_that_its_own_budget_ended_is_whole(whole: Plan):
     assert not is_trained(longer)  # without a budget it goes on
 
 
+def end_by_budget(member: Member, step: int) -> None:
+    """The member's run ended at `step` by its budget of $5; `finish` wrote the rest."""
+    folder = member.config.run_dir
+    end = BudgetEnd("limits.budget_usd", 5.0, step, STEPS, 4.0, 0.9, 0.4)
+    note_budget_end(folder, end)
+    write_metrics(folder, steps=step)
+    summarize(folder, steps=step, wall_seconds=1.0)
+
+
+def test_a_run_that_its_budget_ended_is_chosen_by_its_last_validation(whole: Plan):
+    plan = plan_of(whole.base.output_dir, WHOLE, base={"limits": {"budget_usd": 5.0}})
+    for member in plan.members[:2]:  # the best by validation
+        (member.config.run_dir / "validation.jsonl").unlink()
+        write_validation(member.config.run_dir, 4, 0.875)
+        end_by_budget(member, 4)
+    found = compare_settings(plan, {})
+    assert (found.chosen, found.chosen_by) == ("learning_rate=0.001", "validation")
+    assert [(one.steps, one.planned) for one in found.settings[0].members] == [(4, STEPS)] * 2
+    assert found.settings[1].members[0].planned is None
+    [note] = [note for note in found.notes if "budget" in note]
+    assert "learning_rate=0.001 seed=0 at 4 of 8 steps; learning_rate=0.001 seed=1 at 4" in note
+    table = markdown(found).replace("\\", "")
+    assert "(ended at 4 of 8 steps by its budget)" in table
+    write_report(found, whole.base.output_dir / "out")
+    assert "4 of 8, by its budget" in (whole.base.output_dir / "out/report.html").read_text()
+
+
+def test_why_it_was_not_chosen_by_validation_is_true(whole: Plan):
+    """A budget may end a run at a checkpoint that is not due to be validated."""
+    plan = plan_of(whole.base.output_dir, WHOLE, base={"limits": {"budget_usd": 5.0}})
+    end_by_budget(plan.members[2], 6)
+    found = compare_settings(plan, {})
+    assert (found.chosen, found.chosen_by) == ("learning_rate=0.01", "test")
+    assert "Nothing was validated" not in found.conclusion
+    assert (
+        "1 of 6 runs was not validated at its end (learning_rate=0.0001 seed=0 at step 6 of 8, "
+        "where its budget ended it), so this one was picked" in found.conclusion
+    )
+    assert compare_settings(whole, {}).settings[1].members[0].trouble  # no budget: it goes on
+
+
 def test_nothing_is_whole_yet(tmp_path: Path):
     plan = plan_of(tmp_path, [1e-3])
     found = compare_settings(plan, {})
@@ -165,6 +212,21 @@ def test_the_same_runs_give_the_same_bytes(whole: Plan, tmp_path: Path):
     assert summary.is_sealed
     assert summary.content["chosen"] == "learning_rate=0.001"
     assert set(summary.content["digests"]) == made[0].keys() - {"summary.json"}
+
+
+def test_what_a_sweep_has_left_is_verified(whole: Plan):
+    with open_sweep_folder(whole) as folder:
+        assert [one.verdict for one in examine(folder)] == ["sound"]  # the plan
+        write_report(compare_settings(whole, {}), folder)
+    made = {"plan.json", "summary.json", "report.html", "comparison.svg", "table.md"}
+    assert {one.file.name for one in examine(folder) if one.verdict == "sound"} == made
+    for name in made:
+        data = (folder / name).read_bytes()
+        middle = len(data) // 2
+        for changed in (data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :], None):
+            (folder / name).unlink() if changed is None else (folder / name).write_bytes(changed)
+            assert [o.file.name for o in examine(folder) if o.verdict == "damaged"] == [name]
+        (folder / name).write_bytes(data)
 
 
 def test_what_a_name_holds_shows_as_it_is(tmp_path: Path):

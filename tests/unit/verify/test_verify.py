@@ -32,6 +32,7 @@ from visual_r1.runs.folder import open_run_folder
 from visual_r1.runs.journal import Journal
 from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.runs.lost import say_what_is_lost
+from visual_r1.runs.made_with import MADE_WITH
 from visual_r1.runs.training_rows import LEFT_OUT_FILE
 from visual_r1.stopwatch import Stopwatch
 from visual_r1.storage import write_json
@@ -133,7 +134,9 @@ def files_of(run: Path) -> list[Path]:
         path
         for top in (run, run.parents[1] / "data")
         for path in top.rglob("*")
-        if path.is_file() and not path.name.startswith(".") and path.name not in shown
+        if path.is_file()
+        and (not path.name.startswith(".") or path.name == MADE_WITH)
+        and path.name not in shown
     )
 
 
@@ -189,7 +192,7 @@ def test_every_damage_to_every_file_is_found_and_names_the_file(
 ) -> None:
     draw = random.Random(5)
     for path in files_of(run):
-        if path.name in ("summary.json", LEFT_OUT_FILE) and damage is remove:
+        if path.name in ("summary.json", LEFT_OUT_FILE, MADE_WITH) and damage is remove:
             continue  # a run that is not finished has none, nor one of an older version
         whole = path.read_bytes()
         damage(path, draw)
