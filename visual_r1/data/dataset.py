@@ -176,6 +176,8 @@ def _there(data: DataSection, source: Source, output_dir: Path) -> _Named | None
     former = source.former or fingerprint
     for version in (FORMAT_VERSION, FORMER_VERSION):
         before = _name(data, source, output_dir, version=version, of=former)
+        if _is_old(before, source) and _present(before.folder) is None:
+            continue
         if (before.folder / MANIFEST_FILE).exists():
             if former != fingerprint and version == FORMAT_VERSION:
                 logger.warning(
