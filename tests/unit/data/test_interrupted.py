@@ -30,8 +30,8 @@ SETTINGS: dict[str, Any] = {"source": "procedural", "train": 150, "validation": 
 SHARD_BYTES = 75_000
 FEW: dict[str, Any] = {"source": "procedural", "train": 30, "validation": 4, "test": 8}
 
-# Kills itself where the argument says: after so many rows, or when a file of that name is renamed
-# or removed.
+# Kills itself where the argument says: after so many rows, when a file of that name is renamed or
+# removed, or where the last shard of that split is to be finished.
 KILLED = """
 import json, os, signal, sys
 from pathlib import Path
@@ -58,6 +58,13 @@ def watch(event, arguments):
     if event == "os.remove" and f"{Path(arguments[0]).name} removed" == moment:
         os.kill(os.getpid(), signal.SIGKILL)
 
+class Sorting(preparation._Sorting):
+    def _finish_shard(self, split):
+        if moment == f"{split} shard":
+            os.kill(os.getpid(), signal.SIGKILL)
+        super()._finish_shard(split)
+
+preparation._Sorting = Sorting
 sys.addaudithook(watch)
 prepare(DataSection(**settings), Path(sys.argv[1]), Killer())
 """
@@ -246,6 +253,23 @@ def test_what_was_prepared_and_is_damaged_is_not_gone_on_with(
     assert contents(prepare(DataSection(**FEW), tmp_path / "again", progress)) == whole
     assert progress.before == 0
     assert f"{path} " in caplog.text and "begins anew" in caplog.text
+
+
+@pytest.mark.parametrize("split", ["test", "validation", "train"])
+@pytest.mark.parametrize("limit", [None, 12])
+def test_no_row_counts_twice_where_the_last_shard_of_a_split_was_not_there(
+    tmp_path: Path, split: str, limit: int | None
+) -> None:
+    """Fewer rows than are noted at once, one of them bad and one a repeat; and none past a limit."""
+    rows = [hub_row(n) for n in range(60)]
+    rows[7] = hub_row(7, answer="")
+    rows[50] = hub_row(4)
+    source = write_parquet(tmp_path / "set" / "train.parquet", rows).parent
+    settings: dict[str, Any] = {"source": str(source), split: limit}
+    whole = prepare(DataSection(**settings), tmp_path / "whole")
+    killed_at(f"{split} shard", tmp_path / "again", settings)
+    again = prepare(DataSection(**settings), tmp_path / "again")
+    assert (contents(again), again.counts) == (contents(whole), whole.counts)
 
 
 @pytest.mark.usefixtures("small_shards")
