@@ -281,7 +281,9 @@ class _Sorting:
         standing, kept = state.standing(split), state.count(split)
         used, looked_at = standing.used, standing.looked_at
         committed = looked_at
-        complete = limit is not None and kept >= limit  # interrupted before its last shard was there
+        complete = (
+            limit is not None and kept >= limit
+        )  # interrupted before its last shard was there
         for used, outcome in () if complete else outcomes:
             looked_at += 1
             kept += self._take(split, outcome)
