@@ -210,9 +210,7 @@ def _begun(data: DataSection, source: Source, output_dir: Path) -> _Named | None
             same_rows = (version, of) == (FORMAT_VERSION, fingerprint) and not source.resorted
             if same_rows and not _fault_of(partial, source, cut=True):
                 return older
-            logger.warning(
-                "%s is of an older version and cannot go on: it is removed.", partial
-            )
+            logger.warning("%s is of an older version and cannot go on: it is removed.", partial)
             shutil.rmtree(partial, ignore_errors=True)
     return None
 
