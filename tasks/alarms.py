@@ -12,7 +12,7 @@ from tasks.records.names import artifact_key
 from tasks.verified import Result
 from visual_r1.config import RunConfig
 from visual_r1.printing import open_logger
-from visual_r1.report.tracking import track_run, track_steps
+from visual_r1.report.tracking import stop_asked, track_run, track_steps
 from visual_r1.runs.alarms import check_alarms, pause
 from visual_r1.runs.ledger import LedgerRow
 from visual_r1.runs.process import note_told
@@ -41,6 +41,7 @@ def heed_alarms(config: RunConfig, checkpoint: LedgerRow) -> State | None:
     paused = pause(config, findings)
     if paused is not None:
         track_run(config)  # nothing comes after it that would bring the offline copy up to date
+        stop_asked(config)  # it ends here: whoever starts it again wants it to go on
         once_told(partial(note_told, config.run_dir, checkpoint.step))
         return Failed(name=PAUSED, message=str(paused), data=paused)
     if findings:

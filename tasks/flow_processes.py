@@ -55,7 +55,7 @@ def others_run(*, with_worker: bool = False) -> bool:
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
             command = process.cmdline()
-            if any(map(_is_of_prefect, command)) or (with_worker and WORKER_NAME in command):
+            if _is_of_prefect(command) or (with_worker and WORKER_NAME in command):
                 try:
                     process.environ()
                 except psutil.AccessDenied:
@@ -63,10 +63,16 @@ def others_run(*, with_worker: bool = False) -> bool:
     return False
 
 
-def _is_of_prefect(word: str) -> bool:
-    """Whether a word of a command names what Prefect starts for a flow run, by module or file."""
-    module = word.startswith("prefect.") and not word.startswith("prefect.server")
-    return module or ("/prefect/runner/" in word and word.endswith(".py"))
+def _is_of_prefect(command: Sequence[str]) -> bool:
+    """Whether a command is one by which Prefect starts a flow run: a module of its own, behind `-m`
+    (`prefect.yaml` in an editor is none), or a file of its runner."""
+    for before, word in zip(("", *command), command, strict=False):
+        is_module = before.startswith("-") and before.endswith("m") and word.startswith("prefect.")
+        if is_module and not word.startswith("prefect.server"):
+            return True
+        if "/prefect/runner/" in word and word.endswith(".py"):
+            return True
+    return False
 
 
 def worker_since(name: str) -> float | None:

@@ -23,7 +23,12 @@ from tasks.attempts import End, attended, current_attempt, has_ended, kept_of
 from tasks.environment import prefect_server, require_answer
 from tasks.interruption import repeat_dropped, was_interrupted
 from tasks.leases import go_on_without_a_lease
-from tasks.silence import give_up_if_silent, leave_silent_servers, was_left
+from tasks.silence import (
+    give_up_if_silent,
+    leave_silent_servers,
+    wait_for_all_again,
+    was_left,
+)
 from tasks.task_runs import close_task_runs
 from visual_r1.backend.endpoint import without_secrets
 from visual_r1.errors import ConfigError, VisualR1Error
@@ -69,6 +74,7 @@ def remembered(flow: Any) -> Any:
         if _within.get():
             return work(*args, **kwargs)
         repeat_dropped()
+        wait_for_all_again()
         if "PREFECT__FLOW_RUN_ID" in os.environ:
             collect_nothing()  # a worker's process, which is this flow's alone
         collect_what_is_new(seldom=True)

@@ -36,7 +36,7 @@ LONGEST_S = 60.0
 SILENT = "takes connections and does not answer"
 
 _left: list[str] = []
-"""The servers that this process waits for no longer."""
+"""The servers that this process waits for no longer, since its last flow was at its end."""
 
 
 def leave_silent_servers() -> None:
@@ -60,6 +60,11 @@ def give_up_if_silent() -> None:
     _leave(server, SILENT)
     with suppress(AttributeError):
         context.client._client.close()  # pyright: ignore[reportPrivateUsage]
+
+
+def wait_for_all_again() -> None:
+    """A flow begins: a server that was silent at the end of the one before it may be back."""
+    _left.clear()
 
 
 def was_left(server: str | None) -> bool:

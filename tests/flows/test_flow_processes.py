@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+import psutil
 import pytest
 
 from tasks.attempts import WITHIN
-from tasks.flow_processes import hooks_of, processes_of
+from tasks.flow_processes import hooks_of, others_run, processes_of
 
 WAITS = "import sys; print(flush=True); sys.stdin.read()"
 
@@ -64,3 +65,29 @@ def test_what_a_flow_started_and_who_looks_for_hooks_are_not_the_flows_process(
     with process(bootstrap, "hook", "crashed", PREFECT__FLOW_RUN_ID=flow_run):
         assert not processes_of({flow_run})
         assert hooks_of(flow_run)
+
+
+@pytest.mark.parametrize(
+    ("command", "is_of_a_flow"),
+    [
+        ("python -m prefect.engine", True),
+        ("python -Im prefect.flow_engine flows/train.py:train", True),
+        ("python /opt/lib/prefect/runner/_workspace_runtime_bootstrap.py engine", True),
+        ("python -m prefect.server.api", False),
+        ("vim prefect.yaml", False),
+        ("tail -f prefect.log", False),
+        ("less /srv/prefect/runner/notes.txt", False),
+    ],
+)
+def test_which_commands_of_another_user_may_be_of_a_flow_run(
+    command: str, is_of_a_flow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Foreign:
+        def cmdline(self) -> list[str]:
+            return command.split()
+
+        def environ(self) -> dict[str, str]:
+            raise psutil.AccessDenied
+
+    monkeypatch.setattr(psutil, "process_iter", lambda: [Foreign()])
+    assert others_run() is is_of_a_flow

@@ -9,16 +9,20 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import UUID
 
 import pytest
-from prefect import get_client
+from prefect import flow, get_client
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
+
+from tasks import silence
+from tasks.outcome import remembered
 
 PROGRAM = """
 import json, sys
@@ -178,3 +182,24 @@ def test_nothing_is_lost_where_the_server_is_slow(way: Way, tmp_path: Path) -> N
     assert found["total"] == 3
     assert state is not None
     assert state.is_completed()
+
+
+def test_a_server_that_is_back_is_waited_for_at_the_end_of_a_later_flow(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The flow before it, of the same process, ended while the server was silent."""
+    monkeypatch.setattr(silence, "_left", [server])
+    left: list[str] = []
+
+    @remembered
+    @flow
+    def later() -> None:
+        left.extend(silence._left)
+
+    with temporary_settings({PREFECT_API_URL: server}):
+        assert silence.was_left(server)
+        later()
+    assert not left and not silence.was_left(server)
+    told: Future[bool] = Future()
+    threading.Timer(0.2, told.set_result, [True]).start()
+    assert silence._emptied(told, server)

@@ -25,6 +25,7 @@ from visual_r1.data.shards import StoredProblems
 from visual_r1.data.sizes import SplitSizes, read_sizes
 from visual_r1.data.sources import open_source
 from visual_r1.data.sources.source import Source, require_splits
+from visual_r1.data.splits import was_cut
 from visual_r1.data.state_file import STATE_FILE
 from visual_r1.errors import DataError, StorageError
 from visual_r1.hashing import digest as digest_of
@@ -102,10 +103,11 @@ def prepare(
         StorageError: the folder cannot be written.
     """
     source = open_source(data)
-    named = _there(data, source, output_dir) or _new(data, source, output_dir)
+    named = _there(data, source, output_dir) or _begun(data, source, output_dir)
+    named = named or _new(data, source, output_dir)
     folder = named.folder
     present = _present(folder)
-    if _is_old(named, source):
+    if present is not None and _is_old(named, source):
         logger.warning(
             "%s was prepared when all rows of %s counted as train, %s among them, and goes on so; "
             "move it away to have it prepared by what their names say.",
@@ -117,7 +119,7 @@ def prepare(
         # Killed after the last rename: nothing but the state of a finished preparation.
         shutil.rmtree(_partial(folder), ignore_errors=True)
         return present
-    try:
+    with _written(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _sole_preparation(folder):
             present = _present(folder)
@@ -125,13 +127,6 @@ def prepare(
                 _say_what_is_wrong(folder)
                 _say_why_anew(folder, data)
                 _build_beside(source, data, named, needs, progress or Silent())
-    except (OSError, sqlite3.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise StorageError(
-            f"the dataset folder {folder} could not be written: {reason}; free some space or "
-            "choose another folder with --output-dir (what is done so far is kept, and the same "
-            "command goes on)."
-        ) from error
     return present or open_dataset(folder)
 
 
@@ -170,15 +165,12 @@ def _there(data: DataSection, source: Source, output_dir: Path) -> _Named | None
     fingerprint = source.fingerprint
     for version in (CUT_VERSION, FORMAT_VERSION):
         found = _name(data, source, output_dir, version=version, of=fingerprint)
-        # One whose rows were sorted otherwise cannot be made again as it was.
-        if _present(found.folder) if _is_old(found, source) else found.folder.exists():
+        if found.folder.exists() and _can_be_again(found, source):
             return found
     former = source.former or fingerprint
     for version in (FORMAT_VERSION, FORMER_VERSION):
         before = _name(data, source, output_dir, version=version, of=former)
-        if _is_old(before, source) and _present(before.folder) is None:
-            continue
-        if (before.folder / MANIFEST_FILE).exists():
+        if (before.folder / MANIFEST_FILE).exists() and _can_be_again(before, source):
             if former != fingerprint and version == FORMAT_VERSION:
                 logger.warning(
                     "%s was prepared when nobody looked whether the images behind paths in %s had "
@@ -190,9 +182,48 @@ def _there(data: DataSection, source: Source, output_dir: Path) -> _Named | None
     return None
 
 
+def _can_be_again(named: _Named, source: Source) -> bool:
+    """Whether it is whole or can be made again as it was: not if its rows were sorted otherwise."""
+    return not _is_old(named, source) or _present(named.folder) is not None
+
+
+def _begun(data: DataSection, source: Source, output_dir: Path) -> _Named | None:
+    """One of an older version whose preparation was killed and goes on as it was cut.
+
+    What cannot go on is removed: nobody would come back to it.
+    """
+    if not any((output_dir / "data").glob(f".{_slug(source)}-*.partial")):
+        return None
+    new, fingerprint = _new(data, source, output_dir), source.fingerprint
+    former = source.former or fingerprint
+    for version, of in (
+        (FORMAT_VERSION, fingerprint),
+        (FORMAT_VERSION, former),
+        (FORMER_VERSION, former),
+    ):
+        older = _name(data, source, output_dir, version=version, of=of)
+        partial = _partial(older.folder)
+        if older.digest == new.digest or not partial.exists():
+            continue
+        with _written(older.folder), _sole_preparation(older.folder):
+            # The rows of the others are not those of today, or were sorted otherwise.
+            same_rows = (version, of) == (FORMAT_VERSION, fingerprint) and not source.resorted
+            if same_rows and not _fault_of(partial, source, cut=True):
+                return older
+            logger.warning("%s is of an older version and cannot go on: it is removed.", partial)
+            shutil.rmtree(partial, ignore_errors=True)
+    return None
+
+
 def _is_old(named: _Named, source: Source) -> bool:
-    """Whether it is from before names were read to their ends, and the source has such."""
-    return bool(source.resorted) and named.version != CUT_VERSION
+    """Whether it is from before the names of its source were read as they are now: in
+    `CUT_VERSION` it was cut then."""
+    if not source.resorted or named.version != CUT_VERSION:
+        return bool(source.resorted)
+    try:
+        return bool(read_manifest(named.folder, files=False).cut)
+    except DataError:
+        return False
 
 
 def _new(data: DataSection, source: Source, output_dir: Path) -> _Named:
@@ -240,6 +271,20 @@ def _say_why_anew(folder: Path, data: DataSection) -> None:
 
 
 @contextmanager
+def _written(folder: Path) -> Generator[None]:
+    """What stops the folder from being written is a `StorageError`."""
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StorageError(
+            f"the dataset folder {folder} could not be written: {reason}; free some space or "
+            "choose another folder with --output-dir (what is done so far is kept, and the same "
+            "command goes on)."
+        ) from error
+
+
+@contextmanager
 def _sole_preparation(folder: Path) -> Generator[None]:
     """Two processes that want the same dataset: the second waits and finds it done."""
     lock = FileLock(folder.parent / f".{folder.name}.lock")
@@ -267,7 +312,7 @@ def _build_beside(
     rejected = folder.with_name(f"{folder.name}-{REJECTED_FILE}")
     rejected.unlink(missing_ok=True)
     inside = partial / "dataset"
-    if fault := _fault_of(partial, inside):
+    if fault := _fault_of(partial, source):
         if partial.exists():
             logger.warning("%s: what was prepared of %s begins anew.", fault, folder)
             shutil.rmtree(partial)
@@ -294,15 +339,19 @@ def _partial(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.partial")
 
 
-def _fault_of(partial: Path, inside: Path) -> str:
-    """Why the preparation in `partial` cannot go on; empty where it can."""
-    path = partial / STATE_FILE
+def _fault_of(partial: Path, source: Source, *, cut: bool = False) -> str:
+    """Why the preparation in `partial` cannot go on, or has not come to a `cut`; else empty."""
+    path, inside = partial / STATE_FILE, partial / "dataset"
     if not path.is_file() or not inside.is_dir():
         return f"{partial} is no state of a preparation"
     try:
         with PreparationState(partial) as state:
             if not state.is_sound():
                 return f"{path} is damaged: it is not as it was written"
+            if was_cut(state) and {s for s, size in source.sizes().items() if size} != {"train"}:
+                return f"{path} is of when all rows counted as train"
+            if cut and not was_cut(state):
+                return f"{path} has no cut"
             shard = damaged_shard(state, inside)
             return f"{shard} is damaged: it is not as it was written" if shard else ""
     except sqlite3.OperationalError:  # it cannot be read or written now, which may pass

@@ -278,9 +278,13 @@ class _Sorting:
             self._add(split, row, size)
         if state.waiting_bytes >= SHARD_BYTES:
             self._finish_shard(split)
-        before = state.standing(split)
-        looked_at, committed, kept = before.looked_at, before.looked_at, state.count(split)
-        for used, outcome in outcomes:
+        standing, kept = state.standing(split), state.count(split)
+        used, looked_at = standing.used, standing.looked_at
+        committed = looked_at
+        complete = (
+            limit is not None and kept >= limit
+        )  # interrupted before its last shard was there
+        for used, outcome in () if complete else outcomes:
             looked_at += 1
             kept += self._take(split, outcome)
             rejected = self._broken + self._repeated
@@ -289,8 +293,7 @@ class _Sorting:
             full = state.waiting_bytes >= SHARD_BYTES
             due = looked_at - committed >= COMMIT_ROWS or state.unsaved >= COMMIT_BYTES
             if due or full or complete:
-                state.set_standing(split, Standing(used, looked_at, complete=False))
-                state.commit()
+                self._note(split, used, looked_at)
                 committed = looked_at
                 if self._broken >= ENOUGH_FAULTS:
                     self._require_few_bad()
@@ -298,11 +301,16 @@ class _Sorting:
                 self._finish_shard(split)
             if complete:
                 break
-        state.commit()
+        self._note(split, used, looked_at)
         if state.waiting_bytes:
             self._finish_shard(split)
         state.set_standing(split, Standing(0, looked_at, complete=True))
         state.commit()
+
+    def _note(self, split: Split, used: int, looked_at: int) -> None:
+        """Make what was done last, together with how far that is: else it would be done again."""
+        self._state.set_standing(split, Standing(used, looked_at, complete=False))
+        self._state.commit()
 
     def _add(self, split: Split, row: Mapping[str, Any], size: int) -> None:
         if self._shard is None:

@@ -39,7 +39,7 @@ _SHOWN_EACH = 1000
 REMEMBERED_BYTES = 32 * 2**20
 
 # What the state notes of a cut: the sides, and what is told of them.
-_SIDES, _TOLD = "sides", "cut told"
+_SIDES, _TOLD, _BOUNDS = "sides", "cut told", "cut"
 
 # From row number `start` of the split's source on: how many rows are used up, and what became of
 # the last of them.
@@ -106,11 +106,10 @@ def cut_whole_figures(
         shared = int((sides[good] != SPLITS.index("train")).sum())
         return Cut(sides, {"problems": problems, "figures": len(found), "shared": shared})
     test, validation = cut_sizes(problems)
-    own = keys[good][firsts].astype(np.int64)
+    own = keys[good][firsts]
     large = sizes > max(test, 1)
-    # Behind all hashes; where all are large, the smallest come first.
-    own += (large * 2**32) if not large.all() else sizes * 2**32
-    order = np.argsort(own, kind="stable")
+    # The large ones last; where all are, the smallest come first.
+    order = np.lexsort((own, sizes if large.all() else large))
     ends = np.cumsum(sizes[order])
     in_test = _nearest(ends, test, 1, len(found) - 1)
     least = in_test
@@ -119,7 +118,7 @@ def cut_whole_figures(
     cut[order[in_test:in_both]] = SPLITS.index("validation")
     cut[order[:in_test]] = SPLITS.index("test")
     # Rows that are bad, and in no group of good ones, only have to be on some side.
-    bounds = [int(min(own[order[place]], 2**32 - 1)) for place in (in_test, in_both)]
+    bounds = np.where(large, 2**32 - 1, own)[order[[in_test, in_both]]].tolist()
     sides = HashCut(*bounds).sides(keys)
     places = np.searchsorted(found, groups).clip(0, len(found) - 1)
     known = found[places] == groups
@@ -198,6 +197,11 @@ def cut_told(state: PreparationState) -> Mapping[str, int]:
     return state.setting(_TOLD) or {}
 
 
+def was_cut(state: PreparationState) -> bool:
+    """Whether what `state` began cut the source's train, or found it cut."""
+    return any(state.setting(name) is not None for name in (_SIDES, _BOUNDS))
+
+
 def _noted(state: PreparationState) -> NDArray[np.uint8] | None:
     """The sides that the state holds."""
     text = state.setting(_SIDES)
@@ -216,7 +220,7 @@ def _cut(
     whole_figures: bool,
 ) -> tuple[Cut, Sequence[Outcome] | None]:
     """The cut of the source's train, and what became of its rows where that is remembered."""
-    bounds = state.setting("cut")
+    bounds = state.setting(_BOUNDS)
     if bounds is not None:  # an older version began it, and noted the bounds
         return Cut(HashCut(*bounds).sides(_hashes(seed, source.ids("train"))), {}), None
     groups, pairs, checked = FigureGroups(), tuple[tuple[int, int], ...](), None

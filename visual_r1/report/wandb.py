@@ -10,6 +10,7 @@ wandb is imported when it is needed and not before: it costs half a second.
 
 import re
 import secrets
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -141,9 +142,10 @@ def _add_online(config: RunConfig, told: Told) -> None:
     _write_told(there.folder, now)
     with while_told(config):
         stopped = is_stopped(*place)
-    if stopped != told.stopped:
-        _write_told(there.folder, replace(now, stopped=stopped))
-    # W&B may go on saying so when the run has been started again.
+    if told.stopped and not stopped:
+        _write_told(there.folder, replace(now, stopped=False))
+    # W&B may go on saying so when the run has been started again. That it was heard is noted when
+    # it is heeded: a run that is killed before is asked to stop still.
     if stopped and not told.stopped:
         _asked.add(config.run_dir)
 
@@ -154,6 +156,11 @@ _asked: set[Path] = set()
 
 def stop_asked(run_dir: Path) -> bool:
     """Whether "Stop run" was pressed on the run's page at W&B; once for each time that it was."""
-    asked = run_dir in _asked
+    if run_dir not in _asked:
+        return False
     _asked.discard(run_dir)
-    return asked
+    # Where it cannot be noted, the run stops all the same, and once more when it is started again.
+    with suppress(OSError, ValueError):
+        told = read_json(run_dir / "wandb" / STATE_NAME, _STORED)
+        _write_told(run_dir, replace(told, stopped=True))
+    return True

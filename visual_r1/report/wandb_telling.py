@@ -39,7 +39,8 @@ class Told:
     checkpoint with a finding) are what a run online has; `row` is the digest of its last step's
     row: where it does not match the file any more, the run went back behind it and goes on as a new
     W&B run. `offline_copy` is the signature of what the offline copy holds,
-    `url` the page of the run online, `stopped` whether W&B had it as stopped when it was told last.
+    `url` the page of the run online, `stopped` whether W&B has it as stopped since a person pressed
+    the button there, and the run has heeded that.
     """
 
     ident: str

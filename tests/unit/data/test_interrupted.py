@@ -14,15 +14,21 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from drawn import hub_row, write_parquet
 from filelock import FileLock
 
 from visual_r1.config import DataSection
-from visual_r1.data import preparation
-from visual_r1.data.dataset import Dataset, prepare
+from visual_r1.data import dataset as dataset_module
+from visual_r1.data import preparation, splits
+from visual_r1.data.dataset import Dataset, _name, _partial, find_prepared, prepare
+from visual_r1.data.preparation_state import PreparationState
+from visual_r1.data.sources import open_source
 from visual_r1.data.sources.files import FilesSource
+from visual_r1.data.sources.source import SplitNames
 from visual_r1.errors import StorageError
+from visual_r1.hashing import stable_seed
 from visual_r1.progress import PlainProgress
 
 PROBLEMS = 210
@@ -30,8 +36,8 @@ SETTINGS: dict[str, Any] = {"source": "procedural", "train": 150, "validation": 
 SHARD_BYTES = 75_000
 FEW: dict[str, Any] = {"source": "procedural", "train": 30, "validation": 4, "test": 8}
 
-# Kills itself where the argument says: after so many rows, or when a file of that name is renamed
-# or removed.
+# Kills itself where the argument says: after so many rows, when a file of that name is renamed or
+# removed, or where the last shard of that split is to be finished.
 KILLED = """
 import json, os, signal, sys
 from pathlib import Path
@@ -58,6 +64,13 @@ def watch(event, arguments):
     if event == "os.remove" and f"{Path(arguments[0]).name} removed" == moment:
         os.kill(os.getpid(), signal.SIGKILL)
 
+class Sorting(preparation._Sorting):
+    def _finish_shard(self, split):
+        if moment == f"{split} shard":
+            os.kill(os.getpid(), signal.SIGKILL)
+        super()._finish_shard(split)
+
+preparation._Sorting = Sorting
 sys.addaudithook(watch)
 prepare(DataSection(**settings), Path(sys.argv[1]), Killer())
 """
@@ -248,6 +261,23 @@ def test_what_was_prepared_and_is_damaged_is_not_gone_on_with(
     assert f"{path} " in caplog.text and "begins anew" in caplog.text
 
 
+@pytest.mark.parametrize("split", ["test", "validation", "train"])
+@pytest.mark.parametrize("limit", [None, 12])
+def test_no_row_counts_twice_where_the_last_shard_of_a_split_was_not_there(
+    tmp_path: Path, split: str, limit: int | None
+) -> None:
+    """Fewer rows than are noted at once, one of them bad, one a repeat; and none past a limit."""
+    rows = [hub_row(n) for n in range(60)]
+    rows[7] = hub_row(7, answer="")
+    rows[50] = hub_row(4)
+    source = write_parquet(tmp_path / "set" / "train.parquet", rows).parent
+    settings: dict[str, Any] = {"source": str(source), split: limit}
+    whole = prepare(DataSection(**settings), tmp_path / "whole")
+    killed_at(f"{split} shard", tmp_path / "again", settings)
+    again = prepare(DataSection(**settings), tmp_path / "again")
+    assert (contents(again), again.counts) == (contents(whole), whole.counts)
+
+
 @pytest.mark.usefixtures("small_shards")
 def test_what_has_its_last_name_already_is_held_against_its_digest_as_well(
     tmp_path: Path, whole: Dataset, caplog: pytest.LogCaptureFixture
@@ -299,6 +329,86 @@ def test_what_an_older_version_began_goes_on(
     progress = Watched()
     assert contents(prepare(DataSection(**FEW), tmp_path / "again", progress)) == whole
     assert progress.before == 41 - 1  # that of the row at which it was stopped came too late
+
+
+def a_partial_of_version_3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int) -> Path:
+    """One that was stopped, of a set in `set` that was cut by its ids, and goes on under its name.
+
+    Its state notes the bounds of the cut, as that version did."""
+    rows = [
+        hub_row(n, images=hub_row(n // 5)["images"], problem=f"What is {n}?") for n in range(60)
+    ]
+    data = DataSection(source=str(write_parquet(tmp_path / "set" / "train.parquet", rows).parent))
+    source = open_source(data)
+    named = _name(data, source, tmp_path / "again", version=3, of=source.fingerprint)
+    with monkeypatch.context() as then, pytest.raises(KeyboardInterrupt):
+        then.setattr(dataset_module, "_new", lambda *_: named)
+        then.setattr(preparation, "COMMIT_ROWS", 1)
+        prepare(data, tmp_path / "again", Watched(stop_at=stop_at))
+    partial = _partial(named.folder)
+    assert partial.is_dir()
+    with PreparationState(partial) as state:
+        sides = state.setting("sides")
+        assert sides is not None
+        hashes = np.array([stable_seed("split", 0, id) for id in source.ids("train")], np.uint32)
+        cut = splits.HashCut.of(hashes)
+        assert (cut.sides(hashes) == splits._noted(state)).all()
+        state.set_setting("cut", [cut.test_below, cut.validation_below])
+        state._file.execute("DELETE FROM settings WHERE name IN ('sides', 'cut told')")
+        state.commit()
+    return partial
+
+
+def test_what_a_version_with_another_cut_began_goes_on_with_its_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partial = a_partial_of_version_3(tmp_path, monkeypatch, stop_at=30)
+    data = DataSection(source=str(tmp_path / "set"))
+    whole = prepare(data, tmp_path / "whole")
+    assert find_prepared(data, tmp_path / "again") is None
+    progress = Watched()
+    again = prepare(data, tmp_path / "again", progress)
+    assert _partial(again.folder) == partial and progress.before == 29
+    assert again.digest != whole.digest and sum(again.counts.values()) == 60
+    assert [path.name for path in (tmp_path / "again" / "data").glob(".*.partial")] == []
+
+
+def test_what_an_older_version_began_and_cannot_go_on_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    partial = a_partial_of_version_3(tmp_path, monkeypatch, stop_at=30)
+    (partial / "journal.sqlite").write_bytes(b"damaged")
+    data = DataSection(source=str(tmp_path / "set"))
+    again = prepare(data, tmp_path / "again")
+    assert _partial(again.folder) != partial and not partial.exists()
+    assert f"{partial} is of an older version and cannot go on: it is removed" in caplog.text
+
+
+def test_what_was_begun_when_a_test_file_counted_as_train_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for n, name in enumerate(("train1", "test1")):
+        write_parquet(
+            tmp_path / "set" / f"{name}.parquet", [hub_row(40 * n + i) for i in range(40)]
+        )
+    data = DataSection(source=str(tmp_path / "set"))
+    with monkeypatch.context() as then:
+        then.setattr(SplitNames, "_split_of_part", lambda *_: None)
+        then.setattr(preparation, "COMMIT_ROWS", 1)
+        former = prepare(data, tmp_path / "whole")
+        with pytest.raises(KeyboardInterrupt):
+            prepare(data, tmp_path / "again", Watched(stop_at=30))
+    assert former.counts["train"] == 56
+    progress = Watched()
+    now = prepare(data, tmp_path / "again", progress)
+    assert (now.counts["train"], now.counts["test"], progress.before) == (40, 40, 0)
+    assert "is of when all rows counted as train: what was prepared of" in caplog.text
+    # One that is whole goes on, and says so.
+    caplog.clear()
+    assert prepare(data, tmp_path / "whole") == former
+    assert "counted as train, test1.parquet among them, and goes on so" in caplog.text
+    next(former.folder.glob("test-*")).write_bytes(b"damaged")
+    assert prepare(data, tmp_path / "whole").counts == now.counts
 
 
 def test_progress_shows_rate_rejected_and_repeats(tmp_path: Path) -> None:

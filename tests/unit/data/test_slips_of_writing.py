@@ -1,5 +1,6 @@
 """Slips of those who write tables: what is meant is read, and else it is said what is wrong."""
 
+import base64
 import json
 from decimal import Decimal
 from pathlib import Path
@@ -14,6 +15,7 @@ from visual_r1.config import DataSection
 from visual_r1.data.dataset import Dataset, prepare
 from visual_r1.data.parquet import read_rows
 from visual_r1.data.problem import SPLITS, Problem
+from visual_r1.data.sources.records import CSVRecords
 from visual_r1.errors import DataError
 
 
@@ -44,6 +46,34 @@ def test_two_rows_that_quotes_make_one(tmp_path: Path, between: int) -> None:
     assert sorted(one.answer for one in problems(dataset)) == ["3", "6"]
     (reason,) = reasons(dataset).values()
     assert f"ends in line {4 + between}, where a quote closes that its first line opens" in reason
+
+
+@pytest.mark.parametrize(
+    ("first", "last"),
+    [
+        ("a.png", "b.jpg"),
+        ("a.JPEG", "img/b.webp"),
+        ("img/a", "img/b"),
+        ("./set/img/a", "./set/img/b"),
+        (base64.b64encode(figure(0)).decode(), base64.b64encode(figure(1)).decode()),
+    ],
+)
+def test_figures_of_two_rows_need_no_endings_of_one_kind(
+    tmp_path: Path, first: str, last: str
+) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text(f'image,problem,answer\n{first},"What is x,3\n{last},What is y",4\n')
+    (found,) = CSVRecords(path).records(None)
+    assert found.defect is not None and "ends in line 3, where a quote closes" in found.defect
+
+
+@pytest.mark.parametrize(
+    "text", ["Given 1/2, y\nx/y", "a/b, c/d\na/b", "see img/1\nimg", "x.cm\ny.m"]
+)
+def test_lines_of_a_problem_with_fractions_are_no_rows(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text(f'image,problem,answer\nimg/a,"{text}, z",4\nimg/b,"{text}",4\n')
+    assert [found.defect for found in CSVRecords(path).records(None)] == [None, None]
 
 
 @pytest.mark.parametrize(

@@ -33,11 +33,11 @@ def test_splits_by_name(tmp_path: Path) -> None:
 
 def test_a_name_that_says_no_split_beside_others_that_do_is_not_trained_on(tmp_path: Path) -> None:
     root = tmp_path / "set"
-    for n, name in enumerate(("train", "testset", "more/tests")):
+    for n, name in enumerate(("train", "exam", "more/unseen")):
         write_parquet(root / f"{name}.parquet", [hub_row(n)])
-    with pytest.raises(DataError, match=r"more/tests\.parquet and 1 more in .* --data\.splits\.t"):
+    with pytest.raises(DataError, match=r"exam\.parquet and 1 more in .* --data\.splits\.t"):
         prepared(root, tmp_path)
-    dataset = prepared(root, tmp_path, splits={"train": "train", "test": "testset"})
+    dataset = prepared(root, tmp_path, splits={"train": "train", "test": "exam"})
     assert (dataset.counts["train"], dataset.counts["test"]) == (1, 1)
     layout = inter_gps(tmp_path / "geo", {"train": 2, "minival": 1, "test": 5})
     with pytest.raises(DataError, match=r"minival in .* may belong to any split"):
@@ -59,6 +59,14 @@ def test_a_name_that_says_no_split_beside_others_that_do_is_not_trained_on(tmp_p
         (("train-00000-of-00001-0test0", "val_geo_train"), (10, 10, 0)),
         (("constrained",), (7, 1, 2)),  # cut
         (("latest", "trainer"), (14, 2, 4)),
+        (("latest2", "contestA", "attestData"), (21, 3, 6)),
+        (("train1", "test1"), (10, 0, 10)),
+        (("geoTrain", "geoTest"), (10, 0, 10)),
+        (("trainA", "valA", "testA"), (10, 10, 10)),
+        (("VQATrain", "VQATest2017"), (10, 0, 10)),
+        (("trainset", "testset", "geo_devData"), (10, 10, 10)),
+        (("train/part1", "Test/testA"), (10, 0, 10)),
+        (("TRAINING", "testMini"), (10, 0, 10)),
         (("train/geo_train", "test/geo"), (10, 0, 10)),
     ],
 )
@@ -77,6 +85,8 @@ def test_any_whole_word_of_a_name_says_the_split(
     [
         ("geo_train_test", "says 'train' and 'test' in its name, which name different splits: let"),
         ("train/geo_test", "says 'test' and 'train' in its name, which name different splits: let"),
+        ("geoTrainTest2", "says 'train' and 'test' in its name, which name different splits"),
+        ("eval1", "says 'eval' in its name, which may mean validation or test"),
         ("eval", "says 'eval' in its name, which may mean validation or test: let its name begin"),
         ("geo-evaluation", "says 'evaluation' in its name, which may mean validation or test"),
     ],

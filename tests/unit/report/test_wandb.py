@@ -367,6 +367,27 @@ def test_each_press_of_the_stop_button_counts_once(
     assert server.steps() == list(range(5))
 
 
+def test_a_stop_that_nobody_heeded_before_the_process_died_is_heeded_by_the_next_one(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+):
+    """A validation lies between what tells W&B of a checkpoint and what heeds the stop."""
+    server = FakeServer()
+    monkeypatch.setattr(tracking, "open_wandb_run", server.open_wandb_run)
+    monkeypatch.setattr(tracking, "is_stopped", server.is_stopped)
+    monkeypatch.setenv("WANDB_API_KEY", "k")
+    server.stopped = True
+    write_metrics(config.run_dir, steps=3)
+    metrics = config.run_dir / "metrics.jsonl"
+    rows = metrics.read_text().splitlines(keepends=True)
+    heard: list[bool] = []
+    for step, heeds in ((1, False), (2, True), (3, True)):
+        metrics.write_text("".join(rows[:step]))
+        monkeypatch.setattr(tracking, "_asked", set[Path]())  # of another process
+        track_steps(config)
+        heard += [stop_asked(config)] if heeds else []
+    assert heard == [True, False]
+
+
 PRESSED = """
 import os, sys, threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer

@@ -24,6 +24,12 @@ _PROBED = 64
 _WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _FILE_NAME = re.compile(r"\S(?:.*\S)?\.([A-Za-z][A-Za-z0-9]{1,4})")
+_IMAGE_NAME = re.compile(
+    r".*\.(?:png|jpe?g?|jfif|gif|webp|bmp|dib|tiff?|jp2|j2k|avif|hei[cf]|p[gpn]m|svg)",
+    re.IGNORECASE,
+)
+_IN_A_FOLDER = re.compile(r"((?:[\w.-]*/)*[^\W\d][\w.-]+/)[\w.-]+")
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{64,}=*")
 _JSONL = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 
 
@@ -223,7 +229,10 @@ class _Lines:
 
     def are_rows(self, columns: int) -> bool:
         """Whether first and last line of a row look like a row each: quotes aside, both have as
-        many values as there are `columns`, and files of one kind where either has a file."""
+        many values as there are `columns`, and figures or files of one kind where either has any.
+
+        Rows that name no file, or name it by a word, cannot be told from a problem's lines.
+        """
         if self._count < 2:
             return False
         first, last = (line.strip().split(",") for line in (self._first, self._last))
@@ -234,9 +243,15 @@ class _Lines:
 
 
 def _file_kind(value: str) -> str:
-    """The ending of a file's name; empty of what is none."""
-    found = _FILE_NAME.fullmatch(value.strip(' "'))
-    return found[1].lower() if found else ""
+    """What a value says of a file: that it is an image, by name or as base64; the ending of another
+    name; the folder of one without an ending. Empty where it says nothing."""
+    text = value.strip(' "')
+    if _IMAGE_NAME.fullmatch(text) or _BASE64.fullmatch(text):
+        return "image"
+    if found := _FILE_NAME.fullmatch(text):
+        return found[1].lower()
+    found = _IN_A_FOLDER.fullmatch(text)
+    return found[1] if found else ""
 
 
 class _Reader(Protocol):

@@ -26,6 +26,9 @@ _SPELLINGS: Mapping[str, Split] = {
 # They name a split, and people differ in which.
 _UNDECIDED = frozenset(("eval", "evaluation"))
 _BETWEEN_WORDS = re.compile(r"[-_.\s]+")
+# Within what stands between those: `test1`, `geoTest`, `testA`, `VQATest`.
+_WORD = re.compile(r"\d+|[A-Z]+(?![a-z])|[A-Z]?[^\dA-Z]+")
+_SET_OF = re.compile(rf"^({'|'.join((*_SPELLINGS, *_UNDECIDED))})(?:s|sets?|data|splits?)$")
 # `train-00000-of-00002-0123abcd` is a shard of `train`.
 _SHARD = re.compile(r"-\d{5}-of-\d{5}.*$")
 
@@ -46,8 +49,8 @@ class Source(Protocol):
 
     `slug` names the dataset folder. `fingerprint` changes whenever the rows may have changed;
     `former` is what it was in `manifest.FORMER_VERSION`, None where that had the same rows.
-    `resorted` are names of parts of test or validation, told by a word that counted for nothing up
-    to `manifest.FORMAT_VERSION`: their rows were of train then.
+    `resorted` are names of parts of test or validation, told by a word that counted for nothing
+    once: up to `manifest.FORMAT_VERSION`, or for some time after it. Their rows were of train then.
     """
 
     @property
@@ -85,10 +88,10 @@ class SplitNames:
     """Which of a source's own splits serve as ours.
 
     By default a name's beginning says it: `val`, `train-00000-of-00002`, `testmini`; of files and
-    folders, where it says nothing, another whole word of it: `geo_train`. Where `data.splits` names
-    any, those names alone count, whole.
+    folders, where it says nothing, another whole word of it: `geo_train`; words end at digits and
+    capitals too. Where `data.splits` names any, those names alone count, whole.
 
-    `within` are the parts of test or validation that another word said.
+    `within` are the parts of test or validation that are so by such words alone.
 
     Raises `DataError` where one is named for two of ours.
     """
@@ -112,7 +115,7 @@ class SplitNames:
             if self._chosen:
                 found = self._chosen.get(_SHARD.sub("", name))
             else:
-                found = _SPELLINGS.get(_words(name)[0])
+                found = _SPELLINGS.get(_BETWEEN_WORDS.split(_SHARD.sub("", name).lower())[0])
             if found is not None:
                 return found
         return None
@@ -122,25 +125,24 @@ class SplitNames:
 
         Raises `DataError` where words within names tell one, and others another.
         """
-        said: dict[str, Split | None] = {}
-        beginning: Split | None = None
-        for name in () if self._chosen else names:
-            if beginning := self.split_of(name):
-                said[_words(name)[0]] = beginning
-                break
-            for word in _words(name):
-                if word in _SPELLINGS or word in _UNDECIDED:
-                    said[word] = _SPELLINGS.get(word)
-        if self._chosen or (beginning is not None and len(said) == 1):
+        if self._chosen:
             return self.split_of(*names)
+        said: dict[str, Split | None] = {}
+        for name in names:
+            words = _words(name)
+            if beginning := _SPELLINGS.get(words[0]):
+                said[words[0]] = beginning
+                break
+            said |= {w: _SPELLINGS.get(w) for w in words if w in _SPELLINGS or w in _UNDECIDED}
         splits: set[Split] = {split for split in said.values() if split is not None}
         if len(splits) > 1 or (said and not splits):
             told = " and ".join(map(repr, said))
             why = "which name different splits" if splits else "which may mean validation or test"
             raise DataError(f"{part} in {source} says {told} in its name, {why}: {_WAY_OUT}")
-        if beginning is None and splits - {"train"}:
+        split = splits.pop() if splits else None
+        if split not in (None, "train") and self.split_of(*names) != split:
             self.within.append(part)
-        return splits.pop() if splits else None
+        return split
 
     def splits_of(
         self, parts: Sequence[tuple[str, Sequence[str]]], source: str
@@ -148,7 +150,7 @@ class SplitNames:
         """Which of our splits each of a source's parts belongs to: its files, say, each with the
         names that may tell. Train where none of them does; None is used by none of ours.
 
-        Raises `DataError` where some tell and others do not: `testset` beside `train` would be
+        Raises `DataError` where some tell and others do not: `exam` beside `train` would be
         trained on. So it does where the words of one tell different splits.
         """
         found: list[Split | None] = [
@@ -184,8 +186,12 @@ _WAY_OUT = (
 
 
 def _words(name: str) -> Sequence[str]:
-    """The words of a name, a shard's number apart; one at least."""
-    return _BETWEEN_WORDS.split(_SHARD.sub("", name).lower())
+    """The words of a name, a shard's number apart; one at least. `testset` is `test` here."""
+    found: list[str] = []
+    for whole in _BETWEEN_WORDS.split(_SHARD.sub("", name)):
+        known = whole.lower() in _SPELLINGS or _SET_OF.fullmatch(whole.lower())
+        found += [whole] if known else _WORD.findall(whole)
+    return [_SET_OF.sub(r"\1", word.lower()) for word in found] or [""]
 
 
 def require_unused(data: DataSection, kind: str, *fields: str) -> None:

@@ -176,6 +176,8 @@ class OpenJobs:
     def add(self, job: SampleJob) -> None:
         """A request waits from here on."""
         with self._guard:
+            if not self.any_to_start:
+                self._full = False  # that was of others, who were dropped
             self._waiting.add(job)
 
     def start(self, *, room: bool, room_for_new: bool) -> SampleJob | None:

@@ -26,7 +26,7 @@ from visual_r1.engine.server.places import MOST_AT_WORK, STAY_S, Places
 from visual_r1.engine.server.queue import SampleQueue
 from visual_r1.engine.server.sessions import BaseModelWeights, EphemeralWeights, SamplerSession
 from visual_r1.engine.server.turns import SamplingParts
-from visual_r1.engine.server.waiting import SampleJob, WaitingJobs
+from visual_r1.engine.server.waiting import OpenJobs, SampleJob, WaitingJobs
 from visual_r1.engine.server.weights import KEPT_IN_MEMORY
 from visual_r1.engine.server.wire import ReplyForm
 from visual_r1.engine.server.worker import Worker
@@ -50,6 +50,24 @@ def job(name: str, client: str, samples: int = 1, *images: bytes) -> SampleJob:
 
 
 # -- who is next -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["the request", "the client", "all that wait"])
+def test_who_comes_when_those_that_waited_were_dropped_has_a_share(way: str) -> None:
+    jobs = OpenJobs()
+    for name in ("a1", "b1"):
+        jobs.add(job(name, name[0]))
+    assert jobs.start(room=True, room_for_new=True)
+    assert jobs.start(room=False, room_for_new=False) is None
+    assert jobs.rows == {"a": 1}  # b waits, and there is no room
+    if way == "the request":
+        jobs.remove("b1")
+    elif way == "the client":
+        jobs.remove_client("b")
+    else:
+        jobs.remove_waiting()
+    jobs.add(job("c1", "c"))
+    assert jobs.rows == {"a": 1, "c": 1}
 
 
 def test_the_client_with_the_fewest_samples_at_work_is_next() -> None:
