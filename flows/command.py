@@ -51,7 +51,11 @@ def first_look(
                 # Asking for a Secret block imports a part of Prefect.
                 if not os.environ.get(TINKER.variable):
                     borrow_keys(config)
-                probe(remote_endpoint(config, os.environ))
+                from visual_r1.backend.recovery import Recoveries
+
+                show_warnings(terminal())  # it says that it waits for a busy server
+                recoveries = Recoveries(config.backend.recoveries_per_hour, patient=True)
+                probe(remote_endpoint(config, os.environ), recoveries)
         # The last, since it imports a part of Prefect.
         settings = users_settings(config.state_dir.absolute() / "prefect")
         if not may_be_done:

@@ -58,8 +58,9 @@ def listen(sentence: str = GOES_ON) -> None:
         from traceback import format_exception
 
         from visual_r1.printing import say
+        from visual_r1.secrecy import hide_secrets
 
-        say("".join(format_exception(kind, error, trace)).rstrip(), sys.stderr)
+        say(hide_secrets("".join(format_exception(kind, error, trace)).rstrip()), sys.stderr)
 
     # Who starts a program in the background may want it to ignore one of them.
     for number, handler in ((signal.SIGINT, on_ctrl_c), (signal.SIGTERM, on_sigterm)):

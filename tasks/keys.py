@@ -13,6 +13,7 @@ from typing import NamedTuple
 from tasks.environment import users_settings
 from visual_r1.config import RunConfig
 from visual_r1.printing import open_logger
+from visual_r1.secrecy import keep_secret
 
 logger = open_logger("visual_r1.tasks")
 
@@ -90,7 +91,10 @@ def secret_of(key: Key) -> str | None:
             type(error).__name__,
         )
         return None
-    return value.strip() if isinstance(value, str) and value.strip() else None
+    if not isinstance(value, str) or not value.strip():
+        return None
+    keep_secret(value)
+    return value.strip()
 
 
 def source_of_key(key: Key) -> str | None:

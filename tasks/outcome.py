@@ -34,6 +34,7 @@ from visual_r1.backend.endpoint import without_secrets
 from visual_r1.errors import ConfigError, VisualR1Error
 from visual_r1.garbage import collect_nothing, collect_what_is_new
 from visual_r1.printing import open_logger
+from visual_r1.secrecy import hide_secrets
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -142,7 +143,7 @@ def _note_error(error: BaseException) -> None:
     if was_interrupted(error):
         _say_what_is_kept()
     elif isinstance(error, Exception):
-        has_ended(End("FAILED", "Failed", str(error)))
+        has_ended(End("FAILED", "Failed", hide_secrets(str(error))))
 
 
 def _say_what_is_kept() -> None:

@@ -6,6 +6,7 @@ VisualR1Error
 ├── ModelError           a model folder, tokenizer or processor is wrong
 ├── BackendError         the Tinker server: unreachable, refused, incompatible
 │   ├── CredentialError  no key where one is needed, or a key of the wrong form
+│   ├── ServerBusy       it is there and takes nothing just now
 │   ├── IncompatibleServer  it does not do what training needs, nor will the second time
 │   ├── EngineError      the embedded engine did not start, or died
 │   │   └── EngineRefused  it said why it cannot start, and will say so again
@@ -24,6 +25,7 @@ reads. Programs exit without a traceback: with status 3 where an alarm paused th
 after Ctrl-C where a person stopped it, with status 1 on any other.
 """
 
+from visual_r1.secrecy import hide_secrets
 from visual_r1.wording import printable
 
 
@@ -31,8 +33,12 @@ class VisualR1Error(Exception):
     """The root of all errors raised on purpose; its text is meant for the user.
 
     It is one printable line, whatever was put into it: names of columns and files, what a server
-    or a library said.
+    or a library said. Keys and passwords are out of it as soon as it is made, so that neither its
+    `repr` nor a traceback has them.
     """
+
+    def __init__(self, *said: object) -> None:
+        super().__init__(*(hide_secrets(one) if isinstance(one, str) else one for one in said))
 
     def __str__(self) -> str:
         return printable(super().__str__())
@@ -56,6 +62,17 @@ class BackendError(VisualR1Error):
 
 class CredentialError(BackendError):
     """A key is needed and missing, or does not have the form that the SDK accepts."""
+
+
+class ServerBusy(BackendError):
+    """The server is there and takes nothing just now: nothing is wrong with address or key.
+
+    `retry_after_s` is how long it asks its clients to wait, in seconds; None where it says nothing.
+    """
+
+    def __init__(self, said: str, retry_after_s: float | None = None) -> None:
+        super().__init__(said)
+        self.retry_after_s = retry_after_s
 
 
 class IncompatibleServer(BackendError):

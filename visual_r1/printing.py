@@ -18,6 +18,7 @@ from rich.logging import RichHandler
 from rich.segment import Segment
 from rich.text import Text
 
+from visual_r1.secrecy import hide_secrets
 from visual_r1.streams import unfailing
 from visual_r1.wording import printable
 
@@ -89,7 +90,7 @@ class PrintableFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """All of what is written."""
-        return printable(super().format(record), lines=True)
+        return printable(hide_secrets(super().format(record)), lines=True)
 
 
 def logging_handler(console: Console) -> logging.Handler:
@@ -109,7 +110,8 @@ def show_warnings(console: Console) -> None:
 
 
 def open_logger(name: str) -> logging.Logger:
-    """The logger of this name; its messages are printable whoever shows them, Prefect's too."""
+    """The logger of this name; its messages are printable and hold no secret, whoever shows them,
+    Prefect's too."""
     logger = logging.getLogger(name)
     if _as_printable not in logger.filters:
         logger.addFilter(_as_printable)
@@ -120,5 +122,5 @@ def _as_printable(record: logging.LogRecord) -> bool:
     """A filter that keeps all records."""
     # A message that cannot be put together is met by the handlers, which say so and go on.
     with suppress(TypeError, ValueError):
-        record.msg, record.args = printable(record.getMessage()), None
+        record.msg, record.args = printable(hide_secrets(record.getMessage())), None
     return True

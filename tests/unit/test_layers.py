@@ -27,9 +27,10 @@ ROOMS = {
     "hashing": "opening",
     "streams": "",
     "wording": "",
-    "errors": "wording",
+    "secrecy": "",
+    "errors": "secrecy wording",
     "own_code": "errors",
-    "printing": "streams wording",
+    "printing": "secrecy streams wording",
     "progress": "printing streams wording",
     "storage": "errors hashing opening printing",
     "known_lines": "hashing opening",
@@ -65,11 +66,11 @@ ROOMS = {
         engine/compute engine/server engine/store errors freed_memory garbage models printing
         request_heads
     """,
-    "backend": "config engine engine/store errors garbage liveness models printing",
+    "backend": "config engine engine/store errors garbage liveness models printing secrecy wording",
     "prices": "backend config models",
     "exports": """
         backend config data data/procedural engine engine/compute engine/compute/families
-        engine/store errors hashing models printing progress prompts storage tables
+        engine/store errors hashing models printing progress prompts secrecy storage tables
     """,
     "policy": "backend config data errors grading models prices prompts rewards rewards/blindfold",
     "rl": """
@@ -104,7 +105,7 @@ ROOMS = {
     """,
     "report": """
         alarms backend config data errors evaluation exports grading hashing liveness models opening
-        perception policy prices printing runs storage tables wording
+        perception policy prices printing runs secrecy storage tables wording
     """,
     "compare": """
         errors evaluation grading hashing printing report runs storage tables wording
@@ -136,8 +137,8 @@ ROOMS = {
     """,
     "tasks": """
         backend config data data/sources doctor errors evaluation exports garbage hashing liveness
-        models perception printing progress promotion report runs sft storage streams suites sweeps
-        tasks/records wording
+        models perception printing progress promotion report runs secrecy sft storage streams suites
+        sweeps tasks/records wording
     """,
     "flows": """
         backend config conformance data doctor errors evaluation exports garbage prices printing

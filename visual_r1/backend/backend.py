@@ -78,7 +78,7 @@ class Backend:
             os.environ.setdefault("TINKER_TELEMETRY", "0")
         else:
             self._remote = remote_endpoint(config, environ)
-            self.in_turns = probe(self._remote)
+            self.in_turns = probe(self._remote, self.recoveries)
 
     def begin(self, *, trains: bool = True) -> None:
         """Let the embedded engine start while the caller does something else.

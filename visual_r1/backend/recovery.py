@@ -22,6 +22,7 @@ from visual_r1.errors import (
     IncompatibleServer,
     RequestFailed,
     RequestRefused,
+    ServerBusy,
 )
 from visual_r1.printing import open_logger
 
@@ -59,22 +60,32 @@ class Recoveries:
         self._clock, self._pause = clock, pause
         self._begun: deque[float] = deque()
 
-    def run(self, work: Callable[[], T], what: str, how: str = BEGUN_AGAIN) -> T:
+    def run(
+        self,
+        work: Callable[[], T],
+        what: str,
+        how: str = BEGUN_AGAIN,
+        passes: Callable[[Exception], bool] | None = None,
+    ) -> T:
         """The result of `work`, which is begun again where the server failed at it.
 
-        `what` names the work for messages ("training"), `how` says with what it begins. Raises what
-        `work` raises where that would be the same the second time, and `BackendError` where it was
-        begun again too often.
+        `what` names the work for messages ("training"), `how` says with what it begins.
+        `passes` says after which failures, by default `may_pass`. A server that is busy and says
+        for how long is given that time, up to an hour in all. Raises what `work` raises where that
+        would be the same the second time, and `BackendError` where it was begun again too often.
         """
-        in_a_row = 0
+        in_a_row, waited_s = 0, 0.0
         while True:
             try:
                 return work()
             except (BackendError, tinker.TinkerError, RetryableException) as error:
-                if not may_pass(error):
+                pause_s = self._pauses_s[min(in_a_row, len(self._pauses_s) - 1)]
+                if isinstance(error, ServerBusy):
+                    pause_s = max(pause_s, error.retry_after_s or 0.0)
+                    waited_s += pause_s
+                if not (passes or may_pass)(error) or waited_s > HOUR_S:
                     raise
                 self._allow(error, what)
-                pause_s = self._pauses_s[min(in_a_row, len(self._pauses_s) - 1)]
                 in_a_row += 1
                 logger.warning(
                     "%s Recovering: %s %s%s.",

@@ -104,17 +104,19 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _lay_over_preset(cls, values: Any) -> Any:
+    def _lay_over_preset(cls, values: Any, context: ValidationInfo) -> Any:
         if not isinstance(values, Mapping):
             return values
         given = cast("Mapping[str, Any]", values)
-        return merged(_of_its_model(read_preset(str(given.get("preset", "seed"))), given), given)
+        preset = read_preset(str(given.get("preset", "seed")))
+        laid = merged(_of_its_server(_of_its_model(preset, given), given), given)
+        return _as_it_was_used(laid) if context.context == STORED else laid
 
     @model_validator(mode="after")
     def _makes_sense(self, given: ValidationInfo) -> Self:
         """Not asked of a run that was stored: it can still be read, shown and gone on with."""
         if given.context != STORED:
-            for sentence in contradictions(self):
+            for sentence in (*_wrong_address(self.backend), *contradictions(self)):
                 raise ValueError(sentence)
         return self
 
@@ -182,6 +184,46 @@ def _of_its_model(preset: Mapping[str, Any], given: Mapping[str, Any]) -> Mappin
     if "thinking" not in model or name is None or hub_id(str(name)) == hub_id(model["name"]):
         return preset
     return {**preset, "model": {key: model[key] for key in model if key != "thinking"}}
+
+
+def _of_its_server(preset: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The preset without its server, where an address is given and no server is.
+
+    Who names a server means that one, and not the engine that the preset would start.
+    """
+    backend, named = preset.get("backend", {}), given.get("backend")
+    if "server" not in backend or not isinstance(named, Mapping):
+        return preset
+    there = cast("Mapping[str, Any]", named)
+    if there.get("base_url") is None or "server" in there:
+        return preset
+    return {**preset, "backend": {key: backend[key] for key in backend if key != "server"}}
+
+
+def _as_it_was_used(stored: dict[str, Any]) -> dict[str, Any]:
+    """Without an address that was ignored in its day: an empty one, or one beside "embedded"."""
+    backend = stored.get("backend")
+    if not isinstance(backend, Mapping):
+        return stored
+    there = cast("Mapping[str, Any]", backend)
+    if there.get("base_url") == "" or there.get("server") == "embedded":
+        return {**stored, "backend": {**there, "base_url": None}}
+    return stored
+
+
+def _wrong_address(backend: BackendSection) -> Iterator[str]:
+    if backend.base_url is None:
+        return
+    if not backend.base_url.strip():
+        yield (
+            "backend.base_url is empty: give an address such as http://host:port, or none to "
+            "leave it out"
+        )
+    elif backend.server == "embedded":
+        yield (
+            "backend.server is embedded and backend.base_url names a server: set backend.server to "
+            "auto to use that one, or backend.base_url to none for the engine on this machine"
+        )
 
 
 def _as_when_off(identity: Mapping[str, Any]) -> dict[str, Any]:

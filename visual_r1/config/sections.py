@@ -262,7 +262,11 @@ class BackendSection(Section):
         description="auto: TINKER_BASE_URL, else TINKER_API_KEY, else the embedded engine; in a "
         "deployment, the embedded engine alone. remote costs money on the hosted service.",
     )
-    base_url: str | None = Field(default=None, description="Address of a Tinker-compatible server.")
+    base_url: str | None = Field(
+        default=None,
+        description="Address of a Tinker-compatible server, which is used in place of the engine "
+        "that a preset names.",
+    )
     threads: int = Field(
         default=2,
         ge=1,

@@ -13,6 +13,7 @@ from huggingface_hub.utils import validate_repo_id
 from visual_r1.errors import ConfigError, StorageError
 from visual_r1.exports.record import CARD_NAME, MERGED, RECORD_NAME, Export
 from visual_r1.models import TINY_GEOMETRY, hub_id, model_path
+from visual_r1.secrecy import keep_secret
 
 _NOTHING_LOST = (
     "Nothing is lost: the export is in {place}, and the same command can be given again."
@@ -31,7 +32,9 @@ def require_hub(repository: str) -> None:
             f"--push {repository!r} is no repository of the hub: give OWNER/NAME, of letters, "
             "digits, dots, dashes and underscores."
         )
-    if get_token() is None:
+    if token := get_token():
+        keep_secret(token)
+    else:
         raise ConfigError(
             "--push needs a token of the Hugging Face hub that may write: set HF_TOKEN, or log in "
             "with `hf auth login`; nothing was asked of any server."

@@ -22,6 +22,7 @@ from visual_r1.config import RunConfig
 from visual_r1.errors import ConfigError
 from visual_r1.liveness import Progress, children_named
 from visual_r1.runs.folder import config_without_secrets
+from visual_r1.secrecy import keep_secret
 
 Mode = Literal["online", "offline", "disabled"]
 
@@ -66,6 +67,8 @@ def chosen_mode(run_dir: Path | None = None) -> Chosen:
             key = settings.api_key or wbauth.authenticate_session(
                 host=settings.base_url, source="", prompt=False, update_session=False
             )
+            # Of a file it comes in an object of W&B's.
+            keep_secret(key if isinstance(key, str) else getattr(key, "api_key", ""))
     except ValidationError as error:
         # Without the value: it may be a key.
         wrong = "; ".join(f"{one['loc'][0]}: {one['msg']}" for one in error.errors())

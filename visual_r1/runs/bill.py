@@ -19,6 +19,7 @@ from visual_r1.engine.store.budget import RUN_KEY
 from visual_r1.errors import BackendError
 from visual_r1.prices import Tokens
 from visual_r1.printing import open_logger
+from visual_r1.runs.ledger import Ledger
 from visual_r1.storage import read_if_sound, write_json
 
 if TYPE_CHECKING:  # who only reads a bill does without the SDK
@@ -32,7 +33,12 @@ BILL_NAME = "bill.json"
 WINDOW = timedelta(days=14)
 """The longest that is told at once."""
 BEFORE = timedelta(days=1)
-"""A run has begun at most so long before the oldest of its files was written."""
+"""A run has begun at most so long before the first that is known of it."""
+FIRST_CHECKPOINT = timedelta(days=60)
+"""A file that is older than the first checkpoint by more than this was given another date: a run
+may lie still for weeks between its baseline and its first step."""
+OFFERED_SINCE = datetime(2025, 10, 1, tzinfo=UTC)
+"""The service has billed nobody before: an older date is one that a clock or a copy got wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +101,7 @@ def ask_bill(config: RunConfig, backend: "Backend", now: datetime | None = None)
     Raises `BackendError` as `Backend.billing_usage` does.
     """
     now = now or datetime.now(UTC)
-    told = [backend.billing_usage(*window) for window in _windows(_began(config.run_dir), now)]
+    told = [backend.billing_usage(*window) for window in _windows(_began(config.run_dir, now), now)]
     bill = bill_of(config.run_name, told, now)
     if bill is not None:
         write_json(config.run_dir / BILL_NAME, asdict(bill))
@@ -136,9 +142,25 @@ def bill_of(run: str, told: Iterable["BillingUsageResponse"], now: datetime) -> 
     )
 
 
-def _began(folder: Path) -> datetime:
-    oldest = min(path.stat().st_mtime for path in folder.rglob("*") if path.is_file())
-    return datetime.fromtimestamp(oldest, UTC) - BEFORE
+def _began(folder: Path, now: datetime) -> datetime:
+    """When the run began, or some time before; weeks ago where no date can be believed.
+
+    Its ledger says when checkpoints were made. The times of files are those of a copy where the
+    run was copied, and may be anything where an archive was unpacked: they count where they fit.
+    """
+
+    def possible(times: Iterable[datetime]) -> list[datetime]:
+        return [time for time in times if OFFERED_SINCE <= time <= now]
+
+    made = possible(Ledger(folder).times())
+    written = possible(
+        datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        for path in folder.rglob("*")
+        if path.is_file()
+    )
+    if made:
+        written = [time for time in written if time >= min(made) - FIRST_CHECKPOINT]
+    return min((*made, *written), default=now - FIRST_CHECKPOINT) - BEFORE
 
 
 def _windows(start: datetime, now: datetime) -> Iterator[tuple[datetime, datetime]]:

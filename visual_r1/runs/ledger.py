@@ -16,7 +16,9 @@ row builds on those before it, though: a damaged one is left out only where it i
 an earlier one is damaged or missing, a user says which checkpoint to go on from.
 """
 
+import json
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import pairwise
@@ -27,6 +29,7 @@ from pydantic import AfterValidator, NonNegativeInt, TypeAdapter
 
 from visual_r1.errors import RunError
 from visual_r1.jsonl import LATER, JsonLines, Line, Reading
+from visual_r1.opening import open_file
 from visual_r1.printing import open_logger
 
 logger = open_logger(__name__)
@@ -79,6 +82,10 @@ class LedgerRow:
 _ROWS = TypeAdapter(LedgerRow)
 
 
+def _made(line: bytes) -> str:
+    return json.loads(line)["created_at"]
+
+
 class Ledger:
     """The ledger of the run in `run_dir`; only one process may use it (see `runs.folder`)."""
 
@@ -104,6 +111,20 @@ class Ledger:
         """What the file at each place in the run's folder was when a row last named it."""
         rows = (line.row for line in self._file.read().sound)
         return {place: found for row in rows for place, found in row.digests.items()}
+
+    def times(self) -> list[datetime]:
+        """When its checkpoints were made, also those that were set aside; changes nothing."""
+        found: list[datetime] = []
+        for path in (self.path, self.set_aside_path):
+            try:
+                with open_file(path) as file:
+                    lines = file.readlines()
+            except OSError:
+                continue
+            for line in lines:
+                with suppress(ValueError, KeyError, TypeError):
+                    found.append(datetime.fromisoformat(_with_time_zone(_made(line))))
+        return found
 
     def append(self, row: LedgerRow) -> None:
         """Add a row, whole and flushed to the disk; raises `StorageError` when it cannot be."""

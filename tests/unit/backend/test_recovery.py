@@ -19,6 +19,7 @@ from visual_r1.errors import (
     EngineRefused,
     RequestRefused,
     RunError,
+    ServerBusy,
 )
 
 
@@ -100,3 +101,25 @@ def test_a_distant_server_is_given_more_time(clock: Clock) -> None:
     assert clock.pauses == [*PATIENT_PAUSES_S, last, last]
     recoveries.run(failing(BackendError("gone")), "work")
     assert clock.pauses[-1] == PATIENT_PAUSES_S[0]
+
+
+def test_a_busy_server_is_given_the_time_that_it_asks_for(clock: Clock) -> None:
+    work = failing(ServerBusy("Busy.", 100.0), ServerBusy("Busy.", 1.0), ServerBusy("Busy."))
+    assert clock.recoveries(12, patient=True).run(work, "the first call") == "done"
+    assert clock.pauses == [100.0, PATIENT_PAUSES_S[1], PATIENT_PAUSES_S[2]]
+
+
+@pytest.mark.parametrize("asked_s", [HOUR_S + 1, 1000.0, 400.0])
+def test_and_not_more_than_an_hour_of_it(clock: Clock, asked_s: float) -> None:
+    work = failing(*(ServerBusy("Busy.", asked_s) for _ in range(50)))
+    with pytest.raises(ServerBusy):
+        clock.recoveries(12, patient=True).run(work, "the first call")
+    assert HOUR_S - asked_s < clock.now <= HOUR_S
+
+
+def test_what_passes_can_be_said(clock: Clock) -> None:
+    with pytest.raises(BackendError, match="Gone"):
+        clock.recoveries(12).run(
+            failing(BackendError("Gone.")), "it", passes=lambda error: isinstance(error, ServerBusy)
+        )
+    assert clock.pauses == []

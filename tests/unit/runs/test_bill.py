@@ -18,6 +18,7 @@ from visual_r1.config import RunConfig
 from visual_r1.errors import CredentialError
 from visual_r1.prices import Prices, Tokens
 from visual_r1.runs.bill import BILL_NAME, ask_bill, bill_of, read_bill, settle_bill
+from visual_r1.runs.ledger import Ledger, LedgerRow
 from visual_r1.runs.stored import stored_of
 
 MAY, MAY_NOT = "tml-may-see-the-bill", "tml-may-not"
@@ -177,3 +178,76 @@ def test_what_expires_is_paid_until_then_and_what_stays_by_the_month() -> None:
         "3.00 GB in 3 checkpoints: $0.10 until they expire, $0.10 a month for what stays"
     )
     assert str(stored_of(there, Prices(), HOUR)) == "3.00 GB in 3 checkpoints"
+
+
+def ledger_of(config: RunConfig, *made: datetime) -> None:
+    """Checkpoints that were made then."""
+    ledger = Ledger(config.run_dir)
+    for step, when in enumerate(made, 1):
+        ledger.append(
+            LedgerRow(
+                step=step,
+                state_path=f"tinker://a:train:0/weights/{step}",
+                sampler_path=f"tinker://a:train:0/sampler_weights/{step}",
+                expires_at=None,
+                config_digest="c",
+                dataset_digest="d",
+                backend="hosted",
+                created_at=when.isoformat(timespec="seconds"),
+                updates=step,
+            )
+        )
+
+
+def dated(config: RunConfig, when: datetime) -> None:
+    """All files of the run have this date, as after a copy."""
+    for path in config.run_dir.rglob("*"):
+        os.utime(path, (when.timestamp(), when.timestamp()))
+
+
+def test_a_run_that_was_copied_has_the_whole_bill(config: RunConfig, url: str) -> None:
+    now = HOUR + timedelta(days=9)
+    ledger_of(config, HOUR + timedelta(hours=2), HOUR + timedelta(days=1))
+    dated(config, now - timedelta(hours=1))
+    Service.asked.clear()
+    bill = ask_bill(config, backend(config, url, MAY), now=now)
+    assert bill is not None
+    assert bill.usd == pytest.approx(2.0)
+    assert len(Service.asked) == 1
+
+
+def test_checkpoints_that_were_set_aside_were_paid_as_well(config: RunConfig, url: str) -> None:
+    now = HOUR + timedelta(days=29)
+    ledger_of(config, HOUR + timedelta(hours=2))
+    Ledger(config.run_dir).go_back_to(0)
+    ledger_of(config, now - timedelta(days=1))
+    dated(config, now)
+    bill = ask_bill(config, backend(config, url, MAY), now=now)
+    assert bill is not None
+    assert bill.usd == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    "odd", [datetime(1980, 1, 1, tzinfo=UTC), datetime(2038, 1, 1, tzinfo=UTC)]
+)
+def test_an_odd_date_of_a_file_asks_nothing_more(
+    config: RunConfig, url: str, odd: datetime
+) -> None:
+    now = HOUR + timedelta(days=2)
+    ledger_of(config, HOUR + timedelta(hours=2))
+    dated(config, HOUR)
+    os.utime(config.run_dir / "config.json", (odd.timestamp(), odd.timestamp()))
+    Service.asked.clear()
+    bill = ask_bill(config, backend(config, url, MAY), now=now)
+    assert bill is not None
+    assert bill.usd == pytest.approx(2.0)
+    assert len(Service.asked) == 1
+
+
+def test_without_any_date_that_can_be_believed_weeks_are_asked_about(
+    config: RunConfig, url: str
+) -> None:
+    dated(config, datetime(1980, 1, 1, tzinfo=UTC))
+    Service.asked.clear()
+    assert ask_bill(config, backend(config, url, MAY), now=HOUR + timedelta(days=50)) is not None
+    assert len(Service.asked) == 5
