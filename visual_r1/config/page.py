@@ -15,7 +15,8 @@ _ABOUT = """# Settings
 
 Every setting of a run, by the name that it has everywhere: as a flag (`--train.steps 40`), in a
 TOML file (`train.steps = 40`), and in the `overrides` of a deployment (`{"train.steps": 40}`). The
-highest counts: flags or overrides, a file, the preset, the default. Where no preset is named,
+highest counts: flags or overrides, a file, the preset, the default. `--config` may be given several
+times: of the files, each lies over those before it, setting by setting. Where no preset is named,
 commands and deployments take `quickstart`. Where a setting may be empty, the words none and null
 say so.
 

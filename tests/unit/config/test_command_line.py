@@ -163,3 +163,31 @@ def test_help_ends_quietly_where_nobody_reads_on(buffering: list[str]) -> None:
     finally:
         os.close(writer)
     assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+def test_a_file_changes_only_what_it_says_of_a_stored_configuration(tmp_path: Path) -> None:
+    """As flags do: a section that it names keeps its other settings."""
+    stored = load_config(
+        ["--preset", "geometry3k", "--backend.server", "remote", "--limits.budget_usd", "40"]
+        + ["--evaluation.problems", "50", "--data.columns.problem", "question"]
+    )
+    file = tmp_path / "more.toml"
+    file.write_text(
+        "[evaluation]\ncontrols = ['other_image']\n[backend]\nrecoveries_per_hour = 20\n"
+        "[limits]\nsample_retries = 4\n[data.columns]\nid = 'name'\n"
+    )
+    flags = ["--evaluation.controls", "other_image", "--backend.recoveries_per_hour", "20"]
+    flags += ["--limits.sample_retries", "4", "--data.columns.id", "name"]
+    by_flags = load_config(flags, beneath=stored)
+    assert by_flags.limits.budget_usd == 40
+    assert load_config(["--config", str(file)], beneath=stored) == by_flags
+
+
+def test_of_several_files_each_lies_over_those_before_it(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.toml", tmp_path / "b.toml"
+    first.write_text('preset = "geometry3k"\nlimits.budget_usd = 40\ntrain.steps = 9\n')
+    second.write_text("[train]\nsteps = 7\n")
+    config = load_config(["--config", str(first), f"--config={second}"])
+    assert (config.preset, config.limits.budget_usd, config.train.steps) == ("geometry3k", 40, 7)
+    swapped = load_config([f"--config={second}", f"--config={first}", "--train.batch_size", "3"])
+    assert (swapped.train.steps, swapped.train.batch_size) == (9, 3)
