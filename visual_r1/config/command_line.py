@@ -1,7 +1,7 @@
 """Flags and TOML files to a `RunConfig`.
 
-Order of precedence, highest first: flags, `--config FILE.toml`, the preset, the defaults. Of several
-files each lies over those before it, setting by setting.
+Order of precedence, highest first: flags, `--config FILE.toml`, the preset, the defaults. Of
+several files each lies over those before it, setting by setting.
 """
 
 import argparse

@@ -167,10 +167,9 @@ def test_help_ends_quietly_where_nobody_reads_on(buffering: list[str]) -> None:
 
 def test_a_file_changes_only_what_it_says_of_a_stored_configuration(tmp_path: Path) -> None:
     """As flags do: a section that it names keeps its other settings."""
-    stored = load_config(
-        ["--preset", "geometry3k", "--backend.server", "remote", "--limits.budget_usd", "40"]
-        + ["--evaluation.problems", "50", "--data.columns.problem", "question"]
-    )
+    flags = ["--preset", "geometry3k", "--backend.server", "remote", "--limits.budget_usd", "40"]
+    flags += ["--evaluation.problems", "50", "--data.columns.problem", "question"]
+    stored = load_config(flags)
     file = tmp_path / "more.toml"
     file.write_text(
         "[evaluation]\ncontrols = ['other_image']\n[backend]\nrecoveries_per_hour = 20\n"
