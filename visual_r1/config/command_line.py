@@ -22,6 +22,7 @@ from pydantic_settings import (
 )
 
 from visual_r1.config import DEFAULT_PRESET, RunConfig, merged, read_toml
+from visual_r1.config.effect import require_effect
 from visual_r1.config.faults import value_error
 from visual_r1.config.flags import read_flags
 from visual_r1.errors import ConfigError
@@ -66,7 +67,7 @@ def load_config(
 
     `--help` prints the flags, with the defaults of the preset or file that is named beside it, and
     exits. Raises `ConfigError` with one sentence for an unknown flag (naming the nearest), an
-    unknown preset or key, or a value of the wrong type or range.
+    unknown preset or key, a value of the wrong type or range, or a setting without effect.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if "-h" in given or "--help" in given:
@@ -85,7 +86,7 @@ def load_config(
         raise ConfigError(_flag_error(error)) from error
     except ValidationError as error:
         raise ConfigError(value_error(error)) from error
-    return RunConfig.model_validate(resolved.model_dump())
+    return require_effect(RunConfig.model_validate(resolved.model_dump()), beneath)
 
 
 def print_help_text(text: str) -> None:

@@ -151,10 +151,10 @@ class RunConfig(BaseModel):
         if self.run.name:
             return self.run.name
         name, runs = f"{self.preset}-{self.digest()}", self.output_dir.absolute() / "runs"
-        if _holds_run(runs / name) or not runs.is_dir():
+        if holds_run(runs / name) or not runs.is_dir():
             return name
         older = f"{self.preset}-{self.older_digest()}"
-        if _holds_run(runs / older):
+        if holds_run(runs / older):
             return older
         return _of_older_name(runs, runs.stat().st_mtime_ns, self.preset, self.digest()) or name
 
@@ -194,7 +194,8 @@ def _as_when_off(identity: Mapping[str, Any]) -> dict[str, Any]:
     return {**identity, "second_pass": second}
 
 
-def _holds_run(folder: Path) -> bool:
+def holds_run(folder: Path) -> bool:
+    """Whether a run was begun in the folder."""
     return any((folder / name).exists() for name in ("config.json", "ledger.jsonl"))
 
 

@@ -22,6 +22,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticKnownError
 
+from visual_r1.config.needs import Needs
 from visual_r1.models import Thinking
 
 # Flags and TOML have no null: both words, in any case, are one.
@@ -101,7 +102,7 @@ class TrainSection(Section):
         description="The policy loss, or your own function as module:function; stable_reinforce is "
         "the hosted service's own.",
     )
-    clip_epsilon: float = Field(
+    clip_epsilon: Annotated[float, Needs("train.loss", "ppo")] = Field(
         default=0.2, gt=0, lt=1, description="ppo clips the ratio of probabilities to 1 ± this."
     )
     skip_without_contrast: bool = Field(
@@ -167,13 +168,13 @@ class CurriculumSection(Section):
         description="none: epochs over all problems. contrast: more often those whose next group "
         "is likely to be neither all right nor all wrong.",
     )
-    uniform_share: float = Field(
+    uniform_share: Annotated[float, Needs("curriculum.rule", "contrast")] = Field(
         default=0.2, ge=0, le=1, description="Share of the problems that is drawn uniformly."
     )
-    half_life: float = Field(
+    half_life: Annotated[float, Needs("curriculum.rule", "contrast")] = Field(
         default=50.0, gt=0, description="Steps after which an attempt counts for half."
     )
-    prior_attempts: float = Field(
+    prior_attempts: Annotated[float, Needs("curriculum.rule", "contrast")] = Field(
         default=2.0,
         gt=0,
         description="How many attempts the pass rate of a problem's family counts for.",
@@ -192,7 +193,9 @@ class OptimizerSection(Section):
     grad_clip_norm: float = Field(
         default=0.0, ge=0, description="Largest norm of the gradient; 0 is no clip."
     )
-    grad_clip_per: Literal["sum", "response", "token"] = Field(
+    grad_clip_per: Annotated[
+        Literal["sum", "response", "token"], Needs("optimizer.grad_clip_norm")
+    ] = Field(
         default="sum",
         description="Whether grad_clip_norm is meant for the summed loss, or for its mean over "
         "responses or tokens: then it is multiplied by their number.",
@@ -201,13 +204,13 @@ class OptimizerSection(Section):
         default="constant", description="How train.learning_rate falls after the warm-up."
     )
     warmup_steps: int = Field(default=0, ge=0, description="Steps of linear warm-up.")
-    schedule_steps: int | None = Field(
+    schedule_steps: Annotated[int | None, Needs("optimizer.schedule", "linear", "cosine")] = Field(
         default=None,
         ge=1,
         description="Steps until the learning rate has fallen; not train.steps, which may be "
         "raised when a run goes on.",
     )
-    final_fraction: float = Field(
+    final_fraction: Annotated[float, Needs("optimizer.schedule", "linear", "cosine")] = Field(
         default=0.0, ge=0, le=1, description="Share of the learning rate that is left at the end."
     )
 
