@@ -29,7 +29,7 @@ ROOMS = {
     "wording": "",
     "errors": "wording",
     "own_code": "errors",
-    "printing": "streams wording",
+    "printing": "opening streams wording",
     "progress": "printing streams wording",
     "storage": "errors hashing opening printing",
     "known_lines": "hashing opening",

@@ -19,7 +19,8 @@ TOML file (`train.steps = 40`), and in the `overrides` of a deployment (`{"train
 highest counts: flags or overrides, a file, the preset, the default. `--config` may be given several
 times: of the files, each lies over those before it, setting by setting. Where no preset is named,
 commands and deployments take `quickstart`. Where a setting may be empty, the words none and null
-say so. A setting that counts "only with" another is refused where it is given without it, for the
+say so. A place that begins with `~` is in the home of the user who runs it, in a deployment of the
+worker. A setting that counts "only with" another is refused where it is given without it, for the
 run would have another name and the same weights.
 
 This page is written by `python -m visual_r1.config.page > docs/settings.md`."""

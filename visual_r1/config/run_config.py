@@ -26,6 +26,7 @@ from visual_r1.config.sections import (
     DataSection,
     ModelSection,
     OptimizerSection,
+    Place,
     PromptSection,
     RunSection,
     SamplingSection,
@@ -79,7 +80,7 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     preset: str = Field(default="seed", description="Which preset lies beneath the other values.")
-    output_dir: Path = Field(Path(), description="Where runs/, data/ and .visual-r1/ are.")
+    output_dir: Place = Field(Path(), description="Where runs/, data/ and .visual-r1/ are.")
     run: RunSection = RunSection()
     backend: BackendSection = BackendSection()
     model: ModelSection = ModelSection()

@@ -24,6 +24,7 @@ from pydantic_core import PydanticKnownError
 
 from visual_r1.config.needs import Needs
 from visual_r1.models import Thinking
+from visual_r1.opening import user_path
 
 # Flags and TOML have no null: both words, in any case, are one.
 NONE_WORDS = {"none", "null"}
@@ -65,6 +66,19 @@ class Section(BaseModel):
         is_none = isinstance(value, str) and value.strip().lower() in NONE_WORDS
         annotation = cls.model_fields[field.field_name or ""].annotation
         return None if is_none and NoneType in get_args(annotation) else value
+
+
+def _place(value: object, given: ValidationInfo) -> object:
+    """A path as `user_path` has it; what an earlier version stored with a `~` lies in a folder that
+    is called so."""
+    if not isinstance(value, str | Path):
+        return value
+    literal = given.context == STORED and str(value).startswith("~")
+    return str(user_path(f"./{value}" if literal else value))
+
+
+Place = Annotated[Path, BeforeValidator(_place)]
+"""A folder or file that a setting names: `~` is the home of the user where it is read."""
 
 
 LossName = Literal["importance_sampling", "ppo", "cispo", "dro", "gspo", "stable_reinforce", "sapo"]
@@ -271,7 +285,7 @@ class BackendSection(Section):
         ge=1,
         description="Threads of the embedded engine, at most the cores; results depend on them.",
     )
-    engine_home: Path | None = Field(
+    engine_home: Place | None = Field(
         default=None, description="Folder of the embedded engine; default: .visual-r1/engine."
     )
     checkpoint_ttl_seconds: int | None = Field(
