@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from visual_r1.config.needs import Needs
-from visual_r1.config.sections import AlgorithmSection, Section, TrainSection
+from visual_r1.config.section import Section
+from visual_r1.config.sections import AlgorithmSection, TrainSection
 
 Correction = Literal["none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from visual_r1.config.needs import Needs
-from visual_r1.config.sections import LATER, Section
+from visual_r1.config.section import LATER, Section
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,21 +17,18 @@ from visual_r1.config.judging import EvaluationSection, LoggingSection, Validati
 from visual_r1.config.pipeline import CORRECTED, PipelineSection, why_whole
 from visual_r1.config.presets import merged, read_preset
 from visual_r1.config.reward import PenaltySection, RewardSection, SecondPassSection
+from visual_r1.config.section import LATER, STORED, Place, without_later_defaults
 from visual_r1.config.sections import (
-    LATER,
-    STORED,
     AlgorithmSection,
     BackendSection,
     CurriculumSection,
     DataSection,
     ModelSection,
     OptimizerSection,
-    Place,
     PromptSection,
     RunSection,
     SamplingSection,
     TrainSection,
-    without_later_defaults,
 )
 from visual_r1.config.sft import SftSection
 from visual_r1.config.watch import AlarmsSection, LimitsSection, PricesSection

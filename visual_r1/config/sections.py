@@ -6,14 +6,10 @@ run is watched for in `config.watch`.
 """
 
 import re
-from pathlib import Path
-from types import NoneType
-from typing import Annotated, Any, Literal, Self, cast, get_args
+from typing import Annotated, Literal, Self, cast, get_args
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     StringConstraints,
     ValidationInfo,
@@ -23,63 +19,8 @@ from pydantic import (
 from pydantic_core import PydanticKnownError
 
 from visual_r1.config.needs import Needs
+from visual_r1.config.section import LATER, STORED, Place, Section
 from visual_r1.models import Thinking
-from visual_r1.opening import user_path
-
-# Flags and TOML have no null: both words, in any case, are one.
-NONE_WORDS = {"none", "null"}
-
-# Context of `model_validate` for what an earlier commit may have stored.
-STORED = {"stored": True}
-
-LATER = "later"
-"""Marks a setting that runs have been named without (`Annotated[float, LATER]`).
-
-At its default it does not count for what a run is: the runs before it keep their digests and names.
-"""
-
-
-def without_later_defaults(settings: BaseModel, dumped: dict[str, Any]) -> dict[str, Any]:
-    """`dumped` without what is marked `LATER` and has its default value, at any depth."""
-    kept = dict(dumped)
-    for name in dumped:
-        field, value = type(settings).model_fields[name], getattr(settings, name)
-        if LATER in field.metadata and value == field.get_default(call_default_factory=True):
-            del kept[name]
-        elif isinstance(value, BaseModel):
-            kept[name] = without_later_defaults(value, dumped[name])
-    return kept
-
-
-class Section(BaseModel):
-    """A group of settings: immutable, finite, and an unknown key is an error.
-
-    Where a setting may be None, the words `none` and `null` say so. A column or another name that
-    is spelt so cannot be given then; a folder can (`./none`).
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _none_in_words(cls, value: object, field: ValidationInfo) -> object:
-        is_none = isinstance(value, str) and value.strip().lower() in NONE_WORDS
-        annotation = cls.model_fields[field.field_name or ""].annotation
-        return None if is_none and NoneType in get_args(annotation) else value
-
-
-def _place(value: object, given: ValidationInfo) -> object:
-    """A path as `user_path` has it; what an earlier version stored with a `~` lies in a folder that
-    is called so."""
-    if not isinstance(value, str | Path):
-        return value
-    literal = given.context == STORED and str(value).startswith("~")
-    return str(user_path(f"./{value}" if literal else value))
-
-
-Place = Annotated[Path, BeforeValidator(_place)]
-"""A folder or file that a setting names: `~` is the home of the user where it is read."""
-
 
 LossName = Literal["importance_sampling", "ppo", "cispo", "dro", "gspo", "stable_reinforce", "sapo"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from visual_r1.config import RunConfig
+from visual_r1.config import RunConfig, preset_names
 from visual_r1.config.command_line import load_config
 from visual_r1.errors import ConfigError
 
@@ -190,3 +190,28 @@ def test_of_several_files_each_lies_over_those_before_it(tmp_path: Path) -> None
     assert (config.preset, config.limits.budget_usd, config.train.steps) == ("geometry3k", 40, 7)
     swapped = load_config([f"--config={second}", f"--config={first}", "--train.batch_size", "3"])
     assert (swapped.train.steps, swapped.train.batch_size) == (9, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("train.steps = true", r"^train\.steps = True: true is for switches, and this is none\.$"),
+        ("limits.budget_usd = true", r"^limits\.budget_usd = True: true is for switches"),
+        ("train.learning_rate = true", r"^train\.learning_rate = True"),
+        ("evaluation.samples = false", r"^evaluation\.samples = False: false is for switches"),
+        ("validation.problems = true", r"^validation\.problems = True"),
+        ("algorithm.loss_config.beta = true", r"^loss_config\.beta is true, and takes a number\.$"),
+        ("logging.wandb = 1", r"^logging\.wandb = 1: this is a switch: it takes true or false\.$"),
+        ("data.show_choices = 0.0", r"^data\.show_choices = 0\.0: this is a switch"),
+    ],
+)
+def test_in_a_file_a_switch_is_no_number_and_a_number_no_switch(
+    tmp_path: Path, text: str, sentence: str
+) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=sentence):
+        load_config(["--config", str(file)])
+    for preset in preset_names():
+        config = RunConfig(preset=preset)
+        assert RunConfig.model_validate_json(config.model_dump_json()) == config
