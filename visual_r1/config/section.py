@@ -1,4 +1,4 @@
-"""What all sections of the configuration have in common: how values are read, and what names a run."""
+"""What all sections have in common: how values are read, and which count for a run's name."""
 
 from pathlib import Path
 from types import NoneType
@@ -57,7 +57,9 @@ class Section(BaseModel):
         is_switch = bool in (annotation, *get_args(annotation))
         if isinstance(value, bool) and not is_switch:
             raise ValueError(f"{str(value).lower()} is for switches, and this is none")
-        for key, one in cast("dict[str, object]", value if isinstance(value, dict) else {}).items():
+        held: object = value  # apart, so that what it is found to be says nothing of `value`
+        table = cast("dict[str, object]", held) if isinstance(held, dict) else {}
+        for key, one in table.items():
             if isinstance(one, bool):
                 name = f"{field.field_name}.{key}"
                 raise ValueError(f"{name} is {str(one).lower()}, and takes a number")
