@@ -19,6 +19,25 @@ _KINDS = (
 )
 
 
+def user_path(text: str | Path) -> Path:
+    """The path that somebody wrote: a `~` or `~NAME` at its beginning is that user's home, on the
+    machine where this is asked; `./~` is a folder of such a name, and becomes absolute so that
+    nobody takes it for the home later.
+
+    A shell has no part in a file, in a form, nor in `--flag=~/folder`. Raises `ValueError` where
+    there is no such user.
+    """
+    path = Path(text)
+    if str(text).startswith("~"):
+        try:
+            return path.expanduser()
+        except RuntimeError as error:
+            raise ValueError(
+                f"there is no home of {path.parts[0]} on this machine: write the path from / on"
+            ) from error
+    return path.absolute() if str(path).startswith("~") else path
+
+
 class NotAFile(OSError):
     """What the path leads to is no file; `strerror` says what it is."""
 

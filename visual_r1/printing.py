@@ -18,6 +18,7 @@ from rich.logging import RichHandler
 from rich.segment import Segment
 from rich.text import Text
 
+from visual_r1.opening import user_path
 from visual_r1.secrecy import hide_secrets
 from visual_r1.streams import unfailing
 from visual_r1.wording import printable
@@ -66,7 +67,14 @@ def terminal() -> Terminal:
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser of flags that repeats no unprintable argument in what it complains of."""
+    """A parser of flags that repeats no unprintable argument in what it complains of.
+
+    Where a flag takes a `Path`, `~` is the user's home: of `--output-dir=~/runs` no shell makes it.
+    """
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.register("type", Path, _path)
 
     def error(self, message: str) -> NoReturn:
         """Print usage and `message`, and end the program with status 2."""
@@ -78,6 +86,13 @@ class CommandParser(argparse.ArgumentParser):
             *("--output-dir", "--output_dir"), type=Path, default=Path(), metavar="DIR",
             help=f"where {holds}",
         )  # fmt: skip
+
+
+def _path(text: str) -> Path:
+    try:
+        return user_path(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 class PrintableFormatter(logging.Formatter):

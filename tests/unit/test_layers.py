@@ -30,7 +30,7 @@ ROOMS = {
     "secrecy": "",
     "errors": "secrecy wording",
     "own_code": "errors",
-    "printing": "secrecy streams wording",
+    "printing": "opening secrecy streams wording",
     "progress": "printing streams wording",
     "storage": "errors hashing opening printing",
     "known_lines": "hashing opening",

@@ -13,9 +13,8 @@ from visual_r1.config.presets import (
 )
 from visual_r1.config.reward import CUSTOM, PenaltySection, RewardSection, SecondPassSection, Weight
 from visual_r1.config.run_config import RunConfig
+from visual_r1.config.section import LATER, STORED, Section, without_later_defaults
 from visual_r1.config.sections import (
-    LATER,
-    STORED,
     AlgorithmSection,
     BackendSection,
     ColumnsSection,
@@ -27,11 +26,9 @@ from visual_r1.config.sections import (
     PromptSection,
     RunSection,
     SamplingSection,
-    Section,
     SplitsSection,
     TrainSection,
     listed,
-    without_later_defaults,
 )
 from visual_r1.config.sft import SftSection
 from visual_r1.config.watch import AlarmAction, AlarmsSection, LimitsSection, PricesSection

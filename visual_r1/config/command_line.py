@@ -1,6 +1,7 @@
 """Flags and TOML files to a `RunConfig`.
 
-Order of precedence, highest first: flags, `--config FILE.toml`, the preset, the defaults.
+Order of precedence, highest first: flags, `--config FILE.toml`, the preset, the defaults. Of
+several files each lies over those before it, setting by setting.
 """
 
 import argparse
@@ -20,7 +21,8 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from visual_r1.config import DEFAULT_PRESET, RunConfig, read_toml
+from visual_r1.config import DEFAULT_PRESET, RunConfig, merged, read_toml
+from visual_r1.config.effect import require_effect
 from visual_r1.config.faults import value_error
 from visual_r1.config.flags import read_flags
 from visual_r1.errors import ConfigError
@@ -61,22 +63,22 @@ def load_config(
 ) -> RunConfig:
     """The configuration that `arguments` (default: the command line) describe.
 
-    They lie over `beneath` where it is given, in place of a preset.
+    They lie over `beneath` where it is given, in place of a preset, setting by setting.
 
     `--help` prints the flags, with the defaults of the preset or file that is named beside it, and
     exits. Raises `ConfigError` with one sentence for an unknown flag (naming the nearest), an
-    unknown preset or key, or a value of the wrong type or range.
+    unknown preset or key, a value of the wrong type or range, or a setting without effect.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if "-h" in given or "--help" in given:
         _print_help(given, program)
         raise SystemExit(0)
-    file, flags = _taken_out("--config", given, "the name of a TOML file")
+    files, flags = _taken_out("--config", given, "the name of a TOML file")
     values: dict[str, Any] = {"preset": DEFAULT_PRESET}
     if beneath is not None:
         values = beneath.model_dump()
-    if file is not None:
-        values |= read_toml(Path(file))
+    for file in files:
+        values = merged(values, read_toml(Path(file)))
     flags = read_flags(flags)
     try:
         resolved = CliApp.run(_Flags, cli_args=flags, **values)
@@ -84,7 +86,7 @@ def load_config(
         raise ConfigError(_flag_error(error)) from error
     except ValidationError as error:
         raise ConfigError(value_error(error)) from error
-    return RunConfig.model_validate(resolved.model_dump())
+    return require_effect(RunConfig.model_validate(resolved.model_dump()), beneath)
 
 
 def print_help_text(text: str) -> None:
@@ -96,24 +98,24 @@ def print_help_text(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _taken_out(flag: str, given: list[str], what: str) -> tuple[str | None, list[str]]:
-    """The value of one flag, and the arguments without it."""
+def _taken_out(flag: str, given: list[str], what: str) -> tuple[list[str], list[str]]:
+    """The values of one flag, in the order in which they stand, and the arguments without it."""
     parser = CommandParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument(flag, dest="value")
+    parser.add_argument(flag, dest="values", action="append", default=[])
     try:
         known, rest = parser.parse_known_args(given)
     except argparse.ArgumentError as error:
         raise ConfigError(f"{flag} needs {what} after it.") from error
-    return known.value, rest
+    return known.values, rest
 
 
 def _print_help(given: list[str], program: str | None) -> None:
     """The flags, with the values that they would have without being given as their defaults."""
     asked = [one for one in given if one not in {"-h", "--help"}]
-    file, asked = _taken_out("--config", asked, "the name of a TOML file")
-    preset, _ = _taken_out("--preset", asked, "a name")
-    beneath = [f"--config={file}"] if file else []
-    beneath += [f"--preset={preset}"] if preset else []
+    files, asked = _taken_out("--config", asked, "the name of a TOML file")
+    presets, _ = _taken_out("--preset", asked, "a name")
+    beneath = [f"--config={file}" for file in files]
+    beneath += [f"--preset={preset}" for preset in presets[-1:]]
     config = load_config(beneath)
     fields: dict[str, Any] = {
         name: (

@@ -4,7 +4,8 @@ from typing import Annotated, Literal, cast, get_args
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from visual_r1.config.sections import LATER, Section, listed, with_commas
+from visual_r1.config.section import LATER, Section
+from visual_r1.config.sections import listed, with_commas
 
 Control = Literal["blind", "other_image", "masked_image", "question_only", "scan_only"]
 CONTROLS: tuple[Control, ...] = get_args(Control)

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
 
+from visual_r1.config.effect import require_effect
 from visual_r1.config.faults import value_error
 from visual_r1.config.names import did_you_mean, holds, sections, settings
 from visual_r1.config.presets import DEFAULT_PRESET, merged, preset_names, read_preset
@@ -30,7 +31,7 @@ def with_overrides(preset: object, overrides: object) -> RunConfig:
 
     Both are whatever a form, a file or a command held. Raises `ConfigError` in one sentence for an
     unknown name (naming the nearest), a name that is given twice, a section in place of a setting,
-    or a wrong value.
+    a wrong value, or a setting without effect.
     """
     if not isinstance(preset, str):
         raise ConfigError(f"preset is {preset!r}; it is one of {', '.join(preset_names())}.")
@@ -40,7 +41,7 @@ def with_overrides(preset: object, overrides: object) -> RunConfig:
             f"overrides name the preset {named!r}, and preset is {preset!r}: choose it by preset, "
             "and leave it out of overrides."
         )
-    return resolved({"preset": preset, **_nested(values)})
+    return require_effect(resolved({"preset": preset, **_nested(values)}))
 
 
 def whole(config: Mapping[str, Any], preset: str | None) -> RunConfig:
@@ -60,7 +61,7 @@ def whole(config: Mapping[str, Any], preset: str | None) -> RunConfig:
             f"{_instead(meant, given)}"
         )
     read_preset(str(named))
-    made = resolved(_nested(given))
+    made = require_effect(resolved(_nested(given)))
     if preset is not None and named != preset:
         raise ConfigError(
             f"preset is {preset}, and config is of preset {named}: "
@@ -94,11 +95,12 @@ def resolved(values: Mapping[str, Any]) -> RunConfig:
 
 
 def laid_over(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
-    """`config` with dotted names set to values; raises `ConfigError` where one cannot be."""
+    """`config` with dotted names set to values; raises `ConfigError` where one cannot be, or has
+    no effect."""
     values: dict[str, Any] = config.model_dump()
     for name, value in changes.items():
         values = merged(values, _nested({name: value}))
-    return resolved(values)
+    return require_effect(resolved(values), config)
 
 
 def flat(values: object, what: str) -> dict[str, Any]:

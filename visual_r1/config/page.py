@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from visual_r1.config.names import schema_of, settings
+from visual_r1.config.needs import needs_of
 from visual_r1.config.presets import preset_names
 from visual_r1.config.run_config import RunConfig
 from visual_r1.printing import say
@@ -15,9 +16,12 @@ _ABOUT = """# Settings
 
 Every setting of a run, by the name that it has everywhere: as a flag (`--train.steps 40`), in a
 TOML file (`train.steps = 40`), and in the `overrides` of a deployment (`{"train.steps": 40}`). The
-highest counts: flags or overrides, a file, the preset, the default. Where no preset is named,
+highest counts: flags or overrides, a file, the preset, the default. `--config` may be given several
+times: of the files, each lies over those before it, setting by setting. Where no preset is named,
 commands and deployments take `quickstart`. Where a setting may be empty, the words none and null
-say so.
+say so. A place that begins with `~` is in the home of the user who runs it, in a deployment of the
+worker. A setting that counts "only with" another is refused where it is given without it, for the
+run would have another name and the same weights.
 
 This page is written by `python -m visual_r1.config.page > docs/settings.md`."""
 
@@ -64,10 +68,18 @@ def settings_page() -> str:
             f"`{name}`",
             "; ".join([_shown(_value(default, name)), *others]),
             _takes(name),
-            str(settings()[name].description),
+            _what_it_is(name),
         ]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
+
+
+def _what_it_is(name: str) -> str:
+    field = settings()[name]
+    told = str(field.description)
+    if needs := needs_of(field.metadata):
+        told += f" Only with {' or '.join(f'`{one}`' for one in needs)}."
+    return told
 
 
 def _section(name: str) -> str:

@@ -1,10 +1,12 @@
 """How sampling and learning overlap, and what is done about samples of earlier weights."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from visual_r1.config.sections import AlgorithmSection, Section, TrainSection
+from visual_r1.config.needs import Needs
+from visual_r1.config.section import Section
+from visual_r1.config.sections import AlgorithmSection, TrainSection
 
 Correction = Literal["none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"]
 
@@ -28,10 +30,10 @@ class PipelineSection(Section):
         "truncated or masked, by token or for a whole response; costs a forward ahead of the "
         "update. none leaves it to the loss.",
     )
-    ratio_low: float = Field(
-        default=0.5, ge=0, lt=1, description="A mask leaves out what has a smaller ratio."
+    ratio_low: Annotated[float, Needs("pipeline.correction", "token_mask", "sequence_mask")] = (
+        Field(default=0.5, ge=0, lt=1, description="A mask leaves out what has a smaller ratio.")
     )
-    ratio_high: float = Field(
+    ratio_high: Annotated[float, Needs("pipeline.correction")] = Field(
         default=2.0,
         gt=1,
         description="A ratio above is cut to this, or left out where it is masked.",

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from visual_r1.config.sections import LATER, Section
+from visual_r1.config.needs import Needs
+from visual_r1.config.section import LATER, Section
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,9 @@ class RewardSection(Section):
         default=None,
         description="Your own function, module:function; it takes a sample and its grade.",
     )
-    custom_weight: float = Field(default=1.0, description="Weight of your own function.")
+    custom_weight: Annotated[float, Needs("reward.custom")] = Field(
+        default=1.0, description="Weight of your own function."
+    )
     rounding: Literal["exact", "rounded"] = Field(
         default="exact", description="Whether a correctly rounded answer is right, too."
     )
@@ -76,51 +79,61 @@ class RewardSection(Section):
         }
 
 
+SECOND_PASS = Needs("second_pass.enabled")
+SCANS = Needs("evaluation.controls", "scan_only")
+QUESTIONS = Needs("evaluation.controls", "question_only")
+"""The passes of a second pass, which an evaluation may make without one."""
+
+
 class SecondPassSection(Section):
     """Whether the scan leads to the answer: the policy reads each scan again, without the image."""
 
     enabled: bool = Field(
         default=False, description="Answer from each scan again, without the image (Vision-SR1)."
     )
-    reward: float = Field(default=1.0, description="Reward of a second pass that is right.")
-    penalty: float = Field(
+    reward: Annotated[float, SECOND_PASS] = Field(
+        default=1.0, description="Reward of a second pass that is right."
+    )
+    penalty: Annotated[float, SECOND_PASS] = Field(
         default=-0.5, description="Reward of one that is not, of no scan, and of a leak."
     )
-    minus_question_only: bool = Field(
+    minus_question_only: Annotated[bool, SECOND_PASS] = Field(
         default=False,
         description="Multiply the reward by the share of answers from the question alone that are "
         "not right: what the question gives away earns nothing.",
     )
-    masks: Annotated[Literal["all", "answers"], LATER] = Field(
+    masks: Annotated[Literal["all", "answers"], LATER, SECOND_PASS, SCANS] = Field(
         default="all",
         description="What is masked in a scan: with answers, those alone; with all, also numbers "
         "that the figure's known facts do not state, and what is no language.",
     )
-    named_by: Annotated[int, LATER] = Field(
+    named_by: Annotated[int, LATER, SECOND_PASS] = Field(
         default=1,
         ge=0,
         description="Where nobody knows the figure's facts: how many other scans of the group must "
         "name a number, for it to be read (0: none).",
     )
-    moved_numbers: Annotated[bool, LATER] = Field(
+    moved_numbers: Annotated[bool, LATER, SECOND_PASS] = Field(
         default=True,
         description="Ask again from each scan that led to the answer, its numbers moved, and where "
         "the answer stays once more: then it did not come of them, and is a leak. One pass more "
         "for each.",
     )
-    template: str = Field(default="scan_only", description="Prompt template of the second pass.")
-    question_only_template: str = Field(
+    template: Annotated[str, SECOND_PASS, SCANS] = Field(
+        default="scan_only", description="Prompt template of the second pass."
+    )
+    question_only_template: Annotated[str, SECOND_PASS, QUESTIONS] = Field(
         default="think", description="Prompt template of the pass without image and scan."
     )
 
 
 class PenaltySection(Section):
-    length_buffer: float = Field(
+    length_buffer: Annotated[float, Needs("reward.length")] = Field(
         default=0.2,
         gt=0,
         le=1,
         description="Share of sampling.max_new_tokens over which the length penalty grows.",
     )
-    repetition_ngram: int = Field(
+    repetition_ngram: Annotated[int, Needs("reward.repetition")] = Field(
         default=40, ge=2, description="Tokens in an n-gram of the repetition penalty."
     )

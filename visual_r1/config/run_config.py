@@ -17,9 +17,8 @@ from visual_r1.config.judging import EvaluationSection, LoggingSection, Validati
 from visual_r1.config.pipeline import CORRECTED, PipelineSection, why_whole
 from visual_r1.config.presets import merged, read_preset
 from visual_r1.config.reward import PenaltySection, RewardSection, SecondPassSection
+from visual_r1.config.section import LATER, STORED, Place, without_later_defaults
 from visual_r1.config.sections import (
-    LATER,
-    STORED,
     AlgorithmSection,
     BackendSection,
     CurriculumSection,
@@ -30,7 +29,6 @@ from visual_r1.config.sections import (
     RunSection,
     SamplingSection,
     TrainSection,
-    without_later_defaults,
 )
 from visual_r1.config.sft import SftSection
 from visual_r1.config.watch import AlarmsSection, LimitsSection, PricesSection
@@ -79,7 +77,7 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     preset: str = Field(default="seed", description="Which preset lies beneath the other values.")
-    output_dir: Path = Field(Path(), description="Where runs/, data/ and .visual-r1/ are.")
+    output_dir: Place = Field(Path(), description="Where runs/, data/ and .visual-r1/ are.")
     run: RunSection = RunSection()
     backend: BackendSection = BackendSection()
     model: ModelSection = ModelSection()
@@ -153,10 +151,10 @@ class RunConfig(BaseModel):
         if self.run.name:
             return self.run.name
         name, runs = f"{self.preset}-{self.digest()}", self.output_dir.absolute() / "runs"
-        if _holds_run(runs / name) or not runs.is_dir():
+        if holds_run(runs / name) or not runs.is_dir():
             return name
         older = f"{self.preset}-{self.older_digest()}"
-        if _holds_run(runs / older):
+        if holds_run(runs / older):
             return older
         return _of_older_name(runs, runs.stat().st_mtime_ns, self.preset, self.digest()) or name
 
@@ -236,7 +234,8 @@ def _as_when_off(identity: Mapping[str, Any]) -> dict[str, Any]:
     return {**identity, "second_pass": second}
 
 
-def _holds_run(folder: Path) -> bool:
+def holds_run(folder: Path) -> bool:
+    """Whether a run was begun in the folder."""
     return any((folder / name).exists() for name in ("config.json", "ledger.jsonl"))
 
 

@@ -6,14 +6,10 @@ run is watched for in `config.watch`.
 """
 
 import re
-from pathlib import Path
-from types import NoneType
-from typing import Annotated, Any, Literal, Self, cast, get_args
+from typing import Annotated, Literal, Self, cast, get_args
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     StringConstraints,
     ValidationInfo,
@@ -22,49 +18,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticKnownError
 
+from visual_r1.config.needs import Needs
+from visual_r1.config.section import LATER, STORED, Place, Section
 from visual_r1.models import Thinking
-
-# Flags and TOML have no null: both words, in any case, are one.
-NONE_WORDS = {"none", "null"}
-
-# Context of `model_validate` for what an earlier commit may have stored.
-STORED = {"stored": True}
-
-LATER = "later"
-"""Marks a setting that runs have been named without (`Annotated[float, LATER]`).
-
-At its default it does not count for what a run is: the runs before it keep their digests and names.
-"""
-
-
-def without_later_defaults(settings: BaseModel, dumped: dict[str, Any]) -> dict[str, Any]:
-    """`dumped` without what is marked `LATER` and has its default value, at any depth."""
-    kept = dict(dumped)
-    for name in dumped:
-        field, value = type(settings).model_fields[name], getattr(settings, name)
-        if LATER in field.metadata and value == field.get_default(call_default_factory=True):
-            del kept[name]
-        elif isinstance(value, BaseModel):
-            kept[name] = without_later_defaults(value, dumped[name])
-    return kept
-
-
-class Section(BaseModel):
-    """A group of settings: immutable, finite, and an unknown key is an error.
-
-    Where a setting may be None, the words `none` and `null` say so. A column or another name that
-    is spelt so cannot be given then; a folder can (`./none`).
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _none_in_words(cls, value: object, field: ValidationInfo) -> object:
-        is_none = isinstance(value, str) and value.strip().lower() in NONE_WORDS
-        annotation = cls.model_fields[field.field_name or ""].annotation
-        return None if is_none and NoneType in get_args(annotation) else value
-
 
 LossName = Literal["importance_sampling", "ppo", "cispo", "dro", "gspo", "stable_reinforce", "sapo"]
 
@@ -101,7 +57,7 @@ class TrainSection(Section):
         description="The policy loss, or your own function as module:function; stable_reinforce is "
         "the hosted service's own.",
     )
-    clip_epsilon: float = Field(
+    clip_epsilon: Annotated[float, Needs("train.loss", "ppo")] = Field(
         default=0.2, gt=0, lt=1, description="ppo clips the ratio of probabilities to 1 ± this."
     )
     skip_without_contrast: bool = Field(
@@ -167,13 +123,13 @@ class CurriculumSection(Section):
         description="none: epochs over all problems. contrast: more often those whose next group "
         "is likely to be neither all right nor all wrong.",
     )
-    uniform_share: float = Field(
+    uniform_share: Annotated[float, Needs("curriculum.rule", "contrast")] = Field(
         default=0.2, ge=0, le=1, description="Share of the problems that is drawn uniformly."
     )
-    half_life: float = Field(
+    half_life: Annotated[float, Needs("curriculum.rule", "contrast")] = Field(
         default=50.0, gt=0, description="Steps after which an attempt counts for half."
     )
-    prior_attempts: float = Field(
+    prior_attempts: Annotated[float, Needs("curriculum.rule", "contrast")] = Field(
         default=2.0,
         gt=0,
         description="How many attempts the pass rate of a problem's family counts for.",
@@ -192,7 +148,9 @@ class OptimizerSection(Section):
     grad_clip_norm: float = Field(
         default=0.0, ge=0, description="Largest norm of the gradient; 0 is no clip."
     )
-    grad_clip_per: Literal["sum", "response", "token"] = Field(
+    grad_clip_per: Annotated[
+        Literal["sum", "response", "token"], Needs("optimizer.grad_clip_norm")
+    ] = Field(
         default="sum",
         description="Whether grad_clip_norm is meant for the summed loss, or for its mean over "
         "responses or tokens: then it is multiplied by their number.",
@@ -201,13 +159,13 @@ class OptimizerSection(Section):
         default="constant", description="How train.learning_rate falls after the warm-up."
     )
     warmup_steps: int = Field(default=0, ge=0, description="Steps of linear warm-up.")
-    schedule_steps: int | None = Field(
+    schedule_steps: Annotated[int | None, Needs("optimizer.schedule", "linear", "cosine")] = Field(
         default=None,
         ge=1,
         description="Steps until the learning rate has fallen; not train.steps, which may be "
         "raised when a run goes on.",
     )
-    final_fraction: float = Field(
+    final_fraction: Annotated[float, Needs("optimizer.schedule", "linear", "cosine")] = Field(
         default=0.0, ge=0, le=1, description="Share of the learning rate that is left at the end."
     )
 
@@ -272,7 +230,7 @@ class BackendSection(Section):
         ge=1,
         description="Threads of the embedded engine, at most the cores; results depend on them.",
     )
-    engine_home: Path | None = Field(
+    engine_home: Place | None = Field(
         default=None, description="Folder of the embedded engine; default: .visual-r1/engine."
     )
     checkpoint_ttl_seconds: int | None = Field(

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from visual_r1.config.sections import Section
+from visual_r1.config.section import Section
 
 
 class SftSection(Section):

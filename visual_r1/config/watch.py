@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from visual_r1.config.sections import LATER, Section
+from visual_r1.config.section import LATER, Section
 
 AlarmAction = Literal["off", "warn", "pause"]
 

@@ -21,7 +21,13 @@ from typing import Any
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset
 from visual_r1.data.problem import Problem
-from visual_r1.doctor.estimates import evaluation_tokens, step_tokens, validation_tokens
+from visual_r1.doctor.estimates import (
+    Bound,
+    evaluation_tokens,
+    held_out_tokens,
+    step_tokens,
+    validation_tokens,
+)
 from visual_r1.doctor.evidence import (
     Evidence,
     earlier_evidence,
@@ -77,7 +83,8 @@ def require_first_chunk(config: RunConfig, dataset: Dataset) -> None:
     evidence = earlier_evidence(config) if baseline is None else of_baseline(config.run_dir)
     answer = evidence.response_tokens if evidence and evidence.response_tokens else LEAST_ANSWER
     plan, prompts = plan_chunk(config, 0), _prompts(config, dataset, None)
-    ahead = _worked_out(config, dataset, plan, prompts, answer, evidence)
+    bound: Bound = "about" if evidence else "least"
+    ahead = _worked_out(config, dataset, plan, prompts, answer, evidence, bound)
     # Where another run knows how long answers are, it may have asked the base model the same; what
     # the weights of a start answer is kept for nobody.
     may_be_there = evidence is not None and config.model.start_from is None
@@ -156,11 +163,14 @@ def _worked_out(
     prompts: PromptSizes,
     answer: float,
     evidence: Evidence | None,
+    bound: Bound = "about",
 ) -> Ahead:
     """From the lengths of prompts and answers alone."""
     share = share_without_contrast(evidence.counts, config.train.group_size) if evidence else None
-    chunk = step_tokens(config, prompts, answer, share) * len(plan.steps)
+    chunk = step_tokens(config, prompts, answer, share, bound) * len(plan.steps)
     chunk += _validation(config, dataset, plan, prompts, answer)
+    held_out = held_out_tokens(config, prompts, answer, dataset.counts.get("validation", 0))
+    chunk += held_out * (2 if plan.first == 0 else 1)
     tested = _sizes(config, dataset.problems("test"), prompts)
     return Ahead(chunk, evaluation_tokens(config, tested, answer, dataset.counts["test"]))
 

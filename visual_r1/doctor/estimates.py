@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from visual_r1.config import RunConfig
 from visual_r1.doctor.evidence import Evidence, share_without_contrast
@@ -15,8 +16,8 @@ from visual_r1.engine.store.home import HomeFolder
 from visual_r1.engine.store.lifetimes import at_start
 from visual_r1.engine.types import LoraSpec
 from visual_r1.evaluation.conditions import passes_of
-from visual_r1.prices import Tokens
-from visual_r1.rl.losses import loss_of
+from visual_r1.prices import NO_TOKENS, Tokens
+from visual_r1.rl.step_passes import StepPasses, step_passes
 from visual_r1.runs.ledger import Ledger
 from visual_r1.runs.validations import validated_steps
 
@@ -27,12 +28,16 @@ from visual_r1.runs.validations import validated_steps
 START_SECONDS = 18.0
 PREPARE_SECONDS = 0.0016
 
+Bound = Literal["least", "about", "most"]
+"""Whether a step is to take no less than is foretold, about as much, or no more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Workload:
     """What the whole run asks for, its two evaluations and its validations included.
 
-    With `at_most`, nothing was measured and each answer is taken to be as long as it may be.
+    With `at_most`, nothing was measured: each answer is taken to be as long as it may be, and each
+    step to take all rounds and second passes that it may.
     """
 
     tokens: Tokens
@@ -56,10 +61,13 @@ def workload(
     measured = evidence.response_tokens if evidence else None
     answer = measured if measured is not None else float(config.sampling.max_new_tokens)
     share = share_without_contrast(evidence.counts, config.train.group_size) if evidence else None
-    step = step_tokens(config, prompts, answer, share)
+    bound: Bound = "about" if measured is not None else "most"
+    step = step_tokens(config, prompts, answer, share, bound)
     evaluations = evaluation_tokens(config, prompts, answer, test_rows) * 2
     validation = validation_tokens(config, prompts, answer, validation_rows)
     evaluations += validation * len(validated_steps(config))
+    checkpoints = math.ceil(config.train.steps / config.train.chunk_steps)
+    evaluations += held_out_tokens(config, prompts, answer, validation_rows) * (1 + checkpoints)
     seconds = hours = None
     if evidence is not None and evidence.sample_rate:
         training = step.train / evidence.train_rate if evidence.train_rate else 0.0
@@ -75,42 +83,72 @@ def workload(
 
 
 def step_tokens(
-    config: RunConfig, prompts: PromptSizes, answer: float, share: float | None
+    config: RunConfig,
+    prompts: PromptSizes,
+    answer: float,
+    share: float | None,
+    bound: Bound = "about",
 ) -> Tokens:
     """One step with answers of `answer` tokens, where `share` of the groups have no contrast (None:
-    not known)."""
-    train, algorithm, second = config.train, config.algorithm, config.second_pass
+    not known, so that as many further rounds are asked for as may be).
+
+    With the bound `most` no step takes more, if no answer is longer; with `least` it takes one
+    round, and finds no scan to read.
+    """
+    train, passes = config.train, step_passes(config)
     if config.sft.responses is not None:  # it samples nothing; its responses are taken for answers
-        return Tokens(train=algorithm.epochs * train.batch_size * (prompts.mean + answer))
-    rounds, kept = 1.0, 1.0
-    if train.skip_without_contrast and share is not None:
-        # So many rounds fill the batch, and `dynamic_rounds` of them may be further ones.
-        most = 1.0 + algorithm.dynamic_rounds
-        rounds = most if share >= 1 else min(most, math.ceil(1 / (1 - share)))
-        kept = min(rounds * (1 - share), 1.0)
+        return Tokens(train=passes.learnt * train.batch_size * (prompts.mean + answer))
+    rounds, kept, scans = _expected(config, passes, share)
+    if bound == "most":
+        rounds, kept, scans = passes.rounds, 1.0, passes.scans
+    elif bound == "least":
+        rounds, scans = 1, 0
     problems = rounds * train.batch_size
     samples = problems * train.group_size
-    unseen = prompts.mean - prompts.image_mean
+    unseen = prompts.unseen
 
     asked = Tokens.asked(prompts.mean, train.group_size, train.group_size * answer) * problems
-    if second.enabled:
-        # Each scan is a prompt of its own, without the image; at most as long as a response.
-        passes = samples * (1 + second.moved_numbers)  # at most: again where the first was right
-        asked += Tokens(prefill=passes * (unseen + answer), sample=passes * answer)
-    if second.enabled and second.minus_question_only:
+    # Each scan is a prompt of its own, without the image; at most as long as a response.
+    asked += Tokens(prefill=unseen + answer, sample=answer) * (samples * scans)
+    if passes.question_only:
         asked += Tokens.asked(unseen, train.group_size, train.group_size * answer) * problems
-    if algorithm.kl_coefficient:
+    if passes.scored:
         asked += Tokens(prefill=samples * (prompts.mean + answer), sample=samples)
+    # However many rounds there are, no more than a batch of groups is learnt from.
     learnt = kept * train.batch_size * train.group_size * (prompts.mean + answer)
-    learnt *= algorithm.epochs * loss_of(train, algorithm).passes
-    return asked + Tokens(train=learnt)
+    return asked + Tokens(train=learnt * passes.learnt)
+
+
+def _expected(config: RunConfig, passes: StepPasses, share: float | None) -> tuple[int, float, int]:
+    """Rounds, the share of a batch of groups that is learnt from, and the scans of a sample."""
+    # Scans that led to the answer are read again, and few of those once more.
+    scans = min(passes.scans, 2)
+    if not config.train.skip_without_contrast:
+        return 1, 1.0, scans
+    if share is None:
+        return passes.rounds, 1.0, scans
+    rounds = passes.rounds if share >= 1 else min(passes.rounds, math.ceil(1 / (1 - share)))
+    # `share` is of answers to the first pass: where those agree, scans may tell samples apart.
+    kept = 1.0 if passes.scans else min(rounds * (1 - share), 1.0)
+    return rounds, kept, scans
+
+
+def held_out_tokens(
+    config: RunConfig, prompts: PromptSizes, answer: float, validation_rows: int
+) -> Tokens:
+    """The loss of the validation problems, which a supervised run measures before its first step
+    and at each checkpoint: one forward."""
+    if config.sft.responses is None:
+        return NO_TOKENS
+    used = min(config.validation.problems or validation_rows, validation_rows)
+    return Tokens(train=used * (prompts.mean + answer))
 
 
 def evaluation_tokens(
     config: RunConfig, prompts: PromptSizes, answer: float, test_rows: int
 ) -> Tokens:
     """One evaluation on the test problems, in all passes that it makes."""
-    evaluation, unseen = config.evaluation, prompts.mean - prompts.image_mean
+    evaluation, unseen = config.evaluation, prompts.unseen
     one = Tokens()
     for name in passes_of(config):
         match name:

@@ -20,7 +20,11 @@ LOOKED_AT = 64
 @dataclass(frozen=True, slots=True)
 class PromptSizes:
     """Tokens of the prompts, images included, and of their images alone; `thinks` says that an
-    answer begins with a thought of the model."""
+    answer begins with a thought of the model.
+
+    `unseen_mean` is of the prompts without image that a second pass has, its scan left out; None
+    where there is no second pass.
+    """
 
     prompts: int
     mean: float
@@ -28,6 +32,12 @@ class PromptSizes:
     image_mean: float
     image_longest: int
     thinks: bool = False
+    unseen_mean: float | None = None
+
+    @property
+    def unseen(self) -> float:
+        """Tokens of a prompt without image: a second pass's own, else the run's less its images."""
+        return self.mean - self.image_mean if self.unseen_mean is None else self.unseen_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +78,13 @@ def first_rows(config: RunConfig) -> FirstRows:
 
 def measure_prompts(config: RunConfig, problems: Sequence[Problem]) -> PromptSizes:
     """The prompts of `problems` under the run's template, model and `max_pixels`."""
-    prompter = open_policy(config).prompter
+    policy = open_policy(config)
+    prompter, unseen_mean = policy.prompter, None
+    if (reader := policy.reader) is not None:
+        unseen_mean = max(
+            fmean(one.model_input(problem, "none", scan="").length for problem in problems)
+            for one in (reader.prompter, reader.question_only_prompter)
+        )
     prompts = [prompter.model_input(problem) for problem in problems]
     images = [
         sum(chunk.length for chunk in prompt.chunks if isinstance(chunk, ImageChunk))
@@ -82,4 +98,5 @@ def measure_prompts(config: RunConfig, problems: Sequence[Problem]) -> PromptSiz
         image_mean=fmean(images),
         image_longest=max(images),
         thinks=prompter.opens_think,
+        unseen_mean=unseen_mean,
     )

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
+from visual_r1.opening import user_path
+
 Thinking = Literal["default", "on", "off"]
 """Whether a model thinks before it answers: as its chat template has it, or as that is told."""
 
@@ -15,8 +17,11 @@ def hub_id(name: str) -> str:
     """A server's name of a model as the hub and the lists of models know it.
 
     What stands behind ":" (`Qwen/Qwen3.6-35B-A3B:peft:262144`) says how a Tinker server runs it,
-    and is for the server alone. A folder keeps its whole name.
+    and is for the server alone. A folder keeps its whole name, where that begins at home (`~`) with
+    the home of the user who asks.
     """
+    if name.startswith("~"):
+        name = str(user_path(name))
     return name if Path(name).is_dir() else name.partition(":")[0]
 
 

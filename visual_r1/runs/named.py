@@ -8,6 +8,7 @@ from typing import Any
 from visual_r1.config import RunConfig, differing_keys
 from visual_r1.config.overrides import flat, laid_over
 from visual_r1.errors import RunError
+from visual_r1.opening import user_path
 from visual_r1.runs.config_file import CONFIG_FILE
 from visual_r1.runs.folder import config_of_run
 
@@ -17,8 +18,11 @@ def find_run(named: str, output_dir: Path = Path()) -> Path:
 
     Raises `RunError` where there is none, with the nearest name.
     """
-    runs = output_dir / "runs"
-    for folder in (Path(named).expanduser(), runs / named):
+    try:
+        runs, place = user_path(output_dir) / "runs", user_path(named)
+    except ValueError as error:
+        raise RunError(f"There is no run {named!r} to be found: {error}.") from error
+    for folder in (place, runs / named):
         if named and (folder / CONFIG_FILE).is_file():
             return folder
     there = sorted(path.parent.name for path in runs.glob(f"*/{CONFIG_FILE}"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from visual_r1.config import RunConfig
+from visual_r1.config import RunConfig, preset_names
 from visual_r1.config.command_line import load_config
 from visual_r1.errors import ConfigError
 
@@ -163,3 +163,55 @@ def test_help_ends_quietly_where_nobody_reads_on(buffering: list[str]) -> None:
     finally:
         os.close(writer)
     assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+def test_a_file_changes_only_what_it_says_of_a_stored_configuration(tmp_path: Path) -> None:
+    """As flags do: a section that it names keeps its other settings."""
+    flags = ["--preset", "geometry3k", "--backend.server", "remote", "--limits.budget_usd", "40"]
+    flags += ["--evaluation.problems", "50", "--data.columns.problem", "question"]
+    stored = load_config(flags)
+    file = tmp_path / "more.toml"
+    file.write_text(
+        "[evaluation]\ncontrols = ['other_image']\n[backend]\nrecoveries_per_hour = 20\n"
+        "[limits]\nsample_retries = 4\n[data.columns]\nid = 'name'\n"
+    )
+    flags = ["--evaluation.controls", "other_image", "--backend.recoveries_per_hour", "20"]
+    flags += ["--limits.sample_retries", "4", "--data.columns.id", "name"]
+    by_flags = load_config(flags, beneath=stored)
+    assert by_flags.limits.budget_usd == 40
+    assert load_config(["--config", str(file)], beneath=stored) == by_flags
+
+
+def test_of_several_files_each_lies_over_those_before_it(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.toml", tmp_path / "b.toml"
+    first.write_text('preset = "geometry3k"\nlimits.budget_usd = 40\ntrain.steps = 9\n')
+    second.write_text("[train]\nsteps = 7\n")
+    config = load_config(["--config", str(first), f"--config={second}"])
+    assert (config.preset, config.limits.budget_usd, config.train.steps) == ("geometry3k", 40, 7)
+    swapped = load_config([f"--config={second}", f"--config={first}", "--train.batch_size", "3"])
+    assert (swapped.train.steps, swapped.train.batch_size) == (9, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("train.steps = true", r"^train\.steps = True: true is for switches, and this is none\.$"),
+        ("limits.budget_usd = true", r"^limits\.budget_usd = True: true is for switches"),
+        ("train.learning_rate = true", r"^train\.learning_rate = True"),
+        ("evaluation.samples = false", r"^evaluation\.samples = False: false is for switches"),
+        ("validation.problems = true", r"^validation\.problems = True"),
+        ("algorithm.loss_config.beta = true", r"^loss_config\.beta is true, and takes a number\.$"),
+        ("logging.wandb = 1", r"^logging\.wandb = 1: this is a switch: it takes true or false\.$"),
+        ("data.show_choices = 0.0", r"^data\.show_choices = 0\.0: this is a switch"),
+    ],
+)
+def test_in_a_file_a_switch_is_no_number_and_a_number_no_switch(
+    tmp_path: Path, text: str, sentence: str
+) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=sentence):
+        load_config(["--config", str(file)])
+    for preset in preset_names():
+        config = RunConfig(preset=preset)
+        assert RunConfig.model_validate_json(config.model_dump_json()) == config

@@ -21,8 +21,12 @@ from visual_r1.config import (
     preset_names,
 )
 from visual_r1.config.command_line import load_config
+from visual_r1.config.overrides import with_overrides
 from visual_r1.data.dataset import prepare
-from visual_r1.errors import ConfigError
+from visual_r1.errors import ConfigError, RunError
+from visual_r1.models import model_path
+from visual_r1.printing import CommandParser
+from visual_r1.runs.named import find_run
 
 # The settings of the scripts that this project grew from.
 ORIGIN = {
@@ -355,3 +359,50 @@ def test_the_image_is_blanked_by_either_setting() -> None:
     ):
         found = RunConfig.model_validate({"preset": "quickstart", "evaluation": given})
         assert found.evaluation.asks_blind is blanked
+
+
+def test_a_place_may_begin_at_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In flags, files and overrides, which no shell has seen; a folder `./~` invites `rm -rf ~`."""
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.chdir(tmp_path)
+    home = Path("/home/me")
+    file = tmp_path / "mine.toml"
+    file.write_text('output_dir = "~/vr"\nbackend.engine_home = "~/engine"\n')
+    for config in (
+        load_config(["--output-dir=~/vr", "--backend.engine_home", "~/engine"]),
+        load_config(["--config", str(file)]),
+        with_overrides("quickstart", {"output_dir": "~/vr", "backend.engine_home": "~/engine"}),
+    ):
+        assert (config.output_dir, config.backend.engine_home) == (home / "vr", home / "engine")
+        # A name does not depend on places.
+        assert config.run_name == RunConfig(preset="quickstart").run_name
+        assert RunConfig.model_validate(config.model_dump()) == config
+    (tmp_path / "vlm:large").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert model_path("~/vlm:large") == str(tmp_path / "vlm:large")
+    literal = load_config(["--output-dir", "./~/vr"])
+    assert RunConfig.model_validate(literal.model_dump()).output_dir == tmp_path / "~/vr"
+    assert load_config(["--backend.engine_home", "none"]).backend.engine_home is None
+    with pytest.raises(ConfigError, match=r"^output_dir = '~nobody9/x': there is no home of"):
+        load_config(["--output-dir", "~nobody9/x"])
+    parser = CommandParser()
+    parser.add_output_dir()
+    assert parser.parse_args(["--output-dir=~/vr"]).output_dir == tmp_path / "vr"
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--output-dir=~nobody9/x"])
+    assert "there is no home of ~nobody9" in capsys.readouterr().err
+    with pytest.raises(RunError, match="no home of ~nobody9"):
+        find_run("~nobody9/runs/mine")
+
+
+def test_what_was_stored_with_a_tilde_lies_where_it_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    values = {"output_dir": "~/vr", "backend": {"engine_home": "~/engine"}}
+    old = RunConfig.model_validate(values, context=STORED)
+    again = RunConfig.model_validate(old.model_dump())
+    assert again.output_dir == old.output_dir == tmp_path / "~/vr"
+    assert again.backend.engine_home == tmp_path / "~/engine"

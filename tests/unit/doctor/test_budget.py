@@ -162,6 +162,22 @@ def test_what_a_start_answers_is_asked_anew_and_counts(
         require_first_chunk(run.model_copy(update={"model": model}), DATASET)
 
 
+def test_the_first_chunk_has_the_forward_of_a_correction_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is billed as training; a budget without it let a chunk begin, and was passed."""
+    seen = Evidence("another run", ((4, 8),) * 10, 40.0, None, None, None)
+    monkeypatch.setattr(module, "earlier_evidence", lambda _: seen)
+    limits = range(500, 10**6, 500)
+    least = next(limit for limit in limits if _fits(config(tmp_path, budget_tokens=limit)))
+    run = config(tmp_path, budget_tokens=least)
+    bounded = run.model_copy(
+        update={"pipeline": run.pipeline.model_copy(update={"correction": "token_truncate"})}
+    )
+    with pytest.raises(BudgetReached, match="the first chunk"):
+        require_first_chunk(bounded, DATASET)
+
+
 def _fits(run: RunConfig) -> bool:
     try:
         require_first_chunk(run, DATASET)

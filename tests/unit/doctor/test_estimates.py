@@ -10,7 +10,7 @@ import pytest
 
 from visual_r1.config import RunConfig
 from visual_r1.doctor.checks import checkpoint_room
-from visual_r1.doctor.estimates import Room, needed_bytes, room_for, workload
+from visual_r1.doctor.estimates import Room, needed_bytes, room_for, step_tokens, workload
 from visual_r1.doctor.evidence import Evidence
 from visual_r1.doctor.examination import examine
 from visual_r1.doctor.prompts import PromptSizes
@@ -18,6 +18,7 @@ from visual_r1.engine.store.records import CheckpointRecord, checkpoint_path
 from visual_r1.engine.store.store import Store
 from visual_r1.engine.types import LoraSpec
 from visual_r1.models import TINY_GEOMETRY
+from visual_r1.policy.second_pass import MOST_MOVES
 from visual_r1.prices import Prices, Tokens
 from visual_r1.runs.ledger import Ledger, LedgerRow
 
@@ -121,6 +122,43 @@ def test_what_else_an_algorithm_asks_for_is_part_of_the_work() -> None:
     # Two draws fill the batch, and no more than the batch is learnt from.
     assert step(dynamic_rounds=4) == Tokens(2000, 2000, 20 * 150, cached=2000)
     assert step(dynamic_rounds=4, counts=(16, 16)) == Tokens(5000, 5000, 0, cached=5000)
+
+
+def test_a_forward_for_the_correction_is_part_of_the_work() -> None:
+    """One ahead of the step's update, whatever the epochs: billed as training."""
+    mine = config(algorithm={"epochs": 3})
+    bounded = config(algorithm={"epochs": 3}, pipeline={"correction": "token_truncate"})
+    without, with_it = (step_tokens(one, PROMPTS, 50.0, None) for one in (mine, bounded))
+    assert without.train == 3 * 32 * 8 * 150
+    assert with_it == replace(without, train=4 * 32 * 8 * 150)
+
+
+def test_at_most_counts_all_rounds_and_second_passes_that_there_may_be() -> None:
+    """Where no answer was measured; with the share of groups without contrast, those it needs."""
+    train = {"steps": 1, "batch_size": 10, "group_size": 2}
+    dynamic = config(train=train, algorithm={"dynamic_rounds": 2})
+    scans = config(train=train, second_pass={"enabled": True})
+    longest = float(dynamic.sampling.max_new_tokens)
+    assert workload(dynamic, PROMPTS, None, 0).tokens.sample == 3 * 20 * longest
+    assert workload(dynamic, PROMPTS, None, 0).tokens.train == 20 * (100 + longest)
+    assert workload(scans, PROMPTS, None, 0).tokens.sample == (1 + 1 + MOST_MOVES) * 20 * longest
+    never = replace(EVIDENCE, response_tokens=None)
+    assert workload(dynamic, PROMPTS, never, 0).tokens.sample == 3 * 20 * longest
+    assert (
+        workload(dynamic, PROMPTS, EVIDENCE, 0).tokens.sample == 2 * 20 * 50
+    )  # for half have none
+    unknown = replace(EVIDENCE, counts=())
+    assert workload(dynamic, PROMPTS, unknown, 0).tokens.sample == 3 * 20 * 50
+    assert step_tokens(scans, PROMPTS, 1.0, None, "least").sample == 20
+
+
+def test_the_held_out_loss_of_a_supervised_run_is_part_of_the_work() -> None:
+    """Before the first step, and at each checkpoint."""
+    train = {"steps": 10, "chunk_steps": 4, "batch_size": 2}
+    mine = config(train=train, sft={"responses": "r"}, validation={"every": 0, "problems": 5})
+    with_it, without = (workload(mine, PROMPTS, EVIDENCE, 0, rows).tokens for rows in (20, 0))
+    assert without == Tokens(train=10 * 2 * 150)
+    assert with_it.train - without.train == (1 + 3) * 5 * 150
 
 
 def quickstart(folder: Path, steps: int = 4, **backend: object) -> RunConfig:
