@@ -13,25 +13,29 @@
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from string import ascii_uppercase
 
 from visual_r1.data.problem import Problem
 from visual_r1.grading import choice_named, fault_of_gold, gold_text
 
 _LETTER = re.compile(r"\(?([A-Za-z])\)?[.)]?")
+# In none of these may two repeats meet that take the same characters: the text is anybody's.
 # "A:65°", "(B) 30", "C. 4": a line, or what follows another choice on the same line.
-_LISTED = re.compile(
-    r"(?:^|\s)\(?([A-Z])[^\S\n]*[.:)][^\S\n]*(.*?)[^\S\n]*(?=\s\(?[A-Z][^\S\n]*[.:)]|$)",
-    re.MULTILINE,
-)
+_LISTED = re.compile(r"(?:^|\s)\(?([A-Z])[^\S\n]*[.:)]", re.MULTILINE)
 # The same with small letters, and with the marks that Chinese and Japanese have.
-_LISTED_SOMEHOW = re.compile(
-    r"(?:^|\s)[(（]?([A-Za-z])[^\S\n]*[.:)．：）、][^\S\n]*(.*?)[^\S\n]*"
-    r"(?=\s[(（]?[A-Za-z][^\S\n]*[.:)．：）、]|$)",
-    re.MULTILINE,
-)
-_HEADING = re.compile(r"(?i)\b(?:choices|options)\s*:?\s*\Z")
+_LISTED_SOMEHOW = re.compile(r"(?:^|\s)[(（]?([A-Za-z])[^\S\n]*[.:)．：）、]", re.MULTILINE)
+_HEADING = re.compile(r"(?i)\b(?:choices|options)\s*(?::\s*)?\Z")
+# A letter with its marks, a group at each place behind it where the choice may begin.
+_SHOWN = {letter: re.compile(rf"(?<!\w){letter}\s*()[.:)]?()\)?\s*") for letter in ascii_uppercase}
+# As the choices of another order are found. A small letter has a mark behind it: `a square` is
+# none.
+_SHOWN_SOMEHOW = {
+    letter: re.compile(
+        rf"(?<!\w)[(（]?(?:{letter}\s*()[.:)．：）、]?|{letter.lower()}\s*[.:)．：）、])()\)?\s*"
+    )
+    for letter in ascii_uppercase
+}
 
 
 class BadChoice(Exception):
@@ -87,7 +91,7 @@ def lists_choices(text: str, choices: Sequence[str]) -> bool:
     if only_letters(choices):
         return _block(choices) in text
     return all(
-        re.search(_shown_as(letter, choice), text)
+        next(_behind(_SHOWN[letter], text, choice), None) is not None
         for letter, choice in zip(ascii_uppercase, choices, strict=False)
     )
 
@@ -101,7 +105,7 @@ def without_choices(text: str, choices: Sequence[str]) -> str:
         return text
     if lists_choices(text, choices):
         for letter, choice in zip(ascii_uppercase, choices, strict=False):
-            text = re.sub(rf"\(?{_shown_as(letter, choice)}[ \t]*[,;]?", "", text)
+            text = _without(text, letter, choice)
     elif places := _places_of(text, choices):
         for label, _, end in reversed(places):
             text = text[:label] + text[end:].lstrip(" \t,;")
@@ -139,15 +143,13 @@ def shown_choices(problem: Problem) -> Sequence[str]:
         return ()
     if choice_named(problem.answer, problem.choices) is not None:
         return problem.choices
-    shown = all(
-        re.search(rf"(?<!\w){re.escape(text)}(?!\w)", problem.problem) for text in problem.choices
-    )
+    shown = all(_has_words(problem.problem, choice) for choice in problem.choices)
     return problem.choices if shown else ()
 
 
 def listed_choices(text: str) -> tuple[str, ...]:
     """The choices that a problem lists itself as A, B, ... in order; none where it does not."""
-    return _listed(_LISTED.finditer(text))
+    return _listed(_LISTED, text)
 
 
 def choices_of(problem: Problem) -> tuple[str, ...]:
@@ -159,7 +161,7 @@ def choices_of(problem: Problem) -> tuple[str, ...]:
     if problem.choices:
         return problem.choices
     text = problem.problem.rstrip()
-    found = tuple(one.rstrip(" ,;") for one in _listed(_LISTED_SOMEHOW.finditer(text)))
+    found = tuple(one.rstrip(" ,;") for one in _listed(_LISTED_SOMEHOW, text))
     if not all(found):
         return ()
     answer = gold_text(problem.answer).strip()
@@ -169,15 +171,28 @@ def choices_of(problem: Problem) -> tuple[str, ...]:
     return found if named or told else ()
 
 
-def _listed(matches: Iterable[re.Match[str]]) -> tuple[str, ...]:
+def _listed(label: re.Pattern[str], text: str) -> tuple[str, ...]:
+    """The last row of choices from A on, each from its label to the next one or the line's end.
+
+    What stands right behind a label is no other: `A. B. C.` may be choices that are letters.
+    """
     best: list[str] = []
     run: list[str] = []
-    for found in matches:
+    found = label.search(text)
+    while found is not None:
+        start = found.end()
+        while start < len(text) and text[start].isspace() and text[start] != "\n":
+            start += 1
+        following = label.search(text, start)
+        end = len(text) if following is None else following.start()
+        line_end = text.find("\n", start, end)
+        choice = text[start : end if line_end < 0 else line_end].strip()
         if found[1] in "Aa":
             run = []
-        if found[1].upper() == ascii_uppercase[len(run) % len(ascii_uppercase)] and found[2]:
-            run.append(found[2])
+        if found[1].upper() == ascii_uppercase[len(run) % len(ascii_uppercase)] and choice:
+            run.append(choice)
             best = run
+        found = following
     return tuple(best) if len(best) > 1 else ()
 
 
@@ -187,22 +202,61 @@ def _places_of(text: str, choices: Sequence[str]) -> list[tuple[int, int, int]]:
     places: list[tuple[int, int, int]] = []
     limit = len(text)
     for letter, choice in reversed(list(zip(ascii_uppercase, choices, strict=False))):
-        # A small letter has a mark behind it: `a square` is none.
-        listed = re.compile(
-            rf"(?<!\w)[(（]?(?:{letter}\s*[.:)．：）、]?|{letter.lower()}\s*[.:)．：）、])\)?\s*"
-            rf"({re.escape(choice)})(?!\w)"
-        )
-        matches = list(listed.finditer(text, 0, limit))
-        if not matches or not choice:
+        last: tuple[int, int] | None = None
+        for label, start in _behind(_SHOWN_SOMEHOW[letter], text[:limit], choice):
+            end = start + len(choice)
+            if choice and not (end < limit and _in_word(text[end])):
+                last = label, start
+        if last is None:
             return []
-        found = matches[-1]
-        places.append((found.start(), *found.span(1)))
-        limit = found.start()
+        places.append((*last, last[1] + len(choice)))
+        limit = last[0]
     return places[::-1]
 
 
-def _shown_as(letter: str, choice: str) -> str:
-    return rf"(?<!\w){letter}\s*[.:)]?\)?\s*{re.escape(choice)}"
+def _behind(label: re.Pattern[str], text: str, choice: str) -> Iterator[tuple[int, int]]:
+    """Where `choice` stands behind a label: where the label begins, and the choice."""
+    for found in label.finditer(text):
+        # With all of the label's marks; a choice may begin with one itself: `A .5`.
+        for start in (
+            found.end(),
+            *(found.start(group) for group in range(found.re.groups, 0, -1)),
+        ):
+            if start >= 0 and text.startswith(choice, start):
+                yield found.start(), start
+                break
+
+
+def _without(text: str, letter: str, choice: str) -> str:
+    """`text` without the choice wherever it stands behind its letter, and the comma behind it."""
+    pieces: list[str] = []
+    at = 0
+    for label, start in _behind(_SHOWN[letter], text, choice):
+        if label < at:
+            continue  # within the choice itself
+        bracket = label > at and text[label - 1] == "("
+        pieces.append(text[at : label - bracket])
+        at = start + len(choice)
+        rest = at
+        while rest < len(text) and text[rest] in " \t":
+            rest += 1
+        at = rest + (rest < len(text) and text[rest] in ",;")
+    return "".join([*pieces, text[at:]])
+
+
+def _has_words(text: str, words: str) -> bool:
+    """Whether `words` stand in the text, and not within a word."""
+    at = text.find(words)
+    while at >= 0:
+        end = at + len(words)
+        if not (at and _in_word(text[at - 1])) and not (end < len(text) and _in_word(text[end])):
+            return True
+        at = text.find(words, at + 1)
+    return False
+
+
+def _in_word(character: str) -> bool:
+    return character.isalnum() or character == "_"
 
 
 def _place(answer: str) -> int | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, cast
 
+from visual_r1.data.choices import shown_choices
 from visual_r1.errors import RunError
 from visual_r1.evaluation.metrics import evaluation_folder
 from visual_r1.evaluation.predictions import iterate_predictions
@@ -92,19 +93,21 @@ def judged(said: Said, gold: Gold, rounding: Rounding) -> Verdict:
     """The answers to a problem, counted by what the grader takes for the same."""
     texts = [(text, said.texts[text]) for text in said.texts if text is not None]
     texts.sort(key=lambda one: (-one[1], one[0]))
-    letters = ascii_uppercase[: len(gold.choices)]
+    shown = gold.shown(ROLLOUTS)
+    choices = tuple(shown_choices(shown))
+    letters = ascii_uppercase[: len(choices)]
     right, wrong = 0, list[tuple[str, list[str], int]]()
     for text, count in texts:
-        if _same(text, gold.answer, rounding, gold.choices):
+        if _same(text, shown.answer, rounding, choices):
             right += count
             continue
         place = next(
             (
                 at
                 for at, (first, _, _) in enumerate(wrong)
-                if _same(text, first, rounding, gold.choices)
-                or _picks(text, letters, rounding, gold.choices)
-                == _picks(first, letters, rounding, gold.choices)
+                if _same(text, first, rounding, choices)
+                or _picks(text, letters, rounding, choices)
+                == _picks(first, letters, rounding, choices)
                 != ""
             ),
             None,

@@ -5,7 +5,9 @@ import unicodedata
 
 from visual_r1.grading.spelling import Unreadable, canonical
 
-_QUOTES = re.compile(r"""^["'`*_\s]+|["'`*_\s.,;:!。，；：！]+$""")
+_OPENING = re.compile(r"""^["'`*_\s]+""")
+# Only from the first of them on: to begin at each would take a long row within the text squared.
+_CLOSING = re.compile(r"""(?<!["'`*_\s.,;:!。，；：！])["'`*_\s.,;:!。，；：！]+$""")
 # What makes mathematics of a text. Without it a text is words, of which nothing needs to be read.
 _MATHEMATICS = re.compile(r"[=<>+*/^_|{}\[\]\\√∑∫≤≥≠≈±×÷]")
 _LETTER = re.compile(r"[^\W\d_]")
@@ -27,20 +29,22 @@ def _plain(text: str) -> str:
         text = canonical(text)
     except Unreadable:
         text = text.strip()
-    text = " ".join(_QUOTES.sub("", unicodedata.normalize("NFKC", text)).split())
+    text = _CLOSING.sub("", unicodedata.normalize("NFKC", text))
+    text = " ".join(_OPENING.sub("", text).split())
     words = text.split()
     if is_words(text) and any(len(word) > 1 for word in words):
-        text = " ".join(word if _is_sign(word, text) else word.casefold() for word in words)
+        most = _LONGEST_SYMBOL if any(c.isdigit() for c in text) else 1
+        text = " ".join(word if _is_sign(word, most) else word.casefold() for word in words)
         if words[0] == "A":  # the article
             text = "a" + text[1:]
         return text.replace(" ", "") if text.replace(" ", "").isalpha() else text
     return text
 
 
-def _is_sign(word: str, text: str) -> bool:
-    """Whether its case tells a word from another: `x`, `X`; `mPa`, `MPa` where there is a number.
+def _is_sign(word: str, most: int) -> bool:
+    """Whether its case tells a word of at most so many letters from another: `x`, `X`; `mPa`, `MPa`
+    where there is a number.
 
     `Rhombus` and `rhombus` are one word.
     """
-    most = _LONGEST_SYMBOL if any(c.isdigit() for c in text) else 1
     return len(word.strip("0123456789.")) <= most

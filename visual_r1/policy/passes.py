@@ -28,7 +28,7 @@ from visual_r1.policy.second_pass import SecondPass
 from visual_r1.prices import Tokens
 from visual_r1.prompts.prompts import Prompter
 from visual_r1.rewards import RewardInput
-from visual_r1.rewards.blindfold.choices import in_order, order_of, unaided
+from visual_r1.rewards.blindfold.choices import in_order, order_of, unaided, with_its_choices
 from visual_r1.rewards.blindfold.masking import MaskedScan
 from visual_r1.rewards.scoring import grade_of
 
@@ -58,7 +58,8 @@ class Question:
 
     @property
     def shown(self) -> Problem:
-        """The problem as its view shows it, and as the answer is graded."""
+        """The problem as its view shows it, and as the answer is graded: in each view by the same
+        choices, those that only its text lists among them."""
         return _shown(self.problem, self.view, self.order)
 
     def spent(self, reply: tinker.SampleResponse) -> Tokens:
@@ -113,7 +114,7 @@ def question(
 
 def _shown(problem: Problem, view: View, order: str) -> Problem:
     if view not in ("question_only", "scan_only"):
-        return problem
+        return with_its_choices(problem)
     return in_order(unaided(problem), order)
 
 

@@ -14,7 +14,7 @@ from visual_r1.errors import ConfigError, DataError, ModelError
 from visual_r1.grading import choice_named
 from visual_r1.policy.policy import Policy, open_policy
 from visual_r1.regrade.graders import Stored
-from visual_r1.rewards.blindfold.choices import in_order, unaided
+from visual_r1.rewards.blindfold.choices import in_order, unaided, with_its_choices
 from visual_r1.rewards.grounding import opened
 from visual_r1.runs.decisions import Decisions, content_of
 from visual_r1.runs.labels import Labels
@@ -29,55 +29,53 @@ _OF_CHOICES = "choice"
 class Gold:
     """What the answers to one problem are graded by.
 
-    `stored` is the dataset's gold answer, `answer` the one that holds: another where a person said
-    so. `unseen` is the problem as passes without the image read it; `alone` and `alone_choices` are
-    the same for answers that are so old that nobody wrote down the order of their choices: those
-    that only the text lists had stayed in it.
+    `stored` is the dataset's gold answer, `problem`, which is without its images, has the one that
+    holds: another where a person said so.
     """
 
-    question: str
+    problem: Problem
     stored: str
-    answer: str
-    choices: tuple[str, ...]
-    alone: str
-    alone_choices: tuple[str, ...]
     dropped: bool = False
-    unseen: Problem | None = None
+
+    @property
+    def question(self) -> str:
+        """The text of the problem, without its image markers."""
+        return self.problem.question
+
+    @property
+    def answer(self) -> str:
+        """The gold answer that holds."""
+        return self.problem.answer
 
     @property
     def decided(self) -> bool:
         """Whether a person's decision is why it is graded otherwise."""
         return self.dropped or self.answer != self.stored
 
+    def shown(self, name: str, order: str | None = "") -> Problem:
+        """The problem as the pass `name` showed it, with the answer and the choices that its
+        responses are graded by.
+
+        `order` is that of the choices (`second_order`); None where it was never written down: by
+        versions whose passes without the image left choices where they stood, and showed those that
+        only the text lists.
+        """
+        if name not in WITHOUT_IMAGE or (order is None and not self.problem.choices):
+            return with_its_choices(self.problem)
+        return in_order(unaided(self.problem), order or "")
+
     def of(
         self, name: str, response: str, *, opens_think: bool, order: str | None = None
     ) -> Stored:
-        """A response of the pass `name`, to be graded; `order` is that of the choices which it was
-        shown, where it was written down (`second_order`)."""
-        if name in WITHOUT_IMAGE and order is not None and self.unseen is not None:
-            shown = in_order(self.unseen, order)
-            choices = tuple(shown_choices(shown))
-            return Stored(opened(response, opens_think), shown.answer, choices)
-        if name in WITHOUT_IMAGE:
-            return Stored(opened(response, opens_think), self.alone, self.alone_choices)
-        return Stored(opened(response, opens_think), self.answer, self.choices)
+        """A response of the pass `name`, to be graded; `order` as for `shown`."""
+        shown = self.shown(name, order)
+        return Stored(opened(response, opens_think), shown.answer, tuple(shown_choices(shown)))
 
 
 def gold_of(problem: Problem, answer: str | None = None, *, dropped: bool = False) -> Gold:
     """The gold of a problem, its own or the `answer` in its place; no figure is looked at."""
-    held = problem if answer is None else replace(problem, answer=answer)
-    unseen = replace(unaided(held), images=())
-    alone = unseen if held.choices else held
-    return Gold(
-        question=problem.question,
-        stored=problem.answer,
-        answer=held.answer,
-        choices=tuple(shown_choices(held)),
-        alone=alone.answer,
-        alone_choices=tuple(shown_choices(alone)),
-        dropped=dropped,
-        unseen=unseen,
-    )
+    held = replace(problem, images=(), answer=problem.answer if answer is None else answer)
+    return Gold(held, problem.answer, dropped)
 
 
 def golds_of(dataset: Dataset, split: Split, labels: Labels) -> Mapping[str, Gold]:

@@ -13,11 +13,12 @@ from scipy import stats
 
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import prepare
+from visual_r1.data.problem import Problem
 from visual_r1.disputes.agreement import Agreements
 from visual_r1.disputes.answers import Said, judged
 from visual_r1.disputes.command import main
 from visual_r1.disputes.find import dataset_of_run, find_disputes
-from visual_r1.regrade.golds import Gold
+from visual_r1.regrade.golds import Gold, gold_of
 from visual_r1.runs.decisions import read_decisions
 from visual_r1.runs.folder import config_without_secrets
 from visual_r1.runs.journal import Journal
@@ -49,25 +50,29 @@ def test_of_few_problems_nothing_is_said() -> None:
     assert Agreements([(3, 8)] * 19 + [(8, 8)] * 2).p_value(8, 8) is not None
 
 
+def gold(answer: str, choices: tuple[str, ...] = ()) -> Gold:
+    return gold_of(Problem("1", (), "?", answer, choices))
+
+
 def test_answers_are_counted_by_what_is_the_same() -> None:
     said = Said()
     for text in ("12.50", "25/2 cm", "12.5", "13", "25", None, "13"):
         said.add(text, "rollouts")
-    found = judged(said, Gold("?", "25", "25", (), "25", ()), "exact")
+    found = judged(said, gold("25"), "exact")
     assert (found.n, found.right, found.agreeing, found.others) == (7, 1, 3, 2)
     assert found.answer == "12.5" and found.against_gold
     # Behind choices a letter and the text of its choice are one answer.
     said = Said()
     for text in ("B", "6", "(b)", "A"):
         said.add(text, "final")
-    found = judged(said, Gold("?", "A", "A", ("5", "6"), "5", ()), "exact")
+    found = judged(said, gold("A", ("5", "6")), "exact")
     assert (found.right, found.agreeing, found.others) == (1, 3, 1)
 
 
 def test_a_single_wrong_answer_is_no_agreement() -> None:
     said = Said()
     said.add("7", "rollouts")
-    assert not judged(said, Gold("?", "8", "8", (), "8", ()), "exact").against_gold
+    assert not judged(said, gold("8"), "exact").against_gold
 
 
 @pytest.fixture(scope="module")

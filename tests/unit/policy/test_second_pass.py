@@ -12,7 +12,7 @@ from visual_r1.data.problem import Problem
 from visual_r1.errors import ConfigError
 from visual_r1.grading import Verdict
 from visual_r1.models.processor import load_processor
-from visual_r1.policy.passes import question, second_pass
+from visual_r1.policy.passes import question, reward_input, second_pass
 from visual_r1.policy.policy import Rollout, open_policy
 from visual_r1.policy.second_pass import (
     SecondPass,
@@ -26,6 +26,7 @@ from visual_r1.policy.second_pass import (
 )
 from visual_r1.rewards.blindfold.choices import unaided
 from visual_r1.rewards.blindfold.masking import MASK, MaskedScan, named_by_others
+from visual_r1.rewards.scoring import grade_of
 from visual_r1.rl.advantages import has_contrast
 from visual_r1.rl.metrics import StepTimer, step_metrics
 
@@ -117,6 +118,33 @@ def test_choices_in_words_are_asked_for_in_an_order_of_each_samples_own() -> Non
     for view in ("question_only", "full"):
         unmoved = question(policy, problem, view, 0, temperature=0.0, prompt=asked.prompt)
         assert (unmoved.order, unmoved.shown) == ("", problem)
+
+
+@pytest.mark.parametrize(
+    ("text", "gold", "words"),
+    [
+        ("如图，三角形ABC是（　）\nA、等腰三角形 B、直角三角形 C、等边三角形", "B",
+         ("等腰三角形", "直角三角形", "等边三角形")),
+        ("What kind of triangle? (a) isosceles (b) right (c) scalene", "b",
+         ("isosceles", "right", "scalene")),
+        ("Which?\nA. isosceles\nB. right\nC. neither of the above", "B",
+         ("isosceles", "right", "neither of the above")),
+    ],
+)  # fmt: skip
+def test_each_view_grades_by_the_same_choices(text: str, gold: str, words: tuple[str, ...]) -> None:
+    """What the question alone gives away is subtracted where the scan's reader is paid for it."""
+    policy = open_policy(VISION_SR1)
+    problem = Problem("1", (b"",), f"<image>{text}", gold)
+    prompt = question(policy, problem, "question_only", 0, temperature=0.0).prompt
+    for view in ("full", "blank", "described", "question_only", "scan_only"):
+        asked = question(policy, problem, view, 7, temperature=0.0, prompt=prompt, scan=SCAN)
+        for answer in words:
+            tokens = policy.processor.encode(f"<think>a</think><answer>{answer}</answer>")
+            sample = reward_input(
+                policy, asked, tinker.SampledSequence("stop", "1", _tokens_list=tokens)
+            )
+            right = grade_of(VISION_SR1.reward, sample).right
+            assert right is (answer == words[1]), (view, answer)
 
 
 @pytest.mark.parametrize(

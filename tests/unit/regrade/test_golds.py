@@ -29,6 +29,20 @@ def test_a_letter_is_that_of_the_order_in_which_choices_were_shown(
     assert [one for one in "ABC" if verdict(gold, one, order) == "right"] == [right]
 
 
+@pytest.mark.parametrize("name", ["greedy", "question_only", "scan_only"])
+@pytest.mark.parametrize("order", ["", None, "CAB"])
+@pytest.mark.parametrize("choices", [WORDS, ()])
+def test_one_answer_is_graded_alike_in_each_view(
+    name: str, order: str | None, choices: tuple[str, ...]
+) -> None:
+    text = "<image>Which?\n(a) acute (b) right (c) obtuse"
+    gold = gold_of(Problem("1", (b"",), text, "B" if choices else "b", choices=choices))
+    shown = gold.of(name, "<answer>right</answer>", opens_think=False, order=order)
+    said = ("right", "acute", "obtuse")
+    verdicts = [grade_answer(one, shown.gold, choices=shown.choices).verdict for one in said]
+    assert verdicts == ["right", "wrong", "wrong"]
+
+
 def test_what_a_person_said_is_the_answer_in_any_order() -> None:
     gold = gold_of(Problem("1", (b"",), TEXT, "B", choices=WORDS), "C")
     assert verdict(gold, "A", "CAB") == "right"
@@ -36,5 +50,5 @@ def test_what_a_person_said_is_the_answer_in_any_order() -> None:
 
 def test_numbers_that_only_the_text_lists_were_shown_by_versions_before() -> None:
     gold = gold_of(Problem("1", (b"",), "<image>Find C.\nA. 30\nB. 62", "B"))
-    assert [verdict(gold, one, None) for one in ("B", "62")] == ["right", "wrong"]
+    assert [verdict(gold, one, None) for one in ("B", "62", "A")] == ["right", "right", "wrong"]
     assert [verdict(gold, one, "") for one in ("B", "62")] == ["wrong", "right"]

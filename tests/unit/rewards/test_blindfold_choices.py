@@ -162,18 +162,73 @@ PICTURED = problem("<image>Which one?\nChoices: A, B, C, D", choices=("A", "B", 
     [
         "Figure A is a cube, figure B a sphere, figure C a cone, figure D a ball.",
         "(A) a cube (B) a sphere (C) a cone (D) a ball",
-        "Figure B:\n- a sphere\n- two dots",
-        "B lies on AC. Point B. Angle B is 40.",
+        "A is a cube; in B there is a sphere.\nC has a corner. D: a ball.",
+        "On the left A shows a cube, B a sphere. Below C shows a cone, D a ball.",
+        "a cube in A, a sphere in B, a cone in C and a ball in D",
+        "option A is a cube, option B a sphere, option C a cone, option D a ball",
         "A, B, C, D.",
+        "Points A, B, C and D. Angle A is 40, angle B 50, angle C 60, angle D 210.",
+        "figures (a), (b), (c), (d)",
         "the second side is AB; a circle after the square",
+        "A triangle, and a cube. A large circle lies on AC.",
     ],
 )
 def test_a_label_in_the_picture_is_described(scan: str) -> None:
     assert mask_scan(scan, PICTURED, ["B"]).text == scan
 
 
-def test_a_letter_is_told_only_where_it_is_that_of_the_answer() -> None:
-    assert mask_scan("Label: C.", PICTURED, ["B"]).text == "Label: C."
+@pytest.mark.parametrize(
+    "noun", ["Shape", "Net", "View", "Solid", "Ring:", "Point", "Figure", "Quux", "The"]
+)
+@pytest.mark.parametrize("letter", "ABCD")
+def test_a_letter_beside_any_noun_tells(noun: str, letter: str) -> None:
+    """Here and where it is that of a choice that speaks of others."""
+    none = ("acute", "right", "obtuse", "none of the above")
+    listed = "\n".join(f"{at}. {text}" for at, text in zip("ABCD", none, strict=True))
+    spoken = problem(f"<image>Which?\n{listed}", "D", choices=none)
+    for stored in (replace(PICTURED, answer=letter), spoken):
+        for said in (
+            f"{noun} {letter}.",
+            f"{noun} {letter} fits the hole",
+            f"it is {noun} ({letter})",
+        ):
+            found = mask_scan(f"A drawing of lines. {said}", stored, [stored.answer]).text
+            assert f"{letter}" not in found.removeprefix("A "), found
+
+
+@pytest.mark.parametrize(
+    ("scan", "masked"),
+    [
+        # What is missing tells as much as what is there.
+        ("A is wrong, B is not, D is wrong", "@ is wrong, @ is not, @ is wrong"),
+        (
+            "Figure A, figure B fits, figure C, figure D.",
+            "Figure @, figure @ fits, figure @, figure @.",
+        ),
+        ("A, **B**, C, D.", "@, **@**, @, @."),
+        # Beyond the letters by which the scan goes through all.
+        (
+            "A a cube, B a ball, C a cone, D a net. Net B.",
+            "A a cube, B a ball, C a cone, D a net. @.",
+        ),
+        ("B. Points A, B, C and D", "@. Points A, B, C and D"),
+        ("Points A, C, B, C, D", "Points @, @, @, @, @"),
+        ("Point B lies on AC. Angle B is 40.", "Point @ lies on AC. Angle @ is 40."),
+        ("Figure A cuts, a and b", "Figure @ cuts, @ and @"),
+        ("Shape II", "@"),
+        ("Net ②.", "@."),
+    ],
+)
+def test_letters_stay_where_a_scan_goes_through_all_of_them(scan: str, masked: str) -> None:
+    found = mask_scan(scan, PICTURED, ["B"])
+    assert found.text.replace("[masked]", "@") == masked
+    assert mask_scan(found.text, PICTURED, ["B"]).text == found.text
+
+
+def test_a_letter_is_an_answer_where_the_answer_is_called_by_it() -> None:
+    assert mask_scan("Label: C.", PICTURED, ["B"]).text == "Label: [masked]."
+    assert not mask_scan("Label: C. Point B of AB.", PICTURED, ["B"]).held_answer
+    assert mask_scan("Label: C.", PICTURED, ["B", "C"]).held_answer
     assert mask_scan("Label: C.", PICTURED, ["B", "C"]).text == "[masked]."
     first = replace(PICTURED, answer="A")
     for said in ("a", "I", "It is a"):

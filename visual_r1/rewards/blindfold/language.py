@@ -40,7 +40,8 @@ _CHUNK = re.compile(
 _WITH_DIGITS = re.compile(
     r"\d+(?:st|nd|rd|th|[a-z]{1,3}|[A-Z]{1,2})|[A-Za-z]{1,2}\d{1,2}|[A-Za-z]\d?[a-z]?|\d+"
 )
-_RULE = re.compile(r"[ \t]*\|?(?:[ \t]*:?-{3,}:?[ \t]*\|?)+[ \t]*")
+# What is taken is not given back: `------` is one rule, and not two in as many ways as it is long.
+_RULE = re.compile(r"[ \t]*+\|?(?:[ \t]*+:?-{3,}+:?[ \t]*+\|?)++")
 _MOST_OF_A_NAME = 8
 _FIRST_NUMBERS = 12
 _SHORT = 2
@@ -60,11 +61,15 @@ def strange(text: str, stated: str) -> Iterator[Span]:
     scripts = frozenset(map(_script, stated))
     is_english = _is_english(stated)
     row: list[re.Match[str]] = []  # words behind one another, of two kinds at most
+    has_number = False
     for found in _CHUNK.finditer(level):
         if found.lastgroup == "word":
             kinds = {other[0].casefold() for other in (*row[-_MARKS_OF_A_CODE + 1 :], found)}
-            row = [*row, found] if len(kinds) <= _KINDS_OF_A_CODE else [found]
-            if len(row) >= _MARKS_OF_A_CODE and not any(w[0].isdigit() for w in row):
+            if len(kinds) > _KINDS_OF_A_CODE:
+                row, has_number = [], False
+            row.append(found)
+            has_number = has_number or found[0].isdigit()
+            if len(row) >= _MARKS_OF_A_CODE and not has_number:
                 yield places[row[0].start()][0], places[found.end() - 1][1]
         match found.lastgroup:
             case "word":

@@ -3,8 +3,10 @@
 Masked as `[masked]` is
 
     an answer         the gold one or the response's own, however it is written or calculated
-                      (`answers`, `arithmetic`), and a choice by its letter, where its
+                      (`answers`, `arithmetic`), and a choice by its letter or place, where its
                       reader would know it by that (`choices`)
+    a letter          there, of any choice, unless it is one of those by which the scan goes
+                      through all of them (`labels`)
     results           of calculations: the 118 of `74 + 44 = 118`
     what is unstated  where the figure's facts are known: numbers that neither they nor the
                       question hold (`stated`)
@@ -30,12 +32,8 @@ from visual_r1.data.choices import choices_of, only_letters, without_choices
 from visual_r1.data.problem import Problem
 from visual_r1.grading.equivalence import Rounding
 from visual_r1.rewards.blindfold.answers import answers_in
-from visual_r1.rewards.blindfold.choices import (
-    called_choices,
-    choices_asked,
-    letters_tell,
-    place_named,
-)
+from visual_r1.rewards.blindfold.choices import choices_asked, letters_tell, place_named
+from visual_r1.rewards.blindfold.labels import called_choices, letters_told
 from visual_r1.rewards.blindfold.language import strange
 from visual_r1.rewards.blindfold.leaks import leak_in
 from visual_r1.rewards.blindfold.scan_text import (
@@ -56,7 +54,7 @@ from visual_r1.rewards.blindfold.stated import (
 from visual_r1.rewards.blindfold.targets import MASK, Span, Target, TooMuch, numeric, target
 
 Masks = Literal["all", "answers"]
-Reason = Literal["an answer", "a result", "no language", "unstated"]
+Reason = Literal["an answer", "a letter", "a result", "no language", "unstated"]
 
 # Longer than any description; what is longer is not looked through.
 MAX_SCAN_CHARACTERS = 10_000
@@ -170,6 +168,7 @@ def _looked_for(
     forbidden = _Forbidden(problem, answers, stated, rounding, named or ())
     why: dict[Reason, Sequence[Span]] = {
         "an answer": forbidden.said_in(scan, tokens),
+        "a letter": forbidden.letters_in(scan),
         "a result": list(_results(tokens, forbidden.numbers)),
     }
     if masks == "all":
@@ -215,8 +214,14 @@ class _Forbidden:
             span for span in said if text[slice(*span)] not in self._names and span not in counted
         ]
         if self._letters:
-            said += called_choices(text, sorted(self._letters), self._choices)
+            through, _ = letters_told(text, self._choices)
+            called = called_choices(text, sorted(self._letters), self._choices)
+            said += [one for one in called if not any(_overlap(one, kept) for kept in through)]
         return said
+
+    def letters_in(self, text: str) -> list[Span]:
+        """The letters in `text` that tell which choice is the answer, or which is not."""
+        return letters_told(text, self._choices)[1] if self._letters else []
 
     def counted_in(self, tokens: Sequence[Lexeme]) -> set[Span]:
         """The numbers that say how many there are of what the facts name."""
@@ -328,6 +333,10 @@ def _is_calculation(side: Sequence[Lexeme]) -> bool:
         values > 1 and any(token.role in ("operator", "open") for token in side)
     )
     return works and values > 0 and numeric(math_of(part)) is not None
+
+
+def _overlap(one: Span, other: Span) -> bool:
+    return one[0] < other[1] and one[1] > other[0]
 
 
 def _joined(scan: str, spans: Sequence[Span]) -> list[list[int]]:

@@ -159,7 +159,7 @@ def _count(facts: Any, key: str, found: dict[str, set[int]], names: dict[str, se
             _count(item, "", found, names)
         return
     words = [token.text for token in lexemes(str(facts))]
-    for chain in re.findall(r"\w+(?:\s*(?:∥|\|\||\\parallel)\s*\w+)+", str(facts)):
+    for chain in re.findall(r"\b\w++(?:\s*+(?:∥|\|\||\\parallel)\s*+\w++)+", str(facts)):
         found.setdefault("line", set()).add(len(re.findall(r"(?<!\\)\b\w+", chain)))
     # What a noun is followed by: one name, or several of them in a row.
     for at, (noun, following) in enumerate(pairwise(words)):
