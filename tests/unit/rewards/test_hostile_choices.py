@@ -27,8 +27,9 @@ from visual_r1.rewards.blindfold.scan_text import lexemes
 from visual_r1.rewards.blindfold.stated import counted_in
 
 _SMALLEST, _LARGEST = 16, 8_200
-# Below it the clock and the first call of everything are more than the work.
-_FLOOR_S = 0.05
+# Of the processor. What grows with the text takes hundredths of a second for the largest; what grew
+# with its square took two seconds and more.
+_MOST_S = 1.0
 
 PIECES = (
     " ", "\n", "\t ", " , A", "A , ", "A   ", "( ", "(", "(A) ", "A. ", "a. ", "A. B. ", "x",
@@ -98,14 +99,11 @@ def _seconds(looked: Callable[[str], None], text: str) -> float:
 
 @pytest.mark.parametrize("looked", [_of_a_choice, _of_a_text, _of_a_scan, _of_an_answer, _masked])
 @pytest.mark.parametrize("piece", PIECES)
-def test_twice_the_text_takes_twice_the_time(looked: Callable[[str], None], piece: str) -> None:
+def test_what_looks_through_a_text_is_soon_done(looked: Callable[[str], None], piece: str) -> None:
     """From a few characters on, so that what doubles with each of them is seen before it hangs."""
     for start, end in (("", " zz"), ("(a) x", "y\n(b) z")):
-        size, before = _SMALLEST, _FLOOR_S
+        size = _SMALLEST
         while size <= _LARGEST:
-            text = _fill(piece, size, start, end)
-            spent = _seconds(looked, text)
-            if spent > 3 * before:  # another process may have been in the way
-                spent = min(spent, _seconds(looked, text))
-            assert spent <= 3 * before, (piece, size, before, spent)
-            size, before = 2 * size, max(spent, _FLOOR_S)
+            spent = _seconds(looked, _fill(piece, size, start, end))
+            assert spent < _MOST_S, (piece, size, spent)
+            size *= 2
