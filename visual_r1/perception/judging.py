@@ -28,7 +28,7 @@ from typing import Literal, cast, get_args
 from visual_r1.data import procedural
 from visual_r1.data.problem import Problem
 from visual_r1.grading import Rounding, Verdict, is_equivalent
-from visual_r1.perception.readings import read_values
+from visual_r1.perception.readings import MOST_OPTIONS, read_values
 from visual_r1.rewards.blindfold.targets import numeric
 
 Kind = Literal["right", "lucky", "misread", "misreasoned", "both", "form", "untold"]
@@ -104,7 +104,10 @@ def judge(problem: Problem, given: Given, rounding: Rounding = "exact") -> Judge
     # What leads to its answer, for it went by that; else all that it may be; else the likeliest.
     leading = [one for one in found if one.reasoned] or [one for one in others if one.reasoned]
     unsure = reading.contradictory or reading.otherwise
-    for among in (leading, [] if reading.otherwise else found, [] if unsure else found[:1]):
+    # Of a response that repeats itself not all are there, and what is not may say otherwise.
+    is_cut = reading.contradictory and len(found) == MOST_OPTIONS
+    everything = [] if reading.otherwise or is_cut else found
+    for among in (leading, everything, [] if unsure else found[:1]):
         if among and len({(one.read, one.reasoned) for one in among}) == 1:
             return among[0]
     why = "it does not state every value"

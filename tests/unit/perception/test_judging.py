@@ -83,6 +83,15 @@ def test_what_was_corrected_is_judged_by_what_it_went_by(
         assert found.why == "it calculates with another value than it states"
 
 
+@pytest.mark.parametrize(("times", "kind"), [(5, "both"), (50, "untold")])
+def test_of_a_looping_response_nothing_is_told_by_a_part_of_its_readings(
+    times: int, kind: str
+) -> None:
+    tries = "".join(f"Angle A is {74 + i}. Angle B is {44 + i}. " for i in range(times, 0, -1))
+    found = judge(triangle({"A": 74, "B": 44}), given(f"{tries}<answer>1</answer>", "62"))
+    assert found.kind == kind
+
+
 @pytest.mark.parametrize(
     "problem",
     [
