@@ -31,7 +31,7 @@ from visual_r1.tables import open_table, pa, said_of, table_digest, write_table
 logger = open_logger(__name__)
 
 FILE_NAME = "where_it_fails.parquet"
-VERSION = "1"
+VERSION = "2"
 """Of the rules in `readings` and `judging`: one that judges otherwise has another."""
 
 _COLUMNS = (

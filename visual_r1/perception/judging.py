@@ -8,7 +8,9 @@ Two questions, each with its own evidence:
 
 So a wrong sum of numbers that were read rightly is a mistake of reasoning, and the right sum of a
 number that was misread is one of seeing. Where a reading is ambiguous, it counts as told where all
-that it may be says the same, or else where those that lead to its answer do.
+that it may be says the same, or else where those that lead to its answer do. A calculation that
+leads to its answer and is done with another number than the response states leaves nothing else to
+tell by.
 
 A value that was read rightly and called by another name ("angle E reads 84, angle F reads 38" of
 E 38 and F 84) changes nothing where the rule gives the same; it is counted apart.
@@ -26,7 +28,7 @@ from typing import Literal, cast, get_args
 from visual_r1.data import procedural
 from visual_r1.data.problem import Problem
 from visual_r1.grading import Rounding, Verdict, is_equivalent
-from visual_r1.perception.readings import read_values
+from visual_r1.perception.readings import MOST_OPTIONS, read_values
 from visual_r1.rewards.blindfold.targets import numeric
 
 Kind = Literal["right", "lucky", "misread", "misreasoned", "both", "form", "untold"]
@@ -92,16 +94,27 @@ def judge(problem: Problem, given: Given, rounding: Rounding = "exact") -> Judge
         return _by_passes(given)
     answer = number if isinstance(number, Fraction) else None
     reading = read_values(given.response, problem.question, values, answer)
-    found = [
-        _concluded(values, option, rule, given, rounding, strange=reading.strange)
-        for option in reading.options
-    ]
-    # All that it may be; else what leads to its answer, for it went by that; else the likeliest.
-    likeliest = [] if reading.contradictory else found[:1]
-    for among in (found, [one for one in found if one.reasoned], likeliest):
+    found, others = (
+        [
+            _concluded(values, option, rule, given, rounding, strange=reading.strange)
+            for option in options
+        ]
+        for options in (reading.options, reading.others)
+    )
+    # What leads to its answer, for it went by that; else all that it may be; else the likeliest.
+    leading = [one for one in found if one.reasoned] or [one for one in others if one.reasoned]
+    unsure = reading.contradictory or reading.otherwise
+    # Of a response that repeats itself not all are there, and what is not may say otherwise.
+    is_cut = reading.contradictory and len(found) == MOST_OPTIONS
+    everything = [] if reading.otherwise or is_cut else found
+    for among in (leading, everything, [] if unsure else found[:1]):
         if among and len({(one.read, one.reasoned) for one in among}) == 1:
             return among[0]
-    why = "it states a value twice, and differently" if found else "it does not state every value"
+    why = "it does not state every value"
+    if found:
+        why = "it states a value twice, and differently"
+        if reading.otherwise:
+            why = "it calculates with another value than it states"
     return Judgement("right" if right else "untold", "facts", why=why)
 
 

@@ -16,7 +16,11 @@ no calculation has led to, in their order. Of 1, 2, 90, 180 and 360 everybody kn
 do in one: they are none.
 
 Where a value is stated twice and differently, and where more numbers are there than values are
-open, the reading is ambiguous: `Reading.options` holds all that it may be.
+open, the reading is ambiguous: `Reading.options` holds all that it may be. Of that the calculation
+that leads to its answer tells which it went by, in whatever words it came to it. So it does of a
+number at a name that it is not done with, where another takes its place that was stated as well
+("angle F is 48. Let me look again: 84. 180 - 84 - 38"): that is what was read. Where the other was
+not stated before, the two contradict each other.
 """
 
 import re
@@ -26,10 +30,17 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice, permutations, product
 
-from visual_r1.rewards.blindfold.scan_text import Lexeme, lexemes, math_of
+from visual_r1.perception.calculations import (
+    Calculations,
+    beside,
+    is_calculated_with,
+    is_result,
+    is_thing,
+    worked_out,
+)
+from visual_r1.rewards.blindfold.scan_text import Lexeme, lexemes
 from visual_r1.rewards.blindfold.stated import counts, singular
-from visual_r1.rewards.blindfold.targets import numeric
-from visual_r1.rewards.grounding import is_figure_word, is_place
+from visual_r1.rewards.grounding import is_place
 
 MOST_OPTIONS = 64
 # Longer than any thought that states a figure's values; of a longer one this much is looked at.
@@ -43,8 +54,6 @@ _ANSWERS = re.compile(r"<answer>.*?(?:</answer>|\Z)|\\boxed\s*\{(?:[^{}]|\{[^{}]
 _TAG = re.compile(r"</?[a-z_]+>")
 _EMPHASIS = re.compile(r"\*\*|__")
 _ENDS_A_CLAUSE = frozenset(".;!?")
-# What may stand between a number and the sign that it is calculated with.
-_AROUND = frozenset(("after", "silent", "open", "close"))
 # What follows such a word was worked out, or is to be.
 _WORKED_OUT = re.compile(
     r"sums?|differences?|products?|half|twice|doubled?|supplement\w*|complement\w*|combined"
@@ -63,12 +72,17 @@ class Reading:
     """What a response says of a figure's values.
 
     `options` are the readings that it admits, each with every value by its name, the likeliest
-    first; none where a value is nowhere stated. `contradictory` says that a value is stated twice
-    and differently, so that none is likelier; `strange` that one stands at a name of no value.
+    first; none where a value is nowhere stated. `others` are those with a number in the place of
+    one at a name that was stated at none: they count where they lead to the answer and no option
+    does. `contradictory` says that a value is stated twice and differently, so that none is
+    likelier; `otherwise` that it calculates with another number than it states, so that nothing but
+    its answer can tell; `strange` that one stands at a name of no value.
     """
 
     options: tuple[dict[str, Fraction], ...]
+    others: tuple[dict[str, Fraction], ...] = ()
     contradictory: bool = False
+    otherwise: bool = False
     strange: bool = False
 
 
@@ -83,7 +97,8 @@ def read_values(
     Their names tell what is spoken of, and one of 90 that it is no rule. `answer` is what was
     answered: where more numbers are there than values are open, it is none of them.
     """
-    said = _Said(tuple(values), frozenset(values.values()), _asked_for(question, values))
+    rules = _WELL_KNOWN - frozenset(values.values())
+    said = _Said(tuple(values), _asked_for(question, values), Calculations(rules))
     text = _TAG.sub(" \n ", _ANSWERS.sub(" \n ", response[:MOST_CHARACTERS]))
     for clause in _clauses(_EMPHASIS.sub(" ", text)):
         said.take(clause)
@@ -132,11 +147,16 @@ class _Said:
     """What was said so far: at the values' names, at strange names, at none, and worked out."""
 
     names: tuple[str, ...]
-    values: frozenset[Fraction]
     asked: frozenset[str]
-    named: dict[str, list[Fraction]] = field(default_factory=dict[str, list[Fraction]])
-    strange: dict[str, list[Fraction]] = field(default_factory=dict[str, list[Fraction]])
+    calculations: Calculations
+    # Of each name its numbers in their order, each once.
+    named: dict[str, dict[Fraction, None]] = field(default_factory=dict[str, dict[Fraction, None]])
+    strange: dict[str, Fraction] = field(default_factory=dict[str, Fraction])
+    seen: set[tuple[_Name, Fraction]] = field(default_factory=set[tuple[_Name, Fraction]])
     loose: list[Fraction] = field(default_factory=list[Fraction])
+    times: Counter[Fraction] = field(default_factory=Counter[Fraction])
+    aside: dict[Fraction, None] = field(default_factory=dict[Fraction, None])
+    stated: set[Fraction] = field(default_factory=set[Fraction])
     last: str | None = None
     results: set[Fraction] = field(default_factory=set[Fraction])
 
@@ -154,27 +174,35 @@ class _Said:
                 self.last = name.role
                 if corrects:
                     self.named.pop(name.role, None)
-                _append(self.named.setdefault(name.role, []), number)
-            elif name.text and name.text not in self.asked:
-                _append(self.strange.setdefault(name.text, []), number)
+                self.named.setdefault(name.role, {}).setdefault(number)
+            elif name.text and name.text not in self.asked and (name, number) not in self.seen:
+                self.seen.add((name, number))
+                self.strange[name.text] = number  # the last one that is new
+            if name is None or name.text not in self.asked:
+                self.stated.add(number)
+        for number in loose:
+            self.aside.setdefault(number)
         for number, times in (*loose.items(), *calculated.items()):
-            self.loose += [number] * (times - self.loose.count(number))
-        self.results.update(_worked_out(clause))
+            self.loose += [number] * (times - self.times[number])
+            self.times[number] = max(times, self.times[number])
+        worked = frozenset(worked_out(clause))
+        self.calculations.take(clause, worked, self.asked)
+        self.results |= worked
 
     def _stated(self, clause: Sequence[Lexeme]) -> tuple[list[_Name | Fraction], Counter[Fraction]]:
         """The names and stated numbers of a clause in their order, and what it calculates with."""
         stated, calculated = list[_Name | Fraction](), Counter[Fraction]()
         counted = {token.start for token in counts(clause)}
-        worked_out = concludes = number_came = False
+        is_worked_out = concludes = number_came = False
         for place, token in enumerate(clause):
             number = token.number
             if number is None:
                 if _begins_a_result(clause, place):
-                    worked_out, number_came = True, False
+                    is_worked_out, number_came = True, False
                 elif _CONCLUDES.fullmatch(token.text):
                     concludes = True
                 elif token.text == "," and number_came:
-                    worked_out = False
+                    is_worked_out = False
                 elif (name := self._name(clause, place)) is not None:
                     if name.role is not None:
                         concludes = False
@@ -183,10 +211,10 @@ class _Said:
                     stated.append(name)
             elif token.start in counted or _is_a_label(clause, place):
                 continue
-            elif _is_calculated_with(clause, place):
+            elif is_calculated_with(clause, place):
                 # What a calculation before has led to is nothing that was read.
                 calculated[number] += number not in self.results
-            elif worked_out or concludes or _is_result(clause, place) or number in self.results:
+            elif is_worked_out or concludes or is_result(clause, place) or number in self.results:
                 number_came = True
                 self.results.add(number)
                 stated.append(_Name(None))
@@ -201,7 +229,7 @@ class _Said:
         if word.lower() in self.names and not word.isupper():
             return _Name(word.lower(), word)
         before = clause[place - 1].text.lower().removeprefix("\\") if place else ""
-        if word.islower() and len(word) <= _SEGMENT and _is_thing(before):
+        if word.islower() and len(word) <= _SEGMENT and is_thing(before):
             word = word.upper() if _sorted(word.upper()) in self.names else word  # `angle a`
         if letters > _ANGLE and is_place(word.lower()):
             return _Name(None, word.lower())
@@ -211,7 +239,7 @@ class _Said:
             return None
         if (word == "A" and place == 0 and _is_an_article(clause)) or word == "I":
             return None
-        if letters > _ANGLE and not _is_thing(before):
+        if letters > _ANGLE and not is_thing(before):
             return None  # the P of a formula, where the values have words for names
         if len(word) == 1 and letters == _SEGMENT:
             first = clause[place - 2].text if place > 1 and before in ("to", "and") else ""
@@ -229,29 +257,106 @@ class _Said:
 
     def reading(self, answer: Fraction | None) -> Reading:
         """All that it may mean."""
-        named = {name: self.named[name][::-1] for name in self.names if name in self.named}
+        named = {name: [*self.named[name]][::-1] for name in self.names if name in self.named}
         missing = [name for name in self.names if name not in named]
         there = {number for numbers in named.values() for number in numbers}
-        open_to = _without(answer, [numbers[-1] for numbers in self.strange.values()], missing)
+        open_to = _without(answer, [*self.strange.values()], missing)
+        rules = self.calculations.rules
         if len(open_to) < len(missing):
-            known = _WELL_KNOWN - self.values | there | set(open_to)
+            known = rules | there | set(open_to)
             loose = [number for number in self.loose if number not in known]
             open_to = _without(answer, open_to + loose, missing)
-        found = list[dict[str, Fraction]]()
-        for chosen in product(*named.values()):
+        found = list(self._options(named, missing, open_to))
+        strange = bool(missing and self.strange)
+        went_by, otherwise = self._went_by(found, answer)
+        if went_by:
+            return Reading(tuple(went_by), strange=strange)
+        contradictory = any(len(numbers) > 1 for numbers in named.values())
+        others = islice(self._others(found[:1], there, answer), MOST_OPTIONS)
+        return Reading(tuple(found), tuple(others), contradictory, otherwise, strange)
+
+    def _options(
+        self, named: Mapping[str, list[Fraction]], missing: list[str], open_to: list[Fraction]
+    ) -> Iterator[dict[str, Fraction]]:
+        """Every value with one of its numbers, the first `MOST_OPTIONS` that differ.
+
+        Each choice among the numbers at names gives at least one that no other gives, so no more of
+        them are looked at than there are options.
+        """
+        if len(open_to) < len(missing):
+            return
+        found = set[tuple[Fraction, ...]]()
+        for chosen in product(*(numbers[:MOST_OPTIONS] for numbers in named.values())):
             for more in islice(permutations(open_to, len(missing)), MOST_OPTIONS):
                 said = dict(zip((*named, *missing), (*chosen, *more), strict=True))
-                option = {name: said[name] for name in self.names}
+                option = tuple(said[name] for name in self.names)
                 if option not in found:
-                    found.append(option)
-        contradictory = any(len(numbers) > 1 for numbers in named.values())
-        strange = bool(missing and self.strange)
-        return Reading(tuple(found[:MOST_OPTIONS]), contradictory, strange)
+                    found.add(option)
+                    yield dict(zip(self.names, option, strict=True))
+                if len(found) == MOST_OPTIONS:
+                    return
 
+    def _went_by(
+        self, found: Sequence[dict[str, Fraction]], answer: Fraction | None
+    ) -> tuple[list[dict[str, Fraction]], bool]:
+        """The readings whose values the calculation that leads to `answer` is done with, and
+        whether it is done with others, which are nowhere stated."""
+        if answer is None:
+            return [], False
+        rules = self.calculations.rules
+        for one in self.calculations.leading_to(answer):
+            for used in (one.operands, one.sources):
+                for numbers in (used, used - {answer}):  # a check holds the answer as well
+                    same = [said for said in found if frozenset(said.values()) - rules == numbers]
+                    if same and numbers:
+                        return same, False
+            revised = self._revised(one.sources - self.results - {answer})
+            if revised is None:
+                continue
+            options, taken = revised
+            if taken <= self.stated:
+                return options, False
+            if len(taken) < len(self.names):
+                return [], True
+        return [], False
 
-def _append(numbers: list[Fraction], number: Fraction) -> None:
-    if number not in numbers:
-        numbers.append(number)
+    def _revised(
+        self, used: frozenset[Fraction]
+    ) -> tuple[list[dict[str, Fraction]], frozenset[Fraction]] | None:
+        """The readings in which `used` takes the place of numbers at names, and what of it does so;
+        None where it is not as many as there are values."""
+        kept = {
+            name: next(number for number in reversed(numbers) if number in used)
+            for name, numbers in self.named.items()
+            if not used.isdisjoint(numbers)
+        }
+        rest = [name for name in self.names if name not in kept]
+        taken = used.difference(kept.values())
+        if not rest or len(rest) != len(taken):
+            return None
+        if not self.strange and self.named.keys().isdisjoint(rest):
+            return None  # numbers at no name fill what is open
+        in_order = [number for number in self.loose if number in taken]
+        in_order = list(dict.fromkeys((*in_order, *sorted(taken))))
+        options = [
+            {name: (kept | dict(zip(rest, more, strict=True)))[name] for name in self.names}
+            for more in islice(permutations(in_order), MOST_OPTIONS)
+        ]
+        return options, taken
+
+    def _others(
+        self,
+        likeliest: Sequence[dict[str, Fraction]],
+        there: Collection[Fraction],
+        answer: Fraction | None,
+    ) -> Iterator[dict[str, Fraction]]:
+        """The likeliest reading with a number that stands at no name in the place of one that
+        does, the last of them first."""
+        no_value = {*self.calculations.rules, *there, *self.results, answer}
+        for said in likeliest:
+            for number in reversed(self.aside):
+                if number not in no_value:
+                    yield from (said | {name: number} for name in self.names if name in self.named)
 
 
 def _without(
@@ -332,103 +437,5 @@ def _is_an_article(clause: Sequence[Lexeme]) -> bool:
 
 def _is_a_product(clause: Sequence[Lexeme], place: int) -> bool:
     """Whether an x is the sign between two numbers."""
-    sides = (_beside(clause, place, -1), _beside(clause, place, 1))
+    sides = (beside(clause, place, -1), beside(clause, place, 1))
     return all(at is not None and clause[at].role == "value" for at in sides)
-
-
-def _beside(clause: Sequence[Lexeme], place: int, step: int) -> int | None:
-    """The place of the next token on a side that is no bracket, unit or layout."""
-    place += step
-    while 0 <= place < len(clause):
-        if clause[place].role not in _AROUND:
-            return place
-        place += step
-    return None
-
-
-def _is_operand(clause: Sequence[Lexeme], place: int | None) -> bool:
-    """Whether the token at `place` is, or begins, something that is calculated with."""
-    if place is None:
-        return False
-    token = clause[place]
-    text = token.text.removeprefix("\\")
-    is_letter = len(text) == 1 and text.isalpha()
-    return token.role in ("value", "function") or is_letter or text.isupper() or _is_thing(text)
-
-
-def _is_thing(text: str) -> bool:
-    return is_figure_word(text.lower()) or text == "∠"
-
-
-def _is_calculated_with(clause: Sequence[Lexeme], place: int) -> bool:
-    """Whether a sign joins the number at `place` to something else.
-
-    The dash of `A - 74` is none, where nothing else is calculated with: there 74 is stated.
-    """
-    if _multiplies(clause, place):
-        return True
-    after = _beside(clause, place, 1)
-    if after is not None and clause[after].role == "operator":
-        return _is_operand(clause, _beside(clause, after, 1))
-    before = _beside(clause, place, -1)
-    if before is None:
-        return False
-    if clause[before].role == "function":
-        return True
-    if clause[before].role == "value":  # the second part of a fraction
-        before_that = _beside(clause, before, -1)
-        return before_that is not None and clause[before_that].role == "function"
-    other = _beside(clause, before, -1)
-    if clause[before].role != "operator" or not _is_operand(clause, other):
-        return False
-    assert other is not None
-    if clause[before].math != "-" or clause[other].role == "value":
-        return True
-    sign = _beside(clause, other, -1)
-    return sign is not None and clause[sign].role == "operator"
-
-
-def _multiplies(clause: Sequence[Lexeme], place: int) -> bool:
-    """Whether the number at `place` is a factor without a sign: the 2 of `2w`, all of `2(17)`."""
-    following = clause[place + 1] if place + 1 < len(clause) else None
-    if following is not None and following.start == clause[place].end:
-        is_letter = len(following.text) == 1 and following.text.isalpha()
-        if is_letter and following.role == "other":
-            return True
-        if following.text == "(":
-            return place + 2 < len(clause) and clause[place + 2].role == "value"
-    before = clause[place - 2 : place]
-    return [one.role for one in before] == ["value", "open"] and before[0].end == before[1].start
-
-
-def _is_result(clause: Sequence[Lexeme], place: int) -> bool:
-    """Whether the number at `place` is what a calculation before it is said to come to."""
-    at = _beside(clause, place, -1)
-    if at is not None and clause[at].math == "-":  # the sign of `= -8`
-        at = _beside(clause, at, -1)
-    if at is None or clause[at].role != "equals":
-        return False
-    for sign in range(at - 1, -1, -1):
-        if clause[sign].role == "equals" or clause[sign].text == ",":
-            return False
-        if clause[sign].role == "function" or (
-            clause[sign].role == "operator"
-            and _is_operand(clause, _beside(clause, sign, -1))
-            and _is_operand(clause, _beside(clause, sign, 1))
-        ):
-            return True
-    return False
-
-
-def _worked_out(clause: Sequence[Lexeme]) -> Iterator[Fraction]:
-    """What the calculations of a clause come to: each of them, and each beginning of one."""
-    part: list[Lexeme] = []
-    for token in (*clause, None):
-        if token is not None and token.role in ("value", "operator"):
-            part.append(token)
-        elif token is None or token.role not in _AROUND:
-            for end in range(3, len(part) + 1, 2):
-                value = numeric(math_of(part[:end]))
-                if isinstance(value, Fraction):
-                    yield value
-            part = []

@@ -55,6 +55,44 @@ def test_a_value_read_as_another_with_the_same_sum_is_luck() -> None:
 
 
 @pytest.mark.parametrize(
+    ("thought", "answer", "kind"),
+    [
+        # It is taken back in words that nobody listed, and used as it was taken back.
+        ("Angle B = 41. Hmm, the label says 44. 180-74-44=62.", 62, "right"),
+        ("Angle B = 41. Hmm, the label says 44. 180-74-44=72.", 72, "misreasoned"),
+        ("Angle B = 44. Hmm, the label says 41. 180-74-41=65.", 65, "misread"),
+        ("Angle B = 44. Hmm, the label says 41. 180-74-41=62.", 62, "lucky"),
+        # Without a calculation the answer tells.
+        ("Angle B is not 41, it is 44. So C is 62.", 62, "right"),
+        ("I first thought angle B was 44, but it is 41. So C is 65.", 65, "misread"),
+        ("Angle B is 41. The picture is 96 wide. So C is 62.", 62, "lucky"),
+        # A number that is in the calculation alone: read, or a slip of the pen?
+        ("Angle B is 41. 180-74-44=62.", 62, "right"),
+        ("Angle B is 44. 180-74-34=72.", 72, "untold"),
+        ("Angle B is 44. 180-74-34=62.", 62, "right"),
+        ("Angle B is 41. 180-74-14=65.", 65, "misread"),
+    ],
+)
+def test_what_was_corrected_is_judged_by_what_it_went_by(
+    thought: str, answer: int, kind: str
+) -> None:
+    text = f"<think>Angle A is 74. {thought}</think><answer>{answer}</answer>"
+    found = judge(triangle({"A": 74, "B": 44}), given(text, "62"))
+    assert found.kind == kind
+    if kind == "untold":
+        assert found.why == "it calculates with another value than it states"
+
+
+@pytest.mark.parametrize(("times", "kind"), [(5, "both"), (50, "untold")])
+def test_of_a_looping_response_nothing_is_told_by_a_part_of_its_readings(
+    times: int, kind: str
+) -> None:
+    tries = "".join(f"Angle A is {74 + i}. Angle B is {44 + i}. " for i in range(times, 0, -1))
+    found = judge(triangle({"A": 74, "B": 44}), given(f"{tries}<answer>1</answer>", "62"))
+    assert found.kind == kind
+
+
+@pytest.mark.parametrize(
     "problem",
     [
         triangle({"A": 74, "B": 44, "C": 10}),  # another answer follows from these

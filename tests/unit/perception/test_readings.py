@@ -1,5 +1,7 @@
 """What a response says of the figure's values, however it is worded."""
 
+import sys
+from collections.abc import Callable
 from fractions import Fraction
 
 import pytest
@@ -127,3 +129,114 @@ BOTH = "Angle A is 74, angle B is 44. "
 )
 def test_whatever_a_model_writes_is_read_to_the_end(text: str, is_read: bool) -> None:
     assert read(text, ANGLES).options == (({"A": 74, "B": 44},) if is_read else ())
+
+
+def calls_of(work: Callable[[], object]) -> int:
+    """How many functions are called in `work`, comparisons of numbers among them."""
+    count = 0
+
+    def counting(_frame: object, event: str, _argument: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(counting)
+    try:
+        work()
+    finally:
+        sys.setprofile(before)
+    return count
+
+
+@pytest.mark.parametrize(
+    ("piece", "figure", "pieces"),
+    [
+        ("angle A reads {0}. angle B reads {1}. ", ANGLES, 10),
+        ("angle A is {0}. angle B is {1}. angle D is {2}. ", FOUR, 5),
+        ("angle A reads {0}. ", ANGLES, 200),
+        ("angle K reads {0}. ", ANGLES, 200),
+        ("{0}. ", ANGLES, 200),
+        ("{0}, ", ANGLES, 200),
+        ("{0} + ", ANGLES, 100),
+        ("{0} + {1} = ", ANGLES, 100),
+        ("{0} + {1} = {2}. ", ANGLES, 100),
+        ("1(", ANGLES, 200),
+        ("{0} - ((((((", ANGLES, 100),
+    ],
+)
+def test_a_text_that_is_twice_as_long_takes_no_more_than_twice_the_work(
+    piece: str, figure: Figure, pieces: int
+) -> None:
+    def looping(times: int) -> str:
+        return "".join(piece.format(300 + i, 5000 + i, 9000 + i) for i in range(times))
+
+    def work(times: int) -> int:
+        return calls_of(lambda: read(looping(times), figure, 62))
+
+    work(2 * pieces)  # what is kept of characters and words is there
+    assert work(2 * pieces) < 2.5 * work(pieces)
+
+
+def test_a_looping_response_has_the_readings_of_what_it_said_last() -> None:
+    text = "".join(f"angle A reads {i}. angle B reads {i + 1}. " for i in range(20, 70))
+    found = read(text, ANGLES).options
+    assert len(found) == 64
+    assert found[:3] == tuple({"A": Fraction(69), "B": Fraction(70 - i)} for i in range(3))
+
+
+NOT_44 = [
+    "Angle A is 74. Angle B is not 47, it is 44.",
+    "Angle A is 74. At first glance angle B looked like 47, but it is 44.",
+    "Angle A is 74. I first read angle B as 41, but on a closer look the label says 44.",
+    "Angle A is 74. Angle B = 47? Let me look closer. It says 44.",
+    "Angle A is 74. Angle B = 47. Hmm, let me re-read the label: 44.",
+    "Angle A is 74. Angle B is 47 — hmm, 44 rather.",
+    "Angle A is 74. Angle B is 41. Hold on, that label is 44.",
+    "Angle A is 74. Angle B is 41. On closer inspection, angle B is 44.",
+    "Angle A is 74. Angle B is 41. Looking at it a second time, it is 44.",
+    "Angle A is 74. Angle B looks like 41, but checking the image it's 44.",
+    "Angle A is 47, angle B is 41. Both labels were upside down: 74 and 44.",
+    "Angle K is 74. Angle L is 41. The label says 44, though.",
+]
+THEN = [
+    "180-74-44={}.",
+    "180 - (44 + 74) = 180 - 118 = {}.",
+    "74+44=118. 180-118={}.",
+    "180-74=106. 106-44={}.",
+    r"$x + 74^\circ + 44^\circ = 180^\circ$, so $x = {}^\circ$.",
+    "44 + 74 + x = 180. 118 + x = 180. x = {}.",
+    "If B were 41, then C = 180-74-41 = 65. But C = 180-74-44 = {}.",
+]
+
+
+@pytest.mark.parametrize("then", THEN)
+@pytest.mark.parametrize("said", NOT_44)
+@pytest.mark.parametrize("answer", [62, 72])
+def test_the_calculation_that_leads_to_the_answer_tells_which_value_it_went_by(
+    said: str, then: str, answer: int
+) -> None:
+    found = read(f"{said} {then.format(answer)}", ANGLES, answer)
+    assert found.options
+    assert all(set(one.values()) == {74, 44} for one in found.options)
+    assert not found.contradictory
+
+
+def test_a_calculation_with_a_number_that_is_nowhere_stated_takes_nothing_back() -> None:
+    found = read("Angle A is 74. Angle B is 44. 180-74-34=72.", ANGLES, 72)
+    assert found.options == ({"A": Fraction(74), "B": Fraction(44)},)
+    assert found.otherwise
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Angle A is 74, angle B is 44. For 34 it were 180-74-34 = 72. So C = 62.",
+        "Angle A is 74, angle B is 44. Half of 60 is 30. 180-74-44=62.",
+        "Angle A is 74, angle B is 44. 180-74=106, and 106-44=62.",
+        "Angle A is 74, angle B is 44. 180-118=62. Check: 62+44+74=180.",
+    ],
+)
+def test_what_does_not_lead_to_the_answer_says_nothing_of_what_was_read(text: str) -> None:
+    found = read(text, ANGLES, 62)
+    assert found.options == ({"A": Fraction(74), "B": Fraction(44)},)
+    assert not found.otherwise
