@@ -87,7 +87,7 @@ ROOMS = {
     """,
     "suites": "config data data/sources errors evaluation printing prompts storage",
     "serving": """
-        backend config data errors models printing prompts request_heads storage wording
+        backend config data errors models printing prompts request_heads wording
     """,
     "runs": """
         alarms backend config data engine/store errors evaluation exports grading hashing jsonl
