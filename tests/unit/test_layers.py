@@ -75,7 +75,7 @@ ROOMS = {
     "rl": """
         backend config data errors hashing own_code policy prices printing rewards rewards/blindfold
     """,
-    "sft": "backend config data errors policy prices rl",
+    "sft": "backend config data errors grading policy prices rewards rl",
     "conformance": "backend config data errors models policy prices printing rl sft",
     "evaluation": """
         config data errors grading hashing jsonl policy prices printing progress prompts rewards
