@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from solved import write_solved
+from solved import response, write_solved
 
 from trials.train_chunks import config as chunks_config
 from visual_r1.backend.backend import Backend, open_backend
 from visual_r1.config import RunConfig
 from visual_r1.data.dataset import prepare
+from visual_r1.data.problem import Problem
 from visual_r1.errors import ConfigError, DataError, RunError
 from visual_r1.progress import Silent
 from visual_r1.runs.chunk import train_chunk
@@ -24,8 +25,10 @@ from visual_r1.runs.resume import resume_point
 from visual_r1.runs.run import Run
 from visual_r1.runs.soundness import examine_run
 from visual_r1.runs.start import settle_start, with_start
+from visual_r1.runs.training_rows import LEFT_OUT_FILE, training_problems
 from visual_r1.runs.validate import validate
 from visual_r1.sft.settings import require_reinforcement, supervised
+from visual_r1.storage import read_sealed, write_json
 
 STEPS = 4
 
@@ -246,5 +249,75 @@ def test_data_without_any_response_are_refused(
     folder: Path, solved: Path, backend: Backend
 ) -> None:
     wanted = settings(folder, solved, "never", sft={"responses": "meta.solution"})
-    with pytest.raises(DataError, match="no response"):
+    with pytest.raises(DataError, match="it has no response") as said:
         Training(wanted, backend).go()
+    assert "name another column with --sft.responses" in str(said.value)
+    assert "max_pixels" not in str(said.value)
+
+
+def look_at(run: Training) -> None:
+    with open_run_folder(run.config):
+        settle_rows(run.run, ["train"])
+
+
+def bare(problem: Problem) -> str:
+    return problem.meta["solution"]
+
+
+def test_responses_without_the_form_of_the_template_are_refused_unless_they_are_meant(
+    folder: Path, backend: Backend, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = write_solved(tmp_path / "bare", respond=bare)
+    wanted = settings(folder, source, "bare")
+    with pytest.raises(DataError, match=r"of 24 responses 24 have not the form <think>.*any_form"):
+        look_at(Training(supervised(wanted), backend))
+    meant = settings(folder, source, "meant", sft={"any_form": True})
+    look_at(Training(supervised(meant), backend))
+    assert "24 have no answer that the grader finds" in caplog.text
+
+
+def test_wrong_answers_are_learnt_with_a_word_about_them(
+    folder: Path, backend: Backend, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = write_solved(
+        tmp_path / "wrong", respond=lambda _: "<think>I cannot see.</think><answer>1</answer>"
+    )
+    look_at(Training(supervised(settings(folder, source, "wrong")), backend))
+    assert "of 24 responses 24 have another answer than the gold one" in caplog.text
+
+
+def test_a_chat_in_place_of_a_text_is_called_one(
+    folder: Path, backend: Backend, tmp_path: Path
+) -> None:
+    source = write_solved(
+        tmp_path / "chat",
+        respond=lambda problem: [{"role": "assistant", "content": response(problem)}],
+    )
+    with pytest.raises(DataError, match="its response is a chat of messages and no text"):
+        look_at(Training(supervised(settings(folder, source, "chat")), backend))
+
+
+def test_worked_solutions_are_learnt_in_tags_and_bare_where_a_run_began_so(
+    folder: Path, backend: Backend
+) -> None:
+    """`left_out.json` says so of a run: one of an earlier version ends as it began."""
+    drawn = {"source": "procedural", "train": 8, "validation": 8, "test": 8, "columns": {}}
+    runs: dict[str, Training] = {}
+    for name in ("tagged", "earlier"):
+        wanted = settings(folder, Path("x"), name, data=drawn, sft={"responses": "meta.solution"})
+        runs[name] = Training(supervised(wanted), backend)
+        look_at(runs[name])
+    path = runs["earlier"].config.run_dir / LEFT_OUT_FILE
+    content = read_sealed(path).content
+    assert content.pop("in_tags")
+    write_json(path, content)
+    ends = {name: run.go() for name, run in runs.items()}
+    tagged, earlier = (runs[name].metrics[0] for name in runs)
+    assert tagged["response_tokens_mean"] > earlier["response_tokens_mean"] + 2
+    assert tagged["held_out_loss_before"] < earlier["held_out_loss_before"]
+    assert LEFT_OUT_FILE in ends["tagged"].digests
+    assert LEFT_OUT_FILE not in ends["earlier"].digests
+    path = runs["tagged"].config.run_dir / LEFT_OUT_FILE
+    path.unlink()
+    with pytest.raises(RunError, match="put the file back"):
+        training_problems(runs["tagged"].config, runs["tagged"].run.dataset, ends["tagged"])

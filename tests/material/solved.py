@@ -1,6 +1,6 @@
 """Drawn problems with a response each, as a Parquet source that a cold start learns from."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +17,11 @@ def response(problem: Problem) -> str:
     return f"<think>See: {problem.meta['solution']}</think><answer>{problem.answer}</answer>"
 
 
-def write_solved(folder: Path, without: Iterable[int] = ()) -> Path:
+def write_solved(
+    folder: Path,
+    without: Iterable[int] = (),
+    respond: Callable[[Problem], object] = response,
+) -> Path:
     """A folder with a file a split; training rows `without` a response have none."""
     folder.mkdir(parents=True)
     missing = set(without)
@@ -28,7 +32,7 @@ def write_solved(folder: Path, without: Iterable[int] = ()) -> Path:
                 "images": [{"bytes": data, "path": None} for data in problem.images],
                 "problem": problem.problem,
                 "answer": problem.answer,
-                "response": None if split == "train" and place in missing else response(problem),
+                "response": None if split == "train" and place in missing else respond(problem),
             }
             for place, problem in enumerate(procedural.generate(3, split, count))
         ]

@@ -23,6 +23,7 @@ from visual_r1.engine.launch import RunningEngine
 from visual_r1.evaluation.predict import predict
 from visual_r1.policy.policy import open_policy
 from visual_r1.progress import Silent
+from visual_r1.serving import app
 from visual_r1.serving.app import MOST_BYTES
 from visual_r1.serving.serve import Named, announcement, endpoint_of, server_of
 
@@ -234,6 +235,14 @@ def test_a_picture_need_not_show_anything(served: Served) -> None:
 
 
 IMAGE = {"type": "image_url"}
+PART = "messages.0.content.1"
+PART_URL = f"{PART}.image_url"
+
+
+def part(wrong: object) -> dict[str, Any]:
+    """A request whose second part is `wrong`."""
+    content = [{"type": "text", "text": "Find x."}, wrong]
+    return {"messages": [{"role": "user", "content": content}]}
 
 
 @pytest.mark.parametrize(
@@ -274,6 +283,21 @@ IMAGE = {"type": "image_url"}
             "user's messages",
         ),
         ({"max_tokens": 100_000}, "messages", "context of 4096"),
+        ({"stop": ["a", 1]}, "stop.1", "valid string"),
+        (part({"type": "image_url", "image_url": "data:image/png;base64,AAAA"}), PART_URL, '"url"'),
+        (part({"type": "image_url", "image_url": None}), PART_URL, "an object"),
+        (part({"type": "image_url", "image_url": {}}), f"{PART_URL}.url", "required"),
+        (
+            part({"type": "image_url", "image_url": {"url": "data:", "detail": "original"}}),
+            f"{PART_URL}.detail",
+            "'auto', 'high' or 'low'",
+        ),
+        (part({"type": "input_audio", "input_audio": {}}), PART, "'input_audio'"),
+        (part({"type": "text"}), f"{PART}.text", "required"),
+        (part({"type": "text", "text": None}), f"{PART}.text", "valid string"),
+        (part({"text": "a"}), PART, "'type'"),
+        (part("a"), PART, "an object"),
+        ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content", "valid string"),
     ],
 )
 def test_what_cannot_be_done_is_refused_by_its_name(
@@ -359,6 +383,23 @@ def test_a_client_that_goes_takes_its_request_with_it(served: Served, stream: bo
         for _ in answer.iter_bytes():
             pass
     assert served.post().status_code == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_full_queue_is_a_429_for_streams_as_well(
+    served: Served, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    asked = {"model": CHAT, "messages": user(png(), "?"), "n": 128, "max_tokens": 3900}
+    with served.http.stream("POST", "/v1/chat/completions", json=asked | {"stream": True}) as long:
+        assert long.status_code == 200
+        monkeypatch.setattr(app, "MOST_AT_ONCE", 1)
+        monkeypatch.setattr(app, "MOST_WAITING", 0)
+        full = served.post(stream=stream)
+        assert full.status_code == 429, full.text
+        assert full.headers["retry-after"] == "1"
+        assert full.json()["error"]["type"] == "rate_limit_error"
+    # Who goes leaves its place to others.
+    until(lambda: served.post(stream=stream).status_code == 200)
 
 
 def test_the_printed_request_works_as_it_stands(served: Served) -> None:

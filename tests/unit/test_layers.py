@@ -76,7 +76,7 @@ ROOMS = {
     "rl": """
         backend config data errors hashing own_code policy prices printing rewards rewards/blindfold
     """,
-    "sft": "backend config data errors policy prices rl",
+    "sft": "backend config data errors grading policy prices rewards rl",
     "conformance": "backend config data errors models policy prices printing rl sft",
     "evaluation": """
         config data errors grading hashing jsonl policy prices printing progress prompts rewards
@@ -88,7 +88,7 @@ ROOMS = {
     """,
     "suites": "config data data/sources errors evaluation printing prompts storage",
     "serving": """
-        backend config data errors models printing prompts request_heads storage wording
+        backend config data errors models printing prompts request_heads wording
     """,
     "runs": """
         alarms backend config data engine/store errors evaluation exports grading hashing jsonl

@@ -152,9 +152,15 @@ def accuracy_falls(curves: Curves, step: int, config: RunConfig) -> str | None:
 
 
 def held_out_loss_rises(curves: Curves, step: int, config: RunConfig) -> str | None:
-    """Of a supervised run: the held-out loss is above its lowest at two checkpoints in a row."""
+    """Of a supervised run: the held-out loss is above its lowest at two checkpoints in a row.
+
+    What it was before the run's first step counts as well.
+    """
     del config  # it is of no setting
     steps, losses = curves.up_to("held_out_loss", step)
+    began, before = curves.up_to("held_out_loss_before", step)
+    where = [*(f"before step {one}" for one in began), *(f"step {one}" for one in steps)]
+    losses = np.concatenate([before, losses])
     if len(losses) < HELD_OUT_CHECKPOINTS + 1:
         return None
     best = int(np.argmin(losses))
@@ -162,8 +168,8 @@ def held_out_loss_rises(curves: Curves, step: int, config: RunConfig) -> str | N
     if best >= len(losses) - HELD_OUT_CHECKPOINTS or min(later) < HELD_OUT_RISE * losses[best]:
         return None
     return (
-        f"the loss of held-out responses rose from {losses[best]:.3g} nats a token (step "
-        f"{steps[best]}) to {losses[-1]:.3g} (step {steps[-1]})."
+        f"the loss of held-out responses rose from {losses[best]:.3g} nats a token ("
+        f"{where[best]}) to {losses[-1]:.3g} ({where[-1]})."
     )
 
 

@@ -43,7 +43,7 @@ from visual_r1.runs.origin import START_FILE
 from visual_r1.runs.probe import require_capable
 from visual_r1.runs.retention import renew_and_prune
 from visual_r1.runs.run import Run
-from visual_r1.runs.training_rows import LEFT_OUT_FILE, carried, training_problems
+from visual_r1.runs.training_rows import LEFT_OUT_FILE, carried, has_tags, training_problems
 from visual_r1.runs.validate import validation_problems
 from visual_r1.sft.metrics import SupervisedMetrics, SupervisedResult
 from visual_r1.sft.responses import Responses
@@ -131,7 +131,8 @@ def _train_once(
     problems = training_problems(config, run.dataset, start)
     order = open_order(config, problems, run.folder, start)
     column = config.sft.responses
-    responses = Responses(policy, column) if column is not None else None
+    in_tags = has_tags(config)
+    responses = Responses(policy, column, in_tags=in_tags) if column is not None else None
     steps: list[Metrics] = []
     sampled: list[Any] = []
 
@@ -179,7 +180,9 @@ def _train_once(
     carry = save_order(run.folder, plan.end, order)
     left_out = carried(problems, run.dataset)
     row = replace(_row(run, plan, start, paths, steps), carry=carry | left_out)
-    row = replace(row, digests=digests | _digests(run, row, carry.values(), bool(left_out)))
+    row = replace(
+        row, digests=digests | _digests(run, row, carry.values(), bool(left_out) or in_tags)
+    )
     run.ledger.append(row)
     if start is None:
         says, advice = chunk_in_words(len(steps), training_s / len(steps), saving)
@@ -217,13 +220,14 @@ def _row(
     )
 
 
-def _digests(run: Run, row: LedgerRow, orders: Iterable[str], leaves_out: bool) -> dict[str, str]:
-    """Those of the files that the run reads again; `orders` are those of the curriculum."""
+def _digests(run: Run, row: LedgerRow, orders: Iterable[str], rows_matter: bool) -> dict[str, str]:
+    """Those of the files that the run reads again; `orders` are those of the curriculum, and
+    `rows_matter` where without `left_out.json` it would learn something else."""
     found = {place: file_digest(run.folder / place) for place in (*orders, *copies(run.folder))}
     of_the_beginning = run.config.run_dir
     for name in (START_FILE, LABELS_FILE):
         found |= _digest_where_there(of_the_beginning / name)
-    if leaves_out:
+    if rows_matter:
         found |= _digest_where_there(of_the_beginning / LEFT_OUT_FILE)
     if (last := run.journal.digest_of(row.step - 1)) is not None:
         found[run.journal.metrics_path.name] = last

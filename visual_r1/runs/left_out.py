@@ -23,7 +23,7 @@ from visual_r1.runs.ledger import Ledger
 from visual_r1.runs.run import Run
 from visual_r1.runs.training_rows import LEFT_OUT_FILE, LeftOut, LeftOutRow
 from visual_r1.runs.validate import chosen_problems
-from visual_r1.sft.responses import Responses
+from visual_r1.sft.responses import Responses, Tally
 from visual_r1.storage import write_json
 
 logger = open_logger(__name__)
@@ -58,8 +58,9 @@ def settle_rows(run: Run, splits: Sequence[Split]) -> None:
         found["train"] = _with_responses(run, found["train"])
     for split, fit in found.items():
         unfit = asked_and_unfit(run.config, split, fit)
-        says = f"{len(unfit)} of {fit.rows} rows of {split} in {run.dataset.folder} cannot be asked"
-        says += f" about: {named(unfit)}"
+        says = f"{len(unfit)} of {fit.rows} rows of {split} in {run.dataset.folder} cannot be "
+        learns = split == "train" and run.config.sft.responses is not None
+        says += f"{'learnt from' if learns else 'asked about'}: {named(unfit)}"
         if too_many(run.config, split, fit):
             bears = (
                 "none is left"
@@ -75,7 +76,11 @@ def settle_rows(run: Run, splits: Sequence[Split]) -> None:
         fit = found["train"]
         rows = tuple(LeftOutRow(place=one.place, id=one.id, why=one.why) for one in fit.unfit)
         left = LeftOut(
-            dataset_digest=run.dataset.digest, context=context, rows=fit.rows, left_out=rows
+            dataset_digest=run.dataset.digest,
+            context=context,
+            rows=fit.rows,
+            left_out=rows,
+            in_tags=_in_tags(run.config),
         )
         write_json(path, left.model_dump(mode="json"))
 
@@ -115,14 +120,46 @@ def _context(run: Run, *, trains: bool) -> int | None:
     return backend.recoveries.run(once, "the look at the rows")
 
 
+def _in_tags(config: RunConfig) -> bool:
+    return config.sft.responses is not None and not config.sft.any_form
+
+
 def _with_responses(run: Run, fit: SplitFit) -> SplitFit:
-    """The fit of the training split, in which a row that has nothing to learn is none either."""
-    assert run.config.sft.responses is not None
-    responses = Responses(open_policy(run.config), run.config.sft.responses)
+    """The fit of the training split, in which a row that has nothing to learn is none either.
+
+    Says what is learnt without the template's form or the gold answer. Raises `DataError` where
+    nothing can be learnt of rows that fit, and where no response has that form, unless
+    `sft.any_form`.
+    """
+    column = run.config.sft.responses
+    assert column is not None
+    responses = Responses(open_policy(run.config), column, in_tags=_in_tags(run.config))
     unfit = {one.place: one for one in fit.unfit}
+    faults: list[UnfitRow] = []
+    tally = Tally()
     for place, problem in enumerate(run.dataset.problems("train").without_figures()):
-        if place not in unfit and (why := responses.fault(problem)):
-            unfit[place] = UnfitRow("train", place, problem.id, why)
+        if place in unfit:
+            continue
+        look = responses.look(problem)
+        if look.fault:
+            faults.append(UnfitRow("train", place, problem.id, look.fault))
+        else:
+            tally.add(problem.id, look)
+    if faults and not tally.count:
+        raise DataError(
+            f"no row of train in {run.dataset.folder} can be learnt from: {named(faults)}; mend "
+            "the responses, or name another column with --sft.responses."
+        )
+    says = tally.in_words(responses.form)
+    if tally.count and tally.unformed == tally.count and not run.config.sft.any_form:
+        raise DataError(
+            f"sft.responses {column}: {says}; a policy that learns them unlearns that form. Write "
+            "its tags into the responses, choose the --prompt.template that asks for theirs, or "
+            "learn them as they stand with --sft.any_form."
+        )
+    if says:
+        logger.warning("sft.responses %s: %s; they are learnt as they stand.", column, says)
+    unfit |= {one.place: one for one in faults}
     return replace(fit, unfit=tuple(unfit[place] for place in sorted(unfit)))
 
 

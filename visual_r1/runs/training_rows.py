@@ -33,7 +33,11 @@ class LeftOutRow(BaseModel):
 
 
 class LeftOut(BaseModel):
-    """What `left_out.json` holds: of `rows` training rows those that do not fit `context`."""
+    """What `left_out.json` holds: of `rows` training rows those that do not fit `context`.
+
+    `in_tags` says that a run that learns worked solutions puts them into the tags of its prompt
+    template; runs that began before it was there learn them bare, to their end.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -41,6 +45,7 @@ class LeftOut(BaseModel):
     context: int | None
     rows: int
     left_out: tuple[LeftOutRow, ...]
+    in_tags: bool = False
 
 
 _STORED = TypeAdapter(LeftOut)
@@ -73,7 +78,8 @@ def training_problems(
         path = config.run_dir / LEFT_OUT_FILE
         then = start.digests.get(LEFT_OUT_FILE)
         count = start.carry.get(KEY, "0")
-        if count != str(len(gone)) or (then is not None and then != file_digest(path)):
+        now = file_digest(path) if path.is_file() else None
+        if count != str(len(gone)) or (then is not None and then != now):
             raise RunError(
                 f"{path} does not name the {count} rows that were left out of training at the "
                 f"checkpoint of step {start.step}: put the file back as it was, or choose another "
@@ -86,6 +92,12 @@ def carried(problems: StoredProblems | KeptProblems, dataset: Dataset) -> dict[s
     """What a ledger row has to carry of the rows that are left out; nothing where none is."""
     count = len(dataset.problems("train")) - len(problems)
     return {KEY: str(count)} if count else {}
+
+
+def has_tags(config: RunConfig) -> bool:
+    """Whether a supervised run puts worked solutions into tags. Raises as `training_problems`."""
+    path = config.run_dir / LEFT_OUT_FILE
+    return path.exists() and _read(path).in_tags
 
 
 def _unfit(config: RunConfig) -> list[int]:

@@ -11,8 +11,7 @@ import hmac
 import json
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -99,28 +98,52 @@ class _Asked:
     wish: Wish
 
 
+_Work = asyncio.Task[tinker.SampleResponse]
+
+
 class _Turnstile:
     """So many requests are at the server at a time; of those that wait, so many at most."""
 
     def __init__(self) -> None:
-        self._at_once, self._waiting = asyncio.Semaphore(MOST_AT_ONCE), 0
+        self._at_once = asyncio.Semaphore(MOST_AT_ONCE)
+        self._inside: set[_Work] = set()
 
-    @asynccontextmanager
-    async def turn(self) -> AsyncGenerator[None]:
-        """Hold a place for the block. Raises `Refusal` where too many wait for one."""
-        if self._waiting >= MOST_WAITING:
+    def begin(self, ask: Callable[[], Coroutine[Any, Any, tinker.SampleResponse]]) -> _Work:
+        """`ask` as a task, when its turn comes. Raises `Refusal` where too many wait for theirs."""
+        if len(self._inside) >= MOST_AT_ONCE + MOST_WAITING:
             raise Refusal(
                 TOO_MANY, f"{MOST_WAITING} requests wait already: try again.", "rate_limit_exceeded"
             )
-        self._waiting += 1
+
+        async def in_turn() -> tinker.SampleResponse:
+            async with self._at_once:
+                return await ask()
+
+        work = asyncio.create_task(in_turn())
+        self._inside.add(work)
+        # Not within the task: one that is cancelled before it has begun runs no line of its own.
+        work.add_done_callback(self._ended)
+        return work
+
+    def _ended(self, work: _Work) -> None:
+        self._inside.discard(work)
+        if not work.cancelled():
+            work.exception()  # where the client has gone nobody asks for it
+
+
+class _Stream(StreamingResponse):
+    """The events of a stream; however it ends, `work` ends with it."""
+
+    def __init__(self, events: AsyncIterator[str], work: _Work) -> None:
+        super().__init__(events, media_type="text/event-stream")
+        self._work = work
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # The generator of a client that has gone before the head was sent is never begun.
         try:
-            await self._at_once.acquire()
+            await super().__call__(scope, receive, send)
         finally:
-            self._waiting -= 1
-        try:
-            yield
-        finally:
-            self._at_once.release()
+            self._work.cancel()
 
 
 def _listed(endpoint: Endpoint, started: int, model: Model) -> dict[str, Any]:
@@ -156,16 +179,12 @@ def make_app(endpoint: Endpoint, api_key: str) -> Starlette:
 
     async def chat(request: Request) -> Response:
         asked = await _asked(endpoint, await _body(request))
+        # A stream has to have its place too before its head is sent, which says 200.
+        work = turnstile.begin(lambda: endpoint.samplers.ask(asked.model.name, asked.wish))
         if asked.request.stream:
-            stream = _stream(endpoint, asked, turnstile)
-            return StreamingResponse(stream, media_type="text/event-stream")
-
-        async def answer() -> tinker.SampleResponse:
-            async with turnstile.turn():
-                return await endpoint.samplers.ask(asked.model.name, asked.wish)
-
+            return _Stream(_events(endpoint, asked, work), work)
         gone: Callable[[], Any] = request.is_disconnected
-        reply = await unless_gone(asyncio.create_task(answer()), gone)
+        reply = await unless_gone(work, gone)
         if reply is None:
             return Response(status_code=GONE)
         return JSONResponse(_completion(endpoint, asked, reply, *_named()).to_json())
@@ -302,17 +321,11 @@ def _completion(
     )
 
 
-async def _stream(endpoint: Endpoint, asked: _Asked, turnstile: _Turnstile) -> AsyncIterator[str]:
+async def _events(endpoint: Endpoint, asked: _Asked, work: _Work) -> AsyncIterator[str]:
     """The events of a stream. What goes wrong now has a status no more: it is the last event."""
     id, created = _named()
     for chunk in beginning(id, created, asked.model.name, asked.wish.samples):
         yield _event(chunk)
-
-    async def answer() -> tinker.SampleResponse:
-        async with turnstile.turn():
-            return await endpoint.samplers.ask(asked.model.name, asked.wish)
-
-    work = asyncio.create_task(answer())
     try:
         while not (await asyncio.wait([work], timeout=STILL_THERE_S))[0]:
             yield ": waiting for the whole answer\n\n"
@@ -320,8 +333,6 @@ async def _stream(endpoint: Endpoint, asked: _Asked, turnstile: _Turnstile) -> A
     except (Refusal, VisualR1Error) as error:
         yield _event(refusal_of(error).to_json())
         return
-    finally:
-        work.cancel()
     options = asked.request.stream_options
     for chunk in completion.chunks(usage=options is not None and options.include_usage):
         yield _event(chunk)

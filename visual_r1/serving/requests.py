@@ -10,14 +10,13 @@ import binascii
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 from pydantic_core import from_json
 
 from visual_r1.data.images import BadImage, shown_image
 from visual_r1.data.rows import MAX_IMAGES
 from visual_r1.prompts.chats import ChatMessage, Role
 from visual_r1.serving.refusals import Refusal, invalid
-from visual_r1.storage import first_fault
 
 MOST_ANSWERS = 128
 MOST_TOP_LOGPROBS = 20
@@ -40,6 +39,7 @@ _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "function_call": ("none", "auto"),
     "modalities": (["text"],),
 }
+_IMAGE_URL = ', {"url": "data:image/png;base64,…"}'
 _ROLES: Mapping[str, Role] = {
     "system": "system",
     "developer": "system",
@@ -67,9 +67,23 @@ class _Image(_Part):
     image_url: _Url
 
 
+def _is_list(value: object) -> str:
+    return "list" if isinstance(value, list) else "text"
+
+
+# Where a list is wrong, what is wrong in it is said, and not that it is no text.
+_TEXT_OR_LIST = Discriminator(_is_list)
+_Content = Annotated[
+    Annotated[str, Tag("text")]
+    | Annotated[list[Annotated[_Text | _Image, Field(discriminator="type")]], Tag("list")],
+    _TEXT_OR_LIST,
+]
+_Stop = Annotated[Annotated[str, Tag("text")] | Annotated[list[str], Tag("list")], _TEXT_OR_LIST]
+
+
 class _Message(_Part):
     role: str
-    content: str | list[Annotated[_Text | _Image, Field(discriminator="type")]] | None = None
+    content: _Content | None = None
 
 
 class _StreamOptions(_Part):
@@ -89,7 +103,7 @@ class ChatRequest(BaseModel):
     top_k: int | None = Field(None, ge=-1, lt=2**31)
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
-    stop: str | list[str] | None = None
+    stop: _Stop | None = None
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MOST_TOP_LOGPROBS)
@@ -133,10 +147,39 @@ def read_request(body: bytes) -> ChatRequest:
     try:
         request = ChatRequest.model_validate(served)
     except ValidationError as error:
-        place = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise invalid(f"{first_fault(error)}.", place or None) from error
+        place, says = _first_fault(error, served)
+        raise invalid(f"{place}: {says}.", place) from error
     _require_sense(request)
     return request
+
+
+def _first_fault(error: ValidationError, given: object) -> tuple[str, str]:
+    """Where the first fault is in what was `given`, and what it is.
+
+    Among pydantic's own places are the names of the kinds that a value might have been of: those
+    are nothing that the client wrote.
+    """
+    fault = error.errors(include_url=False, include_input=False)[0]
+    kind, says = fault["type"], fault["msg"]
+    place: list[str] = []
+    *_, last = fault["loc"]
+    for part in fault["loc"]:
+        match given, part:
+            case dict(), str() if part in given:
+                given = cast("dict[str, object]", given)[part]
+            case list(), int():
+                given = cast("list[object]", given)[part]
+            case _:
+                continue
+        place.append(str(part))
+    if kind == "missing":
+        place.append(str(last))
+    elif kind == "union_tag_not_found":
+        says = "Input should have a 'type': 'text' or 'image_url'"
+    elif kind.startswith("model"):  # pydantic names our own classes
+        says = "Input should be an object"
+        says += _IMAGE_URL if place[-1] == "image_url" else ""
+    return ".".join(place), says
 
 
 def _require_sense(request: ChatRequest) -> None:

@@ -1,6 +1,7 @@
 """What makes a configuration that of a supervised run."""
 
 from visual_r1.config import RunConfig, listed
+from visual_r1.config.run_config import contradictions
 from visual_r1.errors import ConfigError
 
 DEFAULT_COLUMN = "response"
@@ -10,8 +11,10 @@ _META = "meta."
 def supervised(config: RunConfig) -> RunConfig:
     """`config` of a run that learns from a column of responses, which the dataset then keeps.
 
-    Raises `ConfigError` for a column of generated problems, which have none.
+    Raises `ConfigError` for a column of generated problems, which have none, and for settings that
+    make no sense in such a run, where nothing had said yet that it is one.
     """
+    named = config.sft.responses is not None
     column = config.sft.responses or DEFAULT_COLUMN
     if config.data.source == "procedural" and not column.startswith(_META):
         raise ConfigError(
@@ -23,7 +26,12 @@ def supervised(config: RunConfig) -> RunConfig:
         columns = config.data.columns.model_copy(update={"keep": ",".join([*kept, column])})
         data = config.data.model_copy(update={"columns": columns})
         config = config.model_copy(update={"data": data})
-    return config.model_copy(update={"sft": config.sft.model_copy(update={"responses": column})})
+    config = config.model_copy(update={"sft": config.sft.model_copy(update={"responses": column})})
+    # Where a column was named this has been asked, unless the run was stored before it was.
+    if not named:
+        for sentence in contradictions(config):
+            raise ConfigError(f"{sentence}.")
+    return config
 
 
 def require_reinforcement(config: RunConfig) -> RunConfig:
