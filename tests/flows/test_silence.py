@@ -68,25 +68,29 @@ if when == "behind it":
 
 
 class Way:
-    """To a server, whose answers are passed on late by `late_s`; None: not at all."""
+    """To a server, whose answers are passed on late by `late_s`; None: not at all; see `end`."""
 
     def __init__(self, server: str) -> None:
         url = urlsplit(server)
         self._server = (url.hostname, url.port)
         self.late_s: float | None = 0.0
         self._listener = socket.create_server(("127.0.0.1", 0))
+        self._near: list[socket.socket] = []
         self.api = f"http://127.0.0.1:{self._listener.getsockname()[1]}{url.path}"
         threading.Thread(target=self._accept, daemon=True).start()
 
     def end(self) -> None:
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
+        """The server is away: who is connected is told so, who comes is refused."""
+        for one in (self._listener, *self._near):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
                 near, far = self._listener.accept()[0], socket.create_connection(self._server)
+                self._near.append(near)
                 for pair in ((near, far, False), (far, near, True)):
                     threading.Thread(target=self._carry, args=pair, daemon=True).start()
 
@@ -95,8 +99,6 @@ class Way:
             while data := source.recv(65536):
                 if self.late_s is None:
                     continue
-                if self.late_s == math.inf:
-                    break
                 if is_answer:
                     time.sleep(self.late_s)
                 target.sendall(data)
@@ -137,9 +139,10 @@ def ended(
         assert program.stdout is not None
         try:
             run = program.stdout.readline().strip()
-            way.late_s = late_s
             if late_s == math.inf:
                 way.end()
+            else:
+                way.late_s = late_s
             _, said = program.communicate("go on\n", timeout=within_s)
         finally:
             program.kill()
