@@ -132,7 +132,7 @@ def test_no_key_where_one_is_needed(refused: Command) -> None:
 def test_a_key_of_the_wrong_form(refused: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TINKER_API_KEY", "sk-secret")
     sentence = refused("--preset", "geometry3k")
-    assert "do not start with tml-" in sentence
+    assert "does not have the form of a Tinker key (9 characters" in sentence
     assert "secret" not in sentence
 
 
