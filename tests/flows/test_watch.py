@@ -193,14 +193,21 @@ def test_a_run_that_is_said_to_have_crashed_is_not_started_beside_a_process_of_i
 LAUNCHER = "/home/another/site-packages/prefect/runner/_workspace_runtime_bootstrap.py"
 
 
-@pytest.mark.parametrize("program", ["prefect.engine", LAUNCHER, WORKER_NAME])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["python", "-m", "prefect.engine"],
+        ["python", LAUNCHER],
+        ["prefect", "worker", "start", "--name", WORKER_NAME],
+    ],
+)
 def test_a_run_that_may_have_died_in_another_users_hands_is_left_to_them(
-    program: str, server: Server, monkeypatch: pytest.MonkeyPatch
+    command: list[str], server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def environ() -> dict[str, str]:
         raise psutil.AccessDenied
 
-    process = SimpleNamespace(cmdline=lambda: ["prefect", program], environ=environ)
+    process = SimpleNamespace(cmdline=lambda: command, environ=environ)
     monkeypatch.setattr(psutil, "process_iter", lambda: [process])
     crashed_unbegun(server)
     Watch().look()
