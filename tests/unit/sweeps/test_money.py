@@ -176,22 +176,16 @@ def test_what_those_at_work_will_take_is_kept_for_them(
         assert not begun.is_set()
     # The first has cost nothing, so the second begins.
     assert begun.wait(60)
-    refused: list[str] = []
 
-    def refuse() -> None:
-        try:
-            with money.kept_for(third, looked.release):
-                pass
-        except BudgetReached as error:
-            refused.append(str(error))
+    def second_ends() -> None:
+        if not over.is_set():
+            spend(second, STEPS, needs * 1.4)
+            over.set()
 
-    with_third = in_thread(refuse)
-    spend(second, STEPS, needs * 1.4)
-    over.set()
-    for thread in (waiting, with_third):
-        thread.join(60)
-    assert refused
-    assert f"spent ${needs * 1.4:,.2f} of its max_usd" in refused[0]
+    with pytest.raises(BudgetReached) as refused, money.kept_for(third, second_ends):
+        pass
+    waiting.join(60)
+    assert f"spent ${needs * 1.4:,.2f} of its max_usd" in str(refused.value)
 
 
 def test_what_waits_can_be_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
