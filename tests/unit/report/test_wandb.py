@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -303,13 +304,19 @@ class FakeServer:
         return [row["step"] for row in self.history[self.ident] if "train/accuracy" in row]
 
 
-def test_online_a_kill_before_it_was_noted_repeats_nothing_and_loses_nothing(
-    config: RunConfig, monkeypatch: pytest.MonkeyPatch
-):
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> FakeServer:
+    """What is told online comes here."""
     server = FakeServer()
     monkeypatch.setattr(tracking, "open_wandb_run", server.open_wandb_run)
     monkeypatch.setattr(tracking, "is_stopped", server.is_stopped)
     monkeypatch.setenv("WANDB_API_KEY", "k")
+    return server
+
+
+def test_online_a_kill_before_it_was_noted_repeats_nothing_and_loses_nothing(
+    config: RunConfig, server: FakeServer
+):
     evaluate(config, "baseline", 0.5)
     write_metrics(config.run_dir, steps=3)
     alarm(config, 3)
@@ -332,12 +339,8 @@ def test_online_a_kill_before_it_was_noted_repeats_nothing_and_loses_nothing(
 
 
 def test_online_the_final_evaluation_stands_after_the_steps_that_were_told_before_it(
-    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+    config: RunConfig, server: FakeServer
 ):
-    server = FakeServer()
-    monkeypatch.setattr(tracking, "open_wandb_run", server.open_wandb_run)
-    monkeypatch.setattr(tracking, "is_stopped", server.is_stopped)
-    monkeypatch.setenv("WANDB_API_KEY", "k")
     evaluate(config, "baseline", 0.5)
     write_metrics(config.run_dir, steps=3)
     track_steps(config)
@@ -347,14 +350,8 @@ def test_online_the_final_evaluation_stands_after_the_steps_that_were_told_befor
     assert [row["step"] for row in told if "evaluation/accuracy" in row] == [0, 3]
 
 
-def test_each_press_of_the_stop_button_counts_once(
-    config: RunConfig, monkeypatch: pytest.MonkeyPatch
-):
+def test_each_press_of_the_stop_button_counts_once(config: RunConfig, server: FakeServer):
     """W&B may go on calling a run stopped that was started again."""
-    server = FakeServer()
-    monkeypatch.setattr(tracking, "open_wandb_run", server.open_wandb_run)
-    monkeypatch.setattr(tracking, "is_stopped", server.is_stopped)
-    monkeypatch.setenv("WANDB_API_KEY", "k")
     heard: list[bool] = []
     write_metrics(config.run_dir, steps=5)
     metrics = config.run_dir / "metrics.jsonl"
@@ -368,13 +365,9 @@ def test_each_press_of_the_stop_button_counts_once(
 
 
 def test_a_stop_that_nobody_heeded_before_the_process_died_is_heeded_by_the_next_one(
-    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+    config: RunConfig, server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ):
     """A validation lies between what tells W&B of a checkpoint and what heeds the stop."""
-    server = FakeServer()
-    monkeypatch.setattr(tracking, "open_wandb_run", server.open_wandb_run)
-    monkeypatch.setattr(tracking, "is_stopped", server.is_stopped)
-    monkeypatch.setenv("WANDB_API_KEY", "k")
     server.stopped = True
     write_metrics(config.run_dir, steps=3)
     metrics = config.run_dir / "metrics.jsonl"
@@ -424,8 +417,14 @@ def test_wandbs_library_asks_whether_the_run_was_stopped(tmp_path: Path):
 
 def test_wandb_interrupts_nobody_when_its_button_is_pressed(config: RunConfig):
     """By default its library sends the main thread SIGINT, whatever that is doing."""
-    with wandb_service.open_wandb_run(config, "offline", "a-run") as run:
-        run._settings.stop_fn()
+    before, heard = signal.getsignal(signal.SIGINT), list[int]()
+    signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    try:
+        with wandb_service.open_wandb_run(config, "offline", "a-run") as run:
+            run._settings.stop_fn()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert heard == []
 
 
 def test_where_it_cannot_be_read_what_was_told_another_run_is_told_everything(config: RunConfig):
