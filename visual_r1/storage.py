@@ -16,10 +16,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
+from filelock import FileLock, Timeout
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
-from visual_r1.errors import StorageError
+from visual_r1.errors import RunError, StorageError
 from visual_r1.hashing import content_digest
 from visual_r1.opening import read_file
 from visual_r1.printing import open_logger
@@ -247,3 +248,31 @@ def flat_in_the_file(*parts: str) -> BeforeValidator:
         return flat | dict.fromkeys(parts, flat)
 
     return BeforeValidator(with_parts)
+
+
+@contextmanager
+def alone(lock: Path, busy: str, otherwise: str | None = None) -> Generator[None]:
+    """For the block no other process holds `lock`, a file whose folder is made if need be.
+
+    Where another one does, `busy` says what it is at: it is waited for, with a warning, or, with
+    `otherwise` to say what to do, a `RunError` is raised. Raises `StorageError` where the folder
+    cannot be written.
+    """
+    held = FileLock(lock)
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        held.acquire(timeout=0)
+    except Timeout as error:
+        if otherwise is not None:
+            raise RunError(f"{busy}: {otherwise}.") from error
+        logger.warning("%s: it is waited for.", busy)
+        held.acquire()
+    except OSError as error:
+        raise StorageError(
+            f"could not write to {lock.parent}: {error.strerror or error}. Allow it, or choose "
+            "another place."
+        ) from error
+    try:
+        yield
+    finally:
+        held.release()

@@ -12,12 +12,8 @@ from PIL import Image, ImageDraw
 from visual_r1.data.problem import Problem
 from visual_r1.evaluation.deciding import Conditions
 from visual_r1.evaluation.metrics import measure, write_report
-from visual_r1.evaluation.predictions import (
-    PREDICTIONS_NAME,
-    GradedResponse,
-    Prediction,
-    write_predictions,
-)
+from visual_r1.evaluation.prediction import GradedResponse, Prediction
+from visual_r1.evaluation.predictions import PREDICTIONS_NAME, write_predictions
 from visual_r1.evaluation.statistics import wilson
 from visual_r1.policy.second_pass import SecondPass
 from visual_r1.rewards.blindfold.masking import MaskedScan

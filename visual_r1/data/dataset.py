@@ -4,11 +4,9 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from visual_r1.config import DataSection, apart, differing_keys, without_later_defaults
 from visual_r1.data.manifest import (
@@ -31,7 +29,7 @@ from visual_r1.errors import DataError, StorageError
 from visual_r1.hashing import digest as digest_of
 from visual_r1.printing import open_logger
 from visual_r1.progress import Progress, Silent
-from visual_r1.storage import put_aside, sync_folder
+from visual_r1.storage import alone, put_aside, sync_folder
 
 logger = open_logger("visual_r1.data")
 
@@ -284,19 +282,10 @@ def _written(folder: Path) -> Generator[None]:
         ) from error
 
 
-@contextmanager
-def _sole_preparation(folder: Path) -> Generator[None]:
+def _sole_preparation(folder: Path) -> AbstractContextManager[None]:
     """Two processes that want the same dataset: the second waits and finds it done."""
-    lock = FileLock(folder.parent / f".{folder.name}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        logger.warning("another process prepares %s; waiting until it is done.", folder)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+    lock = folder.parent / f".{folder.name}.lock"
+    return alone(lock, f"another process prepares {folder}")
 
 
 def _build_beside(

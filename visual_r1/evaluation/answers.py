@@ -24,14 +24,8 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from visual_r1.evaluation.deciding import DECIDES, Conditions
-from visual_r1.evaluation.predictions import (
-    PASSES,
-    REPORT_NAME,
-    GradedResponse,
-    Pass,
-    Prediction,
-    Roundings,
-)
+from visual_r1.evaluation.prediction import PASSES, GradedResponse, Pass, Prediction, Roundings
+from visual_r1.evaluation.predictions import REPORT_NAME
 from visual_r1.hashing import content_digest, digest
 from visual_r1.jsonl import JsonLines
 from visual_r1.policy.second_pass import SecondPass

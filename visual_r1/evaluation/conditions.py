@@ -12,7 +12,8 @@ from visual_r1.data.problem import Split
 from visual_r1.errors import DataError
 from visual_r1.evaluation.deciding import Conditions, vouched
 from visual_r1.evaluation.metrics import Report, read_report
-from visual_r1.evaluation.predictions import PASSES, Pass, read_predictions
+from visual_r1.evaluation.prediction import PASSES, Pass
+from visual_r1.evaluation.predictions import read_predictions
 from visual_r1.grading import GRADER_VERSION
 from visual_r1.hashing import digest, file_digest
 from visual_r1.policy.second_pass import DESCRIBES

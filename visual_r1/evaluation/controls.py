@@ -42,7 +42,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from visual_r1.config.judging import CONTROLS, Control
-from visual_r1.evaluation.predictions import PASSES, Pass, Prediction
+from visual_r1.evaluation.prediction import PASSES, Pass, Prediction
 from visual_r1.evaluation.statistics import (
     Interval,
     Pairs,

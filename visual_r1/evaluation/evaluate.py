@@ -27,13 +27,8 @@ from visual_r1.evaluation.metrics import (
     write_report,
 )
 from visual_r1.evaluation.predict import predict
-from visual_r1.evaluation.predictions import (
-    PREDICTIONS_NAME,
-    Pass,
-    Prediction,
-    read_predictions,
-    write_predictions,
-)
+from visual_r1.evaluation.prediction import Pass, Prediction
+from visual_r1.evaluation.predictions import PREDICTIONS_NAME, read_predictions, write_predictions
 from visual_r1.evaluation.slices import known_in
 from visual_r1.policy.passes import MOST_AT_ONCE
 from visual_r1.policy.policy import Policy

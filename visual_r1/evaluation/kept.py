@@ -14,7 +14,8 @@ from visual_r1.errors import DataError
 from visual_r1.evaluation.answers import NOTHING_FOUND, Found, depends_on
 from visual_r1.evaluation.deciding import DECIDES, Conditions, vouched
 from visual_r1.evaluation.metrics import Report, Spending, read_report
-from visual_r1.evaluation.predictions import PASSES, Pass, Prediction, kept_predictions
+from visual_r1.evaluation.prediction import PASSES, Pass, Prediction
+from visual_r1.evaluation.predictions import kept_predictions
 from visual_r1.printing import open_logger
 
 logger = open_logger(__name__)

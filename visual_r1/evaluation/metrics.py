@@ -22,7 +22,8 @@ from visual_r1.errors import DataError
 from visual_r1.evaluation.clustered import Estimate, mean_share
 from visual_r1.evaluation.controls import Controls, count_controls
 from visual_r1.evaluation.deciding import Conditions
-from visual_r1.evaluation.predictions import DIGEST, PREDICTIONS_NAME, REPORT_NAME, Prediction
+from visual_r1.evaluation.prediction import Prediction
+from visual_r1.evaluation.predictions import DIGEST, PREDICTIONS_NAME, REPORT_NAME
 from visual_r1.evaluation.samples import majority, mean_pass_at_k
 from visual_r1.evaluation.slices import BY, NOTHING_KNOWN, Known, in_order
 from visual_r1.evaluation.statistics import Interval, wilson

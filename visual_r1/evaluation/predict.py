@@ -24,7 +24,7 @@ from visual_r1.data.problem import Problem
 from visual_r1.errors import BackendError, RequestFailed, RequestRefused
 from visual_r1.evaluation.answers import Answer, digest_of
 from visual_r1.evaluation.other_images import other_places
-from visual_r1.evaluation.predictions import GradedResponse, Pass, Prediction, Roundings
+from visual_r1.evaluation.prediction import GradedResponse, Pass, Prediction, Roundings
 from visual_r1.grading import extract_answer
 from visual_r1.hashing import stable_seed
 from visual_r1.policy.passes import (

@@ -13,8 +13,6 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from visual_r1.errors import RunError, StorageError
 from visual_r1.exports.record import (
     ADAPTER_FILES,
@@ -27,10 +25,7 @@ from visual_r1.exports.record import (
     write_record,
 )
 from visual_r1.models import hub_id
-from visual_r1.printing import open_logger
-from visual_r1.storage import put_aside, sync_folder
-
-logger = open_logger(__name__)
+from visual_r1.storage import alone, put_aside, sync_folder
 
 FRESH = ".export.tmp"
 LOCK = ".lock"
@@ -81,25 +76,10 @@ def alone_in(place: Path, *, wait: bool = False, beside: bool = False) -> Genera
     Raises `RunError` where another does; with `wait` it is waited for. `StorageError` where the
     folder cannot be written.
     """
-    lock = FileLock(place.with_name(f".{place.name}{LOCK}") if beside else place / LOCK)
-    try:
-        (place.parent if beside else place).mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        says = f"The export in {place} is being written by another process"
-        if not wait:
-            raise RunError(f"{says}: wait until that is done.") from error
-        logger.warning("%s: it is waited for.", says)
-        lock.acquire()
-    except OSError as error:
-        raise StorageError(
-            f"could not write to {place}: {error.strerror or error}. Allow it, or choose another "
-            "folder."
-        ) from error
-    try:
+    lock = place.with_name(f".{place.name}{LOCK}") if beside else place / LOCK
+    busy = f"The export in {place} is being written by another process"
+    with alone(lock, busy, None if wait else "wait until that is done"):
         yield
-    finally:
-        lock.release()
 
 
 def put_in_place(fresh: Path, place: Path, made: Export, *, damaged: bool = False) -> None:

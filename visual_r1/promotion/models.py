@@ -20,14 +20,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
-from visual_r1.errors import ConfigError, DataError, RunError, StorageError
+from visual_r1.errors import ConfigError, DataError, RunError
 from visual_r1.exports.record import Export, ExportedFile, adapter_folder, file_sha256
 from visual_r1.printing import open_logger
 from visual_r1.promotion.judgement import Evidence
-from visual_r1.storage import read_json, write_json
+from visual_r1.storage import alone, read_json, write_json
 
 logger = open_logger(__name__)
 
@@ -210,25 +209,10 @@ class Models:
 
         With `wait` it is waited for: a run that trained all night does not fail of another's.
         """
-        lock = FileLock(self.path.with_name(f".{self.name}.lock"))
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            says = f"Another process promotes a model {self.name} just now"
-            if not wait:
-                raise RunError(f"{says}: wait until it is done.") from error
-            logger.warning("%s: it is waited for.", says)
-            lock.acquire()
-        except OSError as error:
-            raise StorageError(
-                f"could not use {self.path.parent}: {error.strerror or error}. Choose another "
-                "place with --output-dir."
-            ) from error
-        try:
+        busy = f"Another process promotes a model {self.name} just now"
+        lock = self.path.with_name(f".{self.name}.lock")
+        with alone(lock, busy, None if wait else "wait until it is done"):
             yield
-        finally:
-            lock.release()
 
     def _put(self, made: Promoted) -> Promoted:
         current = self.current()

@@ -18,7 +18,7 @@ from visual_r1.data.shards import KeptProblems
 from visual_r1.evaluation.conditions import conditions_of
 from visual_r1.evaluation.metrics import measure
 from visual_r1.evaluation.predict import predict
-from visual_r1.evaluation.predictions import Pass, Prediction
+from visual_r1.evaluation.prediction import Pass, Prediction
 from visual_r1.hashing import stable_seed
 from visual_r1.prices import Prices
 from visual_r1.printing import open_logger

@@ -19,7 +19,7 @@ from visual_r1.config import RunConfig
 from visual_r1.data.problem import Problem
 from visual_r1.errors import DataError, RunError
 from visual_r1.evaluation.metrics import read_report
-from visual_r1.evaluation.predictions import Prediction
+from visual_r1.evaluation.prediction import Prediction
 from visual_r1.evaluation.seeds import gains
 from visual_r1.evaluation.statistics import Pairs, exact_mcnemar, holm, paired_difference_ci
 from visual_r1.printing import Terminal

@@ -444,7 +444,7 @@ def test_the_second_of_two_processes_waits_and_says_so(tmp_path: Path) -> None:
     first = prepare(data, tmp_path)
     hidden = first.folder.rename(first.folder.with_name(".hidden"))
     said = Said()
-    logger = logging.getLogger("visual_r1.data")
+    logger = logging.getLogger("visual_r1")
     logger.addHandler(said)
     results: list[Dataset] = []
     try:
@@ -458,7 +458,7 @@ def test_the_second_of_two_processes_waits_and_says_so(tmp_path: Path) -> None:
     finally:
         logger.removeHandler(said)
     assert results == [first]
-    assert f"another process prepares {first.folder}; waiting" in said.text
+    assert f"another process prepares {first.folder}: it is waited for" in said.text
 
 
 FULL = """

@@ -7,7 +7,7 @@ import pytest
 from made_up import answer, predictions, problems, with_scans
 
 from visual_r1.evaluation.controls import count_controls, paired_ratio_ci, seeing_of
-from visual_r1.evaluation.predictions import Prediction
+from visual_r1.evaluation.prediction import Prediction
 from visual_r1.evaluation.statistics import Pairs, exact_mcnemar, paired_difference_ci, wilson
 
 

@@ -7,7 +7,7 @@ from made_up import answer, conditions, predictions, problems, write_evaluation
 
 from visual_r1.errors import DataError
 from visual_r1.evaluation.metrics import Spending, measure, read_report, write_report
-from visual_r1.evaluation.predictions import Prediction
+from visual_r1.evaluation.prediction import Prediction
 from visual_r1.evaluation.statistics import wilson
 from visual_r1.policy.second_pass import SecondPass
 from visual_r1.prices import Prices, Tokens

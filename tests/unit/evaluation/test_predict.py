@@ -15,7 +15,7 @@ from visual_r1.data.problem import Problem
 from visual_r1.data.procedural import generate
 from visual_r1.errors import BackendError
 from visual_r1.evaluation.predict import predict
-from visual_r1.evaluation.predictions import Pass
+from visual_r1.evaluation.prediction import Pass
 from visual_r1.grading import Grade
 from visual_r1.policy.policy import Policy, open_policy
 from visual_r1.progress import Silent

@@ -9,10 +9,10 @@ import pytest
 from made_up import answer, picture, predictions, problems, write_evaluation
 
 from visual_r1.errors import DataError, StorageError
+from visual_r1.evaluation.prediction import Prediction
 from visual_r1.evaluation.predictions import (
     PREDICTIONS_NAME,
     ROW_GROUP,
-    Prediction,
     iterate_predictions,
     read_predictions,
     write_predictions,

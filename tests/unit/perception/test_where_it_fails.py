@@ -11,7 +11,8 @@ from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset, prepare
 from visual_r1.data.problem import Problem
 from visual_r1.errors import DataError
-from visual_r1.evaluation.predictions import PREDICTIONS_NAME, Prediction
+from visual_r1.evaluation.prediction import Prediction
+from visual_r1.evaluation.predictions import PREDICTIONS_NAME
 from visual_r1.perception import (
     KINDS,
     compared,

@@ -12,7 +12,7 @@ from made_up import answer, conditions, predictions, problems, write_evaluation
 
 from visual_r1.errors import ConfigError, DataError, RunError
 from visual_r1.evaluation.metrics import read_report
-from visual_r1.evaluation.predictions import Prediction
+from visual_r1.evaluation.prediction import Prediction
 from visual_r1.exports.record import Export, ExportedFile, file_sha256
 from visual_r1.promotion.judgement import Evidence, free_name, of_weights, weigh
 from visual_r1.promotion.models import Models, require_reason

@@ -14,7 +14,7 @@ from visual_r1.config import RunConfig
 from visual_r1.data.dataset import Dataset, prepare
 from visual_r1.data.problem import Problem
 from visual_r1.evaluation.metrics import evaluation_folder
-from visual_r1.evaluation.predictions import Prediction
+from visual_r1.evaluation.prediction import Prediction
 from visual_r1.grading import GRADER_VERSION, Grade
 from visual_r1.hashing import file_digest
 from visual_r1.regrade import graders

@@ -19,7 +19,7 @@ from rich.cells import cell_len
 
 from visual_r1.errors import DataError
 from visual_r1.evaluation.metrics import read_report
-from visual_r1.evaluation.predictions import Prediction
+from visual_r1.evaluation.prediction import Prediction
 from visual_r1.printing import Terminal
 from visual_r1.report.summary import read_summary, summarize
 from visual_r1.report.terminal import print_samples, print_summary
